@@ -1,0 +1,162 @@
+//! What an application hands over: a subject, headers and a payload.
+
+use serde::Serialize;
+
+/// Something that happened, to be recorded.
+///
+/// The subject is a NATS subject (tokens separated by dots); on the direct path it is stored as it stands. The payload
+/// is any bytes: text is kept as text, anything else as a blob.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    subject: String,
+    id: Option<String>,
+    headers: Vec<(String, String)>,
+    payload: Vec<u8>,
+}
+
+impl Event {
+    /// An event with this subject and payload, without headers.
+    pub fn new(subject: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self { subject: subject.into(), id: None, headers: Vec::new(), payload: payload.into() }
+    }
+
+    /// An event whose payload is `value` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// When `value` cannot be written as JSON, a map with keys that are no strings for instance.
+    pub fn json(subject: impl Into<String>, value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Ok(Self::new(subject, serde_json::to_vec(value)?))
+    }
+
+    /// Adds a header. A name may stand several times, each with its value.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the identity by which a stream recognises the same event sent twice (the `Nats-Msg-Id` header, see
+    /// <https://docs.nats.io/using-nats/developer/develop_jetstream/model_deep_dive#message-deduplication>). Without
+    /// one, a recorder makes one up, which covers its own repetitions but not those of the application.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// The subject.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The identity given with [`Event::id`].
+    #[must_use]
+    pub fn given_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// The headers, in the order they were added, without the identity.
+    #[must_use]
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Bytes of subject, headers and payload: what counts against a recorder's buffer.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.subject.len() + self.id.as_ref().map_or(0, String::len) + headers + self.payload.len()
+    }
+
+    /// Says what a server or a client would choke on: an empty or wildcard subject, white space or control characters
+    /// in it, line breaks in a header (they would smuggle in headers of their own), a name that no header can have.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the part and what is wrong with it.
+    pub fn validate(&self) -> Result<(), String> {
+        validate_subject(&self.subject)?;
+        if let Some(id) = &self.id {
+            validate_header("Nats-Msg-Id", id)?;
+            if id.trim() != id || id.is_empty() {
+                return Err(format!("the id {id:?} is empty or has white space at its ends"));
+            }
+        }
+        self.headers.iter().try_for_each(|(name, value)| validate_header(name, value))
+    }
+}
+
+/// The longest subject that fits, with room for the rest, in the 4 KiB that server and client grant a protocol line
+/// (`max_control_line` in the server's configuration).
+const LONGEST_SUBJECT: usize = 2048;
+
+fn validate_subject(subject: &str) -> Result<(), String> {
+    let shown = || subject.chars().take(80).collect::<String>();
+    if subject.len() > LONGEST_SUBJECT {
+        return Err(format!("the subject {:?}… is longer than {LONGEST_SUBJECT} bytes", shown()));
+    }
+    if subject.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(format!("the subject {:?} has white space or control characters", shown()));
+    }
+    for token in subject.split('.') {
+        match token {
+            "" => return Err(format!("the subject {:?} has an empty token", shown())),
+            "*" | ">" => return Err(format!("the subject {:?} has a wildcard: events have one subject", shown())),
+            _ => {}
+        }
+    }
+    if subject.starts_with("$JS.") || subject.starts_with("$SYS.") {
+        return Err(format!("the subject {:?} is reserved by the server", shown()));
+    }
+    Ok(())
+}
+
+fn validate_header(name: &str, value: &str) -> Result<(), String> {
+    // RFC 9110's token characters, less none: NATS takes the same (ADR-4).
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.is_empty() || !name.chars().all(is_token) {
+        return Err(format!("the header name {name:?} has characters that no header name can have"));
+    }
+    if value.contains(['\r', '\n']) {
+        return Err(format!("the value of header {name} has a line break"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(event: &Event) -> String {
+        event.validate().expect_err("must be refused")
+    }
+
+    #[test]
+    fn a_plain_event_is_valid() {
+        assert_eq!(Event::new("events.hello", "x").header("Trace-Id", "a b").id("17").validate(), Ok(()));
+    }
+
+    #[test]
+    fn subjects_that_no_event_can_have_are_refused() {
+        for subject in ["", ".", "a..b", "a.", "a b", "a\tb", "a.*", ">", "a.\r\nPUB x", "$JS.API.STREAM.DELETE.EVENTS"]
+        {
+            assert!(Event::new(subject, "").validate().is_err(), "{subject:?}");
+        }
+        assert!(refusal(&Event::new("x".repeat(3000), "")).contains("longer than 2048"));
+    }
+
+    #[test]
+    fn a_header_cannot_smuggle_in_another() {
+        assert!(refusal(&Event::new("a", "").header("X", "1\r\nNats-Msg-Id: 2")).contains("line break"));
+        assert!(refusal(&Event::new("a", "").header("X: 1\r\nY", "1")).contains("header name"));
+        assert!(refusal(&Event::new("a", "").id("1\n2")).contains("line break"));
+    }
+}

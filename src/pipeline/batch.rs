@@ -1,0 +1,316 @@
+//! The deliveries that one transaction commits, laid out in one piece of memory.
+//!
+//! A delivery costs no allocation of its own: its subject, headers and payload are copied behind each other into the
+//! batch's buffer, which goes round between the intake and a writer for as long as the pipeline lives.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One life of a stream: from its creation, or from a rollback of its sequences, to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// The stream's name.
+    pub stream: String,
+    /// Counts the lives of this stream in this database, from 1.
+    pub number: u32,
+    /// When the stream was created, in the server's own words: compared, never interpreted.
+    pub created: String,
+}
+
+/// A place in an epoch: the stream sequence of an event and when the stream took it.
+///
+/// A sequence alone does not tell events apart, for sequences can be used again; the time beside it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The stream sequence; 0 before the first event.
+    pub sequence: u64,
+    /// Publish time in nanoseconds since 1970.
+    pub published_ns: i64,
+}
+
+impl Mark {
+    /// Before the first event of an epoch.
+    pub const START: Self = Self { sequence: 0, published_ns: 0 };
+}
+
+/// How large a batch may grow.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// At most this many deliveries.
+    pub events: usize,
+    /// At most this many bytes, unless the batch's only delivery is larger.
+    pub bytes: usize,
+}
+
+/// The deliveries of one transaction, in the order they came, all of one epoch.
+#[derive(Debug)]
+pub struct Batch {
+    limits: Limits,
+    epoch: Option<Arc<Epoch>>,
+    before: Mark,
+    ticket: u64,
+    bytes: Vec<u8>,
+    headers: Vec<(Span, Span)>,
+    slots: Vec<Slot>,
+}
+
+type Span = Range<u32>;
+
+#[derive(Debug)]
+struct Slot {
+    mark: Mark,
+    subject: Span,
+    payload: Span,
+    headers: Span,
+    defect: Option<Span>,
+}
+
+/// An event as it came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    /// Its place in the stream.
+    pub mark: Mark,
+    /// Its subject.
+    pub subject: &'a str,
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// Its headers.
+    pub headers: Headers<'a>,
+    /// Why it cannot be stored as it should be, where that is known before the database has seen it.
+    pub defect: Option<Defect<'a>>,
+}
+
+/// A delivery that goes straight to the dead letters.
+#[derive(Clone, Copy, Debug)]
+pub struct Defect<'a> {
+    /// What is wrong with it.
+    pub reason: &'a str,
+    /// Its header block as it came, for it could not be read.
+    pub raw_headers: &'a [u8],
+}
+
+/// The headers of a delivery: names and values, in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<'a> {
+    bytes: &'a [u8],
+    spans: &'a [(Span, Span)],
+}
+
+impl<'a> Headers<'a> {
+    /// Names and values, in order; a name may stand several times.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.spans.iter().map(move |(name, value)| (text(self.bytes, name), text(self.bytes, value)))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.spans.is_empty()
+    }
+}
+
+impl Batch {
+    /// An empty batch with these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            epoch: None,
+            before: Mark::START,
+            ticket: 0,
+            bytes: Vec::with_capacity(limits.bytes.min(1 << 20)),
+            headers: Vec::new(),
+            slots: Vec::with_capacity(limits.events.min(1 << 16)),
+        }
+    }
+
+    /// Whether it can take this many bytes more. An empty batch takes anything.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.slots.is_empty()
+            || (self.slots.len() < self.limits.events && self.bytes.len() + bytes <= self.limits.bytes)
+    }
+
+    /// Whether another delivery could only be turned away.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.slots.len() >= self.limits.events || self.bytes.len() >= self.limits.bytes
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Deliveries in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Says which epoch the deliveries to come belong to and where that epoch stood before the first of them.
+    ///
+    /// # Panics
+    ///
+    /// On a batch that is not empty: one transaction moves one epoch.
+    pub fn begin(&mut self, epoch: Arc<Epoch>, before: Mark) {
+        assert!(self.is_empty(), "a batch of two epochs");
+        self.epoch = Some(epoch);
+        self.before = before;
+    }
+
+    /// Adds a delivery.
+    pub fn push<'h>(
+        &mut self,
+        mark: Mark,
+        subject: &str,
+        headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+        payload: &[u8],
+    ) {
+        let first_header = length(&self.headers);
+        for (name, value) in headers {
+            let spans = (self.copy(name.as_bytes()), self.copy(value.as_bytes()));
+            self.headers.push(spans);
+        }
+        let headers = first_header..length(&self.headers);
+        self.place(mark, subject, headers, payload, None);
+    }
+
+    /// Adds a delivery that cannot be stored as it should be: it goes to the dead letters.
+    pub fn push_defect(&mut self, mark: Mark, subject: &str, defect: Defect<'_>, payload: &[u8]) {
+        let at = length(&self.headers);
+        let reason = self.copy(defect.reason.as_bytes());
+        let raw = self.copy(defect.raw_headers);
+        self.headers.push((reason.clone(), raw));
+        self.place(mark, subject, at..at, payload, Some(at..at + 1));
+    }
+
+    fn place(&mut self, mark: Mark, subject: &str, headers: Span, payload: &[u8], defect: Option<Span>) {
+        // Most batches have one subject many times over: it is kept once.
+        let same = self.slots.last().filter(|slot| text(&self.bytes, &slot.subject) == subject);
+        let subject = match same.map(|slot| slot.subject.clone()) {
+            Some(span) => span,
+            None => self.copy(subject.as_bytes()),
+        };
+        let payload = self.copy(payload);
+        self.slots.push(Slot { mark, subject, payload, headers, defect });
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Span {
+        let start = length(&self.bytes);
+        self.bytes.extend_from_slice(bytes);
+        start..length(&self.bytes)
+    }
+
+    /// The delivery at this index.
+    ///
+    /// # Panics
+    ///
+    /// Beyond the end.
+    #[must_use]
+    pub fn delivery(&self, index: usize) -> Delivery<'_> {
+        let slot = &self.slots[index];
+        Delivery {
+            mark: slot.mark,
+            subject: text(&self.bytes, &slot.subject),
+            payload: part(&self.bytes, &slot.payload),
+            headers: Headers { bytes: &self.bytes, spans: &self.headers[range(&slot.headers)] },
+            defect: slot.defect.as_ref().map(|at| {
+                let (reason, raw) = &self.headers[at.start as usize];
+                Defect { reason: text(&self.bytes, reason), raw_headers: part(&self.bytes, raw) }
+            }),
+        }
+    }
+
+    /// The epoch; `None` where there is no stream behind the intake and so no ledger to move.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&Arc<Epoch>> {
+        self.epoch.as_ref()
+    }
+
+    /// Where the epoch stood before the delivery at this index.
+    #[must_use]
+    pub fn before(&self, index: usize) -> Mark {
+        if index == 0 { self.before } else { self.slots[index - 1].mark }
+    }
+
+    /// Where the epoch stands after the last delivery.
+    #[must_use]
+    pub fn after(&self) -> Mark {
+        self.before(self.slots.len())
+    }
+
+    /// Its place in line.
+    #[must_use]
+    pub fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    pub(super) fn set_ticket(&mut self, ticket: u64) {
+        self.ticket = ticket;
+    }
+
+    /// Empties it and keeps its memory, but for what a single huge event made it grow to.
+    pub fn clear(&mut self) {
+        self.epoch = None;
+        self.bytes.clear();
+        self.bytes.shrink_to(self.limits.bytes.saturating_mul(2));
+        self.headers.clear();
+        self.slots.clear();
+    }
+}
+
+/// Lengths fit 32 bits: a batch is at most 1 GiB by configuration and one event at most 64 MiB by the server's limit.
+fn length<T>(items: &[T]) -> u32 {
+    u32::try_from(items.len()).expect("a batch stays below 4 GiB")
+}
+
+fn range(span: &Span) -> Range<usize> {
+    span.start as usize..span.end as usize
+}
+
+fn part<'a>(bytes: &'a [u8], span: &Span) -> &'a [u8] {
+    &bytes[range(span)]
+}
+
+/// Only ever called with spans that a `str` was copied to.
+fn text<'a>(bytes: &'a [u8], span: &Span) -> &'a str {
+    std::str::from_utf8(part(bytes, span)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(sequence: u64) -> Mark {
+        Mark { sequence, published_ns: 7 }
+    }
+
+    #[test]
+    fn deliveries_come_out_as_they_went_in() {
+        let mut batch = Batch::new(Limits { events: 3, bytes: 1000 });
+        batch.push(mark(1), "a.b", [("K", "v"), ("K", "w")], b"one");
+        batch.push(mark(2), "a.b", [], b"");
+        batch.push_defect(mark(5), "c", Defect { reason: "odd", raw_headers: b"\xff" }, b"three");
+        let first = batch.delivery(0);
+        assert_eq!((first.subject, first.payload, first.mark), ("a.b", &b"one"[..], mark(1)));
+        assert_eq!(first.headers.iter().collect::<Vec<_>>(), [("K", "v"), ("K", "w")]);
+        assert!(batch.delivery(1).headers.is_empty() && batch.delivery(1).defect.is_none());
+        let third = batch.delivery(2);
+        assert_eq!((third.subject, third.payload), ("c", &b"three"[..]));
+        assert_eq!(third.defect.map(|d| (d.reason, d.raw_headers)), Some(("odd", &b"\xff"[..])));
+        assert_eq!((batch.before(0), batch.before(2), batch.after()), (Mark::START, mark(2), mark(5)));
+        assert!(batch.is_full());
+    }
+
+    #[test]
+    fn only_an_empty_batch_takes_more_than_its_limit() {
+        let mut batch = Batch::new(Limits { events: 10, bytes: 8 });
+        assert!(batch.has_room_for(100));
+        batch.push(mark(1), "a", [], b"1234");
+        assert!(batch.has_room_for(3) && !batch.has_room_for(4));
+        batch.clear();
+        assert!(batch.is_empty() && batch.has_room_for(100));
+    }
+}

@@ -1,0 +1,60 @@
+//! How a part of the collector is doing, said once when it changes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+/// How a part is doing. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    part: &'static str,
+    trouble: Arc<Mutex<Option<Trouble>>>,
+}
+
+/// Why a part does not do its work, and since when.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// One line.
+    pub reason: String,
+    /// When it began.
+    pub since: Instant,
+}
+
+impl Condition {
+    /// A part that does its work.
+    #[must_use]
+    pub fn new(part: &'static str) -> Self {
+        Self { part, trouble: Arc::default() }
+    }
+
+    /// Says that the part does not do its work now. Logged when the reason is new.
+    pub fn degrade(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        let mut trouble = self.trouble.lock();
+        match trouble.as_mut() {
+            Some(known) if known.reason == reason => {}
+            Some(known) => {
+                log::warn!("{}: {reason}", self.part);
+                known.reason = reason;
+            }
+            None => {
+                log::warn!("{}: {reason}", self.part);
+                *trouble = Some(Trouble { reason, since: Instant::now() });
+            }
+        }
+    }
+
+    /// Says that the part does its work again. Logged when it had not.
+    pub fn recover(&self) {
+        if let Some(trouble) = self.trouble.lock().take() {
+            log::info!("{}: well again after {:.1?}", self.part, trouble.since.elapsed());
+        }
+    }
+
+    /// What is wrong now, if anything.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().clone()
+    }
+}

@@ -1,0 +1,186 @@
+//! The database file: opened, checked, its connections pooled.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::database_error;
+use super::ledger::{self, Entry};
+use super::schema::{self, Schema};
+use super::writer::Writer;
+use crate::config::{DatabaseConfig, Synchronous};
+use crate::error::{DatabaseFault, Error};
+
+/// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
+/// <https://sqlite.org/releaselog/3_51_3.html>.
+const SOUND_SQLITE: i32 = 3_051_003;
+
+/// Databases up to this size are checked whole when they are opened; it takes a tenth of a second at most.
+const CHECKED_WHOLE: u64 = 16 << 20;
+
+/// An open database with its pool of connections.
+#[derive(Clone, Debug)]
+pub struct Database {
+    path: PathBuf,
+    identity: String,
+    pool: r2d2::Pool<Manager>,
+    writers: usize,
+}
+
+impl Database {
+    /// Opens the file, creates it and catchment's own tables if they are absent, and commits a first small write, so that
+    /// what would hinder the first batch is said now. Blocks for `busy_timeout` where another process writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]: not to be opened, locked, full, damaged, or of a later version of catchment.
+    pub fn open(config: &DatabaseConfig) -> Result<Self, Error> {
+        let path = &config.path;
+        if rusqlite::version_number() < SOUND_SQLITE {
+            return Err(refused(
+                path,
+                DatabaseFault::Other,
+                format!(
+                    "SQLite {} can corrupt a database under several writers; build with 3.51.3 or later",
+                    rusqlite::version()
+                ),
+            ));
+        }
+        // One connection by itself first: a pool would answer any trouble with a time-out.
+        let manager = Manager::new(config);
+        let mut first = r2d2::ManageConnection::connect(&manager).map_err(|e| database_error(path, e))?.sqlite;
+        let schema = schema::ensure(&mut first).map_err(|e| database_error(path, e))?;
+        let identity = match schema {
+            Schema::Known { identity } => identity,
+            Schema::Later(version) => {
+                let detail = format!("its tables have version {version}, made by a later catchment; use that one");
+                return Err(refused(path, DatabaseFault::Schema, detail));
+            }
+        };
+        check(&first, path)?;
+        first
+            .execute(
+                "INSERT INTO catchment_meta(key, value) VALUES ('opened', datetime('now'))
+                 ON CONFLICT(key) DO UPDATE SET value = excluded.value",
+                [],
+            )
+            .map_err(|e| database_error(path, e))?;
+        let pool = r2d2::Pool::builder()
+            .max_size(u32::try_from(config.writers).unwrap_or(1))
+            .min_idle(Some(0))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_on_check_out(false)
+            .connection_timeout(Duration::from_secs(1))
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build(manager)
+            .map_err(|e| refused(path, DatabaseFault::Other, e.to_string()))?;
+        Ok(Self { path: path.clone(), identity, pool, writers: config.writers })
+    }
+
+    /// Names this database to a broker: sixteen hexadecimal digits, the same in every copy of it.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// How far a stream is committed; `None` where nothing of it ever was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when it cannot be read.
+    pub fn latest(&self, stream: &str) -> Result<Option<Entry>, Error> {
+        let connection = self.pool.get().map_err(|e| refused(&self.path, DatabaseFault::Other, e.to_string()))?;
+        ledger::latest(&connection.sqlite, stream).map_err(|e| database_error(&self.path, e))
+    }
+
+    /// The sinks of a pipeline, as many as the configuration has writers.
+    #[must_use]
+    pub fn writers(&self) -> Vec<Writer> {
+        let path: Arc<Path> = self.path.clone().into();
+        (0..self.writers).map(|_| Writer::new(self.pool.clone(), Arc::clone(&path))).collect()
+    }
+}
+
+fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
+    Error::Database { fault, path: path.to_owned(), detail, source: None }
+}
+
+/// Looks for damage: the whole of a small file, of a large one the ends that the next batch will touch.
+fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let on_error = |e| database_error(path, e);
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    let found: String = if size <= CHECKED_WHOLE {
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(on_error)?
+    } else {
+        for table in ["events", "catchment_dead_letters"] {
+            let sql = format!("SELECT id FROM {table} ORDER BY id DESC LIMIT 1");
+            connection.execute_batch(&sql).map_err(on_error)?;
+        }
+        "ok".into()
+    };
+    if found == "ok" {
+        return Ok(());
+    }
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    let found = found.replace('\n', " ");
+    Err(database_error(path, rusqlite::Error::SqliteFailure(corrupt, Some(found))))
+}
+
+/// Opens connections through `r2d2_sqlite` and lets the pool know which are done with.
+#[derive(Debug)]
+pub(super) struct Manager(SqliteConnectionManager);
+
+/// A connection of the pool.
+#[derive(Debug)]
+pub(super) struct Pooled {
+    pub(super) sqlite: Connection,
+    /// Set after an error that leaves the connection in doubt; the pool then drops it. `r2d2_sqlite` by itself never
+    /// does.
+    pub(super) done_with: bool,
+}
+
+impl Manager {
+    fn new(config: &DatabaseConfig) -> Self {
+        let busy_timeout = config.busy_timeout;
+        let synchronous = match config.synchronous {
+            Synchronous::Full => "FULL",
+            Synchronous::Normal => "NORMAL",
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let manager = SqliteConnectionManager::file(&config.path).with_flags(flags).with_init(move |connection| {
+            connection.busy_timeout(busy_timeout)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", synchronous)?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
+            connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+            connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+            Ok(())
+        });
+        Self(manager)
+    }
+}
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Pooled;
+    type Error = rusqlite::Error;
+
+    fn connect(&self) -> Result<Pooled, rusqlite::Error> {
+        Ok(Pooled { sqlite: self.0.connect()?, done_with: false })
+    }
+
+    fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {
+        self.0.is_valid(&mut connection.sqlite)
+    }
+
+    fn has_broken(&self, connection: &mut Pooled) -> bool {
+        connection.done_with
+    }
+}

@@ -1,0 +1,53 @@
+//! Events that no retry can store, kept whole with their reason.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
+
+use super::columns::{headers_json, micros, text_or_blob};
+use crate::pipeline::{Delivery, Epoch};
+
+/// Why an event could not be stored, and by what.
+#[derive(Clone, Debug)]
+pub(super) struct Reason {
+    /// The route that took it, where one did.
+    pub(super) route: Option<&'static str>,
+    /// The statement that failed, where one did.
+    pub(super) statement: Option<&'static str>,
+    /// What was wrong.
+    pub(super) error: String,
+}
+
+/// Adds one, in the caller's transaction.
+pub(super) fn insert(
+    connection: &Connection,
+    epoch: Option<&Epoch>,
+    delivery: &Delivery<'_>,
+    reason: &Reason,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO catchment_dead_letters(
+                   stream, epoch, sequence, published_us, subject, headers, payload, route, statement, error, recorded_us
+               ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let json = headers_json(delivery.headers);
+    let headers = match delivery.defect {
+        Some(defect) => ValueRef::Blob(defect.raw_headers),
+        None => json.as_ref().map_or(ValueRef::Null, |json| ValueRef::Text(json.as_bytes())),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let recorded_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    connection.prepare_cached(sql)?.execute(params![
+        epoch.map(|epoch| &epoch.stream),
+        epoch.map(|epoch| epoch.number),
+        epoch.map(|_| delivery.mark.sequence),
+        micros(delivery.mark),
+        delivery.subject,
+        rusqlite::types::ToSqlOutput::Borrowed(headers),
+        text_or_blob(delivery.payload),
+        reason.route,
+        reason.statement,
+        reason.error,
+        recorded_us,
+    ])?;
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! All that speaks SQLite.
+//!
+//! A batch's rows and the ledger's new position are one transaction. Connections come from a pool; one that failed in a
+//! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
+
+mod columns;
+mod database;
+mod dead_letters;
+mod failure;
+mod ledger;
+mod lock;
+mod reader;
+mod route;
+mod schema;
+mod writer;
+
+pub use database::Database;
+pub use ledger::Entry;
+pub use lock::Lock;
+pub use reader::{Answer, Reader, Recorded, Value};
+pub use writer::Writer;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// A file beside the database: its own name and `.extension` behind it.
+#[must_use]
+pub fn beside(database: &Path, extension: &str) -> PathBuf {
+    let mut name = OsString::from(database);
+    name.push(".");
+    name.push(extension);
+    name.into()
+}

@@ -1,0 +1,163 @@
+//! Reading the database beside a running collector: read-only, whatever the SQL says.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::types::ValueRef;
+use rusqlite::{Batch, Connection, OpenFlags, Row};
+
+use super::failure::database_error;
+use crate::error::{DatabaseFault, Error};
+
+/// A read-only connection.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// A value of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// NULL.
+    Null,
+    /// A 64-bit integer.
+    Integer(i64),
+    /// A 64-bit float.
+    Real(f64),
+    /// Text. Bytes that are no UTF-8, which SQLite lets stand in text, are shown as U+FFFD.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+/// A row of table `events`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recorded {
+    /// Counts the rows.
+    pub id: i64,
+    /// The event's subject.
+    pub subject: String,
+    /// Publish time in microseconds since 1970.
+    pub published_us: i64,
+    /// The headers as JSON.
+    pub headers: Option<String>,
+    /// Text or a blob.
+    pub payload: Value,
+}
+
+impl Reader {
+    /// Opens an existing database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when there is none or it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if !path.exists() {
+            return Err(Error::Database {
+                fault: DatabaseFault::Unwritable,
+                path: path.to_owned(),
+                detail: "there is no such file; name another with --database, or collect something first".into(),
+                source: None,
+            });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.pragma_update(None, "query_only", true)?;
+            // Damage and foreign files show at the first read, not when they are opened.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|e| database_error(path, e))?;
+        Ok(Self { path: path.to_owned(), connection })
+    }
+
+    /// Runs the statements in turn. `visit` hears the column names before each statement's rows, then each row, and may
+    /// break off.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] with [`DatabaseFault::Statement`] for wrong SQL and for statements that write.
+    pub fn run<B>(&self, sql: &str, mut visit: impl FnMut(Answer<'_>) -> ControlFlow<B>) -> Result<Option<B>, Error> {
+        let wrong = |error: rusqlite::Error| Error::Database {
+            fault: DatabaseFault::Statement,
+            path: self.path.clone(),
+            detail: format!("{error}; the SQL may only read, and ran as given"),
+            source: Some(Box::new(error)),
+        };
+        let mut batch = Batch::new(&self.connection, sql);
+        while let Some(mut statement) = batch.next().map_err(wrong)? {
+            let columns: Vec<String> = statement.column_names().iter().map(|&name| name.to_owned()).collect();
+            let count = columns.len();
+            if let ControlFlow::Break(value) = visit(Answer::Columns(&columns)) {
+                return Ok(Some(value));
+            }
+            let mut rows = statement.raw_query();
+            while let Some(row) = rows.next().map_err(wrong)? {
+                let values = (0..count).map(|at| value(row, at)).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+                if let ControlFlow::Break(value) = visit(Answer::Row(values)) {
+                    return Ok(Some(value));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Events behind this id, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn events_after(&self, id: i64, at_most: usize) -> Result<Vec<Recorded>, Error> {
+        let sql = "SELECT id, subject, published_us, headers, payload FROM events WHERE id > ? ORDER BY id LIMIT ?";
+        let read = || -> rusqlite::Result<Vec<Recorded>> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+            let rows = statement.query_map([id, limit], |row| {
+                Ok(Recorded {
+                    id: row.get(0)?,
+                    subject: row.get(1)?,
+                    published_us: row.get(2)?,
+                    headers: row.get(3)?,
+                    payload: value(row, 4)?,
+                })
+            })?;
+            rows.collect::<Result<_, _>>()
+        };
+        read().map_err(|e| database_error(&self.path, e))
+    }
+
+    /// The id behind which the last `back` events stand; 0 where there are fewer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn id_before_last(&self, back: usize) -> Result<i64, Error> {
+        let sql = "SELECT coalesce((SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?), 0)";
+        let back = i64::try_from(back).unwrap_or(i64::MAX);
+        self.connection.query_row(sql, [back], |row| row.get(0)).map_err(|e| database_error(&self.path, e))
+    }
+}
+
+/// What [`Reader::run`] tells of a statement.
+#[derive(Debug)]
+pub enum Answer<'a> {
+    /// The names of the columns to come; empty for a statement that answers nothing.
+    Columns(&'a [String]),
+    /// A row.
+    Row(Vec<Value>),
+}
+
+fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
+    Ok(match row.get_ref(at)? {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::Integer(value),
+        ValueRef::Real(value) => Value::Real(value),
+        ValueRef::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_owned()),
+    })
+}
