@@ -48,6 +48,10 @@ pub struct BrokerConfig {
     /// Default 5 s.
     #[serde(with = "humantime_serde")]
     pub silence: Duration,
+    /// The longest pause between two attempts to connect again; the first comes after 50 ms and each pause is twice the
+    /// one before. There is no last attempt. Default 2 s.
+    #[serde(with = "humantime_serde")]
+    pub retry: Duration,
     /// How far ahead of the database the broker may send.
     pub ahead: AheadConfig,
     /// The name under which the server lists the connection. Default `catchment`.
@@ -122,6 +126,7 @@ impl Default for BrokerConfig {
             create_stream: true,
             timeout: Duration::from_secs(5),
             silence: Duration::from_secs(5),
+            retry: Duration::from_secs(2),
             ahead: AheadConfig::default(),
             connection_name: "catchment".into(),
         }

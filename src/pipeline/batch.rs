@@ -33,6 +33,15 @@ impl Mark {
     pub const START: Self = Self { sequence: 0, published_ns: 0 };
 }
 
+/// How far a stream is committed: the latest life of it that the database knows, and the last event of that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The life.
+    pub epoch: Epoch,
+    /// The last event of it in the database.
+    pub mark: Mark,
+}
+
 /// How large a batch may grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -15,7 +15,7 @@ mod tally;
 mod ticket;
 mod writer;
 
-pub use batch::{Batch, Defect, Delivery, Epoch, Headers, Limits, Mark};
+pub use batch::{Batch, Defect, Delivery, Epoch, Headers, Limits, Mark, Position};
 pub use condition::{Condition, Trouble};
 pub use crew::Crew;
 pub use intake::{Intake, Supply};

@@ -1,7 +1,5 @@
 //! How the parts of a delivery look in a column.
 
-use std::collections::BTreeMap;
-
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use crate::pipeline::{Headers, Mark};
@@ -20,20 +18,50 @@ pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
     if headers.is_empty() {
         return None;
     }
-    let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, value) in headers.iter() {
-        values.entry(name).or_default().push(value);
+    let mut pairs: Vec<(&str, &str)> = headers.iter().collect();
+    pairs.sort_by_key(|(name, _)| *name);
+    let mut json = String::with_capacity(64);
+    for same in pairs.chunk_by(|(one, _), (other, _)| one == other) {
+        json.push(if json.is_empty() { '{' } else { ',' });
+        push_string(&mut json, same[0].0);
+        json.push(':');
+        match same {
+            [(_, value)] => push_string(&mut json, value),
+            several => {
+                for (at, (_, value)) in several.iter().enumerate() {
+                    json.push(if at == 0 { '[' } else { ',' });
+                    push_string(&mut json, value);
+                }
+                json.push(']');
+            }
+        }
     }
-    let one_or_many = |values: Vec<&str>| match values[..] {
-        [value] => serde_json::Value::from(value),
-        _ => serde_json::Value::from(values),
-    };
-    let object: serde_json::Map<_, _> =
-        values.into_iter().map(|(name, values)| (name.to_owned(), one_or_many(values))).collect();
-    Some(serde_json::Value::Object(object).to_string())
+    json.push('}');
+    Some(json)
+}
+
+fn push_string(json: &mut String, text: &str) {
+    // A string is always JSON; the empty object would be none, so nothing is lost if that were ever untrue.
+    json.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 
 /// Publish time in microseconds since 1970.
 pub(super) fn micros(mark: Mark) -> i64 {
     mark.published_ns.div_euclid(1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{Batch, Limits};
+
+    #[test]
+    fn headers_are_an_object_that_json_functions_read() {
+        let mut batch = Batch::new(Limits { events: 9, bytes: 9 });
+        batch.push(Mark::START, "a", [("b", "1"), ("a", "say \"hi\"\u{1}"), ("b", "2")], b"");
+        let json = headers_json(batch.delivery(0).headers).expect("there are some");
+        assert_eq!(json, r#"{"a":"say \"hi\"\u0001","b":["1","2"]}"#);
+        batch.push(Mark::START, "a", [], b"");
+        assert_eq!(headers_json(batch.delivery(1).headers), None);
+    }
 }

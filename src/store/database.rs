@@ -8,11 +8,12 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::database_error;
-use super::ledger::{self, Entry};
+use super::ledger;
 use super::schema::{self, Schema};
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, Synchronous};
 use crate::error::{DatabaseFault, Error};
+use crate::pipeline::Position;
 
 /// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
 /// <https://sqlite.org/releaselog/3_51_3.html>.
@@ -92,7 +93,7 @@ impl Database {
     /// # Errors
     ///
     /// [`Error::Database`] when it cannot be read.
-    pub fn latest(&self, stream: &str) -> Result<Option<Entry>, Error> {
+    pub fn latest(&self, stream: &str) -> Result<Option<Position>, Error> {
         let connection = self.pool.get().map_err(|e| refused(&self.path, DatabaseFault::Other, e.to_string()))?;
         ledger::latest(&connection.sqlite, stream).map_err(|e| database_error(&self.path, e))
     }

@@ -2,25 +2,16 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::pipeline::{Epoch, Mark};
-
-/// The latest life of a stream that the database knows, and how far it is committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The life.
-    pub epoch: Epoch,
-    /// The last event of it in the database.
-    pub mark: Mark,
-}
+use crate::pipeline::{Epoch, Mark, Position};
 
 /// The latest entry of a stream; `None` where nothing of it was ever committed.
-pub(super) fn latest(connection: &Connection, stream: &str) -> rusqlite::Result<Option<Entry>> {
+pub(super) fn latest(connection: &Connection, stream: &str) -> rusqlite::Result<Option<Position>> {
     let sql = "SELECT epoch, created, sequence, published_ns FROM catchment_ledger
                WHERE stream = ? ORDER BY epoch DESC LIMIT 1";
     connection
         .prepare_cached(sql)?
         .query_row([stream], |row| {
-            Ok(Entry {
+            Ok(Position {
                 epoch: Epoch { stream: stream.to_owned(), number: row.get(0)?, created: row.get(1)? },
                 mark: Mark { sequence: row.get(2)?, published_ns: row.get(3)? },
             })
@@ -84,7 +75,7 @@ mod tests {
         assert!(!advance(&db, &epoch(1), Mark::START, at(5)).unwrap(), "a second first time");
         assert!(!advance(&db, &epoch(1), at(4), at(9)).unwrap(), "from elsewhere");
         assert!(advance(&db, &epoch(1), at(5), at(9)).unwrap());
-        assert_eq!(latest(&db, "S").unwrap(), Some(Entry { epoch: epoch(1), mark: at(9) }));
+        assert_eq!(latest(&db, "S").unwrap(), Some(Position { epoch: epoch(1), mark: at(9) }));
         assert_eq!(latest(&db, "T").unwrap(), None);
     }
 

@@ -15,7 +15,6 @@ mod schema;
 mod writer;
 
 pub use database::Database;
-pub use ledger::Entry;
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use writer::Writer;

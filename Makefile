@@ -1,0 +1,41 @@
+# What a machine needs: a Rust toolchain, a C compiler, GNU make, python3 with venv. The rest is set up under target/.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench check soak clean
+
+target := $(or $(CARGO_TARGET_DIR),target)
+
+# Trying or testing catchment must not touch the broker or the settings that somebody's shell points at.
+foreign  := $(filter-out NATS_SERVER_BIN,$(filter NATS_% CATCHMENT_%,$(.VARIABLES)))
+isolated := env $(addprefix -u ,$(foreign))
+
+# Starts a recipe that needs a nats-server; stops it with the script's own message if there is none.
+with_server = @server=$$(scripts/nats-server) || exit 1; exec $(isolated) NATS_SERVER_BIN="$$server"
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Start a nats-server and a collector that writes catchment.db, until Ctrl-C
+	@cargo build --locked --release
+	$(with_server) $(target)/release/catchment run --with-server --database catchment.db
+
+test: ## Run all tests, those against a real nats-server included
+	$(with_server) cargo test --locked
+
+bench: ## Measure: events a second, CPU time, memory, latency
+	$(with_server) cargo bench --locked
+
+soak: ## Run the long tests: kills, outages, memory (an hour or so)
+	$(with_server) CATCHMENT_SOAK=1 \
+		cargo test --locked --release --test it -- --ignored --nocapture --test-threads=1 soak
+
+check: ## Check format, lints, docs, the order of the modules, and that no async runtime came in
+	cargo fmt --check
+	scripts/house
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo check --locked --no-default-features
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+clean: ## Remove what was built or installed; databases stay
+	cargo clean
+	rm -rf target/nats target/nats.*

@@ -1,0 +1,263 @@
+//! `JetStream`'s requests: <https://docs.nats.io/reference/reference-protocols/nats_api_reference>.
+//!
+//! In JSON of our own, for the client's structs leave out what matters here and reset what they do not know.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::link::{Link, one_line};
+use crate::pipeline::{Mark, Signal};
+
+/// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
+pub(super) mod code {
+    pub(in crate::broker) const NO_MESSAGE: u64 = 10037;
+    pub(in crate::broker) const NO_JETSTREAM_FOR_ACCOUNT: u64 = 10039;
+    pub(in crate::broker) const NO_STREAM: u64 = 10059;
+    pub(in crate::broker) const NO_JETSTREAM: u64 = 10076;
+}
+
+/// Why a request was not answered as hoped.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection is of no further use.
+    Gone(String),
+    /// Nobody answers such requests here: no `JetStream`, or not at the moment.
+    NoResponders,
+    /// The server's answer is no.
+    Refused { code: u64, description: String },
+    /// The server's answer cannot be read.
+    Unreadable(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gone(what) => f.write_str(what),
+            Self::NoResponders => f.write_str("nobody answers JetStream requests"),
+            Self::Refused { code, description } => write!(f, "{description} (error {code})"),
+            Self::Unreadable(what) => write!(f, "an answer that cannot be read: {what}"),
+        }
+    }
+}
+
+impl Failure {
+    pub(super) fn is_code(&self, wanted: u64) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == wanted)
+    }
+}
+
+/// Requests over a link.
+pub(super) struct Api<'a> {
+    pub(super) link: &'a Link,
+    pub(super) within: Duration,
+    /// Breaks off waiting for an answer.
+    pub(super) stop: Option<&'a Signal>,
+}
+
+/// A stream as the server describes it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Stream {
+    pub(super) config: StreamConfig,
+    /// When it was created.
+    pub(super) created: String,
+    pub(super) state: StreamState,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct StreamConfig {
+    #[serde(default)]
+    pub(super) subjects: Vec<String>,
+    pub(super) retention: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct StreamState {
+    pub(super) first_seq: u64,
+    pub(super) last_seq: u64,
+}
+
+/// A consumer as the server describes it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Consumer {
+    pub(super) config: ConsumerConfig,
+    /// What it has still to deliver.
+    pub(super) num_pending: u64,
+    /// Pull requests the server has of us.
+    #[serde(default)]
+    pub(super) num_waiting: u64,
+}
+
+/// The settings we make a consumer with, and compare with what the server made of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ConsumerConfig {
+    pub(super) name: Option<String>,
+    pub(super) deliver_policy: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) opt_start_seq: Option<u64>,
+    pub(super) ack_policy: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) filter_subject: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) filter_subjects: Option<Vec<String>>,
+    pub(super) replay_policy: String,
+    /// Nanoseconds.
+    pub(super) inactive_threshold: u64,
+    #[serde(default)]
+    pub(super) mem_storage: bool,
+}
+
+/// A message as it lies in the stream.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) mark: Mark,
+    pub(super) subject: String,
+    pub(super) headers: Vec<u8>,
+    pub(super) payload: Vec<u8>,
+}
+
+/// Which message of a stream.
+pub(super) enum Which<'a> {
+    /// That of this sequence.
+    Exactly(u64),
+    /// The first of this subject filter from this sequence on.
+    NextOf(&'a str, u64),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer<T> {
+    Error { error: ErrorBody },
+    Fine(T),
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Reads an answer of the server.
+pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
+    match serde_json::from_slice(data).map_err(|e| Failure::Unreadable(e.to_string()))? {
+        Answer::Fine(value) => Ok(value),
+        Answer::Error { error } => {
+            let code = if error.err_code == 0 { error.code } else { error.err_code };
+            Err(Failure::Refused { code, description: error.description })
+        }
+    }
+}
+
+impl Api<'_> {
+    fn request<T: DeserializeOwned>(&self, subject: String, body: &serde_json::Value) -> Result<T, Failure> {
+        let (body, within) = (body.to_string(), self.within);
+        let reply = self
+            .link
+            .ask(within + Duration::from_millis(250), self.stop, move |c| c.request_timeout(&subject, body, within))
+            .map_err(|gone| Failure::Gone(gone.0))?;
+        match reply {
+            Ok(message) => read(&message.data),
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(Failure::NoResponders),
+            Err(e) if e.kind() == ErrorKind::TimedOut => Err(Failure::Gone(format!("no answer within {within:?}"))),
+            Err(e) => Err(Failure::Gone(one_line(&e))),
+        }
+    }
+
+    pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {
+        self.request(format!("$JS.API.STREAM.INFO.{name}"), &json!({}))
+    }
+
+    /// Makes a stream kept on disk, with the server's defaults for the rest.
+    pub(super) fn create_stream(&self, name: &str, subjects: &[String]) -> Result<Stream, Failure> {
+        let config = json!({
+            "name": name, "subjects": subjects, "storage": "file", "retention": "limits", "discard": "old",
+            "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msg_size": -1, "num_replicas": 1,
+        });
+        self.request(format!("$JS.API.STREAM.CREATE.{name}"), &config)
+    }
+
+    pub(super) fn create_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+        config: &ConsumerConfig,
+    ) -> Result<Consumer, Failure> {
+        let body = json!({ "stream_name": stream, "config": config, "action": "create" });
+        self.request(format!("$JS.API.CONSUMER.CREATE.{stream}.{name}"), &body)
+    }
+
+    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
+        let _: serde_json::Value = self.request(format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &json!({}))?;
+        Ok(())
+    }
+
+    /// The names of all consumers of a stream.
+    pub(super) fn consumer_names(&self, stream: &str) -> Result<Vec<String>, Failure> {
+        #[derive(Deserialize)]
+        struct Page {
+            total: usize,
+            #[serde(default)]
+            consumers: Option<Vec<String>>,
+        }
+        let mut names = Vec::new();
+        loop {
+            let offset = json!({ "offset": names.len() });
+            let page: Page = self.request(format!("$JS.API.CONSUMER.NAMES.{stream}"), &offset)?;
+            let found = page.consumers.unwrap_or_default();
+            let ended = found.is_empty();
+            names.extend(found);
+            if ended || names.len() >= page.total {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// A message as it lies in the stream, read without the client touching its headers. `None` where there is none.
+    pub(super) fn message(&self, stream: &str, which: &Which<'_>) -> Result<Option<Stored>, Failure> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            message: Message,
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            subject: String,
+            seq: u64,
+            time: String,
+            #[serde(default)]
+            hdrs: String,
+            #[serde(default)]
+            data: String,
+        }
+        let body = match which {
+            Which::Exactly(sequence) => json!({ "seq": sequence }),
+            Which::NextOf(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
+        };
+        let message = match self.request::<Envelope>(format!("$JS.API.STREAM.MSG.GET.{stream}"), &body) {
+            Ok(envelope) => envelope.message,
+            Err(failure) if failure.is_code(code::NO_MESSAGE) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let decode = |text: &str| {
+            data_encoding::BASE64.decode(text.as_bytes()).map_err(|e| Failure::Unreadable(format!("base64: {e}")))
+        };
+        let time = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|e| Failure::Unreadable(e.to_string()))?;
+        Ok(Some(Stored {
+            mark: Mark {
+                sequence: message.seq,
+                published_ns: i64::try_from(time.unix_timestamp_nanos()).unwrap_or_default(),
+            },
+            subject: message.subject,
+            headers: decode(&message.hdrs)?,
+            payload: decode(&message.data)?,
+        }))
+    }
+}

@@ -1,0 +1,72 @@
+//! What a server says first: asked for by ourselves, for the client waits for it without end.
+//!
+//! A NATS server sends an `INFO` line to whoever connects
+//! (<https://docs.nats.io/reference/reference-protocols/nats-protocol#info>). One that accepts and keeps silent, a
+//! stopped process for instance, would hold the client's `connect` for ever.
+
+use std::io::{ErrorKind, Read};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::error::BrokerFault;
+
+/// Longer than any `INFO` line; a cluster's addresses are in it.
+const LONGEST: usize = 256 << 10;
+
+/// The parts of `INFO` that matter before connecting.
+#[derive(Debug, Deserialize)]
+pub(super) struct Greeting {
+    /// The server's version, as `2.10.25`.
+    pub(super) version: String,
+}
+
+/// Connects, reads the greeting, and hangs up.
+pub(super) fn ask(host: &str, port: u16, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
+    let deadline = Instant::now() + within;
+    let unreachable = |what: String| (BrokerFault::Unreachable, format!("{what}; is nats-server running there?"));
+    let addresses = (host, port).to_socket_addrs().map_err(|e| unreachable(e.to_string()))?;
+    let mut last = unreachable("the name has no address".into());
+    for address in addresses {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(stream) => match read(stream, deadline, within) {
+                Ok(greeting) => return Ok(greeting),
+                Err(trouble) => last = trouble,
+            },
+            Err(e) => last = unreachable(e.to_string()),
+        }
+    }
+    Err(last)
+}
+
+fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
+    let silent = || {
+        let detail = format!("accepts connections but said nothing within {within:?}; is the server stopped or stuck?");
+        (BrokerFault::Silent, detail)
+    };
+    let other = |what: &str| (BrokerFault::Silent, format!("{what}; is that the port of a nats-server?"));
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    while !line.contains(&b'\n') {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(silent());
+        }
+        stream.set_read_timeout(Some(left)).map_err(|e| other(&e.to_string()))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => return Err(other("hung up without a greeting")),
+            Ok(n) => line.extend_from_slice(&chunk[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(silent()),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(other(&e.to_string())),
+        }
+        if line.len() > LONGEST {
+            return Err(other("answers with something that is no greeting"));
+        }
+    }
+    let end = line.iter().position(|&byte| byte == b'\n').unwrap_or(line.len());
+    let json = line[..end].strip_prefix(b"INFO ").ok_or_else(|| other("does not greet like a NATS server"))?;
+    serde_json::from_slice(json).map_err(|e| other(&format!("its greeting cannot be read: {e}")))
+}

@@ -1,0 +1,274 @@
+//! A JetStream stream as the pipeline's intake: one session after the other, each where the last one ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nats::Message;
+
+use super::api::Stored;
+use super::reply::Metadata;
+use super::session::{self, Item, Session, Setting};
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+use crate::pipeline::{Batch, Condition, Defect, Epoch, Intake, Mark, Position, Signal, Supply, Tally};
+
+/// The first pause before connecting again.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
+const MISSING: Duration = Duration::from_secs(2);
+
+/// A call of [`Intake::fill`] this long after the one before means that the database held the pipeline up.
+const AWAY: Duration = Duration::from_millis(100);
+
+/// What an intake reports to.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    /// Counts.
+    pub tally: Arc<Tally>,
+    /// How the broker is doing.
+    pub condition: Condition,
+}
+
+/// Reads a stream from a position on, for as long as it takes.
+pub struct JetStreamIntake {
+    config: BrokerConfig,
+    identity: String,
+    stop: Signal,
+    reports: Reports,
+    session: Option<Session>,
+    /// How far the stream has been handed over; the pipeline commits that or fails.
+    position: Option<Position>,
+    epoch: Option<Arc<Epoch>>,
+    /// What an earlier epoch had already, after a rollback of the stream.
+    known: Option<Mark>,
+    held: Option<(Message, Metadata)>,
+    /// `--drain`: the sequence at which to end.
+    drain_to: Option<u64>,
+    ended: bool,
+    left: Instant,
+    retry: Retry,
+}
+
+/// When to try again.
+struct Retry {
+    at: Instant,
+    pause: Duration,
+    /// The last session ended in a way that an unreadable message could have caused.
+    suspicious: bool,
+    missing_since: Option<Instant>,
+}
+
+impl JetStreamIntake {
+    /// Opens the first session, so that what is wrong with broker or stream is said now. `position` is how far the
+    /// database has the stream; `identity` names the database. With `drain` the intake ends when it has handed over what
+    /// is in the stream now. Blocks at most a few times the configured time-out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn open(
+        config: &BrokerConfig,
+        identity: &str,
+        position: Option<Position>,
+        drain: bool,
+        stop: &Signal,
+        reports: &Reports,
+    ) -> Result<Self, Error> {
+        let mut intake = Self {
+            config: config.clone(),
+            identity: identity.to_owned(),
+            stop: stop.clone(),
+            reports: reports.clone(),
+            session: None,
+            position,
+            epoch: None,
+            known: None,
+            held: None,
+            drain_to: None,
+            ended: false,
+            left: Instant::now(),
+            retry: Retry { at: Instant::now(), pause: FIRST_PAUSE, suspicious: false, missing_since: None },
+        };
+        let session = Session::open(&intake.setting(true))?;
+        if drain {
+            intake.drain_to = Some(session.last);
+        }
+        intake.adopt(session);
+        Ok(intake)
+    }
+
+    fn setting(&self, may_create: bool) -> Setting<'_> {
+        Setting {
+            config: &self.config,
+            identity: &self.identity,
+            position: self.position.as_ref(),
+            may_create,
+            stop: &self.stop,
+        }
+    }
+
+    fn adopt(&mut self, session: Session) {
+        if session.known.is_some() || self.epoch.as_ref().is_some_and(|epoch| *epoch != session.epoch) {
+            self.known = session.known;
+        }
+        self.position = Some(Position { epoch: Epoch::clone(&session.epoch), mark: session.after });
+        self.epoch = Some(Arc::clone(&session.epoch));
+        self.reports.tally.pending.set(session.pending);
+        self.ended |= self.drain_to.is_some() && session.pending == 0;
+        self.session = Some(session);
+        self.retry.pause = FIRST_PAUSE;
+        self.retry.missing_since = None;
+        self.reports.condition.recover();
+    }
+
+    /// Ends the session; the next one begins where this one came to.
+    fn lose(&mut self, why: &str) {
+        self.reports.condition.degrade(why);
+        self.session = None;
+        self.retry.at = Instant::now();
+        self.retry.suspicious = true;
+    }
+
+    /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
+    fn reopen(&mut self, batch: &mut Batch, wait: Duration) {
+        let pause = self.retry.at.saturating_duration_since(Instant::now());
+        if self.stop.wait(pause.min(wait)) || pause > wait {
+            return;
+        }
+        let began = Instant::now();
+        match self.try_reopen(batch) {
+            Ok(None) => {}
+            Ok(Some(session)) => {
+                self.reports.tally.rebuilds.add(1);
+                self.adopt(session);
+            }
+            Err(error) => {
+                self.reports.condition.degrade(error.to_string());
+                let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
+                self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
+                self.retry.at = Instant::now() + self.retry.pause;
+                self.retry.pause = (self.retry.pause * 2).min(self.config.retry);
+            }
+        }
+    }
+
+    /// A new session, or `None` and a defect in the batch where the message that is next cannot be read by the client.
+    fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<Session>, Error> {
+        if self.retry.suspicious {
+            if let Some((stored, defect)) = session::unreadable_next(&self.setting(false))? {
+                log::warn!("broker: message {} of {}: {defect}; read raw", stored.mark.sequence, self.config.stream);
+                self.push_defect(batch, &stored, defect);
+                return Ok(None);
+            }
+            self.retry.suspicious = false;
+        }
+        let may_create = self.retry.missing_since.is_some_and(|since| since.elapsed() >= MISSING);
+        Session::open(&self.setting(may_create)).map(Some)
+    }
+
+    /// Adds a message that was read raw; the next session begins behind it.
+    fn push_defect(&mut self, batch: &mut Batch, stored: &Stored, defect: &'static str) {
+        let (Some(epoch), Some(position)) = (&self.epoch, &mut self.position) else { return };
+        if batch.is_empty() {
+            batch.begin(Arc::clone(epoch), position.mark);
+        }
+        let defect = Defect { reason: defect, raw_headers: &stored.headers };
+        batch.push_defect(stored.mark, &stored.subject, defect, &stored.payload);
+        position.mark = stored.mark;
+        self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
+    }
+
+    /// Adds a delivery, unless an earlier epoch had it; `false` when the batch has no room for it.
+    fn push(&mut self, batch: &mut Batch, message: Message, metadata: Metadata) -> bool {
+        let (Some(epoch), Some(position)) = (&self.epoch, &mut self.position) else { return true };
+        if self.known.is_some_and(|known| is_known(known, metadata.mark)) {
+            self.reports.tally.duplicates.add(1);
+            return true;
+        }
+        if !batch.has_room_for(message.data.len() + message.subject.len()) {
+            self.held = Some((message, metadata));
+            return false;
+        }
+        if batch.is_empty() {
+            batch.begin(Arc::clone(epoch), position.mark);
+        }
+        match &message.headers {
+            None => batch.push(metadata.mark, &message.subject, [], &message.data),
+            Some(headers) => {
+                let pairs = headers
+                    .iter()
+                    .flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), value.as_str())));
+                batch.push(metadata.mark, &message.subject, pairs, &message.data);
+            }
+        }
+        position.mark = metadata.mark;
+        true
+    }
+
+    fn drained(&self, metadata: Metadata) -> bool {
+        self.drain_to.is_some_and(|last| metadata.pending == 0 || metadata.mark.sequence >= last)
+    }
+}
+
+/// Whether an earlier epoch that came to `known` had this message.
+fn is_known(known: Mark, mark: Mark) -> bool {
+    mark.sequence <= known.sequence && mark.published_ns <= known.published_ns
+}
+
+impl Intake for JetStreamIntake {
+    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<Supply, Error> {
+        if self.ended {
+            return Ok(Supply::Ended);
+        }
+        if self.session.is_none() {
+            if batch.is_empty() {
+                self.reopen(batch, wait);
+            }
+            return Ok(Supply::Flowing);
+        }
+        if self.left.elapsed() >= AWAY
+            && let Some(session) = &mut self.session
+        {
+            session.was_away();
+        }
+        let mut wait = wait;
+        while !batch.is_full() {
+            let next = match (self.held.take(), &mut self.session) {
+                (Some((message, metadata)), _) => Item::Delivery(message, metadata),
+                (None, Some(session)) => session.next(wait, &self.stop),
+                (None, None) => Item::Nothing,
+            };
+            match next {
+                Item::Delivery(message, metadata) => {
+                    if !self.push(batch, message, metadata) {
+                        break;
+                    }
+                    if self.drained(metadata) {
+                        self.ended = true;
+                        break;
+                    }
+                    wait = Duration::ZERO;
+                }
+                Item::Nothing => break,
+                Item::Over(why) => {
+                    self.lose(&why);
+                    break;
+                }
+            }
+        }
+        if let Some(session) = &self.session {
+            self.reports.tally.pending.set(session.pending);
+        }
+        self.left = Instant::now();
+        Ok(if self.ended { Supply::Ended } else { Supply::Flowing })
+    }
+}
+
+impl Drop for JetStreamIntake {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.close();
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One connection, used on a thread of its own that can be left behind.
+//!
+//! Nothing outside this thread calls the client, so a call of it that never returns costs this thread and nothing else:
+//! whoever asked has a deadline. The client's own reconnecting is not used. It forgets outstanding requests without a word,
+//! meets a message it cannot read again and again, and gives up for good after a number of attempts; a new link is made
+//! instead.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use nats::{Connection, Options, ServerAddress};
+
+use super::{broker_error, greeting};
+use crate::config::{BrokerConfig, without_secrets};
+use crate::error::{BrokerFault, Error};
+use crate::pipeline::Signal;
+
+/// Threads of links, those left behind included. A server that makes calls hang for days must not fill the process.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+const MOST_THREADS: usize = 64;
+
+type Job = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A live connection. Dropping it closes the connection, in the background.
+pub(super) struct Link {
+    jobs: Sender<Job>,
+    lost: Signal,
+    server: Server,
+}
+
+/// The server at the other end.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Its address, without secrets.
+    pub(super) address: String,
+    /// Its version.
+    pub(super) version: String,
+    /// The largest event it takes, headers included.
+    pub(super) max_payload: usize,
+}
+
+/// The link gave no answer in time, or went away: it is of no further use.
+#[derive(Debug)]
+pub(super) struct Gone(pub(super) String);
+
+impl Link {
+    /// Connects to the first server that answers. Blocks at most for the configured time-out.
+    pub(super) fn open(config: &BrokerConfig, stop: &Signal) -> Result<Self, Error> {
+        let all = config.shown_servers();
+        let Some(counted) = Counted::new() else {
+            let detail = format!("{MOST_THREADS} connections hang in calls that do not return; waiting for one to end");
+            return Err(broker_error(all, BrokerFault::Silent, detail));
+        };
+        let (ready_in, ready_out) = crossbeam_channel::bounded(1);
+        let (jobs_in, jobs_out) = crossbeam_channel::unbounded();
+        let lost = Signal::default();
+        let (thread_config, thread_lost) = (config.clone(), lost.clone());
+        thread::Builder::new()
+            .name("catchment-link".into())
+            .spawn(move || {
+                let _counted = counted;
+                run(&thread_config, &thread_lost, &ready_in, &jobs_out);
+            })
+            .map_err(|e| broker_error(&all, BrokerFault::Unreachable, format!("no thread for a connection: {e}")))?;
+        // The thread keeps to the time-out wherever it can; the grace is for calls where it cannot.
+        let grace = Duration::from_millis(250);
+        let silent = |what: &str| broker_error(&all, BrokerFault::Silent, what);
+        crossbeam_channel::select! {
+            recv(ready_out) -> opened => match opened {
+                Ok(opened) => Ok(Self { jobs: jobs_in, lost, server: opened? }),
+                Err(_) => Err(silent("connecting failed without a reason")),
+            },
+            recv(stop.channel()) -> _ => Err(silent("connecting was broken off by a stop")),
+            default(config.timeout + grace) => {
+                Err(silent(&format!("no answer to the connection within {:?}", config.timeout)))
+            }
+        }
+    }
+
+    /// Runs a call of the client and waits for its result, at most until `stop`.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        within: Duration,
+        stop: Option<&Signal>,
+        job: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (reply_in, reply_out) = crossbeam_channel::bounded(1);
+        self.post(move |connection| {
+            let _ = reply_in.send(job(connection));
+        });
+        let never = Signal::default();
+        crossbeam_channel::select! {
+            recv(stop.unwrap_or(&never).channel()) -> _ => Err(Gone("broken off by a stop".into())),
+            recv(reply_out) -> reply => reply.map_err(|_| self.gone()),
+            recv(self.lost.channel()) -> _ => Err(self.gone()),
+            default(within) => Err(Gone(format!("no answer within {within:?}"))),
+        }
+    }
+
+    /// Has a call of the client run, behind those before it.
+    pub(super) fn post(&self, job: impl FnOnce(&Connection) + Send + 'static) {
+        let _ = self.jobs.send(Box::new(job));
+    }
+
+    /// Switched on when the connection has ended.
+    pub(super) fn lost(&self) -> &Signal {
+        &self.lost
+    }
+
+    /// The server at the other end.
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn gone(&self) -> Gone {
+        Gone(format!("the connection to {} was lost", self.server.address))
+    }
+}
+
+struct Counted;
+
+impl Counted {
+    fn new() -> Option<Self> {
+        let before = THREADS.fetch_add(1, Ordering::Relaxed);
+        // Constructed either way, so that a refusal takes its own count back.
+        let counted = Self;
+        (before < MOST_THREADS).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        THREADS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn run(config: &BrokerConfig, lost: &Signal, ready: &Sender<Result<Server, Error>>, jobs: &Receiver<Job>) {
+    let released = Signal::default();
+    match connect(config, lost, &released) {
+        Ok((connection, server)) => {
+            if ready.send(Ok(server)).is_ok() {
+                for job in jobs {
+                    job(&connection);
+                }
+            }
+            if lost.is_raised() {
+                // `close` would wait for an answer that cannot come.
+                drop(connection);
+            } else {
+                connection.close();
+            }
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    }
+    released.raise();
+}
+
+fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(Connection, Server), Error> {
+    let deadline = Instant::now() + config.timeout;
+    let mut last = broker_error(config.shown_servers(), BrokerFault::Unreachable, "there is no server to connect to");
+    for (at, server) in config.servers.iter().enumerate() {
+        let shown = without_secrets(server);
+        let fail = |fault, detail: String| broker_error(&shown, fault, detail);
+        let address: ServerAddress = server.parse().map_err(|e: std::io::Error| {
+            Error::config(
+                "broker.servers",
+                format!("{shown}: {}; an address looks like nats://host:4222", one_line(&e)),
+            )
+        })?;
+        // Servers that come first leave time for those behind them.
+        let share =
+            deadline.saturating_duration_since(Instant::now()) / u32::try_from(config.servers.len() - at).unwrap_or(1);
+        let greeting = match greeting::ask(address.host(), address.port(), share) {
+            Ok(greeting) => greeting,
+            Err((fault, detail)) => {
+                last = fail(fault, detail);
+                continue;
+            }
+        };
+        match options(config, lost, released).connect(address) {
+            Ok(connection) => {
+                let max_payload = connection.max_payload();
+                return Ok((connection, Server { address: shown, version: greeting.version, max_payload }));
+            }
+            Err(e) => {
+                let (fault, detail) = explain(config, &e);
+                last = fail(fault, detail);
+            }
+        }
+    }
+    Err(last)
+}
+
+fn options(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Options {
+    let options = match (&config.user, &config.password, &config.token, &config.creds) {
+        (Some(user), Some(password), _, _) => Options::with_user_pass(user, password),
+        (_, _, Some(token), _) => Options::with_token(token),
+        (_, _, _, Some(creds)) => Options::with_credentials(creds),
+        _ => Options::new(),
+    };
+    let (lost, released) = (lost.clone(), released.clone());
+    let connected_before = AtomicBool::new(false);
+    options
+        .with_name(&config.connection_name)
+        .max_reconnects(1)
+        // What is published while disconnected is an error at once, not a promise.
+        .reconnect_buffer_size(0)
+        .reconnect_delay_callback(move |_| {
+            // Called before the first connect, and again when the connection has ended. Then it waits until nobody uses
+            // the connection any more, so that the client's thread finds itself shut down instead of reconnecting.
+            if connected_before.swap(true, Ordering::Relaxed) {
+                let _ = released.wait(Duration::from_secs(600));
+            }
+            Duration::ZERO
+        })
+        .disconnect_callback(move || lost.raise())
+        .error_callback(|error| log::warn!("broker: the server says: {}", one_line(&error)))
+}
+
+/// Why connecting failed, with the way out.
+fn explain(config: &BrokerConfig, error: &std::io::Error) -> (BrokerFault, String) {
+    let said = one_line(error);
+    let lower = said.to_lowercase();
+    if lower.contains("authorization") || lower.contains("authentication") {
+        let given = match config {
+            BrokerConfig { user: Some(user), .. } => format!("user {user} and its password"),
+            BrokerConfig { token: Some(_), .. } => "the token".into(),
+            BrokerConfig { creds: Some(creds), .. } => format!("the credentials {}", creds.display()),
+            _ => "a connection without credentials".into(),
+        };
+        return (BrokerFault::Refused, format!("it refuses {given}; check --user and --password, --token or --creds"));
+    }
+    if let Some(creds) = config.creds.as_ref().filter(|creds| !creds.is_file()) {
+        return (BrokerFault::Refused, format!("cannot read the credentials {}; check --creds", creds.display()));
+    }
+    (BrokerFault::Unreachable, said)
+}
+
+/// An error's text on one line.
+pub(super) fn one_line(error: &std::io::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}

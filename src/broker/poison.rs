@@ -1,0 +1,62 @@
+//! Messages that the client cannot read: they would end the connection at every delivery, for ever.
+//!
+//! The server stores any bytes as headers and any subject its control line can carry; the client wants UTF-8, a colon in
+//! each line, and short protocol lines. Such a message is fetched raw, handed on as a defect, and passed over.
+
+/// The client reads protocol lines into this many bytes; a longer one is an error or a panic of its thread.
+const CLIENT_LINE: usize = 4096;
+
+/// Room for what stands around the subject in a delivery's protocol line: numbers and a reply subject with the names of
+/// stream and consumer, up to 255 bytes each.
+const AROUND_SUBJECT: usize = 1024;
+
+/// What is wrong with a message for the client; `None` when it can read it.
+pub(super) fn defect(subject: &str, headers: &[u8]) -> Option<&'static str> {
+    if subject.len() + AROUND_SUBJECT > CLIENT_LINE {
+        return Some("its subject is too long for the NATS client");
+    }
+    if subject.contains(char::is_whitespace) {
+        return Some("its subject has white space, which the NATS client cannot read");
+    }
+    if headers.is_empty() {
+        return None;
+    }
+    let Ok(text) = std::str::from_utf8(headers) else {
+        return Some("its headers are not UTF-8, which the NATS client cannot read");
+    };
+    let mut lines = text.lines();
+    if !lines.next().is_some_and(|version| version.starts_with("NATS/1.0")) {
+        return Some("its headers do not begin with NATS/1.0");
+    }
+    let mut behind_header = false;
+    for line in lines.filter(|line| !line.is_empty()) {
+        let continues = behind_header && line.starts_with([' ', '\t']);
+        if !continues && !line.contains(':') {
+            return Some("its headers have a line without a colon, which the NATS client cannot read");
+        }
+        behind_header = true;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_reads_is_fine() {
+        for headers in [&b""[..], b"NATS/1.0\r\n\r\n", b"NATS/1.0\r\nA: b\r\n\r\n", b"NATS/1.0\r\nA: b\r\n c\r\n\r\n"] {
+            assert_eq!(defect("a.b", headers), None, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_it_chokes_on_is_named() {
+        for headers in
+            [&b"NATS/1.0\r\nA: \xff\r\n\r\n"[..], b"NATS/1.0\r\nno colon\r\n\r\n", b"HTTP/1.1\r\nA: b\r\n\r\n"]
+        {
+            assert!(defect("a.b", headers).is_some(), "{headers:?}");
+        }
+        assert!(defect(&"x".repeat(4000), b"").is_some());
+    }
+}

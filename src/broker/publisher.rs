@@ -1,0 +1,204 @@
+//! One connection that publishes events and hears what the stream says of each.
+//!
+//! The client writes at most every 5 ms unless it is flushed, and flushing waits for the server. So a thread of its own
+//! flushes, once for all that was written while it waited; the publishing thread never does.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use nats::{Connection, HeaderMap, Message, Subscription};
+use serde::Deserialize;
+
+use super::api;
+use super::broker_error;
+use super::link::{Link, one_line};
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+use crate::event::Event;
+use crate::pipeline::Signal;
+
+/// How long one flush may take to be written.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// An event on its way.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Its number, by which the verdict names it.
+    pub number: u64,
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// What the stream says of an event.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The event's number.
+    pub number: u64,
+    /// Where it is, or why it is nowhere.
+    pub result: Result<Stored, Refused>,
+}
+
+/// Where the stream keeps an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The stream.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: u64,
+    /// The stream had it already, under the same identity.
+    pub duplicate: bool,
+}
+
+/// Why the stream did not take an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No stream takes this subject, or none does at the moment.
+    NoStream,
+    /// The server says no.
+    ByServer(String),
+}
+
+/// Gives events to publish. Called on a thread that may be left behind.
+pub trait Source: Send + 'static {
+    /// Blocks until there are events to publish; `None` when there will be none.
+    fn take(&mut self) -> Option<Vec<Outgoing>>;
+}
+
+/// A live connection that publishes.
+pub struct Publisher {
+    link: Link,
+    inbox: String,
+    subscription: Option<Subscription>,
+    verdicts: Receiver<Message>,
+}
+
+impl Publisher {
+    /// Connects. Blocks at most for the configured time-out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn open(config: &BrokerConfig, stop: &Signal) -> Result<Self, Error> {
+        let link = Link::open(config, stop)?;
+        let subscribed = link.ask(config.timeout, Some(stop), |connection| {
+            let inbox = connection.new_inbox();
+            connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))
+        });
+        let failed = |detail: String| broker_error(&link.server().address, BrokerFault::Request, detail);
+        let (inbox, subscription) = subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(one_line(&e)))?;
+        Ok(Self { inbox, verdicts: subscription.receiver().clone(), subscription: Some(subscription), link })
+    }
+
+    /// Publishes what `source` gives, in the background, until it gives no more. `nonce` makes the identities of events
+    /// that were given none.
+    pub fn start(&self, mut source: impl Source, nonce: &str) {
+        let nonce = nonce.to_owned();
+        let lost = self.link.lost().clone();
+        let inbox = self.inbox.clone();
+        self.link.post(move |connection| {
+            let kick = flusher(connection.clone());
+            while let Some(batch) = source.take() {
+                for outgoing in batch {
+                    if let Err(e) = publish(connection, &inbox, &nonce, &outgoing) {
+                        log::debug!("broker: publishing broke off: {}", one_line(&e));
+                        lost.raise();
+                        return;
+                    }
+                }
+                // Full: a flush is wanted already.
+                let _ = kick.try_send(());
+            }
+        });
+    }
+
+    /// The largest event the server takes, headers included.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.link.server().max_payload
+    }
+
+    /// The server's address, without secrets.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.link.server().address
+    }
+
+    /// Switched on when the connection has ended.
+    #[must_use]
+    pub fn lost(&self) -> &Signal {
+        self.link.lost()
+    }
+
+    /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are.
+    pub fn verdicts(&self, wait: Duration, wake: &Receiver<()>) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        crossbeam_channel::select! {
+            recv(self.verdicts) -> message => verdicts.extend(message.ok().as_ref().and_then(read)),
+            recv(wake) -> _ => {}
+            recv(self.link.lost().channel()) -> _ => {}
+            default(wait) => {}
+        }
+        verdicts.extend(self.verdicts.try_iter().filter_map(|message| read(&message)));
+        verdicts
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let subscription = self.subscription.take();
+        self.link.post(move |_| drop(subscription));
+    }
+}
+
+/// A thread that flushes when kicked. Where a flush hangs, it is left behind with the connection.
+fn flusher(connection: Connection) -> Sender<()> {
+    let (kick, kicks) = crossbeam_channel::bounded(1);
+    let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
+        for () in kicks {
+            if connection.flush_timeout(FLUSH).is_err() {
+                return;
+            }
+        }
+    });
+    if let Err(e) = spawned {
+        // Without it the client writes by itself, every 5 ms.
+        log::warn!("broker: no thread to flush with: {e}");
+    }
+    kick
+}
+
+fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoing) -> std::io::Result<()> {
+    let event = &outgoing.event;
+    let mut headers: HeaderMap = HeaderMap::new();
+    match event.given_id() {
+        Some(id) => headers.insert(nats::header::NATS_MSG_ID, id),
+        None => headers.insert(nats::header::NATS_MSG_ID, format!("{nonce}-{}", outgoing.number)),
+    };
+    for (name, value) in event.headers() {
+        headers.append(name.as_str(), value.as_str());
+    }
+    let reply = format!("{inbox}.{}", outgoing.number);
+    connection.publish_with_reply_or_headers(event.subject(), Some(&reply), Some(&headers), event.payload())
+}
+
+/// Reads a publish acknowledgement: <https://docs.nats.io/nats-concepts/jetstream/streams>. `None` for what is none.
+fn read(message: &Message) -> Option<Verdict> {
+    #[derive(Deserialize)]
+    struct Acknowledgement {
+        stream: String,
+        seq: u64,
+        #[serde(default)]
+        duplicate: bool,
+    }
+    let number = message.subject.rsplit('.').next()?.parse().ok()?;
+    if message.is_no_responders() {
+        return Some(Verdict { number, result: Err(Refused::NoStream) });
+    }
+    let result = match api::read::<Acknowledgement>(&message.data) {
+        Ok(ack) => Ok(Stored { stream: ack.stream, sequence: ack.seq, duplicate: ack.duplicate }),
+        Err(failure) => Err(Refused::ByServer(failure.to_string())),
+    };
+    Some(Verdict { number, result })
+}

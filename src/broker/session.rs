@@ -1,0 +1,458 @@
+//! One connection with one consumer, from its first request to the first thing that is out of step.
+//!
+//! The consumer is disposable: made anew at the position reached, with ack policy none, for the database's ledger is the
+//! only truth about progress. Within its life every delivery must carry the next consumer sequence.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, TryRecvError};
+use nats::{Message, Subscription};
+use serde_json::json;
+
+use super::api::{self, Api, Consumer, ConsumerConfig, Failure, Stored, Stream, Which, code};
+use super::epoch::{self, Facts, Resume};
+use super::link::Link;
+use super::pulls::Pulls;
+use super::reply::{self, Metadata};
+use super::{CONSUMER_PREFIX, broker_error, poison};
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+use crate::pipeline::{Epoch, Mark, Position, Signal};
+
+/// How long the server keeps a pull request before it ends it with a status.
+const EXPIRES: Duration = Duration::from_secs(30);
+
+/// How long the server keeps a consumer that nobody asks: it clears away what a dead process leaves.
+const INACTIVE: Duration = Duration::from_secs(300);
+
+/// What a session is opened with.
+pub(super) struct Setting<'a> {
+    pub(super) config: &'a BrokerConfig,
+    /// Names the database.
+    pub(super) identity: &'a str,
+    /// How far the stream has been taken in.
+    pub(super) position: Option<&'a Position>,
+    /// Whether the stream may be made where it is missing.
+    pub(super) may_create: bool,
+    pub(super) stop: &'a Signal,
+}
+
+pub(super) struct Session {
+    link: Link,
+    config: BrokerConfig,
+    inbox: String,
+    /// Dropped on the link's thread, for that can block.
+    subscription: Option<Subscription>,
+    messages: Receiver<Message>,
+    consumer: String,
+    consumer_sequence: u64,
+    pulls: Pulls,
+    heard: Instant,
+    /// Something came since `heard` was last looked at: the clock is asked once for many messages.
+    hearing: bool,
+    probe: Option<Instant>,
+    stalls: u32,
+    /// Where this session began, and in which epoch.
+    pub(super) epoch: Arc<Epoch>,
+    pub(super) after: Mark,
+    pub(super) known: Option<Mark>,
+    pub(super) pending: u64,
+    /// The stream's last sequence when the session was opened.
+    pub(super) last: u64,
+}
+
+/// What a session yields.
+pub(super) enum Item {
+    /// A delivery, in step.
+    Delivery(Message, Metadata),
+    /// Nothing, for as long as was asked.
+    Nothing,
+    /// The session is over; why.
+    Over(String),
+}
+
+impl Session {
+    /// Connects and makes a consumer behind the position.
+    pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Error> {
+        let config = setting.config;
+        let link = Link::open(config, setting.stop)?;
+        let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
+        let explain = |failure: Failure| explain(&link, config, &failure);
+        let stream = find_stream(&api, setting).map_err(|e| e.unwrap_or_else(explain))?;
+        refuse_retention(&link, config, &stream)?;
+        let time_there = match setting.position {
+            Some(position) if position.epoch.created == stream.created => {
+                let there = api.message(&config.stream, &Which::Exactly(position.mark.sequence)).map_err(explain)?;
+                there.map(|stored| stored.mark.published_ns)
+            }
+            _ => None,
+        };
+        let facts = Facts { created: &stream.created, last: stream.state.last_seq, time_there };
+        let resume = epoch::resume(&config.stream, setting.position, &facts);
+        say(&resume, &stream);
+
+        let (inbox, subscription) = subscribe_inbox(&link, config)?;
+        let (consumer, made) = make_consumer(&api, setting, &resume).map_err(|e| e.unwrap_or_else(explain))?;
+        // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
+        let again = api.stream(&config.stream).map_err(explain)?;
+        if again.created != stream.created {
+            let detail = format!("stream {} was made anew just now; trying again", config.stream);
+            return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
+        }
+        delete_older(&api, setting, &consumer);
+        Ok(Self {
+            config: config.clone(),
+            inbox,
+            messages: subscription.receiver().clone(),
+            subscription: Some(subscription),
+            consumer,
+            consumer_sequence: 0,
+            pulls: Pulls::new(config.ahead.clone()),
+            heard: Instant::now(),
+            hearing: false,
+            probe: None,
+            stalls: 0,
+            epoch: Arc::new(resume.epoch),
+            after: resume.after,
+            known: resume.known,
+            pending: made.num_pending,
+            last: stream.state.last_seq,
+            link,
+        })
+    }
+
+    /// The next delivery. Blocks at most for `wait`, and not past the stop.
+    pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
+        let mut until = None;
+        loop {
+            match self.messages.try_recv() {
+                Ok(message) => match self.sort(message) {
+                    Some(item) => return item,
+                    None => continue,
+                },
+                Err(TryRecvError::Disconnected) => return Item::Over("the client dropped the subscription".into()),
+                Err(TryRecvError::Empty) => {}
+            }
+            if self.link.lost().is_raised() {
+                return Item::Over(format!("the connection to {} was lost", self.link.server().address));
+            }
+            if let Some(over) = self.keep_up() {
+                return Item::Over(over);
+            }
+            let now = Instant::now();
+            let until = *until.get_or_insert(now + wait);
+            if now >= until || stop.is_raised() {
+                return Item::Nothing;
+            }
+            let next_look = (until - now).min(self.config.silence / 4);
+            crossbeam_channel::select! {
+                recv(self.messages) -> message => {
+                    if let Ok(message) = message && let Some(item) = self.sort(message) {
+                        return item;
+                    }
+                }
+                recv(self.link.lost().channel()) -> _ => {}
+                recv(stop.channel()) -> _ => {}
+                default(next_look) => {}
+            }
+        }
+    }
+
+    /// Says that nobody listened for a while, so that silence is no sign of anything.
+    pub(super) fn was_away(&mut self) {
+        self.heard = Instant::now();
+        self.probe = None;
+    }
+
+    /// Deletes the consumer and closes the connection, as far as the server answers at once.
+    pub(super) fn close(self) {
+        let api = Api { link: &self.link, within: Duration::from_millis(500), stop: None };
+        if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
+            log::debug!("broker: consumer {} is left to expire: {failure}", self.consumer);
+        }
+    }
+
+    /// Tells deliveries from everything else the server sends to the inbox.
+    fn sort(&mut self, message: Message) -> Option<Item> {
+        self.hearing = true;
+        if let Some(metadata) = message.reply.as_deref().and_then(reply::parse) {
+            self.pulls.arrived();
+            if self.pulls.has_room() {
+                self.ask_for_more();
+            }
+            self.stalls = 0;
+            let expected = self.consumer_sequence + 1;
+            if metadata.consumer_sequence != expected || metadata.delivered != 1 {
+                return Some(Item::Over(format!(
+                    "consumer {} is out of step: delivery {} of {} came where {expected} was due",
+                    self.consumer, metadata.delivered, metadata.consumer_sequence
+                )));
+            }
+            self.consumer_sequence = expected;
+            self.pending = metadata.pending;
+            return Some(Item::Delivery(message, metadata));
+        }
+        let over = if message.subject.ends_with(".probe") { self.probed(&message) } else { self.status(&message) };
+        over.map(Item::Over)
+    }
+
+    /// The answer to a probe: the consumer as the server sees it.
+    fn probed(&mut self, message: &Message) -> Option<String> {
+        self.probe = None;
+        if status_code(message) == Some("503") {
+            return Some("the server does no longer answer JetStream requests".into());
+        }
+        let consumer: Consumer = match api::read(&message.data) {
+            Ok(consumer) => consumer,
+            Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
+        };
+        self.pending = consumer.num_pending;
+        if consumer.num_waiting == 0 {
+            self.pulls.forgotten();
+        } else if consumer.num_pending > 0 {
+            self.stalls += 1;
+            if self.stalls >= 3 {
+                let pending = consumer.num_pending;
+                return Some(format!("consumer {} has {pending} messages and sends none", self.consumer));
+            }
+        }
+        None
+    }
+
+    /// A status message: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers> ends a request with one.
+    fn status(&mut self, message: &Message) -> Option<String> {
+        let description = header(message, "Description").unwrap_or_default();
+        let missing = header(message, "Nats-Pending-Messages").and_then(|count| count.parse().ok());
+        match status_code(message) {
+            Some("404" | "408") => self.pulls.ended(missing),
+            Some("409") if description.contains("MaxBytes") => self.pulls.too_large(missing),
+            Some("409") if description.contains("Batch Completed") => self.pulls.ended(missing),
+            Some("100") => {}
+            Some(code) => return Some(format!("the server ended the consumer: {code} {description}")),
+            None => log::debug!("broker: a message on {} that is none of ours", message.subject),
+        }
+        None
+    }
+
+    fn ask_for_more(&mut self) {
+        while let Some(pull) = self.pulls.next() {
+            let mut request = json!({ "batch": pull.events, "expires": nanos(EXPIRES) });
+            if let Some(bytes) = pull.bytes {
+                request["max_bytes"] = bytes.into();
+            }
+            let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.config.stream, self.consumer);
+            self.publish(subject, "pull", request.to_string());
+        }
+    }
+
+    /// Asks for more where there is room, and whether the server is still there where it has been silent.
+    fn keep_up(&mut self) -> Option<String> {
+        self.ask_for_more();
+        if std::mem::take(&mut self.hearing) {
+            self.heard = Instant::now();
+        }
+        let silent = self.heard.elapsed();
+        if silent >= self.config.silence {
+            let server = &self.link.server().address;
+            return Some(format!("{server} has said nothing for {silent:.1?}, our questions included"));
+        }
+        if silent >= self.config.silence / 2 && self.probe.is_none_or(|sent| sent.elapsed() >= self.config.silence / 2)
+        {
+            self.probe = Some(Instant::now());
+            let subject = format!("$JS.API.CONSUMER.INFO.{}.{}", self.config.stream, self.consumer);
+            self.publish(subject, "probe", String::new());
+        }
+        None
+    }
+
+    fn publish(&self, subject: String, purpose: &str, body: String) {
+        let reply = format!("{}.{purpose}", self.inbox);
+        self.link.post(move |connection| {
+            if let Err(e) = connection.publish_request(&subject, &reply, body) {
+                log::debug!("broker: {subject}: {e}");
+            }
+        });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let subscription = self.subscription.take();
+        self.link.post(move |_| drop(subscription));
+    }
+}
+
+/// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
+pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &'static str)>, Error> {
+    let Some(position) = setting.position else { return Ok(None) };
+    let config = setting.config;
+    let link = Link::open(config, setting.stop)?;
+    let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
+    let explain = |failure: Failure| explain(&link, config, &failure);
+    match api.stream(&config.stream) {
+        Ok(stream) if stream.created == position.epoch.created => {}
+        // Another life of the stream: its messages are none of this position's.
+        Ok(_) => return Ok(None),
+        Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
+        Err(failure) => return Err(explain(failure)),
+    }
+    let mut next: Option<Stored> = None;
+    for filter in &config.subjects {
+        let which = Which::NextOf(filter, position.mark.sequence + 1);
+        let found = api.message(&config.stream, &which).map_err(explain)?;
+        next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
+    }
+    Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
+}
+
+/// The stream, made where it is missing and may be. An inner `Some` is an error that says enough by itself.
+fn find_stream(api: &Api<'_>, setting: &Setting<'_>) -> Result<Stream, Result<Error, Failure>> {
+    let config = setting.config;
+    match api.stream(&config.stream) {
+        Err(failure) if failure.is_code(code::NO_STREAM) => {}
+        found => return found.map_err(Err),
+    }
+    let missing = |detail: String| Ok(broker_error(&api.link.server().address, BrokerFault::Stream, detail));
+    if !config.create_stream {
+        let detail = format!("there is no stream {}; make it, or set broker.create_stream = true", config.stream);
+        return Err(missing(detail));
+    }
+    if !setting.may_create {
+        return Err(missing(format!("stream {} is gone; waiting a moment for whoever makes it anew", config.stream)));
+    }
+    let made = api.create_stream(&config.stream, &config.subjects).map_err(|failure| match failure {
+        Failure::Refused { description, .. } => missing(format!("cannot make stream {}: {description}", config.stream)),
+        failure => Err(failure),
+    })?;
+    log::info!("broker: made stream {} on {}", config.stream, config.subjects.join(", "));
+    Ok(made)
+}
+
+fn refuse_retention(link: &Link, config: &BrokerConfig, stream: &Stream) -> Result<(), Error> {
+    let why = match stream.config.retention.as_str() {
+        "limits" => return Ok(()),
+        "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
+        _ => "such streams drop what is acknowledged, and collecting them is not built yet",
+    };
+    let detail = format!(
+        "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
+        config.stream, stream.config.retention
+    );
+    Err(broker_error(&link.server().address, BrokerFault::Stream, detail))
+}
+
+/// Says what a rebuild found out about the stream.
+fn say(resume: &Resume, stream: &Stream) {
+    if let Some(news) = &resume.news {
+        log::warn!("broker: {news}");
+    }
+    let (first, next) = (stream.state.first_seq, resume.after.sequence + 1);
+    if resume.after != Mark::START && first > next {
+        log::warn!(
+            "broker: stream {} begins at {first}: it no longer has {next} to {}, up to {} events that were never stored",
+            resume.epoch.stream,
+            first - 1,
+            first - next
+        );
+    }
+}
+
+fn subscribe_inbox(link: &Link, config: &BrokerConfig) -> Result<(String, Subscription), Error> {
+    let subscribed = link.ask(config.timeout, None, |connection| {
+        let inbox = connection.new_inbox();
+        connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))
+    });
+    let failed = |detail: String| broker_error(&link.server().address, BrokerFault::Request, detail);
+    subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(super::link::one_line(&e)))
+}
+
+/// Makes the consumer and checks that it is what was asked for.
+fn make_consumer(
+    api: &Api<'_>,
+    setting: &Setting<'_>,
+    resume: &Resume,
+) -> Result<(String, Consumer), Result<Error, Failure>> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let config = setting.config;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{CONSUMER_PREFIX}{}-{:x}-{number}", setting.identity, now / 1_000);
+    let from_start = resume.after == Mark::START;
+    let (filter_subject, filter_subjects) = match &config.subjects[..] {
+        [one] => (Some(one.clone()), None),
+        several => (None, Some(several.to_vec())),
+    };
+    let wanted = ConsumerConfig {
+        name: Some(name.clone()),
+        deliver_policy: if from_start { "all" } else { "by_start_sequence" }.into(),
+        opt_start_seq: (!from_start).then_some(resume.after.sequence + 1),
+        ack_policy: "none".into(),
+        filter_subject,
+        filter_subjects,
+        replay_policy: "instant".into(),
+        inactive_threshold: nanos(INACTIVE),
+        mem_storage: true,
+    };
+    let made = api.create_consumer(&config.stream, &name, &wanted).map_err(Err)?;
+    if made.config != wanted {
+        // An old server silently drops what it does not know, and would send another selection of events.
+        let server = api.link.server();
+        let detail = format!(
+            "server {} made another consumer than was asked for ({:?}, not {wanted:?}); several subjects need server 2.10",
+            server.version, made.config
+        );
+        let _ = api.delete_consumer(&config.stream, &name);
+        return Err(Ok(broker_error(&server.address, BrokerFault::Request, detail)));
+    }
+    Ok((name, made))
+}
+
+/// Deletes what earlier sessions on this database have left.
+fn delete_older(api: &Api<'_>, setting: &Setting<'_>, current: &str) {
+    let ours = format!("{CONSUMER_PREFIX}{}-", setting.identity);
+    let names = api.consumer_names(&setting.config.stream).unwrap_or_else(|failure| {
+        log::debug!("broker: older consumers are left to expire: {failure}");
+        Vec::new()
+    });
+    for name in names.iter().filter(|name| name.starts_with(&ours) && *name != current) {
+        match api.delete_consumer(&setting.config.stream, name) {
+            Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
+            Err(failure) => log::debug!("broker: the older consumer {name} is left to expire: {failure}"),
+        }
+    }
+}
+
+/// The library's error for a failed request.
+fn explain(link: &Link, config: &BrokerConfig, failure: &Failure) -> Error {
+    let server = &link.server().address;
+    match failure {
+        Failure::NoResponders => no_jetstream(server),
+        Failure::Refused { code, .. } if [code::NO_JETSTREAM, code::NO_JETSTREAM_FOR_ACCOUNT].contains(code) => {
+            no_jetstream(server)
+        }
+        Failure::Gone(what) => {
+            let detail = format!("{what} while asking for stream {}; may this user use $JS.API.>?", config.stream);
+            broker_error(server, BrokerFault::Silent, detail)
+        }
+        other => broker_error(server, BrokerFault::Request, format!("stream {}: {other}", config.stream)),
+    }
+}
+
+fn no_jetstream(server: &str) -> Error {
+    let detail = "it has no JetStream for this account; start nats-server with --jetstream, or name another server";
+    broker_error(server, BrokerFault::NoJetStream, detail)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
+    message.headers.as_ref()?.get(name).map(String::as_str)
+}
+
+fn status_code(message: &Message) -> Option<&str> {
+    header(message, "Status")
+}

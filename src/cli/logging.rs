@@ -1,0 +1,93 @@
+//! The log on standard error, for eyes or as JSON.
+
+use std::io::{self, Write};
+
+use clap::{Args, ValueEnum};
+use env_logger::fmt::Formatter;
+use log::{LevelFilter, Record};
+use serde::Serialize;
+
+use super::values::printable;
+
+/// How much is logged, and how it looks.
+#[derive(Args)]
+pub struct LogArgs {
+    /// How log lines on standard error look
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        env = "CATCHMENT_LOG_FORMAT",
+        help_heading = "General"
+    )]
+    log_format: Format,
+
+    /// Log more, and where in the program it comes from (finer: RUST_LOG, or CATCHMENT_LOG above it)
+    #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = "General")]
+    verbose: bool,
+
+    /// Log errors only
+    #[arg(short, long, global = true, help_heading = "General")]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Time, level and message
+    Text,
+    /// One object a line: time, level, target, message
+    Json,
+}
+
+/// Starts the log. What flags say about its level outranks the environment.
+pub fn start(args: &LogArgs) {
+    let filters = ["CATCHMENT_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
+    let mut builder = env_logger::Builder::new();
+    match filters.filter(|filters| !filters.is_empty() && !args.quiet) {
+        Some(filters) => builder.parse_filters(&filters),
+        None => builder.filter_level(LevelFilter::Warn).filter_module("catchment", LevelFilter::Info),
+    };
+    if args.quiet {
+        builder.filter_level(LevelFilter::Error).filter_module("catchment", LevelFilter::Error);
+    }
+    if args.verbose {
+        builder.filter_module("catchment", LevelFilter::Debug);
+    }
+    let verbose = args.verbose;
+    match args.log_format {
+        Format::Text => builder.format(move |to, record| text(to, record, verbose)),
+        Format::Json => builder.format(json),
+    };
+    builder.init();
+}
+
+fn text(to: &mut Formatter, record: &Record<'_>, verbose: bool) -> io::Result<()> {
+    let style = to.default_level_style(record.level());
+    let (time, message) = (to.timestamp_seconds(), record.args().to_string());
+    write!(to, "{time} {style}{:<5}{style:#} ", record.level())?;
+    if verbose {
+        write!(to, "[{}] ", record.target())?;
+    }
+    writeln!(to, "{}", printable(&message))
+}
+
+fn json(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let line = Line {
+        time: to.timestamp_micros().to_string(),
+        level: record.level().as_str(),
+        target: record.target(),
+        message: record.args().to_string(),
+    };
+    serde_json::to_writer(&mut *to, &line)?;
+    writeln!(to)
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    level: &'a str,
+    target: &'a str,
+    message: String,
+}

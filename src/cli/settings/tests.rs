@@ -1,0 +1,154 @@
+use std::fs;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A directory with a settings file, and an environment.
+struct Place {
+    dir: TempDir,
+    settings: Settings,
+}
+
+impl Place {
+    fn new(file: &str, environment: &[(&str, &str)]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("catchment.toml");
+        fs::write(&path, file).unwrap();
+        let variables = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let environment = ours(variables).unwrap();
+        Self { dir, settings: Settings { file: Some(path), environment } }
+    }
+
+    /// With a database in the directory, so that no file beside it is found by chance.
+    fn database(&self) -> DatabaseArgs {
+        DatabaseArgs { database: Some(self.dir.path().join("a.db")) }
+    }
+
+    fn broker(&self, flags: &BrokerArgs) -> Config {
+        self.settings.for_broker(&self.database(), flags).expect("must be accepted")
+    }
+
+    fn refusal(&self) -> String {
+        self.settings.for_broker(&self.database(), &BrokerArgs::default()).expect_err("must be refused").to_string()
+    }
+}
+
+fn flags(servers: &[&str]) -> BrokerArgs {
+    BrokerArgs { servers: servers.iter().map(|&server| server.to_owned()).collect(), ..BrokerArgs::default() }
+}
+
+fn url(text: &str) -> String {
+    text.to_owned()
+}
+
+#[test]
+fn each_source_outranks_those_below_it() {
+    let file = "[broker]\nservers = ['nats://file']\nstream = 'FILE'\ntimeout = '2s'";
+    let nats = ("NATS_URL", "nats://env-a, nats://env-b");
+    let ours = ("CATCHMENT_BROKER__SERVERS", "nats://ours");
+    let servers = |file, environment: &[_], flags| Place::new(file, environment).broker(&flags).broker.servers;
+
+    assert_eq!(servers("", &[], flags(&[])), ["nats://127.0.0.1:4222"]);
+    assert_eq!(servers("", &[nats], flags(&[])), ["nats://env-a", "nats://env-b"]);
+    assert_eq!(servers(file, &[nats], flags(&[])), ["nats://file"]);
+    assert_eq!(servers(file, &[nats, ours], flags(&[])), ["nats://ours"]);
+    assert_eq!(servers(file, &[nats, ours], flags(&["nats://flag", " nats://b"])), ["nats://flag", "nats://b"]);
+
+    let config = Place::new(file, &[ours, ("NATS_TIMEOUT", "9s")]).broker(&flags(&[]));
+    assert_eq!((config.broker.stream, config.broker.timeout), ("FILE".into(), Duration::from_secs(2)));
+}
+
+#[test]
+fn a_server_beside_the_database_stands_in_for_nats_variables_only() {
+    let nats = [("NATS_URL", "nats://env"), ("NATS_TOKEN", "t0ken"), ("NATS_TIMEOUT", "9s")];
+    let place = Place::new("", &nats);
+    fs::write(place.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
+    let broker = place.broker(&flags(&[])).broker;
+    assert_eq!(broker.servers, ["nats://127.0.0.1:4567"]);
+    assert_eq!((broker.token, broker.timeout), (None, Duration::from_secs(9)));
+    assert_eq!(place.broker(&flags(&["nats://flag"])).broker.servers, ["nats://flag"]);
+
+    let own = place.settings.for_own_broker(&place.database(), &BrokerArgs::default()).unwrap();
+    assert_eq!((own.broker.servers, own.broker.token), (vec![url("nats://127.0.0.1:4222")], None));
+}
+
+#[test]
+fn a_command_without_broker_minds_no_nats_variable() {
+    let place = Place::new("[database]\npath = 'file.db'", &[("NATS_TIMEOUT", "soon"), ("NATS_USER", "me")]);
+    let path = |args| place.settings.for_database(&args).unwrap().database.path;
+    assert_eq!(path(DatabaseArgs::default()), Path::new("file.db"));
+    assert_eq!(path(place.database()), place.dir.path().join("a.db"));
+    assert_eq!(place.refusal().split(':').take(2).collect::<String>(), "configuration NATS_TIMEOUT");
+}
+
+#[test]
+fn a_variable_is_toml_or_text_or_a_list() {
+    let config = Place::new(
+        "",
+        &[
+            ("CATCHMENT_BATCH__MAX_EVENTS", "17"),
+            ("CATCHMENT_BATCH__MAX_BYTES", "2MiB"),
+            ("CATCHMENT_BATCH__LINGER", "5ms"),
+            ("CATCHMENT_BROKER__SUBJECTS", "a.>, b.>"),
+            ("CATCHMENT_BROKER__SERVERS", "[\"nats://a\", \"nats://b\"]"),
+            ("CATCHMENT_BROKER__USER", "true"),
+            ("CATCHMENT_BROKER__PASSWORD", "12345"),
+            ("CATCHMENT_BROKER__CREATE_STREAM", "false"),
+            ("CATCHMENT_BROKER__AHEAD__EVENTS", "9"),
+            ("CATCHMENT_LOG_FORMAT", "json"),
+        ],
+    )
+    .broker(&flags(&[]));
+    let (batch, broker) = (config.batch, config.broker);
+    assert_eq!((batch.max_events, batch.max_bytes), (17, ByteSize::mib(2)));
+    assert_eq!(batch.linger, Duration::from_millis(5));
+    assert_eq!(broker.subjects, ["a.>", "b.>"]);
+    assert_eq!(broker.servers, ["nats://a", "nats://b"]);
+    assert_eq!((broker.user, broker.password), (Some("true".into()), Some("12345".into())));
+    assert_eq!((broker.create_stream, broker.ahead.events), (false, 9));
+}
+
+#[test]
+fn a_way_in_replaces_those_of_lower_sources() {
+    let file = "[broker]\nuser = 'me'\npassword = 'file'";
+    let ways = |environment: &[_], token: Option<&str>| {
+        let flags = BrokerArgs { token: token.map(str::to_owned), ..BrokerArgs::default() };
+        let broker = Place::new(file, environment).broker(&flags).broker;
+        (broker.user, broker.password, broker.token)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(ways(&[("NATS_TOKEN", "t")], None), (some("me"), some("file"), None));
+    assert_eq!(ways(&[("CATCHMENT_BROKER__PASSWORD", "env")], None), (some("me"), some("env"), None));
+    assert_eq!(ways(&[("CATCHMENT_BROKER__PASSWORD", "env")], Some("t")), (None, None, some("t")));
+}
+
+#[test]
+fn a_mistake_is_told_in_one_line_with_its_place() {
+    let in_file = |text| Place::new(text, &[]).refusal();
+    let unknown = in_file("\n[database]\npth = 'x'");
+    assert!(unknown.contains("catchment.toml:3: unknown key `pth`, expected one of `path`"), "{unknown}");
+    let broken = in_file("[broker]\nstream = 'A");
+    assert!(broken.contains("catchment.toml:2: ") && !broken.contains('\n'), "{broken}");
+
+    let in_variable = |name, value| Place::new("", &[(name, value)]).refusal();
+    let unknown = in_variable("CATCHMENT_DATABASE__PTH", "x");
+    assert!(unknown.starts_with("configuration: CATCHMENT_DATABASE__PTH: unknown key `pth`, expected"), "{unknown}");
+    let section = in_variable("CATCHMENT_STREAM", "x");
+    assert!(section.contains("CATCHMENT_STREAM: unknown key `stream`, expected one of `broker`"), "{section}");
+    assert!(in_variable("CATCHMENT_BATCH__MAX_EVENTS", "many").contains("CATCHMENT_BATCH__MAX_EVENTS: invalid type"));
+
+    let mut missing = Place::new("", &[]);
+    missing.settings.file = Some("/nowhere/c.toml".into());
+    assert!(missing.refusal().starts_with("configuration: /nowhere/c.toml: cannot be read"));
+}
+
+#[test]
+fn a_refusal_shows_no_secret() {
+    let number = Place::new("[broker]\npassword = 987654321", &[]).refusal();
+    assert!(number.ends_with("catchment.toml:2: invalid type: integer, expected a string"), "{number}");
+    let server = Place::new("[broker]\nservers = 'nats://me:hunter2@a, expected b'", &[]).refusal();
+    assert!(server.ends_with("invalid type: string, expected a sequence"), "{server}");
+}

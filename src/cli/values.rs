@@ -1,0 +1,111 @@
+//! How a database's values look: to eyes, in JSON, in CSV.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use catchment::store::Value;
+use data_encoding::{BASE64, HEXLOWER};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// Bytes of a blob that are shown to eyes.
+const SHOWN_BYTES: usize = 16;
+
+/// Text for a terminal: what would move its cursor, change its state or the direction of writing is shown as an escape.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(plays_tricks) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            c if plays_tricks(c) => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Control characters, line and paragraph separators, and those that change the direction of writing (Unicode TR 9).
+fn plays_tricks(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A value in one line for eyes: a blob shortened, NULL as nothing.
+pub fn for_eyes(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Text(text) => printable(text),
+        Value::Blob(bytes) if bytes.len() > SHOWN_BYTES => {
+            let mut shown = literal(&bytes[..SHOWN_BYTES]);
+            shown.insert(shown.len() - 1, '…');
+            let _ = write!(shown, " ({} bytes)", bytes.len());
+            shown.into()
+        }
+        whole => for_csv(whole),
+    }
+}
+
+/// A value as a field of CSV: text as it stands, a blob as SQL writes it, NULL as nothing.
+pub fn for_csv(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Null => "".into(),
+        Value::Integer(value) => value.to_string().into(),
+        Value::Real(value) => format!("{value:?}").into(),
+        Value::Text(text) => text.into(),
+        Value::Blob(bytes) => literal(bytes).into(),
+    }
+}
+
+fn literal(bytes: &[u8]) -> String {
+    format!("x'{}'", HEXLOWER.encode(bytes))
+}
+
+/// A value in JSON: a blob as `{"$blob":"<base64>"}`, an infinity as null.
+pub struct Json<'a>(pub &'a Value);
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Null => serializer.serialize_unit(),
+            Value::Integer(value) => serializer.serialize_i64(*value),
+            Value::Real(value) => serializer.serialize_f64(*value),
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Blob(bytes) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("$blob", &BASE64.encode(bytes))?;
+                map.end()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_cannot_play_with_the_terminal() {
+        assert_eq!(printable("a\n\u{1b}[2Jb\u{9b}1m\u{202e}\u{7f}"), "a\\n\\u{1b}[2Jb\\u{9b}1m\\u{202e}\\u{7f}");
+        assert!(matches!(printable("grüße {\"a\":\"\\n\"}"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_blob_is_short_for_eyes_and_whole_elsewhere() {
+        let blob = Value::Blob(vec![0xab; 20]);
+        assert_eq!(for_eyes(&blob), "x'abababababababababababababababab…' (20 bytes)");
+        assert_eq!(for_eyes(&Value::Blob(vec![1, 255])), "x'01ff'");
+        assert_eq!(for_csv(&blob), format!("x'{}'", "ab".repeat(20)));
+        assert_eq!(serde_json::to_string(&Json(&Value::Blob(b"hi\xff".to_vec()))).unwrap(), r#"{"$blob":"aGn/"}"#);
+    }
+
+    #[test]
+    fn numbers_keep_their_type() {
+        assert_eq!(for_eyes(&Value::Real(1.0)), "1.0");
+        assert_eq!(for_csv(&Value::Integer(i64::MIN)), i64::MIN.to_string());
+        assert_eq!(serde_json::to_string(&Json(&Value::Real(1.0))).unwrap(), "1.0");
+        assert_eq!(serde_json::to_string(&Json(&Value::Real(f64::INFINITY))).unwrap(), "null");
+    }
+}

@@ -1,0 +1,149 @@
+//! The collector: a stream in, a database out, watched and stopped as one.
+
+use std::time::Duration;
+
+use crate::broker::{JetStreamIntake, Reports};
+use crate::config::Config;
+use crate::error::Error;
+use crate::pipeline::{Condition, Limits, Pipeline, Settings, Shared, Trouble};
+use crate::store::{Database, Lock};
+
+/// A running collector. It works on threads of its own until it is stopped or dropped.
+///
+/// ```no_run
+/// use catchment::{Collector, Config};
+/// use std::time::Duration;
+///
+/// let collector = Collector::start(&Config::default())?;
+/// std::thread::sleep(Duration::from_secs(60));
+/// collector.stop(Duration::from_secs(10))?;
+/// # Ok::<(), catchment::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Collector {
+    pipeline: Pipeline,
+    shared: Shared,
+    broker: Condition,
+    _lock: Lock,
+}
+
+/// What a collector is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Collect until stopped.
+    Stopped,
+    /// Collect what is in the stream now, then end.
+    Drained,
+}
+
+/// Counts from a collector's start, and how its two sides are doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Deliveries taken in.
+    pub received: u64,
+    /// Deliveries committed, dead letters included.
+    pub committed: u64,
+    /// Deliveries passed over because an earlier life of the stream had brought them.
+    pub duplicates: u64,
+    /// Deliveries committed as dead letters.
+    pub dead_letters: u64,
+    /// Transactions that committed them.
+    pub batches: u64,
+    /// Connections or consumers made anew.
+    pub rebuilds: u64,
+    /// What the broker last said is still to be delivered.
+    pub pending: u64,
+    /// What is wrong with the broker, if anything.
+    pub broker: Option<Trouble>,
+    /// What is wrong with the database, if anything.
+    pub database: Option<Trouble>,
+}
+
+impl Collector {
+    /// Starts collecting. Blocks until the database is open, the stream found or made, and the first consumer set up: at most
+    /// a few times `broker.timeout` and `database.busy_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], [`Error::Locked`], [`Error::Database`] or [`Error::Broker`]: whatever would keep the first
+    /// event from being stored. Trouble that comes later is waited out and shows in [`Collector::status`].
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        Self::start_until(config, Until::Stopped)
+    }
+
+    /// Like [`Collector::start`], for a collector that may end by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Collector::start`].
+    pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
+        config.validate()?;
+        let lock = Lock::take(&config.database.path)?;
+        let database = Database::open(&config.database)?;
+        let position = database.latest(&config.broker.stream)?;
+        let shared = Shared::new("database");
+        let broker = Condition::new("broker");
+        let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
+        let intake = JetStreamIntake::open(
+            &config.broker,
+            database.identity(),
+            position,
+            until == Until::Drained,
+            &shared.stop,
+            &reports,
+        )?;
+        let settings = Settings {
+            limits: Limits {
+                events: config.batch.max_events,
+                bytes: usize::try_from(config.batch.max_bytes.as_u64()).unwrap_or(usize::MAX),
+            },
+            linger: config.batch.linger,
+        };
+        let pipeline = Pipeline::start(intake, database.writers(), settings, shared.clone());
+        Ok(Self { pipeline, shared, broker, _lock: lock })
+    }
+
+    /// Blocks until the collector has ended by itself, at most for `wait`. `true` when it has: all that
+    /// [`Until::Drained`] asked for is committed.
+    ///
+    /// # Errors
+    ///
+    /// What made it fail: the ledger moved by another program, a table gone, a panic of ours.
+    pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
+        self.pipeline.wait(wait)
+    }
+
+    /// Counts and conditions, now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        status(&self.shared, &self.broker)
+    }
+
+    /// Takes in no more, commits what has been taken in, and ends all threads. Blocks at most for `patience`; then what is
+    /// not committed is left in the stream and a thread that hangs is left behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StopDeadline`] naming what had not ended, or what made the collector fail.
+    pub fn stop(self, patience: Duration) -> Result<Status, Error> {
+        let Self { pipeline, shared, broker, _lock } = self;
+        let stopped = pipeline.stop(patience);
+        stopped.map(|()| status(&shared, &broker))
+    }
+}
+
+fn status(shared: &Shared, broker: &Condition) -> Status {
+    let tally = &shared.tally;
+    Status {
+        received: tally.received.get(),
+        committed: tally.committed.get(),
+        duplicates: tally.duplicates.get(),
+        dead_letters: tally.dead_letters.get(),
+        batches: tally.batches.get(),
+        rebuilds: tally.rebuilds.get(),
+        pending: tally.pending.get(),
+        broker: broker.trouble(),
+        database: shared.sink.trouble(),
+    }
+}
