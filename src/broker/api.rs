@@ -71,8 +71,6 @@ pub(super) struct Stream {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct StreamConfig {
-    #[serde(default)]
-    pub(super) subjects: Vec<String>,
     pub(super) retention: String,
 }
 

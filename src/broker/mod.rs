@@ -14,10 +14,12 @@ mod poison;
 mod publisher;
 mod pulls;
 mod reply;
+mod server;
 mod session;
 
 pub use intake::{JetStreamIntake, Reports};
-pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict};
+pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
+pub use server::Server;
 
 use crate::error::{BrokerFault, Error};
 

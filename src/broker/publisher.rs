@@ -183,6 +183,17 @@ fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoin
     connection.publish_with_reply_or_headers(event.subject(), Some(&reply), Some(&headers), event.payload())
 }
 
+/// What an event counts against the server's `max_payload`, at most: its payload and its headers as they are written.
+#[must_use]
+pub fn wire_size(event: &Event) -> usize {
+    /// `NATS/1.0`, its line end, and the one behind the last header.
+    const FRAME: usize = 12;
+    /// `Nats-Msg-Id:`, an identity made up here, a line end.
+    const IDENTITY: usize = 12 + 80 + 2;
+    let headers: usize = event.headers().iter().map(|(name, value)| name.len() + value.len() + 3).sum();
+    FRAME + IDENTITY + event.given_id().map_or(0, str::len) + headers + event.payload().len()
+}
+
 /// Reads a publish acknowledgement: <https://docs.nats.io/nats-concepts/jetstream/streams>. `None` for what is none.
 fn read(message: &Message) -> Option<Verdict> {
     #[derive(Deserialize)]

@@ -8,8 +8,11 @@
 pub mod failure;
 mod logging;
 mod output;
-#[cfg_attr(not(test), expect(dead_code, reason = "half of it is for the commands that meet a broker: run, publish"))]
+mod progress;
+mod publish;
+mod run;
 mod settings;
+mod signals;
 mod sql;
 mod tail;
 mod values;
@@ -41,6 +44,8 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Run),
+    Publish(publish::Publish),
     Sql(sql::Sql),
     Tail(tail::Tail),
 }
@@ -51,6 +56,8 @@ impl Cli {
         logging::start(&self.log);
         let settings = Settings::new(self.config)?;
         match self.command {
+            Command::Run(run) => run.run(&settings),
+            Command::Publish(publish) => publish.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
         }

@@ -1,0 +1,131 @@
+//! A nats-server of our own: a child process with JetStream, on a free port of the loopback address.
+//!
+//! It ends with its parent, however that ends: a shell holds a pipe from us and stops the server when the pipe closes,
+//! which the kernel sees to even after SIGKILL. It is in a process group of its own, so that a Ctrl-C in the terminal
+//! reaches us first and the last events can still be drained.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::broker_error;
+use crate::error::{BrokerFault, Error};
+
+/// Runs `"$@"` until it ends or standard input closes.
+const GUARD: &str = r#"
+exec 3<&0
+"$@" 3<&- &
+server=$!
+{ read -r _ <&3; kill "$server"; } 2>/dev/null &
+guard=$!
+wait "$server"
+status=$?
+kill "$guard" 2>/dev/null
+exit "$status"
+"#;
+
+/// How long the server may take to come up: it recovers its streams first.
+const COMES_UP: Duration = Duration::from_secs(30);
+
+/// How long it may take to end before it is left to its guard.
+const GOES_DOWN: Duration = Duration::from_secs(10);
+
+/// A running nats-server. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    guard: Child,
+    pipe: Option<ChildStdin>,
+    url: String,
+    folder: PathBuf,
+}
+
+impl Server {
+    /// Starts `program` with its streams and its log in `folder`, and waits until it takes connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`] when it cannot be started or does not come up; the log's place is in the text.
+    pub fn start(program: &Path, folder: &Path) -> Result<Self, Error> {
+        let failed = |detail: String| broker_error(program.display().to_string(), BrokerFault::Unreachable, detail);
+        let unwritable = |e: std::io::Error| failed(format!("cannot keep its streams in {}: {e}", folder.display()));
+        fs::create_dir_all(folder).map_err(unwritable)?;
+        clear_ports(folder).map_err(unwritable)?;
+        let log = folder.join("server.log");
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "nats-server"]).arg(program);
+        command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]).arg(folder);
+        command.arg("--ports_file_dir").arg(folder).arg("--log").arg(&log);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let mut guard = command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
+        let pipe = guard.stdin.take();
+        let mut server = Self { guard, pipe, url: String::new(), folder: folder.to_owned() };
+        let until = Instant::now() + COMES_UP;
+        loop {
+            if let Some(url) = read_ports(folder) {
+                server.url = url;
+                return Ok(server);
+            }
+            if let Some(status) = server.ended() {
+                return Err(failed(format!("ended at once ({status}); its log is {}", log.display())));
+            }
+            if Instant::now() >= until {
+                return Err(failed(format!("took no connection within {COMES_UP:?}; its log is {}", log.display())));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where its streams and its log are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How it ended, if it has. Does not block.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.guard.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        let until = Instant::now() + GOES_DOWN;
+        while self.ended().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = clear_ports(&self.folder);
+    }
+}
+
+/// The file in which the server says which port it was given.
+fn ports_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path());
+    Ok(entries.filter(|path| path.extension().is_some_and(|extension| extension == "ports")).collect())
+}
+
+fn clear_ports(folder: &Path) -> std::io::Result<()> {
+    for file in ports_files(folder)? {
+        match fs::remove_file(file) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn read_ports(folder: &Path) -> Option<String> {
+    let file = ports_files(folder).ok()?.pop()?;
+    // Half written is not there yet.
+    let ports: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    Some(ports["nats"][0].as_str()?.to_owned())
+}

@@ -1,0 +1,229 @@
+//! `catchment publish`: hand events to a stream.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use catchment::record::{FlushError, Overflow, WaitError};
+use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+use clap::Args;
+use indicatif::HumanCount;
+
+use super::failure::Usage;
+use super::output::Output;
+use super::progress::Progress;
+use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+use super::signals::Signals;
+
+/// Publish events: one from the command line, lines of a file or of standard input, or generated load
+///
+/// Done means that the stream has acknowledged every one of them. The collector brings them into the database.
+#[derive(Args)]
+pub struct Publish {
+    #[command(flatten)]
+    broker: BrokerArgs,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The subject of the events, as events.hello
+    subject: String,
+
+    /// The payload of a single event; without it each line of standard input is one event
+    payload: Option<String>,
+
+    /// Read lines from this file instead of standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "payload")]
+    file: Option<PathBuf>,
+
+    /// A header, NAME:VALUE; may be given several times
+    #[arg(short = 'H', long, value_name = "HEADER")]
+    header: Vec<String>,
+
+    /// The event's identity (Nats-Msg-Id): the stream takes an event of the same identity once
+    #[arg(long, requires = "payload")]
+    id: Option<String>,
+
+    /// Generate this many events, {"n": …, "sent_us": …}
+    #[arg(long, value_name = "EVENTS", conflicts_with_all = ["payload", "file"])]
+    count: Option<u64>,
+
+    /// Publish this many events a second [default: as many as the stream takes]
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+
+    /// The size of a generated payload in bytes, at least 48
+    #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "count")]
+    size: usize,
+
+    /// Say what became of them as JSON: {"published", "stream", "last_sequence", "seconds"}
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// What to publish, one payload after the other.
+type Payloads = Box<dyn Iterator<Item = io::Result<Vec<u8>>>>;
+
+impl Publish {
+    /// Publishes, and waits for the stream's word on each.
+    pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
+        let headers = self.headers()?;
+        let event = |payload: Vec<u8>| {
+            let event = Event::new(&self.subject, payload);
+            headers.iter().fold(event, |event, (name, value)| event.header(name, value))
+        };
+        event(Vec::new()).validate().map_err(Usage)?;
+        let (payloads, total) = self.payloads()?;
+        let config = settings.for_broker(&self.database, &self.broker)?;
+        let patience = config.broker.timeout;
+        let signals = Signals::catch()?;
+        let recorder = NatsRecorder::open(NatsRecorderConfig {
+            broker: config.broker,
+            overflow: Overflow::Block(patience),
+            ..NatsRecorderConfig::default()
+        })?;
+        let progress = Progress::new(total, "events handed over");
+        let began = Instant::now();
+        let mut published = 0;
+        let mut last = None;
+        for payload in payloads {
+            self.pace(began, published);
+            if signals.end_asked() {
+                break;
+            }
+            let mut event = event(payload?);
+            if let Some(id) = &self.id {
+                event = event.id(id);
+            }
+            last = Some(recorder.record(event).inspect_err(|_| progress.clear())?);
+            published += 1;
+            if published % 256 == 0 || self.rate.is_some() {
+                progress.show(published, String::new());
+            }
+        }
+        let flushed = recorder.close(patience.max(Duration::from_secs(1)));
+        progress.clear();
+        report_failures(flushed, published)?;
+        self.report(published, last, began.elapsed())
+    }
+
+    fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let parse = |header: &String| {
+            let (name, value) = header
+                .split_once(':')
+                .ok_or_else(|| Usage(format!("--header {header:?} has no colon; a header looks like Trace-Id:7")))?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        };
+        self.header.iter().map(parse).collect()
+    }
+
+    /// What to publish and how many there will be, where that is known.
+    fn payloads(&self) -> anyhow::Result<(Payloads, Option<u64>)> {
+        if let Some(payload) = &self.payload {
+            return Ok((Box::new(std::iter::once(Ok(payload.clone().into_bytes()))), Some(1)));
+        }
+        if let Some(count) = self.count {
+            let size = self.size;
+            return Ok((Box::new((0..count).map(move |n| Ok(generated(n, size)))), Some(count)));
+        }
+        let source: Box<dyn BufRead> = match &self.file {
+            Some(file) => {
+                Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
+            }
+            None => Box::new(io::stdin().lock()),
+        };
+        let lines = source.split(b'\n').map(|line| {
+            line.map(|mut line| {
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                line
+            })
+        });
+        Ok((Box::new(lines.filter(|line| !matches!(line, Ok(line) if line.is_empty()))), None))
+    }
+
+    /// Waits until the event of this number is due. The clock runs from the start, so a late event does not delay those
+    /// behind it.
+    fn pace(&self, began: Instant, number: u64) {
+        if let Some(rate) = self.rate {
+            let due = began
+                + Duration::from_nanos(
+                    u64::try_from(u128::from(number) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX),
+                );
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn report(&self, published: u64, last: Option<Receipt>, took: Duration) -> anyhow::Result<()> {
+        let place = match last.map(|receipt| receipt.wait(Duration::ZERO)) {
+            Some(Ok(place)) => Some(place),
+            Some(Err(WaitError::Failed(error))) => return Err(error.into()),
+            Some(Err(WaitError::Pending(_))) | None => None,
+        };
+        let mut output = Output::new();
+        if self.json {
+            let line = serde_json::json!({
+                "published": published,
+                "stream": place.as_ref().map(|place| &place.stream),
+                "last_sequence": place.as_ref().map(|place| place.sequence),
+                "seconds": took.as_secs_f64(),
+            });
+            writeln!(output, "{line}")?;
+        } else {
+            let events = if published == 1 { "event" } else { "events" };
+            write!(output, "published {} {events}", HumanCount(published))?;
+            if let Some(place) = place {
+                let known = if place.duplicate { ", which had it already" } else { "" };
+                write!(output, ", the last as {} of stream {}{known}", place.sequence, place.stream)?;
+            }
+            writeln!(output)?;
+        }
+        Ok(output.flush()?)
+    }
+}
+
+/// An error where not everything is kept.
+fn report_failures(flushed: Result<(), FlushError>, published: u64) -> anyhow::Result<()> {
+    match flushed {
+        Ok(()) => Ok(()),
+        Err(FlushError::Failed { failed }) => {
+            let first = failed.first().map_or(String::new(), ToString::to_string);
+            anyhow::bail!("{} of {published} events are not in the stream; the first: {first}", failed.len())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A payload of about this size that tells its number and when it was made.
+fn generated(number: u64, size: usize) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let mut payload = format!("{{\"n\":{number},\"sent_us\":{now}");
+    let rest = size.saturating_sub(payload.len());
+    // `,"pad":""}` takes ten bytes; what cannot hold it is only closed.
+    if rest > 10 {
+        payload += ",\"pad\":\"";
+        payload.extend(std::iter::repeat_n('x', rest - 10));
+        payload.push('"');
+    }
+    payload.push('}');
+    payload.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_payloads_are_json_of_the_size_asked_for() {
+        for size in [100, 1_000] {
+            let payload = generated(7, size);
+            assert_eq!(payload.len(), size);
+            let value: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
+            assert_eq!(value["n"], 7);
+        }
+        assert!(serde_json::from_slice::<serde_json::Value>(&generated(7, 0)).is_ok());
+    }
+}

@@ -1,0 +1,161 @@
+//! `catchment run`: collect a stream into a database.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use catchment::broker::Server;
+use catchment::{Collector, Config, Status, Until, store};
+use clap::Args;
+use indicatif::HumanCount;
+
+use super::progress::Progress;
+use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+use super::signals::Signals;
+
+/// How often the counts are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Collect a JetStream stream into a SQLite database, until stopped
+///
+/// SIGINT (Ctrl-C) and SIGTERM drain: what has been taken in is committed first. A second one ends at once; what was not
+/// committed then is read again at the next start.
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
+
+    /// Also start a nats-server with JetStream on a free loopback port, and end it at the end
+    ///
+    /// The program is $NATS_SERVER_BIN, else nats-server on the PATH. Its streams are kept in DATABASE.nats, its address
+    /// is written to DATABASE.server, where the other commands find it.
+    #[arg(long)]
+    with_server: bool,
+
+    /// End when everything that is in the stream now is committed
+    #[arg(long)]
+    drain: bool,
+
+    /// The longest that an orderly stop may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    stop_timeout: Duration,
+}
+
+impl Run {
+    /// Collects until the end.
+    pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
+        let signals = Signals::catch()?;
+        let (config, mut server) = self.prepare(settings)?;
+        let until = if self.drain { Until::Drained } else { Until::Stopped };
+        let began = Instant::now();
+        let mut collector = Collector::start_until(&config, until)?;
+        log::info!(
+            "collecting stream {} from {} into {}",
+            config.broker.stream,
+            config.broker.shown_servers(),
+            config.database.path.display()
+        );
+        if self.with_server {
+            greet(&config);
+        }
+        let total = self.drain.then(|| collector.status().pending);
+        let progress = Progress::new(total, "events committed");
+        let mut ended = false;
+        while !ended && !signals.end_asked() {
+            ended = collector.wait(LOOK).inspect_err(|_| progress.clear())?;
+            let status = collector.status();
+            progress.show(status.committed, note(&status));
+            if let Some(status) = server.as_mut().and_then(|own| own.server.ended()) {
+                progress.clear();
+                anyhow::bail!("the nats-server beside the collector ended ({status}); see its log in DATABASE.nats");
+            }
+        }
+        progress.clear();
+        let status = collector.stop(self.stop_timeout)?;
+        log::info!("{}", summary(&status, began.elapsed()));
+        Ok(())
+    }
+
+    fn prepare(&self, settings: &Settings) -> anyhow::Result<(Config, Option<OwnServer>)> {
+        if !self.with_server {
+            return Ok((settings.for_broker(&self.database, &self.broker)?, None));
+        }
+        let mut config = settings.for_own_broker(&self.database, &self.broker)?;
+        let server = OwnServer::start(&config.database.path)?;
+        config.broker.servers = vec![server.server.url().to_owned()];
+        (config.broker.user, config.broker.password) = (None, None);
+        (config.broker.token, config.broker.creds) = (None, None);
+        Ok((config, Some(server)))
+    }
+}
+
+/// The nats-server beside the collector, and the file that says where it is.
+struct OwnServer {
+    server: Server,
+    address: PathBuf,
+}
+
+impl OwnServer {
+    fn start(database: &Path) -> anyhow::Result<Self> {
+        // Asked before the server is: two servers on one store would be worse than two collectors on one database.
+        drop(store::Lock::take(database)?);
+        let program = std::env::var_os("NATS_SERVER_BIN").filter(|program| !program.is_empty());
+        let program = program.map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
+        let server = Server::start(&program, &store::beside(database, "nats"))?;
+        let address = store::beside(database, "server");
+        fs::write(&address, format!("{}\n", server.url()))
+            .with_context(|| format!("cannot write the server's address to {}", address.display()))?;
+        Ok(Self { server, address })
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.address);
+    }
+}
+
+/// Says what to type next, in the words of whoever started this.
+fn greet(config: &Config) {
+    let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
+    let path = &config.database.path;
+    let database = if *path == Config::default().database.path {
+        String::new()
+    } else {
+        format!(" --database {}", path.display())
+    };
+    let subject = config.broker.subjects[0].replace('*', "any").replace('>', "hello");
+    eprintln!("\nThe database is {}. In another terminal, in this directory:", path.display());
+    eprintln!("\n  send an event     {program} publish{database} {subject} '{{\"from\": \"me\"}}'");
+    eprintln!("  read it back      {program} sql{database} \"SELECT id, subject, payload FROM events\"");
+    eprintln!("\nCtrl-C ends collector and server; what they keep stays.\n");
+}
+
+/// A few words on how it goes.
+fn note(status: &Status) -> String {
+    let mut words = format!("· {} to come", HumanCount(status.pending));
+    if status.dead_letters > 0 {
+        words += &format!(" · {} dead letters", HumanCount(status.dead_letters));
+    }
+    for (side, trouble) in [("broker", &status.broker), ("database", &status.database)] {
+        if let Some(trouble) = trouble {
+            words += &format!(" · {side} unwell for {} s", trouble.since.elapsed().as_secs());
+        }
+    }
+    words
+}
+
+fn summary(status: &Status, took: Duration) -> String {
+    let mut words = format!("committed {} events in {:.2?}", HumanCount(status.committed), took);
+    if status.dead_letters > 0 {
+        words += &format!(", {} of them as dead letters", HumanCount(status.dead_letters));
+    }
+    if status.duplicates > 0 {
+        words += &format!(", passed over {} known ones", HumanCount(status.duplicates));
+    }
+    words
+}

@@ -1,0 +1,363 @@
+//! Where a recorder's events wait: for room on the connection, and for the stream's word.
+//!
+//! Events are numbered as they are handed over, and the unsettled ones stand in one queue in that order. The front part
+//! of it has been sent on the present connection, the rest has not. A new connection begins again at the front.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::receipt::Recorded;
+use super::{FlushError, Overflow, Reason, RecordError};
+use crate::broker::{Outgoing, Refused, Source, Verdict, wire_size};
+use crate::event::Event;
+
+/// Events handed to the connection at a time.
+const HANDFUL: usize = 256;
+
+/// Failures kept for the next flush.
+const MOST_FAILURES: usize = 10_000;
+
+/// An event on its way.
+#[derive(Debug)]
+pub(super) struct Entry {
+    number: u64,
+    pub(super) event: Arc<Event>,
+    pub(super) outcome: OnceLock<Outcome>,
+}
+
+/// What became of an event.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Kept(Recorded),
+    Failed(Reason),
+}
+
+/// The bounds of what may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+    /// Sent and not settled.
+    pub(super) window: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    bounds: Bounds,
+    state: Mutex<State>,
+    /// There is something to send, or nothing will be.
+    to_send: Condvar,
+    /// There is room.
+    room: Condvar,
+    /// Something was settled.
+    settled: Condvar,
+    wake: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Debug)]
+struct State {
+    /// Unsettled events by number, from `first` on. Settled ones stay until those before them are.
+    queue: VecDeque<Waiting>,
+    first: u64,
+    /// How many at the front have been sent on this connection.
+    sent: usize,
+    bytes: usize,
+    /// The connection that may take events; older ones get none.
+    connection: u64,
+    limit: usize,
+    closed: bool,
+    failures: Vec<RecordError>,
+    lost_failures: usize,
+    trouble: Option<String>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    entry: Arc<Entry>,
+    /// When it was sent first, and last.
+    sent: Option<(Instant, Instant)>,
+}
+
+impl Desk {
+    /// `limit` is the largest event that the server takes.
+    pub(super) fn new(bounds: Bounds, limit: usize) -> Self {
+        Self {
+            bounds,
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                first: 0,
+                sent: 0,
+                bytes: 0,
+                connection: 0,
+                limit,
+                closed: false,
+                failures: Vec::new(),
+                lost_failures: 0,
+                trouble: None,
+            }),
+            to_send: Condvar::new(),
+            room: Condvar::new(),
+            settled: Condvar::new(),
+            wake: crossbeam_channel::bounded(1),
+        }
+    }
+
+    /// Takes an event in, waiting for room as `overflow` says.
+    pub(super) fn hand_in(&self, event: Event, overflow: Overflow) -> Result<Arc<Entry>, RecordError> {
+        let refuse = |event, reason| Err(RecordError { event: Box::new(event), reason });
+        let size = event.size();
+        let mut state = self.state.lock();
+        if let Some(reason) = too_large(&event, state.limit) {
+            return refuse(event, reason);
+        }
+        if let Overflow::Block(patience) = overflow {
+            let until = Instant::now() + patience;
+            while !state.closed && !self.has_room(&state, size) {
+                if self.room.wait_until(&mut state, until).timed_out() {
+                    break;
+                }
+            }
+        }
+        if state.closed {
+            return refuse(event, Reason::Closed);
+        }
+        if !self.has_room(&state, size) {
+            let (events, bytes) = (state.queue.len(), state.bytes);
+            return refuse(event, Reason::BufferFull { events, bytes });
+        }
+        let number = state.first + state.queue.len() as u64;
+        let entry = Arc::new(Entry { number, event: Arc::new(event), outcome: OnceLock::new() });
+        state.queue.push_back(Waiting { entry: Arc::clone(&entry), sent: None });
+        state.bytes += size;
+        self.to_send.notify_one();
+        Ok(entry)
+    }
+
+    /// An empty buffer takes any event, however large.
+    fn has_room(&self, state: &State, size: usize) -> bool {
+        state.queue.is_empty() || (state.queue.len() < self.bounds.events && state.bytes + size <= self.bounds.bytes)
+    }
+
+    /// Begins to give events to a new connection, the unsettled ones first, and to no other.
+    pub(super) fn connect(self: &Arc<Self>, max_payload: usize) -> ToSend {
+        let mut state = self.state.lock();
+        state.connection += 1;
+        state.sent = 0;
+        state.trouble = None;
+        if max_payload < state.limit {
+            for waiting in &state.queue {
+                if let Some(reason) = too_large(&waiting.entry.event, max_payload) {
+                    let _ = waiting.entry.outcome.set(Outcome::Failed(reason));
+                }
+            }
+            self.clear_away(&mut state);
+        }
+        state.limit = max_payload;
+        ToSend { desk: Arc::clone(self), connection: state.connection }
+    }
+
+    /// Gives no more events to the present connection.
+    pub(super) fn disconnect(&self, trouble: String) {
+        let mut state = self.state.lock();
+        state.connection += 1;
+        state.trouble = Some(trouble);
+        self.to_send.notify_all();
+    }
+
+    /// Writes down what the stream says. That no stream takes an event is believed after `patience`: a server that has
+    /// just started says so too.
+    pub(super) fn settle(&self, verdicts: Vec<Verdict>, patience: Duration) -> Settled {
+        if verdicts.is_empty() {
+            return Settled::AsSaid;
+        }
+        let mut settled = Settled::AsSaid;
+        let mut state = self.state.lock();
+        for Verdict { number, result } in verdicts {
+            let index = number.checked_sub(state.first).and_then(|index| usize::try_from(index).ok());
+            let Some(waiting) = index.and_then(|index| state.queue.get(index)) else { continue };
+            let outcome = match result {
+                Ok(stored) => Outcome::Kept(Recorded {
+                    stream: stored.stream,
+                    sequence: stored.sequence,
+                    duplicate: stored.duplicate,
+                }),
+                Err(Refused::NoStream) if waiting.sent.is_some_and(|(first, _)| first.elapsed() < patience) => {
+                    settled = Settled::NoStreamYet;
+                    continue;
+                }
+                Err(Refused::NoStream) => Outcome::Failed(Reason::NoStream),
+                Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
+            };
+            let _ = waiting.entry.outcome.set(outcome);
+        }
+        self.clear_away(&mut state);
+        settled
+    }
+
+    /// Gives up on events that were sent first longer ago than the stream recognises a repetition: called between two
+    /// connections, for those events cannot be sent again.
+    pub(super) fn give_up_unconfirmed(&self, window: Duration) {
+        let mut state = self.state.lock();
+        for waiting in &state.queue {
+            if waiting.sent.is_some_and(|(first, _)| first.elapsed() >= window) {
+                let _ = waiting.entry.outcome.set(Outcome::Failed(Reason::Unconfirmed(window)));
+            }
+        }
+        self.clear_away(&mut state);
+    }
+
+    /// Drops what is settled from the front, and keeps failures that nobody will ask a receipt for.
+    fn clear_away(&self, state: &mut State) {
+        let mut cleared = false;
+        while let Some(waiting) = state.queue.front() {
+            let Some(outcome) = waiting.entry.outcome.get() else { break };
+            let nobody_asks = Arc::strong_count(&waiting.entry) == 1;
+            if let (Outcome::Failed(reason), true) = (outcome, nobody_asks) {
+                let event = Box::new((*waiting.entry.event).clone());
+                let failure = RecordError { event, reason: reason.clone() };
+                log::warn!("recorder: {failure}");
+                if state.failures.len() < MOST_FAILURES {
+                    state.failures.push(failure);
+                } else {
+                    state.lost_failures += 1;
+                }
+            }
+            if let Some(waiting) = state.queue.pop_front() {
+                state.bytes -= waiting.entry.event.size();
+            }
+            state.first += 1;
+            state.sent = state.sent.saturating_sub(1);
+            cleared = true;
+        }
+        self.settled.notify_all();
+        if cleared {
+            self.room.notify_all();
+            self.to_send.notify_one();
+        }
+    }
+
+    /// How long the oldest event has waited for the stream's word since it was last sent.
+    pub(super) fn oldest_wait(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        let front = state.queue.front().filter(|_| state.sent > 0)?;
+        front.sent.map(|(_, last)| last.elapsed())
+    }
+
+    /// Takes nothing in any more. What waits goes on being sent.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.room.notify_all();
+        self.to_send.notify_all();
+        self.wake();
+    }
+
+    /// Fails what is left.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state.lock();
+        for waiting in &state.queue {
+            let _ = waiting.entry.outcome.set(Outcome::Failed(Reason::Closed));
+        }
+        self.clear_away(&mut state);
+    }
+
+    /// Whether nothing waits, and nothing will.
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.state.lock();
+        state.closed && state.queue.is_empty()
+    }
+
+    fn wake(&self) {
+        let _ = self.wake.0.try_send(());
+    }
+
+    /// Ready when something happened that the courier should look at.
+    pub(super) fn woken(&self) -> &Receiver<()> {
+        &self.wake.1
+    }
+
+    /// Blocks until this entry is settled or the time is over.
+    pub(super) fn wait_for(&self, entry: &Entry, until: Instant) {
+        let mut state = self.state.lock();
+        while entry.outcome.get().is_none() && !self.settled.wait_until(&mut state, until).timed_out() {}
+    }
+
+    /// Blocks until everything handed in so far is settled.
+    pub(super) fn flush(&self, until: Instant) -> Result<(), FlushError> {
+        let mut state = self.state.lock();
+        let target = state.first + state.queue.len() as u64;
+        while state.first < target {
+            if self.settled.wait_until(&mut state, until).timed_out() && state.first < target {
+                let waiting = usize::try_from(target - state.first).unwrap_or(usize::MAX);
+                return Err(FlushError::Deadline { waiting, trouble: state.trouble.clone() });
+            }
+        }
+        if state.failures.is_empty() {
+            return Ok(());
+        }
+        if state.lost_failures > 0 {
+            log::warn!("recorder: {} more failed events are only in the log above", state.lost_failures);
+            state.lost_failures = 0;
+        }
+        Err(FlushError::Failed { failed: std::mem::take(&mut state.failures) })
+    }
+}
+
+/// What came of the stream's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// Written down.
+    AsSaid,
+    /// Some events have to be sent again: no stream takes them, but one may soon.
+    NoStreamYet,
+}
+
+fn too_large(event: &Event, limit: usize) -> Option<Reason> {
+    let size = wire_size(event);
+    (size > limit).then_some(Reason::TooLarge { size, limit })
+}
+
+/// Gives one connection its events.
+pub(super) struct ToSend {
+    desk: Arc<Desk>,
+    connection: u64,
+}
+
+impl Source for ToSend {
+    fn take(&mut self) -> Option<Vec<Outgoing>> {
+        let mut state = self.desk.state.lock();
+        loop {
+            if state.connection != self.connection || (state.closed && state.queue.is_empty()) {
+                return None;
+            }
+            let handful = handful(&mut state, self.desk.bounds.window);
+            if !handful.is_empty() {
+                return Some(handful);
+            }
+            self.desk.to_send.wait(&mut state);
+        }
+    }
+}
+
+/// The next events to send, as far as the window lets them.
+fn handful(state: &mut MutexGuard<'_, State>, window: usize) -> Vec<Outgoing> {
+    let now = Instant::now();
+    let from = state.sent;
+    let to = state.queue.len().min(window).min(from + HANDFUL).max(from);
+    state.sent = to;
+    let range = state.queue.range_mut(from..to);
+    range
+        .filter(|waiting| waiting.entry.outcome.get().is_none())
+        .map(|waiting| {
+            let first = waiting.sent.map_or(now, |(first, _)| first);
+            waiting.sent = Some((first, now));
+            Outgoing { number: waiting.entry.number, event: Arc::clone(&waiting.entry.event) }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

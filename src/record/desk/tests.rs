@@ -1,0 +1,130 @@
+use super::*;
+use crate::broker::Stored;
+
+fn desk() -> Arc<Desk> {
+    Arc::new(Desk::new(Bounds { events: 4, bytes: 1_000, window: 2 }, 1_000))
+}
+
+fn hand_in(desk: &Desk, payload: &str) -> Arc<Entry> {
+    desk.hand_in(Event::new("a", payload), Overflow::Refuse).expect("there is room")
+}
+
+fn numbers(source: &mut ToSend) -> Vec<u64> {
+    source.take().expect("the connection is the present one").iter().map(|outgoing| outgoing.number).collect()
+}
+
+fn kept(number: u64) -> Verdict {
+    Verdict { number, result: Ok(Stored { stream: "S".into(), sequence: number + 1, duplicate: false }) }
+}
+
+/// Settles without patience for a stream that may come.
+fn settle(desk: &Desk, verdicts: Vec<Verdict>) {
+    assert_eq!(desk.settle(verdicts, Duration::ZERO), Settled::AsSaid);
+}
+
+#[test]
+fn no_more_than_the_window_is_under_way() {
+    let desk = desk();
+    let entries: Vec<_> = ["x", "y", "z"].map(|payload| hand_in(&desk, payload)).into();
+    let mut source = desk.connect(1_000);
+    assert_eq!(numbers(&mut source), [0, 1]);
+    settle(&desk, vec![kept(1)]);
+    assert!(entries[0].outcome.get().is_none() && entries[1].outcome.get().is_some());
+    settle(&desk, vec![kept(0)]);
+    assert_eq!(numbers(&mut source), [2]);
+}
+
+#[test]
+fn a_new_connection_gets_the_unsettled_ones_again_and_the_old_one_nothing() {
+    let desk = desk();
+    let _entries: Vec<_> = ["x", "y"].map(|payload| hand_in(&desk, payload)).into();
+    let mut old = desk.connect(1_000);
+    assert_eq!(numbers(&mut old), [0, 1]);
+    settle(&desk, vec![kept(1)]);
+    desk.disconnect("gone".into());
+    assert!(old.take().is_none());
+    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+}
+
+#[test]
+fn a_full_buffer_gives_the_event_back() {
+    let desk = desk();
+    for payload in ["1", "2", "3", "4"] {
+        hand_in(&desk, payload);
+    }
+    let error = desk.hand_in(Event::new("a", "5"), Overflow::Refuse).expect_err("there is no room");
+    assert_eq!(error.event.payload(), b"5");
+    assert_eq!(error.reason, Reason::BufferFull { events: 4, bytes: 8 });
+    let error = desk.hand_in(Event::new("a", "6"), Overflow::Block(Duration::from_millis(5))).expect_err("nor later");
+    assert_eq!(error.event.payload(), b"6");
+}
+
+#[test]
+fn room_wakes_who_waits_for_it() {
+    let desk = desk();
+    for payload in ["1", "2", "3", "4"] {
+        hand_in(&desk, payload);
+    }
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| desk.hand_in(Event::new("a", "5"), Overflow::Block(Duration::from_mins(1))));
+        settle(&desk, vec![kept(0)]);
+        assert!(waiting.join().expect("no panic").is_ok());
+    });
+}
+
+#[test]
+fn failures_without_a_receipt_come_back_with_the_flush() {
+    let desk = desk();
+    let held = hand_in(&desk, "held");
+    drop(hand_in(&desk, "dropped"));
+    let _source = numbers(&mut desk.connect(1_000));
+    settle(
+        &desk,
+        vec![
+            Verdict { number: 0, result: Err(Refused::NoStream) },
+            Verdict { number: 1, result: Err(Refused::ByServer("no".into())) },
+        ],
+    );
+    let Err(FlushError::Failed { failed }) = desk.flush(Instant::now()) else { panic!("one has failed") };
+    assert_eq!(failed.len(), 1);
+    assert_eq!((failed[0].event.payload(), &failed[0].reason), (&b"dropped"[..], &Reason::Refused("no".into())));
+    assert!(matches!(held.outcome.get(), Some(Outcome::Failed(Reason::NoStream))));
+    assert!(desk.flush(Instant::now()).is_ok(), "each comes back once");
+}
+
+#[test]
+fn an_event_past_the_duplicate_window_is_given_back_not_sent_again() {
+    let desk = desk();
+    let entry = hand_in(&desk, "x");
+    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    desk.disconnect("gone".into());
+    desk.give_up_unconfirmed(Duration::from_mins(2));
+    assert!(entry.outcome.get().is_none());
+    desk.give_up_unconfirmed(Duration::ZERO);
+    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::Unconfirmed(_)))));
+}
+
+#[test]
+fn an_event_larger_than_the_server_takes_is_refused() {
+    let desk = desk();
+    let error = desk.hand_in(Event::new("a", "x".repeat(950)), Overflow::Refuse).expect_err("too large");
+    assert_eq!(error.reason, Reason::TooLarge { size: 1_056, limit: 1_000 });
+    let entry = hand_in(&desk, &"x".repeat(850));
+    let _source = desk.connect(900);
+    assert!(
+        matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::TooLarge { .. }))),
+        "the next server takes less"
+    );
+}
+
+#[test]
+fn a_missing_stream_is_waited_for_a_little() {
+    let desk = desk();
+    let entry = hand_in(&desk, "x");
+    let _source = numbers(&mut desk.connect(1_000));
+    let missing = || vec![Verdict { number: 0, result: Err(Refused::NoStream) }];
+    assert_eq!(desk.settle(missing(), Duration::from_mins(1)), Settled::NoStreamYet);
+    assert!(entry.outcome.get().is_none());
+    assert_eq!(desk.settle(missing(), Duration::ZERO), Settled::AsSaid);
+    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::NoStream))));
+}

@@ -1,0 +1,101 @@
+//! What an application holds to record events.
+
+mod desk;
+mod nats;
+mod receipt;
+
+pub use nats::{NatsRecorder, NatsRecorderConfig, Overflow};
+pub use receipt::{Kind, Receipt, Recorded, WaitError};
+
+use std::time::Duration;
+
+use crate::event::Event;
+
+/// Records events. Recorders are shared between threads; which one an application uses is one line of its set-up.
+pub trait Recorder: Send + Sync {
+    /// Hands over an event and returns; the receipt tells when and where it is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError`], with the event in it: not valid, or no room for it.
+    fn record(&self, event: Event) -> Result<Receipt, RecordError>;
+
+    /// Blocks until every event handed over before the call is kept, or known not to be; at most for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`], with the events that are not kept and whose receipts nobody holds any more.
+    fn flush(&self, patience: Duration) -> Result<(), FlushError>;
+}
+
+/// An event that was not recorded, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("event on {} not recorded: {reason}", event.subject())]
+pub struct RecordError {
+    /// The event, given back.
+    pub event: Box<Event>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why an event was not recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It cannot be sent as it is; the text says what is wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// It is larger than the server takes.
+    #[error("it has {size} bytes and the server takes {limit}; raise max_payload there or send less")]
+    TooLarge {
+        /// Its bytes, headers included.
+        size: usize,
+        /// The server's `max_payload`.
+        limit: usize,
+    },
+    /// The buffer is full: the broker is away, or slower than the application.
+    #[error("the buffer is full with {events} events, {bytes} bytes")]
+    BufferFull {
+        /// Events in it.
+        events: usize,
+        /// Bytes in it.
+        bytes: usize,
+    },
+    /// No stream takes its subject.
+    #[error("no stream takes its subject; make one, or start the collector that does")]
+    NoStream,
+    /// The server refused it; the text is the server's.
+    #[error("the server refused it: {0}")]
+    Refused(String),
+    /// It was sent, no answer came, and the stream would no longer recognise it if it were sent again: it may be stored
+    /// or not.
+    #[error("sent but not confirmed within {0:?}: it may be stored or not")]
+    Unconfirmed(Duration),
+    /// The recorder was closed before it could be sent.
+    #[error("the recorder was closed before it was sent")]
+    Closed,
+}
+
+/// Not all events are kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// Time ran out; these many are still on their way and may yet arrive.
+    #[error("{waiting} events not confirmed yet{}", because(trouble.as_deref()))]
+    Deadline {
+        /// Events on their way.
+        waiting: usize,
+        /// What is wrong with the broker, if anything.
+        trouble: Option<String>,
+    },
+    /// These were not kept, and their receipts had been dropped.
+    #[error("{} events not recorded, the first because: {}", failed.len(), failed.first().map_or(String::new(), |e| e.reason.to_string()))]
+    Failed {
+        /// The events, each with its reason. At most 10,000 are kept for this; the rest is counted in the log.
+        failed: Vec<RecordError>,
+    },
+}
+
+fn because(trouble: Option<&str>) -> String {
+    trouble.map_or(String::new(), |trouble| format!(": {trouble}"))
+}

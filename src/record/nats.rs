@@ -1,0 +1,232 @@
+//! Recording through a NATS JetStream stream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::desk::{Bounds, Desk, Settled};
+use super::{FlushError, Reason, Receipt, RecordError, Recorder};
+use crate::broker::Publisher;
+use crate::config::BrokerConfig;
+use crate::error::Error;
+use crate::event::Event;
+use crate::pipeline::{Crew, Signal};
+
+/// The first pause before connecting again.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a recorder that is dropped goes on trying to send what waits.
+const LAST_EFFORT: Duration = Duration::from_secs(5);
+
+/// How a [`NatsRecorder`] works.
+#[derive(Clone, Debug)]
+pub struct NatsRecorderConfig {
+    /// The broker. `stream` and `subjects` are not used: a stream takes what its subjects say.
+    pub broker: BrokerConfig,
+    /// At most this many events wait, sent ones included. Default 50,000.
+    pub buffer_events: usize,
+    /// At most this many bytes wait, sent ones included. Default 64 MiB.
+    pub buffer_bytes: usize,
+    /// What to do when there is no room. Default: block for 5 s.
+    pub overflow: Overflow,
+    /// Events sent and not confirmed yet, at most. Default 4,000.
+    pub window: usize,
+    /// How long the stream recognises an event that is sent again: its `duplicate_window`. An event that was sent and not
+    /// confirmed for longer than this is given back instead of sent again. Default 2 minutes, as the server's.
+    pub duplicate_window: Duration,
+}
+
+/// What `record` does when the buffer is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// Blocks for room, at most for this long, then gives the event back.
+    Block(Duration),
+    /// Gives the event back at once.
+    Refuse,
+}
+
+impl Default for NatsRecorderConfig {
+    fn default() -> Self {
+        Self {
+            broker: BrokerConfig::default(),
+            buffer_events: 50_000,
+            buffer_bytes: 64 << 20,
+            overflow: Overflow::Block(Duration::from_secs(5)),
+            window: 4_000,
+            duplicate_window: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Publishes events to a stream and tells when it has them.
+///
+/// `record` hands over and returns at once. Events are sent in the order of their hand-over, many at a time unconfirmed; after a
+/// lost connection the unconfirmed ones are sent again under the same identity, which the stream recognises. An event
+/// counts as recorded when the stream has acknowledged it, and not before.
+///
+/// Dropping the recorder goes on sending for up to 5 seconds; call [`Recorder::flush`] first to know.
+///
+/// ```no_run
+/// use catchment::{Event, NatsRecorder, Recorder};
+/// use std::time::Duration;
+///
+/// let recorder = NatsRecorder::connect("nats://127.0.0.1:4222")?;
+/// recorder.record(Event::new("events.door", "open"))?;
+/// recorder.flush(Duration::from_secs(5))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct NatsRecorder {
+    desk: Arc<Desk>,
+    overflow: Overflow,
+    crew: Crew,
+    stop: Signal,
+}
+
+impl NatsRecorder {
+    /// Connects to the servers (comma separated), with default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`NatsRecorder::open`].
+    pub fn connect(servers: &str) -> Result<Self, Error> {
+        let servers = servers.split(',').map(|server| server.trim().to_owned()).collect();
+        let broker = BrokerConfig { servers, ..BrokerConfig::default() };
+        Self::open(NatsRecorderConfig { broker, ..NatsRecorderConfig::default() })
+    }
+
+    /// Connects. Blocks at most for `broker.timeout`. A broker that goes away later is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] or [`Error::Broker`].
+    pub fn open(config: NatsRecorderConfig) -> Result<Self, Error> {
+        config.broker.validate()?;
+        if config.window == 0 || config.buffer_events == 0 {
+            return Err(Error::config("recorder", "window and buffer_events must be at least 1"));
+        }
+        let bounds = Bounds { events: config.buffer_events, bytes: config.buffer_bytes, window: config.window };
+        let stop = Signal::default();
+        let publisher = Publisher::open(&config.broker, &stop)?;
+        let desk = Arc::new(Desk::new(bounds, publisher.max_payload()));
+        let mut crew = Crew::new(stop.clone());
+        let overflow = config.overflow;
+        let courier = Courier { config, desk: Arc::clone(&desk), stop: stop.clone(), nonce: nonce() };
+        crew.spawn("catchment-courier", move || {
+            courier.run(publisher);
+            Ok(())
+        });
+        Ok(Self { desk, overflow, crew, stop })
+    }
+
+    /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`; what is not confirmed then is
+    /// failed with [`Reason::Closed`] or comes back in the error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::flush`].
+    pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
+        self.end(patience)
+    }
+
+    fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
+        let until = Instant::now() + patience;
+        self.desk.close();
+        let flushed = self.desk.flush(until);
+        self.stop.raise();
+        if let Err(error) = self.crew.join_until(until.max(Instant::now() + Duration::from_secs(1))) {
+            log::error!("recorder: {error}");
+        }
+        flushed
+    }
+}
+
+impl Recorder for NatsRecorder {
+    fn record(&self, event: Event) -> Result<Receipt, RecordError> {
+        if let Err(what) = event.validate() {
+            return Err(RecordError { event: Box::new(event), reason: Reason::Invalid(what) });
+        }
+        let entry = self.desk.hand_in(event, self.overflow)?;
+        Ok(Receipt { desk: Arc::clone(&self.desk), entry })
+    }
+
+    fn flush(&self, patience: Duration) -> Result<(), FlushError> {
+        self.desk.flush(Instant::now() + patience)
+    }
+}
+
+impl Drop for NatsRecorder {
+    fn drop(&mut self) {
+        if !self.stop.is_raised()
+            && let Err(error) = self.end(LAST_EFFORT)
+        {
+            log::error!("recorder: dropped with {error}");
+        }
+    }
+}
+
+/// Tells this recorder's made-up identities from all others'.
+fn nonce() -> String {
+    static RECORDERS: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let number = RECORDERS.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{:x}-{number}", now.as_nanos(), std::process::id())
+}
+
+/// Keeps a connection going and brings back the stream's verdicts.
+struct Courier {
+    config: NatsRecorderConfig,
+    desk: Arc<Desk>,
+    stop: Signal,
+    nonce: String,
+}
+
+impl Courier {
+    fn run(&self, first: Publisher) {
+        let mut publisher = Some(first);
+        let mut pause = FIRST_PAUSE;
+        while !self.stop.is_raised() && !self.desk.is_done() {
+            let opened = publisher.take().map_or_else(|| Publisher::open(&self.config.broker, &self.stop), Ok);
+            match opened {
+                Ok(publisher) => {
+                    pause = FIRST_PAUSE;
+                    let why = self.attend(&publisher);
+                    if !self.stop.is_raised() && !self.desk.is_done() {
+                        log::warn!("recorder: {why}; connecting again");
+                    }
+                    self.desk.disconnect(why);
+                }
+                Err(error) => {
+                    log::warn!("recorder: {error}; trying again");
+                    self.desk.disconnect(error.to_string());
+                    let _ = self.stop.wait(pause);
+                    pause = (pause * 2).min(self.config.broker.retry);
+                }
+            }
+            self.desk.give_up_unconfirmed(self.config.duplicate_window);
+        }
+        self.desk.abandon();
+    }
+
+    /// Serves one connection until it ends; says why it did.
+    fn attend(&self, publisher: &Publisher) -> String {
+        publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
+        let silence = self.config.broker.silence;
+        loop {
+            let verdicts = publisher.verdicts(silence / 4, self.desk.woken());
+            if self.desk.settle(verdicts, self.config.broker.timeout) == Settled::NoStreamYet {
+                let _ = self.stop.wait(FIRST_PAUSE);
+                return "no stream takes an event at the moment".into();
+            }
+            if self.stop.is_raised() || self.desk.is_done() {
+                return "closed".into();
+            }
+            if publisher.lost().is_raised() {
+                return format!("the connection to {} was lost", publisher.address());
+            }
+            if self.desk.oldest_wait().is_some_and(|wait| wait >= silence) {
+                return format!("{} has not confirmed an event for {silence:?}", publisher.address());
+            }
+        }
+    }
+}
