@@ -26,7 +26,7 @@ bench: ## Measure: events a second, CPU time, memory, latency
 	$(with_server) cargo bench --locked
 
 soak: ## Run the long tests: kills, outages, memory (an hour or so)
-	$(with_server) CATCHMENT_SOAK=1 \
+	$(with_server) \
 		cargo test --locked --release --test it -- --ignored --nocapture --test-threads=1 soak
 
 check: ## Check format, lints, docs, the order of the modules, and that no async runtime came in

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::receipt::Recorded;
 use super::{FlushError, Overflow, Reason, RecordError};
-use crate::broker::{Outgoing, Refused, Source, Verdict, wire_size};
+use crate::broker::{self, Outgoing, Refused, Source, Verdict, wire_size};
 use crate::event::Event;
 
 /// Events handed to the connection at a time.
@@ -147,7 +147,6 @@ impl Desk {
         let mut state = self.state.lock();
         state.connection += 1;
         state.sent = 0;
-        state.trouble = None;
         if max_payload < state.limit {
             for waiting in &state.queue {
                 if let Some(reason) = too_large(&waiting.entry.event, max_payload) {
@@ -179,20 +178,21 @@ impl Desk {
         for Verdict { number, result } in verdicts {
             let index = number.checked_sub(state.first).and_then(|index| usize::try_from(index).ok());
             let Some(waiting) = index.and_then(|index| state.queue.get(index)) else { continue };
+            let (entry, first_sent) = (Arc::clone(&waiting.entry), waiting.sent.map(|(first, _)| first));
             let outcome = match result {
-                Ok(stored) => Outcome::Kept(Recorded {
-                    stream: stored.stream,
-                    sequence: stored.sequence,
-                    duplicate: stored.duplicate,
-                }),
-                Err(Refused::NoStream) if waiting.sent.is_some_and(|(first, _)| first.elapsed() < patience) => {
+                Ok(stored) => {
+                    state.trouble = None;
+                    let broker::Stored { stream, sequence, duplicate } = stored;
+                    Outcome::Kept(Recorded { stream, sequence, duplicate })
+                }
+                Err(Refused::NoStream) if first_sent.is_some_and(|first| first.elapsed() < patience) => {
                     settled = Settled::NoStreamYet;
                     continue;
                 }
                 Err(Refused::NoStream) => Outcome::Failed(Reason::NoStream),
                 Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
             };
-            let _ = waiting.entry.outcome.set(outcome);
+            let _ = entry.outcome.set(outcome);
         }
         self.clear_away(&mut state);
         settled

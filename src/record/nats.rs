@@ -10,10 +10,13 @@ use crate::broker::Publisher;
 use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Crew, Signal};
+use crate::pipeline::{Condition, Crew, Signal};
 
 /// The first pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long to wait for a stream before asking for it again.
+const NO_STREAM_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a recorder that is dropped goes on trying to send what waits.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
@@ -111,7 +114,8 @@ impl NatsRecorder {
         let desk = Arc::new(Desk::new(bounds, publisher.max_payload()));
         let mut crew = Crew::new(stop.clone());
         let overflow = config.overflow;
-        let courier = Courier { config, desk: Arc::clone(&desk), stop: stop.clone(), nonce: nonce() };
+        let condition = Condition::new("recorder");
+        let courier = Courier { config, desk: Arc::clone(&desk), stop: stop.clone(), condition, nonce: nonce() };
         crew.spawn("catchment-courier", move || {
             courier.run(publisher);
             Ok(())
@@ -178,6 +182,7 @@ struct Courier {
     config: NatsRecorderConfig,
     desk: Arc<Desk>,
     stop: Signal,
+    condition: Condition,
     nonce: String,
 }
 
@@ -192,12 +197,12 @@ impl Courier {
                     pause = FIRST_PAUSE;
                     let why = self.attend(&publisher);
                     if !self.stop.is_raised() && !self.desk.is_done() {
-                        log::warn!("recorder: {why}; connecting again");
+                        self.condition.degrade(format!("{why}; connecting again"));
                     }
                     self.desk.disconnect(why);
                 }
                 Err(error) => {
-                    log::warn!("recorder: {error}; trying again");
+                    self.condition.degrade(format!("{error}; trying again"));
                     self.desk.disconnect(error.to_string());
                     let _ = self.stop.wait(pause);
                     pause = (pause * 2).min(self.config.broker.retry);
@@ -214,9 +219,12 @@ impl Courier {
         let silence = self.config.broker.silence;
         loop {
             let verdicts = publisher.verdicts(silence / 4, self.desk.woken());
-            if self.desk.settle(verdicts, self.config.broker.timeout) == Settled::NoStreamYet {
-                let _ = self.stop.wait(FIRST_PAUSE);
-                return "no stream takes an event at the moment".into();
+            if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
+                self.condition.recover();
+            }
+            if self.desk.settle(verdicts, self.config.broker.timeout / 2) == Settled::NoStreamYet {
+                let _ = self.stop.wait(NO_STREAM_PAUSE);
+                return "no stream takes the event's subject at the moment".into();
             }
             if self.stop.is_raised() || self.desk.is_done() {
                 return "closed".into();

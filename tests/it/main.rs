@@ -1,0 +1,8 @@
+//! The whole way against a real nats-server: real files, real processes, real kills.
+//!
+//! The server is `NATS_SERVER_BIN`, else `nats-server` on the PATH; `make test` sees to one. Each test starts its own on a
+//! free loopback port with its own directory and ends only what it started.
+
+mod support;
+
+mod collecting;

@@ -1,0 +1,118 @@
+//! The `catchment` command as a process: started, killed, asked.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use super::eventually;
+
+/// `catchment` without the settings of whoever runs the tests.
+pub fn catchment() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_catchment"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("NATS_") || name.starts_with("CATCHMENT_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub fn output(command: &mut Command) -> Output {
+    command.output().expect("catchment runs")
+}
+
+/// Standard error of a run, as text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn signal(pid: u32, signal: &str) {
+    let done = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().expect("kill runs");
+    assert!(done.success(), "kill -{signal} {pid}");
+}
+
+/// A running `catchment run`.
+pub struct Collector {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Collector {
+    /// Starts `command` (from [`run`]) with its log in a file.
+    pub fn start(mut command: Command, log: &Path) -> Self {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log");
+        let child = command.stdout(Stdio::null()).stderr(file).spawn().expect("catchment starts");
+        Self { child: Some(child), log: log.to_owned() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits for a line of the log.
+    pub fn said(&self, text: &str) {
+        eventually(&format!("the log to say {text:?}; it says:\n{}", self.log()), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+    }
+
+    /// SIGTERM; the status it ends with.
+    pub fn stop(mut self) -> ExitStatus {
+        signal(self.pid(), "TERM");
+        self.wait()
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let mut ended = None;
+        let limit = std::time::Duration::from_secs(60);
+        super::eventually_within(limit, "the collector to end", &mut || {
+            ended = child.try_wait().expect("can be asked");
+            ended
+        })
+    }
+
+    /// Resident memory, now and at its highest, in KiB.
+    pub fn memory(&self) -> (u64, u64) {
+        let mut status = String::new();
+        let path = format!("/proc/{}/status", self.pid());
+        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut status)).expect("it runs");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel tells");
+            line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `catchment run` on this server and database, quick to notice trouble.
+pub fn run(url: &str, database: &Path) -> Command {
+    let mut command = catchment();
+    command.arg("run").args(["--server", url, "--database"]).arg(database);
+    command.env("CATCHMENT_BROKER__SILENCE", "2s").env("CATCHMENT_BROKER__RETRY", "200ms");
+    command
+}

@@ -1,0 +1,24 @@
+//! What the tests share: a server, a collector as a process, a publisher, and the oracle.
+
+pub mod collector;
+pub mod oracle;
+pub mod server;
+
+use std::time::{Duration, Instant};
+
+/// Waits for a condition; says what was waited for when it does not come.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    eventually_within(Duration::from_secs(60), what, &mut look)
+}
+
+/// As [`eventually`], with a limit of its own.
+pub fn eventually_within<T>(limit: Duration, what: &str, look: &mut dyn FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

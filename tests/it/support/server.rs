@@ -1,0 +1,137 @@
+//! A nats-server that a test can kill, stop and start again on the same port and store.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use catchment::config::BrokerConfig;
+use serde_json::Value;
+
+use super::eventually;
+
+pub struct Server {
+    child: Option<Child>,
+    port: u16,
+    folder: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// The server's program.
+pub fn program() -> String {
+    std::env::var("NATS_SERVER_BIN").unwrap_or_else(|_| "nats-server".into())
+}
+
+impl Server {
+    /// With JetStream, its streams in `folder`.
+    pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &["--jetstream"])
+    }
+
+    /// With arguments of the test's own.
+    pub fn start_with(folder: &Path, arguments: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut server = Self { child: None, port, folder: folder.to_owned(), arguments };
+        server.restart();
+        server
+    }
+
+    /// Starts it again after a kill, on the same port and streams.
+    pub fn restart(&mut self) {
+        let log = std::fs::File::create(self.folder.join("server.log")).expect("a log");
+        let child = Command::new(program())
+            .args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--store_dir"])
+            .arg(self.folder.join("streams"))
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server starts; set NATS_SERVER_BIN or run make test");
+        self.child = Some(child);
+        eventually("the server to take connections", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("kills");
+            child.wait().expect("ends");
+        }
+    }
+
+    /// SIGSTOP, SIGCONT, ...
+    pub fn signal(&self, signal: &str) {
+        super::collector::signal(self.pid(), signal);
+    }
+
+    /// A broker configuration that leads here, quick to notice trouble.
+    pub fn config(&self) -> BrokerConfig {
+        BrokerConfig {
+            servers: vec![self.url()],
+            timeout: Duration::from_secs(5),
+            silence: Duration::from_secs(2),
+            retry: Duration::from_millis(200),
+            ..BrokerConfig::default()
+        }
+    }
+
+    /// A client of the test's own.
+    pub fn client(&self) -> nats::Connection {
+        let name = self.url();
+        eventually("a connection", || {
+            nats::Options::new().reconnect_delay_callback(|_| Duration::ZERO).connect(&name).ok()
+        })
+    }
+
+    /// A request to JetStream, tried until it is answered: a server that has just started recovers its streams first.
+    pub fn ask(&self, subject: &str, body: &Value) -> Value {
+        let client = self.client();
+        let answer = eventually(subject, || {
+            let reply = client.request_timeout(subject, body.to_string(), Duration::from_secs(2)).ok()?;
+            serde_json::from_slice::<Value>(&reply.data).ok()
+        });
+        client.close();
+        answer
+    }
+
+    /// Makes stream `name` on these subjects and returns its description.
+    pub fn make_stream(&self, name: &str, subjects: &[&str]) -> Value {
+        let body = serde_json::json!({ "name": name, "subjects": subjects, "storage": "file", "retention": "limits" });
+        let answer = self.ask(&format!("$JS.API.STREAM.CREATE.{name}"), &body);
+        assert!(answer["error"].is_null(), "{answer}");
+        answer
+    }
+
+    pub fn delete_stream(&self, name: &str) {
+        let answer = self.ask(&format!("$JS.API.STREAM.DELETE.{name}"), &Value::Null);
+        assert!(answer["error"].is_null(), "{answer}");
+    }
+
+    /// The last sequence of a stream.
+    pub fn last_sequence(&self, name: &str) -> u64 {
+        let answer = self.ask(&format!("$JS.API.STREAM.INFO.{name}"), &Value::Null);
+        answer["state"]["last_seq"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            // A stopped process is killed all the same.
+            let _ = Command::new("kill").args(["-KILL", &child.id().to_string()]).status();
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+}
