@@ -161,7 +161,8 @@ fn run(config: &BrokerConfig, lost: &Signal, ready: &Sender<Result<Server, Error
 
 fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(Connection, Server), Error> {
     let deadline = Instant::now() + config.timeout;
-    let mut last = broker_error(config.shown_servers(), BrokerFault::Unreachable, "there is no server to connect to");
+    let mut trouble =
+        broker_error(config.shown_servers(), BrokerFault::Unreachable, "there is no server to connect to");
     for (at, server) in config.servers.iter().enumerate() {
         let shown = without_secrets(server);
         let fail = |fault, detail: String| broker_error(&shown, fault, detail);
@@ -177,7 +178,7 @@ fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(C
         let greeting = match greeting::ask(address.host(), address.port(), share) {
             Ok(greeting) => greeting,
             Err((fault, detail)) => {
-                last = fail(fault, detail);
+                trouble = fail(fault, detail);
                 continue;
             }
         };
@@ -188,11 +189,11 @@ fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(C
             }
             Err(e) => {
                 let (fault, detail) = explain(config, &e);
-                last = fail(fault, detail);
+                trouble = fail(fault, detail);
             }
         }
     }
-    Err(last)
+    Err(trouble)
 }
 
 fn options(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Options {

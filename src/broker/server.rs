@@ -39,6 +39,7 @@ pub struct Server {
     guard: Child,
     pipe: Option<ChildStdin>,
     url: String,
+    pid: u32,
     folder: PathBuf,
 }
 
@@ -61,11 +62,11 @@ impl Server {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let mut guard = command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
         let pipe = guard.stdin.take();
-        let mut server = Self { guard, pipe, url: String::new(), folder: folder.to_owned() };
+        let mut server = Self { guard, pipe, url: String::new(), pid: 0, folder: folder.to_owned() };
         let until = Instant::now() + COMES_UP;
         loop {
-            if let Some(url) = read_ports(folder) {
-                server.url = url;
+            if let Some((url, pid)) = read_ports(folder) {
+                (server.url, server.pid) = (url, pid);
                 return Ok(server);
             }
             if let Some(status) = server.ended() {
@@ -82,6 +83,12 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Where its streams and its log are.
@@ -123,9 +130,11 @@ fn clear_ports(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn read_ports(folder: &Path) -> Option<String> {
+/// Address and process of the server, once it has written them: `nats-server_<pid>.ports`.
+fn read_ports(folder: &Path) -> Option<(String, u32)> {
     let file = ports_files(folder).ok()?.pop()?;
+    let pid = file.file_stem()?.to_str()?.rsplit('_').next()?.parse().ok()?;
     // Half written is not there yet.
     let ports: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-    Some(ports["nats"][0].as_str()?.to_owned())
+    Some((ports["nats"][0].as_str()?.to_owned(), pid))
 }

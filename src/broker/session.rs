@@ -194,7 +194,11 @@ impl Session {
             self.pending = metadata.pending;
             return Some(Item::Delivery(message, metadata));
         }
-        let over = if message.subject.ends_with(".probe") { self.probed(&message) } else { self.status(&message) };
+        let over = if message.subject.rsplit('.').next() == Some("probe") {
+            self.probed(&message)
+        } else {
+            self.status(&message)
+        };
         over.map(Item::Over)
     }
 

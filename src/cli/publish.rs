@@ -46,7 +46,7 @@ pub struct Publish {
     #[arg(long, requires = "payload")]
     id: Option<String>,
 
-    /// Generate this many events, {"n": …, "sent_us": …}
+    /// Generate this many events, {"n": …, "sent_us": …}: the number, and when it was due
     #[arg(long, value_name = "EVENTS", conflicts_with_all = ["payload", "file"])]
     count: Option<u64>,
 
@@ -125,8 +125,10 @@ impl Publish {
             return Ok((Box::new(std::iter::once(Ok(payload.clone().into_bytes()))), Some(1)));
         }
         if let Some(count) = self.count {
-            let size = self.size;
-            return Ok((Box::new((0..count).map(move |n| Ok(generated(n, size)))), Some(count)));
+            let (size, rate) = (self.size, self.rate);
+            let began = SystemTime::now();
+            let due = move |n| rate.map_or_else(SystemTime::now, |rate| began + due(n, rate));
+            return Ok((Box::new((0..count).map(move |n| Ok(generated(n, due(n), size)))), Some(count)));
         }
         let source: Box<dyn BufRead> = match &self.file {
             Some(file) => {
@@ -149,11 +151,7 @@ impl Publish {
     /// behind it.
     fn pace(&self, began: Instant, number: u64) {
         if let Some(rate) = self.rate {
-            let due = began
-                + Duration::from_nanos(
-                    u64::try_from(u128::from(number) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX),
-                );
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            std::thread::sleep((began + due(number, rate)).saturating_duration_since(Instant::now()));
         }
     }
 
@@ -197,10 +195,15 @@ fn report_failures(flushed: Result<(), FlushError>, published: u64) -> anyhow::R
     }
 }
 
-/// A payload of about this size that tells its number and when it was made.
-fn generated(number: u64, size: usize) -> Vec<u8> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    let mut payload = format!("{{\"n\":{number},\"sent_us\":{now}");
+/// When the event of this number is due, from the start.
+fn due(number: u64, rate: u64) -> Duration {
+    Duration::from_secs(number / rate) + Duration::from_nanos(number % rate * 1_000_000_000 / rate)
+}
+
+/// A payload of about this size that tells its number and when it was due.
+fn generated(number: u64, due: SystemTime, size: usize) -> Vec<u8> {
+    let due_us = due.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let mut payload = format!("{{\"n\":{number},\"sent_us\":{due_us}");
     let rest = size.saturating_sub(payload.len());
     // `,"pad":""}` takes ten bytes; what cannot hold it is only closed.
     if rest > 10 {
@@ -219,11 +222,12 @@ mod tests {
     #[test]
     fn generated_payloads_are_json_of_the_size_asked_for() {
         for size in [100, 1_000] {
-            let payload = generated(7, size);
+            let payload = generated(7, UNIX_EPOCH, size);
             assert_eq!(payload.len(), size);
             let value: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
             assert_eq!(value["n"], 7);
         }
-        assert!(serde_json::from_slice::<serde_json::Value>(&generated(7, 0)).is_ok());
+        assert_eq!(due(2_500, 1_000), Duration::from_millis(2_500));
+        assert!(serde_json::from_slice::<serde_json::Value>(&generated(7, UNIX_EPOCH, 0)).is_ok());
     }
 }

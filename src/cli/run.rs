@@ -1,5 +1,6 @@
 //! `catchment run`: collect a stream into a database.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -139,11 +140,11 @@ fn greet(config: &Config) {
 fn note(status: &Status) -> String {
     let mut words = format!("· {} to come", HumanCount(status.pending));
     if status.dead_letters > 0 {
-        words += &format!(" · {} dead letters", HumanCount(status.dead_letters));
+        let _ = write!(words, " · {} dead letters", HumanCount(status.dead_letters));
     }
     for (side, trouble) in [("broker", &status.broker), ("database", &status.database)] {
         if let Some(trouble) = trouble {
-            words += &format!(" · {side} unwell for {} s", trouble.since.elapsed().as_secs());
+            let _ = write!(words, " · {side} unwell for {} s", trouble.since.elapsed().as_secs());
         }
     }
     words
@@ -152,10 +153,10 @@ fn note(status: &Status) -> String {
 fn summary(status: &Status, took: Duration) -> String {
     let mut words = format!("committed {} events in {:.2?}", HumanCount(status.committed), took);
     if status.dead_letters > 0 {
-        words += &format!(", {} of them as dead letters", HumanCount(status.dead_letters));
+        let _ = write!(words, ", {} of them as dead letters", HumanCount(status.dead_letters));
     }
     if status.duplicates > 0 {
-        words += &format!(", passed over {} known ones", HumanCount(status.duplicates));
+        let _ = write!(words, ", passed over {} known ones", HumanCount(status.duplicates));
     }
     words
 }

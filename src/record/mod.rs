@@ -1,10 +1,10 @@
 //! What an application holds to record events.
 
 mod desk;
-mod nats;
+mod nats_recorder;
 mod receipt;
 
-pub use nats::{NatsRecorder, NatsRecorderConfig, Overflow};
+pub use nats_recorder::{NatsRecorder, NatsRecorderConfig, Overflow};
 pub use receipt::{Kind, Receipt, Recorded, WaitError};
 
 use std::time::Duration;

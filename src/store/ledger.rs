@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn at(sequence: u64) -> Mark {
-        Mark { sequence, published_ns: sequence as i64 * 10 }
+        Mark { sequence, published_ns: i64::try_from(sequence).unwrap() * 10 }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
-use rusqlite::{Batch, Connection, OpenFlags, Row};
+use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Row};
 
 use super::failure::database_error;
 use crate::error::{DatabaseFault, Error};
@@ -55,7 +55,7 @@ impl Reader {
     ///
     /// [`Error::Database`] when there is none or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        if !path.exists() {
+        if !path.is_file() {
             return Err(Error::Database {
                 fault: DatabaseFault::Unwritable,
                 path: path.to_owned(),
@@ -81,24 +81,32 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] with [`DatabaseFault::Statement`] for wrong SQL and for statements that write.
+    /// [`Error::Database`], with [`DatabaseFault::Statement`] for wrong SQL and for statements that write anything.
     pub fn run<B>(&self, sql: &str, mut visit: impl FnMut(Answer<'_>) -> ControlFlow<B>) -> Result<Option<B>, Error> {
-        let wrong = |error: rusqlite::Error| Error::Database {
+        let refused = |detail: String| Error::Database {
             fault: DatabaseFault::Statement,
             path: self.path.clone(),
-            detail: format!("{error}; the SQL may only read, and ran as given"),
-            source: Some(Box::new(error)),
+            detail,
+            source: None,
+        };
+        let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+            None | Some(ErrorCode::Unknown) => refused(error.to_string()),
+            Some(_) => database_error(&self.path, error),
         };
         let mut batch = Batch::new(&self.connection, sql);
-        while let Some(mut statement) = batch.next().map_err(wrong)? {
+        while let Some(mut statement) = batch.next().map_err(failed)? {
+            // `VACUUM INTO` and some pragmas write although the connection is read-only.
+            if !statement.readonly() {
+                return Err(refused("only statements that read are run here, and this one writes".into()));
+            }
             let columns: Vec<String> = statement.column_names().iter().map(|&name| name.to_owned()).collect();
             let count = columns.len();
             if let ControlFlow::Break(value) = visit(Answer::Columns(&columns)) {
                 return Ok(Some(value));
             }
             let mut rows = statement.raw_query();
-            while let Some(row) = rows.next().map_err(wrong)? {
-                let values = (0..count).map(|at| value(row, at)).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+            while let Some(row) = rows.next().map_err(failed)? {
+                let values = (0..count).map(|at| value(row, at)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
                 if let ControlFlow::Break(value) = visit(Answer::Row(values)) {
                     return Ok(Some(value));
                 }
@@ -160,4 +168,40 @@ fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
         ValueRef::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
         ValueRef::Blob(bytes) => Value::Blob(bytes.to_owned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseConfig;
+    use crate::store::Database;
+
+    #[test]
+    fn it_reads_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
+        drop(Database::open(&config).expect("a new database"));
+        let reader = Reader::open(&config.path).expect("opens");
+        let run = |sql: &str| {
+            let mut rows = 0;
+            let ran = reader.run::<()>(sql, |answer| {
+                rows += usize::from(matches!(answer, Answer::Row(_)));
+                ControlFlow::Continue(())
+            });
+            ran.map(|_| rows).map_err(|e| e.to_string())
+        };
+        assert_eq!(run("SELECT 1; SELECT 2 UNION SELECT 3"), Ok(3));
+        let copy = folder.path().join("copy.db");
+        for sql in [
+            "DELETE FROM events".to_owned(),
+            "PRAGMA journal_mode = DELETE".into(),
+            "CREATE TEMP TABLE t(a)".into(),
+            format!("VACUUM INTO '{}'", copy.display()),
+        ] {
+            let refused = run(&sql).expect_err(&sql);
+            assert!(refused.contains("only statements that read"), "{refused}");
+        }
+        assert!(!copy.exists());
+        assert!(run("SELEC 1").expect_err("wrong").contains("near \"SELEC\": syntax error"));
+    }
 }

@@ -40,8 +40,8 @@ impl<'c> Routes<'c> {
         Ok(())
     }
 
-    /// What a dead letter of this delivery says of the route it failed in.
-    pub(super) fn reason(&self, _delivery: &Delivery<'_>, error: &rusqlite::Error) -> Reason {
+    /// What a dead letter says of the route it failed in.
+    pub(super) fn reason(error: &rusqlite::Error) -> Reason {
         Reason { route: Some(DEFAULT_ROUTE), statement: Some(INSERT_EVENT), error: super::failure::detail(error) }
     }
 }

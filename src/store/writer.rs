@@ -55,7 +55,8 @@ impl Writer {
         let start = if self.unclear { self.settled(connection, batch)? } else { 0 };
         self.unclear = true;
         let mut findings = Findings::default();
-        let mut spans = vec![start..batch.len()];
+        let mut spans = Vec::new();
+        spans.push(start..batch.len());
         let mut dead = 0;
         while let Some(span) = spans.pop().filter(|span| !span.is_empty()) {
             match self.try_span(connection, batch, span.clone(), &findings) {
@@ -144,7 +145,7 @@ impl Writer {
                     let result = routes.apply(epoch, &delivery);
                     let reason = match result {
                         Ok(()) => None,
-                        Err(e) if is_events_own(&e) => Some(routes.reason(&delivery, &e)),
+                        Err(e) if is_events_own(&e) => Some(Routes::reason(&e)),
                         Err(e) => return Err(refuse(e)),
                     };
                     if connection.is_autocommit() {

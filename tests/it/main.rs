@@ -3,6 +3,8 @@
 //! The server is `NATS_SERVER_BIN`, else `nats-server` on the PATH; `make test` sees to one. Each test starts its own on a
 //! free loopback port with its own directory and ends only what it started.
 
+#![allow(deprecated, reason = "the blocking client is deprecated as a whole")]
+
 mod support;
 
 mod collecting;

@@ -63,6 +63,11 @@ impl Collector {
         });
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().expect("can be asked"))
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         let mut child = self.child.take().expect("it runs");

@@ -1,6 +1,8 @@
 //! What the tests share: a server, a collector as a process, a publisher, and the oracle.
 
+pub mod chance;
 pub mod collector;
+pub mod load;
 pub mod oracle;
 pub mod server;
 

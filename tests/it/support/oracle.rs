@@ -46,6 +46,53 @@ pub fn holds(database: &Path, acknowledged: &[String]) {
     assert_eq!(sound, "ok");
 }
 
+/// An event that the stream has acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub payload: String,
+    pub sequence: u64,
+}
+
+/// The last committed row's number, without counting them all; 0 where there is none.
+pub fn last_row(database: &Path) -> u64 {
+    if !database.exists() {
+        return 0;
+    }
+    open(database).query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0)).unwrap_or(0)
+}
+
+/// The whole truth where nothing but `kept` was published to one stream that lived once: [`holds`], and each row is the
+/// event that was acknowledged under its sequence, no row was invented, and the ledger stands at the last one.
+pub fn is_exactly(database: &Path, kept: &[Kept]) {
+    let payloads: Vec<String> = kept.iter().map(|kept| kept.payload.clone()).collect();
+    holds(database, &payloads);
+    let mut kept = kept.to_vec();
+    kept.sort_by_key(|kept| kept.sequence);
+    let connection = open(database);
+    let mut statement =
+        connection.prepare("SELECT sequence, CAST(payload AS TEXT) FROM events ORDER BY id").expect("SQL");
+    let rows = statement.query_map([], |row| Ok(Kept { sequence: row.get(0)?, payload: row.get(1)? })).expect("runs");
+    let rows: Vec<Kept> = rows.collect::<Result<_, _>>().expect("rows");
+    let differs = rows.iter().zip(&kept).find(|(row, kept)| row != kept);
+    assert!(differs.is_none(), "row and acknowledged event: {differs:?}");
+    assert_eq!(rows.len(), kept.len(), "rows, and acknowledged events");
+    let ledger: (u64, u64) = connection
+        .query_row("SELECT count(*), max(sequence) FROM catchment_ledger", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .expect("SQL");
+    assert_eq!(ledger, (1, kept.last().map_or(0, |last| last.sequence)), "epochs, and where the ledger stands");
+    let dead: u64 =
+        connection.query_row("SELECT count(*) FROM catchment_dead_letters", [], |row| row.get(0)).expect("SQL");
+    assert_eq!(dead, 0, "dead letters");
+}
+
+/// Holds the database's write lock until it is dropped.
+pub fn lock(database: &Path) -> Connection {
+    let connection = Connection::open(database).expect("the database opens");
+    connection.busy_timeout(std::time::Duration::from_secs(10)).expect("sets");
+    connection.execute_batch("BEGIN IMMEDIATE").expect("locks");
+    connection
+}
+
 /// Rows are in stream order within each epoch, and the ledger stands at or behind the last.
 fn in_order(database: &Path) {
     let connection = open(database);

@@ -1,0 +1,116 @@
+//! A publisher in the background that keeps account of what the stream has acknowledged.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use catchment::record::Overflow;
+use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+
+use super::oracle::Kept;
+use super::server::Server;
+
+/// Events that flow while a test does its worst, each with a payload of its own.
+pub struct Load {
+    thread: JoinHandle<Vec<Kept>>,
+    handed_over: Arc<AtomicU64>,
+    committed: Arc<AtomicU64>,
+}
+
+impl Load {
+    /// Publishes `total` events, at most `lead` of them ahead of what [`Load::committed`] was last told: that way events
+    /// flow until the end, however fast the one side or the other is.
+    pub fn start(server: &Server, total: u64, lead: u64) -> Self {
+        let recorder = patient_recorder(server);
+        let handed_over = Arc::new(AtomicU64::new(0));
+        let committed = Arc::new(AtomicU64::new(0));
+        let (counter, limit) = (Arc::clone(&handed_over), Arc::clone(&committed));
+        let thread = std::thread::spawn(move || {
+            let mut account = Account::default();
+            for number in 0..total {
+                while number >= limit.load(Ordering::Relaxed) + lead {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                account.record(&recorder, payload(number));
+                counter.store(number + 1, Ordering::Relaxed);
+            }
+            account.close(recorder)
+        });
+        Self { thread, handed_over, committed }
+    }
+
+    /// Lets it go on up to its lead before these many.
+    pub fn committed(&self, rows: u64) {
+        self.committed.store(rows, Ordering::Relaxed);
+    }
+
+    /// How many events the recorder has been given.
+    pub fn handed_over(&self) -> u64 {
+        self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Waits for its end. Every event must have been acknowledged by then.
+    pub fn finish(self) -> Vec<Kept> {
+        self.committed(u64::MAX / 2);
+        match self.thread.join() {
+            Ok(kept) => kept,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// Publishes so many events and returns when the stream has them all.
+pub fn publish(server: &Server, total: u64) -> Vec<Kept> {
+    Load::start(server, total, total).finish()
+}
+
+/// A recorder that waits for a broker as long as a test may take.
+pub fn patient_recorder(server: &Server) -> NatsRecorder {
+    NatsRecorder::open(NatsRecorderConfig {
+        broker: server.config(),
+        overflow: Overflow::Block(Duration::from_secs(60)),
+        ..NatsRecorderConfig::default()
+    })
+    .expect("connects")
+}
+
+/// About 100 bytes, different for each number.
+pub fn payload(number: u64) -> String {
+    format!("{{\"n\":{number},\"text\":\"{:x>72}\"}}", number * 7)
+}
+
+/// Receipts, turned into what is kept as they come true.
+#[derive(Default)]
+pub struct Account {
+    open: VecDeque<(String, Receipt)>,
+    kept: Vec<Kept>,
+}
+
+impl Account {
+    /// Hands the payload over and keeps its receipt.
+    pub fn record(&mut self, recorder: &NatsRecorder, payload: String) {
+        let receipt = recorder.record(Event::new("events.load", payload.as_str())).expect("takes it");
+        self.open.push_back((payload, receipt));
+        while self.open.front().is_some_and(|(_, receipt)| receipt.is_settled()) {
+            self.settle_first();
+        }
+    }
+
+    /// Flushes, and says where each event is.
+    pub fn close(mut self, recorder: NatsRecorder) -> Vec<Kept> {
+        recorder.close(Duration::from_secs(60)).expect("all are in the stream");
+        while !self.open.is_empty() {
+            self.settle_first();
+        }
+        self.kept
+    }
+
+    fn settle_first(&mut self) {
+        if let Some((payload, receipt)) = self.open.pop_front() {
+            let recorded = receipt.wait(Duration::ZERO).expect("acknowledged");
+            self.kept.push(Kept { payload, sequence: recorded.sequence });
+        }
+    }
+}
