@@ -1,4 +1,60 @@
 //! Records events durably in SQLite from programs that use threads, not an async runtime.
+//!
+//! An application hands over an event in one line. It travels through a NATS JetStream stream, and a *collector*, in the
+//! same program or another, brings the stream into a SQLite database: nothing lost, nothing twice, in stream order.
+//!
+//! ```no_run
+//! use catchment::{Event, NatsRecorder, Recorder};
+//! use std::time::Duration;
+//!
+//! let recorder = NatsRecorder::connect("nats://127.0.0.1:4222")?;
+//! recorder.record(Event::new("events.door", r#"{"open": true}"#))?;   // hands over, returns at once
+//! recorder.flush(Duration::from_secs(5))?;                            // all of it is in the stream
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! On the other side, settings in code (or from TOML, as the `catchment run` command reads them):
+//!
+//! ```no_run
+//! use catchment::{Collector, Config};
+//! use std::time::Duration;
+//!
+//! let mut config = Config::default();
+//! config.broker.stream = "EVENTS".into();
+//! config.database.path = "events.db".into();
+//! let collector = Collector::start(&config)?;
+//! // ... and when the program ends:
+//! let status = collector.stop(Duration::from_secs(10))?;
+//! println!("{} events committed", status.committed);
+//! # Ok::<(), catchment::Error>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! * **Recorded** means acknowledged by the stream; a [`Receipt`] tells when. What JetStream itself may lose, at a power
+//!   cut with its default sync interval for instance, is JetStream's.
+//! * **From stream to database exactly once**: an event's row and the ledger's new position are one SQLite transaction,
+//!   with `synchronous = full` by default. After a crash of anything, collecting goes on behind the ledger.
+//! * **In order**: rows are in stream order, whatever the number of writers.
+//! * **Bounded**: in events and bytes, on both sides. A database that is locked or full holds the intake up; it does not
+//!   grow the process, and collecting resumes by itself.
+//! * **An event that cannot be stored** goes to table `catchment_dead_letters`, whole and with the reason, and costs no
+//!   other event anything.
+//! * **Stopping is bounded**: every blocking call has a deadline; a thread that hangs in the NATS client is left behind
+//!   and named.
+//!
+//! A publisher's own repetition is recognised by its [`Event::id`] within the stream's duplicate window only.
+//!
+//! # Threads
+//!
+//! No runtime is started. A collector has an intake thread (`catchment-intake`), writers (`catchment-writer-0`, …), the
+//! threads of its connection (`catchment-link` and two of the NATS client) and r2d2's three. A recorder has
+//! `catchment-courier`, `catchment-flush` and those of its connection.
+//!
+//! # Logging
+//!
+//! Through the [`log`] crate. `warn`: a part does not do its work, or something was found that an operator wants to know
+//! (a stream made anew, events it no longer has). `info`: it works again, a stream was made. `debug`: the rest.
 
 pub mod broker;
 pub mod collect;

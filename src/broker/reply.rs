@@ -18,26 +18,34 @@ pub(super) struct Metadata {
     pub(super) pending: u64,
 }
 
-/// Reads it; `None` for anything that is no delivery.
+/// Reads it; `None` for anything that is no delivery. Called once an event, so it looks at each byte once.
 pub(super) fn parse(reply: &str) -> Option<Metadata> {
+    /// With domain, account hash and token there are this many.
+    const MOST_TOKENS: usize = 10;
     let tokens = reply.strip_prefix("$JS.ACK.")?;
-    let mut fields = [""; 9];
-    let mut count = 0;
-    for token in tokens.split('.').take(9) {
-        fields[count] = token;
-        count += 1;
+    let mut starts = [0; MOST_TOKENS + 1];
+    let mut count = 1;
+    for (at, byte) in tokens.bytes().enumerate() {
+        if byte == b'.' {
+            if count == MOST_TOKENS {
+                return None;
+            }
+            starts[count] = at + 1;
+            count += 1;
+        }
     }
-    let numbers = match count {
-        7 => &fields[2..7],
-        9 => &fields[4..9],
+    let first = match count {
+        7 => 2,
+        9 | 10 => 4,
         _ => return None,
     };
-    let [delivered, sequence, consumer_sequence, time, pending] = numbers else { return None };
+    starts[count] = tokens.len() + 1;
+    let token = |at: usize| &tokens[starts[first + at]..starts[first + at + 1] - 1];
     Some(Metadata {
-        delivered: delivered.parse().ok()?,
-        mark: Mark { sequence: sequence.parse().ok()?, published_ns: time.parse().ok()? },
-        consumer_sequence: consumer_sequence.parse().ok()?,
-        pending: pending.parse().ok()?,
+        delivered: token(0).parse().ok()?,
+        mark: Mark { sequence: token(1).parse().ok()?, published_ns: token(3).parse().ok()? },
+        consumer_sequence: token(2).parse().ok()?,
+        pending: token(4).parse().ok()?,
     })
 }
 

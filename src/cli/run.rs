@@ -76,6 +76,9 @@ impl Run {
             }
         }
         progress.clear();
+        if !ended {
+            log::info!("stopping: what has been taken in is committed first; a second signal ends at once");
+        }
         let status = collector.stop(self.stop_timeout)?;
         log::info!("{}", summary(&status, began.elapsed()));
         Ok(())

@@ -8,3 +8,5 @@
 mod support;
 
 mod collecting;
+mod kills;
+mod stalls;

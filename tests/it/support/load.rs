@@ -63,7 +63,15 @@ impl Load {
 
 /// Publishes so many events and returns when the stream has them all.
 pub fn publish(server: &Server, total: u64) -> Vec<Kept> {
-    Load::start(server, total, total).finish()
+    publish_from(server, 0, total)
+}
+
+/// As [`publish`], beginning with another number.
+pub fn publish_from(server: &Server, first: u64, total: u64) -> Vec<Kept> {
+    let recorder = patient_recorder(server);
+    let mut account = Account::default();
+    (first..first + total).for_each(|number| account.record(&recorder, payload(number)));
+    account.close(recorder)
 }
 
 /// A recorder that waits for a broker as long as a test may take.

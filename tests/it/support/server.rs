@@ -57,6 +57,10 @@ impl Server {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
@@ -115,6 +119,14 @@ impl Server {
     pub fn delete_stream(&self, name: &str) {
         let answer = self.ask(&format!("$JS.API.STREAM.DELETE.{name}"), &Value::Null);
         assert!(answer["error"].is_null(), "{answer}");
+    }
+
+    /// How many messages of a stream its one consumer has been sent.
+    pub fn delivered(&self, stream: &str) -> u64 {
+        let answer = self.ask(&format!("$JS.API.CONSUMER.LIST.{stream}"), &Value::Null);
+        let consumers = answer["consumers"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!(consumers.len(), 1, "{answer}");
+        consumers[0]["delivered"]["consumer_seq"].as_u64().unwrap_or_else(|| panic!("{answer}"))
     }
 
     /// The last sequence of a stream.
