@@ -11,6 +11,8 @@ use crate::pipeline::{Epoch, Mark, Position};
 pub(super) struct Facts<'a> {
     /// The stream's time of creation.
     pub(super) created: &'a str,
+    /// Its first sequence.
+    pub(super) first: u64,
     /// Its last sequence.
     pub(super) last: u64,
     /// The publish time of the message at the known position, where the stream still has it.
@@ -26,7 +28,7 @@ pub(super) struct Resume {
     pub(super) after: Mark,
     /// Deliveries not above this sequence and published no later are in the database already, from the epoch before.
     pub(super) known: Option<Mark>,
-    /// Why a new epoch begins, where one does in a stream that was known.
+    /// What an operator wants to know: why a new epoch begins, or what the stream no longer has.
     pub(super) news: Option<String>,
 }
 
@@ -50,16 +52,22 @@ pub(super) fn resume(stream: &str, position: Option<&Position>, facts: &Facts<'_
         let another = facts.time_there.is_some_and(|time| time != mark.published_ns);
         another.then(|| format!("has another message at {}", mark.sequence))
     };
-    match rolled_back {
-        Some(how) => {
-            let news = format!(
-                "stream {stream} went back: it {how}, and {} was reached; reading it again, but for what is known",
-                mark.sequence
-            );
-            fresh(epoch.number + 1, Some(*mark), Some(news))
-        }
-        None => Resume { epoch: epoch.clone(), after: *mark, known: None, news: None },
+    if let Some(how) = rolled_back {
+        let news = format!(
+            "stream {stream} went back: it {how}, and {} was reached; reading it again, but for what is known",
+            mark.sequence
+        );
+        return fresh(epoch.number + 1, Some(*mark), Some(news));
     }
+    let (first, next) = (facts.first, mark.sequence + 1);
+    let news = (mark.sequence > 0 && first > next).then(|| {
+        let (last_gone, gone) = (first - 1, first - next);
+        format!(
+            "stream {stream} begins at {first}: it no longer has {next} to {last_gone}, up to {gone} events that were \
+             never stored"
+        )
+    });
+    Resume { epoch: epoch.clone(), after: *mark, known: None, news }
 }
 
 #[cfg(test)]
@@ -74,7 +82,7 @@ mod tests {
     }
 
     fn decide(position: Option<&Position>, created: &str, last: u64, time_there: Option<i64>) -> Resume {
-        resume("S", position, &Facts { created, last, time_there })
+        resume("S", position, &Facts { created, first: 1, last, time_there })
     }
 
     #[test]
@@ -89,6 +97,14 @@ mod tests {
             let resume = decide(Some(&at(5, 7)), "monday", 5, time_there);
             assert_eq!((resume.epoch.number, resume.after.sequence, resume.news), (3, 5, None));
         }
+    }
+
+    #[test]
+    fn what_the_stream_no_longer_has_is_said() {
+        let facts = |first| Facts { created: "monday", first, last: 20, time_there: None };
+        assert_eq!(resume("S", Some(&at(5, 7)), &facts(6)).news, None);
+        let news = resume("S", Some(&at(5, 7)), &facts(10)).news.expect("said");
+        assert!(news.contains("no longer has 6 to 9, up to 4 events"), "{news}");
     }
 
     #[test]

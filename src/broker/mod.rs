@@ -6,6 +6,7 @@
 #![allow(deprecated)] // The client is deprecated as a whole: this folder is where it is contained.
 
 mod api;
+mod consumer;
 mod epoch;
 mod greeting;
 mod intake;
@@ -16,15 +17,13 @@ mod pulls;
 mod reply;
 mod server;
 mod session;
+mod stream;
 
 pub use intake::{JetStreamIntake, Reports};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;
 
 use crate::error::{BrokerFault, Error};
-
-/// The stem of the names of consumers, followed by a database's identity.
-const CONSUMER_PREFIX: &str = "catchment-";
 
 fn broker_error(server: impl Into<String>, fault: BrokerFault, detail: impl Into<String>) -> Error {
     Error::Broker { fault, server: server.into(), detail: detail.into() }

@@ -4,28 +4,24 @@
 //! only truth about progress. Within its life every delivery must carry the next consumer sequence.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use nats::{Message, Subscription};
 use serde_json::json;
 
-use super::api::{self, Api, Consumer, ConsumerConfig, Failure, Stored, Stream, Which, code};
-use super::epoch::{self, Facts, Resume};
-use super::link::Link;
+use super::api::{self, Api, Consumer, Failure, Stored, Which, code};
+use super::epoch::{self, Facts};
+use super::link::{Link, one_line};
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
-use super::{CONSUMER_PREFIX, broker_error, poison};
+use super::{broker_error, consumer, poison, stream};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Epoch, Mark, Position, Signal};
 
 /// How long the server keeps a pull request before it ends it with a status.
-const EXPIRES: Duration = Duration::from_secs(30);
-
-/// How long the server keeps a consumer that nobody asks: it clears away what a dead process leaves.
-const INACTIVE: Duration = Duration::from_secs(300);
+const EXPIRES_NS: u64 = 30_000_000_000;
 
 /// What a session is opened with.
 pub(super) struct Setting<'a> {
@@ -79,29 +75,32 @@ impl Session {
         let config = setting.config;
         let link = Link::open(config, setting.stop)?;
         let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
-        let explain = |failure: Failure| explain(&link, config, &failure);
-        let stream = find_stream(&api, setting).map_err(|e| e.unwrap_or_else(explain))?;
-        refuse_retention(&link, config, &stream)?;
+        let explain = |failure: Failure| stream::explain(&link, config, &failure);
+        let stream = stream::find(&api, config, setting.may_create)?;
         let time_there = match setting.position {
-            Some(position) if position.epoch.created == stream.created => {
+            // Before its first event there is nothing to ask for: the server refuses sequence 0.
+            Some(position) if position.mark != Mark::START && position.epoch.created == stream.created => {
                 let there = api.message(&config.stream, &Which::Exactly(position.mark.sequence)).map_err(explain)?;
                 there.map(|stored| stored.mark.published_ns)
             }
             _ => None,
         };
-        let facts = Facts { created: &stream.created, last: stream.state.last_seq, time_there };
+        let facts =
+            Facts { created: &stream.created, first: stream.state.first_seq, last: stream.state.last_seq, time_there };
         let resume = epoch::resume(&config.stream, setting.position, &facts);
-        say(&resume, &stream);
+        if let Some(news) = &resume.news {
+            log::warn!("broker: {news}");
+        }
 
         let (inbox, subscription) = subscribe_inbox(&link, config)?;
-        let (consumer, made) = make_consumer(&api, setting, &resume).map_err(|e| e.unwrap_or_else(explain))?;
+        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume)?;
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
         let again = api.stream(&config.stream).map_err(explain)?;
         if again.created != stream.created {
             let detail = format!("stream {} was made anew just now; trying again", config.stream);
             return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
         }
-        delete_older(&api, setting, &consumer);
+        consumer::delete_older(&api, &config.stream, setting.identity, &consumer);
         Ok(Self {
             config: config.clone(),
             inbox,
@@ -242,7 +241,7 @@ impl Session {
 
     fn ask_for_more(&mut self) {
         while let Some(pull) = self.pulls.next() {
-            let mut request = json!({ "batch": pull.events, "expires": nanos(EXPIRES) });
+            let mut request = json!({ "batch": pull.events, "expires": EXPIRES_NS });
             if let Some(bytes) = pull.bytes {
                 request["max_bytes"] = bytes.into();
             }
@@ -294,7 +293,7 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     let config = setting.config;
     let link = Link::open(config, setting.stop)?;
     let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
-    let explain = |failure: Failure| explain(&link, config, &failure);
+    let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {
         Ok(stream) if stream.created == position.epoch.created => {}
         // Another life of the stream: its messages are none of this position's.
@@ -311,146 +310,13 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
 }
 
-/// The stream, made where it is missing and may be. An inner `Some` is an error that says enough by itself.
-fn find_stream(api: &Api<'_>, setting: &Setting<'_>) -> Result<Stream, Result<Error, Failure>> {
-    let config = setting.config;
-    match api.stream(&config.stream) {
-        Err(failure) if failure.is_code(code::NO_STREAM) => {}
-        found => return found.map_err(Err),
-    }
-    let missing = |detail: String| Ok(broker_error(&api.link.server().address, BrokerFault::Stream, detail));
-    if !config.create_stream {
-        let detail = format!("there is no stream {}; make it, or set broker.create_stream = true", config.stream);
-        return Err(missing(detail));
-    }
-    if !setting.may_create {
-        return Err(missing(format!("stream {} is gone; waiting a moment for whoever makes it anew", config.stream)));
-    }
-    let made = api.create_stream(&config.stream, &config.subjects).map_err(|failure| match failure {
-        Failure::Refused { description, .. } => missing(format!("cannot make stream {}: {description}", config.stream)),
-        failure => Err(failure),
-    })?;
-    log::info!("broker: made stream {} on {}", config.stream, config.subjects.join(", "));
-    Ok(made)
-}
-
-fn refuse_retention(link: &Link, config: &BrokerConfig, stream: &Stream) -> Result<(), Error> {
-    let why = match stream.config.retention.as_str() {
-        "limits" => return Ok(()),
-        "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
-        _ => "such streams drop what is acknowledged, and collecting them is not built yet",
-    };
-    let detail = format!(
-        "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
-        config.stream, stream.config.retention
-    );
-    Err(broker_error(&link.server().address, BrokerFault::Stream, detail))
-}
-
-/// Says what a rebuild found out about the stream.
-fn say(resume: &Resume, stream: &Stream) {
-    if let Some(news) = &resume.news {
-        log::warn!("broker: {news}");
-    }
-    let (first, next) = (stream.state.first_seq, resume.after.sequence + 1);
-    if resume.after != Mark::START && first > next {
-        log::warn!(
-            "broker: stream {} begins at {first}: it no longer has {next} to {}, up to {} events that were never stored",
-            resume.epoch.stream,
-            first - 1,
-            first - next
-        );
-    }
-}
-
 fn subscribe_inbox(link: &Link, config: &BrokerConfig) -> Result<(String, Subscription), Error> {
     let subscribed = link.ask(config.timeout, None, |connection| {
         let inbox = connection.new_inbox();
         connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))
     });
     let failed = |detail: String| broker_error(&link.server().address, BrokerFault::Request, detail);
-    subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(super::link::one_line(&e)))
-}
-
-/// Makes the consumer and checks that it is what was asked for.
-fn make_consumer(
-    api: &Api<'_>,
-    setting: &Setting<'_>,
-    resume: &Resume,
-) -> Result<(String, Consumer), Result<Error, Failure>> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let config = setting.config;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{CONSUMER_PREFIX}{}-{:x}-{number}", setting.identity, now / 1_000);
-    let from_start = resume.after == Mark::START;
-    let (filter_subject, filter_subjects) = match &config.subjects[..] {
-        [one] => (Some(one.clone()), None),
-        several => (None, Some(several.to_vec())),
-    };
-    let wanted = ConsumerConfig {
-        name: Some(name.clone()),
-        deliver_policy: if from_start { "all" } else { "by_start_sequence" }.into(),
-        opt_start_seq: (!from_start).then_some(resume.after.sequence + 1),
-        ack_policy: "none".into(),
-        filter_subject,
-        filter_subjects,
-        replay_policy: "instant".into(),
-        inactive_threshold: nanos(INACTIVE),
-        mem_storage: true,
-    };
-    let made = api.create_consumer(&config.stream, &name, &wanted).map_err(Err)?;
-    if made.config != wanted {
-        // An old server silently drops what it does not know, and would send another selection of events.
-        let server = api.link.server();
-        let detail = format!(
-            "server {} made another consumer than was asked for ({:?}, not {wanted:?}); several subjects need server 2.10",
-            server.version, made.config
-        );
-        let _ = api.delete_consumer(&config.stream, &name);
-        return Err(Ok(broker_error(&server.address, BrokerFault::Request, detail)));
-    }
-    Ok((name, made))
-}
-
-/// Deletes what earlier sessions on this database have left.
-fn delete_older(api: &Api<'_>, setting: &Setting<'_>, current: &str) {
-    let ours = format!("{CONSUMER_PREFIX}{}-", setting.identity);
-    let names = api.consumer_names(&setting.config.stream).unwrap_or_else(|failure| {
-        log::debug!("broker: older consumers are left to expire: {failure}");
-        Vec::new()
-    });
-    for name in names.iter().filter(|name| name.starts_with(&ours) && *name != current) {
-        match api.delete_consumer(&setting.config.stream, name) {
-            Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
-            Err(failure) => log::debug!("broker: the older consumer {name} is left to expire: {failure}"),
-        }
-    }
-}
-
-/// The library's error for a failed request.
-fn explain(link: &Link, config: &BrokerConfig, failure: &Failure) -> Error {
-    let server = &link.server().address;
-    match failure {
-        Failure::NoResponders => no_jetstream(server),
-        Failure::Refused { code, .. } if [code::NO_JETSTREAM, code::NO_JETSTREAM_FOR_ACCOUNT].contains(code) => {
-            no_jetstream(server)
-        }
-        Failure::Gone(what) => {
-            let detail = format!("{what} while asking for stream {}; may this user use $JS.API.>?", config.stream);
-            broker_error(server, BrokerFault::Silent, detail)
-        }
-        other => broker_error(server, BrokerFault::Request, format!("stream {}: {other}", config.stream)),
-    }
-}
-
-fn no_jetstream(server: &str) -> Error {
-    let detail = "it has no JetStream for this account; start nats-server with --jetstream, or name another server";
-    broker_error(server, BrokerFault::NoJetStream, detail)
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(one_line(&e)))
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {

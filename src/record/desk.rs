@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::receipt::Recorded;
-use super::{FlushError, Overflow, Reason, RecordError};
+use super::{FlushError, Overflow, Reason, RecordError, Recorded};
 use crate::broker::{self, Outgoing, Refused, Source, Verdict, wire_size};
 use crate::event::Event;
 

@@ -5,7 +5,7 @@ mod nats_recorder;
 mod receipt;
 
 pub use nats_recorder::{NatsRecorder, NatsRecorderConfig, Overflow};
-pub use receipt::{Kind, Receipt, Recorded, WaitError};
+pub use receipt::{Kind, Receipt, WaitError};
 
 use std::time::Duration;
 
@@ -26,6 +26,18 @@ pub trait Recorder: Send + Sync {
     ///
     /// [`FlushError`], with the events that are not kept and whose receipts nobody holds any more.
     fn flush(&self, patience: Duration) -> Result<(), FlushError>;
+}
+
+/// Where an event is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// The stream.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: u64,
+    /// The stream had an event of the same identity already and kept that one.
+    pub duplicate: bool,
 }
 
 /// An event that was not recorded, and why.

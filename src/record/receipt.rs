@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desk::{Desk, Entry, Outcome};
-use super::{Reason, RecordError};
+use super::{Reason, RecordError, Recorded};
 
 /// Tells when an event is kept, and where. Dropping it is fine: the event goes its way.
 #[derive(Debug)]
@@ -21,18 +21,6 @@ pub enum Kind {
     /// matter: replicas, storage, and how often the server syncs (every two minutes by default,
     /// <https://docs.nats.io/running-a-nats-service/configuration#jetstream>).
     StoredByStream,
-}
-
-/// Where an event is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Recorded {
-    /// The stream.
-    pub stream: String,
-    /// Its sequence there.
-    pub sequence: u64,
-    /// The stream had an event of the same identity already and kept that one.
-    pub duplicate: bool,
 }
 
 impl Receipt {

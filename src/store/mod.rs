@@ -9,6 +9,7 @@ mod dead_letters;
 mod failure;
 mod ledger;
 mod lock;
+mod pool;
 mod reader;
 mod route;
 mod schema;

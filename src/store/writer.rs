@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::database::Manager;
 use super::dead_letters::{self, Reason};
 use super::failure::{database_error, detail, is_events_own};
 use super::ledger;
+use super::pool::Manager;
 use super::route::Routes;
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Committed, Refusal, Sink};

@@ -1,0 +1,79 @@
+//! The disposable consumer: made at a position, read back, and the older ones of the same database deleted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::api::{Api, Consumer, ConsumerConfig};
+use super::broker_error;
+use super::epoch::Resume;
+use super::stream::explain;
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+use crate::pipeline::Mark;
+
+/// The stem of the names, followed by a database's identity.
+const PREFIX: &str = "catchment-";
+
+/// How long the server keeps a consumer that nobody asks: it clears away what a dead process leaves.
+const INACTIVE: Duration = Duration::from_secs(300);
+
+/// Makes the consumer and checks that it is what was asked for.
+pub(super) fn make(
+    api: &Api<'_>,
+    config: &BrokerConfig,
+    identity: &str,
+    resume: &Resume,
+) -> Result<(String, Consumer), Error> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{PREFIX}{identity}-{:x}-{number}", now / 1_000);
+    let from_start = resume.after == Mark::START;
+    let (filter_subject, filter_subjects) = match &config.subjects[..] {
+        [one] => (Some(one.clone()), None),
+        several => (None, Some(several.to_vec())),
+    };
+    let wanted = ConsumerConfig {
+        name: Some(name.clone()),
+        deliver_policy: if from_start { "all" } else { "by_start_sequence" }.into(),
+        opt_start_seq: (!from_start).then_some(resume.after.sequence + 1),
+        ack_policy: "none".into(),
+        filter_subject,
+        filter_subjects,
+        replay_policy: "instant".into(),
+        inactive_threshold: u64::try_from(INACTIVE.as_nanos()).unwrap_or(u64::MAX),
+        mem_storage: true,
+    };
+    let made =
+        api.create_consumer(&config.stream, &name, &wanted).map_err(|failure| explain(api.link, config, &failure))?;
+    if made.config == wanted {
+        return Ok((name, made));
+    }
+    // An old server silently drops what it does not know, and would send another selection of events.
+    let server = api.link.server();
+    let what = if made.config.filter_subjects == wanted.filter_subjects {
+        format!("another consumer than was asked for: {:?} instead of {wanted:?}", made.config)
+    } else {
+        "a consumer without the several subjects; give one subject, or use server 2.10 or later".into()
+    };
+    if let Err(failure) = api.delete_consumer(&config.stream, &name) {
+        log::debug!("broker: consumer {name} is left to expire: {failure}");
+    }
+    let detail = format!("server {} made {what}", server.version);
+    Err(broker_error(&server.address, BrokerFault::Request, detail))
+}
+
+/// Deletes what earlier sessions on this database have left.
+pub(super) fn delete_older(api: &Api<'_>, stream: &str, identity: &str, current: &str) {
+    let ours = format!("{PREFIX}{identity}-");
+    let names = api.consumer_names(stream).unwrap_or_else(|failure| {
+        log::debug!("broker: older consumers are left to expire: {failure}");
+        Vec::new()
+    });
+    for name in names.iter().filter(|name| name.starts_with(&ours) && *name != current) {
+        match api.delete_consumer(stream, name) {
+            Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
+            Err(failure) => log::debug!("broker: the older consumer {name} is left to expire: {failure}"),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The stream itself: found or made, and whether it can be collected at all.
+
+use super::api::{Api, Failure, Stream, code};
+use super::broker_error;
+use super::link::Link;
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+
+/// The stream, made where it is missing and may be.
+pub(super) fn find(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stream, Error> {
+    let stream = match api.stream(&config.stream) {
+        Err(failure) if failure.is_code(code::NO_STREAM) => make(api, config, may_create)?,
+        found => found.map_err(|failure| explain(api.link, config, &failure))?,
+    };
+    refuse_retention(api.link, config, &stream)?;
+    Ok(stream)
+}
+
+fn make(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stream, Error> {
+    let missing = |detail: String| broker_error(&api.link.server().address, BrokerFault::Stream, detail);
+    if !config.create_stream {
+        let detail = format!("there is no stream {}; make it, or set broker.create_stream = true", config.stream);
+        return Err(missing(detail));
+    }
+    if !may_create {
+        return Err(missing(format!("stream {} is gone; waiting a moment for whoever makes it anew", config.stream)));
+    }
+    let made = api.create_stream(&config.stream, &config.subjects).map_err(|failure| match failure {
+        Failure::Refused { description, .. } => missing(format!("cannot make stream {}: {description}", config.stream)),
+        failure => explain(api.link, config, &failure),
+    })?;
+    log::info!("broker: made stream {} on {}", config.stream, config.subjects.join(", "));
+    Ok(made)
+}
+
+fn refuse_retention(link: &Link, config: &BrokerConfig, stream: &Stream) -> Result<(), Error> {
+    let why = match stream.config.retention.as_str() {
+        "limits" => return Ok(()),
+        "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
+        _ => "such streams drop what is acknowledged, and collecting them is not built yet",
+    };
+    let detail = format!(
+        "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
+        config.stream, stream.config.retention
+    );
+    Err(broker_error(&link.server().address, BrokerFault::Stream, detail))
+}
+
+/// The library's error for a failed request.
+pub(super) fn explain(link: &Link, config: &BrokerConfig, failure: &Failure) -> Error {
+    let server = &link.server().address;
+    match failure {
+        Failure::NoResponders => no_jetstream(server),
+        Failure::Refused { code, .. } if [code::NO_JETSTREAM, code::NO_JETSTREAM_FOR_ACCOUNT].contains(code) => {
+            no_jetstream(server)
+        }
+        Failure::Gone(what) => {
+            let detail = format!("{what} while asking for stream {}; may this user use $JS.API.>?", config.stream);
+            broker_error(server, BrokerFault::Silent, detail)
+        }
+        other => broker_error(server, BrokerFault::Request, format!("stream {}: {other}", config.stream)),
+    }
+}
+
+fn no_jetstream(server: &str) -> Error {
+    let detail = "it has no JetStream for this account; start nats-server with --jetstream, or name another server";
+    broker_error(server, BrokerFault::NoJetStream, detail)
+}

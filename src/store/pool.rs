@@ -1,0 +1,61 @@
+//! The pool's connections: opened through `r2d2_sqlite`, dropped when they are in doubt.
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::config::{DatabaseConfig, Synchronous};
+
+/// Opens connections through `r2d2_sqlite` and lets the pool know which are done with.
+#[derive(Debug)]
+pub(super) struct Manager(SqliteConnectionManager);
+
+/// A connection of the pool.
+#[derive(Debug)]
+pub(super) struct Pooled {
+    pub(super) sqlite: Connection,
+    /// Set after an error that leaves the connection in doubt; the pool then drops it. `r2d2_sqlite` by itself never
+    /// does.
+    pub(super) done_with: bool,
+}
+
+impl Manager {
+    pub(super) fn new(config: &DatabaseConfig) -> Self {
+        let busy_timeout = config.busy_timeout;
+        let synchronous = match config.synchronous {
+            Synchronous::Full => "FULL",
+            Synchronous::Normal => "NORMAL",
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let manager = SqliteConnectionManager::file(&config.path).with_flags(flags).with_init(move |connection| {
+            connection.busy_timeout(busy_timeout)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", synchronous)?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
+            connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+            connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+            Ok(())
+        });
+        Self(manager)
+    }
+}
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Pooled;
+    type Error = rusqlite::Error;
+
+    fn connect(&self) -> Result<Pooled, rusqlite::Error> {
+        Ok(Pooled { sqlite: self.0.connect()?, done_with: false })
+    }
+
+    fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {
+        self.0.is_valid(&mut connection.sqlite)
+    }
+
+    fn has_broken(&self, connection: &mut Pooled) -> bool {
+        connection.done_with
+    }
+}
