@@ -186,7 +186,7 @@ impl JetStreamIntake {
             self.reports.tally.duplicates.add(1);
             return true;
         }
-        if !batch.has_room_for(message.data.len() + message.subject.len()) {
+        if !batch.has_room_for(size(&message)) {
             self.held = Some((message, metadata));
             return false;
         }
@@ -209,6 +209,13 @@ impl JetStreamIntake {
     fn drained(&self, metadata: Metadata) -> bool {
         self.drain_to.is_some_and(|last| metadata.pending == 0 || metadata.mark.sequence >= last)
     }
+}
+
+/// Bytes it takes in a batch.
+fn size(message: &Message) -> usize {
+    let headers = message.headers.iter().flat_map(|headers| headers.iter());
+    let headers = headers.map(|(name, values)| values.iter().map(|value| name.len() + value.len()).sum::<usize>());
+    message.subject.len() + message.data.len() + headers.sum::<usize>()
 }
 
 /// Whether an earlier epoch that came to `known` had this message.
@@ -246,6 +253,10 @@ impl Intake for JetStreamIntake {
                     }
                     if self.drained(metadata) {
                         self.ended = true;
+                        break;
+                    }
+                    // Known ones fill no batch: a long row of them must not hold up a stop.
+                    if batch.is_empty() && self.stop.is_raised() {
                         break;
                     }
                     wait = Duration::ZERO;

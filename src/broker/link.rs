@@ -145,6 +145,9 @@ fn run(config: &BrokerConfig, lost: &Signal, ready: &Sender<Result<Server, Error
                     job(&connection);
                 }
             }
+            // From here on nobody uses it. If it is lost while it is being closed, the client may connect once more, for
+            // only that ends a `close` that waits for an answer.
+            released.raise();
             if lost.is_raised() {
                 // `close` would wait for an answer that cannot come.
                 drop(connection);
@@ -156,7 +159,6 @@ fn run(config: &BrokerConfig, lost: &Signal, ready: &Sender<Result<Server, Error
             let _ = ready.send(Err(error));
         }
     }
-    released.raise();
 }
 
 fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(Connection, Server), Error> {

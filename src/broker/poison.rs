@@ -18,6 +18,11 @@ pub(super) fn defect(subject: &str, headers: &[u8]) -> Option<&'static str> {
     if subject.contains(char::is_whitespace) {
         return Some("its subject has white space, which the NATS client cannot read");
     }
+    // In the server's JSON this stands for bytes that are no UTF-8. A subject may also really have it: as this is only asked
+    // when a connection has just ended, a dead letter that could have been a row is the smaller harm.
+    if subject.contains('\u{fffd}') {
+        return Some("its subject is not UTF-8, which the NATS client cannot read");
+    }
     if headers.is_empty() {
         return None;
     }
@@ -29,7 +34,11 @@ pub(super) fn defect(subject: &str, headers: &[u8]) -> Option<&'static str> {
         return Some("its headers do not begin with NATS/1.0");
     }
     let mut behind_header = false;
-    for line in lines.filter(|line| !line.is_empty()) {
+    for line in lines {
+        if line.is_empty() {
+            behind_header = false;
+            continue;
+        }
         let continues = behind_header && line.starts_with([' ', '\t']);
         if !continues && !line.contains(':') {
             return Some("its headers have a line without a colon, which the NATS client cannot read");
@@ -52,11 +61,17 @@ mod tests {
 
     #[test]
     fn what_it_chokes_on_is_named() {
-        for headers in
-            [&b"NATS/1.0\r\nA: \xff\r\n\r\n"[..], b"NATS/1.0\r\nno colon\r\n\r\n", b"HTTP/1.1\r\nA: b\r\n\r\n"]
-        {
+        for headers in [
+            &b"NATS/1.0\r\nA: \xff\r\n\r\n"[..],
+            b"NATS/1.0\r\nno colon\r\n\r\n",
+            b"HTTP/1.1\r\nA: b\r\n\r\n",
+            b"NATS/1.0\r\n folded\r\n\r\n",
+            b"NATS/1.0\r\nA: b\r\n\r\n folded\r\n\r\n",
+        ] {
             assert!(defect("a.b", headers).is_some(), "{headers:?}");
         }
-        assert!(defect(&"x".repeat(4000), b"").is_some());
+        for subject in [&"x".repeat(4000), "a.\u{fffd}", "a.\u{a0}"] {
+            assert!(defect(subject, b"").is_some(), "{subject}");
+        }
     }
 }

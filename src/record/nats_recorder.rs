@@ -217,8 +217,12 @@ impl Courier {
     fn attend(&self, publisher: &Publisher) -> String {
         publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
         let silence = self.config.broker.silence;
+        let mut heard = Instant::now();
         loop {
             let verdicts = publisher.verdicts(silence / 4, self.desk.woken());
+            if !verdicts.is_empty() {
+                heard = Instant::now();
+            }
             if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
                 self.condition.recover();
             }
@@ -232,7 +236,7 @@ impl Courier {
             if publisher.lost().is_raised() {
                 return format!("the connection to {} was lost", publisher.address());
             }
-            if self.desk.oldest_wait().is_some_and(|wait| wait >= silence) {
+            if heard.elapsed() >= silence && self.desk.oldest_wait().is_some_and(|wait| wait >= silence) {
                 return format!("{} has not confirmed an event for {silence:?}", publisher.address());
             }
         }
