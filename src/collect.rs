@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::{JetStreamIntake, Reports};
+use crate::broker::{JetStreamIntake, Reports, check_addresses};
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Condition, Limits, Pipeline, Settings, Shared, Trouble};
@@ -79,6 +79,7 @@ impl Collector {
     /// As [`Collector::start`].
     pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
         config.validate()?;
+        check_addresses(&config.broker)?;
         let lock = Lock::take(&config.database.path)?;
         let database = Database::open(&config.database)?;
         let position = database.latest(&config.broker.stream)?;

@@ -43,7 +43,8 @@ pub(super) fn ask(host: &str, port: u16, within: Duration) -> Result<Greeting, (
 
 fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
     let silent = || {
-        let detail = format!("accepts connections but said nothing within {within:?}; is the server stopped or stuck?");
+        let seconds = within.as_secs_f64();
+        let detail = format!("accepts connections but said nothing in {seconds:.1} s; is the server stopped or stuck?");
         (BrokerFault::Silent, detail)
     };
     let other = |what: &str| (BrokerFault::Silent, format!("{what}; is that the port of a nats-server?"));

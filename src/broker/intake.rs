@@ -37,8 +37,11 @@ pub struct JetStreamIntake {
     stop: Signal,
     reports: Reports,
     session: Option<Session>,
-    /// How far the stream has been handed over; the pipeline commits that or fails.
+    /// How far the stream has been read.
     position: Option<Position>,
+    /// How far it has been handed over, in this epoch: behind `position` where known deliveries were passed over. The
+    /// pipeline commits that or fails, so the ledger stands here when the next batch comes.
+    handed: Mark,
     epoch: Option<Arc<Epoch>>,
     /// What an earlier epoch had already, after a rollback of the stream.
     known: Option<Mark>,
@@ -82,6 +85,7 @@ impl JetStreamIntake {
             reports: reports.clone(),
             session: None,
             position,
+            handed: Mark::START,
             epoch: None,
             known: None,
             held: None,
@@ -111,6 +115,9 @@ impl JetStreamIntake {
     fn adopt(&mut self, session: Session) {
         if session.known.is_some() || self.epoch.as_ref().is_some_and(|epoch| *epoch != session.epoch) {
             self.known = session.known;
+        }
+        if self.epoch.as_ref().is_none_or(|epoch| *epoch != session.epoch) {
+            self.handed = session.after;
         }
         self.position = Some(Position { epoch: Epoch::clone(&session.epoch), mark: session.after });
         self.epoch = Some(Arc::clone(&session.epoch));
@@ -170,13 +177,18 @@ impl JetStreamIntake {
     /// Adds a message that was read raw; the next session begins behind it.
     fn push_defect(&mut self, batch: &mut Batch, stored: &Stored, defect: &'static str) {
         let (Some(epoch), Some(position)) = (&self.epoch, &mut self.position) else { return };
+        position.mark = stored.mark;
+        self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
+        if self.known.is_some_and(|known| is_known(known, stored.mark)) {
+            self.reports.tally.duplicates.add(1);
+            return;
+        }
         if batch.is_empty() {
-            batch.begin(Arc::clone(epoch), position.mark);
+            batch.begin(Arc::clone(epoch), self.handed);
         }
         let defect = Defect { reason: defect, raw_headers: &stored.headers };
         batch.push_defect(stored.mark, &stored.subject, defect, &stored.payload);
-        position.mark = stored.mark;
-        self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
+        self.handed = stored.mark;
     }
 
     /// Adds a delivery, unless an earlier epoch had it; `false` when the batch has no room for it.
@@ -184,6 +196,7 @@ impl JetStreamIntake {
         let (Some(epoch), Some(position)) = (&self.epoch, &mut self.position) else { return true };
         if self.known.is_some_and(|known| is_known(known, metadata.mark)) {
             self.reports.tally.duplicates.add(1);
+            position.mark = metadata.mark;
             return true;
         }
         if !batch.has_room_for(size(&message)) {
@@ -191,7 +204,7 @@ impl JetStreamIntake {
             return false;
         }
         if batch.is_empty() {
-            batch.begin(Arc::clone(epoch), position.mark);
+            batch.begin(Arc::clone(epoch), self.handed);
         }
         match &message.headers {
             None => batch.push(metadata.mark, &message.subject, [], &message.data),
@@ -203,6 +216,7 @@ impl JetStreamIntake {
             }
         }
         position.mark = metadata.mark;
+        self.handed = metadata.mark;
         true
     }
 

@@ -145,13 +145,14 @@ fn run(config: &BrokerConfig, lost: &Signal, ready: &Sender<Result<Server, Error
                     job(&connection);
                 }
             }
-            // From here on nobody uses it. If it is lost while it is being closed, the client may connect once more, for
-            // only that ends a `close` that waits for an answer.
-            released.raise();
             if lost.is_raised() {
                 // `close` would wait for an answer that cannot come.
                 drop(connection);
+                released.raise();
             } else {
+                // If it is lost while it is being closed, the client may connect once more: only that ends a `close` that
+                // waits for an answer.
+                released.raise();
                 connection.close();
             }
         }
@@ -161,6 +162,23 @@ fn run(config: &BrokerConfig, lost: &Signal, ready: &Sender<Result<Server, Error
     }
 }
 
+/// Checks the servers' addresses, without asking anybody.
+///
+/// # Errors
+///
+/// [`Error::Config`] naming the one that is none.
+pub fn check_addresses(config: &BrokerConfig) -> Result<(), Error> {
+    config.servers.iter().try_for_each(|server| parse(server).map(drop))
+}
+
+fn parse(server: &str) -> Result<ServerAddress, Error> {
+    server.parse().map_err(|e: std::io::Error| {
+        let what = one_line(&e);
+        let shown = without_secrets(server);
+        Error::config("broker.servers", format!("{shown}: {what}; an address looks like nats://host:4222"))
+    })
+}
+
 fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(Connection, Server), Error> {
     let deadline = Instant::now() + config.timeout;
     let mut trouble =
@@ -168,12 +186,7 @@ fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(C
     for (at, server) in config.servers.iter().enumerate() {
         let shown = without_secrets(server);
         let fail = |fault, detail: String| broker_error(&shown, fault, detail);
-        let address: ServerAddress = server.parse().map_err(|e: std::io::Error| {
-            Error::config(
-                "broker.servers",
-                format!("{shown}: {}; an address looks like nats://host:4222", one_line(&e)),
-            )
-        })?;
+        let address = parse(server)?;
         // Servers that come first leave time for those behind them.
         let share =
             deadline.saturating_duration_since(Instant::now()) / u32::try_from(config.servers.len() - at).unwrap_or(1);
@@ -239,6 +252,14 @@ fn explain(config: &BrokerConfig, error: &std::io::Error) -> (BrokerFault, Strin
     }
     if let Some(creds) = config.creds.as_ref().filter(|creds| !creds.is_file()) {
         return (BrokerFault::Refused, format!("cannot read the credentials {}; check --creds", creds.display()));
+    }
+    if let Some(creds) =
+        config.creds.as_ref().filter(|_| ["credentials", "jwt", "seed"].iter().any(|w| lower.contains(w)))
+    {
+        return (
+            BrokerFault::Refused,
+            format!("cannot use the credentials {}: {said}; check --creds", creds.display()),
+        );
     }
     (BrokerFault::Unreachable, said)
 }

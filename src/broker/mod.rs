@@ -20,6 +20,7 @@ mod session;
 mod stream;
 
 pub use intake::{JetStreamIntake, Reports};
+pub use link::check_addresses;
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;
 

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use super::broker_error;
 use crate::error::{BrokerFault, Error};
 
-/// Runs `"$@"` until it ends or standard input closes.
+/// Runs `"$@"` until it ends or standard input closes, and then removes the file that says where it is.
 const GUARD: &str = r#"
 exec 3<&0
+address=$1
+shift
 "$@" 3<&- &
 server=$!
 { read -r _ <&3; kill "$server"; } 2>/dev/null &
@@ -24,6 +26,7 @@ guard=$!
 wait "$server"
 status=$?
 kill "$guard" 2>/dev/null
+rm -f -- "$address"
 exit "$status"
 "#;
 
@@ -44,19 +47,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with its streams and its log in `folder`, and waits until it takes connections.
+    /// Starts `program` with its streams and its log in `folder`, waits until it takes connections, and writes its address
+    /// to the file `address`, which goes when the server ends.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`] when it cannot be started or does not come up; the log's place is in the text.
-    pub fn start(program: &Path, folder: &Path) -> Result<Self, Error> {
+    pub fn start(program: &Path, folder: &Path, address: &Path) -> Result<Self, Error> {
         let failed = |detail: String| broker_error(program.display().to_string(), BrokerFault::Unreachable, detail);
         let unwritable = |e: std::io::Error| failed(format!("cannot keep its streams in {}: {e}", folder.display()));
         fs::create_dir_all(folder).map_err(unwritable)?;
         clear_ports(folder).map_err(unwritable)?;
         let log = folder.join("server.log");
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "nats-server"]).arg(program);
+        command.args(["-c", GUARD, "nats-server"]).arg(address).arg(program);
         command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]).arg(folder);
         command.arg("--ports_file_dir").arg(folder).arg("--log").arg(&log);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -66,10 +70,17 @@ impl Server {
         let until = Instant::now() + COMES_UP;
         loop {
             if let Some((url, pid)) = read_ports(folder) {
+                fs::write(address, format!("{url}\n"))
+                    .map_err(|e| failed(format!("cannot write its address to {}: {e}", address.display())))?;
                 (server.url, server.pid) = (url, pid);
                 return Ok(server);
             }
             if let Some(status) = server.ended() {
+                // The shell's word for a program it cannot find or start.
+                if matches!(status.code(), Some(126 | 127)) {
+                    let way_out = "install nats-server, or name the program with NATS_SERVER_BIN";
+                    return Err(failed(format!("there is no such program; {way_out}")));
+                }
                 return Err(failed(format!("ended at once ({status}); its log is {}", log.display())));
             }
             if Instant::now() >= until {

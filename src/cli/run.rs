@@ -1,11 +1,9 @@
 //! `catchment run`: collect a stream into a database.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use catchment::broker::Server;
 use catchment::{Collector, Config, Status, Until, store};
 use clap::Args;
@@ -70,9 +68,12 @@ impl Run {
             ended = collector.wait(LOOK).inspect_err(|_| progress.clear())?;
             let status = collector.status();
             progress.show(status.committed, note(&status));
-            if let Some(status) = server.as_mut().and_then(|own| own.server.ended()) {
+            if let Some(own) = server.as_mut()
+                && let Some(status) = own.ended()
+            {
                 progress.clear();
-                anyhow::bail!("the nats-server beside the collector ended ({status}); see its log in DATABASE.nats");
+                let log = own.folder().join("server.log");
+                anyhow::bail!("the nats-server beside the collector ended ({status}); its log is {}", log.display());
             }
         }
         progress.clear();
@@ -84,43 +85,26 @@ impl Run {
         Ok(())
     }
 
-    fn prepare(&self, settings: &Settings) -> anyhow::Result<(Config, Option<OwnServer>)> {
+    fn prepare(&self, settings: &Settings) -> anyhow::Result<(Config, Option<Server>)> {
         if !self.with_server {
             return Ok((settings.for_broker(&self.database, &self.broker)?, None));
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
-        let server = OwnServer::start(&config.database.path)?;
-        config.broker.servers = vec![server.server.url().to_owned()];
+        let server = start_server(&config.database.path)?;
+        config.broker.servers = vec![server.url().to_owned()];
         (config.broker.user, config.broker.password) = (None, None);
         (config.broker.token, config.broker.creds) = (None, None);
         Ok((config, Some(server)))
     }
 }
 
-/// The nats-server beside the collector, and the file that says where it is.
-struct OwnServer {
-    server: Server,
-    address: PathBuf,
-}
-
-impl OwnServer {
-    fn start(database: &Path) -> anyhow::Result<Self> {
-        // Asked before the server is: two servers on one store would be worse than two collectors on one database.
-        drop(store::Lock::take(database)?);
-        let program = std::env::var_os("NATS_SERVER_BIN").filter(|program| !program.is_empty());
-        let program = program.map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
-        let server = Server::start(&program, &store::beside(database, "nats"))?;
-        let address = store::beside(database, "server");
-        fs::write(&address, format!("{}\n", server.url()))
-            .with_context(|| format!("cannot write the server's address to {}", address.display()))?;
-        Ok(Self { server, address })
-    }
-}
-
-impl Drop for OwnServer {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.address);
-    }
+/// Starts the nats-server beside the collector.
+fn start_server(database: &Path) -> anyhow::Result<Server> {
+    // Asked before the server is: two servers on one store would be worse than two collectors on one database.
+    drop(store::Lock::take(database)?);
+    let program = std::env::var_os("NATS_SERVER_BIN").filter(|program| !program.is_empty());
+    let program = program.map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
+    Ok(Server::start(&program, &store::beside(database, "nats"), &store::beside(database, "server"))?)
 }
 
 /// Says what to type next, in the words of whoever started this.

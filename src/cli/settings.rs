@@ -269,6 +269,9 @@ fn read(table: Table) -> Result<Config, String> {
 /// password that looks like a number, a server's address that should be in a list.
 fn one_line(message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ").replace("unknown field", "unknown key");
+    // In words of the file, not of the program.
+    let message = message.replace("expected usize", "expected a whole number");
+    let message = message.replace("expected a duration", "expected a duration, as \"5s\"");
     let Some(found) = message.strip_prefix("invalid type: ") else { return message };
     match (found.find(['"', '`']), found.rfind(", expected ")) {
         (Some(value), Some(expected)) if value < expected => {

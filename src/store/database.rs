@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::failure::database_error;
+use super::failure::{database_error, route_error};
 use super::ledger;
 use super::pool::Manager;
+use super::route::Routes;
 use super::schema::{self, Schema};
 use super::writer::Writer;
 use crate::config::DatabaseConfig;
@@ -62,6 +63,7 @@ impl Database {
             }
         };
         check(&first, path)?;
+        drop(Routes::prepare(&first).map_err(|e| route_error(path, e))?);
         first
             .execute(
                 "INSERT INTO catchment_meta(key, value) VALUES ('opened', datetime('now'))

@@ -56,6 +56,22 @@ pub(super) fn detail(error: &rusqlite::Error) -> String {
     format!("{what}; {remedy}")
 }
 
+/// The error for a route whose statement cannot even be prepared: a table or column is not there, and waiting brings none.
+pub(super) fn route_error(path: &Path, error: rusqlite::Error) -> Error {
+    if !matches!(error.sqlite_error_code(), None | Some(ErrorCode::Unknown)) {
+        return database_error(path, error);
+    }
+    let what = detail(&error);
+    Error::Database {
+        fault: DatabaseFault::Schema,
+        path: path.to_owned(),
+        detail: format!(
+            "route events: {what}; that table must be as catchment makes it: rename yours, or give another database.path"
+        ),
+        source: Some(Box::new(error)),
+    }
+}
+
 /// The library's error for an error of SQLite's.
 pub(super) fn database_error(path: &Path, error: rusqlite::Error) -> Error {
     Error::Database {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::dead_letters::{self, Reason};
-use super::failure::{database_error, detail, is_events_own};
+use super::failure::{database_error, detail, is_events_own, route_error};
 use super::ledger;
 use super::pool::Manager;
 use super::route::Routes;
@@ -187,15 +187,7 @@ impl Writer {
     /// A statement that cannot even be prepared: a table or column is gone, and waiting brings none back.
     fn setup_refusal(&self, error: rusqlite::Error) -> Refusal {
         match error.sqlite_error_code() {
-            None | Some(ErrorCode::Unknown) => {
-                let detail = format!("route events: {}; its table must be as catchment made it", detail(&error));
-                Refusal::Fatal(Error::Database {
-                    fault: DatabaseFault::Schema,
-                    path: self.path.to_path_buf(),
-                    detail,
-                    source: Some(Box::new(error)),
-                })
-            }
+            None | Some(ErrorCode::Unknown) => Refusal::Fatal(route_error(&self.path, error)),
             Some(_) => self.refusal(error),
         }
     }

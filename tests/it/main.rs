@@ -8,5 +8,9 @@
 mod support;
 
 mod collecting;
+mod commands;
+mod input;
 mod kills;
 mod stalls;
+mod startup;
+mod streams;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use catchment::{Config, Error};
 
 use crate::support::chance::Chance;
-use crate::support::collector::{Collector, run, signal};
+use crate::support::collector::{Collector, drain, run, signal};
 use crate::support::load::{self, Load};
 use crate::support::oracle;
 use crate::support::server::Server;
@@ -32,7 +32,7 @@ impl Drop for Stopped {
 }
 
 fn rows(database: &Path, count: u64) {
-    eventually(&format!("{count} rows"), || (oracle::last_row(database) >= count).then_some(()));
+    eventually(&format!("{count} rows"), || (oracle::position(database) >= count).then_some(()));
 }
 
 /// A collector that takes a second's silence for a dead broker.
@@ -118,7 +118,7 @@ fn stop_returns_within_its_deadline_whatever_hangs() {
         match result {
             Ok(status) => assert!(!locked && status.committed == 500, "{status:?}"),
             Err(Error::StopDeadline { unfinished, .. }) => {
-                assert!(locked && unfinished.contains("writer"), "{unfinished}")
+                assert!(locked && unfinished.contains("writer"), "{unfinished}");
             }
             Err(other) => panic!("{other}"),
         }
@@ -140,7 +140,7 @@ fn a_collector_that_slept_doubles_no_row() {
     let collector = quick(&server, &database, &log);
     let load = Load::start(&server, 30_000, 30_000);
     for asleep in [Duration::from_millis(1_500), Duration::from_millis(2_500)] {
-        rows(&database, oracle::last_row(&database) + chance.up_to(5_000));
+        rows(&database, oracle::position(&database) + chance.up_to(5_000));
         let stopped = Stopped::new(collector.pid());
         // Longer than the silence after which it gives a broker up.
         std::thread::sleep(asleep);
@@ -187,10 +187,10 @@ fn hold_back(events: u64, hold: Duration) {
     let (now, highest) = collector.memory();
     println!("{taken} of {events} taken in; {now} KiB now, {highest} KiB at most");
     assert!(highest < BOUND_KIB, "{highest} KiB while the database was held");
-    assert_eq!(oracle::last_row(&database), 0);
+    assert_eq!(oracle::position(&database), 0);
     drop(lock);
     eventually_within(Duration::from_secs(120), "all rows", &mut || {
-        (oracle::last_row(&database) == events).then_some(())
+        (oracle::position(&database) == events).then_some(())
     });
     let (_, highest) = collector.memory();
     assert!(highest < BOUND_KIB, "{highest} KiB when it had caught up");
@@ -214,12 +214,11 @@ fn what_was_taken_in_is_committed_before_a_signal_ends_the_collector() {
         signal(collector.pid(), name);
         collector.said("stopping");
         assert_eq!(collector.ended(), None, "SIG{name} does not end it before the batch is committed");
-        assert_eq!(oracle::last_row(&database), 0);
+        assert_eq!(oracle::position(&database), 0);
         drop(lock);
         assert!(collector.wait().success(), "{}", collector.log());
-        assert!(oracle::last_row(&database) > 0, "the batch that waited is committed");
-        let rest = run(&server.url(), &database).arg("--drain").status().expect("runs");
-        assert!(rest.success());
+        assert!(oracle::position(&database) > 0, "the batch that waited is committed");
+        drain(&server.url(), &database);
         oracle::is_exactly(&database, &kept);
     }
 }
@@ -245,9 +244,8 @@ fn a_second_signal_ends_the_collector_at_once_and_loses_nothing() {
         assert!(began.elapsed() < GRACE, "ended after {:?}", began.elapsed());
         assert_eq!(status.code(), Some(if name == "INT" { 130 } else { 143 }));
         drop(lock);
-        assert_eq!(oracle::last_row(&database), 0);
-        let rest = run(&server.url(), &database).arg("--drain").status().expect("runs");
-        assert!(rest.success());
+        assert_eq!(oracle::position(&database), 0);
+        drain(&server.url(), &database);
         oracle::is_exactly(&database, &kept);
     }
 }

@@ -92,6 +92,11 @@ impl Collector {
         })
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").count()
+    }
+
     /// Resident memory, now and at its highest, in KiB.
     pub fn memory(&self) -> (u64, u64) {
         let mut status = String::new();
@@ -120,4 +125,10 @@ pub fn run(url: &str, database: &Path) -> Command {
     command.arg("run").args(["--server", url, "--database"]).arg(database);
     command.env("CATCHMENT_BROKER__SILENCE", "2s").env("CATCHMENT_BROKER__RETRY", "200ms");
     command
+}
+
+/// Has `catchment run --drain` commit what is in the stream.
+pub fn drain(url: &str, database: &Path) {
+    let done = output(run(url, database).arg("--drain"));
+    assert!(done.status.success(), "{}", stderr(&done));
 }

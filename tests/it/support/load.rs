@@ -15,8 +15,15 @@ use super::server::Server;
 /// Events that flow while a test does its worst, each with a payload of its own.
 pub struct Load {
     thread: JoinHandle<Vec<Kept>>,
-    handed_over: Arc<AtomicU64>,
-    committed: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+    lead: u64,
+}
+
+#[derive(Default)]
+struct Progress {
+    handed_over: AtomicU64,
+    acknowledged: AtomicU64,
+    committed: AtomicU64,
 }
 
 impl Load {
@@ -24,31 +31,42 @@ impl Load {
     /// flow until the end, however fast the one side or the other is.
     pub fn start(server: &Server, total: u64, lead: u64) -> Self {
         let recorder = patient_recorder(server);
-        let handed_over = Arc::new(AtomicU64::new(0));
-        let committed = Arc::new(AtomicU64::new(0));
-        let (counter, limit) = (Arc::clone(&handed_over), Arc::clone(&committed));
+        let progress = Arc::new(Progress::default());
+        let seen = Arc::clone(&progress);
         let thread = std::thread::spawn(move || {
             let mut account = Account::default();
             for number in 0..total {
-                while number >= limit.load(Ordering::Relaxed) + lead {
+                while number >= seen.committed.load(Ordering::Relaxed) + lead {
                     std::thread::sleep(Duration::from_millis(1));
+                    account.settle();
                 }
                 account.record(&recorder, payload(number));
-                counter.store(number + 1, Ordering::Relaxed);
+                seen.handed_over.store(number + 1, Ordering::Relaxed);
+                seen.acknowledged.store(account.kept.len() as u64, Ordering::Relaxed);
             }
             account.close(recorder)
         });
-        Self { thread, handed_over, committed }
+        Self { thread, progress, lead }
     }
 
     /// Lets it go on up to its lead before these many.
     pub fn committed(&self, rows: u64) {
-        self.committed.store(rows, Ordering::Relaxed);
+        self.progress.committed.store(rows, Ordering::Relaxed);
     }
 
     /// How many events the recorder has been given.
     pub fn handed_over(&self) -> u64 {
-        self.handed_over.load(Ordering::Relaxed)
+        self.progress.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are known to be in the stream.
+    pub fn acknowledged(&self) -> u64 {
+        self.progress.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is as far ahead as it may be, and waits.
+    pub fn is_held_back(&self) -> bool {
+        self.handed_over() >= self.progress.committed.load(Ordering::Relaxed) + self.lead
     }
 
     /// Waits for its end. Every event must have been acknowledged by then.
@@ -101,6 +119,11 @@ impl Account {
     pub fn record(&mut self, recorder: &NatsRecorder, payload: String) {
         let receipt = recorder.record(Event::new("events.load", payload.as_str())).expect("takes it");
         self.open.push_back((payload, receipt));
+        self.settle();
+    }
+
+    /// Writes down what has come true.
+    fn settle(&mut self) {
         while self.open.front().is_some_and(|(_, receipt)| receipt.is_settled()) {
             self.settle_first();
         }

@@ -4,6 +4,7 @@ pub mod chance;
 pub mod collector;
 pub mod load;
 pub mod oracle;
+pub mod raw;
 pub mod server;
 
 use std::time::{Duration, Instant};

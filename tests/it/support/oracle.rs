@@ -40,6 +40,11 @@ pub fn holds(database: &Path, acknowledged: &[String]) {
     assert!(twice.is_empty(), "there twice: {twice:?}");
     let missing: Vec<_> = acknowledged.iter().filter(|payload| !rows.contains_key(*payload)).take(5).collect();
     assert!(missing.is_empty(), "acknowledged and missing: {missing:?}");
+    sound(database);
+}
+
+/// Rows are in stream order, the file is sound and the ledger stands at the last row.
+pub fn sound(database: &Path) {
     in_order(database);
     let connection = open(database);
     let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checks");
@@ -53,12 +58,14 @@ pub struct Kept {
     pub sequence: u64,
 }
 
-/// The last committed row's number, without counting them all; 0 where there is none.
-pub fn last_row(database: &Path) -> u64 {
+/// The sequence that the ledger stands at, without counting rows; 0 where it has no entry yet. What never lost or doubled a
+/// row has as many as this.
+pub fn position(database: &Path) -> u64 {
     if !database.exists() {
         return 0;
     }
-    open(database).query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0)).unwrap_or(0)
+    let sql = "SELECT coalesce(max(sequence), 0) FROM catchment_ledger";
+    open(database).query_row(sql, [], |row| row.get(0)).unwrap_or(0)
 }
 
 /// The whole truth where nothing but `kept` was published to one stream that lived once: [`holds`], and each row is the

@@ -3,12 +3,14 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use catchment::config::BrokerConfig;
 use serde_json::Value;
 
 use super::eventually;
+use super::raw::Raw;
 
 pub struct Server {
     child: Option<Child>,
@@ -22,6 +24,28 @@ pub fn program() -> String {
     std::env::var("NATS_SERVER_BIN").unwrap_or_else(|_| "nats-server".into())
 }
 
+/// Its version: major and minor number.
+pub fn version() -> (u32, u32) {
+    let said = Command::new(program()).arg("--version").output().expect("nats-server runs");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let (_, version) = said.rsplit_once('v').expect("nats-server: v2.10.25");
+    let mut numbers = version.split('.').filter_map(|number| number.parse().ok());
+    (numbers.next().expect("a major number"), numbers.next().expect("a minor number"))
+}
+
+/// A free port below those that the system gives to outgoing connections: such a one must not take the place of a server
+/// that is down for a moment, nor meet itself there (a connection to its own port).
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + u16::try_from(number % 20_000).expect("small");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Server {
     /// With JetStream, its streams in `folder`.
     pub fn start(folder: &Path) -> Self {
@@ -30,7 +54,7 @@ impl Server {
 
     /// With arguments of the test's own.
     pub fn start_with(folder: &Path, arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let port = free_port();
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut server = Self { child: None, port, folder: folder.to_owned(), arguments };
         server.restart();
@@ -73,6 +97,14 @@ impl Server {
         }
     }
 
+    /// SIGTERM, and waits: its store is as it will be found again.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("ends");
+        }
+    }
+
     /// SIGSTOP, SIGCONT, ...
     pub fn signal(&self, signal: &str) {
         super::collector::signal(self.pid(), signal);
@@ -97,11 +129,12 @@ impl Server {
         })
     }
 
-    /// A request to JetStream, tried until it is answered: a server that has just started recovers its streams first.
+    /// A request to JetStream (`null`: one without a body), tried until it is answered: a server that has just started recovers its streams first.
     pub fn ask(&self, subject: &str, body: &Value) -> Value {
         let client = self.client();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = eventually(subject, || {
-            let reply = client.request_timeout(subject, body.to_string(), Duration::from_secs(2)).ok()?;
+            let reply = client.request_timeout(subject, &body, Duration::from_secs(2)).ok()?;
             serde_json::from_slice::<Value>(&reply.data).ok()
         });
         client.close();
@@ -127,6 +160,19 @@ impl Server {
         let consumers = answer["consumers"].as_array().unwrap_or_else(|| panic!("{answer}"));
         assert_eq!(consumers.len(), 1, "{answer}");
         consumers[0]["delivered"]["consumer_seq"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    }
+
+    /// A publisher of any bytes.
+    pub fn raw(&self) -> Raw {
+        Raw::connect(&self.url())
+    }
+
+    /// The names of a stream's consumers.
+    pub fn consumers(&self, stream: &str) -> Vec<String> {
+        let answer = self.ask(&format!("$JS.API.CONSUMER.NAMES.{stream}"), &Value::Null);
+        assert!(answer["error"].is_null(), "{answer}");
+        let names = answer["consumers"].as_array().cloned().unwrap_or_default();
+        names.iter().map(|name| name.as_str().expect("a name").to_owned()).collect()
     }
 
     /// The last sequence of a stream.

@@ -1,0 +1,483 @@
+//! The commands as somebody at a terminal, or a script, meets them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+
+use crate::support::collector::{Collector, catchment, output, run, signal, stderr};
+use crate::support::server::{Server, program};
+use crate::support::{eventually, oracle};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// Runs it to its end, which must be a good one; what it printed.
+#[track_caller]
+fn printed(command: &mut Command) -> String {
+    let done = output(command);
+    assert!(done.status.success(), "{}", stderr(&done));
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
+/// The same with this on standard input.
+#[track_caller]
+fn printed_from(command: &mut Command, input: &[u8]) -> String {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
+    child.stdin.take().expect("piped").write_all(input).expect("it reads");
+    let done = child.wait_with_output().expect("it ends");
+    assert!(done.status.success(), "{}", stderr(&done));
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
+fn numbered(numbers: std::ops::Range<u32>, text: impl Fn(u32) -> String) -> Vec<String> {
+    numbers.map(text).collect()
+}
+
+struct Scene {
+    folder: tempfile::TempDir,
+    server: Server,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = folder();
+        let server = Server::start(folder.path());
+        server.make_stream("EVENTS", &["events.>"]);
+        Self { folder, server }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.path().join("a.db")
+    }
+
+    fn publish(&self, arguments: &[&str]) -> Command {
+        let mut command = catchment();
+        command.args(["publish", "--server", &self.server.url()]).args(arguments);
+        command
+    }
+
+    fn reading(&self, arguments: &[&str]) -> Command {
+        let mut command = catchment();
+        command.args(arguments).arg("--database").arg(self.database());
+        command
+    }
+
+    fn drain(&self) {
+        printed(run(&self.server.url(), &self.database()).arg("--drain"));
+    }
+}
+
+#[test]
+fn lines_of_standard_input_are_published_one_event_each() {
+    let scene = Scene::new();
+    let input = b"{\"a\":1}\n\n{\"a\":2}\r\nnot json\n\xff\xfe\n{\"last\":\"without a line end\"}";
+    let said = printed_from(&mut scene.publish(&["events.in"]), input);
+    assert_eq!(said, "published 5 events, the last as 5 of stream EVENTS\n");
+    scene.drain();
+    let connection = oracle::open(&scene.database());
+    let mut sql = connection.prepare("SELECT CAST(payload AS BLOB) FROM events ORDER BY id").expect("SQL");
+    let rows: Vec<Vec<u8>> =
+        sql.query_map([], |row| row.get(0)).expect("runs").map(|row| row.expect("a row")).collect();
+    let expected: [&[u8]; 5] =
+        [b"{\"a\":1}", b"{\"a\":2}", b"not json", b"\xff\xfe", b"{\"last\":\"without a line end\"}"];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn a_file_is_published_as_standard_input_is() {
+    let scene = Scene::new();
+    let file = scene.folder.path().join("in.ndjson");
+    std::fs::write(&file, numbered(0..3_000, |n| format!("{{\"n\":{n}}}")).join("\n")).expect("writes");
+    let said = printed(&mut scene.publish(&["--json", "--file", file.to_str().expect("UTF-8"), "events.file"]));
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (&said["published"], &said["stream"], &said["last_sequence"]),
+        (&3_000.into(), &"EVENTS".into(), &3_000.into())
+    );
+    scene.drain();
+    assert_eq!(oracle::payloads(&scene.database()), numbered(0..3_000, |n| format!("{{\"n\":{n}}}")));
+    let missing = output(&mut scene.publish(&["--file", "missing.ndjson", "events.file"]));
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).starts_with("catchment: cannot read missing.ndjson"), "{}", stderr(&missing));
+}
+
+#[test]
+fn one_event_with_headers_and_an_identity_is_published_once() {
+    let scene = Scene::new();
+    let arguments = ["events.one", "hello", "-H", "Trace-Id: 7", "-H", "Empty:", "--id", "17"];
+    assert_eq!(printed(&mut scene.publish(&arguments)), "published 1 event, the last as 1 of stream EVENTS\n");
+    let again = printed(&mut scene.publish(&arguments));
+    assert_eq!(again, "published 1 event, the last as 1 of stream EVENTS, which had it already\n");
+    scene.drain();
+    let row = printed(&mut scene.reading(&["sql", "--json", "SELECT subject, payload, headers FROM events"]));
+    let row: Value = serde_json::from_str(&row).expect("one row");
+    assert_eq!((&row["subject"], &row["payload"]), (&"events.one".into(), &"hello".into()));
+    let headers: Value = serde_json::from_str(row["headers"].as_str().expect("text")).expect("JSON");
+    assert_eq!(headers, serde_json::json!({ "Trace-Id": "7", "Empty": "", "Nats-Msg-Id": "17" }));
+}
+
+#[test]
+fn an_event_that_cannot_be_sent_is_refused_as_wrong_usage() {
+    let scene = Scene::new();
+    for (arguments, words) in [
+        (&["events.>", "x"][..], "wildcard"),
+        (&["events a", "x"], "white space"),
+        (&["", "x"], "empty"),
+        (&["events.a", "x", "-H", "no colon"], "Trace-Id:7"),
+        (&["events.a", "x", "-H", "a b: c"], "header name"),
+        (&["events.a", "x", "-H", "a: b\r\nc: d"], "line break"),
+    ] {
+        let refused = output(&mut scene.publish(arguments));
+        let said = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.starts_with("catchment: ") && said.contains(words) && said.lines().count() == 1, "{said}");
+    }
+    assert_eq!(scene.server.last_sequence("EVENTS"), 0);
+}
+
+#[test]
+fn a_line_that_is_too_large_ends_publishing_with_its_reason() {
+    let scene = Scene::new();
+    let file = scene.folder.path().join("in.ndjson");
+    std::fs::write(&file, format!("small\n{}\n", "x".repeat(1 << 20))).expect("writes");
+    let refused = output(&mut scene.publish(&["--file", file.to_str().expect("UTF-8"), "events.file"]));
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("max_payload") && !said.contains("xxxx"), "the reason, not the event: {said}");
+}
+
+#[test]
+fn generated_load_has_the_count_the_size_and_the_rate_asked_for() {
+    let scene = Scene::new();
+    let began = std::time::Instant::now();
+    let said = printed(&mut scene.publish(&["events.load", "--count", "100", "--size", "300", "--rate", "200"]));
+    assert!(said.starts_with("published 100 events"), "{said}");
+    assert!(began.elapsed().as_millis() >= 495, "the last of 100 is due after 495 ms: {:?}", began.elapsed());
+    scene.drain();
+    let sql = "SELECT count(*) AS n, min(length(payload)) AS a, max(length(payload)) AS z, \
+               count(DISTINCT payload ->> '$.n') AS apart FROM events";
+    let said = printed(&mut scene.reading(&["sql", "--json", sql]));
+    assert_eq!(said, "{\"n\":100,\"a\":300,\"z\":300,\"apart\":100}\n");
+}
+
+#[test]
+fn sql_answers_as_json_as_csv_and_as_a_table() {
+    let scene = Scene::new();
+    printed_from(&mut scene.publish(&["events.a"]), "one, \"two\"\n\u{1b}[2J grüße\n".as_bytes());
+    scene.server.raw().publish("events.b", None, b"\xff\x00");
+    scene.drain();
+    let query = "SELECT id, subject, payload, headers IS NULL AS bare FROM events ORDER BY id";
+    let json = printed(&mut scene.reading(&["sql", "--json", query]));
+    let expected = "{\"id\":1,\"subject\":\"events.a\",\"payload\":\"one, \\\"two\\\"\",\"bare\":0}\n\
+                    {\"id\":2,\"subject\":\"events.a\",\"payload\":\"\\u001b[2J grüße\",\"bare\":0}\n\
+                    {\"id\":3,\"subject\":\"events.b\",\"payload\":{\"$blob\":\"/wA=\"},\"bare\":1}\n";
+    assert_eq!(json, expected);
+    let csv = printed(&mut scene.reading(&["sql", "--csv", query]));
+    let expected = "id,subject,payload,bare\n1,events.a,\"one, \"\"two\"\"\",0\n2,events.a,\u{1b}[2J grüße,0\n\
+                    3,events.b,x'ff00',1\n";
+    assert_eq!(csv, expected);
+    let table = printed(&mut scene.reading(&["sql", query]));
+    assert!(table.contains("payload") && table.contains("grüße") && table.contains("x'ff00'"), "{table}");
+    assert!(!table.contains('\u{1b}'), "nothing plays with the terminal: {table:?}");
+    // From standard input, several statements.
+    let two = printed_from(&mut scene.reading(&["sql", "--csv", "-"]), b"SELECT 1 AS a;\nSELECT 2 AS b;\n");
+    assert_eq!(two, "a\n1\nb\n2\n");
+}
+
+#[test]
+fn sql_changes_nothing_and_says_what_is_wrong() {
+    let scene = Scene::new();
+    printed(&mut scene.publish(&["events.a", "x"]));
+    scene.drain();
+    for (sql, words) in [
+        ("DELETE FROM events", "only statements that read"),
+        ("DROP TABLE events", "only statements that read"),
+        ("PRAGMA journal_mode = DELETE", "only statements that read"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT * FROM nowhere", "no such table: nowhere"),
+    ] {
+        let refused = output(&mut scene.reading(&["sql", sql]));
+        let said = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("catchment: database ") && said.contains(words), "{said}");
+        assert!(said.contains("a.db") && said.lines().count() == 1, "{said}");
+    }
+    let empty = output(&mut scene.reading(&["sql", " "]));
+    assert_eq!(empty.status.code(), Some(2), "{}", stderr(&empty));
+    let missing = output(catchment().args(["sql", "SELECT 1", "--database", "/nowhere/a.db"]));
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("/nowhere/a.db: there is no such file"), "{}", stderr(&missing));
+    assert_eq!(oracle::count(&scene.database()), 1);
+}
+
+/// Reads one line and lets go of the pipe, as `head -1` does.
+#[track_caller]
+fn read_one_line_and_leave(command: &mut Command) -> ExitStatus {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(log.reopen().expect("a file")).spawn().expect("catchment starts");
+    let mut line = String::new();
+    BufReader::with_capacity(64, child.stdout.take().expect("piped")).read_line(&mut line).expect("UTF-8");
+    assert!(!line.is_empty());
+    let status = eventually("an end", || child.try_wait().expect("can be asked"));
+    assert_eq!(std::fs::read_to_string(log.path()).expect("reads"), "", "it is no failure");
+    status
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let scene = Scene::new();
+    printed(&mut scene.publish(&["events.load", "--count", "5000", "--size", "200"]));
+    scene.drain();
+    for form in [&["--json"][..], &["--csv"], &[]] {
+        let mut command = scene.reading(&["sql", "SELECT * FROM events"]);
+        assert_eq!(read_one_line_and_leave(command.args(form)).code(), Some(0), "{form:?}");
+    }
+    for form in [&["--json"][..], &[]] {
+        let mut command = scene.reading(&["tail", "-n", "5000", "--no-follow"]);
+        assert_eq!(read_one_line_and_leave(command.args(form)).code(), Some(0), "{form:?}");
+    }
+}
+
+#[test]
+fn tail_prints_the_last_events_and_ends() {
+    let scene = Scene::new();
+    printed_from(&mut scene.publish(&["events.a"]), numbered(0..30, |n| n.to_string()).join("\n").as_bytes());
+    scene.drain();
+    let text = printed(&mut scene.reading(&["tail", "--no-follow"]));
+    let last: Vec<_> = text.lines().map(|line| line.rsplit(' ').next().expect("a payload")).collect();
+    assert_eq!(last, numbered(20..30, |n| n.to_string()));
+    assert!(text.lines().all(|line| line.split(' ').nth(1) == Some("events.a")), "{text}");
+    let json = printed(&mut scene.reading(&["tail", "--no-follow", "--json", "-n", "3"]));
+    let ids: Vec<_> = json
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+        .map(|event| (event["id"].as_u64().expect("a number"), event["payload"].clone()))
+        .collect();
+    assert_eq!(ids, [(28, "27".into()), (29, "28".into()), (30, "29".into())]);
+    assert_eq!(printed(&mut scene.reading(&["tail", "--no-follow", "-n", "0"])), "");
+    assert_eq!(printed(&mut scene.reading(&["tail", "--no-follow", "-n", "1000"])).lines().count(), 30);
+}
+
+/// A command whose lines are read one by one; killed when dropped.
+struct Following {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Following {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("catchment starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped"));
+        Self { child, lines }
+    }
+
+    /// The next line; the test's own time-out is the harness's.
+    fn next(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("UTF-8");
+        line
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn tail_waits_for_the_database_and_follows_it() {
+    let scene = Scene::new();
+    let mut tail = Following::start(scene.reading(&["tail", "--json"]));
+    let collector = Collector::start(run(&scene.server.url(), &scene.database()), &scene.folder.path().join("log"));
+    for n in 0..3 {
+        printed(&mut scene.publish(&["events.a", &format!("event {n}")]));
+        let event: Value = serde_json::from_str(&tail.next()).expect("JSON");
+        assert_eq!(event["payload"], format!("event {n}"));
+    }
+    assert!(collector.stop().success());
+}
+
+/// `catchment run --with-server`, its log in a file.
+fn with_server(database: &Path, log: &Path) -> Collector {
+    let mut command = catchment();
+    command.args(["run", "--with-server", "--database"]).arg(database).env("NATS_SERVER_BIN", program());
+    Collector::start(command, log)
+}
+
+/// Processes that were started for this folder: its name is among their arguments.
+fn processes_of(folder: &Path) -> Vec<u32> {
+    let folder = folder.to_str().expect("UTF-8").as_bytes().to_vec();
+    let all = std::fs::read_dir("/proc").expect("the kernel tells").filter_map(Result::ok);
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.windows(folder.len()).any(|part| part == folder)
+    })
+    .collect()
+}
+
+#[test]
+fn a_server_of_its_own_is_found_by_the_other_commands_and_leaves_with_the_collector() {
+    let folder = folder();
+    let database = folder.path().join("a.db");
+    let address = folder.path().join("a.db.server");
+    for signal_name in ["INT", "TERM"] {
+        let mut collector = with_server(&database, &folder.path().join(signal_name));
+        collector.said("collecting stream EVENTS");
+        eventually("the address", || std::fs::read_to_string(&address).ok().filter(|text| text.contains("://")));
+        let mut publish = catchment();
+        publish.args(["publish", "--database"]).arg(&database).args(["events.load", "--count", "2000"]);
+        // Another broker that somebody's shell points at does not count.
+        let said = printed(publish.env("NATS_URL", "nats://nowhere.invalid:4222"));
+        assert!(said.starts_with("published 2,000 events"), "{said}");
+        signal(collector.pid(), signal_name);
+        assert!(collector.wait().success(), "{}", collector.log());
+        assert!(!address.exists(), "the address goes with the server");
+        eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
+    }
+    // All that was acknowledged is in the stream, and what a stop left there comes at the next start.
+    let log = folder.path().join("last");
+    let collector = with_server(&database, &log);
+    collector.said("collecting stream EVENTS");
+    eventually("all rows", || (oracle::count(&database) == 4_000).then_some(()));
+    assert!(collector.stop().success());
+    oracle::sound(&database);
+    for log in ["INT", "TERM", "last"] {
+        let log = std::fs::read_to_string(folder.path().join(log)).expect("a log");
+        assert!(!log.contains("panicked") && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
+    }
+}
+
+#[test]
+fn a_server_of_its_own_ends_even_when_the_collector_is_killed() {
+    let folder = folder();
+    let database = folder.path().join("a.db");
+    let collector = with_server(&database, &folder.path().join("first.log"));
+    collector.said("collecting stream EVENTS");
+    assert!(processes_of(folder.path()).len() > 1, "a server beside the collector");
+    printed(catchment().args(["publish", "events.a", "kept", "--database"]).arg(&database));
+    collector.kill();
+    eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
+    // The address is stale now; the next start replaces it, and what was in the stream is collected.
+    let collector = with_server(&database, &folder.path().join("second.log"));
+    collector.said("collecting stream EVENTS");
+    eventually("the row", || (oracle::count(&database) == 1).then_some(()));
+    printed(catchment().args(["publish", "events.a", "more", "--database"]).arg(&database));
+    eventually("the next row", || (oracle::count(&database) == 2).then_some(()));
+    assert!(collector.stop().success());
+    assert_eq!(oracle::payloads(&database), ["kept", "more"]);
+    eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
+}
+
+#[test]
+fn a_server_of_its_own_that_dies_ends_the_collector_with_the_reason() {
+    let folder = folder();
+    let (database, log) = (folder.path().join("a.db"), folder.path().join("run.log"));
+    let mut collector = with_server(&database, &log);
+    collector.said("collecting stream EVENTS");
+    let server = processes_of(folder.path()).into_iter().find(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with("nats-server")
+    });
+    signal(server.expect("a nats-server"), "KILL");
+    let status = collector.wait();
+    assert_eq!(status.code(), Some(1), "{}", collector.log());
+    let said = collector.log();
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("catchment: ") && last.contains("nats-server"), "{said}");
+    assert!(last.contains("a.db.nats"), "names the log's folder: {said}");
+    eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
+}
+
+#[test]
+fn a_second_server_of_its_own_on_a_database_is_refused_and_harms_the_first_one_not() {
+    let folder = folder();
+    let database = folder.path().join("a.db");
+    let collector = with_server(&database, &folder.path().join("run.log"));
+    collector.said("collecting stream EVENTS");
+    let before = processes_of(folder.path());
+    let mut second = catchment();
+    second.args(["run", "--with-server", "--database"]).arg(&database).env("NATS_SERVER_BIN", program());
+    let refused = output(&mut second);
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
+    assert_eq!(processes_of(folder.path()), before, "no server was started or ended");
+    printed(catchment().args(["publish", "events.a", "x", "--database"]).arg(&database));
+    eventually("the row", || (oracle::count(&database) == 1).then_some(()));
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn a_missing_server_program_is_named() {
+    let folder = folder();
+    let mut command = catchment();
+    command.args(["run", "--with-server", "--database"]).arg(folder.path().join("a.db"));
+    let refused = output(command.env("NATS_SERVER_BIN", "/nowhere/nats-server"));
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("catchment: ") && last.contains("/nowhere/nats-server"), "{said}");
+    assert!(last.contains("NATS_SERVER_BIN"), "says the way out: {said}");
+    assert!(!folder.path().join("a.db.server").exists());
+}
+
+#[test]
+fn an_interrupt_commits_what_was_taken_in_and_a_second_one_ends_at_once() {
+    let scene = Scene::new();
+    let log = scene.folder.path().join("log");
+    let mut collector = Collector::start(run(&scene.server.url(), &scene.database()), &log);
+    collector.said("collecting stream EVENTS");
+    printed(&mut scene.publish(&["events.load", "--count", "20000"]));
+    signal(collector.pid(), "INT");
+    assert!(collector.wait().success(), "{}", collector.log());
+    collector.said("committed ");
+    let rows = oracle::count(&scene.database());
+    let said = collector.log();
+    assert!(said.contains(&format!("committed {} events", grouped(rows))), "{rows} rows: {said}");
+    oracle::sound(&scene.database());
+
+    // With the database held, the first signal cannot commit; the second does not wait.
+    let holder = rusqlite::Connection::open(scene.database()).expect("opens");
+    let mut command = run(&scene.server.url(), &scene.database());
+    command.args(["--stop-timeout", "1h"]);
+    let mut collector = Collector::start(command, &scene.folder.path().join("second.log"));
+    collector.said("collecting stream EVENTS");
+    holder.busy_timeout(std::time::Duration::from_secs(10)).expect("sets");
+    holder.execute_batch("BEGIN IMMEDIATE").expect("gets the lock");
+    printed(&mut scene.publish(&["events.load", "--count", "10"]));
+    collector.said("another process holds its write lock");
+    signal(collector.pid(), "INT");
+    eventually("the first signal to be heard", || {
+        let caught = std::fs::read_to_string(format!("/proc/{}/status", collector.pid())).expect("it runs");
+        let pending = caught.lines().find(|line| line.starts_with("ShdPnd:")).expect("the kernel tells").to_owned();
+        pending.ends_with("0000000000000000").then_some(())
+    });
+    signal(collector.pid(), "INT");
+    assert_eq!(collector.wait().code(), Some(130), "{}", collector.log());
+}
+
+/// 20000 as 20,000.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let parts: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|part| String::from_utf8_lossy(part)).collect();
+    parts.join(",")
+}
+
+#[test]
+fn help_and_version_are_for_people() {
+    let help = printed(catchment().arg("--help"));
+    for word in ["run", "publish", "sql", "tail", "CATCHMENT_", "Exit status"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(printed(catchment().arg("--version")).starts_with("catchment "));
+    let wrong = output(catchment().arg("collect"));
+    assert_eq!(wrong.status.code(), Some(2));
+}

@@ -1,0 +1,498 @@
+//! Bad input: whatever bytes are in the stream end up in the database, each event once and in order, and none is in the
+//! way of the next.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use catchment::record::{NatsRecorderConfig, Reason};
+use catchment::{Event, NatsRecorder, Recorder};
+
+use crate::support::collector::{Collector, output, run, stderr};
+use crate::support::eventually;
+use crate::support::oracle;
+use crate::support::raw::Raw;
+use crate::support::server::Server;
+
+/// The server's default `max_payload`.
+const LARGEST: usize = 1 << 20;
+
+/// Header blocks that end the client's connection.
+const BREAKING: [&[u8]; 8] = [
+    b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n",
+    b"NATS/1.0\r\nno colon\r\n\r\n",
+    b"HTTP/1.1\r\nA: b\r\n\r\n",
+    b"NATS/1.0\r\n folded without a first line\r\n\r\n",
+    b"NATS/1.0\r\nA: b\r\n\r\n folded behind an empty line\r\n\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\x00\x01\x02",
+];
+
+/// Subjects that end the client's connection.
+const BREAKING_SUBJECTS: [&[u8]; 5] =
+    [b"events.\xff\xfe", b"events.v\x0bt", b"events.f\x0cf", "events.no\u{a0}break".as_bytes(), b"events.\xc3.\xbc"];
+
+/// An event that the test published, and where the stream keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Sent {
+    sequence: u64,
+    payload: Vec<u8>,
+}
+
+struct Scene {
+    folder: tempfile::TempDir,
+    server: Server,
+    raw: Raw,
+    sent: Vec<Sent>,
+    /// Sequences of those that must be dead letters.
+    dead: BTreeSet<u64>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(folder.path());
+        server.make_stream("EVENTS", &["events.>"]);
+        let raw = server.raw();
+        Self { folder, server, raw, sent: Vec::new(), dead: BTreeSet::new() }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.path().join("a.db")
+    }
+
+    fn run(&self) -> Command {
+        run(&self.server.url(), &self.database())
+    }
+
+    fn collector(&self) -> Collector {
+        Collector::start(self.run(), &self.folder.path().join("collector.log"))
+    }
+
+    fn drain(&self, change: impl FnOnce(&mut Command)) -> String {
+        let mut command = self.run();
+        change(command.arg("--drain"));
+        let done = output(&mut command);
+        assert!(done.status.success(), "{}", stderr(&done));
+        stderr(&done)
+    }
+
+    fn publish(&mut self, subject: impl AsRef<[u8]>, headers: Option<&[u8]>, payload: impl AsRef<[u8]>) -> u64 {
+        let sequence = self.raw.publish(subject, headers, payload.as_ref());
+        self.sent.push(Sent { sequence, payload: payload.as_ref().to_vec() });
+        sequence
+    }
+
+    /// A plain event.
+    fn good(&mut self) {
+        let payload = format!("good {}", self.sent.len());
+        self.publish("events.good", None, payload);
+    }
+
+    /// One that must become a dead letter.
+    fn bad(&mut self, subject: impl AsRef<[u8]>, headers: Option<&[u8]>) {
+        let payload = format!("bad {}", self.sent.len());
+        let sequence = self.publish(subject, headers, payload);
+        self.dead.insert(sequence);
+    }
+
+    /// Waits until the last event is in one of the tables.
+    fn all_came(&self) {
+        let (database, last) = (self.database(), self.sent.last().expect("some").sequence);
+        eventually(&format!("event {last}"), || {
+            if !database.exists() {
+                return None;
+            }
+            let sql = "SELECT coalesce(max(sequence), 0) FROM catchment_ledger";
+            // Not there yet: the collector is making its tables.
+            let stands: u64 = oracle::open(&database).query_row(sql, [], |row| row.get(0)).ok()?;
+            (stands >= last).then_some(())
+        });
+    }
+
+    /// Every event sent is in the table or, where it must be, a dead letter; once, in order, byte by byte.
+    fn holds(&self) {
+        let connection = oracle::open(&self.database());
+        let read = |table: &str| -> Vec<Sent> {
+            let sql = format!("SELECT sequence, CAST(payload AS BLOB) FROM {table} ORDER BY id");
+            let mut statement = connection.prepare(&sql).expect("SQL");
+            let rows = statement.query_map([], |row| Ok(Sent { sequence: row.get(0)?, payload: row.get(1)? }));
+            rows.expect("runs").collect::<Result<_, _>>().expect("rows")
+        };
+        let (dead, stored): (Vec<Sent>, Vec<Sent>) =
+            self.sent.iter().cloned().partition(|sent| self.dead.contains(&sent.sequence));
+        let shown = |rows: &[Sent]| -> Vec<(u64, String)> {
+            let start = |payload: &[u8]| String::from_utf8_lossy(&payload[..payload.len().min(20)]).into_owned();
+            rows.iter().map(|row| (row.sequence, start(&row.payload))).collect()
+        };
+        let (rows, letters) = (read("events"), read("catchment_dead_letters"));
+        assert!(rows == stored, "events: {:?}\nnot {:?}", shown(&rows), shown(&stored));
+        assert!(letters == dead, "dead letters: {:?}\nnot {:?}", shown(&letters), shown(&dead));
+        oracle::sound(&self.database());
+    }
+
+    /// One column of the row with this sequence.
+    fn column<T: rusqlite::types::FromSql>(&self, expression: &str, sequence: u64) -> T {
+        let sql = format!("SELECT {expression} FROM events WHERE sequence = ?");
+        oracle::open(&self.database()).query_row(&sql, [sequence], |row| row.get(0)).expect(expression)
+    }
+}
+
+#[test]
+fn whatever_a_payload_is_it_is_stored_as_it_is() {
+    let mut scene = Scene::new();
+    let collector = scene.collector();
+    let largest: Vec<u8> = (0..LARGEST).map(|at| b"0123456789abcdef"[at % 16]).collect();
+    let largest_blob: Vec<u8> = (0x80..=0xff).cycle().take(LARGEST).collect();
+    let kinds: [(&[u8], &str); 13] = [
+        (b"not JSON", "text"),
+        (b"{\"cut\": ", "text"),
+        (b"\xff\xfe not UTF-8", "blob"),
+        (b"\xc3", "blob"),
+        (b"", "text"),
+        (b"\0", "text"),
+        (b"a\0b\0", "text"),
+        (b"\xef\xbb\xbf{}", "text"),
+        ("gr\u{fc}\u{df}e \u{202e}\u{1f30a}".as_bytes(), "text"),
+        (b"MSG events.x 1 5\r\nhello\r\n", "text"),
+        (b"'); DROP TABLE events; --", "text"),
+        (&largest, "text"),
+        (&largest_blob, "blob"),
+    ];
+    for (payload, _) in &kinds {
+        scene.publish("events.test", None, payload);
+    }
+    scene.good();
+    scene.all_came();
+    assert!(collector.stop().success());
+    scene.holds();
+    for (at, (_, kind)) in kinds.iter().enumerate() {
+        let stored: String = scene.column("typeof(payload)", at as u64 + 1);
+        assert_eq!(&stored, kind, "payload {at}");
+    }
+}
+
+#[test]
+fn deep_nesting_and_doubled_keys_are_only_text() {
+    let mut scene = Scene::new();
+    scene.publish("events.test", None, "[".repeat(100_000) + &"]".repeat(100_000));
+    scene.publish("events.test", None, r#"{"a":1,"a":2}"#);
+    scene.publish("events.test", None, "1e999999");
+    scene.drain(|_| {});
+    scene.holds();
+}
+
+#[test]
+fn events_larger_than_a_request_come_one_by_one_and_in_order() {
+    let mut scene = Scene::new();
+    let mut size = 1_u64;
+    for n in 0..400 {
+        // A fixed sequence of sizes: tiny, around the limit of 8 KiB with its envelope, and far above.
+        size = size.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let size = match (size >> 33) % 8 {
+            0..=3 => 40,
+            4 => 8_192 - 300 + (size >> 40) as usize % 400,
+            5 => 8_192,
+            6 => 4_000,
+            _ => 60_000,
+        };
+        scene.publish("events.test", None, format!("{n:0>size$}"));
+    }
+    scene.publish("events.test", None, vec![b'x'; LARGEST]);
+    scene.publish("events.test", None, vec![b'y'; LARGEST]);
+    scene.good();
+    let small = |command: &mut Command| {
+        command.env("CATCHMENT_BROKER__AHEAD__BYTES", "8KiB").env("CATCHMENT_BROKER__AHEAD__EVENTS", "20");
+        command.env("CATCHMENT_BATCH__MAX_BYTES", "10KiB");
+    };
+    scene.drain(small);
+    scene.holds();
+    // And live, one that is too large after the other.
+    let mut command = scene.run();
+    small(&mut command);
+    let collector = Collector::start(command, &scene.folder.path().join("collector.log"));
+    for size in [10, 9_000, 9_001, 10, 100_000, 8_192, 10] {
+        scene.publish("events.test", None, vec![b'z'; size]);
+        scene.all_came();
+    }
+    assert!(!collector.log().contains("WARN"), "{}", collector.log());
+    assert!(collector.stop().success());
+    scene.holds();
+}
+
+#[test]
+fn a_header_block_that_breaks_the_client_becomes_a_dead_letter_and_the_next_event_a_row() {
+    let mut scene = Scene::new();
+    let collector = scene.collector();
+    for headers in BREAKING {
+        scene.good();
+        scene.bad("events.test", Some(headers));
+        scene.good();
+        scene.all_came();
+    }
+    assert!(collector.log().contains("read raw"), "{}", collector.log());
+    assert!(collector.stop().success());
+    scene.holds();
+    let connection = oracle::open(&scene.database());
+    let mut statement = connection
+        .prepare("SELECT headers, error, subject, stream FROM catchment_dead_letters ORDER BY id")
+        .expect("SQL");
+    let mut rows = statement.query([]).expect("runs");
+    for headers in BREAKING {
+        let row = rows.next().expect("reads").expect("a row");
+        assert_eq!(row.get::<_, Vec<u8>>(0).expect("a blob"), headers, "kept as it came");
+        let error: String = row.get(1).expect("text");
+        assert!(error.starts_with("its headers"), "{error}");
+        assert_eq!(row.get::<_, String>(2).expect("text"), "events.test");
+        assert_eq!(row.get::<_, String>(3).expect("text"), "EVENTS");
+    }
+}
+
+#[test]
+fn many_events_that_break_the_client_in_a_row_are_all_dead_letters() {
+    let mut scene = Scene::new();
+    scene.good();
+    for round in 0..24 {
+        scene.bad("events.test", Some(BREAKING[round % BREAKING.len()]));
+    }
+    scene.good();
+    let collector = scene.collector();
+    scene.all_came();
+    assert!(collector.stop().success());
+    scene.holds();
+}
+
+#[test]
+fn an_event_that_breaks_the_client_may_be_the_very_first() {
+    let mut scene = Scene::new();
+    scene.bad("events.test", Some(BREAKING[0]));
+    scene.good();
+    scene.drain(|_| {});
+    scene.holds();
+}
+
+#[test]
+fn an_event_that_breaks_the_client_may_be_the_last_of_a_drain() {
+    for several in [1, 3] {
+        let mut scene = Scene::new();
+        scene.good();
+        for headers in &BREAKING[..several] {
+            scene.bad("events.test", Some(headers));
+        }
+        scene.drain(|_| {});
+        scene.holds();
+    }
+}
+
+#[test]
+fn an_event_that_breaks_the_client_may_be_the_only_one_and_the_last_that_the_filter_takes() {
+    let mut scene = Scene::new();
+    scene.bad("events.wanted", Some(BREAKING[1]));
+    let not_wanted = scene.raw.publish("events.other", None, "not wanted");
+    assert_eq!(not_wanted, 2);
+    scene.drain(|command| {
+        command.env("CATCHMENT_BROKER__SUBJECTS", "events.wanted");
+    });
+    scene.holds();
+}
+
+#[test]
+fn a_large_event_that_breaks_the_client_is_kept_whole() {
+    let mut scene = Scene::new();
+    scene.good();
+    let payload = vec![0x81; LARGEST - BREAKING[0].len()];
+    let sequence = scene.publish("events.test", Some(BREAKING[0]), payload);
+    scene.dead.insert(sequence);
+    let mut headers = b"NATS/1.0\r\n".to_vec();
+    headers.extend(std::iter::repeat_n(b"no colon\r\n", 6_000).flatten());
+    headers.extend(b"\r\n");
+    scene.bad("events.test", Some(&headers));
+    scene.good();
+    scene.drain(|_| {});
+    scene.holds();
+}
+
+#[test]
+fn subjects_of_any_bytes_and_length_are_in_nobodys_way() {
+    let mut scene = Scene::new();
+    let collector = scene.collector();
+    let long = format!("events.{}", "x".repeat(3_000));
+    let deep = format!("events{}", ".y".repeat(900));
+    let odd = [
+        long.as_str(),
+        &deep,
+        "events.probe",
+        "events.pull",
+        "events.gr\u{fc}\u{df}e",
+        "events.'\";--",
+        "events.{\"a\":1}",
+        "events.$JS.ACK.EVENTS.c.1.2.3.4.5",
+        "events.a*b",
+        "events.\u{1f30a}",
+        "events.\u{1b}[2J",
+    ];
+    let mut sequences = Vec::new();
+    for subject in odd {
+        sequences.push(scene.publish(subject, None, subject));
+        scene.good();
+    }
+    scene.all_came();
+    assert!(!collector.log().contains("WARN"), "the client reads these: {}", collector.log());
+    for subject in BREAKING_SUBJECTS {
+        scene.bad(subject, None);
+        scene.good();
+        scene.bad(subject, Some(b"NATS/1.0\r\nA: b\r\n\r\n"));
+        scene.good();
+        scene.all_came();
+    }
+    // As long as the server takes it: with the acknowledgement's subject, the line is longer than the client reads.
+    scene.bad(format!("events.{}", "z".repeat(4_020)), None);
+    scene.good();
+    scene.all_came();
+    assert!(collector.stop().success());
+    scene.holds();
+    for (subject, sequence) in odd.iter().zip(sequences) {
+        assert_eq!(&scene.column::<String>("subject", sequence), subject);
+    }
+}
+
+#[test]
+fn odd_headers_are_stored_as_the_client_reads_them() {
+    let mut scene = Scene::new();
+    let mut many = b"NATS/1.0\r\n".to_vec();
+    for n in 0..7_000 {
+        many.extend(format!("{n:x}:{}\r\n", n % 10).bytes());
+    }
+    many.extend(b"\r\n");
+    let many = scene.publish("events.test", Some(&many), "many");
+    let several =
+        scene.publish("events.test", Some(b"NATS/1.0\r\nA: 1\r\nB: x\r\nA: 2\r\nA: 3\r\n\r\n"), "several values");
+    let odd =
+        b"NATS/1.0\r\n\"': \"\\\r\nempty:\r\n:no name\r\nfolded: a\r\n b\r\nnul: \0\r\numl\xc3\xa4ut: \xc3\xbc\r\n\r\n";
+    let odd = scene.publish("events.test", Some(odd), "odd");
+    let none = scene.publish("events.test", Some(b"NATS/1.0\r\n\r\n"), "none");
+    let said = scene.drain(|_| {});
+    assert!(!said.contains("WARN"), "{said}");
+    scene.holds();
+    assert_eq!(scene.column::<u64>("(SELECT count(*) FROM json_each(headers))", many), 7_000);
+    assert_eq!(scene.column::<String>("headers ->> '1b57'", many), "9");
+    assert_eq!(scene.column::<String>("headers ->> 'B'", several), "x");
+    let values: String =
+        scene.column("(SELECT group_concat(value ORDER BY value) FROM json_each(headers, '$.A'))", several);
+    assert_eq!(values, "1,2,3");
+    let quotes = "(SELECT value FROM json_each(headers) WHERE key = '\"''')";
+    assert_eq!(scene.column::<String>(quotes, odd), "\"\\");
+    assert_eq!(scene.column::<String>("headers ->> 'empty'", odd), "");
+    assert_eq!(scene.column::<String>("headers ->> 'folded'", odd), "a b");
+    assert_eq!(scene.column::<String>("headers ->> 'uml\u{e4}ut'", odd), "\u{fc}");
+    assert!(scene.column::<bool>("json_valid(headers)", odd));
+    assert_eq!(scene.column::<Option<String>>("headers", none), None);
+}
+
+#[test]
+fn an_event_that_looks_like_a_status_is_an_event_all_the_same() {
+    let mut scene = Scene::new();
+    let collector = scene.collector();
+    for headers in [
+        &b"NATS/1.0 503\r\n\r\n"[..],
+        b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+        b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 5000\r\n\r\n",
+        b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+        b"NATS/1.0\r\nStatus: 404\r\n\r\n",
+    ] {
+        scene.publish("events.test", Some(headers), "");
+        scene.good();
+    }
+    scene.all_came();
+    assert!(!collector.log().contains("WARN"), "{}", collector.log());
+    assert!(collector.stop().success());
+    scene.holds();
+    // The server itself drops a status line that was published; a header of that name it keeps.
+    assert_eq!(scene.column::<String>("headers ->> 'Status'", 9), "404");
+}
+
+/// A request that ends with nothing, again and again: its statuses are no rows, and the next event comes at once.
+#[test]
+fn requests_that_end_without_events_leave_no_rows() {
+    let mut scene = Scene::new();
+    let collector = scene.collector();
+    collector.said("collecting stream EVENTS");
+    let names = scene.server.consumers("EVENTS");
+    for name in names {
+        // 409 Consumer Deleted to each outstanding request.
+        scene.server.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{name}"), &serde_json::Value::Null);
+    }
+    collector.said("the server ended the consumer: 409");
+    scene.good();
+    scene.all_came();
+    assert!(collector.stop().success());
+    scene.holds();
+}
+
+fn recorder(server: &Server) -> NatsRecorder {
+    let config = NatsRecorderConfig { broker: server.config(), ..NatsRecorderConfig::default() };
+    NatsRecorder::open(config).expect("connects")
+}
+
+#[test]
+fn the_recorder_gives_back_what_cannot_be_sent_and_goes_on() {
+    let scene = Scene::new();
+    let recorder = recorder(&scene.server);
+    let refused = [
+        Event::new("events.a", "x").header("A", "1\r\nNats-Msg-Id: smuggled"),
+        Event::new("events.a", "x").header("A\r\nB", "1"),
+        Event::new("events.a", "x").header("A:B", "1"),
+        Event::new("events.a", "x").header("", "1"),
+        Event::new("events.a", "x").id("1\r\nA: 2"),
+        Event::new("events.>", "x"),
+        Event::new("events.*", "x"),
+        Event::new("events..a", "x"),
+        Event::new("", "x"),
+        Event::new("events.a b", "x"),
+        Event::new("events.a\r\nPUB events.b 1\r\nx", "x"),
+        Event::new(format!("events.{}", "x".repeat(3_000)), "x"),
+        Event::new("$JS.API.STREAM.DELETE.EVENTS", ""),
+    ];
+    for event in refused {
+        let error = recorder.record(event.clone()).expect_err("cannot be sent");
+        assert!(matches!(error.reason, Reason::Invalid(_)), "{error}");
+        assert_eq!(*error.event, event, "given back as it was");
+    }
+    for (size, fits) in [(LARGEST - 1_000, true), (LARGEST, false), (2 * LARGEST, false)] {
+        let event = Event::new("events.a", vec![b'x'; size]);
+        match recorder.record(event.clone()) {
+            Ok(receipt) => {
+                assert!(fits, "{size}");
+                receipt.wait(Duration::from_secs(20)).expect("stored");
+            }
+            Err(error) => {
+                assert!(!fits && matches!(error.reason, Reason::TooLarge { .. }), "{size}: {error}");
+                assert_eq!(*error.event, event, "given back as it was");
+            }
+        }
+    }
+    let last = recorder.record(Event::new("events.a", "last")).expect("taken");
+    assert_eq!(last.wait(Duration::from_secs(20)).expect("stored").sequence, 2);
+    recorder.close(Duration::from_secs(5)).expect("nothing is left");
+    scene.drain(|_| {});
+    assert_eq!(oracle::payloads(&scene.database())[1..], ["last".to_owned()]);
+    assert_eq!(oracle::count(&scene.database()), 2);
+}
+
+#[test]
+fn an_identity_given_twice_is_stored_once() {
+    let scene = Scene::new();
+    let recorder = recorder(&scene.server);
+    let record = |payload: &str, id: &str| {
+        let receipt = recorder.record(Event::new("events.a", payload).id(id)).expect("taken");
+        receipt.wait(Duration::from_secs(20)).expect("stored")
+    };
+    let (first, again, other) = (record("first", "17"), record("again", "17"), record("other", "18"));
+    assert!(!first.duplicate && again.duplicate && !other.duplicate);
+    assert_eq!((first.sequence, again.sequence, other.sequence), (1, 1, 2));
+    drop(recorder);
+    scene.drain(|_| {});
+    assert_eq!(oracle::payloads(&scene.database()), ["first", "other"]);
+}

@@ -1,0 +1,568 @@
+//! What goes wrong at a start is said in one line that names the object, the cause and the way out, in time; and a
+//! database that has no room while running goes on by itself when there is some.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::support::collector::{Collector, catchment, output, run, signal, stderr};
+use crate::support::server::Server;
+use crate::support::{eventually, eventually_within, oracle};
+
+/// What the commands below are given for an answer, and the grace for starting a process on a busy machine.
+const TIMEOUT: &str = "1s";
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Secrets that the tests use; none may ever be shown.
+const SECRETS: [&str; 3] = ["hunter2-right", "hunter2-wrong", "hunter2-token"];
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// Runs a command that must end with this status, within the time-out, and say all of this in its one line.
+#[track_caller]
+fn refused(command: &mut Command, status: i32, words: &[&str]) {
+    let said = ends(command, status, words);
+    assert_eq!(said.lines().count(), 1, "one line: {said}");
+}
+
+/// As [`refused`], but the log may say more before.
+#[track_caller]
+fn ends(command: &mut Command, status: i32, words: &[&str]) -> String {
+    let began = Instant::now();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
+    let ended = eventually_within(Duration::from_secs(20), "an end", &mut || child.try_wait().expect("can be asked"));
+    let took = began.elapsed();
+    let mut said = String::new();
+    child.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    let mut results = String::new();
+    child.stdout.take().expect("piped").read_to_string(&mut results).expect("UTF-8");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("catchment: "), "{said}");
+    assert_eq!(results, "", "standard output is for results");
+    for word in words {
+        assert!(last.contains(word), "{word:?} is not in: {said}");
+    }
+    for secret in SECRETS {
+        assert!(!said.contains(secret), "a secret is shown: {said}");
+    }
+    assert_eq!(ended.code(), Some(status), "{said}");
+    assert!(took < Duration::from_secs(1) + GRACE, "took {took:?}: {said}");
+    said
+}
+
+/// `catchment run` and `catchment publish` with these arguments.
+fn run_and_publish(folder: &Path, url: &str, arguments: &[&str]) -> [Command; 2] {
+    let mut run = catchment();
+    run.arg("run").arg("--database").arg(folder.join("a.db"));
+    let mut publish = catchment();
+    publish.args(["publish", "events.a", "x"]);
+    [run, publish].map(|mut command| {
+        command.args(["--server", url, "--timeout", TIMEOUT]).args(arguments);
+        command
+    })
+}
+
+#[test]
+fn wrong_credentials_are_refused_without_showing_them() {
+    let folder = folder();
+    let (user, token) = (folder.path().join("user"), folder.path().join("token"));
+    for folder in [&user, &token] {
+        std::fs::create_dir(folder).expect("a folder");
+    }
+    let server = Server::start_with(&user, &["--jetstream", "--user", "me", "--pass", SECRETS[0]]);
+    let url = server.url();
+    for mut command in run_and_publish(folder.path(), &url, &["--user", "me", "--password", SECRETS[1]]) {
+        refused(&mut command, 1, &[&url, "user me", "--password"]);
+    }
+    for mut command in run_and_publish(folder.path(), &url, &[]) {
+        refused(&mut command, 1, &[&url, "without credentials", "--creds"]);
+    }
+    for mut command in run_and_publish(folder.path(), &url, &["--token", SECRETS[2]]) {
+        refused(&mut command, 1, &[&url, "the token", "--token"]);
+    }
+    let in_url = url.replace("//", &format!("//me:{}@", SECRETS[1]));
+    for mut command in run_and_publish(folder.path(), &in_url, &[]) {
+        refused(&mut command, 1, &[&url, "refuses", "--password"]);
+    }
+    for mut command in run_and_publish(folder.path(), &url, &[]) {
+        command.env("CATCHMENT_BROKER__USER", "me").env("CATCHMENT_BROKER__PASSWORD", SECRETS[1]);
+        refused(&mut command, 1, &[&url, "user me"]);
+    }
+    for mut command in run_and_publish(folder.path(), &url, &["--creds", "/nowhere/me.creds"]) {
+        refused(&mut command, 1, &["/nowhere/me.creds", "cannot read", "--creds"]);
+    }
+    let garbage = folder.path().join("garbage.creds");
+    std::fs::write(&garbage, "no credentials").expect("writes");
+    let garbage = garbage.to_str().expect("UTF-8");
+    for mut command in run_and_publish(folder.path(), &url, &["--creds", garbage]) {
+        refused(&mut command, 1, &["garbage.creds", "credentials", "--creds"]);
+    }
+    // And the right ones are taken: by flags, by the environment, in the URL.
+    let right = SECRETS[0];
+    let mut publish = catchment();
+    publish.args(["publish", "events.a", "x", "--server", &url, "--timeout", TIMEOUT, "--user", "me"]);
+    publish.args(["--password", right]);
+    ends(&mut publish, 1, &["no stream takes its subject"]);
+
+    let server = Server::start_with(&token, &["--jetstream", "--auth", SECRETS[0]]);
+    let url = server.url();
+    for mut command in run_and_publish(folder.path(), &url, &["--token", SECRETS[2]]) {
+        refused(&mut command, 1, &[&url, "the token", "--token"]);
+    }
+    let done = output(run(&url, &folder.path().join("t.db")).args(["--drain", "--token", right, "-v"]));
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(!stderr(&done).contains(right), "{}", stderr(&done));
+}
+
+#[test]
+fn a_server_without_jetstream_is_refused() {
+    let folder = folder();
+    let server = Server::start_with(folder.path(), &[]);
+    let [mut run, mut publish] = run_and_publish(folder.path(), &server.url(), &[]);
+    refused(&mut run, 1, &[&server.url(), "no JetStream", "--jetstream"]);
+    ends(&mut publish, 1, &["no stream takes its subject"]);
+}
+
+#[test]
+fn an_account_without_jetstream_or_permissions_is_refused() {
+    let folder = folder();
+    let config = folder.path().join("server.conf");
+    let text = "jetstream: {}\naccounts: { A: { users: [{ user: a, password: hunter2-right }] }, \
+                B: { jetstream: enabled, users: [{ user: b, password: hunter2-right, \
+                permissions: { publish: [\"events.>\"] } }] } }\n";
+    std::fs::write(&config, text).expect("writes");
+    let server = Server::start_with(folder.path(), &["--config", config.to_str().expect("UTF-8")]);
+    for (user, words) in [("a", "no JetStream for this account"), ("b", "$JS.API")] {
+        let [mut run, _] =
+            run_and_publish(folder.path(), &server.url(), &["--user", user, "--password", SECRETS[0], "-q"]);
+        refused(&mut run, 1, &[&server.url(), words]);
+    }
+}
+
+#[test]
+fn a_port_where_nobody_listens_is_refused_at_once() {
+    let folder = folder();
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let url = format!("nats://127.0.0.1:{port}");
+    for mut command in run_and_publish(folder.path(), &url, &[]) {
+        refused(&mut command, 1, &[&url, "refused", "is nats-server running there?"]);
+    }
+    for mut command in run_and_publish(folder.path(), "nats://no-such-host.invalid:4222", &[]) {
+        refused(&mut command, 1, &["nats://no-such-host.invalid:4222", "is nats-server running there?"]);
+    }
+}
+
+#[test]
+fn a_server_that_accepts_and_keeps_silent_is_refused_in_time() {
+    let folder = folder();
+    // The kernel accepts; nobody ever reads.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("nats://{}", listener.local_addr().expect("an address"));
+    for mut command in run_and_publish(folder.path(), &url, &[]) {
+        refused(&mut command, 1, &[&url, "said nothing in 1.0 s"]);
+    }
+    let mut from_environment = run(&url, &folder.path().join("a.db"));
+    refused(from_environment.env("NATS_TIMEOUT", TIMEOUT), 1, &[&url, "said nothing in 1.0 s"]);
+}
+
+#[test]
+fn a_server_that_is_stopped_is_refused_in_time() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.signal("STOP");
+    for mut command in run_and_publish(folder.path(), &server.url(), &[]) {
+        refused(&mut command, 1, &[&server.url(), "said nothing in 1.0 s"]);
+    }
+    server.signal("CONT");
+}
+
+#[test]
+fn a_port_that_speaks_something_else_is_refused() {
+    let folder = folder();
+    for (greeting, words) in [
+        (&b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..], "is that the port of a nats-server?"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "is that the port of a nats-server?"),
+        (b"INFO {\"no\": \"version\"}\r\n", "greeting"),
+        (b"INFO not json\r\n", "greeting"),
+        (b"", "is that the port of a nats-server?"),
+        (b"INFO {\"version\":\"2.10.0\",\"max_payload\":1048576}\r\n", "nats://"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("nats://{}", listener.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            // Ends with the test's process: the listener has no other reader.
+            for stream in listener.incoming() {
+                let _ = stream.and_then(|mut stream| stream.write_all(greeting));
+            }
+        });
+        for mut command in run_and_publish(folder.path(), &url, &[]) {
+            refused(&mut command, 1, &[&url, words]);
+        }
+    }
+}
+
+#[test]
+fn a_database_that_cannot_be_written_is_refused() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    let run = |database: &Path| {
+        let mut command = run(&server.url(), database);
+        command.args(["--timeout", TIMEOUT]);
+        command
+    };
+    let missing = folder.path().join("missing/a.db");
+    refused(&mut run(&missing), 1, &[missing.to_str().unwrap(), "directory exists"]);
+    assert!(!folder.path().join("missing").exists());
+    let directory = folder.path().join("directory.db");
+    std::fs::create_dir(&directory).expect("a folder");
+    refused(&mut run(&directory), 1, &["directory.db", "unable to open"]);
+    // Where not even root may make a file.
+    refused(&mut run(Path::new("/proc/a.db")), 1, &["/proc/a.db", "can be written"]);
+    let under_file = folder.path().join("server.log/a.db");
+    refused(&mut run(&under_file), 1, &["server.log/a.db", "can be written"]);
+    let mut missing_with_server = catchment();
+    missing_with_server.args(["run", "--with-server", "--database"]).arg(&missing);
+    refused(&mut missing_with_server, 1, &[missing.to_str().unwrap(), "directory exists"]);
+}
+
+#[test]
+fn what_only_others_may_write_is_refused() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    let nobody = |command: &mut Command| {
+        if is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+    };
+    let mut probe = catchment();
+    nobody(&mut probe);
+    // From a folder of root's own, nobody can start the program.
+    if !probe.arg("--version").output().is_ok_and(|done| done.status.success()) {
+        eprintln!("skipped: what_only_others_may_write_is_refused: the program cannot be run as nobody");
+        return;
+    }
+    let database = folder.path().join("a.db");
+    let done = output(run(&server.url(), &database).arg("--drain"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("changes");
+    };
+    mode(folder.path(), 0o555);
+    mode(&database, 0o444);
+    let mut command = run(&server.url(), &database);
+    nobody(&mut command);
+    refused(&mut command, 1, &["a.db", "can be written"]);
+    // A folder to write in, a file that is not.
+    mode(folder.path(), 0o777);
+    let _ = std::fs::remove_file(folder.path().join("a.db.lock"));
+    let mut command = run(&server.url(), &database);
+    nobody(&mut command);
+    refused(&mut command, 1, &["a.db", "readonly", "can be written"]);
+    mode(&database, 0o000);
+    for arguments in [&["sql", "SELECT 1"][..], &["tail", "--no-follow"]] {
+        let mut command = catchment();
+        nobody(command.args(arguments).arg("--database").arg(&database));
+        refused(&mut command, 1, &["a.db", "unable to open"]);
+    }
+}
+
+fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("a process")) == 0
+}
+
+#[test]
+fn a_locked_database_is_refused() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    let database = folder.path().join("a.db");
+    let done = output(run(&server.url(), &database).arg("--drain"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    let holder = Connection::open(&database).expect("opens");
+    holder.execute_batch("BEGIN EXCLUSIVE").expect("nobody else writes");
+    refused(&mut run(&server.url(), &database), 1, &["a.db", "locked", "another process holds"]);
+    holder.execute_batch("COMMIT").expect("commits");
+    // In SQLite's other journal modes nobody else even reads.
+    holder.execute_batch("PRAGMA journal_mode = DELETE; BEGIN EXCLUSIVE").expect("nobody else writes");
+    refused(&mut run(&server.url(), &database), 1, &["a.db", "locked", "another process holds"]);
+}
+
+/// A sound database with two thousand events.
+fn filled(folder: &Path, server: &Server) -> PathBuf {
+    let database = folder.join("a.db");
+    server.make_stream("EVENTS", &["events.>"]);
+    let payloads: Vec<String> = (0..2_000).map(|n| format!("event {n:0>100}")).collect();
+    server.raw().publish_all("events.a", &payloads);
+    let done = output(run(&server.url(), &database).arg("--drain"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    let connection = Connection::open(&database).expect("opens");
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpoints");
+    database
+}
+
+#[test]
+fn a_damaged_database_is_refused() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    let sound = std::fs::read(filled(folder.path(), &server)).expect("reads");
+    assert!(sound.len() > 100_000, "{}", sound.len());
+    let flipped = |range: std::ops::Range<usize>| {
+        let mut bytes = sound.clone();
+        bytes[range].iter_mut().for_each(|byte| *byte ^= 0xff);
+        bytes
+    };
+    let kinds = [
+        ("garbage", b"this is no database, it is a letter to my aunt. ".repeat(200)),
+        ("short", b"SQLite".to_vec()),
+        ("header", flipped(0..100)),
+        ("truncated", sound[..sound.len() / 2].to_vec()),
+        ("cut", sound[..sound.len() - 1_000].to_vec()),
+        ("first-page", flipped(100..4_096)),
+        ("all-but-first", flipped(4_096..sound.len())),
+        ("last-page", flipped(sound.len() - 4_096..sound.len())),
+        ("middle", flipped(sound.len() / 2..sound.len() / 2 + 8_192)),
+    ];
+    for (name, bytes) in kinds {
+        let database = folder.path().join(format!("{name}.db"));
+        std::fs::write(&database, bytes).expect("writes");
+        refused(&mut run(&server.url(), &database), 1, &[&format!("{name}.db"), "restore a copy"]);
+    }
+    let garbage = folder.path().join("garbage.db");
+    for arguments in [&["sql", "SELECT * FROM events"][..], &["tail", "--no-follow"]] {
+        refused(catchment().args(arguments).arg("--database").arg(&garbage), 1, &["garbage.db", "not a database"]);
+    }
+}
+
+#[test]
+fn a_database_of_another_making_is_refused() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    let database = filled(folder.path(), &server);
+    let connection = Connection::open(&database).expect("opens");
+    connection.execute("UPDATE catchment_meta SET value = 99 WHERE key = 'version'", []).expect("SQL");
+    refused(&mut run(&server.url(), &database), 1, &["a.db", "version 99", "later"]);
+    // Somebody's own table of that name.
+    let other = folder.path().join("other.db");
+    let connection = Connection::open(&other).expect("opens");
+    connection.execute_batch("CREATE TABLE events(when_it_was TEXT, what TEXT)").expect("SQL");
+    refused(&mut run(&server.url(), &other), 1, &["other.db", "events"]);
+}
+
+#[test]
+fn wrong_settings_are_refused_by_name_with_status_2() {
+    let folder = folder();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("writes");
+        path
+    };
+    let unknown = file("unknown.toml", "[broker]\nstream = \"A\"\n\n[database]\npaht = \"a.db\"\n");
+    let section = file("section.toml", "[brokre]\nstream = \"A\"\n");
+    let kind = file("kind.toml", "[broker]\ntimeout = 7\n");
+    let secret = file("secret.toml", "[broker]\npassword = { x = \"hunter2-right\" }\n");
+    let broken = file("broken.toml", "[broker\nstream = \"A\"\n");
+    let stream = file("stream.toml", "[broker]\nstream = \"A.B\"\n");
+    let missing = folder.path().join("missing.toml");
+    let cases: [(&Path, &[&str]); 7] = [
+        (&unknown, &["unknown.toml:5", "unknown key `paht`", "path"]),
+        (&section, &["section.toml:1", "unknown key `brokre`", "broker"]),
+        (&kind, &["kind.toml:2", "expected a duration, as \"5s\""]),
+        (&secret, &["secret.toml:2", "invalid type"]),
+        (&broken, &["broken.toml:1"]),
+        (&stream, &["broker.stream", "\"A.B\""]),
+        (&missing, &["missing.toml", "cannot be read", "--config"]),
+    ];
+    for (path, words) in cases {
+        let words = [&["catchment: configuration: "], words].concat();
+        for command in [&["run"][..], &["publish", "events.a", "x"], &["sql", "SELECT 1"], &["tail"]] {
+            refused(catchment().args(command).arg("--config").arg(path), 2, &words);
+            refused(catchment().args(command).env("CATCHMENT_CONFIG", path), 2, &words);
+        }
+    }
+    let variables: [(&str, &str, &[&str]); 9] = [
+        ("CATCHMENT_BROKER__SERVRES", "nats://a:1", &["unknown key `servres`"]),
+        ("CATCHMENT_PATH", "a.db", &["unknown key `path`"]),
+        ("CATCHMENT_DATABASE__WRITERS", "many", &["CATCHMENT_DATABASE__WRITERS", "a whole number"]),
+        ("CATCHMENT_DATABASE__WRITERS", "0", &["database.writers", "from 1 to 64"]),
+        ("CATCHMENT_DATABASE__SYNCHRONOUS", "sometimes", &["full", "normal"]),
+        ("CATCHMENT_BROKER__TIMEOUT", "7", &["CATCHMENT_BROKER__TIMEOUT"]),
+        ("CATCHMENT_BROKER__STREAM", "a b", &["broker.stream", "\"a b\"", "no white space"]),
+        ("CATCHMENT_BROKER__SUBJECTS", "a..b", &["broker.subjects", "\"a..b\"", "events.>"]),
+        ("NATS_TIMEOUT", "soon", &["NATS_TIMEOUT", "5s"]),
+    ];
+    for (name, value, words) in variables {
+        for command in [&["run"][..], &["publish", "events.a", "x"]] {
+            refused(catchment().args(command).env(name, value), 2, words);
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("reads").filter(is_database).count(), 0);
+    let [mut run, mut publish] = run_and_publish(folder.path(), "nats://127.0.0.1:99999", &[]);
+    refused(&mut run, 2, &["broker.servers", "nats://127.0.0.1:99999"]);
+    refused(&mut publish, 2, &["broker.servers", "nats://127.0.0.1:99999"]);
+}
+
+fn is_database(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
+    entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "db"))
+}
+
+/// Whether the command line of a tool works here.
+fn works(program: &str, arguments: &[&str]) -> bool {
+    let tried = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+}
+
+/// The arguments of `unshare` by which a mount of our own works here.
+fn own_mounts() -> Option<&'static [&'static str]> {
+    let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
+    let folder = folder();
+    let mount = format!("mount -t tmpfs -o size=1m tmpfs {}", folder.path().display());
+    ways.into_iter().find(|way| works("unshare", &[way, &["sh", "-c", mount.as_str()][..]].concat()))
+}
+
+#[test]
+fn a_full_disk_is_refused_at_a_start_and_waited_out_while_running() {
+    let Some(unshare) = own_mounts() else {
+        eprintln!("skipped: a_full_disk_is_refused_at_a_start_and_waited_out_while_running: no mount of its own");
+        return;
+    };
+    let folder = folder();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    let server = Server::start(folder.path());
+    server.make_stream("EVENTS", &["events.>"]);
+    let on_small_disk = |free_kib: usize| {
+        let script = format!(
+            "mount -t tmpfs -o size=12m tmpfs {0} && head -c {1} /dev/zero >{0}/ballast && exec {2} run \
+             --server {3} --database {0}/a.db",
+            disk.display(),
+            (12 * 1024 - free_kib) * 1024,
+            env!("CARGO_BIN_EXE_catchment"),
+            server.url()
+        );
+        let mut command = Command::new("unshare");
+        command.args(unshare).args(["sh", "-c", &script]).stdin(Stdio::null());
+        command
+    };
+    refused(&mut on_small_disk(4), 1, &["a.db", "full", "make room"]);
+
+    let collector = Collector::start(on_small_disk(1_024), &folder.path().join("collector.log"));
+    let payloads = publish_all(&server, 3_000);
+    collector.said("database: database or disk is full; make room on its disk");
+    // Through the collector's own view of its files. SQLite would follow that link to ours, so they are copied.
+    let inside = PathBuf::from(format!("/proc/{}/root{}", collector.pid(), disk.display()));
+    let database = folder.path().join("copy.db");
+    let copied = || {
+        for suffix in ["", "-wal"] {
+            let copy = format!("{}{suffix}", database.display());
+            let _ = std::fs::remove_file(&copy);
+            let _ = std::fs::copy(inside.join(format!("a.db{suffix}")), copy);
+        }
+        let _ = std::fs::remove_file(format!("{}-shm", database.display()));
+        // A copy taken in the middle of a commit may not be readable.
+        Connection::open(&database)
+            .and_then(|copy| copy.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, u64>(0)))
+            .unwrap_or(0)
+    };
+    assert!(copied() < 3_000);
+    std::fs::remove_file(inside.join("ballast")).expect("makes room");
+    collector.said("database: well again");
+    eventually("all rows", || (copied() == 3_000).then_some(()));
+    assert_eq!(oracle::payloads(&database), payloads);
+    oracle::holds(&database, &payloads);
+    assert!(collector.stop().success());
+}
+
+/// About three megabytes.
+fn publish_all(server: &Server, count: usize) -> Vec<String> {
+    let payloads: Vec<String> = (0..count).map(|n| format!("{n:0>1000}")).collect();
+    server.raw().publish_all("events.a", &payloads);
+    payloads
+}
+
+#[test]
+fn a_file_size_limit_is_waited_out_while_running() {
+    if !works("prlimit", &["--version"]) {
+        eprintln!("skipped: a_file_size_limit_is_waited_out_while_running: no prlimit");
+        return;
+    }
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.make_stream("EVENTS", &["events.>"]);
+    let database = folder.path().join("a.db");
+    let limited = |blocks: u32| {
+        let script = format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$0\" \"$@\"");
+        let command = run(&server.url(), &database);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &script]).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        limited
+    };
+    refused(&mut limited(2), 1, &["a.db", "its limits"]);
+
+    // A mebibyte: what SQLite reports for it is an I/O error.
+    let collector = Collector::start(limited(2_048), &folder.path().join("collector.log"));
+    let payloads = publish_all(&server, 3_000);
+    collector.said("WARN  database:");
+    assert!(oracle::count(&database) < 3_000);
+    let raised = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &collector.pid().to_string()]).status();
+    assert!(raised.expect("prlimit runs").success());
+    collector.said("database: well again");
+    eventually("all rows", || (oracle::count(&database) == 3_000).then_some(()));
+    assert!(collector.stop().success());
+    assert_eq!(oracle::payloads(&database), payloads);
+    oracle::holds(&database, &payloads);
+}
+
+#[test]
+fn a_database_locked_while_running_is_waited_for() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.make_stream("EVENTS", &["events.>"]);
+    let database = folder.path().join("a.db");
+    let collector = Collector::start(run(&server.url(), &database), &folder.path().join("collector.log"));
+    collector.said("collecting stream EVENTS");
+    let holder = Connection::open(&database).expect("opens");
+    holder.busy_timeout(Duration::from_secs(10)).expect("sets");
+    holder.execute_batch("BEGIN IMMEDIATE").expect("gets the lock");
+    let payloads = publish_all(&server, 100);
+    collector.said("another process holds its write lock");
+    assert_eq!(oracle::count(&database), 0);
+    holder.execute_batch("ROLLBACK").expect("lets go");
+    collector.said("database: well again");
+    eventually("all rows", || (oracle::count(&database) == 100).then_some(()));
+    assert!(collector.stop().success());
+    oracle::holds(&database, &payloads);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_locked_database_longer_than_it_may() {
+    let folder = folder();
+    let server = Server::start(folder.path());
+    server.make_stream("EVENTS", &["events.>"]);
+    let database = folder.path().join("a.db");
+    let mut command = run(&server.url(), &database);
+    command.args(["--stop-timeout", "1s"]);
+    let mut collector = Collector::start(command, &folder.path().join("collector.log"));
+    collector.said("collecting stream EVENTS");
+    let holder = Connection::open(&database).expect("opens");
+    holder.busy_timeout(Duration::from_secs(10)).expect("sets");
+    holder.execute_batch("BEGIN IMMEDIATE").expect("gets the lock");
+    let payloads = publish_all(&server, 100);
+    collector.said("another process holds its write lock");
+    let began = Instant::now();
+    signal(collector.pid(), "TERM");
+    let status = collector.wait();
+    assert!(began.elapsed() < Duration::from_secs(1) + GRACE, "{:?}", began.elapsed());
+    assert_eq!(status.code(), Some(1), "not all is committed, and it says so");
+    assert!(collector.log().contains("still in the stream"), "{}", collector.log());
+    holder.execute_batch("ROLLBACK").expect("lets go");
+    let done = output(run(&server.url(), &database).arg("--drain"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    oracle::holds(&database, &payloads);
+}

@@ -1,0 +1,525 @@
+//! Streams that change under a collector: made anew, rolled back, purged, of the wrong kind; and what stands beside it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::collector::{Collector, output, run, stderr};
+use crate::support::eventually;
+use crate::support::oracle;
+use crate::support::server::{self, Server};
+
+/// A server with stream `EVENTS`, and a database to be.
+struct Scene {
+    folder: tempfile::TempDir,
+    server: Server,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(folder.path());
+        server.make_stream("EVENTS", &["events.>"]);
+        Self { folder, server }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.path().join("a.db")
+    }
+
+    fn run(&self) -> Command {
+        run(&self.server.url(), &self.database())
+    }
+
+    fn collector(&self) -> Collector {
+        Collector::start(self.run(), &self.folder.path().join("collector.log"))
+    }
+
+    /// Collects what is there and ends; what it logged.
+    fn drain(&self) -> String {
+        let done = output(self.run().arg("--drain"));
+        assert!(done.status.success(), "{}", stderr(&done));
+        stderr(&done)
+    }
+
+    /// Publishes `prefix-0`, `prefix-1`, ...
+    fn publish(&self, prefix: &str, count: usize) -> Vec<String> {
+        let payloads: Vec<String> = (0..count).map(|n| format!("{prefix}-{n}")).collect();
+        self.server.raw().publish_all("events.test", &payloads);
+        payloads
+    }
+
+    fn has(&self, rows: usize) {
+        let (database, rows) = (self.database(), rows as u64);
+        eventually(&format!("{rows} rows"), || (oracle::count(&database) == rows).then_some(()));
+    }
+
+    fn ask(&self, subject: &str, body: &Value) -> Value {
+        let answer = self.server.ask(subject, body);
+        assert!(answer["error"].is_null(), "{subject}: {answer}");
+        answer
+    }
+
+    /// The rows are these payloads, in this order, and nothing else.
+    fn holds_exactly(&self, payloads: &[String]) {
+        assert_eq!(oracle::payloads(&self.database()), payloads);
+        oracle::holds(&self.database(), payloads);
+    }
+}
+
+fn both(first: &[String], second: &[String]) -> Vec<String> {
+    [first, second].concat()
+}
+
+/// Copies a directory with everything in it.
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(done.success(), "cp {} {}", from.display(), to.display());
+}
+
+#[test]
+fn a_stream_made_anew_under_a_running_collector_is_collected_from_its_start() {
+    let scene = Scene::new();
+    let collector = scene.collector();
+    let before = scene.publish("before", 300);
+    scene.has(300);
+    scene.server.delete_stream("EVENTS");
+    collector.said("stream EVENTS is gone");
+    scene.server.make_stream("EVENTS", &["events.>"]);
+    let after = scene.publish("after", 200);
+    scene.has(500);
+    assert!(collector.stop().success());
+    scene.holds_exactly(&both(&before, &after));
+}
+
+#[test]
+fn a_stream_made_anew_at_once_under_a_running_collector_is_collected_from_its_start() {
+    let scene = Scene::new();
+    let collector = scene.collector();
+    let mut all = scene.publish("life-0", 50);
+    scene.has(50);
+    for life in 1..4 {
+        scene.server.delete_stream("EVENTS");
+        scene.server.make_stream("EVENTS", &["events.>"]);
+        // More than before: the ledger's last sequence is one of the new stream's.
+        all.extend(scene.publish(&format!("life-{life}"), 100 * life));
+        scene.has(all.len());
+    }
+    assert!(collector.log().contains("was made anew"), "{}", collector.log());
+    assert!(collector.stop().success());
+    scene.holds_exactly(&all);
+}
+
+#[test]
+fn a_deleted_stream_that_nobody_makes_anew_is_made_by_the_collector() {
+    let scene = Scene::new();
+    let collector = scene.collector();
+    let before = scene.publish("before", 3);
+    scene.has(3);
+    scene.server.delete_stream("EVENTS");
+    collector.said("made stream EVENTS on events.>");
+    let after = scene.publish("after", 3);
+    scene.has(6);
+    assert!(collector.stop().success());
+    scene.holds_exactly(&both(&before, &after));
+}
+
+#[test]
+fn a_stream_made_anew_while_the_collector_was_stopped_is_collected_from_its_start() {
+    let scene = Scene::new();
+    let before = scene.publish("before", 300);
+    scene.drain();
+    scene.server.delete_stream("EVENTS");
+    scene.server.make_stream("EVENTS", &["events.>"]);
+    let after = scene.publish("after", 20);
+    let said = scene.drain();
+    assert!(said.contains("stream EVENTS was made anew"), "{said}");
+    scene.holds_exactly(&both(&before, &after));
+}
+
+#[test]
+fn a_stream_made_anew_that_has_outgrown_the_ledger_is_collected_from_its_start() {
+    let scene = Scene::new();
+    let before = scene.publish("before", 100);
+    scene.drain();
+    scene.server.delete_stream("EVENTS");
+    scene.server.make_stream("EVENTS", &["events.>"]);
+    let after = scene.publish("after", 1_000);
+    let said = scene.drain();
+    assert!(said.contains("stream EVENTS was made anew"), "{said}");
+    scene.holds_exactly(&both(&before, &after));
+}
+
+#[test]
+fn a_database_restored_from_an_older_copy_catches_up() {
+    let scene = Scene::new();
+    let first = scene.publish("first", 100);
+    scene.drain();
+    let older = scene.folder.path().join("older.db");
+    oracle::open(&scene.database()).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
+    let second = scene.publish("second", 400);
+    scene.drain();
+    scene.holds_exactly(&both(&first, &second));
+    restore(&older, &scene.database());
+    scene.holds_exactly(&first);
+    let said = scene.drain();
+    assert!(!said.contains("WARN"), "nothing is wrong: {said}");
+    scene.holds_exactly(&both(&first, &second));
+}
+
+/// Puts an older copy in a database's place.
+fn restore(copy: &Path, database: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
+    }
+    std::fs::rename(copy, database).expect("moves");
+}
+
+#[test]
+fn what_a_restored_database_lacks_and_the_stream_no_longer_has_is_said_with_its_size() {
+    let scene = Scene::new();
+    let first = scene.publish("first", 100);
+    scene.drain();
+    let older = scene.folder.path().join("older.db");
+    oracle::open(&scene.database()).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
+    let second = scene.publish("second", 400);
+    scene.drain();
+    // Sequences up to 250 go: 150 events that the older copy does not have.
+    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 251 }));
+    restore(&older, &scene.database());
+    let said = scene.drain();
+    assert!(said.contains("begins at 251") && said.contains("101 to 250") && said.contains("150 events"), "{said}");
+    scene.holds_exactly(&both(&first, &second[150..]));
+}
+
+#[test]
+fn what_a_stream_dropped_before_it_was_collected_is_said_with_its_size() {
+    let scene = Scene::new();
+    let first = scene.publish("first", 10);
+    scene.drain();
+    scene.publish("dropped", 30);
+    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({}));
+    let said = scene.drain();
+    assert!(said.contains("30 events"), "purged whole: {said}");
+    let last = scene.publish("last", 5);
+    scene.drain();
+    scene.holds_exactly(&both(&first, &last));
+}
+
+#[test]
+fn what_a_stream_drops_under_a_running_collector_is_said_with_its_size() {
+    let scene = Scene::new();
+    let collector = scene.collector();
+    let first = scene.publish("first", 10);
+    scene.has(10);
+    collector_pauses(&collector, || {
+        scene.publish("dropped", 30);
+        scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 41 }));
+    });
+    let last = scene.publish("last", 5);
+    let database = scene.database();
+    // The server may have sent some of them before the purge; what came is stored, what did not is said.
+    eventually("the last event", || {
+        let rows = oracle::payloads(&database);
+        (rows.last() == last.last()).then_some(())
+    });
+    let rows = oracle::payloads(&database);
+    let missing = 45 - rows.len();
+    if missing > 0 {
+        collector.said(&format!("{missing} events"));
+    }
+    assert!(collector.stop().success());
+    oracle::holds(&database, &both(&first, &last));
+}
+
+/// Stops the collector's process while something happens.
+fn collector_pauses(collector: &Collector, meanwhile: impl FnOnce()) {
+    crate::support::collector::signal(collector.pid(), "STOP");
+    meanwhile();
+    crate::support::collector::signal(collector.pid(), "CONT");
+}
+
+#[test]
+fn a_broker_restored_from_an_older_copy_costs_no_new_event_and_doubles_none_that_is_known() {
+    let mut scene = Scene::new();
+    let first = scene.publish("first", 100);
+    scene.drain();
+    scene.server.stop();
+    let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
+    copy(&store, &older);
+    scene.server.restart();
+    let second = scene.publish("second", 100);
+    scene.drain();
+    scene.server.stop();
+    std::fs::remove_dir_all(&store).expect("removes");
+    std::fs::rename(&older, &store).expect("moves");
+    scene.server.restart();
+    assert_eq!(scene.server.last_sequence("EVENTS"), 100, "the copy is older");
+
+    // Short of the ledger, then past it: sequences 101 to 150 and 101 to 300 are used a second time.
+    let third = scene.publish("third", 50);
+    let said = scene.drain();
+    assert!(said.contains("went back"), "{said}");
+    scene.holds_exactly(&both(&both(&first, &second), &third));
+    let fourth = scene.publish("fourth", 150);
+    let said = scene.drain();
+    assert!(!said.contains("went back"), "only once: {said}");
+    scene.holds_exactly(&both(&both(&first, &second), &both(&third, &fourth)));
+}
+
+#[test]
+fn a_broker_restored_from_an_older_copy_that_has_outgrown_the_ledger_again_is_recognised() {
+    let mut scene = Scene::new();
+    let first = scene.publish("first", 100);
+    scene.drain();
+    scene.server.stop();
+    let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
+    copy(&store, &older);
+    scene.server.restart();
+    let second = scene.publish("second", 100);
+    let collector = scene.collector();
+    scene.has(200);
+    scene.server.stop();
+    std::fs::remove_dir_all(&store).expect("removes");
+    std::fs::rename(&older, &store).expect("moves");
+    scene.server.restart();
+    let third = scene.publish("third", 300);
+    scene.has(500);
+    assert!(collector.log().contains("went back"), "{}", collector.log());
+    assert!(collector.stop().success());
+    scene.holds_exactly(&both(&both(&first, &second), &third));
+}
+
+#[test]
+fn a_broker_restored_from_an_older_copy_with_an_event_that_breaks_the_client_is_collected_all_the_same() {
+    let mut scene = Scene::new();
+    let breaking =
+        |scene: &Scene| scene.server.raw().publish("events.bad", Some(b"NATS/1.0\r\nno colon\r\n\r\n"), "bad");
+    let first = scene.publish("first", 5);
+    breaking(&scene);
+    let second = scene.publish("second", 5);
+    scene.drain();
+    scene.server.stop();
+    let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
+    copy(&store, &older);
+    scene.server.restart();
+    let third = scene.publish("third", 5);
+    scene.drain();
+    scene.server.stop();
+    std::fs::remove_dir_all(&store).expect("removes");
+    std::fs::rename(&older, &store).expect("moves");
+    scene.server.restart();
+    let fourth = scene.publish("fourth", 2);
+    breaking(&scene);
+    let fifth = scene.publish("fifth", 2);
+    let collector = scene.collector();
+    collector.said("went back");
+    scene.has(19);
+    assert!(collector.stop().success());
+    let all = [first, second, third, fourth, fifth].concat();
+    scene.holds_exactly(&all);
+    let dead: u64 = oracle::open(&scene.database())
+        .query_row("SELECT count(*) FROM catchment_dead_letters", [], |row| row.get(0))
+        .expect("SQL");
+    assert_eq!(dead, 2, "the known one is not there twice");
+}
+
+#[test]
+fn a_consumer_deleted_under_a_running_collector_is_made_anew() {
+    let scene = Scene::new();
+    let collector = scene.collector();
+    let delete = |expected_rows| {
+        scene.has(expected_rows);
+        let names = eventually("the consumer", || Some(scene.server.consumers("EVENTS")).filter(|n| n.len() == 1));
+        scene.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{}", names[0]), &Value::Null);
+        eventually("another consumer", || {
+            let now = scene.server.consumers("EVENTS");
+            (now.len() == 1 && now != names).then_some(())
+        });
+    };
+    // The first time before anything was ever collected.
+    eventually("the collector", || scene.database().exists().then_some(()));
+    delete(0);
+    let first = scene.publish("first", 500);
+    delete(500);
+    let second = scene.publish("second", 500);
+    delete(1_000);
+    let third = scene.publish("third", 1);
+    scene.has(1_001);
+    assert!(collector.stop().success());
+    scene.holds_exactly(&both(&both(&first, &second), &third));
+}
+
+#[test]
+fn a_consumer_deleted_while_events_flow_costs_and_doubles_none() {
+    let scene = Scene::new();
+    let collector = scene.collector();
+    let mut all = Vec::new();
+    for round in 0..6 {
+        all.extend(scene.publish(&format!("round-{round}"), 2_000));
+        for name in scene.server.consumers("EVENTS") {
+            // Gone already where the collector was faster.
+            scene.server.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{name}"), &Value::Null);
+        }
+    }
+    scene.has(all.len());
+    assert!(collector.stop().success());
+    scene.holds_exactly(&all);
+}
+
+#[test]
+fn streams_that_cannot_be_collected_are_refused_with_the_reason() {
+    let scene = Scene::new();
+    for retention in ["workqueue", "interest"] {
+        let name = retention.to_uppercase();
+        let subject = format!("{retention}.>");
+        let config = json!({ "name": name, "subjects": [subject], "storage": "memory", "retention": retention });
+        scene.ask(&format!("$JS.API.STREAM.CREATE.{name}"), &config);
+        let refused = output(scene.run().args(["--stream", &name]).env("CATCHMENT_BROKER__SUBJECTS", &subject));
+        let said = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.starts_with("catchment: broker nats://127.0.0.1:"), "{said}");
+        assert!(last.contains(&format!("stream {name} has {retention} retention")), "{said}");
+        assert!(last.contains("limits retention"), "says the way out: {said}");
+        assert_eq!(scene.server.consumers(&name), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_missing_stream_that_must_not_be_made_is_refused() {
+    let scene = Scene::new();
+    let refused =
+        output(scene.run().args(["--stream", "OTHER", "--drain"]).env("CATCHMENT_BROKER__CREATE_STREAM", "false"));
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("there is no stream OTHER") && last.contains("broker.create_stream"), "{said}");
+    let answer = scene.server.ask("$JS.API.STREAM.INFO.OTHER", &Value::Null);
+    assert_eq!(answer["error"]["err_code"], 10059, "it was not made: {answer}");
+}
+
+#[test]
+fn a_missing_stream_whose_subjects_another_has_is_refused_with_the_servers_word() {
+    let scene = Scene::new();
+    let refused = output(scene.run().args(["--stream", "OTHER", "--drain"]));
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.contains("cannot make stream OTHER") && last.contains("overlap"), "{said}");
+}
+
+#[test]
+fn a_stream_that_is_there_is_never_changed() {
+    let scene = Scene::new();
+    let odd = json!({
+        "name": "ODD", "subjects": ["odd.a", "odd.b.*"], "storage": "memory", "retention": "limits",
+        "max_msgs": 1_000, "max_bytes": 1 << 20, "max_age": 3_600_000_000_000_u64, "max_msg_size": 5_000,
+        "discard": "new", "duplicate_window": 7_000_000_000_u64, "description": "somebody's own", "deny_delete": true,
+    });
+    let before = scene.ask("$JS.API.STREAM.CREATE.ODD", &odd);
+    let mut raw = scene.server.raw();
+    raw.publish("odd.b.x", None, "1");
+    let done = output(scene.run().args(["--stream", "ODD", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "odd.>"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(oracle::payloads(&scene.database()), ["1"]);
+    let after = scene.ask("$JS.API.STREAM.INFO.ODD", &Value::Null);
+    assert_eq!((&before["config"], &before["created"]), (&after["config"], &after["created"]));
+}
+
+#[test]
+fn consumers_left_by_this_database_are_deleted_and_nobody_elses() {
+    let scene = Scene::new();
+    scene.publish("a", 10);
+    scene.drain();
+    assert_eq!(scene.server.consumers("EVENTS"), Vec::<String>::new(), "an orderly end leaves none");
+    let identity: String = oracle::open(&scene.database())
+        .query_row("SELECT value FROM catchment_meta WHERE key = 'identity'", [], |row| row.get(0))
+        .expect("an identity");
+    let others = ["mine", "catchment-0123456789abcdef-1-0", "catchment", "x-catchment"];
+    let left = [format!("catchment-{identity}-1-0"), format!("catchment-{identity}-2-7")];
+    for name in others.iter().copied().chain(left.iter().map(String::as_str)) {
+        let config = json!({ "name": name, "ack_policy": "explicit", "durable_name": name, "deliver_policy": "all" });
+        let body = json!({ "stream_name": "EVENTS", "config": config, "action": "create" });
+        scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &body);
+    }
+    let collector = scene.collector();
+    collector.said("collecting stream EVENTS");
+    let names = scene.server.consumers("EVENTS");
+    assert!(others.iter().all(|other| names.iter().any(|name| name == other)), "{names:?}");
+    assert!(!left.iter().any(|gone| names.contains(gone)), "{names:?}");
+    assert_eq!(names.len(), others.len() + 1, "{names:?}");
+    // What a kill leaves is deleted at the next start.
+    collector.kill();
+    let collector = scene.collector();
+    eventually("the killed one's consumer to go", || {
+        let now = scene.server.consumers("EVENTS");
+        (now.len() == others.len() + 1 && now != names).then_some(())
+    });
+    assert!(collector.stop().success());
+    let now = scene.server.consumers("EVENTS");
+    let mut others = others.to_vec();
+    others.sort_unstable();
+    let mut sorted = now.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, others);
+}
+
+#[test]
+fn two_databases_collect_one_stream_side_by_side() {
+    let scene = Scene::new();
+    let other = scene.folder.path().join("b.db");
+    let first = scene.collector();
+    let second = Collector::start(run(&scene.server.url(), &other), &scene.folder.path().join("second.log"));
+    let all = scene.publish("a", 1_000);
+    scene.has(1_000);
+    eventually("the other's rows", || (oracle::count(&other) == 1_000).then_some(()));
+    assert!(first.stop().success() && second.stop().success());
+    scene.holds_exactly(&all);
+    assert_eq!(oracle::payloads(&other), all);
+}
+
+#[test]
+fn a_second_collector_on_a_database_is_refused_by_the_name_of_the_first() {
+    let scene = Scene::new();
+    let collector = scene.collector();
+    collector.said("collecting stream EVENTS");
+    let refused = output(scene.run().arg("--drain"));
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn several_subjects_are_collected_in_the_streams_order_or_refused_by_an_old_server() {
+    let scene = Scene::new();
+    scene.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
+    let mut raw = scene.server.raw();
+    let payloads: Vec<String> = (0..90).map(|n| format!("{n}")).collect();
+    for (n, payload) in payloads.iter().enumerate() {
+        raw.send(["a.x", "b.y", "c.z"][n % 3], None, payload);
+    }
+    raw.finish();
+    let done = output(scene.run().args(["--stream", "MIXED", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "a.>,b.>"));
+    let said = stderr(&done);
+    if server::version() < (2, 10) {
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.contains("several subjects") && last.contains("2.10"), "{said}");
+        assert!(!last.contains("ConsumerConfig"), "in words, not in code: {said}");
+        assert_eq!(scene.server.consumers("MIXED"), Vec::<String>::new(), "the wrong one is deleted again");
+        assert_eq!(oracle::count(&scene.database()), 0);
+        return;
+    }
+    assert!(done.status.success(), "{said}");
+    let expected: Vec<String> = payloads.into_iter().enumerate().filter(|(n, _)| n % 3 != 2).map(|(_, p)| p).collect();
+    scene.holds_exactly(&expected);
+    let subjects: BTreeMap<String, u64> = oracle::open(&scene.database())
+        .prepare("SELECT subject, count(*) FROM events GROUP BY subject")
+        .and_then(|mut sql| sql.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+        .expect("rows");
+    assert_eq!(subjects, BTreeMap::from([("a.x".into(), 30), ("b.y".into(), 30)]));
+}
