@@ -60,6 +60,17 @@ struct Retry {
     /// The last session ended in a way that an unreadable message could have caused.
     suspicious: bool,
     missing_since: Option<Instant>,
+    /// When the last session was opened, and whether it has delivered nothing yet. One that dies young without having
+    /// delivered anything is not replaced at once: another collector may delete its consumers, say.
+    opened: Instant,
+    fruitless: bool,
+}
+
+impl Retry {
+    fn later(&mut self, longest: Duration) {
+        self.at = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(longest);
+    }
 }
 
 impl JetStreamIntake {
@@ -92,7 +103,14 @@ impl JetStreamIntake {
             drain_to: None,
             ended: false,
             left: Instant::now(),
-            retry: Retry { at: Instant::now(), pause: FIRST_PAUSE, suspicious: false, missing_since: None },
+            retry: Retry {
+                at: Instant::now(),
+                pause: FIRST_PAUSE,
+                suspicious: false,
+                missing_since: None,
+                opened: Instant::now(),
+                fruitless: true,
+            },
         };
         let session = Session::open(&intake.setting(true))?;
         if drain {
@@ -124,7 +142,8 @@ impl JetStreamIntake {
         self.reports.tally.pending.set(session.pending);
         self.ended |= self.drain_to.is_some() && session.pending == 0;
         self.session = Some(session);
-        self.retry.pause = FIRST_PAUSE;
+        self.retry.opened = Instant::now();
+        self.retry.fruitless = true;
         self.retry.missing_since = None;
         self.reports.condition.recover();
     }
@@ -133,8 +152,13 @@ impl JetStreamIntake {
     fn lose(&mut self, why: &str) {
         self.reports.condition.degrade(why);
         self.session = None;
-        self.retry.at = Instant::now();
         self.retry.suspicious = true;
+        if self.retry.fruitless && self.retry.opened.elapsed() < self.config.silence {
+            self.retry.later(self.config.retry);
+        } else {
+            self.retry.at = Instant::now();
+            self.retry.pause = FIRST_PAUSE;
+        }
     }
 
     /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
@@ -154,8 +178,7 @@ impl JetStreamIntake {
                 self.reports.condition.degrade(error.to_string());
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
-                self.retry.at = Instant::now() + self.retry.pause;
-                self.retry.pause = (self.retry.pause * 2).min(self.config.retry);
+                self.retry.later(self.config.retry);
             }
         }
     }
@@ -262,6 +285,7 @@ impl Intake for JetStreamIntake {
             };
             match next {
                 Item::Delivery(message, metadata) => {
+                    self.retry.fruitless = false;
                     if !self.push(batch, message, metadata) {
                         break;
                     }

@@ -21,6 +21,13 @@ use crate::pipeline::Signal;
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 const MOST_THREADS: usize = 64;
 
+/// For links on which nothing ever flushes: a lost connection ends with one more attempt.
+pub(super) const AFTERLIFE: usize = 1;
+
+/// For links with a flusher. A flush that was under way when the connection was lost waits for its answer without end, and
+/// only the client's next connection releases it; without one, the client's own time-out does after some six minutes.
+pub(super) const AFTERLIFE_OF_FLUSHES: usize = 600;
+
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A live connection. Dropping it closes the connection, in the background.
@@ -46,8 +53,9 @@ pub(super) struct Server {
 pub(super) struct Gone(pub(super) String);
 
 impl Link {
-    /// Connects to the first server that answers. Blocks at most for the configured time-out.
-    pub(super) fn open(config: &BrokerConfig, stop: &Signal) -> Result<Self, Error> {
+    /// Connects to the first server that answers. Blocks at most for the configured time-out. `afterlife` is how many times
+    /// the client may try to connect once more, a second apart, when the connection was lost: see [`AFTERLIFE_OF_FLUSHES`].
+    pub(super) fn open(config: &BrokerConfig, afterlife: usize, stop: &Signal) -> Result<Self, Error> {
         let all = config.shown_servers();
         let Some(counted) = Counted::new() else {
             let detail = format!("{MOST_THREADS} connections hang in calls that do not return; waiting for one to end");
@@ -61,7 +69,7 @@ impl Link {
             .name("catchment-link".into())
             .spawn(move || {
                 let _counted = counted;
-                run(&thread_config, &thread_lost, &ready_in, &jobs_out);
+                run(&thread_config, afterlife, &thread_lost, &ready_in, &jobs_out);
             })
             .map_err(|e| broker_error(&all, BrokerFault::Unreachable, format!("no thread for a connection: {e}")))?;
         // The thread keeps to the time-out wherever it can; the grace is for calls where it cannot.
@@ -136,9 +144,15 @@ impl Drop for Counted {
     }
 }
 
-fn run(config: &BrokerConfig, lost: &Signal, ready: &Sender<Result<Server, Error>>, jobs: &Receiver<Job>) {
+fn run(
+    config: &BrokerConfig,
+    afterlife: usize,
+    lost: &Signal,
+    ready: &Sender<Result<Server, Error>>,
+    jobs: &Receiver<Job>,
+) {
     let released = Signal::default();
-    match connect(config, lost, &released) {
+    match connect(config, afterlife, lost, &released) {
         Ok((connection, server)) => {
             if ready.send(Ok(server)).is_ok() {
                 for job in jobs {
@@ -179,7 +193,12 @@ fn parse(server: &str) -> Result<ServerAddress, Error> {
     })
 }
 
-fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(Connection, Server), Error> {
+fn connect(
+    config: &BrokerConfig,
+    afterlife: usize,
+    lost: &Signal,
+    released: &Signal,
+) -> Result<(Connection, Server), Error> {
     let deadline = Instant::now() + config.timeout;
     let mut trouble =
         broker_error(config.shown_servers(), BrokerFault::Unreachable, "there is no server to connect to");
@@ -197,7 +216,7 @@ fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(C
                 continue;
             }
         };
-        match options(config, lost, released).connect(address) {
+        match options(config, afterlife, lost, released).connect(address) {
             Ok(connection) => {
                 let max_payload = connection.max_payload();
                 return Ok((connection, Server { address: shown, version: greeting.version, max_payload }));
@@ -211,7 +230,7 @@ fn connect(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Result<(C
     Err(trouble)
 }
 
-fn options(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Options {
+fn options(config: &BrokerConfig, afterlife: usize, lost: &Signal, released: &Signal) -> Options {
     let options = match (&config.user, &config.password, &config.token, &config.creds) {
         (Some(user), Some(password), _, _) => Options::with_user_pass(user, password),
         (_, _, Some(token), _) => Options::with_token(token),
@@ -222,7 +241,7 @@ fn options(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Options {
     let connected_before = AtomicBool::new(false);
     options
         .with_name(&config.connection_name)
-        .max_reconnects(1)
+        .max_reconnects(afterlife)
         // What is published while disconnected is an error at once, not a promise.
         .reconnect_buffer_size(0)
         .reconnect_delay_callback(move |_| {
@@ -230,6 +249,7 @@ fn options(config: &BrokerConfig, lost: &Signal, released: &Signal) -> Options {
             // the connection any more, so that the client's thread finds itself shut down instead of reconnecting.
             if connected_before.swap(true, Ordering::Relaxed) {
                 let _ = released.wait(Duration::from_secs(600));
+                return Duration::from_secs(1);
             }
             Duration::ZERO
         })

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::api;
 use super::broker_error;
-use super::link::{Link, one_line};
+use super::link::{AFTERLIFE_OF_FLUSHES, Link, one_line};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::event::Event;
@@ -81,7 +81,7 @@ impl Publisher {
     ///
     /// [`Error::Broker`].
     pub fn open(config: &BrokerConfig, stop: &Signal) -> Result<Self, Error> {
-        let link = Link::open(config, stop)?;
+        let link = Link::open(config, AFTERLIFE_OF_FLUSHES, stop)?;
         let subscribed = link.ask(config.timeout, Some(stop), |connection| {
             let inbox = connection.new_inbox();
             connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))

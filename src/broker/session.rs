@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Which, code};
 use super::epoch::{self, Facts};
-use super::link::{Link, one_line};
+use super::link::{AFTERLIFE, Link, one_line};
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
 use super::{broker_error, consumer, poison, stream};
@@ -73,7 +73,7 @@ impl Session {
     /// Connects and makes a consumer behind the position.
     pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Error> {
         let config = setting.config;
-        let link = Link::open(config, setting.stop)?;
+        let link = Link::open(config, AFTERLIFE, setting.stop)?;
         let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
@@ -291,7 +291,7 @@ impl Drop for Session {
 pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &'static str)>, Error> {
     let Some(position) = setting.position else { return Ok(None) };
     let config = setting.config;
-    let link = Link::open(config, setting.stop)?;
+    let link = Link::open(config, AFTERLIFE, setting.stop)?;
     let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {

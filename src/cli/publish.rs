@@ -126,9 +126,14 @@ impl Publish {
         }
         if let Some(count) = self.count {
             let (size, rate) = (self.size, self.rate);
-            let began = SystemTime::now();
-            let due = move |n| rate.map_or_else(SystemTime::now, |rate| began + due(n, rate));
-            return Ok((Box::new((0..count).map(move |n| Ok(generated(n, due(n), size)))), Some(count)));
+            // The clock starts with the first event, as `pace`'s does.
+            let mut began = None;
+            let payloads = (0..count).map(move |number| {
+                let now = SystemTime::now();
+                let began = *began.get_or_insert(now);
+                Ok(generated(number, rate.map_or(now, |rate| began + due(number, rate)), size))
+            });
+            return Ok((Box::new(payloads), Some(count)));
         }
         let source: Box<dyn BufRead> = match &self.file {
             Some(file) => {

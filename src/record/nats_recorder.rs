@@ -177,6 +177,13 @@ fn nonce() -> String {
     format!("{:x}-{:x}-{number}", now.as_nanos(), std::process::id())
 }
 
+/// How a connection ended.
+struct Ended {
+    why: String,
+    /// Whether the stream said anything on it.
+    heard: bool,
+}
+
 /// Keeps a connection going and brings back the stream's verdicts.
 struct Courier {
     config: NatsRecorderConfig,
@@ -194,12 +201,16 @@ impl Courier {
             let opened = publisher.take().map_or_else(|| Publisher::open(&self.config.broker, &self.stop), Ok);
             match opened {
                 Ok(publisher) => {
-                    pause = FIRST_PAUSE;
-                    let why = self.attend(&publisher);
+                    let Ended { why, heard } = self.attend(&publisher);
                     if !self.stop.is_raised() && !self.desk.is_done() {
                         self.condition.degrade(format!("{why}; connecting again"));
                     }
                     self.desk.disconnect(why);
+                    // One that said nothing is not replaced at once.
+                    if !heard {
+                        let _ = self.stop.wait(pause);
+                    }
+                    pause = if heard { FIRST_PAUSE } else { (pause * 2).min(self.config.broker.retry) };
                 }
                 Err(error) => {
                     self.condition.degrade(format!("{error}; trying again"));
@@ -213,15 +224,23 @@ impl Courier {
         self.desk.abandon();
     }
 
-    /// Serves one connection until it ends; says why it did.
-    fn attend(&self, publisher: &Publisher) -> String {
+    /// Serves one connection until it ends.
+    fn attend(&self, publisher: &Publisher) -> Ended {
+        let mut heard = false;
+        let why = self.serve(publisher, &mut heard);
+        Ended { why, heard }
+    }
+
+    /// Says why the connection ended, and whether the stream said anything on it.
+    fn serve(&self, publisher: &Publisher, heard: &mut bool) -> String {
         publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
         let silence = self.config.broker.silence;
-        let mut heard = Instant::now();
+        let mut last_heard = Instant::now();
         loop {
             let verdicts = publisher.verdicts(silence / 4, self.desk.woken());
             if !verdicts.is_empty() {
-                heard = Instant::now();
+                *heard = true;
+                last_heard = Instant::now();
             }
             if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
                 self.condition.recover();
@@ -236,7 +255,7 @@ impl Courier {
             if publisher.lost().is_raised() {
                 return format!("the connection to {} was lost", publisher.address());
             }
-            if heard.elapsed() >= silence && self.desk.oldest_wait().is_some_and(|wait| wait >= silence) {
+            if last_heard.elapsed() >= silence && self.desk.oldest_wait().is_some_and(|wait| wait >= silence) {
                 return format!("{} has not confirmed an event for {silence:?}", publisher.address());
             }
         }
