@@ -7,6 +7,7 @@ use env_logger::fmt::Formatter;
 use log::{LevelFilter, Record};
 use serde::Serialize;
 
+use super::progress;
 use super::values::printable;
 
 /// How much is logged, and how it looks.
@@ -60,7 +61,29 @@ pub fn start(args: &LogArgs) {
         Format::Text => builder.format(move |to, record| text(to, record, verbose)),
         Format::Json => builder.format(json),
     };
-    builder.init();
+    let logger = builder.build();
+    log::set_max_level(logger.filter());
+    // The first logger stays; there is no second one in this program.
+    let _ = log::set_boxed_logger(Box::new(AboveProgress(logger)));
+}
+
+/// Takes the progress line away while a line is logged, so that the two do not stand on one line.
+struct AboveProgress(env_logger::Logger);
+
+impl log::Log for AboveProgress {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.0.matches(record) {
+            progress::aside(|| self.0.log(record));
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 fn text(to: &mut Formatter, record: &Record<'_>, verbose: bool) -> io::Result<()> {

@@ -1,12 +1,26 @@
 //! Progress on a terminal's standard error; nothing anywhere else.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A count that moves, with a rate; a bar where the end is known.
 pub struct Progress(ProgressBar);
+
+/// The progress on the terminal now, for those who write there beside it.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Does `write` while no progress is on the terminal.
+pub fn aside(write: impl FnOnce()) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match shown {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
 
 impl Progress {
     /// Shows a count, of `total` where that is known. `what` is what is counted: `events committed`.
@@ -18,15 +32,19 @@ impl Progress {
         };
         let bar = ProgressBar::with_draw_target(total, target);
         let template = if total.is_some() {
-            "{bar:24} {human_pos} of {human_len} {prefix}, {per_sec} {msg}"
+            "{bar:24} {human_pos} of {human_len} {prefix}, {rate} {msg}"
         } else {
-            "{spinner} {human_pos} {prefix}, {per_sec} {msg}"
+            "{spinner} {human_pos} {prefix}, {rate} {msg}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            let rate = |state: &ProgressState, to: &mut dyn Write| {
+                let _ = write!(to, "{:.0}/s", state.per_sec());
+            };
+            bar.set_style(style.with_key("rate", rate));
         }
         bar.set_prefix(what);
         bar.enable_steady_tick(Duration::from_millis(250));
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Self(bar)
     }
 
@@ -39,5 +57,6 @@ impl Progress {
     /// Takes the line away, so that something else can be printed there.
     pub fn clear(&self) {
         self.0.finish_and_clear();
+        SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
