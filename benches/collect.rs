@@ -30,7 +30,7 @@ const EVENTS: u64 = 400_000;
 const RUNS: usize = 7;
 const LATENCY_EVENTS: u64 = 20_000;
 const LATENCY_RATE: u64 = 1_000;
-const BATCH: usize = 2_000;
+const BATCH: usize = 5_000;
 
 fn main() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", std::process::id()));

@@ -104,7 +104,7 @@ pub enum Synchronous {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
-    /// At most this many events. Default 2,000.
+    /// At most this many events. Default 5,000.
     pub max_events: usize,
     /// At most this many bytes, unless a single event is larger. Default 1 MiB.
     pub max_bytes: ByteSize,
@@ -152,7 +152,7 @@ impl Default for DatabaseConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { max_events: 2_000, max_bytes: ByteSize::mib(1), linger: Duration::ZERO }
+        Self { max_events: 5_000, max_bytes: ByteSize::mib(1), linger: Duration::ZERO }
     }
 }
 
