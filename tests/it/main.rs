@@ -9,6 +9,7 @@ mod support;
 
 mod collecting;
 mod commands;
+mod database;
 mod input;
 mod kills;
 mod stalls;

@@ -5,6 +5,7 @@ pub mod collector;
 pub mod load;
 pub mod oracle;
 pub mod raw;
+pub mod refusal;
 pub mod server;
 
 use std::time::{Duration, Instant};
