@@ -9,13 +9,13 @@ use anyhow::Context;
 use catchment::record::{FlushError, Overflow, WaitError};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
-use indicatif::HumanCount;
 
 use super::failure::Usage;
 use super::output::Output;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
+use super::values::counted;
 
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
@@ -176,8 +176,7 @@ impl Publish {
             });
             writeln!(output, "{line}")?;
         } else {
-            let events = if published == 1 { "event" } else { "events" };
-            write!(output, "published {} {events}", HumanCount(published))?;
+            write!(output, "published {}", counted(published, "event"))?;
             if let Some(place) = place {
                 let known = if place.duplicate { ", which had it already" } else { "" };
                 write!(output, ", the last as {} of stream {}{known}", place.sequence, place.stream)?;

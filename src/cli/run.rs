@@ -12,6 +12,7 @@ use indicatif::HumanCount;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
+use super::values::counted;
 
 /// How often the counts are looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -127,7 +128,7 @@ fn greet(config: &Config) {
 fn note(status: &Status) -> String {
     let mut words = format!("· {} to come", HumanCount(status.pending));
     if status.dead_letters > 0 {
-        let _ = write!(words, " · {} dead letters", HumanCount(status.dead_letters));
+        let _ = write!(words, " · {}", counted(status.dead_letters, "dead letter"));
     }
     for (side, trouble) in [("broker", &status.broker), ("database", &status.database)] {
         if let Some(trouble) = trouble {
@@ -138,7 +139,7 @@ fn note(status: &Status) -> String {
 }
 
 fn summary(status: &Status, took: Duration) -> String {
-    let mut words = format!("committed {} events in {:.2?}", HumanCount(status.committed), took);
+    let mut words = format!("committed {} in {took:.2?}", counted(status.committed, "event"));
     if status.dead_letters > 0 {
         let _ = write!(words, ", {} of them as dead letters", HumanCount(status.dead_letters));
     }

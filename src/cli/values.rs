@@ -1,5 +1,6 @@
 //! How a database's values look: to eyes, in JSON, in CSV.
 
+use indicatif::HumanCount;
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -80,6 +81,12 @@ impl Serialize for Json<'_> {
             }
         }
     }
+}
+
+/// A count with its noun: `1 event`, `2,000 events`.
+pub fn counted(count: u64, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{ending}", HumanCount(count))
 }
 
 #[cfg(test)]
