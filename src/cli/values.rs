@@ -1,11 +1,11 @@
-//! How a database's values look: to eyes, in JSON, in CSV.
+//! How values look: to eyes, in JSON, in CSV.
 
-use indicatif::HumanCount;
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use catchment::store::Value;
 use data_encoding::{BASE64, HEXLOWER};
+use indicatif::HumanCount;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// Bytes of a blob that are shown to eyes.
