@@ -17,9 +17,11 @@ use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
-/// Threads of links, those left behind included. A server that makes calls hang for days must not fill the process.
+/// Threads of links, and links in use: the difference are threads being opened, being closed, or left behind in a call that
+/// does not return. A server that makes calls hang for days must not fill the process.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
-const MOST_THREADS: usize = 64;
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+const MOST_LEFT_BEHIND: usize = 64;
 
 /// For links on which nothing ever flushes: a lost connection ends with one more attempt.
 pub(super) const AFTERLIFE: usize = 1;
@@ -35,6 +37,7 @@ pub(super) struct Link {
     jobs: Sender<Job>,
     lost: Signal,
     server: Server,
+    _counted: Counted,
 }
 
 /// The server at the other end.
@@ -57,10 +60,12 @@ impl Link {
     /// the client may try to connect once more, a second apart, when the connection was lost: see [`AFTERLIFE_OF_FLUSHES`].
     pub(super) fn open(config: &BrokerConfig, afterlife: usize, stop: &Signal) -> Result<Self, Error> {
         let all = config.shown_servers();
-        let Some(counted) = Counted::new() else {
-            let detail = format!("{MOST_THREADS} connections hang in calls that do not return; waiting for one to end");
+        let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
+        if left_behind >= MOST_LEFT_BEHIND {
+            let detail = format!("{left_behind} connections hang in calls that do not return; waiting for one to end");
             return Err(broker_error(all, BrokerFault::Silent, detail));
-        };
+        }
+        let counted = Counted::among(&THREADS);
         let (ready_in, ready_out) = crossbeam_channel::bounded(1);
         let (jobs_in, jobs_out) = crossbeam_channel::unbounded();
         let lost = Signal::default();
@@ -77,7 +82,10 @@ impl Link {
         let silent = |what: &str| broker_error(&all, BrokerFault::Silent, what);
         crossbeam_channel::select! {
             recv(ready_out) -> opened => match opened {
-                Ok(opened) => Ok(Self { jobs: jobs_in, lost, server: opened? }),
+                Ok(opened) => {
+                    let server = opened?;
+                    Ok(Self { jobs: jobs_in, lost, server, _counted: Counted::among(&IN_USE) })
+                }
                 Err(_) => Err(silent("connecting failed without a reason")),
             },
             recv(stop.channel()) -> _ => Err(silent("connecting was broken off by a stop")),
@@ -127,20 +135,19 @@ impl Link {
     }
 }
 
-struct Counted;
+/// Counts for as long as it lives.
+struct Counted(&'static AtomicUsize);
 
 impl Counted {
-    fn new() -> Option<Self> {
-        let before = THREADS.fetch_add(1, Ordering::Relaxed);
-        // Constructed either way, so that a refusal takes its own count back.
-        let counted = Self;
-        (before < MOST_THREADS).then_some(counted)
+    fn among(count: &'static AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        THREADS.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
