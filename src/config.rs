@@ -238,6 +238,9 @@ impl BrokerConfig {
                 return Err(Error::config(key, format!("is {value:?}; the least is 50ms")));
             }
         }
+        if self.retry < Duration::from_millis(10) {
+            return Err(Error::config("broker.retry", format!("is {:?}; the least is 10ms", self.retry)));
+        }
         Ok(())
     }
 }

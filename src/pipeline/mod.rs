@@ -148,6 +148,8 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         self.shared.stop.raise();
         self.shared.quit.raise();
+        // Whoever opens the database next must find the last commit in it.
+        while self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
     }
 }
 
@@ -231,7 +233,7 @@ impl<I: Intake> Desk<I> {
             let before = batch.len();
             let left = until.saturating_duration_since(Instant::now());
             let supply = self.intake.fill(batch, left)?;
-            let stood_still = batch.len() == before && left.is_zero();
+            let stood_still = batch.len() == before;
             if supply == Supply::Ended || stood_still || self.shared.stop.is_raised() {
                 break;
             }

@@ -4,6 +4,7 @@
 //! of it has been sent on the present connection, the rest has not. A new connection begins again at the front.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,10 @@ pub(super) struct Entry {
     number: u64,
     pub(super) event: Arc<Event>,
     pub(super) outcome: OnceLock<Outcome>,
+    /// Nobody holds the receipt any more. Set and read under the desk's lock.
+    released: AtomicBool,
+    /// The failure was handed out by the receipt, or kept for the next flush.
+    pub(super) told: AtomicBool,
 }
 
 /// What became of an event.
@@ -79,6 +84,8 @@ struct Waiting {
     entry: Arc<Entry>,
     /// When it was sent first, and last.
     sent: Option<(Instant, Instant)>,
+    /// When the server first said that no stream takes it.
+    no_stream: Option<Instant>,
 }
 
 impl Desk {
@@ -129,8 +136,14 @@ impl Desk {
             return refuse(event, Reason::BufferFull { events, bytes });
         }
         let number = state.first + state.queue.len() as u64;
-        let entry = Arc::new(Entry { number, event: Arc::new(event), outcome: OnceLock::new() });
-        state.queue.push_back(Waiting { entry: Arc::clone(&entry), sent: None });
+        let entry = Arc::new(Entry {
+            number,
+            event: Arc::new(event),
+            outcome: OnceLock::new(),
+            released: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+        });
+        state.queue.push_back(Waiting { entry: Arc::clone(&entry), sent: None, no_stream: None });
         state.bytes += size;
         self.to_send.notify_one();
         Ok(entry)
@@ -173,18 +186,19 @@ impl Desk {
             return Settled::AsSaid;
         }
         let mut settled = Settled::AsSaid;
+        let mut kept = false;
         let mut state = self.state.lock();
         for Verdict { number, result } in verdicts {
             let index = number.checked_sub(state.first).and_then(|index| usize::try_from(index).ok());
-            let Some(waiting) = index.and_then(|index| state.queue.get(index)) else { continue };
-            let (entry, first_sent) = (Arc::clone(&waiting.entry), waiting.sent.map(|(first, _)| first));
+            let Some(waiting) = index.and_then(|index| state.queue.get_mut(index)) else { continue };
+            let (entry, no_stream) = (Arc::clone(&waiting.entry), &mut waiting.no_stream);
             let outcome = match result {
                 Ok(stored) => {
-                    state.trouble = None;
+                    kept = true;
                     let broker::Stored { stream, sequence, duplicate } = stored;
                     Outcome::Kept(Recorded { stream, sequence, duplicate })
                 }
-                Err(Refused::NoStream) if first_sent.is_some_and(|first| first.elapsed() < patience) => {
+                Err(Refused::NoStream) if no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
                     settled = Settled::NoStreamYet;
                     continue;
                 }
@@ -192,6 +206,9 @@ impl Desk {
                 Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
             };
             let _ = entry.outcome.set(outcome);
+        }
+        if kept {
+            state.trouble = None;
         }
         self.clear_away(&mut state);
         settled
@@ -214,16 +231,11 @@ impl Desk {
         let mut cleared = false;
         while let Some(waiting) = state.queue.front() {
             let Some(outcome) = waiting.entry.outcome.get() else { break };
-            let nobody_asks = Arc::strong_count(&waiting.entry) == 1;
+            let entry = &waiting.entry;
+            let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
             if let (Outcome::Failed(reason), true) = (outcome, nobody_asks) {
-                let event = Box::new((*waiting.entry.event).clone());
-                let failure = RecordError { event, reason: reason.clone() };
-                log::warn!("recorder: {failure}");
-                if state.failures.len() < MOST_FAILURES {
-                    state.failures.push(failure);
-                } else {
-                    state.lost_failures += 1;
-                }
+                let failure = RecordError { event: Box::new((*waiting.entry.event).clone()), reason: reason.clone() };
+                keep(&mut state.failures, &mut state.lost_failures, failure);
             }
             if let Some(waiting) = state.queue.pop_front() {
                 state.bytes -= waiting.entry.event.size();
@@ -236,6 +248,19 @@ impl Desk {
         if cleared {
             self.room.notify_all();
             self.to_send.notify_one();
+        }
+    }
+
+    /// Hears that an entry's receipt is gone: a failure that it did not hand out is kept for the next flush.
+    pub(super) fn release(&self, entry: &Entry) {
+        let mut state = self.state.lock();
+        entry.released.store(true, Ordering::Relaxed);
+        if let Some(Outcome::Failed(reason)) = entry.outcome.get()
+            && !entry.told.swap(true, Ordering::Relaxed)
+        {
+            let failure = RecordError { event: Box::new((*entry.event).clone()), reason: reason.clone() };
+            let State { failures, lost_failures, .. } = &mut *state;
+            keep(failures, lost_failures, failure);
         }
     }
 
@@ -302,6 +327,16 @@ impl Desk {
             state.lost_failures = 0;
         }
         Err(FlushError::Failed { failed: std::mem::take(&mut state.failures) })
+    }
+}
+
+/// Keeps a failure for the next flush, as far as there is room.
+fn keep(failures: &mut Vec<RecordError>, lost: &mut usize, failure: RecordError) {
+    log::warn!("recorder: {failure}");
+    if failures.len() < MOST_FAILURES {
+        failures.push(failure);
+    } else {
+        *lost += 1;
     }
 }
 

@@ -201,6 +201,7 @@ impl Courier {
             let opened = publisher.take().map_or_else(|| Publisher::open(&self.config.broker, &self.stop), Ok);
             match opened {
                 Ok(publisher) => {
+                    self.desk.give_up_unconfirmed(self.config.duplicate_window);
                     let Ended { why, heard } = self.attend(&publisher);
                     if !self.stop.is_raised() && !self.desk.is_done() {
                         self.condition.degrade(format!("{why}; connecting again"));
@@ -255,7 +256,9 @@ impl Courier {
             if publisher.lost().is_raised() {
                 return format!("the connection to {} was lost", publisher.address());
             }
-            if last_heard.elapsed() >= silence && self.desk.oldest_wait().is_some_and(|wait| wait >= silence) {
+            // An event may stay without an answer while others get theirs, one that the user may not publish for instance.
+            let waited = self.desk.oldest_wait().unwrap_or_default();
+            if waited >= 4 * silence || (waited >= silence && last_heard.elapsed() >= silence) {
                 return format!("{} has not confirmed an event for {silence:?}", publisher.address());
             }
         }

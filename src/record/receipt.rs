@@ -1,6 +1,7 @@
 //! What `record` gives back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::desk::{Desk, Entry, Outcome};
@@ -47,12 +48,21 @@ impl Receipt {
         match self.entry.outcome.get() {
             None => Err(WaitError::Pending(self)),
             Some(Outcome::Kept(recorded)) => Ok(recorded.clone()),
-            Some(Outcome::Failed(reason)) => Err(WaitError::Failed(self.failure(reason))),
+            Some(Outcome::Failed(reason)) => {
+                self.entry.told.store(true, Ordering::Relaxed);
+                Err(WaitError::Failed(self.failure(reason)))
+            }
         }
     }
 
     fn failure(&self, reason: &Reason) -> RecordError {
         RecordError { event: Box::new((*self.entry.event).clone()), reason: reason.clone() }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.desk.release(&self.entry);
     }
 }
 

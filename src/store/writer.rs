@@ -114,6 +114,10 @@ impl Writer {
                 return Err(Trial::Refused(Refusal::Fatal(self.conflict(batch))));
             }
         }
+        if findings.one_by_one {
+            // A cached statement hides that its table is gone, and blames the events; one prepared anew says so.
+            transaction.flush_prepared_statement_cache();
+        }
         let dead = self.store(&transaction, batch, span, findings)?;
         // `ON CONFLICT ROLLBACK` ends a transaction without a word: what was stored is gone, COMMIT would fail.
         if transaction.is_autocommit() {

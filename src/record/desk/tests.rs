@@ -76,7 +76,7 @@ fn room_wakes_who_waits_for_it() {
 fn failures_without_a_receipt_come_back_with_the_flush() {
     let desk = desk();
     let held = hand_in(&desk, "held");
-    drop(hand_in(&desk, "dropped"));
+    desk.release(&hand_in(&desk, "dropped"));
     let _source = numbers(&mut desk.connect(1_000));
     settle(
         &desk,
@@ -89,6 +89,13 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
     assert_eq!(failed.len(), 1);
     assert_eq!((failed[0].event.payload(), &failed[0].reason), (&b"dropped"[..], &Reason::Refused("no".into())));
     assert!(matches!(held.outcome.get(), Some(Outcome::Failed(Reason::NoStream))));
+    assert!(desk.flush(Instant::now()).is_ok(), "each comes back once");
+    desk.release(&held);
+    let Err(FlushError::Failed { failed }) = desk.flush(Instant::now()) else {
+        panic!("its receipt was dropped later")
+    };
+    assert_eq!(failed[0].event.payload(), b"held");
+    desk.release(&held);
     assert!(desk.flush(Instant::now()).is_ok(), "each comes back once");
 }
 

@@ -178,6 +178,16 @@ fn a_foreign_writer_is_waited_for() {
 }
 
 #[test]
+fn a_table_that_goes_while_running_stops_too() {
+    let mut bench = bench("");
+    bench.writer.commit(&batch(0, &["x"])).expect("commits");
+    bench.connection.execute_batch("ALTER TABLE events RENAME TO old_events").expect("renames");
+    let Err(Refusal::Fatal(error)) = bench.writer.commit(&batch(1, &["y"])) else { panic!("no table, no commit") };
+    assert!(error.to_string().contains("route events: no such table"), "{error}");
+    assert!(bench.dead().is_empty());
+}
+
+#[test]
 fn a_missing_table_stops_with_the_routes_name() {
     let mut bench = bench("DROP TABLE events");
     let Err(Refusal::Fatal(error)) = bench.writer.commit(&batch(0, &["x"])) else { panic!("no table, no commit") };
