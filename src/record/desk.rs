@@ -283,7 +283,8 @@ impl Desk {
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         for waiting in &state.queue {
-            let _ = waiting.entry.outcome.set(Outcome::Failed(Reason::Closed));
+            let reason = waiting.sent.map_or(Reason::Closed, |(first, _)| Reason::Unconfirmed(first.elapsed()));
+            let _ = waiting.entry.outcome.set(Outcome::Failed(reason));
         }
         self.clear_away(&mut state);
     }
