@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use nats::{Connection, Options, ServerAddress};
+use nats::{Connection, Options, ServerAddress, Subscription};
 
 use super::{broker_error, greeting};
 use crate::config::{BrokerConfig, without_secrets};
@@ -113,6 +113,17 @@ impl Link {
             recv(self.lost.channel()) -> _ => Err(self.gone()),
             default(within) => Err(Gone(format!("no answer within {within:?}"))),
         }
+    }
+
+    /// Subscribes to an inbox of its own, for answers whose last token says what they answer. Drop the subscription in a
+    /// [`Link::post`]: that can block.
+    pub(super) fn subscribe_inbox(&self, within: Duration, stop: &Signal) -> Result<(String, Subscription), Error> {
+        let subscribed = self.ask(within, Some(stop), |connection| {
+            let inbox = connection.new_inbox();
+            connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))
+        });
+        let failed = |detail: String| broker_error(&self.server.address, BrokerFault::Request, detail);
+        subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(one_line(&e)))
     }
 
     /// Has a call of the client run, behind those before it.

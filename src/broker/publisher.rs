@@ -12,10 +12,9 @@ use nats::{Connection, HeaderMap, Message, Subscription};
 use serde::Deserialize;
 
 use super::api;
-use super::broker_error;
 use super::link::{AFTERLIFE_OF_FLUSHES, Link, one_line};
 use crate::config::BrokerConfig;
-use crate::error::{BrokerFault, Error};
+use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;
 
@@ -82,12 +81,7 @@ impl Publisher {
     /// [`Error::Broker`].
     pub fn open(config: &BrokerConfig, stop: &Signal) -> Result<Self, Error> {
         let link = Link::open(config, AFTERLIFE_OF_FLUSHES, stop)?;
-        let subscribed = link.ask(config.timeout, Some(stop), |connection| {
-            let inbox = connection.new_inbox();
-            connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))
-        });
-        let failed = |detail: String| broker_error(&link.server().address, BrokerFault::Request, detail);
-        let (inbox, subscription) = subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(one_line(&e)))?;
+        let (inbox, subscription) = link.subscribe_inbox(config.timeout, stop)?;
         Ok(Self { inbox, verdicts: subscription.receiver().clone(), subscription: Some(subscription), link })
     }
 

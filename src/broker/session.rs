@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Which, code};
 use super::epoch::{self, Facts};
-use super::link::{AFTERLIFE, Link, one_line};
+use super::link::{AFTERLIFE, Link};
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
 use super::{broker_error, consumer, poison, stream};
@@ -92,7 +92,7 @@ impl Session {
             log::warn!("broker: {news}");
         }
 
-        let (inbox, subscription) = subscribe_inbox(&link, config)?;
+        let (inbox, subscription) = link.subscribe_inbox(config.timeout, setting.stop)?;
         let (consumer, made) = consumer::make(&api, config, setting.identity, &resume)?;
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
         let again = api.stream(&config.stream).map_err(explain)?;
@@ -308,15 +308,6 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
         next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
     }
     Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
-}
-
-fn subscribe_inbox(link: &Link, config: &BrokerConfig) -> Result<(String, Subscription), Error> {
-    let subscribed = link.ask(config.timeout, None, |connection| {
-        let inbox = connection.new_inbox();
-        connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))
-    });
-    let failed = |detail: String| broker_error(&link.server().address, BrokerFault::Request, detail);
-    subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(one_line(&e)))
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {
