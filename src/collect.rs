@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::broker::{JetStreamIntake, Reports, check_addresses};
 use crate::config::Config;
 use crate::error::Error;
-use crate::pipeline::{Condition, Limits, Pipeline, Settings, Shared, Trouble};
+use crate::pipeline::{Condition, Health, Limits, Pipeline, Settings, Shared, Trouble};
 use crate::store::{Database, Lock};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
@@ -119,6 +119,12 @@ impl Collector {
     #[must_use]
     pub fn status(&self) -> Status {
         status(&self.shared, &self.broker)
+    }
+
+    /// What is wrong, if anything, and since when: the broker away or silent, the database locked or full. Does not block.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::of([&self.broker, &self.shared.sink])
     }
 
     /// Takes in no more, commits what has been taken in, and ends all threads. Blocks at most for `patience`; then what is

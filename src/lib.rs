@@ -69,4 +69,5 @@ pub use collect::{Collector, Status, Until};
 pub use config::Config;
 pub use error::Error;
 pub use event::Event;
+pub use pipeline::Health;
 pub use record::{NatsRecorder, NatsRecorderConfig, Receipt, Recorder};

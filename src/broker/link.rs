@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use nats::{Connection, Options, ServerAddress, Subscription};
+use nats::{Connection, Options, Subscription};
 
-use super::{broker_error, greeting};
+use super::{access, broker_error, greeting};
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
@@ -194,23 +194,6 @@ fn run(
     }
 }
 
-/// Checks the servers' addresses, without asking anybody.
-///
-/// # Errors
-///
-/// [`Error::Config`] naming the one that is none.
-pub fn check_addresses(config: &BrokerConfig) -> Result<(), Error> {
-    config.servers.iter().try_for_each(|server| parse(server).map(drop))
-}
-
-fn parse(server: &str) -> Result<ServerAddress, Error> {
-    server.parse().map_err(|e: std::io::Error| {
-        let what = one_line(&e);
-        let shown = without_secrets(server);
-        Error::config("broker.servers", format!("{shown}: {what}; an address looks like nats://host:4222"))
-    })
-}
-
 fn connect(
     config: &BrokerConfig,
     afterlife: usize,
@@ -223,7 +206,7 @@ fn connect(
     for (at, server) in config.servers.iter().enumerate() {
         let shown = without_secrets(server);
         let fail = |fault, detail: String| broker_error(&shown, fault, detail);
-        let address = parse(server)?;
+        let address = access::parse(server)?;
         // Servers that come first leave time for those behind them.
         let share =
             deadline.saturating_duration_since(Instant::now()) / u32::try_from(config.servers.len() - at).unwrap_or(1);
@@ -234,13 +217,17 @@ fn connect(
                 continue;
             }
         };
-        match options(config, afterlife, lost, released).connect(address) {
+        let options = match options(config, afterlife, lost, released) {
+            Ok(options) => options,
+            Err((fault, detail)) => return Err(fail(fault, detail)),
+        };
+        match options.connect(address) {
             Ok(connection) => {
                 let max_payload = connection.max_payload();
                 return Ok((connection, Server { address: shown, version: greeting.version, max_payload }));
             }
             Err(e) => {
-                let (fault, detail) = explain(config, &e);
+                let (fault, detail) = access::explain(config, &e);
                 trouble = fail(fault, detail);
             }
         }
@@ -248,16 +235,15 @@ fn connect(
     Err(trouble)
 }
 
-fn options(config: &BrokerConfig, afterlife: usize, lost: &Signal, released: &Signal) -> Options {
-    let options = match (&config.user, &config.password, &config.token, &config.creds) {
-        (Some(user), Some(password), _, _) => Options::with_user_pass(user, password),
-        (_, _, Some(token), _) => Options::with_token(token),
-        (_, _, _, Some(creds)) => Options::with_credentials(creds),
-        _ => Options::new(),
-    };
+fn options(
+    config: &BrokerConfig,
+    afterlife: usize,
+    lost: &Signal,
+    released: &Signal,
+) -> Result<Options, (BrokerFault, String)> {
     let (lost, released) = (lost.clone(), released.clone());
     let connected_before = AtomicBool::new(false);
-    options
+    let options = access::options(config)?
         .with_name(&config.connection_name)
         .max_reconnects(afterlife)
         // What is published while disconnected is an error at once, not a promise.
@@ -272,34 +258,8 @@ fn options(config: &BrokerConfig, afterlife: usize, lost: &Signal, released: &Si
             Duration::ZERO
         })
         .disconnect_callback(move || lost.raise())
-        .error_callback(|error| log::warn!("broker: the server says: {}", one_line(&error)))
-}
-
-/// Why connecting failed, with the way out.
-fn explain(config: &BrokerConfig, error: &std::io::Error) -> (BrokerFault, String) {
-    let said = one_line(error);
-    let lower = said.to_lowercase();
-    if lower.contains("authorization") || lower.contains("authentication") {
-        let given = match config {
-            BrokerConfig { user: Some(user), .. } => format!("user {user} and its password"),
-            BrokerConfig { token: Some(_), .. } => "the token".into(),
-            BrokerConfig { creds: Some(creds), .. } => format!("the credentials {}", creds.display()),
-            _ => "a connection without credentials".into(),
-        };
-        return (BrokerFault::Refused, format!("it refuses {given}; check --user and --password, --token or --creds"));
-    }
-    if let Some(creds) = config.creds.as_ref().filter(|creds| !creds.is_file()) {
-        return (BrokerFault::Refused, format!("cannot read the credentials {}; check --creds", creds.display()));
-    }
-    if let Some(creds) =
-        config.creds.as_ref().filter(|_| ["credentials", "jwt", "seed"].iter().any(|w| lower.contains(w)))
-    {
-        return (
-            BrokerFault::Refused,
-            format!("cannot use the credentials {}: {said}; check --creds", creds.display()),
-        );
-    }
-    (BrokerFault::Unreachable, said)
+        .error_callback(|error| log::warn!("broker: the server says: {}", one_line(&error)));
+    Ok(options)
 }
 
 /// An error's text on one line.

@@ -5,6 +5,7 @@
 //! behind, asked regularly whether it is alive, and replaced as a whole when it is dead, silent or out of step.
 #![allow(deprecated)] // The client is deprecated as a whole: this folder is where it is contained.
 
+mod access;
 mod api;
 mod consumer;
 mod epoch;
@@ -19,8 +20,8 @@ mod server;
 mod session;
 mod stream;
 
+pub use access::check_addresses;
 pub use intake::{JetStreamIntake, Reports};
-pub use link::check_addresses;
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;
 

@@ -15,6 +15,8 @@ pub struct Condition {
 /// Why a part does not do its work, and since when.
 #[derive(Clone, Debug)]
 pub struct Trouble {
+    /// The part: `broker`, `database`.
+    pub part: &'static str,
     /// One line.
     pub reason: String,
     /// When it began.
@@ -40,7 +42,7 @@ impl Condition {
             }
             None => {
                 log::warn!("{}: {reason}", self.part);
-                *trouble = Some(Trouble { reason, since: Instant::now() });
+                *trouble = Some(Trouble { part: self.part, reason, since: Instant::now() });
             }
         }
     }
@@ -56,5 +58,25 @@ impl Condition {
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         self.trouble.lock().clone()
+    }
+}
+
+/// How all parts are doing.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// What is wrong now, a part each; empty when all is well.
+    pub troubles: Vec<Trouble>,
+}
+
+impl Health {
+    /// The health that these conditions make up.
+    pub fn of<'c>(conditions: impl IntoIterator<Item = &'c Condition>) -> Self {
+        Self { troubles: conditions.into_iter().filter_map(Condition::trouble).collect() }
+    }
+
+    /// Whether every part does its work.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.troubles.is_empty()
     }
 }

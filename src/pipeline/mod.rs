@@ -16,7 +16,7 @@ mod ticket;
 mod writer;
 
 pub use batch::{Batch, Defect, Delivery, Epoch, Headers, Limits, Mark, Position};
-pub use condition::{Condition, Trouble};
+pub use condition::{Condition, Health, Trouble};
 pub use crew::Crew;
 pub use intake::{Intake, Supply};
 pub use signal::Signal;

@@ -10,6 +10,7 @@ pub use receipt::{Kind, Receipt, WaitError};
 use std::time::Duration;
 
 use crate::event::Event;
+use crate::pipeline::Health;
 
 /// Records events. Recorders are shared between threads; which one an application uses is one line of its set-up.
 pub trait Recorder: Send + Sync {
@@ -26,6 +27,9 @@ pub trait Recorder: Send + Sync {
     ///
     /// [`FlushError`], with the events that are not kept and whose receipts nobody holds any more.
     fn flush(&self, patience: Duration) -> Result<(), FlushError>;
+
+    /// What keeps events from being kept at the moment, if anything, and since when. Does not block.
+    fn health(&self) -> Health;
 }
 
 /// Where an event is kept.

@@ -10,7 +10,7 @@ use crate::broker::Publisher;
 use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Condition, Crew, Signal};
+use crate::pipeline::{Condition, Crew, Health, Signal};
 
 /// The first pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -84,6 +84,7 @@ pub struct NatsRecorder {
     overflow: Overflow,
     crew: Crew,
     stop: Signal,
+    condition: Condition,
 }
 
 impl NatsRecorder {
@@ -114,13 +115,20 @@ impl NatsRecorder {
         let desk = Arc::new(Desk::new(bounds, publisher.max_payload()));
         let mut crew = Crew::new(stop.clone());
         let overflow = config.overflow;
-        let condition = Condition::new("recorder");
-        let courier = Courier { config, desk: Arc::clone(&desk), stop: stop.clone(), condition, nonce: nonce() };
+        let condition = Condition::new("broker");
+
+        let courier = Courier {
+            config,
+            desk: Arc::clone(&desk),
+            stop: stop.clone(),
+            condition: condition.clone(),
+            nonce: nonce(),
+        };
         crew.spawn("catchment-courier", move || {
             courier.run(publisher);
             Ok(())
         });
-        Ok(Self { desk, overflow, crew, stop })
+        Ok(Self { desk, overflow, crew, stop, condition })
     }
 
     /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`; what is not confirmed then is
@@ -156,6 +164,10 @@ impl Recorder for NatsRecorder {
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         self.desk.flush(Instant::now() + patience)
+    }
+
+    fn health(&self) -> Health {
+        Health::of([&self.condition])
     }
 }
 
