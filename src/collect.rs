@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::{JetStreamIntake, Reports, check_addresses};
+use crate::broker::{Cluster, JetStreamIntake, Reports};
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Limits, Pipeline, Settings, Shared, Trouble};
@@ -79,7 +79,7 @@ impl Collector {
     /// As [`Collector::start`].
     pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
         config.validate()?;
-        check_addresses(&config.broker)?;
+        let cluster = Cluster::new(&config.broker)?;
         let lock = Lock::take(&config.database.path)?;
         let database = Database::open(&config.database)?;
         let position = database.latest(&config.broker.stream)?;
@@ -87,7 +87,7 @@ impl Collector {
         let broker = Condition::new("broker");
         let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
         let intake = JetStreamIntake::open(
-            &config.broker,
+            cluster,
             database.identity(),
             position,
             until == Until::Drained,

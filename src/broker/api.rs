@@ -2,7 +2,6 @@
 //!
 //! In JSON of our own, for the client's structs leave out what matters here and reset what they do not know.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -11,7 +10,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::link::{Link, one_line};
+use super::link::Link;
 use crate::pipeline::{Mark, Signal};
 
 /// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
@@ -157,17 +156,14 @@ pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
 
 impl Api<'_> {
     fn request<T: DeserializeOwned>(&self, subject: String, body: &serde_json::Value) -> Result<T, Failure> {
-        let (body, within) = (body.to_string(), self.within);
-        let reply = self
+        let answer = self
             .link
-            .ask(within + Duration::from_millis(250), self.stop, move |c| c.request_timeout(&subject, body, within))
+            .request(subject, body.to_string(), self.within, self.stop)
             .map_err(|gone| Failure::Gone(gone.0))?;
-        match reply {
-            Ok(message) => read(&message.data),
-            Err(e) if e.kind() == ErrorKind::NotFound => Err(Failure::NoResponders),
-            Err(e) if e.kind() == ErrorKind::TimedOut => Err(Failure::Gone(format!("no answer within {within:?}"))),
-            Err(e) => Err(Failure::Gone(one_line(&e))),
+        if answer.is_no_responders() {
+            return Err(Failure::NoResponders);
         }
+        read(&answer.data)
     }
 
     pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {

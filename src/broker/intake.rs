@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use nats::Message;
 
 use super::api::Stored;
+use super::cluster::Cluster;
 use super::reply::Metadata;
 use super::session::{self, Item, Session, Setting};
-use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Defect, Epoch, Intake, Mark, Position, Signal, Supply, Tally};
 
@@ -32,7 +32,7 @@ pub struct Reports {
 
 /// Reads a stream from a position on, for as long as it takes.
 pub struct JetStreamIntake {
-    config: BrokerConfig,
+    cluster: Arc<Cluster>,
     identity: String,
     stop: Signal,
     reports: Reports,
@@ -82,7 +82,7 @@ impl JetStreamIntake {
     ///
     /// [`Error::Broker`].
     pub fn open(
-        config: &BrokerConfig,
+        cluster: Cluster,
         identity: &str,
         position: Option<Position>,
         drain: bool,
@@ -90,7 +90,7 @@ impl JetStreamIntake {
         reports: &Reports,
     ) -> Result<Self, Error> {
         let mut intake = Self {
-            config: config.clone(),
+            cluster: Arc::new(cluster),
             identity: identity.to_owned(),
             stop: stop.clone(),
             reports: reports.clone(),
@@ -122,7 +122,7 @@ impl JetStreamIntake {
 
     fn setting(&self, may_create: bool) -> Setting<'_> {
         Setting {
-            config: &self.config,
+            cluster: &self.cluster,
             identity: &self.identity,
             position: self.position.as_ref(),
             may_create,
@@ -153,8 +153,8 @@ impl JetStreamIntake {
         self.reports.condition.degrade(why);
         self.session = None;
         self.retry.suspicious = true;
-        if self.retry.fruitless && self.retry.opened.elapsed() < self.config.silence {
-            self.retry.later(self.config.retry);
+        if self.retry.fruitless && self.retry.opened.elapsed() < self.cluster.config().silence {
+            self.retry.later(self.cluster.config().retry);
         } else {
             self.retry.at = Instant::now();
             self.retry.pause = FIRST_PAUSE;
@@ -178,7 +178,7 @@ impl JetStreamIntake {
                 self.reports.condition.degrade(error.to_string());
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
-                self.retry.later(self.config.retry);
+                self.retry.later(self.cluster.config().retry);
             }
         }
     }
@@ -187,7 +187,11 @@ impl JetStreamIntake {
     fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<Session>, Error> {
         if self.retry.suspicious {
             if let Some((stored, defect)) = session::unreadable_next(&self.setting(false))? {
-                log::warn!("broker: message {} of {}: {defect}; read raw", stored.mark.sequence, self.config.stream);
+                log::warn!(
+                    "broker: message {} of {}: {defect}; read raw",
+                    stored.mark.sequence,
+                    self.cluster.config().stream
+                );
                 self.push_defect(batch, &stored, defect);
                 return Ok(None);
             }

@@ -7,6 +7,7 @@
 
 mod access;
 mod api;
+mod cluster;
 mod consumer;
 mod epoch;
 mod greeting;
@@ -20,7 +21,7 @@ mod server;
 mod session;
 mod stream;
 
-pub use access::check_addresses;
+pub use cluster::Cluster;
 pub use intake::{JetStreamIntake, Reports};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;

@@ -8,12 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use nats::{Connection, HeaderMap, Message, Subscription};
+use nats::{Connection, HeaderMap, Message};
 use serde::Deserialize;
 
 use super::api;
-use super::link::{AFTERLIFE_OF_FLUSHES, Link, one_line};
-use crate::config::BrokerConfig;
+use super::cluster::Cluster;
+use super::link::{Link, one_line};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;
@@ -68,9 +68,6 @@ pub trait Source: Send + 'static {
 /// A live connection that publishes.
 pub struct Publisher {
     link: Link,
-    inbox: String,
-    subscription: Option<Subscription>,
-    verdicts: Receiver<Message>,
 }
 
 impl Publisher {
@@ -79,10 +76,8 @@ impl Publisher {
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn open(config: &BrokerConfig, stop: &Signal) -> Result<Self, Error> {
-        let link = Link::open(config, AFTERLIFE_OF_FLUSHES, stop)?;
-        let (inbox, subscription) = link.subscribe_inbox(config.timeout, stop)?;
-        Ok(Self { inbox, verdicts: subscription.receiver().clone(), subscription: Some(subscription), link })
+    pub fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+        Ok(Self { link: Link::open(cluster, stop)? })
     }
 
     /// Publishes what `source` gives, in the background, until it gives no more. `nonce` makes the identities of events
@@ -90,7 +85,7 @@ impl Publisher {
     pub fn start(&self, mut source: impl Source, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
-        let inbox = self.inbox.clone();
+        let inbox = self.link.inbox().to_owned();
         self.link.post(move |connection| {
             let kick = flusher(connection.clone());
             while let Some(batch) = source.take() {
@@ -125,24 +120,28 @@ impl Publisher {
         self.link.lost()
     }
 
+    /// Whether the server is about to go out of service while another one is known.
+    #[must_use]
+    pub fn should_move(&self) -> bool {
+        self.link.should_move()
+    }
+
+    /// Hears that the server does not answer, so that closing does not wait for it either.
+    pub fn fell_silent(&self) {
+        self.link.fell_silent();
+    }
+
     /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are.
     pub fn verdicts(&self, wait: Duration, wake: &Receiver<()>) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         crossbeam_channel::select! {
-            recv(self.verdicts) -> message => verdicts.extend(message.ok().as_ref().and_then(read)),
+            recv(self.link.messages()) -> message => verdicts.extend(message.ok().as_ref().and_then(read)),
             recv(wake) -> _ => {}
             recv(self.link.lost().channel()) -> _ => {}
             default(wait) => {}
         }
-        verdicts.extend(self.verdicts.try_iter().filter_map(|message| read(&message)));
+        verdicts.extend(self.link.messages().try_iter().filter_map(|message| read(&message)));
         verdicts
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        let subscription = self.subscription.take();
-        self.link.post(move |_| drop(subscription));
     }
 }
 

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError};
-use nats::{Message, Subscription};
+use crossbeam_channel::TryRecvError;
+use nats::Message;
 use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Which, code};
+use super::cluster::Cluster;
 use super::epoch::{self, Facts};
-use super::link::{AFTERLIFE, Link};
+use super::link::Link;
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
 use super::{broker_error, consumer, poison, stream};
@@ -25,7 +26,7 @@ const EXPIRES_NS: u64 = 30_000_000_000;
 
 /// What a session is opened with.
 pub(super) struct Setting<'a> {
-    pub(super) config: &'a BrokerConfig,
+    pub(super) cluster: &'a Arc<Cluster>,
     /// Names the database.
     pub(super) identity: &'a str,
     /// How far the stream has been taken in.
@@ -38,10 +39,6 @@ pub(super) struct Setting<'a> {
 pub(super) struct Session {
     link: Link,
     config: BrokerConfig,
-    inbox: String,
-    /// Dropped on the link's thread, for that can block.
-    subscription: Option<Subscription>,
-    messages: Receiver<Message>,
     consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
@@ -72,8 +69,8 @@ pub(super) enum Item {
 impl Session {
     /// Connects and makes a consumer behind the position.
     pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Error> {
-        let config = setting.config;
-        let link = Link::open(config, AFTERLIFE, setting.stop)?;
+        let config = setting.cluster.config();
+        let link = Link::open(setting.cluster, setting.stop)?;
         let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
@@ -92,7 +89,6 @@ impl Session {
             log::warn!("broker: {news}");
         }
 
-        let (inbox, subscription) = link.subscribe_inbox(config.timeout, setting.stop)?;
         let (consumer, made) = consumer::make(&api, config, setting.identity, &resume)?;
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
         let again = api.stream(&config.stream).map_err(explain)?;
@@ -103,9 +99,6 @@ impl Session {
         consumer::delete_older(&api, &config.stream, setting.identity, &consumer);
         Ok(Self {
             config: config.clone(),
-            inbox,
-            messages: subscription.receiver().clone(),
-            subscription: Some(subscription),
             consumer,
             consumer_sequence: 0,
             pulls: Pulls::new(config.ahead.clone()),
@@ -126,7 +119,7 @@ impl Session {
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         let mut until = None;
         loop {
-            match self.messages.try_recv() {
+            match self.link.messages().try_recv() {
                 Ok(message) => match self.sort(message) {
                     Some(item) => return item,
                     None => continue,
@@ -136,6 +129,10 @@ impl Session {
             }
             if self.link.lost().is_raised() {
                 return Item::Over(format!("the connection to {} was lost", self.link.server().address));
+            }
+            if self.link.should_move() {
+                let server = &self.link.server().address;
+                return Item::Over(format!("{server} goes out of service (lame duck mode); moving to another server"));
             }
             if let Some(over) = self.keep_up() {
                 return Item::Over(over);
@@ -147,7 +144,7 @@ impl Session {
             }
             let next_look = (until - now).min(self.config.silence / 4);
             crossbeam_channel::select! {
-                recv(self.messages) -> message => {
+                recv(self.link.messages()) -> message => {
                     if let Ok(message) = message && let Some(item) = self.sort(message) {
                         return item;
                     }
@@ -246,7 +243,7 @@ impl Session {
                 request["max_bytes"] = bytes.into();
             }
             let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.config.stream, self.consumer);
-            self.publish(subject, "pull", request.to_string());
+            self.link.publish(subject, "pull", request.to_string());
         }
     }
 
@@ -258,6 +255,7 @@ impl Session {
         }
         let silent = self.heard.elapsed();
         if silent >= self.config.silence {
+            self.link.fell_silent();
             let server = &self.link.server().address;
             return Some(format!("{server} has said nothing for {silent:.1?}, our questions included"));
         }
@@ -265,33 +263,17 @@ impl Session {
         {
             self.probe = Some(Instant::now());
             let subject = format!("$JS.API.CONSUMER.INFO.{}.{}", self.config.stream, self.consumer);
-            self.publish(subject, "probe", String::new());
+            self.link.publish(subject, "probe", String::new());
         }
         None
-    }
-
-    fn publish(&self, subject: String, purpose: &str, body: String) {
-        let reply = format!("{}.{purpose}", self.inbox);
-        self.link.post(move |connection| {
-            if let Err(e) = connection.publish_request(&subject, &reply, body) {
-                log::debug!("broker: {subject}: {e}");
-            }
-        });
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let subscription = self.subscription.take();
-        self.link.post(move |_| drop(subscription));
     }
 }
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
 pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &'static str)>, Error> {
     let Some(position) = setting.position else { return Ok(None) };
-    let config = setting.config;
-    let link = Link::open(config, AFTERLIFE, setting.stop)?;
+    let config = setting.cluster.config();
+    let link = Link::open(setting.cluster, setting.stop)?;
     let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::desk::{Bounds, Desk, Settled};
 use super::{FlushError, Reason, Receipt, RecordError, Recorder};
-use crate::broker::Publisher;
+use crate::broker::{Cluster, Publisher};
 use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::event::Event;
@@ -111,7 +111,8 @@ impl NatsRecorder {
         }
         let bounds = Bounds { events: config.buffer_events, bytes: config.buffer_bytes, window: config.window };
         let stop = Signal::default();
-        let publisher = Publisher::open(&config.broker, &stop)?;
+        let cluster = Arc::new(Cluster::new(&config.broker)?);
+        let publisher = Publisher::open(&cluster, &stop)?;
         let desk = Arc::new(Desk::new(bounds, publisher.max_payload()));
         let mut crew = Crew::new(stop.clone());
         let overflow = config.overflow;
@@ -119,6 +120,7 @@ impl NatsRecorder {
 
         let courier = Courier {
             config,
+            cluster,
             desk: Arc::clone(&desk),
             stop: stop.clone(),
             condition: condition.clone(),
@@ -199,6 +201,7 @@ struct Ended {
 /// Keeps a connection going and brings back the stream's verdicts.
 struct Courier {
     config: NatsRecorderConfig,
+    cluster: Arc<Cluster>,
     desk: Arc<Desk>,
     stop: Signal,
     condition: Condition,
@@ -210,7 +213,7 @@ impl Courier {
         let mut publisher = Some(first);
         let mut pause = FIRST_PAUSE;
         while !self.stop.is_raised() && !self.desk.is_done() {
-            let opened = publisher.take().map_or_else(|| Publisher::open(&self.config.broker, &self.stop), Ok);
+            let opened = publisher.take().map_or_else(|| Publisher::open(&self.cluster, &self.stop), Ok);
             match opened {
                 Ok(publisher) => {
                     self.desk.give_up_unconfirmed(self.config.duplicate_window);
@@ -265,12 +268,17 @@ impl Courier {
             if self.stop.is_raised() || self.desk.is_done() {
                 return "closed".into();
             }
+            if publisher.should_move() {
+                let server = publisher.address();
+                return format!("{server} goes out of service (lame duck mode); moving to another server");
+            }
             if publisher.lost().is_raised() {
                 return format!("the connection to {} was lost", publisher.address());
             }
             // An event may stay without an answer while others get theirs, one that the user may not publish for instance.
             let waited = self.desk.oldest_wait().unwrap_or_default();
             if waited >= 4 * silence || (waited >= silence && last_heard.elapsed() >= silence) {
+                publisher.fell_silent();
                 return format!("{} has not confirmed an event for {silence:?}", publisher.address());
             }
         }
