@@ -5,8 +5,9 @@
 //! meets a message it cannot read again and again, and gives up for good after a number of attempts; a new link is made
 //! instead, and of the old one nothing stays.
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,46 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;
 
-/// How long a silent connection is kept for the client's own pings to end it, which they do some six minutes after its last
-/// word: two minutes apart, the third is one too many.
-const PINGS_GIVE_UP: Duration = Duration::from_secs(9 * 60);
+type Job = Box<dyn FnOnce(&Wire) + Send>;
 
-type Job = Box<dyn FnOnce(&Connection) + Send>;
+/// The connection, for those who work on the link's thread.
+pub(super) struct Wire {
+    connection: Connection,
+    shares: Arc<()>,
+}
+
+/// The connection, for another thread. The link ends when all shares are given back.
+pub(super) struct Share {
+    connection: Connection,
+    // Dropped behind it.
+    _share: Arc<()>,
+}
+
+impl Wire {
+    pub(super) fn share(&self) -> Share {
+        Share { connection: self.connection.clone(), _share: Arc::clone(&self.shares) }
+    }
+
+    fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shares) > 1
+    }
+}
+
+impl Deref for Wire {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Deref for Share {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
 
 /// A live connection with an inbox. Dropping it closes the connection, in the background.
 pub(super) struct Link {
@@ -67,6 +103,8 @@ struct Signs {
     leaving: Signal,
     /// The server did not answer.
     silent: Signal,
+    /// Nobody uses the connection any more.
+    released: Signal,
     /// Counts what the server said outside of messages.
     remarks: Arc<AtomicUsize>,
 }
@@ -121,7 +159,7 @@ impl Link {
     }
 
     /// Has a call of the client run, behind those before it.
-    pub(super) fn post(&self, job: impl FnOnce(&Connection) + Send + 'static) {
+    pub(super) fn post(&self, job: impl FnOnce(&Wire) + Send + 'static) {
         let _ = self.jobs.send(Box::new(job));
     }
 
@@ -231,12 +269,13 @@ fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, 
     match connect(cluster, signs) {
         Ok(Connected { connection, server, inbox, door }) => {
             let messages = inbox.subscription.receiver().clone();
+            let wire = Wire { connection, shares: Arc::default() };
             if ready.send(Ok(Opened { server, inbox: inbox.name.clone(), messages })).is_ok() {
                 for job in jobs {
-                    job(&connection);
+                    job(&wire);
                 }
             }
-            close(connection, signs, &inbox.name, &door);
+            close(wire, signs, &inbox.name, door);
         }
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -244,29 +283,65 @@ fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, 
     }
 }
 
-/// Ends the connection and the client's threads with it. `close` wakes the flushing one, but waits for the reading one,
-/// which only hears of it with the next word of the server or the end of the connection. From a server that is silent
-/// neither comes, except from the client's own pings, and these end with `close`: so it is called when there is an answer.
-fn close(connection: Connection, signs: &Signs, inbox: &str, door: &Subscription) {
-    if signs.silent.is_raised() && !signs.lost.is_raised() {
-        let remarks = signs.remarks.load(Ordering::Relaxed);
-        // What we publish here comes back to the door, or the server remarks that we may not.
-        let _ = connection.publish(inbox, "");
-        let began = Instant::now();
-        while door.receiver().is_empty()
-            && signs.remarks.load(Ordering::Relaxed) == remarks
-            && began.elapsed() < PINGS_GIVE_UP
-            && !signs.lost.wait(Duration::from_millis(100))
-        {}
+/// Ends the connection and with it the client's two threads: one reads, and when the connection is lost stands in
+/// [`options`]' callback; the other writes, when something wakes it or every two minutes.
+fn close(wire: Wire, signs: &Signs, inbox: &str, door: Subscription) {
+    if signs.silent.is_raised() {
+        await_a_word(&wire, signs, inbox, &door);
     }
-    connection.close();
+    let lost = signs.lost.is_raised();
+    if lost && is_given_back(&wire) {
+        // The last handle says that there will be no other connection, and dropping the door wakes the writing thread.
+        drop(wire);
+        drop(door);
+        signs.released.raise();
+        return;
+    }
+    // A flush that was under way when the connection was lost, and so one within `close`, is only answered on the next
+    // connection: the client may make one.
+    signs.released.raise();
+    while wire.is_shared() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    wire.connection.close();
+}
+
+/// Waits shortly for other threads to give the connection back.
+fn is_given_back(wire: &Wire) -> bool {
+    let until = Instant::now() + Duration::from_millis(200);
+    while wire.is_shared() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
+    }
+    !wire.is_shared()
+}
+
+/// Waits until a silent server says anything, or the connection is lost: in the end the client's own pings see to that,
+/// some six minutes after the last word. Closing earlier would end the pings and leave the reading thread with nothing to
+/// wake it.
+fn await_a_word(wire: &Wire, signs: &Signs, inbox: &str, door: &Subscription) {
+    /// How often to try whether the client has given the connection up.
+    const TRY: Duration = Duration::from_secs(10);
+    let remarks = signs.remarks.load(Ordering::Relaxed);
+    loop {
+        // This comes back to the door, or the server remarks that we may not.
+        if wire.publish(inbox, "").is_err() {
+            signs.lost.raise();
+        }
+        let until = Instant::now() + TRY;
+        while Instant::now() < until {
+            let answered = !door.receiver().is_empty() || signs.remarks.load(Ordering::Relaxed) != remarks;
+            if answered || signs.lost.wait(Duration::from_millis(100)) {
+                return;
+            }
+        }
+    }
 }
 
 struct Connected {
     connection: Connection,
     server: Server,
     inbox: Inbox,
-    /// Nothing but `close` comes here: see [`options`].
+    /// Nobody but ourselves sends anything here.
     door: Subscription,
 }
 
@@ -294,8 +369,7 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                 continue;
             }
         };
-        let (doors_in, doors_out) = crossbeam_channel::bounded(1);
-        let options = match options(config, signs, doors_out) {
+        let options = match options(config, signs) {
             Ok(options) => options,
             Err((fault, detail)) => return Err(fail(fault, detail)),
         };
@@ -310,7 +384,6 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                     .subscribe(&name)
                     .and_then(|door| connection.subscribe(&format!("{name}.*")).map(|inbox| (door, inbox)));
                 let (door, subscription) = subscribed.map_err(|e| fail(BrokerFault::Request, one_line(&e)))?;
-                let _ = doors_in.send(door.receiver().clone());
                 return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, door });
             }
             Err(e) => {
@@ -322,26 +395,23 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
     Err(trouble)
 }
 
-/// The client's options for a connection that ends when it is lost: its thread, which calls `disconnect_callback` then,
-/// stays in there until somebody has called `close`, and so ends instead of connecting anew. That `close` was called shows
-/// in its letting go of all subscriptions, the door among them, after it has set the flag that the thread looks at next.
-fn options(
-    config: &BrokerConfig,
-    signs: &Signs,
-    doors: Receiver<Receiver<Message>>,
-) -> Result<Options, (BrokerFault, String)> {
-    let (lost, leaving, remarks) = (signs.lost.clone(), signs.leaving.clone(), Arc::clone(&signs.remarks));
+/// The client's options. Its reading thread is held up when the connection is lost, until nobody uses it any more: then it
+/// finds that it has to end, instead of connecting anew.
+fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault, String)> {
+    let Signs { lost, leaving, released, remarks, .. } = signs.clone();
+    let connected_before = AtomicBool::new(false);
     let options = access::options(config)?
         .with_name(&config.connection_name)
         // What is published while disconnected is an error at once, not a promise.
         .reconnect_buffer_size(0)
+        .max_reconnects(None)
         // The default waits up to a second before even the first connect.
-        .reconnect_delay_callback(|_| Duration::ZERO)
+        .reconnect_delay_callback(move |_| {
+            if connected_before.swap(true, Ordering::Relaxed) { Duration::from_millis(500) } else { Duration::ZERO }
+        })
         .disconnect_callback(move || {
             lost.raise();
-            if let Ok(door) = doors.recv() {
-                while door.recv().is_ok() {}
-            }
+            while !released.wait(Duration::from_secs(3600)) {}
         })
         .lame_duck_callback(move || leaving.raise())
         .error_callback(move |error| {
