@@ -19,6 +19,7 @@ pub(super) mod code {
     pub(in crate::broker) const NO_JETSTREAM_FOR_ACCOUNT: u64 = 10039;
     pub(in crate::broker) const NO_STREAM: u64 = 10059;
     pub(in crate::broker) const NO_JETSTREAM: u64 = 10076;
+    pub(in crate::broker) const STORE_FAILED: u64 = 10077;
 }
 
 /// Why a request was not answered as hoped.
@@ -29,7 +30,7 @@ pub(super) enum Failure {
     /// Nobody answers such requests here: no `JetStream`, or not at the moment.
     NoResponders,
     /// The server's answer is no.
-    Refused { code: u64, description: String },
+    Refused { code: u64, status: u64, description: String },
     /// The server's answer cannot be read.
     Unreadable(String),
 }
@@ -39,13 +40,23 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Gone(what) => f.write_str(what),
             Self::NoResponders => f.write_str("nobody answers JetStream requests"),
-            Self::Refused { code, description } => write!(f, "{description} (error {code})"),
+            Self::Refused { code, description, .. } => write!(f, "{description} (error {code})"),
             Self::Unreadable(what) => write!(f, "an answer that cannot be read: {what}"),
         }
     }
 }
 
 impl Failure {
+    /// Whether the server may say something else soon: its storage is full, its cluster has no leader, it is just starting.
+    /// That a stream which discards new messages is full goes by the same status, and is an answer.
+    pub(super) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Refused { code: code::STORE_FAILED, description, .. } => !description.contains("maximum"),
+            Self::Refused { status, .. } => *status == 503,
+            Self::NoResponders | Self::Gone(_) | Self::Unreadable(_) => false,
+        }
+    }
+
     pub(super) fn is_code(&self, wanted: u64) -> bool {
         matches!(self, Self::Refused { code, .. } if *code == wanted)
     }
@@ -71,6 +82,9 @@ pub(super) struct Stream {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct StreamConfig {
     pub(super) retention: String,
+    /// None where it mirrors another.
+    #[serde(default)]
+    pub(super) subjects: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -85,25 +99,43 @@ pub(super) struct Consumer {
     pub(super) config: ConsumerConfig,
     /// What it has still to deliver.
     pub(super) num_pending: u64,
+    /// What it has sent.
+    pub(super) delivered: Delivered,
     /// Pull requests the server has of us.
     #[serde(default)]
     pub(super) num_waiting: u64,
+}
+
+/// How far a consumer has come.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Delivered {
+    /// How many messages it has sent.
+    pub(super) consumer_seq: u64,
 }
 
 /// The settings we make a consumer with, and compare with what the server made of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ConsumerConfig {
     pub(super) name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) durable_name: Option<String>,
     pub(super) deliver_policy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) opt_start_seq: Option<u64>,
     pub(super) ack_policy: String,
+    /// Nanoseconds. Means nothing without acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ack_wait: Option<u64>,
+    /// Means nothing without acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_ack_pending: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) filter_subject: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) filter_subjects: Option<Vec<String>>,
     pub(super) replay_policy: String,
-    /// Nanoseconds.
+    /// Nanoseconds; 0 for ever.
+    #[serde(default)]
     pub(super) inactive_threshold: u64,
     #[serde(default)]
     pub(super) mem_storage: bool,
@@ -149,7 +181,7 @@ pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
         Answer::Fine(value) => Ok(value),
         Answer::Error { error } => {
             let code = if error.err_code == 0 { error.code } else { error.err_code };
-            Err(Failure::Refused { code, description: error.description })
+            Err(Failure::Refused { code, status: error.code, description: error.description })
         }
     }
 }

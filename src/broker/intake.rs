@@ -1,5 +1,6 @@
 //! A JetStream stream as the pipeline's intake: one session after the other, each where the last one ended.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,22 @@ const MISSING: Duration = Duration::from_secs(2);
 /// A call of [`Intake::fill`] this long after the one before means that the database held the pipeline up.
 const AWAY: Duration = Duration::from_millis(100);
 
+/// How often to look whether what was handed over is committed.
+const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
+
+/// What an intake is opened with.
+#[derive(Debug)]
+pub struct Beginning<'a> {
+    /// Names the database.
+    pub identity: &'a str,
+    /// How far the database has the stream.
+    pub position: Option<Position>,
+    /// End when what is in the stream now has been handed over.
+    pub drain: bool,
+    /// How many events the pipeline holds, at most.
+    pub pipeline_holds: usize,
+}
+
 /// What an intake reports to.
 #[derive(Clone, Debug)]
 pub struct Reports {
@@ -34,6 +51,7 @@ pub struct Reports {
 pub struct JetStreamIntake {
     cluster: Arc<Cluster>,
     identity: String,
+    pipeline_holds: usize,
     stop: Signal,
     reports: Reports,
     session: Option<Session>,
@@ -46,11 +64,24 @@ pub struct JetStreamIntake {
     /// What an earlier epoch had already, after a rollback of the stream.
     known: Option<Mark>,
     held: Option<(Message, Metadata)>,
+    /// How far it is committed, in this epoch.
+    committed: Mark,
+    acks: Acks,
     /// `--drain`: the sequence at which to end.
     drain_to: Option<u64>,
     ended: bool,
     left: Instant,
     retry: Retry,
+}
+
+/// What is to be acknowledged once it is committed, on a stream that waits for that: the last delivery of each call of
+/// [`Intake::fill`], for a batch ends with such a one. An acknowledgement counts for all deliveries before it.
+#[derive(Default)]
+struct Acks {
+    /// The last session's stream waits for acknowledgement.
+    wanted: bool,
+    latest: Option<(u64, String)>,
+    due: VecDeque<(u64, String)>,
 }
 
 /// When to try again.
@@ -74,21 +105,14 @@ impl Retry {
 }
 
 impl JetStreamIntake {
-    /// Opens the first session, so that what is wrong with broker or stream is said now. `position` is how far the
-    /// database has the stream; `identity` names the database. With `drain` the intake ends when it has handed over what
-    /// is in the stream now. Blocks at most a few times the configured time-out.
+    /// Opens the first session, so that what is wrong with broker or stream is said now. Blocks at most a few times the
+    /// configured time-out.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn open(
-        cluster: Cluster,
-        identity: &str,
-        position: Option<Position>,
-        drain: bool,
-        stop: &Signal,
-        reports: &Reports,
-    ) -> Result<Self, Error> {
+    pub fn open(cluster: Cluster, beginning: Beginning<'_>, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
+        let Beginning { identity, position, drain, pipeline_holds } = beginning;
         let mut intake = Self {
             cluster: Arc::new(cluster),
             identity: identity.to_owned(),
@@ -100,6 +124,9 @@ impl JetStreamIntake {
             epoch: None,
             known: None,
             held: None,
+            pipeline_holds,
+            committed: Mark::START,
+            acks: Acks::default(),
             drain_to: None,
             ended: false,
             left: Instant::now(),
@@ -126,6 +153,7 @@ impl JetStreamIntake {
             identity: &self.identity,
             position: self.position.as_ref(),
             may_create,
+            under_way: self.pipeline_holds,
             stop: &self.stop,
         }
     }
@@ -136,11 +164,13 @@ impl JetStreamIntake {
         }
         if self.epoch.as_ref().is_none_or(|epoch| *epoch != session.epoch) {
             self.handed = session.after;
+            self.committed = session.after;
         }
+        self.acks = Acks { wanted: session.acknowledges(), ..Acks::default() };
         self.position = Some(Position { epoch: Epoch::clone(&session.epoch), mark: session.after });
         self.epoch = Some(Arc::clone(&session.epoch));
         self.reports.tally.pending.set(session.pending);
-        self.ended |= self.drain_to.is_some() && session.pending == 0;
+        self.ended |= self.drain_to.is_some() && session.exhausted;
         self.session = Some(session);
         self.retry.opened = Instant::now();
         self.retry.fruitless = true;
@@ -163,6 +193,11 @@ impl JetStreamIntake {
 
     /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
     fn reopen(&mut self, batch: &mut Batch, wait: Duration) {
+        // The stream would drop what only the last consumer stood for: the next one begins where the database is.
+        if self.acks.wanted && self.committed != self.handed {
+            let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
+            return;
+        }
         let pause = self.retry.at.saturating_duration_since(Instant::now());
         if self.stop.wait(pause.min(wait)) || pause > wait {
             return;
@@ -244,6 +279,9 @@ impl JetStreamIntake {
         }
         position.mark = metadata.mark;
         self.handed = metadata.mark;
+        if self.acks.wanted {
+            self.acks.latest = message.reply.map(|reply| (metadata.mark.sequence, reply));
+        }
         true
     }
 
@@ -310,11 +348,28 @@ impl Intake for JetStreamIntake {
                 }
             }
         }
-        if let Some(session) = &self.session {
+        self.acks.due.extend(self.acks.latest.take());
+        if let Some(session) = &mut self.session {
             self.reports.tally.pending.set(session.pending);
+            self.reports.tally.gone.add(usize::try_from(std::mem::take(&mut session.gone)).unwrap_or(usize::MAX));
+            self.ended |= self.drain_to.is_some() && session.exhausted && self.held.is_none();
         }
         self.left = Instant::now();
         Ok(if self.ended { Supply::Ended } else { Supply::Flowing })
+    }
+
+    fn committed(&mut self, epoch: &Epoch, last: Mark) {
+        if self.epoch.as_deref() != Some(epoch) {
+            return;
+        }
+        self.committed = last;
+        let mut reached = None;
+        while self.acks.due.front().is_some_and(|(sequence, _)| *sequence <= last.sequence) {
+            reached = self.acks.due.pop_front().map(|(_, reply)| reply);
+        }
+        if let (Some(reply), Some(session)) = (reached, &self.session) {
+            session.acknowledge(reply);
+        }
     }
 }
 

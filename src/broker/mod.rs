@@ -10,6 +10,7 @@ mod api;
 mod cluster;
 mod consumer;
 mod epoch;
+mod gaps;
 mod greeting;
 mod intake;
 mod link;
@@ -22,7 +23,7 @@ mod session;
 mod stream;
 
 pub use cluster::Cluster;
-pub use intake::{JetStreamIntake, Reports};
+pub use intake::{Beginning, JetStreamIntake, Reports};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;
 

@@ -57,6 +57,8 @@ pub enum Refused {
     NoStream,
     /// The server says no.
     ByServer(String),
+    /// The server says that it cannot at the moment.
+    ForNow(String),
 }
 
 /// Gives events to publish. Called on a thread that may be left behind.
@@ -80,8 +82,8 @@ impl Publisher {
         Ok(Self { link: Link::open(cluster, stop)? })
     }
 
-    /// Publishes what `source` gives, in the background, until it gives no more. `nonce` makes the identities of events
-    /// that were given none.
+    /// Publishes what `source` gives, in the background, until it gives no more; another source comes after it. `nonce` makes
+    /// the identities of events that were given none.
     pub fn start(&self, mut source: impl Source, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
@@ -202,6 +204,7 @@ fn read(message: &Message) -> Option<Verdict> {
     }
     let result = match api::read::<Acknowledgement>(&message.data) {
         Ok(ack) => Ok(Stored { stream: ack.stream, sequence: ack.seq, duplicate: ack.duplicate }),
+        Err(failure) if failure.is_temporary() => Err(Refused::ForNow(failure.to_string())),
         Err(failure) => Err(Refused::ByServer(failure.to_string())),
     };
     Some(Verdict { number, result })
