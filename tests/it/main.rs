@@ -12,6 +12,7 @@ mod commands;
 mod database;
 mod input;
 mod kills;
+mod links;
 mod stalls;
 mod startup;
 mod streams;

@@ -2,10 +2,13 @@
 
 pub mod chance;
 pub mod collector;
+pub mod health;
 pub mod load;
 pub mod oracle;
+pub mod proxy;
 pub mod raw;
 pub mod refusal;
+pub mod scripted;
 pub mod server;
 
 use std::time::{Duration, Instant};
