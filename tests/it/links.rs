@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use catchment::record::{Overflow, Reason, WaitError};
+use catchment::record::{Reason, WaitError};
 use catchment::{Collector, Config, Error, Event, NatsRecorder, NatsRecorderConfig, Recorder};
 use parking_lot::Mutex;
 
@@ -47,7 +47,7 @@ impl Scene {
 
     /// A recorder on the bad way.
     fn recorder(&self) -> NatsRecorder {
-        recorder(&self.proxy.url())
+        load::patient(quick(self.proxy.url()))
     }
 
     fn has(&self, rows: u64) {
@@ -64,15 +64,6 @@ fn config(url: &str, database: PathBuf) -> Config {
     let mut config = Config { broker: quick(url), ..Config::default() };
     config.database.path = database;
     config
-}
-
-fn recorder(url: &str) -> NatsRecorder {
-    NatsRecorder::open(NatsRecorderConfig {
-        broker: quick(url),
-        overflow: Overflow::Block(Duration::from_secs(60)),
-        ..NatsRecorderConfig::default()
-    })
-    .expect("connects")
 }
 
 fn rows_are(database: &std::path::Path, rows: u64) {
@@ -398,7 +389,7 @@ fn a_server_that_takes_events_and_never_says_so_leaves_every_receipt_open() {
         counter.fetch_add(u64::from(is_event), Ordering::Relaxed);
         is_event
     });
-    let recorder = recorder(&server.url());
+    let recorder = load::patient(quick(server.url()));
     let began = Instant::now();
     let receipt = recorder.record(Event::new("events.a", "x")).expect("taken");
     noticed(began, &["not confirmed"], || recorder.health());

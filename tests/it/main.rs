@@ -7,6 +7,7 @@
 
 mod support;
 
+mod cluster;
 mod collecting;
 mod commands;
 mod database;

@@ -1,6 +1,7 @@
 //! What the tests share: a server, a collector as a process, a publisher, and the oracle.
 
 pub mod chance;
+pub mod cluster;
 pub mod collector;
 pub mod health;
 pub mod load;

@@ -89,6 +89,19 @@ impl Server {
         self.child.as_ref().expect("it runs").id()
     }
 
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.child.as_mut().is_none_or(|child| child.try_wait().expect("can be asked").is_some());
+        if ended {
+            self.child = None;
+        }
+        ended
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
