@@ -148,10 +148,8 @@ fn a_server_in_lame_duck_mode_is_left_for_another() {
 #[test]
 fn the_only_server_in_lame_duck_mode_is_waited_for() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("server.conf");
     let text = "jetstream: enabled\nlame_duck_duration: \"30s\"\nlame_duck_grace_period: \"500ms\"\n";
-    std::fs::write(&file, text).expect("writes");
-    let mut server = Server::start_with(folder.path(), &["--config", file.to_str().expect("UTF-8")]);
+    let mut server = Server::configured(folder.path(), text);
     server.make_stream("EVENTS", &["events.>"]);
     let database = folder.path().join("a.db");
     let (collector, recorder) = (collector(quick(server.url()), database.clone()), load::patient(quick(server.url())));

@@ -86,7 +86,5 @@ fn start(folder: &Path, at: usize, routes: &[u16]) -> Server {
         routes[at],
         all.join(", ")
     );
-    let file = folder.join("server.conf");
-    std::fs::write(&file, config).expect("writes");
-    Server::start_with(&folder, &["--config", file.to_str().expect("UTF-8")])
+    Server::configured(&folder, &config)
 }

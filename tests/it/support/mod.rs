@@ -6,9 +6,11 @@ pub mod collector;
 pub mod health;
 pub mod load;
 pub mod oracle;
+pub mod post;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
+pub mod scene;
 pub mod scripted;
 pub mod server;
 

@@ -61,6 +61,21 @@ impl Server {
         server
     }
 
+    /// With these lines as its configuration file.
+    pub fn configured(folder: &Path, text: &str) -> Self {
+        let file = folder.join("server.conf");
+        std::fs::write(&file, text).expect("writes");
+        Self::start_with(folder, &["--config", file.to_str().expect("UTF-8")])
+    }
+
+    /// Has a server that was [`Server::configured`] take other lines, at once where it can without a restart.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.folder.join("server.conf"), text).expect("writes");
+        if self.is_running() {
+            self.signal("HUP");
+        }
+    }
+
     /// Starts it again after a kill, on the same port and streams.
     pub fn restart(&mut self) {
         let log = std::fs::File::create(self.folder.join("server.log")).expect("a log");
