@@ -33,6 +33,15 @@ pub fn version() -> (u32, u32) {
     (numbers.next().expect("a major number"), numbers.next().expect("a minor number"))
 }
 
+/// Whether the server is at least this version; says what is skipped where it is not.
+pub fn needs(least: (u32, u32), what: &str) -> bool {
+    let version = version();
+    if version < least {
+        eprintln!("skipped: {what}: server {}.{} has none, {}.{} has", version.0, version.1, least.0, least.1);
+    }
+    version >= least
+}
+
 /// A free port below those that the system gives to outgoing connections: such a one must not take the place of a server
 /// that is down for a moment, nor meet itself there (a connection to its own port).
 pub(super) fn free_port() -> u16 {
