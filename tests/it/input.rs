@@ -1,25 +1,22 @@
 //! Bad input: whatever bytes are in the stream end up in the database, each event once and in order, and none is in the
 //! way of the next.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use catchment::record::{NatsRecorderConfig, Reason};
 use catchment::{Event, NatsRecorder, Recorder};
 
-use crate::support::collector::{Collector, output, run, stderr};
-use crate::support::eventually;
+use crate::support::collector::Collector;
 use crate::support::oracle;
-use crate::support::raw::Raw;
+use crate::support::post::Scene;
 use crate::support::server::Server;
 
 /// The server's default `max_payload`.
-const LARGEST: usize = 1 << 20;
+pub const LARGEST: usize = 1 << 20;
 
 /// Header blocks that end the client's connection.
-const BREAKING: [&[u8]; 8] = [
+pub const BREAKING: [&[u8]; 8] = [
     b"NATS/1.0\r\nA: \xff\xfe\r\n\r\n",
     b"NATS/1.0\r\nno colon\r\n\r\n",
     b"HTTP/1.1\r\nA: b\r\n\r\n",
@@ -31,114 +28,8 @@ const BREAKING: [&[u8]; 8] = [
 ];
 
 /// Subjects that end the client's connection.
-const BREAKING_SUBJECTS: [&[u8]; 5] =
+pub const BREAKING_SUBJECTS: [&[u8]; 5] =
     [b"events.\xff\xfe", b"events.v\x0bt", b"events.f\x0cf", "events.no\u{a0}break".as_bytes(), b"events.\xc3.\xbc"];
-
-/// An event that the test published, and where the stream keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Sent {
-    sequence: u64,
-    payload: Vec<u8>,
-}
-
-struct Scene {
-    folder: tempfile::TempDir,
-    server: Server,
-    raw: Raw,
-    sent: Vec<Sent>,
-    /// Sequences of those that must be dead letters.
-    dead: BTreeSet<u64>,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
-        server.make_stream("EVENTS", &["events.>"]);
-        let raw = server.raw();
-        Self { folder, server, raw, sent: Vec::new(), dead: BTreeSet::new() }
-    }
-
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("a.db")
-    }
-
-    fn run(&self) -> Command {
-        run(&self.server.url(), &self.database())
-    }
-
-    fn collector(&self) -> Collector {
-        Collector::start(self.run(), &self.folder.path().join("collector.log"))
-    }
-
-    fn drain(&self, change: impl FnOnce(&mut Command)) -> String {
-        let mut command = self.run();
-        change(command.arg("--drain"));
-        let done = output(&mut command);
-        assert!(done.status.success(), "{}", stderr(&done));
-        stderr(&done)
-    }
-
-    fn publish(&mut self, subject: impl AsRef<[u8]>, headers: Option<&[u8]>, payload: impl AsRef<[u8]>) -> u64 {
-        let sequence = self.raw.publish(subject, headers, payload.as_ref());
-        self.sent.push(Sent { sequence, payload: payload.as_ref().to_vec() });
-        sequence
-    }
-
-    /// A plain event.
-    fn good(&mut self) {
-        let payload = format!("good {}", self.sent.len());
-        self.publish("events.good", None, payload);
-    }
-
-    /// One that must become a dead letter.
-    fn bad(&mut self, subject: impl AsRef<[u8]>, headers: Option<&[u8]>) {
-        let payload = format!("bad {}", self.sent.len());
-        let sequence = self.publish(subject, headers, payload);
-        self.dead.insert(sequence);
-    }
-
-    /// Waits until the last event is in one of the tables.
-    fn all_came(&self) {
-        let (database, last) = (self.database(), self.sent.last().expect("some").sequence);
-        eventually(&format!("event {last}"), || {
-            if !database.exists() {
-                return None;
-            }
-            let sql = "SELECT coalesce(max(sequence), 0) FROM catchment_ledger";
-            // Not there yet: the collector is making its tables.
-            let stands: u64 = oracle::open(&database).query_row(sql, [], |row| row.get(0)).ok()?;
-            (stands >= last).then_some(())
-        });
-    }
-
-    /// Every event sent is in the table or, where it must be, a dead letter; once, in order, byte by byte.
-    fn holds(&self) {
-        let connection = oracle::open(&self.database());
-        let read = |table: &str| -> Vec<Sent> {
-            let sql = format!("SELECT sequence, CAST(payload AS BLOB) FROM {table} ORDER BY id");
-            let mut statement = connection.prepare(&sql).expect("SQL");
-            let rows = statement.query_map([], |row| Ok(Sent { sequence: row.get(0)?, payload: row.get(1)? }));
-            rows.expect("runs").collect::<Result<_, _>>().expect("rows")
-        };
-        let (dead, stored): (Vec<Sent>, Vec<Sent>) =
-            self.sent.iter().cloned().partition(|sent| self.dead.contains(&sent.sequence));
-        let shown = |rows: &[Sent]| -> Vec<(u64, String)> {
-            let start = |payload: &[u8]| String::from_utf8_lossy(&payload[..payload.len().min(20)]).into_owned();
-            rows.iter().map(|row| (row.sequence, start(&row.payload))).collect()
-        };
-        let (rows, letters) = (read("events"), read("catchment_dead_letters"));
-        assert!(rows == stored, "events: {:?}\nnot {:?}", shown(&rows), shown(&stored));
-        assert!(letters == dead, "dead letters: {:?}\nnot {:?}", shown(&letters), shown(&dead));
-        oracle::sound(&self.database());
-    }
-
-    /// One column of the row with this sequence.
-    fn column<T: rusqlite::types::FromSql>(&self, expression: &str, sequence: u64) -> T {
-        let sql = format!("SELECT {expression} FROM events WHERE sequence = ?");
-        oracle::open(&self.database()).query_row(&sql, [sequence], |row| row.get(0)).expect(expression)
-    }
-}
 
 #[test]
 fn whatever_a_payload_is_it_is_stored_as_it_is() {

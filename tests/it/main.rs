@@ -7,11 +7,19 @@
 
 mod support;
 
+mod cluster;
 mod collecting;
 mod commands;
 mod database;
 mod input;
 mod kills;
+mod kinds;
+mod leaks;
+mod limits;
+mod links;
+mod poison;
+mod purges;
+mod recorder;
 mod stalls;
 mod startup;
 mod streams;

@@ -1,7 +1,7 @@
 //! Streams that change under a collector: made anew, rolled back, purged, of the wrong kind; and what stands beside it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -9,65 +9,8 @@ use serde_json::{Value, json};
 use crate::support::collector::{Collector, output, run, stderr};
 use crate::support::eventually;
 use crate::support::oracle;
-use crate::support::server::{self, Server};
-
-/// A server with stream `EVENTS`, and a database to be.
-struct Scene {
-    folder: tempfile::TempDir,
-    server: Server,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
-        server.make_stream("EVENTS", &["events.>"]);
-        Self { folder, server }
-    }
-
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("a.db")
-    }
-
-    fn run(&self) -> Command {
-        run(&self.server.url(), &self.database())
-    }
-
-    fn collector(&self) -> Collector {
-        Collector::start(self.run(), &self.folder.path().join("collector.log"))
-    }
-
-    /// Collects what is there and ends; what it logged.
-    fn drain(&self) -> String {
-        let done = output(self.run().arg("--drain"));
-        assert!(done.status.success(), "{}", stderr(&done));
-        stderr(&done)
-    }
-
-    /// Publishes `prefix-0`, `prefix-1`, ...
-    fn publish(&self, prefix: &str, count: usize) -> Vec<String> {
-        let payloads: Vec<String> = (0..count).map(|n| format!("{prefix}-{n}")).collect();
-        self.server.raw().publish_all("events.test", &payloads);
-        payloads
-    }
-
-    fn has(&self, rows: usize) {
-        let (database, rows) = (self.database(), rows as u64);
-        eventually(&format!("{rows} rows"), || (oracle::count(&database) == rows).then_some(()));
-    }
-
-    fn ask(&self, subject: &str, body: &Value) -> Value {
-        let answer = self.server.ask(subject, body);
-        assert!(answer["error"].is_null(), "{subject}: {answer}");
-        answer
-    }
-
-    /// The rows are these payloads, in this order, and nothing else.
-    fn holds_exactly(&self, payloads: &[String]) {
-        assert_eq!(oracle::payloads(&self.database()), payloads);
-        oracle::holds(&self.database(), payloads);
-    }
-}
+use crate::support::scene::Scene;
+use crate::support::server;
 
 fn both(first: &[String], second: &[String]) -> Vec<String> {
     [first, second].concat()

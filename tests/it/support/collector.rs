@@ -97,6 +97,11 @@ impl Collector {
         std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").count()
     }
 
+    /// How many files and connections it has open.
+    pub fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
     /// Resident memory, now and at its highest, in KiB.
     pub fn memory(&self) -> (u64, u64) {
         let mut status = String::new();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use catchment::config::BrokerConfig;
 use catchment::record::Overflow;
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 
@@ -30,7 +31,12 @@ impl Load {
     /// Publishes `total` events, at most `lead` of them ahead of what [`Load::committed`] was last told: that way events
     /// flow until the end, however fast the one side or the other is.
     pub fn start(server: &Server, total: u64, lead: u64) -> Self {
-        let recorder = patient_recorder(server);
+        Self::start_on(server.config(), total, lead)
+    }
+
+    /// As [`Load::start`], on the way that this configuration goes.
+    pub fn start_on(broker: BrokerConfig, total: u64, lead: u64) -> Self {
+        let recorder = patient(broker);
         let progress = Arc::new(Progress::default());
         let seen = Arc::clone(&progress);
         let thread = std::thread::spawn(move || {
@@ -86,16 +92,16 @@ pub fn publish(server: &Server, total: u64) -> Vec<Kept> {
 
 /// As [`publish`], beginning with another number.
 pub fn publish_from(server: &Server, first: u64, total: u64) -> Vec<Kept> {
-    let recorder = patient_recorder(server);
+    let recorder = patient(server.config());
     let mut account = Account::default();
     (first..first + total).for_each(|number| account.record(&recorder, payload(number)));
     account.close(recorder)
 }
 
 /// A recorder that waits for a broker as long as a test may take.
-pub fn patient_recorder(server: &Server) -> NatsRecorder {
+pub fn patient(broker: BrokerConfig) -> NatsRecorder {
     NatsRecorder::open(NatsRecorderConfig {
-        broker: server.config(),
+        broker,
         overflow: Overflow::Block(Duration::from_secs(60)),
         ..NatsRecorderConfig::default()
     })

@@ -1,11 +1,17 @@
 //! What the tests share: a server, a collector as a process, a publisher, and the oracle.
 
 pub mod chance;
+pub mod cluster;
 pub mod collector;
+pub mod health;
 pub mod load;
 pub mod oracle;
+pub mod post;
+pub mod proxy;
 pub mod raw;
 pub mod refusal;
+pub mod scene;
+pub mod scripted;
 pub mod server;
 
 use std::time::{Duration, Instant};

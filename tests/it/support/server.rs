@@ -33,9 +33,18 @@ pub fn version() -> (u32, u32) {
     (numbers.next().expect("a major number"), numbers.next().expect("a minor number"))
 }
 
+/// Whether the server is at least this version; says what is skipped where it is not.
+pub fn needs(least: (u32, u32), what: &str) -> bool {
+    let version = version();
+    if version < least {
+        eprintln!("skipped: {what}: server {}.{} has none, {}.{} has", version.0, version.1, least.0, least.1);
+    }
+    version >= least
+}
+
 /// A free port below those that the system gives to outgoing connections: such a one must not take the place of a server
 /// that is down for a moment, nor meet itself there (a connection to its own port).
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -59,6 +68,21 @@ impl Server {
         let mut server = Self { child: None, port, folder: folder.to_owned(), arguments };
         server.restart();
         server
+    }
+
+    /// With these lines as its configuration file.
+    pub fn configured(folder: &Path, text: &str) -> Self {
+        let file = folder.join("server.conf");
+        std::fs::write(&file, text).expect("writes");
+        Self::start_with(folder, &["--config", file.to_str().expect("UTF-8")])
+    }
+
+    /// Has a server that was [`Server::configured`] take other lines, at once where it can without a restart.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.folder.join("server.conf"), text).expect("writes");
+        if self.is_running() {
+            self.signal("HUP");
+        }
     }
 
     /// Starts it again after a kill, on the same port and streams.
@@ -87,6 +111,19 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let ended = self.child.as_mut().is_none_or(|child| child.try_wait().expect("can be asked").is_some());
+        if ended {
+            self.child = None;
+        }
+        ended
     }
 
     /// SIGKILL.

@@ -1,0 +1,236 @@
+//! Streams that drop what is acknowledged, streams that copy others: collected as completely as any.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::chance::Chance;
+use crate::support::collector::{Collector, output, run, signal, stderr};
+use crate::support::load::{self, Load};
+use crate::support::oracle;
+use crate::support::scene::Scene;
+use crate::support::{eventually, eventually_within};
+
+/// A scene whose stream `EVENTS` keeps what somebody is interested in, until it is acknowledged.
+fn interest() -> Scene {
+    let scene = Scene::new();
+    scene.server.delete_stream("EVENTS");
+    let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "interest" });
+    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    scene
+}
+
+fn info(scene: &Scene) -> Value {
+    scene.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null)
+}
+
+fn kept(scene: &Scene) -> u64 {
+    info(scene)["state"]["messages"].as_u64().expect("a number")
+}
+
+/// How many messages the stream's one consumer has sent and not heard back of.
+fn unacknowledged(scene: &Scene) -> u64 {
+    let answer = scene.ask("$JS.API.CONSUMER.LIST.EVENTS", &Value::Null);
+    answer["consumers"][0]["num_ack_pending"].as_u64().unwrap_or(0)
+}
+
+fn reaches(scene: &Scene, rows: u64) {
+    let database = scene.database();
+    eventually(&format!("{rows} rows"), || (oracle::position(&database) >= rows).then_some(()));
+}
+
+fn is_empty(scene: &Scene) {
+    eventually("the stream to have let go of all", || (kept(scene) == 0).then_some(()));
+}
+
+#[test]
+fn a_stream_with_interest_retention_lets_go_of_what_is_committed_and_of_nothing_before() {
+    let scene = interest();
+    let collector = scene.collector();
+    collector.said("collecting stream EVENTS");
+    let lock = oracle::lock(&scene.database());
+    let events = load::publish(&scene.server, 500);
+    eventually("the events to be taken in", || (unacknowledged(&scene) > 0).then_some(()));
+    collector.said("database: ");
+    assert_eq!((kept(&scene), oracle::position(&scene.database())), (500, 0), "nothing is committed");
+    drop(lock);
+    reaches(&scene, 500);
+    is_empty(&scene);
+    eventually("all to be acknowledged", || (unacknowledged(&scene) == 0).then_some(()));
+    assert!(collector.stop().success());
+    oracle::is_exactly(&scene.database(), &events);
+}
+
+#[test]
+fn what_a_stream_with_interest_retention_is_given_while_its_collector_is_stopped_is_kept() {
+    let scene = interest();
+    let collector = scene.collector();
+    collector.said("collecting stream EVENTS");
+    let mut events = load::publish(&scene.server, 300);
+    reaches(&scene, 300);
+    is_empty(&scene);
+    assert!(collector.stop().success());
+    assert_eq!(scene.server.consumers("EVENTS").len(), 1, "it stands for our interest");
+    events.extend(load::publish_from(&scene.server, 300, 300));
+    assert_eq!(kept(&scene), 300);
+    let collector = scene.collector();
+    reaches(&scene, 600);
+    is_empty(&scene);
+    assert_eq!(scene.server.consumers("EVENTS").len(), 1);
+    // After a kill as after a stop.
+    collector.kill();
+    events.extend(load::publish_from(&scene.server, 600, 300));
+    let collector = scene.collector();
+    reaches(&scene, 900);
+    is_empty(&scene);
+    assert!(collector.stop().success());
+    assert_eq!(scene.server.consumers("EVENTS").len(), 1);
+    oracle::is_exactly(&scene.database(), &events);
+}
+
+#[test]
+fn a_drain_of_a_stream_with_interest_retention_ends_with_all_that_was_in_it() {
+    let scene = interest();
+    // Its consumer, made by the first run, is what the stream keeps events for.
+    scene.drain();
+    let events = load::publish(&scene.server, 2_000);
+    scene.drain();
+    oracle::is_exactly(&scene.database(), &events);
+    is_empty(&scene);
+}
+
+/// Lets events flow and kills the collector, the broker or both.
+fn survives(kills: u64, collector_dies: bool, broker_dies: bool) {
+    const EVENTS: u64 = 20_000;
+    let mut chance = Chance::new();
+    let mut scene = interest();
+    let (database, log) = (scene.database(), scene.folder.path().join("log"));
+    let url = scene.server.url();
+    let start = || {
+        let mut command = run(&url, &database);
+        command.env("CATCHMENT_BATCH__MAX_EVENTS", "100");
+        Collector::start(command, &log)
+    };
+    let mut collector = start();
+    collector.said("collecting stream EVENTS");
+    // Somebody else's, who takes nothing: all stays in the stream for it.
+    let other = json!({ "stream_name": "EVENTS", "config": { "durable_name": "other", "ack_policy": "explicit" } });
+    scene.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &other);
+    let load = Load::start(&scene.server, EVENTS, 2_000);
+    let reaches = |rows: u64| {
+        eventually_within(Duration::from_secs(60), &format!("{rows} rows"), &mut || {
+            let now = oracle::position(&database);
+            load.committed(now);
+            (now >= rows).then_some(())
+        });
+    };
+    for _ in 0..kills {
+        reaches(oracle::position(&database) + chance.up_to(EVENTS / kills / 2));
+        let dead = collector_dies.then(|| signal(collector.pid(), "KILL"));
+        if broker_dies {
+            scene.server.kill();
+            scene.server.restart();
+        }
+        if dead.is_some() {
+            collector = start();
+        }
+    }
+    reaches(EVENTS);
+    let events = load.finish();
+    eventually("nothing of ours to be unacknowledged", || {
+        let answer = scene.ask("$JS.API.CONSUMER.LIST.EVENTS", &Value::Null);
+        let consumers = answer["consumers"].as_array().cloned().unwrap_or_default();
+        let ours: Vec<_> = consumers.iter().filter(|consumer| consumer["name"] != "other").collect();
+        (ours.len() == 1 && ours[0]["num_ack_pending"] == 0 && ours[0]["num_pending"] == 0).then_some(())
+    });
+    assert!(collector.stop().success());
+    oracle::is_exactly(&database, &events);
+    assert_eq!(kept(&scene), EVENTS, "kept for the other");
+    let other = scene.ask("$JS.API.CONSUMER.INFO.EVENTS.other", &Value::Null);
+    assert_eq!((&other["num_pending"], &other["delivered"]["consumer_seq"]), (&json!(EVENTS), &json!(0)));
+}
+
+#[test]
+fn a_collector_of_a_stream_with_interest_retention_killed_at_any_moment_loses_and_doubles_nothing() {
+    survives(5, true, false);
+}
+
+#[test]
+fn a_broker_with_interest_retention_killed_at_any_moment_costs_and_doubles_nothing() {
+    survives(3, false, true);
+}
+
+#[test]
+fn collector_and_broker_with_interest_retention_killed_together_lose_and_double_nothing() {
+    survives(3, true, true);
+}
+
+#[test]
+fn two_databases_of_one_stream_with_interest_retention_have_it_each() {
+    let scene = interest();
+    let other = scene.folder.path().join("b.db");
+    let first = scene.collector();
+    let second = Collector::start(run(&scene.server.url(), &other), &scene.folder.path().join("second.log"));
+    first.said("collecting stream EVENTS");
+    second.said("collecting stream EVENTS");
+    let events = load::publish(&scene.server, 1_000);
+    reaches(&scene, 1_000);
+    eventually("the other's rows", || (oracle::position(&other) == 1_000).then_some(()));
+    is_empty(&scene);
+    assert!(first.stop().success() && second.stop().success());
+    assert_eq!(scene.server.consumers("EVENTS").len(), 2);
+    oracle::is_exactly(&scene.database(), &events);
+    oracle::is_exactly(&other, &events);
+}
+
+#[test]
+fn a_mirror_is_collected_and_never_changed() {
+    let scene = Scene::new();
+    let config = json!({ "name": "MIRROR", "storage": "file", "retention": "limits", "mirror": { "name": "EVENTS" } });
+    let before = scene.ask("$JS.API.STREAM.CREATE.MIRROR", &config);
+    let mut all = scene.publish("first", 500);
+    eventually("the mirror to follow", || (scene.server.last_sequence("MIRROR") == 500).then_some(()));
+    let done = output(scene.run().args(["--stream", "MIRROR", "--drain"]));
+    assert!(done.status.success(), "{}", stderr(&done));
+    scene.holds_exactly(&all);
+    let mut command = scene.run();
+    command.args(["--stream", "MIRROR"]);
+    let collector = Collector::start(command, &scene.folder.path().join("log"));
+    all.extend(scene.publish("second", 500));
+    scene.has(1_000);
+    assert!(collector.stop().success());
+    scene.holds_exactly(&all);
+    let after = scene.ask("$JS.API.STREAM.INFO.MIRROR", &Value::Null);
+    assert_eq!(before["config"], after["config"]);
+    assert_eq!(scene.server.consumers("EVENTS"), Vec::<String>::new(), "the origin is in nobody's hands");
+}
+
+#[test]
+fn a_stream_of_other_streams_is_collected_and_never_changed() {
+    let scene = Scene::new();
+    scene.server.make_stream("MORE", &["more.>"]);
+    let config = json!({
+        "name": "BOTH", "storage": "file", "retention": "limits",
+        "sources": [{ "name": "EVENTS" }, { "name": "MORE" }],
+    });
+    let before = scene.ask("$JS.API.STREAM.CREATE.BOTH", &config);
+    let mut all = scene.publish("event", 300);
+    let more: Vec<String> = (0..300).map(|n| format!("more-{n}")).collect();
+    scene.server.raw().publish_all("more.test", &more);
+    all.extend(more);
+    eventually("both to be there", || (scene.server.last_sequence("BOTH") == 600).then_some(()));
+    let done = output(scene.run().args(["--stream", "BOTH", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", ">"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    // In whatever order the one came between the other, each in its own.
+    let rows = oracle::payloads(&scene.database());
+    assert_eq!(rows.len(), 600);
+    for kind in ["event-", "more-"] {
+        let of = |payloads: &[String]| -> Vec<String> {
+            payloads.iter().filter(|payload| payload.starts_with(kind)).cloned().collect()
+        };
+        assert_eq!(of(&rows), of(&all));
+    }
+    oracle::holds(&scene.database(), &all);
+    let after = scene.ask("$JS.API.STREAM.INFO.BOTH", &Value::Null);
+    assert_eq!(before["config"], after["config"]);
+}

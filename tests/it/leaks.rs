@@ -1,0 +1,119 @@
+//! A thousand lost connections leave nothing behind: no thread, no file, no memory.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::collector::{Collector, catchment, drain, run};
+use crate::support::load;
+use crate::support::oracle;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::server::Server;
+use crate::support::{eventually, eventually_within};
+
+/// What a process has of the system's.
+#[derive(Clone, Copy, Debug)]
+struct Holds {
+    threads: usize,
+    files: usize,
+    memory_kib: u64,
+}
+
+impl Holds {
+    fn of(process: &Collector) -> Self {
+        Self { threads: process.threads(), files: process.files(), memory_kib: process.memory().0 }
+    }
+
+    /// Whether it is what it was, but for what comes and goes: a connection that is being closed or opened.
+    fn is_like(self, before: Self) -> bool {
+        self.threads <= before.threads + 4
+            && self.files <= before.files + 4
+            && self.memory_kib <= before.memory_kib + (8 << 10)
+    }
+}
+
+/// Cuts the connections of a process again and again, each time after it has done some of its work: sent what begins so.
+fn cut_a_thousand_times(proxy: &Proxy, works: &'static [&'static [u8]], process: &mut Collector) {
+    const WARM_UP: u64 = 50;
+    const ROUNDS: u64 = 1_000;
+    let work = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&work);
+    proxy.only(Way::ToServer, move |message| {
+        let is_work = works.iter().any(|work| message.starts_with(work));
+        counter.fetch_add(u64::from(is_work), Ordering::Relaxed);
+        true
+    });
+    let (mut before, began) = (None, Instant::now());
+    for round in 0..ROUNDS + WARM_UP {
+        let done = work.load(Ordering::Relaxed);
+        let what = format!("work after {round} lost connections and {:?}", began.elapsed());
+        eventually_within(Duration::from_secs(10), &what, &mut || {
+            assert_eq!(process.ended(), None, "{}", process.log());
+            (work.load(Ordering::Relaxed) > done).then_some(())
+        });
+        proxy.cut();
+        if round == WARM_UP {
+            before = Some(Holds::of(process));
+        }
+    }
+    println!("{ROUNDS} lost connections in {:?}", began.elapsed());
+    let before = before.expect("warm by now");
+    let mut now = before;
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        now = if Instant::now() < until { Holds::of(process) } else { now };
+        if now.is_like(before) {
+            break println!("{before:?} before, {now:?} now");
+        }
+        assert!(Instant::now() < until, "{before:?} before, {now:?} now");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn restless(mut command: Command, log: &Path) -> Collector {
+    command.env("CATCHMENT_BROKER__RETRY", "10ms").env("CATCHMENT_LOG", "error");
+    Collector::start(command, log)
+}
+
+#[test]
+fn a_collector_that_lost_a_thousand_connections_has_what_it_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (database, log) = (folder.path().join("a.db"), folder.path().join("log"));
+    let server = Server::start(folder.path());
+    server.make_stream("EVENTS", &["events.>"]);
+    let mut kept = load::publish(&server, 100);
+    let proxy = Proxy::start(server.port());
+    let mut collector = restless(run(&proxy.url(), &database), &log);
+    eventually("the rows before", || (oracle::position(&database) == 100).then_some(()));
+    cut_a_thousand_times(&proxy, &[b"PUB $JS.API.CONSUMER.MSG.NEXT."], &mut collector);
+    proxy.heal();
+    kept.extend(load::publish_from(&server, 100, 100));
+    eventually("the rows after", || (oracle::position(&database) == 200).then_some(()));
+    assert!(collector.stop().success());
+    oracle::is_exactly(&database, &kept);
+}
+
+#[test]
+fn a_recorder_that_lost_a_thousand_connections_has_what_it_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (database, log) = (folder.path().join("a.db"), folder.path().join("log"));
+    let server = Server::start(folder.path());
+    server.make_stream("EVENTS", &["events.>"]);
+    let proxy = Proxy::start(server.port());
+    let mut command = catchment();
+    command.args(["publish", "--server", &proxy.url(), "events.load", "--count", "10000000", "--rate", "500"]);
+    let mut publisher = restless(command, &log);
+    cut_a_thousand_times(&proxy, &[b"PUB events.", b"HPUB events."], &mut publisher);
+    proxy.heal();
+    assert!(publisher.stop().success());
+    drain(&server.url(), &database);
+    // Its events carry their numbers: each is there, once, in order.
+    let rows: u64 = server.last_sequence("EVENTS");
+    let sql = "SELECT count(*) FROM events WHERE payload ->> '$.n' = sequence - 1";
+    let in_order: u64 = oracle::open(&database).query_row(sql, [], |row| row.get(0)).expect("SQL");
+    assert!(rows > 500, "{rows}");
+    assert_eq!((oracle::count(&database), in_order), (rows, rows));
+    oracle::sound(&database);
+}

@@ -1,0 +1,74 @@
+//! What a collector or a recorder says of itself while something is wrong.
+
+use std::time::{Duration, Instant};
+
+use catchment::Health;
+use catchment::config::BrokerConfig;
+
+use super::{eventually, eventually_within};
+
+/// The time after which trouble must be noticed, in [`quick`].
+pub const SILENCE: Duration = Duration::from_secs(1);
+
+/// For the machine's own delays, on top of a time that is promised.
+pub const GRACE: Duration = Duration::from_secs(2);
+
+/// A broker configuration that takes a second's silence for trouble.
+pub fn quick(url: impl Into<String>) -> BrokerConfig {
+    BrokerConfig {
+        servers: vec![url.into()],
+        timeout: SILENCE,
+        silence: SILENCE,
+        retry: Duration::from_millis(200),
+        ..BrokerConfig::default()
+    }
+}
+
+/// Waits until the broker's trouble says one of these words, which must be soon after `began`; the reason.
+#[track_caller]
+pub fn noticed(began: Instant, words: &[&str], health: impl Fn() -> Health) -> String {
+    let mut reasons = Vec::new();
+    let what = || format!("trouble with the broker that says one of {words:?}");
+    let found = {
+        let mut look = || {
+            let trouble = health().troubles.into_iter().find(|trouble| trouble.part == "broker")?;
+            if reasons.last() != Some(&trouble.reason) {
+                reasons.push(trouble.reason.clone());
+            }
+            words.iter().any(|word| trouble.reason.contains(word)).then_some(trouble)
+        };
+        let until = began + SILENCE + GRACE;
+        loop {
+            if let Some(found) = look() {
+                break Some(found);
+            }
+            if Instant::now() > until {
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let Some(trouble) = found else {
+        panic!("within {:?} no {}; it said {reasons:?}", began.elapsed(), what());
+    };
+    assert!(trouble.since >= began, "it began {:?} before the fault", began - trouble.since);
+    trouble.reason
+}
+
+/// Waits until nothing is wrong.
+#[track_caller]
+pub fn well(health: impl Fn() -> Health) {
+    eventually("all to be well", || health().is_well().then_some(()));
+}
+
+/// Waits until nothing has been wrong for a while: what heals and breaks by turns is not well.
+#[track_caller]
+pub fn stays_well(health: impl Fn() -> Health) {
+    let mut since = Instant::now();
+    eventually_within(Duration::from_secs(60), "all to stay well", &mut || {
+        if !health().is_well() {
+            since = Instant::now();
+        }
+        (since.elapsed() > 2 * SILENCE).then_some(())
+    });
+}
