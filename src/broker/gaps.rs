@@ -21,6 +21,8 @@ pub(super) struct Gaps {
     steps: Vec<(u64, u64)>,
     suspicious: bool,
     asked: Option<Instant>,
+    /// The answer has not come yet.
+    open: bool,
     /// The next sequence that can come.
     next: u64,
     pending: u64,
@@ -54,7 +56,7 @@ impl Gone {
 impl Gaps {
     /// For a consumer that begins at `next` with so many messages.
     pub(super) fn new(whole: bool, next: u64, pending: u64) -> Self {
-        Self { whole, steps: Vec::new(), suspicious: false, asked: None, next, pending }
+        Self { whole, steps: Vec::new(), suspicious: false, asked: None, open: false, next, pending }
     }
 
     /// A delivery came.
@@ -88,13 +90,20 @@ impl Gaps {
         let due = self.suspicious && self.asked.is_none_or(|asked| asked.elapsed() >= PAUSE);
         if due {
             self.suspicious = false;
+            self.open = true;
             self.asked = Some(Instant::now());
         }
         due
     }
 
+    /// Whether all that looked like a gap has been asked about.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.suspicious && !self.open
+    }
+
     /// The stream begins at `first` now.
     pub(super) fn answered(&mut self, first: u64) -> Option<Gone> {
+        self.open = false;
         let mut gone: Option<Gone> = None;
         let mut add = |from: u64, to: u64| {
             let last = to.min(first.saturating_sub(1));
@@ -156,7 +165,9 @@ mod tests {
         assert!(!gaps.ask());
         gaps.counted(0);
         assert!(gaps.ask());
+        assert!(!gaps.is_settled());
         assert_eq!(gaps.answered(11), Some(Gone { first: 1, last: 10, events: 10 }));
+        assert!(gaps.is_settled());
         gaps.delivered(11, 0);
         assert_eq!(gaps.answered(11), None, "said once");
     }

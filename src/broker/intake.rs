@@ -69,6 +69,8 @@ pub struct JetStreamIntake {
     acks: Acks,
     /// `--drain`: the sequence at which to end.
     drain_to: Option<u64>,
+    /// It has come that far.
+    drained: bool,
     ended: bool,
     left: Instant,
     retry: Retry,
@@ -113,8 +115,9 @@ impl JetStreamIntake {
     /// [`Error::Broker`].
     pub fn open(cluster: Cluster, beginning: Beginning<'_>, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
         let Beginning { identity, position, drain, pipeline_holds } = beginning;
+        let cluster = Arc::new(cluster);
         let mut intake = Self {
-            cluster: Arc::new(cluster),
+            cluster: Arc::clone(&cluster),
             identity: identity.to_owned(),
             stop: stop.clone(),
             reports: reports.clone(),
@@ -128,11 +131,12 @@ impl JetStreamIntake {
             committed: Mark::START,
             acks: Acks::default(),
             drain_to: None,
+            drained: false,
             ended: false,
             left: Instant::now(),
             retry: Retry {
                 at: Instant::now(),
-                pause: FIRST_PAUSE,
+                pause: FIRST_PAUSE.min(cluster.config().retry),
                 suspicious: false,
                 missing_since: None,
                 opened: Instant::now(),
@@ -170,7 +174,7 @@ impl JetStreamIntake {
         self.position = Some(Position { epoch: Epoch::clone(&session.epoch), mark: session.after });
         self.epoch = Some(Arc::clone(&session.epoch));
         self.reports.tally.pending.set(session.pending);
-        self.ended |= self.drain_to.is_some() && session.exhausted;
+        self.ended |= self.drain_to.is_some() && session.is_exhausted();
         self.session = Some(session);
         self.retry.opened = Instant::now();
         self.retry.fruitless = true;
@@ -187,7 +191,7 @@ impl JetStreamIntake {
             self.retry.later(self.cluster.config().retry);
         } else {
             self.retry.at = Instant::now();
-            self.retry.pause = FIRST_PAUSE;
+            self.retry.pause = FIRST_PAUSE.min(self.cluster.config().retry);
         }
     }
 
@@ -285,7 +289,7 @@ impl JetStreamIntake {
         true
     }
 
-    fn drained(&self, metadata: Metadata) -> bool {
+    fn is_drained(&self, metadata: Metadata) -> bool {
         self.drain_to.is_some_and(|last| metadata.pending == 0 || metadata.mark.sequence >= last)
     }
 }
@@ -331,8 +335,8 @@ impl Intake for JetStreamIntake {
                     if !self.push(batch, message, metadata) {
                         break;
                     }
-                    if self.drained(metadata) {
-                        self.ended = true;
+                    if self.is_drained(metadata) {
+                        self.drained = true;
                         break;
                     }
                     // Known ones fill no batch: a long row of them must not hold up a stop.
@@ -352,7 +356,8 @@ impl Intake for JetStreamIntake {
         if let Some(session) = &mut self.session {
             self.reports.tally.pending.set(session.pending);
             self.reports.tally.gone.add(usize::try_from(std::mem::take(&mut session.gone)).unwrap_or(usize::MAX));
-            self.ended |= self.drain_to.is_some() && session.exhausted && self.held.is_none();
+            self.drained |= self.drain_to.is_some() && session.is_exhausted() && self.held.is_none();
+            self.ended |= self.drained && session.is_settled();
         }
         self.left = Instant::now();
         Ok(if self.ended { Supply::Ended } else { Supply::Flowing })

@@ -5,9 +5,8 @@
 //! meets a message it cannot read again and again, and gives up for good after a number of attempts; a new link is made
 //! instead, and of the old one nothing stays.
 
-use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,46 +25,7 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;
 
-type Job = Box<dyn FnOnce(&Wire) + Send>;
-
-/// The connection, for those who work on the link's thread.
-pub(super) struct Wire {
-    connection: Connection,
-    shares: Arc<()>,
-}
-
-/// The connection, for another thread. The link ends when all shares are given back.
-pub(super) struct Share {
-    connection: Connection,
-    // Dropped behind it.
-    _share: Arc<()>,
-}
-
-impl Wire {
-    pub(super) fn share(&self) -> Share {
-        Share { connection: self.connection.clone(), _share: Arc::clone(&self.shares) }
-    }
-
-    fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.shares) > 1
-    }
-}
-
-impl Deref for Wire {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.connection
-    }
-}
-
-impl Deref for Share {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.connection
-    }
-}
+type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A live connection with an inbox. Dropping it closes the connection, in the background.
 pub(super) struct Link {
@@ -159,7 +119,7 @@ impl Link {
     }
 
     /// Has a call of the client run, behind those before it.
-    pub(super) fn post(&self, job: impl FnOnce(&Wire) + Send + 'static) {
+    pub(super) fn post(&self, job: impl FnOnce(&Connection) + Send + 'static) {
         let _ = self.jobs.send(Box::new(job));
     }
 
@@ -269,13 +229,12 @@ fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, 
     match connect(cluster, signs) {
         Ok(Connected { connection, server, inbox, door }) => {
             let messages = inbox.subscription.receiver().clone();
-            let wire = Wire { connection, shares: Arc::default() };
             if ready.send(Ok(Opened { server, inbox: inbox.name.clone(), messages })).is_ok() {
                 for job in jobs {
-                    job(&wire);
+                    job(&connection);
                 }
             }
-            close(wire, signs, &inbox.name, door);
+            close(connection, signs, &inbox.name, &door);
         }
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -283,48 +242,27 @@ fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, 
     }
 }
 
-/// Ends the connection and with it the client's two threads: one reads, and when the connection is lost stands in
-/// [`options`]' callback; the other writes, when something wakes it or every two minutes.
-fn close(wire: Wire, signs: &Signs, inbox: &str, door: Subscription) {
-    if signs.silent.is_raised() {
-        await_a_word(&wire, signs, inbox, &door);
+/// Ends the connection and with it the client's threads. That takes a word of the server: the reading thread hears of the
+/// end only between two of them, and a flush that was under way when the connection was lost is answered on the client's
+/// next connection, which it may make now, or never.
+fn close(connection: Connection, signs: &Signs, inbox: &str, door: &Subscription) {
+    if signs.silent.is_raised() && !signs.lost.is_raised() {
+        await_a_word(&connection, signs, inbox, door);
     }
-    let lost = signs.lost.is_raised();
-    if lost && is_given_back(&wire) {
-        // The last handle says that there will be no other connection, and dropping the door wakes the writing thread.
-        drop(wire);
-        drop(door);
-        signs.released.raise();
-        return;
-    }
-    // A flush that was under way when the connection was lost, and so one within `close`, is only answered on the next
-    // connection: the client may make one.
     signs.released.raise();
-    while wire.is_shared() {
-        thread::sleep(Duration::from_millis(20));
-    }
-    wire.connection.close();
-}
-
-/// Waits shortly for other threads to give the connection back.
-fn is_given_back(wire: &Wire) -> bool {
-    let until = Instant::now() + Duration::from_millis(200);
-    while wire.is_shared() && Instant::now() < until {
-        thread::sleep(Duration::from_millis(5));
-    }
-    !wire.is_shared()
+    connection.close();
 }
 
 /// Waits until a silent server says anything, or the connection is lost: in the end the client's own pings see to that,
 /// some six minutes after the last word. Closing earlier would end the pings and leave the reading thread with nothing to
 /// wake it.
-fn await_a_word(wire: &Wire, signs: &Signs, inbox: &str, door: &Subscription) {
+fn await_a_word(connection: &Connection, signs: &Signs, inbox: &str, door: &Subscription) {
     /// How often to try whether the client has given the connection up.
     const TRY: Duration = Duration::from_secs(10);
     let remarks = signs.remarks.load(Ordering::Relaxed);
     loop {
         // This comes back to the door, or the server remarks that we may not.
-        if wire.publish(inbox, "").is_err() {
+        if connection.publish(inbox, "").is_err() {
             signs.lost.raise();
         }
         let until = Instant::now() + TRY;
@@ -395,20 +333,17 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
     Err(trouble)
 }
 
-/// The client's options. Its reading thread is held up when the connection is lost, until nobody uses it any more: then it
-/// finds that it has to end, instead of connecting anew.
+/// The client's options. When the connection is lost, the client connects anew only once nobody uses it any more, in order
+/// to be closed: see [`close`].
 fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault, String)> {
     let Signs { lost, leaving, released, remarks, .. } = signs.clone();
-    let connected_before = AtomicBool::new(false);
     let options = access::options(config)?
         .with_name(&config.connection_name)
         // What is published while disconnected is an error at once, not a promise.
         .reconnect_buffer_size(0)
         .max_reconnects(None)
         // The default waits up to a second before even the first connect.
-        .reconnect_delay_callback(move |_| {
-            if connected_before.swap(true, Ordering::Relaxed) { Duration::from_millis(500) } else { Duration::ZERO }
-        })
+        .reconnect_delay_callback(|tries| if tries == 0 { Duration::ZERO } else { Duration::from_millis(500) })
         .disconnect_callback(move || {
             lost.raise();
             while !released.wait(Duration::from_secs(3600)) {}

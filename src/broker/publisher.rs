@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::api;
 use super::cluster::Cluster;
-use super::link::{Link, Share, one_line};
+use super::link::{Link, one_line};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;
@@ -89,7 +89,7 @@ impl Publisher {
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
         self.link.post(move |connection| {
-            let kick = flusher(connection.share());
+            let kick = flusher(connection.clone());
             while let Some(batch) = source.take() {
                 for outgoing in batch {
                     if let Err(e) = publish(connection, &inbox, &nonce, &outgoing) {
@@ -148,7 +148,7 @@ impl Publisher {
 }
 
 /// A thread that flushes when kicked. Where a flush hangs, it is left behind with the connection.
-fn flusher(connection: Share) -> Sender<()> {
+fn flusher(connection: Connection) -> Sender<()> {
     let (kick, kicks) = crossbeam_channel::bounded(1);
     let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
         for () in kicks {

@@ -54,7 +54,7 @@ pub(super) struct Session {
     gaps: Gaps,
     keeping: Keeping,
     /// Nothing is left in the stream, by the last look.
-    pub(super) exhausted: bool,
+    exhausted: bool,
     /// Events the stream no longer had, at most.
     pub(super) gone: u64,
     /// Where this session began, and in which epoch.
@@ -174,6 +174,16 @@ impl Session {
     pub(super) fn was_away(&mut self) {
         self.heard = Instant::now();
         self.probe = None;
+    }
+
+    /// Whether nothing is left in the stream, by the last look.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// Whether what the stream may have dropped so far has been said.
+    pub(super) fn is_settled(&self) -> bool {
+        self.gaps.is_settled()
     }
 
     /// Whether the stream waits for acknowledgement.

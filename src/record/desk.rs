@@ -78,6 +78,8 @@ struct State {
     connection: u64,
     limit: usize,
     closed: bool,
+    /// The stream has kept an event before.
+    has_kept_any: bool,
     failures: Failures,
     trouble: Option<String>,
 }
@@ -105,6 +107,7 @@ impl Desk {
                 connection: 0,
                 limit,
                 closed: false,
+                has_kept_any: false,
                 failures: Failures { room: bounds.bytes, ..Failures::default() },
                 trouble: None,
             }),
@@ -223,6 +226,7 @@ impl Desk {
                 state.under_way = state.under_way.saturating_sub(entry.event.size());
             }
         }
+        state.has_kept_any |= kept;
         match &settled {
             Settled::Again(trouble) => state.trouble = Some(trouble.clone()),
             Settled::AsSaid if kept => state.trouble = None,
@@ -280,6 +284,11 @@ impl Desk {
             let failure = RecordError { event: Box::new((*entry.event).clone()), reason: reason.clone() };
             state.failures.keep(failure);
         }
+    }
+
+    /// Whether the stream has ever kept an event of ours.
+    pub(super) fn has_kept_any(&self) -> bool {
+        self.state.lock().has_kept_any
     }
 
     /// How long the oldest event has waited for the stream's word since it was last sent.

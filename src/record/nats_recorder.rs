@@ -18,6 +18,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait before sending again what was refused for now.
 const AGAIN_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long an event may be told that no stream takes it, from a server that has kept some before: a cluster that elects
+/// a leader says so too, and one that starts.
+const ELECTION: Duration = Duration::from_secs(30);
+
 /// How long a recorder that is dropped goes on trying to send what waits.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
 
@@ -236,7 +240,8 @@ struct Courier {
 impl Courier {
     fn run(&self, first: Option<Publisher>) {
         let mut publisher = first;
-        let mut pause = FIRST_PAUSE;
+        let first_pause = FIRST_PAUSE.min(self.config.broker.retry);
+        let mut pause = first_pause;
         while !self.stop.is_raised() && !self.desk.is_done() {
             let opened = publisher.take().map_or_else(|| Publisher::open(&self.cluster, &self.stop), Ok);
             match opened {
@@ -251,7 +256,7 @@ impl Courier {
                     if !heard {
                         let _ = self.stop.wait(pause);
                     }
-                    pause = if heard { FIRST_PAUSE } else { (pause * 2).min(self.config.broker.retry) };
+                    pause = if heard { first_pause } else { (pause * 2).min(self.config.broker.retry) };
                 }
                 Err(error) => {
                     self.condition.degrade(format!("{error}; trying again"));
@@ -287,7 +292,9 @@ impl Courier {
             if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
                 self.condition.recover();
             }
-            if let Settled::Again(reason) = self.desk.settle(verdicts, self.config.broker.timeout / 2) {
+            let timeout = self.config.broker.timeout;
+            let patience = if self.desk.has_kept_any() { ELECTION.max(timeout) } else { timeout / 2 };
+            if let Settled::Again(reason) = self.desk.settle(verdicts, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
                 let _ = self.stop.wait(AGAIN_PAUSE);
                 begin();
