@@ -78,7 +78,7 @@ pub(super) struct Link {
 }
 
 /// The server at the other end.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Server {
     /// As it was connected to, with the secrets that may stand in it: never shown.
     url: String,
@@ -284,7 +284,7 @@ fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, 
 }
 
 /// Ends the connection and with it the client's two threads: one reads, and when the connection is lost stands in
-/// [`options`]' callback; the other writes, when something wakes it or every two minutes.
+/// [`complete`]' callback; the other writes, when something wakes it or every two minutes.
 fn close(wire: Wire, signs: &Signs, inbox: &str, door: Subscription) {
     if signs.silent.is_raised() {
         await_a_word(&wire, signs, inbox, &door);
@@ -369,11 +369,14 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                 continue;
             }
         };
-        let options = match options(config, signs) {
-            Ok(options) => options,
-            Err((fault, detail)) => return Err(fail(fault, detail)),
+        let (options, attempt) = match access::prepare(config, &address, &greeting) {
+            Ok(prepared) => prepared,
+            Err((fault, detail)) => {
+                trouble = fail(fault, detail);
+                continue;
+            }
         };
-        match options.connect(address) {
+        match complete(options, config, signs).connect(address.server()) {
             Ok(connection) => {
                 cluster.learn(url, &greeting.connect_urls);
                 let max_payload = connection.max_payload();
@@ -387,7 +390,7 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                 return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, door });
             }
             Err(e) => {
-                let (fault, detail) = access::explain(config, &e);
+                let (fault, detail) = attempt.explain(&e);
                 trouble = fail(fault, detail);
             }
         }
@@ -395,12 +398,12 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
     Err(trouble)
 }
 
-/// The client's options. Its reading thread is held up when the connection is lost, until nobody uses it any more: then it
-/// finds that it has to end, instead of connecting anew.
-fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault, String)> {
+/// Completes the client's options. Its reading thread is held up when the connection is lost, until nobody uses it any
+/// more: then it finds that it has to end, instead of connecting anew.
+fn complete(options: Options, config: &BrokerConfig, signs: &Signs) -> Options {
     let Signs { lost, leaving, released, remarks, .. } = signs.clone();
     let connected_before = AtomicBool::new(false);
-    let options = access::options(config)?
+    options
         .with_name(&config.connection_name)
         // What is published while disconnected is an error at once, not a promise.
         .reconnect_buffer_size(0)
@@ -417,8 +420,7 @@ fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault
         .error_callback(move |error| {
             remarks.fetch_add(1, Ordering::Relaxed);
             log::warn!("broker: the server says: {}", one_line(&error));
-        });
-    Ok(options)
+        })
 }
 
 /// An error's text on one line.

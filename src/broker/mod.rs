@@ -20,6 +20,7 @@ mod reply;
 mod server;
 mod session;
 mod stream;
+mod tls;
 
 pub use cluster::Cluster;
 pub use intake::{JetStreamIntake, Reports};

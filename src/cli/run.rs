@@ -92,9 +92,7 @@ impl Run {
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
         let server = start_server(&config.database.path)?;
-        config.broker.servers = vec![server.url().to_owned()];
-        (config.broker.user, config.broker.password) = (None, None);
-        (config.broker.token, config.broker.creds) = (None, None);
+        config.broker = config.broker.on_open_server(server.url());
         Ok((config, Some(server)))
     }
 }
