@@ -277,7 +277,8 @@ fn hidden_unless(path: &Path, shown: bool) -> String {
 }
 
 /// A server's address without user, password or token.
-pub(crate) fn without_secrets(server: &str) -> String {
+#[must_use]
+pub fn without_secrets(server: &str) -> String {
     match (server.split_once("://"), server.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         (None, Some((_, host))) => host.to_owned(),

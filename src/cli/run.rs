@@ -33,7 +33,7 @@ pub struct Run {
     ///
     /// The program is $NATS_SERVER_BIN, else nats-server on the PATH. Its streams are kept in DATABASE.nats, its address
     /// is written to DATABASE.server, where the other commands find it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "context")]
     with_server: bool,
 
     /// End when everything that is in the stream now is committed
