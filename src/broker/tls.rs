@@ -249,3 +249,6 @@ fn date(time: UnixTime) -> String {
     let date = OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|time| time.format(&Rfc3339).ok());
     date.unwrap_or_else(|| format!("second {seconds} of 1970"))
 }
+
+#[cfg(test)]
+mod tests;
