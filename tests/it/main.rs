@@ -7,6 +7,7 @@
 
 mod support;
 
+mod access;
 mod collecting;
 mod commands;
 mod database;

@@ -1,8 +1,10 @@
 //! What the tests share: a server, a collector as a process, a publisher, and the oracle.
 
+pub mod authority;
 pub mod chance;
 pub mod collector;
 pub mod load;
+pub mod operator;
 pub mod oracle;
 pub mod raw;
 pub mod refusal;
