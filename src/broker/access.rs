@@ -239,6 +239,11 @@ fn expiry(jwt: &str) -> Option<i64> {
 }
 
 impl Attempt<'_> {
+    /// Whether it is made over TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Why connecting failed, with the way out.
     pub(super) fn explain(&self, error: &std::io::Error) -> (BrokerFault, String) {
         if let Some(objection) = self.tls.as_ref().and_then(|objection| objection.lock().take()) {

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender};
 use nats::{Connection, Message, Options, Subscription};
 
 use super::cluster::Cluster;
+use super::flush::Flusher;
 use super::{access, broker_error, greeting};
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
@@ -35,6 +36,7 @@ pub(super) struct Wire {
 }
 
 /// The connection, for another thread. The link ends when all shares are given back.
+#[derive(Clone)]
 pub(super) struct Share {
     connection: Connection,
     // Dropped behind it.
@@ -88,6 +90,8 @@ pub(super) struct Server {
     pub(super) version: String,
     /// The largest event it takes, headers included.
     pub(super) max_payload: usize,
+    /// Whether it is spoken to over TLS.
+    pub(super) tls: bool,
 }
 
 /// The link gave no answer in time, or went away: it is of no further use.
@@ -270,11 +274,15 @@ fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, 
         Ok(Connected { connection, server, inbox, door }) => {
             let messages = inbox.subscription.receiver().clone();
             let wire = Wire { connection, shares: Arc::default() };
+            let flusher = server.tls.then(|| Flusher::start(&wire, true, &signs.lost));
             if ready.send(Ok(Opened { server, inbox: inbox.name.clone(), messages })).is_ok() {
                 for job in jobs {
                     job(&wire);
+                    // Over TLS every write needs one behind it.
+                    flusher.iter().for_each(Flusher::kick);
                 }
             }
+            drop(flusher);
             close(wire, signs, &inbox.name, door);
         }
         Err(error) => {
@@ -380,8 +388,8 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
             Ok(connection) => {
                 cluster.learn(url, &greeting.connect_urls);
                 let max_payload = connection.max_payload();
-                let server =
-                    Server { url: url.clone(), address: shown.clone(), version: greeting.version, max_payload };
+                let (address, tls) = (shown.clone(), attempt.is_tls());
+                let server = Server { url: url.clone(), address, version: greeting.version, max_payload, tls };
                 let name = connection.new_inbox();
                 let subscribed = connection
                     .subscribe(&name)

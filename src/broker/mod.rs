@@ -10,6 +10,7 @@ mod api;
 mod cluster;
 mod consumer;
 mod epoch;
+mod flush;
 mod greeting;
 mod intake;
 mod link;

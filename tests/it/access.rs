@@ -5,16 +5,18 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use catchment::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
 use nkeys::KeyPair;
 
 use crate::support::authority::{Authority, Pair};
 use crate::support::collector::{Collector, catchment, output, run, stderr};
-use crate::support::eventually;
 use crate::support::operator::Operator;
 use crate::support::oracle;
 use crate::support::refusal::{SECRETS, ends};
 use crate::support::server::{Server, version};
+use crate::support::{eventually, eventually_within};
 
 const PASSWORD: &str = SECRETS[0];
 
@@ -638,5 +640,51 @@ fn a_secret_that_changes_is_read_anew() {
     succeeds(&mut publish, &[]);
     eventually("the event", || (oracle::count(&database) == 1).then_some(()));
     shows_none(&collector.log(), &[]);
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn a_flood_gets_through_tls() {
+    // The client ends a connection over TLS on which it is given more than the server takes at once.
+    let place = Place::new();
+    let authority = Authority::new(place.path(), "ours");
+    let server = place.server("server", &tls(&authority.issue(&["127.0.0.1"]), ""));
+    let database = place.path().join("a.db");
+    let ca = ["--tlsca", text(&authority.file), "-v"];
+    let drain = || succeeds(run(&server.url(), &database).arg("--drain").args(ca), &[]);
+    drain();
+    for (count, size) in [("20000", "1000"), ("100", "500000")] {
+        let mut publish = catchment();
+        publish.args(["publish", "events.a", "--server", &server.url(), "--count", count, "--size", size]).args(ca);
+        let done = output(&mut publish);
+        assert!(done.status.success() && !stderr(&done).contains("broke off"), "{}", stderr(&done));
+    }
+    drain();
+    assert_eq!(oracle::count(&database), 20_100);
+}
+
+#[test]
+fn no_event_waits_for_the_next_one_over_tls() {
+    // The client's writes read as well over TLS, and its reading thread does not hear of it.
+    let place = Place::new();
+    let authority = Authority::new(place.path(), "ours");
+    let server = place.server("server", &tls(&authority.issue(&["127.0.0.1"]), ""));
+    let database = place.path().join("a.db");
+    let mut command = catchment();
+    command.args(["run", "--server", &server.url(), "--tlsca", text(&authority.file), "--database"]).arg(&database);
+    let collector = Collector::start(command, &place.path().join("log"));
+    collector.said("collecting stream");
+    let mut broker = server.config();
+    broker.tls.ca = Some(authority.file);
+    let recorder =
+        NatsRecorder::open(NatsRecorderConfig { broker, ..NatsRecorderConfig::default() }).expect("connects");
+    for number in 1..=300 {
+        let receipt = recorder.record(Event::new("events.a", "x")).expect("takes it");
+        receipt.wait(Duration::from_secs(1)).expect("confirmed before long");
+        eventually_within(Duration::from_secs(1), "the event before long", &mut || {
+            (oracle::count(&database) == number).then_some(())
+        });
+    }
+    recorder.close(Duration::from_secs(5)).expect("closes");
     assert!(collector.stop().success());
 }

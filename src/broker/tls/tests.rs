@@ -36,9 +36,9 @@ fn objection(change_authority: fn(&mut CertificateParams), names: &[&str], host:
     let certificate = params.signed_by(&KeyPair::generate().expect("a key"), &issuer).expect("a certificate");
     let verifier = verifier(&authority);
     let host = ServerName::try_from(host).expect("a name");
-    let verified = verifier.verify_server_cert(certificate.der(), &[], &host, &[], UnixTime::now());
+    let outcome = verifier.verify_server_cert(certificate.der(), &[], &host, &[], UnixTime::now());
     let objection = verifier.objection.lock().take();
-    assert_eq!(verified.is_err(), objection.is_some());
+    assert_eq!(outcome.is_err(), objection.is_some());
     objection
 }
 
@@ -157,7 +157,7 @@ fn files_that_hold_no_certificate_or_key_are_named() {
         ..TlsConfig::default()
     };
     assert!(client(&good).is_ok());
-    let refused = |config: TlsConfig| client(&config).err().expect("must be refused");
+    let refused = |config: TlsConfig| client(&config).expect_err("must be refused");
     let missing = refused(TlsConfig { ca: Some("/nowhere/ca.pem".into()), ..good.clone() });
     assert!(
         missing.contains("cannot read the certificates /nowhere/ca.pem") && missing.contains("--tlsca"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// An operator with one account that has JetStream.
 pub struct Operator {
-    operator: KeyPair,
+    trusted: KeyPair,
     account: KeyPair,
     system: KeyPair,
 }
@@ -22,15 +22,15 @@ pub struct User {
 
 impl Operator {
     pub fn new() -> Self {
-        Self { operator: KeyPair::new_operator(), account: KeyPair::new_account(), system: KeyPair::new_account() }
+        Self { trusted: KeyPair::new_operator(), account: KeyPair::new_account(), system: KeyPair::new_account() }
     }
 
     /// For a server that has JetStream and all JWTs in its memory.
     pub fn config(&self) -> String {
-        let (operator, system) = (self.operator.public_key(), self.system.public_key());
-        let operator = sign(&self.operator, &operator, None, &json!({ "type": "operator", "version": 2 }));
+        let (operator, system) = (self.trusted.public_key(), self.system.public_key());
+        let operator = sign(&self.trusted, &operator, None, &json!({ "type": "operator", "version": 2 }));
         let preload = |account: &KeyPair, storage: i64| {
-            let jwt = sign(&self.operator, &account.public_key(), None, &account_claims(storage));
+            let jwt = sign(&self.trusted, &account.public_key(), None, &account_claims(storage));
             format!("{}: {jwt}\n", account.public_key())
         };
         // The system's account may have no JetStream.
