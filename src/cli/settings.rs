@@ -62,8 +62,8 @@ pub struct BrokerArgs {
     #[arg(short, long = "server", value_name = "URL", value_delimiter = ',', help_heading = "Broker")]
     servers: Vec<String>,
 
-    /// Servers, who we are and the rest from this context of the nats command [below the settings file: NATS_CONTEXT, the
-    /// selected one]
+    /// Servers, who we are and the rest from this context of the nats command [below the settings file: NATS_CONTEXT; where
+    /// nothing names a server, the selected one]
     #[arg(long, value_name = "NAME", help_heading = "Broker")]
     context: Option<String>,
 
