@@ -83,8 +83,10 @@ pub enum BrokerFault {
     Unreachable,
     /// Something listens there but does not answer like a NATS server in time.
     Silent,
-    /// The server refuses the credentials.
+    /// The server refuses the credentials, or they cannot be read.
     Refused,
+    /// TLS: the server has none, or one side does not accept the other's certificate.
+    Tls,
     /// The server, or this account, has no `JetStream`.
     NoJetStream,
     /// The stream is missing, or cannot be read by this program.

@@ -49,7 +49,14 @@
 //!
 //! No runtime is started. A collector has an intake thread (`catchment-intake`), writers (`catchment-writer-0`, …), the
 //! threads of its connection (`catchment-link` and two of the NATS client) and r2d2's three. A recorder has
-//! `catchment-courier`, `catchment-flush` and those of its connection.
+//! `catchment-courier`, `catchment-flush` and those of its connection. Over TLS each connection has a `catchment-flush` and a
+//! `catchment-watch` besides.
+//!
+//! # Access
+//!
+//! [`config::BrokerConfig`] has every way in: TLS with private authorities and client certificates, user and password,
+//! tokens, credentials files, nkeys, JWTs. Files are read anew for each connection. No secret is in a log line, an error or
+//! a `Debug`.
 //!
 //! # Logging
 //!

@@ -65,6 +65,8 @@ impl Failure {
 /// Requests over a link.
 pub(super) struct Api<'a> {
     pub(super) link: &'a Link,
+    /// What their subjects begin with: `$JS.API`, or what stands in for it.
+    pub(super) prefix: String,
     pub(super) within: Duration,
     /// Breaks off waiting for an answer.
     pub(super) stop: Option<&'a Signal>,
@@ -187,7 +189,8 @@ pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
 }
 
 impl Api<'_> {
-    fn request<T: DeserializeOwned>(&self, subject: String, body: &serde_json::Value) -> Result<T, Failure> {
+    fn request<T: DeserializeOwned>(&self, what: &str, body: &serde_json::Value) -> Result<T, Failure> {
+        let subject = format!("{}.{what}", self.prefix);
         let answer = self
             .link
             .request(subject, body.to_string(), self.within, self.stop)
@@ -199,7 +202,7 @@ impl Api<'_> {
     }
 
     pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {
-        self.request(format!("$JS.API.STREAM.INFO.{name}"), &json!({}))
+        self.request(&format!("STREAM.INFO.{name}"), &json!({}))
     }
 
     /// Makes a stream kept on disk, with the server's defaults for the rest.
@@ -208,7 +211,7 @@ impl Api<'_> {
             "name": name, "subjects": subjects, "storage": "file", "retention": "limits", "discard": "old",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msg_size": -1, "num_replicas": 1,
         });
-        self.request(format!("$JS.API.STREAM.CREATE.{name}"), &config)
+        self.request(&format!("STREAM.CREATE.{name}"), &config)
     }
 
     pub(super) fn create_consumer(
@@ -218,11 +221,11 @@ impl Api<'_> {
         config: &ConsumerConfig,
     ) -> Result<Consumer, Failure> {
         let body = json!({ "stream_name": stream, "config": config, "action": "create" });
-        self.request(format!("$JS.API.CONSUMER.CREATE.{stream}.{name}"), &body)
+        self.request(&format!("CONSUMER.CREATE.{stream}.{name}"), &body)
     }
 
     pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
-        let _: serde_json::Value = self.request(format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), &json!({}))?;
+        let _: serde_json::Value = self.request(&format!("CONSUMER.DELETE.{stream}.{name}"), &json!({}))?;
         Ok(())
     }
 
@@ -237,7 +240,7 @@ impl Api<'_> {
         let mut names = Vec::new();
         loop {
             let offset = json!({ "offset": names.len() });
-            let page: Page = self.request(format!("$JS.API.CONSUMER.NAMES.{stream}"), &offset)?;
+            let page: Page = self.request(&format!("CONSUMER.NAMES.{stream}"), &offset)?;
             let found = page.consumers.unwrap_or_default();
             let ended = found.is_empty();
             names.extend(found);
@@ -267,7 +270,7 @@ impl Api<'_> {
             Which::Exactly(sequence) => json!({ "seq": sequence }),
             Which::NextOf(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
         };
-        let message = match self.request::<Envelope>(format!("$JS.API.STREAM.MSG.GET.{stream}"), &body) {
+        let message = match self.request::<Envelope>(&format!("STREAM.MSG.GET.{stream}"), &body) {
             Ok(envelope) => envelope.message,
             Err(failure) if failure.is_code(code::NO_MESSAGE) => return Ok(None),
             Err(failure) => return Err(failure),

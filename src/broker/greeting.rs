@@ -15,6 +15,10 @@ use crate::error::BrokerFault;
 /// Longer than any `INFO` line; a cluster's addresses are in it.
 const LONGEST: usize = 256 << 10;
 
+/// A server with `handshake_first` waits for us to begin with TLS, which the client does not know how to do. With
+/// `handshake_first: auto` it greets after a moment: <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/tls>.
+const TLS_FIRST: &str = "(one with handshake_first must have it set to auto)";
+
 /// The parts of `INFO` that matter before connecting.
 #[derive(Debug, Deserialize)]
 pub(super) struct Greeting {
@@ -23,6 +27,15 @@ pub(super) struct Greeting {
     /// The other servers of its cluster, host and port.
     #[serde(default)]
     pub(super) connect_urls: Vec<String>,
+    /// It speaks TLS only.
+    #[serde(default)]
+    pub(super) tls_required: bool,
+    /// It speaks TLS with whoever wants to.
+    #[serde(default)]
+    pub(super) tls_available: bool,
+    /// It wants to see a certificate from us.
+    #[serde(default)]
+    pub(super) tls_verify: bool,
 }
 
 /// Connects, reads the greeting, and hangs up.
@@ -47,8 +60,8 @@ pub(super) fn ask(host: &str, port: u16, within: Duration) -> Result<Greeting, (
 fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
     let silent = || {
         let seconds = within.as_secs_f64();
-        let detail = format!("accepts connections but said nothing in {seconds:.1} s; is the server stopped or stuck?");
-        (BrokerFault::Silent, detail)
+        let what = format!("accepts connections but said nothing in {seconds:.1} s; is the server stopped or stuck?");
+        (BrokerFault::Silent, format!("{what} {TLS_FIRST}"))
     };
     let other = |what: &str| (BrokerFault::Silent, format!("{what}; is that the port of a nats-server?"));
     let mut line = Vec::new();
@@ -60,7 +73,7 @@ fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Gr
         }
         stream.set_read_timeout(Some(left)).map_err(|e| other(&e.to_string()))?;
         match stream.read(&mut chunk) {
-            Ok(0) => return Err(other("hung up without a greeting")),
+            Ok(0) => return Err(other(&format!("hung up without a greeting {TLS_FIRST}"))),
             Ok(n) => line.extend_from_slice(&chunk[..n]),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(silent()),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use nats::{Connection, Message, Options, Subscription};
 
 use super::cluster::Cluster;
+use super::flush::Flusher;
 use super::{access, broker_error, greeting};
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
@@ -38,7 +39,7 @@ pub(super) struct Link {
 }
 
 /// The server at the other end.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Server {
     /// As it was connected to, with the secrets that may stand in it: never shown.
     url: String,
@@ -48,6 +49,8 @@ pub(super) struct Server {
     pub(super) version: String,
     /// The largest event it takes, headers included.
     pub(super) max_payload: usize,
+    /// Whether it is spoken to over TLS.
+    pub(super) tls: bool,
 }
 
 /// The link gave no answer in time, or went away: it is of no further use.
@@ -229,11 +232,15 @@ fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, 
     match connect(cluster, signs) {
         Ok(Connected { connection, server, inbox, door }) => {
             let messages = inbox.subscription.receiver().clone();
+            let flusher = server.tls.then(|| Flusher::start(&connection, true, &signs.lost));
             if ready.send(Ok(Opened { server, inbox: inbox.name.clone(), messages })).is_ok() {
                 for job in jobs {
                     job(&connection);
+                    // Over TLS every write needs one behind it.
+                    flusher.iter().for_each(Flusher::kick);
                 }
             }
+            drop(flusher);
             close(connection, signs, &inbox.name, &door);
         }
         Err(error) => {
@@ -307,17 +314,23 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                 continue;
             }
         };
-        let options = match options(config, signs) {
-            Ok(options) => options,
-            Err((fault, detail)) => return Err(fail(fault, detail)),
+        let (options, attempt) = match access::prepare(config, &address, &greeting) {
+            Ok(prepared) => prepared,
+            Err((fault, detail)) => {
+                trouble = fail(fault, detail);
+                continue;
+            }
         };
-        match options.connect(address) {
+        match complete(options, config, signs).connect(address.server()) {
             Ok(connection) => {
                 cluster.learn(url, &greeting.connect_urls);
                 let max_payload = connection.max_payload();
-                let server =
-                    Server { url: url.clone(), address: shown.clone(), version: greeting.version, max_payload };
-                let name = connection.new_inbox();
+                let (address, tls) = (shown.clone(), attempt.is_tls());
+                let server = Server { url: url.clone(), address, version: greeting.version, max_payload, tls };
+                let name = match &config.inbox_prefix {
+                    Some(prefix) => connection.new_inbox().replacen("_INBOX", prefix, 1),
+                    None => connection.new_inbox(),
+                };
                 let subscribed = connection
                     .subscribe(&name)
                     .and_then(|door| connection.subscribe(&format!("{name}.*")).map(|inbox| (door, inbox)));
@@ -325,7 +338,7 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                 return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, door });
             }
             Err(e) => {
-                let (fault, detail) = access::explain(config, &e);
+                let (fault, detail) = attempt.explain(&e);
                 trouble = fail(fault, detail);
             }
         }
@@ -333,11 +346,11 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
     Err(trouble)
 }
 
-/// The client's options. When the connection is lost, the client connects anew only once nobody uses it any more, in order
-/// to be closed: see [`close`].
-fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault, String)> {
+/// Completes the client's options. When the connection is lost, the client connects anew only once nobody uses it any more,
+/// in order to be closed: see [`close`].
+fn complete(options: Options, config: &BrokerConfig, signs: &Signs) -> Options {
     let Signs { lost, leaving, released, remarks, .. } = signs.clone();
-    let options = access::options(config)?
+    options
         .with_name(&config.connection_name)
         // What is published while disconnected is an error at once, not a promise.
         .reconnect_buffer_size(0)
@@ -352,8 +365,7 @@ fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault
         .error_callback(move |error| {
             remarks.fetch_add(1, Ordering::Relaxed);
             log::warn!("broker: the server says: {}", one_line(&error));
-        });
-    Ok(options)
+        })
 }
 
 /// An error's text on one line.

@@ -10,6 +10,7 @@ mod api;
 mod cluster;
 mod consumer;
 mod epoch;
+mod flush;
 mod gaps;
 mod greeting;
 mod intake;
@@ -21,6 +22,7 @@ mod reply;
 mod server;
 mod session;
 mod stream;
+mod tls;
 
 pub use cluster::Cluster;
 pub use intake::{Beginning, JetStreamIntake, Reports};

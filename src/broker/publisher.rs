@@ -1,25 +1,19 @@
 //! One connection that publishes events and hears what the stream says of each.
-//!
-//! The client writes at most every 5 ms unless it is flushed, and flushing waits for the server. So a thread of its own
-//! flushes, once for all that was written while it waited; the publishing thread never does.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use nats::{Connection, HeaderMap, Message};
 use serde::Deserialize;
 
 use super::api;
 use super::cluster::Cluster;
+use super::flush::Flusher;
 use super::link::{Link, one_line};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;
-
-/// How long one flush may take to be written.
-const FLUSH: Duration = Duration::from_secs(5);
 
 /// An event on its way.
 #[derive(Clone, Debug)]
@@ -88,18 +82,19 @@ impl Publisher {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
+        let tls = self.link.server().tls;
         self.link.post(move |connection| {
-            let kick = flusher(connection.clone());
+            let mut flusher = Flusher::start(connection, tls, &lost);
             while let Some(batch) = source.take() {
                 for outgoing in batch {
+                    flusher.before(wire_size(&outgoing.event) + outgoing.event.subject().len());
                     if let Err(e) = publish(connection, &inbox, &nonce, &outgoing) {
                         log::debug!("broker: publishing broke off: {}", one_line(&e));
                         lost.raise();
                         return;
                     }
                 }
-                // Full: a flush is wanted already.
-                let _ = kick.try_send(());
+                flusher.flush();
             }
         });
     }
@@ -145,23 +140,6 @@ impl Publisher {
         verdicts.extend(self.link.messages().try_iter().filter_map(|message| read(&message)));
         verdicts
     }
-}
-
-/// A thread that flushes when kicked. Where a flush hangs, it is left behind with the connection.
-fn flusher(connection: Connection) -> Sender<()> {
-    let (kick, kicks) = crossbeam_channel::bounded(1);
-    let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
-        for () in kicks {
-            if connection.flush_timeout(FLUSH).is_err() {
-                return;
-            }
-        }
-    });
-    if let Err(e) = spawned {
-        // Without it the client writes by itself, every 5 ms.
-        log::warn!("broker: no thread to flush with: {e}");
-    }
-    kick
 }
 
 fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoing) -> std::io::Result<()> {

@@ -18,17 +18,18 @@ pub(super) struct Metadata {
     pub(super) pending: u64,
 }
 
-/// Reads it; `None` for anything that is no delivery. Called once an event, so it looks at each byte once.
+/// Reads it; `None` for anything that is no delivery. Called once an event, so it looks at each byte at most once.
 pub(super) fn parse(reply: &str) -> Option<Metadata> {
-    /// With domain, account hash and token there are this many.
-    const MOST_TOKENS: usize = 10;
-    let tokens = reply.strip_prefix("$JS.ACK.")?;
+    /// With domain and account hash; what stands behind these is nothing to us.
+    const MOST_TOKENS: usize = 9;
+    let mut tokens = reply.strip_prefix("$JS.ACK.")?;
     let mut starts = [0; MOST_TOKENS + 1];
     let mut count = 1;
     for (at, byte) in tokens.bytes().enumerate() {
         if byte == b'.' {
             if count == MOST_TOKENS {
-                return None;
+                tokens = &tokens[..at];
+                break;
             }
             starts[count] = at + 1;
             count += 1;
@@ -36,7 +37,7 @@ pub(super) fn parse(reply: &str) -> Option<Metadata> {
     }
     let first = match count {
         7 => 2,
-        9 | 10 => 4,
+        MOST_TOKENS => 4,
         _ => return None,
     };
     starts[count] = tokens.len() + 1;
@@ -63,7 +64,10 @@ mod tests {
         };
         assert_eq!(parse("$JS.ACK.EVENTS.c.1.20.7.1700000000123456789.3"), Some(expected));
         assert_eq!(parse("$JS.ACK._.AbC123.EVENTS.c.1.20.7.1700000000123456789.3"), Some(expected));
-        assert_eq!(parse("$JS.ACK.hub.AbC123.EVENTS.c.1.20.7.1700000000123456789.3.tok"), Some(expected));
+        for behind in ["tok", "tok.more", "tok.more.and.more", "."] {
+            let reply = format!("$JS.ACK.hub.AbC123.EVENTS.c.1.20.7.1700000000123456789.3.{behind}");
+            assert_eq!(parse(&reply), Some(expected), "{reply}");
+        }
     }
 
     #[test]

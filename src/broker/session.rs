@@ -81,7 +81,7 @@ impl Session {
     pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Error> {
         let config = setting.cluster.config();
         let link = Link::open(setting.cluster, setting.stop)?;
-        let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
+        let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
         let mut resume = resume(&api, config, setting.position, &stream)?;
@@ -207,7 +207,8 @@ impl Session {
         if self.acknowledges() {
             return;
         }
-        let api = Api { link: &self.link, within: Duration::from_millis(500), stop: None };
+        let api =
+            Api { link: &self.link, prefix: self.config.api_prefix(), within: Duration::from_millis(500), stop: None };
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
             log::debug!("broker: consumer {} is left to expire: {failure}", self.consumer);
         }
@@ -305,7 +306,8 @@ impl Session {
             if let Some(bytes) = pull.bytes {
                 request["max_bytes"] = bytes.into();
             }
-            let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.config.stream, self.consumer);
+            let subject =
+                format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
             self.link.publish(subject, "pull", request.to_string());
         }
     }
@@ -317,7 +319,8 @@ impl Session {
             self.heard = Instant::now();
         }
         if self.gaps.ask() {
-            self.link.publish(format!("$JS.API.STREAM.INFO.{}", self.config.stream), "begin", String::new());
+            let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
+            self.link.publish(subject, "begin", String::new());
         }
         let silent = self.heard.elapsed();
         if silent >= self.config.silence {
@@ -328,7 +331,8 @@ impl Session {
         if silent >= self.config.silence / 2 && self.probe.is_none_or(|sent| sent.elapsed() >= self.config.silence / 2)
         {
             self.probe = Some(Instant::now());
-            let subject = format!("$JS.API.CONSUMER.INFO.{}.{}", self.config.stream, self.consumer);
+            let subject =
+                format!("{}.CONSUMER.INFO.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
             self.link.publish(subject, "probe", String::new());
         }
         None
@@ -340,7 +344,7 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     let Some(position) = setting.position else { return Ok(None) };
     let config = setting.cluster.config();
     let link = Link::open(setting.cluster, setting.stop)?;
-    let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
+    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {
         // Another life of the stream: its messages are none of this position's.

@@ -53,19 +53,25 @@ fn refuse_retention(link: &Link, config: &BrokerConfig, stream: &Stream) -> Resu
 pub(super) fn explain(link: &Link, config: &BrokerConfig, failure: &Failure) -> Error {
     let server = &link.server().address;
     match failure {
-        Failure::NoResponders => no_jetstream(server),
+        Failure::NoResponders => no_jetstream(server, config),
         Failure::Refused { code, .. } if [code::NO_JETSTREAM, code::NO_JETSTREAM_FOR_ACCOUNT].contains(code) => {
-            no_jetstream(server)
+            no_jetstream(server, config)
         }
         Failure::Gone(what) => {
-            let detail = format!("{what} while asking for stream {}; may this user use $JS.API.>?", config.stream);
+            let api = config.api_prefix();
+            let detail = format!("{what} while asking for stream {}; may this user use {api}.>?", config.stream);
             broker_error(server, BrokerFault::Silent, detail)
         }
         other => broker_error(server, BrokerFault::Request, format!("stream {}: {other}", config.stream)),
     }
 }
 
-fn no_jetstream(server: &str) -> Error {
-    let detail = "it has no JetStream for this account; start nats-server with --jetstream, or name another server";
+fn no_jetstream(server: &str, config: &BrokerConfig) -> Error {
+    let detail = if config.domain.is_some() || config.api_prefix.is_some() {
+        let api = config.api_prefix();
+        format!("nobody answers JetStream requests on {api} for this account; check --js-domain or --js-api-prefix")
+    } else {
+        "it has no JetStream for this account; start nats-server with --jetstream, or name another server".into()
+    };
     broker_error(server, BrokerFault::NoJetStream, detail)
 }

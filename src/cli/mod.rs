@@ -5,6 +5,7 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments on arguments are help texts, where backticks would show")]
 
+mod context;
 pub mod failure;
 mod logging;
 mod output;
@@ -39,7 +40,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings: flags > CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path) > file > NATS_* variables > defaults.
+Settings: flags > --context > CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path) > file > NATS_* variables
+> NATS_CONTEXT, else the selected context where nothing else names a server > defaults.
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 #[derive(Subcommand)]

@@ -33,7 +33,7 @@ pub struct Run {
     ///
     /// The program is $NATS_SERVER_BIN, else nats-server on the PATH. Its streams are kept in DATABASE.nats, its address
     /// is written to DATABASE.server, where the other commands find it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "context")]
     with_server: bool,
 
     /// End when everything that is in the stream now is committed
@@ -92,9 +92,7 @@ impl Run {
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
         let server = start_server(&config.database.path)?;
-        config.broker.servers = vec![server.url().to_owned()];
-        (config.broker.user, config.broker.password) = (None, None);
-        (config.broker.token, config.broker.creds) = (None, None);
+        config.broker = config.broker.on_open_server(server.url());
         Ok((config, Some(server)))
     }
 }

@@ -1,35 +1,51 @@
 //! The library's settings from everywhere a user may give them.
 //!
-//! Flags outrank `CATCHMENT_*` variables, these the file, this what was found in the surroundings: the broker that
-//! `catchment run --with-server` started beside the database, else the `NATS_*` variables that the `nats` command knows.
+//! Flags outrank the context that `--context` names, this `CATCHMENT_*` variables, these the file, this what was found in
+//! the surroundings: the broker that `catchment run --with-server` started beside the database, else the `NATS_*` variables
+//! that the `nats` command knows above the context that `NATS_CONTEXT` names or `nats context select` has selected. The
+//! selected one counts only where nothing else names a server, for its credentials are for its own.
 //! Each source is a table of TOML, read by itself first, so that a mistake is told with the place it was made in.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use catchment::config::{Config, DatabaseConfig};
+use catchment::config::{Config, DatabaseConfig, without_secrets};
 use catchment::error::Error;
 use catchment::store::beside;
 use clap::Args;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::context::Contexts;
+
 /// Variables of ours that are no settings of the library.
 const NO_SETTINGS: [&str; 3] = ["CATCHMENT_CONFIG", "CATCHMENT_LOG", "CATCHMENT_LOG_FORMAT"];
 
 /// The variables that the `nats` command knows, and our settings for them.
-const NATS_VARIABLES: [(&str, &str); 6] = [
+const NATS_VARIABLES: [(&str, &str); 10] = [
     ("NATS_URL", "servers"),
     ("NATS_USER", "user"),
     ("NATS_PASSWORD", "password"),
     ("NATS_TOKEN", "token"),
     ("NATS_CREDS", "creds"),
+    ("NATS_NKEY", "nkey"),
+    ("NATS_CERT", "tls.cert"),
+    ("NATS_KEY", "tls.key"),
+    ("NATS_CA", "tls.ca"),
     ("NATS_TIMEOUT", "timeout"),
 ];
 
-/// The ways to identify oneself to a broker. A source that gives one of them replaces those of lower sources.
-const WAYS_IN: [&[&str]; 3] = [&["user", "password"], &["token"], &["creds"]];
+/// Which context, and where contexts are.
+const CONTEXT_VARIABLES: [&str; 3] = ["NATS_CONTEXT", "XDG_CONFIG_HOME", "HOME"];
+
+/// The ways to identify oneself to a broker; one more is to do so in its address. A source that gives one of them replaces
+/// those of lower sources.
+const WAYS_IN: [&[&str]; 4] =
+    [&["user", "password", "password_file"], &["token", "token_file"], &["creds"], &["nkey", "jwt"]];
+
+/// Of two settings that exclude each other, the one of the higher source counts.
+const EITHER_OR: [[&str; 2]; 3] = [["password", "password_file"], ["token", "token_file"], ["domain", "api_prefix"]];
 
 /// Which database.
 #[derive(Args, Default)]
@@ -46,21 +62,66 @@ pub struct BrokerArgs {
     #[arg(short, long = "server", value_name = "URL", value_delimiter = ',', help_heading = "Broker")]
     servers: Vec<String>,
 
+    /// Servers, who we are and the rest from this context of the nats command [below the settings file: NATS_CONTEXT; where
+    /// nothing names a server, the selected one]
+    #[arg(long, value_name = "NAME", help_heading = "Broker")]
+    context: Option<String>,
+
     /// User name [below the settings file: NATS_USER]
     #[arg(long, value_name = "NAME", help_heading = "Broker")]
     user: Option<String>,
 
-    /// Password; a variable is safer, other users of this machine see flags [below the settings file: NATS_PASSWORD]
+    /// Password; a file is safer, other users of this machine see flags [below the settings file: NATS_PASSWORD]
     #[arg(long, value_name = "PASSWORD", help_heading = "Broker")]
     password: Option<String>,
+
+    /// A file that holds the password
+    #[arg(long, value_name = "FILE", help_heading = "Broker", conflicts_with = "password")]
+    password_file: Option<String>,
 
     /// Token, instead of user and password [below the settings file: NATS_TOKEN]
     #[arg(long, value_name = "TOKEN", help_heading = "Broker")]
     token: Option<String>,
 
-    /// Credentials file, instead of the others [below the settings file: NATS_CREDS]
+    /// A file that holds the token
+    #[arg(long, value_name = "FILE", help_heading = "Broker", conflicts_with = "token")]
+    token_file: Option<String>,
+
+    /// Credentials file (JWT and seed), instead of the others [below the settings file: NATS_CREDS]
     #[arg(long, value_name = "FILE", help_heading = "Broker")]
     creds: Option<String>,
+
+    /// A file that holds an nkey's seed, instead of the others [below the settings file: NATS_NKEY]
+    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    nkey: Option<String>,
+
+    /// A file that holds the JWT of the --nkey
+    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    jwt: Option<String>,
+
+    /// The certificate we show to servers that ask for one, PEM [below the settings file: NATS_CERT]
+    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    tlscert: Option<String>,
+
+    /// The private key of --tlscert [below the settings file: NATS_KEY]
+    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    tlskey: Option<String>,
+
+    /// Authorities to trust instead of those of this machine, PEM [below the settings file: NATS_CA]
+    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    tlsca: Option<String>,
+
+    /// The JetStream domain
+    #[arg(long, value_name = "DOMAIN", help_heading = "Broker")]
+    js_domain: Option<String>,
+
+    /// What the subjects of JetStream requests begin with, instead of a domain [default: $JS.API]
+    #[arg(long, value_name = "PREFIX", help_heading = "Broker", conflicts_with = "js_domain")]
+    js_api_prefix: Option<String>,
+
+    /// What the subjects begin with on which answers come [default: _INBOX]
+    #[arg(long, value_name = "PREFIX", help_heading = "Broker")]
+    inbox_prefix: Option<String>,
 
     /// The longest that connecting, or one answer, may take [below the settings file: NATS_TIMEOUT] [default: 5s]
     #[arg(long, value_name = "DURATION", help_heading = "Broker")]
@@ -92,34 +153,42 @@ impl Settings {
 
     /// For a command that reads the database and meets no broker.
     pub fn for_database(&self, database: &DatabaseArgs) -> Result<Config, Error> {
-        self.config(database, Table::new(), Surroundings::Ignored)
+        self.config(database, None, Table::new(), Surroundings::Ignored)
     }
 
     /// For a command that meets a broker.
     pub fn for_broker(&self, database: &DatabaseArgs, broker: &BrokerArgs) -> Result<Config, Error> {
-        self.config(database, broker.table(), Surroundings::Asked)
+        self.config(database, broker.context.as_deref(), broker.table(), Surroundings::Asked)
     }
 
-    /// For a command that starts a broker of its own: neither `NATS_*` variables nor another one's address count. Only
-    /// `broker.servers` is left for the caller to set.
+    /// For a command that starts a broker of its own: neither `NATS_*` variables, nor contexts, nor another one's address
+    /// count. What is said of a broker all the same is left for the caller to replace.
     pub fn for_own_broker(&self, database: &DatabaseArgs, broker: &BrokerArgs) -> Result<Config, Error> {
-        self.config(database, broker.table(), Surroundings::Ignored)
+        self.config(database, None, broker.table(), Surroundings::Ignored)
     }
 
-    fn config(&self, database: &DatabaseArgs, flags: Table, surroundings: Surroundings) -> Result<Config, Error> {
+    fn config(
+        &self,
+        database: &DatabaseArgs,
+        context: Option<&str>,
+        flags: Table,
+        surroundings: Surroundings,
+    ) -> Result<Config, Error> {
         let mut given = match &self.file {
             Some(file) => file_table(file)?,
             None => Table::new(),
         };
         merge(&mut given, environment_table(&self.environment)?);
+        if let Some(name) = context {
+            merge(&mut given, self.context_table(name)?);
+        }
         merge(&mut given, flags);
         let path = database.database.clone();
         let mut all = match surroundings {
             Surroundings::Asked => {
                 let path = path.clone().or_else(|| setting(&given, "database", "path")?.as_str().map(PathBuf::from));
                 let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
-                let has_servers = setting(&given, "broker", "servers").is_some();
-                surroundings_table(&self.environment, if has_servers { None } else { server_beside(&path) })?
+                self.surroundings_table(&path, setting(&given, "broker", "servers").is_some(), context.is_some())?
             }
             Surroundings::Ignored => Table::new(),
         };
@@ -132,9 +201,48 @@ impl Settings {
         config.validate()?;
         Ok(config)
     }
+
+    /// What is found without being named by a source of ours. A broker beside the database stands in for all that is said of
+    /// another, who we are to it included. A context that was asked for stands in for others.
+    fn surroundings_table(&self, database: &Path, has_servers: bool, has_context: bool) -> Result<Table, Error> {
+        let variables = nats_table(&self.environment)?;
+        if !has_servers && let Some(server) = server_beside(database) {
+            let mut found = broker_table(std::iter::once(("servers", list(std::iter::once(server.as_str())))));
+            if let Some(timeout) = setting(&variables, "broker", "timeout") {
+                merge(&mut found, broker_table(std::iter::once(("timeout", timeout.clone()))));
+            }
+            return Ok(found);
+        }
+        let named = self.environment.get("NATS_CONTEXT").filter(|name| !name.is_empty());
+        let has_servers = has_servers || setting(&variables, "broker", "servers").is_some();
+        let name = match named {
+            _ if has_context => None,
+            Some(name) => Some(name.clone()),
+            None if has_servers => None,
+            None => self.contexts().selected(),
+        };
+        let mut found = match name {
+            Some(name) => self.context_table(&name)?,
+            None => Table::new(),
+        };
+        merge(&mut found, variables);
+        Ok(found)
+    }
+
+    fn contexts(&self) -> Contexts {
+        let variable = |name| self.environment.get(name).map(String::as_str);
+        Contexts::new(variable("XDG_CONFIG_HOME"), variable("HOME"))
+    }
+
+    fn context_table(&self, name: &str) -> Result<Table, Error> {
+        let settings = self.contexts().read(name)?;
+        log::debug!("settings: taking the context {name} of the nats command");
+        let settings = settings.into_iter().map(|(key, value)| (key, broker_value(key, &value)));
+        Ok(broker_table(settings))
+    }
 }
 
-/// Whether the broker beside the database and the `NATS_*` variables count.
+/// Whether the broker beside the database, the `NATS_*` variables and contexts count.
 #[derive(Clone, Copy)]
 enum Surroundings {
     Asked,
@@ -149,8 +257,18 @@ impl BrokerArgs {
             ("servers", servers),
             ("user", one(&self.user)),
             ("password", one(&self.password)),
+            ("password_file", one(&self.password_file)),
             ("token", one(&self.token)),
+            ("token_file", one(&self.token_file)),
             ("creds", one(&self.creds)),
+            ("nkey", one(&self.nkey)),
+            ("jwt", one(&self.jwt)),
+            ("tls.cert", one(&self.tlscert)),
+            ("tls.key", one(&self.tlskey)),
+            ("tls.ca", one(&self.tlsca)),
+            ("domain", one(&self.js_domain)),
+            ("api_prefix", one(&self.js_api_prefix)),
+            ("inbox_prefix", one(&self.inbox_prefix)),
             ("timeout", one(&self.timeout.map(|timeout| timeout.to_string()))),
             ("connection_name", one(&self.connection_name)),
             ("stream", one(&self.stream)),
@@ -159,9 +277,18 @@ impl BrokerArgs {
     }
 }
 
+/// A table of settings of `broker`; `tls.ca` is `ca` in its table `tls`.
 fn broker_table<'a>(values: impl Iterator<Item = (&'a str, Value)>) -> Table {
-    let values: Table = values.map(|(key, value)| (key.to_owned(), value)).collect();
-    if values.is_empty() { Table::new() } else { Table::from_iter([("broker".to_owned(), Value::Table(values))]) }
+    let mut table = Table::new();
+    for (key, value) in values {
+        merge_keys(&mut table, nested(&format!("broker.{key}"), ".", value));
+    }
+    table
+}
+
+/// A setting of `broker` that was given as text.
+fn broker_value(key: &str, text: &str) -> Value {
+    if key == "servers" { list(text.split(',')) } else { Value::String(text.to_owned()) }
 }
 
 /// The variables that concern us.
@@ -170,9 +297,14 @@ fn ours(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Environment, 
     for (name, value) in all {
         let Ok(name) = name.into_string() else { continue };
         let is_setting = name.starts_with("CATCHMENT_") && !NO_SETTINGS.contains(&name.as_str());
-        if is_setting || NATS_VARIABLES.iter().any(|(nats, _)| *nats == name) {
-            let value = value.into_string().map_err(|_| refused(&name, "its value is no UTF-8"))?;
-            environment.insert(name, value);
+        let is_nats = NATS_VARIABLES.iter().any(|(nats, _)| *nats == name);
+        if is_setting || is_nats || CONTEXT_VARIABLES.contains(&name.as_str()) {
+            match value.into_string() {
+                Ok(value) => _ = environment.insert(name, value),
+                // Then there are no contexts to be found.
+                Err(_) if ["XDG_CONFIG_HOME", "HOME"].contains(&name.as_str()) => {}
+                Err(_) => return Err(refused(&name, "its value is no UTF-8")),
+            }
         }
     }
     Ok(environment)
@@ -195,7 +327,7 @@ fn variable(key: &str, value: &str) -> Result<Table, String> {
     let as_list = list(value.split(','));
     let mut first_reason = None;
     for value in as_toml.into_iter().chain([as_text, as_list]) {
-        let table = nested(key, value);
+        let table = nested(key, "__", value);
         match read(table.clone()) {
             Ok(_) => return Ok(table),
             Err(reason) => first_reason = first_reason.or(Some(reason)),
@@ -204,10 +336,10 @@ fn variable(key: &str, value: &str) -> Result<Table, String> {
     Err(first_reason.unwrap_or_default())
 }
 
-/// `database__path` is `path` in table `database`.
-fn nested(key: &str, value: Value) -> Table {
-    match key.split_once("__") {
-        Some((outer, inner)) => Table::from_iter([(outer.to_owned(), Value::Table(nested(inner, value)))]),
+/// `database__path` is `path` in table `database`, where `__` is what parts them.
+fn nested(key: &str, parting: &str, value: Value) -> Table {
+    match key.split_once(parting) {
+        Some((outer, inner)) => Table::from_iter([(outer.to_owned(), Value::Table(nested(inner, parting, value)))]),
         None => Table::from_iter([(key.to_owned(), value)]),
     }
 }
@@ -217,23 +349,17 @@ fn list<'a>(items: impl Iterator<Item = &'a str>) -> Value {
     Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
 }
 
-/// The broker of `NATS_*` variables, of which an empty one counts as absent. A broker beside the database stands in for
-/// all that these say about another, who we are to it included.
-fn surroundings_table(environment: &Environment, server_beside: Option<String>) -> Result<Table, Error> {
+/// The broker of `NATS_*` variables, of which an empty one counts as absent.
+fn nats_table(environment: &Environment) -> Result<Table, Error> {
     let mut found = Vec::new();
     for (name, key) in NATS_VARIABLES {
         let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else { continue };
-        match key {
-            "timeout" => {
-                let reason = |e| format!("{value:?} is no duration: {e}; one looks like 5s");
-                humantime::parse_duration(value).map_err(|e| refused(name, reason(e)))?;
-            }
-            _ if server_beside.is_some() => continue,
-            _ => {}
+        if key == "timeout" {
+            let reason = |e| format!("{value:?} is no duration: {e}; one looks like 5s");
+            humantime::parse_duration(value).map_err(|e| refused(name, reason(e)))?;
         }
-        found.push((key, if key == "servers" { list(value.split(',')) } else { Value::String(value.clone()) }));
+        found.push((key, broker_value(key, value)));
     }
-    found.extend(server_beside.map(|server| ("servers", list(std::iter::once(server.as_str())))));
     Ok(broker_table(found.into_iter()))
 }
 
@@ -310,12 +436,32 @@ fn merge_keys(below: &mut Table, above: Table) {
 
 /// A token given as a flag must not meet the user and password of the file, as if both had been given.
 fn drop_other_ways_in(below: &mut Table, above: &Table) {
-    let gives = |way: &[&str]| way.iter().any(|key| above.contains_key(*key));
-    if WAYS_IN.iter().any(|way| gives(way)) {
-        for key in WAYS_IN.iter().filter(|way| !gives(way)).copied().flatten() {
-            below.remove(*key);
+    for [one, other] in EITHER_OR {
+        for (given, dropped) in [(one, other), (other, one)] {
+            if above.contains_key(given) {
+                below.remove(dropped);
+            }
         }
     }
+    let gives = |way: &[&str]| way.iter().any(|key| above.contains_key(*key));
+    let in_address = above.get("servers").is_some_and(|servers| texts(servers).any(|server| server.contains('@')));
+    if !in_address && !WAYS_IN.iter().any(|way| gives(way)) {
+        return;
+    }
+    for key in WAYS_IN.iter().filter(|way| !gives(way)).copied().flatten() {
+        below.remove(*key);
+    }
+    if let Some(Value::Array(servers)) = below.get_mut("servers") {
+        for server in servers {
+            if let Value::String(server) = server {
+                *server = without_secrets(server);
+            }
+        }
+    }
+}
+
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::fs;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use catchment::config::BrokerConfig;
 use tempfile::TempDir;
 
 use super::*;
@@ -123,6 +124,98 @@ fn a_way_in_replaces_those_of_lower_sources() {
     assert_eq!(ways(&[("NATS_TOKEN", "t")], None), (some("me"), some("file"), None));
     assert_eq!(ways(&[("CATCHMENT_BROKER__PASSWORD", "env")], None), (some("me"), some("env"), None));
     assert_eq!(ways(&[("CATCHMENT_BROKER__PASSWORD", "env")], Some("t")), (None, None, some("t")));
+}
+
+#[test]
+fn a_way_in_replaces_all_others_however_they_are_given() {
+    let broker = |file: &str, environment: &[_], flags| Place::new(file, environment).broker(&flags).broker;
+    let some = |text: &str| Some(text.to_owned());
+    // Of two that say the same, the higher one; the user of the lower source stays.
+    let file = "[broker]\nuser = 'me'\npassword = 'file'";
+    let higher = broker(file, &[], BrokerArgs { password_file: some("pw"), ..flags(&[]) });
+    assert_eq!((higher.user, higher.password, higher.password_file), (some("me"), None, Some("pw".into())));
+    // Whom an address names, and who replaces an address's.
+    let named = broker(file, &[], flags(&["nats://you:pw@a"]));
+    assert_eq!((named.user, named.password, named.servers), (None, None, vec![url("nats://you:pw@a")]));
+    let file = "[broker]\nservers = ['nats://you:pw@a', 'b']";
+    let replaced = broker(file, &[], BrokerArgs { nkey: some("seed"), ..flags(&[]) });
+    assert_eq!((replaced.nkey, replaced.servers), (Some("seed".into()), vec![url("nats://a"), url("b")]));
+    let kept = broker(file, &[("NATS_CREDS", "me.creds")], flags(&[]));
+    assert_eq!((kept.creds, &*kept.servers[0]), (None, "nats://you:pw@a"));
+    // The domain of one source does not meet the prefix of another.
+    let file = "[broker]\ndomain = 'hub'\ntls.ca = 'file.pem'";
+    let prefix = broker(file, &[("NATS_CA", "env.pem")], BrokerArgs { js_api_prefix: some("js.hub"), ..flags(&[]) });
+    assert_eq!((prefix.api_prefix(), prefix.domain, prefix.tls.ca), ("js.hub".into(), None, Some("file.pem".into())));
+    let tls = [("NATS_CERT", "c.pem"), ("NATS_KEY", "k.pem"), ("NATS_CA", "ca.pem"), ("NATS_NKEY", "seed")];
+    let nats = broker("", &tls, flags(&[]));
+    assert_eq!((nats.tls.cert, nats.tls.key), (Some("c.pem".into()), Some("k.pem".into())));
+    assert_eq!((nats.tls.ca, nats.nkey), (Some("ca.pem".into()), Some("seed".into())));
+}
+
+/// A folder of contexts, `selected` selected.
+fn contexts(selected: &str, contexts: &[(&str, &str)]) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("nats/context")).unwrap();
+    fs::write(dir.path().join("nats/context.txt"), selected).unwrap();
+    for (name, text) in contexts {
+        fs::write(dir.path().join(format!("nats/context/{name}.json")), text).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_context_counts_as_much_as_it_was_asked_for() {
+    let one = r#"{"url": "nats://one", "user": "me", "password": "pw", "jetstream_domain": "hub"}"#;
+    let two = r#"{"url": "nats://two-a, nats://two-b", "creds": "two.creds", "ca": "two.pem"}"#;
+    let folder = contexts("one\n", &[("one", one), ("two", two)]);
+    let xdg = ("XDG_CONFIG_HOME", folder.path().to_str().unwrap());
+    let broker = |file: &str, environment: &[_], context: Option<&str>, servers: &[&str]| {
+        let flags = BrokerArgs { context: context.map(str::to_owned), ..flags(servers) };
+        Place::new(file, &[&[xdg], environment].concat()).broker(&flags).broker
+    };
+    let who = |broker: BrokerConfig| (broker.servers.join(" "), broker.user, broker.creds, broker.domain);
+    let me = || Some("me".to_owned());
+    let hub = || Some("hub".to_owned());
+    let two_creds = || Some(PathBuf::from("two.creds"));
+
+    // The selected one, whole or not at all.
+    assert_eq!(who(broker("", &[], None, &[])), ("nats://one".into(), me(), None, hub()));
+    assert_eq!(who(broker("", &[], None, &["nats://flag"])), ("nats://flag".into(), None, None, None));
+    let url = ("NATS_URL", "nats://env");
+    assert_eq!(who(broker("", &[url], None, &[])), ("nats://env".into(), None, None, None));
+    // One that the environment names, below the other variables.
+    let named = ("NATS_CONTEXT", "two");
+    let two_servers = "nats://two-a nats://two-b";
+    assert_eq!(who(broker("", &[named], None, &[])), (two_servers.into(), None, two_creds(), None));
+    assert_eq!(who(broker("", &[named, url], None, &[])), ("nats://env".into(), None, two_creds(), None));
+    // One that a flag names, above everything but other flags.
+    let file = "[broker]\nservers = ['nats://file']\ntoken = 't'";
+    let ours = ("CATCHMENT_BROKER__SERVERS", "nats://ours");
+    let given = broker(file, &[url, ours, ("NATS_CONTEXT", "one")], Some("two"), &[]);
+    assert_eq!((given.token.clone(), given.tls.ca.clone()), (None, Some("two.pem".into())));
+    assert_eq!(who(given), (two_servers.into(), None, two_creds(), None));
+    assert_eq!(who(broker("", &[], Some("two"), &["nats://flag"])), ("nats://flag".into(), None, two_creds(), None));
+
+    // None of it for a broker of our own, nor where one is beside the database.
+    let place = Place::new("", &[xdg, named]);
+    let own = place.settings.for_own_broker(&place.database(), &BrokerArgs::default()).unwrap();
+    assert_eq!(own.broker.creds, None);
+    fs::write(place.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
+    assert_eq!(who(place.broker(&flags(&[])).broker), ("nats://127.0.0.1:4567".into(), None, None, None));
+    let flags = BrokerArgs { context: me().map(|_| "one".into()), ..BrokerArgs::default() };
+    assert_eq!(who(place.broker(&flags).broker), ("nats://one".into(), me(), None, hub()));
+}
+
+#[test]
+fn a_context_that_cannot_be_used_is_named() {
+    let folder = contexts("gone", &[("broken", "{\"password\": \"hunter2\"")]);
+    let xdg = ("XDG_CONFIG_HOME", folder.path().to_str().unwrap());
+    let refusal = |name| Place::new("", &[xdg, ("NATS_CONTEXT", name)]).refusal();
+    let gone = refusal("");
+    assert!(gone.starts_with("configuration: context gone: there is no ") && gone.contains("gone.json"), "{gone}");
+    let broken = refusal("broken");
+    assert!(broken.contains("broken.json: is no JSON object at line 1") && !broken.contains("hunter2"), "{broken}");
+    assert!(refusal("../broken").contains("is no name"));
 }
 
 #[test]

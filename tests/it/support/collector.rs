@@ -15,7 +15,8 @@ pub fn catchment() -> Command {
             command.env_remove(name);
         }
     }
-    command.stdin(Stdio::null());
+    // Nor their contexts of the nats command.
+    command.env("XDG_CONFIG_HOME", "/nowhere").stdin(Stdio::null());
     command
 }
 

@@ -1,10 +1,12 @@
 //! What the tests share: a server, a collector as a process, a publisher, and the oracle.
 
+pub mod authority;
 pub mod chance;
 pub mod cluster;
 pub mod collector;
 pub mod health;
 pub mod load;
+pub mod operator;
 pub mod oracle;
 pub mod post;
 pub mod proxy;

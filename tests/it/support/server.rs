@@ -97,8 +97,13 @@ impl Server {
             .stderr(log)
             .spawn()
             .expect("nats-server starts; set NATS_SERVER_BIN or run make test");
-        self.child = Some(child);
-        eventually("the server to take connections", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+        let child = self.child.insert(child);
+        eventually("the server to take connections", || {
+            let ended = child.try_wait().expect("can be asked");
+            let log = || std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
+            assert!(ended.is_none(), "the server ended at once:\n{}", log());
+            TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
     }
 
     pub fn url(&self) -> String {

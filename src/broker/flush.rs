@@ -1,0 +1,130 @@
+//! Seeing to it that what was published is written.
+//!
+//! The client writes at most every 5 ms unless it is flushed, and flushing waits for the server. So a thread of its own
+//! flushes, once for all that was written while it waited; the publishing thread never does.
+//!
+//! Over TLS the client has three faults of its own. It takes no more than its TLS can buffer, 64 KiB, when the server does
+//! not keep up: a write behind that ends the connection. What is in that buffer stays there until the next call. And a call
+//! that writes also reads; what it has read, the reading thread only finds with the next word of the server. So there no more
+//! than a window is written before a flush; every write is followed by one, for its answer is that next word; and a flush that
+//! takes long, for its own answer may have been read so, is followed by others.
+
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use nats::Connection;
+
+use crate::pipeline::Signal;
+
+/// How long one flush may take to be written.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What may be written over TLS before a flush: less than what its buffer takes, with room for a ping and nudges.
+const WINDOW: usize = 48 << 10;
+
+/// The first pause before a flush is followed by another, and how often the pause is doubled. Then the server is silent, not
+/// slow; the client's own pings, which others put off, find out.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const FOLLOWERS: u32 = 10;
+
+/// The flushing of one connection. Where a flush hangs, its thread is left behind with the connection.
+pub(super) struct Flusher {
+    kick: Sender<()>,
+    done: Receiver<()>,
+    /// Over TLS: what was written since the last flush.
+    unflushed: Option<usize>,
+    lost: Signal,
+}
+
+impl Flusher {
+    /// Starts the thread.
+    pub(super) fn start(connection: &Connection, tls: bool, lost: &Signal) -> Self {
+        let (kick, kicks) = crossbeam_channel::bounded(1);
+        let (done_in, done) = crossbeam_channel::bounded(1);
+        let watch = tls.then(|| Watch::start(connection.clone(), lost.clone()));
+        let connection = connection.clone();
+        let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
+            for () in kicks {
+                let _under_way = watch.as_ref().map(Watch::begin);
+                if connection.flush_timeout(FLUSH).is_err() {
+                    return;
+                }
+                let _ = done_in.try_send(());
+            }
+        });
+        if let Err(e) = spawned {
+            // Without it the client writes by itself, every 5 ms.
+            log::warn!("broker: no thread to flush with: {e}");
+        }
+        Self { kick, done, unflushed: tls.then_some(0), lost: lost.clone() }
+    }
+
+    /// Hears that so many bytes are about to be written. Over TLS it may block until those before them are.
+    pub(super) fn before(&mut self, bytes: usize) {
+        if let Some(unflushed) = self.unflushed {
+            if unflushed > 0 && unflushed + bytes > WINDOW {
+                self.flush();
+            }
+            self.unflushed = self.unflushed.map(|unflushed| unflushed + bytes);
+        }
+    }
+
+    /// Has all that was published written: in the background, or over TLS before it returns.
+    pub(super) fn flush(&mut self) {
+        if self.unflushed.is_none() {
+            self.kick();
+            return;
+        }
+        self.unflushed = Some(0);
+        if self.kick.send(()).is_ok() {
+            crossbeam_channel::select! {
+                recv(self.done) -> _ => {}
+                recv(self.lost.channel()) -> _ => {}
+            }
+        }
+    }
+
+    /// Has all that was written flushed in the background.
+    pub(super) fn kick(&self) {
+        // Full: a flush is wanted already.
+        let _ = self.kick.try_send(());
+    }
+}
+
+/// A thread that looks on while a flush is under way, and has others follow it.
+struct Watch {
+    flushes: Sender<Receiver<()>>,
+}
+
+impl Watch {
+    fn start(connection: Connection, lost: Signal) -> Self {
+        let (flushes, begun) = crossbeam_channel::bounded::<Receiver<()>>(1);
+        let spawned = thread::Builder::new().name("catchment-watch".into()).spawn(move || {
+            for over in begun {
+                for number in 0..FOLLOWERS {
+                    crossbeam_channel::select! {
+                        recv(over) -> _ => break,
+                        recv(lost.channel()) -> _ => return,
+                        default(FIRST_PAUSE * (1 << number)) => {}
+                    }
+                    let connection = connection.clone();
+                    let follower = thread::Builder::new().name("catchment-flush".into());
+                    // It ends with the one that it follows: one answer brings the others to light.
+                    let _ = follower.spawn(move || connection.flush_timeout(FLUSH));
+                }
+            }
+        });
+        if let Err(e) = spawned {
+            log::warn!("broker: no thread to watch flushes with: {e}");
+        }
+        Self { flushes }
+    }
+
+    /// A flush is under way until what this returns is dropped.
+    fn begin(&self) -> Sender<()> {
+        let (under_way, over) = crossbeam_channel::bounded(1);
+        let _ = self.flushes.send(over);
+        under_way
+    }
+}

@@ -1,0 +1,254 @@
+//! TLS: which servers we trust, and the certificate we show.
+//!
+//! The whole of the client's configuration is built here, for two reasons. What the client would build itself verifies with
+//! a rustls-webpki that has known faults; and of a refused certificate it tells less than there is to say.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use nats::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use nats::rustls::crypto::{WebPkiSupportedAlgorithms, ring};
+use nats::rustls::pki_types::pem::PemObject;
+use nats::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
+use nats::rustls::{self, CertificateError, ClientConfig, DigitallySignedStruct, PeerMisbehaved, SignatureScheme};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::config::TlsConfig;
+
+/// What we had against a server's certificate, in words; filled while connecting.
+pub(super) type Objection = Arc<Mutex<Option<String>>>;
+
+/// The client's configuration, with the place for an objection. Reads the files anew.
+pub(super) fn client(config: &TlsConfig) -> Result<(ClientConfig, Objection), String> {
+    let provider = ring::default_provider();
+    let objection = Objection::default();
+    let verifier = Verifier {
+        roots: roots(config.ca.as_deref())?,
+        algorithms: provider.signature_verification_algorithms,
+        authority: config.ca.as_ref().map(|ca| ca.display().to_string()),
+        objection: Arc::clone(&objection),
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| format!("TLS cannot be used here: {e}"))?
+        // What rustls calls so is any verifier but its own. This one leaves nothing out: see below.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let client =
+        match (&config.cert, &config.key) {
+            (Some(cert), Some(key)) => builder
+                .with_client_auth_cert(certificates(cert, "--tlscert")?, private_key(key)?)
+                .map_err(|e| format!("cannot use the private key {}: {e}; check --tlskey", key.display()))?,
+            _ => builder.with_no_client_auth(),
+        };
+    Ok((client, objection))
+}
+
+/// The authorities of this file, else those that this machine trusts.
+fn roots(ca: Option<&Path>) -> Result<Vec<TrustAnchor<'static>>, String> {
+    let Some(ca) = ca else {
+        let native = rustls_native_certs::load_native_certs();
+        // A store of many years' authorities has some that nobody can read any more.
+        let roots: Vec<_> = native.certs.iter().filter_map(anchor).collect();
+        if roots.is_empty() {
+            let why = native.errors.first().map_or_else(|| "there are none".into(), ToString::to_string);
+            return Err(format!(
+                "cannot find the authorities that this machine trusts: {why}; name one with --tlsca, or check \
+                 SSL_CERT_FILE and SSL_CERT_DIR"
+            ));
+        }
+        return Ok(roots);
+    };
+    let anchors = certificates(ca, "--tlsca")?.iter().map(|cert| anchor(cert).ok_or(ca)).collect::<Result<_, _>>();
+    anchors.map_err(|ca| format!("{} has a certificate that cannot be read; check --tlsca", ca.display()))
+}
+
+fn anchor(certificate: &CertificateDer<'_>) -> Option<TrustAnchor<'static>> {
+    webpki::anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned())
+}
+
+fn certificates(file: &Path, flag: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let name = file.display();
+    let text = std::fs::read(file).map_err(|e| format!("cannot read the certificates {name}: {e}; check {flag}"))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("{name} is damaged: it is no PEM throughout; check {flag}"))?;
+    if certificates.is_empty() {
+        return Err(format!("there is no certificate in {name}; it must be PEM; check {flag}"));
+    }
+    Ok(certificates)
+}
+
+/// Nothing of the file is told, whatever it is.
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let name = file.display();
+    let text = std::fs::read(file).map_err(|e| format!("cannot read the private key {name}: {e}; check --tlskey"))?;
+    PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| format!("there is no private key in {name}; it must be PEM and not encrypted; check --tlskey"))
+}
+
+/// Verifies as rustls does by itself, chain, name, time and the handshake's signature, with a rustls-webpki of today.
+struct Verifier {
+    roots: Vec<TrustAnchor<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// The file of the roots, where there is one.
+    authority: Option<String>,
+    objection: Objection,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("roots", &self.roots.len()).finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verify = || {
+            let certificate = EndEntityCert::try_from(end_entity)?;
+            certificate.verify_for_usage(
+                self.algorithms.all,
+                &self.roots,
+                intermediates,
+                now,
+                KeyUsage::server_auth(),
+                None,
+                None,
+            )?;
+            certificate.verify_is_valid_for_subject_name(server_name)
+        };
+        match verify() {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(error) => {
+                *self.objection.lock() = Some(self.objection_to(&error, server_name));
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        // There the scheme does not say which curve; the key does.
+        self.verify_signature(message, certificate, signed, usize::MAX)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if !is_of_tls13(signed.scheme) {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        // There the scheme says it all; rustls has what it says first.
+        self.verify_signature(message, certificate, signed, 1)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl Verifier {
+    /// Verifies with the first algorithms of the scheme, as many as may be tried.
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+        tries: usize,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
+        let (_, algorithms) = known.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        let bad = |_| rustls::Error::from(CertificateError::BadEncoding);
+        let certificate = EndEntityCert::try_from(certificate).map_err(bad)?;
+        let signature = signed.signature();
+        let verifies = algorithms
+            .iter()
+            .take(tries)
+            .any(|algorithm| certificate.verify_signature(*algorithm, message, signature).is_ok());
+        if verifies {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        *self.objection.lock() =
+            Some("it has not the private key of its certificate; somebody may stand between".into());
+        Err(CertificateError::BadSignature.into())
+    }
+
+    fn objection_to(&self, error: &webpki::Error, server_name: &ServerName<'_>) -> String {
+        use webpki::Error as E;
+        match error {
+            E::UnknownIssuer => match &self.authority {
+                Some(file) => format!("its certificate is from an authority that is not in {file}; check --tlsca"),
+                None => "its certificate is from an authority that this machine does not trust; name the authority's \
+                         certificate with --tlsca"
+                    .into(),
+            },
+            E::CertExpired { not_after, .. } => {
+                format!("its certificate expired at {}; renew it, or set this machine's clock", date(*not_after))
+            }
+            E::CertNotValidYet { not_before, .. } => {
+                format!("its certificate is valid only from {} on; is this machine's clock right?", date(*not_before))
+            }
+            E::CertNotValidForName(names) => {
+                let names = names.presented.iter().map(|name| plain(name)).collect::<Vec<_>>();
+                let names = if names.is_empty() { "no name".into() } else { names.join(", ") };
+                let server_name = server_name.to_str();
+                format!(
+                    "its certificate is for {names}, not for {server_name}; address the server by a name of its own"
+                )
+            }
+            other => {
+                let mut words = String::from("its certificate is refused: ");
+                let _ = write!(words, "{other:?}");
+                words
+            }
+        }
+    }
+}
+
+/// TLS 1.3 has no other signatures: <https://datatracker.ietf.org/doc/html/rfc8446#section-4.2.3>.
+fn is_of_tls13(scheme: SignatureScheme) -> bool {
+    use SignatureScheme as S;
+    matches!(
+        scheme,
+        S::ECDSA_NISTP256_SHA256
+            | S::ECDSA_NISTP384_SHA384
+            | S::ECDSA_NISTP521_SHA512
+            | S::ED25519
+            | S::RSA_PSS_SHA256
+            | S::RSA_PSS_SHA384
+            | S::RSA_PSS_SHA512
+    )
+}
+
+/// `DnsName("a.b")` is `a.b` to us.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}
+
+fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let date = OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|time| time.format(&Rfc3339).ok());
+    date.unwrap_or_else(|| format!("second {seconds} of 1970"))
+}
+
+#[cfg(test)]
+mod tests;
