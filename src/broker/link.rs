@@ -28,6 +28,10 @@ const MOST_LEFT_BEHIND: usize = 64;
 
 type Job = Box<dyn FnOnce(&Wire) + Send>;
 
+/// Hears what the client says beside messages: the server's errors, and that a subscription is over its limit. Called on the
+/// thread that reads the connection, with the client's locks held: it must not call the client.
+pub(super) type Ear = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// The connection, for those who work on the link's thread.
 pub(super) struct Wire {
     connection: Connection,
@@ -119,6 +123,11 @@ struct Opened {
 impl Link {
     /// Connects to the first server that answers. Blocks at most for the configured time-out.
     pub(super) fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+        Self::open_with(cluster, stop, Arc::new(|remark| log::warn!("broker: the server says: {remark}")))
+    }
+
+    /// As [`Link::open`], with an ear of its own.
+    pub(super) fn open_with(cluster: &Arc<Cluster>, stop: &Signal, ear: Ear) -> Result<Self, Error> {
         let timeout = cluster.config().timeout;
         let all = || cluster.config().shown_servers();
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
@@ -135,7 +144,7 @@ impl Link {
             .name("catchment-link".into())
             .spawn(move || {
                 let _counted = counted;
-                run(&thread_cluster, &thread_signs, &ready_in, &jobs_out);
+                run(&thread_cluster, &thread_signs, &ear, &ready_in, &jobs_out);
             })
             .map_err(|e| broker_error(all(), BrokerFault::Unreachable, format!("no thread for a connection: {e}")))?;
         // The thread keeps to the time-out wherever it can; the grace is for calls where it cannot.
@@ -265,8 +274,8 @@ impl Drop for Counted {
     }
 }
 
-fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, jobs: &Receiver<Job>) {
-    match connect(cluster, signs) {
+fn run(cluster: &Cluster, signs: &Signs, ear: &Ear, ready: &Sender<Result<Opened, Error>>, jobs: &Receiver<Job>) {
+    match connect(cluster, signs, ear) {
         Ok(Connected { connection, server, inbox, door }) => {
             let messages = inbox.subscription.receiver().clone();
             let wire = Wire { connection, shares: Arc::default() };
@@ -350,7 +359,7 @@ struct Inbox {
     subscription: Subscription,
 }
 
-fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
+fn connect(cluster: &Cluster, signs: &Signs, ear: &Ear) -> Result<Connected, Error> {
     let config = cluster.config();
     let deadline = Instant::now() + config.timeout;
     let mut trouble =
@@ -369,7 +378,7 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                 continue;
             }
         };
-        let options = match options(config, signs) {
+        let options = match options(config, signs, ear) {
             Ok(options) => options,
             Err((fault, detail)) => return Err(fail(fault, detail)),
         };
@@ -397,8 +406,9 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
 
 /// The client's options. Its reading thread is held up when the connection is lost, until nobody uses it any more: then it
 /// finds that it has to end, instead of connecting anew.
-fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault, String)> {
+fn options(config: &BrokerConfig, signs: &Signs, ear: &Ear) -> Result<Options, (BrokerFault, String)> {
     let Signs { lost, leaving, released, remarks, .. } = signs.clone();
+    let ear = Arc::clone(ear);
     let connected_before = AtomicBool::new(false);
     let options = access::options(config)?
         .with_name(&config.connection_name)
@@ -416,7 +426,7 @@ fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault
         .lame_duck_callback(move || leaving.raise())
         .error_callback(move |error| {
             remarks.fetch_add(1, Ordering::Relaxed);
-            log::warn!("broker: the server says: {}", one_line(&error));
+            ear(&one_line(&error));
         });
     Ok(options)
 }
