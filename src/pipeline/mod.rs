@@ -140,7 +140,7 @@ impl Pipeline {
         // The others are joined whatever the first failure was; a second one would say less than the first.
         while self.crew.join_until(began + patience).is_err() {}
         drained?;
-        Err(Error::StopDeadline { waited: patience, unfinished })
+        Err(Error::StopDeadline { waited: patience, unfinished, kept: true })
     }
 }
 
