@@ -9,6 +9,7 @@ mod support;
 
 mod collecting;
 mod commands;
+mod core_mode;
 mod database;
 mod input;
 mod kills;
