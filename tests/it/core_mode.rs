@@ -286,13 +286,12 @@ fn it_goes_on_when_the_broker_comes_back_or_falls_silent() {
     let (mut server, database) = (server(&folder), folder.path().join("a.db"));
     for overflow in [CoreOverflow::DropNewest, CoreOverflow::Block] {
         let mut config = config(&server, &database);
-        config.broker.silence = Duration::from_secs(1);
-        config.broker.timeout = Duration::from_secs(1);
         config.broker.core.overflow = overflow;
         let collector = Collector::start(&config).expect("starts");
         let goes_on = |server: &Server, after: u64, collector: &Collector| {
             eventually("health", || collector.health().is_well().then_some(()));
-            eventually("a new session", || (collector.status().rebuilds == after).then_some(()));
+            // A machine under load can be silent for a while too.
+            eventually("a new session", || (collector.status().rebuilds >= after).then_some(()));
             let before = collector.status().committed;
             publish(server, 0..100);
             eventually("the events", || (collector.status().committed == before + 100).then_some(()));
@@ -336,13 +335,13 @@ fn who_collects_everything_collects_no_probes() {
         let (server, database) = (server(&folder), folder.path().join("a.db"));
         let mut config = config(&server, &database);
         config.broker.subjects = vec![">".into()];
-        config.broker.silence = Duration::from_millis(400);
+        config.broker.silence = Duration::from_secs(2);
         config.broker.core.overflow = overflow;
         let client = server.client();
         let probes = client.subscribe("_INBOX.catchment.>").expect("subscribes");
         client.flush().expect("subscribed");
         let collector = Collector::start(&config).expect("starts");
-        for _ in 0..5 {
+        for _ in 0..3 {
             probes.next_timeout(Duration::from_secs(30)).expect("a probe");
         }
         client.publish("anything", "x").expect("published");
@@ -441,12 +440,14 @@ fn what_the_server_does_not_permit_is_said_at_the_start() {
     crate::support::refusal::ends(&mut as_user("mute", "block"), 1, &["_INBOX.>", "drop_newest"]);
     // Who may not publish can still collect: the refusal of a probe is an answer too.
     let mut command = as_user("mute", "drop_newest");
-    command.env("CATCHMENT_BROKER__SILENCE", "300ms").arg("-v");
+    command.env("CATCHMENT_BROKER__SILENCE", "2s").arg("-v");
     let collector = collector::Collector::start(command, &folder.path().join("log"));
     collector.said("(core NATS: at most once)");
     eventually("several answers to probes", || {
-        (collector.log().to_lowercase().matches("violation for publish").count() > 3).then_some(())
+        (collector.log().to_lowercase().matches("violation for publish").count() > 2).then_some(())
     });
     assert!(!collector.log().contains("has said nothing"), "{}", collector.log());
-    assert!(collector.stop().success());
+    let mut collector = collector;
+    signal(collector.pid(), "TERM");
+    assert!(collector.wait().success(), "{}", collector.log());
 }
