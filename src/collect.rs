@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::broker::{Beginning, Cluster, JetStreamIntake, Reports};
-use crate::config::Config;
+use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Reports};
+use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Limits, Pipeline, Settings, Shared, Trouble};
 use crate::store::{Database, Lock};
@@ -24,6 +24,8 @@ pub struct Collector {
     pipeline: Pipeline,
     shared: Shared,
     broker: Condition,
+    intake: Condition,
+    mode: Mode,
     _lock: Lock,
 }
 
@@ -32,7 +34,7 @@ pub struct Collector {
 pub enum Until {
     /// Collect until stopped.
     Stopped,
-    /// Collect what is in the stream now, then end.
+    /// Collect what is in the stream now, then end. Not in mode `core`, where there is no stream.
     Drained,
 }
 
@@ -48,6 +50,8 @@ pub struct Status {
     pub duplicates: u64,
     /// Deliveries committed as dead letters.
     pub dead_letters: u64,
+    /// Events of core NATS dropped, for there was no room for them.
+    pub dropped: u64,
     /// Transactions that committed them.
     pub batches: u64,
     /// Events that the stream dropped before they were collected, at most: the log says which.
@@ -58,6 +62,8 @@ pub struct Status {
     pub pending: u64,
     /// What is wrong with the broker, if anything.
     pub broker: Option<Trouble>,
+    /// Whether events are being dropped, if so since when.
+    pub intake: Option<Trouble>,
     /// What is wrong with the database, if anything.
     pub database: Option<Trouble>,
 }
@@ -82,23 +88,17 @@ impl Collector {
     pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
         config.validate()?;
         let cluster = Cluster::new(&config.broker)?;
+        if config.broker.mode == Mode::Core && until == Until::Drained {
+            let reason =
+                "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
+            return Err(Error::config("broker.mode", reason));
+        }
         let lock = Lock::take(&config.database.path)?;
         let database = Database::open(&config.database)?;
-        let position = database.latest(&config.broker.stream)?;
         let shared = Shared::new("database");
         let broker = Condition::new("broker");
         let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
-        let intake = JetStreamIntake::open(
-            cluster,
-            Beginning {
-                identity: database.identity(),
-                position,
-                drain: until == Until::Drained,
-                pipeline_holds: config.batch.max_events * (config.database.writers + 1),
-            },
-            &shared.stop,
-            &reports,
-        )?;
+        let intake = Condition::new("intake");
         let settings = Settings {
             limits: Limits {
                 events: config.batch.max_events,
@@ -106,8 +106,25 @@ impl Collector {
             },
             linger: config.batch.linger,
         };
-        let pipeline = Pipeline::start(intake, database.writers(), settings, shared.clone());
-        Ok(Self { pipeline, shared, broker, _lock: lock })
+        let (sinks, stop) = (database.writers(), shared.stop.clone());
+        let pipeline = match config.broker.mode {
+            Mode::Jetstream => {
+                let position = database.latest(&config.broker.stream)?;
+                let beginning = Beginning {
+                    identity: database.identity(),
+                    position,
+                    drain: until == Until::Drained,
+                    pipeline_holds: config.batch.max_events * (config.database.writers + 1),
+                };
+                let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
+                Pipeline::start(stream, sinks, settings, shared.clone())
+            }
+            Mode::Core => {
+                let subjects = CoreIntake::open(cluster, database.begin_local()?, &stop, &reports, &intake)?;
+                Pipeline::start(subjects, sinks, settings, shared.clone())
+            }
+        };
+        Ok(Self { pipeline, shared, broker, intake, mode: config.broker.mode, _lock: lock })
     }
 
     /// Blocks until the collector has ended by itself, at most for `wait`. `true` when it has: all that
@@ -123,40 +140,47 @@ impl Collector {
     /// Counts and conditions, now.
     #[must_use]
     pub fn status(&self) -> Status {
-        status(&self.shared, &self.broker)
+        status(&self.shared, &self.broker, &self.intake)
     }
 
     /// What is wrong, if anything, and since when: the broker away or silent, the database locked or full. Does not block.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health::of([&self.broker, &self.shared.sink])
+        Health::of([&self.broker, &self.intake, &self.shared.sink])
     }
 
     /// Takes in no more, commits what has been taken in, and ends all threads. Blocks at most for `patience`; then what is
-    /// not committed is left in the stream and a thread that hangs is left behind.
+    /// not committed is left in the stream (core NATS has none: there it is lost) and a thread that hangs is left behind.
     ///
     /// # Errors
     ///
     /// [`Error::StopDeadline`] naming what had not ended, or what made the collector fail.
     pub fn stop(self, patience: Duration) -> Result<Status, Error> {
-        let Self { pipeline, shared, broker, _lock } = self;
-        let stopped = pipeline.stop(patience);
-        stopped.map(|()| status(&shared, &broker))
+        let Self { pipeline, shared, broker, intake, mode, _lock } = self;
+        match pipeline.stop(patience) {
+            Ok(()) => Ok(status(&shared, &broker, &intake)),
+            Err(Error::StopDeadline { waited, unfinished, .. }) => {
+                Err(Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream })
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
-fn status(shared: &Shared, broker: &Condition) -> Status {
+fn status(shared: &Shared, broker: &Condition, intake: &Condition) -> Status {
     let tally = &shared.tally;
     Status {
         received: tally.received.get(),
         committed: tally.committed.get(),
         duplicates: tally.duplicates.get(),
         dead_letters: tally.dead_letters.get(),
+        dropped: tally.dropped.get(),
         batches: tally.batches.get(),
         gone: tally.gone.get(),
         rebuilds: tally.rebuilds.get(),
         pending: tally.pending.get(),
         broker: broker.trouble(),
+        intake: intake.trouble(),
         database: shared.sink.trouble(),
     }
 }

@@ -1,5 +1,7 @@
 //! The settings of a collector: one struct for the TOML file and for programs that embed it.
 
+mod core_nats;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::error::Error;
+
+pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
 /// directory.
@@ -55,9 +59,12 @@ pub struct BrokerConfig {
     /// What the subjects begin with on which answers are received, for accounts that may not use the usual ones. Default
     /// `_INBOX`.
     pub inbox_prefix: Option<String>,
-    /// The stream to collect. Default `EVENTS`.
+    /// Where the broker keeps events until the database has them. Default `jetstream`.
+    pub mode: Mode,
+    /// The stream to collect. Default `EVENTS`. None in mode `core`.
     pub stream: String,
-    /// What to collect of it, and the stream's subjects if it has to be made. Default `["events.>"]`.
+    /// What to collect of it, and the stream's subjects if it has to be made; what to subscribe to in mode `core`. Default
+    /// `["events.>"]`.
     pub subjects: Vec<String>,
     /// Make the stream if it does not exist. Default true.
     pub create_stream: bool,
@@ -74,6 +81,8 @@ pub struct BrokerConfig {
     pub retry: Duration,
     /// How far ahead of the database the broker may send.
     pub ahead: AheadConfig,
+    /// How core NATS is collected, in mode `core`.
+    pub core: CoreConfig,
     /// The name under which the server lists the connection. Default `catchment`.
     pub connection_name: String,
 }
@@ -163,6 +172,7 @@ impl Default for BrokerConfig {
             domain: None,
             api_prefix: None,
             inbox_prefix: None,
+            mode: Mode::default(),
             stream: "EVENTS".into(),
             subjects: vec!["events.>".into()],
             create_stream: true,
@@ -170,6 +180,7 @@ impl Default for BrokerConfig {
             silence: Duration::from_secs(5),
             retry: Duration::from_secs(2),
             ahead: AheadConfig::default(),
+            core: CoreConfig::default(),
             connection_name: "catchment".into(),
         }
     }
@@ -214,6 +225,8 @@ impl std::fmt::Debug for BrokerConfig {
             .field("jwt", &self.jwt.as_ref().map(|jwt| hidden_unless(Path::new(jwt), !is_jwt(jwt))))
             .field("tls", &self.tls)
             .field("api_prefix", &self.api_prefix())
+            .field("creds", &self.creds)
+            .field("mode", &self.mode)
             .field("stream", &self.stream)
             .field("subjects", &self.subjects)
             .finish_non_exhaustive()
@@ -317,6 +330,9 @@ impl BrokerConfig {
             return Err(Error::config("broker.subjects", "is empty; give at least one, as events.>"));
         }
         self.subjects.iter().try_for_each(|subject| validate_filter(subject))?;
+        if self.mode == Mode::Core {
+            self.core.validate(&self.subjects)?;
+        }
         if self.ahead.events == 0 {
             return Err(Error::config("broker.ahead.events", "is 0; nothing would ever be asked for"));
         }

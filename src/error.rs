@@ -65,13 +65,18 @@ pub enum Error {
         message: String,
     },
 
-    /// The deadline of a stop passed before all work was done. What was not committed is still in the stream.
-    #[error("stopped after {waited:?} without {unfinished}; what it had not committed is still in the stream")]
+    /// The deadline of a stop passed before all work was done.
+    #[error(
+        "stopped after {waited:?} without {unfinished}; what it had not committed is {}",
+        if *kept { "still in the stream" } else { "lost, for core NATS keeps nothing" }
+    )]
     StopDeadline {
         /// How long the stop waited.
         waited: Duration,
         /// The threads that had not ended.
         unfinished: String,
+        /// Whether what was not committed is still in the stream; core NATS has none.
+        kept: bool,
     },
 }
 

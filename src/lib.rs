@@ -43,12 +43,16 @@
 //! * **Stopping is bounded**: every blocking call has a deadline; a thread that hangs in the NATS client is left behind
 //!   and named.
 //!
+//! With [`Mode::Core`](config::Mode::Core) there is no stream: a collector stores what it hears, **at most once**, and counts
+//! what it has no room for. See [`CoreConfig`](config::CoreConfig).
+//!
 //! A publisher's own repetition is recognised by its [`Event::id`] within the stream's duplicate window only.
 //!
 //! # Threads
 //!
 //! No runtime is started. A collector has an intake thread (`catchment-intake`), writers (`catchment-writer-0`, …), the
-//! threads of its connection (`catchment-link` and two of the NATS client) and r2d2's three. A recorder has
+//! threads of its connection (`catchment-link` and two of the NATS client) and r2d2's three. Collecting from core NATS has
+//! `catchment-listener` besides, and with `overflow = block` a second connection. A recorder has
 //! `catchment-courier`, `catchment-flush` and those of its connection. Over TLS each connection has a `catchment-flush` and a
 //! `catchment-watch` besides.
 //!

@@ -8,13 +8,12 @@ use nats::Message;
 
 use super::api::Stored;
 use super::cluster::Cluster;
+use super::headers;
+use super::pauses::Pauses;
 use super::reply::Metadata;
 use super::session::{self, Item, Session, Setting};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Defect, Epoch, Intake, Mark, Position, Signal, Supply, Tally};
-
-/// The first pause before connecting again.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
@@ -86,24 +85,12 @@ struct Acks {
     due: VecDeque<(u64, String)>,
 }
 
-/// When to try again.
+/// When and how to try again.
 struct Retry {
-    at: Instant,
-    pause: Duration,
+    pauses: Pauses,
     /// The last session ended in a way that an unreadable message could have caused.
     suspicious: bool,
     missing_since: Option<Instant>,
-    /// When the last session was opened, and whether it has delivered nothing yet. One that dies young without having
-    /// delivered anything is not replaced at once: another collector may delete its consumers, say.
-    opened: Instant,
-    fruitless: bool,
-}
-
-impl Retry {
-    fn later(&mut self, longest: Duration) {
-        self.at = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(longest);
-    }
 }
 
 impl JetStreamIntake {
@@ -116,6 +103,7 @@ impl JetStreamIntake {
     pub fn open(cluster: Cluster, beginning: Beginning<'_>, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
         let Beginning { identity, position, drain, pipeline_holds } = beginning;
         let cluster = Arc::new(cluster);
+        let pauses = Pauses::new(cluster.config());
         let mut intake = Self {
             cluster: Arc::clone(&cluster),
             identity: identity.to_owned(),
@@ -134,14 +122,7 @@ impl JetStreamIntake {
             drained: false,
             ended: false,
             left: Instant::now(),
-            retry: Retry {
-                at: Instant::now(),
-                pause: FIRST_PAUSE.min(cluster.config().retry),
-                suspicious: false,
-                missing_since: None,
-                opened: Instant::now(),
-                fruitless: true,
-            },
+            retry: Retry { pauses, suspicious: false, missing_since: None },
         };
         let session = Session::open(&intake.setting(true))?;
         if drain {
@@ -176,8 +157,7 @@ impl JetStreamIntake {
         self.reports.tally.pending.set(session.pending);
         self.ended |= self.drain_to.is_some() && session.is_exhausted();
         self.session = Some(session);
-        self.retry.opened = Instant::now();
-        self.retry.fruitless = true;
+        self.retry.pauses.opened();
         self.retry.missing_since = None;
         self.reports.condition.recover();
     }
@@ -187,12 +167,7 @@ impl JetStreamIntake {
         self.reports.condition.degrade(why);
         self.session = None;
         self.retry.suspicious = true;
-        if self.retry.fruitless && self.retry.opened.elapsed() < self.cluster.config().silence {
-            self.retry.later(self.cluster.config().retry);
-        } else {
-            self.retry.at = Instant::now();
-            self.retry.pause = FIRST_PAUSE.min(self.cluster.config().retry);
-        }
+        self.retry.pauses.over();
     }
 
     /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
@@ -202,8 +177,7 @@ impl JetStreamIntake {
             let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
             return;
         }
-        let pause = self.retry.at.saturating_duration_since(Instant::now());
-        if self.stop.wait(pause.min(wait)) || pause > wait {
+        if !self.retry.pauses.due(wait, &self.stop) {
             return;
         }
         let began = Instant::now();
@@ -217,7 +191,7 @@ impl JetStreamIntake {
                 self.reports.condition.degrade(error.to_string());
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
-                self.retry.later(self.cluster.config().retry);
+                self.retry.pauses.failed();
             }
         }
     }
@@ -272,15 +246,7 @@ impl JetStreamIntake {
         if batch.is_empty() {
             batch.begin(Arc::clone(epoch), self.handed);
         }
-        match &message.headers {
-            None => batch.push(metadata.mark, &message.subject, [], &message.data),
-            Some(headers) => {
-                let pairs = headers
-                    .iter()
-                    .flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), value.as_str())));
-                batch.push(metadata.mark, &message.subject, pairs, &message.data);
-            }
-        }
+        batch.push(metadata.mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
         position.mark = metadata.mark;
         self.handed = metadata.mark;
         if self.acks.wanted {
@@ -296,9 +262,7 @@ impl JetStreamIntake {
 
 /// Bytes it takes in a batch.
 fn size(message: &Message) -> usize {
-    let headers = message.headers.iter().flat_map(|headers| headers.iter());
-    let headers = headers.map(|(name, values)| values.iter().map(|value| name.len() + value.len()).sum::<usize>());
-    message.subject.len() + message.data.len() + headers.sum::<usize>()
+    message.subject.len() + message.data.len() + headers::size(message.headers.as_ref())
 }
 
 /// Whether an earlier epoch that came to `known` had this message.
@@ -331,7 +295,7 @@ impl Intake for JetStreamIntake {
             };
             match next {
                 Item::Delivery(message, metadata) => {
-                    self.retry.fruitless = false;
+                    self.retry.pauses.bore_fruit();
                     if !self.push(batch, message, metadata) {
                         break;
                     }

@@ -28,6 +28,10 @@ const MOST_LEFT_BEHIND: usize = 64;
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
+/// Hears what the client says beside messages: the server's errors, and that a subscription is over its limit. Called on the
+/// thread that reads the connection, with the client's locks held: it must not call the client.
+pub(super) type Ear = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A live connection with an inbox. Dropping it closes the connection, in the background.
 pub(super) struct Link {
     cluster: Arc<Cluster>,
@@ -82,6 +86,11 @@ struct Opened {
 impl Link {
     /// Connects to the first server that answers. Blocks at most for the configured time-out.
     pub(super) fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+        Self::open_with(cluster, stop, Arc::new(|remark| log::warn!("broker: the server says: {remark}")))
+    }
+
+    /// As [`Link::open`], with an ear of its own.
+    pub(super) fn open_with(cluster: &Arc<Cluster>, stop: &Signal, ear: Ear) -> Result<Self, Error> {
         let timeout = cluster.config().timeout;
         let all = || cluster.config().shown_servers();
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
@@ -98,7 +107,7 @@ impl Link {
             .name("catchment-link".into())
             .spawn(move || {
                 let _counted = counted;
-                run(&thread_cluster, &thread_signs, &ready_in, &jobs_out);
+                run(&thread_cluster, &thread_signs, &ear, &ready_in, &jobs_out);
             })
             .map_err(|e| broker_error(all(), BrokerFault::Unreachable, format!("no thread for a connection: {e}")))?;
         // The thread keeps to the time-out wherever it can; the grace is for calls where it cannot.
@@ -228,8 +237,8 @@ impl Drop for Counted {
     }
 }
 
-fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, jobs: &Receiver<Job>) {
-    match connect(cluster, signs) {
+fn run(cluster: &Cluster, signs: &Signs, ear: &Ear, ready: &Sender<Result<Opened, Error>>, jobs: &Receiver<Job>) {
+    match connect(cluster, signs, ear) {
         Ok(Connected { connection, server, inbox, door }) => {
             let messages = inbox.subscription.receiver().clone();
             let flusher = server.tls.then(|| Flusher::start(&connection, true, &signs.lost));
@@ -295,7 +304,7 @@ struct Inbox {
     subscription: Subscription,
 }
 
-fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
+fn connect(cluster: &Cluster, signs: &Signs, ear: &Ear) -> Result<Connected, Error> {
     let config = cluster.config();
     let deadline = Instant::now() + config.timeout;
     let mut trouble =
@@ -321,7 +330,7 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
                 continue;
             }
         };
-        match complete(options, config, signs).connect(address.server()) {
+        match complete(options, config, signs, ear).connect(address.server()) {
             Ok(connection) => {
                 cluster.learn(url, &greeting.connect_urls);
                 let max_payload = connection.max_payload();
@@ -348,8 +357,9 @@ fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
 
 /// Completes the client's options. When the connection is lost, the client connects anew only once nobody uses it any more,
 /// in order to be closed: see [`close`].
-fn complete(options: Options, config: &BrokerConfig, signs: &Signs) -> Options {
+fn complete(options: Options, config: &BrokerConfig, signs: &Signs, ear: &Ear) -> Options {
     let Signs { lost, leaving, released, remarks, .. } = signs.clone();
+    let ear = Arc::clone(ear);
     options
         .with_name(&config.connection_name)
         // What is published while disconnected is an error at once, not a promise.
@@ -364,7 +374,7 @@ fn complete(options: Options, config: &BrokerConfig, signs: &Signs) -> Options {
         .lame_duck_callback(move || leaving.raise())
         .error_callback(move |error| {
             remarks.fetch_add(1, Ordering::Relaxed);
-            log::warn!("broker: the server says: {}", one_line(&error));
+            ear(&one_line(&error));
         })
 }
 

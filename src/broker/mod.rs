@@ -7,24 +7,33 @@
 
 mod access;
 mod api;
+mod brake;
 mod cluster;
 mod consumer;
+mod core_intake;
+mod core_session;
 mod epoch;
 mod flush;
 mod gaps;
 mod greeting;
+mod headers;
 mod intake;
 mod link;
+mod losses;
+mod pacer;
+mod pauses;
 mod poison;
 mod publisher;
 mod pulls;
 mod reply;
+mod room;
 mod server;
 mod session;
 mod stream;
 mod tls;
 
 pub use cluster::Cluster;
+pub use core_intake::CoreIntake;
 pub use intake::{Beginning, JetStreamIntake, Reports};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use catchment::broker::Server;
+use catchment::config::Mode;
 use catchment::{Collector, Config, Status, Until, store};
 use clap::Args;
 use indicatif::HumanCount;
@@ -17,10 +18,13 @@ use super::values::counted;
 /// How often the counts are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Collect a JetStream stream into a SQLite database, until stopped
+/// Collect a JetStream stream, or what is published to core NATS, into a SQLite database, until stopped
+///
+/// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) no stream is used: broker.subjects are listened
+/// to, and what nobody listens to, or has no room for, is lost.
 ///
 /// SIGINT (Ctrl-C) and SIGTERM drain: what has been taken in is committed first. A second one ends at once; what was not
-/// committed then is read again at the next start.
+/// committed then is read again at the next start, if it is in a stream.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
@@ -53,12 +57,14 @@ impl Run {
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
         let mut collector = Collector::start_until(&config, until)?;
-        log::info!(
-            "collecting stream {} from {} into {}",
-            config.broker.stream,
-            config.broker.shown_servers(),
-            config.database.path.display()
-        );
+        let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
+        match config.broker.mode {
+            Mode::Jetstream => log::info!("collecting stream {} from {servers} into {path}", config.broker.stream),
+            Mode::Core => {
+                let subjects = config.broker.subjects.join(", ");
+                log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
+            }
+        }
         if self.with_server {
             greet(&config);
         }
@@ -68,7 +74,7 @@ impl Run {
         while !ended && !signals.end_asked() {
             ended = collector.wait(LOOK).inspect_err(|_| progress.clear())?;
             let status = collector.status();
-            progress.show(status.committed, note(&status));
+            progress.show(status.committed, note(&status, config.broker.mode));
             if let Some(own) = server.as_mut()
                 && let Some(status) = own.ended()
             {
@@ -123,8 +129,11 @@ fn greet(config: &Config) {
 }
 
 /// A few words on how it goes.
-fn note(status: &Status) -> String {
-    let mut words = format!("· {} to come", HumanCount(status.pending));
+fn note(status: &Status, mode: Mode) -> String {
+    let mut words = match mode {
+        Mode::Jetstream => format!("· {} to come", HumanCount(status.pending)),
+        Mode::Core => format!("· {} dropped", HumanCount(status.dropped)),
+    };
     if status.dead_letters > 0 {
         let _ = write!(words, " · {}", counted(status.dead_letters, "dead letter"));
     }
@@ -140,6 +149,9 @@ fn summary(status: &Status, took: Duration) -> String {
     let mut words = format!("committed {} in {took:.2?}", counted(status.committed, "event"));
     if status.dead_letters > 0 {
         let _ = write!(words, ", {} of them as dead letters", HumanCount(status.dead_letters));
+    }
+    if status.dropped > 0 {
+        let _ = write!(words, ", dropped {} for want of room", HumanCount(status.dropped));
     }
     if status.duplicates > 0 {
         let _ = write!(words, ", passed over {} known ones", HumanCount(status.duplicates));

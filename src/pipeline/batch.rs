@@ -9,12 +9,36 @@ use std::sync::Arc;
 /// One life of a stream: from its creation, or from a rollback of its sequences, to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
-    /// The stream's name.
+    /// The stream's name; see [`Epoch::origin`] for events that come from none.
     pub stream: String,
     /// Counts the lives of this stream in this database, from 1.
     pub number: u32,
     /// When the stream was created, in the server's own words: compared, never interpreted.
     pub created: String,
+}
+
+/// Stands where a stream's name does, for events that come from none. No stream can have a name with a dot.
+const LOCAL: &str = ".local";
+
+impl Epoch {
+    /// The epoch of events that come from no stream, from one start of their intake to the next: the intake numbers them
+    /// itself, from 1. The ledger needs it all the same, or nobody could tell whether a commit without an answer succeeded.
+    #[must_use]
+    pub fn local(number: u32, created: String) -> Self {
+        Self { stream: LOCAL.into(), number, created }
+    }
+
+    /// The name under which the ledger keeps local epochs.
+    #[must_use]
+    pub fn local_name() -> &'static str {
+        LOCAL
+    }
+
+    /// The stream that its events came from, if they came from one.
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        (self.stream != LOCAL).then_some(self.stream.as_str())
+    }
 }
 
 /// A place in an epoch: the stream sequence of an event and when the stream took it.

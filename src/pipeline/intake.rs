@@ -18,6 +18,17 @@ pub trait Intake: Send + 'static {
     /// What no waiting can mend; the pipeline stops with it.
     fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<Supply, Error>;
 
+    /// Called instead of [`Intake::fill`] once the pipeline is to stop, until it says that it has ended: takes in no more and
+    /// adds to `batch` what it holds already and nobody else keeps. Without a body of its own there is none of that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Intake::fill`].
+    fn rest(&mut self, batch: &mut Batch) -> Result<Supply, Error> {
+        let _ = batch;
+        Ok(Supply::Ended)
+    }
+
     /// Hears that everything up to `last` is committed in this epoch. An intake whose source waits for acknowledgement
     /// acknowledges now.
     fn committed(&mut self, epoch: &Epoch, last: Mark) {

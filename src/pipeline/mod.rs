@@ -140,7 +140,7 @@ impl Pipeline {
         // The others are joined whatever the first failure was; a second one would say less than the first.
         while self.crew.join_until(began + patience).is_err() {}
         drained?;
-        Err(Error::StopDeadline { waited: patience, unfinished })
+        Err(Error::StopDeadline { waited: patience, unfinished, kept: true })
     }
 }
 
@@ -178,25 +178,30 @@ impl<I: Intake> Desk<I> {
         loop {
             let wait = if batch.is_empty() { IDLE } else { Duration::ZERO };
             let stopping = self.shared.stop.is_raised();
-            let supply =
-                if stopping || batch.is_full() { Supply::Flowing } else { self.intake.fill(&mut batch, wait)? };
+            let supply = if batch.is_full() {
+                Supply::Flowing
+            } else if stopping {
+                self.intake.rest(&mut batch)?
+            } else {
+                self.intake.fill(&mut batch, wait)?
+            };
             self.shared.tally.received.add(batch.len() - counted);
             counted = batch.len();
             for (epoch, last) in self.notices.try_iter() {
                 self.intake.committed(&epoch, last);
             }
-            let ending = stopping || supply == Supply::Ended;
+            let ending = supply == Supply::Ended;
             if batch.is_empty() {
                 if ending {
                     break;
                 }
                 continue;
             }
-            match self.free_writer(ending || batch.is_full()) {
+            match self.free_writer(stopping || ending || batch.is_full()) {
                 Writers::Busy => {}
                 Writers::Gone => return Ok(()),
                 Writers::Free(spare) => {
-                    if !ending {
+                    if !stopping && !ending {
                         self.top_up(&mut batch)?;
                         self.shared.tally.received.add(batch.len() - counted);
                     }

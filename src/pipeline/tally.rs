@@ -13,6 +13,8 @@ pub struct Tally {
     pub duplicates: Counter,
     /// Deliveries committed as dead letters.
     pub dead_letters: Counter,
+    /// Events dropped on their way in, for there was no room; a stream would have kept them, core NATS does not.
+    pub dropped: Counter,
     /// Batches committed.
     pub batches: Counter,
     /// What the stream no longer had when it was due, at most.

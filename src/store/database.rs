@@ -14,7 +14,7 @@ use super::schema::{self, Schema};
 use super::writer::Writer;
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::Position;
+use crate::pipeline::{Epoch, Position};
 
 /// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
 /// <https://sqlite.org/releaselog/3_51_3.html>.
@@ -98,6 +98,16 @@ impl Database {
     pub fn latest(&self, stream: &str) -> Result<Option<Position>, Error> {
         let connection = self.pool.get().map_err(|e| refused(&self.path, DatabaseFault::Other, e.to_string()))?;
         ledger::latest(&connection.sqlite, stream).map_err(|e| database_error(&self.path, e))
+    }
+
+    /// Begins an epoch for events that come from no stream; those of earlier starts are over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when it cannot be written.
+    pub fn begin_local(&self) -> Result<Epoch, Error> {
+        let connection = self.pool.get().map_err(|e| refused(&self.path, DatabaseFault::Other, e.to_string()))?;
+        ledger::begin_local(&connection.sqlite).map_err(|e| database_error(&self.path, e))
     }
 
     /// The sinks of a pipeline, as many as the configuration has writers.

@@ -29,6 +29,7 @@ pub(super) fn insert(
     let sql = "INSERT INTO catchment_dead_letters(
                    stream, epoch, sequence, published_us, subject, headers, payload, route, statement, error, recorded_us
                ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let epoch = epoch.filter(|epoch| epoch.origin().is_some());
     let json = headers_json(delivery.headers);
     let headers = match delivery.defect {
         Some(defect) => ValueRef::Blob(defect.raw_headers),
@@ -37,7 +38,7 @@ pub(super) fn insert(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let recorded_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
     connection.prepare_cached(sql)?.execute(params![
-        epoch.map(|epoch| &epoch.stream),
+        epoch.and_then(Epoch::origin),
         epoch.map(|epoch| epoch.number),
         epoch.map(|_| delivery.mark.sequence),
         micros(delivery.mark),

@@ -19,6 +19,17 @@ pub(super) fn latest(connection: &Connection, stream: &str) -> rusqlite::Result<
         .optional()
 }
 
+/// Begins the next local epoch and forgets those before the last one, which no commit under way can concern. Its own entry
+/// comes with its first commit; until then the last one's keeps its number from being given twice.
+pub(super) fn begin_local(connection: &Connection) -> rusqlite::Result<Epoch> {
+    let sql = "DELETE FROM catchment_ledger
+               WHERE stream = ?1 AND epoch < (SELECT max(epoch) FROM catchment_ledger WHERE stream = ?1)";
+    connection.execute(sql, [Epoch::local_name()])?;
+    let last = latest(connection, Epoch::local_name())?.map_or(0, |position| position.epoch.number);
+    let now = connection.query_row("SELECT strftime('%Y-%m-%dT%H:%M:%fZ')", [], |row| row.get(0))?;
+    Ok(Epoch::local(last + 1, now))
+}
+
 /// How far this epoch is committed: [`Mark::START`] where it has no entry yet.
 pub(super) fn mark(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<Mark> {
     let sql = "SELECT sequence, published_ns FROM catchment_ledger WHERE stream = ? AND epoch = ?";
@@ -87,6 +98,20 @@ mod tests {
         assert!(!advance(&db, &epoch(1), at(5), at(6)).unwrap());
         assert_eq!(mark(&db, &epoch(1)).unwrap(), at(5));
         assert_eq!(mark(&db, &epoch(3)).unwrap(), Mark::START);
+    }
+
+    #[test]
+    fn local_epochs_are_told_apart_and_do_not_pile_up() {
+        let db = database();
+        assert!(advance(&db, &epoch(1), Mark::START, at(5)).unwrap());
+        for number in 1..=5 {
+            let local = begin_local(&db).unwrap();
+            assert_eq!((local.number, local.origin()), (number, None));
+            assert!(advance(&db, &local, Mark::START, at(3)).unwrap());
+            let rows: u32 = db.query_row("SELECT count(*) FROM catchment_ledger", [], |row| row.get(0)).unwrap();
+            assert!(rows <= 3, "{rows} rows");
+        }
+        assert_eq!(latest(&db, "S").unwrap(), Some(Position { epoch: epoch(1), mark: at(5) }));
     }
 
     proptest! {

@@ -29,10 +29,11 @@ impl<'c> Routes<'c> {
 
     /// Runs the statements of the route that takes this delivery.
     pub(super) fn apply(&mut self, epoch: Option<&Epoch>, delivery: &Delivery<'_>) -> rusqlite::Result<()> {
+        let origin = epoch.and_then(Epoch::origin);
         self.insert_event.execute(params![
             delivery.subject,
-            epoch.map(|epoch| epoch.stream.as_str()),
-            epoch.map(|_| delivery.mark.sequence),
+            origin,
+            origin.map(|_| delivery.mark.sequence),
             micros(delivery.mark),
             headers_json(delivery.headers),
             text_or_blob(delivery.payload),

@@ -197,11 +197,12 @@ impl Writer {
     }
 
     fn conflict(&self, batch: &Batch) -> Error {
-        let stream = batch.epoch().map_or("", |epoch| &epoch.stream);
+        let stream = batch.epoch().and_then(|epoch| epoch.origin());
+        let whose = stream.map_or_else(|| "of this collector".into(), |stream| format!("of stream {stream}"));
         self.error(
             DatabaseFault::Conflict,
             format!(
-                "the ledger of stream {stream} is not where this collector left it: another program writes it, or the \
+                "the ledger {whose} is not where this collector left it: another program writes it, or the \
                  file was replaced; start again with one collector"
             ),
         )

@@ -11,6 +11,7 @@ mod access;
 mod cluster;
 mod collecting;
 mod commands;
+mod core_mode;
 mod database;
 mod input;
 mod kills;

@@ -193,3 +193,24 @@ fn a_missing_table_stops_with_the_routes_name() {
     let Err(Refusal::Fatal(error)) = bench.writer.commit(&batch(0, &["x"])) else { panic!("no table, no commit") };
     assert!(error.to_string().contains("route events: no such table: events"), "{error}");
 }
+
+#[test]
+fn events_that_come_from_no_stream_are_not_stored_twice_either() {
+    let mut bench = bench("");
+    let epoch = Arc::new(Database::open(&bench.config).expect("opens").begin_local().expect("a local epoch"));
+    let batch = |after: usize, payloads: &[&str]| {
+        let mut batch = Batch::new(Limits { events: 100, bytes: 10_000 });
+        batch.begin(Arc::clone(&epoch), if after == 0 { Mark::START } else { mark(after) });
+        payloads.iter().zip(after + 1..).for_each(|(payload, at)| batch.push(mark(at), "a", [], payload.as_bytes()));
+        batch
+    };
+    bench.writer.commit(&batch(0, &["x", "y"])).expect("commits");
+    bench.writer.unclear = true;
+    bench.writer.commit(&batch(0, &["x", "y", "z"])).expect("adds what is missing");
+    assert_eq!(bench.stored(), ["x", "y", "z"]);
+    assert_eq!(bench.texts("SELECT 'a stream' FROM events WHERE stream IS NOT NULL OR sequence IS NOT NULL").len(), 0);
+    // The next start: an unclear batch of the one before must not count as its own.
+    let next = Arc::new(Database::open(&bench.config).expect("opens").begin_local().expect("a local epoch"));
+    assert_eq!(next.number, epoch.number + 1);
+    assert!(matches!(bench.writer.commit(&batch(2, &["z"])), Err(Refusal::Fatal(_))), "it is there already");
+}

@@ -1,0 +1,233 @@
+//! Core NATS as the pipeline's intake: at most once, bounded by our own count.
+//!
+//! A thread of its own listens, one session after the other, and puts what comes into a room; the intake takes it from there.
+//! So the connection is read, and made anew, whatever the database does.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
+use nats::Message;
+
+use super::cluster::Cluster;
+use super::core_session::{CoreSession, Heard};
+use super::intake::Reports;
+use super::losses::Losses;
+use super::pauses::Pauses;
+use super::room::{Arrival, Room};
+use super::{broker_error, headers};
+use crate::error::{BrokerFault, Error};
+use crate::pipeline::{Batch, Condition, Epoch, Intake, Mark, Signal, Supply};
+
+/// How often the listener looks up while nothing comes; while events are dropped it does so more often.
+const IDLE: Duration = Duration::from_secs(1);
+const LOSING: Duration = Duration::from_millis(100);
+
+const LISTENER: &str = "catchment-listener";
+
+/// Takes in what is published while it listens.
+pub struct CoreIntake {
+    room: Arc<Room>,
+    /// These events come from no stream: they are numbered here.
+    epoch: Arc<Epoch>,
+    handed: Mark,
+    held: Option<Arrival>,
+    stop: Signal,
+    listener: Option<JoinHandle<()>>,
+    /// Disconnected when the listener has ended, however it did.
+    ended: Receiver<()>,
+}
+
+impl CoreIntake {
+    /// Connects and subscribes, so that what is wrong with the broker is said now. `epoch` is where the ledger counts;
+    /// `losses` is told when events have to be dropped. Blocks at most a few times the configured time-out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn open(
+        cluster: Cluster,
+        epoch: Epoch,
+        stop: &Signal,
+        reports: &Reports,
+        losses: &Condition,
+    ) -> Result<Self, Error> {
+        let cluster = Arc::new(cluster);
+        let config = cluster.config();
+        let room = Arc::new(Room::new(&config.core));
+        let session = CoreSession::open(&cluster, &room, &reports.tally, stop)?;
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let listener = Listener {
+            cluster: Arc::clone(&cluster),
+            room: Arc::clone(&room),
+            stop: stop.clone(),
+            reports: reports.clone(),
+            losses: Losses::new(&reports.tally, losses),
+            pauses: Pauses::new(config),
+            _alive: alive,
+        };
+        let listener = thread::Builder::new().name(LISTENER.into()).spawn(move || listener.run(session));
+        let no_thread = |e| broker_error(config.shown_servers(), BrokerFault::Request, format!("no thread: {e}"));
+        Ok(Self {
+            room,
+            epoch: Arc::new(epoch),
+            handed: Mark::START,
+            held: None,
+            stop: stop.clone(),
+            listener: Some(listener.map_err(no_thread)?),
+            ended,
+        })
+    }
+
+    /// Moves what waits into the batch, as far as it has room.
+    fn move_into(&mut self, batch: &mut Batch) {
+        while !batch.is_full() {
+            let Some(arrival) = self.held.take().or_else(|| self.room.take()) else { break };
+            if !batch.has_room_for(arrival.size()) {
+                self.held = Some(arrival);
+                break;
+            }
+            if batch.is_empty() {
+                batch.begin(Arc::clone(&self.epoch), self.handed);
+            }
+            self.handed = Mark { sequence: self.handed.sequence + 1, published_ns: arrival.received_ns };
+            batch.push(self.handed, &arrival.subject, headers::pairs(arrival.headers.as_ref()), &arrival.payload);
+        }
+    }
+
+    fn wait(&self, wait: Duration) {
+        let mut select = Select::new();
+        select.recv(self.room.channel());
+        select.recv(&self.ended);
+        select.recv(self.stop.channel());
+        let _ = select.ready_timeout(wait);
+    }
+
+    /// Joins the listener when it has ended, and surfaces its panic.
+    fn watch(&mut self) -> Result<(), Error> {
+        if self.ended.try_recv() == Err(TryRecvError::Disconnected)
+            && let Some(Err(_)) = self.listener.take().map(JoinHandle::join)
+        {
+            let message = "what it was doing is on standard error".into();
+            return Err(Error::Panicked { thread: LISTENER.into(), message });
+        }
+        Ok(())
+    }
+}
+
+impl Intake for CoreIntake {
+    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<Supply, Error> {
+        let until = Instant::now() + wait;
+        loop {
+            self.move_into(batch);
+            let left = until.saturating_duration_since(Instant::now());
+            if !batch.is_empty() || left.is_zero() || self.stop.is_raised() {
+                return Ok(Supply::Flowing);
+            }
+            self.watch()?;
+            self.wait(left);
+        }
+    }
+
+    fn rest(&mut self, batch: &mut Batch) -> Result<Supply, Error> {
+        // The listener hears the stop too and ends within a second; what it puts into the room until then is ours to store.
+        loop {
+            self.watch()?;
+            let is_last = self.listener.is_none();
+            self.move_into(batch);
+            if !batch.is_empty() {
+                return Ok(Supply::Flowing);
+            }
+            if is_last {
+                return Ok(Supply::Ended);
+            }
+            let mut select = Select::new();
+            select.recv(self.room.channel());
+            select.recv(&self.ended);
+            select.ready();
+        }
+    }
+}
+
+impl Drop for CoreIntake {
+    fn drop(&mut self) {
+        // Nobody takes anything out of the room any more.
+        self.stop.raise();
+    }
+}
+
+/// The thread that listens.
+struct Listener {
+    cluster: Arc<Cluster>,
+    room: Arc<Room>,
+    stop: Signal,
+    reports: Reports,
+    losses: Losses,
+    pauses: Pauses,
+    _alive: Sender<()>,
+}
+
+impl Listener {
+    fn run(mut self, first: CoreSession) {
+        let mut session = first;
+        loop {
+            self.pauses.opened();
+            let Some(why) = self.listen(&mut session) else { break };
+            drop(session);
+            let lost = Instant::now();
+            self.reports.condition.degrade(why);
+            self.pauses.over();
+            let Some(next) = self.reopen() else { return };
+            session = next;
+            self.reports.tally.rebuilds.add(1);
+            self.reports.condition.recover();
+            let away = lost.elapsed();
+            log::warn!("broker: nobody listened for {away:.1?}: what was published then, or was on its way, is lost");
+        }
+        session.finish(&mut |message| store(&self.room, &self.reports, message));
+    }
+
+    /// Listens until the stop, or until the session is over: why.
+    fn listen(&mut self, session: &mut CoreSession) -> Option<String> {
+        while !self.stop.is_raised() {
+            let wait = if self.losses.is_losing() { LOSING } else { IDLE };
+            let heard = session.next(wait, &self.stop, &mut |message| store(&self.room, &self.reports, message));
+            self.losses.look();
+            match heard {
+                Heard::Events => self.pauses.bore_fruit(),
+                Heard::Nothing => {}
+                Heard::Over(why) => return Some(why),
+            }
+        }
+        None
+    }
+
+    /// Tries for as long as it takes; `None` when told to stop.
+    fn reopen(&mut self) -> Option<CoreSession> {
+        while !self.stop.is_raised() {
+            self.losses.look();
+            if !self.pauses.due(IDLE, &self.stop) {
+                continue;
+            }
+            match CoreSession::open(&self.cluster, &self.room, &self.reports.tally, &self.stop) {
+                Ok(session) => return Some(session),
+                Err(_) if self.stop.is_raised() => {}
+                Err(error) => {
+                    self.reports.condition.degrade(error.to_string());
+                    self.pauses.failed();
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Puts a message into the room, or counts it as dropped.
+fn store(room: &Room, reports: &Reports, message: Message) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+    if !room.offer(Arrival::of(message, received_ns)) {
+        reports.tally.dropped.add(1);
+    }
+}

@@ -1,0 +1,16 @@
+//! The client's map of headers as what it stands for: names and values.
+
+use nats::HeaderMap;
+
+/// Each name with each of its values. The order they came in is gone: the client keeps none.
+pub(super) fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
+    headers
+        .into_iter()
+        .flat_map(|headers| headers.iter())
+        .flat_map(|(name, values)| values.iter().map(move |value| (name.as_str(), value.as_str())))
+}
+
+/// Bytes of all names and values.
+pub(super) fn size(headers: Option<&HeaderMap>) -> usize {
+    pairs(headers).map(|(name, value)| name.len() + value.len()).sum()
+}

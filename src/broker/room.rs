@@ -1,0 +1,139 @@
+//! What waits for the pipeline, bounded in events and in bytes by our own count.
+//!
+//! The client's channel has no bound but a number of messages, and drops those it counts wrongly. So everything is taken out
+//! of it at once and waits here.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use nats::{HeaderMap, Message};
+
+use super::headers;
+use crate::config::CoreConfig;
+
+/// What an event takes beside its parts: allocations, lengths, its place in the channel.
+const OVERHEAD: usize = 256;
+
+/// An event that has arrived.
+pub(super) struct Arrival {
+    pub(super) subject: String,
+    pub(super) headers: Option<HeaderMap>,
+    pub(super) payload: Vec<u8>,
+    /// When it was received, in nanoseconds since 1970.
+    pub(super) received_ns: i64,
+}
+
+impl Arrival {
+    /// Takes what is needed out of a message; the rest, which keeps the connection's state alive, goes.
+    pub(super) fn of(message: Message, received_ns: i64) -> Self {
+        let Message { subject, headers, data: payload, .. } = message;
+        Self { subject, headers, payload, received_ns }
+    }
+
+    /// Bytes it takes in a batch.
+    pub(super) fn size(&self) -> usize {
+        self.subject.len() + headers::size(self.headers.as_ref()) + self.payload.len()
+    }
+}
+
+/// Events between the connection and the pipeline. Those of a connection that was lost stay.
+pub(super) struct Room {
+    max_events: usize,
+    max_bytes: usize,
+    events: AtomicUsize,
+    bytes: AtomicUsize,
+    way_in: Sender<Arrival>,
+    way_out: Receiver<Arrival>,
+}
+
+impl Room {
+    pub(super) fn new(config: &CoreConfig) -> Self {
+        let (way_in, way_out) = crossbeam_channel::unbounded();
+        Self {
+            max_events: config.max_events,
+            max_bytes: usize::try_from(config.max_bytes.as_u64()).unwrap_or(usize::MAX),
+            events: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            way_in,
+            way_out,
+        }
+    }
+
+    /// Takes an event in; `false` when there is no room for it. An empty room takes any event, or one larger than the room
+    /// could never be stored. Called by one thread at a time: what it finds free stays free.
+    pub(super) fn offer(&self, arrival: Arrival) -> bool {
+        let bytes = arrival.size() + OVERHEAD;
+        let (events_held, bytes_held) = (self.events.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire));
+        if events_held > 0 && (events_held >= self.max_events || bytes_held.saturating_add(bytes) > self.max_bytes) {
+            return false;
+        }
+        self.events.fetch_add(1, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.way_in.send(arrival).is_ok()
+    }
+
+    /// The event that has waited longest, if there is one.
+    pub(super) fn take(&self) -> Option<Arrival> {
+        let arrival = self.way_out.try_recv().ok()?;
+        self.events.fetch_sub(1, Ordering::AcqRel);
+        self.bytes.fetch_sub(arrival.size() + OVERHEAD, Ordering::AcqRel);
+        Some(arrival)
+    }
+
+    /// Becomes ready when there is something to take.
+    pub(super) fn channel(&self) -> &Receiver<Arrival> {
+        &self.way_out
+    }
+
+    /// Whether more than half of it is taken.
+    pub(super) fn is_past_half(&self) -> bool {
+        self.events.load(Ordering::Acquire) > self.max_events / 2
+            || self.bytes.load(Ordering::Acquire) > self.max_bytes / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn arrival(bytes: usize) -> Arrival {
+        Arrival { subject: "a".into(), headers: None, payload: vec![0; bytes], received_ns: 0 }
+    }
+
+    fn room(max_events: usize, max_bytes: u64) -> Room {
+        Room::new(&CoreConfig { max_events, max_bytes: ByteSize(max_bytes), ..CoreConfig::default() })
+    }
+
+    #[test]
+    fn an_empty_room_takes_what_is_larger_than_it() {
+        let room = room(10, 100);
+        assert!(room.offer(arrival(1_000)));
+        assert!(!room.offer(arrival(0)));
+        assert!(room.take().is_some() && room.take().is_none());
+        assert!(room.offer(arrival(1_000)));
+    }
+
+    proptest! {
+        /// Whatever comes and goes, what is held is what was taken in and not out, and keeps to both limits.
+        #[test]
+        fn it_never_holds_more_than_it_may(steps in prop::collection::vec(prop::option::of(0usize..2_000), 1..200)) {
+            let room = room(7, 4_000);
+            let mut held: std::collections::VecDeque<usize> = std::collections::VecDeque::new();
+            for step in steps {
+                if let Some(bytes) = step {
+                    let size = bytes + 1 + OVERHEAD;
+                    let fits = held.is_empty() || (held.len() < 7 && held.iter().sum::<usize>() + size <= 4_000);
+                    prop_assert_eq!(room.offer(arrival(bytes)), fits);
+                    held.extend(fits.then_some(size));
+                } else {
+                    let taken = room.take().map(|arrival| arrival.size() + OVERHEAD);
+                    prop_assert_eq!(taken, held.pop_front());
+                }
+                prop_assert_eq!(room.is_past_half(), held.len() > 3 || held.iter().sum::<usize>() > 2_000);
+            }
+        }
+    }
+}
