@@ -59,8 +59,21 @@ impl Collector {
     /// Waits for a line of the log.
     pub fn said(&self, text: &str) {
         eventually(&format!("the log to say {text:?}; it says:\n{}", self.log()), || {
-            self.log().contains(text).then_some(())
+            let over = self.is_over();
+            let log = self.log();
+            let said = log.contains(text);
+            assert!(said || !over, "it ended without saying {text:?}:\n{log}");
+            said.then_some(())
         });
+    }
+
+    /// Whether it has ended, asked without taking notice of how.
+    fn is_over(&self) -> bool {
+        let stat = |child: &Child| std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        // Behind the name, in brackets: the state, which is Z until somebody asks.
+        self.child
+            .as_ref()
+            .is_none_or(|child| stat(child).rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')))
     }
 
     /// How it ended, if it has.
