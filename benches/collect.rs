@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::broker::{JetStreamIntake, Reports, Server};
+use catchment::broker::{Beginning, Cluster, JetStreamIntake, Reports, Server};
 use catchment::config::{Config, DatabaseConfig};
 use catchment::pipeline::{
     Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
@@ -225,7 +225,9 @@ impl Sink for Watched {
 
 fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared) -> Pipeline {
     let reports = Reports { tally: Arc::clone(&shared.tally), condition: Condition::new("broker") };
-    let intake = JetStreamIntake::open(&config.broker, "bench", None, drain, &shared.stop, &reports);
+    let cluster = Cluster::new(&config.broker).expect("addresses");
+    let beginning = Beginning { identity: "bench", position: None, drain, pipeline_holds: 2 * BATCH };
+    let intake = JetStreamIntake::open(cluster, beginning, &shared.stop, &reports);
     let settings = Settings { limits: limits(), linger: Duration::ZERO };
     Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone())
 }

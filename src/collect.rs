@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::{JetStreamIntake, Reports, check_addresses};
+use crate::broker::{Beginning, Cluster, JetStreamIntake, Reports};
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Limits, Pipeline, Settings, Shared, Trouble};
@@ -50,6 +50,8 @@ pub struct Status {
     pub dead_letters: u64,
     /// Transactions that committed them.
     pub batches: u64,
+    /// Events that the stream dropped before they were collected, at most: the log says which.
+    pub gone: u64,
     /// Connections or consumers made anew.
     pub rebuilds: u64,
     /// What the broker last said is still to be delivered.
@@ -79,7 +81,7 @@ impl Collector {
     /// As [`Collector::start`].
     pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
         config.validate()?;
-        check_addresses(&config.broker)?;
+        let cluster = Cluster::new(&config.broker)?;
         let lock = Lock::take(&config.database.path)?;
         let database = Database::open(&config.database)?;
         let position = database.latest(&config.broker.stream)?;
@@ -87,10 +89,13 @@ impl Collector {
         let broker = Condition::new("broker");
         let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
         let intake = JetStreamIntake::open(
-            &config.broker,
-            database.identity(),
-            position,
-            until == Until::Drained,
+            cluster,
+            Beginning {
+                identity: database.identity(),
+                position,
+                drain: until == Until::Drained,
+                pipeline_holds: config.batch.max_events * (config.database.writers + 1),
+            },
             &shared.stop,
             &reports,
         )?;
@@ -148,6 +153,7 @@ fn status(shared: &Shared, broker: &Condition) -> Status {
         duplicates: tally.duplicates.get(),
         dead_letters: tally.dead_letters.get(),
         batches: tally.batches.get(),
+        gone: tally.gone.get(),
         rebuilds: tally.rebuilds.get(),
         pending: tally.pending.get(),
         broker: broker.trouble(),

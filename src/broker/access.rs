@@ -6,15 +6,6 @@ use super::link::one_line;
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 
-/// Checks the servers' addresses, without asking anybody.
-///
-/// # Errors
-///
-/// [`Error::Config`] naming the one that is none.
-pub fn check_addresses(config: &BrokerConfig) -> Result<(), Error> {
-    config.servers.iter().try_for_each(|server| parse(server).map(drop))
-}
-
 /// Reads an address.
 pub(super) fn parse(server: &str) -> Result<ServerAddress, Error> {
     server.parse().map_err(|e: std::io::Error| {

@@ -2,7 +2,6 @@
 //!
 //! In JSON of our own, for the client's structs leave out what matters here and reset what they do not know.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -11,7 +10,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::link::{Link, one_line};
+use super::link::Link;
 use crate::pipeline::{Mark, Signal};
 
 /// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
@@ -20,6 +19,7 @@ pub(super) mod code {
     pub(in crate::broker) const NO_JETSTREAM_FOR_ACCOUNT: u64 = 10039;
     pub(in crate::broker) const NO_STREAM: u64 = 10059;
     pub(in crate::broker) const NO_JETSTREAM: u64 = 10076;
+    pub(in crate::broker) const STORE_FAILED: u64 = 10077;
 }
 
 /// Why a request was not answered as hoped.
@@ -30,7 +30,7 @@ pub(super) enum Failure {
     /// Nobody answers such requests here: no `JetStream`, or not at the moment.
     NoResponders,
     /// The server's answer is no.
-    Refused { code: u64, description: String },
+    Refused { code: u64, status: u64, description: String },
     /// The server's answer cannot be read.
     Unreadable(String),
 }
@@ -40,13 +40,23 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Gone(what) => f.write_str(what),
             Self::NoResponders => f.write_str("nobody answers JetStream requests"),
-            Self::Refused { code, description } => write!(f, "{description} (error {code})"),
+            Self::Refused { code, description, .. } => write!(f, "{description} (error {code})"),
             Self::Unreadable(what) => write!(f, "an answer that cannot be read: {what}"),
         }
     }
 }
 
 impl Failure {
+    /// Whether the server may say something else soon: its storage is full, its cluster has no leader, it is just starting.
+    /// That a stream which discards new messages is full goes by the same status, and is an answer.
+    pub(super) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Refused { code: code::STORE_FAILED, description, .. } => !description.contains("maximum"),
+            Self::Refused { status, .. } => *status == 503,
+            Self::NoResponders | Self::Gone(_) | Self::Unreadable(_) => false,
+        }
+    }
+
     pub(super) fn is_code(&self, wanted: u64) -> bool {
         matches!(self, Self::Refused { code, .. } if *code == wanted)
     }
@@ -72,6 +82,9 @@ pub(super) struct Stream {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct StreamConfig {
     pub(super) retention: String,
+    /// None where it mirrors another.
+    #[serde(default)]
+    pub(super) subjects: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -86,25 +99,43 @@ pub(super) struct Consumer {
     pub(super) config: ConsumerConfig,
     /// What it has still to deliver.
     pub(super) num_pending: u64,
+    /// What it has sent.
+    pub(super) delivered: Delivered,
     /// Pull requests the server has of us.
     #[serde(default)]
     pub(super) num_waiting: u64,
+}
+
+/// How far a consumer has come.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Delivered {
+    /// How many messages it has sent.
+    pub(super) consumer_seq: u64,
 }
 
 /// The settings we make a consumer with, and compare with what the server made of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ConsumerConfig {
     pub(super) name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) durable_name: Option<String>,
     pub(super) deliver_policy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) opt_start_seq: Option<u64>,
     pub(super) ack_policy: String,
+    /// Nanoseconds. Means nothing without acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ack_wait: Option<u64>,
+    /// Means nothing without acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_ack_pending: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) filter_subject: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) filter_subjects: Option<Vec<String>>,
     pub(super) replay_policy: String,
-    /// Nanoseconds.
+    /// Nanoseconds; 0 for ever.
+    #[serde(default)]
     pub(super) inactive_threshold: u64,
     #[serde(default)]
     pub(super) mem_storage: bool,
@@ -150,24 +181,21 @@ pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
         Answer::Fine(value) => Ok(value),
         Answer::Error { error } => {
             let code = if error.err_code == 0 { error.code } else { error.err_code };
-            Err(Failure::Refused { code, description: error.description })
+            Err(Failure::Refused { code, status: error.code, description: error.description })
         }
     }
 }
 
 impl Api<'_> {
     fn request<T: DeserializeOwned>(&self, subject: String, body: &serde_json::Value) -> Result<T, Failure> {
-        let (body, within) = (body.to_string(), self.within);
-        let reply = self
+        let answer = self
             .link
-            .ask(within + Duration::from_millis(250), self.stop, move |c| c.request_timeout(&subject, body, within))
+            .request(subject, body.to_string(), self.within, self.stop)
             .map_err(|gone| Failure::Gone(gone.0))?;
-        match reply {
-            Ok(message) => read(&message.data),
-            Err(e) if e.kind() == ErrorKind::NotFound => Err(Failure::NoResponders),
-            Err(e) if e.kind() == ErrorKind::TimedOut => Err(Failure::Gone(format!("no answer within {within:?}"))),
-            Err(e) => Err(Failure::Gone(one_line(&e))),
+        if answer.is_no_responders() {
+            return Err(Failure::NoResponders);
         }
+        read(&answer.data)
     }
 
     pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {

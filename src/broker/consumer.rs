@@ -1,4 +1,8 @@
 //! The disposable consumer: made at a position, read back, and the older ones of the same database deleted.
+//!
+//! On a stream with limits it acknowledges nothing, lives in the server's memory and goes by itself. On one with interest
+//! retention the stream keeps an event only for consumers that have not acknowledged it, so there it acknowledges, is
+//! kept on disk, and stays when the collector ends: what is published meanwhile would be lost without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,8 +18,34 @@ use crate::pipeline::Mark;
 /// The stem of the names, followed by a database's identity.
 const PREFIX: &str = "catchment-";
 
+/// Whether the stream keeps events until they are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// It keeps them as its limits say.
+    Limits,
+    /// Until every consumer has acknowledged them; so many can be under way to the database.
+    Interest { unacknowledged: usize },
+}
+
+impl Keeping {
+    pub(super) fn unacknowledged(self) -> Option<usize> {
+        match self {
+            Self::Limits => None,
+            Self::Interest { unacknowledged } => Some(unacknowledged),
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// How long the server keeps a consumer that nobody asks: it clears away what a dead process leaves.
 const INACTIVE: Duration = Duration::from_secs(300);
+
+/// After this long without an acknowledgement the server delivers again. Longer than any commit should take; where one does
+/// take longer, the repetition ends the session and changes nothing.
+const ACK_WAIT: Duration = Duration::from_secs(3600);
 
 /// Makes the consumer and checks that it is what was asked for.
 pub(super) fn make(
@@ -23,6 +53,7 @@ pub(super) fn make(
     config: &BrokerConfig,
     identity: &str,
     resume: &Resume,
+    keeping: Keeping,
 ) -> Result<(String, Consumer), Error> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -33,19 +64,26 @@ pub(super) fn make(
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };
+    let acks = keeping.unacknowledged();
     let wanted = ConsumerConfig {
         name: Some(name.clone()),
+        durable_name: acks.map(|_| name.clone()),
         deliver_policy: if from_start { "all" } else { "by_start_sequence" }.into(),
         opt_start_seq: (!from_start).then_some(resume.after.sequence + 1),
-        ack_policy: "none".into(),
+        ack_policy: if acks.is_some() { "all" } else { "none" }.into(),
+        ack_wait: acks.map(|_| nanoseconds(ACK_WAIT)),
+        max_ack_pending: acks.map(|most| i64::try_from(most).unwrap_or(i64::MAX)),
         filter_subject,
         filter_subjects,
         replay_policy: "instant".into(),
-        inactive_threshold: u64::try_from(INACTIVE.as_nanos()).unwrap_or(u64::MAX),
-        mem_storage: true,
+        inactive_threshold: if acks.is_some() { 0 } else { nanoseconds(INACTIVE) },
+        mem_storage: acks.is_none(),
     };
-    let made =
+    let mut made =
         api.create_consumer(&config.stream, &name, &wanted).map_err(|failure| explain(api.link, config, &failure))?;
+    if acks.is_none() {
+        (made.config.ack_wait, made.config.max_ack_pending) = (None, None);
+    }
     if made.config == wanted {
         return Ok((name, made));
     }

@@ -5,6 +5,7 @@
 //! has another message where the ledger's last one was. In doubt a new epoch begins and everything is stored: a rollback
 //! may double an event, it never drops one.
 
+use super::gaps::Gone;
 use crate::pipeline::{Epoch, Mark, Position};
 
 /// What is asked of the stream to decide.
@@ -30,6 +31,8 @@ pub(super) struct Resume {
     pub(super) known: Option<Mark>,
     /// What an operator wants to know: why a new epoch begins, or what the stream no longer has.
     pub(super) news: Option<String>,
+    /// How many events the stream no longer has, at most.
+    pub(super) gone: u64,
 }
 
 /// Decides. `position` is how far the stream has been taken in so far.
@@ -39,6 +42,7 @@ pub(super) fn resume(stream: &str, position: Option<&Position>, facts: &Facts<'_
         after: Mark::START,
         known,
         news,
+        gone: 0,
     };
     let Some(Position { epoch, mark }) = position else { return fresh(1, None, None) };
     if epoch.created != facts.created {
@@ -59,15 +63,14 @@ pub(super) fn resume(stream: &str, position: Option<&Position>, facts: &Facts<'_
         );
         return fresh(epoch.number + 1, Some(*mark), Some(news));
     }
-    let (first, next) = (facts.first, mark.sequence + 1);
-    let news = (mark.sequence > 0 && first > next).then(|| {
-        let (last_gone, gone) = (first - 1, first - next);
-        format!(
-            "stream {stream} begins at {first}: it no longer has {next} to {last_gone}, up to {gone} events that were \
-             never stored"
-        )
-    });
-    Resume { epoch: epoch.clone(), after: *mark, known: None, news }
+    let gone = if mark.sequence > 0 { Gone::before(mark.sequence + 1, facts.first) } else { None };
+    Resume {
+        epoch: epoch.clone(),
+        after: *mark,
+        known: None,
+        gone: gone.as_ref().map_or(0, |gone| gone.events),
+        news: gone.map(|gone| gone.news(stream, facts.first)),
+    }
 }
 
 #[cfg(test)]

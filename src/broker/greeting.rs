@@ -20,6 +20,9 @@ const LONGEST: usize = 256 << 10;
 pub(super) struct Greeting {
     /// The server's version, as `2.10.25`.
     pub(super) version: String,
+    /// The other servers of its cluster, host and port.
+    #[serde(default)]
+    pub(super) connect_urls: Vec<String>,
 }
 
 /// Connects, reads the greeting, and hangs up.

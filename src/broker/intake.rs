@@ -1,14 +1,15 @@
 //! A JetStream stream as the pipeline's intake: one session after the other, each where the last one ended.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nats::Message;
 
 use super::api::Stored;
+use super::cluster::Cluster;
 use super::reply::Metadata;
 use super::session::{self, Item, Session, Setting};
-use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Defect, Epoch, Intake, Mark, Position, Signal, Supply, Tally};
 
@@ -21,6 +22,22 @@ const MISSING: Duration = Duration::from_secs(2);
 /// A call of [`Intake::fill`] this long after the one before means that the database held the pipeline up.
 const AWAY: Duration = Duration::from_millis(100);
 
+/// How often to look whether what was handed over is committed.
+const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
+
+/// What an intake is opened with.
+#[derive(Debug)]
+pub struct Beginning<'a> {
+    /// Names the database.
+    pub identity: &'a str,
+    /// How far the database has the stream.
+    pub position: Option<Position>,
+    /// End when what is in the stream now has been handed over.
+    pub drain: bool,
+    /// How many events the pipeline holds, at most.
+    pub pipeline_holds: usize,
+}
+
 /// What an intake reports to.
 #[derive(Clone, Debug)]
 pub struct Reports {
@@ -32,8 +49,9 @@ pub struct Reports {
 
 /// Reads a stream from a position on, for as long as it takes.
 pub struct JetStreamIntake {
-    config: BrokerConfig,
+    cluster: Arc<Cluster>,
     identity: String,
+    pipeline_holds: usize,
     stop: Signal,
     reports: Reports,
     session: Option<Session>,
@@ -46,11 +64,24 @@ pub struct JetStreamIntake {
     /// What an earlier epoch had already, after a rollback of the stream.
     known: Option<Mark>,
     held: Option<(Message, Metadata)>,
+    /// How far it is committed, in this epoch.
+    committed: Mark,
+    acks: Acks,
     /// `--drain`: the sequence at which to end.
     drain_to: Option<u64>,
     ended: bool,
     left: Instant,
     retry: Retry,
+}
+
+/// What is to be acknowledged once it is committed, on a stream that waits for that: the last delivery of each call of
+/// [`Intake::fill`], for a batch ends with such a one. An acknowledgement counts for all deliveries before it.
+#[derive(Default)]
+struct Acks {
+    /// The last session's stream waits for acknowledgement.
+    wanted: bool,
+    latest: Option<(u64, String)>,
+    due: VecDeque<(u64, String)>,
 }
 
 /// When to try again.
@@ -74,23 +105,16 @@ impl Retry {
 }
 
 impl JetStreamIntake {
-    /// Opens the first session, so that what is wrong with broker or stream is said now. `position` is how far the
-    /// database has the stream; `identity` names the database. With `drain` the intake ends when it has handed over what
-    /// is in the stream now. Blocks at most a few times the configured time-out.
+    /// Opens the first session, so that what is wrong with broker or stream is said now. Blocks at most a few times the
+    /// configured time-out.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn open(
-        config: &BrokerConfig,
-        identity: &str,
-        position: Option<Position>,
-        drain: bool,
-        stop: &Signal,
-        reports: &Reports,
-    ) -> Result<Self, Error> {
+    pub fn open(cluster: Cluster, beginning: Beginning<'_>, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
+        let Beginning { identity, position, drain, pipeline_holds } = beginning;
         let mut intake = Self {
-            config: config.clone(),
+            cluster: Arc::new(cluster),
             identity: identity.to_owned(),
             stop: stop.clone(),
             reports: reports.clone(),
@@ -100,6 +124,9 @@ impl JetStreamIntake {
             epoch: None,
             known: None,
             held: None,
+            pipeline_holds,
+            committed: Mark::START,
+            acks: Acks::default(),
             drain_to: None,
             ended: false,
             left: Instant::now(),
@@ -122,10 +149,11 @@ impl JetStreamIntake {
 
     fn setting(&self, may_create: bool) -> Setting<'_> {
         Setting {
-            config: &self.config,
+            cluster: &self.cluster,
             identity: &self.identity,
             position: self.position.as_ref(),
             may_create,
+            under_way: self.pipeline_holds,
             stop: &self.stop,
         }
     }
@@ -136,11 +164,13 @@ impl JetStreamIntake {
         }
         if self.epoch.as_ref().is_none_or(|epoch| *epoch != session.epoch) {
             self.handed = session.after;
+            self.committed = session.after;
         }
+        self.acks = Acks { wanted: session.acknowledges(), ..Acks::default() };
         self.position = Some(Position { epoch: Epoch::clone(&session.epoch), mark: session.after });
         self.epoch = Some(Arc::clone(&session.epoch));
         self.reports.tally.pending.set(session.pending);
-        self.ended |= self.drain_to.is_some() && session.pending == 0;
+        self.ended |= self.drain_to.is_some() && session.exhausted;
         self.session = Some(session);
         self.retry.opened = Instant::now();
         self.retry.fruitless = true;
@@ -153,8 +183,8 @@ impl JetStreamIntake {
         self.reports.condition.degrade(why);
         self.session = None;
         self.retry.suspicious = true;
-        if self.retry.fruitless && self.retry.opened.elapsed() < self.config.silence {
-            self.retry.later(self.config.retry);
+        if self.retry.fruitless && self.retry.opened.elapsed() < self.cluster.config().silence {
+            self.retry.later(self.cluster.config().retry);
         } else {
             self.retry.at = Instant::now();
             self.retry.pause = FIRST_PAUSE;
@@ -163,6 +193,11 @@ impl JetStreamIntake {
 
     /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
     fn reopen(&mut self, batch: &mut Batch, wait: Duration) {
+        // The stream would drop what only the last consumer stood for: the next one begins where the database is.
+        if self.acks.wanted && self.committed != self.handed {
+            let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
+            return;
+        }
         let pause = self.retry.at.saturating_duration_since(Instant::now());
         if self.stop.wait(pause.min(wait)) || pause > wait {
             return;
@@ -178,7 +213,7 @@ impl JetStreamIntake {
                 self.reports.condition.degrade(error.to_string());
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
-                self.retry.later(self.config.retry);
+                self.retry.later(self.cluster.config().retry);
             }
         }
     }
@@ -187,7 +222,11 @@ impl JetStreamIntake {
     fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<Session>, Error> {
         if self.retry.suspicious {
             if let Some((stored, defect)) = session::unreadable_next(&self.setting(false))? {
-                log::warn!("broker: message {} of {}: {defect}; read raw", stored.mark.sequence, self.config.stream);
+                log::warn!(
+                    "broker: message {} of {}: {defect}; read raw",
+                    stored.mark.sequence,
+                    self.cluster.config().stream
+                );
                 self.push_defect(batch, &stored, defect);
                 return Ok(None);
             }
@@ -240,6 +279,9 @@ impl JetStreamIntake {
         }
         position.mark = metadata.mark;
         self.handed = metadata.mark;
+        if self.acks.wanted {
+            self.acks.latest = message.reply.map(|reply| (metadata.mark.sequence, reply));
+        }
         true
     }
 
@@ -306,11 +348,28 @@ impl Intake for JetStreamIntake {
                 }
             }
         }
-        if let Some(session) = &self.session {
+        self.acks.due.extend(self.acks.latest.take());
+        if let Some(session) = &mut self.session {
             self.reports.tally.pending.set(session.pending);
+            self.reports.tally.gone.add(usize::try_from(std::mem::take(&mut session.gone)).unwrap_or(usize::MAX));
+            self.ended |= self.drain_to.is_some() && session.exhausted && self.held.is_none();
         }
         self.left = Instant::now();
         Ok(if self.ended { Supply::Ended } else { Supply::Flowing })
+    }
+
+    fn committed(&mut self, epoch: &Epoch, last: Mark) {
+        if self.epoch.as_deref() != Some(epoch) {
+            return;
+        }
+        self.committed = last;
+        let mut reached = None;
+        while self.acks.due.front().is_some_and(|(sequence, _)| *sequence <= last.sequence) {
+            reached = self.acks.due.pop_front().map(|(_, reply)| reply);
+        }
+        if let (Some(reply), Some(session)) = (reached, &self.session) {
+            session.acknowledge(reply);
+        }
     }
 }
 

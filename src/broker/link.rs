@@ -1,17 +1,20 @@
 //! One connection, used on a thread of its own that can be left behind.
 //!
 //! Nothing outside this thread calls the client, so a call of it that never returns costs this thread and nothing else:
-//! whoever asked has a deadline. The client's own reconnecting is not used. It forgets outstanding requests without a word,
+//! whoever waits has a deadline. The client's own reconnecting is not used. It forgets outstanding requests without a word,
 //! meets a message it cannot read again and again, and gives up for good after a number of attempts; a new link is made
-//! instead.
+//! instead, and of the old one nothing stays.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use nats::{Connection, Options, Subscription};
+use nats::{Connection, Message, Options, Subscription};
 
+use super::cluster::Cluster;
 use super::{access, broker_error, greeting};
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
@@ -23,26 +26,62 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;
 
-/// For links on which nothing ever flushes: a lost connection ends with one more attempt.
-pub(super) const AFTERLIFE: usize = 1;
+type Job = Box<dyn FnOnce(&Wire) + Send>;
 
-/// For links with a flusher. A flush that was under way when the connection was lost waits for its answer without end, and
-/// only the client's next connection releases it; without one, the client's own time-out does after some six minutes.
-pub(super) const AFTERLIFE_OF_FLUSHES: usize = 600;
+/// The connection, for those who work on the link's thread.
+pub(super) struct Wire {
+    connection: Connection,
+    shares: Arc<()>,
+}
 
-type Job = Box<dyn FnOnce(&Connection) + Send>;
+/// The connection, for another thread. The link ends when all shares are given back.
+pub(super) struct Share {
+    connection: Connection,
+    // Dropped behind it.
+    _share: Arc<()>,
+}
 
-/// A live connection. Dropping it closes the connection, in the background.
+impl Wire {
+    pub(super) fn share(&self) -> Share {
+        Share { connection: self.connection.clone(), _share: Arc::clone(&self.shares) }
+    }
+
+    fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shares) > 1
+    }
+}
+
+impl Deref for Wire {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Deref for Share {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+/// A live connection with an inbox. Dropping it closes the connection, in the background.
 pub(super) struct Link {
+    cluster: Arc<Cluster>,
     jobs: Sender<Job>,
-    lost: Signal,
-    server: Server,
+    signs: Signs,
+    opened: Opened,
+    requests: AtomicUsize,
     _counted: Counted,
 }
 
 /// The server at the other end.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
+    /// As it was connected to, with the secrets that may stand in it: never shown.
+    url: String,
     /// Its address, without secrets.
     pub(super) address: String,
     /// Its version.
@@ -55,94 +94,158 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) struct Gone(pub(super) String);
 
+/// What is known of a connection from outside its thread.
+#[derive(Clone, Debug, Default)]
+struct Signs {
+    /// It has ended.
+    lost: Signal,
+    /// The server goes out of service soon.
+    leaving: Signal,
+    /// The server did not answer.
+    silent: Signal,
+    /// Nobody uses the connection any more.
+    released: Signal,
+    /// Counts what the server said outside of messages.
+    remarks: Arc<AtomicUsize>,
+}
+
+/// A connection that has just been made.
+struct Opened {
+    server: Server,
+    inbox: String,
+    messages: Receiver<Message>,
+}
+
 impl Link {
-    /// Connects to the first server that answers. Blocks at most for the configured time-out. `afterlife` is how many times
-    /// the client may try to connect once more, a second apart, when the connection was lost: see [`AFTERLIFE_OF_FLUSHES`].
-    pub(super) fn open(config: &BrokerConfig, afterlife: usize, stop: &Signal) -> Result<Self, Error> {
-        let all = config.shown_servers();
+    /// Connects to the first server that answers. Blocks at most for the configured time-out.
+    pub(super) fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+        let timeout = cluster.config().timeout;
+        let all = || cluster.config().shown_servers();
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
         if left_behind >= MOST_LEFT_BEHIND {
             let detail = format!("{left_behind} connections hang in calls that do not return; waiting for one to end");
-            return Err(broker_error(all, BrokerFault::Silent, detail));
+            return Err(broker_error(all(), BrokerFault::Silent, detail));
         }
         let counted = Counted::among(&THREADS);
         let (ready_in, ready_out) = crossbeam_channel::bounded(1);
         let (jobs_in, jobs_out) = crossbeam_channel::unbounded();
-        let lost = Signal::default();
-        let (thread_config, thread_lost) = (config.clone(), lost.clone());
+        let signs = Signs::default();
+        let (thread_cluster, thread_signs) = (Arc::clone(cluster), signs.clone());
         thread::Builder::new()
             .name("catchment-link".into())
             .spawn(move || {
                 let _counted = counted;
-                run(&thread_config, afterlife, &thread_lost, &ready_in, &jobs_out);
+                run(&thread_cluster, &thread_signs, &ready_in, &jobs_out);
             })
-            .map_err(|e| broker_error(&all, BrokerFault::Unreachable, format!("no thread for a connection: {e}")))?;
+            .map_err(|e| broker_error(all(), BrokerFault::Unreachable, format!("no thread for a connection: {e}")))?;
         // The thread keeps to the time-out wherever it can; the grace is for calls where it cannot.
         let grace = Duration::from_millis(250);
-        let silent = |what: &str| broker_error(&all, BrokerFault::Silent, what);
+        let silent = |what: &str| broker_error(all(), BrokerFault::Silent, what);
         crossbeam_channel::select! {
             recv(ready_out) -> opened => match opened {
-                Ok(opened) => {
-                    let server = opened?;
-                    Ok(Self { jobs: jobs_in, lost, server, _counted: Counted::among(&IN_USE) })
-                }
+                Ok(opened) => Ok(Self {
+                    cluster: Arc::clone(cluster),
+                    jobs: jobs_in,
+                    signs,
+                    opened: opened?,
+                    requests: AtomicUsize::new(0),
+                    _counted: Counted::among(&IN_USE),
+                }),
                 Err(_) => Err(silent("connecting failed without a reason")),
             },
             recv(stop.channel()) -> _ => Err(silent("connecting was broken off by a stop")),
-            default(config.timeout + grace) => {
-                Err(silent(&format!("no answer to the connection within {:?}", config.timeout)))
+            default(timeout + grace) => Err(silent(&format!("no answer to the connection within {timeout:?}"))),
+        }
+    }
+
+    /// Has a call of the client run, behind those before it.
+    pub(super) fn post(&self, job: impl FnOnce(&Wire) + Send + 'static) {
+        let _ = self.jobs.send(Box::new(job));
+    }
+
+    /// Publishes without waiting; where that fails, the connection is about to be lost. `reply` names the answer, which
+    /// comes among the messages.
+    pub(super) fn publish(&self, subject: String, reply: &str, body: String) {
+        let reply = format!("{}.{reply}", self.opened.inbox);
+        self.post(move |connection| {
+            if let Err(e) = connection.publish_request(&subject, &reply, body) {
+                log::debug!("broker: {subject}: {}", one_line(&e));
+            }
+        });
+    }
+
+    /// Asks and waits for the answer, at most until `stop`. Messages that are none are passed over.
+    pub(super) fn request(
+        &self,
+        subject: String,
+        body: String,
+        within: Duration,
+        stop: Option<&Signal>,
+    ) -> Result<Message, Gone> {
+        let until = Instant::now() + within;
+        let reply = format!("request-{}", self.requests.fetch_add(1, Ordering::Relaxed));
+        let subject_of_answer = format!("{}.{reply}", self.opened.inbox);
+        self.publish(subject, &reply, body);
+        let never = Signal::default();
+        loop {
+            crossbeam_channel::select! {
+                recv(stop.unwrap_or(&never).channel()) -> _ => return Err(Gone("broken off by a stop".into())),
+                recv(self.opened.messages) -> message => match message {
+                    Ok(message) if message.subject == subject_of_answer => return Ok(message),
+                    Ok(_) => {}
+                    Err(_) => return Err(self.gone()),
+                },
+                recv(self.signs.lost.channel()) -> _ => return Err(self.gone()),
+                default(until.saturating_duration_since(Instant::now())) => {
+                    self.fell_silent();
+                    return Err(Gone(format!("no answer within {within:?}")));
+                }
             }
         }
     }
 
-    /// Runs a call of the client and waits for its result, at most until `stop`.
-    pub(super) fn ask<T: Send + 'static>(
-        &self,
-        within: Duration,
-        stop: Option<&Signal>,
-        job: impl FnOnce(&Connection) -> T + Send + 'static,
-    ) -> Result<T, Gone> {
-        let (reply_in, reply_out) = crossbeam_channel::bounded(1);
-        self.post(move |connection| {
-            let _ = reply_in.send(job(connection));
-        });
-        let never = Signal::default();
-        crossbeam_channel::select! {
-            recv(stop.unwrap_or(&never).channel()) -> _ => Err(Gone("broken off by a stop".into())),
-            recv(reply_out) -> reply => reply.map_err(|_| self.gone()),
-            recv(self.lost.channel()) -> _ => Err(self.gone()),
-            default(within) => Err(Gone(format!("no answer within {within:?}"))),
-        }
+    /// Where answers come to: this and another token.
+    pub(super) fn inbox(&self) -> &str {
+        &self.opened.inbox
     }
 
-    /// Subscribes to an inbox of its own, for answers whose last token says what they answer. Drop the subscription in a
-    /// [`Link::post`]: that can block.
-    pub(super) fn subscribe_inbox(&self, within: Duration, stop: &Signal) -> Result<(String, Subscription), Error> {
-        let subscribed = self.ask(within, Some(stop), |connection| {
-            let inbox = connection.new_inbox();
-            connection.subscribe(&format!("{inbox}.*")).map(|subscription| (inbox, subscription))
-        });
-        let failed = |detail: String| broker_error(&self.server.address, BrokerFault::Request, detail);
-        subscribed.map_err(|gone| failed(gone.0))?.map_err(|e| failed(one_line(&e)))
+    /// What comes to the inbox.
+    pub(super) fn messages(&self) -> &Receiver<Message> {
+        &self.opened.messages
     }
 
-    /// Has a call of the client run, behind those before it.
-    pub(super) fn post(&self, job: impl FnOnce(&Connection) + Send + 'static) {
-        let _ = self.jobs.send(Box::new(job));
+    /// Hears that the server does not answer, so that closing does not wait for it either.
+    pub(super) fn fell_silent(&self) {
+        self.signs.silent.raise();
     }
 
     /// Switched on when the connection has ended.
     pub(super) fn lost(&self) -> &Signal {
-        &self.lost
+        &self.signs.lost
+    }
+
+    /// Whether the server is about to go out of service while another one is known: time to go there. See
+    /// <https://docs.nats.io/running-a-nats-service/nats_admin/lame_duck_mode>.
+    pub(super) fn should_move(&self) -> bool {
+        self.signs.leaving.is_raised() && self.cluster.has_others(&self.opened.server.url)
     }
 
     /// The server at the other end.
     pub(super) fn server(&self) -> &Server {
-        &self.server
+        &self.opened.server
     }
 
     fn gone(&self) -> Gone {
-        Gone(format!("the connection to {} was lost", self.server.address))
+        Gone(format!("the connection to {} was lost", self.opened.server.address))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let Signs { lost, leaving, silent, .. } = &self.signs;
+        if [lost, leaving, silent].iter().any(|sign| sign.is_raised()) {
+            self.cluster.put_last(&self.opened.server.url);
+        }
     }
 }
 
@@ -162,31 +265,17 @@ impl Drop for Counted {
     }
 }
 
-fn run(
-    config: &BrokerConfig,
-    afterlife: usize,
-    lost: &Signal,
-    ready: &Sender<Result<Server, Error>>,
-    jobs: &Receiver<Job>,
-) {
-    let released = Signal::default();
-    match connect(config, afterlife, lost, &released) {
-        Ok((connection, server)) => {
-            if ready.send(Ok(server)).is_ok() {
+fn run(cluster: &Cluster, signs: &Signs, ready: &Sender<Result<Opened, Error>>, jobs: &Receiver<Job>) {
+    match connect(cluster, signs) {
+        Ok(Connected { connection, server, inbox, door }) => {
+            let messages = inbox.subscription.receiver().clone();
+            let wire = Wire { connection, shares: Arc::default() };
+            if ready.send(Ok(Opened { server, inbox: inbox.name.clone(), messages })).is_ok() {
                 for job in jobs {
-                    job(&connection);
+                    job(&wire);
                 }
             }
-            if lost.is_raised() {
-                // `close` would wait for an answer that cannot come.
-                drop(connection);
-                released.raise();
-            } else {
-                // If it is lost while it is being closed, the client may connect once more: only that ends a `close` that
-                // waits for an answer.
-                released.raise();
-                connection.close();
-            }
+            close(wire, signs, &inbox.name, door);
         }
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -194,22 +283,85 @@ fn run(
     }
 }
 
-fn connect(
-    config: &BrokerConfig,
-    afterlife: usize,
-    lost: &Signal,
-    released: &Signal,
-) -> Result<(Connection, Server), Error> {
+/// Ends the connection and with it the client's two threads: one reads, and when the connection is lost stands in
+/// [`options`]' callback; the other writes, when something wakes it or every two minutes.
+fn close(wire: Wire, signs: &Signs, inbox: &str, door: Subscription) {
+    if signs.silent.is_raised() {
+        await_a_word(&wire, signs, inbox, &door);
+    }
+    let lost = signs.lost.is_raised();
+    if lost && is_given_back(&wire) {
+        // The last handle says that there will be no other connection, and dropping the door wakes the writing thread.
+        drop(wire);
+        drop(door);
+        signs.released.raise();
+        return;
+    }
+    // A flush that was under way when the connection was lost, and so one within `close`, is only answered on the next
+    // connection: the client may make one.
+    signs.released.raise();
+    while wire.is_shared() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    wire.connection.close();
+}
+
+/// Waits shortly for other threads to give the connection back.
+fn is_given_back(wire: &Wire) -> bool {
+    let until = Instant::now() + Duration::from_millis(200);
+    while wire.is_shared() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
+    }
+    !wire.is_shared()
+}
+
+/// Waits until a silent server says anything, or the connection is lost: in the end the client's own pings see to that,
+/// some six minutes after the last word. Closing earlier would end the pings and leave the reading thread with nothing to
+/// wake it.
+fn await_a_word(wire: &Wire, signs: &Signs, inbox: &str, door: &Subscription) {
+    /// How often to try whether the client has given the connection up.
+    const TRY: Duration = Duration::from_secs(10);
+    let remarks = signs.remarks.load(Ordering::Relaxed);
+    loop {
+        // This comes back to the door, or the server remarks that we may not.
+        if wire.publish(inbox, "").is_err() {
+            signs.lost.raise();
+        }
+        let until = Instant::now() + TRY;
+        while Instant::now() < until {
+            let answered = !door.receiver().is_empty() || signs.remarks.load(Ordering::Relaxed) != remarks;
+            if answered || signs.lost.wait(Duration::from_millis(100)) {
+                return;
+            }
+        }
+    }
+}
+
+struct Connected {
+    connection: Connection,
+    server: Server,
+    inbox: Inbox,
+    /// Nobody but ourselves sends anything here.
+    door: Subscription,
+}
+
+struct Inbox {
+    name: String,
+    subscription: Subscription,
+}
+
+fn connect(cluster: &Cluster, signs: &Signs) -> Result<Connected, Error> {
+    let config = cluster.config();
     let deadline = Instant::now() + config.timeout;
     let mut trouble =
         broker_error(config.shown_servers(), BrokerFault::Unreachable, "there is no server to connect to");
-    for (at, server) in config.servers.iter().enumerate() {
-        let shown = without_secrets(server);
+    let urls = cluster.urls();
+    for (at, url) in urls.iter().enumerate() {
+        let shown = without_secrets(url);
         let fail = |fault, detail: String| broker_error(&shown, fault, detail);
-        let address = access::parse(server)?;
+        let address = access::parse(url)?;
         // Servers that come first leave time for those behind them.
-        let share =
-            deadline.saturating_duration_since(Instant::now()) / u32::try_from(config.servers.len() - at).unwrap_or(1);
+        let share = deadline.saturating_duration_since(Instant::now()) / u32::try_from(urls.len() - at).unwrap_or(1);
         let greeting = match greeting::ask(address.host(), address.port(), share) {
             Ok(greeting) => greeting,
             Err((fault, detail)) => {
@@ -217,14 +369,22 @@ fn connect(
                 continue;
             }
         };
-        let options = match options(config, afterlife, lost, released) {
+        let options = match options(config, signs) {
             Ok(options) => options,
             Err((fault, detail)) => return Err(fail(fault, detail)),
         };
         match options.connect(address) {
             Ok(connection) => {
+                cluster.learn(url, &greeting.connect_urls);
                 let max_payload = connection.max_payload();
-                return Ok((connection, Server { address: shown, version: greeting.version, max_payload }));
+                let server =
+                    Server { url: url.clone(), address: shown.clone(), version: greeting.version, max_payload };
+                let name = connection.new_inbox();
+                let subscribed = connection
+                    .subscribe(&name)
+                    .and_then(|door| connection.subscribe(&format!("{name}.*")).map(|inbox| (door, inbox)));
+                let (door, subscription) = subscribed.map_err(|e| fail(BrokerFault::Request, one_line(&e)))?;
+                return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, door });
             }
             Err(e) => {
                 let (fault, detail) = access::explain(config, &e);
@@ -235,30 +395,29 @@ fn connect(
     Err(trouble)
 }
 
-fn options(
-    config: &BrokerConfig,
-    afterlife: usize,
-    lost: &Signal,
-    released: &Signal,
-) -> Result<Options, (BrokerFault, String)> {
-    let (lost, released) = (lost.clone(), released.clone());
+/// The client's options. Its reading thread is held up when the connection is lost, until nobody uses it any more: then it
+/// finds that it has to end, instead of connecting anew.
+fn options(config: &BrokerConfig, signs: &Signs) -> Result<Options, (BrokerFault, String)> {
+    let Signs { lost, leaving, released, remarks, .. } = signs.clone();
     let connected_before = AtomicBool::new(false);
     let options = access::options(config)?
         .with_name(&config.connection_name)
-        .max_reconnects(afterlife)
         // What is published while disconnected is an error at once, not a promise.
         .reconnect_buffer_size(0)
+        .max_reconnects(None)
+        // The default waits up to a second before even the first connect.
         .reconnect_delay_callback(move |_| {
-            // Called before the first connect, and again when the connection has ended. Then it waits until nobody uses
-            // the connection any more, so that the client's thread finds itself shut down instead of reconnecting.
-            if connected_before.swap(true, Ordering::Relaxed) {
-                let _ = released.wait(Duration::from_secs(600));
-                return Duration::from_secs(1);
-            }
-            Duration::ZERO
+            if connected_before.swap(true, Ordering::Relaxed) { Duration::from_millis(500) } else { Duration::ZERO }
         })
-        .disconnect_callback(move || lost.raise())
-        .error_callback(|error| log::warn!("broker: the server says: {}", one_line(&error)));
+        .disconnect_callback(move || {
+            lost.raise();
+            while !released.wait(Duration::from_secs(3600)) {}
+        })
+        .lame_duck_callback(move || leaving.raise())
+        .error_callback(move |error| {
+            remarks.fetch_add(1, Ordering::Relaxed);
+            log::warn!("broker: the server says: {}", one_line(&error));
+        });
     Ok(options)
 }
 

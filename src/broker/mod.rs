@@ -7,8 +7,10 @@
 
 mod access;
 mod api;
+mod cluster;
 mod consumer;
 mod epoch;
+mod gaps;
 mod greeting;
 mod intake;
 mod link;
@@ -20,8 +22,8 @@ mod server;
 mod session;
 mod stream;
 
-pub use access::check_addresses;
-pub use intake::{JetStreamIntake, Reports};
+pub use cluster::Cluster;
+pub use intake::{Beginning, JetStreamIntake, Reports};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;
 

@@ -8,12 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
-use nats::{Connection, HeaderMap, Message, Subscription};
+use nats::{Connection, HeaderMap, Message};
 use serde::Deserialize;
 
 use super::api;
-use super::link::{AFTERLIFE_OF_FLUSHES, Link, one_line};
-use crate::config::BrokerConfig;
+use super::cluster::Cluster;
+use super::link::{Link, Share, one_line};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;
@@ -57,6 +57,8 @@ pub enum Refused {
     NoStream,
     /// The server says no.
     ByServer(String),
+    /// The server says that it cannot at the moment.
+    ForNow(String),
 }
 
 /// Gives events to publish. Called on a thread that may be left behind.
@@ -68,9 +70,6 @@ pub trait Source: Send + 'static {
 /// A live connection that publishes.
 pub struct Publisher {
     link: Link,
-    inbox: String,
-    subscription: Option<Subscription>,
-    verdicts: Receiver<Message>,
 }
 
 impl Publisher {
@@ -79,20 +78,18 @@ impl Publisher {
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn open(config: &BrokerConfig, stop: &Signal) -> Result<Self, Error> {
-        let link = Link::open(config, AFTERLIFE_OF_FLUSHES, stop)?;
-        let (inbox, subscription) = link.subscribe_inbox(config.timeout, stop)?;
-        Ok(Self { inbox, verdicts: subscription.receiver().clone(), subscription: Some(subscription), link })
+    pub fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+        Ok(Self { link: Link::open(cluster, stop)? })
     }
 
-    /// Publishes what `source` gives, in the background, until it gives no more. `nonce` makes the identities of events
-    /// that were given none.
+    /// Publishes what `source` gives, in the background, until it gives no more; another source comes after it. `nonce` makes
+    /// the identities of events that were given none.
     pub fn start(&self, mut source: impl Source, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
-        let inbox = self.inbox.clone();
+        let inbox = self.link.inbox().to_owned();
         self.link.post(move |connection| {
-            let kick = flusher(connection.clone());
+            let kick = flusher(connection.share());
             while let Some(batch) = source.take() {
                 for outgoing in batch {
                     if let Err(e) = publish(connection, &inbox, &nonce, &outgoing) {
@@ -125,29 +122,33 @@ impl Publisher {
         self.link.lost()
     }
 
+    /// Whether the server is about to go out of service while another one is known.
+    #[must_use]
+    pub fn should_move(&self) -> bool {
+        self.link.should_move()
+    }
+
+    /// Hears that the server does not answer, so that closing does not wait for it either.
+    pub fn fell_silent(&self) {
+        self.link.fell_silent();
+    }
+
     /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are.
     pub fn verdicts(&self, wait: Duration, wake: &Receiver<()>) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         crossbeam_channel::select! {
-            recv(self.verdicts) -> message => verdicts.extend(message.ok().as_ref().and_then(read)),
+            recv(self.link.messages()) -> message => verdicts.extend(message.ok().as_ref().and_then(read)),
             recv(wake) -> _ => {}
             recv(self.link.lost().channel()) -> _ => {}
             default(wait) => {}
         }
-        verdicts.extend(self.verdicts.try_iter().filter_map(|message| read(&message)));
+        verdicts.extend(self.link.messages().try_iter().filter_map(|message| read(&message)));
         verdicts
     }
 }
 
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        let subscription = self.subscription.take();
-        self.link.post(move |_| drop(subscription));
-    }
-}
-
 /// A thread that flushes when kicked. Where a flush hangs, it is left behind with the connection.
-fn flusher(connection: Connection) -> Sender<()> {
+fn flusher(connection: Share) -> Sender<()> {
     let (kick, kicks) = crossbeam_channel::bounded(1);
     let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
         for () in kicks {
@@ -203,6 +204,7 @@ fn read(message: &Message) -> Option<Verdict> {
     }
     let result = match api::read::<Acknowledgement>(&message.data) {
         Ok(ack) => Ok(Stored { stream: ack.stream, sequence: ack.seq, duplicate: ack.duplicate }),
+        Err(failure) if failure.is_temporary() => Err(Refused::ForNow(failure.to_string())),
         Err(failure) => Err(Refused::ByServer(failure.to_string())),
     };
     Some(Verdict { number, result })

@@ -1,18 +1,21 @@
 //! One connection with one consumer, from its first request to the first thing that is out of step.
 //!
-//! The consumer is disposable: made anew at the position reached, with ack policy none, for the database's ledger is the
-//! only truth about progress. Within its life every delivery must carry the next consumer sequence.
+//! The consumer is disposable: made anew at the position reached, for the database's ledger is the only truth about
+//! progress. Within its life every delivery must carry the next consumer sequence.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError};
-use nats::{Message, Subscription};
+use crossbeam_channel::TryRecvError;
+use nats::Message;
 use serde_json::json;
 
-use super::api::{self, Api, Consumer, Failure, Stored, Which, code};
-use super::epoch::{self, Facts};
-use super::link::{AFTERLIFE, Link};
+use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
+use super::cluster::Cluster;
+use super::consumer::Keeping;
+use super::epoch::{self, Facts, Resume};
+use super::gaps::Gaps;
+use super::link::{Link, one_line};
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
 use super::{broker_error, consumer, poison, stream};
@@ -25,23 +28,21 @@ const EXPIRES_NS: u64 = 30_000_000_000;
 
 /// What a session is opened with.
 pub(super) struct Setting<'a> {
-    pub(super) config: &'a BrokerConfig,
+    pub(super) cluster: &'a Arc<Cluster>,
     /// Names the database.
     pub(super) identity: &'a str,
     /// How far the stream has been taken in.
     pub(super) position: Option<&'a Position>,
     /// Whether the stream may be made where it is missing.
     pub(super) may_create: bool,
+    /// How many events can be taken in and not committed yet.
+    pub(super) under_way: usize,
     pub(super) stop: &'a Signal,
 }
 
 pub(super) struct Session {
     link: Link,
     config: BrokerConfig,
-    inbox: String,
-    /// Dropped on the link's thread, for that can block.
-    subscription: Option<Subscription>,
-    messages: Receiver<Message>,
     consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
@@ -50,6 +51,12 @@ pub(super) struct Session {
     hearing: bool,
     probe: Option<Instant>,
     stalls: u32,
+    gaps: Gaps,
+    keeping: Keeping,
+    /// Nothing is left in the stream, by the last look.
+    pub(super) exhausted: bool,
+    /// Events the stream no longer had, at most.
+    pub(super) gone: u64,
     /// Where this session began, and in which epoch.
     pub(super) epoch: Arc<Epoch>,
     pub(super) after: Mark,
@@ -72,28 +79,27 @@ pub(super) enum Item {
 impl Session {
     /// Connects and makes a consumer behind the position.
     pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Error> {
-        let config = setting.config;
-        let link = Link::open(config, AFTERLIFE, setting.stop)?;
+        let config = setting.cluster.config();
+        let link = Link::open(setting.cluster, setting.stop)?;
         let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
-        let time_there = match setting.position {
-            // Before its first event there is nothing to ask for: the server refuses sequence 0.
-            Some(position) if position.mark != Mark::START && position.epoch.created == stream.created => {
-                let there = api.message(&config.stream, &Which::Exactly(position.mark.sequence)).map_err(explain)?;
-                there.map(|stored| stored.mark.published_ns)
-            }
-            _ => None,
+        let mut resume = resume(&api, config, setting.position, &stream)?;
+        let whole = is_whole(&config.subjects, &stream.config.subjects);
+        let keeping = if stream.config.retention == stream::INTEREST {
+            Keeping::Interest { unacknowledged: setting.under_way + config.ahead.events * config.ahead.requests }
+        } else {
+            Keeping::Limits
         };
-        let facts =
-            Facts { created: &stream.created, first: stream.state.first_seq, last: stream.state.last_seq, time_there };
-        let resume = epoch::resume(&config.stream, setting.position, &facts);
+        // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
+        if resume.gone > 0 && keeping != Keeping::Limits && !whole {
+            (resume.gone, resume.news) = (0, None);
+        }
         if let Some(news) = &resume.news {
             log::warn!("broker: {news}");
         }
 
-        let (inbox, subscription) = link.subscribe_inbox(config.timeout, setting.stop)?;
-        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume)?;
+        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping)?;
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
         let again = api.stream(&config.stream).map_err(explain)?;
         if again.created != stream.created {
@@ -103,9 +109,6 @@ impl Session {
         consumer::delete_older(&api, &config.stream, setting.identity, &consumer);
         Ok(Self {
             config: config.clone(),
-            inbox,
-            messages: subscription.receiver().clone(),
-            subscription: Some(subscription),
             consumer,
             consumer_sequence: 0,
             pulls: Pulls::new(config.ahead.clone()),
@@ -113,6 +116,10 @@ impl Session {
             hearing: false,
             probe: None,
             stalls: 0,
+            gaps: Gaps::new(whole, stream.state.first_seq.max(resume.after.sequence + 1), made.num_pending),
+            keeping,
+            exhausted: made.num_pending == 0,
+            gone: resume.gone,
             epoch: Arc::new(resume.epoch),
             after: resume.after,
             known: resume.known,
@@ -126,7 +133,7 @@ impl Session {
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         let mut until = None;
         loop {
-            match self.messages.try_recv() {
+            match self.link.messages().try_recv() {
                 Ok(message) => match self.sort(message) {
                     Some(item) => return item,
                     None => continue,
@@ -136,6 +143,10 @@ impl Session {
             }
             if self.link.lost().is_raised() {
                 return Item::Over(format!("the connection to {} was lost", self.link.server().address));
+            }
+            if self.link.should_move() {
+                let server = &self.link.server().address;
+                return Item::Over(format!("{server} goes out of service (lame duck mode); moving to another server"));
             }
             if let Some(over) = self.keep_up() {
                 return Item::Over(over);
@@ -147,7 +158,7 @@ impl Session {
             }
             let next_look = (until - now).min(self.config.silence / 4);
             crossbeam_channel::select! {
-                recv(self.messages) -> message => {
+                recv(self.link.messages()) -> message => {
                     if let Ok(message) = message && let Some(item) = self.sort(message) {
                         return item;
                     }
@@ -165,8 +176,27 @@ impl Session {
         self.probe = None;
     }
 
-    /// Deletes the consumer and closes the connection, as far as the server answers at once.
+    /// Whether the stream waits for acknowledgement.
+    pub(super) fn acknowledges(&self) -> bool {
+        self.keeping != Keeping::Limits
+    }
+
+    /// Tells the stream that the delivery of this reply subject and all before it are committed.
+    pub(super) fn acknowledge(&self, reply: String) {
+        self.link.post(move |connection| {
+            // A lost one is made good by the next, or by the consumer that comes after this.
+            if let Err(e) = connection.publish(&reply, "+ACK") {
+                log::debug!("broker: an acknowledgement was lost: {}", one_line(&e));
+            }
+        });
+    }
+
+    /// Deletes the consumer, unless the stream keeps for it what comes while nobody collects, and closes the connection, as
+    /// far as the server answers at once.
     pub(super) fn close(self) {
+        if self.acknowledges() {
+            return;
+        }
         let api = Api { link: &self.link, within: Duration::from_millis(500), stop: None };
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
             log::debug!("broker: consumer {} is left to expire: {failure}", self.consumer);
@@ -191,12 +221,14 @@ impl Session {
             }
             self.consumer_sequence = expected;
             self.pending = metadata.pending;
+            self.exhausted = metadata.pending == 0;
+            self.gaps.delivered(metadata.mark.sequence, metadata.pending);
             return Some(Item::Delivery(message, metadata));
         }
-        let over = if message.subject.rsplit('.').next() == Some("probe") {
-            self.probed(&message)
-        } else {
-            self.status(&message)
+        let over = match message.subject.rsplit('.').next() {
+            Some("probe") => self.probed(&message),
+            Some("begin") => self.begins(&message),
+            _ => self.status(&message),
         };
         over.map(Item::Over)
     }
@@ -211,6 +243,10 @@ impl Session {
             Ok(consumer) => consumer,
             Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
         };
+        if consumer.delivered.consumer_seq == self.consumer_sequence {
+            self.exhausted = consumer.num_pending == 0;
+            self.gaps.counted(consumer.num_pending);
+        }
         self.pending = consumer.num_pending;
         if consumer.num_waiting == 0 {
             self.pulls.forgotten();
@@ -220,6 +256,20 @@ impl Session {
                 let pending = consumer.num_pending;
                 return Some(format!("consumer {} has {pending} messages and sends none", self.consumer));
             }
+        }
+        None
+    }
+
+    /// The answer to where the stream begins.
+    fn begins(&mut self, message: &Message) -> Option<String> {
+        let begins = match api::read::<Stream>(&message.data) {
+            Ok(stream) => stream.state.first_seq,
+            // Whether the stream is still there is the probes' matter.
+            Err(_) => return None,
+        };
+        if let Some(gone) = self.gaps.answered(begins) {
+            log::warn!("broker: {}", gone.news(&self.config.stream, begins));
+            self.gone += gone.events;
         }
         None
     }
@@ -246,7 +296,7 @@ impl Session {
                 request["max_bytes"] = bytes.into();
             }
             let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.config.stream, self.consumer);
-            self.publish(subject, "pull", request.to_string());
+            self.link.publish(subject, "pull", request.to_string());
         }
     }
 
@@ -256,8 +306,12 @@ impl Session {
         if std::mem::take(&mut self.hearing) {
             self.heard = Instant::now();
         }
+        if self.gaps.ask() {
+            self.link.publish(format!("$JS.API.STREAM.INFO.{}", self.config.stream), "begin", String::new());
+        }
         let silent = self.heard.elapsed();
         if silent >= self.config.silence {
+            self.link.fell_silent();
             let server = &self.link.server().address;
             return Some(format!("{server} has said nothing for {silent:.1?}, our questions included"));
         }
@@ -265,39 +319,23 @@ impl Session {
         {
             self.probe = Some(Instant::now());
             let subject = format!("$JS.API.CONSUMER.INFO.{}.{}", self.config.stream, self.consumer);
-            self.publish(subject, "probe", String::new());
+            self.link.publish(subject, "probe", String::new());
         }
         None
-    }
-
-    fn publish(&self, subject: String, purpose: &str, body: String) {
-        let reply = format!("{}.{purpose}", self.inbox);
-        self.link.post(move |connection| {
-            if let Err(e) = connection.publish_request(&subject, &reply, body) {
-                log::debug!("broker: {subject}: {e}");
-            }
-        });
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let subscription = self.subscription.take();
-        self.link.post(move |_| drop(subscription));
     }
 }
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
 pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &'static str)>, Error> {
     let Some(position) = setting.position else { return Ok(None) };
-    let config = setting.config;
-    let link = Link::open(config, AFTERLIFE, setting.stop)?;
+    let config = setting.cluster.config();
+    let link = Link::open(setting.cluster, setting.stop)?;
     let api = Api { link: &link, within: config.timeout, stop: Some(setting.stop) };
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {
-        Ok(stream) if stream.created == position.epoch.created => {}
         // Another life of the stream: its messages are none of this position's.
-        Ok(_) => return Ok(None),
+        Ok(stream) if resume(&api, config, Some(position), &stream)?.epoch != position.epoch => return Ok(None),
+        Ok(_) => {}
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         Err(failure) => return Err(explain(failure)),
     }
@@ -308,6 +346,29 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
         next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
     }
     Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
+}
+
+/// Where to go on in the stream.
+fn resume(api: &Api<'_>, config: &BrokerConfig, position: Option<&Position>, stream: &Stream) -> Result<Resume, Error> {
+    let time_there = match position {
+        // Before its first event there is nothing to ask for: the server refuses sequence 0.
+        Some(position) if position.mark != Mark::START && position.epoch.created == stream.created => {
+            let there = api
+                .message(&config.stream, &Which::Exactly(position.mark.sequence))
+                .map_err(|failure| stream::explain(api.link, config, &failure))?;
+            there.map(|stored| stored.mark.published_ns)
+        }
+        _ => None,
+    };
+    let StreamState { first_seq: first, last_seq: last } = stream.state;
+    let facts = Facts { created: &stream.created, first, last, time_there };
+    Ok(epoch::resume(&config.stream, position, &facts))
+}
+
+/// Whether filters take everything of a stream with these subjects.
+fn is_whole(filters: &[String], subjects: &[String]) -> bool {
+    let has = |subject: &String| filters.contains(subject);
+    has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {

@@ -6,6 +6,9 @@ use super::link::Link;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 
+/// The retention of streams that keep an event until it is acknowledged.
+pub(super) const INTEREST: &str = "interest";
+
 /// The stream, made where it is missing and may be.
 pub(super) fn find(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stream, Error> {
     let stream = match api.stream(&config.stream) {
@@ -35,9 +38,9 @@ fn make(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stream
 
 fn refuse_retention(link: &Link, config: &BrokerConfig, stream: &Stream) -> Result<(), Error> {
     let why = match stream.config.retention.as_str() {
-        "limits" => return Ok(()),
+        "limits" | INTEREST => return Ok(()),
         "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
-        _ => "such streams drop what is acknowledged, and collecting them is not built yet",
+        _ => "this program does not know what that keeps",
     };
     let detail = format!(
         "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",

@@ -191,9 +191,10 @@ impl Publish {
 fn report_failures(flushed: Result<(), FlushError>, published: u64) -> anyhow::Result<()> {
     match flushed {
         Ok(()) => Ok(()),
-        Err(FlushError::Failed { failed }) => {
+        Err(FlushError::Failed { failed, trouble }) => {
             let first = failed.first().map_or(String::new(), ToString::to_string);
-            anyhow::bail!("{} of {published} events are not in the stream; the first: {first}", failed.len())
+            let trouble = trouble.map_or(String::new(), |trouble| format!(" ({trouble})"));
+            anyhow::bail!("{} of {published} events are not in the stream; the first: {first}{trouble}", failed.len())
         }
         Err(error) => Err(error.into()),
     }

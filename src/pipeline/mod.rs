@@ -188,7 +188,7 @@ impl<I: Intake> Desk<I> {
             let ending = stopping || supply == Supply::Ended;
             if batch.is_empty() {
                 if ending {
-                    return Ok(());
+                    break;
                 }
                 continue;
             }
@@ -203,11 +203,28 @@ impl<I: Intake> Desk<I> {
                     batch.set_ticket(self.next_ticket);
                     self.next_ticket += 1;
                     if self.work.send(batch).is_err() || ending {
-                        return Ok(());
+                        break;
                     }
                     batch = spare;
                     counted = 0;
                 }
+            }
+        }
+        self.hear_the_last();
+        Ok(())
+    }
+
+    /// Lets the writers come to their end and tells the intake what they committed.
+    fn hear_the_last(self) {
+        let Self { mut intake, work, notices, shared, .. } = self;
+        drop(work);
+        loop {
+            crossbeam_channel::select! {
+                recv(notices) -> notice => match notice {
+                    Ok((epoch, last)) => intake.committed(&epoch, last),
+                    Err(_) => return,
+                },
+                recv(shared.quit.channel()) -> _ => return,
             }
         }
     }

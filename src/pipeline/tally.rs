@@ -15,6 +15,8 @@ pub struct Tally {
     pub dead_letters: Counter,
     /// Batches committed.
     pub batches: Counter,
+    /// What the stream no longer had when it was due, at most.
+    pub gone: Counter,
     /// Connections or consumers made anew.
     pub rebuilds: Counter,
     /// What the broker last said is still to come.

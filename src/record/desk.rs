@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::{FlushError, Overflow, Reason, RecordError, Recorded};
 use crate::broker::{self, Outgoing, Refused, Source, Verdict, wire_size};
@@ -18,7 +18,7 @@ use crate::event::Event;
 /// Events handed to the connection at a time.
 const HANDFUL: usize = 256;
 
-/// Failures kept for the next flush.
+/// Failures kept for the next flush, within the bound in bytes as well.
 const MOST_FAILURES: usize = 10_000;
 
 /// An event on its way.
@@ -47,6 +47,8 @@ pub(super) struct Bounds {
     pub(super) bytes: usize,
     /// Sent and not settled.
     pub(super) window: usize,
+    /// Bytes sent and not settled, unless a single event is larger.
+    pub(super) window_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -69,13 +71,14 @@ struct State {
     first: u64,
     /// How many at the front have been sent on this connection.
     sent: usize,
+    /// Bytes of those among them that are not settled.
+    under_way: usize,
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
     limit: usize,
     closed: bool,
-    failures: Vec<RecordError>,
-    lost_failures: usize,
+    failures: Failures,
     trouble: Option<String>,
 }
 
@@ -97,12 +100,12 @@ impl Desk {
                 queue: VecDeque::new(),
                 first: 0,
                 sent: 0,
+                under_way: 0,
                 bytes: 0,
                 connection: 0,
                 limit,
                 closed: false,
-                failures: Vec::new(),
-                lost_failures: 0,
+                failures: Failures { room: bounds.bytes, ..Failures::default() },
                 trouble: None,
             }),
             to_send: Condvar::new(),
@@ -159,6 +162,7 @@ impl Desk {
         let mut state = self.state.lock();
         state.connection += 1;
         state.sent = 0;
+        state.under_way = 0;
         if max_payload < state.limit {
             for waiting in &state.queue {
                 if let Some(reason) = too_large(&waiting.entry.event, max_payload) {
@@ -168,6 +172,7 @@ impl Desk {
             self.clear_away(&mut state);
         }
         state.limit = max_payload;
+        self.to_send.notify_all();
         ToSend { desk: Arc::clone(self), connection: state.connection }
     }
 
@@ -189,28 +194,42 @@ impl Desk {
         let mut kept = false;
         let mut state = self.state.lock();
         for Verdict { number, result } in verdicts {
-            let index = number.checked_sub(state.first).and_then(|index| usize::try_from(index).ok());
-            let Some(waiting) = index.and_then(|index| state.queue.get_mut(index)) else { continue };
-            let (entry, no_stream) = (Arc::clone(&waiting.entry), &mut waiting.no_stream);
+            let Some(index) = number.checked_sub(state.first).and_then(|index| usize::try_from(index).ok()) else {
+                continue;
+            };
+            let Some(waiting) = state.queue.get_mut(index) else { continue };
+            let entry = Arc::clone(&waiting.entry);
             let outcome = match result {
                 Ok(stored) => {
                     kept = true;
                     let broker::Stored { stream, sequence, duplicate } = stored;
                     Outcome::Kept(Recorded { stream, sequence, duplicate })
                 }
-                Err(Refused::NoStream) if no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
-                    settled = Settled::NoStreamYet;
+                Err(Refused::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
+                    // It is not stored, so sending it again doubles nothing, however late.
+                    waiting.sent = None;
+                    settled = Settled::Again("no stream takes the event's subject at the moment".into());
+                    continue;
+                }
+                Err(Refused::ForNow(what)) => {
+                    waiting.sent = None;
+                    settled = Settled::Again(what);
                     continue;
                 }
                 Err(Refused::NoStream) => Outcome::Failed(Reason::NoStream),
                 Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
             };
-            let _ = entry.outcome.set(outcome);
+            if entry.outcome.set(outcome).is_ok() && index < state.sent {
+                state.under_way = state.under_way.saturating_sub(entry.event.size());
+            }
         }
-        if kept {
-            state.trouble = None;
+        match &settled {
+            Settled::Again(trouble) => state.trouble = Some(trouble.clone()),
+            Settled::AsSaid if kept => state.trouble = None,
+            Settled::AsSaid => {}
         }
         self.clear_away(&mut state);
+        self.to_send.notify_one();
         settled
     }
 
@@ -235,7 +254,7 @@ impl Desk {
             let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
             if let (Outcome::Failed(reason), true) = (outcome, nobody_asks) {
                 let failure = RecordError { event: Box::new((*waiting.entry.event).clone()), reason: reason.clone() };
-                keep(&mut state.failures, &mut state.lost_failures, failure);
+                state.failures.keep(failure);
             }
             if let Some(waiting) = state.queue.pop_front() {
                 state.bytes -= waiting.entry.event.size();
@@ -259,8 +278,7 @@ impl Desk {
             && !entry.told.swap(true, Ordering::Relaxed)
         {
             let failure = RecordError { event: Box::new((*entry.event).clone()), reason: reason.clone() };
-            let State { failures, lost_failures, .. } = &mut *state;
-            keep(failures, lost_failures, failure);
+            state.failures.keep(failure);
         }
     }
 
@@ -320,34 +338,60 @@ impl Desk {
                 return Err(FlushError::Deadline { waiting, trouble: state.trouble.clone() });
             }
         }
-        if state.failures.is_empty() {
+        drop(state);
+        self.failures()
+    }
+
+    /// The failures that nobody was told of yet.
+    pub(super) fn failures(&self) -> Result<(), FlushError> {
+        let mut state = self.state.lock();
+        let failed = state.failures.take();
+        if failed.is_empty() {
             return Ok(());
         }
-        if state.lost_failures > 0 {
-            log::warn!("recorder: {} more failed events are only in the log above", state.lost_failures);
-            state.lost_failures = 0;
-        }
-        Err(FlushError::Failed { failed: std::mem::take(&mut state.failures) })
+        Err(FlushError::Failed { failed, trouble: state.trouble.clone() })
     }
 }
 
-/// Keeps a failure for the next flush, as far as there is room.
-fn keep(failures: &mut Vec<RecordError>, lost: &mut usize, failure: RecordError) {
-    log::warn!("recorder: {failure}");
-    if failures.len() < MOST_FAILURES {
-        failures.push(failure);
-    } else {
-        *lost += 1;
+/// Failures for the next flush, as far as there is room.
+#[derive(Debug, Default)]
+struct Failures {
+    kept: Vec<RecordError>,
+    /// Bytes that may still be kept.
+    room: usize,
+    lost: usize,
+}
+
+impl Failures {
+    fn keep(&mut self, failure: RecordError) {
+        log::warn!("recorder: {failure}");
+        let size = failure.event.size();
+        if self.kept.len() < MOST_FAILURES && size <= self.room {
+            self.room -= size;
+            self.kept.push(failure);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    fn take(&mut self) -> Vec<RecordError> {
+        if self.lost > 0 {
+            log::warn!("recorder: {} more failed events are only in the log above", self.lost);
+            self.lost = 0;
+        }
+        let kept = std::mem::take(&mut self.kept);
+        self.room += kept.iter().map(|failure| failure.event.size()).sum::<usize>();
+        kept
     }
 }
 
 /// What came of the stream's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
     /// Written down.
     AsSaid,
-    /// Some events have to be sent again: no stream takes them, but one may soon.
-    NoStreamYet,
+    /// Some events have to be sent again, for this reason, which may pass.
+    Again(String),
 }
 
 fn too_large(event: &Event, limit: usize) -> Option<Reason> {
@@ -368,7 +412,7 @@ impl Source for ToSend {
             if state.connection != self.connection || (state.closed && state.queue.is_empty()) {
                 return None;
             }
-            let handful = handful(&mut state, self.desk.bounds.window);
+            let handful = handful(&mut state, self.desk.bounds);
             if !handful.is_empty() {
                 return Some(handful);
             }
@@ -378,20 +422,25 @@ impl Source for ToSend {
 }
 
 /// The next events to send, as far as the window lets them.
-fn handful(state: &mut MutexGuard<'_, State>, window: usize) -> Vec<Outgoing> {
+fn handful(state: &mut State, bounds: Bounds) -> Vec<Outgoing> {
     let now = Instant::now();
-    let from = state.sent;
-    let to = state.queue.len().min(window).min(from + HANDFUL).max(from);
-    state.sent = to;
-    let range = state.queue.range_mut(from..to);
-    range
-        .filter(|waiting| waiting.entry.outcome.get().is_none())
-        .map(|waiting| {
+    let mut handful = Vec::new();
+    let until = state.queue.len().min(bounds.window).min(state.sent + HANDFUL);
+    while state.sent < until {
+        let waiting = &mut state.queue[state.sent];
+        if waiting.entry.outcome.get().is_none() {
+            let size = waiting.entry.event.size();
+            if state.under_way > 0 && state.under_way + size > bounds.window_bytes {
+                break;
+            }
+            state.under_way += size;
             let first = waiting.sent.map_or(now, |(first, _)| first);
             waiting.sent = Some((first, now));
-            Outgoing { number: waiting.entry.number, event: Arc::clone(&waiting.entry.event) }
-        })
-        .collect()
+            handful.push(Outgoing { number: waiting.entry.number, event: Arc::clone(&waiting.entry.event) });
+        }
+        state.sent += 1;
+    }
+    handful
 }
 
 #[cfg(test)]

@@ -105,10 +105,18 @@ pub enum FlushError {
         trouble: Option<String>,
     },
     /// These were not kept, and their receipts had been dropped.
-    #[error("{} events not recorded, the first because: {}", failed.len(), failed.first().map_or(String::new(), |e| e.reason.to_string()))]
+    #[error(
+        "{} events not recorded, the first because: {}{}",
+        failed.len(),
+        failed.first().map_or(String::new(), |e| e.reason.to_string()),
+        because(trouble.as_deref())
+    )]
     Failed {
-        /// The events, each with its reason. At most 10,000 are kept for this; the rest is counted in the log.
+        /// The events, each with its reason. At most 10,000 are kept for this, and no more bytes than the buffer may hold;
+        /// the rest is counted in the log.
         failed: Vec<RecordError>,
+        /// What is wrong with the broker, if anything.
+        trouble: Option<String>,
     },
 }
 

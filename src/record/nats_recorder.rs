@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::desk::{Bounds, Desk, Settled};
 use super::{FlushError, Reason, Receipt, RecordError, Recorder};
-use crate::broker::Publisher;
+use crate::broker::{Cluster, Publisher};
 use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::event::Event;
@@ -15,8 +15,8 @@ use crate::pipeline::{Condition, Crew, Health, Signal};
 /// The first pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long to wait for a stream before asking for it again.
-const NO_STREAM_PAUSE: Duration = Duration::from_millis(250);
+/// How long to wait before sending again what was refused for now.
+const AGAIN_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a recorder that is dropped goes on trying to send what waits.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
@@ -34,6 +34,12 @@ pub struct NatsRecorderConfig {
     pub overflow: Overflow,
     /// Events sent and not confirmed yet, at most. Default 4,000.
     pub window: usize,
+    /// Bytes sent and not confirmed yet, at most, unless a single event is larger. Default 1 MiB: over TLS the NATS client
+    /// breaks a connection that has some 4 MB written which the server does not read.
+    pub window_bytes: usize,
+    /// Start without the broker where it cannot be reached: events wait in the buffer until it can. What the broker would
+    /// refuse, a password for instance, then shows in [`Recorder::health`] only. Default false: [`NatsRecorder::open`] fails.
+    pub start_without_broker: bool,
     /// How long the stream recognises an event that is sent again: its `duplicate_window`. An event that was sent and not
     /// confirmed for longer than this is given back instead of sent again. Default 2 minutes, as the server's.
     pub duplicate_window: Duration,
@@ -56,6 +62,8 @@ impl Default for NatsRecorderConfig {
             buffer_bytes: 64 << 20,
             overflow: Overflow::Block(Duration::from_secs(5)),
             window: 4_000,
+            window_bytes: 1 << 20,
+            start_without_broker: false,
             duplicate_window: Duration::from_secs(120),
         }
     }
@@ -109,16 +117,30 @@ impl NatsRecorder {
         if config.window == 0 || config.buffer_events == 0 {
             return Err(Error::config("recorder", "window and buffer_events must be at least 1"));
         }
-        let bounds = Bounds { events: config.buffer_events, bytes: config.buffer_bytes, window: config.window };
+        let bounds = Bounds {
+            events: config.buffer_events,
+            bytes: config.buffer_bytes,
+            window: config.window,
+            window_bytes: config.window_bytes,
+        };
         let stop = Signal::default();
-        let publisher = Publisher::open(&config.broker, &stop)?;
-        let desk = Arc::new(Desk::new(bounds, publisher.max_payload()));
+        let cluster = Arc::new(Cluster::new(&config.broker)?);
+        let condition = Condition::new("broker");
+        let publisher = match Publisher::open(&cluster, &stop) {
+            Ok(publisher) => Some(publisher),
+            Err(error @ Error::Broker { .. }) if config.start_without_broker => {
+                condition.degrade(format!("{error}; trying again"));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let limit = publisher.as_ref().map_or(usize::MAX, Publisher::max_payload);
+        let desk = Arc::new(Desk::new(bounds, limit));
         let mut crew = Crew::new(stop.clone());
         let overflow = config.overflow;
-        let condition = Condition::new("broker");
-
         let courier = Courier {
             config,
+            cluster,
             desk: Arc::clone(&desk),
             stop: stop.clone(),
             condition: condition.clone(),
@@ -131,8 +153,9 @@ impl NatsRecorder {
         Ok(Self { desk, overflow, crew, stop, condition })
     }
 
-    /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`; what is not confirmed then is
-    /// failed with [`Reason::Closed`] or comes back in the error.
+    /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`. What is not confirmed then comes back:
+    /// with [`Reason::Closed`] if it was never sent, with [`Reason::Unconfirmed`] if it was; by its receipt where that is
+    /// still held, else in the error.
     ///
     /// # Errors
     ///
@@ -149,7 +172,11 @@ impl NatsRecorder {
         if let Err(error) = self.crew.join_until(until.max(Instant::now() + Duration::from_secs(1))) {
             log::error!("recorder: {error}");
         }
-        flushed
+        match flushed {
+            // By now all that was waiting has failed.
+            Err(FlushError::Deadline { .. }) => self.desk.failures().and(flushed),
+            flushed => flushed,
+        }
     }
 }
 
@@ -199,6 +226,7 @@ struct Ended {
 /// Keeps a connection going and brings back the stream's verdicts.
 struct Courier {
     config: NatsRecorderConfig,
+    cluster: Arc<Cluster>,
     desk: Arc<Desk>,
     stop: Signal,
     condition: Condition,
@@ -206,11 +234,11 @@ struct Courier {
 }
 
 impl Courier {
-    fn run(&self, first: Publisher) {
-        let mut publisher = Some(first);
+    fn run(&self, first: Option<Publisher>) {
+        let mut publisher = first;
         let mut pause = FIRST_PAUSE;
         while !self.stop.is_raised() && !self.desk.is_done() {
-            let opened = publisher.take().map_or_else(|| Publisher::open(&self.config.broker, &self.stop), Ok);
+            let opened = publisher.take().map_or_else(|| Publisher::open(&self.cluster, &self.stop), Ok);
             match opened {
                 Ok(publisher) => {
                     self.desk.give_up_unconfirmed(self.config.duplicate_window);
@@ -246,7 +274,8 @@ impl Courier {
 
     /// Says why the connection ended, and whether the stream said anything on it.
     fn serve(&self, publisher: &Publisher, heard: &mut bool) -> String {
-        publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
+        let begin = || publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
+        begin();
         let silence = self.config.broker.silence;
         let mut last_heard = Instant::now();
         loop {
@@ -258,12 +287,17 @@ impl Courier {
             if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
                 self.condition.recover();
             }
-            if self.desk.settle(verdicts, self.config.broker.timeout / 2) == Settled::NoStreamYet {
-                let _ = self.stop.wait(NO_STREAM_PAUSE);
-                return "no stream takes the event's subject at the moment".into();
+            if let Settled::Again(reason) = self.desk.settle(verdicts, self.config.broker.timeout / 2) {
+                self.condition.degrade(format!("{reason}; sending again"));
+                let _ = self.stop.wait(AGAIN_PAUSE);
+                begin();
             }
             if self.stop.is_raised() || self.desk.is_done() {
                 return "closed".into();
+            }
+            if publisher.should_move() {
+                let server = publisher.address();
+                return format!("{server} goes out of service (lame duck mode); moving to another server");
             }
             if publisher.lost().is_raised() {
                 return format!("the connection to {} was lost", publisher.address());
@@ -271,6 +305,7 @@ impl Courier {
             // An event may stay without an answer while others get theirs, one that the user may not publish for instance.
             let waited = self.desk.oldest_wait().unwrap_or_default();
             if waited >= 4 * silence || (waited >= silence && last_heard.elapsed() >= silence) {
+                publisher.fell_silent();
                 return format!("{} has not confirmed an event for {silence:?}", publisher.address());
             }
         }

@@ -2,7 +2,7 @@ use super::*;
 use crate::broker::Stored;
 
 fn desk() -> Arc<Desk> {
-    Arc::new(Desk::new(Bounds { events: 4, bytes: 1_000, window: 2 }, 1_000))
+    Arc::new(Desk::new(Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500 }, 1_000))
 }
 
 fn hand_in(desk: &Desk, payload: &str) -> Arc<Entry> {
@@ -85,13 +85,13 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
             Verdict { number: 1, result: Err(Refused::ByServer("no".into())) },
         ],
     );
-    let Err(FlushError::Failed { failed }) = desk.flush(Instant::now()) else { panic!("one has failed") };
+    let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else { panic!("one has failed") };
     assert_eq!(failed.len(), 1);
     assert_eq!((failed[0].event.payload(), &failed[0].reason), (&b"dropped"[..], &Reason::Refused("no".into())));
     assert!(matches!(held.outcome.get(), Some(Outcome::Failed(Reason::NoStream))));
     assert!(desk.flush(Instant::now()).is_ok(), "each comes back once");
     desk.release(&held);
-    let Err(FlushError::Failed { failed }) = desk.flush(Instant::now()) else {
+    let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else {
         panic!("its receipt was dropped later")
     };
     assert_eq!(failed[0].event.payload(), b"held");
@@ -130,8 +130,49 @@ fn a_missing_stream_is_waited_for_a_little() {
     let entry = hand_in(&desk, "x");
     let _source = numbers(&mut desk.connect(1_000));
     let missing = || vec![Verdict { number: 0, result: Err(Refused::NoStream) }];
-    assert_eq!(desk.settle(missing(), Duration::from_mins(1)), Settled::NoStreamYet);
+    assert!(matches!(desk.settle(missing(), Duration::from_mins(1)), Settled::Again(_)));
     assert!(entry.outcome.get().is_none());
     assert_eq!(desk.settle(missing(), Duration::ZERO), Settled::AsSaid);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::NoStream))));
+}
+
+#[test]
+fn what_the_server_refuses_for_now_is_sent_again_however_late() {
+    let desk = desk();
+    let entry = hand_in(&desk, "x");
+    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    assert_eq!(desk.settle(vec![full], Duration::ZERO), Settled::Again("insufficient resources".into()));
+    desk.give_up_unconfirmed(Duration::ZERO);
+    assert!(entry.outcome.get().is_none(), "it is known not to be stored");
+    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    settle(&desk, vec![kept(0)]);
+    assert!(matches!(entry.outcome.get(), Some(Outcome::Kept(_))));
+}
+
+#[test]
+fn no_more_bytes_than_the_window_are_under_way() {
+    let desk = Arc::new(Desk::new(Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250 }, 9_000));
+    let payload = "x".repeat(99);
+    let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| hand_in(&desk, payload)).into();
+    let mut source = desk.connect(9_000);
+    assert_eq!(numbers(&mut source), [0, 1]);
+    settle(&desk, vec![kept(1)]);
+    assert_eq!(numbers(&mut source), [2]);
+    let _large = hand_in(&desk, &"x".repeat(900));
+    settle(&desk, vec![kept(0), kept(2)]);
+    assert_eq!(numbers(&mut source), [3], "one that is larger goes alone");
+}
+
+#[test]
+fn failures_are_kept_within_the_bounds_of_the_buffer() {
+    let desk = desk();
+    for payload in ["x", "y", "z"] {
+        let entry = hand_in(&desk, &payload.repeat(400));
+        desk.release(&entry);
+        let _source = desk.connect(10);
+        desk.connect(1_000);
+    }
+    let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else { panic!("they have failed") };
+    assert_eq!(failed.len(), 2, "1,000 bytes have no room for three");
 }

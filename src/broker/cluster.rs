@@ -1,0 +1,127 @@
+//! The servers of one cluster: those of the configuration, and those that they tell of.
+//!
+//! A server says in its `INFO` which others there are
+//! (<https://docs.nats.io/using-nats/developer/connecting/cluster>). They are tried after the configured ones, so that a
+//! program that was given one address survives the loss of that server.
+
+use parking_lot::Mutex;
+
+use super::access;
+use crate::config::BrokerConfig;
+use crate::error::Error;
+
+/// The servers that may be connected to, and the settings for all of them.
+#[derive(Debug)]
+pub struct Cluster {
+    config: BrokerConfig,
+    known: Mutex<Vec<Known>>,
+}
+
+/// A server's address, with the secrets that may stand in it: never shown.
+struct Known {
+    url: String,
+    /// Told of by another.
+    learnt: bool,
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Known").field("learnt", &self.learnt).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// The servers of the configuration. Asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the address that is none.
+    pub fn new(config: &BrokerConfig) -> Result<Self, Error> {
+        config.servers.iter().try_for_each(|server| access::parse(server).map(drop))?;
+        let known = config.servers.iter().map(|url| Known { url: url.clone(), learnt: false }).collect();
+        Ok(Self { config: config.clone(), known: Mutex::new(known) })
+    }
+
+    /// The settings.
+    pub(super) fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    /// The addresses to try, in this order.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.known.lock().iter().map(|known| known.url.clone()).collect()
+    }
+
+    /// Takes in what the server at `through` says of the others, instead of what was known of such before. They are
+    /// entered like that one: with its scheme, and with its user where that stands in the address.
+    pub(super) fn learn(&self, through: &str, told: &[String]) {
+        let mut known = self.known.lock();
+        let through_is_learnt = known.iter().any(|one| one.learnt && one.url == through);
+        known.retain(|one| !one.learnt || (through_is_learnt && one.url == through));
+        for address in told {
+            let url = beside(through, address);
+            if access::parse(&url).is_ok() && !known.iter().any(|one| same(&one.url, &url)) {
+                known.push(Known { url, learnt: true });
+            }
+        }
+    }
+
+    /// Has the others tried first from now on.
+    pub(super) fn put_last(&self, url: &str) {
+        self.known.lock().sort_by_key(|known| known.url == url);
+    }
+
+    /// Whether there is another server than this.
+    pub(super) fn has_others(&self, url: &str) -> bool {
+        self.known.lock().iter().any(|known| known.url != url)
+    }
+}
+
+/// `address` (host and port) with what else the URL `through` says.
+fn beside(through: &str, address: &str) -> String {
+    let (scheme, rest) = through.split_once("://").unwrap_or(("nats", through));
+    match rest.rsplit_once('@') {
+        Some((user, _)) => format!("{scheme}://{user}@{address}"),
+        None => format!("{scheme}://{address}"),
+    }
+}
+
+/// Whether two URLs lead to the same place.
+fn same(one: &str, other: &str) -> bool {
+    match (access::parse(one), access::parse(other)) {
+        (Ok(one), Ok(other)) => (one.host(), one.port()) == (other.host(), other.port()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(servers: &[&str]) -> Cluster {
+        let servers = servers.iter().map(|&server| server.to_owned()).collect();
+        Cluster::new(&BrokerConfig { servers, ..BrokerConfig::default() }).expect("addresses")
+    }
+
+    #[test]
+    fn others_are_learnt_once_and_forgotten_when_they_are_no_longer_told_of() {
+        let cluster = cluster(&["tls://me:pw@a:4222", "nats://b"]);
+        cluster.learn("tls://me:pw@a:4222", &["a:4222".into(), "b:4222".into(), "c:4222".into()]);
+        assert_eq!(cluster.urls(), ["tls://me:pw@a:4222", "nats://b", "tls://me:pw@c:4222"]);
+        cluster.learn("tls://me:pw@c:4222", &["d:1".into()]);
+        assert_eq!(cluster.urls(), ["tls://me:pw@a:4222", "nats://b", "tls://me:pw@c:4222", "tls://me:pw@d:1"]);
+        cluster.learn("nats://b", &[]);
+        assert_eq!(cluster.urls(), ["tls://me:pw@a:4222", "nats://b"]);
+        assert!(!format!("{cluster:?}").contains("pw"));
+    }
+
+    #[test]
+    fn a_server_that_failed_is_tried_last() {
+        let cluster = cluster(&["a", "b", "c"]);
+        cluster.put_last("a");
+        assert_eq!(cluster.urls(), ["b", "c", "a"]);
+        assert!(cluster.has_others("a"));
+        let alone = self::cluster(&["a"]);
+        assert!(!alone.has_others("a"));
+    }
+}
