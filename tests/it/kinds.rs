@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::chance::Chance;
-use crate::support::collector::{Collector, output, run, signal, stderr};
+use crate::support::collector::{Collector, output, run, stderr};
 use crate::support::load::{self, Load};
 use crate::support::oracle;
 use crate::support::scene::Scene;
@@ -126,14 +126,18 @@ fn survives(kills: u64, collector_dies: bool, broker_dies: bool) {
     };
     for _ in 0..kills {
         reaches(oracle::position(&database) + chance.up_to(EVENTS / kills / 2));
-        let dead = collector_dies.then(|| signal(collector.pid(), "KILL"));
+        // Where both die, the collector does so first; it starts when the broker is back.
+        let survivor = if collector_dies {
+            collector.kill();
+            None
+        } else {
+            Some(collector)
+        };
         if broker_dies {
             scene.server.kill();
             scene.server.restart();
         }
-        if dead.is_some() {
-            collector = start();
-        }
+        collector = survivor.unwrap_or_else(start);
     }
     reaches(EVENTS);
     let events = load.finish();

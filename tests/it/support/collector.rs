@@ -1,5 +1,6 @@
 //! The `catchment` command as a process: started, killed, asked.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -108,6 +109,18 @@ impl Collector {
     /// How many threads it has.
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").count()
+    }
+
+    /// Their names, and how many have each.
+    pub fn thread_names(&self) -> BTreeMap<String, usize> {
+        let mut names = BTreeMap::new();
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").flatten() {
+            // One may end while it is asked.
+            if let Ok(name) = std::fs::read_to_string(thread.path().join("comm")) {
+                *names.entry(name.trim_end().to_owned()).or_default() += 1;
+            }
+        }
+        names
     }
 
     /// How many files and connections it has open.
