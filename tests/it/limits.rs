@@ -136,7 +136,7 @@ fn an_event_that_a_full_stream_refuses_comes_back_with_the_reason() {
     let (mut kept, mut refused) = (Vec::new(), 0);
     for (number, receipt) in (0..).zip(receipts) {
         match receipt.wait(Duration::from_secs(20)) {
-            Ok(recorded) => kept.push(Kept { payload: payload(number), sequence: recorded.sequence }),
+            Ok(stored) => kept.push(Kept { payload: payload(number), sequence: stored.sequence }),
             Err(WaitError::Failed(error)) => {
                 assert!(
                     matches!(&error.reason, Reason::Refused(what) if what.contains("maximum bytes exceeded")),

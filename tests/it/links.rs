@@ -336,9 +336,9 @@ fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity(
     let kept: Vec<Kept> = (0..10)
         .zip(receipts)
         .map(|(number, receipt)| {
-            let recorded = receipt.wait(Duration::from_secs(20)).expect("stored");
-            assert!(recorded.duplicate, "the stream had it already");
-            Kept { payload: payload(number), sequence: recorded.sequence }
+            let stored = receipt.wait(Duration::from_secs(20)).expect("stored");
+            assert!(stored.duplicate, "the stream had it already");
+            Kept { payload: payload(number), sequence: stored.sequence }
         })
         .collect();
     well(|| recorder.health());
@@ -373,8 +373,8 @@ fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sen
     let flushed = recorder.flush(Duration::from_secs(20)).expect_err("one came to nothing, and nobody asked");
     assert!(flushed.to_string().contains("it may be stored or not"), "{flushed}");
     let last = recorder.record(Event::new("events.load", payload(2))).expect("taken");
-    let recorded = last.wait(Duration::from_secs(20)).expect("stored");
-    assert_eq!(recorded.sequence, 3, "the others were stored, and not twice");
+    let stored = last.wait(Duration::from_secs(20)).expect("stored");
+    assert_eq!(stored.sequence, 3, "the others were stored, and not twice");
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
     process::drain(&scene.server.url(), &scene.database());
     oracle::holds(&scene.database(), &[payload(0), payload(1), payload(2)]);
@@ -427,9 +427,9 @@ fn answers_badly(words: &[&str], bad: impl Fn(&mut scripted::Talk, &scripted::Li
         }
         scripted::stream(talk, line, 3)
     });
-    let collector = Collector::start(&config(&server.url(), database.clone())).expect("starts");
     let began = Instant::now();
-    noticed(began - SILENCE, words, || collector.health());
+    let collector = Collector::start(&config(&server.url(), database.clone())).expect("starts");
+    noticed(began, words, || collector.health());
     assert_eq!(oracle::count(&database), 0, "no status is a row");
     is_bad.store(false, Ordering::Relaxed);
     rows_are(&database, 3);

@@ -74,9 +74,9 @@ fn events_sent_again_after_a_reset_keep_their_identity() {
     let kept: Vec<Kept> = (0..200)
         .zip(receipts)
         .map(|(number, receipt)| {
-            let recorded = receipt.wait(Duration::from_secs(20)).expect("stored");
-            assert!(recorded.duplicate, "{number}: {recorded:?}");
-            Kept { payload: payload(number), sequence: recorded.sequence }
+            let stored = receipt.wait(Duration::from_secs(20)).expect("stored");
+            assert!(stored.duplicate, "{number}: {stored:?}");
+            Kept { payload: payload(number), sequence: stored.sequence }
         })
         .collect();
     well(|| recorder.health());
@@ -108,7 +108,7 @@ fn what_a_new_server_no_longer_takes_comes_back_and_the_rest_goes_on() {
     let mut sequences = Vec::new();
     for (event, receipt) in waiting.iter().zip(receipts) {
         match receipt.wait(Duration::from_secs(20)) {
-            Ok(recorded) => sequences.push((event.payload().to_vec(), recorded.sequence)),
+            Ok(stored) => sequences.push((event.payload().to_vec(), stored.sequence)),
             Err(WaitError::Failed(error)) => {
                 assert!(matches!(error.reason, Reason::TooLarge { limit: 8_192, .. }), "{error}");
                 assert_eq!((&*error.event, event.payload().len()), (event, 20_000), "given back as it was");

@@ -67,7 +67,7 @@ impl Cluster {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.servers.iter().filter(|server| server.is_running()).find_map(|server| {
             let client =
-                nats::Options::new().reconnect_delay_callback(|_| Duration::ZERO).connect(&server.url()).ok()?;
+                nats::Options::new().reconnect_delay_callback(|_| Duration::ZERO).connect(server.url()).ok()?;
             let reply = client.request_timeout(subject, &body, Duration::from_secs(1));
             let answer = reply.ok().and_then(|reply| serde_json::from_slice(&reply.data).ok());
             client.close();
