@@ -48,11 +48,11 @@ fn a_consumer_over_the_accounts_limit_is_said_and_made_when_the_limit_is_lifted(
     let other = json!({ "stream_name": "EVENTS", "config": { "durable_name": "other", "ack_policy": "explicit" } });
     let made = server.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &other);
     assert!(made["error"].is_null(), "{made}");
+    let began = Instant::now();
     relimit(&mut server, "max_consumers: 1");
     eventually("the limit", || {
         (server.ask("$JS.API.INFO", &Value::Null)["limits"]["max_consumers"] == 1).then_some(())
     });
-    let began = Instant::now();
     server.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{}", ours[0]), &Value::Null);
     let said = noticed(began, &["maximum consumers"], || collector.health());
     assert!(said.contains("EVENTS"), "{said}");

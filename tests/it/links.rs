@@ -427,9 +427,9 @@ fn answers_badly(words: &[&str], bad: impl Fn(&mut scripted::Talk, &scripted::Li
         }
         scripted::stream(talk, line, 3)
     });
-    let collector = Collector::start(&config(&server.url(), database.clone())).expect("starts");
     let began = Instant::now();
-    noticed(began - SILENCE, words, || collector.health());
+    let collector = Collector::start(&config(&server.url(), database.clone())).expect("starts");
+    noticed(began, words, || collector.health());
     assert_eq!(oracle::count(&database), 0, "no status is a row");
     is_bad.store(false, Ordering::Relaxed);
     rows_are(&database, 3);

@@ -9,6 +9,9 @@ use crate::support::oracle;
 use crate::support::post::Scene;
 use crate::support::server::needs;
 
+/// Subject, headers and payload.
+type Letter = (String, Option<Vec<u8>>, Vec<u8>);
+
 /// A block of so many header lines, with `last` behind them. A stream takes 64 KiB of headers, so they are short.
 fn many_headers(lines: usize, last: &[u8]) -> Vec<u8> {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -154,7 +157,6 @@ fn a_dead_letter_is_its_message_byte_by_byte() {
     let sql = "SELECT sequence, subject, CAST(headers AS BLOB), CAST(payload AS BLOB) FROM catchment_dead_letters";
     let mut statement = connection.prepare(sql).expect("SQL");
     let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?))));
-    let letters: BTreeMap<u64, (String, Option<Vec<u8>>, Vec<u8>)> =
-        rows.expect("runs").collect::<Result<_, _>>().expect("rows");
+    let letters: BTreeMap<u64, Letter> = rows.expect("runs").collect::<Result<_, _>>().expect("rows");
     assert_eq!(letters, expected);
 }

@@ -26,10 +26,14 @@ fn what_is_reported_stored_is_stored_there_across_the_brokers_kills() {
     let database = folder.path().join("a.db");
     let mut server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);
-    let load = Load::start(&server, EVENTS, EVENTS);
+    let load = Load::start(&server, EVENTS, 1_000);
     for round in 1..=4 {
         let until = round * EVENTS / 8 + chance.up_to(EVENTS / 10);
-        eventually("some to be acknowledged", || (load.acknowledged() >= until).then_some(()));
+        eventually("some to be acknowledged", || {
+            let acknowledged = load.acknowledged();
+            load.committed(acknowledged);
+            (acknowledged >= until).then_some(())
+        });
         server.kill();
         std::thread::sleep(chance.time(Duration::from_millis(100)));
         server.restart();

@@ -1,5 +1,6 @@
 //! The `catchment` command as a process: started, killed, asked.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -60,8 +61,21 @@ impl Collector {
     /// Waits for a line of the log.
     pub fn said(&self, text: &str) {
         eventually(&format!("the log to say {text:?}; it says:\n{}", self.log()), || {
-            self.log().contains(text).then_some(())
+            let over = self.is_over();
+            let log = self.log();
+            let said = log.contains(text);
+            assert!(said || !over, "it ended without saying {text:?}:\n{log}");
+            said.then_some(())
         });
+    }
+
+    /// Whether it has ended, asked without taking notice of how.
+    fn is_over(&self) -> bool {
+        let stat = |child: &Child| std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        // Behind the name, in brackets: the state, which is Z until somebody asks.
+        self.child
+            .as_ref()
+            .is_none_or(|child| stat(child).rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')))
     }
 
     /// How it ended, if it has.
@@ -96,6 +110,18 @@ impl Collector {
     /// How many threads it has.
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").count()
+    }
+
+    /// Their names, and how many have each.
+    pub fn thread_names(&self) -> BTreeMap<String, usize> {
+        let mut names = BTreeMap::new();
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").flatten() {
+            // One may end while it is asked.
+            if let Ok(name) = std::fs::read_to_string(thread.path().join("comm")) {
+                *names.entry(name.trim_end().to_owned()).or_default() += 1;
+            }
+        }
+        names
     }
 
     /// How many files and connections it has open.

@@ -45,6 +45,7 @@ impl Load {
                 while number >= seen.committed.load(Ordering::Relaxed) + lead {
                     std::thread::sleep(Duration::from_millis(1));
                     account.settle();
+                    seen.acknowledged.store(account.kept.len() as u64, Ordering::Relaxed);
                 }
                 account.record(&recorder, payload(number));
                 seen.handed_over.store(number + 1, Ordering::Relaxed);
