@@ -51,7 +51,7 @@ fn publish(server: &Server, numbers: std::ops::Range<u64>) -> Vec<String> {
     let client = server.client();
     let payloads: Vec<String> = numbers.map(payload).collect();
     for some in payloads.chunks(1_000) {
-        for payload in some.iter() {
+        for payload in some {
             client.publish("events.load", payload).expect("published");
         }
         client.flush().expect("the server has them");
