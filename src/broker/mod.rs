@@ -5,40 +5,31 @@
 //! behind, asked regularly whether it is alive, and replaced as a whole when it is dead, silent or out of step.
 #![allow(deprecated)] // The client is deprecated as a whole: this folder is where it is contained.
 
-mod access;
-mod api;
-mod brake;
-mod cluster;
-mod consumer;
-mod core_intake;
-mod core_session;
-mod epoch;
-mod flush;
-mod gaps;
-mod greeting;
+mod connection;
+mod core_nats;
 mod headers;
-mod intake;
-mod link;
-mod losses;
-mod pacer;
+mod jetstream;
 mod pauses;
-mod poison;
-mod publisher;
-mod pulls;
-mod reply;
-mod room;
 mod server;
-mod session;
-mod stream;
-mod tls;
 
-pub use cluster::Cluster;
-pub use core_intake::CoreIntake;
-pub use intake::{Beginning, JetStreamIntake, Reports};
-pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
+use std::sync::Arc;
+
+pub use connection::Cluster;
+pub use core_nats::CoreIntake;
+pub use jetstream::{Beginning, JetStreamIntake, Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
 pub use server::Server;
 
 use crate::error::{BrokerFault, Error};
+use crate::pipeline::{Condition, Tally};
+
+/// What an intake reports to.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    /// Counts.
+    pub tally: Arc<Tally>,
+    /// How the broker is doing.
+    pub condition: Condition,
+}
 
 fn broker_error(server: impl Into<String>, fault: BrokerFault, detail: impl Into<String>) -> Error {
     Error::Broker { fault, server: server.into(), detail: detail.into() }

@@ -20,10 +20,10 @@ use webpki::{EndEntityCert, KeyUsage};
 use crate::config::TlsConfig;
 
 /// What we had against a server's certificate, in words; filled while connecting.
-pub(super) type Objection = Arc<Mutex<Option<String>>>;
+pub(in crate::broker) type Objection = Arc<Mutex<Option<String>>>;
 
 /// The client's configuration, with the place for an objection. Reads the files anew.
-pub(super) fn client(config: &TlsConfig) -> Result<(ClientConfig, Objection), String> {
+pub(in crate::broker) fn client(config: &TlsConfig) -> Result<(ClientConfig, Objection), String> {
     let provider = ring::default_provider();
     let objection = Objection::default();
     let verifier = Verifier {

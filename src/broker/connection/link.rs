@@ -15,7 +15,8 @@ use nats::{Connection, Message, Options, Subscription};
 
 use super::cluster::Cluster;
 use super::flush::Flusher;
-use super::{access, broker_error, greeting};
+use super::{access, greeting};
+use crate::broker::broker_error;
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
@@ -30,10 +31,10 @@ type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Hears what the client says beside messages: the server's errors, and that a subscription is over its limit. Called on the
 /// thread that reads the connection, with the client's locks held: it must not call the client.
-pub(super) type Ear = Arc<dyn Fn(&str) + Send + Sync>;
+pub(in crate::broker) type Ear = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A live connection with an inbox. Dropping it closes the connection, in the background.
-pub(super) struct Link {
+pub(in crate::broker) struct Link {
     cluster: Arc<Cluster>,
     jobs: Sender<Job>,
     signs: Signs,
@@ -44,22 +45,22 @@ pub(super) struct Link {
 
 /// The server at the other end.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(in crate::broker) struct Server {
     /// As it was connected to, with the secrets that may stand in it: never shown.
     url: String,
     /// Its address, without secrets.
-    pub(super) address: String,
+    pub(in crate::broker) address: String,
     /// Its version.
-    pub(super) version: String,
+    pub(in crate::broker) version: String,
     /// The largest event it takes, headers included.
-    pub(super) max_payload: usize,
+    pub(in crate::broker) max_payload: usize,
     /// Whether it is spoken to over TLS.
-    pub(super) tls: bool,
+    pub(in crate::broker) tls: bool,
 }
 
 /// The link gave no answer in time, or went away: it is of no further use.
 #[derive(Debug)]
-pub(super) struct Gone(pub(super) String);
+pub(in crate::broker) struct Gone(pub(in crate::broker) String);
 
 /// What is known of a connection from outside its thread.
 #[derive(Clone, Debug, Default)]
@@ -85,12 +86,12 @@ struct Opened {
 
 impl Link {
     /// Connects to the first server that answers. Blocks at most for the configured time-out.
-    pub(super) fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+    pub(in crate::broker) fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
         Self::open_with(cluster, stop, Arc::new(|remark| log::warn!("broker: the server says: {remark}")))
     }
 
     /// As [`Link::open`], with an ear of its own.
-    pub(super) fn open_with(cluster: &Arc<Cluster>, stop: &Signal, ear: Ear) -> Result<Self, Error> {
+    pub(in crate::broker) fn open_with(cluster: &Arc<Cluster>, stop: &Signal, ear: Ear) -> Result<Self, Error> {
         let timeout = cluster.config().timeout;
         let all = || cluster.config().shown_servers();
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
@@ -131,13 +132,13 @@ impl Link {
     }
 
     /// Has a call of the client run, behind those before it.
-    pub(super) fn post(&self, job: impl FnOnce(&Connection) + Send + 'static) {
+    pub(in crate::broker) fn post(&self, job: impl FnOnce(&Connection) + Send + 'static) {
         let _ = self.jobs.send(Box::new(job));
     }
 
     /// Publishes without waiting; where that fails, the connection is about to be lost. `reply` names the answer, which
     /// comes among the messages.
-    pub(super) fn publish(&self, subject: String, reply: &str, body: String) {
+    pub(in crate::broker) fn publish(&self, subject: String, reply: &str, body: String) {
         let reply = format!("{}.{reply}", self.opened.inbox);
         self.post(move |connection| {
             if let Err(e) = connection.publish_request(&subject, &reply, body) {
@@ -147,7 +148,7 @@ impl Link {
     }
 
     /// Asks and waits for the answer, at most until `stop`. Messages that are none are passed over.
-    pub(super) fn request(
+    pub(in crate::broker) fn request(
         &self,
         subject: String,
         body: String,
@@ -177,33 +178,33 @@ impl Link {
     }
 
     /// Where answers come to: this and another token.
-    pub(super) fn inbox(&self) -> &str {
+    pub(in crate::broker) fn inbox(&self) -> &str {
         &self.opened.inbox
     }
 
     /// What comes to the inbox.
-    pub(super) fn messages(&self) -> &Receiver<Message> {
+    pub(in crate::broker) fn messages(&self) -> &Receiver<Message> {
         &self.opened.messages
     }
 
     /// Hears that the server does not answer, so that closing does not wait for it either.
-    pub(super) fn fell_silent(&self) {
+    pub(in crate::broker) fn fell_silent(&self) {
         self.signs.silent.raise();
     }
 
     /// Switched on when the connection has ended.
-    pub(super) fn lost(&self) -> &Signal {
+    pub(in crate::broker) fn lost(&self) -> &Signal {
         &self.signs.lost
     }
 
     /// Whether the server is about to go out of service while another one is known: time to go there. See
     /// <https://docs.nats.io/running-a-nats-service/nats_admin/lame_duck_mode>.
-    pub(super) fn should_move(&self) -> bool {
+    pub(in crate::broker) fn should_move(&self) -> bool {
         self.signs.leaving.is_raised() && self.cluster.has_others(&self.opened.server.url)
     }
 
     /// The server at the other end.
-    pub(super) fn server(&self) -> &Server {
+    pub(in crate::broker) fn server(&self) -> &Server {
         &self.opened.server
     }
 
@@ -379,6 +380,6 @@ fn complete(options: Options, config: &BrokerConfig, signs: &Signs, ear: &Ear) -
 }
 
 /// An error's text on one line.
-pub(super) fn one_line(error: &std::io::Error) -> String {
+pub(in crate::broker) fn one_line(error: &std::io::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

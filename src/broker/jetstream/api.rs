@@ -10,7 +10,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::link::Link;
+use crate::broker::connection::Link;
 use crate::pipeline::{Mark, Signal};
 
 /// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use nats::Message;
 
 use super::api::Stored;
-use super::cluster::Cluster;
-use super::headers;
-use super::pauses::Pauses;
 use super::reply::Metadata;
 use super::session::{self, Item, Session, Setting};
+use crate::broker::connection::Cluster;
+use crate::broker::pauses::Pauses;
+use crate::broker::{Reports, headers};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Batch, Condition, Defect, Epoch, Intake, Mark, Position, Signal, Supply, Tally};
+use crate::pipeline::{Batch, Defect, Epoch, Intake, Mark, Position, Signal, Supply};
 
 /// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
@@ -35,15 +35,6 @@ pub struct Beginning<'a> {
     pub drain: bool,
     /// How many events the pipeline holds, at most.
     pub pipeline_holds: usize,
-}
-
-/// What an intake reports to.
-#[derive(Clone, Debug)]
-pub struct Reports {
-    /// Counts.
-    pub tally: Arc<Tally>,
-    /// How the broker is doing.
-    pub condition: Condition,
 }
 
 /// Reads a stream from a position on, for as long as it takes.

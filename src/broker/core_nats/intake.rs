@@ -10,13 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 use nats::Message;
 
-use super::cluster::Cluster;
-use super::core_session::{CoreSession, Heard};
-use super::intake::Reports;
 use super::losses::Losses;
-use super::pauses::Pauses;
 use super::room::{Arrival, Room};
-use super::{broker_error, headers};
+use super::session::{CoreSession, Heard};
+use crate::broker::Reports;
+use crate::broker::connection::Cluster;
+use crate::broker::pauses::Pauses;
+use crate::broker::{broker_error, headers};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Epoch, Intake, Mark, Signal, Supply};
 

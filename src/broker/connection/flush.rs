@@ -29,7 +29,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const FOLLOWERS: u32 = 10;
 
 /// The flushing of one connection. Where a flush hangs, its thread is left behind with the connection.
-pub(super) struct Flusher {
+pub(in crate::broker) struct Flusher {
     kick: Sender<()>,
     done: Receiver<()>,
     /// Over TLS: what was written since the last flush.
@@ -39,7 +39,7 @@ pub(super) struct Flusher {
 
 impl Flusher {
     /// Starts the thread.
-    pub(super) fn start(connection: &Connection, tls: bool, lost: &Signal) -> Self {
+    pub(in crate::broker) fn start(connection: &Connection, tls: bool, lost: &Signal) -> Self {
         let (kick, kicks) = crossbeam_channel::bounded(1);
         let (done_in, done) = crossbeam_channel::bounded(1);
         let watch = tls.then(|| Watch::start(connection.clone(), lost.clone()));
@@ -61,7 +61,7 @@ impl Flusher {
     }
 
     /// Hears that so many bytes are about to be written. Over TLS it may block until those before them are.
-    pub(super) fn before(&mut self, bytes: usize) {
+    pub(in crate::broker) fn before(&mut self, bytes: usize) {
         if let Some(unflushed) = self.unflushed {
             if unflushed > 0 && unflushed + bytes > WINDOW {
                 self.flush();
@@ -71,7 +71,7 @@ impl Flusher {
     }
 
     /// Has all that was published written: in the background, or over TLS before it returns.
-    pub(super) fn flush(&mut self) {
+    pub(in crate::broker) fn flush(&mut self) {
         if self.unflushed.is_none() {
             self.kick();
             return;
@@ -86,7 +86,7 @@ impl Flusher {
     }
 
     /// Has all that was written flushed in the background.
-    pub(super) fn kick(&self) {
+    pub(in crate::broker) fn kick(&self) {
         // Full: a flush is wanted already.
         let _ = self.kick.try_send(());
     }

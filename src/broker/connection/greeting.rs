@@ -21,25 +21,25 @@ const TLS_FIRST: &str = "(one with handshake_first must have it set to auto)";
 
 /// The parts of `INFO` that matter before connecting.
 #[derive(Debug, Deserialize)]
-pub(super) struct Greeting {
+pub(in crate::broker) struct Greeting {
     /// The server's version, as `2.10.25`.
-    pub(super) version: String,
+    pub(in crate::broker) version: String,
     /// The other servers of its cluster, host and port.
     #[serde(default)]
-    pub(super) connect_urls: Vec<String>,
+    pub(in crate::broker) connect_urls: Vec<String>,
     /// It speaks TLS only.
     #[serde(default)]
-    pub(super) tls_required: bool,
+    pub(in crate::broker) tls_required: bool,
     /// It speaks TLS with whoever wants to.
     #[serde(default)]
-    pub(super) tls_available: bool,
+    pub(in crate::broker) tls_available: bool,
     /// It wants to see a certificate from us.
     #[serde(default)]
-    pub(super) tls_verify: bool,
+    pub(in crate::broker) tls_verify: bool,
 }
 
 /// Connects, reads the greeting, and hangs up.
-pub(super) fn ask(host: &str, port: u16, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
+pub(in crate::broker) fn ask(host: &str, port: u16, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
     let deadline = Instant::now() + within;
     let unreachable = |what: String| (BrokerFault::Unreachable, format!("{what}; is nats-server running there?"));
     let addresses = (host, port).to_socket_addrs().map_err(|e| unreachable(e.to_string()))?;

@@ -11,14 +11,15 @@ use nats::Message;
 use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
-use super::cluster::Cluster;
 use super::consumer::Keeping;
 use super::epoch::{self, Facts, Resume};
 use super::gaps::Gaps;
-use super::link::{Link, one_line};
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
-use super::{broker_error, consumer, poison, stream};
+use super::{consumer, poison, stream};
+use crate::broker::broker_error;
+use crate::broker::connection::Cluster;
+use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Epoch, Mark, Position, Signal};

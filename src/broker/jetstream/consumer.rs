@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::api::{Api, Consumer, ConsumerConfig};
-use super::broker_error;
 use super::epoch::Resume;
 use super::stream::explain;
+use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Mark;

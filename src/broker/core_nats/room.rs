@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use nats::{HeaderMap, Message};
 
-use super::headers;
+use crate::broker::headers;
 use crate::config::CoreConfig;
 
 /// What an event takes beside its parts: allocations, lengths, its place in the channel.

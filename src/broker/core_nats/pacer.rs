@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::brake::Brake;
-use super::broker_error;
-use super::cluster::Cluster;
-use super::link::Link;
+use crate::broker::broker_error;
+use crate::broker::connection::Cluster;
+use crate::broker::connection::Link;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 

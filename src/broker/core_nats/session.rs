@@ -7,11 +7,11 @@ use crossbeam_channel::{Receiver, Select};
 use nats::{Connection, Message, Subscription};
 
 use super::brake::{Brake, INBOXES};
-use super::broker_error;
-use super::cluster::Cluster;
-use super::link::{Link, one_line};
 use super::pacer::Pacer;
 use super::room::Room;
+use crate::broker::broker_error;
+use crate::broker::connection::Cluster;
+use crate::broker::connection::{Link, one_line};
 use crate::config::{BrokerConfig, CoreOverflow};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Signal, Tally};

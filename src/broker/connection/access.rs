@@ -26,7 +26,7 @@ use crate::error::{BrokerFault, Error};
 const NO_CERTIFICATES: &str = "/dev/null";
 
 /// A server's address, and who we are to it where the address says so.
-pub(super) struct Address {
+pub(in crate::broker) struct Address {
     /// Without user, password or token: the client would take them as they are, percent-encoded.
     server: ServerAddress,
     login: Option<Login>,
@@ -38,22 +38,22 @@ enum Login {
 }
 
 impl Address {
-    pub(super) fn host(&self) -> &str {
+    pub(in crate::broker) fn host(&self) -> &str {
         self.server.host()
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(in crate::broker) fn port(&self) -> u16 {
         self.server.port()
     }
 
     /// For the client.
-    pub(super) fn server(&self) -> ServerAddress {
+    pub(in crate::broker) fn server(&self) -> ServerAddress {
         self.server.clone()
     }
 }
 
 /// Reads an address.
-pub(super) fn parse(server: &str) -> Result<Address, Error> {
+pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     let refused = |what: String| {
         let shown = without_secrets(server);
         Error::config("broker.servers", format!("{shown}: {what}; an address looks like nats://host:4222"))
@@ -78,7 +78,7 @@ pub(super) fn parse(server: &str) -> Result<Address, Error> {
 }
 
 /// One try at a server: what is needed to say why it failed.
-pub(super) struct Attempt<'a> {
+pub(in crate::broker) struct Attempt<'a> {
     config: &'a BrokerConfig,
     given: Given,
     /// Over TLS; what we had against the server's certificate.
@@ -95,7 +95,7 @@ struct Given {
 
 /// The client's options for who we are and for TLS, before a server that has greeted. What cannot be right is refused here
 /// already, in our own words.
-pub(super) fn prepare<'a>(
+pub(in crate::broker) fn prepare<'a>(
     config: &'a BrokerConfig,
     address: &Address,
     greeting: &Greeting,
@@ -240,12 +240,12 @@ fn expiry(jwt: &str) -> Option<i64> {
 
 impl Attempt<'_> {
     /// Whether it is made over TLS.
-    pub(super) fn is_tls(&self) -> bool {
+    pub(in crate::broker) fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
     /// Why connecting failed, with the way out.
-    pub(super) fn explain(&self, error: &std::io::Error) -> (BrokerFault, String) {
+    pub(in crate::broker) fn explain(&self, error: &std::io::Error) -> (BrokerFault, String) {
         if let Some(objection) = self.tls.as_ref().and_then(|objection| objection.lock().take()) {
             return (BrokerFault::Tls, objection);
         }

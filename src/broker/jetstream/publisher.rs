@@ -8,9 +8,9 @@ use nats::{Connection, HeaderMap, Message};
 use serde::Deserialize;
 
 use super::api;
-use super::cluster::Cluster;
-use super::flush::Flusher;
-use super::link::{Link, one_line};
+use crate::broker::connection::Cluster;
+use crate::broker::connection::Flusher;
+use crate::broker::connection::{Link, one_line};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;

@@ -43,18 +43,18 @@ impl Cluster {
     }
 
     /// The settings.
-    pub(super) fn config(&self) -> &BrokerConfig {
+    pub(in crate::broker) fn config(&self) -> &BrokerConfig {
         &self.config
     }
 
     /// The addresses to try, in this order.
-    pub(super) fn urls(&self) -> Vec<String> {
+    pub(in crate::broker) fn urls(&self) -> Vec<String> {
         self.known.lock().iter().map(|known| known.url.clone()).collect()
     }
 
     /// Takes in what the server at `through` says of the others, instead of what was known of such before. They are
     /// entered like that one: with its scheme, and with its user where that stands in the address.
-    pub(super) fn learn(&self, through: &str, told: &[String]) {
+    pub(in crate::broker) fn learn(&self, through: &str, told: &[String]) {
         let mut known = self.known.lock();
         let through_is_learnt = known.iter().any(|one| one.learnt && one.url == through);
         known.retain(|one| !one.learnt || (through_is_learnt && one.url == through));
@@ -67,12 +67,12 @@ impl Cluster {
     }
 
     /// Has the others tried first from now on.
-    pub(super) fn put_last(&self, url: &str) {
+    pub(in crate::broker) fn put_last(&self, url: &str) {
         self.known.lock().sort_by_key(|known| known.url == url);
     }
 
     /// Whether there is another server than this.
-    pub(super) fn has_others(&self, url: &str) -> bool {
+    pub(in crate::broker) fn has_others(&self, url: &str) -> bool {
         self.known.lock().iter().any(|known| known.url != url)
     }
 }

@@ -1,8 +1,8 @@
 //! The stream itself: found or made, and whether it can be collected at all.
 
 use super::api::{Api, Failure, Stream, code};
-use super::broker_error;
-use super::link::Link;
+use crate::broker::broker_error;
+use crate::broker::connection::Link;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 

@@ -1,0 +1,12 @@
+//! A connection to one of a cluster's servers: where they are, who we are to them, and how to end it again.
+
+mod access;
+mod cluster;
+mod flush;
+mod greeting;
+mod link;
+mod tls;
+
+pub use cluster::Cluster;
+pub(super) use flush::Flusher;
+pub(super) use link::{Link, one_line};
