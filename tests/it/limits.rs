@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::health::{GRACE, noticed, quick, stays_well, well};
 use crate::support::load::{self, payload};
 use crate::support::oracle::{self, Kept};
+use crate::support::scripted::Scripted;
 use crate::support::server::{self, Server};
 use crate::support::{eventually, eventually_within};
 
@@ -117,6 +118,32 @@ fn an_event_that_a_full_server_refuses_waits_until_there_is_room() {
     eventually("all rows", || (oracle::position(&database) == EVENTS).then_some(()));
     collector.stop(Duration::from_secs(10)).expect("stops");
     oracle::is_exactly(&database, &kept);
+}
+
+/// What a server says of an event that it has no room for, and what it says of one that it keeps.
+const NO_ROOM: &str =
+    r#"{"error":{"code":503,"err_code":10023,"description":"insufficient resources"},"stream":"EVENTS","seq":0}"#;
+const KEPT: &str = r#"{"stream":"EVENTS","seq":1}"#;
+
+#[test]
+fn a_recorder_whose_last_refusal_is_overtaken_by_good_news_is_well() {
+    // Refused and sent again, an event may hear both words in one breath.
+    let server = Scripted::start(|talk, line| {
+        let is_event = line.verb() == "PUB" && line.subject().starts_with("events.");
+        if is_event {
+            talk.tell(line.reply(), NO_ROOM);
+            talk.tell(line.reply(), KEPT);
+        }
+        is_event
+    });
+    let recorder = load::patient(quick(server.url()));
+    let receipts: Vec<Receipt> =
+        (0..100).map(|number| recorder.record(Event::new("events.load", payload(number))).expect("taken")).collect();
+    for receipt in receipts {
+        receipt.wait(Duration::from_secs(20)).expect("kept");
+    }
+    eventually_within(GRACE, "nothing to be left to complain of", &mut || recorder.health().is_well().then_some(()));
+    recorder.close(Duration::from_secs(5)).expect("nothing is left");
 }
 
 #[test]

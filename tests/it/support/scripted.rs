@@ -134,7 +134,7 @@ impl Talk {
     }
 
     /// Sends a message to whoever subscribed to its subject.
-    fn tell(&mut self, subject: &str, payload: impl AsRef<[u8]>) {
+    pub fn tell(&mut self, subject: &str, payload: impl AsRef<[u8]>) {
         self.deliver(subject, subject, "", b"", payload);
     }
 
