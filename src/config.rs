@@ -225,7 +225,6 @@ impl std::fmt::Debug for BrokerConfig {
             .field("jwt", &self.jwt.as_ref().map(|jwt| hidden_unless(Path::new(jwt), !is_jwt(jwt))))
             .field("tls", &self.tls)
             .field("api_prefix", &self.api_prefix())
-            .field("creds", &self.creds)
             .field("mode", &self.mode)
             .field("stream", &self.stream)
             .field("subjects", &self.subjects)
@@ -253,18 +252,21 @@ impl BrokerConfig {
     /// The same, for a server that asks nobody who they are, has no TLS, and has `JetStream` itself: one of our own.
     #[must_use]
     pub fn on_open_server(self, url: &str) -> Self {
-        let default = Self::default();
         Self {
             servers: vec![url.to_owned()],
-            stream: self.stream,
-            subjects: self.subjects,
-            create_stream: self.create_stream,
-            timeout: self.timeout,
-            silence: self.silence,
-            retry: self.retry,
-            ahead: self.ahead,
-            connection_name: self.connection_name,
-            ..default
+            user: None,
+            password: None,
+            password_file: None,
+            token: None,
+            token_file: None,
+            creds: None,
+            nkey: None,
+            jwt: None,
+            tls: TlsConfig::default(),
+            domain: None,
+            api_prefix: None,
+            inbox_prefix: None,
+            ..self
         }
     }
 }

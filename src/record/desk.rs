@@ -87,10 +87,27 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     entry: Arc<Entry>,
-    /// When it was sent first, and last.
-    sent: Option<(Instant, Instant)>,
+    sent: Option<Sent>,
     /// When the server first said that no stream takes it.
     no_stream: Option<Instant>,
+}
+
+/// How often an event was sent without an answer: each time it may have been stored.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    first: Instant,
+    last: Instant,
+    unanswered: u32,
+}
+
+impl Waiting {
+    /// Hears that it was not stored, this time. If it was never sent but once, sending it again doubles nothing, however late.
+    fn refused(&mut self) {
+        self.sent = self.sent.and_then(|sent| {
+            let unanswered = sent.unanswered.saturating_sub(1);
+            (unanswered > 0).then_some(Sent { unanswered, ..sent })
+        });
+    }
 }
 
 impl Desk {
@@ -193,7 +210,7 @@ impl Desk {
         if verdicts.is_empty() {
             return Settled::AsSaid;
         }
-        let mut settled = Settled::AsSaid;
+        let mut again = Vec::new();
         let mut kept = false;
         let mut state = self.state.lock();
         for Verdict { number, result } in verdicts {
@@ -209,14 +226,13 @@ impl Desk {
                     Outcome::Kept(Recorded { stream, sequence, duplicate })
                 }
                 Err(Refused::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
-                    // It is not stored, so sending it again doubles nothing, however late.
-                    waiting.sent = None;
-                    settled = Settled::Again("no stream takes the event's subject at the moment".into());
+                    waiting.refused();
+                    again.push((entry, "no stream takes the event's subject at the moment".into()));
                     continue;
                 }
                 Err(Refused::ForNow(what)) => {
-                    waiting.sent = None;
-                    settled = Settled::Again(what);
+                    waiting.refused();
+                    again.push((entry, what));
                     continue;
                 }
                 Err(Refused::NoStream) => Outcome::Failed(Reason::NoStream),
@@ -227,6 +243,9 @@ impl Desk {
             }
         }
         state.has_kept_any |= kept;
+        // What was refused and then taken is settled.
+        let refused = again.into_iter().rev().find(|(entry, _)| entry.outcome.get().is_none());
+        let settled = refused.map_or(Settled::AsSaid, |(_, reason)| Settled::Again(reason));
         match &settled {
             Settled::Again(trouble) => state.trouble = Some(trouble.clone()),
             Settled::AsSaid if kept => state.trouble = None,
@@ -242,7 +261,7 @@ impl Desk {
     pub(super) fn give_up_unconfirmed(&self, window: Duration) {
         let mut state = self.state.lock();
         for waiting in &state.queue {
-            if waiting.sent.is_some_and(|(first, _)| first.elapsed() >= window) {
+            if waiting.sent.is_some_and(|sent| sent.first.elapsed() >= window) {
                 let _ = waiting.entry.outcome.set(Outcome::Failed(Reason::Unconfirmed(window)));
             }
         }
@@ -295,7 +314,7 @@ impl Desk {
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
         let state = self.state.lock();
         let front = state.queue.front().filter(|_| state.sent > 0)?;
-        front.sent.map(|(_, last)| last.elapsed())
+        front.sent.map(|sent| sent.last.elapsed())
     }
 
     /// Takes nothing in any more. What waits goes on being sent.
@@ -310,7 +329,7 @@ impl Desk {
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         for waiting in &state.queue {
-            let reason = waiting.sent.map_or(Reason::Closed, |(first, _)| Reason::Unconfirmed(first.elapsed()));
+            let reason = waiting.sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed()));
             let _ = waiting.entry.outcome.set(Outcome::Failed(reason));
         }
         self.clear_away(&mut state);
@@ -443,8 +462,8 @@ fn handful(state: &mut State, bounds: Bounds) -> Vec<Outgoing> {
                 break;
             }
             state.under_way += size;
-            let first = waiting.sent.map_or(now, |(first, _)| first);
-            waiting.sent = Some((first, now));
+            let (first, before) = waiting.sent.map_or((now, 0), |sent| (sent.first, sent.unanswered));
+            waiting.sent = Some(Sent { first, last: now, unanswered: before + 1 });
             handful.push(Outgoing { number: waiting.entry.number, event: Arc::clone(&waiting.entry.event) });
         }
         state.sent += 1;

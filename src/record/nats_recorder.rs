@@ -289,15 +289,15 @@ impl Courier {
                 *heard = true;
                 last_heard = Instant::now();
             }
-            if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
-                self.condition.recover();
-            }
+            let some_kept = verdicts.iter().any(|verdict| verdict.result.is_ok());
             let timeout = self.config.broker.timeout;
             let patience = if self.desk.has_kept_any() { ELECTION.max(timeout) } else { timeout / 2 };
             if let Settled::Again(reason) = self.desk.settle(verdicts, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
                 let _ = self.stop.wait(AGAIN_PAUSE);
                 begin();
+            } else if some_kept {
+                self.condition.recover();
             }
             if self.stop.is_raised() || self.desk.is_done() {
                 return "closed".into();

@@ -151,6 +151,28 @@ fn what_the_server_refuses_for_now_is_sent_again_however_late() {
 }
 
 #[test]
+fn what_was_sent_before_and_never_answered_may_be_stored_whatever_is_said_of_the_repetition() {
+    let desk = desk();
+    let entry = hand_in(&desk, "x");
+    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    desk.disconnect("gone".into());
+    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    assert!(matches!(desk.settle(vec![full], Duration::ZERO), Settled::Again(_)));
+    desk.give_up_unconfirmed(Duration::ZERO);
+    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::Unconfirmed(_)))));
+}
+
+#[test]
+fn a_refusal_that_good_news_overtook_is_none() {
+    let desk = desk();
+    let _entry = hand_in(&desk, "x");
+    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    settle(&desk, vec![full, kept(0)]);
+}
+
+#[test]
 fn no_more_bytes_than_the_window_are_under_way() {
     let desk = Arc::new(Desk::new(Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250 }, 9_000));
     let payload = "x".repeat(99);
