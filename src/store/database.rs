@@ -1,12 +1,12 @@
 //! The database file: opened, checked, its connections pooled.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::failure::{database_error, route_error};
+use super::file::File;
 use super::ledger;
 use super::pool::Manager;
 use super::route::Routes;
@@ -26,7 +26,7 @@ const CHECKED_WHOLE: u64 = 16 << 20;
 /// An open database with its pool of connections.
 #[derive(Clone, Debug)]
 pub struct Database {
-    path: PathBuf,
+    file: File,
     identity: String,
     pool: r2d2::Pool<Manager>,
     writers: usize,
@@ -81,7 +81,7 @@ impl Database {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|e| refused(path, DatabaseFault::Other, e.to_string()))?;
-        Ok(Self { path: path.clone(), identity, pool, writers: config.writers })
+        Ok(Self { file: File::at(path), identity, pool, writers: config.writers })
     }
 
     /// Names this database to a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -96,8 +96,8 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be read.
     pub fn latest(&self, stream: &str) -> Result<Option<Position>, Error> {
-        let connection = self.pool.get().map_err(|e| refused(&self.path, DatabaseFault::Other, e.to_string()))?;
-        ledger::latest(&connection.sqlite, stream).map_err(|e| database_error(&self.path, e))
+        let connection = self.pool.get().map_err(|e| refused(self.file.path(), DatabaseFault::Other, e.to_string()))?;
+        ledger::latest(&connection.sqlite, stream).map_err(|e| database_error(self.file.path(), e))
     }
 
     /// Begins an epoch for events that come from no stream; those of earlier starts are over.
@@ -106,15 +106,14 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be written.
     pub fn begin_local(&self) -> Result<Epoch, Error> {
-        let connection = self.pool.get().map_err(|e| refused(&self.path, DatabaseFault::Other, e.to_string()))?;
-        ledger::begin_local(&connection.sqlite).map_err(|e| database_error(&self.path, e))
+        let connection = self.pool.get().map_err(|e| refused(self.file.path(), DatabaseFault::Other, e.to_string()))?;
+        ledger::begin_local(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
     /// The sinks of a pipeline, as many as the configuration has writers.
     #[must_use]
     pub fn writers(&self) -> Vec<Writer> {
-        let path: Arc<Path> = self.path.clone().into();
-        (0..self.writers).map(|_| Writer::new(self.pool.clone(), Arc::clone(&path))).collect()
+        (0..self.writers).map(|_| Writer::new(self.pool.clone(), self.file.clone())).collect()
     }
 }
 

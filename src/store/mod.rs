@@ -7,6 +7,7 @@ mod columns;
 mod database;
 mod dead_letters;
 mod failure;
+mod file;
 mod ledger;
 mod lock;
 mod pool;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::dead_letters::{self, Reason};
 use super::failure::{database_error, detail, is_events_own, route_error};
+use super::file::File;
 use super::ledger;
 use super::pool::Manager;
 use super::route::Routes;
@@ -19,7 +19,7 @@ use crate::pipeline::{Batch, Committed, Refusal, Sink};
 #[derive(Debug)]
 pub struct Writer {
     pool: r2d2::Pool<Manager>,
-    path: Arc<Path>,
+    file: File,
     /// Set by a failure: part of the batch, or all of it, may be committed after all, and only the ledger can tell.
     unclear: bool,
 }
@@ -46,8 +46,8 @@ struct Findings {
 }
 
 impl Writer {
-    pub(super) fn new(pool: r2d2::Pool<Manager>, path: Arc<Path>) -> Self {
-        Self { pool, path, unclear: false }
+    pub(super) fn new(pool: r2d2::Pool<Manager>, file: File) -> Self {
+        Self { pool, file, unclear: false }
     }
 
     /// Commits what of the batch is not committed yet; says how many dead letters there were.
@@ -184,14 +184,14 @@ impl Writer {
     fn refusal(&self, error: rusqlite::Error) -> Refusal {
         match error.sqlite_error_code() {
             Some(_) => Refusal::Retry(detail(&error)),
-            None => Refusal::Fatal(database_error(&self.path, error)),
+            None => Refusal::Fatal(database_error(self.file.path(), error)),
         }
     }
 
     /// A statement that cannot even be prepared: a table or column is gone, and waiting brings none back.
     fn setup_refusal(&self, error: rusqlite::Error) -> Refusal {
         match error.sqlite_error_code() {
-            None | Some(ErrorCode::Unknown) => Refusal::Fatal(route_error(&self.path, error)),
+            None | Some(ErrorCode::Unknown) => Refusal::Fatal(route_error(self.file.path(), error)),
             Some(_) => self.refusal(error),
         }
     }
@@ -209,7 +209,7 @@ impl Writer {
     }
 
     fn error(&self, fault: DatabaseFault, detail: String) -> Error {
-        Error::Database { fault, path: self.path.to_path_buf(), detail, source: None }
+        Error::Database { fault, path: self.file.path().to_owned(), detail, source: None }
     }
 }
 
@@ -223,6 +223,13 @@ impl Sink for Writer {
             Ok(pooled) => pooled,
             Err(error) => return Err(Refusal::Retry(format!("no connection: {error}"))),
         };
+        // Before the commit, not in it: between the two there is always a moment.
+        if self.file.was_replaced() {
+            pooled.done_with = true;
+            let detail = "the file was moved, removed or replaced while it was collected into; put it back, or start again \
+                          with what is there now";
+            return Err(Refusal::Fatal(self.error(DatabaseFault::Conflict, detail.into())));
+        }
         match self.commit_rest(&mut pooled.sqlite, batch) {
             Ok(dead_letters) => Ok(Committed { dead_letters }),
             Err(refusal) => {

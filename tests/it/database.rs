@@ -169,3 +169,39 @@ fn a_stop_does_not_wait_for_a_locked_database_longer_than_it_may() {
     assert!(done.status.success(), "{}", stderr(&done));
     oracle::holds(&database, &payloads);
 }
+
+#[test]
+fn a_database_moved_away_under_a_collector_is_noticed_before_the_next_commit() {
+    for replaced in [false, true] {
+        let folder = folder();
+        let server = Server::start(folder.path());
+        server.make_stream("EVENTS", &["events.>"]);
+        let database = folder.path().join("a.db");
+        let mut collector = Collector::start(run(&server.url(), &database), &folder.path().join("collector.log"));
+        let first = publish_all(&server, 100);
+        eventually("the rows", || (oracle::count(&database) == 100).then_some(()));
+        let moved = folder.path().join("moved");
+        std::fs::create_dir(&moved).expect("a folder");
+        for suffix in ["", "-wal", "-shm"] {
+            let name = format!("a.db{suffix}");
+            std::fs::rename(folder.path().join(&name), moved.join(&name)).expect("moves");
+        }
+        if replaced {
+            std::fs::write(&database, "").expect("writes");
+        }
+        let second = publish_all(&server, 100);
+        assert_eq!(collector.wait().code(), Some(1), "{}", collector.log());
+        assert!(collector.log().contains("moved, removed or replaced"), "{}", collector.log());
+        assert_eq!(oracle::count(&moved.join("a.db")), 100, "nothing was written behind its back");
+        // Back in its place, it goes on where it was.
+        let _ = std::fs::remove_file(&database);
+        for suffix in ["", "-wal", "-shm"] {
+            let name = format!("a.db{suffix}");
+            let _ = std::fs::rename(moved.join(&name), folder.path().join(&name));
+        }
+        let done = output(run(&server.url(), &database).arg("--drain"));
+        assert!(done.status.success(), "{}", stderr(&done));
+        assert_eq!(oracle::payloads(&database), [first, second].concat());
+        oracle::sound(&database);
+    }
+}
