@@ -69,6 +69,8 @@
 
 pub mod broker;
 pub mod collect;
+#[cfg(feature = "cli")]
+pub mod compare;
 pub mod config;
 pub mod error;
 pub mod event;
