@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Reports};
 use crate::config::{Config, Mode};
 use crate::error::Error;
-use crate::pipeline::{Condition, Health, Limits, Pipeline, Settings, Shared, Trouble};
+use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::store::{Database, Lock};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
@@ -99,13 +99,7 @@ impl Collector {
         let broker = Condition::new("broker");
         let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
         let intake = Condition::new("intake");
-        let settings = Settings {
-            limits: Limits {
-                events: config.batch.max_events,
-                bytes: usize::try_from(config.batch.max_bytes.as_u64()).unwrap_or(usize::MAX),
-            },
-            linger: config.batch.linger,
-        };
+        let settings = Settings::from(&config.batch);
         let (sinks, stop) = (database.writers(), shared.stop.clone());
         let pipeline = match config.broker.mode {
             Mode::Jetstream => {

@@ -425,7 +425,12 @@ impl BrokerConfig {
 }
 
 impl DatabaseConfig {
-    fn validate(&self) -> Result<(), Error> {
+    /// Checks every setting by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
         if !(1..=64).contains(&self.writers) {
             return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
         }
@@ -437,7 +442,12 @@ impl DatabaseConfig {
 }
 
 impl BatchConfig {
-    fn validate(&self) -> Result<(), Error> {
+    /// Checks every setting by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
         if self.max_events == 0 {
             return Err(Error::config("batch.max_events", "is 0; a batch has at least one event"));
         }

@@ -83,4 +83,4 @@ pub use config::Config;
 pub use error::Error;
 pub use event::Event;
 pub use pipeline::Health;
-pub use record::{NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};

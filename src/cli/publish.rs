@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use catchment::record::{FlushError, Overflow, WaitError};
+use catchment::record::{FlushError, Overflow, Place, WaitError};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
 
@@ -162,24 +162,28 @@ impl Publish {
 
     fn report(&self, published: u64, last: Option<Receipt>, took: Duration) -> anyhow::Result<()> {
         let place = match last.map(|receipt| receipt.wait(Duration::ZERO)) {
-            Some(Ok(place)) => Some(place),
+            Some(Ok(recorded)) => Some(recorded.place),
             Some(Err(WaitError::Failed(error))) => return Err(error.into()),
             Some(Err(WaitError::Pending(_))) | None => None,
+        };
+        let (stream, sequence, duplicate) = match place {
+            Some(Place::Stream { stream, sequence, duplicate }) => (Some(stream), Some(sequence), duplicate),
+            _ => (None, None, false),
         };
         let mut output = Output::new();
         if self.json {
             let line = serde_json::json!({
                 "published": published,
-                "stream": place.as_ref().map(|place| &place.stream),
-                "last_sequence": place.as_ref().map(|place| place.sequence),
+                "stream": stream,
+                "last_sequence": sequence,
                 "seconds": took.as_secs_f64(),
             });
             writeln!(output, "{line}")?;
         } else {
             write!(output, "published {}", counted(published, "event"))?;
-            if let Some(place) = place {
-                let known = if place.duplicate { ", which had it already" } else { "" };
-                write!(output, ", the last as {} of stream {}{known}", place.sequence, place.stream)?;
+            if let (Some(stream), Some(sequence)) = (stream, sequence) {
+                let known = if duplicate { ", which had it already" } else { "" };
+                write!(output, ", the last as {sequence} of stream {stream}{known}")?;
             }
             writeln!(output)?;
         }

@@ -176,6 +176,12 @@ impl Batch {
         self.slots.is_empty()
     }
 
+    /// Bytes in it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Deliveries in it.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -234,6 +240,34 @@ impl Batch {
         let start = length(&self.bytes);
         self.bytes.extend_from_slice(bytes);
         start..length(&self.bytes)
+    }
+
+    /// Moves the deliveries of `next`, which come behind its own in the same epoch, into this batch; `false`, and nothing is
+    /// moved, where there is no room for all of them.
+    ///
+    /// # Panics
+    ///
+    /// Where they are of another epoch, or do not come behind.
+    pub fn append(&mut self, next: &mut Self) -> bool {
+        if self.slots.len() + next.slots.len() > self.limits.events
+            || self.bytes.len() + next.bytes.len() > self.limits.bytes
+        {
+            return false;
+        }
+        assert!(self.epoch == next.epoch && self.after() == next.before, "a batch of two epochs");
+        let (bytes, headers) = (length(&self.bytes), length(&self.headers));
+        let moved = |span: &Span, by: u32| span.start + by..span.end + by;
+        self.bytes.extend_from_slice(&next.bytes);
+        self.headers.extend(next.headers.iter().map(|(name, value)| (moved(name, bytes), moved(value, bytes))));
+        self.slots.extend(next.slots.iter().map(|slot| Slot {
+            mark: slot.mark,
+            subject: moved(&slot.subject, bytes),
+            payload: moved(&slot.payload, bytes),
+            headers: moved(&slot.headers, headers),
+            defect: slot.defect.as_ref().map(|at| moved(at, headers)),
+        }));
+        next.clear();
+        true
     }
 
     /// The delivery at this index.
@@ -335,6 +369,28 @@ mod tests {
         assert_eq!(third.defect.map(|d| (d.reason, d.raw_headers)), Some(("odd", &b"\xff"[..])));
         assert_eq!((batch.before(0), batch.before(2), batch.after()), (Mark::START, mark(2), mark(5)));
         assert!(batch.is_full());
+    }
+
+    #[test]
+    fn a_batch_appended_comes_out_behind_as_it_went_in() {
+        let limits = Limits { events: 4, bytes: 1000 };
+        let (mut batch, mut next) = (Batch::new(limits), Batch::new(limits));
+        batch.push(mark(1), "a.b", [("K", "v")], b"one");
+        let fill = |next: &mut Batch| {
+            next.before = mark(1);
+            next.push(mark(2), "a.c", [("L", "w"), ("M", "x")], b"two");
+            next.push_defect(mark(3), "d", Defect { reason: "odd", raw_headers: b"\xff" }, b"three");
+        };
+        fill(&mut next);
+        assert!(batch.append(&mut next) && next.is_empty());
+        let second = batch.delivery(1);
+        assert_eq!((second.subject, second.payload, second.mark), ("a.c", &b"two"[..], mark(2)));
+        assert_eq!(second.headers.iter().collect::<Vec<_>>(), [("L", "w"), ("M", "x")]);
+        assert_eq!(batch.delivery(0).headers.iter().collect::<Vec<_>>(), [("K", "v")]);
+        assert_eq!(batch.delivery(2).defect.map(|d| (d.reason, d.raw_headers)), Some(("odd", &b"\xff"[..])));
+        assert_eq!((batch.len(), batch.before(1), batch.after()), (3, mark(1), mark(3)));
+        fill(&mut next);
+        assert!(!batch.append(&mut next) && next.len() == 2, "there is room for one");
     }
 
     #[test]

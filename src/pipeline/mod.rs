@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use crate::config::BatchConfig;
 use crate::error::Error;
 use ticket::Gate;
 use writer::Writer;
@@ -45,6 +46,13 @@ pub struct Settings {
     pub limits: Limits,
     /// How long a batch waits for more once a writer is free.
     pub linger: Duration,
+}
+
+impl From<&BatchConfig> for Settings {
+    fn from(config: &BatchConfig) -> Self {
+        let bytes = usize::try_from(config.max_bytes.as_u64()).unwrap_or(usize::MAX);
+        Self { limits: Limits { events: config.max_events, bytes }, linger: config.linger }
+    }
 }
 
 /// What all threads of a pipeline share.

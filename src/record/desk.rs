@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
-use super::{FlushError, Overflow, Reason, RecordError, Recorded};
+use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
 use crate::broker::{self, Outgoing, Refused, Source, Verdict, wire_size};
 use crate::event::Event;
 
@@ -223,7 +223,7 @@ impl Desk {
                 Ok(stored) => {
                     kept = true;
                     let broker::Stored { stream, sequence, duplicate } = stored;
-                    Outcome::Kept(Recorded { stream, sequence, duplicate })
+                    Outcome::Kept(Recorded { place: Place::Stream { stream, sequence, duplicate } })
                 }
                 Err(Refused::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
                     waiting.refused();

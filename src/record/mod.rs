@@ -1,9 +1,12 @@
 //! What an application holds to record events.
 
 mod desk;
+mod direct_recorder;
 mod nats_recorder;
 mod receipt;
+mod tray;
 
+pub use direct_recorder::{Commit, DirectRecorder, DirectRecorderConfig};
 pub use nats_recorder::{NatsRecorder, NatsRecorderConfig, Overflow};
 pub use receipt::{Kind, Receipt, WaitError};
 
@@ -32,16 +35,46 @@ pub trait Recorder: Send + Sync {
     fn health(&self) -> Health;
 }
 
-/// Where an event is kept.
+/// What is known of an event that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recorded {
-    /// The stream.
-    pub stream: String,
-    /// Its sequence there.
-    pub sequence: u64,
-    /// The stream had an event of the same identity already and kept that one.
-    pub duplicate: bool,
+    /// Where it is.
+    pub place: Place,
+}
+
+impl Recorded {
+    /// Its sequence in its stream, where it is in one.
+    #[must_use]
+    pub fn sequence(&self) -> Option<u64> {
+        match &self.place {
+            Place::Stream { sequence, .. } => Some(*sequence),
+            Place::Database => None,
+        }
+    }
+
+    /// Whether its stream had an event of the same identity already and kept that one.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self.place, Place::Stream { duplicate: true, .. })
+    }
+}
+
+/// Where an event is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// In a stream; a collector brings it into the database.
+    Stream {
+        /// The stream.
+        stream: String,
+        /// Its sequence there.
+        sequence: u64,
+        /// The stream had an event of the same identity already and kept that one.
+        duplicate: bool,
+    },
+    /// In the database: a row, or a dead letter where the tables refuse it.
+    Database,
 }
 
 /// An event that was not recorded, and why.
@@ -87,6 +120,9 @@ pub enum Reason {
     /// or not.
     #[error("sent but not confirmed within {0:?}: it may be stored or not")]
     Unconfirmed(Duration),
+    /// The database did not keep it; the text says why. After an I/O error of the disk it may be kept all the same.
+    #[error("the database did not keep it: {0}")]
+    Database(String),
     /// The recorder was closed before it could be sent.
     #[error("the recorder was closed before it was sent")]
     Closed,

@@ -190,7 +190,7 @@ impl Recorder for NatsRecorder {
             return Err(RecordError { event: Box::new(event), reason: Reason::Invalid(what) });
         }
         let entry = self.desk.hand_in(event, self.overflow)?;
-        Ok(Receipt { desk: Arc::clone(&self.desk), entry })
+        Ok(Receipt::from_desk(Arc::clone(&self.desk), entry))
     }
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {

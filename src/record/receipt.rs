@@ -5,13 +5,26 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::desk::{Desk, Entry, Outcome};
-use super::{Reason, RecordError, Recorded};
+use super::tray::Tray;
+use super::{Place, RecordError, Recorded};
+use crate::event::Event;
 
 /// Tells when an event is kept, and where. Dropping it is fine: the event goes its way.
 #[derive(Debug)]
-pub struct Receipt {
-    pub(super) desk: Arc<Desk>,
-    pub(super) entry: Arc<Entry>,
+pub struct Receipt(Way);
+
+/// Who knows what becomes of the event.
+#[derive(Debug)]
+enum Way {
+    Desk(AtDesk),
+    Tray { tray: Arc<Tray>, number: u64, event: Event },
+    Committed,
+}
+
+#[derive(Debug)]
+struct AtDesk {
+    desk: Arc<Desk>,
+    entry: Arc<Entry>,
 }
 
 /// What "kept" means for a receipt.
@@ -22,19 +35,41 @@ pub enum Kind {
     /// matter: replicas, storage, and how often the server syncs (every two minutes by default,
     /// <https://docs.nats.io/running-a-nats-service/configuration#jetstream>).
     StoredByStream,
+    /// Committed by the database, with its `synchronous`: `full` is on the disk.
+    Committed,
 }
 
 impl Receipt {
+    pub(super) fn from_desk(desk: Arc<Desk>, entry: Arc<Entry>) -> Self {
+        Self(Way::Desk(AtDesk { desk, entry }))
+    }
+
+    /// The event is only there to be given back.
+    pub(super) fn from_tray(tray: Arc<Tray>, number: u64, event: Event) -> Self {
+        Self(Way::Tray { tray, number, event })
+    }
+
+    pub(super) fn committed() -> Self {
+        Self(Way::Committed)
+    }
+
     /// What this receipt promises.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        Kind::StoredByStream
+        match &self.0 {
+            Way::Desk(_) => Kind::StoredByStream,
+            Way::Tray { .. } | Way::Committed => Kind::Committed,
+        }
     }
 
     /// Whether it is known what became of the event. Does not block.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.entry.outcome.get().is_some()
+        match &self.0 {
+            Way::Desk(AtDesk { entry, .. }) => entry.outcome.get().is_some(),
+            Way::Tray { tray, number, .. } => tray.is_settled(*number),
+            Way::Committed => true,
+        }
     }
 
     /// Blocks until it is known what became of the event, at most for `patience`; the receipt is given back when that is
@@ -44,23 +79,31 @@ impl Receipt {
     ///
     /// [`WaitError::Failed`] with the event in it; [`WaitError::Pending`] with the receipt.
     pub fn wait(self, patience: Duration) -> Result<Recorded, WaitError> {
-        self.desk.wait_for(&self.entry, Instant::now() + patience);
-        match self.entry.outcome.get() {
-            None => Err(WaitError::Pending(self)),
-            Some(Outcome::Kept(recorded)) => Ok(recorded.clone()),
-            Some(Outcome::Failed(reason)) => {
-                self.entry.told.store(true, Ordering::Relaxed);
-                Err(WaitError::Failed(self.failure(reason)))
+        let until = Instant::now() + patience;
+        match self.0 {
+            Way::Committed => Ok(Recorded { place: Place::Database }),
+            Way::Tray { tray, number, event } => match tray.wait_for(number, until) {
+                None => Err(WaitError::Pending(Self(Way::Tray { tray, number, event }))),
+                Some(Ok(())) => Ok(Recorded { place: Place::Database }),
+                Some(Err(reason)) => Err(WaitError::Failed(RecordError { event: Box::new(event), reason })),
+            },
+            Way::Desk(at) => {
+                at.desk.wait_for(&at.entry, until);
+                match at.entry.outcome.get() {
+                    None => Err(WaitError::Pending(Self(Way::Desk(at)))),
+                    Some(Outcome::Kept(recorded)) => Ok(recorded.clone()),
+                    Some(Outcome::Failed(reason)) => {
+                        at.entry.told.store(true, Ordering::Relaxed);
+                        let (event, reason) = (Box::new((*at.entry.event).clone()), reason.clone());
+                        Err(WaitError::Failed(RecordError { event, reason }))
+                    }
+                }
             }
         }
     }
-
-    fn failure(&self, reason: &Reason) -> RecordError {
-        RecordError { event: Box::new((*self.entry.event).clone()), reason: reason.clone() }
-    }
 }
 
-impl Drop for Receipt {
+impl Drop for AtDesk {
     fn drop(&mut self) {
         self.desk.release(&self.entry);
     }

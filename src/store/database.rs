@@ -11,6 +11,7 @@ use super::ledger;
 use super::pool::Manager;
 use super::route::Routes;
 use super::schema::{self, Schema};
+use super::single::Single;
 use super::writer::Writer;
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
@@ -108,6 +109,12 @@ impl Database {
     pub fn begin_local(&self) -> Result<Epoch, Error> {
         let connection = self.pool.get().map_err(|e| refused(self.file.path(), DatabaseFault::Other, e.to_string()))?;
         ledger::begin_local(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
+    }
+
+    /// Commits events one by one on the threads that bring them.
+    #[must_use]
+    pub fn single(&self) -> Single {
+        Single::new(self.pool.clone(), self.file.clone())
     }
 
     /// The sinks of a pipeline, as many as the configuration has writers.

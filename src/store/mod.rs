@@ -14,11 +14,13 @@ mod pool;
 mod reader;
 mod route;
 mod schema;
+mod single;
 mod writer;
 
 pub use database::Database;
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};
+pub use single::{Kept, Single};
 pub use writer::Writer;
 
 use std::ffi::OsString;

@@ -30,7 +30,7 @@ fn what_is_recorded_is_in_the_table_once_and_in_order() {
         .collect();
     recorder.flush(Duration::from_secs(30)).expect("all are in the stream");
     for (at, receipt) in receipts.into_iter().enumerate() {
-        assert_eq!(receipt.wait(Duration::ZERO).expect("kept").sequence, at as u64 + 1);
+        assert_eq!(receipt.wait(Duration::ZERO).expect("kept").sequence().expect("in a stream"), at as u64 + 1);
     }
     eventually("all rows", || (oracle::count(&config.database.path) == 5_000).then_some(()));
     let status = collector.stop(Duration::from_secs(10)).expect("stops");

@@ -365,7 +365,7 @@ fn the_recorder_gives_back_what_cannot_be_sent_and_goes_on() {
         }
     }
     let last = recorder.record(Event::new("events.a", "last")).expect("taken");
-    assert_eq!(last.wait(Duration::from_secs(20)).expect("stored").sequence, 2);
+    assert_eq!(last.wait(Duration::from_secs(20)).expect("stored").sequence().expect("in a stream"), 2);
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
     scene.drain(|_| {});
     assert_eq!(oracle::payloads(&scene.database())[1..], ["last".to_owned()]);
@@ -381,8 +381,15 @@ fn an_identity_given_twice_is_stored_once() {
         receipt.wait(Duration::from_secs(20)).expect("stored")
     };
     let (first, again, other) = (record("first", "17"), record("again", "17"), record("other", "18"));
-    assert!(!first.duplicate && again.duplicate && !other.duplicate);
-    assert_eq!((first.sequence, again.sequence, other.sequence), (1, 1, 2));
+    assert!(!first.is_duplicate() && again.is_duplicate() && !other.is_duplicate());
+    assert_eq!(
+        (
+            first.sequence().expect("in a stream"),
+            again.sequence().expect("in a stream"),
+            other.sequence().expect("in a stream")
+        ),
+        (1, 1, 2)
+    );
     drop(recorder);
     scene.drain(|_| {});
     assert_eq!(oracle::payloads(&scene.database()), ["first", "other"]);

@@ -111,7 +111,7 @@ fn an_event_that_a_full_server_refuses_waits_until_there_is_room() {
         .zip(receipts)
         .map(|(payload, receipt)| Kept {
             payload,
-            sequence: receipt.wait(Duration::ZERO).expect("stored in the end").sequence,
+            sequence: receipt.wait(Duration::ZERO).expect("stored in the end").sequence().expect("in a stream"),
         })
         .collect();
     well(|| recorder.health());
@@ -163,7 +163,9 @@ fn an_event_that_a_full_stream_refuses_comes_back_with_the_reason() {
     let (mut kept, mut refused) = (Vec::new(), 0);
     for (number, receipt) in (0..).zip(receipts) {
         match receipt.wait(Duration::from_secs(20)) {
-            Ok(stored) => kept.push(Kept { payload: payload(number), sequence: stored.sequence }),
+            Ok(stored) => {
+                kept.push(Kept { payload: payload(number), sequence: stored.sequence().expect("in a stream") })
+            }
             Err(WaitError::Failed(error)) => {
                 assert!(
                     matches!(&error.reason, Reason::Refused(what) if what.contains("maximum bytes exceeded")),
@@ -181,7 +183,7 @@ fn an_event_that_a_full_stream_refuses_comes_back_with_the_reason() {
     eventually("the rows", || (oracle::position(&database) == kept.len() as u64).then_some(()));
     server.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({}));
     let next = recorder.record(Event::new("events.load", "next")).expect("taken");
-    let sequence = next.wait(Duration::from_secs(1) + GRACE).expect("stored").sequence;
+    let sequence = next.wait(Duration::from_secs(1) + GRACE).expect("stored").sequence().expect("in a stream");
     kept.push(Kept { payload: "next".into(), sequence });
     eventually("its row", || (oracle::position(&database) == sequence).then_some(()));
     collector.stop(Duration::from_secs(10)).expect("stops");

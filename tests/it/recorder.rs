@@ -75,8 +75,8 @@ fn events_sent_again_after_a_reset_keep_their_identity() {
         .zip(receipts)
         .map(|(number, receipt)| {
             let stored = receipt.wait(Duration::from_secs(20)).expect("stored");
-            assert!(stored.duplicate, "{number}: {stored:?}");
-            Kept { payload: payload(number), sequence: stored.sequence }
+            assert!(stored.is_duplicate(), "{number}: {stored:?}");
+            Kept { payload: payload(number), sequence: stored.sequence().expect("in a stream") }
         })
         .collect();
     well(|| recorder.health());
@@ -95,7 +95,7 @@ fn what_a_new_server_no_longer_takes_comes_back_and_the_rest_goes_on() {
     let recorder = load::patient(quick(server.url()));
     let large = || Event::new("events.load", vec![b'x'; 20_000]).header("A", "b");
     let first = recorder.record(large()).expect("taken").wait(Duration::from_secs(20)).expect("stored");
-    assert_eq!(first.sequence, 1);
+    assert_eq!(first.sequence().expect("in a stream"), 1);
     let too_large = recorder.record(Event::new("events.load", vec![b'x'; 65_536])).expect_err("with its headers");
     assert!(matches!(too_large.reason, Reason::TooLarge { limit: 65_536, .. }), "{too_large}");
     server.kill();
@@ -108,7 +108,7 @@ fn what_a_new_server_no_longer_takes_comes_back_and_the_rest_goes_on() {
     let mut sequences = Vec::new();
     for (event, receipt) in waiting.iter().zip(receipts) {
         match receipt.wait(Duration::from_secs(20)) {
-            Ok(stored) => sequences.push((event.payload().to_vec(), stored.sequence)),
+            Ok(stored) => sequences.push((event.payload().to_vec(), stored.sequence().expect("in a stream"))),
             Err(WaitError::Failed(error)) => {
                 assert!(matches!(error.reason, Reason::TooLarge { limit: 8_192, .. }), "{error}");
                 assert_eq!((&*error.event, event.payload().len()), (event, 20_000), "given back as it was");

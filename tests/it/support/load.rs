@@ -148,7 +148,7 @@ impl Account {
     fn settle_first(&mut self) {
         if let Some((payload, receipt)) = self.open.pop_front() {
             let recorded = receipt.wait(Duration::ZERO).expect("acknowledged");
-            self.kept.push(Kept { payload, sequence: recorded.sequence });
+            self.kept.push(Kept { payload, sequence: recorded.sequence().expect("in a stream") });
         }
     }
 }

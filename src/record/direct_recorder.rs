@@ -1,0 +1,208 @@
+//! Recording straight into the database, without a broker.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::tray::{self, FromTray, Telling, Tray};
+use super::{FlushError, Overflow, Reason, Receipt, RecordError, Recorder};
+use crate::config::{BatchConfig, DatabaseConfig};
+use crate::error::Error;
+use crate::event::Event;
+use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Tally};
+use crate::store::{Database, Kept, Lock, Single};
+
+/// How long a recorder that is dropped goes on committing what waits.
+const LAST_EFFORT: Duration = Duration::from_secs(5);
+
+/// How a [`DirectRecorder`] works.
+#[derive(Clone, Debug)]
+pub struct DirectRecorderConfig {
+    /// The database. `writers` counts for [`Commit::Grouped`] only.
+    pub database: DatabaseConfig,
+    /// How many events one transaction commits at most, with [`Commit::Grouped`]. As many wait in memory besides, for each
+    /// writer and once more.
+    pub batch: BatchConfig,
+    /// When events are committed. Default [`Commit::Grouped`].
+    pub commit: Commit,
+    /// What to do when there is no room, with [`Commit::Grouped`]. Default: block for 5 s.
+    pub overflow: Overflow,
+}
+
+/// When events are committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// Each by itself, on the caller's thread: when `record` returns, the event is committed. Any number of threads; any
+    /// number of processes, too.
+    PerEvent,
+    /// By writer threads, as many at a time as have come meanwhile: `record` hands over and returns, the receipt tells when
+    /// the event is committed. One process a database.
+    #[default]
+    Grouped,
+}
+
+impl Default for DirectRecorderConfig {
+    fn default() -> Self {
+        Self {
+            database: DatabaseConfig::default(),
+            batch: BatchConfig::default(),
+            commit: Commit::default(),
+            overflow: Overflow::Block(Duration::from_secs(5)),
+        }
+    }
+}
+
+/// Writes events into a SQLite database: the same rows as a collector would, but for the columns `stream` and `sequence`,
+/// which are NULL, and `published_us`, which is when the event was handed over.
+///
+/// Kept means committed, with the `synchronous` of the configuration: `full` is on the disk. What the database's own tables
+/// and triggers refuse becomes a dead letter and counts as kept.
+///
+/// Dropping the recorder goes on committing for up to 5 seconds; call [`Recorder::flush`] first to know.
+///
+/// ```no_run
+/// use catchment::{DirectRecorder, Event, Recorder};
+/// use std::time::Duration;
+///
+/// let recorder = DirectRecorder::create("events.db")?;
+/// recorder.record(Event::new("events.door", "open"))?;
+/// recorder.flush(Duration::from_secs(5))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct DirectRecorder {
+    way: Way,
+    condition: Condition,
+    tally: Arc<Tally>,
+}
+
+#[derive(Debug)]
+enum Way {
+    PerEvent(Single),
+    Grouped(Grouped),
+}
+
+#[derive(Debug)]
+struct Grouped {
+    tray: Arc<Tray>,
+    overflow: Overflow,
+    /// Gone once it was stopped.
+    pipeline: Option<Pipeline>,
+    _lock: Lock,
+}
+
+impl DirectRecorder {
+    /// Records into this file, which is created where it is missing, with default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`DirectRecorder::open`].
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let database = DatabaseConfig { path: path.as_ref().to_owned(), ..DatabaseConfig::default() };
+        Self::open(DirectRecorderConfig { database, ..DirectRecorderConfig::default() })
+    }
+
+    /// Opens the database. Blocks at most for `database.busy_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], [`Error::Database`], or [`Error::Locked`] where another process collects or records grouped.
+    pub fn open(config: DirectRecorderConfig) -> Result<Self, Error> {
+        let DirectRecorderConfig { database: database_config, batch, commit, overflow } = config;
+        database_config.validate()?;
+        batch.validate()?;
+        if commit == Commit::PerEvent {
+            let single = Database::open(&database_config)?.single();
+            let condition = Condition::new("database");
+            return Ok(Self { way: Way::PerEvent(single), condition, tally: Arc::default() });
+        }
+        let lock = Lock::take(&database_config.path)?;
+        let database = Database::open(&database_config)?;
+        let settings = Settings::from(&batch);
+        let tray = Arc::new(Tray::new(database.begin_local()?, settings.limits));
+        let sinks = database.writers().into_iter().map(|sink| Telling { sink, tray: Arc::clone(&tray) }).collect();
+        let shared = Shared::new("database");
+        let (condition, tally) = (shared.sink.clone(), Arc::clone(&shared.tally));
+        let pipeline = Some(Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, shared));
+        Ok(Self { way: Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }), condition, tally })
+    }
+
+    /// How many events the database refused so far: they are dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> u64 {
+        self.tally.dead_letters.get()
+    }
+
+    /// Takes no more events, commits what waits, and ends. Blocks at most for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Recorder::flush`]. What is not committed then is lost: whoever holds its receipt gets the event back from it.
+    pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
+        self.end(patience)
+    }
+
+    fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
+        let Way::Grouped(Grouped { tray, pipeline, .. }) = &mut self.way else { return Ok(()) };
+        let Some(pipeline) = pipeline.take() else { return Ok(()) };
+        tray.close();
+        let stopped = pipeline.stop(patience);
+        let condition = &self.condition;
+        let trouble = || stopped.err().map(|error| error.to_string()).or_else(|| trouble(condition));
+        tray.flush(Instant::now(), trouble)
+    }
+}
+
+impl Recorder for DirectRecorder {
+    /// [`Commit::PerEvent`]: blocks until the event is committed, at most for `database.busy_timeout` where another process
+    /// writes, and for the other threads' events before it. [`Commit::Grouped`]: blocks only where there is no room.
+    fn record(&self, event: Event) -> Result<Receipt, RecordError> {
+        let failed = |event, reason| Err(RecordError { event: Box::new(event), reason });
+        if let Err(what) = event.validate() {
+            return failed(event, Reason::Invalid(what));
+        }
+        match &self.way {
+            Way::PerEvent(single) => {
+                let (subject, payload) = (event.subject(), event.payload());
+                match single.commit(tray::now_ns(), subject, tray::headers(&event), payload) {
+                    Ok(kept) => {
+                        self.condition.recover();
+                        self.tally.dead_letters.add(usize::from(kept == Kept::DeadLetter));
+                        Ok(Receipt::committed())
+                    }
+                    Err(what) => {
+                        self.condition.degrade(what.clone());
+                        failed(event, Reason::Database(what))
+                    }
+                }
+            }
+            Way::Grouped(Grouped { tray, overflow, .. }) => match tray.hand_in(&event, *overflow) {
+                Ok(number) => Ok(Receipt::from_tray(Arc::clone(tray), number, event)),
+                Err(reason) => failed(event, reason),
+            },
+        }
+    }
+
+    fn flush(&self, patience: Duration) -> Result<(), FlushError> {
+        match &self.way {
+            Way::PerEvent(_) => Ok(()),
+            Way::Grouped(Grouped { tray, .. }) => tray.flush(Instant::now() + patience, || trouble(&self.condition)),
+        }
+    }
+
+    fn health(&self) -> Health {
+        Health::of([&self.condition])
+    }
+}
+
+fn trouble(condition: &Condition) -> Option<String> {
+    condition.trouble().map(|trouble| trouble.reason)
+}
+
+impl Drop for DirectRecorder {
+    fn drop(&mut self) {
+        if let Err(error) = self.end(LAST_EFFORT) {
+            log::error!("recorder: dropped with {error}");
+        }
+    }
+}
