@@ -164,7 +164,7 @@ fn an_event_that_a_full_stream_refuses_comes_back_with_the_reason() {
     for (number, receipt) in (0..).zip(receipts) {
         match receipt.wait(Duration::from_secs(20)) {
             Ok(stored) => {
-                kept.push(Kept { payload: payload(number), sequence: stored.sequence().expect("in a stream") })
+                kept.push(Kept { payload: payload(number), sequence: stored.sequence().expect("in a stream") });
             }
             Err(WaitError::Failed(error)) => {
                 assert!(
