@@ -44,7 +44,8 @@
 //!   and named.
 //!
 //! With [`Mode::Core`](config::Mode::Core) there is no stream: a collector stores what it hears, **at most once**, and counts
-//! what it has no room for. See [`CoreConfig`](config::CoreConfig).
+//! what it has no room for; a recorder's word is that the server has read an event. See [`CoreConfig`](config::CoreConfig) and
+//! [`NatsRecorder`].
 //!
 //! A publisher's own repetition is recognised by its [`Event::id`] within the stream's duplicate window only.
 //!

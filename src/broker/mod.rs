@@ -10,13 +10,15 @@ mod core_nats;
 mod headers;
 mod jetstream;
 mod pauses;
+mod publisher;
 mod server;
 
 use std::sync::Arc;
 
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake, Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
+pub use jetstream::{Beginning, JetStreamIntake};
+pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, wire_size};
 pub use server::Server;
 
 use crate::error::{BrokerFault, Error};

@@ -1,4 +1,4 @@
-//! `catchment publish`: hand events to a stream.
+//! `catchment publish`: hand events to a stream, or in core NATS to whoever listens.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use catchment::config::Mode;
 use catchment::record::{FlushError, Overflow, Place, WaitError};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
@@ -20,6 +21,9 @@ use super::values::counted;
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
 /// Done means that the stream has acknowledged every one of them. The collector brings them into the database.
+///
+/// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream: done means that the server has
+/// read every one of them, and nobody confirms that anybody stored them.
 #[derive(Args)]
 pub struct Publish {
     #[command(flatten)]
@@ -77,7 +81,7 @@ impl Publish {
         event(Vec::new()).validate().map_err(Usage)?;
         let (payloads, total) = self.payloads()?;
         let config = settings.for_broker(&self.database, &self.broker)?;
-        let patience = config.broker.timeout;
+        let (patience, mode) = (config.broker.timeout, config.broker.mode);
         let signals = Signals::catch()?;
         let recorder = NatsRecorder::open(NatsRecorderConfig {
             broker: config.broker,
@@ -105,7 +109,7 @@ impl Publish {
         }
         let flushed = recorder.close(patience.max(Duration::from_secs(1)));
         progress.clear();
-        report_failures(flushed, published)?;
+        report_failures(flushed, published, mode)?;
         self.report(published, last, began.elapsed())
     }
 
@@ -166,6 +170,7 @@ impl Publish {
             Some(Err(WaitError::Failed(error))) => return Err(error.into()),
             Some(Err(WaitError::Pending(_))) | None => None,
         };
+        let unconfirmed = matches!(place, Some(Place::Broker));
         let (stream, sequence, duplicate) = match place {
             Some(Place::Stream { stream, sequence, duplicate }) => (Some(stream), Some(sequence), duplicate),
             _ => (None, None, false),
@@ -185,6 +190,9 @@ impl Publish {
                 let known = if duplicate { ", which had it already" } else { "" };
                 write!(output, ", the last as {sequence} of stream {stream}{known}")?;
             }
+            if unconfirmed {
+                write!(output, " (core NATS: nobody confirmed that they were stored)")?;
+            }
             writeln!(output)?;
         }
         Ok(output.flush()?)
@@ -192,13 +200,17 @@ impl Publish {
 }
 
 /// An error where not everything is kept.
-fn report_failures(flushed: Result<(), FlushError>, published: u64) -> anyhow::Result<()> {
+fn report_failures(flushed: Result<(), FlushError>, published: u64, mode: Mode) -> anyhow::Result<()> {
     match flushed {
         Ok(()) => Ok(()),
         Err(FlushError::Failed { failed, trouble }) => {
             let first = failed.first().map_or(String::new(), ToString::to_string);
             let trouble = trouble.map_or(String::new(), |trouble| format!(" ({trouble})"));
-            anyhow::bail!("{} of {published} events are not in the stream; the first: {first}{trouble}", failed.len())
+            let what = match mode {
+                Mode::Jetstream => "are not in the stream",
+                Mode::Core => "did not reach the server, or may not have",
+            };
+            anyhow::bail!("{} of {published} events {what}; the first: {first}{trouble}", failed.len())
         }
         Err(error) => Err(error.into()),
     }

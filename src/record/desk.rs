@@ -1,4 +1,4 @@
-//! Where a recorder's events wait: for room on the connection, and for the stream's word.
+//! Where a recorder's events wait: for room on the connection, and for the stream's word, or the server's in core NATS.
 //!
 //! Events are numbered as they are handed over, and the unsettled ones stand in one queue in that order. The front part
 //! of it has been sent on the present connection, the rest has not. A new connection begins again at the front.
@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
 use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
-use crate::broker::{self, Outgoing, Refused, Source, Verdict, wire_size};
+use crate::broker::{Outgoing, Refused, Source, Taken, Verdict, wire_size};
 use crate::event::Event;
 
 /// Events handed to the connection at a time.
@@ -220,10 +220,15 @@ impl Desk {
             let Some(waiting) = state.queue.get_mut(index) else { continue };
             let entry = Arc::clone(&waiting.entry);
             let outcome = match result {
-                Ok(stored) => {
+                Ok(taken) => {
                     kept = true;
-                    let broker::Stored { stream, sequence, duplicate } = stored;
-                    Outcome::Kept(Recorded { place: Place::Stream { stream, sequence, duplicate } })
+                    let place = match taken {
+                        Taken::ByStream { stream, sequence, duplicate } => {
+                            Place::Stream { stream, sequence, duplicate }
+                        }
+                        Taken::ByServer => Place::Broker,
+                    };
+                    Outcome::Kept(Recorded { place })
                 }
                 Err(Refused::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
                     waiting.refused();
@@ -256,13 +261,15 @@ impl Desk {
         settled
     }
 
-    /// Gives up on events that were sent first longer ago than the stream recognises a repetition: called between two
-    /// connections, for those events cannot be sent again.
+    /// Gives up on events that were sent first longer ago than the stream recognises a repetition, which in core NATS nobody
+    /// does: called between two connections, for those events cannot be sent again.
     pub(super) fn give_up_unconfirmed(&self, window: Duration) {
         let mut state = self.state.lock();
         for waiting in &state.queue {
-            if waiting.sent.is_some_and(|sent| sent.first.elapsed() >= window) {
-                let _ = waiting.entry.outcome.set(Outcome::Failed(Reason::Unconfirmed(window)));
+            let sent = waiting.sent.map(|sent| sent.first.elapsed()).filter(|sent| *sent >= window);
+            if let Some(sent) = sent {
+                let waited = if window.is_zero() { sent } else { window };
+                let _ = waiting.entry.outcome.set(Outcome::Failed(Reason::Unconfirmed(waited)));
             }
         }
         self.clear_away(&mut state);
@@ -308,6 +315,11 @@ impl Desk {
     /// Whether the stream has ever kept an event of ours.
     pub(super) fn has_kept_any(&self) -> bool {
         self.state.lock().has_kept_any
+    }
+
+    /// Whether some of what was sent on this connection is not settled.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.state.lock().sent > 0
     }
 
     /// How long the oldest event has waited for the stream's word since it was last sent.

@@ -49,7 +49,7 @@ impl Recorded {
     pub fn sequence(&self) -> Option<u64> {
         match &self.place {
             Place::Stream { sequence, .. } => Some(*sequence),
-            Place::Database => None,
+            Place::Broker | Place::Database => None,
         }
     }
 
@@ -73,6 +73,8 @@ pub enum Place {
         /// The stream had an event of the same identity already and kept that one.
         duplicate: bool,
     },
+    /// With whoever listened: the server has read it and passed it on (core NATS). Nobody says that anybody stored it.
+    Broker,
     /// In the database: a row, or a dead letter where the tables refuse it.
     Database,
 }
@@ -116,8 +118,8 @@ pub enum Reason {
     /// The server refused it; the text is the server's.
     #[error("the server refused it: {0}")]
     Refused(String),
-    /// It was sent, no answer came, and the stream would no longer recognise it if it were sent again: it may be stored
-    /// or not.
+    /// It was sent, no answer came, and if it were sent again it could be there twice: the stream would no longer recognise
+    /// it, or there is no stream. It may be stored or not.
     #[error("sent but not confirmed within {0:?}: it may be stored or not")]
     Unconfirmed(Duration),
     /// The database did not keep it; the text says why. After an I/O error of the disk it may be kept all the same.

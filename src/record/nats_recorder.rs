@@ -1,13 +1,13 @@
-//! Recording through a NATS JetStream stream.
+//! Recording through a NATS server: to a JetStream stream, or to whoever listens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::desk::{Bounds, Desk, Settled};
-use super::{FlushError, Reason, Receipt, RecordError, Recorder};
+use super::{FlushError, Kind, Reason, Receipt, RecordError, Recorder};
 use crate::broker::{Cluster, Publisher};
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, Mode};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Crew, Health, Signal};
@@ -22,13 +22,18 @@ const AGAIN_PAUSE: Duration = Duration::from_millis(250);
 /// a leader says so too, and one that starts.
 const ELECTION: Duration = Duration::from_secs(30);
 
+/// Bytes sent and not answered in core NATS, at most: what a slow connection has to carry within `broker.silence`, for no
+/// answer comes before that.
+const CORE_WINDOW: usize = 256 << 10;
+
 /// How long a recorder that is dropped goes on trying to send what waits.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
 
 /// How a [`NatsRecorder`] works.
 #[derive(Clone, Debug)]
 pub struct NatsRecorderConfig {
-    /// The broker. `stream` and `subjects` are not used: a stream takes what its subjects say.
+    /// The broker. `stream` and `subjects` are not used: a stream takes what its subjects say. With `mode` `core` there is no
+    /// stream: see [`NatsRecorder`].
     pub broker: BrokerConfig,
     /// At most this many events wait, sent ones included. Default 50,000.
     pub buffer_events: usize,
@@ -39,13 +44,14 @@ pub struct NatsRecorderConfig {
     /// Events sent and not confirmed yet, at most. Default 4,000.
     pub window: usize,
     /// Bytes sent and not confirmed yet, at most, unless a single event is larger. Default 1 MiB: over TLS the NATS client
-    /// breaks a connection that has some 4 MB written which the server does not read.
+    /// breaks a connection that has some 4 MB written which the server does not read. In mode `core` 256 KiB are the most.
     pub window_bytes: usize,
     /// Start without the broker where it cannot be reached: events wait in the buffer until it can. What the broker would
     /// refuse, a password for instance, then shows in [`Recorder::health`] only. Default false: [`NatsRecorder::open`] fails.
     pub start_without_broker: bool,
     /// How long the stream recognises an event that is sent again: its `duplicate_window`. An event that was sent and not
-    /// confirmed for longer than this is given back instead of sent again. Default 2 minutes, as the server's.
+    /// confirmed for longer than this is given back instead of sent again. Default 2 minutes, as the server's. In mode `core`
+    /// nothing recognises a repetition, and this is not used.
     pub duplicate_window: Duration,
 }
 
@@ -73,11 +79,17 @@ impl Default for NatsRecorderConfig {
     }
 }
 
-/// Publishes events to a stream and tells when it has them.
+/// Publishes events to a stream, or in core NATS to whoever listens, and tells when it has them.
 ///
 /// `record` hands over and returns at once. Events are sent in the order of their hand-over, many at a time unconfirmed; after a
 /// lost connection the unconfirmed ones are sent again under the same identity, which the stream recognises. An event
 /// counts as recorded when the stream has acknowledged it, and not before.
+///
+/// With [`Mode::Core`] there is no stream, and nobody acknowledges anything. An event counts as recorded when the server has
+/// read it: when it has answered a flush that stands behind it. So [`Recorder::flush`] and [`NatsRecorder::close`] mean that
+/// the server has everything, not that anybody stored it ([`Kind::HandedToBroker`]). When a connection is lost, events that
+/// were sent and not known to be read come back with [`Reason::Unconfirmed`], for sent again they could arrive twice; those not
+/// sent yet go to the next connection. An event that the user may not publish comes back with [`Reason::Refused`].
 ///
 /// Dropping the recorder goes on sending for up to 5 seconds; call [`Recorder::flush`] first to know.
 ///
@@ -94,6 +106,7 @@ impl Default for NatsRecorderConfig {
 pub struct NatsRecorder {
     desk: Arc<Desk>,
     overflow: Overflow,
+    mode: Mode,
     crew: Crew,
     stop: Signal,
     condition: Condition,
@@ -121,11 +134,15 @@ impl NatsRecorder {
         if config.window == 0 || config.buffer_events == 0 {
             return Err(Error::config("recorder", "window and buffer_events must be at least 1"));
         }
+        let mode = config.broker.mode;
         let bounds = Bounds {
             events: config.buffer_events,
             bytes: config.buffer_bytes,
             window: config.window,
-            window_bytes: config.window_bytes,
+            window_bytes: match mode {
+                Mode::Jetstream => config.window_bytes,
+                Mode::Core => config.window_bytes.min(CORE_WINDOW),
+            },
         };
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
@@ -154,7 +171,7 @@ impl NatsRecorder {
             courier.run(publisher);
             Ok(())
         });
-        Ok(Self { desk, overflow, crew, stop, condition })
+        Ok(Self { desk, overflow, mode, crew, stop, condition })
     }
 
     /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`. What is not confirmed then comes back:
@@ -190,7 +207,11 @@ impl Recorder for NatsRecorder {
             return Err(RecordError { event: Box::new(event), reason: Reason::Invalid(what) });
         }
         let entry = self.desk.hand_in(event, self.overflow)?;
-        Ok(Receipt::from_desk(Arc::clone(&self.desk), entry))
+        let kind = match self.mode {
+            Mode::Jetstream => Kind::StoredByStream,
+            Mode::Core => Kind::HandedToBroker,
+        };
+        Ok(Receipt::from_desk(Arc::clone(&self.desk), entry, kind))
     }
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
@@ -223,11 +244,11 @@ fn nonce() -> String {
 /// How a connection ended.
 struct Ended {
     why: String,
-    /// Whether the stream said anything on it.
+    /// Whether anything was said of an event on it.
     heard: bool,
 }
 
-/// Keeps a connection going and brings back the stream's verdicts.
+/// Keeps a connection going and brings back what is said of events.
 struct Courier {
     config: NatsRecorderConfig,
     cluster: Arc<Cluster>,
@@ -238,6 +259,14 @@ struct Courier {
 }
 
 impl Courier {
+    /// How long after an event was sent for the first time it may be sent again.
+    fn repeatable(&self) -> Duration {
+        match self.config.broker.mode {
+            Mode::Jetstream => self.config.duplicate_window,
+            Mode::Core => Duration::ZERO,
+        }
+    }
+
     fn run(&self, first: Option<Publisher>) {
         let mut publisher = first;
         let first_pause = FIRST_PAUSE.min(self.config.broker.retry);
@@ -246,7 +275,7 @@ impl Courier {
             let opened = publisher.take().map_or_else(|| Publisher::open(&self.cluster, &self.stop), Ok);
             match opened {
                 Ok(publisher) => {
-                    self.desk.give_up_unconfirmed(self.config.duplicate_window);
+                    self.desk.give_up_unconfirmed(self.repeatable());
                     let Ended { why, heard } = self.attend(&publisher);
                     if !self.stop.is_raised() && !self.desk.is_done() {
                         self.condition.degrade(format!("{why}; connecting again"));
@@ -265,7 +294,7 @@ impl Courier {
                     pause = (pause * 2).min(self.config.broker.retry);
                 }
             }
-            self.desk.give_up_unconfirmed(self.config.duplicate_window);
+            self.desk.give_up_unconfirmed(self.repeatable());
         }
         self.desk.abandon();
     }
@@ -277,7 +306,7 @@ impl Courier {
         Ended { why, heard }
     }
 
-    /// Says why the connection ended, and whether the stream said anything on it.
+    /// Says why the connection ended, and whether anything was said of an event on it.
     fn serve(&self, publisher: &Publisher, heard: &mut bool) -> String {
         let begin = || publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
         begin();
@@ -303,8 +332,16 @@ impl Courier {
                 return "closed".into();
             }
             if publisher.should_move() {
-                let server = publisher.address();
-                return format!("{server} goes out of service (lame duck mode); moving to another server");
+                let why =
+                    format!("{} goes out of service (lame duck mode); moving to another server", publisher.address());
+                if self.config.broker.mode == Mode::Jetstream {
+                    return why;
+                }
+                // What is under way could not be sent again elsewhere: it is waited for, and nothing follows it.
+                self.desk.disconnect(why.clone());
+                if !self.desk.is_under_way() {
+                    return why;
+                }
             }
             if publisher.lost().is_raised() {
                 return format!("the connection to {} was lost", publisher.address());

@@ -25,6 +25,7 @@ enum Way {
 struct AtDesk {
     desk: Arc<Desk>,
     entry: Arc<Entry>,
+    kind: Kind,
 }
 
 /// What "kept" means for a receipt.
@@ -35,13 +36,16 @@ pub enum Kind {
     /// matter: replicas, storage, and how often the server syncs (every two minutes by default,
     /// <https://docs.nats.io/running-a-nats-service/configuration#jetstream>).
     StoredByStream,
+    /// Handed to a broker without a stream (core NATS): the server has read it, for it has answered a flush behind it, and
+    /// passed it on to whoever listened. Nobody says that anybody did, or stored it: at most once.
+    HandedToBroker,
     /// Committed by the database, with its `synchronous`: `full` is on the disk.
     Committed,
 }
 
 impl Receipt {
-    pub(super) fn from_desk(desk: Arc<Desk>, entry: Arc<Entry>) -> Self {
-        Self(Way::Desk(AtDesk { desk, entry }))
+    pub(super) fn from_desk(desk: Arc<Desk>, entry: Arc<Entry>, kind: Kind) -> Self {
+        Self(Way::Desk(AtDesk { desk, entry, kind }))
     }
 
     /// The event is only there to be given back.
@@ -57,7 +61,7 @@ impl Receipt {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match &self.0 {
-            Way::Desk(_) => Kind::StoredByStream,
+            Way::Desk(at) => at.kind,
             Way::Tray { .. } | Way::Committed => Kind::Committed,
         }
     }

@@ -28,6 +28,24 @@ const WINDOW: usize = 48 << 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const FOLLOWERS: u32 = 10;
 
+/// Hears of a connection's flushes, on their thread.
+pub(in crate::broker) trait Witness: Send + 'static {
+    /// One begins.
+    fn begins(&mut self);
+
+    /// The server has answered it: it has read all that was published before it began.
+    fn answered(&mut self);
+}
+
+/// Whoever asks the stream instead.
+struct Nobody;
+
+impl Witness for Nobody {
+    fn begins(&mut self) {}
+
+    fn answered(&mut self) {}
+}
+
 /// The flushing of one connection. Where a flush hangs, its thread is left behind with the connection.
 pub(in crate::broker) struct Flusher {
     kick: Sender<()>,
@@ -40,16 +58,52 @@ pub(in crate::broker) struct Flusher {
 impl Flusher {
     /// Starts the thread.
     pub(in crate::broker) fn start(connection: &Connection, tls: bool, lost: &Signal) -> Self {
+        let flush = |connection: &Connection| connection.flush_timeout(FLUSH).is_ok();
+        Self::start_with(connection, tls, lost, flush, Nobody)
+    }
+
+    /// Starts the thread, with somebody who hears of each flush; each may take this long to be written, at least.
+    ///
+    /// A flush that fails is the end of the connection: what it has written of its question may still be answered, and
+    /// each later answer would be taken for that to the question before. One that succeeds on a connection which has
+    /// ended was not answered: the client says so when it has connected anew.
+    pub(in crate::broker) fn start_before(
+        connection: &Connection,
+        tls: bool,
+        lost: &Signal,
+        patience: Duration,
+        witness: impl Witness,
+    ) -> Self {
+        let ends = lost.clone();
+        let flush = move |connection: &Connection| {
+            let flushed = connection.flush_timeout(FLUSH.max(patience)).is_ok();
+            if !flushed {
+                ends.raise();
+            }
+            flushed && !ends.is_raised()
+        };
+        Self::start_with(connection, tls, lost, flush, witness)
+    }
+
+    fn start_with(
+        connection: &Connection,
+        tls: bool,
+        lost: &Signal,
+        flush: impl Fn(&Connection) -> bool + Clone + Send + 'static,
+        mut witness: impl Witness,
+    ) -> Self {
         let (kick, kicks) = crossbeam_channel::bounded(1);
         let (done_in, done) = crossbeam_channel::bounded(1);
-        let watch = tls.then(|| Watch::start(connection.clone(), lost.clone()));
+        let watch = tls.then(|| Watch::start(connection.clone(), lost.clone(), flush.clone()));
         let connection = connection.clone();
         let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
             for () in kicks {
                 let _under_way = watch.as_ref().map(Watch::begin);
-                if connection.flush_timeout(FLUSH).is_err() {
+                witness.begins();
+                if !flush(&connection) {
                     return;
                 }
+                witness.answered();
                 let _ = done_in.try_send(());
             }
         });
@@ -98,7 +152,11 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(connection: Connection, lost: Signal) -> Self {
+    fn start(
+        connection: Connection,
+        lost: Signal,
+        flush: impl Fn(&Connection) -> bool + Clone + Send + 'static,
+    ) -> Self {
         let (flushes, begun) = crossbeam_channel::bounded::<Receiver<()>>(1);
         let spawned = thread::Builder::new().name("catchment-watch".into()).spawn(move || {
             for over in begun {
@@ -108,10 +166,10 @@ impl Watch {
                         recv(lost.channel()) -> _ => return,
                         default(FIRST_PAUSE * (1 << number)) => {}
                     }
-                    let connection = connection.clone();
+                    let (connection, flush) = (connection.clone(), flush.clone());
                     let follower = thread::Builder::new().name("catchment-flush".into());
                     // It ends with the one that it follows: one answer brings the others to light.
-                    let _ = follower.spawn(move || connection.flush_timeout(FLUSH));
+                    let _ = follower.spawn(move || flush(&connection));
                 }
             }
         });

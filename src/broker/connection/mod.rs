@@ -8,5 +8,5 @@ mod link;
 mod tls;
 
 pub use cluster::Cluster;
-pub(super) use flush::Flusher;
+pub(super) use flush::{Flusher, Witness};
 pub(super) use link::{Link, one_line};

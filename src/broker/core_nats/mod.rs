@@ -4,7 +4,9 @@ mod brake;
 mod intake;
 mod losses;
 mod pacer;
+mod publisher;
 mod room;
 mod session;
 
 pub use intake::CoreIntake;
+pub(super) use publisher::CorePublisher;

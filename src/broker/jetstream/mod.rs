@@ -1,4 +1,4 @@
-//! Streams: collected by [`JetStreamIntake`], given events by [`Publisher`].
+//! Streams: collected by [`JetStreamIntake`], given events by [`StreamPublisher`].
 
 mod api;
 mod consumer;
@@ -13,4 +13,4 @@ mod session;
 mod stream;
 
 pub use intake::{Beginning, JetStreamIntake};
-pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
+pub(super) use publisher::StreamPublisher;

@@ -1,5 +1,4 @@
 use super::*;
-use crate::broker::Stored;
 
 fn desk() -> Arc<Desk> {
     Arc::new(Desk::new(Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500 }, 1_000))
@@ -14,7 +13,7 @@ fn numbers(source: &mut ToSend) -> Vec<u64> {
 }
 
 fn kept(number: u64) -> Verdict {
-    Verdict { number, result: Ok(Stored { stream: "S".into(), sequence: number + 1, duplicate: false }) }
+    Verdict { number, result: Ok(Taken::ByStream { stream: "S".into(), sequence: number + 1, duplicate: false }) }
 }
 
 /// Settles without patience for a stream that may come.

@@ -1,0 +1,151 @@
+//! One connection that publishes events and hears what became of each: from the stream, or in core NATS from the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::connection::{Cluster, Link};
+use super::core_nats::CorePublisher;
+use super::jetstream::StreamPublisher;
+use crate::config::Mode;
+use crate::error::Error;
+use crate::event::Event;
+use crate::pipeline::Signal;
+
+/// An event on its way.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Its number, by which the verdict names it.
+    pub number: u64,
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// What is said of an event.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The event's number.
+    pub number: u64,
+    /// Who has it, or why nobody does.
+    pub result: Result<Taken, Refused>,
+}
+
+/// Who has an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The stream keeps it.
+    ByStream {
+        /// The stream.
+        stream: String,
+        /// Its sequence there.
+        sequence: u64,
+        /// The stream had it already, under the same identity.
+        duplicate: bool,
+    },
+    /// The server has read it and passed it on to whoever listened.
+    ByServer,
+}
+
+/// Why nobody took an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No stream takes this subject, or none does at the moment.
+    NoStream,
+    /// The server says no.
+    ByServer(String),
+    /// The server says that it cannot at the moment.
+    ForNow(String),
+}
+
+/// Gives events to publish. Called on a thread that may be left behind.
+pub trait Source: Send + 'static {
+    /// Blocks until there are events to publish; `None` when there will be none.
+    fn take(&mut self) -> Option<Vec<Outgoing>>;
+}
+
+/// A live connection that publishes, as the broker's mode says.
+pub struct Publisher(Way);
+
+enum Way {
+    Stream(StreamPublisher),
+    Core(CorePublisher),
+}
+
+impl Publisher {
+    /// Connects. Blocks at most for the configured time-out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+        Ok(Self(match cluster.config().mode {
+            Mode::Jetstream => Way::Stream(StreamPublisher::open(cluster, stop)?),
+            Mode::Core => Way::Core(CorePublisher::open(cluster, stop)?),
+        }))
+    }
+
+    /// Publishes what `source` gives, in the background, until it gives no more. To a stream another source may come after
+    /// it. `nonce` makes the identities by which a stream recognises events that were given none.
+    pub fn start(&self, source: impl Source, nonce: &str) {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.start(source, nonce),
+            Way::Core(publisher) => publisher.start(source),
+        }
+    }
+
+    /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are.
+    pub fn verdicts(&self, wait: Duration, wake: &Receiver<()>) -> Vec<Verdict> {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.verdicts(wait, wake),
+            Way::Core(publisher) => publisher.verdicts(wait, wake),
+        }
+    }
+
+    /// The largest event the server takes, headers included.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.link().server().max_payload
+    }
+
+    /// The server's address, without secrets.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.link().server().address
+    }
+
+    /// Switched on when the connection has ended.
+    #[must_use]
+    pub fn lost(&self) -> &Signal {
+        self.link().lost()
+    }
+
+    /// Whether the server is about to go out of service while another one is known.
+    #[must_use]
+    pub fn should_move(&self) -> bool {
+        self.link().should_move()
+    }
+
+    /// Hears that the server does not answer, so that closing does not wait for it either.
+    pub fn fell_silent(&self) {
+        self.link().fell_silent();
+    }
+
+    fn link(&self) -> &Link {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.link(),
+            Way::Core(publisher) => publisher.link(),
+        }
+    }
+}
+
+/// What an event counts against the server's `max_payload`, at most: its payload and its headers as they are written.
+#[must_use]
+pub fn wire_size(event: &Event) -> usize {
+    /// `NATS/1.0`, its line end, and the one behind the last header.
+    const FRAME: usize = 12;
+    /// `Nats-Msg-Id:`, an identity made up here, a line end.
+    const IDENTITY: usize = 12 + 80 + 2;
+    let headers: usize = event.headers().iter().map(|(name, value)| name.len() + value.len() + 3).sum();
+    FRAME + IDENTITY + event.given_id().map_or(0, str::len) + headers + event.payload().len()
+}
