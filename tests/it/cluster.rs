@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use catchment::config::BrokerConfig;
-use catchment::{Collector, Config, Recorder};
+use catchment::config::{BrokerConfig, Mode};
+use catchment::{Collector, Config, Event, Recorder};
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
@@ -143,6 +143,25 @@ fn a_server_in_lame_duck_mode_is_left_for_another() {
     stays_well(|| collector.health());
     collector.stop(Duration::from_secs(10)).expect("stops");
     oracle::is_exactly(&database, &kept);
+}
+
+#[test]
+fn a_recorder_without_a_stream_leaves_a_server_in_lame_duck_mode_in_doubt_of_nothing() {
+    let mut scene = Scene::new();
+    let config = BrokerConfig { mode: Mode::Core, ..scene.config(&[0, 1, 2]) };
+    let recorder = load::patient(config);
+    let record = |number| recorder.record(Event::new("events.load", payload(number))).expect("taken");
+    let mut receipts: Vec<_> = (0..1_000).map(record).collect();
+    scene.cluster.server(0).signal("USR2");
+    let server = scene.cluster.server(0);
+    eventually("it to end", || {
+        receipts.push(record(receipts.len() as u64));
+        server.has_ended().then_some(())
+    });
+    for receipt in receipts {
+        receipt.wait(ELECTION).expect("read by this server or the next");
+    }
+    stays_well(|| recorder.health());
 }
 
 #[test]

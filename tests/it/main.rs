@@ -12,6 +12,7 @@ mod cluster;
 mod collecting;
 mod commands;
 mod core_mode;
+mod core_recorder;
 mod database;
 mod input;
 mod kills;

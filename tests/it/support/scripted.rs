@@ -37,6 +37,8 @@ pub struct Talk {
     stream: TcpStream,
     /// Subjects and their numbers.
     subscriptions: Vec<(String, String)>,
+    /// We have hung up.
+    over: bool,
 }
 
 impl Scripted {
@@ -74,7 +76,7 @@ impl Scripted {
                 listens.streams.lock().push(stream.try_clone().expect("clones"));
                 let (greeting, script) = (greeting.clone(), Arc::clone(&script));
                 std::thread::spawn(move || {
-                    let mut talk = Talk { stream, subscriptions: Vec::new() };
+                    let mut talk = Talk { stream, subscriptions: Vec::new(), over: false };
                     talk.say(greeting);
                     talk.go_on(&*script);
                 });
@@ -133,6 +135,12 @@ impl Talk {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// Ends the connection. What has come and was not read is lost.
+    pub fn hang_up(&mut self) {
+        self.over = true;
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Sends a message to whoever subscribed to its subject.
     pub fn tell(&mut self, subject: &str, payload: impl AsRef<[u8]>) {
         self.deliver(subject, subject, "", b"", payload);
@@ -155,7 +163,7 @@ impl Talk {
     fn go_on(&mut self, script: &dyn Fn(&mut Self, &Line) -> bool) {
         let mut from = BufReader::new(self.stream.try_clone().expect("clones"));
         let mut message = Vec::new();
-        while read_message(&mut from, &mut message) {
+        while !self.over && read_message(&mut from, &mut message) {
             let end = message.iter().position(|&byte| byte == b'\n').unwrap_or(0);
             let words: Vec<String> =
                 String::from_utf8_lossy(&message[..end]).split_whitespace().map(str::to_owned).collect();
