@@ -12,9 +12,10 @@ use catchment::{DirectRecorder, Event, NatsRecorder, Recorder};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let place = std::env::args().nth(1).unwrap_or_else(|| "nats://127.0.0.1:4222".into());
     // The choice is this one; nothing below knows of it.
-    let recorder: Box<dyn Recorder> = match place.contains("://") {
-        true => Box::new(NatsRecorder::connect(&place)?),
-        false => Box::new(DirectRecorder::create(&place)?),
+    let recorder: Box<dyn Recorder> = if place.contains("://") {
+        Box::new(NatsRecorder::connect(&place)?)
+    } else {
+        Box::new(DirectRecorder::create(&place)?)
     };
     for line in std::io::stdin().lock().lines() {
         let heard = serde_json::json!({ "from": "stdin", "text": line? });
