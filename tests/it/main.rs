@@ -14,6 +14,7 @@ mod commands;
 mod core_mode;
 mod core_recorder;
 mod database;
+mod direct;
 mod input;
 mod kills;
 mod kinds;
