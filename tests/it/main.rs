@@ -13,6 +13,7 @@ mod collecting;
 mod commands;
 mod core_mode;
 mod database;
+mod direct;
 mod input;
 mod kills;
 mod kinds;
