@@ -13,6 +13,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Without a broker, the first line is another and nothing else changes: `DirectRecorder::create("events.db")?`.
+//!
 //! On the other side, settings in code (or from TOML, as the `catchment run` command reads them):
 //!
 //! ```no_run

@@ -78,7 +78,7 @@ pub struct DirectRecorder {
 
 #[derive(Debug)]
 enum Way {
-    PerEvent(Single),
+    PerEvent(Box<Single>),
     Grouped(Grouped),
 }
 
@@ -114,7 +114,7 @@ impl DirectRecorder {
         if commit == Commit::PerEvent {
             let single = Database::open(&database_config)?.single();
             let condition = Condition::new("database");
-            return Ok(Self { way: Way::PerEvent(single), condition, tally: Arc::default() });
+            return Ok(Self { way: Way::PerEvent(Box::new(single)), condition, tally: Arc::default() });
         }
         let lock = Lock::take(&database_config.path)?;
         let database = Database::open(&database_config)?;

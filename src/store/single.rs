@@ -24,10 +24,17 @@ pub struct Single {
 }
 
 /// What whoever's turn it is works with.
-#[derive(Debug)]
 struct Turn {
     event: Batch,
     looked: Instant,
+    /// Kept from event to event, but for one that is in doubt.
+    connection: Option<r2d2::PooledConnection<Manager>>,
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn").field("looked", &self.looked).finish_non_exhaustive()
+    }
 }
 
 /// What became of an event.
@@ -42,7 +49,7 @@ pub enum Kept {
 impl Single {
     pub(super) fn new(pool: r2d2::Pool<Manager>, file: File) -> Self {
         let event = Batch::new(Limits { events: 1, bytes: 64 << 10 });
-        Self { pool, file, turn: Mutex::new(Turn { event, looked: Instant::now() }) }
+        Self { pool, file, turn: Mutex::new(Turn { event, looked: Instant::now(), connection: None }) }
     }
 
     /// Commits an event; when this returns, it is as durable as the database's `synchronous` makes it. Blocks for the events
@@ -59,10 +66,13 @@ impl Single {
         payload: &[u8],
     ) -> Result<Kept, String> {
         let mut turn = self.turn.lock();
-        let Turn { event, looked } = &mut *turn;
+        let Turn { event, looked, connection } = &mut *turn;
         event.clear();
         event.push(Mark { sequence: 0, published_ns }, subject, headers, payload);
-        let mut pooled = self.pool.get().map_err(|e| format!("no connection: {e}"))?;
+        let mut pooled = match connection.take() {
+            Some(pooled) => pooled,
+            None => self.pool.get().map_err(|e| format!("no connection: {e}"))?,
+        };
         if looked.elapsed() >= LOOK {
             *looked = Instant::now();
             if self.file.was_replaced() {
@@ -70,9 +80,16 @@ impl Single {
                 return Err(format!("{} was moved, removed or replaced meanwhile", self.file.path().display()));
             }
         }
-        let done = commit(&pooled.sqlite, &event.delivery(0));
-        pooled.done_with |= done.is_err();
-        done.map_err(|e| detail(&e))
+        match commit(&pooled.sqlite, &event.delivery(0)) {
+            Ok(kept) => {
+                *connection = Some(pooled);
+                Ok(kept)
+            }
+            Err(error) => {
+                pooled.done_with = true;
+                Err(detail(&error))
+            }
+        }
     }
 }
 

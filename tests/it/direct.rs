@@ -141,7 +141,9 @@ fn an_event_that_finds_the_database_locked_comes_back_or_waits() {
     assert!(!receipts[0].is_settled());
     drop(lock);
     let handed_in = receipts.len();
-    receipts.into_iter().for_each(|receipt| assert!(receipt.wait(PATIENCE).is_ok()));
+    for receipt in receipts {
+        assert!(receipt.wait(PATIENCE).is_ok());
+    }
     recorder.close(PATIENCE).expect("all is committed");
     assert_eq!(oracle::count(&database), handed_in as u64 + 1);
     oracle::sound(&database);
