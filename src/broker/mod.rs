@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake, Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
+pub use jetstream::{
+    Beginning, JetStreamIntake, Outgoing, Publisher, Refused, Source, Stored, Verdict, remove_stream, wire_size,
+};
 pub use server::Server;
 
 use crate::error::{BrokerFault, Error};

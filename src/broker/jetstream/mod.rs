@@ -14,3 +14,4 @@ mod stream;
 
 pub use intake::{Beginning, JetStreamIntake};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Stored, Verdict, wire_size};
+pub use stream::remove_stream;
