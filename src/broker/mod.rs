@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake};
+pub use jetstream::{Beginning, JetStreamIntake, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, wire_size};
 pub use server::Server;
 

@@ -4,6 +4,7 @@
 //! which the kernel sees to even after SIGKILL. It is in a process group of its own, so that a Ctrl-C in the terminal
 //! reaches us first and the last events can still be drained.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
@@ -54,6 +55,15 @@ impl Server {
     ///
     /// [`Error::Broker`] when it cannot be started or does not come up; the log's place is in the text.
     pub fn start(program: &Path, folder: &Path, address: &Path) -> Result<Self, Error> {
+        Self::start_with(program, folder, address, &[])
+    }
+
+    /// The same with arguments besides, `--config FILE` for instance; ours stand above what is in that file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub fn start_with(program: &Path, folder: &Path, address: &Path, arguments: &[OsString]) -> Result<Self, Error> {
         let failed = |detail: String| broker_error(program.display().to_string(), BrokerFault::Unreachable, detail);
         let unwritable = |e: std::io::Error| failed(format!("cannot keep its streams in {}: {e}", folder.display()));
         fs::create_dir_all(folder).map_err(unwritable)?;
@@ -62,7 +72,7 @@ impl Server {
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "nats-server"]).arg(address).arg(program);
         command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]).arg(folder);
-        command.arg("--ports_file_dir").arg(folder).arg("--log").arg(&log);
+        command.arg("--ports_file_dir").arg(folder).arg("--log").arg(&log).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let mut guard = command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
         let pipe = guard.stdin.take();

@@ -5,6 +5,7 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments on arguments are help texts, where backticks would show")]
 
+mod compare;
 mod context;
 pub mod failure;
 mod logging;
@@ -50,6 +51,9 @@ enum Command {
     Publish(publish::Publish),
     Sql(sql::Sql),
     Tail(tail::Tail),
+    Compare(Box<compare::Compare>),
+    #[command(hide = true)]
+    CompareApplication(compare::Application),
 }
 
 impl Cli {
@@ -62,6 +66,8 @@ impl Cli {
             Command::Publish(publish) => publish.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
+            Command::Compare(compare) => compare.run(),
+            Command::CompareApplication(application) => application.run(),
         }
     }
 }

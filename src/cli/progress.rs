@@ -54,6 +54,12 @@ impl Progress {
         self.0.set_message(note);
     }
 
+    /// Shows which of how many steps comes next, and what it is.
+    pub fn step(&self, number: u64, of: u64, what: &str) {
+        self.0.set_length(of.max(number + 1));
+        self.show(number, format!("· {what}"));
+    }
+
     /// Takes the line away, so that something else can be printed there.
     pub fn clear(&self) {
         self.0.finish_and_clear();

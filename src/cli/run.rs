@@ -44,6 +44,10 @@ pub struct Run {
     #[arg(long)]
     drain: bool,
 
+    /// End in good order when standard input does: with the process at its other end, however that ends
+    #[arg(long, hide = true)]
+    end_with_input: bool,
+
     /// The longest that an orderly stop may take
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     stop_timeout: Duration,
@@ -53,6 +57,9 @@ impl Run {
     /// Collects until the end.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let signals = Signals::catch()?;
+        if self.end_with_input {
+            signals.end_with_input()?;
+        }
         let (config, mut server) = self.prepare(settings)?;
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{io, thread};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -21,6 +22,17 @@ impl Signals {
                 .context("cannot catch signals")?;
         }
         Ok(Self(asked))
+    }
+
+    /// Takes the end of standard input for a signal.
+    pub fn end_with_input(&self) -> anyhow::Result<()> {
+        let asked = Arc::clone(&self.0);
+        let read = move || {
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            asked.store(true, Ordering::Relaxed);
+        };
+        thread::Builder::new().name("catchment-input".into()).spawn(read).context("cannot watch standard input")?;
+        Ok(())
     }
 
     /// Whether one has come.

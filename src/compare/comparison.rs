@@ -43,6 +43,9 @@ pub struct Comparison {
     pub verdict: Verdict,
     /// What this machine does not let be measured, and why.
     pub not_measured: Vec<String>,
+    /// What failed, and has no figure for that.
+    #[serde(default)]
+    pub errors: Vec<String>,
 }
 
 /// The machine and the programs.
@@ -122,6 +125,12 @@ pub struct ArmReport {
     pub promise: String,
     /// Why it was not run, where it was not.
     pub skipped: Option<String>,
+    /// Why it has no runs although it was run: it lost a row, for instance.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// A run under a tracer, for its system calls and syncs; its times mean nothing.
+    #[serde(default)]
+    pub counted: Option<Run>,
     /// Timed runs, in rounds: the first of every arm ran in one round, and so on.
     pub runs: Vec<Run>,
     /// A second series of the same arm, for the noise floor; only of the first arm.

@@ -1,8 +1,44 @@
-//! The direct path against the way through NATS, measured: what `catchment compare` does.
+//! The ways an event may go, compared: the same events, the same statements, the same durability, timed until the last
+//! commit is seen.
 //!
-//! Data flows one way: an arm is run (`run`), meters look at its processes (`meter`), statistics are made of the raw
-//! samples (`statistics`), and reports of both (`report`). [`Comparison`] is what stands between measuring and telling.
+//! A *stage* is a fresh database with what belongs to it: for the NATS arms a broker and a collector, each a process of its
+//! own, as is the *application* that produces the events. A *run* has an application produce on a stage while a *watch* on
+//! the database sees the commits; a *check* counts and hashes the rows before a figure is believed. Nothing here knows a
+//! terminal: progress and the wish to stop go through [`Surroundings`].
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts and times become figures"
+)]
 
+pub mod application;
+pub mod arms;
+mod axes;
+mod check;
+mod clock;
 mod comparison;
+mod counted;
+mod environment;
+mod events;
+mod failure;
+mod folder;
+mod idle;
+mod isolation;
+mod latency;
+mod meter;
+mod options;
+mod plan;
+mod process;
+mod quantiles;
+mod run;
+mod session;
+mod stage;
+mod stall;
+mod watch;
 
 pub use comparison::*;
+pub use events::Codec;
+pub use failure::Failure;
+pub use options::{Options, Work};
+pub use session::{Step, Surroundings, compare};

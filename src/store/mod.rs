@@ -6,6 +6,7 @@
 mod columns;
 mod database;
 mod dead_letters;
+mod editor;
 mod failure;
 mod file;
 mod ledger;
@@ -18,6 +19,7 @@ mod single;
 mod writer;
 
 pub use database::Database;
+pub use editor::Editor;
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use single::{Kept, Single};

@@ -139,6 +139,17 @@ impl Reader {
         read().map_err(|e| database_error(&self.path, e))
     }
 
+    /// A number that changes when another connection has committed something, and is cheap to ask for:
+    /// <https://sqlite.org/pragma.html#pragma_data_version>.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn version(&self) -> Result<i64, Error> {
+        let ask = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
+        ask().map_err(|e| database_error(&self.path, e))
+    }
+
     /// The id behind which the last `back` events stand; 0 where there are fewer.
     ///
     /// # Errors

@@ -214,6 +214,11 @@ impl Api<'_> {
         self.request(&format!("STREAM.CREATE.{name}"), &config)
     }
 
+    pub(super) fn delete_stream(&self, name: &str) -> Result<(), Failure> {
+        let _: serde_json::Value = self.request(&format!("STREAM.DELETE.{name}"), &json!({}))?;
+        Ok(())
+    }
+
     pub(super) fn create_consumer(
         &self,
         stream: &str,

@@ -14,3 +14,4 @@ mod stream;
 
 pub use intake::{Beginning, JetStreamIntake};
 pub(super) use publisher::StreamPublisher;
+pub use stream::remove_stream;

@@ -1,10 +1,13 @@
 //! The stream itself: found or made, and whether it can be collected at all.
 
+use std::sync::Arc;
+
 use super::api::{Api, Failure, Stream, code};
 use crate::broker::broker_error;
-use crate::broker::connection::Link;
+use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
+use crate::pipeline::Signal;
 
 /// The retention of streams that keep an event until it is acknowledged.
 pub(super) const INTEREST: &str = "interest";
@@ -17,6 +20,19 @@ pub(super) fn find(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Re
     };
     refuse_retention(api.link, config, &stream)?;
     Ok(stream)
+}
+
+/// Deletes the stream that the configuration names, with all that is in it. Blocks for a few times `timeout` at most.
+///
+/// # Errors
+///
+/// [`Error::Broker`] when the server cannot be asked or refuses, for there is no such stream for instance.
+pub fn remove_stream(config: &BrokerConfig) -> Result<(), Error> {
+    let cluster = Arc::new(Cluster::new(config)?);
+    let stop = Signal::default();
+    let link = Link::open(&cluster, &stop)?;
+    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(&stop) };
+    api.delete_stream(&config.stream).map_err(|failure| explain(&link, config, &failure))
 }
 
 fn make(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stream, Error> {

@@ -1,0 +1,110 @@
+//! One setting varied while all else stays.
+
+use super::options::Setup;
+use super::session::Session;
+use super::{Arm, Axis, AxisPoint, Codec, Failure, Options, arms, run};
+
+/// Events of a run that commits each by itself, at most: enough to tell what a commit costs.
+const FEW: u64 = 2_000;
+
+/// Batches that are tried.
+const BATCHES: [usize; 4] = [1, 10, 100, 1_000];
+
+/// An axis that is to be measured: its points and their setups.
+pub(super) struct Plan {
+    setting: &'static str,
+    arm: Arm,
+    points: Vec<(String, Setup)>,
+}
+
+/// The axes of these arms.
+pub(super) fn plans(options: &Options, arms: &[Arm]) -> Vec<Plan> {
+    let several = options.several.max(2);
+    let mut plans = Vec::new();
+    for &arm in arms {
+        let setup = options.setup(arm);
+        let mut plan = |setting, points: Vec<(String, Setup)>| plans.push(Plan { setting, arm, points });
+        let numbers = |vary: fn(Setup, usize) -> Setup| {
+            [1, several].map(|number| (number.to_string(), vary(setup, number))).into()
+        };
+        plan("producers", numbers(|setup, producers| Setup { producers, ..setup }));
+        if !matches!(arm, Arm::DirectGrouped | Arm::Jetstream) {
+            continue;
+        }
+        plan("writers", numbers(|setup, writers| Setup { writers, ..setup }));
+        let batches = BATCHES.map(|batch| (batch.to_string(), Setup { batch, events: setup.events.min(FEW), ..setup }));
+        plan("batch", batches.into());
+        let codecs = [Codec::Json, Codec::MessagePack];
+        plan("codec", codecs.map(|codec| (codec.name().to_owned(), Setup { codec, ..setup })).into());
+        if arm == Arm::Jetstream {
+            let producers = several;
+            let connections = [1, several];
+            let points =
+                connections.map(|connections| (connections.to_string(), Setup { connections, producers, ..setup }));
+            plan("connections", points.into());
+        }
+    }
+    plans
+}
+
+impl Plan {
+    /// How many runs it takes.
+    pub(super) fn runs(&self, rounds: usize) -> usize {
+        self.points.len() * rounds
+    }
+
+    /// Makes them, the points in turn and each time the other way round. Runs that failed are told to `failed` and are not
+    /// in the axis.
+    pub(super) fn measure(
+        &self,
+        session: &Session<'_>,
+        rounds: usize,
+        mut failed: impl FnMut(String),
+    ) -> Result<Axis, Failure> {
+        let mut points: Vec<AxisPoint> = Vec::new();
+        for (value, setup) in &self.points {
+            let payload = session.options.workload(setup, "events.chat").payload();
+            points.push(AxisPoint { value: value.clone(), runs: Vec::new(), payload: Some(payload) });
+        }
+        for round in 0..rounds {
+            let mut order: Vec<usize> = (0..points.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for at in order {
+                let (value, setup) = &self.points[at];
+                session.step(&format!("{} {value}, {}", self.setting, arms::name(self.arm)));
+                match run::timed(session, *setup) {
+                    Ok(run) => points[at].runs.push(run),
+                    Err(Failure::Stopped) => return Err(Failure::Stopped),
+                    Err(failure) => failed(format!("{} {value} of {}: {failure}", self.setting, arms::name(self.arm))),
+                }
+            }
+        }
+        Ok(Axis { setting: self.setting.into(), arm: self.arm, points })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_varies_one_setting_and_nothing_else() {
+        let options = Options { writers: 2, ..Options::default() };
+        for plan in plans(&options, &arms::ALL) {
+            let (_, first) = &plan.points[0];
+            for (_, setup) in &plan.points {
+                let differences = [
+                    setup.producers != first.producers,
+                    setup.connections != first.connections,
+                    setup.writers != first.writers,
+                    setup.batch != first.batch,
+                    setup.codec != first.codec,
+                    setup.events != first.events,
+                ];
+                assert!(differences.iter().filter(|differs| **differs).count() <= 1, "{}", plan.setting);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Whether a run did the work that was asked for: before that is known, its figures mean nothing.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::events::{Workload, content};
+use super::options::Setup;
+use super::{Failure, Work, arms};
+use crate::store::{Answer, Reader, Value};
+
+/// What is in a database.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) rows: u64,
+    /// Different messages of the workload.
+    pub(super) distinct: u64,
+    /// Rows whose content is not that of the message they claim to be.
+    pub(super) changed: u64,
+    /// Rows that are no message of the workload.
+    pub(super) foreign: u64,
+    /// Messages that no row has, and the first of them.
+    pub(super) missing: u64,
+    pub(super) first_missing: Option<u64>,
+    pub(super) dead_letters: u64,
+    /// Events that the counters of the work have counted, where it has some.
+    pub(super) counted: Option<u64>,
+}
+
+/// Reads the whole database and compares it with the messages `first..` of the workload.
+pub(super) fn look(database: &Path, workload: &Workload, work: Work) -> Result<Found, Failure> {
+    let reader = Reader::open(database)?;
+    let mut found = Found::default();
+    let mut seen = vec![false; workload.events as usize];
+    reader.run::<()>("SELECT subject, payload FROM events", |answer| {
+        if let Answer::Row(values) = answer {
+            found.row(&values, workload, &mut seen);
+        }
+        ControlFlow::Continue(())
+    })?;
+    found.missing = seen.iter().filter(|seen| !**seen).count() as u64;
+    found.first_missing = seen.iter().position(|seen| !seen).map(|at| at as u64);
+    found.dead_letters = number(&reader, "SELECT count(*) FROM catchment_dead_letters")?;
+    if work != Work::Insert {
+        found.counted = Some(number(&reader, "SELECT coalesce(sum(events), 0) FROM chat_stats")?);
+    }
+    Ok(found)
+}
+
+/// A number that the database answers.
+pub(super) fn number(reader: &Reader, sql: &str) -> Result<u64, Failure> {
+    let answer = reader.run(sql, |answer| match answer {
+        Answer::Row(values) => match values.first() {
+            Some(Value::Integer(number)) => ControlFlow::Break(number.unsigned_abs()),
+            _ => ControlFlow::Break(0),
+        },
+        Answer::Columns(_) => ControlFlow::Continue(()),
+    })?;
+    Ok(answer.unwrap_or(0))
+}
+
+impl Found {
+    fn row(&mut self, values: &[Value], workload: &Workload, seen: &mut [bool]) {
+        self.rows += 1;
+        let (subject, payload) = match values {
+            [Value::Text(subject), Value::Text(payload)] => (subject, payload.as_bytes()),
+            [Value::Text(subject), Value::Blob(payload)] => (subject, payload.as_slice()),
+            _ => {
+                self.foreign += 1;
+                return;
+            }
+        };
+        let identity = workload.identity(payload).filter(|number| *number < workload.events);
+        let Some(number) = identity else {
+            self.foreign += 1;
+            return;
+        };
+        let message = workload.message(number);
+        let expected = workload.encode(&message).map(|payload| content(&workload.subject(&message), &payload));
+        self.changed += u64::from(!expected.is_ok_and(|expected| expected == content(subject, payload)));
+        self.distinct += u64::from(!std::mem::replace(&mut seen[number as usize], true));
+    }
+
+    /// What is wrong, if anything. An arm that may lose events may have some missing, and nothing else.
+    pub(super) fn verify(&self, setup: &Setup) -> Result<(), Failure> {
+        let lost = !arms::may_lose(setup.arm) && self.missing > 0;
+        let counted = self.counted.is_some_and(|counted| counted != self.rows);
+        let odd = self.rows != self.distinct || self.changed + self.foreign + self.dead_letters > 0;
+        if !lost && !odd && !counted {
+            return Ok(());
+        }
+        let mut what = format!("{} rows for {} events", self.rows, setup.events);
+        let first = self.first_missing.map_or(String::new(), |number| format!(" (the first: event {number})"));
+        let counted = if counted { self.counted } else { None };
+        for (number, words) in [
+            (if lost { self.missing } else { 0 }, format!("missing{first}")),
+            (self.rows - self.foreign - self.distinct, "there twice".into()),
+            (self.changed, "with other content than was handed over".into()),
+            (self.foreign, "that nobody handed over".into()),
+            (self.dead_letters, "dead letters".into()),
+            (counted.unwrap_or(0), "counted by the database's own counters".into()),
+        ] {
+            if number > 0 {
+                what += &format!(", {number} {words}");
+            }
+        }
+        Err(Failure::Unequal { arm: arms::name(setup.arm).into(), what })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{Arm, Codec, Options};
+    use crate::config::DatabaseConfig;
+    use crate::store::{Database, Editor};
+
+    fn setup(arm: Arm) -> Setup {
+        Setup { events: 5, ..Options::default().setup(arm) }
+    }
+
+    /// What is found after all five events were stored and this was done to them.
+    fn found(sql: &str) -> Found {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
+        drop(Database::open(&config).expect("opens"));
+        let workload = Workload { seed: 1, events: 5, codec: Codec::Json, subject: "events.chat".into() };
+        let editor = Editor::open(&config.path).expect("opens");
+        for number in 0..5 {
+            let message = workload.message(number);
+            let (subject, payload) = (workload.subject(&message), workload.encode(&message).expect("JSON"));
+            let payload = String::from_utf8(payload).expect("UTF-8");
+            let sql = "INSERT INTO events(subject, published_us, payload)";
+            editor.run(&format!("{sql} VALUES ('{subject}', 0, '{payload}')")).expect("inserts");
+        }
+        editor.run(sql).expect("runs");
+        look(&config.path, &workload, Work::Insert).expect("reads")
+    }
+
+    fn refusal(arm: Arm, sql: &str) -> String {
+        found(sql).verify(&setup(arm)).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn all_of_it_is_all_of_it() {
+        let found = found("");
+        assert_eq!((found.rows, found.distinct, found.missing), (5, 5, 0));
+        assert!(found.verify(&setup(Arm::Jetstream)).is_ok());
+    }
+
+    #[test]
+    fn a_row_that_is_missing_is_an_error_except_in_core_nats() {
+        let sql = "DELETE FROM events WHERE id = 3";
+        let said = refusal(Arm::Jetstream, sql);
+        assert!(said.contains("jetstream: 4 rows for 5 events, 1 missing (the first: event 2)"), "{said}");
+        assert!(found(sql).verify(&setup(Arm::CoreNats)).is_ok());
+    }
+
+    #[test]
+    fn rows_twice_changed_or_foreign_are_errors_in_every_arm() {
+        let copy =
+            "INSERT INTO events(subject, published_us, payload) SELECT subject, 0, payload FROM events WHERE id = 1";
+        assert!(refusal(Arm::CoreNats, copy).contains("1 there twice"));
+        let change = "UPDATE events SET payload = replace(payload, 'viewer', 'viever') WHERE id = 1";
+        assert!(refusal(Arm::CoreNats, change).contains("1 with other content"));
+        assert!(refusal(Arm::CoreNats, "UPDATE events SET payload = 'x' WHERE id = 1").contains("nobody handed over"));
+    }
+}

@@ -1,0 +1,130 @@
+//! What a process used, as the kernel has it under `/proc`: <https://man7.org/linux/man-pages/man5/proc.5.html>.
+//!
+//! Read before the first event and after the last commit, so that starting and ending do not count.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
+
+use super::Process;
+
+/// The processes of a run by role.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meters(pub(super) BTreeMap<&'static str, u32>);
+
+/// What they had used at some moment.
+#[derive(Debug)]
+pub(super) struct Reading(BTreeMap<&'static str, Used>);
+
+#[derive(Debug, Default)]
+struct Used {
+    cpu: Duration,
+    /// Clock ticks, user and system: they tell the share of each.
+    ticks: (u64, u64),
+    switches: Option<(u64, u64)>,
+    written: Option<u64>,
+    peak: Option<u64>,
+}
+
+impl Meters {
+    pub(super) fn read(&self) -> Reading {
+        Reading(self.0.iter().map(|(&role, &pid)| (role, used(pid))).collect())
+    }
+
+    /// CPU seconds since an earlier reading, by role.
+    pub(super) fn cpu_since(&self, before: &Reading) -> BTreeMap<String, f64> {
+        self.since(before).into_iter().map(|(role, process)| (role, process.cpu_s)).collect()
+    }
+
+    /// What was used since an earlier reading, by role.
+    pub(super) fn since(&self, before: &Reading) -> BTreeMap<String, Process> {
+        let now = self.read();
+        let difference = |role: &&'static str, now: &Used| {
+            let none = Used::default();
+            let before = before.0.get(role).unwrap_or(&none);
+            process(before, now)
+        };
+        now.0.iter().map(|(role, used)| ((*role).to_owned(), difference(role, used))).collect()
+    }
+}
+
+fn process(before: &Used, now: &Used) -> Process {
+    let less = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before.unwrap_or(0)));
+    let cpu_s = now.cpu.saturating_sub(before.cpu).as_secs_f64();
+    let (user, system) = (now.ticks.0.saturating_sub(before.ticks.0), now.ticks.1.saturating_sub(before.ticks.1));
+    let share = if user + system == 0 { 0.0 } else { system as f64 / (user + system) as f64 };
+    Process {
+        cpu_s,
+        system_s: cpu_s * share,
+        voluntary_switches: less(now.switches.map(|of| of.0), before.switches.map(|of| of.0)),
+        involuntary_switches: less(now.switches.map(|of| of.1), before.switches.map(|of| of.1)),
+        written: less(now.written, before.written),
+        peak_memory: now.peak,
+        ..Process::default()
+    }
+}
+
+fn used(pid: u32) -> Used {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    Used {
+        cpu: cpu(pid),
+        ticks: ticks(pid).unwrap_or_default(),
+        switches: switches(pid),
+        written: fs::read_to_string(format!("/proc/{pid}/io")).ok().and_then(|io| number(&io, "write_bytes:")),
+        peak: number(&status, "VmHWM:").map(|kib| kib * 1024),
+    }
+}
+
+/// CPU time of all threads, ended ones included, to the nanosecond.
+fn cpu(pid: u32) -> Duration {
+    let clock = i32::try_from(pid).ok().and_then(|pid| ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok());
+    clock.and_then(|clock| clock.now().ok()).map_or(Duration::ZERO, Duration::from)
+}
+
+fn ticks(pid: u32) -> Option<(u64, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may hold anything: utime and stime are the 14th and 15th of all.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Of all threads: `/proc/PID/status` alone has those of the first.
+fn switches(pid: u32) -> Option<(u64, u64)> {
+    let mut sum = (0, 0);
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        sum.0 += number(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+        sum.1 += number(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+    }
+    Some(sum)
+}
+
+fn number(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_uses_what_it_uses() {
+        let meters = Meters(BTreeMap::from([("application", std::process::id())]));
+        let before = meters.read();
+        let until = std::time::Instant::now() + Duration::from_millis(60);
+        let mut turns = 0_u64;
+        while std::time::Instant::now() < until {
+            turns = std::hint::black_box(turns + 1);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        let used = &meters.since(&before)["application"];
+        assert!(used.cpu_s > 0.0, "{used:?}");
+        assert!(used.voluntary_switches.is_some_and(|switches| switches > 0), "{used:?}");
+        assert!(used.peak_memory.is_some_and(|bytes| bytes > 1 << 20), "{used:?}");
+        assert!(used.system_s <= used.cpu_s && used.syscalls.is_none(), "{used:?}");
+    }
+}

@@ -1,0 +1,230 @@
+//! What is to be compared, and how thoroughly.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::events::{Codec, Workload};
+use super::{Arm, Failure, arms};
+use crate::config::Synchronous;
+
+/// What the database does for each event, besides what catchment itself does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// A row.
+    #[default]
+    #[serde(rename = "insert")]
+    Insert,
+    /// A row, and a counter of its subject.
+    #[serde(rename = "insert+stats")]
+    Stats,
+    /// A row, a counter, and a log of the latest thousand events, from which older ones are deleted.
+    #[serde(rename = "insert+stats+prune")]
+    Prune,
+}
+
+impl Work {
+    /// All of it.
+    pub const ALL: [Self; 3] = [Self::Insert, Self::Stats, Self::Prune];
+
+    /// Its name on the command line and in the report.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Stats => "insert+stats",
+            Self::Prune => "insert+stats+prune",
+        }
+    }
+}
+
+/// What to compare. `Options::default()` is a thorough comparison of all arms.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The arms; the first is what the others are compared with.
+    pub arms: Vec<Arm>,
+    /// Events a run.
+    pub events: u64,
+    /// Runs of each arm.
+    pub pairs: usize,
+    /// Timed runs end after this long for each arm, however many were made, but not before the first round.
+    pub budget: Option<Duration>,
+    /// Producer threads.
+    pub producers: usize,
+    /// Writer threads.
+    pub writers: usize,
+    /// Events a transaction, at most, where events share one.
+    pub batch: usize,
+    /// When a commit counts as done.
+    pub synchronous: Synchronous,
+    /// How messages are written.
+    pub codec: Codec,
+    /// What the database does for each.
+    pub work: Work,
+    /// Events a second where events come at a rate; else half of what the slowest arm managed, at most 1,000.
+    pub rate: Option<u64>,
+    /// For how long they come.
+    pub rate_for: Duration,
+    /// How long idle CPU is looked at.
+    pub idle_for: Duration,
+    /// How long the database is held locked.
+    pub stall_for: Duration,
+    /// How long the database side is away.
+    pub away_for: Duration,
+    /// The values of writers, producers and connections besides 1 in the axes.
+    pub several: usize,
+    /// Runs of each point of an axis; 0 leaves the axes out.
+    pub axis_runs: usize,
+    /// Seed of the order of the runs and of the messages.
+    pub seed: u64,
+    /// Where databases and streams are kept meanwhile.
+    pub directory: PathBuf,
+    /// A server that runs already, instead of one of our own for each run.
+    pub server: Option<String>,
+    /// The program of the broker.
+    pub nats_server: PathBuf,
+    /// The program `catchment`, for application and collector.
+    pub program: PathBuf,
+    /// The command line that repeats this.
+    pub command: String,
+    /// An arm to lose a row of before it is checked, to see that the check sees it.
+    pub lose_a_row: Option<Arm>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            arms: arms::ALL.into(),
+            events: 10_000,
+            pairs: 10,
+            budget: Some(Duration::from_secs(120)),
+            producers: 1,
+            writers: 1,
+            batch: 5_000,
+            synchronous: Synchronous::Full,
+            codec: Codec::Json,
+            work: Work::Insert,
+            rate: None,
+            rate_for: Duration::from_secs(10),
+            idle_for: Duration::from_secs(5),
+            stall_for: Duration::from_secs(2),
+            away_for: Duration::from_secs(2),
+            several: 4,
+            axis_runs: 3,
+            seed: 1,
+            directory: "target".into(),
+            server: None,
+            nats_server: "nats-server".into(),
+            program: "catchment".into(),
+            command: "catchment compare".into(),
+            lose_a_row: None,
+        }
+    }
+}
+
+/// What of the options one run may vary.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) arm: Arm,
+    pub(super) events: u64,
+    pub(super) producers: usize,
+    pub(super) connections: usize,
+    pub(super) writers: usize,
+    pub(super) batch: usize,
+    pub(super) codec: Codec,
+    pub(super) rate: Option<u64>,
+}
+
+impl Options {
+    /// The same within two minutes on two cores.
+    #[must_use]
+    pub fn quick(self) -> Self {
+        Self {
+            events: 2_000,
+            budget: Some(Duration::from_secs(8)),
+            rate_for: Duration::from_secs(2),
+            idle_for: Duration::from_millis(1_500),
+            away_for: Duration::from_secs(1),
+            axis_runs: 1,
+            ..self
+        }
+    }
+
+    /// Says what cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Option`] with the first that cannot.
+    pub fn validate(&self) -> Result<(), Failure> {
+        let refused = |option, what: &str| Err(Failure::Option { option, what: what.into() });
+        let mut arms = self.arms.clone();
+        arms.sort();
+        arms.dedup();
+        match () {
+            () if self.arms.is_empty() => refused("arms", "names none; name one at least"),
+            () if arms.len() < self.arms.len() => refused("arms", "names one twice; name each once"),
+            () if self.events == 0 => refused("events", "is 0; one at least makes a run"),
+            () if self.pairs == 0 => refused("pairs", "is 0; one at least makes a comparison"),
+            () if self.producers == 0 => refused("producers", "is 0; one at least has to produce"),
+            () if self.writers == 0 => refused("writers", "is 0; one at least has to write"),
+            () if self.batch == 0 => refused("batch", "is 0; a transaction has one event at least"),
+            () if self.rate == Some(0) => refused("rate", "is 0; give events a second"),
+            () => Ok(()),
+        }
+    }
+
+    pub(super) fn setup(&self, arm: Arm) -> Setup {
+        Setup {
+            arm,
+            events: self.events,
+            producers: self.producers,
+            connections: 1,
+            writers: self.writers,
+            batch: self.batch,
+            codec: self.codec,
+            rate: None,
+        }
+    }
+
+    /// The messages of a run on subjects that begin so.
+    pub(super) fn workload(&self, setup: &Setup, subject: &str) -> Workload {
+        Workload { seed: self.seed, events: setup.events, codec: setup.codec, subject: subject.into() }
+    }
+
+    pub(super) fn synchronous_name(&self) -> &'static str {
+        match self.synchronous {
+            Synchronous::Full => "full",
+            Synchronous::Normal => "normal",
+        }
+    }
+}
+
+impl Setup {
+    /// The same at a rate, for this long.
+    pub(super) fn at(self, rate: u64, duration: Duration) -> Self {
+        let events = (rate as f64 * duration.as_secs_f64()).ceil().max(1.0) as u64;
+        Self { rate: Some(rate), events, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_comparison_is_refused_by_name() {
+        let refused = |options: Options| options.validate().expect_err("must be refused").to_string();
+        assert!(Options::default().validate().is_ok());
+        assert!(refused(Options { arms: Vec::new(), ..Options::default() }).starts_with("--arms"));
+        assert!(refused(Options { arms: vec![Arm::CoreNats; 2], ..Options::default() }).contains("twice"));
+        assert!(refused(Options { events: 0, ..Options::default() }).starts_with("--events"));
+        assert!(refused(Options { rate: Some(0), ..Options::default() }).starts_with("--rate"));
+    }
+
+    #[test]
+    fn a_rate_for_a_time_is_a_number_of_events() {
+        let setup = Options::default().setup(Arm::Jetstream).at(500, Duration::from_millis(1_500));
+        assert_eq!((setup.events, setup.rate), (750, Some(500)));
+    }
+}

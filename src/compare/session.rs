@@ -1,0 +1,298 @@
+//! A whole comparison, from the first run to the report's data.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use super::environment::{self, ServerVersion};
+use super::folder::{self, Folder};
+use super::options::{Options, Setup};
+use super::plan::{self, Slot};
+use super::stall;
+use super::{
+    Arm, ArmReport, Comparison, FORMAT, Failure, Settings, Verdict, arms, axes, counted, isolation, latency, run,
+};
+
+/// Who watches a comparison, and may end it.
+pub struct Surroundings<'a> {
+    /// Is told of each run before it is made.
+    pub progress: &'a dyn Fn(&Step),
+    /// Whether to end. Asked often.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// A run that is about to be made.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// In words.
+    pub what: String,
+    /// Its number, from 0.
+    pub number: u64,
+    /// How many there will be, as far as is known.
+    pub of: u64,
+}
+
+/// What all runs of a comparison share.
+pub(super) struct Session<'a> {
+    pub(super) options: &'a Options,
+    pub(super) surroundings: &'a Surroundings<'a>,
+    pub(super) folder: Folder,
+    stages: Cell<u64>,
+    steps: Cell<u64>,
+    of: u64,
+}
+
+impl Session<'_> {
+    /// [`Failure::Stopped`] when somebody asked for an end.
+    pub(super) fn go_on(&self) -> Result<(), Failure> {
+        if (self.surroundings.stop)() { Err(Failure::Stopped) } else { Ok(()) }
+    }
+
+    /// A number for each stage.
+    pub(super) fn number(&self) -> u64 {
+        self.stages.replace(self.stages.get() + 1)
+    }
+
+    /// Says what comes next.
+    pub(super) fn step(&self, what: &str) {
+        let number = self.steps.replace(self.steps.get() + 1);
+        (self.surroundings.progress)(&Step { what: what.into(), number, of: self.of });
+    }
+
+    fn skip_to(&self, step: u64) {
+        self.steps.set(step);
+    }
+}
+
+/// Compares. Blocks for minutes. Processes and directories that it makes are gone when it returns, whatever it returns.
+///
+/// # Errors
+///
+/// [`Failure`] where there is nothing to compare with: settings that cannot be used, no broker, an end that was asked for.
+/// An arm that fails is told in [`ArmReport::error`], and its figures are left out.
+pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Comparison, Failure> {
+    options.validate()?;
+    let began = Instant::now();
+    let now = time::OffsetDateTime::now_utc();
+    let folder = Folder::make(&options.directory)?;
+    folder::on_a_disk(folder.path())?;
+    let needs_server = options.server.is_none() && options.arms.iter().any(|arm| !arms::is_direct(*arm));
+    let version = if needs_server { Some(ServerVersion::ask(&options.nats_server)?) } else { None };
+    let environment = environment::look(options, folder.path(), version.as_ref())?;
+    let mut work = Work::new(options, version.as_ref());
+    let session =
+        Session { options, surroundings, folder, stages: Cell::new(0), steps: Cell::new(0), of: work.steps(options) };
+    let cut_short = work.rounds(&session)?;
+    let rate = options.rate.unwrap_or_else(|| work.bearable_rate());
+    work.experiments(&session, rate)?;
+    work.axes(&session)?;
+    if needs_server || options.server.is_none() {
+        log::debug!("comparison: {} stages", session.stages.get());
+    } else {
+        work.not_measured.push("the broker's CPU, memory and context switches: it ran already and is not ours".into());
+    }
+    work.errors.extend(work.arms.iter().filter_map(|arm| arm.error.clone()));
+    let workload = options.workload(&options.setup(Arm::DirectGrouped), "events.chat");
+    Ok(Comparison {
+        format: FORMAT,
+        catchment: env!("CARGO_PKG_VERSION").into(),
+        began: now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+        took_s: began.elapsed().as_secs_f64(),
+        command: options.command.clone(),
+        environment,
+        settings: Settings {
+            events: options.events,
+            payload: workload.payload(),
+            pairs: work.arms.iter().map(|arm| arm.runs.len()).max().unwrap_or(0),
+            producers: options.producers,
+            writers: options.writers,
+            synchronous: options.synchronous_name().into(),
+            codec: options.codec.name().into(),
+            work: options.work.name().into(),
+            batch: options.batch,
+            rate,
+            seed: options.seed,
+            cut_short,
+        },
+        arms: work.arms,
+        ratios: Vec::new(),
+        axes: work.axes,
+        stalls: work.stalls,
+        isolations: work.isolations,
+        hotspots: Vec::new(),
+        verdict: Verdict::default(),
+        not_measured: work.not_measured,
+        errors: work.errors,
+    })
+}
+
+/// What has been found so far.
+struct Work {
+    arms: Vec<ArmReport>,
+    plans: Vec<axes::Plan>,
+    axes: Vec<super::Axis>,
+    stalls: Vec<super::Stall>,
+    isolations: Vec<super::Isolation>,
+    not_measured: Vec<String>,
+    errors: Vec<String>,
+}
+
+/// Experiments an arm: idle and latency, stall, isolation, counts.
+const EXPERIMENTS: usize = 4;
+
+impl Work {
+    fn new(options: &Options, version: Option<&ServerVersion>) -> Self {
+        let report = |&arm: &Arm| ArmReport {
+            arm,
+            promise: arms::promise(arm, options.synchronous),
+            skipped: skipped(arm, version),
+            error: None,
+            counted: None,
+            runs: Vec::new(),
+            again: Vec::new(),
+            latency: None,
+            idle: None,
+        };
+        let arms: Vec<ArmReport> = options.arms.iter().map(report).collect();
+        let run: Vec<Arm> = arms.iter().filter(|arm| arm.skipped.is_none()).map(|arm| arm.arm).collect();
+        let plans = if options.axis_runs == 0 { Vec::new() } else { axes::plans(options, &run) };
+        let not_measured = counted::why_not().into_iter().collect();
+        let (axes, stalls, isolations, errors) = Default::default();
+        Self { arms, plans, axes, stalls, isolations, not_measured, errors }
+    }
+
+    /// The arms that are still of use.
+    fn running(&self) -> Vec<Arm> {
+        self.arms.iter().filter(|arm| arm.skipped.is_none() && arm.error.is_none()).map(|arm| arm.arm).collect()
+    }
+
+    fn steps(&self, options: &Options) -> u64 {
+        let arms = self.running().len();
+        let axes: usize = self.plans.iter().map(|plan| plan.runs(options.axis_runs)).sum();
+        ((arms + 1) * options.pairs + arms * EXPERIMENTS + axes) as u64
+    }
+
+    fn report(&mut self, arm: Arm) -> Option<&mut ArmReport> {
+        self.arms.iter_mut().find(|report| report.arm == arm)
+    }
+
+    /// The timed runs; why they are fewer than asked for, if they are.
+    fn rounds(&mut self, session: &Session<'_>) -> Result<Option<String>, Failure> {
+        let (began, options, arms) = (Instant::now(), session.options, self.running());
+        let budget = options.budget.map(|budget| budget * u32::try_from(arms.len() + 1).unwrap_or(1));
+        let mut cut_short = None;
+        for (number, round) in plan::rounds(&arms, options.pairs, options.seed).into_iter().enumerate() {
+            if let Some(budget) = budget.filter(|budget| number > 0 && began.elapsed() >= *budget) {
+                let pairs = options.pairs;
+                cut_short =
+                    Some(format!("{number} of {pairs} pairs: the time budget of {budget:?} for them was used up"));
+                session.skip_to(((arms.len() + 1) * pairs) as u64);
+                break;
+            }
+            for slot in round {
+                self.slot(session, slot)?;
+            }
+        }
+        Ok(cut_short)
+    }
+
+    fn slot(&mut self, session: &Session<'_>, Slot { arm, again }: Slot) -> Result<(), Failure> {
+        session.step(arms::name(arm));
+        if self.report(arm).is_none_or(|report| report.error.is_some()) {
+            return Ok(());
+        }
+        let made = run::timed(session, session.options.setup(arm));
+        let Some(report) = self.report(arm) else { return Ok(()) };
+        match made {
+            Ok(run) if again => report.again.push(run),
+            Ok(run) => report.runs.push(run),
+            Err(Failure::Stopped) => return Err(Failure::Stopped),
+            Err(failure) => {
+                report.error = Some(failure.to_string());
+                report.runs.clear();
+                report.again.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Half of what the slowest arm managed: a rate that all can bear.
+    fn bearable_rate(&self) -> u64 {
+        let rate = |report: &ArmReport| {
+            let mut rates: Vec<f64> =
+                report.runs.iter().map(|run| run.committed as f64 / run.total_s.max(1e-9)).collect();
+            rates.sort_by(f64::total_cmp);
+            rates.get(rates.len() / 2).copied()
+        };
+        let slowest = self.arms.iter().filter_map(rate).min_by(f64::total_cmp).unwrap_or(1_000.0);
+        ((slowest / 2.0) as u64).clamp(10, 1_000)
+    }
+
+    fn experiments(&mut self, session: &Session<'_>, rate: u64) -> Result<(), Failure> {
+        let options = session.options;
+        let may_count = self.not_measured.is_empty();
+        for arm in self.running() {
+            let (name, setup) = (arms::name(arm), options.setup(arm));
+            session.step(&format!("idle and latency, {name}"));
+            let found = latency::measure(session, setup.at(rate, options.rate_for));
+            if let Some((idle, latency)) = self.kept("latency", arm, found)?
+                && let Some(report) = self.report(arm)
+            {
+                (report.idle, report.latency) = (Some(idle), Some(latency));
+            }
+            session.step(&format!("stall, {name}"));
+            let stalling = setup.at(rate, options.stall_for + 2 * stall::AROUND);
+            let found = stall::measure(session, stalling);
+            let stall = self.kept("stall", arm, found)?;
+            self.stalls.extend(stall);
+            session.step(&format!("isolation, {name}"));
+            let found = isolation::measure(session, setup.at(rate, 3 * options.away_for));
+            let isolation = self.kept("isolation", arm, found)?;
+            self.isolations.extend(isolation);
+            session.step(&format!("counting, {name}"));
+            if may_count {
+                self.count(session, setup)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, session: &Session<'_>, setup: Setup) -> Result<(), Failure> {
+        let counted = counted::measure(session, setup);
+        let counted = self.kept("counting system calls", setup.arm, counted)?;
+        if let Some(report) = self.report(setup.arm) {
+            report.counted = counted;
+        }
+        Ok(())
+    }
+
+    /// What an experiment found. One that failed is told, and the rest goes on.
+    fn kept<T>(&mut self, what: &str, arm: Arm, found: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(Failure::Stopped) => Err(Failure::Stopped),
+            Err(failure) => {
+                self.errors.push(format!("{what} of {}: {failure}", arms::name(arm)));
+                Ok(None)
+            }
+        }
+    }
+
+    fn axes(&mut self, session: &Session<'_>) -> Result<(), Failure> {
+        for plan in &self.plans {
+            let errors = &mut self.errors;
+            self.axes.push(plan.measure(session, session.options.axis_runs, |error| errors.push(error))?);
+        }
+        Ok(())
+    }
+}
+
+/// Why an arm cannot be run here.
+fn skipped(arm: Arm, version: Option<&ServerVersion>) -> Option<String> {
+    match (arm, version) {
+        (Arm::JetstreamSyncAlways, None) => Some("the server is not ours to set sync_interval on".into()),
+        (Arm::JetstreamSyncAlways, Some(version)) if !version.syncs_always() => {
+            Some(format!("nats-server {} has no sync_interval: always, 2.10 and later have", version.text))
+        }
+        _ => None,
+    }
+}
