@@ -335,11 +335,12 @@ impl BrokerConfig {
         if self.mode == Mode::Core {
             self.core.validate(&self.subjects)?;
         }
-        if self.ahead.events == 0 {
-            return Err(Error::config("broker.ahead.events", "is 0; nothing would ever be asked for"));
+        if !(1..=MOST_EVENTS).contains(&self.ahead.events) {
+            let reason = format!("is {}; from 1 to {MOST_EVENTS}", self.ahead.events);
+            return Err(Error::config("broker.ahead.events", reason));
         }
-        if self.ahead.bytes.as_u64() < 1024 {
-            return Err(Error::config("broker.ahead.bytes", "is below 1KiB; the default is 4MiB"));
+        if !(1024..=1 << 30).contains(&self.ahead.bytes.as_u64()) {
+            return Err(Error::config("broker.ahead.bytes", format!("is {}; from 1 KiB to 1 GiB", self.ahead.bytes)));
         }
         if !(2..=16).contains(&self.ahead.requests) {
             let reason = format!("is {}; from 2 to 16 requests can be outstanding", self.ahead.requests);
@@ -349,7 +350,9 @@ impl BrokerConfig {
             if value < Duration::from_millis(50) {
                 return Err(Error::config(key, format!("is {value:?}; the least is 50ms")));
             }
+            validate_longest(key, value)?;
         }
+        validate_longest("broker.retry", self.retry)?;
         if self.retry < Duration::from_millis(10) {
             return Err(Error::config("broker.retry", format!("is {:?}; the least is 10ms", self.retry)));
         }
@@ -434,6 +437,7 @@ impl DatabaseConfig {
         if !(1..=64).contains(&self.writers) {
             return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
         }
+        validate_longest("database.busy_timeout", self.busy_timeout)?;
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("database.path", "is empty; give a file, as catchment.db"));
         }
@@ -448,14 +452,36 @@ impl BatchConfig {
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
-        if self.max_events == 0 {
-            return Err(Error::config("batch.max_events", "is 0; a batch has at least one event"));
+        if !(1..=MOST_EVENTS).contains(&self.max_events) {
+            let reason = format!("is {}; from 1 to {MOST_EVENTS}", self.max_events);
+            return Err(Error::config("batch.max_events", reason));
+        }
+        if self.linger > LONGEST_LINGER {
+            let reason = format!("is {:?}; the most is {LONGEST_LINGER:?}", self.linger);
+            return Err(Error::config("batch.linger", reason));
         }
         if !(1..=1 << 30).contains(&self.max_bytes.as_u64()) {
             return Err(Error::config("batch.max_bytes", format!("is {}; from 1 B to 1 GiB", self.max_bytes)));
         }
         Ok(())
     }
+}
+
+/// The most events that may be asked for, or committed, at a time.
+const MOST_EVENTS: usize = 1_000_000;
+
+/// The longest that anything may be waited for.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest that a batch may wait for more events: far below the time after which a stream delivers again what was not
+/// acknowledged.
+const LONGEST_LINGER: Duration = Duration::from_secs(60);
+
+fn validate_longest(key: &str, value: Duration) -> Result<(), Error> {
+    if value > LONGEST {
+        return Err(Error::config(key, format!("is {value:?}; the most is a day")));
+    }
+    Ok(())
 }
 
 /// The characters that the server refuses in a stream's name, see <https://docs.nats.io/nats-concepts/jetstream/streams>.

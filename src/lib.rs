@@ -75,6 +75,7 @@ pub mod collect;
 #[cfg(feature = "cli")]
 pub mod compare;
 pub mod config;
+mod deadline;
 pub mod error;
 pub mod event;
 pub mod pipeline;

@@ -1,17 +1,16 @@
 //! `catchment publish`: hand events to a stream, or in core NATS to whoever listens.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use catchment::config::Mode;
 use catchment::record::{FlushError, Overflow, Place, WaitError};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
 
 use super::failure::Usage;
+use super::lines::Lines;
 use super::output::Output;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
@@ -79,10 +78,10 @@ impl Publish {
             headers.iter().fold(event, |event, (name, value)| event.header(name, value))
         };
         event(Vec::new()).validate().map_err(Usage)?;
-        let (payloads, total) = self.payloads()?;
+        let signals = Signals::catch()?;
+        let (payloads, total) = self.payloads(&signals)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
         let (patience, mode) = (config.broker.timeout, config.broker.mode);
-        let signals = Signals::catch()?;
         let recorder = NatsRecorder::open(NatsRecorderConfig {
             broker: config.broker,
             overflow: Overflow::Block(patience),
@@ -91,7 +90,7 @@ impl Publish {
         let progress = Progress::new(total, "events handed over");
         let began = Instant::now();
         let mut published = 0;
-        let mut last = None;
+        let (mut last, mut refused) = (None, None);
         for payload in payloads {
             self.pace(began, published);
             if signals.end_asked() {
@@ -101,14 +100,32 @@ impl Publish {
             if let Some(id) = &self.id {
                 event = event.id(id);
             }
-            last = Some(recorder.record(event).inspect_err(|_| progress.clear())?);
+            match recorder.record(event) {
+                Ok(receipt) => last = Some(receipt),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
             published += 1;
             if published % 256 == 0 || self.rate.is_some() {
                 progress.show(published, String::new());
             }
         }
+        if refused.is_some() {
+            // What became of it is then told with the others.
+            last = None;
+        }
         let flushed = recorder.close(patience.max(Duration::from_secs(1)));
         progress.clear();
+        if let Some(refused) = refused {
+            let unsure = match &flushed {
+                Ok(()) => 0,
+                Err(FlushError::Failed { failed, .. }) => failed.len() as u64,
+                Err(_) => published,
+            };
+            anyhow::bail!("{refused}; of {} before it {} are kept", counted(published, "event"), published - unsure);
+        }
         report_failures(flushed, published, mode)?;
         self.report(published, last, began.elapsed())
     }
@@ -124,7 +141,7 @@ impl Publish {
     }
 
     /// What to publish and how many there will be, where that is known.
-    fn payloads(&self) -> anyhow::Result<(Payloads, Option<u64>)> {
+    fn payloads(&self, signals: &Signals) -> anyhow::Result<(Payloads, Option<u64>)> {
         if let Some(payload) = &self.payload {
             return Ok((Box::new(std::iter::once(Ok(payload.clone().into_bytes()))), Some(1)));
         }
@@ -139,21 +156,7 @@ impl Publish {
             });
             return Ok((Box::new(payloads), Some(count)));
         }
-        let source: Box<dyn BufRead> = match &self.file {
-            Some(file) => {
-                Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
-            }
-            None => Box::new(io::stdin().lock()),
-        };
-        let lines = source.split(b'\n').map(|line| {
-            line.map(|mut line| {
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-                line
-            })
-        });
-        Ok((Box::new(lines.filter(|line| !matches!(line, Ok(line) if line.is_empty()))), None))
+        Ok((Box::new(Lines::of(self.file.as_deref(), signals)?), None))
     }
 
     /// Waits until the event of this number is due. The clock runs from the start, so a late event does not delay those

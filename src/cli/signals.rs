@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// Whether somebody asked for an end.
+#[derive(Clone)]
 pub struct Signals(Arc<AtomicBool>);
 
 impl Signals {

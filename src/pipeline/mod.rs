@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::config::BatchConfig;
+use crate::deadline;
 use crate::error::Error;
 use ticket::Gate;
 use writer::Writer;
@@ -125,7 +126,7 @@ impl Pipeline {
     ///
     /// What made a thread fail, or the panic of one.
     pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
-        self.crew.join_until(Instant::now() + wait)
+        self.crew.join_until(deadline::after(wait))
     }
 
     /// Takes in no more, commits what is there, and joins all threads. At the deadline what is not committed is left,
@@ -137,16 +138,16 @@ impl Pipeline {
     pub fn stop(mut self, patience: Duration) -> Result<(), Error> {
         /// Kept back from the patience for threads to notice that they are to leave their work.
         const LEAVE: Duration = Duration::from_millis(500);
-        let began = Instant::now();
+        let until = deadline::after(patience);
         self.shared.stop.raise();
-        let drained = self.crew.join_until(began + patience.saturating_sub(LEAVE));
+        let drained = self.crew.join_until(deadline::after(patience.saturating_sub(LEAVE)));
         let unfinished = self.crew.running();
         self.shared.quit.raise();
         if let Ok(true) = drained {
             return Ok(());
         }
         // The others are joined whatever the first failure was; a second one would say less than the first.
-        while self.crew.join_until(began + patience).is_err() {}
+        while self.crew.join_until(until).is_err() {}
         drained?;
         Err(Error::StopDeadline { waited: patience, unfinished, kept: true })
     }
@@ -258,7 +259,7 @@ impl<I: Intake> Desk<I> {
 
     /// Takes along what came while no writer was free, and waits for more if `linger` says so.
     fn top_up(&mut self, batch: &mut Batch) -> Result<(), Error> {
-        let until = Instant::now() + self.settings.linger;
+        let until = deadline::after(self.settings.linger);
         while !batch.is_full() {
             let before = batch.len();
             let left = until.saturating_duration_since(Instant::now());

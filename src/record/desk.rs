@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
 use crate::broker::{Outgoing, Refused, Source, Taken, Verdict, is_denied, wire_size};
+use crate::deadline;
 use crate::event::Event;
 
 /// Events handed to the connection at a time.
@@ -165,7 +166,7 @@ impl Desk {
             return refuse(event, reason);
         }
         if let Overflow::Block(patience) = overflow {
-            let until = Instant::now() + patience;
+            let until = deadline::after(patience);
             while !state.closed && !self.has_room(&state, size) {
                 if self.room.wait_until(&mut state, until).timed_out() {
                     break;

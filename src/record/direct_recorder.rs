@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::tray::{self, FromTray, Telling, Tray};
 use super::{FlushError, Overflow, Reason, Receipt, RecordError, Recorder};
 use crate::config::{BatchConfig, DatabaseConfig};
+use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Tally};
@@ -186,7 +187,7 @@ impl Recorder for DirectRecorder {
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         match &self.way {
             Way::PerEvent(_) => Ok(()),
-            Way::Grouped(Grouped { tray, .. }) => tray.flush(Instant::now() + patience, || trouble(&self.condition)),
+            Way::Grouped(Grouped { tray, .. }) => tray.flush(deadline::after(patience), || trouble(&self.condition)),
         }
     }
 

@@ -8,6 +8,7 @@ use super::desk::{Bounds, Desk, Settled};
 use super::{FlushError, Kind, Reason, Receipt, RecordError, Recorder};
 use crate::broker::{Cluster, Publisher};
 use crate::config::{BrokerConfig, Mode};
+use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Crew, Health, Signal};
@@ -184,7 +185,7 @@ impl NatsRecorder {
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
-        let until = Instant::now() + patience;
+        let until = deadline::after(patience);
         self.desk.close();
         let flushed = self.desk.flush(until);
         self.stop.raise();
@@ -213,7 +214,7 @@ impl Recorder for NatsRecorder {
     }
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        self.desk.flush(Instant::now() + patience)
+        self.desk.flush(deadline::after(patience))
     }
 
     fn health(&self) -> Health {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::desk::{Desk, Entry, Outcome};
 use super::tray::Tray;
 use super::{Place, RecordError, Recorded};
+use crate::deadline;
 use crate::event::Event;
 
 /// Tells when an event is kept, and where. Dropping it is fine: the event goes its way.
@@ -83,7 +84,7 @@ impl Receipt {
     ///
     /// [`WaitError::Failed`] with the event in it; [`WaitError::Pending`] with the receipt.
     pub fn wait(self, patience: Duration) -> Result<Recorded, WaitError> {
-        let until = Instant::now() + patience;
+        let until = deadline::after(patience);
         match self.0 {
             Way::Committed => Ok(Recorded { place: Place::Database }),
             Way::Tray { tray, number, event } => match tray.wait_for(number, until) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{FlushError, Overflow, Reason};
+use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Batch, Committed, Epoch, Intake, Limits, Mark, Refusal, Sink, Supply};
@@ -66,7 +67,7 @@ impl Tray {
         let size = event.size();
         let mut state = self.state.lock();
         if let (Overflow::Block(patience), false) = (overflow, state.open.has_room_for(size)) {
-            let until = Instant::now() + patience;
+            let until = deadline::after(patience);
             while !state.closed && !state.over && !state.open.has_room_for(size) {
                 if self.room.wait_until(&mut state, until).timed_out() {
                     break;

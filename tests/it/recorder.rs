@@ -10,7 +10,7 @@ use catchment::{Event, Receipt, Recorder};
 use serde_json::{Value, json};
 
 use crate::support::chance::Chance;
-use crate::support::collector::{catchment, drain, stderr};
+use crate::support::collector::{Collector, catchment, drain, run, stderr};
 use crate::support::eventually;
 use crate::support::health::{quick, well};
 use crate::support::load::{self, Load, payload};
@@ -124,6 +124,34 @@ fn what_a_new_server_no_longer_takes_comes_back_and_the_rest_goes_on() {
     drain(&server.url(), &database);
     assert_eq!(oracle::payloads(&database)[1..], ["small", "last"]);
     oracle::holds(&database, &["small".into(), "last".into()]);
+}
+
+#[test]
+fn an_event_that_may_not_be_published_comes_back_with_the_reason_and_holds_up_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let users =
+        "authorization: { users: [{ user: a, password: a, permissions: { publish: { deny: [\"events.denied\"] } } }] }";
+    let server = Server::configured(folder.path(), &format!("jetstream: enabled\n{users}\n"));
+    let mut broker = quick(server.url());
+    (broker.user, broker.password) = (Some("a".into()), Some("a".into()));
+    let database = folder.path().join("a.db");
+    let mut command = run(&server.url(), &database);
+    command.args(["--user", "a", "--password", "a"]);
+    let collector = Collector::start(command, &folder.path().join("log"));
+    collector.said("collecting stream");
+    let recorder = load::patient(broker);
+    let denied = recorder.record(Event::new("events.denied", "secret").id("7")).expect("taken");
+    let others: Vec<Receipt> =
+        (0..10_000).map(|number| recorder.record(Event::new("events.load", payload(number))).expect("taken")).collect();
+    for receipt in others {
+        receipt.wait(Duration::from_secs(20)).expect("stored");
+    }
+    let Err(WaitError::Failed(failed)) = denied.wait(Duration::from_secs(5)) else { panic!("it may not be published") };
+    assert!(matches!(&failed.reason, Reason::Refused(what) if what.contains("Permissions Violation")), "{failed}");
+    assert_eq!(*failed.event, Event::new("events.denied", "secret").id("7"));
+    recorder.close(Duration::from_secs(5)).expect("nothing is left");
+    eventually("all rows", || (oracle::count(&database) == 10_000).then_some(()));
+    assert!(collector.stop().success());
 }
 
 /// What a recorder's application does right before it ends, in a process: lines in, and out.

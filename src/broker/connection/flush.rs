@@ -131,11 +131,13 @@ impl Flusher {
             return;
         }
         self.unflushed = Some(0);
-        if self.kick.send(()).is_ok() {
-            crossbeam_channel::select! {
-                recv(self.done) -> _ => {}
-                recv(self.lost.channel()) -> _ => {}
-            }
+        crossbeam_channel::select! {
+            send(self.kick, ()) -> _ => {}
+            recv(self.lost.channel()) -> _ => return,
+        }
+        crossbeam_channel::select! {
+            recv(self.done) -> _ => {}
+            recv(self.lost.channel()) -> _ => {}
         }
     }
 

@@ -5,8 +5,8 @@
 //! meets a message it cannot read again and again, and gives up for good after a number of attempts; a new link is made
 //! instead, and of the old one nothing stays.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub(in crate::broker) struct Link {
     signs: Signs,
     opened: Opened,
     requests: AtomicUsize,
+    /// A message, for it knows what the server has said last of its cluster.
+    witness: OnceLock<Message>,
     _counted: Counted,
 }
 
@@ -122,6 +124,7 @@ impl Link {
                     signs,
                     opened: opened?,
                     requests: AtomicUsize::new(0),
+                    witness: OnceLock::new(),
                     _counted: Counted::among(&IN_USE),
                 }),
                 Err(_) => Err(silent("connecting failed without a reason")),
@@ -164,7 +167,10 @@ impl Link {
             crossbeam_channel::select! {
                 recv(stop.unwrap_or(&never).channel()) -> _ => return Err(Gone("broken off by a stop".into())),
                 recv(self.opened.messages) -> message => match message {
-                    Ok(message) if message.subject == subject_of_answer => return Ok(message),
+                    Ok(message) if message.subject == subject_of_answer => {
+                        self.saw(&message);
+                        return Ok(message);
+                    }
                     Ok(_) => {}
                     Err(_) => return Err(self.gone()),
                 },
@@ -173,6 +179,24 @@ impl Link {
                     self.fell_silent();
                     return Err(Gone(format!("no answer within {within:?}")));
                 }
+            }
+        }
+    }
+
+    /// Is shown a message that came on this connection.
+    pub(in crate::broker) fn saw(&self, message: &Message) {
+        if self.witness.get().is_none() {
+            let _ = self.witness.set(message.clone());
+        }
+    }
+
+    /// Takes in which servers the cluster has by now: the server tells when one joins or leaves.
+    fn learn(&self) {
+        if let Some(client) = self.witness.get().and_then(|message| message.client.as_ref()) {
+            let told = client.server_info().connect_urls;
+            // Of a server that is alone nothing is told, and what was known may be outdated all the same.
+            if !told.is_empty() {
+                self.cluster.learn(&self.opened.server.url, &told);
             }
         }
     }
@@ -200,7 +224,11 @@ impl Link {
     /// Whether the server is about to go out of service while another one is known: time to go there. See
     /// <https://docs.nats.io/running-a-nats-service/nats_admin/lame_duck_mode>.
     pub(in crate::broker) fn should_move(&self) -> bool {
-        self.signs.leaving.is_raised() && self.cluster.has_others(&self.opened.server.url)
+        if !self.signs.leaving.is_raised() {
+            return false;
+        }
+        self.learn();
+        self.cluster.has_others(&self.opened.server.url)
     }
 
     /// The server at the other end.
@@ -215,6 +243,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        self.learn();
         let Signs { lost, leaving, silent, .. } = &self.signs;
         if [lost, leaving, silent].iter().any(|sign| sign.is_raised()) {
             self.cluster.put_last(&self.opened.server.url);

@@ -19,9 +19,6 @@ use parking_lot::Mutex;
 use super::room::Room;
 use crate::pipeline::{Signal, Tally};
 
-/// Inboxes of ours begin with this. No event is ever expected there.
-pub(super) const INBOXES: &str = "_INBOX.catchment.";
-
 /// What the client says when a subscription is over its limit, before the subscription's subject.
 const OVER_LIMIT: &str = "slow consumer detected for subscription on subject ";
 
@@ -35,6 +32,8 @@ const REMARKS: usize = 16;
 pub(super) struct Brake {
     room: Arc<Room>,
     tally: Arc<Tally>,
+    /// Inboxes of ours begin with this. No event is ever expected there.
+    inboxes: String,
     released: Signal,
     on: AtomicBool,
     markers: AtomicU64,
@@ -44,10 +43,11 @@ pub(super) struct Brake {
 }
 
 impl Brake {
-    pub(super) fn new(room: &Arc<Room>, tally: &Arc<Tally>) -> Self {
+    pub(super) fn new(room: &Arc<Room>, tally: &Arc<Tally>, inboxes: String) -> Self {
         Self {
             room: Arc::clone(room),
             tally: Arc::clone(tally),
+            inboxes,
             released: Signal::default(),
             on: AtomicBool::new(false),
             markers: AtomicU64::new(0),
@@ -57,17 +57,22 @@ impl Brake {
         }
     }
 
+    /// What the subjects of our inboxes begin with.
+    pub(super) fn inboxes(&self) -> &str {
+        &self.inboxes
+    }
+
     /// What the client says beside messages: a marker, a message that it dropped, or a word of the server.
     pub(super) fn hear(&self, remark: &str) {
         match remark.strip_prefix(OVER_LIMIT) {
-            Some(subject) if subject.starts_with(INBOXES) => {
+            Some(subject) if subject.starts_with(&self.inboxes) => {
                 self.markers.fetch_add(1, Ordering::Relaxed);
                 self.hold();
             }
             // The last resort: our own thread did not get to take messages out of the client for so long.
             Some(_) => self.tally.dropped.add(1),
             None => {
-                let ours = remark.contains(INBOXES);
+                let ours = remark.contains(&self.inboxes);
                 log::log!(if ours { log::Level::Debug } else { log::Level::Warn }, "broker: the server says: {remark}");
                 let mut remarks = self.remarks.lock();
                 if remarks.len() < REMARKS {

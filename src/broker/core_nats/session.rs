@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select};
 use nats::{Connection, Message, Subscription};
 
-use super::brake::{Brake, INBOXES};
+use super::brake::Brake;
 use super::pacer::Pacer;
 use super::room::Room;
 use crate::broker::broker_error;
@@ -16,8 +16,9 @@ use crate::config::{BrokerConfig, CoreOverflow};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Signal, Tally};
 
-/// The longest wait for what the server has sent already, when told to end.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// The longest wait for what the server has sent already, when told to end; and for the next of it.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+const NEXT_WORD: Duration = Duration::from_millis(500);
 
 /// How long markers are sent behind the last event.
 const CALM: Duration = Duration::from_millis(100);
@@ -61,10 +62,11 @@ impl CoreSession {
         stop: &Signal,
     ) -> Result<Self, Error> {
         let config = cluster.config();
-        let brake = Arc::new(Brake::new(room, tally));
+        let inboxes = format!("{}.catchment.", config.inbox_prefix.as_deref().unwrap_or("_INBOX"));
+        let brake = Arc::new(Brake::new(room, tally, inboxes));
         let ear = Arc::clone(&brake);
         let link = Link::open_with(cluster, stop, Arc::new(move |remark: &str| ear.hear(remark)))?;
-        let Subscribed { inbox, echoes, markers, events } = subscribe(&link, config, stop)?;
+        let Subscribed { inbox, echoes, markers, events } = subscribe(&link, config, brake.inboxes(), stop)?;
         let mut session = Self {
             inbox,
             events: events.iter().map(|events| events.receiver().clone()).collect(),
@@ -143,7 +145,7 @@ impl CoreSession {
             for message in events.try_iter().take(most) {
                 any = true;
                 // Who collects everything would collect our own probes too, and those of others.
-                if !message.subject.starts_with(INBOXES) {
+                if !message.subject.starts_with(self.brake.inboxes()) {
                     take(message);
                 }
             }
@@ -194,19 +196,32 @@ impl CoreSession {
             let remarks = self.brake.remarks();
             self.publish_to_self();
             // The echo stands behind all that the server had for us before.
+            let mut heard = Instant::now();
             while self.echoes.is_empty()
                 && self.brake.remarks() == remarks
                 && !self.link.lost().is_raised()
-                && Instant::now() < until
+                && heard.elapsed() < NEXT_WORD
+                && heard < until
             {
-                if !self.hand_over(MOUTHFUL, take) {
+                if self.hand_over(MOUTHFUL, take) {
+                    heard = Instant::now();
+                } else {
                     self.wait(Duration::from_millis(20), &Signal::default());
                 }
+            }
+            if heard >= until {
+                log::warn!(
+                    "broker: {} had more to say than could be heard in {LAST_WORDS:?}; what it has sent besides is lost",
+                    self.link.server().address
+                );
             }
         }
         self.brake.release();
         for events in &self.events {
-            for message in events.try_iter().take(events.len()).filter(|message| !message.subject.starts_with(INBOXES))
+            for message in events
+                .try_iter()
+                .take(events.len())
+                .filter(|message| !message.subject.starts_with(self.brake.inboxes()))
             {
                 take(message);
             }
@@ -252,11 +267,12 @@ struct Subscribed {
     events: Vec<Subscription>,
 }
 
-fn subscribe(link: &Link, config: &BrokerConfig, stop: &Signal) -> Result<Subscribed, Error> {
+fn subscribe(link: &Link, config: &BrokerConfig, inboxes: &str, stop: &Signal) -> Result<Subscribed, Error> {
     let (reply_in, reply_out) = crossbeam_channel::bounded(1);
     let (subjects, queue, most) = (config.subjects.clone(), config.core.queue.clone(), config.core.max_events);
+    let inboxes = inboxes.to_owned();
     link.post(move |connection| {
-        let _ = reply_in.send(subscribe_all(connection, &subjects, queue.as_deref(), most));
+        let _ = reply_in.send(subscribe_all(connection, &inboxes, &subjects, queue.as_deref(), most));
     });
     let failed = |detail: &str| broker_error(&link.server().address, BrokerFault::Request, detail);
     crossbeam_channel::select! {
@@ -270,12 +286,13 @@ fn subscribe(link: &Link, config: &BrokerConfig, stop: &Signal) -> Result<Subscr
 
 fn subscribe_all(
     connection: &Connection,
+    inboxes: &str,
     subjects: &[String],
     queue: Option<&str>,
     most: usize,
 ) -> std::io::Result<Subscribed> {
     let unique = connection.new_inbox();
-    let inbox = format!("{INBOXES}{}", unique.rsplit('.').next().unwrap_or_default());
+    let inbox = format!("{inboxes}{}", unique.rsplit('.').next().unwrap_or_default());
     let echoes = connection.subscribe(&echoes_of(&inbox))?;
     let markers = connection.subscribe(&markers_of(&inbox))?;
     markers.set_message_limits(0);

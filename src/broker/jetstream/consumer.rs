@@ -101,17 +101,22 @@ pub(super) fn make(
     Err(broker_error(&server.address, BrokerFault::Request, detail))
 }
 
-/// Deletes what earlier sessions on this database have left.
-pub(super) fn delete_older(api: &Api<'_>, stream: &str, identity: &str, current: &str) {
+/// Deletes what earlier sessions on this database have left. Where that fails, the server does it after a while; but not
+/// those for which a stream keeps events: they are left until the next session.
+pub(super) fn delete_older(api: &Api<'_>, stream: &str, identity: &str, current: &str, keeping: Keeping) {
+    let (level, until) = match keeping {
+        Keeping::Limits => (log::Level::Debug, "to expire"),
+        Keeping::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
+    };
     let ours = format!("{PREFIX}{identity}-");
     let names = api.consumer_names(stream).unwrap_or_else(|failure| {
-        log::debug!("broker: older consumers are left to expire: {failure}");
+        log::log!(level, "broker: older consumers are left {until}: {failure}");
         Vec::new()
     });
     for name in names.iter().filter(|name| name.starts_with(&ours) && *name != current) {
         match api.delete_consumer(stream, name) {
             Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
-            Err(failure) => log::debug!("broker: the older consumer {name} is left to expire: {failure}"),
+            Err(failure) => log::log!(level, "broker: the older consumer {name} is left {until}: {failure}"),
         }
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Facts<'a> {
     pub(super) last: u64,
     /// The publish time of the message at the known position, where the stream still has it.
     pub(super) time_there: Option<i64>,
+    /// What it no longer has was said up to this sequence.
+    pub(super) said_to: u64,
 }
 
 /// Where to go on.
@@ -63,7 +65,7 @@ pub(super) fn resume(stream: &str, position: Option<&Position>, facts: &Facts<'_
         );
         return fresh(epoch.number + 1, Some(*mark), Some(news));
     }
-    let gone = if mark.sequence > 0 { Gone::before(mark.sequence + 1, facts.first) } else { None };
+    let gone = if mark.sequence > 0 { Gone::before(mark.sequence.max(facts.said_to) + 1, facts.first) } else { None };
     Resume {
         epoch: epoch.clone(),
         after: *mark,
@@ -85,7 +87,7 @@ mod tests {
     }
 
     fn decide(position: Option<&Position>, created: &str, last: u64, time_there: Option<i64>) -> Resume {
-        resume("S", position, &Facts { created, first: 1, last, time_there })
+        resume("S", position, &Facts { created, first: 1, last, time_there, said_to: 0 })
     }
 
     #[test]
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_the_stream_no_longer_has_is_said() {
-        let facts = |first| Facts { created: "monday", first, last: 20, time_there: None };
+        let facts = |first| Facts { created: "monday", first, last: 20, time_there: None, said_to: 0 };
         assert_eq!(resume("S", Some(&at(5, 7)), &facts(6)).news, None);
         let news = resume("S", Some(&at(5, 7)), &facts(10)).news.expect("said");
         assert!(news.contains("no longer has 6 to 9, up to 4 events"), "{news}");

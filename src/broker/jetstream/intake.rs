@@ -56,6 +56,8 @@ pub struct JetStreamIntake {
     held: Option<(Message, Metadata)>,
     /// How far it is committed, in this epoch.
     committed: Mark,
+    /// What the stream no longer has was said up to this sequence of this epoch.
+    said_to: u64,
     acks: Acks,
     /// `--drain`: the sequence at which to end.
     drain_to: Option<u64>,
@@ -73,6 +75,8 @@ struct Acks {
     /// The last session's stream waits for acknowledgement.
     wanted: bool,
     latest: Option<(u64, String)>,
+    /// The last delivery that an earlier epoch had.
+    known: Option<String>,
     due: VecDeque<(u64, String)>,
 }
 
@@ -108,6 +112,7 @@ impl JetStreamIntake {
             held: None,
             pipeline_holds,
             committed: Mark::START,
+            said_to: 0,
             acks: Acks::default(),
             drain_to: None,
             drained: false,
@@ -129,6 +134,7 @@ impl JetStreamIntake {
             identity: &self.identity,
             position: self.position.as_ref(),
             may_create,
+            said_to: self.said_to,
             under_way: self.pipeline_holds,
             stop: &self.stop,
         }
@@ -141,6 +147,7 @@ impl JetStreamIntake {
         if self.epoch.as_ref().is_none_or(|epoch| *epoch != session.epoch) {
             self.handed = session.after;
             self.committed = session.after;
+            self.said_to = 0;
         }
         self.acks = Acks { wanted: session.acknowledges(), ..Acks::default() };
         self.position = Some(Position { epoch: Epoch::clone(&session.epoch), mark: session.after });
@@ -148,14 +155,24 @@ impl JetStreamIntake {
         self.reports.tally.pending.set(session.pending);
         self.ended |= self.drain_to.is_some() && session.is_exhausted();
         self.session = Some(session);
+        self.account_for_gone();
         self.retry.pauses.opened();
         self.retry.missing_since = None;
         self.reports.condition.recover();
     }
 
+    /// Takes over from the session what the stream no longer had.
+    fn account_for_gone(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let gone = std::mem::take(&mut session.gone);
+        self.reports.tally.gone.add(usize::try_from(gone).unwrap_or(usize::MAX));
+        self.said_to = self.said_to.max(session.said_to);
+    }
+
     /// Ends the session; the next one begins where this one came to.
     fn lose(&mut self, why: &str) {
         self.reports.condition.degrade(why);
+        self.account_for_gone();
         self.session = None;
         self.retry.suspicious = true;
         self.retry.pauses.over();
@@ -228,6 +245,7 @@ impl JetStreamIntake {
         if self.known.is_some_and(|known| is_known(known, metadata.mark)) {
             self.reports.tally.duplicates.add(1);
             position.mark = metadata.mark;
+            self.acks.known = message.reply.filter(|_| self.acks.wanted);
             return true;
         }
         if !batch.has_room_for(size(&message)) {
@@ -308,9 +326,15 @@ impl Intake for JetStreamIntake {
             }
         }
         self.acks.due.extend(self.acks.latest.take());
+        self.account_for_gone();
+        // What an earlier epoch had already is committed: nothing but an acknowledgement makes room for more of it.
+        if let (Some(reply), true, Some(session)) =
+            (self.acks.known.take(), self.committed == self.handed, &self.session)
+        {
+            session.acknowledge(reply);
+        }
         if let Some(session) = &mut self.session {
             self.reports.tally.pending.set(session.pending);
-            self.reports.tally.gone.add(usize::try_from(std::mem::take(&mut session.gone)).unwrap_or(usize::MAX));
             self.drained |= self.drain_to.is_some() && session.is_exhausted() && self.held.is_none();
             self.ended |= self.drained && session.is_settled();
         }

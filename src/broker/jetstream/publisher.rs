@@ -75,7 +75,12 @@ impl StreamPublisher {
     pub(in crate::broker) fn verdicts(&self, wait: Duration, wake: &Receiver<()>) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         crossbeam_channel::select! {
-            recv(self.link.messages()) -> message => verdicts.extend(message.ok().as_ref().and_then(read)),
+            recv(self.link.messages()) -> message => {
+                if let Ok(message) = message {
+                    self.link.saw(&message);
+                    verdicts.extend(read(&message));
+                }
+            }
             recv(wake) -> _ => {}
             recv(self.denied) -> _ => {}
             recv(self.link.lost().channel()) -> _ => {}

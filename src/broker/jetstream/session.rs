@@ -36,6 +36,8 @@ pub(super) struct Setting<'a> {
     pub(super) position: Option<&'a Position>,
     /// Whether the stream may be made where it is missing.
     pub(super) may_create: bool,
+    /// What the stream no longer has was said up to this sequence.
+    pub(super) said_to: u64,
     /// How many events can be taken in and not committed yet.
     pub(super) under_way: usize,
     pub(super) stop: &'a Signal,
@@ -58,6 +60,8 @@ pub(super) struct Session {
     exhausted: bool,
     /// Events the stream no longer had, at most.
     pub(super) gone: u64,
+    /// What it no longer has was said up to this sequence.
+    pub(super) said_to: u64,
     /// Where this session began, and in which epoch.
     pub(super) epoch: Arc<Epoch>,
     pub(super) after: Mark,
@@ -85,7 +89,7 @@ impl Session {
         let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
-        let mut resume = resume(&api, config, setting.position, &stream)?;
+        let mut resume = resume(&api, config, setting, &stream)?;
         let whole = is_whole(&config.subjects, &stream.config.subjects);
         let keeping = if stream.config.retention == stream::INTEREST {
             Keeping::Interest { unacknowledged: setting.under_way + config.ahead.events * config.ahead.requests }
@@ -107,7 +111,7 @@ impl Session {
             let detail = format!("stream {} was made anew just now; trying again", config.stream);
             return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
         }
-        consumer::delete_older(&api, &config.stream, setting.identity, &consumer);
+        consumer::delete_older(&api, &config.stream, setting.identity, &consumer, keeping);
         Ok(Self {
             config: config.clone(),
             consumer,
@@ -121,6 +125,7 @@ impl Session {
             keeping,
             exhausted: made.num_pending == 0,
             gone: resume.gone,
+            said_to: if resume.gone > 0 { stream.state.first_seq - 1 } else { 0 },
             epoch: Arc::new(resume.epoch),
             after: resume.after,
             known: resume.known,
@@ -282,6 +287,7 @@ impl Session {
         if let Some(gone) = self.gaps.answered(begins) {
             log::warn!("broker: {}", gone.news(&self.config.stream, begins));
             self.gone += gone.events;
+            self.said_to = self.said_to.max(begins - 1);
         }
         None
     }
@@ -349,7 +355,7 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {
         // Another life of the stream: its messages are none of this position's.
-        Ok(stream) if resume(&api, config, Some(position), &stream)?.epoch != position.epoch => return Ok(None),
+        Ok(stream) if resume(&api, config, setting, &stream)?.epoch != position.epoch => return Ok(None),
         Ok(_) => {}
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         Err(failure) => return Err(explain(failure)),
@@ -364,7 +370,8 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
 }
 
 /// Where to go on in the stream.
-fn resume(api: &Api<'_>, config: &BrokerConfig, position: Option<&Position>, stream: &Stream) -> Result<Resume, Error> {
+fn resume(api: &Api<'_>, config: &BrokerConfig, setting: &Setting<'_>, stream: &Stream) -> Result<Resume, Error> {
+    let position = setting.position;
     let time_there = match position {
         // Before its first event there is nothing to ask for: the server refuses sequence 0.
         Some(position) if position.mark != Mark::START && position.epoch.created == stream.created => {
@@ -376,7 +383,7 @@ fn resume(api: &Api<'_>, config: &BrokerConfig, position: Option<&Position>, str
         _ => None,
     };
     let StreamState { first_seq: first, last_seq: last } = stream.state;
-    let facts = Facts { created: &stream.created, first, last, time_there };
+    let facts = Facts { created: &stream.created, first, last, time_there, said_to: setting.said_to };
     Ok(epoch::resume(&config.stream, position, &facts))
 }
 
