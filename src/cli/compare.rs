@@ -31,7 +31,7 @@ pub struct Compare {
     #[arg(long)]
     quick: bool,
 
-    /// Events a run [default: 10000, 2000 with --quick]
+    /// Events a run [default: 10000, 1000 with --quick]
     #[arg(long, value_name = "EVENTS")]
     events: Option<u64>,
 
@@ -39,7 +39,7 @@ pub struct Compare {
     #[arg(long, value_name = "RUNS", default_value_t = 10)]
     pairs: usize,
 
-    /// Make no more pairs after this long for each arm [default: 2m, 8s with --quick]
+    /// Make no more pairs after this long for each arm [default: 2m, 6s with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
 
@@ -68,7 +68,7 @@ pub struct Compare {
     #[arg(long, value_name = "WORK", value_parser = work, default_value = "insert")]
     work: Work,
 
-    /// Events a second where events come at a rate [default: half of what the slowest arm manages, at most 1000]
+    /// Events a second where events come at a rate [default: half of what the slowest run managed, at most 1000]
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
 

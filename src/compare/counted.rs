@@ -53,7 +53,7 @@ pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Run, Failur
     application.tell("go")?;
     let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
     let outcome = observation.until_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
-    let mut processes = meters.since(&before);
+    let mut processes = run::used(meters.since(&before), &outcome);
     for (role, tracer) in tracers {
         let counts = tracer.detach()?;
         if let Some(process) = processes.get_mut(role) {

@@ -50,6 +50,8 @@ pub struct Options {
     pub pairs: usize,
     /// Timed runs end after this long for each arm, however many were made, but not before the first round.
     pub budget: Option<Duration>,
+    /// After this long no further axis is begun.
+    pub limit: Option<Duration>,
     /// Producer threads.
     pub producers: usize,
     /// Writer threads.
@@ -62,7 +64,7 @@ pub struct Options {
     pub codec: Codec,
     /// What the database does for each.
     pub work: Work,
-    /// Events a second where events come at a rate; else half of what the slowest arm managed, at most 1,000.
+    /// Events a second where events come at a rate; else half of what the slowest run managed, at most 1,000.
     pub rate: Option<u64>,
     /// For how long they come.
     pub rate_for: Duration,
@@ -99,6 +101,7 @@ impl Default for Options {
             events: 10_000,
             pairs: 10,
             budget: Some(Duration::from_secs(120)),
+            limit: None,
             producers: 1,
             writers: 1,
             batch: 5_000,
@@ -141,11 +144,12 @@ impl Options {
     #[must_use]
     pub fn quick(self) -> Self {
         Self {
-            events: 2_000,
-            budget: Some(Duration::from_secs(8)),
-            rate_for: Duration::from_secs(2),
-            idle_for: Duration::from_millis(1_500),
-            away_for: Duration::from_secs(1),
+            events: 1_000,
+            budget: Some(Duration::from_secs(6)),
+            limit: Some(Duration::from_secs(105)),
+            rate_for: Duration::from_millis(1_500),
+            idle_for: Duration::from_secs(1),
+            away_for: Duration::from_millis(700),
             axis_runs: 1,
             ..self
         }

@@ -9,7 +9,7 @@ use super::options::{Options, Setup};
 use super::plan::{self, Slot};
 use super::stall;
 use super::{
-    Arm, ArmReport, Comparison, FORMAT, Failure, Settings, Verdict, arms, axes, counted, isolation, latency, run,
+    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, counted, isolation, latency, run,
 };
 
 /// Who watches a comparison, and may end it.
@@ -36,6 +36,7 @@ pub(super) struct Session<'a> {
     pub(super) options: &'a Options,
     pub(super) surroundings: &'a Surroundings<'a>,
     pub(super) folder: Folder,
+    began: Instant,
     stages: Cell<u64>,
     steps: Cell<u64>,
     of: u64,
@@ -54,8 +55,14 @@ impl Session<'_> {
 
     /// Says what comes next.
     pub(super) fn step(&self, what: &str) {
+        log::debug!("comparison: {what}");
         let number = self.steps.replace(self.steps.get() + 1);
         (self.surroundings.progress)(&Step { what: what.into(), number, of: self.of });
+    }
+
+    /// Whether nothing more is to be begun.
+    fn is_late(&self) -> bool {
+        self.options.limit.is_some_and(|limit| self.began.elapsed() >= limit)
     }
 
     fn skip_to(&self, step: u64) {
@@ -79,9 +86,16 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
     let version = if needs_server { Some(ServerVersion::ask(&options.nats_server)?) } else { None };
     let environment = environment::look(options, folder.path(), version.as_ref())?;
     let mut work = Work::new(options, version.as_ref());
-    let session =
-        Session { options, surroundings, folder, stages: Cell::new(0), steps: Cell::new(0), of: work.steps(options) };
-    let cut_short = work.rounds(&session)?;
+    let session = Session {
+        options,
+        surroundings,
+        folder,
+        began,
+        stages: Cell::new(0),
+        steps: Cell::new(0),
+        of: work.steps(options),
+    };
+    work.rounds(&session)?;
     let rate = options.rate.unwrap_or_else(|| work.bearable_rate());
     work.experiments(&session, rate)?;
     work.axes(&session)?;
@@ -111,7 +125,7 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
             batch: options.batch,
             rate,
             seed: options.seed,
-            cut_short,
+            cut_short: (!work.cut_short.is_empty()).then(|| work.cut_short.join("; ")),
         },
         arms: work.arms,
         ratios: Vec::new(),
@@ -134,6 +148,7 @@ struct Work {
     isolations: Vec<super::Isolation>,
     not_measured: Vec<String>,
     errors: Vec<String>,
+    cut_short: Vec<String>,
 }
 
 /// Experiments an arm: idle and latency, stall, isolation, counts.
@@ -156,8 +171,8 @@ impl Work {
         let run: Vec<Arm> = arms.iter().filter(|arm| arm.skipped.is_none()).map(|arm| arm.arm).collect();
         let plans = if options.axis_runs == 0 { Vec::new() } else { axes::plans(options, &run) };
         let not_measured = counted::why_not().into_iter().collect();
-        let (axes, stalls, isolations, errors) = Default::default();
-        Self { arms, plans, axes, stalls, isolations, not_measured, errors }
+        let (axes, stalls, isolations, errors, cut_short) = Default::default();
+        Self { arms, plans, axes, stalls, isolations, not_measured, errors, cut_short }
     }
 
     /// The arms that are still of use.
@@ -175,16 +190,14 @@ impl Work {
         self.arms.iter_mut().find(|report| report.arm == arm)
     }
 
-    /// The timed runs; why they are fewer than asked for, if they are.
-    fn rounds(&mut self, session: &Session<'_>) -> Result<Option<String>, Failure> {
+    /// The timed runs.
+    fn rounds(&mut self, session: &Session<'_>) -> Result<(), Failure> {
         let (began, options, arms) = (Instant::now(), session.options, self.running());
         let budget = options.budget.map(|budget| budget * u32::try_from(arms.len() + 1).unwrap_or(1));
-        let mut cut_short = None;
         for (number, round) in plan::rounds(&arms, options.pairs, options.seed).into_iter().enumerate() {
             if let Some(budget) = budget.filter(|budget| number > 0 && began.elapsed() >= *budget) {
                 let pairs = options.pairs;
-                cut_short =
-                    Some(format!("{number} of {pairs} pairs: the time budget of {budget:?} for them was used up"));
+                self.cut_short.push(format!("{number} of {pairs} pairs: their time budget of {budget:?} was used up"));
                 session.skip_to(((arms.len() + 1) * pairs) as u64);
                 break;
             }
@@ -192,7 +205,7 @@ impl Work {
                 self.slot(session, slot)?;
             }
         }
-        Ok(cut_short)
+        Ok(())
     }
 
     fn slot(&mut self, session: &Session<'_>, Slot { arm, again }: Slot) -> Result<(), Failure> {
@@ -215,15 +228,11 @@ impl Work {
         Ok(())
     }
 
-    /// Half of what the slowest arm managed: a rate that all can bear.
+    /// Half of what the slowest run of all arms managed: a rate that all can bear.
     fn bearable_rate(&self) -> u64 {
-        let rate = |report: &ArmReport| {
-            let mut rates: Vec<f64> =
-                report.runs.iter().map(|run| run.committed as f64 / run.total_s.max(1e-9)).collect();
-            rates.sort_by(f64::total_cmp);
-            rates.get(rates.len() / 2).copied()
-        };
-        let slowest = self.arms.iter().filter_map(rate).min_by(f64::total_cmp).unwrap_or(1_000.0);
+        let runs = self.arms.iter().flat_map(|report| &report.runs);
+        let rates = runs.map(|run| run.committed as f64 / run.total_s.max(1e-9));
+        let slowest = rates.min_by(f64::total_cmp).unwrap_or(1_000.0);
         ((slowest / 2.0) as u64).clamp(10, 1_000)
     }
 
@@ -260,6 +269,9 @@ impl Work {
         let counted = counted::measure(session, setup);
         let counted = self.kept("counting system calls", setup.arm, counted)?;
         if let Some(report) = self.report(setup.arm) {
+            if let Some(counted) = &counted {
+                report.runs.iter_mut().chain(&mut report.again).for_each(|run| adopt(run, counted));
+            }
             report.counted = counted;
         }
         Ok(())
@@ -278,11 +290,28 @@ impl Work {
     }
 
     fn axes(&mut self, session: &Session<'_>) -> Result<(), Failure> {
+        let mut left_out = Vec::new();
         for plan in &self.plans {
+            if session.is_late() {
+                left_out.push(plan.name());
+                continue;
+            }
             let errors = &mut self.errors;
             self.axes.push(plan.measure(session, session.options.axis_runs, |error| errors.push(error))?);
         }
+        if !left_out.is_empty() {
+            self.cut_short.push(format!("the time was up before these were varied: {}", left_out.join(", ")));
+        }
         Ok(())
+    }
+}
+
+/// Writes what a tracer counted into a run of the same work that it did not slow down.
+fn adopt(run: &mut Run, counted: &Run) {
+    for (role, process) in &mut run.processes {
+        let counts = counted.processes.get(role);
+        process.syscalls = counts.and_then(|counts| counts.syscalls);
+        process.syncs = counts.and_then(|counts| counts.syncs);
     }
 }
 
