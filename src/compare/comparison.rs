@@ -175,7 +175,7 @@ pub struct Process {
     pub involuntary_switches: Option<u64>,
     /// System calls: counted in a run of its own ([`ArmReport::counted`]), for counting slows it down.
     pub syscalls: Option<u64>,
-    /// Instructions.
+    /// Instructions, counted in runs of their own too; without those of the kernel.
     pub instructions: Option<u64>,
     /// Bytes it caused to be written to storage.
     pub written: Option<u64>,

@@ -24,6 +24,7 @@ mod events;
 mod failure;
 mod folder;
 mod idle;
+mod instructions;
 mod isolation;
 mod latency;
 mod meter;

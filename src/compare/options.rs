@@ -78,6 +78,8 @@ pub struct Options {
     pub several: usize,
     /// Runs of each point of an axis; 0 leaves the axes out.
     pub axis_runs: usize,
+    /// Whether instructions may be counted by callgrind, a few seconds an arm, where the processor does not count them.
+    pub callgrind: bool,
     /// Seed of the order of the runs and of the messages.
     pub seed: u64,
     /// Where databases and streams are kept meanwhile.
@@ -115,6 +117,7 @@ impl Default for Options {
             away_for: Duration::from_secs(2),
             several: 4,
             axis_runs: 3,
+            callgrind: true,
             seed: 1,
             directory: "target".into(),
             server: None,
@@ -137,6 +140,7 @@ pub(super) struct Setup {
     pub(super) batch: usize,
     pub(super) codec: Codec,
     pub(super) rate: Option<u64>,
+    pub(super) under_callgrind: bool,
 }
 
 impl Options {
@@ -151,6 +155,7 @@ impl Options {
             idle_for: Duration::from_secs(1),
             away_for: Duration::from_millis(700),
             axis_runs: 1,
+            callgrind: false,
             ..self
         }
     }
@@ -188,6 +193,7 @@ impl Options {
             batch: self.batch,
             codec: self.codec,
             rate: None,
+            under_callgrind: false,
         }
     }
 

@@ -1,10 +1,12 @@
 //! A whole comparison, from the first run to the report's data.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::environment::{self, ServerVersion};
 use super::folder::{self, Folder};
+use super::instructions::{self, Way};
 use super::options::{Options, Setup};
 use super::plan::{self, Slot};
 use super::stall;
@@ -151,8 +153,8 @@ struct Work {
     cut_short: Vec<String>,
 }
 
-/// Experiments an arm: idle and latency, stall, isolation, counts.
-const EXPERIMENTS: usize = 4;
+/// Experiments an arm: idle and latency, stall, isolation, two ways of counting.
+const EXPERIMENTS: usize = 5;
 
 impl Work {
     fn new(options: &Options, version: Option<&ServerVersion>) -> Self {
@@ -170,7 +172,19 @@ impl Work {
         let arms: Vec<ArmReport> = options.arms.iter().map(report).collect();
         let run: Vec<Arm> = arms.iter().filter(|arm| arm.skipped.is_none()).map(|arm| arm.arm).collect();
         let plans = if options.axis_runs == 0 { Vec::new() } else { axes::plans(options, &run) };
-        let not_measured = counted::why_not().into_iter().collect();
+        let instructions = match instructions::way() {
+            Ok(Way::Processor) => None,
+            Ok(Way::Callgrind) if options.callgrind => Some(
+                "instructions of the broker: no hardware counter may be read here, and callgrind is not run on it"
+                    .into(),
+            ),
+            Ok(Way::Callgrind) => Some(
+                "instructions: no hardware counter may be read here, and counting by callgrind is left out of --quick"
+                    .into(),
+            ),
+            Err(why) => Some(format!("instructions: {why}")),
+        };
+        let not_measured = counted::why_not().into_iter().chain(instructions).collect();
         let (axes, stalls, isolations, errors, cut_short) = Default::default();
         Self { arms, plans, axes, stalls, isolations, not_measured, errors, cut_short }
     }
@@ -238,7 +252,8 @@ impl Work {
 
     fn experiments(&mut self, session: &Session<'_>, rate: u64) -> Result<(), Failure> {
         let options = session.options;
-        let may_count = self.not_measured.is_empty();
+        let way = instructions::way();
+        let may_count = counted::why_not().is_none() || way == Ok(Way::Processor);
         for arm in self.running() {
             let (name, setup) = (arms::name(arm), options.setup(arm));
             session.step(&format!("idle and latency, {name}"));
@@ -261,6 +276,12 @@ impl Work {
             if may_count {
                 self.count(session, setup)?;
             }
+            if way == Ok(Way::Callgrind) && options.callgrind {
+                session.step(&format!("counting instructions, {name}"));
+                let found = instructions::by_callgrind(session, setup);
+                let counts = self.kept("counting instructions", arm, found)?.unwrap_or_default();
+                self.adopt_instructions(arm, &counts);
+            }
         }
         Ok(())
     }
@@ -275,6 +296,15 @@ impl Work {
             report.counted = counted;
         }
         Ok(())
+    }
+
+    fn adopt_instructions(&mut self, arm: Arm, counts: &BTreeMap<&'static str, u64>) {
+        let Some(report) = self.report(arm) else { return };
+        for run in report.runs.iter_mut().chain(&mut report.again).chain(&mut report.counted) {
+            for (role, process) in &mut run.processes {
+                process.instructions = counts.get(role.as_str()).copied();
+            }
+        }
     }
 
     /// What an experiment found. One that failed is told, and the rest goes on.
@@ -312,6 +342,7 @@ fn adopt(run: &mut Run, counted: &Run) {
         let counts = counted.processes.get(role);
         process.syscalls = counts.and_then(|counts| counts.syscalls);
         process.syncs = counts.and_then(|counts| counts.syncs);
+        process.instructions = counts.and_then(|counts| counts.instructions);
     }
 }
 
