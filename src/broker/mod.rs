@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
 pub use jetstream::{Beginning, JetStreamIntake, remove_stream};
-pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, wire_size};
+pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
 pub use server::Server;
 
 use crate::error::{BrokerFault, Error};

@@ -102,6 +102,16 @@ impl Publisher {
         }
     }
 
+    /// What the server has said since the last call of subjects that this user may not publish to: see [`is_denied`]. In core
+    /// NATS it becomes a verdict.
+    #[must_use]
+    pub fn denials(&self) -> Vec<String> {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.denials(),
+            Way::Core(_) => Vec::new(),
+        }
+    }
+
     /// The largest event the server takes, headers included.
     #[must_use]
     pub fn max_payload(&self) -> usize {
@@ -137,6 +147,25 @@ impl Publisher {
             Way::Core(publisher) => publisher.link(),
         }
     }
+}
+
+/// How the server says, `Permissions Violation for Publish to "a.b"`, that a user may not publish there.
+const DENIED: &str = "Violation for Publish to ";
+
+/// The subject, quoted, that a remark of the server's says this user may not publish to.
+pub(super) fn denied(remark: &str) -> Option<&str> {
+    remark.split_once(DENIED).map(|(_, subject)| subject)
+}
+
+/// Whether a remark of the server's says that this user may not publish to this subject.
+#[must_use]
+pub fn is_denied(remark: &str, subject: &str) -> bool {
+    denied(remark).is_some_and(|denied| denied == quoted(subject))
+}
+
+/// As the server quotes a subject, which is as Go does.
+pub(super) fn quoted(subject: &str) -> String {
+    format!("\"{}\"", subject.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// What an event counts against the server's `max_payload`, at most: its payload and its headers as they are written.

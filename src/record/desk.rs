@@ -1,9 +1,10 @@
 //! Where a recorder's events wait: for room on the connection, and for the stream's word, or the server's in core NATS.
 //!
-//! Events are numbered as they are handed over, and the unsettled ones stand in one queue in that order. The front part
-//! of it has been sent on the present connection, the rest has not. A new connection begins again at the front.
+//! Events are numbered as they are handed over; the unsettled ones stand here by their numbers and are sent in that order,
+//! as far as the window lets them. One that is refused for now is sent again a moment later, alone; a new connection
+//! begins again with all of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
 use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
-use crate::broker::{Outgoing, Refused, Source, Taken, Verdict, wire_size};
+use crate::broker::{Outgoing, Refused, Source, Taken, Verdict, is_denied, wire_size};
 use crate::event::Event;
 
 /// Events handed to the connection at a time.
@@ -21,10 +22,12 @@ const HANDFUL: usize = 256;
 /// Failures kept for the next flush, within the bound in bytes as well.
 const MOST_FAILURES: usize = 10_000;
 
+/// How long to wait before sending again what was refused for now.
+const AGAIN_PAUSE: Duration = Duration::from_millis(250);
+
 /// An event on its way.
 #[derive(Debug)]
 pub(super) struct Entry {
-    number: u64,
     pub(super) event: Arc<Event>,
     pub(super) outcome: OnceLock<Outcome>,
     /// Nobody holds the receipt any more. Set and read under the desk's lock.
@@ -49,6 +52,8 @@ pub(super) struct Bounds {
     pub(super) window: usize,
     /// Bytes sent and not settled, unless a single event is larger.
     pub(super) window_bytes: usize,
+    /// How long after it was sent first an event may be sent again.
+    pub(super) repeatable: Duration,
 }
 
 #[derive(Debug)]
@@ -66,13 +71,17 @@ pub(super) struct Desk {
 
 #[derive(Debug)]
 struct State {
-    /// Unsettled events by number, from `first` on. Settled ones stay until those before them are.
-    queue: VecDeque<Waiting>,
-    first: u64,
-    /// How many at the front have been sent on this connection.
-    sent: usize,
-    /// Bytes of those among them that are not settled.
-    under_way: usize,
+    /// Unsettled events by number.
+    waiting: BTreeMap<u64, Waiting>,
+    /// The number of the next event that comes.
+    next: u64,
+    /// Those before this have been sent on this connection, but for those in `again`.
+    to_send: u64,
+    /// What was refused for now, and from when on to send it again.
+    again: BTreeSet<u64>,
+    again_from: Instant,
+    /// Events and bytes sent on this connection and not settled.
+    under_way: (usize, usize),
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
@@ -88,6 +97,8 @@ struct State {
 struct Waiting {
     entry: Arc<Entry>,
     sent: Option<Sent>,
+    /// It is on its way on the present connection.
+    under_way: bool,
     /// When the server first said that no stream takes it.
     no_stream: Option<Instant>,
 }
@@ -100,8 +111,16 @@ struct Sent {
     unanswered: u32,
 }
 
+impl Sent {
+    /// Whether it was sent first so long ago that the stream may not recognise it any more.
+    fn is_beyond(&self, window: Duration) -> bool {
+        self.first.elapsed() >= window
+    }
+}
+
 impl Waiting {
-    /// Hears that it was not stored, this time. If it was never sent but once, sending it again doubles nothing, however late.
+    /// Hears that it was not stored, this time. If it was never sent but once, sending it again doubles nothing, however
+    /// late: on one connection no more than one copy is under way, and of older ones no answer comes.
     fn refused(&mut self) {
         self.sent = self.sent.and_then(|sent| {
             let unanswered = sent.unanswered.saturating_sub(1);
@@ -116,10 +135,12 @@ impl Desk {
         Self {
             bounds,
             state: Mutex::new(State {
-                queue: VecDeque::new(),
-                first: 0,
-                sent: 0,
-                under_way: 0,
+                waiting: BTreeMap::new(),
+                next: 0,
+                to_send: 0,
+                again: BTreeSet::new(),
+                again_from: Instant::now(),
+                under_way: (0, 0),
                 bytes: 0,
                 connection: 0,
                 limit,
@@ -155,18 +176,19 @@ impl Desk {
             return refuse(event, Reason::Closed);
         }
         if !self.has_room(&state, size) {
-            let (events, bytes) = (state.queue.len(), state.bytes);
+            let (events, bytes) = (state.waiting.len(), state.bytes);
             return refuse(event, Reason::BufferFull { events, bytes });
         }
-        let number = state.first + state.queue.len() as u64;
+        let number = state.next;
+        state.next += 1;
         let entry = Arc::new(Entry {
-            number,
             event: Arc::new(event),
             outcome: OnceLock::new(),
             released: AtomicBool::new(false),
             told: AtomicBool::new(false),
         });
-        state.queue.push_back(Waiting { entry: Arc::clone(&entry), sent: None, no_stream: None });
+        let waiting = Waiting { entry: Arc::clone(&entry), sent: None, under_way: false, no_stream: None };
+        state.waiting.insert(number, waiting);
         state.bytes += size;
         self.to_send.notify_one();
         Ok(entry)
@@ -174,22 +196,22 @@ impl Desk {
 
     /// An empty buffer takes any event, however large.
     fn has_room(&self, state: &State, size: usize) -> bool {
-        state.queue.is_empty() || (state.queue.len() < self.bounds.events && state.bytes + size <= self.bounds.bytes)
+        state.waiting.is_empty()
+            || (state.waiting.len() < self.bounds.events && state.bytes + size <= self.bounds.bytes)
     }
 
     /// Begins to give events to a new connection, the unsettled ones first, and to no other.
     pub(super) fn connect(self: &Arc<Self>, max_payload: usize) -> ToSend {
         let mut state = self.state.lock();
         state.connection += 1;
-        state.sent = 0;
-        state.under_way = 0;
+        state.to_send = 0;
+        state.again.clear();
+        state.under_way = (0, 0);
+        for waiting in state.waiting.values_mut() {
+            waiting.under_way = false;
+        }
         if max_payload < state.limit {
-            for waiting in &state.queue {
-                if let Some(reason) = too_large(&waiting.entry.event, max_payload) {
-                    let _ = waiting.entry.outcome.set(Outcome::Failed(reason));
-                }
-            }
-            self.clear_away(&mut state);
+            self.fail(&mut state, |waiting| too_large(&waiting.entry.event, max_payload));
         }
         state.limit = max_payload;
         self.to_send.notify_all();
@@ -214,11 +236,7 @@ impl Desk {
         let mut kept = false;
         let mut state = self.state.lock();
         for Verdict { number, result } in verdicts {
-            let Some(index) = number.checked_sub(state.first).and_then(|index| usize::try_from(index).ok()) else {
-                continue;
-            };
-            let Some(waiting) = state.queue.get_mut(index) else { continue };
-            let entry = Arc::clone(&waiting.entry);
+            let Some(waiting) = state.waiting.get_mut(&number) else { continue };
             let outcome = match result {
                 Ok(taken) => {
                     kept = true;
@@ -231,33 +249,30 @@ impl Desk {
                     Outcome::Kept(Recorded { place })
                 }
                 Err(Refused::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
-                    waiting.refused();
-                    again.push((entry, "no stream takes the event's subject at the moment".into()));
+                    state.send_again(number);
+                    again.push((number, "no stream takes the event's subject at the moment".into()));
                     continue;
                 }
                 Err(Refused::ForNow(what)) => {
-                    waiting.refused();
-                    again.push((entry, what));
+                    state.send_again(number);
+                    again.push((number, what));
                     continue;
                 }
                 Err(Refused::NoStream) => Outcome::Failed(Reason::NoStream),
                 Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
             };
-            if entry.outcome.set(outcome).is_ok() && index < state.sent {
-                state.under_way = state.under_way.saturating_sub(entry.event.size());
-            }
+            self.settle_one(&mut state, number, outcome);
         }
         state.has_kept_any |= kept;
         // What was refused and then taken is settled.
-        let refused = again.into_iter().rev().find(|(entry, _)| entry.outcome.get().is_none());
+        let refused = again.into_iter().rev().find(|(number, _)| state.waiting.contains_key(number));
         let settled = refused.map_or(Settled::AsSaid, |(_, reason)| Settled::Again(reason));
         match &settled {
             Settled::Again(trouble) => state.trouble = Some(trouble.clone()),
             Settled::AsSaid if kept => state.trouble = None,
             Settled::AsSaid => {}
         }
-        self.clear_away(&mut state);
-        self.to_send.notify_one();
+        self.tell();
         settled
     }
 
@@ -265,39 +280,54 @@ impl Desk {
     /// does: called between two connections, for those events cannot be sent again.
     pub(super) fn give_up_unconfirmed(&self, window: Duration) {
         let mut state = self.state.lock();
-        for waiting in &state.queue {
-            let sent = waiting.sent.map(|sent| sent.first.elapsed()).filter(|sent| *sent >= window);
-            if let Some(sent) = sent {
-                let waited = if window.is_zero() { sent } else { window };
-                let _ = waiting.entry.outcome.set(Outcome::Failed(Reason::Unconfirmed(waited)));
-            }
-        }
-        self.clear_away(&mut state);
+        self.fail(&mut state, |waiting| {
+            let sent = waiting.sent.filter(|sent| sent.is_beyond(window))?;
+            Some(Reason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
+        });
+        self.tell();
     }
 
-    /// Drops what is settled from the front, and keeps failures that nobody will ask a receipt for.
-    fn clear_away(&self, state: &mut State) {
-        let mut cleared = false;
-        while let Some(waiting) = state.queue.front() {
-            let Some(outcome) = waiting.entry.outcome.get() else { break };
-            let entry = &waiting.entry;
-            let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
-            if let (Outcome::Failed(reason), true) = (outcome, nobody_asks) {
-                let failure = RecordError { event: Box::new((*waiting.entry.event).clone()), reason: reason.clone() };
-                state.failures.keep(failure);
-            }
-            if let Some(waiting) = state.queue.pop_front() {
-                state.bytes -= waiting.entry.event.size();
-            }
-            state.first += 1;
-            state.sent = state.sent.saturating_sub(1);
-            cleared = true;
+    /// Hears that the server does not let this user publish to some subject: what is under way there is refused.
+    pub(super) fn deny(&self, remark: &str) {
+        let mut state = self.state.lock();
+        self.fail(&mut state, |waiting| {
+            let denied = waiting.under_way && is_denied(remark, waiting.entry.event.subject());
+            denied.then(|| Reason::Refused(remark.to_owned()))
+        });
+        self.tell();
+    }
+
+    /// Fails those for which there is a reason.
+    fn fail(&self, state: &mut State, reason: impl Fn(&Waiting) -> Option<Reason>) {
+        let failed: Vec<_> =
+            state.waiting.iter().filter_map(|(number, waiting)| Some((*number, reason(waiting)?))).collect();
+        for (number, reason) in failed {
+            self.settle_one(state, number, Outcome::Failed(reason));
         }
+    }
+
+    /// Writes down what became of an event, and keeps a failure that nobody will ask a receipt for.
+    fn settle_one(&self, state: &mut State, number: u64, outcome: Outcome) {
+        let Some(waiting) = state.waiting.remove(&number) else { return };
+        let (size, entry) = (waiting.entry.event.size(), waiting.entry);
+        state.bytes -= size;
+        state.again.remove(&number);
+        if waiting.under_way {
+            state.under_way = (state.under_way.0 - 1, state.under_way.1 - size);
+        }
+        let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
+        if let (Outcome::Failed(reason), true) = (&outcome, nobody_asks) {
+            let failure = RecordError { event: Box::new((*entry.event).clone()), reason: reason.clone() };
+            state.failures.keep(failure);
+        }
+        let _ = entry.outcome.set(outcome);
+    }
+
+    /// Wakes whoever waits for what has changed.
+    fn tell(&self) {
         self.settled.notify_all();
-        if cleared {
-            self.room.notify_all();
-            self.to_send.notify_one();
-        }
+        self.room.notify_all();
+        self.to_send.notify_one();
     }
 
     /// Hears that an entry's receipt is gone: a failure that it did not hand out is kept for the next flush.
@@ -319,14 +349,15 @@ impl Desk {
 
     /// Whether some of what was sent on this connection is not settled.
     pub(super) fn is_under_way(&self) -> bool {
-        self.state.lock().sent > 0
+        self.state.lock().under_way.0 > 0
     }
 
-    /// How long the oldest event has waited for the stream's word since it was last sent.
+    /// How long the oldest event under way has waited for the stream's word.
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
         let state = self.state.lock();
-        let front = state.queue.front().filter(|_| state.sent > 0)?;
-        front.sent.map(|sent| sent.last.elapsed())
+        // They are sent in order, but for the few that are sent again.
+        let oldest = state.waiting.values().find(|waiting| waiting.under_way)?;
+        oldest.sent.map(|sent| sent.last.elapsed())
     }
 
     /// Takes nothing in any more. What waits goes on being sent.
@@ -337,20 +368,20 @@ impl Desk {
         self.wake();
     }
 
-    /// Fails what is left.
+    /// Takes nothing in any more and fails what is left.
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
-        for waiting in &state.queue {
-            let reason = waiting.sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed()));
-            let _ = waiting.entry.outcome.set(Outcome::Failed(reason));
-        }
-        self.clear_away(&mut state);
+        state.closed = true;
+        self.fail(&mut state, |waiting| {
+            Some(waiting.sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed())))
+        });
+        self.tell();
     }
 
     /// Whether nothing waits, and nothing will.
     pub(super) fn is_done(&self) -> bool {
         let state = self.state.lock();
-        state.closed && state.queue.is_empty()
+        state.closed && state.waiting.is_empty()
     }
 
     fn wake(&self) {
@@ -371,10 +402,10 @@ impl Desk {
     /// Blocks until everything handed in so far is settled.
     pub(super) fn flush(&self, until: Instant) -> Result<(), FlushError> {
         let mut state = self.state.lock();
-        let target = state.first + state.queue.len() as u64;
-        while state.first < target {
-            if self.settled.wait_until(&mut state, until).timed_out() && state.first < target {
-                let waiting = usize::try_from(target - state.first).unwrap_or(usize::MAX);
+        let target = state.next;
+        while state.is_waiting_below(target) {
+            if self.settled.wait_until(&mut state, until).timed_out() && state.is_waiting_below(target) {
+                let waiting = state.waiting.range(..target).count();
                 return Err(FlushError::Deadline { waiting, trouble: state.trouble.clone() });
             }
         }
@@ -390,6 +421,34 @@ impl Desk {
             return Ok(());
         }
         Err(FlushError::Failed { failed, trouble: state.trouble.clone() })
+    }
+}
+
+impl State {
+    fn is_waiting_below(&self, number: u64) -> bool {
+        self.waiting.first_key_value().is_some_and(|(first, _)| *first < number)
+    }
+
+    /// Has an event sent again a moment later: it was refused for now.
+    fn send_again(&mut self, number: u64) {
+        let Some(waiting) = self.waiting.get_mut(&number) else { return };
+        waiting.refused();
+        if std::mem::take(&mut waiting.under_way) {
+            self.under_way = (self.under_way.0 - 1, self.under_way.1 - waiting.entry.event.size());
+        }
+        self.again.insert(number);
+        self.again_from = Instant::now() + AGAIN_PAUSE;
+    }
+
+    /// The next event to send, if one may be sent now.
+    fn next_to_send(&mut self) -> Option<u64> {
+        if self.again_from <= Instant::now()
+            && let Some(number) = self.again.pop_first()
+        {
+            return Some(number);
+        }
+        let (number, _) = self.waiting.range(self.to_send..).next()?;
+        Some(*number)
     }
 }
 
@@ -449,38 +508,53 @@ impl Source for ToSend {
     fn take(&mut self) -> Option<Vec<Outgoing>> {
         let mut state = self.desk.state.lock();
         loop {
-            if state.connection != self.connection || (state.closed && state.queue.is_empty()) {
+            if state.connection != self.connection || (state.closed && state.waiting.is_empty()) {
                 return None;
             }
-            let handful = handful(&mut state, self.desk.bounds);
+            let handful = self.desk.handful(&mut state);
             if !handful.is_empty() {
                 return Some(handful);
             }
-            self.desk.to_send.wait(&mut state);
+            if state.again.is_empty() {
+                self.desk.to_send.wait(&mut state);
+            } else {
+                let from = state.again_from;
+                let _ = self.desk.to_send.wait_until(&mut state, from);
+            }
         }
     }
 }
 
-/// The next events to send, as far as the window lets them.
-fn handful(state: &mut State, bounds: Bounds) -> Vec<Outgoing> {
-    let now = Instant::now();
-    let mut handful = Vec::new();
-    let until = state.queue.len().min(bounds.window).min(state.sent + HANDFUL);
-    while state.sent < until {
-        let waiting = &mut state.queue[state.sent];
-        if waiting.entry.outcome.get().is_none() {
+impl Desk {
+    /// The next events to send, as far as the window lets them.
+    fn handful(&self, state: &mut State) -> Vec<Outgoing> {
+        let now = Instant::now();
+        let mut handful = Vec::new();
+        while handful.len() < HANDFUL && state.under_way.0 < self.bounds.window {
+            let Some(number) = state.next_to_send() else { break };
+            let Some(waiting) = state.waiting.get_mut(&number) else { continue };
             let size = waiting.entry.event.size();
-            if state.under_way > 0 && state.under_way + size > bounds.window_bytes {
+            if state.under_way.0 > 0 && state.under_way.1 + size > self.bounds.window_bytes {
+                if number < state.to_send {
+                    state.again.insert(number);
+                }
                 break;
             }
-            state.under_way += size;
+            state.to_send = state.to_send.max(number + 1);
+            if waiting.sent.is_some_and(|sent| sent.is_beyond(self.bounds.repeatable)) {
+                let reason = Reason::Unconfirmed(self.bounds.repeatable);
+                self.settle_one(state, number, Outcome::Failed(reason));
+                self.tell();
+                continue;
+            }
+            state.under_way = (state.under_way.0 + 1, state.under_way.1 + size);
             let (first, before) = waiting.sent.map_or((now, 0), |sent| (sent.first, sent.unanswered));
             waiting.sent = Some(Sent { first, last: now, unanswered: before + 1 });
-            handful.push(Outgoing { number: waiting.entry.number, event: Arc::clone(&waiting.entry.event) });
+            waiting.under_way = true;
+            handful.push(Outgoing { number, event: Arc::clone(&waiting.entry.event) });
         }
-        state.sent += 1;
+        handful
     }
-    handful
 }
 
 #[cfg(test)]

@@ -15,9 +15,6 @@ use crate::pipeline::{Condition, Crew, Health, Signal};
 /// The first pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long to wait before sending again what was refused for now.
-const AGAIN_PAUSE: Duration = Duration::from_millis(250);
-
 /// How long an event may be told that no stream takes it, from a server that has kept some before: a cluster that elects
 /// a leader says so too, and one that starts.
 const ELECTION: Duration = Duration::from_secs(30);
@@ -143,6 +140,7 @@ impl NatsRecorder {
                 Mode::Jetstream => config.window_bytes,
                 Mode::Core => config.window_bytes.min(CORE_WINDOW),
             },
+            repeatable: repeatable(&config),
         };
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
@@ -241,6 +239,14 @@ fn nonce() -> String {
     format!("{:x}-{:x}-{number}", now.as_nanos(), std::process::id())
 }
 
+/// How long after an event was sent for the first time it may be sent again.
+fn repeatable(config: &NatsRecorderConfig) -> Duration {
+    match config.broker.mode {
+        Mode::Jetstream => config.duplicate_window,
+        Mode::Core => Duration::ZERO,
+    }
+}
+
 /// How a connection ended.
 struct Ended {
     why: String,
@@ -258,16 +264,18 @@ struct Courier {
     nonce: String,
 }
 
-impl Courier {
-    /// How long after an event was sent for the first time it may be sent again.
-    fn repeatable(&self) -> Duration {
-        match self.config.broker.mode {
-            Mode::Jetstream => self.config.duplicate_window,
-            Mode::Core => Duration::ZERO,
-        }
-    }
+/// Whichever way the courier ends, nobody waits for it any more.
+struct Abandoned<'d>(&'d Desk);
 
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl Courier {
     fn run(&self, first: Option<Publisher>) {
+        let _abandoned = Abandoned(&self.desk);
         let mut publisher = first;
         let first_pause = FIRST_PAUSE.min(self.config.broker.retry);
         let mut pause = first_pause;
@@ -275,7 +283,7 @@ impl Courier {
             let opened = publisher.take().map_or_else(|| Publisher::open(&self.cluster, &self.stop), Ok);
             match opened {
                 Ok(publisher) => {
-                    self.desk.give_up_unconfirmed(self.repeatable());
+                    self.desk.give_up_unconfirmed(repeatable(&self.config));
                     let Ended { why, heard } = self.attend(&publisher);
                     if !self.stop.is_raised() && !self.desk.is_done() {
                         self.condition.degrade(format!("{why}; connecting again"));
@@ -294,9 +302,8 @@ impl Courier {
                     pause = (pause * 2).min(self.config.broker.retry);
                 }
             }
-            self.desk.give_up_unconfirmed(self.repeatable());
+            self.desk.give_up_unconfirmed(repeatable(&self.config));
         }
-        self.desk.abandon();
     }
 
     /// Serves one connection until it ends.
@@ -308,12 +315,15 @@ impl Courier {
 
     /// Says why the connection ended, and whether anything was said of an event on it.
     fn serve(&self, publisher: &Publisher, heard: &mut bool) -> String {
-        let begin = || publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
-        begin();
+        publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
         let silence = self.config.broker.silence;
         let mut last_heard = Instant::now();
         loop {
             let verdicts = publisher.verdicts(silence / 4, self.desk.woken());
+            for remark in publisher.denials() {
+                self.condition.degrade(remark.clone());
+                self.desk.deny(&remark);
+            }
             if !verdicts.is_empty() {
                 *heard = true;
                 last_heard = Instant::now();
@@ -323,8 +333,6 @@ impl Courier {
             let patience = if self.desk.has_kept_any() { ELECTION.max(timeout) } else { timeout / 2 };
             if let Settled::Again(reason) = self.desk.settle(verdicts, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
-                let _ = self.stop.wait(AGAIN_PAUSE);
-                begin();
             } else if some_kept {
                 self.condition.recover();
             }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::broker::connection::{Cluster, Flusher, Link, Witness, one_line};
 use crate::broker::headers;
-use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, wire_size};
+use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, denied, quoted, wire_size};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;
@@ -93,10 +93,6 @@ struct Account {
     denials: Mutex<Denials>,
 }
 
-/// How the server says, `Permissions Violation for Publish to "a.b"`, that a user may not publish there. It says so before
-/// it answers a flush behind the event.
-const DENIED: &str = "Violation for Publish to ";
-
 #[derive(Default)]
 struct Denials {
     /// Flushes begun so far.
@@ -109,18 +105,14 @@ impl Account {
     fn hear(&self, remark: &str) {
         log::warn!("broker: the server says: {remark}");
         let mut denials = self.denials.lock();
-        if let Some((_, subject)) = remark.split_once(DENIED)
+        // It says so before it answers a flush behind the event.
+        if let Some(subject) = denied(remark)
             && denials.of.len() < MOST_DENIALS
         {
             let heard = denials.flushes;
             denials.of.insert(subject.to_owned(), (remark.to_owned(), heard));
         }
     }
-}
-
-/// As the server quotes a subject, which is as Go does.
-fn quoted(subject: &str) -> String {
-    format!("\"{}\"", subject.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// Turns answered flushes into verdicts.

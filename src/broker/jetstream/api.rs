@@ -48,10 +48,13 @@ impl std::fmt::Display for Failure {
 
 impl Failure {
     /// Whether the server may say something else soon: its storage is full, its cluster has no leader, it is just starting.
-    /// That a stream which discards new messages is full goes by the same status, and is an answer.
+    /// That a stream which discards new messages is full, or a message too large for it, goes by the same status, and is an
+    /// answer.
     pub(super) fn is_temporary(&self) -> bool {
         match self {
-            Self::Refused { code: code::STORE_FAILED, description, .. } => !description.contains("maximum"),
+            Self::Refused { code: code::STORE_FAILED, description, .. } => {
+                !["maximum", "too large"].iter().any(|lasting| description.contains(lasting))
+            }
             Self::Refused { status, .. } => *status == 503,
             Self::NoResponders | Self::Gone(_) | Self::Unreadable(_) => false,
         }

@@ -5,24 +5,38 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use nats::{Connection, Message};
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::api;
 use crate::broker::connection::{Cluster, Flusher, Link, one_line};
 use crate::broker::headers;
-use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, wire_size};
+use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, denied, wire_size};
 use crate::error::Error;
 use crate::pipeline::Signal;
 
 /// A live connection that publishes to streams.
 pub(in crate::broker) struct StreamPublisher {
     link: Link,
+    denials: Arc<Mutex<Vec<String>>>,
+    denied: Receiver<()>,
 }
 
 impl StreamPublisher {
     /// Connects. Blocks at most for the configured time-out.
     pub(in crate::broker) fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
-        Ok(Self { link: Link::open(cluster, stop)? })
+        let denials = Arc::new(Mutex::new(Vec::new()));
+        let (heard, denied_out) = crossbeam_channel::bounded(1);
+        let kept = Arc::clone(&denials);
+        let ear = move |remark: &str| {
+            log::warn!("broker: the server says: {remark}");
+            if denied(remark).is_some() {
+                kept.lock().push(remark.to_owned());
+                // Full: somebody is about to look already.
+                let _ = heard.try_send(());
+            }
+        };
+        Ok(Self { link: Link::open_with(cluster, stop, Arc::new(ear))?, denials, denied: denied_out })
     }
 
     pub(in crate::broker) fn link(&self) -> &Link {
@@ -52,12 +66,18 @@ impl StreamPublisher {
         });
     }
 
+    /// What the server has said since the last call of subjects that this user may not publish to.
+    pub(in crate::broker) fn denials(&self) -> Vec<String> {
+        std::mem::take(&mut self.denials.lock())
+    }
+
     /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are.
     pub(in crate::broker) fn verdicts(&self, wait: Duration, wake: &Receiver<()>) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         crossbeam_channel::select! {
             recv(self.link.messages()) -> message => verdicts.extend(message.ok().as_ref().and_then(read)),
             recv(wake) -> _ => {}
+            recv(self.denied) -> _ => {}
             recv(self.link.lost().channel()) -> _ => {}
             default(wait) => {}
         }

@@ -1,7 +1,9 @@
 use super::*;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 fn desk() -> Arc<Desk> {
-    Arc::new(Desk::new(Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500 }, 1_000))
+    Arc::new(Desk::new(Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500, repeatable: MINUTE }, 1_000))
 }
 
 fn hand_in(desk: &Desk, payload: &str) -> Arc<Entry> {
@@ -173,7 +175,10 @@ fn a_refusal_that_good_news_overtook_is_none() {
 
 #[test]
 fn no_more_bytes_than_the_window_are_under_way() {
-    let desk = Arc::new(Desk::new(Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250 }, 9_000));
+    let desk = Arc::new(Desk::new(
+        Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250, repeatable: MINUTE },
+        9_000,
+    ));
     let payload = "x".repeat(99);
     let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| hand_in(&desk, payload)).into();
     let mut source = desk.connect(9_000);
@@ -196,4 +201,20 @@ fn failures_are_kept_within_the_bounds_of_the_buffer() {
     }
     let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else { panic!("they have failed") };
     assert_eq!(failed.len(), 2, "1,000 bytes have no room for three");
+}
+
+#[test]
+fn one_event_without_an_answer_holds_up_nothing_behind_it() {
+    let desk = desk();
+    let _stuck = hand_in(&desk, "stuck");
+    let mut source = desk.connect(1_000);
+    assert_eq!(numbers(&mut source), [0]);
+    for number in 1..100 {
+        let entry = hand_in(&desk, "x");
+        assert_eq!(numbers(&mut source), [number]);
+        settle(&desk, vec![kept(number)]);
+        assert!(entry.outcome.get().is_some());
+    }
+    desk.deny("Permissions Violation for Publish to \"a\"");
+    desk.flush(Instant::now()).expect("nobody dropped the receipt, and nothing waits");
 }
