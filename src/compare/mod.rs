@@ -4,5 +4,6 @@
 //! samples (`statistics`), and reports of both (`report`). [`Comparison`] is what stands between measuring and telling.
 
 mod comparison;
+pub mod statistics;
 
 pub use comparison::*;
