@@ -4,6 +4,7 @@
 //! samples (`statistics`), and reports of both (`report`). [`Comparison`] is what stands between measuring and telling.
 
 mod comparison;
+pub mod report;
 pub mod statistics;
 
 pub use comparison::*;

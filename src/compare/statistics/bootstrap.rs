@@ -51,20 +51,35 @@ pub fn interval_of_median(samples: &[f64], seed: u64) -> Interval {
     Interval { median, low: quantile(&medians, 0.025), high: quantile(&medians, 0.975) }
 }
 
-/// Resampling sorted samples is drawing places, and the median of places is found without sorting values.
+/// Resampling sorted samples is drawing places; how often each was drawn tells the one in the middle, without sorting.
 fn medians_of_resamples(sorted: &[f64], seed: u64) -> Vec<f64> {
     if sorted.is_empty() {
         return Vec::new();
     }
     let mut random = SplitMix64(seed);
-    let mut places = vec![0; sorted.len()];
+    let mut drawn = vec![0_usize; sorted.len()];
     let mut one = || {
-        places.fill_with(|| random.below(sorted.len()));
-        places.sort_unstable();
-        let (low, high) = (places[(places.len() - 1) / 2], places[places.len() / 2]);
+        drawn.fill(0);
+        for _ in 0..sorted.len() {
+            drawn[random.below(sorted.len())] += 1;
+        }
+        let low = place_of(&drawn, (sorted.len() - 1) / 2);
+        let high = place_of(&drawn, sorted.len() / 2);
         if low == high { sorted[low] } else { f64::midpoint(sorted[low], sorted[high]) }
     };
     (0..RESAMPLES).map(|_| one()).collect()
+}
+
+/// The place of the draw that `before` others come before.
+fn place_of(drawn: &[usize], before: usize) -> usize {
+    let mut so_far = 0;
+    for (place, times) in drawn.iter().enumerate() {
+        so_far += times;
+        if so_far > before {
+            return place;
+        }
+    }
+    0
 }
 
 /// Steele, Lea and Flood's generator: enough for a bootstrap, and the same on every machine and in every release.

@@ -94,7 +94,8 @@ fn itself(arm: &ArmReport, of: Metric, seed: u64) -> Option<Compared> {
 }
 
 /// Each arm against the first, and the first against itself, for all that a comparison's `ratios` are of. An arm without
-/// runs has none; nor has `cpu_s` where a process of the arm was not measured.
+/// runs has none; nor has `cpu_s` where a process of the arm was not measured. The seed
+/// is that of the comparison's settings, with which reports make the intervals of all other figures.
 #[must_use]
 pub fn ratios(arms: &[ArmReport], seed: u64) -> Vec<Ratio> {
     let Some((first, others)) = arms.split_first() else { return Vec::new() };
