@@ -31,11 +31,12 @@ mod meter;
 mod options;
 mod plan;
 mod process;
-mod quantiles;
+pub mod report;
 mod run;
 mod session;
 mod stage;
 mod stall;
+pub mod statistics;
 mod watch;
 
 pub use comparison::*;

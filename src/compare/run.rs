@@ -8,7 +8,7 @@ use super::options::Setup;
 use super::session::Session;
 use super::stage::Stage;
 use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Process, Run, clock, quantiles};
+use super::{Failure, Process, Run, clock, statistics};
 use crate::store::Editor;
 
 /// Makes a stage, has an application produce on it, and takes it down again.
@@ -32,7 +32,7 @@ pub(super) fn timed(session: &Session<'_>, setup: Setup) -> Result<Run, Failure>
         drain_s: clock::seconds(outcome.accepted, last),
         events: setup.events,
         committed: found.distinct,
-        record_us: quantiles::of(&mut felt),
+        record_us: statistics::quantiles(&mut felt),
         processes,
         timeline: watch.timeline(outcome.began),
     })

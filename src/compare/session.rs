@@ -11,7 +11,8 @@ use super::options::{Options, Setup};
 use super::plan::{self, Slot};
 use super::stall;
 use super::{
-    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, counted, isolation, latency, run,
+    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, counted, isolation, latency,
+    report, run, statistics,
 };
 
 /// Who watches a comparison, and may end it.
@@ -108,7 +109,8 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
     }
     work.errors.extend(work.arms.iter().filter_map(|arm| arm.error.clone()));
     let workload = options.workload(&options.setup(Arm::DirectGrouped), "events.chat");
-    Ok(Comparison {
+    let ratios = statistics::ratios(&work.arms, options.seed);
+    let mut comparison = Comparison {
         format: FORMAT,
         catchment: env!("CARGO_PKG_VERSION").into(),
         began: now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
@@ -130,7 +132,7 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
             cut_short: (!work.cut_short.is_empty()).then(|| work.cut_short.join("; ")),
         },
         arms: work.arms,
-        ratios: Vec::new(),
+        ratios,
         axes: work.axes,
         stalls: work.stalls,
         isolations: work.isolations,
@@ -138,7 +140,9 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
         verdict: Verdict::default(),
         not_measured: work.not_measured,
         errors: work.errors,
-    })
+    };
+    comparison.verdict = report::verdict(&comparison);
+    Ok(comparison)
 }
 
 /// What has been found so far.

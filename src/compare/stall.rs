@@ -6,7 +6,7 @@ use super::options::Setup;
 use super::session::Session;
 use super::stage::Stage;
 use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Stall, clock, quantiles, run};
+use super::{Failure, Stall, clock, run, statistics};
 use crate::error::{DatabaseFault, Error};
 use crate::store::Editor;
 
@@ -62,7 +62,7 @@ pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Stall, Fail
     Ok(Stall {
         arm: setup.arm,
         held_s: clock::seconds(from, to),
-        record_us: quantiles::of(&mut felt),
+        record_us: statistics::quantiles(&mut felt),
         events: outcome.calls.iter().filter(|call| meanwhile.contains(&call.returned)).count() as u64,
         missing: found.missing,
     })
