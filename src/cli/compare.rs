@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use catchment::compare::{self, Arm, Codec, Comparison, Options, Step, Surroundings, Work, arms};
+use catchment::compare::{self, Arm, Codec, Comparison, Options, Step, Surroundings, Work, arms, report};
 use catchment::config::Synchronous;
 use clap::{Args, ValueEnum};
 
@@ -15,6 +15,10 @@ use super::failure::Usage;
 use super::output::Output;
 use super::progress::Progress;
 use super::signals::Signals;
+use super::values::counted;
+
+/// Where it is not known.
+const USUAL_WIDTH: usize = 120;
 
 /// Measure on this machine what it costs to record events directly, and through NATS
 ///
@@ -31,7 +35,7 @@ pub struct Compare {
     #[arg(long)]
     quick: bool,
 
-    /// Events a run [default: 10000, 2000 with --quick]
+    /// Events a run [default: 10000, 1000 with --quick]
     #[arg(long, value_name = "EVENTS")]
     events: Option<u64>,
 
@@ -39,7 +43,7 @@ pub struct Compare {
     #[arg(long, value_name = "RUNS", default_value_t = 10)]
     pairs: usize,
 
-    /// Make no more pairs after this long for each arm [default: 2m, 8s with --quick]
+    /// Make no more pairs after this long for each arm [default: 2m, 6s with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
 
@@ -68,7 +72,7 @@ pub struct Compare {
     #[arg(long, value_name = "WORK", value_parser = work, default_value = "insert")]
     work: Work,
 
-    /// Events a second where events come at a rate [default: half of what the slowest arm manages, at most 1000]
+    /// Events a second where events come at a rate [default: half of what the slowest run managed, at most 1000]
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
 
@@ -141,6 +145,8 @@ impl Compare {
     pub fn run(&self) -> anyhow::Result<()> {
         let signals = Signals::catch()?;
         let options = self.options()?;
+        let baseline = self.baseline()?;
+        self.check_files()?;
         options.validate().map_err(|error| Usage(error.to_string()))?;
         let progress = Progress::new(Some(1), "runs");
         let found = compare::compare(
@@ -153,9 +159,9 @@ impl Compare {
         progress.clear();
         let found = found?;
         self.write_files(&found)?;
-        tell(&found)?;
+        let told = tell(&found, baseline.as_ref());
         match found.errors.as_slice() {
-            [] => Ok(()),
+            [] => told,
             [error] => anyhow::bail!("{error}"),
             [first, rest @ ..] => anyhow::bail!("{first}; and {} more such, which are in the report", rest.len()),
         }
@@ -197,20 +203,65 @@ impl Compare {
     }
 
     fn write_files(&self, found: &Comparison) -> anyhow::Result<()> {
-        if let Some(file) = &self.json {
-            let mut text = serde_json::to_string_pretty(found)?;
-            text.push('\n');
-            write_file(file, &text)?;
-        }
-        for (file, what) in [(&self.markdown, "--markdown"), (&self.html, "--html"), (&self.baseline, "--baseline")] {
-            anyhow::ensure!(file.is_none(), Usage(format!("{what} is not there yet; use --json")));
+        type Written = fn(&Comparison) -> String;
+        let files: [(&Option<PathBuf>, Written); 3] =
+            [(&self.json, report::json), (&self.markdown, report::markdown), (&self.html, report::html)];
+        for (file, text) in files {
+            if let Some(file) = file {
+                fs::write(file, text(found)).with_context(|| format!("cannot write {}", file.display()))?;
+            }
         }
         Ok(())
     }
+
+    /// Said before anything is measured, not minutes later.
+    fn check_files(&self) -> anyhow::Result<()> {
+        for file in [&self.json, &self.markdown, &self.html].into_iter().flatten() {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
+                let name = file.display();
+                return Err(Usage(format!("{name} cannot be written: name a file in a directory that is there")).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The earlier comparison, read before the new one is made.
+    fn baseline(&self) -> anyhow::Result<Option<Comparison>> {
+        let Some(file) = &self.baseline else { return Ok(None) };
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Some(report::from_json(&text).with_context(|| format!("baseline {}", file.display()))?))
+    }
 }
 
-fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+/// The report, and what to know of a baseline; regressions are an error.
+fn tell(found: &Comparison, baseline: Option<&Comparison>) -> anyhow::Result<()> {
+    let mut output = Output::new();
+    write!(output, "{}", report::terminal(found, width()))?;
+    let regressions = match baseline {
+        Some(baseline) => {
+            for note in report::notes(found, baseline) {
+                writeln!(output, "{note}")?;
+            }
+            report::regressions(found, baseline)?
+        }
+        None => Vec::new(),
+    };
+    for regression in &regressions {
+        writeln!(output, "worse than the baseline: {regression}")?;
+    }
+    output.flush()?;
+    anyhow::ensure!(
+        regressions.is_empty(),
+        "worse than the baseline in {}",
+        counted(regressions.len() as u64, "figure")
+    );
+    Ok(())
+}
+
+/// Columns of the terminal; what a pipe or a file gets is as wide as most terminals.
+fn width() -> usize {
+    comfy_table::Table::new().width().map_or(USUAL_WIDTH, usize::from)
 }
 
 fn usual_directory() -> PathBuf {
@@ -226,38 +277,6 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
         if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
     });
     std::iter::once("catchment".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// The figures in a few lines, until there is a report for the terminal.
-fn tell(found: &Comparison) -> anyhow::Result<()> {
-    let mut output = Output::new();
-    for arm in &found.arms {
-        let name = arms::name(arm.arm);
-        if let Some(why) = arm.skipped.as_ref().or(arm.error.as_ref()) {
-            writeln!(output, "{name}: {why}")?;
-            continue;
-        }
-        let median = |value: fn(&compare::Run) -> f64| {
-            let mut values: Vec<f64> = arm.runs.iter().map(value).collect();
-            values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or(0.0)
-        };
-        let total = median(|run| run.total_s);
-        let cpu = median(|run| run.processes.values().map(|process| process.cpu_s).sum());
-        let committed = median(|run| run.committed as f64);
-        let wait = arm.latency.as_ref().map_or(0.0, |latency| latency.commit_us.p50 / 1e3);
-        writeln!(
-            output,
-            "{name}: {:.1} ms, {:.0} events/s, {:.1} ms of CPU, {wait:.2} ms to the commit at {}/s, {} runs; {}",
-            total * 1e3,
-            committed / total.max(1e-9),
-            cpu * 1e3,
-            found.settings.rate,
-            arm.runs.len(),
-            arm.promise
-        )?;
-    }
-    Ok(output.flush()?)
 }
 
 /// What `catchment compare` starts as the application: told by standard input, heard by standard output

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
 use super::events::{Message, Workload};
@@ -64,6 +65,8 @@ pub(super) struct Outcome {
     pub(super) calls: Vec<Call>,
     /// How often an event was given back and handed over again.
     pub(super) refusals: u64,
+    /// Context switches from the first event until all were accepted, voluntary and not, of threads that ended too.
+    pub(super) switches: (u64, u64),
 }
 
 /// A call of `record()`.
@@ -174,6 +177,7 @@ fn open(order: &Order) -> Result<Arc<dyn Recorder>, Failure> {
 }
 
 fn produce(order: &Order, messages: &[Message], recorders: &[Arc<dyn Recorder>]) -> Result<Outcome, Failure> {
+    let switched = switches();
     let began = clock::now();
     let mut calls = Vec::with_capacity(messages.len());
     let mut refusals = 0;
@@ -195,7 +199,17 @@ fn produce(order: &Order, messages: &[Message], recorders: &[Arc<dyn Recorder>])
     for recorder in recorders {
         recorder.flush(PATIENCE).map_err(|error| failed(format!("could not have its events kept: {error}")))?;
     }
-    Ok(Outcome { began, accepted: clock::now(), calls, refusals })
+    let (accepted, now) = (clock::now(), switches());
+    let switches = (now.0.saturating_sub(switched.0), now.1.saturating_sub(switched.1));
+    Ok(Outcome { began, accepted, calls, refusals, switches })
+}
+
+/// Context switches of this process so far.
+fn switches() -> (u64, u64) {
+    getrusage(UsageWho::RUSAGE_SELF).map_or((0, 0), |usage| {
+        let number = |switches: i64| switches.unsigned_abs();
+        (number(usage.voluntary_context_switches()), number(usage.involuntary_context_switches()))
+    })
 }
 
 fn failed(what: String) -> Failure {

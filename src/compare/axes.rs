@@ -27,7 +27,9 @@ pub(super) fn plans(options: &Options, arms: &[Arm]) -> Vec<Plan> {
         let numbers = |vary: fn(Setup, usize) -> Setup| {
             [1, several].map(|number| (number.to_string(), vary(setup, number))).into()
         };
-        plan("producers", numbers(|setup, producers| Setup { producers, ..setup }));
+        if arm != Arm::JetstreamSyncAlways {
+            plan("producers", numbers(|setup, producers| Setup { producers, ..setup }));
+        }
         if !matches!(arm, Arm::DirectGrouped | Arm::Jetstream) {
             continue;
         }
@@ -48,6 +50,11 @@ pub(super) fn plans(options: &Options, arms: &[Arm]) -> Vec<Plan> {
 }
 
 impl Plan {
+    /// Setting and arm.
+    pub(super) fn name(&self) -> String {
+        format!("{} of {}", self.setting, arms::name(self.arm))
+    }
+
     /// How many runs it takes.
     pub(super) fn runs(&self, rounds: usize) -> usize {
         self.points.len() * rounds

@@ -173,13 +173,13 @@ pub struct Process {
     pub voluntary_switches: Option<u64>,
     /// Context switches of all threads: was put off.
     pub involuntary_switches: Option<u64>,
-    /// System calls.
+    /// System calls: counted in a run of its own ([`ArmReport::counted`]), for counting slows it down.
     pub syscalls: Option<u64>,
-    /// Instructions.
+    /// Instructions, counted in runs of their own too; without those of the kernel.
     pub instructions: Option<u64>,
     /// Bytes it caused to be written to storage.
     pub written: Option<u64>,
-    /// Calls of fsync and fdatasync.
+    /// Calls of fsync and fdatasync, counted in that run too.
     pub syncs: Option<u64>,
     /// Resident memory at its highest.
     pub peak_memory: Option<u64>,

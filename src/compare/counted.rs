@@ -1,4 +1,5 @@
-//! System calls and syncs, counted by a tracer in a run whose times mean nothing: <https://strace.io>.
+//! System calls and syncs, counted by a tracer in a run whose times mean nothing: <https://strace.io>. In the same run,
+//! instructions, where the processor's counter may be read.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::instructions::{self, Counter, Way};
 use super::options::Setup;
 use super::session::Session;
 use super::stage::Stage;
@@ -40,6 +42,7 @@ pub(super) fn why_not() -> Option<String> {
 
 /// Counts in a run of its own.
 pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Run, Failure> {
+    let traceable = why_not().is_none();
     let mut stage = Stage::set(session, setup)?;
     let (mut application, _) = stage.application(0)?;
     let mut watch = Watch::open(&stage.database)?;
@@ -47,18 +50,31 @@ pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Run, Failur
     let tracers: BTreeMap<&'static str, Tracer> = meters
         .0
         .iter()
+        .filter(|_| traceable)
         .map(|(role, pid)| Ok((*role, Tracer::attach(*pid, &stage.path(&format!("{role}.strace")))?)))
         .collect::<Result<_, Failure>>()?;
+    let counters: BTreeMap<&'static str, Counter> = match instructions::way() {
+        Ok(Way::Processor) => {
+            meters.0.iter().map(|(role, pid)| Ok::<_, Failure>((*role, Counter::attach(*pid)?))).collect()
+        }
+        _ => Ok(BTreeMap::new()),
+    }?;
     let before = meters.read();
     application.tell("go")?;
     let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
     let outcome = observation.until_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
-    let mut processes = meters.since(&before);
+    let mut processes = run::used(meters.since(&before), &outcome);
     for (role, tracer) in tracers {
         let counts = tracer.detach()?;
         if let Some(process) = processes.get_mut(role) {
             process.syscalls = Some(counts.values().sum());
             process.syncs = Some(SYNCS.iter().filter_map(|name| counts.get(*name)).sum());
+        }
+    }
+    for (role, counter) in counters {
+        let count = counter.detach();
+        if let Some(process) = processes.get_mut(role) {
+            process.instructions = count;
         }
     }
     drop(application);

@@ -94,7 +94,7 @@ fn sqlite(place: &Path) -> Result<BTreeMap<String, String>, Failure> {
         answer.map(Option::unwrap_or_default)
     };
     let mut found = BTreeMap::from([("version".to_owned(), ask("SELECT sqlite_version()")?)]);
-    for pragma in ["journal_mode", "page_size", "wal_autocheckpoint"] {
+    for pragma in ["page_size", "wal_autocheckpoint"] {
         found.insert(pragma.to_owned(), ask(&format!("PRAGMA {pragma}"))?);
     }
     Ok(found)
@@ -103,6 +103,10 @@ fn sqlite(place: &Path) -> Result<BTreeMap<String, String>, Failure> {
 fn pragmas(options: &Options, place: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let mut pragmas = sqlite(place)?;
     pragmas.remove("version");
+    // The statement that asks for it might change it; the file says it too: https://sqlite.org/fileformat.html#the_database_header
+    let header = fs::read(place.join("pragmas.db")).unwrap_or_default();
+    let journal = if header.get(18) == Some(&2) { "wal" } else { "rollback" };
+    pragmas.insert("journal_mode".into(), journal.into());
     pragmas.insert("synchronous".into(), options.synchronous_name().into());
     Ok(pragmas)
 }

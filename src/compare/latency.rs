@@ -8,7 +8,7 @@ use super::options::Setup;
 use super::session::Session;
 use super::stage::Stage;
 use super::watch::{Observation, Watch};
-use super::{Failure, Idle, LatencyRun, clock, idle, quantiles, run};
+use super::{Failure, Idle, LatencyRun, clock, idle, run, statistics};
 use crate::store::Value;
 
 /// Between two looks at the database: what a commit may be seen too late by, at most, while this machine is not busy.
@@ -49,14 +49,38 @@ pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<(Idle, Late
     let latency = LatencyRun {
         rate: setup.rate.unwrap_or(0),
         events: setup.events,
-        record_us: quantiles::of(&mut felt),
-        commit_us: quantiles::of(&mut waits),
-        curve: quantiles::curve(&waits),
+        record_us: statistics::quantiles(&mut felt),
+        commit_us: statistics::quantiles(&mut waits),
+        curve: curve(&waits),
     };
     Ok((idle, latency))
+}
+
+/// Points of the curve of sorted values, denser towards the end.
+fn curve(sorted: &[f64]) -> Vec<(f64, f64)> {
+    let shares = (0..20).map(|step| f64::from(step) / 20.0);
+    let tail = (5..=16).map(|step| 1.0 - 10_f64.powf(-f64::from(step) / 4.0));
+    let mut shares: Vec<f64> = shares.chain(tail).chain([1.0]).collect();
+    shares.sort_by(f64::total_cmp);
+    let points = shares.into_iter().map(|share| (share, statistics::quantile(sorted, share)));
+    points.filter(|_| !sorted.is_empty()).collect()
 }
 
 /// Microseconds from when each was due until its commit was seen.
 fn waits(order: &Order, began: u64, commits: &[(u64, u64)]) -> Vec<f64> {
     commits.iter().map(|(number, seen)| clock::seconds(order.due(began, *number), *seen) * 1e6).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_curve_rises_to_the_highest_value() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        let points = curve(&values);
+        assert!(points.is_sorted());
+        assert_eq!(points.last(), Some(&(1.0, 100.0)));
+        assert!(curve(&[]).is_empty());
+    }
 }

@@ -50,6 +50,8 @@ pub struct Options {
     pub pairs: usize,
     /// Timed runs end after this long for each arm, however many were made, but not before the first round.
     pub budget: Option<Duration>,
+    /// After this long no further axis is begun.
+    pub limit: Option<Duration>,
     /// Producer threads.
     pub producers: usize,
     /// Writer threads.
@@ -62,7 +64,7 @@ pub struct Options {
     pub codec: Codec,
     /// What the database does for each.
     pub work: Work,
-    /// Events a second where events come at a rate; else half of what the slowest arm managed, at most 1,000.
+    /// Events a second where events come at a rate; else half of what the slowest run managed, at most 1,000.
     pub rate: Option<u64>,
     /// For how long they come.
     pub rate_for: Duration,
@@ -76,6 +78,8 @@ pub struct Options {
     pub several: usize,
     /// Runs of each point of an axis; 0 leaves the axes out.
     pub axis_runs: usize,
+    /// Whether instructions may be counted by callgrind, a few seconds an arm, where the processor does not count them.
+    pub callgrind: bool,
     /// Seed of the order of the runs and of the messages.
     pub seed: u64,
     /// Where databases and streams are kept meanwhile.
@@ -99,6 +103,7 @@ impl Default for Options {
             events: 10_000,
             pairs: 10,
             budget: Some(Duration::from_secs(120)),
+            limit: None,
             producers: 1,
             writers: 1,
             batch: 5_000,
@@ -112,6 +117,7 @@ impl Default for Options {
             away_for: Duration::from_secs(2),
             several: 4,
             axis_runs: 3,
+            callgrind: true,
             seed: 1,
             directory: "target".into(),
             server: None,
@@ -134,6 +140,7 @@ pub(super) struct Setup {
     pub(super) batch: usize,
     pub(super) codec: Codec,
     pub(super) rate: Option<u64>,
+    pub(super) under_callgrind: bool,
 }
 
 impl Options {
@@ -141,12 +148,14 @@ impl Options {
     #[must_use]
     pub fn quick(self) -> Self {
         Self {
-            events: 2_000,
-            budget: Some(Duration::from_secs(8)),
-            rate_for: Duration::from_secs(2),
-            idle_for: Duration::from_millis(1_500),
-            away_for: Duration::from_secs(1),
+            events: 1_000,
+            budget: Some(Duration::from_secs(6)),
+            limit: Some(Duration::from_secs(105)),
+            rate_for: Duration::from_millis(1_500),
+            idle_for: Duration::from_secs(1),
+            away_for: Duration::from_millis(700),
             axis_runs: 1,
+            callgrind: false,
             ..self
         }
     }
@@ -184,6 +193,7 @@ impl Options {
             batch: self.batch,
             codec: self.codec,
             rate: None,
+            under_callgrind: false,
         }
     }
 

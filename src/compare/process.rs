@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Failure;
 
 /// How long a process may take to end in good order, once its standard input has ended.
-const GOES_DOWN: Duration = Duration::from_secs(5);
+const GOES_DOWN: Duration = Duration::from_secs(15);
 
 const LOOK: Duration = Duration::from_millis(2);
 

@@ -1,11 +1,14 @@
 //! One timed run: as fast as events are taken, until the last commit is seen.
 
+use std::collections::BTreeMap;
+
+use super::application::Outcome;
 use super::check::{self, Found};
 use super::options::Setup;
 use super::session::Session;
 use super::stage::Stage;
 use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Run, clock, quantiles};
+use super::{Failure, Process, Run, clock, statistics};
 use crate::store::Editor;
 
 /// Makes a stage, has an application produce on it, and takes it down again.
@@ -18,7 +21,7 @@ pub(super) fn timed(session: &Session<'_>, setup: Setup) -> Result<Run, Failure>
     application.tell("go")?;
     let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
     let outcome = observation.until_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
-    let processes = meters.since(&before);
+    let processes = used(meters.since(&before), &outcome);
     drop(application);
     let found = verified(session, &stage)?;
     let last = watch.last().unwrap_or(outcome.accepted);
@@ -29,10 +32,19 @@ pub(super) fn timed(session: &Session<'_>, setup: Setup) -> Result<Run, Failure>
         drain_s: clock::seconds(outcome.accepted, last),
         events: setup.events,
         committed: found.distinct,
-        record_us: quantiles::of(&mut felt),
+        record_us: statistics::quantiles(&mut felt),
         processes,
         timeline: watch.timeline(outcome.began),
     })
+}
+
+/// What the processes used, with what the application alone can tell.
+pub(super) fn used(mut processes: BTreeMap<String, Process>, outcome: &Outcome) -> BTreeMap<String, Process> {
+    if let Some(application) = processes.get_mut("application") {
+        application.voluntary_switches = Some(outcome.switches.0);
+        application.involuntary_switches = Some(outcome.switches.1);
+    }
+    processes
 }
 
 /// What is in the database of a stage, which must be what was handed over.

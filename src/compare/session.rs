@@ -1,15 +1,18 @@
 //! A whole comparison, from the first run to the report's data.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::environment::{self, ServerVersion};
 use super::folder::{self, Folder};
+use super::instructions::{self, Way};
 use super::options::{Options, Setup};
 use super::plan::{self, Slot};
 use super::stall;
 use super::{
-    Arm, ArmReport, Comparison, FORMAT, Failure, Settings, Verdict, arms, axes, counted, isolation, latency, run,
+    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, counted, isolation, latency,
+    report, run, statistics,
 };
 
 /// Who watches a comparison, and may end it.
@@ -36,6 +39,7 @@ pub(super) struct Session<'a> {
     pub(super) options: &'a Options,
     pub(super) surroundings: &'a Surroundings<'a>,
     pub(super) folder: Folder,
+    began: Instant,
     stages: Cell<u64>,
     steps: Cell<u64>,
     of: u64,
@@ -54,8 +58,14 @@ impl Session<'_> {
 
     /// Says what comes next.
     pub(super) fn step(&self, what: &str) {
+        log::debug!("comparison: {what}");
         let number = self.steps.replace(self.steps.get() + 1);
         (self.surroundings.progress)(&Step { what: what.into(), number, of: self.of });
+    }
+
+    /// Whether nothing more is to be begun.
+    fn is_late(&self) -> bool {
+        self.options.limit.is_some_and(|limit| self.began.elapsed() >= limit)
     }
 
     fn skip_to(&self, step: u64) {
@@ -79,9 +89,16 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
     let version = if needs_server { Some(ServerVersion::ask(&options.nats_server)?) } else { None };
     let environment = environment::look(options, folder.path(), version.as_ref())?;
     let mut work = Work::new(options, version.as_ref());
-    let session =
-        Session { options, surroundings, folder, stages: Cell::new(0), steps: Cell::new(0), of: work.steps(options) };
-    let cut_short = work.rounds(&session)?;
+    let session = Session {
+        options,
+        surroundings,
+        folder,
+        began,
+        stages: Cell::new(0),
+        steps: Cell::new(0),
+        of: work.steps(options),
+    };
+    work.rounds(&session)?;
     let rate = options.rate.unwrap_or_else(|| work.bearable_rate());
     work.experiments(&session, rate)?;
     work.axes(&session)?;
@@ -92,7 +109,8 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
     }
     work.errors.extend(work.arms.iter().filter_map(|arm| arm.error.clone()));
     let workload = options.workload(&options.setup(Arm::DirectGrouped), "events.chat");
-    Ok(Comparison {
+    let ratios = statistics::ratios(&work.arms, options.seed);
+    let mut comparison = Comparison {
         format: FORMAT,
         catchment: env!("CARGO_PKG_VERSION").into(),
         began: now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
@@ -111,10 +129,10 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
             batch: options.batch,
             rate,
             seed: options.seed,
-            cut_short,
+            cut_short: (!work.cut_short.is_empty()).then(|| work.cut_short.join("; ")),
         },
         arms: work.arms,
-        ratios: Vec::new(),
+        ratios,
         axes: work.axes,
         stalls: work.stalls,
         isolations: work.isolations,
@@ -122,7 +140,9 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
         verdict: Verdict::default(),
         not_measured: work.not_measured,
         errors: work.errors,
-    })
+    };
+    comparison.verdict = report::verdict(&comparison);
+    Ok(comparison)
 }
 
 /// What has been found so far.
@@ -134,10 +154,11 @@ struct Work {
     isolations: Vec<super::Isolation>,
     not_measured: Vec<String>,
     errors: Vec<String>,
+    cut_short: Vec<String>,
 }
 
-/// Experiments an arm: idle and latency, stall, isolation, counts.
-const EXPERIMENTS: usize = 4;
+/// Experiments an arm: idle and latency, stall, isolation, two ways of counting.
+const EXPERIMENTS: usize = 5;
 
 impl Work {
     fn new(options: &Options, version: Option<&ServerVersion>) -> Self {
@@ -155,9 +176,21 @@ impl Work {
         let arms: Vec<ArmReport> = options.arms.iter().map(report).collect();
         let run: Vec<Arm> = arms.iter().filter(|arm| arm.skipped.is_none()).map(|arm| arm.arm).collect();
         let plans = if options.axis_runs == 0 { Vec::new() } else { axes::plans(options, &run) };
-        let not_measured = counted::why_not().into_iter().collect();
-        let (axes, stalls, isolations, errors) = Default::default();
-        Self { arms, plans, axes, stalls, isolations, not_measured, errors }
+        let instructions = match instructions::way() {
+            Ok(Way::Processor) => None,
+            Ok(Way::Callgrind) if options.callgrind => Some(
+                "instructions of the broker: no hardware counter may be read here, and callgrind is not run on it"
+                    .into(),
+            ),
+            Ok(Way::Callgrind) => Some(
+                "instructions: no hardware counter may be read here, and counting by callgrind is left out of --quick"
+                    .into(),
+            ),
+            Err(why) => Some(format!("instructions: {why}")),
+        };
+        let not_measured = counted::why_not().into_iter().chain(instructions).collect();
+        let (axes, stalls, isolations, errors, cut_short) = Default::default();
+        Self { arms, plans, axes, stalls, isolations, not_measured, errors, cut_short }
     }
 
     /// The arms that are still of use.
@@ -175,16 +208,14 @@ impl Work {
         self.arms.iter_mut().find(|report| report.arm == arm)
     }
 
-    /// The timed runs; why they are fewer than asked for, if they are.
-    fn rounds(&mut self, session: &Session<'_>) -> Result<Option<String>, Failure> {
+    /// The timed runs.
+    fn rounds(&mut self, session: &Session<'_>) -> Result<(), Failure> {
         let (began, options, arms) = (Instant::now(), session.options, self.running());
         let budget = options.budget.map(|budget| budget * u32::try_from(arms.len() + 1).unwrap_or(1));
-        let mut cut_short = None;
         for (number, round) in plan::rounds(&arms, options.pairs, options.seed).into_iter().enumerate() {
             if let Some(budget) = budget.filter(|budget| number > 0 && began.elapsed() >= *budget) {
                 let pairs = options.pairs;
-                cut_short =
-                    Some(format!("{number} of {pairs} pairs: the time budget of {budget:?} for them was used up"));
+                self.cut_short.push(format!("{number} of {pairs} pairs: their time budget of {budget:?} was used up"));
                 session.skip_to(((arms.len() + 1) * pairs) as u64);
                 break;
             }
@@ -192,7 +223,7 @@ impl Work {
                 self.slot(session, slot)?;
             }
         }
-        Ok(cut_short)
+        Ok(())
     }
 
     fn slot(&mut self, session: &Session<'_>, Slot { arm, again }: Slot) -> Result<(), Failure> {
@@ -215,21 +246,18 @@ impl Work {
         Ok(())
     }
 
-    /// Half of what the slowest arm managed: a rate that all can bear.
+    /// Half of what the slowest run of all arms managed: a rate that all can bear.
     fn bearable_rate(&self) -> u64 {
-        let rate = |report: &ArmReport| {
-            let mut rates: Vec<f64> =
-                report.runs.iter().map(|run| run.committed as f64 / run.total_s.max(1e-9)).collect();
-            rates.sort_by(f64::total_cmp);
-            rates.get(rates.len() / 2).copied()
-        };
-        let slowest = self.arms.iter().filter_map(rate).min_by(f64::total_cmp).unwrap_or(1_000.0);
+        let runs = self.arms.iter().flat_map(|report| &report.runs);
+        let rates = runs.map(|run| run.committed as f64 / run.total_s.max(1e-9));
+        let slowest = rates.min_by(f64::total_cmp).unwrap_or(1_000.0);
         ((slowest / 2.0) as u64).clamp(10, 1_000)
     }
 
     fn experiments(&mut self, session: &Session<'_>, rate: u64) -> Result<(), Failure> {
         let options = session.options;
-        let may_count = self.not_measured.is_empty();
+        let way = instructions::way();
+        let may_count = counted::why_not().is_none() || way == Ok(Way::Processor);
         for arm in self.running() {
             let (name, setup) = (arms::name(arm), options.setup(arm));
             session.step(&format!("idle and latency, {name}"));
@@ -252,6 +280,12 @@ impl Work {
             if may_count {
                 self.count(session, setup)?;
             }
+            if way == Ok(Way::Callgrind) && options.callgrind {
+                session.step(&format!("counting instructions, {name}"));
+                let found = instructions::by_callgrind(session, setup);
+                let counts = self.kept("counting instructions", arm, found)?.unwrap_or_default();
+                self.adopt_instructions(arm, &counts);
+            }
         }
         Ok(())
     }
@@ -260,9 +294,21 @@ impl Work {
         let counted = counted::measure(session, setup);
         let counted = self.kept("counting system calls", setup.arm, counted)?;
         if let Some(report) = self.report(setup.arm) {
+            if let Some(counted) = &counted {
+                report.runs.iter_mut().chain(&mut report.again).for_each(|run| adopt(run, counted));
+            }
             report.counted = counted;
         }
         Ok(())
+    }
+
+    fn adopt_instructions(&mut self, arm: Arm, counts: &BTreeMap<&'static str, u64>) {
+        let Some(report) = self.report(arm) else { return };
+        for run in report.runs.iter_mut().chain(&mut report.again).chain(&mut report.counted) {
+            for (role, process) in &mut run.processes {
+                process.instructions = counts.get(role.as_str()).copied();
+            }
+        }
     }
 
     /// What an experiment found. One that failed is told, and the rest goes on.
@@ -278,11 +324,29 @@ impl Work {
     }
 
     fn axes(&mut self, session: &Session<'_>) -> Result<(), Failure> {
+        let mut left_out = Vec::new();
         for plan in &self.plans {
+            if session.is_late() {
+                left_out.push(plan.name());
+                continue;
+            }
             let errors = &mut self.errors;
             self.axes.push(plan.measure(session, session.options.axis_runs, |error| errors.push(error))?);
         }
+        if !left_out.is_empty() {
+            self.cut_short.push(format!("the time was up before these were varied: {}", left_out.join(", ")));
+        }
         Ok(())
+    }
+}
+
+/// Writes what a tracer counted into a run of the same work that it did not slow down.
+fn adopt(run: &mut Run, counted: &Run) {
+    for (role, process) in &mut run.processes {
+        let counts = counted.processes.get(role);
+        process.syscalls = counts.and_then(|counts| counts.syscalls);
+        process.syncs = counts.and_then(|counts| counts.syncs);
+        process.instructions = counts.and_then(|counts| counts.instructions);
     }
 }
 

@@ -14,7 +14,7 @@ use super::meter::Meters;
 use super::options::Setup;
 use super::process::Process;
 use super::session::Session;
-use super::{Arm, Failure, Work, arms};
+use super::{Arm, Failure, Work, arms, instructions};
 use crate::broker::{self, Server};
 use crate::config::{BrokerConfig, DatabaseConfig, Mode};
 use crate::store::{Database, Editor};
@@ -96,7 +96,7 @@ impl<'a> Stage<'a> {
         let file = self.folder.path().join(format!("{role}.toml"));
         let settings = self.settings(broker, mode, database);
         std::fs::write(&file, settings).map_err(Failure::system(format!("file {}", file.display())))?;
-        let mut command = self.program();
+        let mut command = self.program(role);
         command.arg("--config").arg(&file).args(["run", "--end-with-input", "--stop-timeout", "3s"]);
         let mut collector = Process::start(role, &mut command, &self.folder.path().join(format!("{role}.log")))?;
         collector.logged("collecting ", READY, self.session.surroundings.stop)?;
@@ -137,7 +137,7 @@ impl<'a> Stage<'a> {
             stream: broker.map(|broker| broker.stream.clone()).unwrap_or_default(),
             connections: self.setup.connections,
         };
-        let mut command = self.program();
+        let mut command = self.program("application");
         command.arg("compare-application");
         let log = self.folder.path().join("application.log");
         let mut application = Process::start("application", &mut command, &log)?;
@@ -150,8 +150,12 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn program(&self) -> Command {
-        let mut command = Command::new(&self.session.options.program);
+    fn program(&self, role: &str) -> Command {
+        let program = &self.session.options.program;
+        let mut command = match self.setup.under_callgrind {
+            true => instructions::wrapped(program, &self.path(&format!("{role}.callgrind"))),
+            false => Command::new(program),
+        };
         for (name, _) in std::env::vars_os() {
             let shown = name.to_string_lossy();
             let kept = INHERITED.iter().any(|kept| *shown == **kept);

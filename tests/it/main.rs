@@ -11,6 +11,7 @@ mod access;
 mod cluster;
 mod collecting;
 mod commands;
+mod compare;
 mod core_mode;
 mod core_recorder;
 mod database;

@@ -1,0 +1,119 @@
+//! CPU seconds of a run, the processes one behind the other.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+
+use super::palette::{APPLICATION, BROKER, COLLECTOR, Colour, INK, QUIET, RULE};
+use super::scale::Scale;
+use super::{Drawn, LETTERS, Picture, SMALL, drawn, text};
+use crate::compare::report::figures;
+use crate::compare::report::names;
+use crate::compare::report::overview::that_ran;
+use crate::compare::statistics::{median, metric};
+use crate::compare::{ArmReport, Comparison};
+
+struct Bar {
+    name: String,
+    parts: Vec<(&'static str, f64)>,
+    /// A process of the arm that was not measured.
+    missing: Option<&'static str>,
+}
+
+impl Bar {
+    fn new(arm: &ArmReport) -> Option<Self> {
+        let of_role = |role: &'static str| {
+            let samples: Option<Vec<f64>> =
+                arm.runs.iter().map(|run| run.processes.get(role).map(|process| process.cpu_s)).collect();
+            samples.filter(|samples| !samples.is_empty()).map(|samples| (role, median(&samples)))
+        };
+        let roles = metric::roles(arm.arm);
+        let parts: Vec<_> = roles.iter().copied().filter_map(of_role).collect();
+        let missing = roles.iter().copied().find(|role| parts.iter().all(|(measured, _)| measured != role));
+        (!parts.is_empty()).then(|| Self { name: names::title(arm.arm).into(), parts, missing })
+    }
+
+    fn sum(&self) -> f64 {
+        self.parts.iter().map(|(_, cpu_s)| cpu_s).sum()
+    }
+
+    fn figure(&self) -> String {
+        match self.missing {
+            Some(role) => format!("{} without {role}", figures::seconds(self.sum())),
+            None => figures::seconds(self.sum()),
+        }
+    }
+
+    fn said(&self) -> String {
+        let parts = self.parts.iter().map(|(role, cpu_s)| format!("{role} {}", figures::seconds(*cpu_s)));
+        format!("{}: {}", self.name, parts.collect::<Vec<_>>().join(", "))
+    }
+}
+
+const ROW: u32 = 46;
+
+pub fn cpu(comparison: &Comparison) -> Option<Picture> {
+    let bars: Vec<Bar> = that_ran(comparison).into_iter().filter_map(Bar::new).collect();
+    if bars.is_empty() {
+        return None;
+    }
+    let scale = Scale::from_zero(&bars.iter().map(Bar::sum).collect::<Vec<_>>());
+    let height = 56 + ROW * u32::try_from(bars.len()).unwrap_or(1);
+    let drawing = drawn(height, |area| draw(area, &bars, &scale))?;
+    let with = |role: &str| bars.iter().any(|bar| bar.parts.iter().any(|(part, _)| *part == role));
+    let roles = ["application", "collector", "broker"].into_iter().filter(|role| with(role));
+    Some(Picture {
+        title: "CPU seconds of a run".into(),
+        reading: format!(
+            "User and system, medians of the runs, each of {}.",
+            figures::counted(comparison.settings.events, "event")
+        ),
+        description: bars.iter().map(Bar::said).collect::<Vec<_>>().join("; "),
+        drawing,
+        legend: roles.map(|role| (role.to_string(), colour(role))).collect(),
+    })
+}
+
+fn colour(role: &str) -> Colour {
+    match role {
+        "application" => APPLICATION,
+        "collector" => COLLECTOR,
+        _ => BROKER,
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // a handful of bars
+fn draw(area: &super::Area, bars: &[Bar], scale: &Scale) -> Drawn {
+    let rows = bars.len() as f64;
+    let mut chart = ChartBuilder::on(area)
+        .margin(4)
+        .margin_left(10)
+        .margin_right(26)
+        .x_label_area_size(40)
+        .build_cartesian_2d(scale.clone(), 0.0..rows)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .axis_style(QUIET.drawn())
+        .bold_line_style(RULE.drawn())
+        .light_line_style(TRANSPARENT)
+        .x_label_style(text(SMALL, QUIET, HPos::Center))
+        .x_label_formatter(&|place| figures::short(*place))
+        .x_desc("CPU seconds")
+        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
+        .draw()?;
+    for (at, bar) in bars.iter().enumerate() {
+        let top = rows - at as f64;
+        chart.draw_series([
+            Text::new(bar.name.clone(), (scale.low, top - 0.28), text(LETTERS, INK, HPos::Left)),
+            Text::new(bar.figure(), (scale.high, top - 0.28), text(LETTERS, INK, HPos::Right)),
+        ])?;
+        let mut from = 0.0;
+        for (role, cpu_s) in &bar.parts {
+            let corners = [(from, top - 0.52), (from + cpu_s, top - 0.88)];
+            chart.draw_series([Rectangle::new(corners, colour(role).drawn().filled())])?;
+            from += cpu_s;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Lines: how late events were, and how many stood in the database when.
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+
+use super::palette::{self, QUIET, RULE};
+use super::scale::Scale;
+use super::{Drawn, Picture, SMALL, arm_legend, drawn, text};
+use crate::compare::report::figures;
+use crate::compare::report::names;
+use crate::compare::report::overview::that_ran;
+use crate::compare::statistics::{median, metric};
+use crate::compare::{Arm, ArmReport, Comparison, Run};
+
+/// More points than this a line of this size cannot show.
+const POINTS: usize = 150;
+const HEIGHT: u32 = 300;
+
+struct Curve {
+    arm: Arm,
+    points: Vec<(f64, f64)>,
+}
+
+pub fn latency(comparison: &Comparison) -> Option<Picture> {
+    let curve = |arm: &ArmReport| {
+        let run = arm.latency.as_ref()?;
+        // The largest of all has no place on this axis; it is in the table.
+        let shown = run.curve.iter().filter(|(quantile, us)| (0.0..1.0).contains(quantile) && *us > 0.0);
+        let points: Vec<_> = thinned(&shown.map(|(quantile, us)| (rarity(*quantile), *us)).collect::<Vec<_>>());
+        (points.len() > 1).then_some(Curve { arm: arm.arm, points })
+    };
+    let curves: Vec<Curve> = comparison.arms.iter().filter_map(curve).collect();
+    let x = rarities(curves.iter().flat_map(|curve| &curve.points).map(|(x, _)| *x).fold(1.0, f64::max));
+    let heights: Vec<f64> = curves.iter().flat_map(|curve| &curve.points).map(|(_, us)| *us).collect();
+    let y = Scale::logarithmic(least(&heights)?, heights.iter().copied().fold(0.0, f64::max));
+    let marks = Marks { x: "share of events", y: "committed within", x_shown: &share, y_shown: &figures::micros_short };
+    let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
+    let said = |arm: &ArmReport| {
+        let us = arm.latency.as_ref()?.commit_us;
+        let [p50, p99, max] = [us.p50, us.p99, us.max].map(figures::micros);
+        Some(format!("{}: half within {p50}, 99 of 100 within {p99}, all within {max}", names::title(arm.arm)))
+    };
+    Some(Picture {
+        title: "Commit latency".into(),
+        reading: format!(
+            "At {} events/s, from when an event was due until its commit. Lower is better; logarithmic axis.",
+            figures::count(comparison.settings.rate)
+        ),
+        description: comparison.arms.iter().filter_map(said).collect::<Vec<_>>().join("; "),
+        drawing,
+        legend: arm_legend(curves.iter().map(|curve| curve.arm)),
+    })
+}
+
+pub fn timeline(comparison: &Comparison) -> Option<Picture> {
+    let curve = |arm: &&ArmReport| {
+        let run = typical(arm)?;
+        let points = run.timeline.iter().map(|(seconds, events)| (*seconds, metric::number(*events)));
+        let points = thinned(&points.filter(|(seconds, _)| *seconds > 0.0).collect::<Vec<_>>());
+        (points.len() > 1).then_some(Curve { arm: arm.arm, points })
+    };
+    let curves: Vec<Curve> = that_ran(comparison).iter().filter_map(curve).collect();
+    let ends: Vec<f64> = curves.iter().filter_map(|curve| curve.points.last()).map(|(seconds, _)| *seconds).collect();
+    let starts: Vec<f64> =
+        curves.iter().filter_map(|curve| curve.points.first()).map(|(seconds, _)| *seconds).collect();
+    let last = ends.iter().copied().fold(0.0, f64::max);
+    // Where one arm takes many times as long as another, the quick ones would be one line at the edge.
+    let x =
+        if last / least(&ends)? > 8.0 { Scale::logarithmic(least(&starts)?, last) } else { Scale::from_zero(&ends) };
+    let y =
+        Scale::from_zero(&curves.iter().flat_map(|curve| &curve.points).map(|(_, events)| *events).collect::<Vec<_>>());
+    let marks = Marks {
+        x: "seconds since the first event",
+        y: "events stored",
+        x_shown: &figures::short,
+        y_shown: &figures::short,
+    };
+    let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
+    let said = |curve: &Curve| {
+        let (seconds, events) = curve.points.last()?;
+        Some(format!("{}: {} after {}", names::title(curve.arm), figures::amount(*events), figures::seconds(*seconds)))
+    };
+    let kind = if x.is_logarithmic() { "; logarithmic time" } else { "" };
+    Some(Picture {
+        title: "Committed over time".into(),
+        reading: format!("The run of each arm whose total time is the median{kind}."),
+        description: curves.iter().filter_map(said).collect::<Vec<_>>().join("; "),
+        drawing,
+        legend: arm_legend(curves.iter().map(|curve| curve.arm)),
+    })
+}
+
+/// The run nearest to the median of total time.
+fn typical(arm: &ArmReport) -> Option<&Run> {
+    let middle = median(&arm.runs.iter().map(|run| run.total_s).collect::<Vec<_>>());
+    let far = |run: &&Run| (run.total_s - middle).abs();
+    arm.runs.iter().filter(|run| run.timeline.len() > 1).min_by(|one, other| far(one).total_cmp(&far(other)))
+}
+
+/// Nine of ten is 1, 99 of 100 is 2: so that each further nine has as much room as the one before.
+fn rarity(quantile: f64) -> f64 {
+    -(1.0 - quantile).log10()
+}
+
+fn rarities(most: f64) -> Scale {
+    let nines = most.ceil().clamp(1.0, 6.0);
+    Scale::from_zero(&[nines]).with_ticks((0_i32..=6).map(f64::from).take_while(|nine| *nine <= nines).collect(), most)
+}
+
+fn share(nines: f64) -> String {
+    match nines {
+        nines if nines < 0.5 => "0".into(),
+        nines if nines < 1.5 => "90 %".into(),
+        nines if nines < 2.5 => "99 %".into(),
+        nines if nines < 3.5 => "99.9 %".into(),
+        nines if nines < 4.5 => "99.99 %".into(),
+        _ => String::new(),
+    }
+}
+
+fn least(figures: &[f64]) -> Option<f64> {
+    figures.iter().copied().filter(|figure| *figure > 0.0).min_by(f64::total_cmp)
+}
+
+/// No more points than can be seen; the last one stays.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let every = points.len().div_ceil(POINTS).max(1);
+    let last = points.last().filter(|_| points.len() % every != 1 && every > 1);
+    points.iter().step_by(every).chain(last).copied().collect()
+}
+
+struct Marks<'a> {
+    x: &'a str,
+    y: &'a str,
+    x_shown: &'a dyn Fn(f64) -> String,
+    y_shown: &'a dyn Fn(f64) -> String,
+}
+
+fn draw(area: &super::Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> Drawn {
+    let mut chart = ChartBuilder::on(area)
+        .margin(6)
+        .margin_right(26)
+        .margin_top(12)
+        .x_label_area_size(44)
+        .y_label_area_size(74)
+        .build_cartesian_2d(x.clone(), y.clone())?;
+    chart
+        .configure_mesh()
+        .axis_style(QUIET.drawn())
+        .bold_line_style(RULE.drawn())
+        .light_line_style(TRANSPARENT)
+        .label_style(text(SMALL, QUIET, HPos::Center))
+        .x_label_formatter(&|place| (marks.x_shown)(*place))
+        .y_label_formatter(&|place| (marks.y_shown)(*place))
+        .x_desc(marks.x)
+        .y_desc(marks.y)
+        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
+        .draw()?;
+    for curve in curves {
+        let points = curve.points.iter().map(|(at, figure)| (*at, *figure));
+        chart.draw_series(LineSeries::new(points, palette::of_arm(curve.arm).drawn().stroke_width(2)))?;
+    }
+    Ok(())
+}

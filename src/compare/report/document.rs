@@ -1,0 +1,227 @@
+//! What a written report consists of, in the order in which it reads.
+
+use super::figures;
+use super::names;
+use super::overview::overview;
+use super::prose;
+use super::sheets::{self, Sheet};
+use super::verdict::verdict;
+use crate::compare::statistics::metric;
+use crate::compare::{Axis, Comparison, Verdict};
+
+/// A piece of it.
+pub enum Block<'a> {
+    Heading(u8, String),
+    Paragraph(String),
+    /// The sentence that a reader takes along.
+    Headline(String),
+    List(Vec<String>),
+    /// Footnotes, numbered from 1.
+    Notes(Vec<String>),
+    Table(Sheet),
+    /// Shown where there are pictures.
+    Chart(Chart<'a>),
+    /// A label and a file beside the report.
+    Links(Vec<(String, String)>),
+}
+
+/// A picture of figures that a table has too.
+#[derive(Clone, Copy)]
+pub enum Chart<'a> {
+    Throughput,
+    Cpu,
+    Latency,
+    Timeline,
+    Axis(&'a Axis),
+}
+
+/// Hotspots of each process that are shown.
+const TOP: usize = 3;
+
+/// The verdict that a comparison carries, or the one that it should.
+pub fn verdict_of(comparison: &Comparison) -> Verdict {
+    if comparison.verdict.headline.is_empty() { verdict(comparison) } else { comparison.verdict.clone() }
+}
+
+pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
+    let verdict = verdict_of(comparison);
+    let mut blocks = vec![heading(1, "Direct or through NATS: what it costs")];
+    blocks.push(Block::Paragraph(format!(
+        "Measured by catchment {} from {} on, in {}, on {} ({}, {}).",
+        comparison.catchment,
+        comparison.began,
+        figures::seconds(comparison.took_s),
+        comparison.environment.processor,
+        figures::counted(comparison.environment.cores as u64, "core"),
+        comparison.environment.file_system,
+    )));
+    blocks.extend(summary(comparison, &verdict));
+    blocks.extend(method(comparison));
+    blocks.extend(results(comparison));
+    blocks.extend(faults(comparison));
+    blocks.extend(hotspots(comparison));
+    blocks.extend(breakdown(comparison));
+    blocks.push(heading(2, "Why CPU percent and CPU seconds disagree"));
+    blocks.extend(prose::cpu(comparison).into_iter().map(Block::Paragraph));
+    blocks.push(Block::Table(sheets::cpu(comparison)));
+    blocks.push(heading(2, "Recommendation"));
+    blocks.extend(recommendation(&verdict));
+    blocks.push(heading(2, "Raw data"));
+    blocks.push(Block::Paragraph(
+        "Every timed run, in the order of its rounds. The JSON of this comparison has all samples, timelines and processes.".into(),
+    ));
+    blocks.push(Block::Table(sheets::raw(comparison)));
+    blocks
+}
+
+fn heading<'a>(level: u8, text: impl Into<String>) -> Block<'a> {
+    Block::Heading(level, text.into())
+}
+
+fn summary<'a>(comparison: &'a Comparison, verdict: &Verdict) -> Vec<Block<'a>> {
+    let mut blocks = vec![heading(2, "Summary"), Block::Headline(verdict.headline.clone())];
+    let firsts = [("Stay direct", &verdict.direct_when), ("Go through NATS", &verdict.nats_when)];
+    let firsts = firsts.into_iter().filter_map(|(what, when)| Some(format!("{what}: {}", when.first()?)));
+    let firsts: Vec<String> = firsts.collect();
+    if !firsts.is_empty() {
+        blocks.push(Block::List(firsts));
+    }
+    blocks.push(Block::Chart(Chart::Throughput));
+    if overview_has_cpu(comparison) {
+        blocks.push(Block::Chart(Chart::Cpu));
+    }
+    blocks
+}
+
+fn overview_has_cpu(comparison: &Comparison) -> bool {
+    comparison.arms.iter().any(|arm| arm.runs.iter().any(|run| !run.processes.is_empty()))
+}
+
+fn method(comparison: &Comparison) -> Vec<Block<'_>> {
+    let mut blocks = vec![heading(2, "Method")];
+    blocks.extend(prose::method(comparison).into_iter().map(Block::Paragraph));
+    blocks.push(Block::Table(sheets::promises(comparison)));
+    blocks.push(Block::Table(counterparts()));
+    blocks.push(Block::Table(sheets::settings(comparison)));
+    blocks.push(Block::Table(sheets::environment(comparison)));
+    blocks
+}
+
+fn counterparts() -> Sheet {
+    let rows =
+        prose::COUNTERPARTS.iter().map(|(theirs, ours, why)| vec![(*theirs).into(), (*ours).into(), (*why).into()]);
+    let title = "Rows of the study of an asyncio chat bot that this comparison goes back to, and their counterparts";
+    Sheet::of_words(title, &["There", "Here", "Because it is"], rows.collect())
+}
+
+fn results(comparison: &Comparison) -> Vec<Block<'_>> {
+    let overview = overview(comparison);
+    let mut blocks = vec![heading(2, "Results"), Block::Table(sheets::medians(&overview))];
+    if !overview.notes.is_empty() {
+        blocks.push(Block::Notes(overview.notes.clone()));
+    }
+    if let Some(differences) = sheets::differences(comparison, &overview) {
+        blocks.push(Block::Table(differences));
+        blocks.push(Block::Paragraph(
+            "In brackets the 95 % interval of the paired ratio. Differences without one come from one run each.".into(),
+        ));
+    }
+    blocks.push(Block::Table(sheets::ratios(comparison)));
+    if comparison.arms.iter().any(|arm| arm.latency.as_ref().is_some_and(|run| !run.curve.is_empty())) {
+        blocks.push(Block::Chart(Chart::Latency));
+    }
+    if comparison.arms.iter().any(|arm| arm.runs.iter().any(|run| run.timeline.len() > 1)) {
+        blocks.push(Block::Chart(Chart::Timeline));
+    }
+    if !comparison.axes.is_empty() {
+        blocks.push(heading(3, "One setting varied"));
+    }
+    for axis in &comparison.axes {
+        blocks.push(Block::Table(sheets::axis(comparison, axis)));
+        blocks.push(Block::Chart(Chart::Axis(axis)));
+    }
+    blocks
+}
+
+/// The database locked, the database side dead.
+pub fn faults(comparison: &Comparison) -> Vec<Block<'_>> {
+    let tables: Vec<_> = [sheets::stalls(comparison), sheets::isolations(comparison)].into_iter().flatten().collect();
+    if tables.is_empty() {
+        return vec![
+            heading(2, "When the database fails"),
+            Block::Paragraph(
+                "Not measured: neither a locked database nor a dead database side was part of this comparison.".into(),
+            ),
+        ];
+    }
+    std::iter::once(heading(2, "When the database fails")).chain(tables.into_iter().map(Block::Table)).collect()
+}
+
+fn hotspots(comparison: &Comparison) -> Vec<Block<'_>> {
+    let mut blocks = vec![heading(2, "Top hotspots")];
+    if comparison.hotspots.is_empty() {
+        blocks.push(Block::Paragraph(without_profile(comparison)));
+    }
+    blocks.extend(comparison.hotspots.iter().map(|of_one| Block::Table(sheets::hotspots(of_one, TOP))));
+    let links = comparison.hotspots.iter().filter_map(|of_one| {
+        let file = of_one.flamegraph.clone()?;
+        Some((format!("Flamegraph of {}, {}", names::title(of_one.arm), of_one.role), file))
+    });
+    let links: Vec<_> = links.collect();
+    if !links.is_empty() {
+        blocks.push(Block::Links(links));
+    }
+    blocks
+}
+
+/// Why there are no hotspots.
+pub fn without_profile(comparison: &Comparison) -> String {
+    let speaks_of_it = |reason: &&String| {
+        let reason = reason.to_lowercase();
+        ["hotspot", "profile", "flamegraph"].iter().any(|word| reason.contains(word))
+    };
+    let why = comparison.not_measured.iter().find(speaks_of_it);
+    format!(
+        "Not measured: {}.",
+        why.map_or("no process was profiled in this comparison", |why| why.trim_end_matches('.'))
+    )
+}
+
+fn breakdown(comparison: &Comparison) -> Vec<Block<'_>> {
+    let mut blocks = vec![heading(2, "Breakdown of the NATS-specific work")];
+    blocks.extend(prose::nats_share(comparison).into_iter().map(Block::Paragraph));
+    match sheets::shares(comparison) {
+        Some(shares) => blocks.push(Block::Table(shares)),
+        None => blocks.push(Block::Paragraph(without_profile(comparison))),
+    }
+    let broker = comparison.arms.iter().filter(|arm| metric::through_nats(arm.arm)).filter_map(|arm| {
+        let us: Option<Vec<f64>> = arm.runs.iter().map(|run| metric::cpu_us_of("broker", run)).collect();
+        let us = us.filter(|us| !us.is_empty())?;
+        let cost = figures::micros(crate::compare::statistics::median(&us));
+        Some(format!("{}: {cost} of CPU an event", names::title(arm.arm)))
+    });
+    let broker: Vec<String> = broker.collect();
+    if !broker.is_empty() {
+        blocks.push(Block::Paragraph(format!("The broker's own work comes on top of that. {}.", broker.join("; "))));
+    }
+    blocks
+}
+
+/// When which, and what was left open.
+pub fn recommendation<'a>(verdict: &Verdict) -> Vec<Block<'a>> {
+    let mut blocks = vec![Block::Headline(verdict.headline.clone())];
+    let lists = [
+        ("Stay direct", &verdict.direct_when),
+        ("Go through NATS", &verdict.nats_when),
+        ("Left open", &verdict.caveats),
+    ];
+    for (title, sentences) in lists {
+        blocks.push(heading(3, title));
+        if sentences.is_empty() {
+            blocks.push(Block::Paragraph("Nothing measured here speaks for it.".into()));
+        } else {
+            blocks.push(Block::List(sentences.clone()));
+        }
+    }
+    blocks
+}

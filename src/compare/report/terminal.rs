@@ -1,0 +1,208 @@
+//! A comparison on a terminal: the main table first, the verdict last, where the eye is when the command ends.
+
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+
+use super::document::{Block, faults, recommendation, verdict_of, without_profile};
+use super::figures::{self, plain};
+use super::names;
+use super::overview::{Overview, overview};
+use super::prose;
+use super::sheets::{self, Sheet};
+use crate::compare::Comparison;
+
+/// Narrower than this no table can be.
+const NARROWEST: usize = 40;
+/// From here on names are not broken.
+const UNBROKEN: usize = 72;
+/// What the columns of the main table take, borders included.
+const NAME: usize = 33;
+const VALUE: usize = 19;
+const DIFFERENCE: usize = 27;
+/// Hotspots of each process.
+const TOP: usize = 3;
+
+/// Text of lines no longer than `width`, as far as words and names allow.
+#[must_use]
+pub fn terminal(comparison: &Comparison, width: usize) -> String {
+    let mut page = Page { text: String::new(), width: width.max(NARROWEST) };
+    let settings = &comparison.settings;
+    page.paragraph(&format!(
+        "{} of {}, {} each; {}, {}; {}",
+        figures::counted(settings.pairs as u64, "run"),
+        figures::counted(settings.events, "event"),
+        figures::bytes(settings.payload),
+        settings.work,
+        settings.codec,
+        comparison.environment.processor,
+    ));
+    main_table(comparison, &mut page);
+    page.paragraph(prose::cpu_sentence());
+    page.table(&sheets::ratios(comparison));
+    for axis in &comparison.axes {
+        page.table(&sheets::axis(comparison, axis));
+    }
+    for block in faults(comparison) {
+        page.block(&block);
+    }
+    profile(comparison, &mut page);
+    page.heading("Verdict");
+    for block in recommendation(&verdict_of(comparison)) {
+        page.block(&block);
+    }
+    page.text
+}
+
+/// As many arms beside the first as fit, then the next ones.
+fn main_table(comparison: &Comparison, page: &mut Page) {
+    let overview = overview(comparison);
+    let first = comparison.arms.first().map(|arm| arm.arm);
+    let (base, others): (Vec<usize>, Vec<usize>) =
+        (0..overview.arms.len()).partition(|at| Some(overview.arms[*at]) == first);
+    let beside = page.width.saturating_sub(NAME + VALUE * base.len()) / (VALUE + DIFFERENCE);
+    if others.is_empty() {
+        page.table_with_names(&part(&overview, &base, &[]));
+    }
+    for some in others.chunks(beside.max(1)) {
+        page.table_with_names(&part(&overview, &base, some));
+    }
+    for (at, note) in overview.notes.iter().enumerate() {
+        page.item(&format!("[{}] ", at + 1), note);
+    }
+    if !overview.notes.is_empty() {
+        page.text.push('\n');
+    }
+    page.paragraph(
+        "Instructions stand for a study's function calls, voluntary switches for event-loop iterations, involuntary ones for context \
+         runs, system calls for I/O polls. Differences: median of paired ratios and 95 % interval; without one, from one run each.",
+    );
+}
+
+fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Sheet {
+    let title = |at: &usize| names::title(overview.arms[*at]).to_string();
+    let with_difference = |name: String| if base.is_empty() { vec![name] } else { vec![name, "difference".into()] };
+    let mut head = vec!["median of the runs".to_string()];
+    head.extend(base.iter().map(title));
+    head.extend(others.iter().flat_map(|at| with_difference(title(at))));
+    let row = |row: &super::overview::Row| {
+        let mut cells = vec![row.name.to_string()];
+        cells.extend(base.iter().map(|at| row.values[*at].clone()));
+        for at in others {
+            cells.push(row.values[*at].clone());
+            cells.extend((!base.is_empty()).then(|| row.differences[*at].clone()));
+        }
+        cells
+    };
+    Sheet { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures: true }
+}
+
+fn profile(comparison: &Comparison, page: &mut Page) {
+    page.heading("Hotspots");
+    if comparison.hotspots.is_empty() {
+        page.paragraph(&without_profile(comparison));
+    }
+    for hotspots in &comparison.hotspots {
+        page.table(&sheets::hotspots(hotspots, TOP));
+    }
+    if let Some(shares) = sheets::shares(comparison) {
+        page.table(&shares);
+    }
+}
+
+struct Page {
+    text: String,
+    width: usize,
+}
+
+impl Page {
+    fn block(&mut self, block: &Block) {
+        match block {
+            Block::Heading(_, text) => self.heading(text),
+            Block::Paragraph(text) | Block::Headline(text) => self.paragraph(text),
+            Block::List(items) => {
+                for item in items {
+                    self.item("- ", item);
+                }
+                self.text.push('\n');
+            }
+            Block::Notes(notes) => {
+                for (at, note) in notes.iter().enumerate() {
+                    self.item(&format!("[{}] ", at + 1), note);
+                }
+            }
+            Block::Table(sheet) => self.table(sheet),
+            Block::Chart(_) | Block::Links(_) => {}
+        }
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.line(text);
+        self.line(&"-".repeat(text.chars().count()));
+    }
+
+    fn paragraph(&mut self, text: &str) {
+        self.item("", text);
+        self.text.push('\n');
+    }
+
+    /// Text behind a mark, its further lines indented by as much.
+    fn item(&mut self, mark: &str, text: &str) {
+        let indent = mark.chars().count();
+        let mut line = mark.to_string();
+        let mut length = indent;
+        for word in plain(text).split_whitespace() {
+            let more = word.chars().count();
+            if length > indent && length + 1 + more > self.width {
+                self.line(&line);
+                (line, length) = (" ".repeat(indent), indent);
+            }
+            if length > indent {
+                line.push(' ');
+                length += 1;
+            }
+            line.push_str(word);
+            length += more;
+        }
+        self.line(&line);
+    }
+
+    /// The names of a wide table in one piece: what wraps is figures, which few readers search for.
+    fn table_with_names(&mut self, sheet: &Sheet) {
+        let mut table = self.set(sheet);
+        if self.width >= UNBROKEN
+            && let Some(names) = table.column_mut(0)
+        {
+            names.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        self.line(&table.to_string());
+        self.text.push('\n');
+    }
+
+    fn table(&mut self, sheet: &Sheet) {
+        if !sheet.title.is_empty() {
+            self.line(&sheet.title);
+        }
+        let table = self.set(sheet);
+        self.line(&table.to_string());
+        self.text.push('\n');
+    }
+
+    fn set(&self, sheet: &Sheet) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(u16::try_from(self.width).unwrap_or(u16::MAX));
+        table.set_header(sheet.head.iter().map(|title| Cell::new(plain(title))));
+        let aligned = |(at, text): (usize, &String)| {
+            let cell = Cell::new(plain(text));
+            if at > 0 && sheet.figures { cell.set_alignment(CellAlignment::Right) } else { cell }
+        };
+        for row in &sheet.rows {
+            table.add_row(row.iter().enumerate().map(aligned));
+        }
+        table
+    }
+
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+}

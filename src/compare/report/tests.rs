@@ -1,0 +1,339 @@
+//! Renderings of a made-up comparison, of one with holes in it, and of an empty one.
+
+mod fixture;
+
+use self::fixture::{EVENTS, comparison};
+use super::*;
+use crate::compare::{Arm, ArmReport, Comparison, statistics};
+
+/// What each row of the study has become.
+const ROWS: [&str; 14] = [
+    "Total time",
+    "Throughput",
+    "Instructions an event",
+    "System calls an event",
+    "Voluntary switches an event",
+    "Involuntary switches an event",
+    "CPU an event, all processes",
+    "CPU percent",
+    "Idle CPU",
+    "Bytes written an event",
+    "Syncs a thousand events",
+    "Peak memory",
+    "Commit latency, p99.9",
+    "Events lost",
+];
+
+fn again(mut comparison: Comparison) -> Comparison {
+    comparison.ratios = statistics::ratios(&comparison.arms, comparison.settings.seed);
+    comparison.verdict = verdict(&comparison);
+    comparison
+}
+
+fn arm(comparison: &mut Comparison, which: Arm) -> &mut ArmReport {
+    comparison.arms.iter_mut().find(|arm| arm.arm == which).expect("in the fixture")
+}
+
+fn skip(comparison: &mut Comparison, which: Arm) {
+    let arm = arm(comparison, which);
+    (arm.runs, arm.again, arm.latency, arm.idle) = (Vec::new(), Vec::new(), None, None);
+    arm.skipped = Some("not asked for".into());
+}
+
+/// Nothing but what every comparison has.
+fn bare() -> Comparison {
+    let mut bare = comparison();
+    bare.arms.clear();
+    (bare.axes, bare.stalls, bare.isolations, bare.hotspots) = Default::default();
+    again(bare)
+}
+
+fn all_of(verdict: &crate::compare::Verdict) -> String {
+    let lists = [&verdict.direct_when, &verdict.nats_when, &verdict.caveats];
+    let sentences = lists.into_iter().flatten().cloned();
+    std::iter::once(verdict.headline.clone()).chain(sentences).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_row_of_the_study_is_everywhere() {
+    let comparison = comparison();
+    for text in [terminal(&comparison, 200), terminal(&comparison, 80), markdown(&comparison), html(&comparison)] {
+        for row in ROWS {
+            assert!(text.contains(row), "{row} is missing in:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_absent_is_said_with_its_reason() {
+    let comparison = comparison();
+    for text in [terminal(&comparison, 200), markdown(&comparison), html(&comparison)] {
+        assert!(text.contains("not measured"), "{text}");
+        assert!(text.contains("perf_event_paranoid") || text.contains("perf\\_event"), "{text}");
+        assert!(text.contains("2.9 has no"), "why an arm was skipped: {text}");
+    }
+    let overview = overview::overview(&comparison);
+    let instructions = overview.rows.iter().find(|row| row.name.starts_with("Instructions")).unwrap();
+    assert!(instructions.values.iter().all(|value| value == "not measured [1]"));
+    assert_eq!(overview.notes[0], "Not measured: instructions: perf_event_paranoid is 4 here.");
+    let collector = overview.rows.iter().find(|row| row.name == "- collector").unwrap();
+    assert_eq!(collector.values[0], "–", "there is none to be measured");
+}
+
+#[test]
+fn lines_of_the_terminal_are_no_longer_than_it_is_wide() {
+    for width in [60, 80, 120, 200] {
+        let text = terminal(&comparison(), width);
+        let longest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
+        assert!(longest.chars().count() <= width, "{width}: {longest}");
+    }
+}
+
+#[test]
+fn nothing_measured_is_still_a_report() {
+    let bare = bare();
+    for text in [terminal(&bare, 80), markdown(&bare), html(&bare)] {
+        assert!(text.contains("nothing can be said of direct against NATS"), "{text}");
+    }
+    well_formed(&html(&bare));
+}
+
+#[test]
+fn json_comes_back_whole() {
+    let comparison = comparison();
+    let text = json(&comparison);
+    assert!(json(&from_json(&text).unwrap()) == text);
+    let other = text.replacen("\"format\": 1", "\"format\": 7", 1);
+    assert!(from_json(&other).unwrap_err().to_string().contains("format 7"));
+    assert!(from_json("[]").is_err());
+}
+
+#[test]
+fn markdown_reads_in_the_studys_order() {
+    let text = markdown(&comparison());
+    let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let expected = [
+        "Summary",
+        "Method",
+        "Results",
+        "When the database fails",
+        "Top hotspots",
+        "Breakdown of the NATS-specific work",
+        "Why CPU percent and CPU seconds disagree",
+        "Recommendation",
+        "Raw data",
+    ];
+    assert_eq!(headings, expected);
+    assert!(text.contains("&lt;virtual&gt; &amp;"), "escaped");
+    assert!(text.contains("](flamegraphs/direct%20grouped.svg)"));
+    for table in text.split("\n\n").filter(|part| part.starts_with('|')) {
+        let columns = |line: &str| line.replace("\\|", "").matches('|').count();
+        assert!(table.lines().all(|line| columns(line) == columns(table.lines().next().unwrap())), "{table}");
+    }
+}
+
+#[test]
+fn the_page_is_well_formed_and_fetches_nothing() {
+    let page = html(&comparison());
+    well_formed(&page);
+    for reference in ["http:", "https:", "src=", "url(", "@import", "<script", "<link", "href=\"/"] {
+        assert!(!page.contains(reference), "{reference}");
+    }
+    assert!(page.contains("href=\"flamegraphs/direct%20grouped.svg\""));
+    assert!(page.contains("&lt;virtual&gt; &amp; &quot;shared&quot;"));
+    assert!(page.contains("prefers-color-scheme: dark") && page.contains("@media print"));
+    // Throughput, CPU, latency, committed over time, three settings varied.
+    assert_eq!(page.matches("<figure>").count(), 7);
+    assert_eq!(page.matches("<desc id=").count(), 7);
+    let mut ids: Vec<&str> = page.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all);
+}
+
+#[test]
+fn a_flamegraph_elsewhere_is_not_linked() {
+    let mut comparison = comparison();
+    comparison.hotspots[0].flamegraph = Some("/tmp/a.svg".into());
+    comparison.hotspots[1].flamegraph = Some("javascript:alert(1)".into());
+    let page = html(&comparison);
+    assert!(!page.contains("href=\"/tmp") && !page.contains("href=\"javascript:"));
+    assert!(page.contains("href=\"javascript%3Aalert%281%29\""), "it is a file name");
+}
+
+/// Every element that is opened is closed in its order, and every `&` begins an entity.
+fn well_formed(page: &str) {
+    let without_style = {
+        let (before, rest) = page.split_once("<style>").unwrap();
+        format!("{before}{}", rest.split_once("</style>").unwrap().1)
+    };
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = without_style.strip_prefix("<!DOCTYPE html>").unwrap();
+    while let Some((text, tag)) = rest.split_once('<') {
+        for entity in text.split('&').skip(1) {
+            assert!(entity.split(';').next().is_some_and(|name| name.len() < 6) && entity.contains(';'), "&{entity}");
+        }
+        assert!(!text.contains('>'), "{text}");
+        let (tag, after) = tag.split_once('>').unwrap();
+        rest = after;
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "closed");
+        } else if !tag.ends_with('/') && !tag.starts_with("meta") {
+            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+            open.push(tag.split([' ', '\n']).next().unwrap());
+        }
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+}
+
+#[test]
+fn the_verdict_has_the_figures_of_the_tables() {
+    let comparison = comparison();
+    let verdict = &comparison.verdict;
+    assert!(verdict.headline.starts_with("For speed stay direct"), "{}", verdict.headline);
+    let overview = overview::overview(&comparison);
+    let throughput = overview.rows.iter().find(|row| row.name.starts_with("Throughput")).unwrap();
+    for arm in [1, 3] {
+        assert!(verdict.headline.contains(&throughput.values[arm]), "{}", verdict.headline);
+    }
+    // Faster than one by one, slower than in groups: both are said, each where it belongs.
+    assert!(verdict.nats_when.iter().any(|said| said.starts_with("JetStream is faster than committing one by one")));
+    assert!(verdict.direct_when.iter().any(|said| said.starts_with("JetStream is slower than committing in groups")));
+    assert!(
+        verdict.nats_when.iter().any(|said| said.contains("held locked") && said.contains("410 µs")),
+        "{verdict:?}"
+    );
+    assert!(
+        verdict
+            .nats_when
+            .iter()
+            .any(|said| said.contains("database side dead") && said.contains("6,000 of 6,000 live"))
+    );
+    let caveats = verdict.caveats.join("\n");
+    assert!(caveats.contains("Core NATS lost 84 of 140,000 events"), "{caveats}");
+    for said in
+        ["do not promise the same", "against itself", "perf_event_paranoid", "syncs always was not run", "2 cores"]
+    {
+        assert!(caveats.contains(said), "{said}: {caveats}");
+    }
+}
+
+#[test]
+fn the_verdict_follows_the_numbers() {
+    let mut turned = comparison();
+    for run in &mut arm(&mut turned, Arm::Jetstream).runs {
+        run.total_s /= 10.0;
+    }
+    let turned = again(turned);
+    assert!(turned.verdict.headline.starts_with("Through NATS was the faster way"), "{}", turned.verdict.headline);
+    assert!(!turned.verdict.direct_when.iter().any(|said| said.contains("JetStream is slower")));
+
+    let mut same = comparison();
+    let grouped = arm(&mut same, Arm::DirectGrouped).runs.clone();
+    for (run, direct) in arm(&mut same, Arm::Jetstream).runs.iter_mut().zip(&grouped) {
+        run.total_s = direct.total_s;
+    }
+    let same = again(same);
+    assert!(same.verdict.headline.contains("no difference is shown"), "{}", same.verdict.headline);
+    assert!(same.verdict.caveats.iter().any(|said| said.contains("JetStream against committing in groups")));
+}
+
+#[test]
+fn the_verdict_does_without_what_is_missing() {
+    for missing in [Arm::DirectPerEvent, Arm::DirectGrouped, Arm::CoreNats, Arm::Jetstream] {
+        let mut comparison = comparison();
+        skip(&mut comparison, missing);
+        let said = all_of(&again(comparison).verdict);
+        assert!(!said.contains("NaN") && !said.contains("inf"), "{said}");
+    }
+    let mut only_direct = comparison();
+    for nats in [Arm::CoreNats, Arm::Jetstream] {
+        skip(&mut only_direct, nats);
+    }
+    let only_direct = again(only_direct);
+    assert!(only_direct.verdict.headline.starts_with("No arm through NATS was measured"));
+    assert!(!all_of(&only_direct.verdict).contains("is slower than"));
+}
+
+#[test]
+fn a_sum_without_the_broker_is_not_given() {
+    let mut comparison = comparison();
+    for run in &mut arm(&mut comparison, Arm::Jetstream).runs {
+        run.processes.remove("broker");
+    }
+    let comparison = again(comparison);
+    assert!(!comparison.verdict.headline.contains("of CPU"), "{}", comparison.verdict.headline);
+    assert!(
+        comparison
+            .verdict
+            .caveats
+            .iter()
+            .any(|said| said.contains("The CPU of a process of JetStream was not measured"))
+    );
+    assert!(html(&comparison).contains("without broker"), "the bar says so");
+}
+
+#[test]
+fn few_pairs_are_said() {
+    let mut comparison = comparison();
+    for arm in &mut comparison.arms {
+        arm.runs.truncate(2);
+    }
+    let comparison = again(comparison);
+    assert!(comparison.verdict.headline.contains("no difference is shown"), "{}", comparison.verdict.headline);
+    assert!(
+        comparison.verdict.caveats.iter().any(|said| said.contains("With 2 runs of an arm no difference can be shown"))
+    );
+}
+
+#[test]
+fn a_comparison_is_no_regression_of_itself() {
+    assert_eq!(regressions(&comparison(), &comparison()).unwrap(), Vec::<String>::new());
+    assert_eq!(notes(&comparison(), &comparison()), Vec::<String>::new());
+}
+
+#[test]
+fn what_got_slower_is_named_and_what_got_faster_is_not() {
+    let mut slower = comparison();
+    for run in &mut arm(&mut slower, Arm::Jetstream).runs {
+        run.total_s *= 1.4;
+    }
+    for run in &mut arm(&mut slower, Arm::DirectGrouped).runs {
+        run.total_s *= 0.5;
+    }
+    let found = regressions(&slower, &comparison()).unwrap();
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].starts_with("JetStream: total time was 0.6") && found[0].contains("+40.0 %"), "{}", found[0]);
+    assert!(found[1].starts_with("JetStream: throughput was 3") && found[1].contains("noise floor"), "{}", found[1]);
+}
+
+#[test]
+fn what_is_within_the_noise_is_no_regression() {
+    let mut slightly = comparison();
+    for run in &mut arm(&mut slightly, Arm::Jetstream).runs {
+        run.total_s *= 1.03;
+    }
+    assert_eq!(regressions(&slightly, &comparison()).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn other_settings_are_not_compared_and_other_machines_are_said() {
+    let mut other = comparison();
+    other.settings.events = EVENTS * 2;
+    let refused = regressions(&other, &comparison()).unwrap_err().to_string();
+    assert!(refused.contains("events is 20000 there and 40000 here"), "{refused}");
+    let mut other = comparison();
+    other.settings.payload *= 2.0;
+    assert!(regressions(&other, &comparison()).is_err());
+    let mut other = comparison();
+    other.format += 1;
+    assert!(regressions(&other, &comparison()).is_err());
+    let mut other = comparison();
+    other.environment.cores = 4;
+    skip(&mut other, Arm::Jetstream);
+    assert!(regressions(&other, &comparison()).is_ok());
+    let said = notes(&other, &comparison());
+    assert_eq!(said[0], "not the same cores as in the baseline: 2 then, 4 now");
+    assert!(said[1].starts_with("JetStream ran in the baseline and not now"));
+}

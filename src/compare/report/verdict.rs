@@ -1,0 +1,327 @@
+//! When to stay direct and when to go through NATS, on this machine: sentences made of this comparison's own figures.
+//!
+//! What was run several times is called a difference only if its interval says so. What was run once has no interval and
+//! must be [`CLEAR`] apart. What shows no difference goes to the caveats, and what was not measured is said to be so.
+
+use super::figures;
+use super::names::{self, capital, listed, phrase};
+use super::overview::{against, idle_percent, median, that_ran};
+use crate::compare::statistics::{Compared, Finding, MINIMUM_PAIRS, metric};
+use crate::compare::{Arm, ArmReport, Comparison, Isolation, Quantiles, Verdict};
+
+/// How many times apart two single runs must be to be called different.
+const CLEAR: f64 = 1.5;
+
+/// What follows from a comparison.
+#[must_use]
+pub fn verdict(comparison: &Comparison) -> Verdict {
+    let mut verdict = Verdict { headline: headline(comparison), ..Verdict::default() };
+    speed(comparison, &mut verdict);
+    latency(comparison, &mut verdict);
+    waiting(comparison, &mut verdict);
+    stalls(comparison, &mut verdict);
+    isolations(comparison, &mut verdict);
+    idle(comparison, &mut verdict);
+    caveats(comparison, &mut verdict);
+    verdict
+}
+
+fn headline(comparison: &Comparison) -> String {
+    let ran = that_ran(comparison);
+    let fastest = |of_kind: fn(Arm) -> bool| {
+        let of_kind = ran.iter().filter(|arm| of_kind(arm.arm));
+        let rated = of_kind.filter_map(|arm| Some((*arm, median(arm, metric::throughput)?)));
+        rated.max_by(|(_, one), (_, other)| one.total_cmp(other))
+    };
+    let Some((direct, direct_rate)) = fastest(|arm| !metric::through_nats(arm)) else {
+        return "No direct arm was measured, so nothing can be said of direct against NATS.".into();
+    };
+    // Core NATS loses what it has no room for, so it speaks for NATS only where nothing else does.
+    let keeps = |arm| metric::through_nats(arm) && arm != Arm::CoreNats;
+    let Some((nats, nats_rate)) = fastest(keeps).or_else(|| fastest(metric::through_nats)) else {
+        return "No arm through NATS was measured, so nothing can be said of direct against NATS.".into();
+    };
+    let Some(speed) = against(comparison, nats, direct, metric::throughput) else {
+        return "No two runs could be paired, so nothing can be said of direct against NATS.".into();
+    };
+    let (by, through) = (phrase(direct.arm), phrase(nats.arm));
+    let (direct_rate, nats_rate) = (figures::rate(direct_rate), figures::rate(nats_rate));
+    let cpu = match (median(direct, metric::cpu_us_an_event), median(nats, metric::cpu_us_an_event)) {
+        (Some(direct), Some(nats)) => format!(
+            "; an event costs {} of CPU directly and {} through NATS, broker included",
+            figures::micros(direct),
+            figures::micros(nats)
+        ),
+        _ => String::new(),
+    };
+    match speed.finding {
+        Finding::Lower => format!(
+            "For speed stay direct: {by} stored {direct_rate} here and {through} {nats_rate}{cpu}. NATS has to be worth it for \
+             what else it gives."
+        ),
+        Finding::Higher => {
+            format!("Through NATS was the faster way here: {through} stored {nats_rate} and {by} {direct_rate}{cpu}.")
+        }
+        Finding::NoDifferenceShown => format!(
+            "Speed does not decide here: between {by} ({direct_rate}) and {through} ({nats_rate}) no difference is shown{cpu}."
+        ),
+    }
+}
+
+/// Throughput and CPU, each way through NATS against each direct one.
+fn speed(comparison: &Comparison, verdict: &mut Verdict) {
+    let ran = that_ran(comparison);
+    let (mut through_nats, direct): (Vec<_>, Vec<_>) = ran.into_iter().partition(|arm| metric::through_nats(arm.arm));
+    // What may lose events comes last: a summary takes the first.
+    through_nats.sort_by_key(|arm| arm.arm == Arm::CoreNats);
+    for nats in through_nats {
+        for direct in &direct {
+            let Some(speed) = against(comparison, nats, direct, metric::throughput) else { continue };
+            let sentence = speed_of(comparison, nats, direct, &speed);
+            match speed.finding {
+                Finding::Lower => verdict.direct_when.push(sentence),
+                Finding::Higher => verdict.nats_when.push(sentence),
+                Finding::NoDifferenceShown => verdict.caveats.push(sentence),
+            }
+        }
+    }
+}
+
+fn speed_of(comparison: &Comparison, nats: &ArmReport, direct: &ArmReport, speed: &Compared) -> String {
+    let rate = |arm| median(arm, metric::throughput).map_or_else(|| "–".into(), figures::amount);
+    let outcome = match speed.finding {
+        Finding::NoDifferenceShown => "",
+        Finding::Higher => " is faster",
+        Finding::Lower => " is slower",
+    };
+    let cpu = match against(comparison, nats, direct, metric::cpu_us_an_event) {
+        Some(cpu) => {
+            let of = |arm| median(arm, metric::cpu_us_an_event).map_or_else(|| "–".into(), figures::micros);
+            format!(" CPU of all processes an event: {} against {}, {}.", of(nats), of(direct), figures::finding(&cpu))
+        }
+        None => " The CPU of all processes was not measured on both sides.".into(),
+    };
+    format!(
+        "{}{outcome}{} {}: {} against {} events/s, {}.{cpu}",
+        capital(phrase(nats.arm)),
+        if outcome.is_empty() { " against" } else { " than" },
+        phrase(direct.arm),
+        rate(nats),
+        rate(direct),
+        figures::finding(speed),
+    )
+}
+
+/// A figure of one run for several arms; less is better.
+struct Single {
+    opening: String,
+    of: Vec<(Arm, f64)>,
+    shown: fn(f64) -> String,
+    ending: String,
+}
+
+impl Single {
+    fn tell(self, verdict: &mut Verdict) {
+        let least = |through_nats: bool| {
+            let of_kind = self.of.iter().filter(|(arm, _)| metric::through_nats(*arm) == through_nats);
+            of_kind.map(|(_, figure)| *figure).min_by(f64::total_cmp)
+        };
+        let (Some(direct), Some(nats)) = (least(false), least(true)) else { return };
+        let each = |(arm, figure): &(Arm, f64)| format!("{} {}", phrase(*arm), (self.shown)(*figure));
+        let figures = listed(&self.of.iter().map(each).collect::<Vec<_>>());
+        let sentence = format!("{}: {figures}{}", self.opening, self.ending);
+        if nats * CLEAR < direct {
+            verdict.nats_when.push(format!("{sentence}. One run each."));
+        } else if direct * CLEAR < nats {
+            verdict.direct_when.push(format!("{sentence}. One run each."));
+        } else {
+            verdict.caveats.push(format!(
+                "{sentence}. One run each, the best of both sides less than {CLEAR} times apart: that decides nothing."
+            ));
+        }
+    }
+}
+
+/// At which rate an arm's latency run was made. Runs at other rates are other questions.
+fn at_the_rate(comparison: &Comparison, which: fn(&crate::compare::LatencyRun) -> Quantiles) -> Vec<(Arm, Quantiles)> {
+    let rate = comparison.settings.rate;
+    let of_arm = |arm: &ArmReport| arm.latency.as_ref().filter(|run| run.rate == rate).map(|run| (arm.arm, which(run)));
+    comparison.arms.iter().filter_map(of_arm).filter(|(_, quantiles)| quantiles.max > 0.0).collect()
+}
+
+fn latency(comparison: &Comparison, verdict: &mut Verdict) {
+    let runs = at_the_rate(comparison, |run| run.commit_us);
+    let medians: Vec<String> =
+        runs.iter().map(|(arm, us)| format!("{} {}", phrase(*arm), figures::micros(us.p50))).collect();
+    Single {
+        opening: format!(
+            "At {} events/s, 99 of 100 events stood in the database within",
+            figures::count(comparison.settings.rate)
+        ),
+        of: runs.iter().map(|(arm, us)| (*arm, us.p99)).collect(),
+        shown: figures::micros,
+        ending: format!(" (half of them within: {})", listed(&medians)),
+    }
+    .tell(verdict);
+}
+
+fn waiting(comparison: &Comparison, verdict: &mut Verdict) {
+    let runs = at_the_rate(comparison, |run| run.record_us);
+    Single {
+        opening: "The caller of record() was held, 99 times of 100, for no more than".into(),
+        of: runs.iter().map(|(arm, us)| (*arm, us.p99)).collect(),
+        shown: figures::micros,
+        ending: String::new(),
+    }
+    .tell(verdict);
+}
+
+fn stalls(comparison: &Comparison, verdict: &mut Verdict) {
+    let Some(first) = comparison.stalls.first() else {
+        verdict.caveats.push("What a locked database does to the caller was not measured.".into());
+        return;
+    };
+    let missing = comparison.stalls.iter().filter(|stall| stall.missing > 0);
+    let missing: Vec<String> =
+        missing.map(|stall| format!("{} {}", phrase(stall.arm), figures::counted(stall.missing, "event"))).collect();
+    let ending = match missing.as_slice() {
+        [] => "; no event was missing afterwards".into(),
+        some => format!("; missing afterwards: {}", listed(some)),
+    };
+    Single {
+        opening: format!(
+            "While the database was held locked for {}, the longest record() took",
+            figures::seconds(first.held_s)
+        ),
+        of: comparison.stalls.iter().map(|stall| (stall.arm, stall.record_us.max)).collect(),
+        shown: figures::micros,
+        ending,
+    }
+    .tell(verdict);
+}
+
+fn isolations(comparison: &Comparison, verdict: &mut Verdict) {
+    if comparison.isolations.is_empty() {
+        verdict.caveats.push("What becomes of events while the database side is dead was not measured.".into());
+    }
+    for isolation in &comparison.isolations {
+        let kept = isolation.committed >= isolation.events && isolation.handed_over > 0;
+        let sentence = isolation_of(isolation);
+        if metric::through_nats(isolation.arm) && kept {
+            verdict.nats_when.push(sentence);
+        } else {
+            verdict.caveats.push(sentence);
+        }
+    }
+}
+
+fn isolation_of(isolation: &Isolation) -> String {
+    let handed_over = match isolation.handed_over {
+        0 => "nothing could be handed over meanwhile".into(),
+        some => format!("the application handed {} over meanwhile", figures::counted(some, "event")),
+    };
+    let lost = isolation.events.saturating_sub(isolation.committed);
+    let end = if lost == 0 {
+        format!("all {} stood in the database in the end", figures::count(isolation.events))
+    } else {
+        format!("of {}, {} never came to stand in the database", figures::count(isolation.events), figures::count(lost))
+    };
+    let live = isolation.seen_live.map_or_else(String::new, |seen| {
+        format!("; another subscriber saw {} of {} live", figures::count(seen), figures::count(isolation.events))
+    });
+    format!(
+        "With the database side dead for {}, {}: {handed_over}, and {end}{live}. The application: {}.",
+        figures::seconds(isolation.away_s),
+        phrase(isolation.arm),
+        isolation.application.trim_end_matches('.'),
+    )
+}
+
+fn idle(comparison: &Comparison, verdict: &mut Verdict) {
+    Single {
+        opening: "Of one core, all processes together use with nothing to do".into(),
+        of: comparison.arms.iter().filter_map(|arm| Some((arm.arm, idle_percent(arm)?))).collect(),
+        shown: figures::percent,
+        ending: String::new(),
+    }
+    .tell(verdict);
+}
+
+fn caveats(comparison: &Comparison, verdict: &mut Verdict) {
+    let caveats = &mut verdict.caveats;
+    let promises = that_ran(comparison).into_iter().filter(|arm| !arm.promise.is_empty());
+    let promises: Vec<String> =
+        promises.map(|arm| format!("{}: {}", names::title(arm.arm), arm.promise.trim_end_matches('.'))).collect();
+    if !promises.is_empty() {
+        caveats.push(format!("The arms do not promise the same. {}.", promises.join("; ")));
+    }
+    for arm in that_ran(comparison) {
+        let events: u64 = arm.runs.iter().map(|run| run.events).sum();
+        let committed: u64 = arm.runs.iter().map(|run| run.committed).sum();
+        if committed < events {
+            caveats.push(format!(
+                "{} lost {} of {} in the timed runs; its throughput counts only what was stored.",
+                capital(phrase(arm.arm)),
+                figures::count(events - committed),
+                figures::counted(events, "event"),
+            ));
+        }
+        if metric::through_nats(arm.arm) && median(arm, metric::cpu_s).is_none() {
+            caveats.push(format!(
+                "The CPU of a process of {} was not measured, so no sum is given for it.",
+                phrase(arm.arm)
+            ));
+        }
+    }
+    caveats.push(noise_of(comparison));
+    caveats.extend(pairs_of(comparison));
+    caveats
+        .extend(comparison.settings.cut_short.iter().map(|why| format!("Fewer runs were made than asked for: {why}.")));
+    for arm in comparison.arms.iter().filter(|arm| arm.runs.is_empty()) {
+        let why = arm.skipped.as_deref().unwrap_or("why was not recorded");
+        caveats.push(format!("{} was not run: {}.", capital(phrase(arm.arm)), why.trim_end_matches('.')));
+    }
+    caveats.extend(comparison.not_measured.iter().map(|what| format!("Not measured: {}.", what.trim_end_matches('.'))));
+    if that_ran(comparison).iter().any(|arm| metric::through_nats(arm.arm)) {
+        caveats.push(format!(
+            "Everything ran on one machine with {}, which application, collector and broker shared: on machines of their own \
+             they do not, and a network adds its own time.",
+            figures::counted(comparison.environment.cores as u64, "core"),
+        ));
+    }
+}
+
+fn noise_of(comparison: &Comparison) -> String {
+    let floors: Vec<_> = comparison.ratios.iter().filter(|ratio| ratio.noise_floor).collect();
+    if floors.is_empty() {
+        return "No arm was run against itself, so the noise floor is unknown and differences may be the machine's."
+            .into();
+    }
+    let each = floors.iter().map(|ratio| {
+        let far = ratio.high.max(1.0 / ratio.low).max(1.0);
+        let outside = if ratio.low > 1.0 || ratio.high < 1.0 {
+            " (the interval does not even hold 1: the machine was not quiet)"
+        } else {
+            ""
+        };
+        format!("{} by up to {:.1} %{outside}", ratio.of, (far - 1.0) * 100.0)
+    });
+    format!(
+        "The same arm run against itself differs in {}: smaller differences are not told.",
+        listed(&each.collect::<Vec<_>>())
+    )
+}
+
+fn pairs_of(comparison: &Comparison) -> Option<String> {
+    let pairs = that_ran(comparison).iter().map(|arm| arm.runs.len()).min()?;
+    if pairs < MINIMUM_PAIRS {
+        let found = figures::counted(pairs as u64, "run");
+        return Some(format!("With {found} of an arm no difference can be shown; it takes {MINIMUM_PAIRS} at least."));
+    }
+    let coverage = Compared::coverage(pairs)?;
+    Some(format!(
+        "With {pairs} pairs an interval is no more than their range, which holds the true ratio {:.0} times in 100 and not 95; \
+         it takes 6 pairs for that.",
+        coverage * 100.0,
+    ))
+}

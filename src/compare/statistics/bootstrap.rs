@@ -1,0 +1,108 @@
+//! Intervals without an assumption about how the samples are distributed: resample, look, repeat.
+
+use super::{as_f64, quantile};
+
+/// Resamples of one interval.
+pub const RESAMPLES: usize = 10_000;
+
+/// A median and where it may lie: the 95 % percentile interval of its bootstrap.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// Of the samples themselves.
+    pub median: f64,
+    /// 2.5 % of the resamples' medians are below.
+    pub low: f64,
+    /// 2.5 % are above.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Widened on both sides by a factor of at least 1.
+    #[must_use]
+    pub fn widened(self, factor: f64) -> Self {
+        Self { median: self.median, low: self.low / factor, high: self.high * factor }
+    }
+
+    /// Whether the two have a value in common.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.low <= other.high && other.low <= self.high
+    }
+}
+
+/// The median of the ratios of pairs, with its interval. The pairs are resampled, not the two sides each for itself:
+/// what slowed both runs of a round down is in neither the ratio nor its interval. Samples without a partner are left
+/// out; of no pairs, everything is NaN.
+#[must_use]
+pub fn paired_ratio(numerators: &[f64], denominators: &[f64], seed: u64) -> Interval {
+    let ratios: Vec<f64> = numerators.iter().zip(denominators).map(|(above, below)| above / below).collect();
+    interval_of_median(&ratios, seed)
+}
+
+/// The median of samples, with its interval; of no samples, everything is NaN. With fewer than six the interval is the
+/// range of the samples, which is all they can say.
+#[must_use]
+pub fn interval_of_median(samples: &[f64], seed: u64) -> Interval {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let median = quantile(&sorted, 0.5);
+    let mut medians = medians_of_resamples(&sorted, seed);
+    medians.sort_unstable_by(f64::total_cmp);
+    Interval { median, low: quantile(&medians, 0.025), high: quantile(&medians, 0.975) }
+}
+
+/// Resampling sorted samples is drawing places; how often each was drawn tells the one in the middle, without sorting.
+fn medians_of_resamples(sorted: &[f64], seed: u64) -> Vec<f64> {
+    if sorted.is_empty() {
+        return Vec::new();
+    }
+    let mut random = SplitMix64(seed);
+    let mut drawn = vec![0_usize; sorted.len()];
+    let mut one = || {
+        drawn.fill(0);
+        for _ in 0..sorted.len() {
+            drawn[random.below(sorted.len())] += 1;
+        }
+        let low = place_of(&drawn, (sorted.len() - 1) / 2);
+        let high = place_of(&drawn, sorted.len() / 2);
+        if low == high { sorted[low] } else { f64::midpoint(sorted[low], sorted[high]) }
+    };
+    (0..RESAMPLES).map(|_| one()).collect()
+}
+
+/// The place of the draw that `before` others come before.
+fn place_of(drawn: &[usize], before: usize) -> usize {
+    let mut so_far = 0;
+    for (place, times) in drawn.iter().enumerate() {
+        so_far += times;
+        if so_far > before {
+            return place;
+        }
+    }
+    0
+}
+
+/// Steele, Lea and Flood's generator: enough for a bootstrap, and the same on every machine and in every release.
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A place below `bound`. Multiplied and shifted; its bias is of the order of `bound / 2^64`.
+    fn below(&mut self, bound: usize) -> usize {
+        let wide = u128::from(self.next()) * bound as u128;
+        usize::try_from(wide >> 64).unwrap_or(0)
+    }
+}
+
+/// How often the range of so many samples holds the true median: the samples are not all on one side of it.
+#[must_use]
+pub(super) fn coverage_of_range(samples: usize) -> f64 {
+    1.0 - 2.0 * 0.5_f64.powf(as_f64(samples))
+}
