@@ -4,5 +4,7 @@
 //! samples (`statistics`), and reports of both (`report`). [`Comparison`] is what stands between measuring and telling.
 
 mod comparison;
+mod profile;
 
 pub use comparison::*;
+pub use profile::{Findings, Profile, ProfileError};
