@@ -3,9 +3,10 @@
 //! A timer of the kernel (`ITIMER_PROF`) interrupts whichever thread is running, 250 times for each second that all of them
 //! together compute, in user code or in the kernel; who waits is not seen. The signal restarts the calls that it interrupts
 //! (`SA_RESTART`), and what it does not restart, SQLite, the standard library and the NATS client do themselves. Sampling costs
-//! about a hundredth of the time, so a profile belongs into a run that is not timed.
+//! time, and naming what was sampled costs more, so a profile belongs into a run that is not timed.
 //!
-//! Names come from the program's symbol table. A program stripped of it gives addresses nobody knows: `other`.
+//! Names come from the program's symbol table, which a release build has, or from full debug information. Stripped of both, or
+//! with `debug = "line-tables-only"`, functions have no path to tell their crate by, and nearly all is `other`.
 
 mod activity;
 mod flamegraph;
