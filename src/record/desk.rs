@@ -49,7 +49,13 @@ pub(super) struct Bounds {
     pub(super) window: usize,
     /// Bytes sent and not settled, unless a single event is larger.
     pub(super) window_bytes: usize,
+    /// Nothing is heard of what is sent until all of it has arrived, and this is how long that may take: no more is sent than
+    /// a quarter of it carries. Without it each event is answered by itself, and the window stays as it is.
+    pub(super) patience: Option<Duration>,
 }
+
+/// The window before anything is known of a connection that only answers when all has arrived.
+const FIRST_WINDOW: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -73,6 +79,8 @@ struct State {
     sent: usize,
     /// Bytes of those among them that are not settled.
     under_way: usize,
+    /// And how many they may be.
+    window_bytes: usize,
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
@@ -120,6 +128,7 @@ impl Desk {
                 first: 0,
                 sent: 0,
                 under_way: 0,
+                window_bytes: bounds.patience.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
                 bytes: 0,
                 connection: 0,
                 limit,
@@ -212,7 +221,9 @@ impl Desk {
         }
         let mut again = Vec::new();
         let mut kept = false;
+        let mut answered = 0;
         let mut state = self.state.lock();
+        let waited = state.oldest_wait();
         for Verdict { number, result } in verdicts {
             let Some(index) = number.checked_sub(state.first).and_then(|index| usize::try_from(index).ok()) else {
                 continue;
@@ -245,7 +256,11 @@ impl Desk {
             };
             if entry.outcome.set(outcome).is_ok() && index < state.sent {
                 state.under_way = state.under_way.saturating_sub(entry.event.size());
+                answered += entry.event.size();
             }
+        }
+        if let (Some(patience), Some(waited)) = (self.bounds.patience, waited) {
+            state.window_bytes = carried(answered, waited, patience / 4).clamp(1, self.bounds.window_bytes);
         }
         state.has_kept_any |= kept;
         // What was refused and then taken is settled.
@@ -324,9 +339,15 @@ impl Desk {
 
     /// How long the oldest event has waited for the stream's word since it was last sent.
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
-        let state = self.state.lock();
-        let front = state.queue.front().filter(|_| state.sent > 0)?;
-        front.sent.map(|sent| sent.last.elapsed())
+        self.state.lock().oldest_wait()
+    }
+
+    /// Hears that what is under way was too much for the connection, or that nobody is there.
+    pub(super) fn fell_silent(&self) {
+        if self.bounds.patience.is_some() {
+            let mut state = self.state.lock();
+            state.window_bytes = (state.window_bytes / 4).max(1);
+        }
     }
 
     /// Takes nothing in any more. What waits goes on being sent.
@@ -425,6 +446,24 @@ impl Failures {
     }
 }
 
+impl State {
+    fn oldest_wait(&self) -> Option<Duration> {
+        let front = self.queue.front().filter(|_| self.sent > 0)?;
+        front.sent.map(|sent| sent.last.elapsed())
+    }
+}
+
+/// What a connection that took `waited` for these bytes carries in another time.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "about so many"
+)]
+fn carried(bytes: usize, waited: Duration, time: Duration) -> usize {
+    (bytes as f64 * time.as_secs_f64() / waited.as_secs_f64().max(1e-6)) as usize
+}
+
 /// What came of the stream's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
@@ -470,7 +509,7 @@ fn handful(state: &mut State, bounds: Bounds) -> Vec<Outgoing> {
         let waiting = &mut state.queue[state.sent];
         if waiting.entry.outcome.get().is_none() {
             let size = waiting.entry.event.size();
-            if state.under_way > 0 && state.under_way + size > bounds.window_bytes {
+            if state.under_way > 0 && state.under_way + size > state.window_bytes {
                 break;
             }
             state.under_way += size;
