@@ -10,7 +10,8 @@
     reason = "counts become figures"
 )]
 
-use std::fmt::Write as _;
+mod figures;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,6 +25,7 @@ use catchment::pipeline::{
     Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
 use catchment::store::{Database, Writer};
+use figures::row;
 use nix::sys::resource::{UsageWho, getrusage};
 
 const EVENTS: u64 = 400_000;
@@ -274,26 +276,4 @@ fn peak_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
     line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok()).unwrap_or(0)
-}
-
-fn row(name: &str, mut values: Vec<f64>, decimals: usize) {
-    values.sort_by(f64::total_cmp);
-    let shown = |value: f64| thousands(&format!("{value:.decimals$}"));
-    let (low, middle, high) = (values[0], values[values.len() / 2], values[values.len() - 1]);
-    println!("| {name} | {} ({} to {}) |", shown(middle), shown(low), shown(high));
-}
-
-fn thousands(number: &str) -> String {
-    let (whole, rest) = number.split_once('.').map_or((number, None), |(whole, rest)| (whole, Some(rest)));
-    let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    if let Some(rest) = rest {
-        let _ = write!(grouped, ".{rest}");
-    }
-    grouped
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use catchment::broker::Server;
+use catchment::compare::Profile;
 use catchment::config::Mode;
 use catchment::{Collector, Config, Status, Until, store};
 use clap::Args;
@@ -25,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// SIGINT (Ctrl-C) and SIGTERM drain: what has been taken in is committed first. A second one ends at once; what was not
 /// committed then is read again at the next start, if it is in a stream.
+///
+/// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and says at its end where the time went:
+/// PREFIX.json, and PREFIX.svg with a flamegraph.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
@@ -61,6 +65,7 @@ impl Run {
             signals.end_with_input()?;
         }
         let (config, mut server) = self.prepare(settings)?;
+        let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
         let mut collector = Collector::start_until(&config, until)?;
@@ -96,6 +101,7 @@ impl Run {
         }
         let status = collector.stop(self.stop_timeout)?;
         log::info!("{}", summary(&status, began.elapsed()));
+        profile.finish();
         Ok(())
     }
 
@@ -107,6 +113,31 @@ impl Run {
         let server = start_server(&config.database.path)?;
         config.broker = config.broker.on_open_server(server.url());
         Ok((config, Some(server)))
+    }
+}
+
+/// The collector's profile, where `CATCHMENT_PROFILE` says which files to write it to. Collecting matters more: what keeps
+/// the profile from being taken is a line in the log.
+struct Profiling(Option<(Profile, PathBuf)>);
+
+impl Profiling {
+    fn of_environment() -> Self {
+        let prefix = std::env::var_os("CATCHMENT_PROFILE").filter(|prefix| !prefix.is_empty());
+        Self(prefix.and_then(|prefix| match Profile::start() {
+            Ok(profile) => Some((profile, prefix.into())),
+            Err(error) => {
+                log::warn!("{error}");
+                None
+            }
+        }))
+    }
+
+    fn finish(self) {
+        let Some((profile, prefix)) = self.0 else { return };
+        match profile.finish(&prefix) {
+            Ok(found) => log::info!("profile of {} samples in {}.json and .svg", found.samples, prefix.display()),
+            Err(error) => log::warn!("{error}"),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use toml::{Table, Value};
 use super::context::Contexts;
 
 /// Variables of ours that are no settings of the library.
-const NO_SETTINGS: [&str; 3] = ["CATCHMENT_CONFIG", "CATCHMENT_LOG", "CATCHMENT_LOG_FORMAT"];
+const NO_SETTINGS: [&str; 4] = ["CATCHMENT_CONFIG", "CATCHMENT_LOG", "CATCHMENT_LOG_FORMAT", "CATCHMENT_PROFILE"];
 
 /// The variables that the `nats` command knows, and our settings for them.
 const NATS_VARIABLES: [(&str, &str); 10] = [

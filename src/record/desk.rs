@@ -55,7 +55,13 @@ pub(super) struct Bounds {
     pub(super) window_bytes: usize,
     /// How long after it was sent first an event may be sent again.
     pub(super) repeatable: Duration,
+    /// Nothing is heard of what is sent until all of it has arrived, and this is how long that may take: no more is sent than
+    /// a quarter of it carries. Without it each event is answered by itself, and the window stays as it is.
+    pub(super) patience: Option<Duration>,
 }
+
+/// The window before anything is known of a connection that only answers when all has arrived.
+const FIRST_WINDOW: usize = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -83,6 +89,8 @@ struct State {
     again_from: Instant,
     /// Events and bytes sent on this connection and not settled.
     under_way: (usize, usize),
+    /// And how many bytes that may be.
+    window_bytes: usize,
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
@@ -142,6 +150,7 @@ impl Desk {
                 again: BTreeSet::new(),
                 again_from: Instant::now(),
                 under_way: (0, 0),
+                window_bytes: bounds.patience.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
                 bytes: 0,
                 connection: 0,
                 limit,
@@ -235,7 +244,9 @@ impl Desk {
         }
         let mut again = Vec::new();
         let mut kept = false;
+        let mut answered = 0;
         let mut state = self.state.lock();
+        let waited = state.oldest_wait();
         for Verdict { number, result } in verdicts {
             let Some(waiting) = state.waiting.get_mut(&number) else { continue };
             let outcome = match result {
@@ -262,7 +273,11 @@ impl Desk {
                 Err(Refused::NoStream) => Outcome::Failed(Reason::NoStream),
                 Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
             };
+            answered += if waiting.under_way { waiting.entry.event.size() } else { 0 };
             self.settle_one(&mut state, number, outcome);
+        }
+        if let (Some(patience), Some(waited)) = (self.bounds.patience, waited) {
+            state.window_bytes = carried(answered, waited, patience / 4).clamp(1, self.bounds.window_bytes);
         }
         state.has_kept_any |= kept;
         // What was refused and then taken is settled.
@@ -355,10 +370,15 @@ impl Desk {
 
     /// How long the oldest event under way has waited for the stream's word.
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
-        let state = self.state.lock();
-        // They are sent in order, but for the few that are sent again.
-        let oldest = state.waiting.values().find(|waiting| waiting.under_way)?;
-        oldest.sent.map(|sent| sent.last.elapsed())
+        self.state.lock().oldest_wait()
+    }
+
+    /// Hears that what is under way was too much for the connection, or that nobody is there.
+    pub(super) fn fell_silent(&self) {
+        if self.bounds.patience.is_some() {
+            let mut state = self.state.lock();
+            state.window_bytes = (state.window_bytes / 4).max(1);
+        }
     }
 
     /// Takes nothing in any more. What waits goes on being sent.
@@ -485,6 +505,25 @@ impl Failures {
     }
 }
 
+impl State {
+    fn oldest_wait(&self) -> Option<Duration> {
+        // They are sent in order, but for the few that are sent again.
+        let oldest = self.waiting.values().find(|waiting| waiting.under_way)?;
+        oldest.sent.map(|sent| sent.last.elapsed())
+    }
+}
+
+/// What a connection that took `waited` for these bytes carries in another time.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "about so many"
+)]
+fn carried(bytes: usize, waited: Duration, time: Duration) -> usize {
+    (bytes as f64 * time.as_secs_f64() / waited.as_secs_f64().max(1e-6)) as usize
+}
+
 /// What came of the stream's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
@@ -535,7 +574,7 @@ impl Desk {
             let Some(number) = state.next_to_send() else { break };
             let Some(waiting) = state.waiting.get_mut(&number) else { continue };
             let size = waiting.entry.event.size();
-            if state.under_way.0 > 0 && state.under_way.1 + size > self.bounds.window_bytes {
+            if state.under_way.0 > 0 && state.under_way.1 + size > state.window_bytes {
                 if number < state.to_send {
                     state.again.insert(number);
                 }

@@ -10,7 +10,7 @@ use crate::config::{BatchConfig, DatabaseConfig};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Tally};
+use crate::pipeline::{Condition, Counter, Health, Pipeline, Settings, Shared};
 use crate::store::{Database, Kept, Lock, Single};
 
 /// How long a recorder that is dropped goes on committing what waits.
@@ -74,7 +74,8 @@ impl Default for DirectRecorderConfig {
 pub struct DirectRecorder {
     way: Way,
     condition: Condition,
-    tally: Arc<Tally>,
+    /// Of those recorded one by one.
+    dead_letters: Counter,
 }
 
 #[derive(Debug)]
@@ -115,7 +116,7 @@ impl DirectRecorder {
         if commit == Commit::PerEvent {
             let single = Database::open(&database_config)?.single();
             let condition = Condition::new("database");
-            return Ok(Self { way: Way::PerEvent(Box::new(single)), condition, tally: Arc::default() });
+            return Ok(Self { way: Way::PerEvent(Box::new(single)), condition, dead_letters: Counter::default() });
         }
         let lock = Lock::take(&database_config.path)?;
         let database = Database::open(&database_config)?;
@@ -123,15 +124,22 @@ impl DirectRecorder {
         let tray = Arc::new(Tray::new(database.begin_local()?, settings.limits));
         let sinks = database.writers().into_iter().map(|sink| Telling { sink, tray: Arc::clone(&tray) }).collect();
         let shared = Shared::new("database");
-        let (condition, tally) = (shared.sink.clone(), Arc::clone(&shared.tally));
+        let condition = shared.sink.clone();
         let pipeline = Some(Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, shared));
-        Ok(Self { way: Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }), condition, tally })
+        Ok(Self {
+            way: Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }),
+            condition,
+            dead_letters: Counter::default(),
+        })
     }
 
     /// How many events the database refused so far: they are dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
-        self.tally.dead_letters.get()
+        match &self.way {
+            Way::PerEvent(_) => self.dead_letters.get(),
+            Way::Grouped(Grouped { tray, .. }) => tray.dead_letters(),
+        }
     }
 
     /// Takes no more events, commits what waits, and ends. Blocks at most for `patience`.
@@ -168,7 +176,7 @@ impl Recorder for DirectRecorder {
                 match single.commit(tray::now_ns(), subject, tray::headers(&event), payload) {
                     Ok(kept) => {
                         self.condition.recover();
-                        self.tally.dead_letters.add(usize::from(kept == Kept::DeadLetter));
+                        self.dead_letters.add(usize::from(kept == Kept::DeadLetter));
                         Ok(Receipt::committed())
                     }
                     Err(what) => {

@@ -20,10 +20,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// a leader says so too, and one that starts.
 const ELECTION: Duration = Duration::from_secs(30);
 
-/// Bytes sent and not answered in core NATS, at most: what a slow connection has to carry within `broker.silence`, for no
-/// answer comes before that.
-const CORE_WINDOW: usize = 256 << 10;
-
 /// How long a recorder that is dropped goes on trying to send what waits.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
 
@@ -42,7 +38,8 @@ pub struct NatsRecorderConfig {
     /// Events sent and not confirmed yet, at most. Default 4,000.
     pub window: usize,
     /// Bytes sent and not confirmed yet, at most, unless a single event is larger. Default 1 MiB: over TLS the NATS client
-    /// breaks a connection that has some 4 MB written which the server does not read. In mode `core` 256 KiB are the most.
+    /// breaks a connection that has some 4 MB written which the server does not read. In mode `core` also
+    /// no more than the connection carries in a quarter of `broker.silence`, as far as is known.
     pub window_bytes: usize,
     /// Start without the broker where it cannot be reached: events wait in the buffer until it can. What the broker would
     /// refuse, a password for instance, then shows in [`Recorder::health`] only. Default false: [`NatsRecorder::open`] fails.
@@ -87,7 +84,8 @@ impl Default for NatsRecorderConfig {
 /// read it: when it has answered a flush that stands behind it. So [`Recorder::flush`] and [`NatsRecorder::close`] mean that
 /// the server has everything, not that anybody stored it ([`Kind::HandedToBroker`]). When a connection is lost, events that
 /// were sent and not known to be read come back with [`Reason::Unconfirmed`], for sent again they could arrive twice; those not
-/// sent yet go to the next connection. An event that the user may not publish comes back with [`Reason::Refused`].
+/// sent yet go to the next connection, and may arrive before an uncertain one that is still on its way. An event that the user
+/// may not publish comes back with [`Reason::Refused`].
 ///
 /// Dropping the recorder goes on sending for up to 5 seconds; call [`Recorder::flush`] first to know.
 ///
@@ -137,11 +135,10 @@ impl NatsRecorder {
             events: config.buffer_events,
             bytes: config.buffer_bytes,
             window: config.window,
-            window_bytes: match mode {
-                Mode::Jetstream => config.window_bytes,
-                Mode::Core => config.window_bytes.min(CORE_WINDOW),
-            },
+            window_bytes: config.window_bytes,
             repeatable: repeatable(&config),
+            // One answer for all that is under way, and it must come before the server counts as silent.
+            patience: (mode == Mode::Core).then_some(config.broker.silence),
         };
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
@@ -359,6 +356,7 @@ impl Courier {
             let waited = self.desk.oldest_wait().unwrap_or_default();
             if waited >= 4 * silence || (waited >= silence && last_heard.elapsed() >= silence) {
                 publisher.fell_silent();
+                self.desk.fell_silent();
                 return format!("{} has not confirmed an event for {silence:?}", publisher.address());
             }
         }

@@ -35,6 +35,7 @@ struct State {
     /// Where the last event stands that was handed in.
     last: Mark,
     committed: u64,
+    dead_letters: usize,
     /// Takes nothing in any more.
     closed: bool,
     /// The pipeline has ended.
@@ -49,6 +50,7 @@ impl Tray {
             open: Batch::new(limits),
             last: Mark::START,
             committed: 0,
+            dead_letters: 0,
             closed: false,
             over: false,
             failure: None,
@@ -112,8 +114,11 @@ impl Tray {
         if state.closed && state.open.is_empty() { Supply::Ended } else { Supply::Flowing }
     }
 
-    fn committed(&self, number: u64) {
-        self.state.lock().committed = number;
+    fn committed(&self, number: u64, dead_letters: usize) {
+        let mut state = self.state.lock();
+        state.committed = number;
+        state.dead_letters += dead_letters;
+        drop(state);
         self.settled.notify_all();
     }
 
@@ -139,6 +144,11 @@ impl Tray {
         self.arrived.notify_all();
         self.room.notify_all();
         self.settled.notify_all();
+    }
+
+    /// How many of what was committed are dead letters.
+    pub(super) fn dead_letters(&self) -> u64 {
+        self.state.lock().dead_letters as u64
     }
 
     /// Whether it is known what became of an event.
@@ -228,7 +238,7 @@ impl<S: Sink> Sink for Telling<S> {
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         let done = self.sink.commit(batch);
         match &done {
-            Ok(_) => self.tray.committed(batch.after().sequence),
+            Ok(committed) => self.tray.committed(batch.after().sequence, committed.dead_letters),
             Err(Refusal::Fatal(error)) => self.tray.fail(error.to_string()),
             Err(Refusal::Retry(_)) => {}
         }

@@ -63,6 +63,11 @@ fn record(recorder: &NatsRecorder, numbers: std::ops::Range<u64>) -> Vec<(String
     numbers.map(hand_over).collect()
 }
 
+fn number(payload: &str) -> u64 {
+    let event: serde_json::Value = serde_json::from_str(payload).expect("JSON");
+    event["n"].as_u64().expect("a number")
+}
+
 /// What became of events: those that the server has read, and those of which nobody knows.
 #[derive(Default)]
 struct Told {
@@ -92,12 +97,15 @@ impl Told {
 
     /// What arrived is all that was read and some of what is uncertain, in order, each once.
     fn is_true_of(&self, arrived: &[String]) {
-        let numbers = arrived.iter().map(|payload| {
-            let event: serde_json::Value = serde_json::from_str(payload).expect("JSON");
-            event["n"].as_u64().expect("a number")
-        });
-        assert!(numbers.collect::<Vec<_>>().windows(2).all(|pair| pair[0] < pair[1]), "each once, in order");
+        let in_order = arrived.windows(2).all(|pair| number(&pair[0]) < number(&pair[1]));
+        assert!(in_order, "each once, in order");
+        self.is_true_in_any_order_of(arrived);
+    }
+
+    fn is_true_in_any_order_of(&self, arrived: &[String]) {
+        let count = arrived.len();
         let arrived: std::collections::HashSet<&String> = arrived.iter().collect();
+        assert_eq!(arrived.len(), count, "each once");
         let missing = self.read.iter().find(|payload| !arrived.contains(payload));
         assert_eq!(missing, None, "read and not there");
         let known: std::collections::HashSet<&String> = self.read.iter().chain(&self.uncertain).collect();
@@ -242,6 +250,25 @@ fn failures_whose_receipts_are_gone_come_with_the_flush() {
         let Err(WaitError::Failed(error)) = receipt.wait(Duration::ZERO) else { panic!("it was closed") };
         assert!(matches!(error.reason, Reason::Closed | Reason::Unconfirmed(_)), "{error}");
     }
+}
+
+#[test]
+fn a_slow_link_is_found_out_and_used_as_it_is() {
+    let folder = folder();
+    let server = Server::start_with(folder.path(), &[]);
+    let (listener, proxy) = (Listener::of(&server), Proxy::start(server.port()));
+    let recorder = patient(core(quick(proxy.url())));
+    proxy.throttle(20_000);
+    let receipts = record(&recorder, 0..1_000);
+    eventually("the first half", || receipts[500].1.is_settled().then_some(()));
+    let connections = proxy.connections();
+    recorder.flush(Duration::from_secs(40)).expect("each has its receipt");
+    assert!(proxy.connections() <= connections + 2, "slow is not lost");
+    let told = Told::of(receipts);
+    assert!(told.read.len() >= 250, "{}", told.read.len());
+    // What a connection that was given up still carries comes behind what the next one brings.
+    proxy.heal();
+    told.is_true_in_any_order_of(&listener.payloads());
 }
 
 /// What a server has read of a connection that it ends: only a made-up one can be asked.

@@ -115,6 +115,21 @@ fn soak_a_recorder_that_lost_a_thousand_connections_has_what_it_had() {
     recorder_loses(1_000);
 }
 
+/// Without a stream: what was on its way when a connection was lost comes back, and the command says so at its end.
+#[test]
+fn a_recorder_without_a_stream_that_lost_its_connection_again_and_again_has_what_it_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start_with(folder.path(), &[]);
+    let proxy = Proxy::start(server.port());
+    let mut command = catchment();
+    command.args(["publish", "--server", &proxy.url(), "events.load", "--count", "10000000", "--rate", "500"]);
+    command.env("CATCHMENT_BROKER__MODE", "core");
+    let mut publisher = restless(command, &folder.path().join("log"));
+    cut_again_and_again(200, &proxy, &[b"PUB events."], &mut publisher);
+    proxy.heal();
+    publisher.stop();
+}
+
 fn recorder_loses(connections: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let (database, log) = (folder.path().join("a.db"), folder.path().join("log"));

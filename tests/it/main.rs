@@ -23,6 +23,7 @@ mod leaks;
 mod limits;
 mod links;
 mod poison;
+mod profiles;
 mod purges;
 mod recorder;
 mod stalls;

@@ -3,7 +3,8 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn desk() -> Arc<Desk> {
-    Arc::new(Desk::new(Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500, repeatable: MINUTE }, 1_000))
+    let bounds = Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500, repeatable: MINUTE, patience: None };
+    Arc::new(Desk::new(bounds, 1_000))
 }
 
 fn hand_in(desk: &Desk, payload: &str) -> Arc<Entry> {
@@ -175,10 +176,8 @@ fn a_refusal_that_good_news_overtook_is_none() {
 
 #[test]
 fn no_more_bytes_than_the_window_are_under_way() {
-    let desk = Arc::new(Desk::new(
-        Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250, repeatable: MINUTE },
-        9_000,
-    ));
+    let bounds = Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250, repeatable: MINUTE, patience: None };
+    let desk = Arc::new(Desk::new(bounds, 9_000));
     let payload = "x".repeat(99);
     let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| hand_in(&desk, payload)).into();
     let mut source = desk.connect(9_000);
@@ -188,6 +187,29 @@ fn no_more_bytes_than_the_window_are_under_way() {
     let _large = hand_in(&desk, &"x".repeat(900));
     settle(&desk, vec![kept(0), kept(2)]);
     assert_eq!(numbers(&mut source), [3], "one that is larger goes alone");
+}
+
+#[test]
+fn a_slow_connection_that_answers_late_is_given_no_more_than_it_carries() {
+    let patience = Some(Duration::from_secs(4));
+    let bounds = Bounds { events: 99, bytes: 90_000, window: 99, window_bytes: 20_000, repeatable: MINUTE, patience };
+    let desk = Arc::new(Desk::new(bounds, 90_000));
+    let _entries: Vec<_> = (0..30).map(|_| hand_in(&desk, &"x".repeat(999))).collect();
+    let mut source = desk.connect(90_000);
+    assert_eq!(numbers(&mut source).len(), 20);
+    std::thread::sleep(Duration::from_millis(100));
+    // A thousand bytes in a tenth of a second are no more than ten thousand in one.
+    settle(&desk, vec![kept(0)]);
+    let window = desk.state.lock().window_bytes;
+    assert!((1..=10_000).contains(&window), "{window}");
+    settle(&desk, (1..20).map(kept).collect());
+    desk.fell_silent();
+    desk.fell_silent();
+    let window = desk.state.lock().window_bytes;
+    assert!(window <= 20_000 / 16, "{window}");
+    assert_eq!(numbers(&mut source), [20], "one goes in any case");
+    settle(&desk, vec![kept(20)]);
+    assert_eq!(desk.state.lock().window_bytes, 20_000, "answered at once");
 }
 
 #[test]

@@ -1,0 +1,303 @@
+//! The parts one by one: what a commit costs by its size, what the ledger adds, what writers add, what handing over costs,
+//! and what a payload's encoding does. `make bench` runs it; it needs no broker and takes half a minute.
+//!
+//! Every figure is a median of seven rounds with its range. A round measures everything in a table once, so that a change of
+//! the machine's mood meets all of it. The databases lie on the disk that holds the target directory. What the figures mean:
+//!
+//! - *A transaction*: the time of `Writer::commit`, from `BEGIN` to the answer of `COMMIT`, for a batch that lies ready; by
+//!   the number of events in it, each with 100 bytes of payload and one header, and by `synchronous`. `full` waits for the
+//!   disk once a transaction, `normal` only when the log is written back. The same as events a second is what a collector
+//!   would reach if reading cost nothing.
+//! - *The ledger's step*: the same transaction of one event, with its entry in the ledger and without, and the difference
+//!   within each round: what it costs to know where to go on. It is paid once a transaction, not once an event.
+//! - *Writers*: a pipeline whose intake has everything ready, `full`, batches of 1,000. SQLite commits one transaction at
+//!   a time, so more writers only prepare side by side; where this shows no gain, one is right.
+//! - *Handing over*: from the intake thread to a writer thread and back, with a sink that does nothing: for each event alone,
+//!   which is what one pays that comes by itself, and in batches of 1,000.
+//! - *Codecs*: a chat message of five fields to bytes and back, into a struct and into a value whose fields are looked up
+//!   by name, as JSON (`serde_json`) and as MessagePack (`rmp-serde`, fields by name).
+#![allow(clippy::cast_precision_loss, reason = "counts become figures")]
+
+mod figures;
+
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use catchment::Error;
+use catchment::config::{DatabaseConfig, Synchronous};
+use catchment::pipeline::{
+    Batch, Committed, Epoch, Intake, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink, Supply,
+};
+use catchment::store::{Database, Writer};
+use figures::row;
+use serde::{Deserialize, Serialize};
+
+const ROUNDS: usize = 7;
+/// The least time that is spent on one figure in one round.
+const LEAST: Duration = Duration::from_millis(100);
+const SIZES: [usize; 5] = [1, 10, 100, 1_000, 5_000];
+
+fn main() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("parts-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    println!("median of {ROUNDS} rounds (lowest to highest)");
+    transactions(&folder);
+    ledger(&folder);
+    writers(&folder);
+    handing_over();
+    codecs();
+    let _ = fs::remove_dir_all(folder);
+}
+
+/// Measures everything once a round; of each the values of all rounds but the first, which warms up.
+fn rounds<const N: usize>(mut round: impl FnMut() -> [f64; N]) -> [Vec<f64>; N] {
+    let mut columns = [const { Vec::new() }; N];
+    for number in 0..=ROUNDS {
+        for (column, value) in columns.iter_mut().zip(round()) {
+            if number > 0 {
+                column.push(value);
+            }
+        }
+    }
+    columns
+}
+
+fn table(title: &str, unit: &str) {
+    println!("\n{title}\n\n| | {unit} |\n|---|---|");
+}
+
+fn events(count: usize) -> String {
+    if count == 1 { "1 event".into() } else { format!("{count} events") }
+}
+
+/// Microseconds a call takes, called for a while.
+fn micros(mut call: impl FnMut()) -> f64 {
+    let began = Instant::now();
+    let mut calls = 0_u32;
+    while began.elapsed() < LEAST {
+        call();
+        calls += 1;
+    }
+    began.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
+}
+
+fn epoch() -> Arc<Epoch> {
+    Arc::new(Epoch { stream: "EVENTS".into(), number: 1, created: String::new() })
+}
+
+fn push(batch: &mut Batch, sequence: u64) -> Mark {
+    let mark = Mark { sequence, published_ns: 1 };
+    batch.push(mark, "events.bench", [("Nats-Msg-Id", "18eaa6cb8ca69588-f1c-0-12345")], &[b'x'; 100]);
+    mark
+}
+
+/// A database with a writer and a batch for it.
+struct Scene {
+    file: PathBuf,
+    writer: Writer,
+    batch: Batch,
+    epoch: Arc<Epoch>,
+    stands: Mark,
+}
+
+impl Scene {
+    fn new(folder: &Path, name: &str, synchronous: Synchronous) -> Self {
+        let file = folder.join(name);
+        let config = DatabaseConfig { path: file.clone(), synchronous, ..DatabaseConfig::default() };
+        let writer = Database::open(&config).expect("opens").writers().remove(0);
+        let batch = Batch::new(Limits { events: 5_000, bytes: 4 << 20 });
+        Self { file, writer, batch, epoch: epoch(), stands: Mark::START }
+    }
+
+    /// Commits so many events; the time of the commit alone, in microseconds.
+    fn commit(&mut self, events: usize, with_ledger: bool) -> f64 {
+        self.batch.clear();
+        if with_ledger {
+            self.batch.begin(Arc::clone(&self.epoch), self.stands);
+        }
+        for _ in 0..events {
+            self.stands = push(&mut self.batch, self.stands.sequence + 1);
+        }
+        let began = Instant::now();
+        self.writer.commit(&self.batch).expect("commits");
+        began.elapsed().as_secs_f64() * 1e6
+    }
+
+    /// The mean of commits made for a while.
+    fn commits(&mut self, events: usize, with_ledger: bool) -> f64 {
+        let (began, mut taken, mut commits) = (Instant::now(), 0.0, 0_u32);
+        while began.elapsed() < LEAST {
+            taken += self.commit(events, with_ledger);
+            commits += 1;
+        }
+        taken / f64::from(commits)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        remove(&self.file);
+    }
+}
+
+/// What has it open writes to a file without a name from now on.
+fn remove(database: &Path) {
+    for extension in ["", "-wal", "-shm"] {
+        let mut name = database.as_os_str().to_owned();
+        name.push(extension);
+        let _ = fs::remove_file(name);
+    }
+}
+
+fn transactions(folder: &Path) {
+    for (synchronous, name) in [(Synchronous::Full, "full"), (Synchronous::Normal, "normal")] {
+        let mut scene = Scene::new(folder, name, synchronous);
+        let times: [Vec<f64>; SIZES.len()] = rounds(|| SIZES.map(|size| scene.commits(size, true)));
+        table(&format!("A transaction, synchronous = {name}"), "µs");
+        for (size, times) in SIZES.iter().zip(&times) {
+            row(&events(*size), times.clone(), 0);
+        }
+        table(&format!("The same, synchronous = {name}"), "events/s");
+        for (size, times) in SIZES.iter().zip(&times) {
+            row(&events(*size), times.iter().map(|time| *size as f64 * 1e6 / time).collect(), 0);
+        }
+    }
+}
+
+fn ledger(folder: &Path) {
+    let mut with = Scene::new(folder, "with-ledger", Synchronous::Normal);
+    let mut without = Scene::new(folder, "without-ledger", Synchronous::Normal);
+    let [bare, whole, step] = rounds(|| {
+        let (bare, whole) = (without.commits(1, false), with.commits(1, true));
+        [bare, whole, whole - bare]
+    });
+    table("The ledger's step, synchronous = normal", "µs a transaction");
+    row("one event without a ledger entry", bare, 1);
+    row("one event with it", whole, 1);
+    row("the difference", step, 1);
+}
+
+/// Has all its events at once.
+struct Ready {
+    epoch: Arc<Epoch>,
+    stands: Mark,
+    last: u64,
+}
+
+impl Intake for Ready {
+    fn fill(&mut self, batch: &mut Batch, _: Duration) -> Result<Supply, Error> {
+        if batch.is_empty() {
+            batch.begin(Arc::clone(&self.epoch), self.stands);
+        }
+        while self.stands.sequence < self.last && batch.has_room_for(200) {
+            self.stands = push(batch, self.stands.sequence + 1);
+        }
+        Ok(if self.stands.sequence < self.last { Supply::Flowing } else { Supply::Ended })
+    }
+}
+
+/// Seconds that so many events take through a pipeline.
+fn pipeline(events: u64, batch: usize, sinks: Vec<impl Sink>) -> f64 {
+    let shared = Shared::new("nothing");
+    let settings = Settings { limits: Limits { events: batch, bytes: 4 << 20 }, linger: Duration::ZERO };
+    let intake = Ready { epoch: epoch(), stands: Mark::START, last: events };
+    let began = Instant::now();
+    let mut pipeline = Pipeline::start(intake, sinks, settings, shared.clone());
+    assert!(pipeline.wait(Duration::from_secs(60)).expect("no failure"));
+    assert_eq!(shared.tally.committed.get(), events);
+    began.elapsed().as_secs_f64()
+}
+
+fn writers(folder: &Path) {
+    const EVENTS: u64 = 100_000;
+    const WRITERS: [usize; 3] = [1, 2, 4];
+    let mut runs = 0;
+    let rates = rounds(|| {
+        WRITERS.map(|writers| {
+            runs += 1;
+            let path = folder.join(format!("writers-{runs}"));
+            let config = DatabaseConfig { path, writers, ..DatabaseConfig::default() };
+            let database = Database::open(&config).expect("opens");
+            let seconds = pipeline(EVENTS, 1_000, database.writers());
+            remove(&config.path);
+            EVENTS as f64 / seconds
+        })
+    });
+    table("Writers, synchronous = full, batches of 1,000", "events/s");
+    for (writers, rates) in WRITERS.iter().zip(rates) {
+        row(&format!("{writers}"), rates, 0);
+    }
+}
+
+/// Commits nothing.
+struct Discard;
+
+impl Sink for Discard {
+    fn commit(&mut self, _: &Batch) -> Result<Committed, Refusal> {
+        Ok(Committed::default())
+    }
+}
+
+fn handing_over() {
+    let [single, many] = rounds(|| {
+        [(20_000, 1), (1_000_000, 1_000)]
+            .map(|(events, batch)| pipeline(events, batch, vec![Discard]) * 1e9 / events as f64)
+    });
+    table("Handing over to a writer thread", "ns an event");
+    row("each alone", single, 0);
+    row("in batches of 1,000", many, 0);
+}
+
+#[derive(Serialize, Deserialize)]
+struct Message {
+    username: String,
+    text: String,
+    timestamp: i64,
+    channel: String,
+    subscriber: bool,
+}
+
+/// Nanoseconds a call takes.
+fn nanos<T>(mut call: impl FnMut() -> T) -> f64 {
+    /// Looking at the clock takes a part of what a call does.
+    const CALLS: u32 = 1_000;
+    let calls = || (0..CALLS).for_each(|_| drop(black_box(call())));
+    micros(calls) * 1_000.0 / f64::from(CALLS)
+}
+
+fn codecs() {
+    let message = Message {
+        username: "somebody_42".into(),
+        text: "the quick brown fox said \"hello\" to the lazy dog".into(),
+        timestamp: 1_790_000_000_123,
+        channel: "general".into(),
+        subscriber: true,
+    };
+    let json = serde_json::to_vec(&message).expect("JSON");
+    let pack = rmp_serde::to_vec_named(&message).expect("MessagePack");
+    let times = rounds(|| {
+        [
+            nanos(|| serde_json::to_vec(black_box(&message)).expect("JSON")),
+            nanos(|| rmp_serde::to_vec_named(black_box(&message)).expect("MessagePack")),
+            nanos(|| serde_json::from_slice::<Message>(black_box(&json)).expect("a message")),
+            nanos(|| rmp_serde::from_slice::<Message>(black_box(&pack)).expect("a message")),
+            nanos(|| serde_json::from_slice::<serde_json::Value>(black_box(&json)).expect("a value")),
+            nanos(|| rmp_serde::from_slice::<serde_json::Value>(black_box(&pack)).expect("a value")),
+        ]
+    });
+    table(&format!("Codecs: JSON of {} bytes, MessagePack of {}", json.len(), pack.len()), "ns");
+    let names = [
+        "write JSON",
+        "write MessagePack",
+        "read JSON into a struct",
+        "read MessagePack into a struct",
+        "read JSON into a value",
+        "read MessagePack into a value",
+    ];
+    for (name, times) in names.iter().zip(times) {
+        row(name, times, 0);
+    }
+}
