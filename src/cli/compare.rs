@@ -76,6 +76,18 @@ pub struct Compare {
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
 
+    /// Look at idle CPU for this long [default: 5s, 1s with --quick]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    idle: Option<Duration>,
+
+    /// Hold the database locked for this long, in the runs that do
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2s")]
+    stall: Duration,
+
+    /// Keep the database side dead for this long, in the runs that kill it [default: 2s, 700ms with --quick]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    away: Option<Duration>,
+
     /// Leave out the axes: writers, producers, connections, batches and codecs varied one at a time
     #[arg(long)]
     no_axes: bool,
@@ -190,6 +202,9 @@ impl Compare {
             },
             work: self.work,
             rate: self.rate,
+            idle_for: self.idle.unwrap_or(defaults.idle_for),
+            stall_for: self.stall,
+            away_for: self.away.unwrap_or(defaults.away_for),
             axis_runs: if self.no_axes { 0 } else { defaults.axis_runs },
             seed: self.seed,
             directory: self.directory.clone().unwrap_or_else(usual_directory),

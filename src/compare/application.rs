@@ -177,7 +177,7 @@ fn open(order: &Order) -> Result<Arc<dyn Recorder>, Failure> {
 }
 
 fn produce(order: &Order, messages: &[Message], recorders: &[Arc<dyn Recorder>]) -> Result<Outcome, Failure> {
-    let switched = switches();
+    let before = switches();
     let began = clock::now();
     let mut calls = Vec::with_capacity(messages.len());
     let mut refusals = 0;
@@ -200,7 +200,7 @@ fn produce(order: &Order, messages: &[Message], recorders: &[Arc<dyn Recorder>])
         recorder.flush(PATIENCE).map_err(|error| failed(format!("could not have its events kept: {error}")))?;
     }
     let (accepted, now) = (clock::now(), switches());
-    let switches = (now.0.saturating_sub(switched.0), now.1.saturating_sub(switched.1));
+    let switches = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
     Ok(Outcome { began, accepted, calls, refusals, switches })
 }
 

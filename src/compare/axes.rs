@@ -42,7 +42,7 @@ pub(super) fn plans(options: &Options, arms: &[Arm]) -> Vec<Plan> {
             let producers = several;
             let connections = [1, several];
             let points =
-                connections.map(|connections| (connections.to_string(), Setup { connections, producers, ..setup }));
+                connections.map(|connections| (connections.to_string(), Setup { producers, connections, ..setup }));
             plan("connections", points.into());
         }
     }

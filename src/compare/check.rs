@@ -1,5 +1,6 @@
 //! Whether a run did the work that was asked for: before that is known, its figures mean nothing.
 
+use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -100,7 +101,7 @@ impl Found {
             (counted.unwrap_or(0), "counted by the database's own counters".into()),
         ] {
             if number > 0 {
-                what += &format!(", {number} {words}");
+                let _ = write!(what, ", {number} {words}");
             }
         }
         Err(Failure::Unequal { arm: arms::name(setup.arm).into(), what })

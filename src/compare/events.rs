@@ -29,6 +29,7 @@ impl Codec {
 }
 
 /// A chat message, and its place in the workload.
+#[allow(clippy::struct_field_names, reason = "the names of the fields in the payload")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Message {
     id: u64,

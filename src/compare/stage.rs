@@ -65,10 +65,8 @@ impl<'a> Stage<'a> {
         };
         drop(Database::open(&config)?);
         Editor::open(&database)?.run(statements(options.work))?;
-        let broker = match arms::is_direct(setup.arm) {
-            true => None,
-            false => Some(Broker::start(session, setup.arm, &folder, number)?),
-        };
+        let broker =
+            if arms::is_direct(setup.arm) { None } else { Some(Broker::start(session, setup.arm, &folder, number)?) };
         let subject = broker.as_ref().map_or("events.chat", |broker| &broker.subject);
         let workload = options.workload(&setup, subject);
         let mut stage = Self { session, setup, workload, database, collector: None, broker, folder };
@@ -152,9 +150,10 @@ impl<'a> Stage<'a> {
 
     fn program(&self, role: &str) -> Command {
         let program = &self.session.options.program;
-        let mut command = match self.setup.under_callgrind {
-            true => instructions::wrapped(program, &self.path(&format!("{role}.callgrind"))),
-            false => Command::new(program),
+        let mut command = if self.setup.under_callgrind {
+            instructions::wrapped(program, &self.path(&format!("{role}.callgrind")))
+        } else {
+            Command::new(program)
         };
         for (name, _) in std::env::vars_os() {
             let shown = name.to_string_lossy();

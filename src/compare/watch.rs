@@ -15,7 +15,7 @@ use crate::store::Reader;
 pub(super) const LOOK: Duration = Duration::from_micros(500);
 
 /// How long nothing may come before core NATS is taken to have lost the rest.
-const LOST: Duration = Duration::from_millis(1_000);
+const LOST: Duration = Duration::from_secs(1);
 
 /// How long nothing may come before an arm is taken to be broken.
 const BROKEN: Duration = Duration::from_secs(30);

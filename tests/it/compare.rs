@@ -16,6 +16,7 @@ const ALL: [&str; 5] = ["direct-per-event", "direct-grouped", "core-nats", "jets
 fn compare(folder: &Path) -> Command {
     let mut command = catchment();
     command.args(["compare", "--quick", "--no-axes", "--directory"]).arg(folder.join("runs"));
+    command.args(["--stall", "1200ms", "--away", "400ms", "--idle", "300ms"]);
     command.arg("--json").arg(folder.join("out.json")).env("NATS_SERVER_BIN", program());
     command
 }
