@@ -221,7 +221,7 @@ impl Desk {
             waiting.under_way = false;
         }
         if max_payload < state.limit {
-            self.fail(&mut state, |waiting| too_large(&waiting.entry.event, max_payload));
+            Self::fail(&mut state, |waiting| too_large(&waiting.entry.event, max_payload));
         }
         state.limit = max_payload;
         self.to_send.notify_all();
@@ -274,7 +274,7 @@ impl Desk {
                 Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
             };
             answered += if waiting.under_way { waiting.entry.event.size() } else { 0 };
-            self.settle_one(&mut state, number, outcome);
+            Self::settle_one(&mut state, number, outcome);
         }
         if let (Some(patience), Some(waited)) = (self.bounds.patience, waited) {
             state.window_bytes = carried(answered, waited, patience / 4).clamp(1, self.bounds.window_bytes);
@@ -296,7 +296,7 @@ impl Desk {
     /// does: called between two connections, for those events cannot be sent again.
     pub(super) fn give_up_unconfirmed(&self, window: Duration) {
         let mut state = self.state.lock();
-        self.fail(&mut state, |waiting| {
+        Self::fail(&mut state, |waiting| {
             let sent = waiting.sent.filter(|sent| sent.is_beyond(window))?;
             Some(Reason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
         });
@@ -306,7 +306,7 @@ impl Desk {
     /// Hears that the server does not let this user publish to some subject: what is under way there is refused.
     pub(super) fn deny(&self, remark: &str) {
         let mut state = self.state.lock();
-        self.fail(&mut state, |waiting| {
+        Self::fail(&mut state, |waiting| {
             let denied = waiting.under_way && is_denied(remark, waiting.entry.event.subject());
             denied.then(|| Reason::Refused(remark.to_owned()))
         });
@@ -314,16 +314,16 @@ impl Desk {
     }
 
     /// Fails those for which there is a reason.
-    fn fail(&self, state: &mut State, reason: impl Fn(&Waiting) -> Option<Reason>) {
+    fn fail(state: &mut State, reason: impl Fn(&Waiting) -> Option<Reason>) {
         let failed: Vec<_> =
             state.waiting.iter().filter_map(|(number, waiting)| Some((*number, reason(waiting)?))).collect();
         for (number, reason) in failed {
-            self.settle_one(state, number, Outcome::Failed(reason));
+            Self::settle_one(state, number, Outcome::Failed(reason));
         }
     }
 
     /// Writes down what became of an event, and keeps a failure that nobody will ask a receipt for.
-    fn settle_one(&self, state: &mut State, number: u64, outcome: Outcome) {
+    fn settle_one(state: &mut State, number: u64, outcome: Outcome) {
         let Some(waiting) = state.waiting.remove(&number) else { return };
         let (size, entry) = (waiting.entry.event.size(), waiting.entry);
         state.bytes -= size;
@@ -393,7 +393,7 @@ impl Desk {
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        self.fail(&mut state, |waiting| {
+        Self::fail(&mut state, |waiting| {
             Some(waiting.sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed())))
         });
         self.tell();
@@ -583,7 +583,7 @@ impl Desk {
             state.to_send = state.to_send.max(number + 1);
             if waiting.sent.is_some_and(|sent| sent.is_beyond(self.bounds.repeatable)) {
                 let reason = Reason::Unconfirmed(self.bounds.repeatable);
-                self.settle_one(state, number, Outcome::Failed(reason));
+                Self::settle_one(state, number, Outcome::Failed(reason));
                 self.tell();
                 continue;
             }
