@@ -1,8 +1,8 @@
 //! The application of a run, a process of its own: opens a recorder as any program would, produces when it is told to, and
 //! says when it began, when all was accepted, and what `record()` took.
 //!
-//! It is told its [`Order`] in the first line of standard input, answers [`Said::Ready`], waits for a second line, produces,
-//! answers [`Said::Done`], and ends when standard input does: with the comparison, however that ends.
+//! It is told its `Order` in the first line of standard input, answers `Said::Ready`, waits for a second line, produces,
+//! answers `Said::Done`, and ends when standard input does: with the comparison, however that ends.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
