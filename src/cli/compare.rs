@@ -206,6 +206,11 @@ impl Compare {
             stall_for: self.stall,
             away_for: self.away.unwrap_or(defaults.away_for),
             axis_runs: if self.no_axes { 0 } else { defaults.axis_runs },
+            flamegraphs: [&self.html, &self.markdown, &self.json]
+                .into_iter()
+                .flatten()
+                .next()
+                .map(|file| file.with_extension("")),
             seed: self.seed,
             directory: self.directory.clone().unwrap_or_else(usual_directory),
             server: self.server.clone(),

@@ -1,8 +1,8 @@
 //! The application of a run, a process of its own: opens a recorder as any program would, produces when it is told to, and
 //! says when it began, when all was accepted, and what `record()` took.
 //!
-//! It is told its [`Order`] in the first line of standard input, answers [`Said::Ready`], waits for a second line, produces,
-//! answers [`Said::Done`], and ends when standard input does: with the comparison, however that ends.
+//! It is told its `Order` in the first line of standard input, answers `Said::Ready`, waits for a second line, produces,
+//! answers `Said::Done`, and ends when standard input does: with the comparison, however that ends.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
 use super::events::{Message, Workload};
-use super::{Arm, Failure, arms, clock};
+use super::{Arm, Failure, Profile, ProfileError, arms, clock};
 use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Synchronous};
 use crate::event::Event;
 use crate::record::{
@@ -43,6 +43,8 @@ pub(super) struct Order {
     pub(super) stream: String,
     /// Recorders, each with a connection of its own, that the producers share.
     pub(super) connections: usize,
+    /// What the files of a profile begin with, if one is to be taken.
+    pub(super) profile: Option<PathBuf>,
 }
 
 /// What it says, one line each.
@@ -133,10 +135,18 @@ pub fn serve(
     if next(&lines).is_none() {
         return Ok(());
     }
+    let profile = order.profile.as_ref().and_then(|prefix| Some((Profile::start().inspect_err(untaken).ok()?, prefix)));
     let outcome = produce(&order, &messages, &recorders)?;
     say(output, &Said::Done(outcome))?;
     let _ = next(&lines);
+    if let Some((profile, prefix)) = profile {
+        let _ = profile.finish(prefix).inspect_err(untaken);
+    }
     Ok(())
+}
+
+fn untaken(error: &ProfileError) {
+    log::warn!("{error}");
 }
 
 fn next(lines: &Receiver<String>) -> Option<String> {

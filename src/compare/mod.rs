@@ -23,6 +23,7 @@ mod environment;
 mod events;
 mod failure;
 mod folder;
+mod hotspots;
 mod idle;
 mod instructions;
 mod isolation;

@@ -80,6 +80,10 @@ pub struct Options {
     pub axis_runs: usize,
     /// Whether instructions may be counted by callgrind, a few seconds an arm, where the processor does not count them.
     pub callgrind: bool,
+    /// About how long the run takes in which each arm is profiled.
+    pub profile_for: Duration,
+    /// What the names of the flamegraphs begin with: `report` for `report-jetstream-collector.svg`. Else they are not kept.
+    pub flamegraphs: Option<PathBuf>,
     /// Seed of the order of the runs and of the messages.
     pub seed: u64,
     /// Where databases and streams are kept meanwhile.
@@ -118,6 +122,8 @@ impl Default for Options {
             several: 4,
             axis_runs: 3,
             callgrind: true,
+            profile_for: Duration::from_secs(5),
+            flamegraphs: None,
             seed: 1,
             directory: "target".into(),
             server: None,
@@ -141,6 +147,8 @@ pub(super) struct Setup {
     pub(super) codec: Codec,
     pub(super) rate: Option<u64>,
     pub(super) under_callgrind: bool,
+    /// Application and collector take a profile of themselves.
+    pub(super) profiled: bool,
 }
 
 impl Options {
@@ -156,6 +164,7 @@ impl Options {
             away_for: Duration::from_millis(700),
             axis_runs: 1,
             callgrind: false,
+            profile_for: Duration::from_secs(1),
             ..self
         }
     }
@@ -194,6 +203,7 @@ impl Options {
             codec: self.codec,
             rate: None,
             under_callgrind: false,
+            profiled: false,
         }
     }
 

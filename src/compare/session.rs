@@ -11,8 +11,8 @@ use super::options::{Options, Setup};
 use super::plan::{self, Slot};
 use super::stall;
 use super::{
-    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, counted, isolation, latency,
-    report, run, statistics,
+    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, counted, hotspots, isolation,
+    latency, report, run, statistics,
 };
 
 /// Who watches a comparison, and may end it.
@@ -101,6 +101,7 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
     work.rounds(&session)?;
     let rate = options.rate.unwrap_or_else(|| work.bearable_rate());
     work.experiments(&session, rate)?;
+    work.hotspots(&session)?;
     work.axes(&session)?;
     if needs_server || options.server.is_none() {
         log::debug!("comparison: {} stages", session.stages.get());
@@ -136,7 +137,7 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
         axes: work.axes,
         stalls: work.stalls,
         isolations: work.isolations,
-        hotspots: Vec::new(),
+        hotspots: work.hotspots,
         verdict: Verdict::default(),
         not_measured: work.not_measured,
         errors: work.errors,
@@ -151,14 +152,18 @@ struct Work {
     plans: Vec<axes::Plan>,
     axes: Vec<super::Axis>,
     stalls: Vec<super::Stall>,
+    hotspots: Vec<super::Hotspots>,
     isolations: Vec<super::Isolation>,
     not_measured: Vec<String>,
     errors: Vec<String>,
     cut_short: Vec<String>,
 }
 
-/// Experiments an arm: idle and latency, stall, isolation, two ways of counting.
-const EXPERIMENTS: usize = 5;
+/// Experiments an arm: idle and latency, stall, isolation, two ways of counting, a profile.
+const EXPERIMENTS: usize = 6;
+
+/// Events of a profiled run, at most.
+const MANY: f64 = 500_000.0;
 
 impl Work {
     fn new(options: &Options, version: Option<&ServerVersion>) -> Self {
@@ -189,8 +194,8 @@ impl Work {
             Err(why) => Some(format!("instructions: {why}")),
         };
         let not_measured = counted::why_not().into_iter().chain(instructions).collect();
-        let (axes, stalls, isolations, errors, cut_short) = Default::default();
-        Self { arms, plans, axes, stalls, isolations, not_measured, errors, cut_short }
+        let (axes, stalls, hotspots, isolations, errors, cut_short) = Default::default();
+        Self { arms, plans, axes, stalls, hotspots, isolations, not_measured, errors, cut_short }
     }
 
     /// The arms that are still of use.
@@ -321,6 +326,22 @@ impl Work {
                 Ok(None)
             }
         }
+    }
+
+    /// As many events as take the time that a profile is given, for each arm.
+    fn hotspots(&mut self, session: &Session<'_>) -> Result<(), Failure> {
+        for arm in self.running() {
+            let rates: Vec<f64> = self.report(arm).map_or_else(Vec::new, |report| {
+                report.runs.iter().map(|run| run.committed as f64 / run.total_s.max(1e-9)).collect()
+            });
+            let events = statistics::median(&rates) * session.options.profile_for.as_secs_f64();
+            session.step(&format!("profile, {}", arms::name(arm)));
+            let setup = Setup { events: events.clamp(1.0, MANY) as u64, ..session.options.setup(arm) };
+            let found = hotspots::measure(session, setup);
+            let found = self.kept("profile", arm, found)?;
+            self.hotspots.extend(found.into_iter().flatten());
+        }
+        Ok(())
     }
 
     fn axes(&mut self, session: &Session<'_>) -> Result<(), Failure> {

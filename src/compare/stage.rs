@@ -22,11 +22,8 @@ use crate::store::{Database, Editor};
 /// How long a process may take to be ready.
 const READY: Duration = Duration::from_secs(60);
 
-/// Settings of a user's shell must not reach into a run.
-const NOT_INHERITED: [&str; 2] = ["CATCHMENT_", "NATS_"];
-
-/// What is passed on all the same.
-const INHERITED: [&str; 2] = ["CATCHMENT_PROFILE", "CATCHMENT_LOG"];
+/// Settings of a user's shell must not reach into a run; nor may it hide the line of the log that says a collector is ready.
+const NOT_INHERITED: [&str; 3] = ["CATCHMENT_", "NATS_", "RUST_LOG"];
 
 /// A stage that is set.
 pub(super) struct Stage<'a> {
@@ -95,6 +92,9 @@ impl<'a> Stage<'a> {
         let settings = self.settings(broker, mode, database);
         std::fs::write(&file, settings).map_err(Failure::system(format!("file {}", file.display())))?;
         let mut command = self.program(role);
+        if self.setup.profiled {
+            command.env("CATCHMENT_PROFILE", self.path(role));
+        }
         command.arg("--config").arg(&file).args(["run", "--end-with-input", "--stop-timeout", "3s"]);
         let mut collector = Process::start(role, &mut command, &self.folder.path().join(format!("{role}.log")))?;
         collector.logged("collecting ", READY, self.session.surroundings.stop)?;
@@ -134,6 +134,7 @@ impl<'a> Stage<'a> {
             server: broker.map(|broker| broker.url.clone()).unwrap_or_default(),
             stream: broker.map(|broker| broker.stream.clone()).unwrap_or_default(),
             connections: self.setup.connections,
+            profile: self.setup.profiled.then(|| self.path("application")),
         };
         let mut command = self.program("application");
         command.arg("compare-application");
@@ -157,8 +158,7 @@ impl<'a> Stage<'a> {
         };
         for (name, _) in std::env::vars_os() {
             let shown = name.to_string_lossy();
-            let kept = INHERITED.iter().any(|kept| *shown == **kept);
-            if !kept && NOT_INHERITED.iter().any(|prefix| shown.starts_with(prefix)) {
+            if NOT_INHERITED.iter().any(|prefix| shown.starts_with(prefix)) {
                 command.env_remove(&name);
             }
         }

@@ -199,3 +199,27 @@ fn several_threads_on_both_sides_and_all_of_the_study_s_work_lose_nothing() {
     }
     assert!(Duration::from_secs_f64(found["took_s"].as_f64().expect("seconds")) < Duration::from_secs(60));
 }
+
+#[test]
+fn what_became_worse_than_the_baseline_is_an_exit_status() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let again = |arguments: &[&str]| {
+        let mut command = compare(folder.path());
+        output(command.args(["--events", "200", "--pairs", "6", "--arms", "direct-grouped"]).args(arguments))
+    };
+    let done = again(&[]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let mut before = found(folder.path());
+    for series in ["runs", "again"] {
+        for run in before["arms"][0][series].as_array_mut().expect("runs") {
+            run["total_s"] = Value::from(run["total_s"].as_f64().expect("seconds") / 1000.0);
+        }
+    }
+    let baseline = folder.path().join("before.json");
+    std::fs::write(&baseline, before.to_string()).expect("writes");
+    let done = again(&["--baseline", baseline.to_str().expect("UTF-8")]);
+    assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
+    assert!(stderr(&done).contains("worse than the baseline"), "{}", stderr(&done));
+    let done = again(&["--baseline", "/nowhere/before.json"]);
+    assert!(stderr(&done).contains("cannot read /nowhere/before.json"), "{}", stderr(&done));
+}
