@@ -92,6 +92,10 @@ pub struct Compare {
     #[arg(long)]
     no_axes: bool,
 
+    /// Leave out the profiles of application and collector
+    #[arg(long)]
+    no_hotspots: bool,
+
     /// Seed of the order of the runs, and of the events
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -211,6 +215,7 @@ impl Compare {
                 .flatten()
                 .next()
                 .map(|file| file.with_extension("")),
+            profile_for: if self.no_hotspots { Duration::ZERO } else { defaults.profile_for },
             seed: self.seed,
             directory: self.directory.clone().unwrap_or_else(usual_directory),
             server: self.server.clone(),

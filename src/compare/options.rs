@@ -80,7 +80,7 @@ pub struct Options {
     pub axis_runs: usize,
     /// Whether instructions may be counted by callgrind, a few seconds an arm, where the processor does not count them.
     pub callgrind: bool,
-    /// About how long the run takes in which each arm is profiled.
+    /// About how long the run takes in which each arm is profiled; 0 leaves it out.
     pub profile_for: Duration,
     /// What the names of the flamegraphs begin with: `report` for `report-jetstream-collector.svg`. Else they are not kept.
     pub flamegraphs: Option<PathBuf>,

@@ -330,6 +330,9 @@ impl Work {
 
     /// As many events as take the time that a profile is given, for each arm.
     fn hotspots(&mut self, session: &Session<'_>) -> Result<(), Failure> {
+        if session.options.profile_for.is_zero() {
+            return Ok(());
+        }
         for arm in self.running() {
             let rates: Vec<f64> = self.report(arm).map_or_else(Vec::new, |report| {
                 report.runs.iter().map(|run| run.committed as f64 / run.total_s.max(1e-9)).collect()

@@ -15,7 +15,7 @@ const ALL: [&str; 5] = ["direct-per-event", "direct-grouped", "core-nats", "jets
 /// `catchment compare` in this directory, with everything that takes long left out or short.
 fn compare(folder: &Path) -> Command {
     let mut command = catchment();
-    command.args(["compare", "--quick", "--no-axes", "--directory"]).arg(folder.join("runs"));
+    command.args(["compare", "--quick", "--no-axes", "--no-hotspots", "--directory"]).arg(folder.join("runs"));
     command.args(["--stall", "1200ms", "--away", "400ms", "--idle", "300ms"]);
     command.arg("--json").arg(folder.join("out.json")).env("NATS_SERVER_BIN", program());
     command
@@ -137,6 +137,20 @@ fn a_comparison_that_is_killed_takes_its_processes_along() {
     comparison.kill().expect("kills");
     comparison.wait().expect("ends");
     eventually("everything to end", || processes(folder.path()).is_empty().then_some(()));
+}
+
+#[test]
+fn a_profile_says_where_the_time_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = catchment();
+    command.args(["compare", "--quick", "--no-axes", "--events", "5000", "--pairs", "1", "--arms", "direct-grouped"]);
+    command.args(["--stall", "500ms", "--json"]).arg(folder.path().join("out.json")).current_dir(folder.path());
+    let done = output(&mut command);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let hotspots = &found(folder.path())["hotspots"][0];
+    assert!(hotspots["role"] == "application" && hotspots["samples"].as_u64() > Some(0), "{hotspots}");
+    assert_eq!(hotspots["flamegraph"], "out-direct-grouped-application.svg");
+    assert!(folder.path().join("out-direct-grouped-application.svg").is_file());
 }
 
 #[test]
