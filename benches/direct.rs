@@ -13,7 +13,7 @@ use catchment::record::Commit;
 use catchment::{DirectRecorder, DirectRecorderConfig, Event, Recorder};
 use rusqlite::{Connection, params};
 
-const RUNS: usize = 3;
+const RUNS: usize = 11;
 const BATCH: usize = 1_000;
 const INSERT: &str =
     "INSERT INTO events(subject, stream, sequence, published_us, headers, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
