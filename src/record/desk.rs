@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
+use super::failures::Failures;
 use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
 use crate::broker::{Outgoing, Refused, Source, Taken, Verdict, is_denied, wire_size};
 use crate::deadline;
@@ -19,9 +20,6 @@ use crate::event::Event;
 
 /// Events handed to the connection at a time.
 const HANDFUL: usize = 256;
-
-/// Failures kept for the next flush, within the bound in bytes as well.
-const MOST_FAILURES: usize = 10_000;
 
 /// How long to wait before sending again what was refused for now.
 const AGAIN_PAUSE: Duration = Duration::from_millis(250);
@@ -128,6 +126,15 @@ impl Sent {
 }
 
 impl Waiting {
+    /// Why it failed, when this is why it was not stored this time: if it was sent before without an answer, it may be stored
+    /// all the same.
+    fn reason(&self, reason: Reason) -> Reason {
+        match self.sent {
+            Some(sent) if sent.unanswered > 1 => Reason::Unconfirmed(sent.first.elapsed()),
+            _ => reason,
+        }
+    }
+
     /// Hears that it was not stored, this time. If it was never sent but once, sending it again doubles nothing, however
     /// late: on one connection no more than one copy is under way, and of older ones no answer comes.
     fn refused(&mut self) {
@@ -156,7 +163,7 @@ impl Desk {
                 limit,
                 closed: false,
                 has_kept_any: false,
-                failures: Failures { room: bounds.bytes, ..Failures::default() },
+                failures: Failures::within(bounds.bytes),
                 trouble: None,
             }),
             to_send: Condvar::new(),
@@ -270,8 +277,8 @@ impl Desk {
                     again.push((number, what));
                     continue;
                 }
-                Err(Refused::NoStream) => Outcome::Failed(Reason::NoStream),
-                Err(Refused::ByServer(what)) => Outcome::Failed(Reason::Refused(what)),
+                Err(Refused::NoStream) => Outcome::Failed(waiting.reason(Reason::NoStream)),
+                Err(Refused::ByServer(what)) => Outcome::Failed(waiting.reason(Reason::Refused(what))),
             };
             answered += if waiting.under_way { waiting.entry.event.size() } else { 0 };
             Self::settle_one(&mut state, number, outcome);
@@ -308,7 +315,7 @@ impl Desk {
         let mut state = self.state.lock();
         Self::fail(&mut state, |waiting| {
             let denied = waiting.under_way && is_denied(remark, waiting.entry.event.subject());
-            denied.then(|| Reason::Refused(remark.to_owned()))
+            denied.then(|| waiting.reason(Reason::Refused(remark.to_owned())))
         });
         self.tell();
     }
@@ -470,38 +477,6 @@ impl State {
         }
         let (number, _) = self.waiting.range(self.to_send..).next()?;
         Some(*number)
-    }
-}
-
-/// Failures for the next flush, as far as there is room.
-#[derive(Debug, Default)]
-struct Failures {
-    kept: Vec<RecordError>,
-    /// Bytes that may still be kept.
-    room: usize,
-    lost: usize,
-}
-
-impl Failures {
-    fn keep(&mut self, failure: RecordError) {
-        log::warn!("recorder: {failure}");
-        let size = failure.event.size();
-        if self.kept.len() < MOST_FAILURES && size <= self.room {
-            self.room -= size;
-            self.kept.push(failure);
-        } else {
-            self.lost += 1;
-        }
-    }
-
-    fn take(&mut self) -> Vec<RecordError> {
-        if self.lost > 0 {
-            log::warn!("recorder: {} more failed events are only in the log above", self.lost);
-            self.lost = 0;
-        }
-        let kept = std::mem::take(&mut self.kept);
-        self.room += kept.iter().map(|failure| failure.event.size()).sum::<usize>();
-        kept
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod desk;
 mod direct_recorder;
+mod failures;
 mod nats_recorder;
 mod receipt;
 mod tray;
