@@ -291,13 +291,19 @@ fn hidden_unless(path: &Path, shown: bool) -> String {
     if shown { path.display().to_string() } else { "***".into() }
 }
 
-/// A server's address without user, password or token.
+/// A server's address without user, password or token; nor with what stands in a port's place and is none, for that may be a
+/// password whose host was forgotten.
 #[must_use]
 pub fn without_secrets(server: &str) -> String {
-    match (server.split_once("://"), server.rsplit_once('@')) {
+    let shown = match (server.split_once("://"), server.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         (None, Some((_, host))) => host.to_owned(),
         (_, None) => server.to_owned(),
+    };
+    let is_port = |port: &str| port.starts_with("//") || port.chars().all(|c| c.is_ascii_digit() || c == '/');
+    match shown.rsplit_once(':') {
+        Some((host, port)) if !shown.contains('[') && !is_port(port) => format!("{host}:***"),
+        _ => shown,
     }
 }
 
@@ -520,6 +526,18 @@ mod tests {
     #[test]
     fn the_default_is_valid() {
         assert!(Config::default().validate().is_ok());
+    }
+
+    #[test]
+    fn a_password_whose_host_was_forgotten_is_not_shown() {
+        for (server, shown) in [
+            ("nats://me:hunter2", "nats://me:***"),
+            ("nats://me:hunter2@a:4222", "nats://a:4222"),
+            ("nats://a", "nats://a"),
+            ("nats://[fe80::a]", "nats://[fe80::a]"),
+        ] {
+            assert_eq!(without_secrets(server), shown);
+        }
     }
 
     #[test]
