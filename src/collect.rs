@@ -86,6 +86,7 @@ impl Collector {
     ///
     /// As [`Collector::start`].
     pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
+        let config = &config.resolved()?;
         config.validate()?;
         let cluster = Cluster::new(&config.broker)?;
         if config.broker.mode == Mode::Core && until == Until::Drained {

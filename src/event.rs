@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::subject;
+
 /// Something that happened, to be recorded.
 ///
 /// The subject is a NATS subject (tokens separated by dots); on the direct path it is stored as it stands. The payload
@@ -83,7 +85,7 @@ impl Event {
     ///
     /// One line that names the part and what is wrong with it.
     pub fn validate(&self) -> Result<(), String> {
-        validate_subject(&self.subject)?;
+        subject::validate(&self.subject)?;
         if let Some(id) = &self.id {
             validate_header("Nats-Msg-Id", id)?;
             if id.trim() != id || id.is_empty() {
@@ -95,31 +97,6 @@ impl Event {
         }
         self.headers.iter().try_for_each(|(name, value)| validate_header(name, value))
     }
-}
-
-/// The longest subject that fits, with room for the rest, in the 4 KiB that server and client grant a protocol line
-/// (`max_control_line` in the server's configuration).
-const LONGEST_SUBJECT: usize = 2048;
-
-fn validate_subject(subject: &str) -> Result<(), String> {
-    let shown = || subject.chars().take(80).collect::<String>();
-    if subject.len() > LONGEST_SUBJECT {
-        return Err(format!("the subject {:?}… is longer than {LONGEST_SUBJECT} bytes", shown()));
-    }
-    if subject.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(format!("the subject {:?} has white space or control characters", shown()));
-    }
-    for token in subject.split('.') {
-        match token {
-            "" => return Err(format!("the subject {:?} has an empty token", shown())),
-            "*" | ">" => return Err(format!("the subject {:?} has a wildcard: events have one subject", shown())),
-            _ => {}
-        }
-    }
-    if subject.starts_with("$JS.") || subject.starts_with("$SYS.") {
-        return Err(format!("the subject {:?} is reserved by the server", shown()));
-    }
-    Ok(())
 }
 
 fn validate_header(name: &str, value: &str) -> Result<(), String> {

@@ -70,6 +70,7 @@
 //! Through the [`log`] crate. `warn`: a part does not do its work, or something was found that an operator wants to know
 //! (a stream made anew, events it no longer has). `info`: it works again, a stream was made. `debug`: the rest.
 
+pub mod binding;
 pub mod broker;
 pub mod collect;
 #[cfg(feature = "cli")]
@@ -81,6 +82,7 @@ pub mod event;
 pub mod pipeline;
 pub mod record;
 pub mod store;
+pub mod subject;
 
 pub use collect::{Collector, Status, Until};
 pub use config::Config;

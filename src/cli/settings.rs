@@ -198,6 +198,7 @@ impl Settings {
         if let Some(path) = path {
             config.database.path = path;
         }
+        let config = config.resolved()?;
         config.validate()?;
         Ok(config)
     }

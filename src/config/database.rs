@@ -1,0 +1,114 @@
+//! The database, and how many events share a transaction.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use super::{MOST_EVENTS, validate_longest};
+use crate::error::Error;
+
+/// The database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseConfig {
+    /// The file. Default `catchment.db`. It is created if absent; the directory must exist.
+    pub path: PathBuf,
+    /// When a commit counts as done. Default `full`.
+    pub synchronous: Synchronous,
+    /// Writer threads. They prepare batches side by side and commit them in turn. Default 1: measured fastest on two
+    /// cores, for SQLite commits one transaction at a time.
+    pub writers: usize,
+    /// How long one try waits for another process that holds the database's write lock. A batch is tried again for as
+    /// long as it takes. Default 1 s.
+    #[serde(with = "humantime_serde")]
+    pub busy_timeout: Duration,
+}
+
+/// SQLite's `PRAGMA synchronous` in WAL mode, see <https://sqlite.org/pragma.html#pragma_synchronous>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    /// Every commit is on the disk when it returns.
+    #[default]
+    Full,
+    /// The last commits may be lost when the power goes, the database never corrupts. They are still in the stream, but
+    /// the ledger is lost with them, so they are read again.
+    Normal,
+}
+
+/// How many events one transaction commits. Batches are never waited for unless `linger` says so: they grow by
+/// themselves while the database is busy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchConfig {
+    /// At most this many events. Default 5,000.
+    pub max_events: usize,
+    /// At most this many bytes, unless a single event is larger. Default 1 MiB.
+    pub max_bytes: ByteSize,
+    /// Wait this long for more before committing a batch that is not full. Default 0.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            path: "catchment.db".into(),
+            synchronous: Synchronous::Full,
+            writers: 1,
+            busy_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { max_events: 5_000, max_bytes: ByteSize::mib(1), linger: Duration::ZERO }
+    }
+}
+
+impl DatabaseConfig {
+    /// Checks every setting by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
+        if !(1..=64).contains(&self.writers) {
+            return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
+        }
+        validate_longest("database.busy_timeout", self.busy_timeout)?;
+        if self.path.as_os_str().is_empty() {
+            return Err(Error::config("database.path", "is empty; give a file, as catchment.db"));
+        }
+        Ok(())
+    }
+}
+
+impl BatchConfig {
+    /// Checks every setting by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
+        if !(1..=MOST_EVENTS).contains(&self.max_events) {
+            let reason = format!("is {}; from 1 to {MOST_EVENTS}", self.max_events);
+            return Err(Error::config("batch.max_events", reason));
+        }
+        if self.linger > LONGEST_LINGER {
+            let reason = format!("is {:?}; the most is {LONGEST_LINGER:?}", self.linger);
+            return Err(Error::config("batch.linger", reason));
+        }
+        if !(1..=1 << 30).contains(&self.max_bytes.as_u64()) {
+            return Err(Error::config("batch.max_bytes", format!("is {}; from 1 B to 1 GiB", self.max_bytes)));
+        }
+        Ok(())
+    }
+}
+
+/// The longest that a batch may wait for more events: far below the time after which a stream delivers again what was not
+/// acknowledged.
+const LONGEST_LINGER: Duration = Duration::from_secs(60);
