@@ -8,6 +8,7 @@
 mod compare;
 mod context;
 pub mod failure;
+mod forms;
 mod lines;
 mod logging;
 mod output;

@@ -7,14 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use catchment::error::Error;
-use catchment::store::{Answer, Reader, Recorded};
+use catchment::store::{Answer, Json, Reader, Recorded};
 use clap::Args;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
-use super::values::{Json, for_eyes, printable};
+use super::values::{for_eyes, printable};
 
 /// How long after a commit its events show, at most.
 const POLL: Duration = Duration::from_millis(100);
@@ -167,7 +167,7 @@ fn json_line(to: &mut dyn Write, event: &Recorded) -> std::io::Result<()> {
         subject: &event.subject,
         published_us: event.published_us,
         headers: event.headers.as_deref().and_then(|headers| serde_json::from_str(headers).ok()),
-        payload: Json(&event.payload),
+        payload: Json(event.payload.borrowed()),
     };
     serde_json::to_writer(&mut *to, &line)?;
     writeln!(to)

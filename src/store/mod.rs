@@ -9,6 +9,7 @@ mod dead_letters;
 mod editor;
 mod failure;
 mod file;
+mod json;
 mod ledger;
 mod lock;
 mod pool;
@@ -20,6 +21,7 @@ mod writer;
 
 pub use database::Database;
 pub use editor::Editor;
+pub use json::{Json, Objects};
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use single::{Kept, Single};

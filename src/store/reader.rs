@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Row};
 
 use super::failure::database_error;
+use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
 /// A read-only connection.
@@ -31,6 +32,20 @@ pub enum Value {
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
+}
+
+impl Value {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn borrowed(&self) -> binding::Value<'_> {
+        match self {
+            Self::Null => binding::Value::Null,
+            Self::Integer(value) => binding::Value::Integer(*value),
+            Self::Real(value) => binding::Value::Real(*value),
+            Self::Text(text) => binding::Value::Text(text),
+            Self::Blob(bytes) => binding::Value::Blob(bytes),
+        }
+    }
 }
 
 /// A row of table `events`.
