@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
-use catchment::store::{Objects, Value};
+use catchment::store::{Json, Objects, Value};
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
 
 use super::values::{for_csv, for_eyes, printable};
@@ -38,7 +38,7 @@ impl<W: Write> Form for JsonLines<'_, W> {
 
     fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()> {
         self.line.clear();
-        self.objects.write(values.iter().map(Value::borrowed), &mut self.line);
+        self.objects.write(values.iter().map(|value| Json(value.borrowed())), &mut self.line);
         self.line.push(b'\n');
         Ok(self.to.write_all(&self.line)?)
     }

@@ -24,6 +24,23 @@ pub(super) fn is_events_own(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether an error came from a statement that reads, or from what was asked with it, and not from the database.
+pub(super) fn is_statements_own(error: &rusqlite::Error) -> bool {
+    let theirs = [ErrorCode::Unknown, ErrorCode::OperationInterrupted, ErrorCode::ParameterOutOfRange];
+    is_events_own(error) || error.sqlite_error_code().is_none_or(|code| theirs.contains(&code))
+}
+
+/// What is wrong with SQL, and where.
+pub(super) fn sql_fault(error: &rusqlite::Error) -> String {
+    let rusqlite::Error::SqlInputError { msg, sql, offset, .. } = error else { return detail(error) };
+    let place = usize::try_from(*offset).ok().and_then(|at| Some((sql.get(..at)?, sql.get(at..)?)));
+    let Some((before, from)) = place.filter(|(_, from)| !from.is_empty()) else { return msg.clone() };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let shown: String = from.lines().next().unwrap_or_default().chars().take(40).collect();
+    format!("{msg} (line {line}, column {column}: {shown:?})")
+}
+
 /// The kind of trouble an error of SQLite's stands for.
 pub(super) fn fault(error: &rusqlite::Error) -> DatabaseFault {
     match error.sqlite_error_code() {

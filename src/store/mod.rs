@@ -3,6 +3,7 @@
 //! A batch's rows and the ledger's new position are one transaction. Connections come from a pool; one that failed in a
 //! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
 
+mod answerer;
 mod columns;
 mod database;
 mod dead_letters;
@@ -13,16 +14,19 @@ mod json;
 mod ledger;
 mod lock;
 mod pool;
+mod query;
 mod reader;
 mod route;
 mod schema;
 mod single;
 mod writer;
 
+pub use answerer::{Answerer, Unanswered};
 pub use database::Database;
 pub use editor::Editor;
 pub use json::{Json, Objects};
 pub use lock::Lock;
+pub use query::Queries;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use single::{Kept, Single};
 pub use writer::Writer;
