@@ -11,6 +11,7 @@ mod headers;
 mod jetstream;
 mod pauses;
 mod publisher;
+mod requests;
 mod server;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use connection::Cluster;
 pub use core_nats::CoreIntake;
 pub use jetstream::{Beginning, JetStreamIntake, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
+pub use requests::{Desk, Dispatch, Failure, Listener, Outbox, Reply, Request, Subjects, answerable};
 pub use server::Server;
 
 use crate::error::{BrokerFault, Error};
