@@ -37,8 +37,8 @@ pub(super) fn sql_fault(error: &rusqlite::Error) -> String {
     let Some((before, from)) = place.filter(|(_, from)| !from.is_empty()) else { return msg.clone() };
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let shown: String = from.lines().next().unwrap_or_default().chars().take(40).collect();
-    format!("{msg} (line {line}, column {column}: {shown:?})")
+    let shown: String = from.lines().next().unwrap_or_default().chars().take(24).collect();
+    format!("{msg} (at {line}:{column}, {shown:?})")
 }
 
 /// The kind of trouble an error of SQLite's stands for.

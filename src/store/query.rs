@@ -8,12 +8,12 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, Statement};
 
 use super::answerer::Answerer;
-use super::failure::{database_error, sql_fault};
+use super::failure::{database_error, is_statements_own, sql_fault};
 use super::file::File;
 use super::reader;
 use crate::binding::Parameters;
 use crate::config::{Codec, QueryConfig};
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 use crate::pipeline::Signal;
 
 /// Queries that fit the database.
@@ -41,10 +41,10 @@ impl Queries {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with the query and the place in its SQL, [`Error::Database`] where the file cannot be read.
+    /// [`Error::Database`]: with the query and the place in its SQL, or because the file cannot be read.
     pub fn check(path: &Path, configs: &[QueryConfig]) -> Result<Self, Error> {
         let connection = connect(path).map_err(|e| database_error(path, e))?;
-        let queries = configs.iter().map(|config| check(&connection, config));
+        let queries = configs.iter().map(|config| check(path, &connection, config));
         Ok(Self { file: File::at(path), queries: queries.collect::<Result<_, _>>()? })
     }
 
@@ -65,14 +65,20 @@ impl Queries {
     }
 }
 
-fn check(connection: &Connection, config: &QueryConfig) -> Result<Query, Error> {
-    let refused = |reason: String| Error::config(format!("query {}", config.name()), reason);
+fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Query, Error> {
+    let refused = |reason: String| Error::Database {
+        fault: DatabaseFault::Statement,
+        path: path.to_owned(),
+        detail: format!("query {}: {reason}", config.name()),
+        source: None,
+    };
     let statement = connection.prepare(&config.sql).map_err(|e| match e.sqlite_error_code() {
         Some(ErrorCode::AuthorizationForStatementDenied) => refused(NO_QUERY.into()),
         _ if matches!(e, rusqlite::Error::MultipleStatement) => {
-            refused("has more than one statement; make a query of each".into())
+            refused("it is several statements; make a query of each".into())
         }
-        _ => refused(format!("sql: {}", sql_fault(&e))),
+        _ if is_statements_own(&e) => refused(sql_fault(&e)),
+        _ => database_error(path, e),
     })?;
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(refused(NO_QUERY.into()));
@@ -94,14 +100,18 @@ fn check(connection: &Connection, config: &QueryConfig) -> Result<Query, Error> 
     })
 }
 
-const NO_QUERY: &str = "sql is no query: it must read and do nothing else, as SELECT, VALUES or WITH … SELECT do";
+const NO_QUERY: &str = "it does something else than read; a query is a SELECT, VALUES or WITH … SELECT";
 
 /// The names of its parameters, without their colon.
 fn names(statement: &Statement<'_>) -> Result<Vec<String>, String> {
     let named = |number| match statement.parameter_name(number) {
         Some(name) if name.starts_with(':') => Ok(name[1..].to_owned()),
-        Some(other) => Err(format!("sql: the parameter {other} has no name; write it as :limit")),
-        None => Err("sql: the parameter ? has no name; write it as :limit".to_owned()),
+        other => {
+            let shown = other.unwrap_or("?");
+            Err(format!(
+                "it has a parameter {shown} without a name; give it the name of what it is bound to, as :limit"
+            ))
+        }
     };
     (1..=statement.parameter_count()).map(named).collect()
 }
@@ -163,16 +173,13 @@ mod tests {
     fn what_does_not_fit_is_refused_with_its_name_and_the_place() {
         let (_folder, path) = database();
         let said = refusal(&path, "SELECT line,\n  ümlaut FROM chat");
-        assert_eq!(
-            said,
-            "configuration: query q: sql: no such column: ümlaut (line 2, column 3: \"ümlaut FROM chat\")"
-        );
-        assert!(refusal(&path, "SELEC 1").contains("near \"SELEC\": syntax error (line 1, column 1"));
+        assert!(said.ends_with("a.db: query q: no such column: ümlaut (at 2:3, \"ümlaut FROM chat\")"), "{said}");
+        assert!(refusal(&path, "SELEC 1").contains("near \"SELEC\": syntax error (at 1:1, "));
         assert!(refusal(&path, "SELECT * FROM gone").contains("no such table: gone"));
         for positional in ["SELECT ?", "SELECT ?2", "SELECT $a", "SELECT @a"] {
-            assert!(refusal(&path, positional).contains("has no name; write it as :limit"), "{positional}");
+            assert!(refusal(&path, positional).contains("without a name; give it the name"), "{positional}");
         }
-        assert!(refusal(&path, "SELECT 1; SELECT 2").contains("more than one statement"));
+        assert!(refusal(&path, "SELECT 1; SELECT 2").contains("several statements"));
         assert!(refusal(&path, "SELECT :token_0").contains(":token_0"));
     }
 
@@ -199,7 +206,7 @@ mod tests {
             "-- nothing",
         ] {
             let said = refusal(&path, sql);
-            assert!(said.contains("is no query: it must read and do nothing else"), "{sql}: {said}");
+            assert!(said.contains("does something else than read"), "{sql}: {said}");
         }
         assert!(!Path::new(&beside).exists());
         assert!(
