@@ -5,6 +5,7 @@
 //! behind, asked regularly whether it is alive, and replaced as a whole when it is dead, silent or out of step.
 #![allow(deprecated)] // The client is deprecated as a whole: this folder is where it is contained.
 
+mod asker;
 mod connection;
 mod core_nats;
 mod headers;
@@ -16,6 +17,7 @@ mod server;
 
 use std::sync::Arc;
 
+pub use asker::ask;
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
 pub use jetstream::{Beginning, JetStreamIntake, remove_stream};

@@ -14,6 +14,7 @@ mod logging;
 mod output;
 mod progress;
 mod publish;
+mod query;
 mod run;
 mod settings;
 mod signals;
@@ -51,6 +52,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 enum Command {
     Run(run::Run),
     Publish(publish::Publish),
+    Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
     Compare(Box<compare::Compare>),
@@ -66,6 +68,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
+            Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
             Command::Compare(compare) => compare.run(),

@@ -57,21 +57,21 @@ impl Front {
         (Self { endpoints: Arc::clone(endpoints), discovery, waiting, bytes, most }, queue)
     }
 
-    /// Keeps a request, where there is room.
-    fn keep(&self, waiting: Waiting) -> Result<(), Waiting> {
+    /// Keeps a request; gives it back where there is no room.
+    fn keep(&self, waiting: Waiting) -> Option<Waiting> {
         let size = waiting.request.size();
         // Only this thread adds.
         let held = self.bytes.load(Ordering::Acquire);
         if held > 0 && held + size > MOST_BYTES {
-            return Err(waiting);
+            return Some(waiting);
         }
         self.bytes.fetch_add(size, Ordering::AcqRel);
-        self.waiting.try_send(waiting).map_err(|refused| {
-            self.bytes.fetch_sub(size, Ordering::AcqRel);
-            match refused {
-                TrySendError::Full(waiting) | TrySendError::Disconnected(waiting) => waiting,
-            }
-        })
+        let refused = match self.waiting.try_send(waiting) {
+            Ok(()) => return None,
+            Err(TrySendError::Full(waiting) | TrySendError::Disconnected(waiting)) => waiting,
+        };
+        self.bytes.fetch_sub(size, Ordering::AcqRel);
+        Some(refused)
     }
 }
 
@@ -85,7 +85,7 @@ impl Desk for Front {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
         let waiting = Waiting { request, endpoint, since: Instant::now(), received_ns };
-        let refused = self.keep(waiting).err()?;
+        let refused = self.keep(waiting)?;
         let reason =
             format!("busy: {} requests wait already, the most that service.waiting allows; ask again later", self.most);
         self.endpoints[endpoint].counts.failed(Duration::ZERO, 503, &reason);

@@ -146,12 +146,12 @@ impl Link {
         stop: &Signal,
         job: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, Gone> {
-        let (given, gives) = crossbeam_channel::bounded(1);
+        let (done_in, done_out) = crossbeam_channel::bounded(1);
         self.post(move |connection| {
-            let _ = given.send(job(connection));
+            let _ = done_in.send(job(connection));
         });
         crossbeam_channel::select! {
-            recv(gives) -> done => done.map_err(|_| self.gone()),
+            recv(done_out) -> done => done.map_err(|_| self.gone()),
             recv(stop.channel()) -> _ => Err(Gone("broken off by a stop".into())),
             default(within) => {
                 self.fell_silent();

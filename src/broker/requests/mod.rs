@@ -7,6 +7,7 @@ mod ear;
 mod listener;
 mod outbox;
 mod session;
+mod streams;
 
 use nats::{HeaderMap, Message};
 
@@ -86,6 +87,13 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl Failure {
+    /// The header of its reason: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>.
+    pub(super) const REASON: &str = "Nats-Service-Error";
+    /// The header of its code.
+    pub(super) const CODE: &str = "Nats-Service-Error-Code";
+}
+
 impl Reply {
     /// An answer.
     #[must_use]
@@ -104,7 +112,7 @@ impl Reply {
     fn headers(&self) -> Option<HeaderMap> {
         let failure = self.failure.as_ref()?;
         let (code, reason) = (failure.code.to_string(), one_line(&failure.reason));
-        Some([(CODE, code.as_str()), (REASON, reason.as_str())].into_iter().collect())
+        Some([(Failure::CODE, code.as_str()), (Failure::REASON, reason.as_str())].into_iter().collect())
     }
 
     /// What it counts against the server's `max_payload`.
@@ -116,10 +124,6 @@ impl Reply {
         self.body.len() + if headers.is_some() { FRAME + lines } else { 0 }
     }
 }
-
-/// The headers of a failure: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>.
-const REASON: &str = "Nats-Service-Error";
-const CODE: &str = "Nats-Service-Error-Code";
 
 /// Fit for a header: no line breaks nor other control characters, and not too long.
 fn one_line(text: &str) -> String {
@@ -164,8 +168,8 @@ mod tests {
     fn a_failure_is_one_line_and_adds_no_header() {
         let reply = Reply::failure(400, "no\r\nNats-Msg-Id: 7\u{1b}[2J");
         let headers = reply.headers().expect("there are some");
-        assert_eq!(headers.get(REASON).map(String::as_str), Some("no Nats-Msg-Id: 7 [2J"));
-        assert_eq!(headers.get(CODE).map(String::as_str), Some("400"));
+        assert_eq!(headers.get(Failure::REASON).map(String::as_str), Some("no Nats-Msg-Id: 7 [2J"));
+        assert_eq!(headers.get(Failure::CODE).map(String::as_str), Some("400"));
         assert_eq!(reply.body, br#"{"code":400,"error":"no Nats-Msg-Id: 7 [2J"}"#);
         let written = "NATS/1.0\r\nNats-Service-Error:no Nats-Msg-Id: 7 [2J\r\nNats-Service-Error-Code:400\r\n\r\n";
         assert!((written.len() + reply.body.len()..=reply.wire_size()).contains(&reply.wire_size()));

@@ -77,9 +77,9 @@ enum Word {
 impl Way {
     /// A way, and what has to be run on the connection's thread for it: until all that leads to it is gone.
     pub(super) fn new(lost: &Signal, max_payload: usize) -> (Self, Carrier, Arc<Pulse>) {
-        let (words, carried) = crossbeam_channel::bounded(WAITING);
+        let (words, spoken) = crossbeam_channel::bounded(WAITING);
         let pulse = Arc::<Pulse>::default();
-        let carrier = Carrier { words: carried, lost: lost.clone(), pulse: Arc::clone(&pulse) };
+        let carrier = Carrier { words: spoken, lost: lost.clone(), pulse: Arc::clone(&pulse) };
         (Self { words, over: Signal::default(), lost: lost.clone(), max_payload }, carrier, pulse)
     }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select};
 use nats::{Connection, Message, Subscription};
 
-use super::Subjects;
 use super::ear::Ear;
 use super::outbox::{Pulse, Way};
+use super::{Subjects, streams};
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link, one_line};
 use crate::error::{BrokerFault, Error};
@@ -19,6 +19,7 @@ const MOUTHFUL: usize = 256;
 
 pub(super) struct Session {
     link: Link,
+    subjects: Subjects,
     way: Way,
     pulse: Arc<Pulse>,
     ear: Arc<Ear>,
@@ -63,6 +64,7 @@ impl Session {
         let subscriptions = subscribed
             .map_err(|gone| failed(format!("subscribing to requests: {}", gone.0)))?
             .map_err(|e| failed(format!("subscribing to requests: {}", one_line(&e))))?;
+        streams::ask(&link, config, subjects);
         let (way, carrier, pulse) = Way::new(link.lost(), link.server().max_payload);
         let tls = link.server().tls;
         link.post(move |connection| carrier.run(connection, tls, silence));
@@ -70,6 +72,7 @@ impl Session {
         let heard = Instant::now();
         let mut session = Self {
             link,
+            subjects: subjects.clone(),
             way,
             pulse,
             ear,
@@ -116,6 +119,11 @@ impl Session {
         }
         if self.link.should_move() {
             return Heard::Over(format!("{server} goes out of service (lame duck mode); moving to another server"));
+        }
+        for message in self.link.messages().try_iter() {
+            if let Some(news) = streams::news(&message, &self.subjects) {
+                log::warn!("service: {news}");
+            }
         }
         if let Some(why) = self.keep_up(now) {
             return Heard::Over(why);
@@ -164,6 +172,7 @@ impl Session {
         for requests in &self.requests {
             select.recv(requests);
         }
+        select.recv(self.link.messages());
         select.recv(self.link.lost().channel());
         select.recv(stop.channel());
         let _ = select.ready_timeout(wait);
@@ -213,6 +222,8 @@ fn subscribe(connection: &Connection, subjects: &Subjects, waiting: usize) -> st
     for subject in &subjects.everybody {
         subscriptions.push(connection.subscribe(subject)?);
     }
-    subscriptions.iter().for_each(|subscription| subscription.set_message_limits(waiting));
+    for subscription in &subscriptions {
+        subscription.set_message_limits(waiting);
+    }
     Ok(subscriptions)
 }
