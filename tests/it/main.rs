@@ -25,6 +25,7 @@ mod links;
 mod poison;
 mod profiles;
 mod purges;
+mod queries;
 mod recorder;
 mod stalls;
 mod startup;
