@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::failure::{database_error, route_error};
 use super::file::File;
@@ -89,6 +90,21 @@ impl Database {
     #[must_use]
     pub fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// What a PRAGMA of this name says on the connections that write: `wal_autocheckpoint` is `4000`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when it cannot be asked.
+    pub fn pragma(&self, name: &'static str) -> Result<String, Error> {
+        let connection = self.pool.get().map_err(|e| refused(self.file.path(), DatabaseFault::Other, e.to_string()))?;
+        let text = |row: &rusqlite::Row<'_>| match row.get_ref(0)? {
+            ValueRef::Integer(number) => Ok(number.to_string()),
+            other => Ok(other.as_str()?.to_owned()),
+        };
+        let answer = connection.sqlite.pragma_query_value(None, name, text);
+        answer.map_err(|e| database_error(self.file.path(), e))
     }
 
     /// How far a stream is committed; `None` where nothing of it ever was.

@@ -28,6 +28,12 @@ pub use writer::Writer;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+/// The version of SQLite that is built in: `3.53.2`.
+#[must_use]
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// A file beside the database: its own name and `.extension` behind it.
 #[must_use]
 pub fn beside(database: &Path, extension: &str) -> PathBuf {
