@@ -32,6 +32,8 @@ pub(super) enum Cell {
     Text(usize, usize),
     /// From here to there in the payload.
     Blob(usize, usize),
+    /// Half a surrogate pair, there in the payload. No row has one.
+    Half(usize),
 }
 
 /// What a reader needs while it reads.
@@ -40,8 +42,18 @@ pub(super) struct Scratch {
     /// What ends the objects and arrays that it is in, outermost first. It is here and not on the stack of the thread because
     /// a payload may open a million of them.
     pub(super) ends: Vec<u8>,
+    /// The same for what becomes JSON.
+    pub(super) levels: Vec<Level>,
     /// A name with its escapes resolved.
     pub(super) name: String,
+}
+
+/// A map or an array.
+#[derive(Debug)]
+pub(super) struct Level {
+    /// How many values, or pairs of them, are left in it.
+    pub(super) left: u32,
+    pub(super) map: bool,
 }
 
 /// One message's cells, all NULL at first, and what it takes to fill them.
@@ -58,9 +70,9 @@ impl Fields {
         self.cells.clear();
         self.texts.clear();
         self.texts.shrink_to(KEPT);
-        self.scratch.ends.clear();
+        self.scratch.clear();
         self.scratch.ends.shrink_to(KEPT);
-        self.scratch.name.clear();
+        self.scratch.levels.shrink_to(KEPT / size_of::<Level>());
         self.scratch.name.shrink_to(KEPT);
     }
 
@@ -69,7 +81,7 @@ impl Fields {
     pub(super) fn add<E>(&mut self, fields: usize, read: impl FnOnce(Sheet<'_>) -> Result<bool, E>) -> Result<Row, E> {
         let (first, texts) = (self.cells.len(), self.texts.len());
         self.cells.resize(first + fields, Cell::Null);
-        self.scratch.ends.clear();
+        self.scratch.clear();
         let sheet = Sheet { cells: &mut self.cells[first..], texts: &mut self.texts, scratch: &mut self.scratch };
         match read(sheet) {
             Ok(object) => Ok(Row { first, object }),
@@ -84,12 +96,20 @@ impl Fields {
     /// A row's field with this number.
     pub(super) fn value<'a>(&'a self, row: Row, field: usize, payload: &'a [u8]) -> Value<'a> {
         match self.cells[row.first + field] {
-            Cell::Null => Value::Null,
+            Cell::Null | Cell::Half(_) => Value::Null,
             Cell::Integer(value) => Value::Integer(value),
             Cell::Real(value) => Value::Real(value),
             Cell::Text(from, to) => Value::Text(&self.texts[from..to]),
             Cell::Blob(from, to) => Value::Blob(&payload[from..to]),
         }
+    }
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.ends.clear();
+        self.levels.clear();
+        self.name.clear();
     }
 }
 

@@ -9,13 +9,18 @@ use super::unreadable::Fault;
 
 /// Fills the cells of the places that `root` asks for; says whether the payload is an object.
 pub(super) fn read(payload: &[u8], root: &Place, sheet: Sheet<'_>) -> Result<bool, Fault> {
-    let text = std::str::from_utf8(payload).map_err(|e| Fault::new("what is no UTF-8", e.valid_up_to()))?;
+    let text = std::str::from_utf8(payload).map_err(|e| Fault::At("what is no UTF-8", e.valid_up_to()))?;
     let mut reader = Reader { text, at: 0, sheet };
     let object = reader.token() == Some(b'{');
     reader.value(root)?;
-    match reader.token() {
+    if reader.token().is_some() {
+        return Err(reader.fault("something behind its end,"));
+    }
+    // Only now, for what another field of the same name has replaced does not count.
+    let half = |cell: &Cell| if let Cell::Half(at) = cell { Some(*at) } else { None };
+    match reader.sheet.cells.iter().find_map(half) {
         None => Ok(object),
-        Some(_) => Err(reader.fault("something behind its end")),
+        Some(at) => Err(Fault::At("half a surrogate pair, which is no character,", at)),
     }
 }
 
@@ -52,13 +57,8 @@ impl<'r> Reader<'r> {
     }
 
     #[cold]
-    fn fault(&self, expected: &'static str) -> Fault {
-        let what = match self.byte() {
-            None if self.text.is_empty() => "nothing, for it is empty,",
-            None => "its end, too early,",
-            Some(_) => expected,
-        };
-        Fault::new(what, self.at)
+    fn fault(&self, what: &'static str) -> Fault {
+        Fault::At(if self.at == self.text.len() { "it ends too early," } else { what }, self.at)
     }
 
     /// The next value, at a place that is asked for.
@@ -87,7 +87,7 @@ impl<'r> Reader<'r> {
         self.sheet.cells[field] = match token {
             Some(b'"') => {
                 let quoted = self.quoted()?;
-                self.string(quoted)?
+                self.string(quoted)
             }
             Some(b'-' | b'0'..=b'9') => {
                 let whole = self.number()?;
@@ -303,15 +303,16 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn string(&mut self, quoted: Quoted) -> Result<Cell, Fault> {
+    fn string(&mut self, quoted: Quoted) -> Cell {
         let raw = &self.text[quoted.from..quoted.to];
         if !quoted.escaped {
-            return Ok(self.sheet.text(raw));
+            return self.sheet.text(raw);
         }
         let from = self.sheet.texts.len();
-        unescape(raw, self.sheet.texts)
-            .map_err(|at| Fault::new("half a surrogate pair, which is no character,", quoted.from + at))?;
-        Ok(Cell::Text(from, self.sheet.texts.len()))
+        match unescape(raw, self.sheet.texts) {
+            Ok(()) => Cell::Text(from, self.sheet.texts.len()),
+            Err(at) => Cell::Half(quoted.from + at),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod envelope;
 mod fields;
 mod json;
+mod messagepack;
 mod place;
 mod unreadable;
 mod value;
@@ -20,6 +21,7 @@ use std::convert::Infallible;
 use crate::config::{Codec, validate_bind};
 use envelope::Part;
 use place::Place;
+use unreadable::Fault;
 
 /// The parameters that the statements of one route, or of one query, ask for, each once.
 #[derive(Clone, Debug)]
@@ -92,9 +94,13 @@ impl Parameters {
         if self.fields == 0 {
             return Ok(self.without_fields(fields));
         }
-        fields
-            .add(self.fields, |sheet| json::read(envelope.payload, &self.root, sheet))
-            .map_err(|fault| fault.of(Codec::Json))
+        let codec = self.codec.unwrap_or_else(|| envelope.codec());
+        let read = match codec {
+            _ if envelope.payload.is_empty() => return Err(Fault::Empty.of(codec)),
+            Codec::Json => json::read,
+            Codec::Messagepack => messagepack::read,
+        };
+        fields.add(self.fields, |sheet| read(envelope.payload, &self.root, sheet)).map_err(|fault| fault.of(codec))
     }
 
     /// A row of a message that has no fields, as an empty request has none: they are NULL. [`Parameters::read`] refuses an empty

@@ -14,17 +14,14 @@ pub struct Unreadable {
 
 /// What a reader came upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    what: &'static str,
-    /// How many bytes are before it.
-    at: usize,
+pub(super) enum Fault {
+    /// The payload has no byte.
+    Empty,
+    /// And how many bytes are before it.
+    At(&'static str, usize),
 }
 
 impl Fault {
-    pub(super) fn new(what: &'static str, at: usize) -> Self {
-        Self { what, at }
-    }
-
     pub(super) fn of(self, codec: Codec) -> Unreadable {
         let codec = match codec {
             Codec::Json => "JSON",
@@ -36,6 +33,9 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at offset {}", self.what, self.at)
+        match self {
+            Self::Empty => write!(f, "it is empty"),
+            Self::At(what, offset) => write!(f, "{what} at offset {offset}"),
+        }
     }
 }

@@ -1,3 +1,6 @@
+mod generated;
+mod oracle;
+
 use super::*;
 use crate::pipeline::{Batch, Limits, Mark};
 
