@@ -116,7 +116,7 @@ fn validate_apart<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result
 }
 
 /// Whether each is a JSON Pointer: <https://www.rfc-editor.org/rfc/rfc6901>.
-fn validate_bind(bind: &BTreeMap<String, String>) -> Result<(), String> {
+pub(crate) fn validate_bind(bind: &BTreeMap<String, String>) -> Result<(), String> {
     for (name, pointer) in bind {
         let tilde_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         if !(pointer.is_empty() || pointer.starts_with('/')) || !tilde_ok {
