@@ -117,12 +117,18 @@ fn validate_apart<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result
 
 /// Whether each is a JSON Pointer: <https://www.rfc-editor.org/rfc/rfc6901>.
 pub(crate) fn validate_bind(bind: &BTreeMap<String, String>) -> Result<(), String> {
+    /// Payloads are read by recursion as deep as pointers reach.
+    const DEEPEST: usize = 128;
     for (name, pointer) in bind {
         let tilde_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         if !(pointer.is_empty() || pointer.starts_with('/')) || !tilde_ok {
             return Err(format!(
                 "bind.{name} is {pointer:?}, no JSON Pointer; one looks like /address/city or /tags/0"
             ));
+        }
+        let depth = pointer.matches('/').count();
+        if depth > DEEPEST {
+            return Err(format!("bind.{name} reaches {depth} levels deep; the most are {DEEPEST}"));
         }
     }
     Ok(())
@@ -222,6 +228,7 @@ mod tests {
             refused(|r| r.bind = [("x".into(), "city".into())].into()).contains("bind.x is \"city\", no JSON Pointer")
         );
         assert!(refused(|r| r.bind = [("x".into(), "/~2".into())].into()).contains("no JSON Pointer"));
+        assert!(refused(|r| r.bind = [("x".into(), "/".repeat(129))].into()).contains("129 levels deep"));
         let twice = vec![QueryConfig::new("q", "SELECT 1"); 2];
         let config = Config { queries: twice, ..Config::default() };
         assert!(config.validate().expect_err("must be refused").to_string().contains("query q: stands there twice"));

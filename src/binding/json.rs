@@ -9,7 +9,7 @@ use super::unreadable::Fault;
 
 /// Fills the cells of the places that `root` asks for; says whether the payload is an object.
 pub(super) fn read(payload: &[u8], root: &Place, sheet: Sheet<'_>) -> Result<bool, Fault> {
-    let text = std::str::from_utf8(payload).map_err(|e| Fault::At("what is no UTF-8", e.valid_up_to()))?;
+    let text = std::str::from_utf8(payload).map_err(|e| Fault::At("what is no UTF-8,", e.valid_up_to()))?;
     let mut reader = Reader { text, at: 0, sheet };
     let object = reader.token() == Some(b'{');
     reader.value(root)?;

@@ -11,11 +11,15 @@ use super::oracle::{self, Bound, Refused};
 use crate::config::Codec;
 use crate::pipeline::{Batch, Limits, Mark};
 
-/// Few, so that payloads have what pointers ask for, and often twice.
-const NAMES: [&str; 10] = ["a", "b", "c", "", "0", "1", "01", "~/", "é", "a long name of more than eight bytes"];
+const NAMES: [&str; 9] = ["b", "c", "", "0", "1", "01", "~/", "é", "a long name of more than eight bytes"];
+
+/// Few and often the same, so that payloads have what pointers ask for, and have it twice.
+fn name() -> impl Strategy<Value = &'static str> {
+    prop_oneof![2 => Just("a"), 3 => select(&NAMES[..])]
+}
 
 fn places() -> impl Strategy<Value = Vec<Vec<String>>> {
-    vec(vec(select(&NAMES[..]).prop_map(str::to_owned), 0..4), 1..5)
+    vec(vec(name().prop_map(str::to_owned), 0..4), 1..5)
 }
 
 fn pointer(place: &[String]) -> String {
@@ -102,7 +106,7 @@ fn json_string() -> impl Strategy<Value = String> {
 }
 
 fn json_name() -> impl Strategy<Value = String> {
-    let name = select(&NAMES[..]).prop_map(|name| format!("\"{name}\""));
+    let name = name().prop_map(|name| format!("\"{name}\""));
     prop_oneof![8 => name, 1 => Just("\"\\u0061\"".to_owned()), 1 => json_string()]
 }
 
@@ -138,8 +142,7 @@ fn json_document() -> impl Strategy<Value = String> {
 
 fn packed_document() -> impl Strategy<Value = rmpv::Value> {
     use rmpv::Value as Packed;
-    let text =
-        prop_oneof!["[ -~é😀\\x00-\\x1f]{0,40}".prop_map(Packed::from), select(&NAMES[..]).prop_map(Packed::from)];
+    let text = prop_oneof!["[ -~é😀\\x00-\\x1f]{0,40}".prop_map(Packed::from), name().prop_map(Packed::from)];
     let data =
         || prop_oneof![vec(any::<u8>(), 0..20), (0..3_usize).prop_flat_map(|at| vec(any::<u8>(), [4, 8, 12][at]))];
     let scalar = prop_oneof![
@@ -156,7 +159,7 @@ fn packed_document() -> impl Strategy<Value = rmpv::Value> {
     ]
     .boxed();
     let key = prop_oneof![
-        6 => select(&NAMES[..]).prop_map(Packed::from),
+        6 => name().prop_map(Packed::from),
         1 => (-1..2_i64).prop_map(Packed::from),
         1 => scalar.clone(),
     ]
@@ -168,7 +171,7 @@ fn packed_document() -> impl Strategy<Value = rmpv::Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn json_is_read_as_the_oracle_reads_it(payload in json_document(), places in places()) {
