@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 use super::failure::{database_error, route_error};
 use super::file::File;
 use super::ledger;
+use super::migrations;
 use super::pool::Manager;
 use super::route::Routes;
 use super::schema::{self, Schema};
@@ -36,11 +37,13 @@ pub struct Database {
 
 impl Database {
     /// Opens the file, creates it and catchment's own tables if they are absent, and commits a first small write, so that
-    /// what would hinder the first batch is said now. Blocks for `busy_timeout` where another process writes.
+    /// what would hinder the first batch is said now. Migrations that are new to the file are applied before. Blocks for
+    /// `busy_timeout` where another process writes.
     ///
     /// # Errors
     ///
     /// [`Error::Database`]: not to be opened, locked, full, damaged, or of a later version of catchment.
+    /// [`Error::Migration`]: one fails, or is not as it was when it was applied; none of the new ones was applied.
     pub fn open(config: &DatabaseConfig) -> Result<Self, Error> {
         let path = &config.path;
         if rusqlite::version_number() < SOUND_SQLITE {
@@ -65,6 +68,7 @@ impl Database {
             }
         };
         check(&first, path)?;
+        migrations::apply(&mut first, config)?;
         drop(Routes::prepare(&first).map_err(|e| route_error(path, e))?);
         first
             .execute(

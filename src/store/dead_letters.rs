@@ -1,11 +1,9 @@
 //! Events that no retry can store, kept whole with their reason.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
-use super::columns::{headers_json, micros, text_or_blob};
+use super::columns::{headers_json, micros, now_us, text_or_blob};
 use crate::pipeline::{Delivery, Epoch};
 
 /// Why an event could not be stored, and by what.
@@ -35,8 +33,6 @@ pub(super) fn insert(
         Some(defect) => ValueRef::Blob(defect.raw_headers),
         None => json.as_ref().map_or(ValueRef::Null, |json| ValueRef::Text(json.as_bytes())),
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let recorded_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
     connection.prepare_cached(sql)?.execute(params![
         epoch.and_then(Epoch::origin),
         epoch.map(|epoch| epoch.number),
@@ -48,7 +44,7 @@ pub(super) fn insert(
         reason.route,
         reason.statement,
         reason.error,
-        recorded_us,
+        now_us(),
     ])?;
     Ok(())
 }

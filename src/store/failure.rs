@@ -35,12 +35,18 @@ pub(super) fn fault(error: &rusqlite::Error) -> DatabaseFault {
     }
 }
 
+/// What happened, in SQLite's words.
+pub(super) fn what(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// What happened and what would help, in one line.
 pub(super) fn detail(error: &rusqlite::Error) -> String {
-    let what = match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        other => other.to_string(),
-    };
+    let what = what(error);
     let remedy = match fault(error) {
         DatabaseFault::Busy => "another process holds its write lock; end that process's transaction",
         DatabaseFault::Full => "make room on its disk",

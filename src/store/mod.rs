@@ -11,6 +11,7 @@ mod failure;
 mod file;
 mod ledger;
 mod lock;
+pub mod migrations;
 mod pool;
 mod reader;
 mod route;
