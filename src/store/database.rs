@@ -62,8 +62,7 @@ impl Database {
         let identity = match schema {
             Schema::Known { identity } => identity,
             Schema::Later(version) => {
-                let detail = format!("its tables have version {version}, made by a later catchment; use that one");
-                return Err(refused(path, DatabaseFault::Schema, detail));
+                return Err(refused(path, DatabaseFault::Schema, schema::later(version)));
             }
         };
         check(&first, path)?;

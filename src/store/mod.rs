@@ -20,6 +20,7 @@ mod single;
 mod writer;
 
 pub use database::Database;
+pub use dead_letters::{DeadLetter, DeadLetters, Letters, Selection};
 pub use editor::Editor;
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};

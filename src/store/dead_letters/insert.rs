@@ -1,0 +1,50 @@
+//! How an event becomes a dead letter.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
+
+use crate::pipeline::{Delivery, Epoch};
+use crate::store::columns::{headers_json, micros, now_us, text_or_blob};
+
+/// Why an event could not be stored, and by what.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Reason {
+    /// The route that took it, where one did.
+    pub(in crate::store) route: Option<&'static str>,
+    /// The statement that failed, where one did.
+    pub(in crate::store) statement: Option<&'static str>,
+    /// What was wrong.
+    pub(in crate::store) error: String,
+}
+
+/// Adds one, in the caller's transaction.
+pub(in crate::store) fn insert(
+    connection: &Connection,
+    epoch: Option<&Epoch>,
+    delivery: &Delivery<'_>,
+    reason: &Reason,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO catchment_dead_letters(
+                   stream, epoch, sequence, published_us, subject, headers, payload, route, statement, error, recorded_us
+               ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    let epoch = epoch.filter(|epoch| epoch.origin().is_some());
+    let json = headers_json(delivery.headers);
+    let headers = match delivery.defect {
+        Some(defect) => ValueRef::Blob(defect.raw_headers),
+        None => json.as_ref().map_or(ValueRef::Null, |json| ValueRef::Text(json.as_bytes())),
+    };
+    connection.prepare_cached(sql)?.execute(params![
+        epoch.and_then(Epoch::origin),
+        epoch.map(|epoch| epoch.number),
+        epoch.map(|_| delivery.mark.sequence),
+        micros(delivery.mark),
+        delivery.subject,
+        rusqlite::types::ToSqlOutput::Borrowed(headers),
+        text_or_blob(delivery.payload),
+        reason.route,
+        reason.statement,
+        reason.error,
+        now_us(),
+    ])?;
+    Ok(())
+}
