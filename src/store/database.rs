@@ -66,7 +66,7 @@ impl Database {
             }
         };
         check(&first, path)?;
-        migrations::apply(&mut first, config)?;
+        migrations::apply(config)?;
         drop(Routes::prepare(&first).map_err(|e| route_error(path, e))?);
         first
             .execute(
