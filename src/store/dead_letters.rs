@@ -1,5 +1,6 @@
 //! Events that no retry can store, kept whole with their reason.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::types::ValueRef;
@@ -10,13 +11,13 @@ use crate::pipeline::{Delivery, Epoch};
 
 /// Why an event could not be stored, and by what.
 #[derive(Clone, Debug)]
-pub(super) struct Reason {
+pub struct Reason {
     /// The route that took it, where one did.
-    pub(super) route: Option<&'static str>,
-    /// The statement that failed, where one did.
-    pub(super) statement: Option<&'static str>,
+    pub route: Option<Arc<str>>,
+    /// The SQL of the statement that failed, where one did.
+    pub statement: Option<Arc<str>>,
     /// What was wrong.
-    pub(super) error: String,
+    pub error: String,
 }
 
 /// Adds one, in the caller's transaction.
@@ -45,8 +46,8 @@ pub(super) fn insert(
         delivery.subject,
         rusqlite::types::ToSqlOutput::Borrowed(headers),
         text_or_blob(delivery.payload),
-        reason.route,
-        reason.statement,
+        reason.route.as_deref(),
+        reason.statement.as_deref(),
         reason.error,
         recorded_us,
     ])?;
