@@ -9,7 +9,7 @@ use std::process::Command;
 use super::options::Options;
 use super::{Environment, Failure, folder};
 use crate::config::DatabaseConfig;
-use crate::store::{Answer, Database, Reader, Value};
+use crate::store::{Answer, Database, Reader, Routes, Value};
 
 /// A version of nats-server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ fn kernel(name: &str) -> String {
 /// The PRAGMAs of a database such as the runs', and SQLite's version.
 fn sqlite(place: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let path = place.join("pragmas.db");
-    drop(Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() })?);
+    drop(Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }, &Routes::default())?);
     let reader = Reader::open(&path)?;
     let ask = |sql: &str| {
         let answer = reader.run(sql, |answer| match answer {

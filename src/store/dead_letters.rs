@@ -4,7 +4,8 @@ mod insert;
 mod letter;
 mod selection;
 
-pub(super) use insert::{Reason, insert};
+pub use insert::Reason;
+pub(super) use insert::insert;
 pub use letter::DeadLetter;
 pub use selection::Selection;
 

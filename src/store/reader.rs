@@ -179,13 +179,13 @@ pub(super) fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
 mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
-    use crate::store::Database;
+    use crate::store::{Database, Routes};
 
     #[test]
     fn it_reads_and_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
-        drop(Database::open(&config).expect("a new database"));
+        drop(Database::open(&config, &Routes::default()).expect("a new database"));
         let reader = Reader::open(&config.path).expect("opens");
         let run = |sql: &str| {
             let mut rows = 0;

@@ -1,5 +1,7 @@
 //! How an event becomes a dead letter.
 
+use std::sync::Arc;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
@@ -8,13 +10,13 @@ use crate::store::columns::{headers_json, micros, now_us, text_or_blob};
 
 /// Why an event could not be stored, and by what.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Reason {
+pub struct Reason {
     /// The route that took it, where one did.
-    pub(in crate::store) route: Option<&'static str>,
-    /// The statement that failed, where one did.
-    pub(in crate::store) statement: Option<&'static str>,
+    pub route: Option<Arc<str>>,
+    /// The SQL of the statement that failed, where one did.
+    pub statement: Option<Arc<str>>,
     /// What was wrong.
-    pub(in crate::store) error: String,
+    pub error: String,
 }
 
 /// Adds one, in the caller's transaction.
@@ -41,8 +43,8 @@ pub(in crate::store) fn insert(
         delivery.subject,
         rusqlite::types::ToSqlOutput::Borrowed(headers),
         text_or_blob(delivery.payload),
-        reason.route,
-        reason.statement,
+        reason.route.as_deref(),
+        reason.statement.as_deref(),
         reason.error,
         now_us(),
     ])?;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::DatabaseConfig;
-use crate::store::{Database, Value};
+use crate::store::{Database, Routes, Value};
 
 struct Scene {
     _folder: tempfile::TempDir,
@@ -11,7 +11,7 @@ struct Scene {
 fn scene() -> Scene {
     let folder = tempfile::tempdir().expect("a folder");
     let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
-    drop(Database::open(&config).expect("a new database"));
+    drop(Database::open(&config, &Routes::default()).expect("a new database"));
     let letters = DeadLetters::open(&config.path).expect("opens");
     let sql = "INSERT INTO catchment_dead_letters(
                    stream, epoch, sequence, published_us, subject, headers, payload, route, statement, error, recorded_us
