@@ -81,15 +81,20 @@ impl Config {
         self.database.validate()?;
         self.batch.validate()?;
         self.service.validate()?;
-        validate_apart("route", self.routes.iter().map(RouteConfig::name))?;
+        validate_routes(&self.routes)?;
         validate_apart("query", self.queries.iter().map(QueryConfig::name))?;
-        self.routes.iter().try_for_each(RouteConfig::validate)?;
         self.queries.iter().try_for_each(QueryConfig::validate)
     }
 }
 
+/// Checks what can be checked of routes without a database.
+pub(crate) fn validate_routes(routes: &[RouteConfig]) -> Result<(), Error> {
+    validate_apart("route", routes.iter().map(RouteConfig::name))?;
+    routes.iter().try_for_each(RouteConfig::validate)
+}
+
 /// Stands for the setting `prefix` in subjects.
-const PREFIX: &str = "{prefix}";
+pub(crate) const PREFIX: &str = "{prefix}";
 
 /// The most events that may be asked for, or committed, at a time.
 const MOST_EVENTS: usize = 1_000_000;

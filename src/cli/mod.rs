@@ -7,6 +7,8 @@
 
 mod compare;
 mod context;
+mod dead_letters;
+mod event_line;
 pub mod failure;
 mod lines;
 mod logging;
@@ -17,6 +19,7 @@ mod run;
 mod settings;
 mod signals;
 mod sql;
+mod table;
 mod tail;
 mod values;
 
@@ -52,6 +55,7 @@ enum Command {
     Publish(publish::Publish),
     Sql(sql::Sql),
     Tail(tail::Tail),
+    DeadLetters(dead_letters::DeadLetters),
     Compare(Box<compare::Compare>),
     #[command(hide = true)]
     CompareApplication(compare::Application),
@@ -67,6 +71,7 @@ impl Cli {
             Command::Publish(publish) => publish.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
+            Command::DeadLetters(letters) => letters.run(&settings),
             Command::Compare(compare) => compare.run(),
             Command::CompareApplication(application) => application.run(),
         }

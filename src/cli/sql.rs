@@ -6,12 +6,13 @@ use std::ops::ControlFlow;
 
 use catchment::store::{Answer, Reader, Value};
 use clap::Args;
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Table};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::failure::Usage;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
+use super::table::{ROWS_AT_A_TIME, empty_table};
 use super::values::{Json, for_csv, for_eyes, printable};
 
 /// Run read-only SQL on the database, also beside a running collector
@@ -177,9 +178,6 @@ fn written(error: csv::Error) -> anyhow::Error {
     }
 }
 
-/// Rows of one table: its columns are as wide as these need, and memory holds no more of them.
-const ROWS_AT_A_TIME: usize = 1_000;
-
 struct Tables<'a, W> {
     to: &'a mut W,
     open: Option<Table>,
@@ -210,13 +208,6 @@ impl<W: Write> Form for Tables<'_, W> {
             None => Ok(()),
         }
     }
-}
-
-fn empty_table(header: Vec<Cell>) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table
 }
 
 fn cell(value: &Value) -> Cell {

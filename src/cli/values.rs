@@ -7,6 +7,7 @@ use catchment::store::Value;
 use data_encoding::{BASE64, HEXLOWER};
 use indicatif::HumanCount;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use time::OffsetDateTime;
 
 /// Bytes of a blob that are shown to eyes.
 const SHOWN_BYTES: usize = 16;
@@ -89,6 +90,18 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{ending}", HumanCount(count))
 }
 
+/// RFC 3339 in UTC; as it stands where it is no time of a year with four digits.
+pub fn shown_time(us: i64) -> String {
+    match OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000) {
+        Ok(at) if at.year() >= 0 => {
+            let (date, hour, minute, second, micro) =
+                (at.date(), at.hour(), at.minute(), at.second(), at.microsecond());
+            format!("{date}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
+        }
+        _ => us.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +127,11 @@ mod tests {
         assert_eq!(for_csv(&Value::Integer(i64::MIN)), i64::MIN.to_string());
         assert_eq!(serde_json::to_string(&Json(&Value::Real(1.0))).unwrap(), "1.0");
         assert_eq!(serde_json::to_string(&Json(&Value::Real(f64::INFINITY))).unwrap(), "null");
+    }
+
+    #[test]
+    fn a_time_out_of_reach_is_a_number() {
+        assert_eq!(shown_time(-1), "1969-12-31T23:59:59.999999Z");
+        assert_eq!(shown_time(i64::MAX), i64::MAX.to_string());
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::options::Options;
 use super::{Environment, Failure, folder};
 use crate::config::DatabaseConfig;
-use crate::store::{self, Database};
+use crate::store::{self, Database, Routes};
 
 /// A version of nats-server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ fn kernel(name: &str) -> String {
 /// The PRAGMAs of a database such as the runs', as its writers have them.
 fn pragmas(options: &Options, place: &Path) -> Result<BTreeMap<String, String>, Failure> {
     let config = DatabaseConfig { path: place.join("pragmas.db"), ..DatabaseConfig::default() };
-    let database = Database::open(&config)?;
+    let database = Database::open(&config, &Routes::default())?;
     let mut found = BTreeMap::from([("synchronous".to_owned(), options.synchronous_name().to_owned())]);
     for name in ["journal_mode", "page_size", "wal_autocheckpoint"] {
         found.insert(name.to_owned(), database.pragma(name)?);

@@ -40,26 +40,26 @@ pub fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, Error> {
         return Ok(all);
     }
     let on_error = |e| database_error(&config.path, e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&config.path, flags).map_err(on_error)?;
-    connection.busy_timeout(config.busy_timeout).map_err(on_error)?;
+    let connection = connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(on_error)?;
     let applied = applied(&connection).map_err(on_error)?;
     let new = first_new(&all, &applied, folder)?;
     Ok(all.split_off(new))
 }
 
 /// Applies what is pending, in one transaction: all of it or nothing.
-pub(super) fn apply(connection: &mut Connection, config: &DatabaseConfig) -> Result<(), Error> {
+pub(super) fn apply(config: &DatabaseConfig) -> Result<(), Error> {
     let Some(folder) = &config.migrations else { return Ok(()) };
     let on_error = |e| database_error(&config.path, e);
     let all = folder::read(folder)?;
-    if first_new(&all, &applied(connection).map_err(on_error)?, folder)? == all.len() {
+    // One of its own, for it is set up as no other: foreign keys are checked behind the last migration instead of all along,
+    // or a table that is replaced by another of its name would take along the rows that refer to it
+    // (https://sqlite.org/lang_altertable.html#otheralter).
+    let mut connection = connect(config, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(on_error)?;
+    connection.pragma_update(None, "foreign_keys", false).map_err(on_error)?;
+    if first_new(&all, &applied(&connection).map_err(on_error)?, folder)? == all.len() {
         return Ok(());
     }
-    // Within a transaction it could not be set, and a table that is replaced by another of its name must not take along the
-    // rows that refer to it: https://sqlite.org/lang_altertable.html#otheralter
-    connection.pragma_update(None, "foreign_keys", false).map_err(on_error)?;
-    let transaction = Transaction::new(connection, TransactionBehavior::Immediate).map_err(on_error)?;
+    let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate).map_err(on_error)?;
     // Asked again under the write lock: another process may have been faster.
     let new = &all[first_new(&all, &applied(&transaction).map_err(on_error)?, folder)?..];
     for migration in new {
@@ -69,11 +69,17 @@ pub(super) fn apply(connection: &mut Connection, config: &DatabaseConfig) -> Res
         check_references(&transaction, last, &config.path)?;
     }
     transaction.commit().map_err(on_error)?;
-    connection.pragma_update(None, "foreign_keys", true).map_err(on_error)?;
     for migration in new {
         log::info!("database {}: applied migration {}", config.path.display(), migration.name());
     }
     Ok(())
+}
+
+fn connect(config: &DatabaseConfig, how: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = how | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(&config.path, flags)?;
+    connection.busy_timeout(config.busy_timeout)?;
+    Ok(connection)
 }
 
 fn run(transaction: &Transaction<'_>, migration: &Migration, database: &Path) -> Result<(), Error> {

@@ -3,27 +3,33 @@
 //! A batch's rows and the ledger's new position are one transaction. Connections come from a pool; one that failed in a
 //! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
 
+mod authorizer;
 mod columns;
 mod database;
 mod dead_letters;
+mod decoded;
 mod editor;
 mod failure;
 mod file;
 mod ledger;
 mod lock;
 pub mod migrations;
+mod plan;
 mod pool;
 mod reader;
-mod route;
+mod routes;
 mod schema;
 mod single;
+mod statements;
 mod writer;
 
 pub use database::Database;
+pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Selection};
 pub use editor::Editor;
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};
-pub use single::{Kept, Single};
+pub use routes::Routes;
+pub use single::{Attempt, Kept, Single};
 pub use writer::Writer;
 
 use std::ffi::OsString;

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::authorizer::Authorizer;
 use crate::config::{DatabaseConfig, Synchronous};
+
+/// More than catchment's own statements.
+const OWN_STATEMENTS: usize = 16;
 
 /// Opens connections through `r2d2_sqlite` and lets the pool know which are done with.
 #[derive(Debug)]
@@ -15,13 +19,15 @@ pub(super) struct Manager(SqliteConnectionManager);
 #[derive(Debug)]
 pub(super) struct Pooled {
     pub(super) sqlite: Connection,
+    pub(super) authorizer: Authorizer,
     /// Set after an error that leaves the connection in doubt; the pool then drops it. `r2d2_sqlite` by itself never
     /// does.
     pub(super) done_with: bool,
 }
 
 impl Manager {
-    pub(super) fn new(config: &DatabaseConfig) -> Self {
+    /// With room in each connection's cache for so many statements beside catchment's own.
+    pub(super) fn new(config: &DatabaseConfig, statements: usize) -> Self {
         let busy_timeout = config.busy_timeout;
         let synchronous = match config.synchronous {
             Synchronous::Full => "FULL",
@@ -39,6 +45,7 @@ impl Manager {
             // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+            connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
             Ok(())
         });
         Self(manager)
@@ -63,7 +70,9 @@ impl r2d2::ManageConnection for Manager {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<Pooled, rusqlite::Error> {
-        Ok(Pooled { sqlite: self.0.connect()?, done_with: false })
+        let sqlite = self.0.connect()?;
+        let authorizer = Authorizer::of(&sqlite)?;
+        Ok(Pooled { sqlite, authorizer, done_with: false })
     }
 
     fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {

@@ -1,6 +1,11 @@
 //! The tables that catchment itself brings.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::failure::database_error;
+use crate::error::{DatabaseFault, Error};
 
 /// The version of these tables: one more with each step.
 const VERSION: i64 = 2;
@@ -124,8 +129,24 @@ pub(super) fn ensure(connection: &mut Connection) -> rusqlite::Result<Schema> {
     }
 }
 
+/// For those who work with tables that are there, and make none.
+pub(super) fn must_be_ours(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let refused =
+        |detail: String| Error::Database { fault: DatabaseFault::Schema, path: path.to_owned(), detail, source: None };
+    match version(connection).map_err(|e| database_error(path, e))? {
+        None => Err(refused("it is no database of catchment's; name another with --database".into())),
+        Some(version) if version > VERSION => Err(refused(later(version))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What to say of tables of a later version.
+pub(super) fn later(version: i64) -> String {
+    format!("its tables have version {version}, made by a later catchment; use that one")
+}
+
 /// The version of the tables in a database; `None` where there are none.
-pub(super) fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     if has_tables(connection)? { meta(connection, "version").map(Some) } else { Ok(None) }
 }
 

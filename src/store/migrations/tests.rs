@@ -2,7 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::store::Database;
+use crate::store::{Database, Routes};
 
 struct Scene {
     folder: tempfile::TempDir,
@@ -31,7 +31,7 @@ impl Scene {
     }
 
     fn open(&self) -> Result<(), String> {
-        Database::open(&self.config).map(drop).map_err(|e| e.to_string())
+        Database::open(&self.config, &Routes::default()).map(drop).map_err(|e| e.to_string())
     }
 
     /// What is said when it does not open, without the folder's name.
@@ -273,7 +273,8 @@ fn several_who_open_at_once_apply_each_migration_once() {
     let scene = scene(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "INSERT INTO a VALUES (1)")]);
     let config = DatabaseConfig { busy_timeout: std::time::Duration::from_secs(30), ..scene.config.clone() };
     std::thread::scope(|scope| {
-        let openers: Vec<_> = (0..8).map(|_| scope.spawn(|| Database::open(&config).map(drop))).collect();
+        let openers: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| Database::open(&config, &Routes::default()).map(drop))).collect();
         for opener in openers {
             opener.join().expect("no panic").expect("opens");
         }
