@@ -95,7 +95,7 @@ fn parameters_are_bound_from_the_request_and_its_envelope() {
 #[test]
 fn a_request_that_cannot_be_read_or_bound_is_its_own_fault() {
     let mut scene = Scene::of("SELECT line FROM chat WHERE json_valid(:ok) LIMIT :limit");
-    for (payload, words) in [("{", "no JSON"), (r#"{"limit":"many","ok":"1"}"#, "datatype mismatch")] {
+    for (payload, words) in [("{", "cannot be read as JSON"), (r#"{"limit":"many","ok":"1"}"#, "datatype mismatch")] {
         let refused = scene.ask(payload).expect_err(payload);
         assert!(matches!(&refused, Unanswered::Request(why) if why.contains(words)), "{payload}: {refused:?}");
         assert!(refused.to_string().contains("query chat.q: "), "{refused}");
