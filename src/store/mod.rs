@@ -24,7 +24,7 @@ mod statements;
 mod writer;
 
 pub use database::Database;
-pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Selection};
+pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};
