@@ -1,6 +1,7 @@
 //! `catchment dead-letters`: events that could not be stored, looked at, tried again, dropped, handed on.
 
 mod list;
+mod retry;
 mod selection;
 mod show;
 
@@ -29,6 +30,7 @@ Those that meet every condition are taken, the oldest first.
 Examples:
   catchment dead-letters list --since 2h --subject 'chat.>'
   catchment dead-letters show 17
+  catchment dead-letters retry -c chat.toml --route lines
   catchment dead-letters drop --error 'malformed JSON' --dry-run
   catchment dead-letters export --route lines > lines.ndjson
   catchment publish --events --file lines.ndjson";
@@ -37,6 +39,7 @@ Examples:
 enum What {
     List(list::List),
     Show(show::Show),
+    Retry(retry::Retry),
     Drop(Drop),
     Export(Export),
 }
@@ -46,6 +49,7 @@ impl DeadLetters {
         match self.what {
             What::List(list) => list.run(settings),
             What::Show(show) => show.run(settings),
+            What::Retry(retry) => retry.run(settings),
             What::Drop(drop) => drop.run(settings),
             What::Export(export) => export.run(settings),
         }

@@ -28,7 +28,7 @@ mod writer;
 
 pub use answerer::{Answerer, Unanswered};
 pub use database::Database;
-pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Selection};
+pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use json::{Json, Objects};
 pub use lock::Lock;
