@@ -24,6 +24,9 @@ const BRIEFLY: Duration = Duration::from_millis(20);
 /// How long an orderly end waits for one thing of the server's: that it hears of it, or has read the last replies.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The same when told to quit.
+const PARTING: Duration = Duration::from_millis(100);
+
 /// Keeps a connection that answers.
 pub struct Listener {
     cluster: Arc<Cluster>,
@@ -89,9 +92,14 @@ impl Listener {
         crossbeam_channel::select! {
             recv(self.outboxes) -> _ => {}
             recv(session.lost().channel()) -> _ => {}
-            recv(self.quit.channel()) -> _ => {}
+            recv(self.quit.channel()) -> _ => {
+                // What is broken off gets a word too.
+                let _ = self.outboxes.recv_timeout(PARTING);
+            }
         }
-        if !session.is_read_within(LAST_WORDS, &self.quit) {
+        let (patience, end) =
+            if self.quit.is_raised() { (PARTING, Signal::default()) } else { (LAST_WORDS, self.quit.clone()) };
+        if !session.is_read_within(patience, &end) {
             log::warn!("service: whether the server has the last replies is not known");
         }
         *self.way.lock() = None;

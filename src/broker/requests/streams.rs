@@ -1,4 +1,4 @@
-//! Streams that take requests for events: whoever asks then hears the stream's acknowledgement before the answer.
+//! Streams that take requests for events: whoever asks may then take the stream's acknowledgement for the answer.
 
 use nats::Message;
 use serde::Deserialize;
@@ -32,8 +32,8 @@ pub(super) fn news(message: &Message, subjects: &Subjects) -> Option<String> {
     let names: Names = serde_json::from_slice(&message.data).ok()?;
     let streams = names.streams.filter(|streams| !streams.is_empty())?.join(", ");
     Some(format!(
-        "stream {streams} takes requests on {subject} for events and acknowledges them to whoever asks, before the answer; \
-         give it other subjects"
+        "stream {streams} takes requests on {subject} for events and acknowledges them to whoever asks, who may take that for \
+         the answer; give it other subjects"
     ))
 }
 
