@@ -24,7 +24,7 @@ use catchment::config::{Config, DatabaseConfig};
 use catchment::pipeline::{
     Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
-use catchment::store::{Database, Writer};
+use catchment::store::{Database, Routes, Writer};
 use figures::row;
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -149,7 +149,7 @@ impl Bench {
     /// Seconds to commit as many rows from batches that lie ready.
     fn insert(&self, run: usize) -> f64 {
         let config = DatabaseConfig { path: self.folder.join(format!("insert-{run}.db")), ..DatabaseConfig::default() };
-        let mut writer = Database::open(&config).expect("opens").writers().remove(0);
+        let mut writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
         let epoch = Arc::new(Epoch { stream: "EVENTS".into(), number: 1, created: String::new() });
         let mut batch = Batch::new(limits());
         let began = Instant::now();
@@ -171,7 +171,7 @@ impl Bench {
     /// From the moment an event is due at its publisher, another process, to its commit.
     fn latency(&self) {
         let config = self.config("latency.db");
-        let database = Database::open(&config.database).expect("opens");
+        let database = Database::open(&config.database, &Routes::default()).expect("opens");
         let (commits, committed) = mpsc::channel();
         let sink = Watched { writer: database.writers().remove(0), commits };
         let shared = Shared::new("database");

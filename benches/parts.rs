@@ -31,7 +31,7 @@ use catchment::config::{DatabaseConfig, Synchronous};
 use catchment::pipeline::{
     Batch, Committed, Epoch, Intake, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink, Supply,
 };
-use catchment::store::{Database, Writer};
+use catchment::store::{Database, Routes, Writer};
 use figures::row;
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ impl Scene {
     fn new(folder: &Path, name: &str, synchronous: Synchronous) -> Self {
         let file = folder.join(name);
         let config = DatabaseConfig { path: file.clone(), synchronous, ..DatabaseConfig::default() };
-        let writer = Database::open(&config).expect("opens").writers().remove(0);
+        let writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
         let batch = Batch::new(Limits { events: 5_000, bytes: 4 << 20 });
         Self { file, writer, batch, epoch: epoch(), stands: Mark::START }
     }
@@ -220,7 +220,7 @@ fn writers(folder: &Path) {
             runs += 1;
             let path = folder.join(format!("writers-{runs}"));
             let config = DatabaseConfig { path, writers, ..DatabaseConfig::default() };
-            let database = Database::open(&config).expect("opens");
+            let database = Database::open(&config, &Routes::default()).expect("opens");
             let seconds = pipeline(EVENTS, 1_000, database.writers());
             remove(&config.path);
             EVENTS as f64 / seconds

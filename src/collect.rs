@@ -8,7 +8,7 @@ use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{Asked, Service};
-use crate::store::{Database, Lock, Queries};
+use crate::store::{Database, Lock, Queries, Routes};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
 ///
@@ -60,6 +60,10 @@ pub struct Status {
     pub duplicates: u64,
     /// Deliveries committed as dead letters.
     pub dead_letters: u64,
+    /// Deliveries dropped because no route takes them and `unmatched` is `drop`. They count as committed.
+    pub unmatched_dropped: u64,
+    /// Deliveries committed without the confirmation that their publisher asked for, for too many asked at a time.
+    pub unconfirmed: u64,
     /// Events of core NATS dropped, for there was no room for them.
     pub dropped: u64,
     /// Transactions that committed them.
@@ -89,7 +93,7 @@ impl Collector {
     /// # Errors
     ///
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`] or [`Error::Broker`]: whatever would keep the first
-    /// event from being stored. Trouble that comes later is waited out and shows in [`Collector::status`].
+    /// event from being stored, wrong SQL of a route included. Trouble that comes later is waited out and shows in [`Collector::status`].
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_until(config, Until::Stopped)
     }
@@ -108,8 +112,9 @@ impl Collector {
                 "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
             return Err(Error::config("broker.mode", reason));
         }
+        let routes = Routes::new(&config.routes, config.unmatched)?;
         let lock = Lock::take(&config.database.path)?;
-        let database = Database::open(&config.database)?;
+        let database = Database::open(&config.database, &routes)?;
         let queries = Queries::check(&config.database.path, &config.queries)?;
         let parts = Parts {
             shared: Shared::new("database"),
@@ -200,6 +205,8 @@ impl Parts {
             committed: tally.committed.get(),
             duplicates: tally.duplicates.get(),
             dead_letters: tally.dead_letters.get(),
+            unmatched_dropped: tally.unmatched_dropped.get(),
+            unconfirmed: tally.unconfirmed.get(),
             dropped: tally.dropped.get(),
             batches: tally.batches.get(),
             gone: tally.gone.get(),

@@ -81,16 +81,21 @@ impl Config {
         self.database.validate()?;
         self.batch.validate()?;
         self.service.validate()?;
-        validate_apart("route", self.routes.iter().map(RouteConfig::name))?;
+        validate_routes(&self.routes)?;
         validate_apart("query", self.queries.iter().map(QueryConfig::name))?;
-        self.routes.iter().try_for_each(RouteConfig::validate)?;
         self.queries.iter().try_for_each(QueryConfig::validate)?;
         queries::validate_subjects(&self.queries, &self.broker)
     }
 }
 
+/// Checks what can be checked of routes without a database.
+pub(crate) fn validate_routes(routes: &[RouteConfig]) -> Result<(), Error> {
+    validate_apart("route", routes.iter().map(RouteConfig::name))?;
+    routes.iter().try_for_each(RouteConfig::validate)
+}
+
 /// Stands for the setting `prefix` in subjects.
-const PREFIX: &str = "{prefix}";
+pub(crate) const PREFIX: &str = "{prefix}";
 
 /// The most events that may be asked for, or committed, at a time.
 const MOST_EVENTS: usize = 1_000_000;
@@ -117,13 +122,19 @@ fn validate_apart<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result
 }
 
 /// Whether each is a JSON Pointer: <https://www.rfc-editor.org/rfc/rfc6901>.
-fn validate_bind(bind: &BTreeMap<String, String>) -> Result<(), String> {
+pub(crate) fn validate_bind(bind: &BTreeMap<String, String>) -> Result<(), String> {
+    /// Payloads are read by recursion as deep as pointers reach.
+    const DEEPEST: usize = 128;
     for (name, pointer) in bind {
         let tilde_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         if !(pointer.is_empty() || pointer.starts_with('/')) || !tilde_ok {
             return Err(format!(
                 "bind.{name} is {pointer:?}, no JSON Pointer; one looks like /address/city or /tags/0"
             ));
+        }
+        let depth = pointer.matches('/').count();
+        if depth > DEEPEST {
+            return Err(format!("bind.{name} reaches {depth} levels deep; the most are {DEEPEST}"));
         }
     }
     Ok(())
@@ -223,6 +234,7 @@ mod tests {
             refused(|r| r.bind = [("x".into(), "city".into())].into()).contains("bind.x is \"city\", no JSON Pointer")
         );
         assert!(refused(|r| r.bind = [("x".into(), "/~2".into())].into()).contains("no JSON Pointer"));
+        assert!(refused(|r| r.bind = [("x".into(), "/".repeat(129))].into()).contains("129 levels deep"));
         let twice = vec![QueryConfig::new("q", "SELECT 1"); 2];
         let config = Config { queries: twice, ..Config::default() };
         assert!(config.validate().expect_err("must be refused").to_string().contains("query q: stands there twice"));

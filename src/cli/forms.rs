@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
 use catchment::store::{Json, Objects, Value};
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Table};
 
+use super::table::{ROWS_AT_A_TIME, empty_table};
 use super::values::{for_csv, for_eyes, printable};
 
 /// A form in which rows are printed.
@@ -81,9 +82,6 @@ fn written(error: csv::Error) -> anyhow::Error {
     }
 }
 
-/// Rows of one table: its columns are as wide as these need, and memory holds no more of them.
-const ROWS_AT_A_TIME: usize = 1_000;
-
 /// Tables for eyes.
 pub struct Tables<'a, W> {
     to: &'a mut W,
@@ -121,13 +119,6 @@ impl<W: Write> Form for Tables<'_, W> {
             None => Ok(()),
         }
     }
-}
-
-fn empty_table(header: Vec<Cell>) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table
 }
 
 fn cell(value: &Value) -> Cell {

@@ -7,6 +7,8 @@
 
 mod compare;
 mod context;
+mod dead_letters;
+mod event_line;
 pub mod failure;
 mod forms;
 mod lines;
@@ -19,6 +21,7 @@ mod run;
 mod settings;
 mod signals;
 mod sql;
+mod table;
 mod tail;
 mod values;
 
@@ -55,6 +58,7 @@ enum Command {
     Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
+    DeadLetters(dead_letters::DeadLetters),
     Compare(Box<compare::Compare>),
     #[command(hide = true)]
     CompareApplication(compare::Application),
@@ -71,6 +75,7 @@ impl Cli {
             Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
+            Command::DeadLetters(letters) => letters.run(&settings),
             Command::Compare(compare) => compare.run(),
             Command::CompareApplication(application) => application.run(),
         }

@@ -188,6 +188,9 @@ fn summary(status: &Status, took: Duration) -> String {
     if status.dead_letters > 0 {
         let _ = write!(words, ", {} of them as dead letters", HumanCount(status.dead_letters));
     }
+    if status.unmatched_dropped > 0 {
+        let _ = write!(words, ", {} of them dropped because no route takes them", HumanCount(status.unmatched_dropped));
+    }
     if status.dropped > 0 {
         let _ = write!(words, ", dropped {} for want of room", HumanCount(status.dropped));
     }

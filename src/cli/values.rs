@@ -6,6 +6,7 @@ use std::fmt::Write;
 use catchment::store::Value;
 use data_encoding::HEXLOWER;
 use indicatif::HumanCount;
+use time::OffsetDateTime;
 
 /// Bytes of a blob that are shown to eyes.
 const SHOWN_BYTES: usize = 16;
@@ -69,6 +70,18 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{ending}", HumanCount(count))
 }
 
+/// RFC 3339 in UTC; as it stands where it is no time of a year with four digits.
+pub fn shown_time(us: i64) -> String {
+    match OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000) {
+        Ok(at) if at.year() >= 0 => {
+            let (date, hour, minute, second, micro) =
+                (at.date(), at.hour(), at.minute(), at.second(), at.microsecond());
+            format!("{date}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
+        }
+        _ => us.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +104,11 @@ mod tests {
     fn numbers_keep_their_type() {
         assert_eq!(for_eyes(&Value::Real(1.0)), "1.0");
         assert_eq!(for_csv(&Value::Integer(i64::MIN)), i64::MIN.to_string());
+    }
+
+    #[test]
+    fn a_time_out_of_reach_is_a_number() {
+        assert_eq!(shown_time(-1), "1969-12-31T23:59:59.999999Z");
+        assert_eq!(shown_time(i64::MAX), i64::MAX.to_string());
     }
 }

@@ -174,6 +174,7 @@ fn open(order: &Order) -> Result<Arc<dyn Recorder>, Failure> {
             batch: BatchConfig { max_events: order.batch, ..BatchConfig::default() },
             commit: if order.arm == Arm::DirectPerEvent { Commit::PerEvent } else { Commit::Grouped },
             overflow,
+            ..DirectRecorderConfig::default()
         };
         return Ok(Arc::new(DirectRecorder::open(config)?));
     }

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::compare::{Arm, Codec, Options};
     use crate::config::DatabaseConfig;
-    use crate::store::{Database, Editor};
+    use crate::store::{Database, Editor, Routes};
 
     fn setup(arm: Arm) -> Setup {
         Setup { events: 5, ..Options::default().setup(arm) }
@@ -123,7 +123,7 @@ mod tests {
     fn found(sql: &str) -> Found {
         let folder = tempfile::tempdir().expect("a folder");
         let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
-        drop(Database::open(&config).expect("opens"));
+        drop(Database::open(&config, &Routes::default()).expect("opens"));
         let workload = Workload { seed: 1, events: 5, codec: Codec::Json, subject: "events.chat".into() };
         let editor = Editor::open(&config.path).expect("opens");
         for number in 0..5 {

@@ -17,7 +17,7 @@ use super::session::Session;
 use super::{Arm, Failure, Work, arms, instructions};
 use crate::broker::{self, Server};
 use crate::config::{BrokerConfig, DatabaseConfig, Mode};
-use crate::store::{Database, Editor};
+use crate::store::{Database, Editor, Routes};
 
 /// How long a process may take to be ready.
 const READY: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ impl<'a> Stage<'a> {
             writers: setup.writers,
             ..DatabaseConfig::default()
         };
-        drop(Database::open(&config)?);
+        drop(Database::open(&config, &Routes::default())?);
         Editor::open(&database)?.run(statements(options.work))?;
         let broker =
             if arms::is_direct(setup.arm) { None } else { Some(Broker::start(session, setup.arm, &folder, number)?) };

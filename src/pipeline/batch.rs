@@ -176,6 +176,12 @@ impl Batch {
         self.slots.is_empty()
     }
 
+    /// Whether some delivery in it has one.
+    #[must_use]
+    pub fn has_defects(&self) -> bool {
+        self.slots.iter().any(|slot| slot.defect.is_some())
+    }
+
     /// Bytes in it.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -7,6 +7,7 @@
 
 mod batch;
 mod condition;
+mod confirmation;
 mod crew;
 mod intake;
 mod signal;
@@ -17,6 +18,7 @@ mod writer;
 
 pub use batch::{Batch, Defect, Delivery, Epoch, Headers, Limits, Mark, Position};
 pub use condition::{Condition, Health, Trouble};
+pub use confirmation::Confirmation;
 pub use crew::Crew;
 pub use intake::{Intake, Supply};
 pub use signal::Signal;

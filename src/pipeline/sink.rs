@@ -5,7 +5,8 @@ use crate::error::Error;
 
 /// Commits batches. Each writer thread has its own.
 pub trait Sink: Send + 'static {
-    /// Does what can be done for a batch before its turn, side by side with other writers.
+    /// Does what can be done for a batch before its turn, side by side with other writers. Called once a batch, before its
+    /// first commit, which does it else.
     fn prepare(&mut self, batch: &Batch) {
         let _ = batch;
     }
@@ -24,6 +25,10 @@ pub trait Sink: Send + 'static {
 pub struct Committed {
     /// How many of the batch's deliveries became dead letters.
     pub dead_letters: usize,
+    /// How many were dropped, for no route takes them.
+    pub unmatched_dropped: usize,
+    /// How many were to be confirmed and were not, for there was no room for the confirmation.
+    pub unconfirmed: usize,
 }
 
 /// Why a batch is not committed.

@@ -53,6 +53,8 @@ impl<S: Sink> Writer<S> {
                     let tally = &self.shared.tally;
                     tally.committed.add(batch.len());
                     tally.dead_letters.add(done.dead_letters);
+                    tally.unmatched_dropped.add(done.unmatched_dropped);
+                    tally.unconfirmed.add(done.unconfirmed);
                     tally.batches.add(1);
                     return Ok(true);
                 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::tray::{self, FromTray, Telling, Tray};
 use super::{FlushError, Overflow, Reason, Receipt, RecordError, Recorder};
-use crate::config::{BatchConfig, DatabaseConfig};
+use crate::config::{BatchConfig, DatabaseConfig, RouteConfig, Unmatched};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Counter, Health, Pipeline, Settings, Shared};
-use crate::store::{Database, Kept, Lock, Single};
+use crate::store::{Database, Kept, Lock, Routes, Single};
 
 /// How long a recorder that is dropped goes on committing what waits.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
@@ -24,6 +24,11 @@ pub struct DirectRecorderConfig {
     /// How many events one transaction commits at most, with [`Commit::Grouped`]. As many wait in memory besides, for each
     /// writer and once more.
     pub batch: BatchConfig,
+    /// What events do to the database. Default none: all of them are unmatched. `{prefix}` stands for nothing here, and
+    /// nobody is answered.
+    pub routes: Vec<RouteConfig>,
+    /// What becomes of events that no route takes. Default: they are stored in table `events`.
+    pub unmatched: Unmatched,
     /// When events are committed. Default [`Commit::Grouped`].
     pub commit: Commit,
     /// What to do when there is no room, with [`Commit::Grouped`]. Default: block for 5 s.
@@ -47,6 +52,8 @@ impl Default for DirectRecorderConfig {
         Self {
             database: DatabaseConfig::default(),
             batch: BatchConfig::default(),
+            routes: Vec::new(),
+            unmatched: Unmatched::default(),
             commit: Commit::default(),
             overflow: Overflow::Block(Duration::from_secs(5)),
         }
@@ -110,16 +117,17 @@ impl DirectRecorder {
     ///
     /// [`Error::Config`], [`Error::Database`], or [`Error::Locked`] where another process collects or records grouped.
     pub fn open(config: DirectRecorderConfig) -> Result<Self, Error> {
-        let DirectRecorderConfig { database: database_config, batch, commit, overflow } = config;
+        let DirectRecorderConfig { database: database_config, batch, routes, unmatched, commit, overflow } = config;
         database_config.validate()?;
         batch.validate()?;
+        let routes = Routes::new(&routes, unmatched)?;
         if commit == Commit::PerEvent {
-            let single = Database::open(&database_config)?.single();
+            let single = Database::open(&database_config, &routes)?.single();
             let condition = Condition::new("database");
             return Ok(Self { way: Way::PerEvent(Box::new(single)), condition, dead_letters: Counter::default() });
         }
         let lock = Lock::take(&database_config.path)?;
-        let database = Database::open(&database_config)?;
+        let database = Database::open(&database_config, &routes)?;
         let settings = Settings::from(&batch);
         let tray = Arc::new(Tray::new(database.begin_local()?, settings.limits));
         let sinks = database.writers().into_iter().map(|sink| Telling { sink, tray: Arc::clone(&tray) }).collect();

@@ -1,5 +1,7 @@
 //! How the parts of a delivery look in a column.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use crate::binding::Value;
@@ -55,6 +57,12 @@ pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
 fn push_string(json: &mut String, text: &str) {
     // A string is always JSON; the empty object would be none, so nothing is lost if that were ever untrue.
     json.push_str(&serde_json::to_string(text).unwrap_or_default());
+}
+
+/// The time in microseconds since 1970.
+pub(super) fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Publish time in microseconds since 1970.

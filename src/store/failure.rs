@@ -24,6 +24,11 @@ pub(super) fn is_events_own(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether a constraint is broken.
+pub(super) fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+}
+
 /// Whether an error came from a statement that reads, or from what was asked with it, and not from the database.
 pub(super) fn is_statements_own(error: &rusqlite::Error) -> bool {
     let theirs = [ErrorCode::Unknown, ErrorCode::OperationInterrupted, ErrorCode::ParameterOutOfRange];
@@ -32,13 +37,10 @@ pub(super) fn is_statements_own(error: &rusqlite::Error) -> bool {
 
 /// What is wrong with SQL, and where.
 pub(super) fn sql_fault(error: &rusqlite::Error) -> String {
-    let rusqlite::Error::SqlInputError { msg, sql, offset, .. } = error else { return detail(error) };
-    let place = usize::try_from(*offset).ok().and_then(|at| Some((sql.get(..at)?, sql.get(at..)?)));
-    let Some((before, from)) = place.filter(|(_, from)| !from.is_empty()) else { return msg.clone() };
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let shown: String = from.lines().next().unwrap_or_default().chars().take(24).collect();
-    format!("{msg} (at {line}:{column}, {shown:?})")
+    match error {
+        rusqlite::Error::SqlInputError { sql, .. } => detail(error) + &spot(sql, error),
+        _ => detail(error),
+    }
 }
 
 /// The kind of trouble an error of SQLite's stands for.
@@ -52,12 +54,18 @@ pub(super) fn fault(error: &rusqlite::Error) -> DatabaseFault {
     }
 }
 
+/// What happened, in SQLite's words.
+pub(super) fn what(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// What happened and what would help, in one line.
 pub(super) fn detail(error: &rusqlite::Error) -> String {
-    let what = match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        other => other.to_string(),
-    };
+    let what = what(error);
     let remedy = match fault(error) {
         DatabaseFault::Busy => "another process holds its write lock; end that process's transaction",
         DatabaseFault::Full => "make room on its disk",
@@ -73,10 +81,25 @@ pub(super) fn detail(error: &rusqlite::Error) -> String {
     format!("{what}; {remedy}")
 }
 
-/// The error for a route whose statement cannot even be prepared: a table or column is not there, and waiting brings none.
-pub(super) fn route_error(path: &Path, error: rusqlite::Error) -> Error {
-    if !matches!(error.sqlite_error_code(), None | Some(ErrorCode::Unknown)) {
+/// Whether waiting may bring what a statement lacks. It brings no table and no column, and makes no SQL right.
+pub(super) fn may_pass(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{AuthorizationForStatementDenied, Unknown};
+    !matches!(error.sqlite_error_code(), None | Some(Unknown | AuthorizationForStatementDenied))
+}
+
+/// The error for table `events` where no row can be added to it.
+pub(super) fn events_error(path: &Path, error: rusqlite::Error, refusal: Option<String>) -> Error {
+    if may_pass(&error) {
         return database_error(path, error);
+    }
+    if let Some(refusal) = refusal {
+        let detail = format!("route events: it {refusal}");
+        return Error::Database {
+            fault: DatabaseFault::Schema,
+            path: path.to_owned(),
+            detail,
+            source: Some(error.into()),
+        };
     }
     let what = detail(&error);
     Error::Database {
@@ -87,6 +110,47 @@ pub(super) fn route_error(path: &Path, error: rusqlite::Error) -> Error {
         ),
         source: Some(Box::new(error)),
     }
+}
+
+/// The error for a statement of the configuration that cannot be prepared, in `place`. `refusal` is what the authorizer has
+/// against it.
+pub(super) fn statement_error(
+    path: &Path,
+    place: &str,
+    sql: &str,
+    error: rusqlite::Error,
+    refusal: Option<String>,
+) -> Error {
+    if may_pass(&error) {
+        return database_error(path, error);
+    }
+    let what = match (refusal, &error) {
+        (Some(refusal), _) => format!("it {refusal}"),
+        (None, rusqlite::Error::MultipleStatement) => "it is several statements; give a list of them".into(),
+        (None, error) => detail(error) + &spot(sql, error),
+    };
+    Error::Database {
+        fault: DatabaseFault::Statement,
+        path: path.to_owned(),
+        detail: format!("{place}: {what}"),
+        source: Some(Box::new(error)),
+    }
+}
+
+/// Where in the SQL an error is: line and column, counted from 1, and what stands there. Empty where SQLite does not say.
+fn spot(sql: &str, error: &rusqlite::Error) -> String {
+    const SHOWN: usize = 24;
+    let rusqlite::Error::SqlInputError { sql: given, offset, .. } = error else { return String::new() };
+    // Of several statements it has the rest.
+    let Some(skipped) = sql.strip_suffix(given.as_str()) else { return String::new() };
+    let at = skipped.len() + usize::try_from(*offset).unwrap_or(0);
+    let (Some(before), Some(after)) = (sql.get(..at), sql.get(at..)) else { return String::new() };
+    let (line, column) =
+        (before.matches('\n').count() + 1, before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1);
+    let rest = after.lines().next().unwrap_or_default();
+    let shown: String = rest.chars().take(SHOWN).collect();
+    let more = if shown.len() < rest.len() { "…" } else { "" };
+    format!(" (at {line}:{column}, {:?})", shown + more)
 }
 
 /// The library's error for an error of SQLite's.

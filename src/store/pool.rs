@@ -1,9 +1,15 @@
 //! The pool's connections: opened through `r2d2_sqlite`, dropped when they are in doubt.
 
-use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, OpenFlags};
+use std::time::{Duration, Instant};
 
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::authorizer::Authorizer;
 use crate::config::{DatabaseConfig, Synchronous};
+
+/// More than catchment's own statements.
+const OWN_STATEMENTS: usize = 16;
 
 /// Opens connections through `r2d2_sqlite` and lets the pool know which are done with.
 #[derive(Debug)]
@@ -13,13 +19,15 @@ pub(super) struct Manager(SqliteConnectionManager);
 #[derive(Debug)]
 pub(super) struct Pooled {
     pub(super) sqlite: Connection,
+    pub(super) authorizer: Authorizer,
     /// Set after an error that leaves the connection in doubt; the pool then drops it. `r2d2_sqlite` by itself never
     /// does.
     pub(super) done_with: bool,
 }
 
 impl Manager {
-    pub(super) fn new(config: &DatabaseConfig) -> Self {
+    /// With room in each connection's cache for so many statements beside catchment's own.
+    pub(super) fn new(config: &DatabaseConfig, statements: usize) -> Self {
         let busy_timeout = config.busy_timeout;
         let synchronous = match config.synchronous {
             Synchronous::Full => "FULL",
@@ -31,15 +39,29 @@ impl Manager {
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let manager = SqliteConnectionManager::file(&config.path).with_flags(flags).with_init(move |connection| {
             connection.busy_timeout(busy_timeout)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
+            into_wal(connection, busy_timeout)?;
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "foreign_keys", true)?;
             // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+            connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
             Ok(())
         });
         Self(manager)
+    }
+}
+
+/// Of several who open a new file at once, each would have the others wait for it; SQLite then gives up without waiting.
+fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
     }
 }
 
@@ -48,7 +70,9 @@ impl r2d2::ManageConnection for Manager {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<Pooled, rusqlite::Error> {
-        Ok(Pooled { sqlite: self.0.connect()?, done_with: false })
+        let sqlite = self.0.connect()?;
+        let authorizer = Authorizer::of(&sqlite)?;
+        Ok(Pooled { sqlite, authorizer, done_with: false })
     }
 
     fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {

@@ -149,12 +149,15 @@ fn authorize(context: AuthContext<'_>) -> Authorization {
 mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
-    use crate::store::{Database, Editor};
+    use crate::store::{Database, Editor, Routes};
 
     fn database() -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.db");
-        drop(Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }).expect("opens"));
+        drop(
+            Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }, &Routes::default())
+                .expect("opens"),
+        );
         let sql = "CREATE TABLE chat(id INTEGER PRIMARY KEY, line TEXT);
                    CREATE VIRTUAL TABLE words USING fts5(line);
                    CREATE VIRTUAL TABLE places USING rtree(id, west, east, south, north);

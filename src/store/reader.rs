@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Row};
 
 use super::failure::database_error;
+use super::file::must_exist;
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
@@ -70,14 +71,7 @@ impl Reader {
     ///
     /// [`Error::Database`] when there is none or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        if !path.is_file() {
-            return Err(Error::Database {
-                fault: DatabaseFault::Unwritable,
-                path: path.to_owned(),
-                detail: "there is no such file; name another with --database, or collect something first".into(),
-                source: None,
-            });
-        }
+        must_exist(path)?;
         let connection = read_only(path).map_err(|e| database_error(path, e))?;
         Ok(Self { path: path.to_owned(), connection })
     }
@@ -188,7 +182,7 @@ pub enum Answer<'a> {
     Row(Vec<Value>),
 }
 
-fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
+pub(super) fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
     Ok(match row.get_ref(at)? {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(value) => Value::Integer(value),
@@ -202,13 +196,13 @@ fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
 mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
-    use crate::store::Database;
+    use crate::store::{Database, Routes};
 
     #[test]
     fn it_reads_and_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
-        drop(Database::open(&config).expect("a new database"));
+        drop(Database::open(&config, &Routes::default()).expect("a new database"));
         let reader = Reader::open(&config.path).expect("opens");
         let run = |sql: &str| {
             let mut rows = 0;

@@ -4,24 +4,39 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use crossbeam_channel::Sender;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::dead_letters::{self, Reason};
-use super::failure::{database_error, detail, is_events_own, route_error};
+use super::decoded::Decoded;
+use super::failure::{database_error, detail, is_constraint};
 use super::file::File;
 use super::ledger;
-use super::pool::Manager;
-use super::route::Routes;
+use super::plan::Plan;
+use super::pool::{Manager, Pooled};
+use super::statements::{Failure, Statements};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{Batch, Committed, Refusal, Sink};
+use crate::pipeline::{Batch, Committed, Confirmation, Refusal, Sink};
+
+/// How many dead letters may be written again and again while their batch is tried. Beyond, what is known is committed: a
+/// batch of nothing but bad events would take a time that grows with the square of its length.
+const REPEATED: usize = 64;
 
 /// Commits batches on connections of the pool.
 #[derive(Debug)]
 pub struct Writer {
     pool: r2d2::Pool<Manager>,
     file: File,
+    decoded: Decoded,
+    /// `decoded` is what the batch that is not committed yet has in it.
+    prepared: bool,
+    /// The batch's events that are dead letters, as far as it was tried, and why.
+    dead: BTreeMap<usize, String>,
     /// Set by a failure: part of the batch, or all of it, may be committed after all, and only the ledger can tell.
     unclear: bool,
+    confirmations: Option<Sender<Confirmation>>,
+    /// The channel had no room for the last batch's.
+    mute: bool,
 }
 
 /// What a try at a span of a batch ran into.
@@ -46,53 +61,78 @@ struct Findings {
 }
 
 impl Writer {
-    pub(super) fn new(pool: r2d2::Pool<Manager>, file: File) -> Self {
-        Self { pool, file, unclear: false }
+    pub(super) fn new(pool: r2d2::Pool<Manager>, file: File, plan: Arc<Plan>) -> Self {
+        let (decoded, dead) = (Decoded::new(plan), BTreeMap::new());
+        Self { pool, file, decoded, prepared: false, dead, unclear: false, confirmations: None, mute: false }
     }
 
-    /// Commits what of the batch is not committed yet; says how many dead letters there were.
-    fn commit_rest(&mut self, connection: &mut Connection, batch: &Batch) -> Result<usize, Refusal> {
-        let start = if self.unclear { self.settled(connection, batch)? } else { 0 };
+    /// Also says so of each committed event that asks for it, where its route has `reply`. Never waits for room in the
+    /// channel: what does not fit is dropped and counted in [`Committed::unconfirmed`].
+    #[must_use]
+    pub fn confirming(self, confirmations: Sender<Confirmation>) -> Self {
+        Self { confirmations: Some(confirmations), ..self }
+    }
+
+    /// Commits what of the batch is not committed yet.
+    fn commit_rest(&mut self, pooled: &Pooled, batch: &Batch) -> Result<(), Refusal> {
+        let start = if self.unclear { self.settled(&pooled.sqlite, batch)? } else { 0 };
         self.unclear = true;
         let mut findings = Findings::default();
         let mut spans = Vec::new();
         spans.push(start..batch.len());
-        let mut dead = 0;
         while let Some(span) = spans.pop().filter(|span| !span.is_empty()) {
-            match self.try_span(connection, batch, span.clone(), &findings) {
-                Ok(dead_here) => {
-                    dead += dead_here;
-                    continue;
-                }
+            match self.try_span(pooled, batch, span.clone(), &findings) {
+                Ok(()) => {}
                 Err(Trial::Refused(refusal)) => return Err(refusal),
-                Err(Trial::SomeEvent) => findings.one_by_one = true,
+                Err(Trial::SomeEvent) => {
+                    findings.one_by_one = true;
+                    spans.push(span);
+                }
                 Err(Trial::Event(index, reason)) => {
                     findings.doomed.insert(index, reason);
-                }
-                Err(Trial::AtCommit(error)) if span.len() == 1 => {
-                    let reason = Reason { route: None, statement: Some("COMMIT"), error: error.clone() };
-                    if findings.doomed.insert(span.start, reason).is_some() {
-                        return Err(Refusal::Fatal(self.error(DatabaseFault::Other, error)));
+                    if index - span.start < REPEATED {
+                        spans.push(span);
+                    } else {
+                        spans.extend([index..span.end, span.start..index]);
                     }
                 }
-                Err(Trial::AtCommit(_)) => {
-                    // Each half commits by itself, ledger included, until the guilty event stands alone.
-                    let middle = span.start + span.len() / 2;
-                    spans.push(middle..span.end);
-                    spans.push(span.start..middle);
-                    continue;
-                }
+                Err(Trial::AtCommit(error)) => self.close_in(span, error, &mut findings, &mut spans)?,
             }
-            spans.push(span);
         }
         self.unclear = false;
-        Ok(dead)
+        Ok(())
+    }
+
+    /// Some event of the span breaks a constraint that only COMMIT checks. Each half is tried by itself, ledger included,
+    /// until the guilty one stands alone.
+    fn close_in(
+        &self,
+        span: Range<usize>,
+        error: String,
+        findings: &mut Findings,
+        spans: &mut Vec<Range<usize>>,
+    ) -> Result<(), Refusal> {
+        let suspects: Vec<usize> = span.clone().filter(|index| !findings.doomed.contains_key(index)).collect();
+        match *suspects {
+            [] => return Err(Refusal::Fatal(self.error(DatabaseFault::Other, error))),
+            [guilty] => {
+                findings.doomed.insert(guilty, self.decoded.at_commit(guilty, error));
+                // With what comes next, to save a commit.
+                let next = spans.pop_if(|_| span.len() < REPEATED);
+                spans.push(span.start..next.map_or(span.end, |next| next.end));
+            }
+            _ => {
+                let middle = suspects[suspects.len() / 2];
+                spans.extend([middle..span.end, span.start..middle]);
+            }
+        }
+        Ok(())
     }
 
     /// How many of the batch's deliveries are committed already, by the ledger.
     fn settled(&self, connection: &Connection, batch: &Batch) -> Result<usize, Refusal> {
         let Some(epoch) = batch.epoch() else { return Ok(0) };
-        let stands = ledger::mark(connection, epoch).map_err(|e| self.refusal(e))?;
+        let stands = ledger::mark(connection, epoch).map_err(|e| refusal(&self.file, e))?;
         (0..=batch.len())
             .find(|&index| batch.before(index) == stands)
             .ok_or_else(|| Refusal::Fatal(self.conflict(batch)))
@@ -100,100 +140,84 @@ impl Writer {
 
     /// One transaction: the ledger's step, then each delivery of the span.
     fn try_span(
-        &self,
-        connection: &mut Connection,
+        &mut self,
+        pooled: &Pooled,
         batch: &Batch,
         span: Range<usize>,
         findings: &Findings,
-    ) -> Result<usize, Trial> {
-        let refuse = |e| Trial::Refused(self.refusal(e));
-        let transaction = Transaction::new(connection, TransactionBehavior::Immediate).map_err(refuse)?;
+    ) -> Result<(), Trial> {
+        let refuse = |e| Trial::Refused(refusal(&self.file, e));
+        // `new` wants the connection to itself; here nobody else has it either.
+        let transaction = Transaction::new_unchecked(&pooled.sqlite, TransactionBehavior::Immediate).map_err(refuse)?;
         if let Some(epoch) = batch.epoch() {
             let (before, after) = (batch.before(span.start), batch.before(span.end));
             if !ledger::advance(&transaction, epoch, before, after).map_err(refuse)? {
                 return Err(Trial::Refused(Refusal::Fatal(self.conflict(batch))));
             }
         }
-        if findings.one_by_one {
-            // A cached statement hides that its table is gone, and blames the events; one prepared anew says so.
-            transaction.flush_prepared_statement_cache();
-        }
-        let dead = self.store(&transaction, batch, span, findings)?;
+        self.dead.split_off(&span.start);
+        self.store(pooled, batch, span, findings)?;
         // `ON CONFLICT ROLLBACK` ends a transaction without a word: what was stored is gone, COMMIT would fail.
         if transaction.is_autocommit() {
             return Err(Trial::SomeEvent);
         }
-        transaction.commit().map_err(|e| if is_constraint(&e) { Trial::AtCommit(detail(&e)) } else { refuse(e) })?;
-        Ok(dead)
+        let refuse = |e| Trial::Refused(refusal(&self.file, e));
+        transaction.commit().map_err(|e| if is_constraint(&e) { Trial::AtCommit(detail(&e)) } else { refuse(e) })
     }
 
-    fn store(
-        &self,
-        connection: &Connection,
-        batch: &Batch,
-        span: Range<usize>,
-        findings: &Findings,
-    ) -> Result<usize, Trial> {
-        let refuse = |e| Trial::Refused(self.refusal(e));
-        let epoch = batch.epoch().map(Arc::as_ref);
-        let mut routes = Routes::prepare(connection).map_err(|e| Trial::Refused(self.setup_refusal(e)))?;
-        let mut dead = 0;
+    fn store(&mut self, pooled: &Pooled, batch: &Batch, span: Range<usize>, findings: &Findings) -> Result<(), Trial> {
+        let Self { file, decoded, dead, .. } = self;
+        let mut statements = Statements::new(decoded.plan(), pooled);
         for index in span {
-            let delivery = batch.delivery(index);
-            let defect =
-                delivery.defect.map(|defect| Reason { route: None, statement: None, error: defect.reason.to_owned() });
-            let reason = match defect.or_else(|| findings.doomed.get(&index).cloned()) {
-                Some(reason) => reason,
-                None if findings.one_by_one => {
-                    connection.execute_batch("SAVEPOINT one_event").map_err(refuse)?;
-                    let result = routes.apply(epoch, &delivery);
-                    let reason = match result {
-                        Ok(()) => None,
-                        Err(e) if is_events_own(&e) => Some(Routes::reason(&e)),
-                        Err(e) => return Err(refuse(e)),
-                    };
-                    if connection.is_autocommit() {
-                        let reason = reason.unwrap_or_else(|| Reason {
-                            route: None,
-                            statement: None,
-                            error: "its statements end the transaction".into(),
-                        });
-                        return Err(Trial::Event(index, reason));
-                    }
-                    let end =
-                        if reason.is_some() { "ROLLBACK TO one_event; RELEASE one_event" } else { "RELEASE one_event" };
-                    connection.execute_batch(end).map_err(refuse)?;
-                    match reason {
-                        None => continue,
-                        Some(reason) => reason,
-                    }
-                }
-                None => match routes.apply(epoch, &delivery) {
-                    Ok(()) => continue,
-                    Err(e) if is_events_own(&e) => return Err(Trial::SomeEvent),
-                    Err(e) => return Err(refuse(e)),
+            let ran = match findings.doomed.get(&index).or_else(|| decoded.doom(index)) {
+                Some(reason) => Err(Failure::Event(reason.clone())),
+                None if findings.one_by_one => statements.run_apart(decoded, batch, index),
+                None => match statements.run(decoded, batch, index) {
+                    Err(Failure::Event(_)) => return Err(Trial::SomeEvent),
+                    ran => ran,
                 },
             };
-            dead_letters::insert(connection, epoch, &delivery, &reason).map_err(refuse)?;
-            dead += 1;
+            let reason = match ran {
+                Ok(()) => continue,
+                Err(Failure::Event(reason)) => reason,
+                Err(Failure::Ended(reason)) => return Err(Trial::Event(index, reason)),
+                Err(Failure::Lost(error)) => return Err(Trial::Refused(Refusal::Fatal(error))),
+                Err(Failure::Database(error)) => return Err(Trial::Refused(refusal(file, error))),
+            };
+            let (epoch, delivery) = (batch.epoch().map(Arc::as_ref), batch.delivery(index));
+            dead_letters::insert(&pooled.sqlite, epoch, &delivery, &reason)
+                .map_err(|e| Trial::Refused(refusal(file, e)))?;
+            dead.insert(index, reason.error);
         }
-        Ok(dead)
+        Ok(())
     }
 
-    /// The database's own trouble: kept and tried again.
-    fn refusal(&self, error: rusqlite::Error) -> Refusal {
-        match error.sqlite_error_code() {
-            Some(_) => Refusal::Retry(detail(&error)),
-            None => Refusal::Fatal(database_error(self.file.path(), error)),
+    /// Says what became of the committed events whose publishers want to hear of it; how many of them will not.
+    fn confirm(&mut self, batch: &Batch) -> usize {
+        let Some(confirmations) = self.confirmations.as_ref().filter(|_| self.decoded.plan().replies()) else {
+            return 0;
+        };
+        let stream = batch.epoch().and_then(|epoch| epoch.origin());
+        let mut unconfirmed = 0;
+        for index in (0..batch.len()).filter(|&index| self.decoded.replies(index)) {
+            let delivery = batch.delivery(index);
+            let mut headers = delivery.headers.iter();
+            let Some((_, reply_to)) = headers.find(|(name, _)| name.eq_ignore_ascii_case(Confirmation::HEADER)) else {
+                continue;
+            };
+            let confirmation = Confirmation {
+                reply_to: reply_to.to_owned(),
+                stream: stream.map(str::to_owned),
+                sequence: stream.map(|_| delivery.mark.sequence),
+                dead_letter: self.dead.get(&index).cloned(),
+            };
+            unconfirmed += usize::from(confirmations.try_send(confirmation).is_err());
         }
-    }
-
-    /// A statement that cannot even be prepared: a table or column is gone, and waiting brings none back.
-    fn setup_refusal(&self, error: rusqlite::Error) -> Refusal {
-        match error.sqlite_error_code() {
-            None | Some(ErrorCode::Unknown) => Refusal::Fatal(route_error(self.file.path(), error)),
-            Some(_) => self.refusal(error),
+        if unconfirmed > 0 && !self.mute {
+            log::warn!("database: {unconfirmed} events are committed without a word to who asked for it: too many ask");
         }
+        self.mute = unconfirmed > 0;
+        unconfirmed
     }
 
     fn conflict(&self, batch: &Batch) -> Error {
@@ -213,12 +237,25 @@ impl Writer {
     }
 }
 
-fn is_constraint(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+/// The database's own trouble: kept and tried again.
+fn refusal(file: &File, error: rusqlite::Error) -> Refusal {
+    match error.sqlite_error_code() {
+        Some(_) => Refusal::Retry(detail(&error)),
+        None => Refusal::Fatal(database_error(file.path(), error)),
+    }
 }
 
 impl Sink for Writer {
+    fn prepare(&mut self, batch: &Batch) {
+        self.decoded.read(batch);
+        self.dead.clear();
+        self.prepared = true;
+    }
+
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+        if !self.prepared {
+            self.prepare(batch);
+        }
         let mut pooled = match self.pool.get() {
             Ok(pooled) => pooled,
             Err(error) => return Err(Refusal::Retry(format!("no connection: {error}"))),
@@ -230,14 +267,14 @@ impl Sink for Writer {
                           with what is there now";
             return Err(Refusal::Fatal(self.error(DatabaseFault::Conflict, detail.into())));
         }
-        match self.commit_rest(&mut pooled.sqlite, batch) {
-            Ok(dead_letters) => Ok(Committed { dead_letters }),
-            Err(refusal) => {
-                // After an I/O error, corruption or a full disk what the connection holds in memory is not to be trusted.
-                pooled.done_with = true;
-                Err(refusal)
-            }
+        if let Err(refusal) = self.commit_rest(&pooled, batch) {
+            // After an I/O error, corruption or a full disk what the connection holds in memory is not to be trusted.
+            pooled.done_with = true;
+            return Err(refusal);
         }
+        self.prepared = false;
+        let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
+        Ok(Committed { dead_letters, unmatched_dropped, unconfirmed: self.confirm(batch) })
     }
 }
 

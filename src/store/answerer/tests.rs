@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use super::*;
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::pipeline::{Batch, Limits, Mark};
-use crate::store::{Database, Editor};
+use crate::store::{Database, Editor, Routes};
 
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
 
@@ -23,7 +23,10 @@ impl Scene {
     fn new(queries: &[QueryConfig]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.db");
-        drop(Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }).expect("opens"));
+        drop(
+            Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }, &Routes::default())
+                .expect("opens"),
+        );
         let sql = "CREATE TABLE chat(id INTEGER PRIMARY KEY, user TEXT, line TEXT);
                    INSERT INTO chat(user, line) VALUES ('ann', 'one'), ('bob', 'two'), ('ann', 'three')";
         edit(&path, sql);
@@ -92,7 +95,7 @@ fn parameters_are_bound_from_the_request_and_its_envelope() {
 #[test]
 fn a_request_that_cannot_be_read_or_bound_is_its_own_fault() {
     let mut scene = Scene::of("SELECT line FROM chat WHERE json_valid(:ok) LIMIT :limit");
-    for (payload, words) in [("{", "no JSON"), (r#"{"limit":"many","ok":"1"}"#, "datatype mismatch")] {
+    for (payload, words) in [("{", "cannot be read as JSON"), (r#"{"limit":"many","ok":"1"}"#, "datatype mismatch")] {
         let refused = scene.ask(payload).expect_err(payload);
         assert!(matches!(&refused, Unanswered::Request(why) if why.contains(words)), "{payload}: {refused:?}");
         assert!(refused.to_string().contains("query chat.q: "), "{refused}");

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::DatabaseConfig;
 use crate::pipeline::{Defect, Epoch, Limits, Mark};
-use crate::store::Database;
+use crate::store::{Database, Routes};
 
 struct Bench {
     _folder: tempfile::TempDir,
@@ -13,7 +13,7 @@ struct Bench {
 fn bench(extra: &str) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
-    let database = Database::open(&config).expect("a new database");
+    let database = Database::open(&config, &Routes::default()).expect("a new database");
     let connection = Connection::open(&config.path).expect("opens");
     connection.execute_batch(extra).expect("extra SQL");
     let writer = database.writers().pop().expect("one writer");
@@ -74,7 +74,8 @@ fn rows_and_ledger_are_one_commit() {
 fn a_second_writer_is_stopped_by_the_ledger_and_adds_nothing() {
     let mut bench = bench("");
     bench.writer.commit(&batch(0, &["x"])).expect("commits");
-    let mut second = Database::open(&bench.config).expect("opens").writers().pop().expect("a writer");
+    let mut second =
+        Database::open(&bench.config, &Routes::default()).expect("opens").writers().pop().expect("a writer");
     let refused = second.commit(&batch(0, &["x"])).expect_err("it is there already");
     let Refusal::Fatal(Error::Database { fault: DatabaseFault::Conflict, .. }) = refused else {
         panic!("{refused:?}");
@@ -197,7 +198,9 @@ fn a_missing_table_stops_with_the_routes_name() {
 #[test]
 fn events_that_come_from_no_stream_are_not_stored_twice_either() {
     let mut bench = bench("");
-    let epoch = Arc::new(Database::open(&bench.config).expect("opens").begin_local().expect("a local epoch"));
+    let epoch = Arc::new(
+        Database::open(&bench.config, &Routes::default()).expect("opens").begin_local().expect("a local epoch"),
+    );
     let batch = |after: usize, payloads: &[&str]| {
         let mut batch = Batch::new(Limits { events: 100, bytes: 10_000 });
         batch.begin(Arc::clone(&epoch), if after == 0 { Mark::START } else { mark(after) });
@@ -210,7 +213,9 @@ fn events_that_come_from_no_stream_are_not_stored_twice_either() {
     assert_eq!(bench.stored(), ["x", "y", "z"]);
     assert_eq!(bench.texts("SELECT 'a stream' FROM events WHERE stream IS NOT NULL OR sequence IS NOT NULL").len(), 0);
     // The next start: an unclear batch of the one before must not count as its own.
-    let next = Arc::new(Database::open(&bench.config).expect("opens").begin_local().expect("a local epoch"));
+    let next = Arc::new(
+        Database::open(&bench.config, &Routes::default()).expect("opens").begin_local().expect("a local epoch"),
+    );
     assert_eq!(next.number, epoch.number + 1);
     assert!(matches!(bench.writer.commit(&batch(2, &["z"])), Err(Refusal::Fatal(_))), "it is there already");
 }

@@ -1,0 +1,161 @@
+//! Runs an event's statements on one connection.
+
+use std::sync::Arc;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, ErrorCode, Statement, params};
+
+use super::columns::{headers_json, micros, text_or_blob};
+use super::dead_letters::Reason;
+use super::decoded::{Course, Decoded};
+use super::failure::{is_events_own, may_pass};
+use super::plan::{Place, Plan};
+use super::pool::Pooled;
+use crate::binding::{Envelope, Row, Value};
+use crate::error::Error;
+use crate::pipeline::{Batch, Delivery, Epoch};
+
+/// The statements of a plan, each prepared when the first event asks for it, for the length of a transaction.
+pub(super) struct Statements<'c> {
+    plan: &'c Plan,
+    pooled: &'c Pooled,
+    insert_event: Option<CachedStatement<'c>>,
+    of_routes: Vec<Option<CachedStatement<'c>>>,
+}
+
+/// Why an event was not stored.
+pub(super) enum Failure {
+    /// For its own sake: no retry can store it.
+    Event(Reason),
+    /// The same, and it ended the transaction that it was part of: nothing of that is left.
+    Ended(Reason),
+    /// A statement cannot be prepared any more, for a table is gone say: waiting mends nothing.
+    Lost(Error),
+    /// The database's own trouble.
+    Database(rusqlite::Error),
+}
+
+impl<'c> Statements<'c> {
+    pub(super) fn new(plan: &'c Plan, pooled: &'c Pooled) -> Self {
+        Self { plan, pooled, insert_event: None, of_routes: (0..plan.statements).map(|_| None).collect() }
+    }
+
+    /// Runs the statements of a batch's event in order, up to the first that fails. What those before it did stays.
+    pub(super) fn run(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
+        let delivery = batch.delivery(index);
+        let epoch = batch.epoch().map(Arc::as_ref);
+        match decoded.course(index) {
+            Course::Dropped => Ok(()),
+            Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
+            Course::Events => self.run_events(epoch, &delivery),
+            Course::Route(route, row) => self.run_route(*route, decoded, *row, &Envelope::of(&delivery, epoch)),
+        }
+    }
+
+    /// The same in a savepoint of its own, within the caller's transaction: of an event that fails nothing is left.
+    pub(super) fn run_apart(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
+        let connection = &self.pooled.sqlite;
+        let control = |sql| connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(Failure::Database);
+        control("SAVEPOINT one_event")?;
+        let ran = self.run(decoded, batch, index);
+        if connection.is_autocommit() {
+            return Err(match ran {
+                Err(Failure::Event(reason)) => Failure::Ended(reason),
+                Err(failure) => failure,
+                Ok(()) => Failure::Ended(Reason {
+                    route: decoded.route(index),
+                    statement: None,
+                    error: "its statements end the transaction".into(),
+                }),
+            });
+        }
+        if matches!(ran, Err(Failure::Event(_))) {
+            control("ROLLBACK TO one_event")?;
+        }
+        control("RELEASE one_event")?;
+        ran
+    }
+
+    fn run_events(&mut self, epoch: Option<&Epoch>, delivery: &Delivery<'_>) -> Result<(), Failure> {
+        let statement = prepared(&mut self.insert_event, self.plan, Place::Events, self.pooled)?;
+        let origin = epoch.and_then(Epoch::origin);
+        let ran = self.pooled.authorizer.watch(|| {
+            statement.execute(params![
+                delivery.subject,
+                origin,
+                origin.map(|_| delivery.mark.sequence),
+                micros(delivery.mark),
+                headers_json(delivery.headers),
+                text_or_blob(delivery.payload),
+            ])
+        });
+        ran.map(drop).map_err(|e| failure(self.plan, Place::Events, e, self.pooled))
+    }
+
+    fn run_route(&mut self, route: usize, decoded: &Decoded, row: Row, envelope: &Envelope<'_>) -> Result<(), Failure> {
+        let planned = self.plan.route(route);
+        for (number, step) in planned.steps.iter().enumerate() {
+            let place = Place::Route { route, step: number };
+            let statement = prepared(&mut self.of_routes[step.statement], self.plan, place, self.pooled)?;
+            let bind = |statement: &mut Statement<'_>| {
+                step.bindings.iter().zip(1..).try_for_each(|(&parameter, index): (_, usize)| {
+                    let value = planned.parameters.value(parameter, envelope, decoded.fields(), row);
+                    statement.raw_bind_parameter(index, bound(value))
+                })
+            };
+            let ran = bind(statement).and_then(|()| self.pooled.authorizer.watch(|| statement.raw_execute()));
+            ran.map_err(|e| failure(self.plan, place, e, self.pooled))?;
+        }
+        Ok(())
+    }
+}
+
+fn prepared<'s, 'c>(
+    statement: &'s mut Option<CachedStatement<'c>>,
+    plan: &Plan,
+    place: Place,
+    pooled: &'c Pooled,
+) -> Result<&'s mut Statement<'c>, Failure> {
+    let statement = match statement {
+        Some(prepared) => prepared,
+        none => {
+            let new = pooled.authorizer.watch(|| pooled.sqlite.prepare_cached(plan.sql(place)));
+            none.insert(new.map_err(|e| unprepared(plan, place, e, pooled))?)
+        }
+    };
+    Ok(statement)
+}
+
+/// What the failure of a statement comes from.
+fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -> Failure {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::AuthorizationForStatementDenied) => unprepared(plan, place, error, pooled),
+        // SQLite says it in the same way when it prepares a statement again and cannot, for a table is gone, and when a function
+        // refuses its arguments.
+        Some(ErrorCode::Unknown) => {
+            match pooled.authorizer.watch(|| pooled.sqlite.prepare(plan.sql(place)).map(drop)) {
+                Ok(()) => Failure::Event(plan.reason(place, &error)),
+                Err(error) => unprepared(plan, place, error, pooled),
+            }
+        }
+        _ if is_events_own(&error) => Failure::Event(plan.reason(place, &error)),
+        _ => Failure::Database(error),
+    }
+}
+
+fn unprepared(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -> Failure {
+    if may_pass(&error) {
+        return Failure::Database(error);
+    }
+    Failure::Lost(plan.refused(place, error, &pooled.authorizer))
+}
+
+fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(match value {
+        Value::Null => ValueRef::Null,
+        Value::Integer(value) => ValueRef::Integer(value),
+        Value::Real(value) => ValueRef::Real(value),
+        Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        Value::Blob(bytes) => ValueRef::Blob(bytes),
+    })
+}
