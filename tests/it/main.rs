@@ -29,6 +29,7 @@ mod profiles;
 mod purges;
 mod queries;
 mod recorder;
+mod replies;
 mod stalls;
 mod startup;
 mod streams;
