@@ -76,7 +76,7 @@ impl Service {
         let (front, queue) = Front::new(&endpoints, discovery, config.service.waiting);
         let (stop, quit) = (Signal::default(), Signal::default());
         let cluster = Cluster::new(&config.broker)?;
-        let (listener, outbox) = Listener::open(cluster, subjects, config.service.waiting, condition, [&stop, &quit]);
+        let (listener, outbox) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
         let mut service = Self { crew: Crew::new(stop.clone()), stop, quit, endpoints, condition: condition.clone() };
         service.spawn("catchment-requests".into(), move || listener.run(front));
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };

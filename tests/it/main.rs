@@ -30,6 +30,7 @@ mod purges;
 mod queries;
 mod recorder;
 mod replies;
+mod service;
 mod stalls;
 mod startup;
 mod streams;
