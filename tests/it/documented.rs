@@ -18,8 +18,8 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         if let Some(info) = line.strip_prefix("```") {
-            let text = lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
-            blocks.push(Block { info, text });
+            let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            blocks.push(Block { info, text: text.join("\n") + "\n" });
         }
     }
     blocks

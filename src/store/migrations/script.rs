@@ -167,5 +167,5 @@ fn first_line(script: &str, mut at: usize) -> usize {
 }
 
 fn line_of(script: &str, at: usize) -> usize {
-    1 + script.bytes().take(at).filter(|&byte| byte == b'\n').count()
+    script.as_bytes()[..at.min(script.len())].split(|byte| *byte == b'\n').count()
 }

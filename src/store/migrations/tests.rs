@@ -17,7 +17,9 @@ fn scene(files: &[(&str, &str)]) -> Scene {
     let config =
         DatabaseConfig { path: folder.path().join("a.db"), migrations: Some(migrations), ..DatabaseConfig::default() };
     let scene = Scene { folder, config };
-    files.iter().for_each(|(name, text)| scene.write(name, text));
+    for (name, text) in files {
+        scene.write(name, text);
+    }
     scene
 }
 
