@@ -128,6 +128,26 @@ fn an_error_names_its_line() {
 }
 
 #[test]
+fn comments_and_empty_statements_are_passed_over_and_nothing_else_is() {
+    let scene = scene(&[
+        (
+            "1_a.sql",
+            "/* CREATE TABLE a(x); */; ;CREATE TABLE a(x);-- DROP TABLE a;\n;INSERT INTO a VALUES ('-- ;'), ('/*');",
+        ),
+        ("2_b.sql", "/*/ not ended yet */ INSERT INTO a VALUES (';''') -- ended by the file"),
+        ("3_c.sql", "-- nothing at all"),
+        ("4_d.sql", ""),
+        ("5_e.sql", "INSERT INTO a VALUES ('last'); /* not ended; INSERT INTO a VALUES ('no')"),
+        (
+            "6_f.sql",
+            "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; SELECT 2; END;\nINSERT INTO a VALUES ('after')",
+        ),
+    ]);
+    scene.open().expect("applies");
+    assert_eq!(scene.text("SELECT group_concat(x, '|') FROM a"), "-- ;|/*|;'|last|after");
+}
+
+#[test]
 fn what_is_not_for_migrations_is_refused_with_its_line() {
     for (sql, said) in [
         ("BEGIN", "take BEGIN, COMMIT and SAVEPOINT out"),
