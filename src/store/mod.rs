@@ -17,6 +17,8 @@ mod plan;
 mod pool;
 mod reader;
 mod routes;
+#[cfg(test)]
+mod scene;
 mod schema;
 mod single;
 mod statements;
