@@ -44,6 +44,20 @@ pub enum Error {
         source: Option<Cause>,
     },
 
+    /// A migration cannot be applied, or is not as it was when it was applied. No new one was applied.
+    #[error("migration {}{}: {detail}", path.display(), line.map_or(String::new(), |line| format!(":{line}")))]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, counted from 1, if there is a place.
+        line: Option<usize>,
+        /// What is wrong and what to do about it.
+        detail: String,
+        /// `SQLite`'s own error, or the operating system's.
+        #[source]
+        source: Option<Cause>,
+    },
+
     /// Another process collects into this database.
     #[error(
         "database {}: {holder} collects into it already; stop that one, or give this one another database.path",

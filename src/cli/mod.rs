@@ -7,16 +7,21 @@
 
 mod compare;
 mod context;
+mod dead_letters;
+mod event_line;
 pub mod failure;
+mod forms;
 mod lines;
 mod logging;
 mod output;
 mod progress;
 mod publish;
+mod query;
 mod run;
 mod settings;
 mod signals;
 mod sql;
+mod table;
 mod tail;
 mod values;
 
@@ -50,8 +55,10 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 enum Command {
     Run(run::Run),
     Publish(publish::Publish),
+    Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
+    DeadLetters(dead_letters::DeadLetters),
     Compare(Box<compare::Compare>),
     #[command(hide = true)]
     CompareApplication(compare::Application),
@@ -65,8 +72,10 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
+            Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
+            Command::DeadLetters(letters) => letters.run(&settings),
             Command::Compare(compare) => compare.run(),
             Command::CompareApplication(application) => application.run(),
         }

@@ -9,6 +9,7 @@ use catchment::record::{FlushError, Overflow, Place, WaitError};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
 
+use super::event_line;
 use super::failure::Usage;
 use super::lines::Lines;
 use super::output::Output;
@@ -32,7 +33,8 @@ pub struct Publish {
     database: DatabaseArgs,
 
     /// The subject of the events, as events.hello
-    subject: String,
+    #[arg(required_unless_present = "events")]
+    subject: Option<String>,
 
     /// The payload of a single event; without it each line of standard input is one event
     payload: Option<String>,
@@ -40,6 +42,12 @@ pub struct Publish {
     /// Read lines from this file instead of standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "payload")]
     file: Option<PathBuf>,
+
+    /// Each line is a whole event, as tail --json and dead-letters export print them: {"subject", "headers", "payload"}.
+    /// The payload is text, {"$blob":"<base64>"}, or JSON that is published as it stands there. Headers that begin with Nats-
+    /// are left out, but for the identity
+    #[arg(long, conflicts_with_all = ["subject", "payload", "count", "id"])]
+    events: bool,
 
     /// A header, NAME:VALUE; may be given several times
     #[arg(short = 'H', long, value_name = "HEADER")]
@@ -66,20 +74,18 @@ pub struct Publish {
     json: bool,
 }
 
-/// What to publish, one payload after the other.
-type Payloads = Box<dyn Iterator<Item = io::Result<Vec<u8>>>>;
+/// What to publish, one event after the other.
+type Events<'a> = Box<dyn Iterator<Item = anyhow::Result<Event>> + 'a>;
 
 impl Publish {
     /// Publishes, and waits for the stream's word on each.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let headers = self.headers()?;
-        let event = |payload: Vec<u8>| {
-            let event = Event::new(&self.subject, payload);
-            headers.iter().fold(event, |event, (name, value)| event.header(name, value))
-        };
-        event(Vec::new()).validate().map_err(Usage)?;
+        let with_headers = |event| headers.iter().fold(event, |event: Event, (name, value)| event.header(name, value));
+        let subject = self.subject.as_deref().unwrap_or("events");
+        with_headers(Event::new(subject, "")).validate().map_err(Usage)?;
         let signals = Signals::catch()?;
-        let (payloads, total) = self.payloads(&signals)?;
+        let (events, total) = self.events(subject, &signals)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
         let (patience, mode) = (config.broker.timeout, config.broker.mode);
         let recorder = NatsRecorder::open(NatsRecorderConfig {
@@ -91,16 +97,12 @@ impl Publish {
         let began = Instant::now();
         let mut published = 0;
         let (mut last, mut refused) = (None, None);
-        for payload in payloads {
+        for event in events {
             self.pace(began, published);
             if signals.end_asked() {
                 break;
             }
-            let mut event = event(payload?);
-            if let Some(id) = &self.id {
-                event = event.id(id);
-            }
-            match recorder.record(event) {
+            match event.and_then(|event| Ok(recorder.record(with_headers(event))?)) {
                 Ok(receipt) => last = Some(receipt),
                 Err(error) => {
                     refused = Some(error);
@@ -141,22 +143,32 @@ impl Publish {
     }
 
     /// What to publish and how many there will be, where that is known.
-    fn payloads(&self, signals: &Signals) -> anyhow::Result<(Payloads, Option<u64>)> {
+    fn events<'a>(&self, subject: &'a str, signals: &Signals) -> anyhow::Result<(Events<'a>, Option<u64>)> {
+        let event = move |payload: Vec<u8>| Event::new(subject, payload);
         if let Some(payload) = &self.payload {
-            return Ok((Box::new(std::iter::once(Ok(payload.clone().into_bytes()))), Some(1)));
+            let event = event(payload.clone().into_bytes());
+            let event = self.id.iter().fold(event, Event::id);
+            return Ok((Box::new(std::iter::once(Ok(event))), Some(1)));
         }
         if let Some(count) = self.count {
             let (size, rate) = (self.size, self.rate);
             // The clock starts with the first event, as `pace`'s does.
             let mut began = None;
-            let payloads = (0..count).map(move |number| {
+            let events = (0..count).map(move |number| {
                 let now = SystemTime::now();
                 let began = *began.get_or_insert(now);
-                Ok(generated(number, rate.map_or(now, |rate| began + due(number, rate)), size))
+                Ok(event(generated(number, rate.map_or(now, |rate| began + due(number, rate)), size)))
             });
-            return Ok((Box::new(payloads), Some(count)));
+            return Ok((Box::new(events), Some(count)));
         }
-        Ok((Box::new(Lines::of(self.file.as_deref(), signals)?), None))
+        let lines = Lines::of(self.file.as_deref(), signals)?;
+        if self.events {
+            let read = |(at, line): (usize, io::Result<Vec<u8>>)| {
+                event_line::read(&line?).map_err(|reason| anyhow::anyhow!("event {}: {reason}", at + 1))
+            };
+            return Ok((Box::new(lines.enumerate().map(read)), None));
+        }
+        Ok((Box::new(lines.map(move |line| Ok(event(line?)))), None))
     }
 
     /// Waits until the event of this number is due. The clock runs from the start, so a late event does not delay those

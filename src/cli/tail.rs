@@ -9,12 +9,11 @@ use std::time::Duration;
 use catchment::error::Error;
 use catchment::store::{Answer, Reader, Recorded};
 use clap::Args;
-use serde::Serialize;
-use time::OffsetDateTime;
 
+use super::event_line;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
-use super::values::{Json, for_eyes, printable};
+use super::values::{for_eyes, printable, shown_time};
 
 /// How long after a commit its events show, at most.
 const POLL: Duration = Duration::from_millis(100);
@@ -162,36 +161,9 @@ fn text_line(to: &mut dyn Write, event: &Recorded) -> std::io::Result<()> {
 }
 
 fn json_line(to: &mut dyn Write, event: &Recorded) -> std::io::Result<()> {
-    let line = Line {
-        id: event.id,
-        subject: &event.subject,
-        published_us: event.published_us,
-        headers: event.headers.as_deref().and_then(|headers| serde_json::from_str(headers).ok()),
-        payload: Json(&event.payload),
-    };
+    let line = event_line::line(event.id, &event.subject, event.published_us, event.headers.as_deref(), &event.payload);
     serde_json::to_writer(&mut *to, &line)?;
     writeln!(to)
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    id: i64,
-    subject: &'a str,
-    published_us: i64,
-    headers: Option<serde_json::Value>,
-    payload: Json<'a>,
-}
-
-/// RFC 3339 in UTC; as it stands where it is no time of a year with four digits.
-fn shown_time(us: i64) -> String {
-    match OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000) {
-        Ok(at) if at.year() >= 0 => {
-            let (date, hour, minute, second, micro) =
-                (at.date(), at.hour(), at.minute(), at.second(), at.microsecond());
-            format!("{date}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
-        }
-        _ => us.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -227,11 +199,5 @@ mod tests {
                 "\n"
             )
         );
-    }
-
-    #[test]
-    fn a_time_out_of_reach_is_a_number() {
-        assert_eq!(shown_time(-1), "1969-12-31T23:59:59.999999Z");
-        assert_eq!(shown_time(i64::MAX), i64::MAX.to_string());
     }
 }

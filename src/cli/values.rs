@@ -1,12 +1,12 @@
-//! How values look: to eyes, in JSON, in CSV.
+//! How values look: to eyes, in CSV.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use catchment::store::Value;
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use indicatif::HumanCount;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use time::OffsetDateTime;
 
 /// Bytes of a blob that are shown to eyes.
 const SHOWN_BYTES: usize = 16;
@@ -64,29 +64,22 @@ fn literal(bytes: &[u8]) -> String {
     format!("x'{}'", HEXLOWER.encode(bytes))
 }
 
-/// A value in JSON: a blob as `{"$blob":"<base64>"}`, an infinity as null.
-pub struct Json<'a>(pub &'a Value);
-
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Null => serializer.serialize_unit(),
-            Value::Integer(value) => serializer.serialize_i64(*value),
-            Value::Real(value) => serializer.serialize_f64(*value),
-            Value::Text(text) => serializer.serialize_str(text),
-            Value::Blob(bytes) => {
-                let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry("$blob", &BASE64.encode(bytes))?;
-                map.end()
-            }
-        }
-    }
-}
-
 /// A count with its noun: `1 event`, `2,000 events`.
 pub fn counted(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{} {noun}{ending}", HumanCount(count))
+}
+
+/// RFC 3339 in UTC; as it stands where it is no time of a year with four digits.
+pub fn shown_time(us: i64) -> String {
+    match OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000) {
+        Ok(at) if at.year() >= 0 => {
+            let (date, hour, minute, second, micro) =
+                (at.date(), at.hour(), at.minute(), at.second(), at.microsecond());
+            format!("{date}T{hour:02}:{minute:02}:{second:02}.{micro:06}Z")
+        }
+        _ => us.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -105,14 +98,17 @@ mod tests {
         assert_eq!(for_eyes(&blob), "x'abababababababababababababababab…' (20 bytes)");
         assert_eq!(for_eyes(&Value::Blob(vec![1, 255])), "x'01ff'");
         assert_eq!(for_csv(&blob), format!("x'{}'", "ab".repeat(20)));
-        assert_eq!(serde_json::to_string(&Json(&Value::Blob(b"hi\xff".to_vec()))).unwrap(), r#"{"$blob":"aGn/"}"#);
     }
 
     #[test]
     fn numbers_keep_their_type() {
         assert_eq!(for_eyes(&Value::Real(1.0)), "1.0");
         assert_eq!(for_csv(&Value::Integer(i64::MIN)), i64::MIN.to_string());
-        assert_eq!(serde_json::to_string(&Json(&Value::Real(1.0))).unwrap(), "1.0");
-        assert_eq!(serde_json::to_string(&Json(&Value::Real(f64::INFINITY))).unwrap(), "null");
+    }
+
+    #[test]
+    fn a_time_out_of_reach_is_a_number() {
+        assert_eq!(shown_time(-1), "1969-12-31T23:59:59.999999Z");
+        assert_eq!(shown_time(i64::MAX), i64::MAX.to_string());
     }
 }

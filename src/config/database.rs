@@ -24,6 +24,18 @@ pub struct DatabaseConfig {
     /// long as it takes. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub busy_timeout: Duration,
+    /// A folder of SQL files that make the tables which routes and queries use. Default none.
+    ///
+    /// `001_lines.sql`, `0002-users.sql`: a number, `_` or `-`, a name. Whoever opens the database to write applies those that
+    /// are new to it in the order of their numbers, all in one transaction: either each of them or none. One that was
+    /// applied stays as it is, but for its name and line ends; what is to change goes into a new file with a higher number.
+    ///
+    /// Foreign keys are off meanwhile and checked behind the last, so that a table can be made anew under its old name.
+    /// `BEGIN`, `ATTACH`, PRAGMAs (but `user_version` and `application_id`) and changes to tables that begin with `catchment_`
+    /// are refused.
+    ///
+    /// A relative path counts from the current directory, as every path here.
+    pub migrations: Option<PathBuf>,
 }
 
 /// SQLite's `PRAGMA synchronous` in WAL mode, see <https://sqlite.org/pragma.html#pragma_synchronous>.
@@ -59,6 +71,7 @@ impl Default for DatabaseConfig {
             synchronous: Synchronous::Full,
             writers: 1,
             busy_timeout: Duration::from_secs(1),
+            migrations: None,
         }
     }
 }
@@ -82,6 +95,9 @@ impl DatabaseConfig {
         validate_longest("database.busy_timeout", self.busy_timeout)?;
         if self.path.as_os_str().is_empty() {
             return Err(Error::config("database.path", "is empty; give a file, as catchment.db"));
+        }
+        if self.migrations.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
+            return Err(Error::config("database.migrations", "is empty; give a folder, or take the setting out"));
         }
         Ok(())
     }

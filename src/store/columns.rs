@@ -1,7 +1,10 @@
 //! How the parts of a delivery look in a column.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
+use crate::binding::Value;
 use crate::pipeline::{Headers, Mark};
 
 /// A payload: text where it is UTF-8, else a blob.
@@ -9,6 +12,17 @@ pub(super) fn text_or_blob(bytes: &[u8]) -> ToSqlOutput<'_> {
     ToSqlOutput::Borrowed(match std::str::from_utf8(bytes) {
         Ok(_) => ValueRef::Text(bytes),
         Err(_) => ValueRef::Blob(bytes),
+    })
+}
+
+/// A parameter's value.
+pub(super) fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(match value {
+        Value::Null => ValueRef::Null,
+        Value::Integer(value) => ValueRef::Integer(value),
+        Value::Real(value) => ValueRef::Real(value),
+        Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        Value::Blob(bytes) => ValueRef::Blob(bytes),
     })
 }
 
@@ -43,6 +57,12 @@ pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
 fn push_string(json: &mut String, text: &str) {
     // A string is always JSON; the empty object would be none, so nothing is lost if that were ever untrue.
     json.push_str(&serde_json::to_string(text).unwrap_or_default());
+}
+
+/// The time in microseconds since 1970.
+pub(super) fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Publish time in microseconds since 1970.

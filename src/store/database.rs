@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
+use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
 use super::failure::database_error;
 use super::file::File;
 use super::ledger;
+use super::migrations;
 use super::plan::Plan;
 use super::pool::Manager;
 use super::routes::Routes;
@@ -37,15 +40,16 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the file, creates it and catchment's own tables if they are absent, prepares the statements of all routes, and
-    /// commits a first small write, so that what would hinder the first batch is said now. Blocks for `busy_timeout` where
-    /// another process writes.
+    /// Opens the file, creates it and catchment's own tables if they are absent, applies the migrations that are new to it,
+    /// prepares the statements of all routes, and commits a first small write, so that what would hinder the first batch is
+    /// said now. Blocks for `busy_timeout` where another process writes.
     ///
     /// # Errors
     ///
     /// [`Error::Database`]: not to be opened, locked, full, damaged, or of a later version of catchment; with
     /// [`DatabaseFault::Statement`] and the name of the route, the number of the statement and the place in it, SQL that
-    /// cannot be run. [`Error::Config`] for parameters that cannot be bound.
+    /// cannot be run. [`Error::Migration`]: one fails, or is not as it was when it was applied; none of the new ones was
+    /// applied. [`Error::Config`] for parameters that cannot be bound.
     pub fn open(config: &DatabaseConfig, routes: &Routes) -> Result<Self, Error> {
         let path = &config.path;
         if rusqlite::version_number() < SOUND_SQLITE {
@@ -65,11 +69,11 @@ impl Database {
         let identity = match schema {
             Schema::Known { identity } => identity,
             Schema::Later(version) => {
-                let detail = format!("its tables have version {version}, made by a later catchment; use that one");
-                return Err(refused(path, DatabaseFault::Schema, detail));
+                return Err(refused(path, DatabaseFault::Schema, schema::later(version)));
             }
         };
         check(&first.sqlite, path)?;
+        migrations::apply(config)?;
         let plan = Arc::new(Plan::new(path, routes, &first)?);
         first
             .sqlite
@@ -98,6 +102,21 @@ impl Database {
         &self.identity
     }
 
+    /// What a PRAGMA of this name says on the connections that write: `wal_autocheckpoint` is `4000`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when it cannot be asked.
+    pub fn pragma(&self, name: &'static str) -> Result<String, Error> {
+        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let text = |row: &rusqlite::Row<'_>| match row.get_ref(0)? {
+            ValueRef::Integer(number) => Ok(number.to_string()),
+            other => Ok(other.as_str()?.to_owned()),
+        };
+        let answer = connection.sqlite.pragma_query_value(None, name, text);
+        answer.map_err(|e| database_error(self.file.path(), e))
+    }
+
     /// How far a stream is committed; `None` where nothing of it ever was.
     ///
     /// # Errors
@@ -116,6 +135,30 @@ impl Database {
     pub fn begin_local(&self) -> Result<Epoch, Error> {
         let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
         ledger::begin_local(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
+    }
+
+    /// Tries dead letters again, in their order, through the routes that the database was opened with; also beside a running
+    /// collector. What is stored is a dead letter no more, in the same transaction as its rows; what is refused again stays,
+    /// with what was wrong this time. The ledger is left alone. `said` hears what came of it so far, after each page of up
+    /// to 100.
+    ///
+    /// Blocks until all are tried, and for up to 10 seconds each time another process writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]: what came of those before stands.
+    pub fn retry(
+        &self,
+        selection: &Selection,
+        unreadable: UnreadableHeaders,
+        said: impl FnMut(&Retried),
+    ) -> Result<Retried, Error> {
+        let path = self.file.path();
+        let mut pooled = self.pool.get().map_err(|e| no_connection(path, &e))?;
+        let retried = Retry::new(path, &pooled, &self.plan, selection, unreadable).run(said);
+        // It waits longer than the pool's others, and after an error it is in doubt.
+        pooled.done_with = true;
+        retried
     }
 
     /// Commits events one by one on the threads that bring them.

@@ -4,6 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::{DatabaseFault, Error};
+
 /// A database file, by its path and by what the path led to when it was opened.
 ///
 /// SQLite goes on writing to a file that was moved away or deleted: what it commits then is nowhere to be found
@@ -27,6 +29,19 @@ impl File {
     pub(super) fn was_replaced(&self) -> bool {
         place(&self.path) != self.place
     }
+}
+
+/// For those who read what is there, and make nothing.
+pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
+    if path.is_file() {
+        return Ok(());
+    }
+    Err(Error::Database {
+        fault: DatabaseFault::Unwritable,
+        path: path.to_owned(),
+        detail: "there is no such file; name another with --database, or collect something first".into(),
+        source: None,
+    })
 }
 
 fn place(path: &Path) -> Option<(u64, u64)> {

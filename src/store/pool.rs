@@ -1,7 +1,9 @@
 //! The pool's connections: opened through `r2d2_sqlite`, dropped when they are in doubt.
 
+use std::time::{Duration, Instant};
+
 use r2d2_sqlite::SqliteConnectionManager;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::authorizer::Authorizer;
 use crate::config::{DatabaseConfig, Synchronous};
@@ -37,7 +39,7 @@ impl Manager {
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let manager = SqliteConnectionManager::file(&config.path).with_flags(flags).with_init(move |connection| {
             connection.busy_timeout(busy_timeout)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
+            into_wal(connection, busy_timeout)?;
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "foreign_keys", true)?;
             // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
@@ -47,6 +49,19 @@ impl Manager {
             Ok(())
         });
         Self(manager)
+    }
+}
+
+/// Of several who open a new file at once, each would have the others wait for it; SQLite then gives up without waiting.
+fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let until = Instant::now() + patience;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
     }
 }
 

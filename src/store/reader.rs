@@ -9,6 +9,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Row};
 
 use super::failure::database_error;
+use super::file::must_exist;
+use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
 /// A read-only connection.
@@ -33,6 +35,20 @@ pub enum Value {
     Blob(Vec<u8>),
 }
 
+impl Value {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn borrowed(&self) -> binding::Value<'_> {
+        match self {
+            Self::Null => binding::Value::Null,
+            Self::Integer(value) => binding::Value::Integer(*value),
+            Self::Real(value) => binding::Value::Real(*value),
+            Self::Text(text) => binding::Value::Text(text),
+            Self::Blob(bytes) => binding::Value::Blob(bytes),
+        }
+    }
+}
+
 /// A row of table `events`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
@@ -55,24 +71,8 @@ impl Reader {
     ///
     /// [`Error::Database`] when there is none or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        if !path.is_file() {
-            return Err(Error::Database {
-                fault: DatabaseFault::Unwritable,
-                path: path.to_owned(),
-                detail: "there is no such file; name another with --database, or collect something first".into(),
-                source: None,
-            });
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || {
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            connection.pragma_update(None, "query_only", true)?;
-            // Damage and foreign files show at the first read, not when they are opened.
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-            Ok(connection)
-        };
-        let connection = open().map_err(|e| database_error(path, e))?;
+        must_exist(path)?;
+        let connection = read_only(path).map_err(|e| database_error(path, e))?;
         Ok(Self { path: path.to_owned(), connection })
     }
 
@@ -162,6 +162,17 @@ impl Reader {
     }
 }
 
+/// A connection that can change nothing.
+pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "query_only", true)?;
+    // Damage and foreign files show at the first read, not when they are opened.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
+}
+
 /// What [`Reader::run`] tells of a statement.
 #[derive(Debug)]
 pub enum Answer<'a> {
@@ -171,7 +182,7 @@ pub enum Answer<'a> {
     Row(Vec<Value>),
 }
 
-fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
+pub(super) fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
     Ok(match row.get_ref(at)? {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(value) => Value::Integer(value),

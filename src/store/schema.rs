@@ -1,13 +1,21 @@
 //! The tables that catchment itself brings.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-/// The version of these tables; raised when they change.
-const VERSION: i64 = 1;
+use super::failure::database_error;
+use crate::error::{DatabaseFault, Error};
+
+/// The version of these tables: one more with each step.
+const VERSION: i64 = 2;
+
+/// What brings the tables from each version to the next, the first from nothing. A step that was once released stays as it is.
+const STEPS: [&str; 2] = [FIRST, SECOND];
 
 /// Table `events` takes what no route does. Its columns are good to query by hand:
 /// `SELECT payload ->> '$.user' FROM events WHERE headers ->> 'Trace-Id' = '7'`.
-const TABLES: &str = "
+const FIRST: &str = "
 CREATE TABLE catchment_meta(
     key TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -50,9 +58,48 @@ CREATE TABLE IF NOT EXISTS events(
 INSERT INTO catchment_meta(key, value) VALUES ('version', 1), ('identity', lower(hex(randomblob(8))));
 ";
 
+/// Which migrations of the user's were applied. And a dead letter's number is never used twice: with
+/// `catchment dead-letters drop 17` nobody drops another letter than the one that was listed. They move out and in again, for
+/// renaming a table fails where a view refers to it.
+const SECOND: &str = "
+CREATE TABLE catchment_migrations(
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    checksum TEXT NOT NULL,
+    applied_us INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE catchment_dead_letters_moved(
+    id, stream, epoch, sequence, published_us, subject, headers, payload, route, statement, error, recorded_us
+);
+
+INSERT INTO catchment_dead_letters_moved SELECT * FROM catchment_dead_letters ORDER BY id;
+
+DROP TABLE catchment_dead_letters;
+
+CREATE TABLE catchment_dead_letters(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    stream TEXT,
+    epoch INTEGER,
+    sequence INTEGER,
+    published_us INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    headers ANY,
+    payload ANY NOT NULL,
+    route TEXT,
+    statement TEXT,
+    error TEXT NOT NULL,
+    recorded_us INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO catchment_dead_letters SELECT * FROM catchment_dead_letters_moved ORDER BY rowid;
+
+DROP TABLE catchment_dead_letters_moved;
+";
+
 /// What the tables of a database turned out to be.
 pub(super) enum Schema {
-    /// Ours, made now if they were not there. The identity names this database to a broker.
+    /// Ours, made or brought to this version now where they were not. The identity names this database to a broker.
     Known {
         /// Sixteen hexadecimal digits, drawn when the tables were made.
         identity: String,
@@ -61,21 +108,52 @@ pub(super) enum Schema {
     Later(i64),
 }
 
-/// Makes the tables where they are missing, in one transaction.
+/// Makes the tables where they are missing, and brings older ones to this version, in one transaction.
 pub(super) fn ensure(connection: &mut Connection) -> rusqlite::Result<Schema> {
-    if !has_tables(connection)? {
+    let mut version = version(connection)?;
+    if steps_behind(version).is_some() {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Asked again under the write lock: another process may have been faster.
-        if !has_tables(&transaction)? {
-            transaction.execute_batch(TABLES)?;
+        version = self::version(&transaction)?;
+        if let Some(steps) = steps_behind(version) {
+            steps.iter().try_for_each(|step| transaction.execute_batch(step))?;
+            let sql = "UPDATE catchment_meta SET value = ? WHERE key = 'version'";
+            version = Some(VERSION);
+            transaction.execute(sql, [version])?;
         }
         transaction.commit()?;
     }
-    let version: i64 = meta(connection, "version")?;
-    if version > VERSION {
-        return Ok(Schema::Later(version));
+    match version {
+        Some(later) if later > VERSION => Ok(Schema::Later(later)),
+        _ => Ok(Schema::Known { identity: meta(connection, "identity")? }),
     }
-    Ok(Schema::Known { identity: meta(connection, "identity")? })
+}
+
+/// For those who work with tables that are there, and make none.
+pub(super) fn must_be_ours(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let refused =
+        |detail: String| Error::Database { fault: DatabaseFault::Schema, path: path.to_owned(), detail, source: None };
+    match version(connection).map_err(|e| database_error(path, e))? {
+        None => Err(refused("it is no database of catchment's; name another with --database".into())),
+        Some(version) if version > VERSION => Err(refused(later(version))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What to say of tables of a later version.
+pub(super) fn later(version: i64) -> String {
+    format!("its tables have version {version}, made by a later catchment; use that one")
+}
+
+/// The version of the tables in a database; `None` where there are none.
+fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    if has_tables(connection)? { meta(connection, "version").map(Some) } else { Ok(None) }
+}
+
+/// The steps that such tables lack, if any.
+fn steps_behind(version: Option<i64>) -> Option<&'static [&'static str]> {
+    let done = usize::try_from(version.unwrap_or(0)).ok()?;
+    STEPS.get(done..).filter(|steps| !steps.is_empty())
 }
 
 fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
@@ -85,4 +163,72 @@ fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
 
 fn meta<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> rusqlite::Result<T> {
     connection.query_row("SELECT value FROM catchment_meta WHERE key = ?", [key], |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database of version 1, with two dead letters and a view on them.
+    fn first_version() -> Connection {
+        let connection = Connection::open_in_memory().expect("memory");
+        connection.execute_batch(FIRST).expect("tables");
+        let letters = "
+            INSERT INTO catchment_dead_letters(id, published_us, subject, headers, payload, error, recorded_us)
+            VALUES (3, 1, 'a', x'ff', '12', 'bad', 5), (7, 2, 'b', NULL, x'00', 'worse', 6);
+            INSERT INTO catchment_ledger VALUES ('S', 1, 'then', 9, 10);
+            CREATE VIEW lost AS SELECT subject FROM catchment_dead_letters;";
+        connection.execute_batch(letters).expect("SQL");
+        connection
+    }
+
+    fn text(connection: &Connection, sql: &str) -> String {
+        connection.query_row(sql, [], |row| row.get(0)).expect("one text")
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_is_brought_to_this_one_with_all_that_is_in_it() {
+        let mut connection = first_version();
+        let identity = text(&connection, "SELECT value FROM catchment_meta WHERE key = 'identity'");
+        for _ in 0..2 {
+            let Schema::Known { identity: after } = ensure(&mut connection).expect("tables") else { panic!("later") };
+            assert_eq!(after, identity);
+            assert_eq!(version(&connection).expect("a version"), Some(VERSION));
+            let letters = "SELECT group_concat(id || quote(headers) || quote(payload) || error, ' ')
+                           FROM (SELECT * FROM catchment_dead_letters ORDER BY id)";
+            assert_eq!(text(&connection, letters), "3X'FF''12'bad 7NULLX'00'worse");
+            assert_eq!(text(&connection, "SELECT group_concat(subject) FROM lost"), "a,b");
+            assert_eq!(text(&connection, "SELECT stream || sequence FROM catchment_ledger"), "S9");
+            assert_eq!(text(&connection, "SELECT count(*) || '' FROM catchment_migrations"), "0");
+        }
+    }
+
+    #[test]
+    fn a_dead_letters_number_is_never_used_again() {
+        let mut connection = first_version();
+        assert!(matches!(ensure(&mut connection), Ok(Schema::Known { .. })));
+        connection.execute_batch("DELETE FROM catchment_dead_letters").expect("SQL");
+        let another = "INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
+                       VALUES (1, 'a', '', '', 1) RETURNING id || ''";
+        assert_eq!(text(&connection, another), "8");
+    }
+
+    #[test]
+    fn old_tables_end_as_new_ones_do() {
+        let sql =
+            "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema WHERE type = 'table' ORDER BY name)";
+        let (mut old, mut new) = (first_version(), Connection::open_in_memory().expect("memory"));
+        for connection in [&mut old, &mut new] {
+            assert!(matches!(ensure(connection), Ok(Schema::Known { .. })));
+        }
+        assert_eq!(text(&old, sql), text(&new, sql));
+    }
+
+    #[test]
+    fn tables_of_a_later_version_are_left_alone() {
+        let mut connection = first_version();
+        connection.execute_batch("UPDATE catchment_meta SET value = 3 WHERE key = 'version'").expect("SQL");
+        assert!(matches!(ensure(&mut connection), Ok(Schema::Later(3))));
+        assert_eq!(version(&connection).expect("a version"), Some(3));
+    }
 }

@@ -1,0 +1,139 @@
+//! `catchment dead-letters`: events that could not be stored, looked at, tried again, dropped, handed on.
+
+mod list;
+mod retry;
+mod selection;
+mod show;
+
+use std::io::Write;
+
+use catchment::store::{self, Json};
+use clap::{Args, Subcommand};
+
+use super::event_line::{self, EventLine};
+use super::output::Output;
+use super::settings::{DatabaseArgs, Settings};
+use super::values::counted;
+use selection::Which;
+
+/// Look at events that could not be stored, and retry, drop or export them; also beside a running collector
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct DeadLetters {
+    #[command(subcommand)]
+    what: What,
+}
+
+const AFTER_HELP: &str = "\
+Those that meet every condition are taken, the oldest first.
+
+Examples:
+  catchment dead-letters list --since 2h --subject 'chat.>'
+  catchment dead-letters show 17
+  catchment dead-letters retry -c chat.toml --route lines
+  catchment dead-letters drop --error 'malformed JSON' --dry-run
+  catchment dead-letters export --route lines > lines.ndjson
+  catchment publish --events --file lines.ndjson";
+
+#[derive(Subcommand)]
+enum What {
+    List(list::List),
+    Show(show::Show),
+    Retry(retry::Retry),
+    Drop(Drop),
+    Export(Export),
+}
+
+impl DeadLetters {
+    pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        match self.what {
+            What::List(list) => list.run(settings),
+            What::Show(show) => show.run(settings),
+            What::Retry(retry) => retry.run(settings),
+            What::Drop(drop) => drop.run(settings),
+            What::Export(export) => export.run(settings),
+        }
+    }
+}
+
+/// Remove dead letters for ever
+#[derive(Args)]
+struct Drop {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    which: Which,
+
+    /// All of them
+    #[arg(long, conflicts_with_all = selection::CONDITIONS)]
+    all: bool,
+
+    /// Say how many there are, and remove none
+    #[arg(long)]
+    dry_run: bool,
+
+    /// As JSON: {"dropped"}, or {"would_drop"}
+    #[arg(short, long)]
+    json: bool,
+}
+
+impl Drop {
+    fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let selection = self.which.needed(self.all)?;
+        let letters = open(settings, &self.database)?;
+        let mut output = Output::new();
+        let (count, words, key) = if self.dry_run {
+            (letters.count(&selection)?, "would drop", "would_drop")
+        } else {
+            (letters.remove(&selection)?, "dropped", "dropped")
+        };
+        if self.json {
+            writeln!(output, "{}", serde_json::json!({ key: count }))?;
+        } else {
+            writeln!(output, "{words} {}", counted(count, "dead letter"))?;
+        }
+        Ok(output.flush()?)
+    }
+}
+
+/// Print dead letters as events, one JSON object a line, for `catchment publish --events`
+#[derive(Args)]
+#[command(after_help = "\
+Each line is as tail --json prints it: {\"id\",\"subject\",\"published_us\",\"headers\",\"payload\"}; a payload that is no text is
+{\"$blob\":\"<base64>\"}. A header block that could not be read is \"raw_headers\":{\"$blob\":\"<base64>\"}, which publish refuses.
+They stay dead letters; drop those that were published again.")]
+struct Export {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Export {
+    fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let selection = self.which.selection();
+        let letters = open(settings, &self.database)?;
+        let mut output = Output::new();
+        for letter in letters.list(&selection)? {
+            let letter = letter?;
+            let raw_headers = letter.raw_headers.map(store::Value::Blob);
+            let line = EventLine {
+                id: letter.id,
+                subject: &letter.subject,
+                published_us: letter.published_us,
+                headers: event_line::headers(letter.headers.as_deref()),
+                raw_headers: raw_headers.as_ref().map(|raw| Json(raw.borrowed())),
+                payload: Json(letter.payload.borrowed()),
+            };
+            serde_json::to_writer(&mut output, &line).map_err(std::io::Error::from)?;
+            output.write_all(b"\n")?;
+        }
+        Ok(output.flush()?)
+    }
+}
+
+fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<store::DeadLetters> {
+    Ok(store::DeadLetters::open(&settings.for_database(database)?.database.path)?)
+}

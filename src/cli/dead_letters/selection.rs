@@ -1,0 +1,100 @@
+//! Which dead letters are meant, as flags.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use catchment::store::Selection;
+use catchment::subject::Filter;
+use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::cli::failure::Usage;
+
+/// The conditions by which letters are chosen, by their names in clap.
+pub const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
+
+#[derive(Args)]
+pub struct Which {
+    /// Their numbers, as list shows them
+    #[arg(value_name = "ID")]
+    ids: Vec<i64>,
+
+    /// Tried at this time or later: 2026-01-31, 2026-01-31T17:00:00Z, or 2h for two hours ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<i64>,
+
+    /// Tried before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<i64>,
+
+    /// With such a subject; * and > as in NATS
+    #[arg(long, value_name = "FILTER")]
+    subject: Option<Filter>,
+
+    /// With this in the error, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+
+    /// Of this route
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+
+    /// The first so many of them
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u64>,
+}
+
+impl Which {
+    /// Those that meet every condition.
+    pub fn selection(self) -> Selection {
+        Selection {
+            ids: self.ids,
+            since_us: self.since,
+            until_us: self.until,
+            subject: self.subject,
+            error: self.error,
+            route: self.route,
+            limit: self.limit,
+            newest_first: false,
+        }
+    }
+
+    /// The same, where not a single condition would be a mistake.
+    pub fn needed(self, all: bool) -> Result<Selection, Usage> {
+        let selection = self.selection();
+        if !all && selection == (Selection { limit: selection.limit, ..Selection::default() }) {
+            return Err(Usage("say which: their numbers, a condition as --subject 'chat.>', or --all".into()));
+        }
+        Ok(selection)
+    }
+}
+
+/// A time in microseconds since 1970.
+fn moment(text: &str) -> Result<i64, String> {
+    let now = SystemTime::now();
+    let at = if let Ok(ago) = humantime::parse_duration(text) {
+        let before = now.checked_sub(ago).and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        return Ok(i64::try_from(before.as_micros()).unwrap_or(i64::MAX));
+    } else {
+        let midnight = format!("{text}T00:00:00Z");
+        OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339))
+    };
+    let at = at.map_err(|_| "is no time; one looks like 2026-01-31, 2026-01-31T17:00:00Z or 2h (ago)")?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000).map_err(|_| "is out of reach".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_date_a_moment_or_so_long_ago() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400_000_000));
+        assert_eq!(moment("1970-01-01T01:00:00.000001+01:00"), Ok(1));
+        let (two_hours_ago, now) = (moment("2h").expect("a time"), moment("0s").expect("a time"));
+        assert!((7_200_000_000..7_201_000_000).contains(&(now - two_hours_ago)), "{two_hours_ago} {now}");
+        for text in ["", "soon", "2026-13-01", "17:00", "-2h"] {
+            assert!(moment(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `catchment dead-letters show`
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+use anyhow::bail;
+use catchment::store::{DeadLetter, Value};
+use clap::Args;
+use data_encoding::HEXLOWER;
+
+use super::list::json_line;
+use super::selection::{self, Which};
+use crate::cli::output::Output;
+use crate::cli::settings::{DatabaseArgs, Settings};
+use crate::cli::values::{printable, shown_time};
+
+/// Show all that is known of dead letters
+#[derive(Args)]
+pub struct Show {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    #[command(flatten)]
+    which: Which,
+
+    /// All of them
+    #[arg(long, conflicts_with_all = selection::CONDITIONS)]
+    all: bool,
+
+    /// The payload alone, byte by byte
+    #[arg(long, conflicts_with = "json")]
+    payload: bool,
+
+    /// As list --json
+    #[arg(short, long)]
+    json: bool,
+}
+
+impl Show {
+    pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let selection = self.which.needed(self.all)?;
+        let letters = super::open(settings, &self.database)?;
+        let mut output = Output::new();
+        let mut missing: BTreeSet<i64> = selection.ids.iter().copied().collect();
+        for (at, letter) in letters.list(&selection)?.enumerate() {
+            let letter = letter?;
+            missing.remove(&letter.id);
+            if self.json {
+                json_line(&mut output, &letter)?;
+            } else if self.payload {
+                output.write_all(bytes(&letter.payload))?;
+            } else {
+                if at > 0 {
+                    writeln!(output)?;
+                }
+                page(&mut output, &letter)?;
+            }
+        }
+        output.flush()?;
+        match missing.first() {
+            Some(id) if selection.limit.is_none() => {
+                bail!("no dead letter {id} meets this; dead-letters list shows them")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn page(to: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
+    writeln!(to, "dead letter {}", letter.id)?;
+    let mut field = |name: &str, value: Option<&str>| match value {
+        Some(value) => writeln!(to, "  {name:<10}{}", printable(value)),
+        None => Ok(()),
+    };
+    field("error", Some(&letter.error))?;
+    field("route", letter.route.as_deref())?;
+    field("statement", letter.statement.as_deref())?;
+    field("tried", Some(&shown_time(letter.recorded_us)))?;
+    field("published", Some(&shown_time(letter.published_us)))?;
+    if let (Some(stream), Some(sequence)) = (&letter.stream, letter.sequence) {
+        field("stream", Some(&format!("{stream}, sequence {sequence}, epoch {}", letter.epoch.unwrap_or_default())))?;
+    }
+    field("subject", Some(&letter.subject))?;
+    field("headers", letter.headers.as_deref())?;
+    if let Some(raw) = &letter.raw_headers {
+        writeln!(to, "  headers that cannot be read, {} bytes:", raw.len())?;
+        text_or_hex(to, raw)?;
+    }
+    let payload = bytes(&letter.payload);
+    writeln!(to, "  payload, {} bytes:", payload.len())?;
+    text_or_hex(to, payload)
+}
+
+fn bytes(payload: &Value) -> &[u8] {
+    match payload {
+        Value::Text(text) => text.as_bytes(),
+        Value::Blob(bytes) => bytes,
+        _ => b"",
+    }
+}
+
+/// Lines of text with what would play with the terminal escaped, or lines of 32 bytes.
+fn text_or_hex(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.lines().try_for_each(|line| writeln!(to, "{}", printable(line))),
+        Err(_) => bytes.chunks(32).try_for_each(|chunk| writeln!(to, "{}", HEXLOWER.encode(chunk))),
+    }
+}

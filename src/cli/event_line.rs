@@ -1,0 +1,185 @@
+//! An event as a line of JSON: what `tail --json` and `dead-letters export` print, and `publish --events` reads.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use catchment::Event;
+use catchment::store::{Json, Value};
+use data_encoding::BASE64;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What stands for a payload that is no text: `{"$blob":"<base64>"}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Blob<'a> {
+    #[serde(rename = "$blob", borrow)]
+    base64: Cow<'a, str>,
+}
+
+/// A line to print.
+#[derive(Serialize)]
+pub struct EventLine<'a> {
+    pub id: i64,
+    pub subject: &'a str,
+    pub published_us: i64,
+    pub headers: Option<&'a RawValue>,
+    /// The header block as it came, where it could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw_headers: Option<Json<'a>>,
+    pub payload: Json<'a>,
+}
+
+/// Headers that are kept as JSON, as they stand there.
+pub fn headers(json: Option<&str>) -> Option<&RawValue> {
+    json.and_then(|json| serde_json::from_str(json).ok())
+}
+
+/// A line that was read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given<'a> {
+    #[serde(borrow)]
+    subject: Cow<'a, str>,
+    #[serde(default)]
+    headers: Option<BTreeMap<String, Values>>,
+    #[serde(default, borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    raw_headers: Option<IgnoredAny>,
+    /// What the event was called where it was printed.
+    #[serde(default, rename = "id")]
+    _id: IgnoredAny,
+    #[serde(default, rename = "published_us")]
+    _published_us: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected text or a list of texts")]
+enum Values {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON as it stands there.
+///
+/// Headers that begin with `Nats-` are what a publisher says to the server, to be said once: they are left out, but for the
+/// event's identity.
+///
+/// # Errors
+///
+/// One line that says what is wrong with it.
+pub fn read(line: &[u8]) -> Result<Event, String> {
+    let given: Given<'_> = serde_json::from_slice(line).map_err(|e| {
+        format!("is not as {{\"subject\":\"a.b\",\"headers\":{{\"Name\":\"value\"}},\"payload\":\"…\"}}: {e}")
+    })?;
+    if given.raw_headers.is_some() {
+        return Err("its headers could not be read; take raw_headers out, or write them as \"headers\"".into());
+    }
+    let mut event = Event::new(given.subject, payload(given.payload)?);
+    for (name, values) in given.headers.into_iter().flatten() {
+        let values = match values {
+            Values::One(value) => vec![value],
+            Values::Several(values) => values,
+        };
+        if name.eq_ignore_ascii_case("Nats-Msg-Id") {
+            event = values.into_iter().take(1).fold(event, Event::id);
+        } else if !name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("Nats-")) {
+            event = values.into_iter().fold(event, |event, value| event.header(name.as_str(), value));
+        }
+    }
+    event.validate()?;
+    Ok(event)
+}
+
+fn payload(given: Option<&RawValue>) -> Result<Vec<u8>, String> {
+    let Some(given) = given.map(RawValue::get) else { return Ok(Vec::new()) };
+    if given.starts_with('"') {
+        let text: String = serde_json::from_str(given).map_err(|e| format!("payload: {e}"))?;
+        return Ok(text.into_bytes());
+    }
+    match serde_json::from_str::<Blob<'_>>(given) {
+        Ok(blob) => BASE64
+            .decode(blob.base64.as_bytes())
+            .map_err(|e| format!("payload: {:?} is no base64: {e}", blob.base64.chars().take(40).collect::<String>())),
+        Err(_) => Ok(given.into()),
+    }
+}
+
+/// What is printed of a stored event.
+pub fn line<'a>(
+    id: i64,
+    subject: &'a str,
+    published_us: i64,
+    headers_json: Option<&'a str>,
+    payload: &'a Value,
+) -> EventLine<'a> {
+    EventLine {
+        id,
+        subject,
+        published_us,
+        headers: headers(headers_json),
+        raw_headers: None,
+        payload: Json(payload.borrowed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_read_as_the_same_event() {
+        for payload in
+            [Value::Text("{\"a\": 1}\n\u{1}\"".into()), Value::Text(String::new()), Value::Blob(b"\xff\0".to_vec())]
+        {
+            let headers = r#"{"Trace-Id":"7","Two":["a","b"]}"#;
+            let printed = serde_json::to_vec(&line(3, "a.b", 9, Some(headers), &payload)).expect("JSON");
+            let bytes = match payload {
+                Value::Text(text) => text.into_bytes(),
+                Value::Blob(bytes) => bytes,
+                _ => unreachable!(),
+            };
+            let event = Event::new("a.b", bytes).header("Trace-Id", "7").header("Two", "a").header("Two", "b");
+            assert_eq!(read(&printed), Ok(event));
+        }
+    }
+
+    #[test]
+    fn a_payload_may_stand_there_as_json() {
+        for (given, payload) in [
+            (r#"{"b": 1.50, "a": [null]}"#, r#"{"b": 1.50, "a": [null]}"#),
+            ("12345678901234567890123", "12345678901234567890123"),
+            (r#"{"$blob": "eA==", "more": 1}"#, r#"{"$blob": "eA==", "more": 1}"#),
+            (r#"{"$blob": "eA=="}"#, "x"),
+            ("null", ""),
+        ] {
+            let event = read(format!(r#"{{"subject": "a", "payload": {given}}}"#).as_bytes()).expect(given);
+            assert_eq!(std::str::from_utf8(event.payload()), Ok(payload));
+        }
+        assert_eq!(read(br#"{"subject": "a"}"#), Ok(Event::new("a", "")));
+    }
+
+    #[test]
+    fn what_a_publisher_said_to_the_server_is_not_said_again_but_for_the_identity() {
+        let line = br#"{"subject": "a", "headers": {"nats-msg-id": "7", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
+        assert_eq!(read(line), Ok(Event::new("a", "").id("7").header("A", "1")));
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused() {
+        for (line, said) in [
+            (&b"hello"[..], "is not as {\"subject\":\"a.b\""),
+            (br#"{"payload": "x"}"#, "missing field `subject`"),
+            (br#"{"subject": "a", "header": {}}"#, "unknown field `header`"),
+            (br#"{"subject": "a", "headers": {"A": 1}}"#, "expected text or a list of texts"),
+            (br#"{"subject": "a.>"}"#, "wildcard"),
+            (br#"{"subject": "a", "payload": {"$blob": "!"}}"#, "\"!\" is no base64"),
+            (br#"{"subject": "a", "raw_headers": {"$blob": "/w=="}}"#, "its headers could not be read"),
+        ] {
+            let refused = read(line).expect_err(said);
+            assert!(refused.contains(said), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A migration's statements, run one after the other; of one that fails, the line.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Batch, Connection};
+
+/// PRAGMAs that a migration may set: they are the application's, and part of the transaction.
+const SETTABLE: [&str; 2] = ["user_version", "application_id"];
+
+/// PRAGMAs that only answer, with an argument or without one. `ALTER TABLE` asks `quick_check` by itself.
+const ANSWERING: [&str; 10] = [
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "index_xinfo",
+    "foreign_key_list",
+    "foreign_key_check",
+    "quick_check",
+    "integrity_check",
+];
+
+/// PRAGMAs that SQLite's own modules (FTS5, R*Tree) read.
+const READABLE: [&str; 2] = ["data_version", "page_size"];
+
+/// Runs scripts on a connection under the rules for migrations, until it is dropped.
+pub(super) struct Scripts<'c> {
+    connection: &'c Connection,
+    refused: Arc<Mutex<Option<String>>>,
+}
+
+/// Why a script failed, and in which line.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) line: usize,
+    pub(super) reason: Reason,
+}
+
+#[derive(Debug)]
+pub(super) enum Reason {
+    /// SQLite does not take it, or it failed.
+    Sqlite(rusqlite::Error),
+    /// It is not for migrations.
+    Refused(String),
+}
+
+impl<'c> Scripts<'c> {
+    /// The rules hold for every statement that is prepared on the connection from now on, and within triggers.
+    pub(super) fn on(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let refused = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&refused);
+        connection.authorizer(Some(move |context: AuthContext<'_>| match refusal(&context) {
+            None => Authorization::Allow,
+            Some(reason) => {
+                *told.lock() = Some(reason);
+                Authorization::Deny
+            }
+        }))?;
+        Ok(Self { connection, refused })
+    }
+
+    /// Runs the statements in turn. Rows that they answer are passed over.
+    pub(super) fn run(&self, script: &str) -> Result<(), Failure> {
+        let mut at = 0;
+        loop {
+            let mut rest = Batch::new(self.connection, &script[at..]);
+            let prepared = rest.next().map_err(|e| self.failure(script, at, e))?;
+            let Some(mut statement) = prepared else { return Ok(()) };
+            if statement.parameter_count() > 0 {
+                let name = statement.parameter_name(1).unwrap_or("?");
+                let reason = format!("{name} is a parameter, and nothing is bound in a migration; write the value out");
+                return Err(Failure { line: first_line(script, at), reason: Reason::Refused(reason) });
+            }
+            let mut rows = statement.raw_query();
+            while rows.next().map_err(|e| self.failure(script, at, e))?.is_some() {}
+            drop(rows);
+            // Without parameters it is the text as it stands there; what is passed over before it is empty statements.
+            let text = statement.expanded_sql().filter(|text| !text.is_empty());
+            let end = text.and_then(|text| Some(at + script[at..].find(&text)? + text.len()));
+            at = end.ok_or_else(|| self.failure(script, at, rusqlite::Error::InvalidQuery))?;
+        }
+    }
+
+    /// The failure of the statement that begins at `at`.
+    fn failure(&self, script: &str, at: usize, error: rusqlite::Error) -> Failure {
+        let line = match &error {
+            rusqlite::Error::SqlInputError { sql, offset, .. } => {
+                let token = script.len() - sql.len() + usize::try_from(*offset).unwrap_or(0);
+                line_of(script, token)
+            }
+            _ => first_line(script, at),
+        };
+        let reason = self.refused.lock().take().map_or(Reason::Sqlite(error), Reason::Refused);
+        Failure { line, reason }
+    }
+}
+
+impl Drop for Scripts<'_> {
+    fn drop(&mut self) {
+        // Fails only on connections that are not ours.
+        let _ = self.connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+    }
+}
+
+/// Why something is not for migrations.
+fn refusal(context: &AuthContext<'_>) -> Option<String> {
+    let ours = |name: &str| name.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("catchment_"));
+    let names: [&str; 2] = match context.action {
+        AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
+            return Some("migrations run in a transaction of catchment's; take BEGIN, COMMIT and SAVEPOINT out".into());
+        }
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
+            return Some("migrations change this database alone; take ATTACH and DETACH out".into());
+        }
+        AuthAction::Pragma { pragma_name, pragma_value } => return refused_pragma(pragma_name, pragma_value),
+        AuthAction::CreateIndex { index_name: name, table_name }
+        | AuthAction::CreateTempIndex { index_name: name, table_name }
+        | AuthAction::CreateTrigger { trigger_name: name, table_name }
+        | AuthAction::CreateTempTrigger { trigger_name: name, table_name }
+        | AuthAction::DropIndex { index_name: name, table_name }
+        | AuthAction::DropTrigger { trigger_name: name, table_name } => [name, table_name],
+        AuthAction::CreateTable { table_name: name }
+        | AuthAction::CreateTempTable { table_name: name }
+        | AuthAction::CreateView { view_name: name }
+        | AuthAction::CreateTempView { view_name: name }
+        | AuthAction::CreateVtable { table_name: name, .. }
+        | AuthAction::DropTable { table_name: name }
+        | AuthAction::DropView { view_name: name }
+        | AuthAction::AlterTable { table_name: name, .. }
+        | AuthAction::Insert { table_name: name }
+        | AuthAction::Update { table_name: name, .. }
+        | AuthAction::Delete { table_name: name } => [name, ""],
+        _ => return None,
+    };
+    let name = names.into_iter().find(|name| ours(name))?;
+    Some(format!("{name}: names that begin with catchment_ are catchment's own; leave them alone"))
+}
+
+fn refused_pragma(name: &str, value: Option<&str>) -> Option<String> {
+    let among = |names: &[&str]| names.iter().any(|one| one.eq_ignore_ascii_case(name));
+    if among(&SETTABLE) || among(&ANSWERING) || (value.is_none() && among(&READABLE)) {
+        return None;
+    }
+    Some(if name.eq_ignore_ascii_case("foreign_keys") || name.eq_ignore_ascii_case("defer_foreign_keys") {
+        "foreign keys are off while migrations run, and checked behind the last; take the PRAGMA out".into()
+    } else {
+        format!("PRAGMA {name} is not for migrations, only user_version and application_id are; take it out")
+    })
+}
+
+/// The line of the first word behind `at`.
+fn first_line(script: &str, mut at: usize) -> usize {
+    loop {
+        let rest = &script[at..];
+        let word = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
+        let comment = [("--", "\n"), ("/*", "*/")].into_iter().find(|(start, _)| word.starts_with(start));
+        at += rest.len() - word.len();
+        match comment.and_then(|(_, end)| word.find(end).map(|found| found + end.len())) {
+            Some(length) => at += length,
+            None => return line_of(script, at),
+        }
+    }
+}
+
+fn line_of(script: &str, at: usize) -> usize {
+    1 + script.bytes().take(at).filter(|&byte| byte == b'\n').count()
+}

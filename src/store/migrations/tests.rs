@@ -1,0 +1,293 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+use crate::store::{Database, Routes};
+
+struct Scene {
+    folder: tempfile::TempDir,
+    config: DatabaseConfig,
+}
+
+/// A folder with these files, and a database to be.
+fn scene(files: &[(&str, &str)]) -> Scene {
+    let folder = tempfile::tempdir().expect("a folder");
+    let migrations = folder.path().join("m");
+    fs::create_dir(&migrations).expect("a folder");
+    let config =
+        DatabaseConfig { path: folder.path().join("a.db"), migrations: Some(migrations), ..DatabaseConfig::default() };
+    let scene = Scene { folder, config };
+    files.iter().for_each(|(name, text)| scene.write(name, text));
+    scene
+}
+
+impl Scene {
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join("m").join(name)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.file(name), text).expect("writes");
+    }
+
+    fn open(&self) -> Result<(), String> {
+        Database::open(&self.config, &Routes::default()).map(drop).map_err(|e| e.to_string())
+    }
+
+    /// What is said when it does not open, without the folder's name.
+    #[track_caller]
+    fn refusal(&self) -> String {
+        let said = self.open().expect_err("must be refused");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+
+    fn pending(&self) -> Vec<String> {
+        pending(&self.config).expect("can be told").iter().map(Migration::name).collect()
+    }
+
+    fn connection(&self) -> Connection {
+        Connection::open(&self.config.path).expect("opens")
+    }
+
+    fn text(&self, sql: &str) -> String {
+        self.connection().query_row(sql, [], |row| row.get(0)).expect("one text")
+    }
+
+    fn tables(&self) -> String {
+        self.text(
+            "SELECT coalesce(group_concat(name), '') FROM (SELECT name FROM sqlite_schema WHERE type = 'table'
+             AND name NOT LIKE 'catchment%' AND name NOT LIKE 'sqlite%' AND name <> 'events' ORDER BY name)",
+        )
+    }
+}
+
+#[test]
+fn what_is_new_is_applied_in_the_order_of_the_numbers_and_once() {
+    let scene = scene(&[
+        ("10-more.sql", "INSERT INTO lines VALUES ('ten')"),
+        ("002_fill.sql", "INSERT INTO lines VALUES ('two'); SELECT * FROM lines;"),
+        ("1_lines.sql", "CREATE TABLE lines(text TEXT) STRICT;"),
+        ("README.md", "no SQL"),
+        (".003_hidden.sql", "no SQL"),
+    ]);
+    assert_eq!(scene.pending(), ["1_lines.sql", "002_fill.sql", "10-more.sql"]);
+    assert!(!scene.config.path.exists(), "telling what is pending makes no database");
+    for _ in 0..2 {
+        scene.open().expect("applies");
+        assert_eq!(scene.text("SELECT group_concat(text) FROM lines"), "two,ten");
+    }
+    assert_eq!(scene.pending(), [""; 0]);
+    scene.write("11_last.sql", "INSERT INTO lines VALUES ('eleven')");
+    assert_eq!(scene.pending(), ["11_last.sql"]);
+    scene.open().expect("applies");
+    assert_eq!(scene.text("SELECT group_concat(text) FROM lines"), "two,ten,eleven");
+    let rows = "SELECT group_concat(number || name || length(checksum), ' ') FROM catchment_migrations";
+    assert_eq!(scene.text(rows), "11_lines.sql64 2002_fill.sql64 1010-more.sql64 1111_last.sql64");
+}
+
+#[test]
+fn a_start_applies_all_of_them_or_none() {
+    let scene = scene(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "CREATE TABLE b(x);\nCREATE TABEL c(x);")]);
+    let said = scene.refusal();
+    assert_eq!(
+        said,
+        "migration m/2_b.sql:2: near \"TABEL\": syntax error; no new migration was applied, mend this one"
+    );
+    assert_eq!(scene.tables(), "");
+    assert_eq!(scene.pending(), ["1_a.sql", "2_b.sql"]);
+    scene.write("2_b.sql", "CREATE TABLE b(x);\nCREATE TABLE c(x);");
+    scene.open().expect("applies");
+    assert_eq!(scene.tables(), "a,b,c");
+}
+
+#[test]
+fn an_error_names_its_line() {
+    for (text, said) in [
+        ("CREATE TABLE a(x);\n\n-- now\n\nCREATE TABLE b(\n  x,\n  ,\n);", ":7: near \",\": syntax error"),
+        ("CREATE TABLE a(x);\n;;\n/* it\n fails */\n  INSERT INTO a VALUES (1),\n (x'', 2);", ":5: all VALUES must"),
+        (
+            "CREATE TABLE a(x UNIQUE);\n-- 'twice';\nINSERT INTO a\n VALUES (1), (1);",
+            ":3: UNIQUE constraint failed: a.x",
+        ),
+        ("CREATE TABLE a(x)\n;\n\nINSERT INTO nowhere VALUES (1);", ":4: no such table: nowhere"),
+        ("\u{feff}\nSELECT json('{');", ":2: malformed JSON"),
+        ("SELECT 1;\nVACUUM;", ":2: cannot VACUUM from within a transaction"),
+        ("SELECT 1;\nSELECT\n :name;", ":2: :name is a parameter"),
+        ("CREATE TABLE a(x);\r\nSELECT y FROM a;\r\n", ":2: no such column: y"),
+        ("SELECT 'a", ":1: unrecognized token: \"'a\""),
+        ("CREATE TABLE a(x UNIQUE);\nINSERT INTO a VALUES (1);\nINSERT OR ROLLBACK INTO a VALUES (1);", ":3: UNIQUE"),
+    ] {
+        let scene = scene(&[("1_a.sql", text)]);
+        let refusal = scene.refusal();
+        assert!(refusal.starts_with(&format!("migration m/1_a.sql{said}")), "{text:?}: {refusal}");
+        assert_eq!(scene.tables(), "", "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_not_for_migrations_is_refused_with_its_line() {
+    for (sql, said) in [
+        ("BEGIN", "take BEGIN, COMMIT and SAVEPOINT out"),
+        ("COMMIT", "take BEGIN, COMMIT and SAVEPOINT out"),
+        ("ROLLBACK", "take BEGIN, COMMIT and SAVEPOINT out"),
+        ("SAVEPOINT a", "take BEGIN, COMMIT and SAVEPOINT out"),
+        ("ATTACH 'b.db' AS b", "take ATTACH and DETACH out"),
+        ("DETACH main", "take ATTACH and DETACH out"),
+        ("PRAGMA foreign_keys = OFF", "off while migrations run"),
+        ("PRAGMA journal_mode = DELETE", "PRAGMA journal_mode is not for migrations"),
+        ("PRAGMA writable_schema = ON", "PRAGMA writable_schema is not"),
+        ("PRAGMA page_size = 512", "PRAGMA page_size is not"),
+        ("DROP TABLE catchment_ledger", "catchment_ledger: names that begin with catchment_"),
+        ("DELETE FROM Catchment_Ledger", "names that begin"),
+        ("UPDATE catchment_meta SET value = 9", "names that begin"),
+        ("INSERT INTO catchment_migrations VALUES (9, '', '', 0)", "names that begin"),
+        ("ALTER TABLE catchment_meta ADD COLUMN x", "names that begin"),
+        ("CREATE INDEX i ON catchment_dead_letters(subject)", "names that begin"),
+        ("CREATE TRIGGER t AFTER INSERT ON catchment_dead_letters BEGIN SELECT 1; END", "names that begin"),
+        ("CREATE TABLE catchment_mine(x)", "names that begin"),
+        ("CREATE TEMP VIEW catchment_meta AS SELECT 1", "names that begin"),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM catchment_ledger; END;
+          INSERT INTO events(subject, published_us, payload) VALUES ('a', 1, 'b')",
+            "names that begin",
+        ),
+    ] {
+        let scene = scene(&[("1_a.sql", &format!("CREATE TABLE a(x);\n{sql};"))]);
+        let refusal = scene.refusal();
+        assert!(refusal.starts_with("migration m/1_a.sql:") && refusal.contains(said), "{sql}: {refusal}");
+        assert_eq!(scene.tables(), "", "{sql}");
+    }
+}
+
+#[test]
+fn what_a_schema_needs_is_allowed() {
+    let scene = scene(&[(
+        "1_a.sql",
+        "PRAGMA user_version = 7; PRAGMA application_id = 8;
+         CREATE TABLE lines(id INTEGER PRIMARY KEY, text TEXT);
+         CREATE VIRTUAL TABLE words USING fts5(text, content = 'lines', content_rowid = 'id');
+         CREATE TRIGGER lines_words AFTER INSERT ON lines BEGIN
+             INSERT INTO words(rowid, text) VALUES (new.id, new.text);
+         END;
+         INSERT INTO lines(text) VALUES ('a needle; in hay');
+         CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1);
+         INSERT INTO boxes VALUES (1, 2, 3);
+         CREATE INDEX events_by_subject ON events(subject);
+         CREATE VIEW lost AS SELECT * FROM catchment_dead_letters;
+         ALTER TABLE lines ADD COLUMN at INTEGER; ALTER TABLE lines RENAME COLUMN at TO said_at;
+         CREATE TABLE kinds(name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+         INSERT INTO kinds VALUES ('plain');
+         ALTER TABLE kinds ADD COLUMN rank INTEGER NOT NULL DEFAULT 0 CHECK (rank >= 0);
+         ALTER TABLE kinds ADD COLUMN twice INTEGER AS (rank * 2);
+         ALTER TABLE kinds ADD COLUMN parent TEXT REFERENCES kinds(name);
+         ALTER TABLE kinds DROP COLUMN parent; ALTER TABLE kinds RENAME TO sorts;
+         CREATE VIRTUAL TABLE old USING fts4(text); INSERT INTO old VALUES ('hay'); DROP TABLE old;
+         CREATE TEMP TABLE passing(x); INSERT INTO passing VALUES (1); DROP TABLE passing;
+         DROP TRIGGER lines_words; DROP INDEX events_by_subject; DROP TABLE boxes;
+         ANALYZE; REINDEX;",
+    )]);
+    scene.open().expect("applies");
+    assert_eq!(scene.text("SELECT text FROM words WHERE words MATCH 'needle'"), "a needle; in hay");
+    assert_eq!(scene.text("SELECT user_version || '' FROM pragma_user_version"), "7");
+    assert_eq!(scene.text("SELECT name || rank || twice FROM sorts"), "plain00");
+    assert_eq!(scene.text("SELECT count(*) || '' FROM lost"), "0");
+}
+
+#[test]
+fn a_table_can_be_made_anew_under_its_name_without_what_refers_to_it() {
+    let scene = scene(&[(
+        "1_a.sql",
+        "CREATE TABLE users(name TEXT PRIMARY KEY);
+         CREATE TABLE lines(text TEXT, user TEXT REFERENCES users(name) ON DELETE CASCADE);
+         INSERT INTO users VALUES ('ann'); INSERT INTO lines VALUES ('hello', 'ann');",
+    )]);
+    scene.open().expect("applies");
+    let anew = "CREATE TABLE new(name TEXT PRIMARY KEY, seen INTEGER);
+                INSERT INTO new(name) SELECT name FROM users;
+                DROP TABLE users;
+                ALTER TABLE new RENAME TO users;";
+    scene.write("2_anew.sql", anew);
+    scene.open().expect("applies");
+    assert_eq!(scene.text("SELECT text || user FROM lines"), "helloann");
+    scene.write("3_gone.sql", "DELETE FROM users");
+    let said = scene.refusal();
+    assert!(said.starts_with("migration m/3_gone.sql: behind it row 1 of lines refers to a row of users"), "{said}");
+    assert_eq!(scene.text("SELECT name FROM users"), "ann");
+}
+
+#[test]
+fn a_file_that_was_applied_stays_as_it_was() {
+    let scene = scene(&[("1_a.sql", "CREATE TABLE a(x);\n"), ("5_b.sql", "CREATE TABLE b(x);\n")]);
+    scene.open().expect("applies");
+    scene.write("1_a.sql", "CREATE TABLE a(x);\r\n");
+    fs::rename(scene.file("5_b.sql"), scene.file("005-bee.sql")).expect("renames");
+    scene.open().expect("line ends and names are not what counts");
+
+    scene.write("1_a.sql", "CREATE TABLE a(x, y);\n");
+    assert!(scene.refusal().starts_with("migration m/1_a.sql: was changed after it was applied at 20"));
+    assert!(pending(&scene.config).is_err());
+    fs::remove_file(scene.file("1_a.sql")).expect("removes");
+    let said = scene.refusal();
+    assert!(said.starts_with("migration m/1_a.sql: is not there any more, and was applied at 20"), "{said}");
+    scene.write("1_a.sql", "CREATE TABLE a(x);\n");
+    scene.write("4_late.sql", "CREATE TABLE late(x)");
+    let said = scene.refusal();
+    assert_eq!(
+        said,
+        "migration m/4_late.sql: comes before 5_b.sql, which is applied already; give it a number above that"
+    );
+    fs::rename(scene.file("4_late.sql"), scene.file("6_late.sql")).expect("renames");
+    scene.open().expect("applies");
+    assert_eq!(scene.tables(), "a,b,late");
+}
+
+#[test]
+fn files_that_cannot_be_migrations_are_refused_by_name() {
+    for (name, text, said) in [
+        ("lines.sql", &b"SELECT 1"[..], "migration m/lines.sql: has no number and name; one looks like 001_tables.sql"),
+        ("1.sql", b"SELECT 1", "migration m/1.sql: has no number and name"),
+        ("1_.sql", b"SELECT 1", "migration m/1_.sql: has no number and name"),
+        ("-1_a.sql", b"SELECT 1", "migration m/-1_a.sql: has no number and name"),
+        ("99999999999999999999_a.sql", b"SELECT 1", "migration m/99999999999999999999_a.sql: has too large a number"),
+        ("1_a.SQL", b"SELECT 1;\n-- gr\xfc\xdfe", "migration m/1_a.SQL:2: is no UTF-8; save it as UTF-8"),
+        ("1_a.sql", b"SELECT 1;\n\0DROP TABLE events", "migration m/1_a.sql:2: has a NUL character"),
+    ] {
+        let scene = scene(&[]);
+        scene.write(name, text);
+        let refusal = scene.refusal();
+        assert!(refusal.starts_with(said), "{refusal}");
+    }
+    let twice = scene(&[("01_b.sql", ""), ("1_a.sql", ""), ("2_c.sql", "")]);
+    assert_eq!(twice.refusal(), "migration m/1_a.sql: has the number of 01_b.sql too; give one of them another");
+    let dangling = scene(&[]);
+    std::os::unix::fs::symlink("nowhere", dangling.file("1_a.sql")).expect("a link");
+    assert!(dangling.refusal().starts_with("migration m/1_a.sql: cannot be read: No such file"));
+}
+
+#[test]
+fn a_folder_without_migrations_is_a_wrong_setting() {
+    let mut scene = scene(&[("README.md", "")]);
+    let said = scene.refusal();
+    assert!(said.starts_with("configuration: database.migrations: m has no .sql file; put one in"), "{said}");
+    for folder in ["missing", "m/README.md"] {
+        scene.config.migrations = Some(scene.folder.path().join(folder));
+        let said = scene.refusal();
+        assert!(said.starts_with(&format!("configuration: database.migrations: {folder} cannot be read: ")), "{said}");
+    }
+    assert!(!scene.config.path.exists() || scene.tables().is_empty());
+}
+
+#[test]
+fn several_who_open_at_once_apply_each_migration_once() {
+    let scene = scene(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "INSERT INTO a VALUES (1)")]);
+    let config = DatabaseConfig { busy_timeout: std::time::Duration::from_secs(30), ..scene.config.clone() };
+    std::thread::scope(|scope| {
+        let openers: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| Database::open(&config, &Routes::default()).map(drop))).collect();
+        for opener in openers {
+            opener.join().expect("no panic").expect("opens");
+        }
+    });
+    assert_eq!(scene.text("SELECT count(*) || '' FROM a"), "1");
+}
