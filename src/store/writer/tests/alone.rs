@@ -125,7 +125,7 @@ fn batched(kinds: &[&str], sizes: &[usize]) -> (End, i64, usize) {
         after = end;
     }
     let dead = scene.texts(
-        "SELECT (sequence - 1) || ': ' || CASE WHEN error LIKE 'the payload is no JSON%' THEN 'unreadable' ELSE error END
+        "SELECT (sequence - 1) || ': ' || CASE WHEN error LIKE 'the payload cannot be read%' THEN 'unreadable' ELSE error END
          FROM catchment_dead_letters ORDER BY id",
     );
     ((tables(&scene.connection), dead), scene.ledger(), counted)

@@ -91,7 +91,7 @@ fn a_payload_that_cannot_be_read_is_a_dead_letter_of_its_route() {
     assert_eq!(scene.commit(&batch_of(0, &events)).dead_letters, 2);
     assert_eq!(scene.texts("SELECT name || ': ' || text FROM lines"), ["ann: hi", "eve: {\"name\":"]);
     let reasons = scene.reasons();
-    assert!(reasons[0].starts_with("log | - | the payload is no JSON: "), "{}", reasons[0]);
+    assert!(reasons[0].starts_with("log | - | the payload cannot be read as JSON: "), "{}", reasons[0]);
     // It has no field of that name, and the table decides.
     assert_eq!(reasons[1], format!("log | {ADD_LINE} | NOT NULL constraint failed: lines.name"));
 }
