@@ -22,8 +22,13 @@ run: ## Start a nats-server and a collector that writes catchment.db, until Ctrl
 test: ## Run all tests, those against a real nats-server included
 	$(with_server) cargo test --locked
 
-bench: ## Measure: events a second, CPU time, memory, latency
-	$(with_server) cargo bench --locked
+bench: ## Measure: direct against NATS, then the parts by themselves; reports are left in target/bench/
+	@cargo build --locked --release --benches --bins
+	@mkdir -p $(target)/bench
+	$(with_server) sh -ec '\
+		$(target)/release/catchment compare --budget 15s --within 4m --json $(target)/bench/report.json \
+			--markdown $(target)/bench/report.md --html $(target)/bench/report.html; \
+		cargo bench --locked'
 
 soak: ## Run the long tests: kills, outages, memory (an hour or so)
 	$(with_server) \

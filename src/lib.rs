@@ -80,6 +80,7 @@ mod deadline;
 pub mod error;
 pub mod event;
 pub mod pipeline;
+pub mod query;
 pub mod record;
 pub mod store;
 pub mod subject;

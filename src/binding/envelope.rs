@@ -1,6 +1,7 @@
 //! What is known of a message beside its payload's fields.
 
 use super::Value;
+use crate::config::Codec;
 use crate::pipeline::{Delivery, Epoch, Headers};
 
 /// A message as it came: an event or a request.
@@ -33,6 +34,14 @@ impl<'a> Envelope<'a> {
             headers: delivery.headers,
             payload: delivery.payload,
         }
+    }
+
+    /// How its payload is written, by its `Content-Type`.
+    pub(super) fn codec(&self) -> Codec {
+        const MESSAGEPACK: [&str; 3] = ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"];
+        let Some(content_type) = header(self.headers, "content_type") else { return Codec::Json };
+        let media = content_type.split_once(';').map_or(content_type, |(media, _)| media).trim();
+        if MESSAGEPACK.iter().any(|name| media.eq_ignore_ascii_case(name)) { Codec::Messagepack } else { Codec::Json }
     }
 }
 
@@ -68,7 +77,7 @@ impl Part {
                     Ok(number) if number > 0 => Self::Token(number - 1),
                     _ => return Err(format!(":{name} is no token; the first is :token_1")),
                 },
-                (_, Some(header)) if !header.is_empty() => Self::Header(header.to_lowercase()),
+                (_, Some(header)) if !header.is_empty() => Self::Header(header.to_ascii_lowercase()),
                 _ => return Ok(None),
             },
         }))

@@ -1,59 +1,66 @@
 //! From a message to the parameters of a statement: which names a statement asks for, and what stands there in a message.
 //!
 //! [`RouteConfig`](crate::config::RouteConfig) has the rules. Knows neither NATS nor SQL.
+//!
+//! [`Parameters`] knows a statement's names and where their values come from: parts of the [`Envelope`], and places in the payload.
+//! Those are a tree, so that [`Parameters::read`] goes through a payload once, checks all of it and keeps what is asked for.
+//! [`Fields`] holds that for many messages; reading one more allocates nothing but what this memory grows to.
+//!
+//! ```
+//! use catchment::binding::{Envelope, Fields, Parameters, Value};
+//! use catchment::pipeline::{Batch, Limits, Mark};
+//!
+//! let bind = [("city".to_owned(), "/address/city".to_owned())].into();
+//! let parameters = Parameters::new(["name", "city", "token_2"], &bind, None)?;
+//! let mut fields = Fields::default();
+//!
+//! let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
+//! batch.push(Mark::START, "users.joined", [], br#"{"name": "Ada", "address": {"city": "London"}}"#);
+//! let envelope = Envelope::of(&batch.delivery(0), None);
+//! let row = parameters.read(&envelope, &mut fields)?;
+//! assert_eq!(parameters.value(1, &envelope, &fields, row), Value::Text("London"));
+//! assert_eq!(parameters.value(2, &envelope, &fields, row), Value::Text("joined"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod envelope;
+mod fields;
+mod json;
+mod messagepack;
+mod place;
+mod unreadable;
 mod value;
 
 pub use envelope::Envelope;
+pub use fields::{Fields, Row};
+pub use unreadable::Unreadable;
 pub use value::Value;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
-use crate::config::Codec;
+use crate::config::{Codec, validate_bind};
 use envelope::Part;
+use place::Place;
+use unreadable::Fault;
 
 /// The parameters that the statements of one route, or of one query, ask for, each once.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     sources: Vec<Source>,
-    pointers: Vec<String>,
+    root: Place,
+    fields: usize,
     codec: Option<Codec>,
 }
 
-/// Where a parameter's value comes from.
+/// Where a parameter's value comes from. Fields have numbers.
 #[derive(Clone, Debug)]
 enum Source {
     Envelope(Part),
-    /// The field with this number.
-    Field(usize),
-}
-
-/// What was read from the payloads of some messages: memory that is used again.
-#[derive(Debug, Default)]
-pub struct Fields {
-    values: Vec<serde_json::Value>,
-    texts: Vec<String>,
-}
-
-/// Where in [`Fields`] a message's are.
-#[derive(Clone, Copy, Debug)]
-pub struct Row(usize);
-
-/// Why a payload cannot be read: one line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the payload is no {codec}: {reason}")]
-pub struct Unreadable {
-    codec: &'static str,
-    reason: String,
-}
-
-impl Fields {
-    /// Forgets all rows and keeps the memory.
-    pub fn clear(&mut self) {
-        self.values.clear();
-        self.texts.clear();
-    }
+    /// A field that only an object has.
+    Named(usize),
+    /// A field that a pointer finds.
+    Pointed(usize),
 }
 
 impl Parameters {
@@ -67,19 +74,24 @@ impl Parameters {
         bind: &BTreeMap<String, String>,
         codec: Option<Codec>,
     ) -> Result<Self, String> {
-        let (mut sources, mut pointers) = (Vec::new(), Vec::new());
+        validate_bind(bind)?;
+        let (mut sources, mut root, mut fields) = (Vec::new(), Place::default(), 0);
+        let mut unasked: Vec<&str> = bind.keys().map(String::as_str).collect();
         for name in names {
-            let part = if bind.contains_key(name) { None } else { Part::named(name)? };
-            sources.push(part.map_or_else(
-                || {
-                    let escaped = || format!("/{}", name.replace('~', "~0").replace('/', "~1"));
-                    pointers.push(bind.get(name).cloned().unwrap_or_else(escaped));
-                    Source::Field(pointers.len() - 1)
-                },
-                Source::Envelope,
-            ));
+            unasked.retain(|bound| *bound != name);
+            let source = match (bind.get(name), Part::named(name)) {
+                (Some(pointer), _) => Source::Pointed(root.ask(pointer, fields)),
+                (None, part) => part?.map_or_else(|| Source::Named(root.ask_name(name, fields)), Source::Envelope),
+            };
+            if let Source::Named(field) | Source::Pointed(field) = source {
+                fields = fields.max(field + 1);
+            }
+            sources.push(source);
         }
-        Ok(Self { sources, pointers, codec })
+        match unasked.first() {
+            None => Ok(Self { sources, root, fields, codec }),
+            Some(name) => Err(format!("bind.{name} is asked for by no statement; remove it, or write :{name} in one")),
+        }
     }
 
     /// How many there are.
@@ -100,21 +112,23 @@ impl Parameters {
     ///
     /// [`Unreadable`]: it is not what its codec says. `fields` is as it was.
     pub fn read(&self, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, Unreadable> {
-        let row = Row(fields.values.len());
-        if self.pointers.is_empty() {
-            return Ok(row);
+        if self.fields == 0 {
+            return Ok(self.without_fields(fields));
         }
-        let whole: serde_json::Value = serde_json::from_slice(envelope.payload)
-            .map_err(|e| Unreadable { codec: "JSON", reason: e.to_string() })?;
-        for pointer in &self.pointers {
-            let value = whole.pointer(pointer).cloned().unwrap_or_default();
-            fields.texts.push(match &value {
-                serde_json::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            });
-            fields.values.push(value);
-        }
-        Ok(row)
+        let codec = self.codec.unwrap_or_else(|| envelope.codec());
+        let read = match codec {
+            _ if envelope.payload.is_empty() => return Err(Fault::Empty.of(codec)),
+            Codec::Json => json::read,
+            Codec::Messagepack => messagepack::read,
+        };
+        fields.add(self.fields, |sheet| read(envelope.payload, &self.root, sheet)).map_err(|fault| fault.of(codec))
+    }
+
+    /// A row of a message that has no fields, as an empty request has none: they are NULL. [`Parameters::read`] refuses an empty
+    /// payload.
+    pub fn without_fields(&self, fields: &mut Fields) -> Row {
+        let row: Result<Row, Infallible> = fields.add(self.fields, |_| Ok(false));
+        row.unwrap_or_else(|never| match never {})
     }
 
     /// The value of the parameter with this number, counted from 0 in the order of the names.
@@ -124,19 +138,13 @@ impl Parameters {
     /// Beyond the last parameter, or with a row of other parameters.
     #[must_use]
     pub fn value<'a>(&self, parameter: usize, envelope: &Envelope<'a>, fields: &'a Fields, row: Row) -> Value<'a> {
-        let at = match &self.sources[parameter] {
-            Source::Envelope(part) => return part.of(envelope),
-            Source::Field(at) => row.0 + at,
-        };
-        match &fields.values[at] {
-            serde_json::Value::Null => Value::Null,
-            serde_json::Value::Bool(value) => Value::Integer(i64::from(*value)),
-            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                (Some(value), ..) => Value::Integer(value),
-                (None, None, Some(value)) => Value::Real(value),
-                _ => Value::Text(&fields.texts[at]),
-            },
-            _ => Value::Text(&fields.texts[at]),
+        match &self.sources[parameter] {
+            Source::Envelope(part) => part.of(envelope),
+            Source::Named(_) if !row.is_of_object() => Value::Null,
+            Source::Named(field) | Source::Pointed(field) => fields.value(row, *field, envelope.payload),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

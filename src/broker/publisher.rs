@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use super::connection::{Cluster, Link};
+use super::connection::{Cluster, Flusher, Link, one_line};
 use super::core_nats::CorePublisher;
 use super::jetstream::StreamPublisher;
 use crate::config::Mode;
@@ -146,6 +146,27 @@ impl Publisher {
             Way::Stream(publisher) => publisher.link(),
             Way::Core(publisher) => publisher.link(),
         }
+    }
+}
+
+/// Publishes what `source` gives until it gives no more or the connection has ended: what is taken counts as sent, so nothing
+/// is taken for a connection that has.
+pub(super) fn publish_all(
+    mut source: impl Source,
+    mut flusher: Flusher,
+    lost: &Signal,
+    publish: impl Fn(Outgoing) -> std::io::Result<()>,
+) {
+    while let Some(batch) = (!lost.is_raised()).then(|| source.take()).flatten() {
+        for outgoing in batch {
+            flusher.before(wire_size(&outgoing.event) + outgoing.event.subject().len());
+            if let Err(e) = publish(outgoing) {
+                log::debug!("broker: publishing broke off: {}", one_line(&e));
+                lost.raise();
+                return;
+            }
+        }
+        flusher.flush();
     }
 }
 

@@ -47,6 +47,10 @@ pub struct Compare {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
 
+    /// Begin no further axis after this long [default: none, 105s with --quick]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    within: Option<Duration>,
+
     /// Threads that record
     #[arg(long, value_name = "THREADS", default_value_t = 1)]
     producers: usize,
@@ -193,6 +197,7 @@ impl Compare {
             events: self.events.unwrap_or(defaults.events),
             pairs: self.pairs,
             budget: self.budget.or(defaults.budget),
+            limit: self.within.or(defaults.limit),
             producers: self.producers,
             writers: self.writers,
             batch: self.batch,

@@ -7,13 +7,13 @@ mod show;
 
 use std::io::Write;
 
-use catchment::store;
+use catchment::store::{self, Json};
 use clap::{Args, Subcommand};
 
 use super::event_line::{self, EventLine};
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
-use super::values::{Json, counted};
+use super::values::counted;
 use selection::{Wanted, Which};
 
 /// Look at events that could not be stored, and retry, drop or export them; also beside a running collector
@@ -120,8 +120,8 @@ impl Export {
                 subject: &letter.subject,
                 published_us: letter.published_us,
                 headers: event_line::headers(letter.headers.as_deref()),
-                raw_headers: raw_headers.as_ref().map(Json),
-                payload: Json(&letter.payload),
+                raw_headers: raw_headers.as_ref().map(|raw| Json(raw.borrowed())),
+                payload: Json(letter.payload.borrowed()),
             };
             serde_json::to_writer(&mut output, &line).map_err(std::io::Error::from)?;
             output.write_all(b"\n")?;

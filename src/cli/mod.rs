@@ -10,11 +10,13 @@ mod context;
 mod dead_letters;
 mod event_line;
 pub mod failure;
+mod forms;
 mod lines;
 mod logging;
 mod output;
 mod progress;
 mod publish;
+mod query;
 mod run;
 mod settings;
 mod signals;
@@ -53,6 +55,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 enum Command {
     Run(run::Run),
     Publish(publish::Publish),
+    Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
     DeadLetters(dead_letters::DeadLetters),
@@ -69,6 +72,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
+            Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 
 use super::options::Options;
 use super::{Environment, Failure, folder};
 use crate::config::DatabaseConfig;
-use crate::store::{Answer, Database, Reader, Routes, Value};
+use crate::store::{self, Database, Routes};
 
 /// A version of nats-server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ pub(super) fn look(options: &Options, place: &Path, server: Option<&ServerVersio
         memory: memory().unwrap_or(0),
         kernel: format!("{} {}", kernel("ostype"), kernel("osrelease")),
         file_system,
-        sqlite: sqlite(place)?.remove("version").unwrap_or_default(),
+        sqlite: store::sqlite_version().to_owned(),
         nats_server: server.map(|version| version.text.clone()),
         pragmas: pragmas(options, place)?,
         broker: broker(options),
@@ -77,38 +76,15 @@ fn kernel(name: &str) -> String {
     fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default().trim().to_owned()
 }
 
-/// The PRAGMAs of a database such as the runs', and SQLite's version.
-fn sqlite(place: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let path = place.join("pragmas.db");
-    drop(Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }, &Routes::default())?);
-    let reader = Reader::open(&path)?;
-    let ask = |sql: &str| {
-        let answer = reader.run(sql, |answer| match answer {
-            Answer::Row(values) => ControlFlow::Break(match values.first() {
-                Some(Value::Text(text)) => text.clone(),
-                Some(Value::Integer(number)) => number.to_string(),
-                _ => String::new(),
-            }),
-            Answer::Columns(_) => ControlFlow::Continue(()),
-        });
-        answer.map(Option::unwrap_or_default)
-    };
-    let mut found = BTreeMap::from([("version".to_owned(), ask("SELECT sqlite_version()")?)]);
-    for pragma in ["page_size", "wal_autocheckpoint"] {
-        found.insert(pragma.to_owned(), ask(&format!("PRAGMA {pragma}"))?);
+/// The PRAGMAs of a database such as the runs', as its writers have them.
+fn pragmas(options: &Options, place: &Path) -> Result<BTreeMap<String, String>, Failure> {
+    let config = DatabaseConfig { path: place.join("pragmas.db"), ..DatabaseConfig::default() };
+    let database = Database::open(&config, &Routes::default())?;
+    let mut found = BTreeMap::from([("synchronous".to_owned(), options.synchronous_name().to_owned())]);
+    for name in ["journal_mode", "page_size", "wal_autocheckpoint"] {
+        found.insert(name.to_owned(), database.pragma(name)?);
     }
     Ok(found)
-}
-
-fn pragmas(options: &Options, place: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let mut pragmas = sqlite(place)?;
-    pragmas.remove("version");
-    // The statement that asks for it might change it; the file says it too: https://sqlite.org/fileformat.html#the_database_header
-    let header = fs::read(place.join("pragmas.db")).unwrap_or_default();
-    let journal = if header.get(18) == Some(&2) { "wal" } else { "rollback" };
-    pragmas.insert("journal_mode".into(), journal.into());
-    pragmas.insert("synchronous".into(), options.synchronous_name().into());
-    Ok(pragmas)
 }
 
 fn broker(options: &Options) -> BTreeMap<String, String> {

@@ -114,7 +114,7 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
     let mut comparison = Comparison {
         format: FORMAT,
         catchment: env!("CARGO_PKG_VERSION").into(),
-        began: now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+        began: now.truncate_to_second().format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
         took_s: began.elapsed().as_secs_f64(),
         command: options.command.clone(),
         environment,

@@ -4,6 +4,9 @@
 //! as far as the window lets them. One that is refused for now is sent again a moment later, alone; a new connection
 //! begins again with all of them.
 
+mod entry;
+mod sending;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,35 +15,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
+use entry::Waiting;
+pub(super) use entry::{Entry, Outcome};
+use sending::{ToSend, carried};
+
 use super::failures::Failures;
 use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
-use crate::broker::{Outgoing, Refused, Source, Taken, Verdict, is_denied, wire_size};
+use crate::broker::{Refused, Taken, Verdict, is_denied, wire_size};
 use crate::deadline;
 use crate::event::Event;
 
-/// Events handed to the connection at a time.
-const HANDFUL: usize = 256;
-
 /// How long to wait before sending again what was refused for now.
 const AGAIN_PAUSE: Duration = Duration::from_millis(250);
-
-/// An event on its way.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) event: Arc<Event>,
-    pub(super) outcome: OnceLock<Outcome>,
-    /// Nobody holds the receipt any more. Set and read under the desk's lock.
-    released: AtomicBool,
-    /// The failure was handed out by the receipt, or kept for the next flush.
-    pub(super) told: AtomicBool,
-}
-
-/// What became of an event.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Kept(Recorded),
-    Failed(Reason),
-}
 
 /// The bounds of what may wait.
 #[derive(Clone, Copy, Debug)]
@@ -98,51 +84,6 @@ struct State {
     has_kept_any: bool,
     failures: Failures,
     trouble: Option<String>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    entry: Arc<Entry>,
-    sent: Option<Sent>,
-    /// It is on its way on the present connection.
-    under_way: bool,
-    /// When the server first said that no stream takes it.
-    no_stream: Option<Instant>,
-}
-
-/// How often an event was sent without an answer: each time it may have been stored.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    first: Instant,
-    last: Instant,
-    unanswered: u32,
-}
-
-impl Sent {
-    /// Whether it was sent first so long ago that the stream may not recognise it any more.
-    fn is_beyond(&self, window: Duration) -> bool {
-        self.first.elapsed() >= window
-    }
-}
-
-impl Waiting {
-    /// Why it failed, when this is why it was not stored this time: if it was sent before without an answer, it may be stored
-    /// all the same.
-    fn reason(&self, reason: Reason) -> Reason {
-        match self.sent {
-            Some(sent) if sent.unanswered > 1 => Reason::Unconfirmed(sent.first.elapsed()),
-            _ => reason,
-        }
-    }
-
-    /// Hears that it was not stored, this time. If it was never sent but once, sending it again doubles nothing, however
-    /// late: on one connection no more than one copy is under way, and of older ones no answer comes.
-    fn refused(&mut self) {
-        self.sent = self.sent.and_then(|sent| {
-            let unanswered = sent.unanswered.saturating_sub(1);
-            (unanswered > 0).then_some(Sent { unanswered, ..sent })
-        });
-    }
 }
 
 impl Desk {
@@ -467,17 +408,6 @@ impl State {
         self.again.insert(number);
         self.again_from = Instant::now() + AGAIN_PAUSE;
     }
-
-    /// The next event to send, if one may be sent now.
-    fn next_to_send(&mut self) -> Option<u64> {
-        if self.again_from <= Instant::now()
-            && let Some(number) = self.again.pop_first()
-        {
-            return Some(number);
-        }
-        let (number, _) = self.waiting.range(self.to_send..).next()?;
-        Some(*number)
-    }
 }
 
 impl State {
@@ -486,17 +416,6 @@ impl State {
         let oldest = self.waiting.values().find(|waiting| waiting.under_way)?;
         oldest.sent.map(|sent| sent.last.elapsed())
     }
-}
-
-/// What a connection that took `waited` for these bytes carries in another time.
-#[allow(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "about so many"
-)]
-fn carried(bytes: usize, waited: Duration, time: Duration) -> usize {
-    (bytes as f64 * time.as_secs_f64() / waited.as_secs_f64().max(1e-6)) as usize
 }
 
 /// What came of the stream's words.
@@ -511,65 +430,6 @@ pub(super) enum Settled {
 fn too_large(event: &Event, limit: usize) -> Option<Reason> {
     let size = wire_size(event);
     (size > limit).then_some(Reason::TooLarge { size, limit })
-}
-
-/// Gives one connection its events.
-pub(super) struct ToSend {
-    desk: Arc<Desk>,
-    connection: u64,
-}
-
-impl Source for ToSend {
-    fn take(&mut self) -> Option<Vec<Outgoing>> {
-        let mut state = self.desk.state.lock();
-        loop {
-            if state.connection != self.connection || (state.closed && state.waiting.is_empty()) {
-                return None;
-            }
-            let handful = self.desk.handful(&mut state);
-            if !handful.is_empty() {
-                return Some(handful);
-            }
-            if state.again.is_empty() {
-                self.desk.to_send.wait(&mut state);
-            } else {
-                let from = state.again_from;
-                let _ = self.desk.to_send.wait_until(&mut state, from);
-            }
-        }
-    }
-}
-
-impl Desk {
-    /// The next events to send, as far as the window lets them.
-    fn handful(&self, state: &mut State) -> Vec<Outgoing> {
-        let now = Instant::now();
-        let mut handful = Vec::new();
-        while handful.len() < HANDFUL && state.under_way.0 < self.bounds.window {
-            let Some(number) = state.next_to_send() else { break };
-            let Some(waiting) = state.waiting.get_mut(&number) else { continue };
-            let size = waiting.entry.event.size();
-            if state.under_way.0 > 0 && state.under_way.1 + size > state.window_bytes {
-                if number < state.to_send {
-                    state.again.insert(number);
-                }
-                break;
-            }
-            state.to_send = state.to_send.max(number + 1);
-            if waiting.sent.is_some_and(|sent| sent.is_beyond(self.bounds.repeatable)) {
-                let reason = Reason::Unconfirmed(self.bounds.repeatable);
-                Self::settle_one(state, number, Outcome::Failed(reason));
-                self.tell();
-                continue;
-            }
-            state.under_way = (state.under_way.0 + 1, state.under_way.1 + size);
-            let (first, before) = waiting.sent.map_or((now, 0), |sent| (sent.first, sent.unanswered));
-            waiting.sent = Some(Sent { first, last: now, unanswered: before + 1 });
-            waiting.under_way = true;
-            handful.push(Outgoing { number, event: Arc::clone(&waiting.entry.event) });
-        }
-        handful
-    }
 }
 
 #[cfg(test)]

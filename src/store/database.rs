@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
 use super::failure::database_error;
@@ -34,7 +35,7 @@ pub struct Database {
     file: File,
     identity: String,
     pool: r2d2::Pool<Manager>,
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     writers: usize,
 }
 
@@ -99,6 +100,21 @@ impl Database {
     #[must_use]
     pub fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// What a PRAGMA of this name says on the connections that write: `wal_autocheckpoint` is `4000`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when it cannot be asked.
+    pub fn pragma(&self, name: &'static str) -> Result<String, Error> {
+        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let text = |row: &rusqlite::Row<'_>| match row.get_ref(0)? {
+            ValueRef::Integer(number) => Ok(number.to_string()),
+            other => Ok(other.as_str()?.to_owned()),
+        };
+        let answer = connection.sqlite.pragma_query_value(None, name, text);
+        answer.map_err(|e| database_error(self.file.path(), e))
     }
 
     /// How far a stream is committed; `None` where nothing of it ever was.

@@ -3,6 +3,7 @@
 //! A batch's rows and the ledger's new position are one transaction. Connections come from a pool; one that failed in a
 //! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
 
+mod answerer;
 mod authorizer;
 mod columns;
 mod database;
@@ -11,29 +12,42 @@ mod decoded;
 mod editor;
 mod failure;
 mod file;
+mod json;
 mod ledger;
 mod lock;
 pub mod migrations;
 mod plan;
 mod pool;
+mod query;
 mod reader;
 mod routes;
+#[cfg(test)]
+mod scene;
 mod schema;
 mod single;
 mod statements;
 mod writer;
 
+pub use answerer::{Answerer, Unanswered};
 pub use database::Database;
 pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
+pub use json::{Json, Objects};
 pub use lock::Lock;
+pub use query::Queries;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use routes::Routes;
-pub use single::{Attempt, Kept, Single};
+pub use single::{Kept, Single};
 pub use writer::Writer;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+/// The version of SQLite that is built in: `3.53.2`.
+#[must_use]
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
 
 /// A file beside the database: its own name and `.extension` behind it.
 #[must_use]

@@ -227,8 +227,11 @@ fn a_server_that_reads_and_never_answers_has_each_event_once() {
     assert!(told.uncertain.len() >= 100, "nobody said anything of them: {}", told.read.len());
     let rest = Told::of(record(&recorder, 201..301));
     assert_eq!(rest.read.len(), 100);
-    let arrived = listener.payloads();
-    assert!(arrived.iter().cloned().eq((0..301).map(payload)), "each once: {}", arrived.len());
+    // What the old connection still carried and what the new one carries may overtake each other on the way.
+    let (mut arrived, mut sent) = (listener.payloads(), (0..301).map(payload).collect::<Vec<_>>());
+    arrived.sort();
+    sent.sort();
+    assert!(arrived == sent, "each once: {}", arrived.len());
     well(|| recorder.health());
 }
 

@@ -28,6 +28,7 @@ mod migrations;
 mod poison;
 mod profiles;
 mod purges;
+mod queries;
 mod recorder;
 mod stalls;
 mod startup;

@@ -9,9 +9,9 @@ use crossbeam_channel::{Receiver, Sender};
 use nats::Connection;
 use parking_lot::Mutex;
 
-use crate::broker::connection::{Cluster, Flusher, Link, Witness, one_line};
+use crate::broker::connection::{Cluster, Flusher, Link, Witness};
 use crate::broker::headers;
-use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, denied, quoted, wire_size};
+use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, denied, publish_all, quoted};
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::Signal;
@@ -43,25 +43,17 @@ impl CorePublisher {
     }
 
     /// Publishes what `source` gives, in the background, until it gives no more.
-    pub(in crate::broker) fn start(&self, mut source: impl Source) {
+    pub(in crate::broker) fn start(&self, source: impl Source) {
         let (lost, tls, silence) = (self.link.lost().clone(), self.link.server().tls, self.silence);
         let account = Arc::clone(&self.account);
         let witness = Teller { account: Arc::clone(&account), told: self.told.clone(), under_way: Vec::new() };
         self.link.post(move |connection| {
-            let mut flusher = Flusher::start_before(connection, tls, &lost, silence, witness);
-            // What is taken counts as sent, so nothing is taken for a connection that has ended.
-            while let Some(batch) = (!lost.is_raised()).then(|| source.take()).flatten() {
-                for outgoing in batch {
-                    flusher.before(wire_size(&outgoing.event) + outgoing.event.subject().len());
-                    if let Err(e) = publish(connection, &outgoing.event) {
-                        log::debug!("broker: publishing broke off: {}", one_line(&e));
-                        lost.raise();
-                        return;
-                    }
-                    account.published.lock().push_back(outgoing);
-                }
-                flusher.flush();
-            }
+            let flusher = Flusher::start_before(connection, tls, &lost, silence, witness);
+            publish_all(source, flusher, &lost, |outgoing| {
+                publish(connection, &outgoing.event)?;
+                account.published.lock().push_back(outgoing);
+                Ok(())
+            });
         });
     }
 

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::api;
-use crate::broker::connection::{Cluster, Flusher, Link, one_line};
+use crate::broker::connection::{Cluster, Flusher, Link};
 use crate::broker::headers;
-use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, denied, wire_size};
+use crate::broker::publisher::{Outgoing, Refused, Source, Taken, Verdict, denied, publish_all};
 use crate::error::Error;
 use crate::pipeline::Signal;
 
@@ -45,24 +45,14 @@ impl StreamPublisher {
 
     /// Publishes what `source` gives, in the background, until it gives no more; another source comes after it. `nonce` makes
     /// the identities of events that were given none.
-    pub(in crate::broker) fn start(&self, mut source: impl Source, nonce: &str) {
+    pub(in crate::broker) fn start(&self, source: impl Source, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
         let tls = self.link.server().tls;
         self.link.post(move |connection| {
-            let mut flusher = Flusher::start(connection, tls, &lost);
-            while let Some(batch) = source.take() {
-                for outgoing in batch {
-                    flusher.before(wire_size(&outgoing.event) + outgoing.event.subject().len());
-                    if let Err(e) = publish(connection, &inbox, &nonce, &outgoing) {
-                        log::debug!("broker: publishing broke off: {}", one_line(&e));
-                        lost.raise();
-                        return;
-                    }
-                }
-                flusher.flush();
-            }
+            let flusher = Flusher::start(connection, tls, &lost);
+            publish_all(source, flusher, &lost, |outgoing| publish(connection, &inbox, &nonce, &outgoing));
         });
     }
 

@@ -3,18 +3,21 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::palette::{APPLICATION, BROKER, COLLECTOR, Colour, INK, QUIET, RULE};
+use super::lanes::lanes;
+use super::palette::{APPLICATION, BROKER, COLLECTOR, Colour, INK};
 use super::scale::Scale;
-use super::{Drawn, LETTERS, Picture, SMALL, drawn, text};
+use super::{Drawn, LETTERS, Picture, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::that_ran;
 use crate::compare::statistics::{median, metric};
-use crate::compare::{ArmReport, Comparison};
+use crate::compare::{ArmReport, Comparison, Run};
 
 struct Bar {
     name: String,
     parts: Vec<(&'static str, f64)>,
+    /// The median of the runs' sums, as the tables have it; the parts' medians add up to something near it.
+    sum: f64,
     /// A process of the arm that was not measured.
     missing: Option<&'static str>,
 }
@@ -29,17 +32,20 @@ impl Bar {
         let roles = metric::roles(arm.arm);
         let parts: Vec<_> = roles.iter().copied().filter_map(of_role).collect();
         let missing = roles.iter().copied().find(|role| parts.iter().all(|(measured, _)| measured != role));
-        (!parts.is_empty()).then(|| Self { name: names::title(arm.arm).into(), parts, missing })
+        let sum = |run: &Run| run.processes.values().map(|process| process.cpu_s).sum();
+        let sums: Vec<f64> = arm.runs.iter().map(sum).collect();
+        let name = names::title(arm.arm).into();
+        (!parts.is_empty()).then(|| Self { name, parts, sum: median(&sums), missing })
     }
 
-    fn sum(&self) -> f64 {
+    fn length(&self) -> f64 {
         self.parts.iter().map(|(_, cpu_s)| cpu_s).sum()
     }
 
     fn figure(&self) -> String {
         match self.missing {
-            Some(role) => format!("{} without {role}", figures::seconds(self.sum())),
-            None => figures::seconds(self.sum()),
+            Some(role) => format!("{} without {role}", figures::seconds(self.sum)),
+            None => figures::seconds(self.sum),
         }
     }
 
@@ -56,7 +62,7 @@ pub fn cpu(comparison: &Comparison) -> Option<Picture> {
     if bars.is_empty() {
         return None;
     }
-    let scale = Scale::from_zero(&bars.iter().map(Bar::sum).collect::<Vec<_>>());
+    let scale = Scale::from_zero(&bars.iter().map(Bar::length).collect::<Vec<_>>());
     let height = 56 + ROW * u32::try_from(bars.len()).unwrap_or(1);
     let drawing = drawn(height, |area| draw(area, &bars, &scale))?;
     let with = |role: &str| bars.iter().any(|bar| bar.parts.iter().any(|(part, _)| *part == role));
@@ -84,24 +90,7 @@ fn colour(role: &str) -> Colour {
 #[allow(clippy::cast_precision_loss)] // a handful of bars
 fn draw(area: &super::Area, bars: &[Bar], scale: &Scale) -> Drawn {
     let rows = bars.len() as f64;
-    let mut chart = ChartBuilder::on(area)
-        .margin(4)
-        .margin_left(10)
-        .margin_right(26)
-        .x_label_area_size(40)
-        .build_cartesian_2d(scale.clone(), 0.0..rows)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .disable_y_axis()
-        .axis_style(QUIET.drawn())
-        .bold_line_style(RULE.drawn())
-        .light_line_style(TRANSPARENT)
-        .x_label_style(text(SMALL, QUIET, HPos::Center))
-        .x_label_formatter(&|place| figures::short(*place))
-        .x_desc("CPU seconds")
-        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
-        .draw()?;
+    let mut chart = lanes(area, bars.len(), scale, "CPU seconds")?;
     for (at, bar) in bars.iter().enumerate() {
         let top = rows - at as f64;
         chart.draw_series([

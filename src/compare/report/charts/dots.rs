@@ -3,9 +3,10 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::palette::{self, Colour, INK, QUIET, RULE};
+use super::lanes::lanes;
+use super::palette::{self, Colour, INK};
 use super::scale::Scale;
-use super::{Drawn, LETTERS, Picture, SMALL, drawn, text};
+use super::{Drawn, LETTERS, Picture, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::{samples, that_ran};
@@ -73,24 +74,7 @@ fn picture(title: String, lines: &[Line]) -> Option<Picture> {
 #[allow(clippy::cast_precision_loss)] // a handful of lines
 fn draw(area: &super::Area, lines: &[Line], scale: &Scale) -> Drawn {
     let rows = lines.len() as f64;
-    let mut chart = ChartBuilder::on(area)
-        .margin(4)
-        .margin_left(10)
-        .margin_right(26)
-        .x_label_area_size(40)
-        .build_cartesian_2d(scale.clone(), 0.0..rows)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .disable_y_axis()
-        .axis_style(QUIET.drawn())
-        .bold_line_style(RULE.drawn())
-        .light_line_style(TRANSPARENT)
-        .x_label_style(text(SMALL, QUIET, HPos::Center))
-        .x_label_formatter(&|place| figures::short(*place))
-        .x_desc("events/s")
-        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
-        .draw()?;
+    let mut chart = lanes(area, lines.len(), scale, "events/s")?;
     for (at, line) in lines.iter().enumerate() {
         let top = rows - at as f64;
         let (names, dots) = (top - 0.27, top - 0.7);

@@ -4,6 +4,7 @@
 mod bars;
 mod curves;
 mod dots;
+mod lanes;
 pub mod palette;
 mod scale;
 
@@ -23,7 +24,8 @@ const LETTERS: i32 = 16;
 const SMALL: i32 = 14;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+type Trouble = DrawingAreaErrorKind<std::io::Error>;
+type Drawn = Result<(), Trouble>;
 
 /// One picture with all that is said of it.
 struct Picture {

@@ -1,0 +1,152 @@
+//! Reads the places that are asked for from MessagePack, once from front to back; what becomes JSON is read again for that.
+//!
+//! All of the payload is checked but what is in its texts. The thread's stack grows only with the places that are asked for,
+//! never with the payload.
+
+mod item;
+mod transcript;
+
+use std::fmt::Write;
+
+use super::fields::{Cell, Sheet};
+use super::place::Place;
+use super::unreadable::Fault;
+use item::{Item, Items, Span};
+use transcript::transcribe;
+
+/// The type of the one extension that the format itself defines.
+const TIMESTAMP: i8 = -1;
+
+/// Fills the cells of the places that `root` asks for; says whether the payload is a map.
+pub(super) fn read(payload: &[u8], root: &Place, sheet: Sheet<'_>) -> Result<bool, Fault> {
+    let map = matches!(Items::new(payload).next()?, Item::Map(_));
+    let mut reader = Reader { items: Items::new(payload), sheet };
+    reader.value(root)?;
+    if reader.items.is_at_end() { Ok(map) } else { Err(Fault::At("something behind its end,", reader.items.at)) }
+}
+
+struct Reader<'r> {
+    items: Items<'r>,
+    sheet: Sheet<'r>,
+}
+
+impl Reader<'_> {
+    /// The next value, at a place that is asked for.
+    fn value(&mut self, place: &Place) -> Result<(), Fault> {
+        if place.is_leaf() && place.field.is_none() {
+            return self.items.skip(1);
+        }
+        place.forget(self.sheet.cells);
+        let from = self.items.at;
+        let item = self.items.next()?;
+        match item {
+            Item::Map(pairs) if !place.is_leaf() => self.map(pairs, place)?,
+            Item::Array(values) if !place.is_leaf() => self.array(values, place)?,
+            _ => self.items.skip(item.values())?,
+        }
+        let Some(field) = place.field else { return Ok(()) };
+        self.sheet.cells[field] = match item {
+            Item::Map(_) | Item::Array(_) => self.json(from)?,
+            _ => self.cell(item),
+        };
+        Ok(())
+    }
+
+    fn map(&mut self, pairs: u32, place: &Place) -> Result<(), Fault> {
+        let mut expected = 0;
+        for _ in 0..pairs {
+            let name = self.items.next()?;
+            self.items.skip(name.values())?;
+            match self.named(name, place, &mut expected) {
+                Some(place) => self.value(place)?,
+                None => self.items.skip(1)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn array(&mut self, values: u32, place: &Place) -> Result<(), Fault> {
+        for index in 0..values as usize {
+            match place.element(index) {
+                Some(place) => self.value(place)?,
+                None => self.items.skip(1)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn named<'p>(&mut self, name: Item, place: &'p Place, expected: &mut usize) -> Option<&'p Place> {
+        let name = match name {
+            Item::Text(span) => self.items.bytes(span),
+            Item::Integer(_) | Item::Unsigned(_) => {
+                self.sheet.scratch.name.clear();
+                write_integer(name, &mut self.sheet.scratch.name);
+                self.sheet.scratch.name.as_bytes()
+            }
+            _ => return None,
+        };
+        place.named(name, expected)
+    }
+
+    fn cell(&mut self, item: Item) -> Cell {
+        let blob = |span: Span| Cell::Blob(span.from, span.to);
+        match item {
+            Item::Boolean(value) => Cell::Integer(value.into()),
+            Item::Integer(value) => Cell::Integer(value),
+            Item::Unsigned(_) => {
+                let from = self.sheet.texts.len();
+                write_integer(item, self.sheet.texts);
+                Cell::Text(from, self.sheet.texts.len())
+            }
+            Item::Real(value) if value.is_nan() => Cell::Null,
+            Item::Real(value) => Cell::Real(value),
+            Item::Text(span) => match std::str::from_utf8(self.items.bytes(span)) {
+                Ok(text) => self.sheet.text(text),
+                Err(_) => blob(span),
+            },
+            Item::Binary(span) => blob(span),
+            Item::Extension(TIMESTAMP, span) => timestamp(self.items.bytes(span)).unwrap_or(blob(span)),
+            Item::Extension(_, span) => blob(span),
+            Item::Nil | Item::Array(_) | Item::Map(_) => Cell::Null,
+        }
+    }
+
+    /// The JSON text of the map or array that begins there.
+    fn json(&mut self, at: usize) -> Result<Cell, Fault> {
+        let from = self.sheet.texts.len();
+        self.items.at = at;
+        transcribe(&mut self.items, self.sheet.texts, &mut self.sheet.scratch.levels)?;
+        Ok(Cell::Text(from, self.sheet.texts.len()))
+    }
+}
+
+fn write_integer(item: Item, into: &mut String) {
+    // A string takes all that is written to it.
+    let _ = match item {
+        Item::Integer(value) => write!(into, "{value}"),
+        Item::Unsigned(value) => write!(into, "{value}"),
+        _ => Ok(()),
+    };
+}
+
+/// Seconds since 1970: an integer where they are whole. `None` for what is no timestamp after all.
+fn timestamp(data: &[u8]) -> Option<Cell> {
+    let (seconds, nanoseconds) = match data.len() {
+        4 => (u32::from_be_bytes(data.try_into().ok()?).into(), 0),
+        8 => {
+            let both = u64::from_be_bytes(data.try_into().ok()?);
+            (i64::try_from(both & ((1 << 34) - 1)).ok()?, u32::try_from(both >> 34).ok()?)
+        }
+        12 => {
+            let (nanoseconds, seconds) = data.split_first_chunk()?;
+            (i64::from_be_bytes(seconds.try_into().ok()?), u32::from_be_bytes(*nanoseconds))
+        }
+        _ => return None,
+    };
+    match nanoseconds {
+        0 => Some(Cell::Integer(seconds)),
+        #[allow(clippy::cast_precision_loss, reason = "a double holds microseconds for some centuries to come")]
+        1..1_000_000_000 => Some(Cell::Real(seconds as f64 + f64::from(nanoseconds) / 1e9)),
+        _ => None,
+    }
+}

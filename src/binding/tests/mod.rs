@@ -1,0 +1,442 @@
+//! Each rule that `RouteConfig` states, by itself.
+
+mod generated;
+mod oracle;
+
+use std::thread;
+
+use super::*;
+use crate::pipeline::{Batch, Epoch, Limits, Mark};
+
+/// An event with this payload.
+struct Message {
+    batch: Batch,
+    epoch: Option<Epoch>,
+}
+
+impl Message {
+    fn new(payload: &[u8], headers: &[(&str, &str)]) -> Self {
+        let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
+        let mark = Mark { sequence: 7, published_ns: 1_500_000_999 };
+        batch.push(mark, "rooms.north.door", headers.iter().copied(), payload);
+        Self { batch, epoch: None }
+    }
+
+    fn of_stream(name: &str, published_ns: i64) -> Self {
+        let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
+        batch.push(Mark { sequence: 7, published_ns }, "a", [], b"");
+        Self { batch, epoch: Some(Epoch { stream: name.into(), number: 1, created: String::new() }) }
+    }
+
+    fn bound(&self, parameters: &Parameters) -> Result<Vec<String>, String> {
+        let envelope = Envelope::of(&self.batch.delivery(0), self.epoch.as_ref());
+        let mut fields = Fields::default();
+        let row = parameters.read(&envelope, &mut fields).map_err(|e| e.to_string())?;
+        Ok((0..parameters.len()).map(|at| format!("{:?}", parameters.value(at, &envelope, &fields, row))).collect())
+    }
+
+    /// What these are bound to, by their names alone.
+    fn named<const N: usize>(&self, names: [&str; N]) -> [String; N] {
+        let parameters = Parameters::new(names, &BTreeMap::new(), None).expect("good names");
+        self.bound(&parameters).expect("a good payload").try_into().expect("as many")
+    }
+}
+
+fn parameters(names: &[&str], bind: &[(&str, &str)], codec: Option<Codec>) -> Result<Parameters, String> {
+    let bind = bind.iter().map(|(name, pointer)| ((*name).to_owned(), (*pointer).to_owned())).collect();
+    Parameters::new(names.iter().copied(), &bind, codec)
+}
+
+/// What stands at this pointer, or why nothing can be read.
+fn at(codec: Codec, pointer: &str, payload: &[u8]) -> String {
+    let parameters = parameters(&["x"], &[("x", pointer)], Some(codec)).expect("a good pointer");
+    Message::new(payload, &[]).bound(&parameters).map_or_else(|e| e, |mut values| values.remove(0))
+}
+
+fn json(pointer: &str, payload: impl AsRef<[u8]>) -> String {
+    at(Codec::Json, pointer, payload.as_ref())
+}
+
+fn packed(pointer: &str, payload: &[u8]) -> String {
+    at(Codec::Messagepack, pointer, payload)
+}
+
+#[test]
+fn a_field_is_bound_as_what_it_is() {
+    for (value, bound) in [
+        (r#""text""#, r#"Text("text")"#),
+        (r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\uDE00é""#, r#"Text("\"\\/\u{8}\u{c}\n\r\té😀é")"#),
+        (r#""\u0000""#, r#"Text("\0")"#),
+        ("7", "Integer(7)"),
+        ("-0", "Integer(0)"),
+        ("9223372036854775807", "Integer(9223372036854775807)"),
+        ("-9223372036854775808", "Integer(-9223372036854775808)"),
+        ("9223372036854775808", r#"Text("9223372036854775808")"#),
+        ("18446744073709551615", r#"Text("18446744073709551615")"#),
+        ("-123456789012345678901234567890", r#"Text("-123456789012345678901234567890")"#),
+        ("1e999", r#"Text("1e999")"#),
+        ("-1.50E+400", r#"Text("-1.50E+400")"#),
+        ("1.5", "Real(1.5)"),
+        ("1e2", "Real(100.0)"),
+        ("1e-999", "Real(0.0)"),
+        ("true", "Integer(1)"),
+        ("false", "Integer(0)"),
+        ("null", "Null"),
+        ("[]", r#"Text("[]")"#),
+        (r#"{ "b" : [ 1 , "\ud800" ] }"#, r#"Text("{ \"b\" : [ 1 , \"\\ud800\" ] }")"#),
+    ] {
+        assert_eq!(json("/a", format!("{{\"a\":{value}}}")), bound, "{value}");
+        assert_eq!(json("", format!("\n {value}\t")), bound, "{value}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_null() {
+    for payload in ["{}", r#"{"b":1,"A":2}"#, r#"{"b":{"a":1}}"#, "[1]", "7", r#""a""#, "null"] {
+        assert_eq!(Message::new(payload.as_bytes(), &[]).named(["a"]), ["Null"], "{payload}");
+    }
+}
+
+#[test]
+fn the_last_field_of_a_name_counts() {
+    for (pointer, payload, bound) in [
+        ("/a", r#"{"a":1,"a":"two"}"#, r#"Text("two")"#),
+        ("/a", r#"{"a":"\ud800","a":2}"#, "Integer(2)"),
+        ("/a/b", r#"{"a":{"b":1},"a":{"c":2}}"#, "Null"),
+        ("/a/b", r#"{"a":{"b":1},"a":3}"#, "Null"),
+        ("/a/b/0", r#"{"a":{"b":[1]},"\u0061":{"b":[],"b":[2]}}"#, "Integer(2)"),
+    ] {
+        assert_eq!(json(pointer, payload), bound, "{payload}");
+    }
+    let both = parameters(&["x", "y"], &[("x", "/a"), ("y", "/a/b")], None).expect("good pointers");
+    let message = Message::new(br#"{"a":{"b":"\udc00"},"a":[1]}"#, &[]);
+    assert_eq!(message.bound(&both).expect("good"), [r#"Text("[1]")"#, "Null"]);
+}
+
+#[test]
+fn pointers_reach_into_objects_and_arrays() {
+    let payload = r#"{"a":{"b":[10,{"c":11}],"/":12,"~":13,"":14,"~1":16},"0":15}"#;
+    for (pointer, bound) in [
+        ("/a/b/0", "Integer(10)"),
+        ("/a/b/1/c", "Integer(11)"),
+        ("/a/b/2", "Null"),
+        ("/a/b/00", "Null"),
+        ("/a/b/-", "Null"),
+        ("/a/b/c", "Null"),
+        ("/a/~1", "Integer(12)"),
+        ("/a/~0", "Integer(13)"),
+        ("/a/", "Integer(14)"),
+        ("/0", "Integer(15)"),
+        ("/a/~01", "Integer(16)"),
+        ("/a/b", r#"Text("[10,{\"c\":11}]")"#),
+    ] {
+        assert_eq!(json(pointer, payload), bound, "{pointer}");
+    }
+    assert_eq!(json("/1/0", "[1, [2]]"), "Integer(2)");
+}
+
+#[test]
+fn one_payload_serves_pointers_to_a_place_and_within_it() {
+    let names = ["whole", "inner", "again", "a"];
+    let bind = [("whole", ""), ("inner", "/a/b"), ("again", "/a/b")];
+    let parameters = parameters(&names, &bind, None).expect("good pointers");
+    let bound = Message::new(br#"{"a":{"b":1}}"#, &[]).bound(&parameters).expect("good");
+    assert_eq!(bound, [r#"Text("{\"a\":{\"b\":1}}")"#, "Integer(1)", "Integer(1)", r#"Text("{\"b\":1}")"#]);
+}
+
+#[test]
+fn a_name_finds_fields_and_no_elements() {
+    let both = parameters(&["0", "x"], &[("x", "/0")], None).expect("good pointers");
+    assert_eq!(Message::new(b"[5]", &[]).bound(&both).expect("good"), ["Null", "Integer(5)"]);
+    assert_eq!(Message::new(br#"{"0":6}"#, &[]).bound(&both).expect("good"), ["Integer(6)", "Integer(6)"]);
+}
+
+#[test]
+fn what_is_no_json_is_refused_with_the_place() {
+    for (payload, reason) in [
+        ("", "it is empty"),
+        (" ", "it ends too early, at offset 1"),
+        (r#"{"a":1"#, "it ends too early, at offset 6"),
+        (r#"{"a":"#, "it ends too early, at offset 5"),
+        (r#"{"a"#, "it ends too early, at offset 3"),
+        (r#"{"a":1,}"#, "no name at offset 7"),
+        ("{a:1}", "no name at offset 1"),
+        (r#"{"a" 1}"#, "no colon at offset 5"),
+        (r#"{"a":1 "b":2}"#, "neither , nor } at offset 7"),
+        ("[1 2]", "neither , nor ] at offset 3"),
+        ("[1}", "neither , nor ] at offset 2"),
+        ("[1,]", "no value at offset 3"),
+        ("nul", "no value at offset 0"),
+        ("NaN", "no value at offset 0"),
+        ("+1", "no value at offset 0"),
+        ("01", "something behind its end, at offset 1"),
+        ("1.", "it ends too early, at offset 2"),
+        ("1.e5", "no digit at offset 2"),
+        ("-a", "no digit at offset 1"),
+        ("{} {}", "something behind its end, at offset 3"),
+        (r#""\x""#, "no escape at offset 2"),
+        (r#""\u12g4""#, "no hexadecimal digit at offset 5"),
+        ("\"a\nb\"", "a control character at offset 2"),
+        ("\u{feff}{}", "no value at offset 0"),
+    ] {
+        let refused = format!("the payload cannot be read as JSON: {reason}");
+        assert_eq!(json("/a", payload), refused, "{payload}");
+        assert_eq!(json("", payload), refused, "{payload}");
+    }
+    let broken = "the payload cannot be read as JSON: what is no UTF-8, at offset 6";
+    assert_eq!(json("/a", b"{\"b\":\"\xff\"}"), broken);
+}
+
+#[test]
+fn half_a_surrogate_pair_is_refused_only_where_it_is_bound() {
+    for half in [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800\ue000", r"\ud800\n", r"\ud800A", r"x\ud83d"] {
+        let offset = if half.starts_with('x') { 7 } else { 6 };
+        let refused = format!("half a surrogate pair, which is no character, at offset {offset}");
+        let payload = format!(r#"{{"a":"{half}","{half}":1,"b":2}}"#);
+        assert!(json("/a", &payload).ends_with(&refused), "{half}: {}", json("/a", &payload));
+        assert_eq!(json("/b", &payload), "Integer(2)", "{half}");
+        assert_eq!(json("", &payload), format!("Text({payload:?})"));
+    }
+}
+
+#[test]
+fn a_payload_that_nobody_asks_for_is_not_read() {
+    let message = Message::new(b"\xff", &[]);
+    assert_eq!(message.named(["subject", "payload"]), [r#"Text("rooms.north.door")"#, "Blob([255])"]);
+}
+
+#[test]
+fn an_empty_request_has_no_fields() {
+    let parameters = parameters(&["a", "subject"], &[], None).expect("good names");
+    let message = Message::new(b"", &[]);
+    let envelope = Envelope::of(&message.batch.delivery(0), None);
+    let mut fields = Fields::default();
+    let row = parameters.without_fields(&mut fields);
+    assert_eq!(parameters.value(0, &envelope, &fields, row), Value::Null);
+    assert_eq!(parameters.value(1, &envelope, &fields, row), Value::Text("rooms.north.door"));
+    let refused = parameters.read(&envelope, &mut fields).expect_err("an event's payload is not empty");
+    assert_eq!(refused.to_string(), "the payload cannot be read as JSON: it is empty");
+}
+
+#[test]
+fn rows_stand_beside_each_other_and_a_refused_payload_leaves_none() {
+    let parameters = parameters(&["a", "b"], &[], None).expect("good names");
+    let messages = [r#"{"a":"one","b":1}"#, r#"{"a":"no","b":2"#, r#"{"b":"two","a":2}"#];
+    let messages = messages.map(|payload| Message::new(payload.as_bytes(), &[]));
+    let mut fields = Fields::default();
+    for _ in 0..2 {
+        fields.clear();
+        let rows = messages.each_ref().map(|message| {
+            let envelope = Envelope::of(&message.batch.delivery(0), None);
+            parameters.read(&envelope, &mut fields)
+        });
+        let bound = |at: usize| {
+            let envelope = Envelope::of(&messages[at].batch.delivery(0), None);
+            let row = *rows[at].as_ref().expect("good");
+            [0, 1].map(|parameter| format!("{:?}", parameters.value(parameter, &envelope, &fields, row)))
+        };
+        assert_eq!(bound(0), [r#"Text("one")"#, "Integer(1)"]);
+        assert!(rows[1].is_err());
+        assert_eq!(bound(2), ["Integer(2)", r#"Text("two")"#]);
+    }
+}
+
+#[test]
+fn nesting_of_any_depth_takes_no_stack() {
+    const DEEP: usize = 1_000_000;
+    let checks = || {
+        for depth in [1_000, DEEP] {
+            let objects = r#"{"a":"#.repeat(depth) + "1" + &"}".repeat(depth);
+            let arrays = "[".repeat(depth) + &"]".repeat(depth);
+            assert_eq!(json("/a/a", &objects), format!("Text({:?})", &objects[10..objects.len() - 2]));
+            assert_eq!(json("/0/0", &arrays), format!("Text({:?})", &arrays[2..arrays.len() - 2]));
+            assert_eq!([json("/b", &objects), json("/a", &arrays)], ["Null", "Null"]);
+            let half = "[".repeat(depth);
+            assert!(json("/0", &half).ends_with(&format!("it ends too early, at offset {depth}")));
+            let crossed = half.clone() + "0}";
+            assert!(json("/a", &crossed).ends_with(&format!("neither , nor ] at offset {}", depth + 1)));
+
+            let mut packed_arrays = vec![0x91; depth];
+            assert!(packed("", &packed_arrays).ends_with(&format!("it ends too early, at offset {depth}")));
+            packed_arrays.push(0xc0);
+            let text = "[".repeat(depth) + "null" + &"]".repeat(depth);
+            assert_eq!(packed("", &packed_arrays), format!("Text({text:?})"));
+            assert_eq!(packed("/a", &packed_arrays), "Null");
+            let maps_as_names = [vec![0x81; depth], vec![0xc0; depth + 1]].concat();
+            assert_eq!(packed("", &maps_as_names), "Text(\"{}\")");
+            assert_eq!(packed("/a", &maps_as_names), "Null");
+        }
+        let pointer = "/0".repeat(128);
+        assert!(json(&pointer, "[".repeat(DEEP) + &"]".repeat(DEEP)).starts_with("Text("));
+    };
+    // What a thread has that recurses once a level is exhausted long before.
+    let thread = thread::Builder::new().stack_size(512 << 10).spawn(checks).expect("a thread");
+    thread.join().expect("no overflow");
+}
+
+#[test]
+fn messagepack_is_bound_by_the_same_rules() {
+    for (value, bound) in [
+        (&b"\xa1a"[..], r#"Text("a")"#),
+        (b"\xd9\x01a", r#"Text("a")"#),
+        (b"\xda\0\x01a", r#"Text("a")"#),
+        (b"\xdb\0\0\0\x01a", r#"Text("a")"#),
+        (b"\xa1\xff", "Blob([255])"),
+        (b"\xc4\x02ab", "Blob([97, 98])"),
+        (b"\xc5\0\x01a", "Blob([97])"),
+        (b"\xc6\0\0\0\x01a", "Blob([97])"),
+        (b"\xc7\x03\x05abc", "Blob([97, 98, 99])"),
+        (b"\xc8\0\x01\x05a", "Blob([97])"),
+        (b"\xc9\0\0\0\x01\x05a", "Blob([97])"),
+        (b"\xd4\x05a", "Blob([97])"),
+        (b"\x7f", "Integer(127)"),
+        (b"\xe0", "Integer(-32)"),
+        (b"\xcc\xff", "Integer(255)"),
+        (b"\xcd\xff\xff", "Integer(65535)"),
+        (b"\xce\xff\xff\xff\xff", "Integer(4294967295)"),
+        (b"\xcf\x7f\xff\xff\xff\xff\xff\xff\xff", "Integer(9223372036854775807)"),
+        (b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", r#"Text("18446744073709551615")"#),
+        (b"\xd0\x80", "Integer(-128)"),
+        (b"\xd1\x80\0", "Integer(-32768)"),
+        (b"\xd2\x80\0\0\0", "Integer(-2147483648)"),
+        (b"\xd3\x80\0\0\0\0\0\0\0", "Integer(-9223372036854775808)"),
+        (b"\xca\x3f\xc0\0\0", "Real(1.5)"),
+        (b"\xcb\x3f\xf8\0\0\0\0\0\0", "Real(1.5)"),
+        (b"\xca\x7f\xc0\0\0", "Null"),
+        (b"\xcb\x7f\xf0\0\0\0\0\0\0", "Real(inf)"),
+        (b"\xc0", "Null"),
+        (b"\xc2", "Integer(0)"),
+        (b"\xc3", "Integer(1)"),
+    ] {
+        let payload = [b"\x82\xa1b\xc0\xa1a", value].concat();
+        assert_eq!(packed("/a", &payload), bound, "{value:x?}");
+        assert_eq!(packed("", value), bound, "{value:x?}");
+    }
+}
+
+#[test]
+fn a_timestamp_of_messagepack_is_seconds_since_1970() {
+    for (value, bound) in [
+        (&b"\xd6\xff\0\0\0\x07"[..], "Integer(7)"),
+        (b"\xd7\xff\0\0\0\0\0\0\0\x07", "Integer(7)"),
+        (b"\xd7\xff\x77\x35\x94\0\0\0\0\x07", "Real(7.5)"),
+        (b"\xc7\x0c\xff\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xfe", "Integer(-2)"),
+        (b"\xc7\x0c\xff\x1d\xcd\x65\0\xff\xff\xff\xff\xff\xff\xff\xfe", "Real(-1.5)"),
+        // A whole second of nanoseconds, and a length that is none: no timestamps.
+        (b"\xc7\x0c\xff\x3b\x9a\xca\0\0\0\0\0\0\0\0\0", "Blob([59, 154, 202, 0, 0, 0, 0, 0, 0, 0, 0, 0])"),
+        (b"\xd4\xff\x01", "Blob([1])"),
+    ] {
+        assert_eq!(packed("", value), bound, "{value:x?}");
+    }
+}
+
+#[test]
+fn maps_and_arrays_of_messagepack_are_bound_as_json() {
+    for (value, text) in [
+        (&b"\x90"[..], "[]"),
+        (b"\x80", "{}"),
+        (b"\x93\x01\xc0\x92\xc3\xa1a", r#"[1,null,[true,"a"]]"#),
+        (b"\x82\xa1a\x80\xa1b\x90", r#"{"a":{},"b":[]}"#),
+        (b"\xdc\0\x01\xde\0\x01\xa0\xdd\0\0\0\x01\xdf\0\0\0\0", r#"[{"":[{}]}]"#),
+        (b"\x91\xa6\"\\\n\x1f\xc3\xa9", r#"["\"\\\u000a\u001fé"]"#),
+        (b"\x92\xcb\x7f\xf8\0\0\0\0\0\0\xca\x3f\xc0\0\0", "[null,1.5]"),
+        (b"\x91\xcf\xff\xff\xff\xff\xff\xff\xff\xff", "[18446744073709551615]"),
+        (b"\x94\xc4\x02ab\xa1\xff\xd4\x05a\xd6\xff\0\0\0\x07", r#"["YWI=","/w==","YQ==",7]"#),
+        // Numbers are names too; what else is none falls out, with its value.
+        (b"\x85\x01\x02\xff\x03\xc0\x04\x91\x90\x05\xa1a\x06", r#"{"1":2,"-1":3,"a":6}"#),
+    ] {
+        let read = packed("", value);
+        assert_eq!(read, format!("Text({text:?})"), "{value:x?}");
+    }
+}
+
+#[test]
+fn names_in_messagepack_are_texts_and_integers() {
+    let payload = b"\x85\x01\x02\xc4\x01a\x03\x81\xa1a\x04\x05\xff\x92\x06\x07\xcf\xff\xff\xff\xff\xff\xff\xff\xff\x08";
+    for (pointer, bound) in [("/1", "Integer(2)"), ("/a", "Null"), ("/18446744073709551615", "Integer(8)")] {
+        assert_eq!(packed(pointer, payload), bound, "{pointer}");
+    }
+    assert_eq!(packed("/-1/1", b"\x81\xff\x92\x06\x07"), "Integer(7)");
+}
+
+#[test]
+fn what_is_no_messagepack_is_refused_with_the_place() {
+    for (payload, reason) in [
+        (&b""[..], "it is empty"),
+        (b"\x81\xa1a", "it ends too early, at offset 3"),
+        (b"\xa5abc", "it ends too early, at offset 4"),
+        (b"\xcd\x01", "it ends too early, at offset 2"),
+        (b"\xdd\xff\xff\xff\xff", "it ends too early, at offset 5"),
+        (b"\xc6\xff\xff\xff\xff", "it ends too early, at offset 5"),
+        (b"\x80\x80", "something behind its end, at offset 1"),
+        (b"\x91\xc1", "byte c1, which begins nothing, at offset 1"),
+    ] {
+        let refused = format!("the payload cannot be read as MessagePack: {reason}");
+        assert_eq!(packed("/a", payload), refused, "{payload:x?}");
+        assert_eq!(packed("", payload), refused, "{payload:x?}");
+    }
+}
+
+#[test]
+fn the_codec_is_the_routes_or_the_content_types_or_json() {
+    let payload = b"\x81\xa1a\x05";
+    let read = |codec, content_type: &str| {
+        let parameters = parameters(&["a"], &[], codec).expect("a good name");
+        let headers = [("content-TYPE", content_type)];
+        let headers = if content_type.is_empty() { &[][..] } else { &headers };
+        Message::new(payload, headers).bound(&parameters)
+    };
+    for content_type in
+        ["application/msgpack", "Application/X-MsgPack; charset=binary", " application/vnd.msgpack ;a=b"]
+    {
+        assert_eq!(read(None, content_type), Ok(vec!["Integer(5)".to_owned()]), "{content_type}");
+        assert!(read(Some(Codec::Json), content_type).is_err());
+    }
+    for content_type in ["", "application/json", "application/msgpack2", "text/plain; a=application/msgpack"] {
+        assert!(read(None, content_type).is_err(), "{content_type}");
+        assert_eq!(read(Some(Codec::Messagepack), content_type), Ok(vec!["Integer(5)".to_owned()]), "{content_type}");
+    }
+}
+
+#[test]
+fn reserved_names_stand_for_the_envelope() {
+    let headers = [("Nats-Msg-Id", "id"), ("TRACE-id", "t1"), ("Trace-Id", "t2"), ("under_score", "u")];
+    let message = Message::new(b"{\"subject\":1,\"header_\":2,\"token_x\":3}", &headers);
+    assert_eq!(
+        message.named(["subject", "token_1", "token_3", "token_03", "token_4"]),
+        [r#"Text("rooms.north.door")"#, r#"Text("rooms")"#, r#"Text("door")"#, r#"Text("door")"#, "Null"]
+    );
+    assert_eq!(
+        message.named(["message_id", "header_trace_id", "header_Trace_Id", "header_under_score", "header_none"]),
+        [r#"Text("id")"#, r#"Text("t1")"#, r#"Text("t1")"#, r#"Text("u")"#, "Null"]
+    );
+    assert_eq!(message.named(["header_", "token_x"]), ["Integer(2)", "Integer(3)"]);
+    assert_eq!(message.named(["stream", "sequence"]), ["Null", "Null"]);
+    assert_eq!(message.named(["published_s", "published_us"]), ["Integer(1)", "Integer(1500000)"]);
+    let bound = parameters(&["subject"], &[("subject", "/subject")], None).expect("good names");
+    assert_eq!(message.bound(&bound), Ok(vec!["Integer(1)".to_owned()]));
+}
+
+#[test]
+fn an_event_of_a_stream_has_its_place_and_time_there() {
+    let names = ["stream", "sequence", "published_s", "published_us"];
+    let bound = Message::of_stream("ROOMS", 1_999_999_999).named(names);
+    assert_eq!(bound, [r#"Text("ROOMS")"#, "Integer(7)", "Integer(1)", "Integer(1999999)"]);
+    let bound = Message::of_stream("ROOMS", -1).named(names);
+    assert_eq!(bound[2..], ["Integer(-1)", "Integer(-1)"]);
+    let mut local = Message::of_stream("", 0);
+    local.epoch = Some(Epoch::local(1, String::new()));
+    assert_eq!(local.named(names)[..2], ["Null", "Null"]);
+}
+
+#[test]
+fn parameters_that_cannot_be_bound_are_refused() {
+    for name in ["token_0", "token_", "token_99999999999999999999"] {
+        let refused = parameters(&[name], &[], None).expect_err(name);
+        assert_eq!(refused, format!(":{name} is no token; the first is :token_1"));
+    }
+    let refused = parameters(&["a"], &[("b", "/b")], None).expect_err("nobody asks for b");
+    assert_eq!(refused, "bind.b is asked for by no statement; remove it, or write :b in one");
+    let refused = parameters(&["a"], &[("a", "b")], None).expect_err("no pointer");
+    assert!(refused.starts_with("bind.a is \"b\", no JSON Pointer"), "{refused}");
+}

@@ -1,0 +1,212 @@
+//! What a payload's places are bound to, found the slow and obvious way: by crates that read all of it, and by recursion.
+//!
+//! The fuzz target uses this file too, so it names nothing of this crate.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rmpv::Value as Packed;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+/// What something is bound to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bound {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(String),
+    Blob(Vec<u8>),
+    /// A text of JSON that means this.
+    Json(Json),
+}
+
+/// The payload is refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Refused;
+
+/// How what was read differs from what the oracle says, where it does.
+pub fn difference(expected: Result<Vec<Bound>, Refused>, read: Result<Vec<Bound>, String>) -> Option<String> {
+    let agree = match (&expected, &read) {
+        (Ok(expected), Ok(read)) => {
+            expected.len() == read.len() && expected.iter().zip(read).all(|(expected, read)| expected.agrees(read))
+        }
+        (Err(Refused), Err(_)) => true,
+        // `rmpv` takes that byte for nil, which it is not.
+        (Ok(_), Err(reason)) => reason.contains("MessagePack: byte c1"),
+        (Err(Refused), Ok(_)) => false,
+    };
+    if agree { None } else { Some(format!("expected {expected:?}, but read {read:?}")) }
+}
+
+/// The JSON Pointer to a place, which is a list of names.
+pub fn pointer(place: &[String]) -> String {
+    place.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+impl Bound {
+    /// Whether the other, which comes from the reader that is tested, is the same.
+    fn agrees(&self, read: &Self) -> bool {
+        match (self, read) {
+            (Self::Json(value), Self::Text(text)) => meaning(text).is_ok_and(|read| read == *value),
+            (Self::Real(one), Self::Real(other)) => one.to_bits() == other.to_bits(),
+            _ => self == read,
+        }
+    }
+}
+
+fn meaning(json: &str) -> serde_json::Result<Json> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    reader.disable_recursion_limit();
+    Json::deserialize(&mut reader)
+}
+
+/// What stands at each of these places of a JSON payload.
+pub fn json(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, Refused> {
+    let whole: Box<RawValue> = serde_json::from_slice(payload).map_err(|_| Refused)?;
+    places.iter().map(|place| json_at(whole.get(), place)).collect()
+}
+
+fn json_at(raw: &str, place: &[String]) -> Result<Bound, Refused> {
+    let Some((name, rest)) = place.split_first() else { return json_value(raw) };
+    let found = match raw.as_bytes()[0] {
+        b'{' => {
+            let mut fields: BTreeMap<Name, Box<RawValue>> = serde_json::from_str(raw).map_err(|_| Refused)?;
+            fields.remove(&Name(name.clone().into_bytes()))
+        }
+        b'[' => {
+            let mut elements: Vec<Box<RawValue>> = serde_json::from_str(raw).map_err(|_| Refused)?;
+            index(name).filter(|at| *at < elements.len()).map(|at| elements.swap_remove(at))
+        }
+        _ => None,
+    };
+    found.map_or(Ok(Bound::Null), |found| json_at(found.get(), rest))
+}
+
+fn json_value(raw: &str) -> Result<Bound, Refused> {
+    Ok(match raw.as_bytes()[0] {
+        b'n' => Bound::Null,
+        b't' => Bound::Integer(1),
+        b'f' => Bound::Integer(0),
+        b'"' => Bound::Text(serde_json::from_str(raw).map_err(|_| Refused)?),
+        b'{' | b'[' => Bound::Text(raw.to_owned()),
+        _ => number(raw).unwrap_or_else(|| Bound::Text(raw.to_owned())),
+    })
+}
+
+fn number(raw: &str) -> Option<Bound> {
+    if raw.contains(['.', 'e', 'E']) {
+        return raw.parse().ok().filter(|value: &f64| value.is_finite()).map(Bound::Real);
+    }
+    raw.parse().ok().map(Bound::Integer)
+}
+
+fn index(name: &str) -> Option<usize> {
+    name.parse().ok().filter(|index: &usize| index.to_string() == name)
+}
+
+/// A name as bytes: a `String` could not hold half a surrogate pair.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Name(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Name;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Name, E> {
+                Ok(Name(bytes.to_owned()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// Recursion must end somewhere; payloads for the oracle have fewer levels.
+const DEEPEST: usize = 10_000;
+
+/// What stands at each of these places of a MessagePack payload.
+pub fn messagepack(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, Refused> {
+    let mut rest = payload;
+    let whole = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST).map_err(|_| Refused)?;
+    if !rest.is_empty() {
+        return Err(Refused);
+    }
+    Ok(places.iter().map(|place| packed_value(packed_at(&whole, place))).collect())
+}
+
+fn packed_at<'v>(value: &'v Packed, place: &[String]) -> &'v Packed {
+    let Some((name, rest)) = place.split_first() else { return value };
+    let found = match value {
+        Packed::Map(pairs) => {
+            pairs.iter().rfind(|(key, _)| packed_name(key).as_ref() == Some(name)).map(|(_, value)| value)
+        }
+        Packed::Array(elements) => index(name).and_then(|at| elements.get(at)),
+        _ => None,
+    };
+    found.map_or(&Packed::Nil, |found| packed_at(found, rest))
+}
+
+fn packed_name(key: &Packed) -> Option<String> {
+    match key {
+        Packed::String(name) => name.as_str().map(ToOwned::to_owned),
+        Packed::Integer(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn packed_value(value: &Packed) -> Bound {
+    match value {
+        Packed::Nil => Bound::Null,
+        Packed::Boolean(value) => Bound::Integer((*value).into()),
+        Packed::Integer(number) => number.as_i64().map_or_else(|| Bound::Text(number.to_string()), Bound::Integer),
+        Packed::F32(value) if value.is_nan() => Bound::Null,
+        Packed::F64(value) if value.is_nan() => Bound::Null,
+        Packed::F32(value) => Bound::Real((*value).into()),
+        Packed::F64(value) => Bound::Real(*value),
+        Packed::String(text) => {
+            text.as_str().map_or_else(|| Bound::Blob(text.as_bytes().to_owned()), |text| Bound::Text(text.to_owned()))
+        }
+        Packed::Binary(data) => Bound::Blob(data.clone()),
+        Packed::Ext(kind, data) => timestamp(*kind, data).unwrap_or_else(|| Bound::Blob(data.clone())),
+        Packed::Array(_) | Packed::Map(_) => Bound::Json(packed_json(value)),
+    }
+}
+
+fn packed_json(value: &Packed) -> Json {
+    match value {
+        Packed::Array(elements) => elements.iter().map(packed_json).collect(),
+        Packed::Map(pairs) => Json::Object(
+            pairs.iter().filter_map(|(key, value)| Some((packed_name(key)?, packed_json(value)))).collect(),
+        ),
+        Packed::Boolean(value) => (*value).into(),
+        Packed::Integer(number) => number.as_i64().map_or_else(|| number.as_u64().into(), Json::from),
+        _ => match packed_value(value) {
+            Bound::Integer(value) => value.into(),
+            Bound::Real(value) => value.into(),
+            Bound::Text(text) => text.into(),
+            Bound::Blob(data) => data_encoding::BASE64.encode(&data).into(),
+            Bound::Null | Bound::Json(_) => Json::Null,
+        },
+    }
+}
+
+fn timestamp(kind: i8, data: &[u8]) -> Option<Bound> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let (seconds, nanoseconds) = match (kind, data.len()) {
+        (-1, 4) => (number(data), 0),
+        (-1, 8) => (number(data) % (1 << 34), number(data) >> 34),
+        (-1, 12) => (number(&data[4..]), number(&data[..4])),
+        _ => return None,
+    };
+    let seconds = seconds.cast_signed();
+    match nanoseconds {
+        0 => Some(Bound::Integer(seconds)),
+        1..=999_999_999 => Some(Bound::Real(seconds as f64 + nanoseconds as f64 / 1e9)),
+        _ => None,
+    }
+}

@@ -1,0 +1,39 @@
+//! Lanes below each other over one horizontal axis.
+
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+
+use super::palette::{QUIET, RULE};
+use super::scale::Scale;
+use super::{Area, SMALL, Trouble, text};
+use crate::compare::report::figures;
+
+/// An empty chart of this many lanes, each 1 high, the first at the top; `unit` stands below the axis.
+#[allow(clippy::cast_precision_loss)] // a handful of lanes
+pub(super) fn lanes<'a>(
+    area: &Area<'a>,
+    lanes: usize,
+    scale: &Scale,
+    unit: &str,
+) -> Result<ChartContext<'a, SVGBackend<'a>, Cartesian2d<Scale, RangedCoordf64>>, Trouble> {
+    let mut chart = ChartBuilder::on(area)
+        .margin(4)
+        .margin_left(10)
+        .margin_right(26)
+        .x_label_area_size(40)
+        .build_cartesian_2d(scale.clone(), 0.0..lanes as f64)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .axis_style(QUIET.drawn())
+        .bold_line_style(RULE.drawn())
+        .light_line_style(TRANSPARENT)
+        .x_label_style(text(SMALL, QUIET, HPos::Center))
+        .x_label_formatter(&|place| figures::short(*place))
+        .x_desc(unit)
+        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
+        .draw()?;
+    Ok(chart)
+}

@@ -1,0 +1,95 @@
+//! The way out: which events the connection gets next, as far as the window lets them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::entry::{Outcome, Sent};
+use super::{Desk, State};
+use crate::broker::{Outgoing, Source};
+use crate::record::Reason;
+
+/// Events handed to the connection at a time.
+const HANDFUL: usize = 256;
+
+/// Gives one connection its events.
+pub(in crate::record) struct ToSend {
+    pub(super) desk: Arc<Desk>,
+    pub(super) connection: u64,
+}
+
+impl Source for ToSend {
+    fn take(&mut self) -> Option<Vec<Outgoing>> {
+        let mut state = self.desk.state.lock();
+        loop {
+            if state.connection != self.connection || (state.closed && state.waiting.is_empty()) {
+                return None;
+            }
+            let handful = self.desk.handful(&mut state);
+            if !handful.is_empty() {
+                return Some(handful);
+            }
+            if state.again.is_empty() {
+                self.desk.to_send.wait(&mut state);
+            } else {
+                let from = state.again_from;
+                let _ = self.desk.to_send.wait_until(&mut state, from);
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// The next events to send, as far as the window lets them.
+    fn handful(&self, state: &mut State) -> Vec<Outgoing> {
+        let now = Instant::now();
+        let mut handful = Vec::new();
+        while handful.len() < HANDFUL && state.under_way.0 < self.bounds.window {
+            let Some(number) = state.next_to_send() else { break };
+            let Some(waiting) = state.waiting.get_mut(&number) else { continue };
+            let size = waiting.entry.event.size();
+            if state.under_way.0 > 0 && state.under_way.1 + size > state.window_bytes {
+                if number < state.to_send {
+                    state.again.insert(number);
+                }
+                break;
+            }
+            state.to_send = state.to_send.max(number + 1);
+            if waiting.sent.is_some_and(|sent| sent.is_beyond(self.bounds.repeatable)) {
+                let reason = Reason::Unconfirmed(self.bounds.repeatable);
+                Self::settle_one(state, number, Outcome::Failed(reason));
+                self.tell();
+                continue;
+            }
+            state.under_way = (state.under_way.0 + 1, state.under_way.1 + size);
+            let (first, before) = waiting.sent.map_or((now, 0), |sent| (sent.first, sent.unanswered));
+            waiting.sent = Some(Sent { first, last: now, unanswered: before + 1 });
+            waiting.under_way = true;
+            handful.push(Outgoing { number, event: Arc::clone(&waiting.entry.event) });
+        }
+        handful
+    }
+}
+
+impl State {
+    /// The next event to send, if one may be sent now.
+    fn next_to_send(&mut self) -> Option<u64> {
+        if self.again_from <= Instant::now()
+            && let Some(number) = self.again.pop_first()
+        {
+            return Some(number);
+        }
+        let (number, _) = self.waiting.range(self.to_send..).next()?;
+        Some(*number)
+    }
+}
+
+/// What a connection that took `waited` for these bytes carries in another time.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "about so many"
+)]
+pub(super) fn carried(bytes: usize, waited: Duration, time: Duration) -> usize {
+    (bytes as f64 * time.as_secs_f64() / waited.as_secs_f64().max(1e-6)) as usize
+}
