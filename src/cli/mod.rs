@@ -10,6 +10,7 @@ mod context;
 mod dead_letters;
 mod event_line;
 pub mod failure;
+mod init;
 mod lines;
 mod logging;
 mod output;
@@ -51,6 +52,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
 
 #[derive(Subcommand)]
 enum Command {
+    Init(init::Init),
     Run(run::Run),
     Publish(publish::Publish),
     Sql(sql::Sql),
@@ -67,6 +69,7 @@ impl Cli {
         logging::start(&self.log);
         let settings = Settings::new(self.config)?;
         match self.command {
+            Command::Init(init) => init.run(),
             Command::Run(run) => run.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
