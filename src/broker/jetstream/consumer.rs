@@ -47,13 +47,15 @@ const INACTIVE: Duration = Duration::from_secs(300);
 /// take longer, the repetition ends the session and changes nothing.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
 
-/// Makes the consumer and checks that it is what was asked for.
+/// Makes the consumer and checks that it is what was asked for. Where that is the `whole` stream, an old server's consumer
+/// without our several subjects is too; see [`is_unfiltered`].
 pub(super) fn make(
     api: &Api<'_>,
     config: &BrokerConfig,
     identity: &str,
     resume: &Resume,
     keeping: Keeping,
+    whole: bool,
 ) -> Result<(String, Consumer), Error> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -84,7 +86,7 @@ pub(super) fn make(
     if acks.is_none() {
         (made.config.ack_wait, made.config.max_ack_pending) = (None, None);
     }
-    if made.config == wanted {
+    if made.config == wanted || whole && made.config == (ConsumerConfig { filter_subjects: None, ..wanted.clone() }) {
         return Ok((name, made));
     }
     // An old server silently drops what it does not know, and would send another selection of events.
@@ -92,13 +94,19 @@ pub(super) fn make(
     let what = if made.config.filter_subjects == wanted.filter_subjects {
         format!("another consumer than was asked for: {:?} instead of {wanted:?}", made.config)
     } else {
-        "a consumer without the several subjects; give one subject, or use server 2.10 or later".into()
+        let way_out = "give one subject, or exactly those of the stream, or use server 2.10 or later";
+        format!("a consumer without the several subjects; {way_out}")
     };
     if let Err(failure) = api.delete_consumer(&config.stream, &name) {
         log::debug!("broker: consumer {name} is left to expire: {failure}");
     }
     let detail = format!("server {} made {what}", server.version);
     Err(broker_error(&server.address, BrokerFault::Request, detail))
+}
+
+/// Whether it sends what else is in the stream too: what was published there before the stream had the subjects it has now.
+pub(super) fn is_unfiltered(made: &Consumer, config: &BrokerConfig) -> bool {
+    config.subjects.len() > 1 && made.config.filter_subjects.is_none()
 }
 
 /// Deletes what earlier sessions on this database have left. Where that fails, the server does it after a while; but not

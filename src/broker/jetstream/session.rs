@@ -23,6 +23,7 @@ use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Epoch, Mark, Position, Signal};
+use crate::subject::Filter;
 
 /// How long the server keeps a pull request before it ends it with a status.
 const EXPIRES_NS: u64 = 30_000_000_000;
@@ -56,6 +57,8 @@ pub(super) struct Session {
     stalls: u32,
     gaps: Gaps,
     keeping: Keeping,
+    /// What to collect of what comes, where the consumer does not select.
+    selection: Option<Vec<Filter>>,
     /// Nothing is left in the stream, by the last look.
     exhausted: bool,
     /// Events the stream no longer had, at most.
@@ -104,7 +107,9 @@ impl Session {
             log::warn!("broker: {news}");
         }
 
-        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping)?;
+        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping, whole)?;
+        let filters = config.subjects.iter().filter_map(|subject| subject.parse().ok());
+        let selection = consumer::is_unfiltered(&made, config).then(|| filters.collect());
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
         let again = api.stream(&config.stream).map_err(explain)?;
         if again.created != stream.created {
@@ -123,6 +128,7 @@ impl Session {
             stalls: 0,
             gaps: Gaps::new(whole, stream.state.first_seq.max(resume.after.sequence + 1), made.num_pending),
             keeping,
+            selection,
             exhausted: made.num_pending == 0,
             gone: resume.gone,
             said_to: if resume.gone > 0 { stream.state.first_seq - 1 } else { 0 },
@@ -240,7 +246,8 @@ impl Session {
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
             self.gaps.delivered(metadata.mark.sequence, metadata.pending);
-            return Some(Item::Delivery(message, metadata));
+            let selects = |selection: &Vec<Filter>| selection.iter().any(|filter| filter.matches(&message.subject));
+            return self.selection.as_ref().is_none_or(selects).then_some(Item::Delivery(message, metadata));
         }
         let over = match message.subject.rsplit('.').next() {
             Some("probe") => self.probed(&message),
