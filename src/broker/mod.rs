@@ -12,6 +12,7 @@ mod jetstream;
 mod pauses;
 mod publisher;
 mod server;
+mod survey;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub use core_nats::CoreIntake;
 pub use jetstream::{Beginning, JetStreamIntake, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
 pub use server::Server;
+pub use survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey, Survey};
 
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Condition, Tally};

@@ -7,9 +7,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::api::{Api, Consumer, ConsumerConfig};
+use super::api::{Api, Consumer, ConsumerConfig, Stream};
 use super::epoch::Resume;
-use super::stream::explain;
+use super::stream::{INTEREST, explain};
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
@@ -17,6 +17,11 @@ use crate::pipeline::Mark;
 
 /// The stem of the names, followed by a database's identity.
 const PREFIX: &str = "catchment-";
+
+/// What the names of this database's consumers begin with. The rest grows with time.
+pub(super) fn stem(identity: &str) -> String {
+    format!("{PREFIX}{identity}-")
+}
 
 /// Whether the stream keeps events until they are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,14 @@ pub(super) enum Keeping {
 }
 
 impl Keeping {
+    /// How this stream keeps what a collector with these settings, whose pipeline holds so many events, takes in.
+    pub(super) fn of(stream: &Stream, config: &BrokerConfig, pipeline_holds: usize) -> Self {
+        if stream.config.retention != INTEREST {
+            return Self::Limits;
+        }
+        Self::Interest { unacknowledged: pipeline_holds + config.ahead.events * config.ahead.requests }
+    }
+
     pub(super) fn unacknowledged(self) -> Option<usize> {
         match self {
             Self::Limits => None,
@@ -60,7 +73,7 @@ pub(super) fn make(
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{PREFIX}{identity}-{:x}-{number}", now / 1_000);
+    let name = format!("{}{:x}-{number}", stem(identity), now / 1_000);
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
         [one] => (Some(one.clone()), None),
@@ -116,7 +129,7 @@ pub(super) fn delete_older(api: &Api<'_>, stream: &str, identity: &str, current:
         Keeping::Limits => (log::Level::Debug, "to expire"),
         Keeping::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
     };
-    let ours = format!("{PREFIX}{identity}-");
+    let ours = stem(identity);
     let names = api.consumer_names(stream).unwrap_or_else(|failure| {
         log::log!(level, "broker: older consumers are left {until}: {failure}");
         Vec::new()

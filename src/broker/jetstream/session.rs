@@ -92,13 +92,9 @@ impl Session {
         let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
-        let mut resume = resume(&api, config, setting, &stream)?;
+        let mut resume = position_in(&api, config, setting.position, setting.said_to, &stream)?;
         let whole = is_whole(&config.subjects, &stream.config.subjects);
-        let keeping = if stream.config.retention == stream::INTEREST {
-            Keeping::Interest { unacknowledged: setting.under_way + config.ahead.events * config.ahead.requests }
-        } else {
-            Keeping::Limits
-        };
+        let keeping = Keeping::of(&stream, config, setting.under_way);
         // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
         if resume.gone > 0 && keeping != Keeping::Limits && !whole {
             (resume.gone, resume.news) = (0, None);
@@ -362,7 +358,11 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {
         // Another life of the stream: its messages are none of this position's.
-        Ok(stream) if resume(&api, config, setting, &stream)?.epoch != position.epoch => return Ok(None),
+        Ok(stream)
+            if position_in(&api, config, setting.position, setting.said_to, &stream)?.epoch != position.epoch =>
+        {
+            return Ok(None);
+        }
         Ok(_) => {}
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         Err(failure) => return Err(explain(failure)),
@@ -376,9 +376,14 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
 }
 
-/// Where to go on in the stream.
-fn resume(api: &Api<'_>, config: &BrokerConfig, setting: &Setting<'_>, stream: &Stream) -> Result<Resume, Error> {
-    let position = setting.position;
+/// Where to go on in the stream; what it no longer has was said up to `said_to`.
+pub(super) fn position_in(
+    api: &Api<'_>,
+    config: &BrokerConfig,
+    position: Option<&Position>,
+    said_to: u64,
+    stream: &Stream,
+) -> Result<Resume, Error> {
     let time_there = match position {
         // Before its first event there is nothing to ask for: the server refuses sequence 0.
         Some(position) if position.mark != Mark::START && position.epoch.created == stream.created => {
@@ -389,8 +394,8 @@ fn resume(api: &Api<'_>, config: &BrokerConfig, setting: &Setting<'_>, stream: &
         }
         _ => None,
     };
-    let StreamState { first_seq: first, last_seq: last } = stream.state;
-    let facts = Facts { created: &stream.created, first, last, time_there, said_to: setting.said_to };
+    let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
+    let facts = Facts { created: &stream.created, first, last, time_there, said_to };
     Ok(epoch::resume(&config.stream, position, &facts))
 }
 
