@@ -4,6 +4,7 @@
 //! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
 
 mod authorizer;
+mod changes;
 mod columns;
 mod database;
 mod dead_letters;
@@ -12,6 +13,7 @@ mod editor;
 mod failure;
 mod file;
 mod ledger;
+mod likeness;
 mod lock;
 pub mod migrations;
 mod plan;
@@ -23,9 +25,11 @@ mod single;
 mod statements;
 mod writer;
 
+pub use changes::{Changed, changes};
 pub use database::Database;
 pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Selection};
 pub use editor::Editor;
+pub use likeness::make_likeness;
 pub use lock::Lock;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use routes::Routes;

@@ -57,16 +57,7 @@ impl Reader {
     /// [`Error::Database`] when there is none or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || {
-            let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            connection.pragma_update(None, "query_only", true)?;
-            // Damage and foreign files show at the first read, not when they are opened.
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-            Ok(connection)
-        };
-        let connection = open().map_err(|e| database_error(path, e))?;
+        let connection = read_only(path).map_err(|e| database_error(path, e))?;
         Ok(Self { path: path.to_owned(), connection })
     }
 
@@ -154,6 +145,17 @@ impl Reader {
         let back = i64::try_from(back).unwrap_or(i64::MAX);
         self.connection.query_row(sql, [back], |row| row.get(0)).map_err(|e| database_error(&self.path, e))
     }
+}
+
+/// A connection that can change nothing.
+pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "query_only", true)?;
+    // Damage and foreign files show at the first read, not when they are opened.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(connection)
 }
 
 /// What [`Reader::run`] tells of a statement.
