@@ -72,6 +72,8 @@
 
 pub mod binding;
 pub mod broker;
+#[cfg(feature = "cli")]
+pub mod check;
 pub mod collect;
 #[cfg(feature = "cli")]
 pub mod compare;
@@ -83,6 +85,7 @@ pub mod pipeline;
 pub mod record;
 pub mod store;
 pub mod subject;
+pub mod trial;
 
 pub use collect::{Collector, Status, Until};
 pub use config::Config;

@@ -48,6 +48,8 @@ pub struct StreamSurvey {
     pub duplicate_window: Duration,
     /// Whether it answers whoever publishes.
     pub acknowledges: bool,
+    /// Whether the configured subjects are all that it has.
+    pub is_whole: bool,
     /// How many events it has.
     pub messages: u64,
     /// How many of them are behind the position, at most: those of other subjects count too.

@@ -125,7 +125,7 @@ impl Inspection {
 mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
-    use crate::store::{Database, Editor};
+    use crate::store::{Database, Editor, Routes};
 
     fn folder() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -152,7 +152,7 @@ mod tests {
     fn it_tells_letters_progress_and_size() {
         let (_folder, path) = folder();
         let config = DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() };
-        let database = Database::open(&config).expect("opens");
+        let database = Database::open(&config, &Routes::default()).expect("opens");
         let sql = "INSERT INTO catchment_ledger VALUES ('S', 1, 'then', 9, 10);
                    INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
                    VALUES (1, 'a', '', 'bad', 1), (1, 'b', '', 'worse', 1);";

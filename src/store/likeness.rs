@@ -62,7 +62,7 @@ fn inserts(from: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
-    use crate::store::{Database, Editor};
+    use crate::store::{Database, Editor, Routes};
 
     fn one<T: rusqlite::types::FromSql>(path: &Path, sql: &str) -> T {
         read_only(path).and_then(|connection| connection.query_row(sql, [], |row| row.get(0))).expect(sql)
@@ -73,7 +73,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (original, copy) = (folder.path().join("a.db"), folder.path().join("b.db"));
         let config = DatabaseConfig { path: original.clone(), ..DatabaseConfig::default() };
-        drop(Database::open(&config).expect("opens"));
+        drop(Database::open(&config, &Routes::default()).expect("opens"));
         let sql = "CREATE VIEW v AS SELECT a FROM t;
                    CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a TEXT UNIQUE);
                    CREATE VIRTUAL TABLE words USING fts5(a);

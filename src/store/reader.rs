@@ -34,6 +34,24 @@ pub enum Value {
     Blob(Vec<u8>),
 }
 
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Real(value)
+    }
+}
+
 /// A row of table `events`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {

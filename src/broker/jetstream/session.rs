@@ -400,7 +400,7 @@ pub(super) fn position_in(
 }
 
 /// Whether filters take everything of a stream with these subjects.
-fn is_whole(filters: &[String], subjects: &[String]) -> bool {
+pub(super) fn is_whole(filters: &[String], subjects: &[String]) -> bool {
     let has = |subject: &String| filters.contains(subject);
     has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
 }

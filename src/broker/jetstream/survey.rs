@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::api::{Account, Api, Failure, Stream, code};
 use super::consumer::{self, Keeping};
-use super::session::position_in;
+use super::session::{is_whole, position_in};
 use super::stream::{explain, refusal};
 use crate::broker::connection::Link;
 use crate::broker::survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey};
@@ -48,6 +48,7 @@ fn describe(
         max_age: Some(Duration::from_nanos(settings.max_age)).filter(|age| !age.is_zero()),
         duplicate_window: Duration::from_nanos(settings.duplicate_window),
         acknowledges: !settings.no_ack,
+        is_whole: is_whole(&config.subjects, &settings.subjects),
         messages: stream.state.messages,
         behind: stream.state.messages.min(stream.state.last_seq.saturating_sub(resume.after.sequence)),
         news: resume.news,
