@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Reports};
 use crate::config::{Config, Mode};
+use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Trouble};
-use crate::store::{Database, Lock, Routes};
+use crate::query::{Asked, Service};
+use crate::store::{Database, Lock, Queries, Routes};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
 ///
@@ -22,11 +24,19 @@ use crate::store::{Database, Lock, Routes};
 #[derive(Debug)]
 pub struct Collector {
     pipeline: Pipeline,
+    service: Option<Service>,
+    parts: Parts,
+    mode: Mode,
+    _lock: Lock,
+}
+
+/// What all parts of a collector report to.
+#[derive(Clone, Debug)]
+struct Parts {
     shared: Shared,
     broker: Condition,
     intake: Condition,
-    mode: Mode,
-    _lock: Lock,
+    service: Condition,
 }
 
 /// What a collector is to do.
@@ -70,6 +80,10 @@ pub struct Status {
     pub intake: Option<Trouble>,
     /// What is wrong with the database, if anything.
     pub database: Option<Trouble>,
+    /// Requests of queries that were answered with rows, and with an error.
+    pub asked: Asked,
+    /// What keeps queries from being answered, if anything.
+    pub service: Option<Trouble>,
 }
 
 impl Collector {
@@ -101,10 +115,15 @@ impl Collector {
         let routes = Routes::new(&config.routes, config.unmatched)?;
         let lock = Lock::take(&config.database.path)?;
         let database = Database::open(&config.database, &routes)?;
-        let shared = Shared::new("database");
-        let broker = Condition::new("broker");
+        let queries = Queries::check(&config.database.path, &config.queries)?;
+        let parts = Parts {
+            shared: Shared::new("database"),
+            broker: Condition::new("broker"),
+            intake: Condition::new("intake"),
+            service: Condition::new("service"),
+        };
+        let Parts { shared, broker, intake, .. } = &parts;
         let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
-        let intake = Condition::new("intake");
         let settings = Settings::from(&config.batch);
         let (sinks, stop) = (database.writers(), shared.stop.clone());
         let pipeline = match config.broker.mode {
@@ -120,11 +139,12 @@ impl Collector {
                 Pipeline::start(stream, sinks, settings, shared.clone())
             }
             Mode::Core => {
-                let subjects = CoreIntake::open(cluster, database.begin_local()?, &stop, &reports, &intake)?;
+                let subjects = CoreIntake::open(cluster, database.begin_local()?, &stop, &reports, intake)?;
                 Pipeline::start(subjects, sinks, settings, shared.clone())
             }
         };
-        Ok(Self { pipeline, shared, broker, intake, mode: config.broker.mode, _lock: lock })
+        let service = Service::start(config, &queries, &parts.service)?;
+        Ok(Self { pipeline, service, parts, mode: config.broker.mode, _lock: lock })
     }
 
     /// Blocks until the collector has ended by itself, at most for `wait`. `true` when it has: all that
@@ -140,49 +160,63 @@ impl Collector {
     /// Counts and conditions, now.
     #[must_use]
     pub fn status(&self) -> Status {
-        status(&self.shared, &self.broker, &self.intake)
+        self.parts.status(self.service.as_ref().map(Service::asked))
     }
 
-    /// What is wrong, if anything, and since when: the broker away or silent, the database locked or full. Does not block.
+    /// What is wrong, if anything, and since when: the broker away or silent, the database locked or full, nobody there to
+    /// answer queries. Does not block.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health::of([&self.broker, &self.intake, &self.shared.sink])
+        let Parts { shared, broker, intake, service } = &self.parts;
+        Health::of([broker, intake, &shared.sink, service])
     }
 
-    /// Takes in no more, commits what has been taken in, and ends all threads. Blocks at most for `patience`; then what is
-    /// not committed is left in the stream (core NATS has none: there it is lost) and a thread that hangs is left behind.
+    /// Takes in no more, commits what has been taken in, answers the requests that wait, and ends all threads. Blocks at most
+    /// for `patience`; then what is not committed is left in the stream (core NATS has none: there it is lost), what is not
+    /// answered gets an error, and a thread that hangs is left behind.
     ///
     /// # Errors
     ///
     /// [`Error::StopDeadline`] naming what had not ended, or what made the collector fail.
     pub fn stop(self, patience: Duration) -> Result<Status, Error> {
-        let Self { pipeline, shared, broker, intake, mode, _lock } = self;
-        match pipeline.stop(patience) {
-            Ok(()) => Ok(status(&shared, &broker, &intake)),
-            Err(Error::StopDeadline { waited, unfinished, .. }) => {
-                Err(Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream })
-            }
+        let Self { pipeline, mut service, parts, mode, _lock } = self;
+        let until = deadline::after(patience);
+        service.iter().for_each(Service::close);
+        let stopped = pipeline.stop(patience);
+        let answered = service.as_mut().map_or(Ok(None), |service| service.finish(until));
+        let asked = service.as_ref().map(Service::asked);
+        let unfinished = |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream };
+        match stopped {
+            Ok(()) => match answered? {
+                None => Ok(parts.status(asked)),
+                Some(threads) => Err(unfinished(threads, patience)),
+            },
+            Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
             Err(error) => Err(error),
         }
     }
 }
 
-fn status(shared: &Shared, broker: &Condition, intake: &Condition) -> Status {
-    let tally = &shared.tally;
-    Status {
-        received: tally.received.get(),
-        committed: tally.committed.get(),
-        duplicates: tally.duplicates.get(),
-        dead_letters: tally.dead_letters.get(),
-        unmatched_dropped: tally.unmatched_dropped.get(),
-        unconfirmed: tally.unconfirmed.get(),
-        dropped: tally.dropped.get(),
-        batches: tally.batches.get(),
-        gone: tally.gone.get(),
-        rebuilds: tally.rebuilds.get(),
-        pending: tally.pending.get(),
-        broker: broker.trouble(),
-        intake: intake.trouble(),
-        database: shared.sink.trouble(),
+impl Parts {
+    fn status(&self, asked: Option<Asked>) -> Status {
+        let tally = &self.shared.tally;
+        Status {
+            received: tally.received.get(),
+            committed: tally.committed.get(),
+            duplicates: tally.duplicates.get(),
+            dead_letters: tally.dead_letters.get(),
+            unmatched_dropped: tally.unmatched_dropped.get(),
+            unconfirmed: tally.unconfirmed.get(),
+            dropped: tally.dropped.get(),
+            batches: tally.batches.get(),
+            gone: tally.gone.get(),
+            rebuilds: tally.rebuilds.get(),
+            pending: tally.pending.get(),
+            broker: self.broker.trouble(),
+            intake: self.intake.trouble(),
+            database: self.shared.sink.trouble(),
+            asked: asked.unwrap_or_default(),
+            service: self.service.trouble(),
+        }
     }
 }

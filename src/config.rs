@@ -89,7 +89,8 @@ impl Config {
         self.service.validate()?;
         validate_routes(&self.routes)?;
         validate_apart("query", self.queries.iter().map(QueryConfig::name))?;
-        self.queries.iter().try_for_each(QueryConfig::validate)
+        self.queries.iter().try_for_each(QueryConfig::validate)?;
+        queries::validate_subjects(&self.queries, &self.broker)
     }
 }
 
@@ -243,6 +244,27 @@ mod tests {
         let twice = vec![QueryConfig::new("q", "SELECT 1"); 2];
         let config = Config { queries: twice, ..Config::default() };
         assert!(config.validate().expect_err("must be refused").to_string().contains("query q: stands there twice"));
+    }
+
+    #[test]
+    fn a_query_whose_requests_would_go_elsewhere_is_refused() {
+        let refused = |subjects: &[&str], mode| {
+            let queries = subjects.iter().zip(0..).map(|(subject, number)| QueryConfig {
+                name: Some(format!("q{number}")),
+                ..QueryConfig::new(*subject, "SELECT 1")
+            });
+            let broker = BrokerConfig { mode, subjects: vec!["chat.>".into()], ..BrokerConfig::default() };
+            let config = Config { queries: queries.collect(), broker, ..Config::default() };
+            config.validate().err().map(|e| e.to_string())
+        };
+        assert_eq!(refused(&["ask.recent", "ask.*"], Mode::Jetstream), None);
+        let among = refused(&["ask.recent", "chat.recent"], Mode::Jetstream).expect("must be refused");
+        assert!(among.contains("query q1: subject \"chat.recent\" is among broker.subjects"), "{among}");
+        assert_eq!(refused(&["chat.recent"], Mode::Core), None);
+        for subject in [">", "*.recent", "$SRV.PING"] {
+            assert!(refused(&[subject], Mode::Core).expect("must be refused").contains("begin it with a name"));
+        }
+        assert!(refused(&["a", "a"], Mode::Core).expect("must be refused").contains("is that of query q0 too"));
     }
 
     #[test]

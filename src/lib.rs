@@ -82,6 +82,7 @@ mod deadline;
 pub mod error;
 pub mod event;
 pub mod pipeline;
+pub mod query;
 pub mod record;
 pub mod store;
 pub mod subject;

@@ -1,6 +1,27 @@
 //! From a message to the parameters of a statement: which names a statement asks for, and what stands there in a message.
 //!
 //! [`RouteConfig`](crate::config::RouteConfig) has the rules. Knows neither NATS nor SQL.
+//!
+//! [`Parameters`] knows a statement's names and where their values come from: parts of the [`Envelope`], and places in the payload.
+//! Those are a tree, so that [`Parameters::read`] goes through a payload once, checks all of it and keeps what is asked for.
+//! [`Fields`] holds that for many messages; reading one more allocates nothing but what this memory grows to.
+//!
+//! ```
+//! use catchment::binding::{Envelope, Fields, Parameters, Value};
+//! use catchment::pipeline::{Batch, Limits, Mark};
+//!
+//! let bind = [("city".to_owned(), "/address/city".to_owned())].into();
+//! let parameters = Parameters::new(["name", "city", "token_2"], &bind, None)?;
+//! let mut fields = Fields::default();
+//!
+//! let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
+//! batch.push(Mark::START, "users.joined", [], br#"{"name": "Ada", "address": {"city": "London"}}"#);
+//! let envelope = Envelope::of(&batch.delivery(0), None);
+//! let row = parameters.read(&envelope, &mut fields)?;
+//! assert_eq!(parameters.value(1, &envelope, &fields, row), Value::Text("London"));
+//! assert_eq!(parameters.value(2, &envelope, &fields, row), Value::Text("joined"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod envelope;
 mod fields;

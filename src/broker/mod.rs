@@ -5,21 +5,25 @@
 //! behind, asked regularly whether it is alive, and replaced as a whole when it is dead, silent or out of step.
 #![allow(deprecated)] // The client is deprecated as a whole: this folder is where it is contained.
 
+mod asker;
 mod connection;
 mod core_nats;
 mod headers;
 mod jetstream;
 mod pauses;
 mod publisher;
+mod requests;
 mod server;
 mod survey;
 
 use std::sync::Arc;
 
+pub use asker::ask;
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
 pub use jetstream::{Beginning, JetStreamIntake, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
+pub use requests::{Desk, Dispatch, Failure, Listener, Outbox, Reply, Request, Subjects, answerable};
 pub use server::Server;
 pub use survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey, Survey};
 

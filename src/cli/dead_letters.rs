@@ -1,18 +1,19 @@
 //! `catchment dead-letters`: events that could not be stored, looked at, tried again, dropped, handed on.
 
 mod list;
+mod retry;
 mod selection;
 mod show;
 
 use std::io::Write;
 
-use catchment::store;
+use catchment::store::{self, Json};
 use clap::{Args, Subcommand};
 
 use super::event_line::{self, EventLine};
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
-use super::values::{Json, counted};
+use super::values::counted;
 use selection::Which;
 
 /// Look at events that could not be stored, and retry, drop or export them; also beside a running collector
@@ -29,6 +30,7 @@ Those that meet every condition are taken, the oldest first.
 Examples:
   catchment dead-letters list --since 2h --subject 'chat.>'
   catchment dead-letters show 17
+  catchment dead-letters retry -c chat.toml --route lines
   catchment dead-letters drop --error 'malformed JSON' --dry-run
   catchment dead-letters export --route lines > lines.ndjson
   catchment publish --events --file lines.ndjson";
@@ -37,6 +39,7 @@ Examples:
 enum What {
     List(list::List),
     Show(show::Show),
+    Retry(retry::Retry),
     Drop(Drop),
     Export(Export),
 }
@@ -46,6 +49,7 @@ impl DeadLetters {
         match self.what {
             What::List(list) => list.run(settings),
             What::Show(show) => show.run(settings),
+            What::Retry(retry) => retry.run(settings),
             What::Drop(drop) => drop.run(settings),
             What::Export(export) => export.run(settings),
         }
@@ -120,8 +124,8 @@ impl Export {
                 subject: &letter.subject,
                 published_us: letter.published_us,
                 headers: event_line::headers(letter.headers.as_deref()),
-                raw_headers: raw_headers.as_ref().map(Json),
-                payload: Json(&letter.payload),
+                raw_headers: raw_headers.as_ref().map(|raw| Json(raw.borrowed())),
+                payload: Json(letter.payload.borrowed()),
             };
             serde_json::to_writer(&mut output, &line).map_err(std::io::Error::from)?;
             output.write_all(b"\n")?;

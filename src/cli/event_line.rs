@@ -4,13 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use catchment::Event;
-use catchment::store::Value;
+use catchment::store::{Json, Value};
 use data_encoding::BASE64;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-
-use super::values::Json;
 
 /// What stands for a payload that is no text: `{"$blob":"<base64>"}`.
 #[derive(Deserialize)]
@@ -117,7 +115,14 @@ pub fn line<'a>(
     headers_json: Option<&'a str>,
     payload: &'a Value,
 ) -> EventLine<'a> {
-    EventLine { id, subject, published_us, headers: headers(headers_json), raw_headers: None, payload: Json(payload) }
+    EventLine {
+        id,
+        subject,
+        published_us,
+        headers: headers(headers_json),
+        raw_headers: None,
+        payload: Json(payload.borrowed()),
+    }
 }
 
 #[cfg(test)]

@@ -10,12 +10,14 @@ mod context;
 mod dead_letters;
 mod event_line;
 pub mod failure;
+mod forms;
 mod init;
 mod lines;
 mod logging;
 mod output;
 mod progress;
 mod publish;
+mod query;
 mod run;
 mod settings;
 mod signals;
@@ -55,6 +57,7 @@ enum Command {
     Init(init::Init),
     Run(run::Run),
     Publish(publish::Publish),
+    Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
     DeadLetters(dead_letters::DeadLetters),
@@ -72,6 +75,7 @@ impl Cli {
             Command::Init(init) => init.run(),
             Command::Run(run) => run.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
+            Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),

@@ -1,12 +1,11 @@
-//! How values look: to eyes, in JSON, in CSV.
+//! How values look: to eyes, in CSV.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use catchment::store::Value;
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use indicatif::HumanCount;
-use serde::ser::{Serialize, SerializeMap, Serializer};
 use time::OffsetDateTime;
 
 /// Bytes of a blob that are shown to eyes.
@@ -65,25 +64,6 @@ fn literal(bytes: &[u8]) -> String {
     format!("x'{}'", HEXLOWER.encode(bytes))
 }
 
-/// A value in JSON: a blob as `{"$blob":"<base64>"}`, an infinity as null.
-pub struct Json<'a>(pub &'a Value);
-
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Null => serializer.serialize_unit(),
-            Value::Integer(value) => serializer.serialize_i64(*value),
-            Value::Real(value) => serializer.serialize_f64(*value),
-            Value::Text(text) => serializer.serialize_str(text),
-            Value::Blob(bytes) => {
-                let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry("$blob", &BASE64.encode(bytes))?;
-                map.end()
-            }
-        }
-    }
-}
-
 /// A count with its noun: `1 event`, `2,000 events`.
 pub fn counted(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
@@ -118,15 +98,12 @@ mod tests {
         assert_eq!(for_eyes(&blob), "x'abababababababababababababababab…' (20 bytes)");
         assert_eq!(for_eyes(&Value::Blob(vec![1, 255])), "x'01ff'");
         assert_eq!(for_csv(&blob), format!("x'{}'", "ab".repeat(20)));
-        assert_eq!(serde_json::to_string(&Json(&Value::Blob(b"hi\xff".to_vec()))).unwrap(), r#"{"$blob":"aGn/"}"#);
     }
 
     #[test]
     fn numbers_keep_their_type() {
         assert_eq!(for_eyes(&Value::Real(1.0)), "1.0");
         assert_eq!(for_csv(&Value::Integer(i64::MIN)), i64::MIN.to_string());
-        assert_eq!(serde_json::to_string(&Json(&Value::Real(1.0))).unwrap(), "1.0");
-        assert_eq!(serde_json::to_string(&Json(&Value::Real(f64::INFINITY))).unwrap(), "null");
     }
 
     #[test]

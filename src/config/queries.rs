@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use super::{Codec, validate_bind, validate_longest};
+use super::{BrokerConfig, Codec, Mode, validate_bind, validate_longest};
 use crate::error::Error;
 use crate::subject::Filter;
 
@@ -19,11 +19,13 @@ use crate::subject::Filter;
 /// ```
 ///
 /// Parameters are bound from the request as those of a [`RouteConfig`](super::RouteConfig) are from an event; `:published_s` and
-/// `:published_us` are when it came, `:stream` and `:sequence` are NULL. An empty request has no fields.
+/// `:published_us` are when it came, `:stream` and `:sequence` are NULL. An empty request has no fields. The first query in the
+/// file whose subject matches answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueryConfig {
-    /// The subject of its requests; `*` and `>` as in NATS, `{prefix}` is the setting `prefix`.
+    /// The subject of its requests; `*` and `>` as in NATS, but not at its start; `{prefix}` is the setting `prefix`. None that
+    /// a stream takes: it would keep requests as events.
     pub subject: String,
     /// What errors and service discovery call it. Default: its subject.
     #[serde(default)]
@@ -36,7 +38,8 @@ pub struct QueryConfig {
     /// How requests are written. Default: as a route's.
     #[serde(default)]
     pub codec: Option<Codec>,
-    /// A statement that takes longer is interrupted, and the answer is an error. Default 1 s.
+    /// A statement that takes longer is interrupted, and the answer is an error; so is that to a request which has waited for
+    /// longer. Default 1 s.
     #[serde(default = "default_timeout", with = "humantime_serde")]
     pub timeout: Duration,
     /// An answer of more rows is an error instead. Default 1,000.
@@ -119,6 +122,31 @@ impl QueryConfig {
         }
         validate_bind(&self.bind).or_else(refused)
     }
+}
+
+/// Checks that requests come to their query and to nobody else.
+pub(super) fn validate_subjects(queries: &[QueryConfig], broker: &BrokerConfig) -> Result<(), Error> {
+    let filter = |subject: &str| subject.parse::<Filter>().map_err(|e| Error::config("subject", e));
+    for (at, query) in queries.iter().enumerate() {
+        let refused = |reason: String| Err(Error::config(format!("query {}", query.name()), reason));
+        if query.subject.starts_with(['$', '*', '>']) {
+            return refused(format!("subject {:?} begins with a wildcard or $; begin it with a name", query.subject));
+        }
+        if let Some(before) = queries[..at].iter().find(|before| before.subject == query.subject) {
+            return refused(format!("subject {:?} is that of query {} too", query.subject, before.name()));
+        }
+        let asked = filter(&query.subject)?;
+        for subject in broker.subjects.iter().filter(|_| broker.mode == Mode::Jetstream) {
+            if filter(subject)?.overlaps(&asked) {
+                return refused(format!(
+                    "subject {:?} is among broker.subjects ({subject:?}): the stream would keep requests as events, and answer \
+                     them first; give events and queries subjects that tell them apart",
+                    query.subject
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl ServiceConfig {

@@ -31,8 +31,33 @@ use crate::subject::Filter;
 /// | a name that `bind` gives | what stands in the payload at that JSON Pointer (RFC 6901) |
 /// | any other | the payload's top-level field of that name |
 ///
-/// What is not there is NULL, and the table's own constraints decide. A payload that cannot be read is a dead letter, unless no
-/// statement of the route asks for a part of it.
+/// A name of this table means what it says here, also where the payload has a field of that name; `bind` reaches the field.
+///
+/// What is not there is NULL, and the table's own constraints decide. What is there is bound as what it is:
+///
+/// | JSON | MessagePack | bound as |
+/// |---|---|---|
+/// | string | str | text; a str that is not UTF-8 is a blob |
+/// | number without point or exponent | int | integer; beyond 64 bits with a sign (from 9223372036854775808 on): text, digit for digit |
+/// | any other number | float 32, float 64 | real, the nearest double; what none is near, like 1e999: text, as it is written |
+/// | `true`, `false` | true, false | 1, 0 |
+/// | `null` | nil, NaN | NULL |
+/// | object, array | map, array | its JSON text: JSON as it stands in the payload, MessagePack as the JSON that it means |
+/// | | timestamp | seconds since 1970, an integer where they are whole, else real |
+/// | | bin, any other ext | blob of its data |
+///
+/// - Of several fields with one name the last one counts, also for pointers that reach into one of them.
+/// - Pointers find elements of arrays by their index, from 0. The empty pointer is the whole payload. In a payload that is no
+///   object names find nothing; pointers may find something.
+/// - In MessagePack the names in a map are texts, and integers by their digits (`{7: …}` is found by `/7`). Pairs with any other
+///   name are passed over. In JSON text that is made of it, blobs are base64, what JSON has no number for is null.
+/// - A string that holds half of a surrogate pair (`"\ud800"`) is no text: where it is bound, the payload cannot be read. Within
+///   an object or array that is bound it stays as it is written.
+/// - Nesting may be of any depth. Only `bind` may reach no more than 128 levels deep.
+///
+/// A payload that cannot be read is a dead letter, with what is wrong and where: one that is not all JSON or all MessagePack, or
+/// empty, or with something behind its end. All of it is checked, whatever is asked for; but where no statement of the route asks
+/// for a part of it, it is not looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
@@ -48,8 +73,9 @@ pub struct RouteConfig {
     /// Parameters that are bound from a place within the payload: name and JSON Pointer.
     #[serde(default)]
     pub bind: BTreeMap<String, String>,
-    /// How payloads are written. Default: what the event's `Content-Type` header says, `application/msgpack` (or `x-msgpack`,
-    /// `vnd.msgpack`) being `messagepack`; else JSON.
+    /// How payloads are written. Default: what the event's `Content-Type` header says, `application/msgpack`,
+    /// `application/x-msgpack` or `application/vnd.msgpack` (in any case, whatever stands behind a `;`) being `messagepack`;
+    /// else JSON.
     #[serde(default)]
     pub codec: Option<Codec>,
     /// Answer each event that asks for it once it is committed. Default false.

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
+use crate::binding::Value;
 use crate::pipeline::{Headers, Mark};
 
 /// A payload: text where it is UTF-8, else a blob.
@@ -11,6 +12,17 @@ pub(super) fn text_or_blob(bytes: &[u8]) -> ToSqlOutput<'_> {
     ToSqlOutput::Borrowed(match std::str::from_utf8(bytes) {
         Ok(_) => ValueRef::Text(bytes),
         Err(_) => ValueRef::Blob(bytes),
+    })
+}
+
+/// A parameter's value.
+pub(super) fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(match value {
+        Value::Null => ValueRef::Null,
+        Value::Integer(value) => ValueRef::Integer(value),
+        Value::Real(value) => ValueRef::Real(value),
+        Value::Text(text) => ValueRef::Text(text.as_bytes()),
+        Value::Blob(bytes) => ValueRef::Blob(bytes),
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
 use super::failure::database_error;
 use super::file::File;
 use super::ledger;
@@ -134,6 +135,30 @@ impl Database {
     pub fn begin_local(&self) -> Result<Epoch, Error> {
         let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
         ledger::begin_local(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
+    }
+
+    /// Tries dead letters again, in their order, through the routes that the database was opened with; also beside a running
+    /// collector. What is stored is a dead letter no more, in the same transaction as its rows; what is refused again stays,
+    /// with what was wrong this time. The ledger is left alone. `said` hears what came of it so far, after each page of up
+    /// to 100.
+    ///
+    /// Blocks until all are tried, and for up to 10 seconds each time another process writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]: what came of those before stands.
+    pub fn retry(
+        &self,
+        selection: &Selection,
+        unreadable: UnreadableHeaders,
+        said: impl FnMut(&Retried),
+    ) -> Result<Retried, Error> {
+        let path = self.file.path();
+        let mut pooled = self.pool.get().map_err(|e| no_connection(path, &e))?;
+        let retried = Retry::new(path, &pooled, &self.plan, selection, unreadable).run(said);
+        // It waits longer than the pool's others, and after an error it is in doubt.
+        pooled.done_with = true;
+        retried
     }
 
     /// Commits events one by one on the threads that bring them.

@@ -2,11 +2,14 @@
 
 mod insert;
 mod letter;
+mod retry;
 mod selection;
 
 pub use insert::Reason;
 pub(super) use insert::insert;
 pub use letter::DeadLetter;
+pub(super) use retry::Retry;
+pub use retry::{Retried, UnreadableHeaders};
 pub use selection::Selection;
 
 use std::collections::VecDeque;
@@ -152,7 +155,7 @@ impl Iterator for Letters<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.page.is_empty() {
             let mut place = self.place.take()?;
-            match page(&self.of.connection, self.selection, &mut place) {
+            match page(&self.of.connection, self.selection, &mut place, PAGE) {
                 Ok(page) => (self.page, self.place) = (page.into(), Some(place)),
                 Err(error) => return Some(Err(self.of.error(error))),
             }
@@ -162,13 +165,18 @@ impl Iterator for Letters<'_> {
 }
 
 /// The next letters, at least one where there are any.
-fn page(connection: &Connection, selection: &Selection, place: &mut Place) -> rusqlite::Result<Vec<DeadLetter>> {
+fn page(
+    connection: &Connection,
+    selection: &Selection,
+    place: &mut Place,
+    most: usize,
+) -> rusqlite::Result<Vec<DeadLetter>> {
     let (mut page, mut bytes) = (Vec::new(), 0);
     selection.walk(connection, COLUMNS, place, |row| {
         let letter = DeadLetter::read(row)?;
         bytes += letter.size();
         page.push(letter);
-        Ok(enough(page.len() >= PAGE || bytes >= PAGE_BYTES))
+        Ok(enough(page.len() >= most || bytes >= PAGE_BYTES))
     })?;
     Ok(page)
 }

@@ -3,6 +3,7 @@
 //! A batch's rows and the ledger's new position are one transaction. Connections come from a pool; one that failed in a
 //! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
 
+mod answerer;
 mod authorizer;
 mod changes;
 mod columns;
@@ -13,12 +14,14 @@ mod editor;
 mod failure;
 mod file;
 mod inspection;
+mod json;
 mod ledger;
 mod likeness;
 mod lock;
 pub mod migrations;
 mod plan;
 mod pool;
+mod query;
 mod reader;
 mod routes;
 mod schema;
@@ -26,13 +29,16 @@ mod single;
 mod statements;
 mod writer;
 
+pub use answerer::{Answerer, Unanswered};
 pub use changes::{Changed, changes};
 pub use database::Database;
-pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Selection};
+pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use inspection::{Inspection, Size};
+pub use json::{Json, Objects};
 pub use likeness::make_likeness;
 pub use lock::Lock;
+pub use query::Queries;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use routes::Routes;
 pub use single::{Attempt, Kept, Single};

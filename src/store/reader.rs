@@ -10,6 +10,7 @@ use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Row};
 
 use super::failure::database_error;
 use super::file::must_exist;
+use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
 /// A read-only connection.
@@ -49,6 +50,20 @@ impl From<i64> for Value {
 impl From<f64> for Value {
     fn from(value: f64) -> Self {
         Self::Real(value)
+    }
+}
+
+impl Value {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn borrowed(&self) -> binding::Value<'_> {
+        match self {
+            Self::Null => binding::Value::Null,
+            Self::Integer(value) => binding::Value::Integer(*value),
+            Self::Real(value) => binding::Value::Real(*value),
+            Self::Text(text) => binding::Value::Text(text),
+            Self::Blob(bytes) => binding::Value::Blob(bytes),
+        }
     }
 }
 

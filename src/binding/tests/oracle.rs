@@ -26,18 +26,43 @@ pub enum Bound {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refused;
 
+/// How what was read differs from what the oracle says, where it does.
+pub fn difference(expected: Result<Vec<Bound>, Refused>, read: Result<Vec<Bound>, String>) -> Option<String> {
+    let agree = match (&expected, &read) {
+        (Ok(expected), Ok(read)) => {
+            expected.len() == read.len() && expected.iter().zip(read).all(|(expected, read)| expected.agrees(read))
+        }
+        (Err(Refused), Err(_)) => true,
+        // `rmpv` takes that byte for nil, which it is not.
+        (Ok(_), Err(reason)) => reason.contains("MessagePack: byte c1"),
+        (Err(Refused), Ok(_)) => false,
+    };
+    if agree { None } else { Some(format!("expected {expected:?}, but read {read:?}")) }
+}
+
+/// The JSON Pointer to a place, which is a list of names.
+pub fn pointer(place: &[String]) -> String {
+    place.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
 impl Bound {
     /// Whether the other, which comes from the reader that is tested, is the same.
-    pub fn agrees(&self, read: &Self) -> bool {
+    fn agrees(&self, read: &Self) -> bool {
         match (self, read) {
-            (Self::Json(value), Self::Text(text)) => serde_json::from_str(text).is_ok_and(|read: Json| read == *value),
+            (Self::Json(value), Self::Text(text)) => meaning(text).is_ok_and(|read| read == *value),
             (Self::Real(one), Self::Real(other)) => one.to_bits() == other.to_bits(),
             _ => self == read,
         }
     }
 }
 
-/// What stands at each of these places of a JSON payload; a place is a list of names.
+fn meaning(json: &str) -> serde_json::Result<Json> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    reader.disable_recursion_limit();
+    Json::deserialize(&mut reader)
+}
+
+/// What stands at each of these places of a JSON payload.
 pub fn json(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, Refused> {
     let whole: Box<RawValue> = serde_json::from_slice(payload).map_err(|_| Refused)?;
     places.iter().map(|place| json_at(whole.get(), place)).collect()
@@ -101,10 +126,13 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// What stands at each of these places of a MessagePack payload. `rmpv` takes the byte c1 for nil, which it is not.
+/// Recursion must end somewhere; payloads for the oracle have fewer levels.
+const DEEPEST: usize = 10_000;
+
+/// What stands at each of these places of a MessagePack payload.
 pub fn messagepack(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, Refused> {
     let mut rest = payload;
-    let whole = rmpv::decode::read_value(&mut rest).map_err(|_| Refused)?;
+    let whole = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST).map_err(|_| Refused)?;
     if !rest.is_empty() {
         return Err(Refused);
     }

@@ -139,9 +139,30 @@ impl Link {
         let _ = self.jobs.send(Box::new(job));
     }
 
+    /// Has a call of the client run and waits for what it gives, at most for `within` and until the stop.
+    pub(in crate::broker) fn call<T: Send + 'static>(
+        &self,
+        within: Duration,
+        stop: &Signal,
+        job: impl FnOnce(&Connection) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (done_in, done_out) = crossbeam_channel::bounded(1);
+        self.post(move |connection| {
+            let _ = done_in.send(job(connection));
+        });
+        crossbeam_channel::select! {
+            recv(done_out) -> done => done.map_err(|_| self.gone()),
+            recv(stop.channel()) -> _ => Err(Gone("broken off by a stop".into())),
+            default(within) => {
+                self.fell_silent();
+                Err(Gone(format!("no end within {within:?}")))
+            }
+        }
+    }
+
     /// Publishes without waiting; where that fails, the connection is about to be lost. `reply` names the answer, which
     /// comes among the messages.
-    pub(in crate::broker) fn publish(&self, subject: String, reply: &str, body: String) {
+    pub(in crate::broker) fn publish(&self, subject: String, reply: &str, body: impl AsRef<[u8]> + Send + 'static) {
         let reply = format!("{}.{reply}", self.opened.inbox);
         self.post(move |connection| {
             if let Err(e) = connection.publish_request(&subject, &reply, body) {
@@ -154,7 +175,7 @@ impl Link {
     pub(in crate::broker) fn request(
         &self,
         subject: String,
-        body: String,
+        body: impl AsRef<[u8]> + Send + 'static,
         within: Duration,
         stop: Option<&Signal>,
     ) -> Result<Message, Gone> {

@@ -268,20 +268,13 @@ struct Subscribed {
 }
 
 fn subscribe(link: &Link, config: &BrokerConfig, inboxes: &str, stop: &Signal) -> Result<Subscribed, Error> {
-    let (reply_in, reply_out) = crossbeam_channel::bounded(1);
     let (subjects, queue, most) = (config.subjects.clone(), config.core.queue.clone(), config.core.max_events);
     let inboxes = inboxes.to_owned();
-    link.post(move |connection| {
-        let _ = reply_in.send(subscribe_all(connection, &inboxes, &subjects, queue.as_deref(), most));
+    let subscribed = link.call(config.timeout, stop, move |connection| {
+        subscribe_all(connection, &inboxes, &subjects, queue.as_deref(), most)
     });
-    let failed = |detail: &str| broker_error(&link.server().address, BrokerFault::Request, detail);
-    crossbeam_channel::select! {
-        recv(reply_out) -> subscribed => {
-            subscribed.map_err(|_| failed("the connection was lost"))?.map_err(|e| failed(&one_line(&e)))
-        }
-        recv(stop.channel()) -> _ => Err(failed("subscribing was broken off by a stop")),
-        default(config.timeout) => Err(failed(&format!("subscribing took longer than {:?}", config.timeout))),
-    }
+    let failed = |why: &str| broker_error(&link.server().address, BrokerFault::Request, format!("subscribing: {why}"));
+    subscribed.map_err(|gone| failed(&gone.0))?.map_err(|e| failed(&one_line(&e)))
 }
 
 fn subscribe_all(

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use catchment::store::{DeadLetter, Value};
+use catchment::store::{DeadLetter, Json, Value};
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::cli::event_line;
 use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::table::{ROWS_AT_A_TIME, empty_table};
-use crate::cli::values::{Json, printable, shown_time};
+use crate::cli::values::{printable, shown_time};
 
 /// List dead letters, the oldest first
 #[derive(Args)]
@@ -95,8 +95,8 @@ pub fn json_line(to: &mut Output, letter: &DeadLetter) -> std::io::Result<()> {
         sequence: letter.sequence,
         subject: &letter.subject,
         headers: event_line::headers(letter.headers.as_deref()),
-        raw_headers: raw_headers.as_ref().map(Json),
-        payload: Json(&letter.payload),
+        raw_headers: raw_headers.as_ref().map(|raw| Json(raw.borrowed())),
+        payload: Json(letter.payload.borrowed()),
         route: letter.route.as_deref(),
         statement: letter.statement.as_deref(),
         error: &letter.error,

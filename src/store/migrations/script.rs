@@ -10,8 +10,8 @@ use rusqlite::{Batch, Connection};
 /// PRAGMAs that a migration may set: they are the application's, and part of the transaction.
 const SETTABLE: [&str; 2] = ["user_version", "application_id"];
 
-/// PRAGMAs that only answer, with an argument or without one.
-const ANSWERING: [&str; 8] = [
+/// PRAGMAs that only answer, with an argument or without one. `ALTER TABLE` asks `quick_check` by itself.
+const ANSWERING: [&str; 10] = [
     "table_info",
     "table_xinfo",
     "table_list",
@@ -20,6 +20,8 @@ const ANSWERING: [&str; 8] = [
     "index_xinfo",
     "foreign_key_list",
     "foreign_key_check",
+    "quick_check",
+    "integrity_check",
 ];
 
 /// PRAGMAs that SQLite's own modules (FTS5, R*Tree) read.

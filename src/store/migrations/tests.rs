@@ -176,11 +176,21 @@ fn what_a_schema_needs_is_allowed() {
          CREATE INDEX events_by_subject ON events(subject);
          CREATE VIEW lost AS SELECT * FROM catchment_dead_letters;
          ALTER TABLE lines ADD COLUMN at INTEGER; ALTER TABLE lines RENAME COLUMN at TO said_at;
+         CREATE TABLE kinds(name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+         INSERT INTO kinds VALUES ('plain');
+         ALTER TABLE kinds ADD COLUMN rank INTEGER NOT NULL DEFAULT 0 CHECK (rank >= 0);
+         ALTER TABLE kinds ADD COLUMN twice INTEGER AS (rank * 2);
+         ALTER TABLE kinds ADD COLUMN parent TEXT REFERENCES kinds(name);
+         ALTER TABLE kinds DROP COLUMN parent; ALTER TABLE kinds RENAME TO sorts;
+         CREATE VIRTUAL TABLE old USING fts4(text); INSERT INTO old VALUES ('hay'); DROP TABLE old;
+         CREATE TEMP TABLE passing(x); INSERT INTO passing VALUES (1); DROP TABLE passing;
+         DROP TRIGGER lines_words; DROP INDEX events_by_subject; DROP TABLE boxes;
          ANALYZE; REINDEX;",
     )]);
     scene.open().expect("applies");
     assert_eq!(scene.text("SELECT text FROM words WHERE words MATCH 'needle'"), "a needle; in hay");
     assert_eq!(scene.text("SELECT user_version || '' FROM pragma_user_version"), "7");
+    assert_eq!(scene.text("SELECT name || rank || twice FROM sorts"), "plain00");
     assert_eq!(scene.text("SELECT count(*) || '' FROM lost"), "0");
 }
 

@@ -1,0 +1,54 @@
+//! Reads a payload and compares with the oracle of catchment's own tests.
+
+#[path = "../../../src/binding/tests/oracle.rs"]
+mod oracle;
+
+use std::collections::BTreeMap;
+
+use catchment::binding::{Envelope, Fields, Parameters, Value};
+use catchment::config::Codec;
+use catchment::pipeline::{Batch, Limits, Mark};
+use oracle::Bound;
+
+/// Each bit of the first byte asks for one of them.
+const PLACES: [&[&str]; 8] = [&[], &["a"], &["a", "b"], &["a", "0"], &["0"], &["0", "a", "1"], &["1"], &["~/"]];
+
+/// The first byte says what is asked for, the rest is the payload.
+///
+/// # Panics
+///
+/// Where reader and oracle differ.
+pub fn check(codec: Codec, data: &[u8]) {
+    let Some((asked, payload)) = data.split_first() else { return };
+    let asked = (0..8).filter(|bit| asked >> bit & 1 == 1).map(|bit| PLACES[bit]);
+    let places: Vec<Vec<String>> = asked.map(|place| place.iter().copied().map(str::to_owned).collect()).collect();
+    if places.is_empty() {
+        return;
+    }
+    let expected = match codec {
+        Codec::Json => oracle::json(payload, &places),
+        Codec::Messagepack => oracle::messagepack(payload, &places),
+    };
+    if let Some(difference) = oracle::difference(expected, read(codec, payload, &places)) {
+        panic!("{places:?}: {difference}");
+    }
+}
+
+fn read(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, String> {
+    let pointers = places.iter().enumerate().map(|(at, place)| (format!("p{at}"), oracle::pointer(place)));
+    let bind: BTreeMap<String, String> = pointers.collect();
+    let parameters = Parameters::new(bind.keys().map(String::as_str), &bind, Some(codec)).expect("good pointers");
+    let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
+    batch.push(Mark::START, "a", [], payload);
+    let envelope = Envelope::of(&batch.delivery(0), None);
+    let mut fields = Fields::default();
+    let row = parameters.read(&envelope, &mut fields).map_err(|e| e.to_string())?;
+    let bound = |at| match parameters.value(at, &envelope, &fields, row) {
+        Value::Null => Bound::Null,
+        Value::Integer(value) => Bound::Integer(value),
+        Value::Real(value) => Bound::Real(value),
+        Value::Text(text) => Bound::Text(text.to_owned()),
+        Value::Blob(bytes) => Bound::Blob(bytes.to_owned()),
+    };
+    Ok((0..places.len()).map(bound).collect())
+}

@@ -1,0 +1,9 @@
+//! Payloads that call themselves MessagePack.
+
+#![no_main]
+
+mod agreement;
+
+use catchment::config::Codec;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| agreement::check(Codec::Messagepack, data));

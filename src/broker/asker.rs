@@ -1,0 +1,60 @@
+//! Asks a question of whoever answers on a subject.
+
+use std::sync::Arc;
+
+use nats::Message;
+use parking_lot::Mutex;
+
+use super::broker_error;
+use super::connection::{Cluster, Link};
+use super::requests::{Failure, Reply};
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+use crate::pipeline::Signal;
+use crate::subject;
+
+/// Asks, and waits for the first reply; `None` where nobody listens on that subject. Blocks at most twice for the configured
+/// time-out: to connect, and for the reply.
+///
+/// # Errors
+///
+/// [`Error::Broker`]: no connection, a request that cannot be sent, or no reply in time.
+pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Option<Reply>, Error> {
+    let cluster = Arc::new(Cluster::new(config)?);
+    let refusal = Arc::new(Mutex::new(None));
+    let ear = Arc::clone(&refusal);
+    let hear = move |remark: &str| *ear.lock() = Some(remark.to_owned());
+    let link = Link::open_with(&cluster, &Signal::default(), Arc::new(hear))?;
+    let server = link.server();
+    let failed = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
+    subject::validate(subject).map_err(&failed)?;
+    if payload.len() > server.max_payload {
+        let detail = format!(
+            "the request has {} bytes; the server takes {}, its max_payload",
+            payload.len(),
+            server.max_payload
+        );
+        return Err(failed(detail));
+    }
+    let replied = link.request(subject.to_owned(), payload, config.timeout, None);
+    match replied {
+        Ok(message) if message.is_no_responders() => Ok(None),
+        Ok(message) => Ok(Some(reply(message))),
+        Err(gone) => {
+            let said = refusal.lock().take().map(|remark| format!("; the server says: {remark}")).unwrap_or_default();
+            Err(failed(format!("{subject}: {}{said}", gone.0)))
+        }
+    }
+}
+
+fn reply(message: Message) -> Reply {
+    let header = |name: &str| message.headers.as_ref()?.get(name).cloned();
+    let failure = match (header(Failure::CODE), header(Failure::REASON)) {
+        (None, None) => None,
+        (code, reason) => Some(Failure {
+            code: code.and_then(|code| code.parse().ok()).unwrap_or(500),
+            reason: reason.unwrap_or_else(|| "it gives no reason".into()),
+        }),
+    };
+    Reply { body: message.data, failure }
+}

@@ -1,0 +1,159 @@
+//! Listens for requests, one session after the other.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use nats::Message;
+use parking_lot::Mutex;
+
+use super::outbox::{Dispatch, Outbox, Way};
+use super::session::{Heard, Session};
+use super::{Desk, Request, Subjects};
+use crate::broker::connection::Cluster;
+use crate::broker::pauses::Pauses;
+use crate::pipeline::{Condition, Signal};
+
+/// How often the listener looks up while nothing comes.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long replies of this thread wait for the connection.
+const BRIEFLY: Duration = Duration::from_millis(20);
+
+/// How long an orderly end waits for one thing of the server's: that it hears of it, or has read the last replies.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The same when told to quit.
+const PARTING: Duration = Duration::from_millis(100);
+
+/// Keeps a connection that answers.
+pub struct Listener {
+    cluster: Arc<Cluster>,
+    subjects: Subjects,
+    waiting: usize,
+    condition: Condition,
+    stop: Signal,
+    quit: Signal,
+    pauses: Pauses,
+    session: Option<Session>,
+    way: Arc<Mutex<Option<Way>>>,
+    /// Disconnected when all outboxes are gone.
+    outboxes: Receiver<Infallible>,
+}
+
+impl Listener {
+    /// Connects and subscribes; where that fails, the condition says so and [`Listener::run`] goes on trying. At most `waiting`
+    /// messages a subject are kept until they are looked at. `stop` asks for an orderly end, `quit` for one at once. Blocks
+    /// at most a few times the configured time-out.
+    #[must_use]
+    pub fn open(
+        cluster: Cluster,
+        subjects: Subjects,
+        waiting: usize,
+        condition: &Condition,
+        [stop, quit]: [&Signal; 2],
+    ) -> (Self, Outbox) {
+        let pauses = Pauses::new(cluster.config());
+        let way = Arc::default();
+        let (open, outboxes) = crossbeam_channel::bounded(0);
+        let outbox = Outbox::new(&way, open);
+        let mut listener = Self {
+            cluster: Arc::new(cluster),
+            subjects,
+            waiting,
+            condition: condition.clone(),
+            stop: stop.clone(),
+            quit: quit.clone(),
+            pauses,
+            session: None,
+            way,
+            outboxes,
+        };
+        listener.open_session();
+        (listener, outbox)
+    }
+
+    /// Hands requests over until the stop; then, until all outboxes are gone, only replies are sent.
+    pub fn run(mut self, mut desk: impl Desk) {
+        while !self.stop.is_raised() {
+            if self.session.is_some() {
+                self.listen(&mut desk);
+            } else if self.pauses.due(IDLE, &self.stop) {
+                self.open_session();
+            }
+        }
+        let Some(mut session) = self.session.take() else { return };
+        let mut replies = Vec::new();
+        session.turn_away(LAST_WORDS, &self.quit, &mut |message| replies.extend(take(&mut desk, message)));
+        send(&session, replies);
+        // Who answers hears by this that there is no more.
+        drop(desk);
+        crossbeam_channel::select! {
+            recv(self.outboxes) -> _ => {}
+            recv(session.lost().channel()) -> _ => {}
+            recv(self.quit.channel()) -> _ => {
+                // What is broken off gets a word too.
+                let _ = self.outboxes.recv_timeout(PARTING);
+            }
+        }
+        let (patience, end) =
+            if self.quit.is_raised() { (PARTING, Signal::default()) } else { (LAST_WORDS, self.quit.clone()) };
+        if !session.is_read_within(patience, &end) {
+            log::warn!("service: whether the server has the last replies is not known");
+        }
+        *self.way.lock() = None;
+    }
+
+    fn listen(&mut self, desk: &mut impl Desk) {
+        let Some(session) = &mut self.session else { return };
+        let mut replies = Vec::new();
+        let heard = session.next(IDLE, &self.stop, &mut |message| replies.extend(take(desk, message)));
+        send(session, replies);
+        if let Some(refusal) = session.refusal() {
+            self.condition.degrade(refusal);
+        }
+        match heard {
+            Heard::Requests => self.pauses.bore_fruit(),
+            Heard::Nothing => {}
+            Heard::Over(why) => {
+                *self.way.lock() = None;
+                self.session = None;
+                self.condition.degrade(why);
+                self.pauses.over();
+            }
+        }
+    }
+
+    fn open_session(&mut self) {
+        match Session::open(&self.cluster, &self.subjects, self.waiting, &self.stop) {
+            Ok(session) => {
+                self.pauses.opened();
+                *self.way.lock() = Some(session.way().clone());
+                match session.refusal() {
+                    Some(refusal) => self.condition.degrade(refusal),
+                    None => self.condition.recover(),
+                }
+                self.session = Some(session);
+            }
+            Err(_) if self.stop.is_raised() => {}
+            Err(error) => {
+                self.condition.degrade(error.to_string());
+                self.pauses.failed();
+            }
+        }
+    }
+}
+
+fn take(desk: &mut impl Desk, message: Message) -> Option<Dispatch> {
+    let request =
+        Request::of(message).inspect_err(|why| log::debug!("service: a request is not answered: {why}")).ok()?;
+    desk.take(request)
+}
+
+/// What is answered at once. This thread waits for nobody for long.
+fn send(session: &Session, replies: Vec<Dispatch>) {
+    if !replies.is_empty() && !session.way().send(replies, BRIEFLY) {
+        log::debug!("service: some requests were not even refused: the connection takes no more");
+    }
+}

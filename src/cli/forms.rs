@@ -1,0 +1,176 @@
+//! The forms in which rows are printed: JSON, CSV, tables.
+
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write};
+
+use catchment::store::{Json, Objects, Value};
+use comfy_table::{Attribute, Cell, CellAlignment, Table};
+
+use super::table::{ROWS_AT_A_TIME, empty_table};
+use super::values::{for_csv, for_eyes, printable};
+
+/// A form in which rows are printed.
+pub trait Form {
+    /// A statement's columns: at least one.
+    fn columns(&mut self, names: &[String]) -> anyhow::Result<()>;
+    fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()>;
+    /// Writes what is still held back.
+    fn end(&mut self) -> anyhow::Result<()>;
+}
+
+/// One JSON object a row and line.
+pub struct JsonLines<'a, W> {
+    to: &'a mut W,
+    objects: Objects,
+    line: Vec<u8>,
+}
+
+impl<'a, W: Write> JsonLines<'a, W> {
+    pub fn new(to: &'a mut W) -> Self {
+        Self { to, objects: Objects::new([]), line: Vec::new() }
+    }
+}
+
+impl<W: Write> Form for JsonLines<'_, W> {
+    fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
+        self.objects = Objects::new(names.iter().map(String::as_str));
+        Ok(())
+    }
+
+    fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()> {
+        self.line.clear();
+        self.objects.write(values.iter().map(|value| Json(value.borrowed())), &mut self.line);
+        self.line.push(b'\n');
+        Ok(self.to.write_all(&self.line)?)
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// CSV with a header line for each statement.
+pub struct Csv<W: Write> {
+    to: csv::Writer<W>,
+}
+
+impl<W: Write> Csv<W> {
+    pub fn new(to: W) -> Self {
+        Self { to: csv::WriterBuilder::new().flexible(true).from_writer(to) }
+    }
+}
+
+impl<W: Write> Form for Csv<W> {
+    fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
+        self.to.write_record(names).map_err(written)
+    }
+
+    fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()> {
+        self.to.write_record(values.iter().map(for_csv).map(Cow::into_owned)).map_err(written)
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        Ok(self.to.flush()?)
+    }
+}
+
+/// The csv crate hides the error of the writer beneath it, by which a broken pipe is known.
+fn written(error: csv::Error) -> anyhow::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error.into(),
+        kind => anyhow::anyhow!("CSV: {kind:?}"),
+    }
+}
+
+/// Tables for eyes.
+pub struct Tables<'a, W> {
+    to: &'a mut W,
+    open: Option<Table>,
+}
+
+impl<'a, W: Write> Tables<'a, W> {
+    pub fn new(to: &'a mut W) -> Self {
+        Self { to, open: None }
+    }
+}
+
+impl<W: Write> Form for Tables<'_, W> {
+    fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
+        self.end()?;
+        self.open = Some(empty_table(names.iter().map(|name| Cell::new(printable(name))).collect()));
+        Ok(())
+    }
+
+    fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()> {
+        let Some(table) = &mut self.open else { return Ok(()) };
+        table.add_row(values.iter().map(cell).collect::<Vec<_>>());
+        if table.row_count() < ROWS_AT_A_TIME {
+            return Ok(());
+        }
+        let next = table.header().map(|header| empty_table(header.cell_iter().cloned().collect()));
+        self.end()?;
+        self.open = next;
+        Ok(())
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        match self.open.take() {
+            Some(table) => Ok(writeln!(self.to, "{table}")?),
+            None => Ok(()),
+        }
+    }
+}
+
+fn cell(value: &Value) -> Cell {
+    match value {
+        Value::Null if styled() => Cell::new("NULL").add_attribute(Attribute::Dim),
+        Value::Integer(_) | Value::Real(_) => Cell::new(for_eyes(value)).set_alignment(CellAlignment::Right),
+        _ => Cell::new(for_eyes(value)),
+    }
+}
+
+fn styled() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed<'a>(form: impl FnOnce(&'a mut Vec<u8>) -> Box<dyn Form + 'a>, to: &'a mut Vec<u8>, rows: &[Value]) {
+        let mut form = form(to);
+        form.columns(&["b".into(), "a".into(), "b".into()]).unwrap();
+        for row in rows.chunks(3) {
+            form.row(row.to_vec()).unwrap();
+        }
+        form.end().unwrap();
+    }
+
+    fn row() -> Vec<Value> {
+        vec![Value::Integer(1), Value::Null, Value::Text("x,\ny".into())]
+    }
+
+    #[test]
+    fn json_keeps_the_order_and_tells_equal_names_apart() {
+        let mut to = Vec::new();
+        printed(|to| Box::new(JsonLines::new(to)), &mut to, &row());
+        assert_eq!(String::from_utf8(to).unwrap(), "{\"b\":1,\"a\":null,\"b_2\":\"x,\\ny\"}\n");
+    }
+
+    #[test]
+    fn csv_has_a_header_and_quotes() {
+        let mut to = Vec::new();
+        printed(|to| Box::new(Csv::new(to)), &mut to, &row());
+        assert_eq!(String::from_utf8(to).unwrap(), "b,a,b\n1,,\"x,\ny\"\n");
+    }
+
+    #[test]
+    fn a_long_answer_is_several_tables() {
+        let mut to = Vec::new();
+        let rows: Vec<Value> = std::iter::repeat_with(row).take(ROWS_AT_A_TIME + 1).flatten().collect();
+        printed(|to| Box::new(Tables::new(to)), &mut to, &rows);
+        let text = String::from_utf8(to).unwrap();
+        assert_eq!(text.lines().filter(|line| line.contains("x,\\ny")).count(), ROWS_AT_A_TIME + 1);
+        assert_eq!(text.lines().filter(|line| line.contains(" a ")).count(), 2);
+    }
+}

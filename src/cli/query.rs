@@ -1,0 +1,238 @@
+//! `catchment query`: ask a named query over NATS.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+
+use catchment::broker::{self, Failure, Reply};
+use catchment::store::Value;
+use clap::Args;
+use data_encoding::BASE64;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::failure::Usage;
+use super::forms::{Form, JsonLines, Tables};
+use super::output::Output;
+use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+
+/// Ask a query of a running collector over NATS, and print the rows
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Query {
+    #[command(flatten)]
+    broker: BrokerArgs,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The query's subject
+    subject: String,
+
+    /// What the query is given; a single `-` has the whole request read from standard input, as it is
+    #[arg(value_name = "KEY=VALUE")]
+    parameters: Vec<String>,
+
+    /// One JSON object a row and line
+    #[arg(short, long)]
+    json: bool,
+}
+
+const AFTER_HELP: &str = "\
+A value is JSON where it can be read as such (20, true, null, {\"a\":1}, \"20\" in quotes), else text.
+A reply that has no rows is printed as it is.
+
+Examples:
+  catchment query chat.messages.recent limit=20
+  catchment query chat.users.stats username=ann --json
+  catchment query chat.users.stats 'username=\"20\"'";
+
+impl Query {
+    /// Asks, and prints what is answered.
+    pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let request = request(&self.parameters)?;
+        let config = settings.for_broker(&self.database, &self.broker)?;
+        let subject = &self.subject;
+        let Some(reply) = broker::ask(&config.broker, subject, request)? else {
+            let servers = config.broker.shown_servers();
+            anyhow::bail!(
+                "nobody answers on {subject} at {servers}; start a collector whose configuration has a [[query]] with that \
+                 subject, or look for others with: nats micro ls"
+            );
+        };
+        let Reply { body, failure } = reply;
+        if let Some(Failure { code, reason }) = failure {
+            anyhow::bail!("{subject}: {reason} (error {code})");
+        }
+        if let Some(stream) = acknowledging(&body) {
+            anyhow::bail!(
+                "{subject}: stream {stream} took the request for an event; give events and queries subjects that tell them apart"
+            );
+        }
+        let mut output = Output::new();
+        match serde_json::from_slice::<Vec<Row>>(&body) {
+            Ok(rows) if rows.is_empty() => log::info!("no rows"),
+            Ok(rows) if self.json => print(&rows, JsonLines::new(&mut output))?,
+            Ok(rows) => print(&rows, Tables::new(&mut output))?,
+            Err(_) => {
+                output.write_all(&body)?;
+                output.write_all(b"\n")?;
+            }
+        }
+        Ok(output.flush()?)
+    }
+}
+
+/// The request's payload.
+fn request(parameters: &[String]) -> anyhow::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    if parameters == ["-"] {
+        std::io::stdin().read_to_end(&mut request).map_err(|e| anyhow::anyhow!("standard input: {e}"))?;
+        return Ok(request);
+    }
+    let mut keys = BTreeSet::new();
+    for parameter in parameters {
+        let Some((key, value)) = parameter.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            let example = "a parameter looks like limit=20";
+            return Err(Usage(format!("{parameter:?} is no parameter; {example}")).into());
+        };
+        if !keys.insert(key) {
+            return Err(Usage(format!("the parameter {key} stands there twice")).into());
+        }
+        request.push(if request.is_empty() { b'{' } else { b',' });
+        serde_json::to_writer(&mut request, key)?;
+        request.push(b':');
+        // As it stands, so that long numbers keep their digits.
+        match serde_json::from_str::<IgnoredAny>(value) {
+            Ok(_) => request.extend_from_slice(value.as_bytes()),
+            Err(_) => serde_json::to_writer(&mut request, value)?,
+        }
+    }
+    if !request.is_empty() {
+        request.push(b'}');
+    }
+    Ok(request)
+}
+
+/// The stream, where this is its word that it has the message.
+fn acknowledging(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Acknowledgement {
+        stream: String,
+        #[serde(rename = "seq")]
+        _sequence: u64,
+    }
+    serde_json::from_slice(body).ok().map(|Acknowledgement { stream, .. }| stream)
+}
+
+fn print(rows: &[Row], mut form: impl Form) -> anyhow::Result<()> {
+    let mut names = None;
+    for row in rows {
+        if names != Some(&row.names) {
+            form.columns(&row.names)?;
+            names = Some(&row.names);
+        }
+        form.row(row.values.clone())?;
+    }
+    form.end()
+}
+
+/// A row as it was answered: its columns in their order.
+#[derive(Debug, PartialEq)]
+struct Row {
+    names: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Columns;
+        impl<'de> Visitor<'de> for Columns {
+            type Value = Row;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a row")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+                let mut row = Row { names: Vec::new(), values: Vec::new() };
+                while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
+                    row.names.push(name);
+                    row.values.push(column(value));
+                }
+                Ok(row)
+            }
+        }
+        deserializer.deserialize_map(Columns)
+    }
+}
+
+/// What SQLite had there.
+fn column(value: serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let blob = value.get("$blob").and_then(Json::as_str).and_then(|text| BASE64.decode(text.as_bytes()).ok());
+    match (value, blob) {
+        (_, Some(bytes)) => Value::Blob(bytes),
+        (Json::Null, None) => Value::Null,
+        (Json::String(text), None) => Value::Text(text),
+        (Json::Number(number), None) => match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => Value::Integer(value),
+            (None, Some(value)) => Value::Real(value),
+            (None, None) => Value::Text(number.to_string()),
+        },
+        (other, None) => Value::Text(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(parameters: &[&str]) -> String {
+        let parameters: Vec<String> = parameters.iter().map(|&parameter| parameter.to_owned()).collect();
+        String::from_utf8(request(&parameters).expect("a request")).expect("UTF-8")
+    }
+
+    #[test]
+    fn values_are_json_where_they_can_be_and_else_text() {
+        let given =
+            ["limit=20", "name=ann b", "big=123456789012345678901", "ok=true", "none=null", "id=\"20\"", "e=", "a=b=c"];
+        let expected = concat!(
+            r#"{"limit":20,"name":"ann b","big":123456789012345678901,"ok":true,"none":null,"id":"20","e":"","a":"b=c"}"#
+        );
+        assert_eq!(asked(&given), expected);
+        assert_eq!(asked(&["zip=007", "list=[1, 2]"]), r#"{"zip":"007","list":[1, 2]}"#);
+        assert_eq!(asked(&[]), "");
+    }
+
+    #[test]
+    fn what_is_no_parameter_is_wrong_usage() {
+        for given in [&["limit"][..], &["=1"], &["a=1", "a=2"], &["-", "a=1"]] {
+            let given: Vec<String> = given.iter().map(|&parameter| parameter.to_owned()).collect();
+            assert!(request(&given).expect_err("must be refused").is::<Usage>(), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were_in_their_order() {
+        let body = br#"[{"b":9223372036854775807,"a":1.0,"c":"x","d":null,"e":{"$blob":"AP8="}}]"#;
+        let rows: Vec<Row> = serde_json::from_slice(body).expect("rows");
+        assert_eq!(rows[0].names, ["b", "a", "c", "d", "e"]);
+        let values = [
+            Value::Integer(i64::MAX),
+            Value::Real(1.0),
+            Value::Text("x".into()),
+            Value::Null,
+            Value::Blob(vec![0, 255]),
+        ];
+        assert_eq!(rows[0].values, values);
+        let mut to = Vec::new();
+        print(&rows, JsonLines::new(&mut to)).expect("prints");
+        assert_eq!(to, [&body[1..body.len() - 1], b"\n"].concat());
+    }
+
+    #[test]
+    fn a_streams_acknowledgement_is_no_answer() {
+        assert_eq!(acknowledging(br#"{"stream":"CHAT","seq":7}"#).as_deref(), Some("CHAT"));
+        assert_eq!(acknowledging(b"[]"), None);
+        assert_eq!(acknowledging(br#"{"stream":"CHAT"}"#), None);
+    }
+}

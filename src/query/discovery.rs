@@ -1,0 +1,171 @@
+//! Who answers: `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, by which `nats micro ls` and others find services.
+//!
+//! <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md> has the rules.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::endpoint::Endpoint;
+use crate::config::ServiceConfig;
+
+/// The group of those who share requests.
+pub(super) const GROUP: &str = "q";
+
+const PREFIX: &str = "$SRV";
+const VERBS: [&str; 3] = ["PING", "INFO", "STATS"];
+
+/// Tells of a service.
+#[derive(Debug)]
+pub(super) struct Discovery {
+    name: String,
+    id: String,
+    description: String,
+    started: String,
+    endpoints: Arc<[Endpoint]>,
+}
+
+impl Discovery {
+    pub(super) fn new(config: &ServiceConfig, endpoints: &Arc<[Endpoint]>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            name: config.name.clone(),
+            id: format!("{:x}-{:x}", now.as_nanos(), std::process::id()),
+            description: config.description.clone(),
+            // No year of five digits is near.
+            started: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            endpoints: Arc::clone(endpoints),
+        }
+    }
+
+    /// The subjects on which it is asked for.
+    pub(super) fn subjects(&self) -> Vec<String> {
+        let of = |verb| {
+            let all = format!("{PREFIX}.{verb}");
+            let of_name = format!("{all}.{}", self.name);
+            let of_id = format!("{of_name}.{}", self.id);
+            [all, of_name, of_id]
+        };
+        VERBS.into_iter().flat_map(of).collect()
+    }
+
+    /// The answer to a question on one of them.
+    pub(super) fn answer(&self, subject: &str) -> Option<Vec<u8>> {
+        let (prefix, rest) = subject.split_once('.')?;
+        let verb = rest.split('.').next().filter(|_| prefix == PREFIX)?;
+        let answer = match verb {
+            "PING" => self.described("ping", []),
+            "INFO" => {
+                let endpoints = self.endpoints.iter().map(info).collect();
+                self.described("info", [("description", json!(self.description)), ("endpoints", endpoints)])
+            }
+            "STATS" => {
+                let endpoints = self.endpoints.iter().map(stats).collect();
+                self.described("stats", [("started", json!(self.started)), ("endpoints", endpoints)])
+            }
+            _ => return None,
+        };
+        Some(answer.to_string().into_bytes())
+    }
+
+    fn described<const N: usize>(&self, kind: &str, more: [(&str, Value); N]) -> Value {
+        let mut answer = json!({
+            "type": format!("io.nats.micro.v1.{kind}_response"),
+            "name": self.name,
+            "id": self.id,
+            "version": env!("CARGO_PKG_VERSION"),
+            "metadata": {},
+        });
+        for (key, value) in more {
+            answer[key] = value;
+        }
+        answer
+    }
+}
+
+fn info(endpoint: &Endpoint) -> Value {
+    let mut metadata = Map::new();
+    if !endpoint.parameters.is_empty() {
+        metadata.insert("parameters".into(), endpoint.parameters.join(" ").into());
+    }
+    json!({
+        "name": endpoint.name,
+        "subject": endpoint.subject.as_str(),
+        "queue_group": GROUP,
+        "metadata": metadata,
+    })
+}
+
+fn stats(endpoint: &Endpoint) -> Value {
+    let counted = endpoint.counts.now();
+    json!({
+        "name": endpoint.name,
+        "subject": endpoint.subject.as_str(),
+        "queue_group": GROUP,
+        "num_requests": counted.requests,
+        "num_errors": counted.errors,
+        "last_error": counted.last_error,
+        "processing_time": counted.nanos,
+        "average_processing_time": counted.nanos.checked_div(counted.requests).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::QueryConfig;
+
+    fn discovery() -> Discovery {
+        let query = QueryConfig::new("chat.recent", "SELECT :limit, :user");
+        let parameters = ["limit".to_owned(), "user".to_owned()];
+        let endpoints = Endpoint::of([(&query, &parameters[..])]).expect("subjects").into();
+        Discovery::new(&ServiceConfig { description: "a chat".into(), ..ServiceConfig::default() }, &endpoints)
+    }
+
+    #[test]
+    fn it_answers_on_its_subjects_and_no_others() {
+        let discovery = discovery();
+        let subjects = discovery.subjects();
+        assert_eq!(subjects.len(), 9);
+        assert!(subjects.contains(&"$SRV.PING".to_owned()) && subjects.contains(&"$SRV.STATS.catchment".to_owned()));
+        for subject in &subjects {
+            let answer: Value = serde_json::from_slice(&discovery.answer(subject).expect(subject)).expect("JSON");
+            assert_eq!((&answer["name"], answer["id"].as_str()), (&json!("catchment"), Some(discovery.id.as_str())));
+            assert_eq!(answer["version"], env!("CARGO_PKG_VERSION"));
+        }
+        assert!(!discovery.id.contains('.'), "{}", discovery.id);
+        for subject in ["$SRV", "$SRV.SCHEMA", "PING", "chat.PING", ""] {
+            assert_eq!(discovery.answer(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn information_and_statistics_have_the_fields_that_tools_read() {
+        let discovery = discovery();
+        let ask =
+            |subject| -> Value { serde_json::from_slice(&discovery.answer(subject).expect("one")).expect("JSON") };
+        let info = ask("$SRV.INFO");
+        assert_eq!((&info["type"], &info["description"]), (&json!("io.nats.micro.v1.info_response"), &json!("a chat")));
+        let endpoint = json!({
+            "name": "chat_recent", "subject": "chat.recent", "queue_group": "q", "metadata": {"parameters": "limit user"},
+        });
+        assert_eq!(info["endpoints"], json!([endpoint]));
+        let fresh = ask("$SRV.STATS");
+        assert_eq!(fresh["endpoints"][0]["average_processing_time"], 0);
+        discovery.endpoints[0].counts.answered(Duration::from_nanos(10));
+        discovery.endpoints[0].counts.failed(Duration::from_nanos(5), 400, "no");
+        let stats = ask("$SRV.STATS");
+        assert_eq!(stats["type"], "io.nats.micro.v1.stats_response");
+        assert!(OffsetDateTime::parse(stats["started"].as_str().expect("a time"), &Rfc3339).is_ok());
+        let endpoint = json!({
+            "name": "chat_recent", "subject": "chat.recent", "queue_group": "q", "num_requests": 2, "num_errors": 1,
+            "last_error": "400:no", "processing_time": 15, "average_processing_time": 7,
+        });
+        assert_eq!(stats["endpoints"], json!([endpoint]));
+    }
+}

@@ -1,0 +1,113 @@
+//! A query as those meet it who ask: its subject, its name in discovery, and counts.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::config::QueryConfig;
+use crate::error::Error;
+use crate::subject::Filter;
+
+/// A query's place in the service. The first whose subject matches takes a request.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// Letters, digits, `-` and `_`.
+    pub(super) name: String,
+    pub(super) subject: Filter,
+    pub(super) timeout: Duration,
+    /// What the statement binds.
+    pub(super) parameters: Vec<String>,
+    pub(super) counts: Counts,
+}
+
+/// What was asked and how it went.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    nanos: AtomicU64,
+    last_error: Mutex<String>,
+}
+
+/// Counts at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) last_error: String,
+    /// Time spent answering, waiting not counted.
+    pub(super) nanos: u64,
+}
+
+impl Counts {
+    pub(super) fn answered(&self, took: Duration) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self, took: Duration, code: u16, reason: &str) {
+        self.answered(took);
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock() = format!("{code}:{reason}");
+    }
+
+    pub(super) fn now(&self) -> Counted {
+        Counted {
+            requests: self.requests.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().clone(),
+            nanos: self.nanos.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Endpoint {
+    /// One for each query, with names of their own.
+    pub(super) fn of<'a>(
+        queries: impl IntoIterator<Item = (&'a QueryConfig, &'a [String])>,
+    ) -> Result<Vec<Self>, Error> {
+        let mut names = BTreeSet::new();
+        let endpoint = |(query, parameters): (&QueryConfig, &[String])| {
+            let subject = query.subject.parse().map_err(|e| Error::config(format!("query {}", query.name()), e))?;
+            let plain = plain(query.name());
+            let numbered = (2..).map(|number| format!("{plain}_{number}"));
+            let name = std::iter::once(plain.clone()).chain(numbered).find(|name| !names.contains(name));
+            let name = name.unwrap_or(plain);
+            names.insert(name.clone());
+            let parameters = parameters.to_vec();
+            Ok(Self { name, subject, timeout: query.timeout, parameters, counts: Counts::default() })
+        };
+        queries.into_iter().map(endpoint).collect()
+    }
+}
+
+/// A name that discovery knows: <https://docs.nats.io/reference/services/info-response.md> has the pattern.
+fn plain(name: &str) -> String {
+    let usable = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    name.chars().map(usable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_kept_apart() {
+        let queries = ["chat.recent", "chat_recent", "chat.*.stats", "chat recent"]
+            .map(|name| QueryConfig { name: Some(name.into()), ..QueryConfig::new("chat.q", "SELECT 1") });
+        let endpoints = Endpoint::of(queries.iter().map(|query| (query, &[][..]))).expect("subjects");
+        let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+        assert_eq!(names, ["chat_recent", "chat_recent_2", "chat___stats", "chat_recent_3"]);
+    }
+
+    #[test]
+    fn counts_tell_of_the_last_error() {
+        let counts = Counts::default();
+        counts.answered(Duration::from_nanos(5));
+        counts.failed(Duration::from_nanos(7), 504, "too slow");
+        let expected = Counted { requests: 2, errors: 1, last_error: "504:too slow".into(), nanos: 12 };
+        assert_eq!(counts.now(), expected);
+    }
+}

@@ -1,0 +1,140 @@
+//! The service: answers named queries over NATS, and tells of itself.
+//!
+//! Between `broker/`, which takes requests and sends replies, and `store/`, which runs queries. What goes wrong here shows in a
+//! condition and keeps no event from being collected.
+
+mod discovery;
+mod endpoint;
+mod front;
+mod responder;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::broker::{Cluster, Listener, Subjects};
+use crate::config::Config;
+use crate::error::Error;
+use crate::pipeline::{Condition, Crew, Signal};
+use crate::store::Queries;
+use discovery::{Discovery, GROUP};
+use endpoint::Endpoint;
+use front::Front;
+use responder::Responder;
+
+/// A running service.
+#[derive(Debug)]
+pub struct Service {
+    crew: Crew,
+    stop: Signal,
+    quit: Signal,
+    endpoints: Arc<[Endpoint]>,
+}
+
+/// Counts from a service's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Requests that were answered with rows.
+    pub answered: u64,
+    /// Requests that were answered with an error.
+    pub failed: u64,
+}
+
+impl Service {
+    /// Starts answering the queries of a configuration, which were checked; `None` where there are none: then there is no
+    /// connection and no thread. `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that
+    /// cannot be reached is waited for in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the setting that cannot be used.
+    pub fn start(config: &Config, queries: &Queries, condition: &Condition) -> Result<Option<Self>, Error> {
+        if config.queries.is_empty() {
+            return Ok(None);
+        }
+        let named = config.queries.iter().enumerate().map(|(at, query)| (query, queries.parameters(at)));
+        let endpoints: Arc<[Endpoint]> = Endpoint::of(named)?.into();
+        let discovery = Discovery::new(&config.service, &endpoints);
+        let subjects = Subjects {
+            shared: config.queries.iter().map(|query| query.subject.clone()).collect(),
+            group: GROUP.into(),
+            everybody: discovery.subjects(),
+        };
+        let (front, queue) = Front::new(&endpoints, discovery, config.service.waiting);
+        let (stop, quit) = (Signal::default(), Signal::default());
+        let cluster = Cluster::new(&config.broker)?;
+        let (listener, outbox) = Listener::open(cluster, subjects, config.service.waiting, condition, [&stop, &quit]);
+        let mut crew = Crew::new(stop.clone());
+        for number in 0..config.service.threads {
+            let alarm = Alarm(condition.clone());
+            let (queue, outbox, endpoints) = (queue.clone(), outbox.clone(), Arc::clone(&endpoints));
+            let (queries, quit) = (queries.clone(), quit.clone());
+            crew.spawn(format!("catchment-query-{number}"), move || {
+                let _alarm = alarm;
+                Responder { queue, endpoints, answerer: queries.answerer(&quit), outbox }.run();
+                Ok(())
+            });
+        }
+        let alarm = Alarm(condition.clone());
+        crew.spawn("catchment-requests", move || {
+            let _alarm = alarm;
+            listener.run(front);
+            Ok(())
+        });
+        Ok(Some(Self { crew, stop, quit, endpoints }))
+    }
+
+    /// Counts, now.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        let add = |sum: Asked, endpoint: &Endpoint| {
+            let counted = endpoint.counts.now();
+            Asked {
+                answered: sum.answered + counted.requests.saturating_sub(counted.errors),
+                failed: sum.failed + counted.errors,
+            }
+        };
+        self.endpoints.iter().fold(Asked::default(), add)
+    }
+
+    /// Takes no more requests. What waits is answered in the background. Does not block.
+    pub fn close(&self) {
+        self.stop.raise();
+    }
+
+    /// Waits until all that was taken is answered, at most until the deadline; then statements are broken off. Names the
+    /// threads that had to be left behind, if any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Panicked`].
+    pub fn finish(&mut self, until: Instant) -> Result<Option<String>, Error> {
+        /// Kept back for threads to notice that they are to leave their work.
+        const LEAVE: Duration = Duration::from_millis(250);
+        self.stop.raise();
+        let answered = self.crew.join_until(until.checked_sub(LEAVE).unwrap_or(until));
+        self.quit.raise();
+        let left = until.max(Instant::now() + LEAVE);
+        let all = answered? || self.crew.join_until(left)?;
+        Ok((!all).then(|| self.crew.running()))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.raise();
+        self.quit.raise();
+        while self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
+    }
+}
+
+/// Says that a thread of the service has panicked, which ends the service.
+struct Alarm(Condition);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.degrade("a thread of it has panicked: no more requests are answered; start again");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::*;
+use crate::config::{DatabaseConfig, QueryConfig};
+use crate::pipeline::{Batch, Limits, Mark};
+use crate::store::{Database, Editor, Routes};
+
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+
+struct Scene {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    answerer: Answerer,
+    quit: Signal,
+}
+
+impl Scene {
+    fn new(queries: &[QueryConfig]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        drop(
+            Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }, &Routes::default())
+                .expect("opens"),
+        );
+        let sql = "CREATE TABLE chat(id INTEGER PRIMARY KEY, user TEXT, line TEXT);
+                   INSERT INTO chat(user, line) VALUES ('ann', 'one'), ('bob', 'two'), ('ann', 'three')";
+        edit(&path, sql);
+        let quit = Signal::default();
+        let answerer = Queries::check(&path, queries).expect("queries").answerer(&quit);
+        Self { _folder: folder, path, answerer, quit }
+    }
+
+    fn of(sql: &str) -> Self {
+        Self::new(&[QueryConfig::new("chat.q", sql)])
+    }
+
+    /// What the first query answers to this payload.
+    fn ask(&mut self, payload: &str) -> Result<String, Unanswered> {
+        self.ask_for(0, payload, usize::MAX)
+    }
+
+    fn ask_for(&mut self, query: usize, payload: &str, most: usize) -> Result<String, Unanswered> {
+        let mut batch = Batch::new(Limits { events: 1, bytes: 1 << 10 });
+        let mark = Mark { sequence: 0, published_ns: 1_700_000_000_123_456_789 };
+        batch.push(mark, "chat.q.7", [("Trace-Id", "t")], payload.as_bytes());
+        let mut answer = b"before ".to_vec();
+        let rows = self.answerer.answer(query, &Envelope::of(&batch.delivery(0), None), most, &mut answer)?;
+        let answer = String::from_utf8(answer).expect("UTF-8").split_off(7);
+        let found: Vec<serde_json::Value> = serde_json::from_str(&answer).expect("an array");
+        assert_eq!(found.len(), rows);
+        Ok(answer)
+    }
+}
+
+fn edit(path: &Path, sql: &str) {
+    Editor::open(path).expect("opens").run(sql).expect("SQL");
+}
+
+#[test]
+fn rows_are_an_array_of_objects_with_every_type_and_digit() {
+    let mut scene = Scene::of(
+        "SELECT 9223372036854775807 AS big, 1.5 AS real, 9e999 AS endless, NULL AS none, 'ü\"' AS text,
+                x'00ff' AS bytes, CAST(x'61ff62' AS TEXT) AS broken, 1 AS big",
+    );
+    let expected = concat!(
+        r#"[{"big":9223372036854775807,"real":1.5,"endless":null,"none":null,"text":"ü\"","#,
+        r#""bytes":{"$blob":"AP8="},"broken":"a"#,
+        "\u{fffd}",
+        r#"b","big_2":1}]"#
+    );
+    assert_eq!(scene.ask("").as_deref(), Ok(expected));
+}
+
+#[test]
+fn parameters_are_bound_from_the_request_and_its_envelope() {
+    let mut scene = Scene::of(
+        "SELECT :limit AS l, :token_3 AS t, :header_trace_id AS h, :published_us AS at, :stream AS s, :payload AS p",
+    );
+    let expected =
+        r#"[{"l":9007199254740993,"t":"7","h":"t","at":1700000000123456,"s":null,"p":"{\"limit\":9007199254740993}"}]"#;
+    assert_eq!(scene.ask(r#"{"limit":9007199254740993}"#).as_deref(), Ok(expected));
+    let expected = r#"[{"l":null,"t":"7","h":"t","at":1700000000123456,"s":null,"p":""}]"#;
+    assert_eq!(scene.ask("").as_deref(), Ok(expected), "an empty request has no fields");
+    let mut scene = Scene::of("SELECT line FROM chat WHERE user = :user ORDER BY id DESC LIMIT coalesce(:limit, 1)");
+    assert_eq!(scene.ask(r#"{"user":"ann"}"#).as_deref(), Ok(r#"[{"line":"three"}]"#));
+    assert_eq!(scene.ask(r#"{"user":"ann","limit":9}"#).as_deref(), Ok(r#"[{"line":"three"},{"line":"one"}]"#));
+    assert_eq!(scene.ask(r#"{"user":"x' OR 1 --","limit":9}"#).as_deref(), Ok("[]"), "a value is never SQL");
+}
+
+#[test]
+fn a_request_that_cannot_be_read_or_bound_is_its_own_fault() {
+    let mut scene = Scene::of("SELECT line FROM chat WHERE json_valid(:ok) LIMIT :limit");
+    for (payload, words) in [("{", "cannot be read as JSON"), (r#"{"limit":"many","ok":"1"}"#, "datatype mismatch")] {
+        let refused = scene.ask(payload).expect_err(payload);
+        assert!(matches!(&refused, Unanswered::Request(why) if why.contains(words)), "{payload}: {refused:?}");
+        assert!(refused.to_string().contains("query chat.q: "), "{refused}");
+    }
+    assert_eq!(scene.ask(r#"{"limit":1,"ok":"1"}"#).as_deref(), Ok(r#"[{"line":"one"}]"#), "the next is answered");
+    let mut scene = Scene::of("SELECT json_extract(:text, '$.a') AS a");
+    assert!(matches!(scene.ask(r#"{"text":"{"}"#), Err(Unanswered::Request(why)) if why.contains("malformed JSON")));
+}
+
+#[test]
+fn an_answer_is_whole_or_an_error() {
+    let sql = "SELECT id FROM chat ORDER BY id";
+    let limited = |max_rows, max_bytes| QueryConfig { max_rows, max_bytes, ..QueryConfig::new("chat.q", sql) };
+    let whole = r#"[{"id":1},{"id":2},{"id":3}]"#;
+    for (config, words) in [
+        (limited(3, ByteSize::b(28)), None),
+        (limited(2, ByteSize::b(28)), Some("larger than 2 rows, its max_rows")),
+        (limited(3, ByteSize::b(27)), Some("larger than 27 bytes, its max_bytes")),
+    ] {
+        let answered = Scene::new(&[config]).ask("").map_err(|why| why.to_string());
+        match words {
+            None => assert_eq!(answered.as_deref(), Ok(whole)),
+            Some(words) => assert!(answered.as_ref().expect_err("must be refused").contains(words), "{answered:?}"),
+        }
+    }
+    let mut scene = Scene::of("SELECT hex(zeroblob(:n)) AS h");
+    assert!(scene.ask_for(0, r#"{"n":100}"#, 210).is_ok());
+    let refused = scene.ask_for(0, r#"{"n":101}"#, 210).expect_err("too large");
+    assert!(matches!(&refused, Unanswered::TooLarge(why) if why.contains("210 bytes, all that the server takes")));
+}
+
+#[test]
+fn a_statement_that_takes_too_long_or_is_in_the_way_is_broken_off() {
+    let timeout = Duration::from_millis(50);
+    let endless = QueryConfig { timeout, ..QueryConfig::new("chat.endless", ENDLESS) };
+    let mut scene = Scene::new(&[endless, QueryConfig::new("chat.one", "SELECT 1 AS one")]);
+    let began = Instant::now();
+    let refused = scene.ask("").expect_err("too slow");
+    assert_eq!(refused, Unanswered::TooSlow("query chat.endless took longer than its timeout, 50ms".into()));
+    assert!((timeout..Duration::from_secs(5)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert_eq!(scene.ask_for(1, "", 100).as_deref(), Ok(r#"[{"one":1}]"#), "the next is answered");
+    let mut scene = Scene::new(&[QueryConfig { timeout: Duration::from_secs(3600), ..QueryConfig::new("q", ENDLESS) }]);
+    let quit = scene.quit.clone();
+    let asked = thread::spawn(move || scene.ask(""));
+    thread::sleep(Duration::from_millis(20));
+    quit.raise();
+    assert_eq!(asked.join().expect("no panic"), Err(Unanswered::Quitting));
+}
+
+#[test]
+fn what_is_committed_is_seen_and_a_batch_is_seen_whole() {
+    let mut scene = Scene::of("SELECT count(*) AS n, count(DISTINCT user) AS users FROM chat WHERE line = 'load'");
+    let done = AtomicBool::new(false);
+    let path = scene.path.clone();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let editor = Editor::open(&path).expect("opens");
+            for _ in 0..200 {
+                let both = "BEGIN; INSERT INTO chat(user, line) VALUES ('a', 'load'), ('b', 'load'); COMMIT";
+                editor.run(both).expect("commits");
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut last = 0;
+        loop {
+            let is_last = done.load(Ordering::Acquire);
+            let rows: Vec<serde_json::Value> = serde_json::from_str(&scene.ask("").expect("rows")).expect("JSON");
+            let count = rows[0]["n"].as_u64().expect("a number");
+            assert!(count % 2 == 0 && count >= last, "{count} behind {last}");
+            last = count;
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(last, 400);
+    });
+}
+
+#[test]
+fn changes_of_the_schema_show_and_a_table_that_is_gone_is_named() {
+    let mut scene = Scene::of("SELECT * FROM chat WHERE id = 1");
+    assert_eq!(scene.ask("").as_deref(), Ok(r#"[{"id":1,"user":"ann","line":"one"}]"#));
+    edit(&scene.path, "ALTER TABLE chat ADD COLUMN at INTEGER DEFAULT 7");
+    assert_eq!(scene.ask("").as_deref(), Ok(r#"[{"id":1,"user":"ann","line":"one","at":7}]"#));
+    edit(&scene.path, "ALTER TABLE chat RENAME TO talk");
+    let misfit = scene.ask("").expect_err("gone");
+    assert!(matches!(&misfit, Unanswered::Misfit(why) if why.contains("no such table: chat")), "{misfit:?}");
+    edit(&scene.path, "ALTER TABLE talk RENAME TO chat");
+    assert!(scene.ask("").is_ok(), "it is there again");
+}
+
+#[test]
+fn a_file_that_was_replaced_is_not_answered_from() {
+    let mut scene = Scene::of("SELECT count(*) AS n FROM chat");
+    assert!(scene.ask("").is_ok());
+    let away = scene.path.with_extension("away");
+    std::fs::rename(&scene.path, &away).expect("moves");
+    assert!(matches!(scene.ask(""), Err(Unanswered::Database(why)) if why.contains("was moved")));
+    std::fs::rename(&away, &scene.path).expect("moves");
+    assert!(scene.ask("").is_ok());
+}

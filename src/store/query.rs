@@ -1,0 +1,238 @@
+//! Named queries, checked against the database: each is one statement that reads, with named parameters.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Connection, ErrorCode, Statement};
+
+use super::answerer::Answerer;
+use super::failure::{database_error, is_statements_own, sql_fault};
+use super::file::File;
+use super::reader;
+use crate::binding::Parameters;
+use crate::config::{Codec, QueryConfig};
+use crate::error::{DatabaseFault, Error};
+use crate::pipeline::Signal;
+
+/// Queries that fit the database.
+#[derive(Clone, Debug)]
+pub struct Queries {
+    pub(super) file: File,
+    pub(super) queries: Arc<[Query]>,
+}
+
+#[derive(Debug)]
+pub(super) struct Query {
+    pub(super) name: String,
+    pub(super) sql: String,
+    pub(super) names: Vec<String>,
+    pub(super) parameters: Parameters,
+    /// What stands for the payload of a request that has none.
+    pub(super) empty: &'static [u8],
+    pub(super) timeout: Duration,
+    pub(super) max_rows: usize,
+    pub(super) max_bytes: usize,
+}
+
+impl Queries {
+    /// Checks that each query is one statement that reads, fits this database, and names its parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]: with the query and the place in its SQL, or because the file cannot be read.
+    pub fn check(path: &Path, configs: &[QueryConfig]) -> Result<Self, Error> {
+        let connection = connect(path).map_err(|e| database_error(path, e))?;
+        let queries = configs.iter().map(|config| check(path, &connection, config));
+        Ok(Self { file: File::at(path), queries: queries.collect::<Result<_, _>>()? })
+    }
+
+    /// The names of a query's parameters, in the order of its statement.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no query with this number.
+    #[must_use]
+    pub fn parameters(&self, query: usize) -> &[String] {
+        &self.queries[query].names
+    }
+
+    /// Answers requests one at a time, on a connection of its own. `quit` breaks off what it is at.
+    #[must_use]
+    pub fn answerer(&self, quit: &Signal) -> Answerer {
+        Answerer::new(self.clone(), quit.clone())
+    }
+}
+
+fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Query, Error> {
+    let refused = |reason: String| Error::Database {
+        fault: DatabaseFault::Statement,
+        path: path.to_owned(),
+        detail: format!("query {}: {reason}", config.name()),
+        source: None,
+    };
+    let statement = connection.prepare(&config.sql).map_err(|e| match e.sqlite_error_code() {
+        Some(ErrorCode::AuthorizationForStatementDenied) => refused(NO_QUERY.into()),
+        _ if matches!(e, rusqlite::Error::MultipleStatement) => {
+            refused("it is several statements; make a query of each".into())
+        }
+        _ if is_statements_own(&e) => refused(sql_fault(&e)),
+        _ => database_error(path, e),
+    })?;
+    if !statement.readonly() || statement.column_count() == 0 {
+        return Err(refused(NO_QUERY.into()));
+    }
+    let names = names(&statement).map_err(refused)?;
+    let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec).map_err(refused)?;
+    Ok(Query {
+        name: config.name().to_owned(),
+        sql: config.sql.clone(),
+        names,
+        parameters,
+        empty: match config.codec {
+            Some(Codec::Messagepack) => &[0x80],
+            Some(Codec::Json) | None => b"{}",
+        },
+        timeout: config.timeout,
+        max_rows: config.max_rows,
+        max_bytes: usize::try_from(config.max_bytes.as_u64()).unwrap_or(usize::MAX),
+    })
+}
+
+const NO_QUERY: &str = "it does something else than read; a query is a SELECT, VALUES or WITH … SELECT";
+
+/// The names of its parameters, without their colon.
+fn names(statement: &Statement<'_>) -> Result<Vec<String>, String> {
+    let named = |number| match statement.parameter_name(number) {
+        Some(name) if name.starts_with(':') => Ok(name[1..].to_owned()),
+        other => {
+            let shown = other.unwrap_or("?");
+            Err(format!(
+                "it has a parameter {shown} without a name; give it the name of what it is bound to, as :limit"
+            ))
+        }
+    };
+    (1..=statement.parameter_count()).map(named).collect()
+}
+
+/// A connection on which nothing can be changed, nor anything else be reached through the database.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = reader::read_only(path)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.authorizer(Some(authorize))?;
+    Ok(connection)
+}
+
+/// What a query's statement may do. Virtual tables (full-text search, R-trees) prepare statements of their own when they are
+/// read: some that write, which this connection would not run, and one that asks for the version of the data.
+fn authorize(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        // A pragma in the shape of a table.
+        AuthAction::Read { table_name, .. } if table_name.starts_with("pragma_") => Authorization::Deny,
+        AuthAction::Select
+        | AuthAction::Read { .. }
+        | AuthAction::Recursive
+        | AuthAction::Insert { .. }
+        | AuthAction::Update { .. }
+        | AuthAction::Delete { .. }
+        | AuthAction::Pragma { pragma_name: "data_version", pragma_value: None } => Authorization::Allow,
+        AuthAction::Function { function_name } if !function_name.eq_ignore_ascii_case("load_extension") => {
+            Authorization::Allow
+        }
+        _ => Authorization::Deny,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseConfig;
+    use crate::store::{Database, Editor, Routes};
+
+    fn database() -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        drop(
+            Database::open(&DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() }, &Routes::default())
+                .expect("opens"),
+        );
+        let sql = "CREATE TABLE chat(id INTEGER PRIMARY KEY, line TEXT);
+                   CREATE VIRTUAL TABLE words USING fts5(line);
+                   CREATE VIRTUAL TABLE places USING rtree(id, west, east, south, north);
+                   INSERT INTO words VALUES ('hello there');
+                   INSERT INTO places VALUES (1, 0, 1, 0, 1);";
+        Editor::open(&path).expect("opens").run(sql).expect("SQL");
+        (folder, path)
+    }
+
+    fn refusal(path: &Path, sql: &str) -> String {
+        let query = QueryConfig { name: Some("q".into()), ..QueryConfig::new("a.q", sql) };
+        Queries::check(path, &[query]).expect_err(sql).to_string()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_name_and_the_place() {
+        let (_folder, path) = database();
+        let said = refusal(&path, "SELECT line,\n  ümlaut FROM chat");
+        assert!(said.ends_with("a.db: query q: no such column: ümlaut (at 2:3, \"ümlaut FROM chat\")"), "{said}");
+        assert!(refusal(&path, "SELEC 1").contains("near \"SELEC\": syntax error (at 1:1, "));
+        assert!(refusal(&path, "SELECT * FROM gone").contains("no such table: gone"));
+        for positional in ["SELECT ?", "SELECT ?2", "SELECT $a", "SELECT @a"] {
+            assert!(refusal(&path, positional).contains("without a name; give it the name"), "{positional}");
+        }
+        assert!(refusal(&path, "SELECT 1; SELECT 2").contains("several statements"));
+        assert!(refusal(&path, "SELECT :token_0").contains(":token_0"));
+    }
+
+    #[test]
+    fn what_does_more_than_read_is_refused() {
+        let (folder, path) = database();
+        let beside = folder.path().join("b.db").display().to_string();
+        for sql in [
+            "DELETE FROM chat",
+            "INSERT INTO chat(line) VALUES (:line) RETURNING id",
+            "CREATE TABLE t(a)",
+            "CREATE TEMP TABLE t(a)",
+            "BEGIN",
+            "SAVEPOINT s",
+            "PRAGMA journal_mode",
+            "PRAGMA query_only = 0",
+            "SELECT * FROM pragma_database_list",
+            "VACUUM",
+            "ANALYZE",
+            "REINDEX",
+            &format!("ATTACH '{beside}' AS b"),
+            &format!("VACUUM INTO '{beside}'"),
+            "",
+            "-- nothing",
+        ] {
+            let said = refusal(&path, sql);
+            assert!(said.contains("does something else than read"), "{sql}: {said}");
+        }
+        assert!(!Path::new(&beside).exists());
+        assert!(
+            refusal(&path, "SELECT load_extension('x')").contains("not authorized to use function: load_extension")
+        );
+    }
+
+    #[test]
+    fn what_reads_is_taken_virtual_tables_too() {
+        let (_folder, path) = database();
+        let queries = [
+            "SELECT line FROM chat ORDER BY id DESC LIMIT coalesce(:limit, 20)",
+            "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < :most) SELECT i FROM n;",
+            "VALUES (1, :a), (2, :b) -- two",
+            "SELECT rowid FROM words WHERE words MATCH :text",
+            "SELECT id FROM places WHERE west <= :x AND east >= :x",
+            "SELECT value FROM json_each(:list)",
+        ];
+        let configs: Vec<_> =
+            queries.iter().enumerate().map(|(at, sql)| QueryConfig::new(format!("q.{at}"), *sql)).collect();
+        let checked = Queries::check(&path, &configs).expect("all read");
+        assert_eq!(checked.parameters(0), ["limit"]);
+        assert_eq!(checked.parameters(2), ["a", "b"]);
+        assert_eq!(checked.parameters(4), ["x"]);
+    }
+}

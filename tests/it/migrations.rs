@@ -1,0 +1,169 @@
+//! Migrations as a user of the command meets them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::Connection;
+
+use crate::support::collector::{Collector, catchment, output, stderr};
+use crate::support::refusal::refused;
+use crate::support::scene::Scene;
+use crate::support::{eventually, oracle};
+
+const LINES: &str = "CREATE TABLE lines(id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;\n";
+
+const ROUTE: &str = "[[route]]\nsubject = \"events.line\"\nsql = \"INSERT INTO lines(text) VALUES (:text)\"\n";
+
+/// A scene with a settings file and a folder of migrations.
+fn scene() -> Scene {
+    let scene = Scene::new();
+    std::fs::create_dir(folder(&scene)).expect("a folder");
+    let config = format!("[database]\nmigrations = {:?}\n{ROUTE}", folder(&scene).display());
+    std::fs::write(scene.folder.path().join("chat.toml"), config).expect("writes");
+    scene
+}
+
+fn folder(scene: &Scene) -> PathBuf {
+    scene.folder.path().join("migrations")
+}
+
+fn write(scene: &Scene, name: &str, sql: &str) {
+    std::fs::write(folder(scene).join(name), sql).expect("writes");
+}
+
+fn run(scene: &Scene) -> Command {
+    let mut command = scene.run();
+    command.arg("--config").arg(scene.folder.path().join("chat.toml"));
+    command
+}
+
+/// Collects what is there; what it logged.
+#[track_caller]
+fn drain(scene: &Scene) -> String {
+    let done = output(run(scene).arg("--drain"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    stderr(&done)
+}
+
+fn text(database: &Path, sql: &str) -> String {
+    oracle::open(database).query_row(sql, [], |row| row.get(0)).expect("one text")
+}
+
+fn tables(database: &Path) -> String {
+    let sql = "SELECT coalesce(group_concat(name), '') FROM (SELECT name FROM sqlite_schema WHERE type = 'table'
+               AND name NOT LIKE 'catchment%' AND name NOT LIKE 'sqlite%' ORDER BY name)";
+    text(database, sql)
+}
+
+#[test]
+fn routes_write_to_the_tables_that_migrations_made_and_each_is_applied_once() {
+    let scene = scene();
+    write(&scene, "001_lines.sql", LINES);
+    scene.server.raw().publish("events.line", None, "{\"text\": \"one\"}");
+    let log = drain(&scene);
+    assert!(log.contains("applied migration 001_lines.sql"), "{log}");
+    scene.server.raw().publish("events.line", None, "{\"text\": \"two\"}");
+    let log = drain(&scene);
+    assert!(!log.contains("applied"), "{log}");
+    write(&scene, "002_seen.sql", "ALTER TABLE lines ADD COLUMN seen INTEGER DEFAULT 0;\n");
+    let log = drain(&scene);
+    assert!(log.contains("applied migration 002_seen.sql") && !log.contains("001"), "{log}");
+    assert_eq!(text(&scene.database(), "SELECT group_concat(text || seen) FROM lines"), "one0,two0");
+}
+
+#[test]
+fn a_migration_that_cannot_be_applied_ends_the_start_in_one_line() {
+    let scene = scene();
+    refused(&mut run(&scene), 2, &["configuration: database.migrations", "has no .sql file"]);
+    write(&scene, "001_lines.sql", LINES);
+    write(&scene, "002_bad.sql", "-- users\nCREATE TABLE users(name TEXT;\n");
+    refused(
+        &mut run(&scene),
+        1,
+        &["migrations/002_bad.sql:2: near \";\": syntax error", "no new migration was applied"],
+    );
+    assert_eq!(tables(&scene.database()), "events");
+    write(&scene, "002_bad.sql", "DELETE FROM catchment_ledger;\n");
+    refused(&mut run(&scene), 1, &["002_bad.sql:1: catchment_ledger", "catchment's own"]);
+    std::fs::remove_file(folder(&scene).join("002_bad.sql")).expect("removes");
+    drain(&scene);
+    write(&scene, "001_lines.sql", &LINES.replace('\n', "\r\n"));
+    drain(&scene);
+    write(&scene, "001_lines.sql", &LINES.replace("NOT NULL", ""));
+    refused(&mut run(&scene), 1, &["001_lines.sql: was changed after it was applied at 20", "put it back as it was"]);
+    let mut elsewhere = run(&scene);
+    elsewhere.env("CATCHMENT_DATABASE__MIGRATIONS", "/nowhere");
+    refused(&mut elsewhere, 2, &["database.migrations: /nowhere cannot be read", "current directory"]);
+}
+
+#[test]
+fn a_relative_path_counts_from_the_current_directory() {
+    let scene = scene();
+    write(&scene, "001_lines.sql", LINES);
+    let conf = scene.folder.path().join("conf");
+    std::fs::create_dir(&conf).expect("a folder");
+    let config = format!("[database]\npath = \"b.db\"\nmigrations = \"migrations\"\n{ROUTE}");
+    std::fs::write(conf.join("chat.toml"), config).expect("writes");
+    let mut command = catchment();
+    command.args(["run", "--drain", "--config", "conf/chat.toml", "--server", &scene.server.url()]);
+    let done = output(command.current_dir(scene.folder.path()));
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(tables(&scene.folder.path().join("b.db")), "events,lines");
+}
+
+#[test]
+fn a_start_that_is_killed_amid_its_migrations_has_applied_none() {
+    let scene = scene();
+    write(&scene, "001_lines.sql", LINES);
+    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+                   INSERT INTO lines(text) SELECT 'number ' || x FROM n;";
+    write(&scene, "002_fill.sql", endless);
+    let collector = Collector::start(run(&scene), &scene.folder.path().join("collector.log"));
+    // It has begun once what does not fit into memory goes to the log.
+    let log = scene.folder.path().join("a.db-wal");
+    eventually("rows that are not committed", || {
+        (std::fs::metadata(&log).is_ok_and(|file| file.len() > 8 << 20)).then_some(())
+    });
+    collector.kill();
+    assert_eq!(tables(&scene.database()), "events");
+    write(&scene, "002_fill.sql", "INSERT INTO lines(text) VALUES ('one');");
+    drain(&scene);
+    assert_eq!(text(&scene.database(), "SELECT group_concat(text) FROM lines"), "one");
+    oracle::sound(&scene.database());
+}
+
+#[test]
+fn a_database_of_the_first_version_is_collected_on() {
+    let scene = Scene::new();
+    scene.publish("before", 3);
+    let stream = scene.ask("$JS.API.STREAM.INFO.EVENTS", &serde_json::json!({}));
+    let created = stream["created"].as_str().expect("a time");
+    let last = scene.ask("$JS.API.STREAM.MSG.GET.EVENTS", &serde_json::json!({ "seq": 2 }));
+    let at = last["message"]["time"].as_str().expect("a time");
+    let connection = Connection::open(scene.database()).expect("a database");
+    connection.execute_batch(include_str!("support/version-1.sql")).expect("SQL");
+    // It has stored two of the three.
+    let sql = "INSERT INTO catchment_ledger
+               VALUES ('EVENTS', 1, ?1, 2, CAST(strftime('%s', ?2) AS INTEGER) * 1000000000 + substr(?3, 1, 9))";
+    let fraction = at.split_once('.').map_or("0", |(_, rest)| rest.trim_end_matches('Z'));
+    connection.execute(sql, [created, at, &format!("{fraction:0<9}")]).expect("SQL");
+    connection
+        .execute_batch(
+            "INSERT INTO events(subject, stream, sequence, published_us, payload) VALUES
+                 ('events.test', 'EVENTS', 1, 1, 'before-0'), ('events.test', 'EVENTS', 2, 2, 'before-1');
+             INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
+                 VALUES (1, 'a', 'x', 'old', 1)",
+        )
+        .expect("SQL");
+    let list = |arguments: &[&str]| {
+        let done = output(catchment().arg("dead-letters").args(arguments).arg("--database").arg(scene.database()));
+        assert!(done.status.success(), "{}", stderr(&done));
+        String::from_utf8(done.stdout).expect("UTF-8")
+    };
+    assert!(list(&["list"]).contains("old"), "as it is, before anything was changed");
+    scene.drain();
+    assert_eq!(oracle::payloads(&scene.database()), ["before-0", "before-1", "before-2"]);
+    assert!(list(&["list"]).contains("old"));
+    assert_eq!(text(&scene.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "2");
+    oracle::sound(&scene.database());
+}
