@@ -39,13 +39,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
+use crate::binding::Envelope;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
-use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Sink};
+use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
 use crate::store::{
-    Answer, Changed, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Value, Writer, changes,
-    make_likeness,
+    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Queries, Reader, Routes, Selection,
+    Unanswered, Value, Writer, changes, make_likeness,
 };
 use crate::subject::Filter;
 
@@ -58,6 +59,9 @@ pub struct Trial {
     folder: TempDir,
     subjects: Vec<Filter>,
     writer: Writer,
+    /// The subjects of the queries.
+    asked: Vec<Filter>,
+    answerer: Answerer,
     batch: Batch,
     epoch: Arc<Epoch>,
     /// The last event that was committed.
@@ -119,6 +123,7 @@ impl Trial {
         make(&path)?;
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
         let database = Database::open(&database, &Routes::new(&config.routes, config.unmatched)?)?;
+        let queries = Queries::check(&path, &config.queries)?;
         let before = folder.path().join(BEFORE);
         Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());
@@ -127,12 +132,12 @@ impl Trial {
             Mode::Jetstream => Epoch { stream: config.broker.stream.clone(), number: 1, created: "a trial".into() },
             Mode::Core => database.begin_local()?,
         };
-        let filters = config.broker.subjects.iter().map(|subject| subject.parse());
-        let subjects = filters.collect::<Result<_, _>>().map_err(|reason| Error::config("broker.subjects", reason))?;
         let writer = database.writers().pop();
         Ok(Self {
             folder,
-            subjects,
+            subjects: filters(config.broker.subjects.iter())?,
+            asked: filters(config.queries.iter().map(|query| &query.subject))?,
+            answerer: queries.answerer(&Signal::default()),
             writer: writer.ok_or_else(|| Error::config("database.writers", "is 0; at least 1"))?,
             batch: Batch::new(limits),
             epoch: Arc::new(epoch),
@@ -179,9 +184,7 @@ impl Trial {
         if self.batch.is_empty() {
             self.batch.begin(Arc::clone(&self.epoch), self.last);
         }
-        let published = published.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let published_ns = i64::try_from(published).unwrap_or(i64::MAX);
-        self.last = Mark { sequence: self.last.sequence + 1, published_ns };
+        self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanos(published) };
         let id = event.given_id().map(|id| ("Nats-Msg-Id", id));
         let headers = event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id);
         self.batch.push(self.last, event.subject(), headers, event.payload());
@@ -221,6 +224,22 @@ impl Trial {
         Ok(rows)
     }
 
+    /// What the configuration's query of this subject answers to a request that comes now: a JSON array of its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`]; with [`Unanswered::Request`] where no query has such a subject.
+    pub fn ask(&mut self, subject: &str, request: &[u8]) -> Result<String, Unanswered> {
+        let Some(query) = self.asked.iter().position(|filter| filter.matches(subject)) else {
+            return Err(Unanswered::Request(format!("no query has the subject {subject}")));
+        };
+        let mut carrier = Batch::new(Limits { events: 1, bytes: 1 << 10 });
+        carrier.push(Mark { sequence: 0, published_ns: nanos(SystemTime::now()) }, subject, [], request);
+        let mut answer = Vec::new();
+        self.answerer.answer(query, &Envelope::of(&carrier.delivery(0), None), usize::MAX, &mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     /// The dead letters, from the first.
     ///
     /// # Errors
@@ -244,6 +263,15 @@ impl Trial {
     }
 }
 
+fn filters<'s>(subjects: impl Iterator<Item = &'s String>) -> Result<Vec<Filter>, Error> {
+    let parse = |subject: &String| subject.parse().map_err(|reason| Error::config("subject", reason));
+    subjects.map(parse).collect()
+}
+
+fn nanos(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -251,7 +279,7 @@ mod tests {
     use bytesize::ByteSize;
 
     use super::*;
-    use crate::config::{RouteConfig, Unmatched};
+    use crate::config::{QueryConfig, RouteConfig, Unmatched};
 
     fn config(folder: &Path) -> Config {
         let tables = "CREATE TABLE counted(word TEXT PRIMARY KEY, times INTEGER, last INTEGER) STRICT;
@@ -303,6 +331,19 @@ mod tests {
         let refused = trial.run([said("1"), Event::new("said.*", "")]).expect_err("no subject").to_string();
         assert!(refused.contains("has a wildcard"), "{refused}");
         assert_eq!(trial.rows("SELECT word FROM counted WHERE times = 1").expect("reads"), [["1".into()]]);
+    }
+
+    #[test]
+    fn queries_answer_from_what_was_committed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(folder.path());
+        config.queries = vec![QueryConfig::new("words.*", "SELECT times FROM counted WHERE word = :word")];
+        let mut trial = Trial::new(&config).expect("begins");
+        assert_eq!(trial.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[]"));
+        trial.run([said("\"a\"")]).expect("runs");
+        assert_eq!(trial.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[{\"times\":1}]"));
+        assert!(matches!(trial.ask("words.x", b"{"), Err(Unanswered::Request(_))));
+        assert!(trial.ask("other", b"").expect_err("no query").to_string().contains("no query has the subject other"));
     }
 
     #[test]
