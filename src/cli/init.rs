@@ -45,9 +45,10 @@ impl Init {
     pub fn run(&self) -> anyhow::Result<()> {
         let prefix = self.prefix.as_deref().unwrap_or(self.preset.prefix());
         validate(prefix)?;
+        let folder = if self.dir == Path::new(".") { Path::new("") } else { &self.dir };
         let files = [
-            (self.dir.join("catchment.toml"), self.preset.settings(prefix)),
-            (self.dir.join("migrations/001_tables.sql"), self.preset.tables().to_owned()),
+            (folder.join("catchment.toml"), self.preset.settings(prefix)),
+            (folder.join("migrations/001_tables.sql"), self.preset.tables().to_owned()),
         ];
         let there = files.iter().find(|(path, _)| path.exists());
         if let Some((path, _)) = there.filter(|_| !self.force) {
