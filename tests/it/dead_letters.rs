@@ -126,7 +126,7 @@ fn letters_are_listed_shown_and_dropped_beside_a_running_collector() {
     chat.has("catchment_dead_letters", 3);
 
     let table = chat.said(&["list"]);
-    for words in ["id", "events.line", "lines", "FOREIGN KEY constraint failed", "the payload is no JSON"] {
+    for words in ["id", "events.line", "lines", "FOREIGN KEY constraint failed", "the payload cannot be read as JSON"] {
         assert!(table.contains(words), "{words}: {table}");
     }
     assert_eq!(chat.ids(&[]), [1, 2, 3]);

@@ -145,7 +145,7 @@ fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
     refused(client.ask("ask.endless", ""), 504, "took longer than its timeout, 200ms");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     refused(client.ask("ask.recent", r#"{"limit":"many"}"#), 400, "datatype mismatch");
-    refused(client.ask("ask.recent", "{\"limit\":"), 400, "no JSON");
+    refused(client.ask("ask.recent", "{\"limit\":"), 400, "cannot be read as JSON");
     assert_eq!(client.ask("ask.recent", r#"{"limit":1}"#), Ok(json!([{ "id": 10, "n": 9 }])));
     assert_eq!(collector.status().asked.failed, 6);
     stop(collector);
@@ -269,7 +269,7 @@ fn discovery_finds_the_service_and_counts_what_it_did() {
     ]);
     assert_eq!(client.ask("$SRV.INFO.weather", ""), Ok(info));
     client.ask("ask.recent", "").expect("rows");
-    refused(client.ask("ask.recent", "{"), 400, "no JSON");
+    refused(client.ask("ask.recent", "{"), 400, "cannot be read as JSON");
     let stats = client.ask(&format!("$SRV.STATS.weather.{id}"), "").expect("an answer");
     assert_eq!(stats["type"], "io.nats.micro.v1.stats_response");
     let started = stats["started"].as_str().expect("a time");
@@ -453,7 +453,10 @@ fn the_command_asks_and_prints_rows() {
         output(&mut scene.asking(&["ask.echo", "-"]).stdin(std::fs::File::open("Cargo.toml").expect("a file")));
     let said = stderr(&failed);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(said.contains("ask.echo: ") && said.contains("no JSON") && said.contains("(error 400)"), "{said}");
+    assert!(
+        said.contains("ask.echo: ") && said.contains("cannot be read as JSON") && said.contains("(error 400)"),
+        "{said}"
+    );
     assert_eq!(output(&mut scene.asking(&["ask.echo", "a"])).status.code(), Some(2));
     assert_eq!(output(&mut scene.asking(&["ask.*"])).status.code(), Some(1));
     let silent = scene.server.client().subscribe("ask.silent").expect("subscribes");
