@@ -72,6 +72,8 @@
 
 pub mod binding;
 pub mod broker;
+#[cfg(feature = "cli")]
+pub mod check;
 pub mod collect;
 #[cfg(feature = "cli")]
 pub mod compare;
@@ -84,6 +86,7 @@ pub mod query;
 pub mod record;
 pub mod store;
 pub mod subject;
+pub mod trial;
 
 pub use collect::{Collector, Status, Until};
 pub use config::Config;
