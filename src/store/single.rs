@@ -210,7 +210,11 @@ mod tests {
         assert_eq!(dead[..2], ["both: too late in INSERT INTO users VALUES (:name)", unique]);
         assert_eq!(dead[2], "both: FOREIGN KEY constraint failed in COMMIT");
         assert_eq!(dead[3], format!("one: FOREIGN KEY constraint failed in {ADD_LINE}"));
-        assert!(dead[4].starts_with("one: the payload cannot be read as JSON") && dead[4].ends_with(" in none"), "{}", dead[4]);
+        assert!(
+            dead[4].starts_with("one: the payload cannot be read as JSON") && dead[4].ends_with(" in none"),
+            "{}",
+            dead[4]
+        );
     }
 
     #[test]
