@@ -30,6 +30,7 @@ mod profiles;
 mod purges;
 mod queries;
 mod recorder;
+mod routes;
 mod stalls;
 mod startup;
 mod streams;
