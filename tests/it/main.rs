@@ -31,6 +31,7 @@ mod purges;
 mod queries;
 mod recorder;
 mod routes;
+mod replies;
 mod stalls;
 mod startup;
 mod streams;
