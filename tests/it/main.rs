@@ -25,6 +25,7 @@ mod limits;
 mod links;
 mod migrations;
 mod poison;
+mod presets;
 mod profiles;
 mod purges;
 mod queries;
