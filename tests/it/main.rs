@@ -34,3 +34,4 @@ mod recorder;
 mod stalls;
 mod startup;
 mod streams;
+mod trials;
