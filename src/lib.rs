@@ -41,7 +41,7 @@
 //! * **Bounded**: in events and bytes, on both sides. A database that is locked or full holds the intake up; it does not
 //!   grow the process, and collecting resumes by itself.
 //! * **An event that cannot be stored** goes to table `catchment_dead_letters`, whole and with the reason, and costs no
-//!   other event anything.
+//!   other event anything. [`store::DeadLetters`] finds it there, [`store::Database::retry`] tries it again.
 //! * **Stopping is bounded**: every blocking call has a deadline; a thread that hangs in the NATS client is left behind
 //!   and named.
 //!

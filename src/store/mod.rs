@@ -24,6 +24,8 @@ mod pool;
 mod query;
 mod reader;
 mod routes;
+#[cfg(test)]
+mod scene;
 mod schema;
 mod single;
 mod statements;
@@ -41,7 +43,7 @@ pub use lock::Lock;
 pub use query::Queries;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use routes::Routes;
-pub use single::{Attempt, Kept, Single};
+pub use single::{Kept, Single};
 pub use writer::Writer;
 
 use std::ffi::OsString;

@@ -18,6 +18,7 @@ mod core_recorder;
 mod database;
 mod dead_letters;
 mod direct;
+mod documented;
 mod input;
 mod kills;
 mod kinds;

@@ -459,7 +459,9 @@ fn the_command_asks_and_prints_rows() {
     );
     assert_eq!(output(&mut scene.asking(&["ask.echo", "a"])).status.code(), Some(2));
     assert_eq!(output(&mut scene.asking(&["ask.*"])).status.code(), Some(1));
-    let silent = scene.server.client().subscribe("ask.silent").expect("subscribes");
+    let client = scene.server.client();
+    let silent = client.subscribe("ask.silent").expect("subscribes");
+    client.flush().expect("the server knows");
     let late = output(&mut scene.asking(&["ask.silent", "--timeout", "300ms"]));
     let said = stderr(&late);
     assert!(late.status.code() == Some(1) && said.contains("ask.silent: no answer within 300ms"), "{said}");

@@ -5,7 +5,7 @@ use std::io::Write;
 use catchment::store::{Database, Retried, Routes, UnreadableHeaders};
 use clap::Args;
 
-use super::selection::{self, Which};
+use super::selection::Wanted;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
@@ -25,11 +25,7 @@ pub struct Retry {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    which: Which,
-
-    /// All of them
-    #[arg(long, conflicts_with_all = selection::CONDITIONS)]
-    all: bool,
+    wanted: Wanted,
 
     /// Say how many there are, and try none
     #[arg(long)]
@@ -47,7 +43,7 @@ pub struct Retry {
 
 impl Retry {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.which.needed(self.all)?;
+        let selection = self.wanted.selection()?;
         let config = settings.for_database(&self.database)?;
         let routes = Routes::new(&config.routes, config.unmatched)?;
         let total = super::open(settings, &self.database)?.count(&selection)?;
