@@ -171,7 +171,7 @@ fn lag(config: &Config, options: &Options, stream: &StreamSurvey, collecting: bo
         _ => stream.behind,
     };
     notes.measure("lag_events", "Events in the stream that are not in the database yet, at most.", behind);
-    let what = format!("{behind} events of {name} are not in the database yet");
+    let what = format!("events of {name} that are not in the database yet: {behind}");
     let way_out = "see whether the collector runs, and what keeps it";
     if behind >= options.lag_critical {
         notes.critical("progress", what, way_out);

@@ -34,8 +34,13 @@ pub(super) fn look(config: &Config, notes: &mut Notebook<'_>) {
 fn object(error: &Error) -> &'static str {
     match error {
         Error::Migration { .. } => "migrations",
-        Error::Config { key, .. } if key.starts_with("query") => "queries",
-        Error::Config { .. } | Error::Database { fault: DatabaseFault::Statement, .. } => "routes",
+        Error::Config { key: named, .. } | Error::Database { fault: DatabaseFault::Statement, detail: named, .. } => {
+            if named.starts_with("query ") {
+                "queries"
+            } else {
+                "routes"
+            }
+        }
         _ => "database",
     }
 }

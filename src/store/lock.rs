@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::beside;
 use crate::error::{DatabaseFault, Error};
@@ -37,13 +37,7 @@ impl Lock {
         };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
-        let mut locked = file.try_lock();
-        if matches!(locked, Err(TryLockError::WouldBlock)) {
-            // Somebody may just have looked who has it.
-            std::thread::sleep(GLANCE);
-            locked = file.try_lock();
-        }
-        match locked {
+        match try_lock(&file) {
             Ok(()) => {
                 file.set_len(0).map_err(unwritable)?;
                 write!(file, "process {}", std::process::id()).map_err(unwritable)?;
@@ -81,8 +75,23 @@ impl Lock {
     }
 }
 
-/// How long to wait for somebody who only looks whether the lock is free.
-const GLANCE: Duration = Duration::from_millis(20);
+/// How long to wait for those who only look whether the lock is free. Each of them takes microseconds.
+const GLANCES: Duration = Duration::from_secs(5);
+
+/// Takes the lock if nobody has it. Who only looks shares it for a moment, who has it shares it with nobody.
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + GLANCES;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                file.try_lock_shared()?;
+                file.unlock().map_err(TryLockError::Error)?;
+                std::thread::yield_now();
+            }
+            tried => return tried,
+        }
+    }
+}
 
 /// What the holder wrote into the lock file.
 fn name_in(file: &mut File) -> String {

@@ -8,6 +8,7 @@
 mod support;
 
 mod access;
+mod check;
 mod cluster;
 mod collecting;
 mod commands;
@@ -26,6 +27,7 @@ mod limits;
 mod links;
 mod migrations;
 mod poison;
+mod presets;
 mod profiles;
 mod purges;
 mod queries;
@@ -35,3 +37,4 @@ mod replies;
 mod stalls;
 mod startup;
 mod streams;
+mod trials;
