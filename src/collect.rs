@@ -141,7 +141,7 @@ impl Collector {
                     identity: database.identity(),
                     position,
                     drain: until == Until::Drained,
-                    pipeline_holds: config.batch.max_events * (config.database.writers + 1),
+                    pipeline_holds: config.pipeline_holds(),
                 };
                 let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())

@@ -105,7 +105,10 @@ fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
             Err("attaches or detaches a database: there is one database".into())
         }
-        _ => Err("does something else than insert, update or delete rows".into()),
+        _ => {
+            Err("does something else than write rows: tables, indexes and triggers are changed by migrations alone"
+                .into())
+        }
     }
 }
 

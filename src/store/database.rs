@@ -35,7 +35,7 @@ pub struct Database {
     file: File,
     identity: String,
     pool: r2d2::Pool<Manager>,
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     writers: usize,
 }
 

@@ -5,6 +5,7 @@
 
 mod answerer;
 mod authorizer;
+mod changes;
 mod columns;
 mod database;
 mod dead_letters;
@@ -12,8 +13,10 @@ mod decoded;
 mod editor;
 mod failure;
 mod file;
+mod inspection;
 mod json;
 mod ledger;
+mod likeness;
 mod lock;
 pub mod migrations;
 mod plan;
@@ -21,21 +24,26 @@ mod pool;
 mod query;
 mod reader;
 mod routes;
+#[cfg(test)]
+mod scene;
 mod schema;
 mod single;
 mod statements;
 mod writer;
 
 pub use answerer::{Answerer, Unanswered};
+pub use changes::{Changed, changes};
 pub use database::Database;
 pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
+pub use inspection::{Inspection, Size};
 pub use json::{Json, Objects};
+pub use likeness::make_likeness;
 pub use lock::Lock;
 pub use query::Queries;
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use routes::Routes;
-pub use single::{Attempt, Kept, Single};
+pub use single::{Kept, Single};
 pub use writer::Writer;
 
 use std::ffi::OsString;

@@ -191,3 +191,6 @@ fn named(statement: &Statement<'_>) -> Result<Vec<String>, String> {
     };
     (1..=statement.parameter_count()).map(named).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Transaction, TransactionBehavior};
 
-use super::database::no_connection;
-use super::dead_letters::{self, Reason};
+use super::dead_letters;
 use super::decoded::{Course, Decoded};
-use super::failure::{database_error, detail, is_constraint};
+use super::failure::{detail, is_constraint};
 use super::file::File;
 use super::plan::Plan;
 use super::pool::{Manager, Pooled};
 use super::statements::{Failure, Statements};
-use crate::error::Error;
 use crate::pipeline::{Batch, Limits, Mark};
 
 /// How often to look whether the file is still in its place: more often would cost more than the commit.
@@ -55,17 +53,6 @@ pub enum Kept {
     DeadLetter,
     /// No route takes it, and it was dropped.
     Dropped,
-}
-
-/// What came of trying to store an event.
-#[derive(Clone, Debug)]
-pub enum Attempt {
-    /// Its statements have run, and what they did is committed.
-    Stored,
-    /// No route takes it, and such are dropped.
-    Dropped,
-    /// They refused it. Nothing of it is left.
-    Refused(Reason),
 }
 
 impl Single {
@@ -126,42 +113,6 @@ impl Single {
             }
         }
     }
-
-    /// Runs the statements for the first event of a batch, in a transaction of its own, and makes no dead letter of it. Blocks
-    /// as [`Single::commit`] does.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Database`]: the event is not stored; after an I/O error it may be.
-    pub fn attempt(&self, batch: &Batch) -> Result<Attempt, Error> {
-        self.attempt_with(batch, |_| Ok(()))
-    }
-
-    /// The same, with more to do in the same transaction once the statements have run.
-    pub(super) fn attempt_with(
-        &self,
-        batch: &Batch,
-        also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-    ) -> Result<Attempt, Error> {
-        let path = self.file.path();
-        let mut turn = self.turn.lock();
-        let Turn { decoded, connection, .. } = &mut *turn;
-        decoded.read(batch);
-        let mut pooled = match connection.take() {
-            Some(pooled) => pooled,
-            None => self.pool.get().map_err(|e| no_connection(path, &e))?,
-        };
-        let tried = in_transaction(&pooled, decoded, batch, also);
-        pooled.done_with = matches!(tried, Err(Failure::Database(_)));
-        *connection = Some(pooled).filter(|pooled| !pooled.done_with);
-        match tried {
-            Ok(()) if decoded.dropped() > 0 => Ok(Attempt::Dropped),
-            Ok(()) => Ok(Attempt::Stored),
-            Err(Failure::Event(reason) | Failure::Ended(reason)) => Ok(Attempt::Refused(reason)),
-            Err(Failure::Lost(error)) => Err(error),
-            Err(Failure::Database(error)) => Err(database_error(path, error)),
-        }
-    }
 }
 
 fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch, leaves_parts: bool) -> Result<Kept, Failure> {
@@ -172,7 +123,7 @@ fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch, leaves_parts: bool)
         Course::Doomed(..) => 0,
     };
     let ran = if statements > 1 || leaves_parts {
-        in_transaction(pooled, decoded, event, |_| Ok(()))
+        in_transaction(pooled, decoded, event)
     } else {
         // One statement is a transaction by itself.
         Statements::new(decoded.plan(), pooled).run(decoded, event, 0)
@@ -187,21 +138,17 @@ fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch, leaves_parts: bool)
     }
 }
 
-/// Runs a batch's first event and what is to be done besides, and commits both or neither.
-fn in_transaction(
-    pooled: &Pooled,
-    decoded: &Decoded,
-    batch: &Batch,
-    also: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-) -> Result<(), Failure> {
+fn in_transaction(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<(), Failure> {
     // Its drop rolls back, unless the statements have done so.
     let transaction = Transaction::new_unchecked(&pooled.sqlite, TransactionBehavior::Immediate);
     let transaction = transaction.map_err(Failure::Database)?;
-    Statements::new(decoded.plan(), pooled).run(decoded, batch, 0)?;
-    also(&transaction).map_err(Failure::Database)?;
-    transaction.commit().map_err(|error| match is_constraint(&error) {
-        true => Failure::Event(decoded.at_commit(0, detail(&error))),
-        false => Failure::Database(error),
+    Statements::new(decoded.plan(), pooled).run(decoded, event, 0)?;
+    transaction.commit().map_err(|error| {
+        if is_constraint(&error) {
+            Failure::Event(decoded.at_commit(0, detail(&error)))
+        } else {
+            Failure::Database(error)
+        }
     })
 }
 
@@ -211,4 +158,84 @@ fn may_leave_parts(plan: &Plan, pooled: &Pooled) -> bool {
     let sql = "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE sql LIKE '%fail%')";
     let in_schema = || pooled.sqlite.prepare_cached(sql)?.query_row([], |row| row.get(0));
     plan.says_fail() || in_schema().unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Unmatched;
+    use crate::store::scene::{Scene, route};
+    use crate::store::{Kept, Single};
+
+    const SCHEMA: &str = "
+        CREATE TABLE known(name TEXT PRIMARY KEY);
+        INSERT INTO known VALUES ('ann'), ('bob'), ('late'), ('full');
+        CREATE TABLE lines(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED, text TEXT);
+        CREATE TABLE users(name TEXT UNIQUE ON CONFLICT ROLLBACK);
+        CREATE TRIGGER late BEFORE INSERT ON users BEGIN SELECT raise(ABORT, 'too late') WHERE NEW.name = 'late'; END;
+    ";
+    const ADD_LINE: &str = "INSERT INTO lines VALUES (:name, :text)";
+
+    fn scene(schema: &str) -> (Scene, Single) {
+        let routes = [route("both", &[ADD_LINE, "INSERT INTO users VALUES (:name)"]), route("one", &[ADD_LINE])];
+        let scene = Scene::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
+        let single = scene.open().single();
+        (scene, single)
+    }
+
+    fn kept(single: &Single, subject: &str, name: &str) -> Kept {
+        let payload = format!(r#"{{"name": "{name}", "text": "hi"}}"#);
+        single.commit(7_000, subject, [], payload.as_bytes()).expect("commits")
+    }
+
+    #[test]
+    fn an_event_is_committed_whole_or_is_a_dead_letter() {
+        let (scene, single) = scene("");
+        let kept = |subject, name| kept(&single, subject, name);
+        assert_eq!(
+            (kept("both", "ann"), kept("one", "ann"), kept("both", "bob")),
+            (Kept::Stored, Kept::Stored, Kept::Stored)
+        );
+        // Refused by the second statement, by its rollback, and by COMMIT, with two statements and with one.
+        for (subject, name) in [("both", "late"), ("both", "ann"), ("both", "nobody"), ("one", "nobody")] {
+            assert_eq!(kept(subject, name), Kept::DeadLetter, "{name}");
+        }
+        assert_eq!(single.commit(7_000, "one", [], b"{"), Ok(Kept::DeadLetter));
+        assert_eq!(kept("other", "ann"), Kept::Dropped);
+        assert_eq!(scene.texts("SELECT name FROM lines ORDER BY rowid"), ["ann", "ann", "bob"]);
+        assert_eq!(scene.texts("SELECT name FROM users ORDER BY rowid"), ["ann", "bob"]);
+        let dead = scene.texts(
+            "SELECT route || ': ' || error || ' in ' || coalesce(statement, 'none') FROM catchment_dead_letters ORDER BY id",
+        );
+        let unique = "both: UNIQUE constraint failed: users.name in INSERT INTO users VALUES (:name)";
+        assert_eq!(dead[..2], ["both: too late in INSERT INTO users VALUES (:name)", unique]);
+        assert_eq!(dead[2], "both: FOREIGN KEY constraint failed in COMMIT");
+        assert_eq!(dead[3], format!("one: FOREIGN KEY constraint failed in {ADD_LINE}"));
+        assert!(
+            dead[4].starts_with("one: the payload cannot be read as JSON") && dead[4].ends_with(" in none"),
+            "{}",
+            dead[4]
+        );
+    }
+
+    #[test]
+    fn a_statement_that_fails_half_way_leaves_nothing_behind() {
+        let (scene, single) = scene(
+            "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full') WHERE NEW.name = 'full'; END;",
+        );
+        assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
+        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"]);
+    }
+
+    #[test]
+    fn a_table_that_goes_costs_no_event_its_place() {
+        let (scene, single) = scene("");
+        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        scene.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
+        let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
+        assert!(said.ends_with("route one, statement 1: no such table: lines"), "{said}");
+        assert!(scene.dead().is_empty());
+        scene.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
+        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+    }
 }

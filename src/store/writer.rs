@@ -116,6 +116,8 @@ impl Writer {
         match *suspects {
             [] => return Err(Refusal::Fatal(self.error(DatabaseFault::Other, error))),
             [guilty] => {
+                // What it did had others behind it fail that now may not.
+                findings.doomed.split_off(&guilty);
                 findings.doomed.insert(guilty, self.decoded.at_commit(guilty, error));
                 // With what comes next, to save a commit.
                 let next = spans.pop_if(|_| span.len() < REPEATED);

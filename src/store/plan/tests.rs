@@ -1,0 +1,119 @@
+use std::sync::Arc;
+
+use crate::config::{RouteConfig, Unmatched};
+use crate::error::{DatabaseFault, Error};
+use crate::store::scene::{Scene, route};
+
+const SCHEMA: &str = "
+    CREATE TABLE users(name TEXT PRIMARY KEY, lines INTEGER);
+    CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, text TEXT);
+    CREATE VIRTUAL TABLE found USING fts5(text);
+    CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO found(text) VALUES (NEW.text); END;
+    CREATE VIEW both AS SELECT * FROM users JOIN lines USING (name);
+    CREATE TRIGGER v INSTEAD OF INSERT ON both BEGIN DELETE FROM catchment_dead_letters; END;
+";
+
+fn open(route: RouteConfig) -> Result<(), Error> {
+    Scene::with_routes(SCHEMA, &[route], Unmatched::Store).map(drop)
+}
+
+/// What is said of a route whose second statement this is.
+fn refused(sql: &str) -> String {
+    match open(RouteConfig { name: Some("log".into()), ..route("a.>", &["DELETE FROM users", sql]) }) {
+        Err(Error::Database { fault: DatabaseFault::Statement, detail, .. }) => {
+            detail.strip_prefix("route log, statement 2: ").expect(&detail).to_owned()
+        }
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+#[test]
+fn wrong_sql_is_said_with_its_place() {
+    for (sql, said) in [
+        ("DELETE FROM users WHERE nam = 1", r#"no such column: nam (at 1:25, "nam = 1")"#),
+        ("DELETE FROM nobody", "no such table: nobody"),
+        ("INSERT INTO users\n(name, né, age)\nVALUES (1, 2, 3)", "table users has no column named né"),
+        ("INSERT INTO users\nVALUES ('né', wrong(:a)\n, 3)", r#"no such function: wrong (at 2:15, "wrong(:a)")"#),
+        ("DELETE FORM users", r#"near "FORM": syntax error (at 1:8, "FORM users")"#),
+        ("DELETE FROM users; DELETE FORM users", r#"near "FORM": syntax error (at 1:27, "FORM users")"#),
+        ("DELETE FROM users; DELETE FROM lines", "it is several statements; give a list of them"),
+        ("", "it is empty"),
+        (" -- nothing\n;", "it is empty"),
+    ] {
+        assert_eq!(refused(sql), said, "{sql}");
+    }
+}
+
+#[test]
+fn a_statement_that_does_not_write_rows_is_refused() {
+    for sql in ["SELECT 1", "VACUUM", "EXPLAIN DELETE FROM users", "DROP TABLE IF EXISTS nobody", "VALUES (:a)"] {
+        assert!(refused(sql).starts_with("it writes nothing"), "{sql}: {}", refused(sql));
+    }
+    assert!(refused("DELETE FROM users RETURNING name").contains("leave RETURNING out"));
+}
+
+#[test]
+fn a_statement_may_not_do_what_is_catchments() {
+    for (sql, said) in [
+        ("BEGIN", "transaction"),
+        ("COMMIT", "transaction"),
+        ("ROLLBACK", "transaction"),
+        ("SAVEPOINT mine", "transaction"),
+        ("RELEASE one_event", "transaction"),
+        ("ATTACH 'b.db' AS b", "attaches"),
+        ("DETACH main", "attaches"),
+        ("PRAGMA synchronous = OFF", "runs PRAGMA synchronous"),
+        ("PRAGMA data_version", "writes nothing"),
+        ("INSERT INTO users SELECT name, 1 FROM pragma_table_list", "reads pragma_table_list"),
+        ("UPDATE catchment_ledger SET sequence = 0", "writes catchment_ledger, which is catchment's own"),
+        ("DELETE FROM CATCHMENT_META", "writes catchment_meta, which is catchment's own"),
+        (
+            "INSERT INTO both VALUES (1, 2, 3, 4)",
+            "writes catchment_dead_letters, which is catchment's own, in trigger or view v",
+        ),
+        ("CREATE TABLE t(a)", "changed by migrations alone"),
+        ("DROP TABLE users", "changed by migrations alone"),
+        ("ALTER TABLE users ADD COLUMN age", "changed by migrations alone"),
+        ("CREATE TEMP TRIGGER x AFTER INSERT ON users BEGIN SELECT 1; END", "changed by migrations alone"),
+        ("UPDATE sqlite_sequence SET seq = 0", "changed by migrations alone"),
+        ("REINDEX", "something else than write rows"),
+        ("ANALYZE", "changed by migrations alone"),
+    ] {
+        assert!(refused(sql).starts_with("it ") && refused(sql).contains(said), "{sql}: {}", refused(sql));
+    }
+}
+
+#[test]
+fn what_writes_rows_is_prepared() {
+    for sql in [
+        "INSERT INTO lines(name, text) VALUES (:name, :text);",
+        "REPLACE INTO users VALUES (@name, $lines) -- twice\n",
+        "WITH n(a) AS (VALUES (1)) INSERT INTO users SELECT :name, a FROM n WHERE true ON CONFLICT DO UPDATE SET lines = lines + 1",
+        "UPDATE users SET lines = (SELECT count(*) FROM catchment_dead_letters) WHERE name = :name",
+        "INSERT INTO found(found) VALUES ('optimize')",
+        "INSERT INTO events(subject, published_us, payload) VALUES (:subject, :published_us, :payload)",
+    ] {
+        open(route("a", &[sql])).expect(sql);
+    }
+}
+
+#[test]
+fn a_parameter_needs_a_name_that_can_be_bound() {
+    assert!(refused("DELETE FROM users WHERE name = ?").contains("parameter ? without a name"));
+    assert!(refused("DELETE FROM users WHERE name = ?2").contains("parameter ? without a name"));
+    let token =
+        open(route("a", &["DELETE FROM users WHERE name = :token_0"])).expect_err("must be refused").to_string();
+    assert!(token.starts_with("configuration: route a: :token_0"), "{token}");
+}
+
+#[test]
+fn parameters_are_numbered_over_all_statements_of_a_route() {
+    let sql =
+        ["INSERT INTO users VALUES (:name, :lines)", "INSERT INTO lines(text, name) VALUES (@text, $name || :name)"];
+    let scene =
+        Scene::with_routes(SCHEMA, &[route("a", &sql), route("b", &sql[..1])], Unmatched::Store).expect("opens");
+    let plan = Arc::clone(&scene.open().plan);
+    let bindings = |route: usize, step: usize| plan.route(route).steps[step].bindings.clone();
+    assert_eq!((bindings(0, 0), bindings(0, 1), bindings(1, 0)), (vec![0, 1], vec![2, 0, 0], vec![0, 1]));
+    assert_eq!(plan.statements, 2, "the same statement is prepared once");
+}

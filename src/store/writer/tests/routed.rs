@@ -1,0 +1,293 @@
+//! Batches whose events run statements of routes.
+
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+
+use crate::config::{RouteConfig, Unmatched};
+use crate::pipeline::{Batch, Confirmation, Defect, Limits, Mark, Refusal, Sink};
+use crate::store::scene::{Scene, batch, batch_of, mark, route};
+
+const SCHEMA: &str = "
+    CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, text TEXT, at INTEGER) STRICT;
+    CREATE TABLE users(name TEXT PRIMARY KEY, lines INTEGER CHECK (lines < 4)) STRICT;
+";
+const ADD_LINE: &str = "INSERT INTO lines(name, text, at) VALUES (:name, :text, :sequence)";
+const COUNT_LINE: &str = "INSERT INTO users VALUES (:name, 1) ON CONFLICT(name) DO UPDATE SET lines = lines + 1";
+
+fn chat() -> RouteConfig {
+    RouteConfig { name: Some("log".into()), ..route("chat.*", &[ADD_LINE, COUNT_LINE]) }
+}
+
+fn scene(routes: &[RouteConfig], unmatched: Unmatched) -> Scene {
+    Scene::with_routes(SCHEMA, routes, unmatched).expect("opens")
+}
+
+fn line(name: &str, text: &str) -> String {
+    serde_json::json!({ "name": name, "text": text }).to_string()
+}
+
+impl Scene {
+    fn lines(&self) -> Vec<String> {
+        self.texts("SELECT at || ' ' || name || ': ' || text FROM lines ORDER BY id")
+    }
+
+    fn users(&self) -> Vec<String> {
+        self.texts("SELECT name || ' ' || lines FROM users ORDER BY name")
+    }
+
+    /// Route, statement and error of the dead letters.
+    fn reasons(&self) -> Vec<String> {
+        self.texts(
+            "SELECT coalesce(route, '-') || ' | ' || coalesce(statement, '-') || ' | ' || error
+             FROM catchment_dead_letters ORDER BY id",
+        )
+    }
+}
+
+#[test]
+fn an_event_runs_all_statements_of_the_first_route_that_matches() {
+    let other = route("chat.log", &["DELETE FROM users"]);
+    let mut scene = scene(&[chat(), other], Unmatched::Store);
+    let (ann, bob) = (line("ann", "hi"), line("bob", "ho"));
+    let events = [("chat.log", ann.as_str()), ("chat.log", &bob), ("elsewhere", "as it is"), ("chat.log", &ann)];
+    assert_eq!(scene.commit(&batch_of(0, &events)), super::Committed::default());
+    assert_eq!(scene.lines(), ["1 ann: hi", "2 bob: ho", "4 ann: hi"]);
+    assert_eq!(scene.users(), ["ann 2", "bob 1"]);
+    assert_eq!(scene.stored(), ["as it is"]);
+    assert_eq!(scene.ledger(), 4);
+}
+
+#[test]
+fn what_no_route_takes_is_dropped_and_counted_only_if_it_is_to_be() {
+    let mut scene = scene(&[chat()], Unmatched::Drop);
+    let ann = line("ann", "hi");
+    let committed = scene.commit(&batch_of(0, &[("a", "x"), ("chat.log", &ann), ("b", "y")]));
+    assert_eq!((committed.unmatched_dropped, committed.dead_letters), (2, 0));
+    assert_eq!((scene.lines(), scene.stored(), scene.ledger()), (vec!["2 ann: hi".into()], vec![], 3));
+    assert_eq!(scene.commit(&batch_of(3, &[("a", "x")])).unmatched_dropped, 1);
+    assert_eq!(scene.ledger(), 4);
+}
+
+#[test]
+fn an_event_whose_later_statement_fails_leaves_nothing_of_its_earlier_ones() {
+    let mut scene = scene(&[chat()], Unmatched::Store);
+    let payloads: Vec<String> = (0..6).map(|n| line("ann", &n.to_string())).chain([line("bob", "x")]).collect();
+    let events: Vec<_> = payloads.iter().map(|payload| ("chat.log", payload.as_str())).collect();
+    assert_eq!(scene.commit(&batch_of(0, &events)).dead_letters, 3);
+    assert_eq!(scene.lines(), ["1 ann: 0", "2 ann: 1", "3 ann: 2", "7 bob: x"]);
+    assert_eq!(scene.users(), ["ann 3", "bob 1"]);
+    let reason = format!("log | {COUNT_LINE} | CHECK constraint failed: lines < 4");
+    assert_eq!(scene.reasons(), vec![reason; 3]);
+}
+
+#[test]
+fn a_payload_that_cannot_be_read_is_a_dead_letter_of_its_route() {
+    let whole = route("raw.*", &["INSERT INTO lines(name, text) VALUES (:token_2, :payload)"]);
+    let mut scene = scene(&[chat(), whole], Unmatched::Store);
+    let ann = line("ann", "hi");
+    let events =
+        [("chat.log", "{\"name\":"), ("chat.log", ann.as_str()), ("raw.eve", "{\"name\":"), ("chat.log", "[]")];
+    assert_eq!(scene.commit(&batch_of(0, &events)).dead_letters, 2);
+    assert_eq!(scene.texts("SELECT name || ': ' || text FROM lines"), ["ann: hi", "eve: {\"name\":"]);
+    let reasons = scene.reasons();
+    assert!(reasons[0].starts_with("log | - | the payload cannot be read as JSON: "), "{}", reasons[0]);
+    // It has no field of that name, and the table decides.
+    assert_eq!(reasons[1], format!("log | {ADD_LINE} | NOT NULL constraint failed: lines.name"));
+}
+
+#[test]
+fn a_dead_letter_has_all_that_a_retry_needs() {
+    let mut scene = scene(&[chat()], Unmatched::Store);
+    // MessagePack of {"name": null} and of a blob that is no UTF-8.
+    let payloads: [&[u8]; 2] = [b"\x81\xa4name\xc0", b"\x81\xa4name\xc4\x02\xff\xfe"];
+    let mut batch = Batch::new(Limits { events: 9, bytes: 999 });
+    batch.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
+    for (payload, sequence) in payloads.into_iter().zip(1..) {
+        let mark = Mark { sequence, published_ns: 1_234_567_890 };
+        batch.push(mark, "chat.log", [("B", "2"), ("A", "\"1\"\u{e9}"), ("B", "3")], payload);
+    }
+    assert_eq!(scene.commit(&batch).dead_letters, 2);
+    let kept = scene.texts(
+        "SELECT concat_ws(' ', stream, epoch, sequence, published_us, subject, route, headers, hex(payload))
+         FROM catchment_dead_letters ORDER BY id",
+    );
+    let headers = r#"{"A":"\"1\"é","B":["2","3"]}"#;
+    assert_eq!(kept[0], format!("S 1 1 1234567 chat.log log {headers} 81A46E616D65C0"));
+    assert_eq!(kept[1], format!("S 1 2 1234567 chat.log log {headers} 81A46E616D65C402FFFE"));
+}
+
+#[test]
+fn a_defective_event_is_its_routes_dead_letter() {
+    let mut scene = scene(&[chat()], Unmatched::Store);
+    let mut odd = batch_of(0, &[]);
+    let defect = || Defect { reason: "unreadable headers", raw_headers: b"NATS/1.0\r\n\xff" };
+    odd.push_defect(mark(1), "chat.log", defect(), b"{}");
+    odd.push_defect(mark(2), "else", defect(), b"{}");
+    assert_eq!(scene.commit(&odd).dead_letters, 2);
+    assert_eq!(scene.reasons(), ["log | - | unreadable headers", "- | - | unreadable headers"]);
+}
+
+#[test]
+fn what_was_prepared_survives_a_retry_and_so_do_the_counts_of_an_unclear_commit() {
+    let mut scene = scene(&[chat()], Unmatched::Drop);
+    let ann = line("ann", "hi");
+    let events = [("chat.log", ann.as_str()), ("chat.log", "{"), ("else", ""), ("chat.log", ann.as_str())];
+    let batch = batch_of(0, &events);
+    scene.connection.execute_batch("BEGIN IMMEDIATE").expect("locks");
+    scene.writer.pool.get().expect("a connection").sqlite.busy_timeout(std::time::Duration::ZERO).expect("sets");
+    scene.writer.prepare(&batch);
+    assert!(matches!(scene.writer.commit(&batch), Err(Refusal::Retry(_))));
+    scene.connection.execute_batch("COMMIT").expect("lets go");
+    let first = scene.writer.commit(&batch).expect("commits");
+    assert_eq!((first.dead_letters, first.unmatched_dropped), (1, 1));
+    // As if the answer to that commit had been lost: nothing is run again, and what is known is said again.
+    (scene.writer.unclear, scene.writer.prepared) = (true, true);
+    assert_eq!(scene.writer.commit(&batch).expect("finds it done"), first);
+    assert_eq!((scene.lines().len(), scene.reasons().len()), (2, 1));
+}
+
+#[test]
+fn a_table_that_goes_while_running_stops_with_the_routes_name_and_costs_no_event() {
+    let mut scene = scene(&[chat()], Unmatched::Store);
+    let ann = line("ann", "hi");
+    scene.commit(&batch_of(0, &[("chat.log", &ann)]));
+    scene.connection.execute_batch("ALTER TABLE users RENAME TO people").expect("renames");
+    // No event of that route: nothing is missed.
+    scene.commit(&batch(1, &["x"]));
+    let said = scene.fatal(&batch_of(2, &[("chat.log", &ann), ("chat.log", "{")]));
+    assert!(said.ends_with("a.db: route log, statement 2: no such table: users"), "{said}");
+    assert_eq!((scene.ledger(), scene.lines().len(), scene.reasons().len()), (2, 1, 0));
+}
+
+#[test]
+fn a_column_that_goes_while_running_is_named_with_its_place() {
+    let mut scene = scene(&[chat()], Unmatched::Store);
+    let ann = line("ann", "hi");
+    scene.commit(&batch_of(0, &[("chat.log", &ann)]));
+    scene.connection.execute_batch("ALTER TABLE lines RENAME COLUMN text TO words").expect("renames");
+    let said = scene.fatal(&batch_of(1, &[("chat.log", &ann)]));
+    assert!(said.contains("route log, statement 1: table lines has no column named text"), "{said}");
+}
+
+#[test]
+fn a_trigger_made_later_is_held_to_the_rules() {
+    for (event, table) in [(("chat.log", line("ann", "hi")), "lines"), (("x", "x".into()), "events")] {
+        let mut scene = scene(&[chat()], Unmatched::Store);
+        let event = (event.0, event.1.as_str());
+        scene.commit(&batch_of(0, &[event]));
+        scene
+            .connection
+            .execute_batch(&format!(
+                "CREATE TRIGGER evil AFTER INSERT ON {table} BEGIN UPDATE catchment_ledger SET sequence = 0; END"
+            ))
+            .expect("anybody may");
+        let said = scene.fatal(&batch_of(1, &[event]));
+        let what = "it writes catchment_ledger, which is catchment's own, in trigger or view evil";
+        assert!(said.contains(what), "{said}");
+        assert_eq!(scene.ledger(), 1);
+        scene.connection.execute_batch("DROP TRIGGER evil").expect("goes");
+        scene.commit(&batch_of(1, &[event]));
+        assert_eq!(scene.ledger(), 2);
+    }
+}
+
+#[test]
+fn a_full_text_index_is_kept_by_a_trigger() {
+    let index = "CREATE VIRTUAL TABLE found USING fts5(text);
+                 CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO found(text) VALUES (NEW.text); END;";
+    let mut scene = Scene::with_routes(&(SCHEMA.to_owned() + index), &[chat()], Unmatched::Store).expect("opens");
+    for (after, text) in ["one", "two", "one two"].into_iter().enumerate() {
+        scene.commit(&batch_of(after, &[("chat.log", line("ann", text).as_str())]));
+    }
+    assert_eq!(scene.texts("SELECT text FROM found('two') ORDER BY rowid"), ["two", "one two"]);
+}
+
+#[test]
+fn a_second_statement_never_runs_outside_the_batchs_transaction() {
+    // Were the second statement run behind the rollback of the first, it would be committed by itself.
+    let first = "INSERT OR ROLLBACK INTO users VALUES (:name, 1)";
+    let mut scene = scene(&[route("chat.log", &[first, ADD_LINE])], Unmatched::Store);
+    let names = ["ann", "bob", "ann", "ann", "eve", "bob"];
+    let payloads: Vec<String> = names.iter().map(|name| line(name, "hi")).collect();
+    let events: Vec<_> = payloads.iter().map(|payload| ("chat.log", payload.as_str())).collect();
+    assert_eq!(scene.commit(&batch_of(0, &events)).dead_letters, 3);
+    assert_eq!(scene.lines(), ["1 ann: hi", "2 bob: hi", "5 eve: hi"]);
+    assert_eq!(scene.users(), ["ann 1", "bob 1", "eve 1"]);
+    assert_eq!(scene.ledger(), 6);
+}
+
+#[test]
+fn many_bad_events_cost_no_more_than_a_few_tries_each() {
+    /// As SQLite counts what a connection changed, undone or not.
+    fn changes(scene: &Scene) -> u64 {
+        scene.writer.pool.get().expect("the connection").sqlite.total_changes()
+    }
+    const EVENTS: usize = 2_000;
+    let roll_back = "CREATE TRIGGER t BEFORE INSERT ON lines BEGIN SELECT raise(ROLLBACK, 'no'); END;";
+    let refer = "CREATE TABLE known(name TEXT PRIMARY KEY);
+                 CREATE TABLE seen(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED);
+                 CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO seen VALUES (NEW.name); END;";
+    for trouble in [roll_back, refer] {
+        let mut scene =
+            Scene::with_routes(&(SCHEMA.to_owned() + trouble), &[route("a", &[ADD_LINE])], Unmatched::Store)
+                .expect("opens");
+        let mut bad = Batch::new(Limits { events: EVENTS, bytes: 1 << 20 });
+        bad.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
+        (1..=EVENTS).for_each(|n| bad.push(mark(n), "a", [], line("ann", "x").as_bytes()));
+        let before = changes(&scene);
+        assert_eq!(scene.commit(&bad).dead_letters, EVENTS);
+        // A try is a row or two, a dead letter or the ledger's step.
+        let per_event = (changes(&scene) - before) / EVENTS as u64;
+        assert!(per_event < 200, "{per_event} changes an event");
+        assert_eq!(scene.ledger(), i64::try_from(EVENTS).expect("small"));
+        assert!(scene.lines().is_empty());
+    }
+}
+
+fn asking(events: &[(&str, Option<&str>, &str)]) -> Batch {
+    let mut batch = batch_of(0, &[]);
+    for ((subject, reply_to, payload), sequence) in events.iter().zip(1..) {
+        let asks = reply_to.map(|reply_to| ("catchment-reply-to", reply_to));
+        batch.push(mark(sequence), subject, asks, payload.as_bytes());
+    }
+    batch
+}
+
+#[test]
+fn who_asks_hears_of_the_commit_where_the_route_replies() {
+    let replying = RouteConfig { reply: true, ..chat() };
+    let mut scene = scene(&[replying, route("mute", &[ADD_LINE])], Unmatched::Store);
+    let (confirmations, heard) = bounded(2);
+    scene.writer = scene.open().writers().remove(0).confirming(confirmations);
+    let ann = line("ann", "hi");
+    let batch = asking(&[
+        ("chat.log", Some("_INBOX.1"), &ann),
+        ("chat.log", None, &ann),
+        ("mute", Some("_INBOX.2"), &ann),
+        ("other", Some("_INBOX.3"), &ann),
+        ("chat.log", Some("_INBOX.4"), "{}"),
+        ("chat.log", Some("_INBOX.5"), &ann),
+    ]);
+    let committed = scene.commit(&batch);
+    assert_eq!((committed.dead_letters, committed.unconfirmed), (1, 1), "there is room for two");
+    let heard: Vec<Confirmation> = heard.try_iter().collect();
+    let confirmation = |reply_to: &str, sequence, dead_letter: Option<&str>| Confirmation {
+        reply_to: reply_to.into(),
+        stream: Some("S".into()),
+        sequence: Some(sequence),
+        dead_letter: dead_letter.map(str::to_owned),
+    };
+    let refused = Some("NOT NULL constraint failed: lines.name");
+    assert_eq!(heard, [confirmation("_INBOX.1", 1, None), confirmation("_INBOX.4", 5, refused)]);
+}
+
+#[test]
+fn nobody_hears_of_what_is_not_committed() {
+    let mut scene = scene(&[RouteConfig { reply: true, ..chat() }], Unmatched::Store);
+    let (confirmations, heard) = bounded(9);
+    scene.writer = scene.open().writers().remove(0).confirming(confirmations);
+    scene.connection.execute_batch("DROP TABLE users").expect("drops");
+    scene.fatal(&asking(&[("chat.log", Some("_INBOX.1"), &line("ann", "hi"))]));
+    assert!(heard.is_empty());
+}
