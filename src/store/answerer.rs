@@ -13,7 +13,7 @@ use super::failure::{detail, is_statements_own};
 use super::json::{Json, Objects};
 use super::query::{Queries, Query, connect};
 use crate::binding::{Envelope, Fields, Value};
-use crate::pipeline::{Headers, Signal};
+use crate::pipeline::Signal;
 
 /// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
 const STEPS: i32 = 1_000;
@@ -160,16 +160,18 @@ enum Why {
 
 impl Run<'_> {
     fn answer(&self, request: &Envelope<'_>, fields: &mut Fields, answer: &mut Vec<u8>) -> Result<usize, Why> {
-        // Where the request has no payload, its fields are those of an empty one.
-        let with_fields = Envelope { payload: self.query.empty, headers: Headers::default(), ..*request };
-        let readable = if request.payload.is_empty() { &with_fields } else { request };
         fields.clear();
-        let read = self.query.parameters.read(readable, fields);
-        let row = read.map_err(|e| Why::Unanswered(Unanswered::Request(format!("query {}: {e}", self.query.name))))?;
+        let parameters = &self.query.parameters;
+        let row = if request.payload.is_empty() {
+            parameters.without_fields(fields)
+        } else {
+            let unreadable = |e| Why::Unanswered(Unanswered::Request(format!("query {}: {e}", self.query.name)));
+            parameters.read(request, fields).map_err(unreadable)?
+        };
         self.connection.busy_timeout(self.query.timeout).map_err(Why::Setup)?;
         let mut statement = self.connection.prepare_cached(&self.query.sql).map_err(Why::Setup)?;
-        for parameter in 0..self.query.parameters.len() {
-            let value = self.query.parameters.value(parameter, request, fields, row);
+        for parameter in 0..parameters.len() {
+            let value = parameters.value(parameter, request, fields, row);
             statement.raw_bind_parameter(parameter + 1, bound(value)).map_err(Why::Running)?;
         }
         let written = self.write(&mut statement.raw_query(), answer);

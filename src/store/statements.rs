@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, ErrorCode, Statement, params};
 
-use super::columns::{headers_json, micros, text_or_blob};
+use super::columns::{bound, headers_json, micros, text_or_blob};
 use super::dead_letters::Reason;
 use super::decoded::{Course, Decoded};
 use super::failure::{is_events_own, may_pass};
 use super::plan::{Place, Plan};
 use super::pool::Pooled;
-use crate::binding::{Envelope, Row, Value};
+use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Batch, Delivery, Epoch};
 
@@ -148,14 +147,4 @@ fn unprepared(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled
         return Failure::Database(error);
     }
     Failure::Lost(plan.refused(place, error, &pooled.authorizer))
-}
-
-fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(match value {
-        Value::Null => ValueRef::Null,
-        Value::Integer(value) => ValueRef::Integer(value),
-        Value::Real(value) => ValueRef::Real(value),
-        Value::Text(text) => ValueRef::Text(text.as_bytes()),
-        Value::Blob(bytes) => ValueRef::Blob(bytes),
-    })
 }

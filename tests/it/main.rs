@@ -33,6 +33,8 @@ mod purges;
 mod python;
 mod queries;
 mod recorder;
+mod routes;
+mod replies;
 mod stalls;
 mod startup;
 mod streams;

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use catchment::store::{Database, Retried, Routes, UnreadableHeaders};
 use clap::Args;
+use indicatif::HumanCount;
 
 use super::selection::Wanted;
 use crate::cli::output::Output;
@@ -65,7 +66,7 @@ impl Retry {
         if self.json {
             writeln!(output, "{}", json(&retried))?;
         } else {
-            writeln!(output, "stored {} of {}", retried.stored, counted(retried.total(), "dead letter"))?;
+            writeln!(output, "stored {} of {}", HumanCount(retried.stored), counted(retried.total(), "dead letter"))?;
         }
         output.flush()?;
         anyhow::ensure!(retried.stored == retried.total(), "{}", those_that_stay(&retried));
