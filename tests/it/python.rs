@@ -2,6 +2,7 @@
 //!
 //! `PYTHON_WITH_NATS` is a Python that has nats-py; `make test` sees to one. Without it the tests are skipped by name.
 
+use std::io::Write;
 use std::process::Command;
 
 use crate::support::collector::{Collector, catchment, output, stderr};
@@ -14,7 +15,9 @@ const LINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/chat.ndjson
 /// Runs the script with its arguments; `None`, and a word on it, where there is no Python for it.
 fn script(arguments: &[&str]) -> Option<String> {
     let Some(python) = std::env::var_os("PYTHON_WITH_NATS").filter(|python| !python.is_empty()) else {
-        eprintln!("skipped: a bot in Python: PYTHON_WITH_NATS names no Python with nats-py; scripts/nats-py makes one");
+        // To be seen also where the output of tests is not.
+        let why = "skipped: a bot in Python: PYTHON_WITH_NATS names no Python with nats-py; scripts/nats-py makes one";
+        writeln!(std::io::stderr(), "{why}").expect("writes");
         return None;
     };
     let done = Command::new(python).arg(SCRIPT).args(arguments).output().expect("Python runs");
