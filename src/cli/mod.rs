@@ -53,7 +53,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings: flags > --context > CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path) > file > NATS_* variables
+Settings: flags > --context > CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path) > file > NATS_* variables \
 > NATS_CONTEXT, else the selected context where nothing else names a server > defaults.
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration; of check 0 ok, 1 warning, 2 critical, 3 unknown.";
 
