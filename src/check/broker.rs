@@ -1,8 +1,7 @@
 //! The broker and the stream: whether they can be collected from, and how far behind them the database is.
 
-use std::time::Duration;
-
 use bytesize::ByteSize;
+use humantime::format_duration;
 
 use super::Options;
 use super::finding::Notebook;
@@ -96,7 +95,7 @@ fn look_at_jetstream(
     limits(config, stream, notes);
     if notes.report.findings.len() == before {
         let StreamSurvey { messages, retention, storage, .. } = stream;
-        let age = stream.max_age.map_or_else(String::new, |age| format!(" for {}", shown(age)));
+        let age = stream.max_age.map_or_else(String::new, |age| format!(" for {}", format_duration(age)));
         notes.ok("stream", format!("{name} keeps {messages} events by {retention}{age}, in {storage}"));
     }
     lag(config, options, stream, collecting, notes);
@@ -149,8 +148,8 @@ fn limits(config: &Config, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
     if stream.duplicate_window < repeats_within {
         let what = format!(
             "{name} recognises a publisher's repetition for {}, and after a lost connection one may come {} later",
-            shown(stream.duplicate_window),
-            shown(repeats_within)
+            format_duration(stream.duplicate_window),
+            format_duration(repeats_within)
         );
         notes.warning("stream", what, "raise its duplicate window: nats stream edit --dupe-window 2m");
     }
@@ -237,16 +236,4 @@ fn overlap(one: &str, other: &str) -> bool {
 fn numbers(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
     Some((numbers.next()?, numbers.next()?))
-}
-
-/// A duration as settings have it, in its largest whole unit.
-fn shown(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0 => format!("{duration:?}"),
-        _ if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
-        _ if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
-        _ if seconds % 60 == 0 => format!("{}m", seconds / 60),
-        _ => format!("{seconds}s"),
-    }
 }

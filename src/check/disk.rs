@@ -9,6 +9,7 @@ use super::Options;
 use super::finding::Notebook;
 use crate::config::Config;
 
+#[allow(clippy::useless_conversion, reason = "these numbers have 32 bits on some systems")]
 pub(super) fn look(config: &Config, options: &Options, notes: &mut Notebook<'_>) {
     let folder = folder_of(&config.database.path);
     let free = match statvfs(folder) {

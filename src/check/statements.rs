@@ -3,7 +3,7 @@
 use super::finding::Notebook;
 use crate::config::Config;
 use crate::error::{DatabaseFault, Error};
-use crate::store::migrations;
+use crate::store::migrations::{self, Migration};
 use crate::trial::Trial;
 
 pub(super) fn look(config: &Config, notes: &mut Notebook<'_>) {
@@ -11,7 +11,7 @@ pub(super) fn look(config: &Config, notes: &mut Notebook<'_>) {
     if config.database.migrations.is_some() {
         match migrations::pending(&config.database) {
             Ok(pending) if there && !pending.is_empty() => {
-                let names: Vec<String> = pending.iter().map(|migration| migration.name()).collect();
+                let names: Vec<String> = pending.iter().map(Migration::name).collect();
                 notes.ok("migrations", format!("the next start applies {}", names.join(", ")));
             }
             Ok(pending) if !there => notes.ok("migrations", format!("{} to apply", pending.len())),

@@ -109,7 +109,7 @@ fn has(findings: &[Finding], level: &str, object: &str, words: &str) {
 }
 
 /// The server with a stream, changed by this.
-fn server_with(folder: &Path, change: Value) -> Server {
+fn server_with(folder: &Path, change: &Value) -> Server {
     let server = Server::start(folder);
     let mut config = json!({
         "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits", "num_replicas": 1,
@@ -165,7 +165,7 @@ fn settings_that_cannot_be_used_are_unknown_in_every_form() {
 #[test]
 fn a_database_is_looked_at_and_not_touched() {
     let desk = Desk::new();
-    let server = server_with(desk.folder.path(), json!({}));
+    let server = server_with(desk.folder.path(), &json!({}));
     desk.drain(&server);
     desk.write("migrations/002_more.sql", "CREATE TABLE more(a)");
     desk.with("doors(open) VALUES (:open)", "more(a) VALUES (:open)");
@@ -192,7 +192,7 @@ fn a_database_is_looked_at_and_not_touched() {
 #[test]
 fn a_running_collector_is_well_and_one_that_is_missing_is_missed() {
     let desk = Desk::new();
-    let server = server_with(desk.folder.path(), json!({}));
+    let server = server_with(desk.folder.path(), &json!({}));
     let collector = Collector::start(desk.command(&["run", "--server", &server.url()]), &desk.path("collector.log"));
     collector.said("collecting stream EVENTS");
     let url = server.url();
@@ -250,7 +250,7 @@ fn a_broker_that_cannot_be_collected_from_is_critical() {
 #[track_caller]
 fn of_stream(status: i32, change: Value) -> Vec<Finding> {
     let desk = Desk::new();
-    let server = server_with(desk.folder.path(), change);
+    let server = server_with(desk.folder.path(), &change);
     let findings = desk.check(status, &["--server", &server.url()]);
     assert!(server.consumers("EVENTS").is_empty(), "nothing is made");
     findings
@@ -287,7 +287,7 @@ fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
 #[test]
 fn several_subjects_are_no_matter_for_a_server_that_takes_them_or_where_they_are_the_streams_own() {
     let desk = Desk::new();
-    let server = server_with(desk.folder.path(), json!({"subjects": ["a.*", "b.*", "events.>"]}));
+    let server = server_with(desk.folder.path(), &json!({"subjects": ["a.*", "b.*", "events.>"]}));
     desk.with("[\"events.>\"]", "[\"a.*\", \"b.*\"]");
     if needs((2, 10), "several subjects") {
         desk.check(0, &["--server", &server.url()]);

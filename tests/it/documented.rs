@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use catchment::Config;
+use catchment::trial::Trial;
+
 use crate::support::collector::catchment;
 use crate::support::server::Server;
 
@@ -92,6 +95,8 @@ fn holds(page: &str) {
                     ran += 1;
                 }
             }
+            // A part of a configuration; see below.
+            None if block.info == "toml" => {}
             None => panic!("neither a file nor a console: {}", block.info),
         }
     }
@@ -106,6 +111,73 @@ fn migrations_are_as_documented() {
 #[test]
 fn dead_letters_are_as_documented() {
     holds(include_str!("../../docs/dead-letters.md"));
+}
+
+#[test]
+fn configuration_is_as_documented() {
+    holds(include_str!("../../docs/configuration.md"));
+}
+
+/// The pages that a user reads.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).expect("reads").map(|entry| entry.expect("an entry").path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let read = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(&path).expect("reads");
+        (path.display().to_string(), text)
+    };
+    pages.chain([root.join("README.md")]).map(read).collect()
+}
+
+/// A part of a configuration has no tables; but for that its statements must do.
+fn only_lacks_tables(mut config: Config, page: &str) {
+    config.database.migrations = None;
+    if let Err(refused) = Trial::new(&config) {
+        assert!(refused.to_string().contains("no such table"), "{page}: {refused}");
+    }
+}
+
+#[test]
+fn every_configuration_in_the_pages_is_one() {
+    let (mut whole, mut parts) = (0, 0);
+    for (page, text) in &pages() {
+        for block in blocks(text) {
+            // Another program's.
+            if !block.info.starts_with("toml") || block.info.ends_with("Cargo.toml") {
+                continue;
+            }
+            let config: Config = toml::from_str(&block.text).unwrap_or_else(|e| panic!("{page}: {e}:\n{}", block.text));
+            let config = config.resolved().unwrap_or_else(|e| panic!("{page}: {e}:\n{}", block.text));
+            config.validate().unwrap_or_else(|e| panic!("{page}: {e}:\n{}", block.text));
+            let Some((_, file)) = block.info.split_once(' ') else {
+                parts += 1;
+                only_lacks_tables(config, page);
+                continue;
+            };
+            assert!(text.contains(&format!(" -c {file} ")), "{page}: no command runs {file}");
+            whole += 1;
+        }
+    }
+    assert!(whole >= 4 && parts >= 4, "{whole} whole ones and {parts} parts");
+}
+
+#[test]
+fn every_setting_has_its_place_on_the_page() {
+    let page = include_str!("../../docs/configuration.md");
+    let table = |name: &str| format!("[{name}]\nno-setting = 1");
+    let tables =
+        ["broker", "broker.ahead", "broker.core", "broker.tls", "database", "batch", "service", "[route]", "[query]"];
+    for text in tables.map(table).into_iter().chain(["no-setting = 1".to_owned()]) {
+        let said = toml::from_str::<Config>(&text).expect_err("there is no such setting").to_string();
+        let (_, known) = said.split_once("expected one of ").unwrap_or_else(|| panic!("{said}"));
+        for setting in known.lines().next().expect("a line").split(", ").map(|name| name.trim_matches('`')) {
+            let shown =
+                [format!("`{setting}`"), format!("\n{setting} = "), format!(" {setting} = "), format!("[{setting}]")];
+            let nested = format!(".{setting}]");
+            assert!(shown.iter().chain([&nested]).any(|shown| page.contains(shown)), "{setting} of {text}");
+        }
+    }
 }
 
 #[test]

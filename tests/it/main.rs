@@ -30,6 +30,7 @@ mod poison;
 mod presets;
 mod profiles;
 mod purges;
+mod python;
 mod queries;
 mod recorder;
 mod replies;

@@ -93,7 +93,7 @@ impl Session {
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
         let mut resume = position_in(&api, config, setting.position, setting.said_to, &stream)?;
-        let whole = is_whole(&config.subjects, &stream.config.subjects);
+        let whole = stream::is_whole(&config.subjects, &stream.config.subjects);
         let keeping = Keeping::of(&stream, config, setting.under_way);
         // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
         if resume.gone > 0 && keeping != Keeping::Limits && !whole {
@@ -397,12 +397,6 @@ pub(super) fn position_in(
     let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
     let facts = Facts { created: &stream.created, first, last, time_there, said_to };
     Ok(epoch::resume(&config.stream, position, &facts))
-}
-
-/// Whether filters take everything of a stream with these subjects.
-pub(super) fn is_whole(filters: &[String], subjects: &[String]) -> bool {
-    let has = |subject: &String| filters.contains(subject);
-    has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {

@@ -67,6 +67,12 @@ pub(super) fn refusal(config: &BrokerConfig, stream: &Stream) -> Option<String> 
     ))
 }
 
+/// Whether filters take everything of a stream with these subjects.
+pub(super) fn is_whole(filters: &[String], subjects: &[String]) -> bool {
+    let has = |subject: &String| filters.contains(subject);
+    has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
+}
+
 /// The library's error for a failed request.
 pub(super) fn explain(link: &Link, config: &BrokerConfig, failure: &Failure) -> Error {
     let server = &link.server().address;

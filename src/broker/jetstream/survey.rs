@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::api::{Account, Api, Failure, Stream, code};
 use super::consumer::{self, Keeping};
-use super::session::{is_whole, position_in};
-use super::stream::{explain, refusal};
+use super::session::position_in;
+use super::stream::{explain, is_whole, refusal};
 use crate::broker::connection::Link;
 use crate::broker::survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey};
 use crate::config::BrokerConfig;
