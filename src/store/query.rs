@@ -1,5 +1,9 @@
 //! Named queries, checked against the database: each is one statement that reads, with named parameters.
 
+mod answerer;
+
+pub use answerer::{Answerer, Unanswered};
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +11,6 @@ use std::time::Duration;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, Statement};
 
-use super::answerer::Answerer;
 use super::failure::{database_error, statement_error};
 use super::file::File;
 use super::reader;

@@ -1,5 +1,10 @@
 //! Which route takes an event.
 
+pub(super) mod authorizer;
+pub(super) mod decoded;
+pub(super) mod plan;
+pub(super) mod statements;
+
 use std::sync::Arc;
 
 use crate::config::{RouteConfig, Unmatched, validate_routes};

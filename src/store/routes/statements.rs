@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, ErrorCode, Statement, params};
 
-use super::columns::{bound, headers_json, micros, text_or_blob};
-use super::dead_letters::Reason;
 use super::decoded::{Course, Decoded};
-use super::failure::{is_events_own, may_pass};
 use super::plan::{Place, Plan};
-use super::pool::Pooled;
 use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Batch, Delivery, Epoch};
+use crate::store::columns::{bound, headers_json, micros, text_or_blob};
+use crate::store::dead_letters::Reason;
+use crate::store::failure::{is_events_own, may_pass};
+use crate::store::pool::Pooled;
 
 /// The statements of a plan, each prepared when the first event asks for it, for the length of a transaction.
-pub(super) struct Statements<'c> {
+pub(in crate::store) struct Statements<'c> {
     plan: &'c Plan,
     pooled: &'c Pooled,
     insert_event: Option<CachedStatement<'c>>,
@@ -23,7 +23,7 @@ pub(super) struct Statements<'c> {
 }
 
 /// Why an event was not stored.
-pub(super) enum Failure {
+pub(in crate::store) enum Failure {
     /// For its own sake: no retry can store it.
     Event(Reason),
     /// The same, and it ended the transaction that it was part of: nothing of that is left.
@@ -35,12 +35,12 @@ pub(super) enum Failure {
 }
 
 impl<'c> Statements<'c> {
-    pub(super) fn new(plan: &'c Plan, pooled: &'c Pooled) -> Self {
+    pub(in crate::store) fn new(plan: &'c Plan, pooled: &'c Pooled) -> Self {
         Self { plan, pooled, insert_event: None, of_routes: (0..plan.statements).map(|_| None).collect() }
     }
 
     /// Runs the statements of a batch's event in order, up to the first that fails. What those before it did stays.
-    pub(super) fn run(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
+    pub(in crate::store) fn run(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
         let delivery = batch.delivery(index);
         let epoch = batch.epoch().map(Arc::as_ref);
         match decoded.course(index) {
@@ -52,7 +52,12 @@ impl<'c> Statements<'c> {
     }
 
     /// The same in a savepoint of its own, within the caller's transaction: of an event that fails nothing is left.
-    pub(super) fn run_apart(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
+    pub(in crate::store) fn run_apart(
+        &mut self,
+        decoded: &Decoded,
+        batch: &Batch,
+        index: usize,
+    ) -> Result<(), Failure> {
         let connection = &self.pooled.sqlite;
         let control = |sql| connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(Failure::Database);
         control("SAVEPOINT one_event")?;

@@ -8,12 +8,12 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Rows};
 use serde::ser::{Serialize, Serializer};
 
-use super::columns::bound;
-use super::failure::{detail, is_statements_own};
-use super::json::{Json, Objects};
-use super::query::{Queries, Query, connect};
+use super::{Queries, Query, connect};
 use crate::binding::{Envelope, Fields, Value};
 use crate::pipeline::Signal;
+use crate::store::columns::bound;
+use crate::store::failure::{detail, is_statements_own};
+use crate::store::json::{Json, Objects};
 
 /// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
 const STEPS: i32 = 1_000;
@@ -65,7 +65,7 @@ impl Watch {
 }
 
 impl Answerer {
-    pub(super) fn new(queries: Queries, quit: Signal) -> Self {
+    pub(in crate::store) fn new(queries: Queries, quit: Signal) -> Self {
         let watch = Arc::new(Watch { until: Mutex::default(), quit });
         let mut answerer = Self { queries, watch, fields: Fields::default(), connection: None };
         // Where that fails, the first request will say so.
