@@ -248,9 +248,9 @@ fn a_broker_that_cannot_be_collected_from_is_critical() {
 
 /// What a check finds of a stream that differs in this from what we would make.
 #[track_caller]
-fn of_stream(status: i32, change: Value) -> Vec<Finding> {
+fn of_stream(status: i32, change: &Value) -> Vec<Finding> {
     let desk = Desk::new();
-    let server = server_with(desk.folder.path(), &change);
+    let server = server_with(desk.folder.path(), change);
     let findings = desk.check(status, &["--server", &server.url()]);
     assert!(server.consumers("EVENTS").is_empty(), "nothing is made");
     findings
@@ -258,18 +258,18 @@ fn of_stream(status: i32, change: Value) -> Vec<Finding> {
 
 #[test]
 fn a_stream_that_does_not_fit_is_told_before_the_start() {
-    has(&of_stream(2, json!({"retention": "workqueue"})), "critical", "stream", "workqueue retention");
-    let elsewhere = of_stream(2, json!({"subjects": ["other.>"]}));
+    has(&of_stream(2, &json!({"retention": "workqueue"})), "critical", "stream", "workqueue retention");
+    let elsewhere = of_stream(2, &json!({"subjects": ["other.>"]}));
     has(&elsewhere, "critical", "stream", "EVENTS has no events on events.>: it takes other.>");
-    let swallowing = of_stream(2, json!({"subjects": ["events.>", "ask.>"]}));
+    let swallowing = of_stream(2, &json!({"subjects": ["events.>", "ask.>"]}));
     has(&swallowing, "critical", "stream", "EVENTS takes ask.>: it answers the requests of query count itself");
-    let storing = of_stream(1, json!({"subjects": ["events.>", "ask.>"], "no_ack": true}));
+    let storing = of_stream(1, &json!({"subjects": ["events.>", "ask.>"], "no_ack": true}));
     has(&storing, "warning", "stream", "it stores the requests of query count");
-    has(&of_stream(1, json!({"storage": "memory"})), "warning", "stream", "kept in memory");
-    let forgetful = of_stream(1, json!({"duplicate_window": 1_000_000_000}));
+    has(&of_stream(1, &json!({"storage": "memory"})), "warning", "stream", "kept in memory");
+    let forgetful = of_stream(1, &json!({"duplicate_window": 1_000_000_000}));
     has(&forgetful, "warning", "stream", "recognises a publisher's repetition for 1s");
-    has(&of_stream(0, json!({"max_age": 3_600_000_000_000_u64})), "ok", "stream", "by limits for 1h, in file");
-    has(&of_stream(0, json!({"retention": "interest"})), "ok", "stream", "by interest");
+    has(&of_stream(0, &json!({"max_age": 3_600_000_000_000_u64})), "ok", "stream", "by limits for 1h, in file");
+    has(&of_stream(0, &json!({"retention": "interest"})), "ok", "stream", "by interest");
 }
 
 #[test]
@@ -278,10 +278,10 @@ fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
         return;
     }
     let limits = json!({"retention": "interest", "consumer_limits": {"max_ack_pending": 1_000}});
-    let findings = of_stream(2, limits);
+    let findings = of_stream(2, &limits);
     has(&findings, "critical", "stream", "lets 1000 events be unacknowledged at a time, and collecting it takes 25000");
     let enough = json!({"retention": "interest", "consumer_limits": {"max_ack_pending": 25_000}});
-    has(&of_stream(0, enough), "ok", "stream", "by interest");
+    has(&of_stream(0, &enough), "ok", "stream", "by interest");
 }
 
 #[test]
