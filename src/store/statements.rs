@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, params};
 use super::columns::{bound, headers_json, micros, text_or_blob};
 use super::dead_letters::Reason;
 use super::decoded::{Course, Decoded};
-use super::failure::{is_events_own, may_pass};
+use super::failure::{is_events_own, is_virtual_tables, may_pass, what};
 use super::plan::{Place, Plan};
 use super::pool::Pooled;
 use crate::binding::{Envelope, Row};
@@ -145,6 +145,11 @@ fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -
             }
             None => Failure::Database(error),
         },
+        // Not the file: a full-text index was told, say, to forget words that it does not have.
+        Some(ErrorCode::DatabaseCorrupt) if is_virtual_tables(&error) => {
+            let said = format!("{}: a virtual table holds something else than the statement says", what(&error));
+            Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
+        }
         _ if is_events_own(&error) => Failure::Event(plan.reason(place, &error)),
         _ => Failure::Database(error),
     }
