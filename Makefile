@@ -19,8 +19,8 @@ run: ## Start a nats-server and a collector that writes catchment.db, until Ctrl
 	@cargo build --locked --release
 	$(with_server) $(target)/release/catchment run --with-server --database catchment.db
 
-test: ## Run all tests, those against a real nats-server included
-	$(with_server) cargo test --locked
+test: ## Run all tests, those against a real nats-server included, and those with a client in Python
+	$(with_server) PYTHON_WITH_NATS="$$(scripts/nats-py)" cargo test --locked
 
 bench: ## Measure: direct against NATS, then the parts by themselves; reports are left in target/bench/
 	@cargo build --locked --release --benches --bins
@@ -43,4 +43,4 @@ check: ## Check format, lints, docs, the order of the modules, and that no async
 
 clean: ## Remove what was built or installed; databases stay
 	cargo clean
-	rm -rf target/nats target/nats.*
+	rm -rf target/nats target/nats.* target/nats-py target/nats-py.*

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
+
 use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Reports};
 use crate::config::{Config, Mode};
 use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Trouble};
-use crate::query::{Asked, Service};
+use crate::query::{self, Asked, Service};
 use crate::store::{Database, Lock, Queries, Routes};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
@@ -62,7 +64,8 @@ pub struct Status {
     pub dead_letters: u64,
     /// Deliveries dropped because no route takes them and `unmatched` is `drop`. They count as committed.
     pub unmatched_dropped: u64,
-    /// Deliveries committed without the confirmation that their publisher asked for, for too many asked at a time.
+    /// Deliveries committed without the confirmation that their publisher asked for: too many asked at a time, the connection
+    /// was away, or what they named is no inbox.
     pub unconfirmed: u64,
     /// Events of core NATS dropped, for there was no room for them.
     pub dropped: u64,
@@ -125,7 +128,12 @@ impl Collector {
         let Parts { shared, broker, intake, .. } = &parts;
         let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
         let settings = Settings::from(&config.batch);
-        let (sinks, stop) = (database.writers(), shared.stop.clone());
+        let (confirmed, confirmations) = routes.confirm().then(query::confirmations).unzip();
+        let sinks = database.writers().into_iter().map(|writer| match &confirmed {
+            Some(confirmed) => writer.confirming(Sender::clone(confirmed)),
+            None => writer,
+        });
+        let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
         let pipeline = match config.broker.mode {
             Mode::Jetstream => {
                 let position = database.latest(&config.broker.stream)?;
@@ -133,17 +141,20 @@ impl Collector {
                     identity: database.identity(),
                     position,
                     drain: until == Until::Drained,
-                    pipeline_holds: config.batch.max_events * (config.database.writers + 1),
+                    pipeline_holds: config.pipeline_holds(),
                 };
                 let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())
             }
             Mode::Core => {
-                let subjects = CoreIntake::open(cluster, database.begin_local()?, &stop, &reports, intake)?;
+                let confirms = move |subject: &str| routes.confirm_on(subject);
+                let subjects = CoreIntake::open(cluster, confirms, database.begin_local()?, &stop, &reports, intake)?;
                 Pipeline::start(subjects, sinks, settings, shared.clone())
             }
         };
-        let service = Service::start(config, &queries, &parts.service)?;
+        // The service hears by it that nothing more will be committed.
+        drop(confirmed);
+        let service = Service::start(config, &queries, confirmations, &parts.shared.tally, &parts.service)?;
         Ok(Self { pipeline, service, parts, mode: config.broker.mode, _lock: lock })
     }
 

@@ -71,6 +71,12 @@ impl Config {
         Ok(config)
     }
 
+    /// How many events a collector holds between broker and database, at most.
+    pub(crate) fn pipeline_holds(&self) -> usize {
+        // Each writer has a batch, and the intake fills another.
+        self.batch.max_events * (self.database.writers + 1)
+    }
+
     /// Checks every setting by itself, without touching the broker or the database.
     ///
     /// # Errors

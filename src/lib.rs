@@ -41,7 +41,7 @@
 //! * **Bounded**: in events and bytes, on both sides. A database that is locked or full holds the intake up; it does not
 //!   grow the process, and collecting resumes by itself.
 //! * **An event that cannot be stored** goes to table `catchment_dead_letters`, whole and with the reason, and costs no
-//!   other event anything.
+//!   other event anything. [`store::DeadLetters`] finds it there, [`store::Database::retry`] tries it again.
 //! * **Stopping is bounded**: every blocking call has a deadline; a thread that hangs in the NATS client is left behind
 //!   and named.
 //!
@@ -72,6 +72,8 @@
 
 pub mod binding;
 pub mod broker;
+#[cfg(feature = "cli")]
+pub mod check;
 pub mod collect;
 #[cfg(feature = "cli")]
 pub mod compare;
@@ -84,6 +86,7 @@ pub mod query;
 pub mod record;
 pub mod store;
 pub mod subject;
+pub mod trial;
 
 pub use collect::{Collector, Status, Until};
 pub use config::Config;

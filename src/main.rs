@@ -1,13 +1,16 @@
-//! The `catchment` command. Exit status: 0 done, 1 failed, 2 wrong usage or configuration.
+//! The `catchment` command. Exit status: 0 done, 1 failed, 2 wrong usage or configuration; `check` has those of monitoring
+//! plug-ins.
 
 mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    let cli = match cli::Cli::parse_arguments() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::failure::report(&error),
     }

@@ -73,7 +73,7 @@ impl<'r> Reader<'r> {
                 _ => return self.leaf(token, place.field),
             }
             if let Some(field) = place.field {
-                self.sheet.cells[field] = self.sheet.text(self.since(from));
+                self.sheet.set_text(field, self.since(from));
             }
             return Ok(());
         }
@@ -84,21 +84,21 @@ impl<'r> Reader<'r> {
     fn leaf(&mut self, token: Option<u8>, field: Option<usize>) -> Result<(), Fault> {
         let Some(field) = field else { return self.skip() };
         let from = self.at;
-        self.sheet.cells[field] = match token {
+        match token {
             Some(b'"') => {
                 let quoted = self.quoted()?;
-                self.string(quoted)
+                self.set_string(field, quoted);
             }
             Some(b'-' | b'0'..=b'9') => {
                 let whole = self.number()?;
-                number(self.since(from), whole).unwrap_or_else(|| self.sheet.text(self.since(from)))
+                self.set_number(field, self.since(from), whole);
             }
             Some(b'{' | b'[') => {
                 self.skip()?;
-                self.sheet.text(self.since(from))
+                self.sheet.set_text(field, self.since(from));
             }
-            _ => self.word()?,
-        };
+            _ => self.sheet.cells[field] = self.word()?,
+        }
         Ok(())
     }
 
@@ -303,25 +303,28 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn string(&mut self, quoted: Quoted) -> Cell {
+    fn set_string(&mut self, field: usize, quoted: Quoted) {
         let raw = &self.text[quoted.from..quoted.to];
         if !quoted.escaped {
-            return self.sheet.text(raw);
+            return self.sheet.set_text(field, raw);
         }
         let from = self.sheet.texts.len();
-        match unescape(raw, self.sheet.texts) {
+        self.sheet.cells[field] = match unescape(raw, self.sheet.texts) {
             Ok(()) => Cell::Text(from, self.sheet.texts.len()),
             Err(at) => Cell::Half(quoted.from + at),
+        };
+    }
+
+    /// A number that SQLite has none for is text.
+    fn set_number(&mut self, field: usize, number: &str, whole: bool) {
+        if whole && let Ok(value) = number.parse() {
+            self.sheet.cells[field] = Cell::Integer(value);
+        } else if !whole && let Some(value) = number.parse().ok().filter(|value: &f64| value.is_finite()) {
+            self.sheet.cells[field] = Cell::Real(value);
+        } else {
+            self.sheet.set_text(field, number);
         }
     }
-}
-
-/// The number, where SQLite has one for it.
-fn number(text: &str, whole: bool) -> Option<Cell> {
-    if whole {
-        return text.parse().ok().map(Cell::Integer);
-    }
-    text.parse().ok().filter(|value: &f64| value.is_finite()).map(Cell::Real)
 }
 
 /// Where, from `at` on, the first quote, backslash or control character is.

@@ -135,7 +135,7 @@ impl Parameters {
     ///
     /// # Panics
     ///
-    /// Beyond the last parameter, or with a row of other parameters.
+    /// Beyond the last parameter, or with the row of other parameters or of another message.
     #[must_use]
     pub fn value<'a>(&self, parameter: usize, envelope: &Envelope<'a>, fields: &'a Fields, row: Row) -> Value<'a> {
         match &self.sources[parameter] {

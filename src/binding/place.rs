@@ -47,11 +47,19 @@ impl Place {
 
     /// The place with this name. Names mostly come in the order in which statements ask for them: `expected` is where to look first.
     pub(super) fn named(&self, name: &[u8], expected: &mut usize) -> Option<&Self> {
-        let (before, behind) = self.steps.split_at(*expected);
-        let at = behind.iter().chain(before).position(|step| step.name.as_bytes() == name)?;
-        let at = (*expected + at) % self.steps.len();
-        *expected = at + 1;
-        Some(&self.steps[at].place)
+        let mut at = *expected;
+        for _ in 0..self.steps.len() {
+            let step = self.steps.get(at).or_else(|| {
+                at = 0;
+                self.steps.first()
+            })?;
+            at += 1;
+            if step.name.as_bytes() == name {
+                *expected = at;
+                return Some(&step.place);
+            }
+        }
+        None
     }
 
     /// The place of the element with this index.

@@ -14,6 +14,7 @@ mod pauses;
 mod publisher;
 mod requests;
 mod server;
+mod survey;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use jetstream::{Beginning, JetStreamIntake, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
 pub use requests::{Desk, Dispatch, Failure, Listener, Outbox, Reply, Request, Subjects, answerable};
 pub use server::Server;
+pub use survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey, Survey};
 
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Condition, Tally};

@@ -14,7 +14,7 @@ use super::event_line::{self, EventLine};
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
 use super::values::counted;
-use selection::Which;
+use selection::{Wanted, Which};
 
 /// Look at events that could not be stored, and retry, drop or export them; also beside a running collector
 #[derive(Args)]
@@ -63,11 +63,7 @@ struct Drop {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    which: Which,
-
-    /// All of them
-    #[arg(long, conflicts_with_all = selection::CONDITIONS)]
-    all: bool,
+    wanted: Wanted,
 
     /// Say how many there are, and remove none
     #[arg(long)]
@@ -80,7 +76,7 @@ struct Drop {
 
 impl Drop {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.which.needed(self.all)?;
+        let selection = self.wanted.selection()?;
         let letters = open(settings, &self.database)?;
         let mut output = Output::new();
         let (count, words, key) = if self.dry_run {

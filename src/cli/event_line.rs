@@ -51,8 +51,8 @@ struct Given<'a> {
     /// What the event was called where it was printed.
     #[serde(default, rename = "id")]
     _id: IgnoredAny,
-    #[serde(default, rename = "published_us")]
-    _published_us: IgnoredAny,
+    #[serde(default)]
+    published_us: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +71,15 @@ enum Values {
 ///
 /// One line that says what is wrong with it.
 pub fn read(line: &[u8]) -> Result<Event, String> {
+    read_with_time(line).map(|(event, _)| event)
+}
+
+/// The same, and when it was published, where the line says so: in microseconds since 1970.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
     let given: Given<'_> = serde_json::from_slice(line).map_err(|e| {
         format!("is not as {{\"subject\":\"a.b\",\"headers\":{{\"Name\":\"value\"}},\"payload\":\"…\"}}: {e}")
     })?;
@@ -90,7 +99,7 @@ pub fn read(line: &[u8]) -> Result<Event, String> {
         }
     }
     event.validate()?;
-    Ok(event)
+    Ok((event, given.published_us))
 }
 
 fn payload(given: Option<&RawValue>) -> Result<Vec<u8>, String> {
@@ -142,7 +151,7 @@ mod tests {
                 _ => unreachable!(),
             };
             let event = Event::new("a.b", bytes).header("Trace-Id", "7").header("Two", "a").header("Two", "b");
-            assert_eq!(read(&printed), Ok(event));
+            assert_eq!(read_with_time(&printed), Ok((event, Some(9))));
         }
     }
 

@@ -67,6 +67,13 @@ pub fn start(args: &LogArgs) {
     let _ = log::set_boxed_logger(Box::new(AboveProgress(logger)));
 }
 
+/// Leaves out what is only told for information, unless more was asked for.
+pub fn quieten() {
+    if log::max_level() == LevelFilter::Info {
+        log::set_max_level(LevelFilter::Warn);
+    }
+}
+
 /// Takes the progress line away while a line is logged, so that the two do not stand on one line.
 struct AboveProgress(env_logger::Logger);
 

@@ -5,12 +5,14 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments on arguments are help texts, where backticks would show")]
 
+mod check;
 mod compare;
 mod context;
 mod dead_letters;
 mod event_line;
 pub mod failure;
 mod forms;
+mod init;
 mod lines;
 mod logging;
 mod output;
@@ -23,11 +25,15 @@ mod signals;
 mod sql;
 mod table;
 mod tail;
+mod test;
 mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use catchment::check::Level;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use settings::Settings;
 
@@ -47,50 +53,83 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings: flags > --context > CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path) > file > NATS_* variables
+Settings: flags > --context > CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path) > file > NATS_* variables \
 > NATS_CONTEXT, else the selected context where nothing else names a server > defaults.
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration.";
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration; of check 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 #[derive(Subcommand)]
 enum Command {
+    Init(init::Init),
     Run(run::Run),
     Publish(publish::Publish),
     Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
+    Test(test::Test),
     DeadLetters(dead_letters::DeadLetters),
+    Check(check::Check),
     Compare(Box<compare::Compare>),
     #[command(hide = true)]
     CompareApplication(compare::Application),
 }
 
 impl Cli {
+    /// The command that the arguments name; where they name none, says why, and the exit status.
+    pub fn parse_arguments() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            // Without a standard error there is still the exit status.
+            let _ = error.print();
+            let status = u8::try_from(error.exit_code()).unwrap_or(2);
+            let of_check = status != 0 && means_to_check(std::env::args_os());
+            ExitCode::from(if of_check { Level::Unknown.status() } else { status })
+        })
+    }
+
     /// Runs the command that was named, until it is done.
     pub fn run(self) -> anyhow::Result<()> {
         logging::start(&self.log);
-        let settings = Settings::new(self.config)?;
+        let settings = match (Settings::new(self.config), &self.command) {
+            (Err(error), Command::Check(check)) => return check.refuse(&error),
+            (settings, _) => settings?,
+        };
         match self.command {
+            Command::Init(init) => init.run(),
             Command::Run(run) => run.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
             Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
+            Command::Test(test) => test.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
+            Command::Check(check) => check.run(&settings),
             Command::Compare(compare) => compare.run(),
             Command::CompareApplication(application) => application.run(),
         }
     }
 }
 
+/// Whether arguments that cannot be used are meant for `catchment check`, whose exit statuses are other ones.
+fn means_to_check(arguments: impl Iterator<Item = OsString>) -> bool {
+    let parsed = Cli::command().ignore_errors(true).try_get_matches_from(arguments);
+    parsed.is_ok_and(|matches| matches.subcommand_name() == Some("check"))
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_arguments_of_all_commands_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_of_check_is_known_as_such() {
+        let means = |line: &str| means_to_check(line.split(' ').map(OsString::from));
+        assert!(means("catchment check --format xml") && means("catchment -c check.toml check --nonsense"));
+        assert!(
+            !means("catchment publish check --nonsense") && !means("catchment -c check run -x") && !means("catchment")
+        );
     }
 
     #[test]

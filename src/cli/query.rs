@@ -195,9 +195,7 @@ mod tests {
     fn values_are_json_where_they_can_be_and_else_text() {
         let given =
             ["limit=20", "name=ann b", "big=123456789012345678901", "ok=true", "none=null", "id=\"20\"", "e=", "a=b=c"];
-        let expected = concat!(
-            r#"{"limit":20,"name":"ann b","big":123456789012345678901,"ok":true,"none":null,"id":"20","e":"","a":"b=c"}"#
-        );
+        let expected = r#"{"limit":20,"name":"ann b","big":123456789012345678901,"ok":true,"none":null,"id":"20","e":"","a":"b=c"}"#;
         assert_eq!(asked(&given), expected);
         assert_eq!(asked(&["zip=007", "list=[1, 2]"]), r#"{"zip":"007","list":[1, 2]}"#);
         assert_eq!(asked(&[]), "");

@@ -78,7 +78,7 @@ impl Run {
             }
         }
         if self.with_server {
-            greet(&config);
+            greet(&config, settings, &self.database);
         }
         let total = self.drain.then(|| collector.status().pending);
         let progress = Progress::new(total, "events committed");
@@ -151,18 +151,28 @@ fn start_server(database: &Path) -> anyhow::Result<Server> {
 }
 
 /// Says what to type next, in the words of whoever started this.
-fn greet(config: &Config) {
+fn greet(config: &Config, settings: &Settings, database: &DatabaseArgs) {
     let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
     let path = &config.database.path;
-    let database = if *path == Config::default().database.path {
-        String::new()
-    } else {
-        format!(" --database {}", path.display())
-    };
+    let mut options = settings.file().map_or_else(String::new, |file| format!(" --config {}", file.display()));
+    let is_known = settings.file().is_some() || *path == Config::default().database.path;
+    if database.is_given() || !is_known {
+        let _ = write!(options, " --database {}", path.display());
+    }
     let subject = config.broker.subjects[0].replace('*', "any").replace('>', "hello");
-    eprintln!("\nThe database is {}. In another terminal, in this directory:", path.display());
-    eprintln!("\n  send an event     {program} publish{database} {subject} '{{\"from\": \"me\"}}'");
-    eprintln!("  read it back      {program} sql{database} \"SELECT id, subject, payload FROM events\"");
+    eprintln!("\nThe database is {}. In another terminal, in this directory:\n", path.display());
+    if config.routes.is_empty() {
+        eprintln!("  send an event     {program} publish{options} {subject} '{{\"from\": \"me\"}}'");
+        eprintln!("  read it back      {program} sql{options} \"SELECT id, subject, payload FROM events\"");
+    } else {
+        // What its routes want of an event is theirs.
+        eprintln!("  send an event     {program} publish{options} {subject} '{{…}}'");
+        eprintln!("  see the tables    {program} sql{options} \"SELECT name FROM sqlite_schema WHERE type = 'table'\"");
+        eprintln!("  and what failed   {program} dead-letters list{options}");
+    }
+    if let Some(query) = config.queries.first() {
+        eprintln!("  ask a query       {program} query{options} {}", query.subject);
+    }
     eprintln!("\nCtrl-C ends collector and server; what they keep stays.\n");
 }
 

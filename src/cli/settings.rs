@@ -55,6 +55,13 @@ pub struct DatabaseArgs {
     database: Option<PathBuf>,
 }
 
+impl DatabaseArgs {
+    /// Whether the flag names one.
+    pub fn is_given(&self) -> bool {
+        self.database.is_some()
+    }
+}
+
 /// Which broker and stream, and who we are to it.
 #[derive(Args, Default)]
 pub struct BrokerArgs {
@@ -149,6 +156,11 @@ impl Settings {
     pub fn new(file: Option<PathBuf>) -> Result<Self, Error> {
         let named = || std::env::var_os("CATCHMENT_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
         Ok(Self { file: file.or_else(named), environment: ours(std::env::vars_os())? })
+    }
+
+    /// The file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// For a command that reads the database and meets no broker.

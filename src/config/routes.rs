@@ -78,7 +78,21 @@ pub struct RouteConfig {
     /// else JSON.
     #[serde(default)]
     pub codec: Option<Codec>,
-    /// Answer each event that asks for it once it is committed. Default false.
+    /// Tell whoever asks for it that an event is committed. Default false.
+    ///
+    /// The event names the subject for that in its header `Catchment-Reply-To`: an inbox of the publisher's, which begins with
+    /// `_INBOX.` or `broker.inbox_prefix`. A stream does not keep the subject that a message names for a reply, and answers there
+    /// itself that it has the event; in mode `core` that subject counts too. A plain client does so:
+    ///
+    /// ```text
+    /// SUB _INBOX.me.1                              a subscription of its own, before it publishes
+    /// PUB weather.oslo                             with the header Catchment-Reply-To: _INBOX.me.1
+    /// {"sequence":7,"stored":true,"stream":"EVENTS"}      what comes once the event is as durable as the database makes it
+    /// ```
+    ///
+    /// A dead letter is committed too: then `stored` is false, `error` is its reason, and the headers `Nats-Service-Error` and
+    /// `Nats-Service-Error-Code` are there. At most one confirmation comes, and none where the connection is away in that
+    /// moment, or any other subject is named; then the event is committed all the same.
     #[serde(default)]
     pub reply: bool,
 }

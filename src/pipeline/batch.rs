@@ -122,8 +122,8 @@ pub struct Defect<'a> {
     pub raw_headers: &'a [u8],
 }
 
-/// The headers of a delivery: names and values, in order. By default there are none.
-#[derive(Clone, Copy, Debug, Default)]
+/// The headers of a delivery: names and values, in order.
+#[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     bytes: &'a [u8],
     spans: &'a [(Span, Span)],

@@ -15,7 +15,7 @@ pub struct Tally {
     pub dead_letters: Counter,
     /// Deliveries dropped, for no route takes them. They count as committed.
     pub unmatched_dropped: Counter,
-    /// Deliveries committed without the confirmation that was asked for, for there was no room for it.
+    /// Deliveries committed without the confirmation that was asked for: there was no room for it, or no way.
     pub unconfirmed: Counter,
     /// Events dropped on their way in, for there was no room; a stream would have kept them, core NATS does not.
     pub dropped: Counter,

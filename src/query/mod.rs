@@ -1,8 +1,9 @@
-//! The service: answers named queries over NATS, and tells of itself.
+//! The service: answers named queries over NATS, confirms events that ask for it, and tells of itself.
 //!
 //! Between `broker/`, which takes requests and sends replies, and `store/`, which runs queries. What goes wrong here shows in a
 //! condition and keeps no event from being collected.
 
+mod confirmer;
 mod discovery;
 mod endpoint;
 mod front;
@@ -12,11 +13,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
+
 use crate::broker::{Cluster, Listener, Subjects};
 use crate::config::Config;
 use crate::error::Error;
-use crate::pipeline::{Condition, Crew, Signal};
+use crate::pipeline::{Condition, Confirmation, Crew, Signal, Tally};
 use crate::store::Queries;
+use confirmer::Confirmer;
 use discovery::{Discovery, GROUP};
 use endpoint::Endpoint;
 use front::Front;
@@ -29,6 +33,13 @@ pub struct Service {
     stop: Signal,
     quit: Signal,
     endpoints: Arc<[Endpoint]>,
+    condition: Condition,
+}
+
+/// Where confirmations come from: hand the sender to whoever commits.
+#[must_use]
+pub fn confirmations() -> (Sender<Confirmation>, Receiver<Confirmation>) {
+    crossbeam_channel::bounded(confirmer::WAITING)
 }
 
 /// Counts from a service's start.
@@ -41,47 +52,55 @@ pub struct Asked {
 }
 
 impl Service {
-    /// Starts answering the queries of a configuration, which were checked; `None` where there are none: then there is no
-    /// connection and no thread. `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that
-    /// cannot be reached is waited for in the background.
+    /// Starts answering the queries of a configuration, which were checked, and sending the confirmations of its routes; `None`
+    /// where it has neither: then there is no connection and no thread. What cannot be confirmed is counted in `tally`.
+    /// `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be reached is waited for in the background.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] naming the setting that cannot be used.
-    pub fn start(config: &Config, queries: &Queries, condition: &Condition) -> Result<Option<Self>, Error> {
-        if config.queries.is_empty() {
+    pub fn start(
+        config: &Config,
+        queries: &Queries,
+        confirmations: Option<Receiver<Confirmation>>,
+        tally: &Arc<Tally>,
+        condition: &Condition,
+    ) -> Result<Option<Self>, Error> {
+        if config.queries.is_empty() && confirmations.is_none() {
             return Ok(None);
         }
         let named = config.queries.iter().enumerate().map(|(at, query)| (query, queries.parameters(at)));
         let endpoints: Arc<[Endpoint]> = Endpoint::of(named)?.into();
         let discovery = Discovery::new(&config.service, &endpoints);
-        let subjects = Subjects {
-            shared: config.queries.iter().map(|query| query.subject.clone()).collect(),
-            group: GROUP.into(),
-            everybody: discovery.subjects(),
-        };
+        let subjects = subjects(config, &discovery);
         let (front, queue) = Front::new(&endpoints, discovery, config.service.waiting);
         let (stop, quit) = (Signal::default(), Signal::default());
         let cluster = Cluster::new(&config.broker)?;
-        let (listener, outbox) = Listener::open(cluster, subjects, config.service.waiting, condition, [&stop, &quit]);
-        let mut crew = Crew::new(stop.clone());
-        for number in 0..config.service.threads {
-            let alarm = Alarm(condition.clone());
-            let (queue, outbox, endpoints) = (queue.clone(), outbox.clone(), Arc::clone(&endpoints));
-            let (queries, quit) = (queries.clone(), quit.clone());
-            crew.spawn(format!("catchment-query-{number}"), move || {
-                let _alarm = alarm;
+        let (listener, outbox) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
+        let mut service = Self { crew: Crew::new(stop.clone()), stop, quit, endpoints, condition: condition.clone() };
+        service.spawn("catchment-requests".into(), move || listener.run(front));
+        let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
+        for number in 0..threads {
+            let (queue, outbox, endpoints) = (queue.clone(), outbox.clone(), Arc::clone(&service.endpoints));
+            let (queries, quit) = (queries.clone(), service.quit.clone());
+            service.spawn(format!("catchment-query-{number}"), move || {
                 Responder { queue, endpoints, answerer: queries.answerer(&quit), outbox }.run();
-                Ok(())
             });
         }
-        let alarm = Alarm(condition.clone());
-        crew.spawn("catchment-requests", move || {
+        if let Some(confirmations) = confirmations {
+            let confirmer = Confirmer::new(confirmations, outbox, &config.broker, tally, &service.quit);
+            service.spawn("catchment-replies".into(), move || confirmer.run());
+        }
+        Ok(Some(service))
+    }
+
+    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) {
+        let alarm = Alarm(self.condition.clone());
+        self.crew.spawn(name, move || {
             let _alarm = alarm;
-            listener.run(front);
+            work();
             Ok(())
         });
-        Ok(Some(Self { crew, stop, quit, endpoints }))
     }
 
     /// Counts, now.
@@ -125,6 +144,17 @@ impl Drop for Service {
         self.stop.raise();
         self.quit.raise();
         while self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
+    }
+}
+
+fn subjects(config: &Config, discovery: &Discovery) -> Subjects {
+    if config.queries.is_empty() {
+        return Subjects::default();
+    }
+    Subjects {
+        shared: config.queries.iter().map(|query| query.subject.clone()).collect(),
+        group: GROUP.into(),
+        everybody: discovery.subjects(),
     }
 }
 

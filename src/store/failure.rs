@@ -35,14 +35,6 @@ pub(super) fn is_statements_own(error: &rusqlite::Error) -> bool {
     is_events_own(error) || error.sqlite_error_code().is_none_or(|code| theirs.contains(&code))
 }
 
-/// What is wrong with SQL, and where.
-pub(super) fn sql_fault(error: &rusqlite::Error) -> String {
-    match error {
-        rusqlite::Error::SqlInputError { sql, .. } => detail(error) + &spot(sql, error),
-        _ => detail(error),
-    }
-}
-
 /// The kind of trouble an error of SQLite's stands for.
 pub(super) fn fault(error: &rusqlite::Error) -> DatabaseFault {
     match error.sqlite_error_code() {

@@ -5,8 +5,9 @@
 //! (<https://sqlite.org/howtocorrupt.html>, 2.2).
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::beside;
 use crate::error::{DatabaseFault, Error};
@@ -36,23 +37,67 @@ impl Lock {
         };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {
                 file.set_len(0).map_err(unwritable)?;
                 write!(file, "process {}", std::process::id()).map_err(unwritable)?;
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
-                if holder.is_empty() {
-                    "another process".clone_into(&mut holder);
-                }
-                Err(Error::Locked { path: database.to_owned(), holder })
+                Err(Error::Locked { path: database.to_owned(), holder: name_in(&mut file) })
             }
             Err(TryLockError::Error(source)) => Err(unwritable(source)),
         }
     }
+
+    /// Who has the lock, as `process 4711`; `None` where nobody has. Does not wait, and nobody is refused the lock for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when the lock file is there and cannot be read.
+    pub fn holder(database: &Path) -> Result<Option<String>, Error> {
+        let path = beside(database, "lock");
+        let unreadable = |source: std::io::Error| Error::Database {
+            fault: DatabaseFault::Unwritable,
+            path: database.to_owned(),
+            detail: format!("cannot tell who collects into it by {}: {source}; see who may read it", path.display()),
+            source: Some(Box::new(source)),
+        };
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(unreadable)?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(name_in(&mut file))),
+            Err(TryLockError::Error(source)) => Err(unreadable(source)),
+        }
+    }
+}
+
+/// How long to wait for those who only look whether the lock is free. Each of them takes microseconds.
+const GLANCES: Duration = Duration::from_secs(5);
+
+/// Takes the lock if nobody has it. Who only looks shares it for a moment, who has it shares it with nobody.
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + GLANCES;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                file.try_lock_shared()?;
+                file.unlock().map_err(TryLockError::Error)?;
+                std::thread::yield_now();
+            }
+            tried => return tried,
+        }
+    }
+}
+
+/// What the holder wrote into the lock file.
+fn name_in(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
+    if holder.is_empty() { "another process".into() } else { holder }
 }
 
 #[cfg(test)]
@@ -66,7 +111,10 @@ mod tests {
         let first = Lock::take(&database).expect("nobody has it");
         let refused = Lock::take(&database).expect_err("somebody has it").to_string();
         assert!(refused.contains(&format!("process {} collects", std::process::id())), "{refused}");
+        let holder = Lock::holder(&database).expect("looks");
+        assert_eq!(holder, Some(format!("process {}", std::process::id())));
         drop(first);
+        assert_eq!(Lock::holder(&database).expect("looks"), None);
         assert!(Lock::take(&database).is_ok());
     }
 }

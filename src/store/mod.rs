@@ -3,20 +3,19 @@
 //! A batch's rows and the ledger's new position are one transaction. Connections come from a pool; one that failed in a
 //! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
 
-mod answerer;
-mod authorizer;
+mod changes;
 mod columns;
 mod database;
 mod dead_letters;
-mod decoded;
 mod editor;
 mod failure;
 mod file;
+mod inspection;
 mod json;
 mod ledger;
+mod likeness;
 mod lock;
 pub mod migrations;
-mod plan;
 mod pool;
 mod query;
 mod reader;
@@ -25,16 +24,17 @@ mod routes;
 mod scene;
 mod schema;
 mod single;
-mod statements;
 mod writer;
 
-pub use answerer::{Answerer, Unanswered};
+pub use changes::{Changed, changes};
 pub use database::Database;
 pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
+pub use inspection::{Inspection, Size};
 pub use json::{Json, Objects};
+pub use likeness::make_likeness;
 pub use lock::Lock;
-pub use query::Queries;
+pub use query::{Answerer, Queries, Unanswered};
 pub use reader::{Answer, Reader, Recorded, Value};
 pub use routes::Routes;
 pub use single::{Kept, Single};

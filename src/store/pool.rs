@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::authorizer::Authorizer;
+use super::routes::authorizer::Authorizer;
 use crate::config::{DatabaseConfig, Synchronous};
 
 /// More than catchment's own statements.

@@ -1,5 +1,9 @@
 //! Named queries, checked against the database: each is one statement that reads, with named parameters.
 
+mod answerer;
+
+pub use answerer::{Answerer, Unanswered};
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +11,11 @@ use std::time::Duration;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, Statement};
 
-use super::answerer::Answerer;
-use super::failure::{database_error, is_statements_own, sql_fault};
+use super::failure::{database_error, statement_error};
 use super::file::File;
 use super::reader;
 use crate::binding::Parameters;
-use crate::config::{Codec, QueryConfig};
+use crate::config::QueryConfig;
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::Signal;
 
@@ -29,8 +32,6 @@ pub(super) struct Query {
     pub(super) sql: String,
     pub(super) names: Vec<String>,
     pub(super) parameters: Parameters,
-    /// What stands for the payload of a request that has none.
-    pub(super) empty: &'static [u8],
     pub(super) timeout: Duration,
     pub(super) max_rows: usize,
     pub(super) max_bytes: usize,
@@ -41,7 +42,8 @@ impl Queries {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]: with the query and the place in its SQL, or because the file cannot be read.
+    /// [`Error::Database`]: with the query and the place in its SQL, or because the file cannot be read. [`Error::Config`] for
+    /// parameters that cannot be bound.
     pub fn check(path: &Path, configs: &[QueryConfig]) -> Result<Self, Error> {
         let connection = connect(path).map_err(|e| database_error(path, e))?;
         let queries = configs.iter().map(|config| check(path, &connection, config));
@@ -66,41 +68,38 @@ impl Queries {
 }
 
 fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Query, Error> {
+    let place = format!("query {}", config.name());
     let refused = |reason: String| Error::Database {
         fault: DatabaseFault::Statement,
         path: path.to_owned(),
-        detail: format!("query {}: {reason}", config.name()),
+        detail: format!("{place}: it {reason}"),
         source: None,
     };
-    let statement = connection.prepare(&config.sql).map_err(|e| match e.sqlite_error_code() {
-        Some(ErrorCode::AuthorizationForStatementDenied) => refused(NO_QUERY.into()),
-        _ if matches!(e, rusqlite::Error::MultipleStatement) => {
-            refused("it is several statements; make a query of each".into())
+    let statement = connection.prepare(&config.sql).map_err(|e| match e {
+        rusqlite::Error::MultipleStatement => refused("is several statements; make a query of each".into()),
+        e => {
+            let is_denied = e.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied);
+            statement_error(path, &place, &config.sql, e, is_denied.then(|| NO_QUERY.to_owned()))
         }
-        _ if is_statements_own(&e) => refused(sql_fault(&e)),
-        _ => database_error(path, e),
     })?;
     if !statement.readonly() || statement.column_count() == 0 {
         return Err(refused(NO_QUERY.into()));
     }
     let names = names(&statement).map_err(refused)?;
-    let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec).map_err(refused)?;
+    let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec);
+    let parameters = parameters.map_err(|reason| Error::config(place.clone(), reason))?;
     Ok(Query {
         name: config.name().to_owned(),
         sql: config.sql.clone(),
         names,
         parameters,
-        empty: match config.codec {
-            Some(Codec::Messagepack) => &[0x80],
-            Some(Codec::Json) | None => b"{}",
-        },
         timeout: config.timeout,
         max_rows: config.max_rows,
         max_bytes: usize::try_from(config.max_bytes.as_u64()).unwrap_or(usize::MAX),
     })
 }
 
-const NO_QUERY: &str = "it does something else than read; a query is a SELECT, VALUES or WITH … SELECT";
+const NO_QUERY: &str = "does something else than read; a query is a SELECT, VALUES or WITH … SELECT";
 
 /// The names of its parameters, without their colon.
 fn names(statement: &Statement<'_>) -> Result<Vec<String>, String> {
@@ -108,9 +107,7 @@ fn names(statement: &Statement<'_>) -> Result<Vec<String>, String> {
         Some(name) if name.starts_with(':') => Ok(name[1..].to_owned()),
         other => {
             let shown = other.unwrap_or("?");
-            Err(format!(
-                "it has a parameter {shown} without a name; give it the name of what it is bound to, as :limit"
-            ))
+            Err(format!("has a parameter {shown} without a name; give it the name of what it is bound to, as :limit"))
         }
     };
     (1..=statement.parameter_count()).map(named).collect()

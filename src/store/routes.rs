@@ -1,5 +1,10 @@
 //! Which route takes an event.
 
+pub(super) mod authorizer;
+pub(super) mod decoded;
+pub(super) mod plan;
+pub(super) mod statements;
+
 use std::sync::Arc;
 
 use crate::config::{RouteConfig, Unmatched, validate_routes};
@@ -49,6 +54,18 @@ impl Routes {
             Ok(Route { config: config.clone(), filter })
         };
         Ok(Self { routes: routes.iter().map(route).collect::<Result<_, _>>()?, unmatched })
+    }
+
+    /// Whether some route confirms its events to whoever asks for it.
+    #[must_use]
+    pub fn confirm(&self) -> bool {
+        self.routes.iter().any(|route| route.config.reply)
+    }
+
+    /// Whether the route that takes this subject does.
+    #[must_use]
+    pub fn confirm_on(&self, subject: &str) -> bool {
+        matches!(self.taker(subject), Taker::Route(route) if self.routes[route].config.reply)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {

@@ -140,6 +140,19 @@ pub(super) fn must_be_ours(connection: &Connection, path: &Path) -> Result<(), E
     }
 }
 
+/// For those who only look: there may be none.
+pub(super) fn must_not_be_later(connection: &Connection, path: &Path) -> Result<(), Error> {
+    match version(connection).map_err(|e| database_error(path, e))? {
+        Some(_) => must_be_ours(connection, path),
+        None => Ok(()),
+    }
+}
+
+/// What names a database with our tables to a broker; `None` where there are none.
+pub(super) fn identity(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    if has_tables(connection)? { meta(connection, "identity").map(Some) } else { Ok(None) }
+}
+
 /// What to say of tables of a later version.
 pub(super) fn later(version: i64) -> String {
     format!("its tables have version {version}, made by a later catchment; use that one")

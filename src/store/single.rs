@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 use rusqlite::{Transaction, TransactionBehavior};
 
 use super::dead_letters;
-use super::decoded::{Course, Decoded};
 use super::failure::{detail, is_constraint};
 use super::file::File;
-use super::plan::Plan;
 use super::pool::{Manager, Pooled};
-use super::statements::{Failure, Statements};
+use super::routes::decoded::{Course, Decoded};
+use super::routes::plan::Plan;
+use super::routes::statements::{Failure, Statements};
 use crate::pipeline::{Batch, Limits, Mark};
 
 /// How often to look whether the file is still in its place: more often would cost more than the commit.

@@ -8,13 +8,13 @@ use crossbeam_channel::Sender;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::dead_letters::{self, Reason};
-use super::decoded::Decoded;
 use super::failure::{database_error, detail, is_constraint};
 use super::file::File;
 use super::ledger;
-use super::plan::Plan;
 use super::pool::{Manager, Pooled};
-use super::statements::{Failure, Statements};
+use super::routes::decoded::Decoded;
+use super::routes::plan::Plan;
+use super::routes::statements::{Failure, Statements};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Committed, Confirmation, Refusal, Sink};
 

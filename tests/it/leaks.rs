@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::collector::{Collector, catchment, drain, run};
@@ -128,6 +128,33 @@ fn a_recorder_without_a_stream_that_lost_its_connection_again_and_again_has_what
     cut_again_and_again(200, &proxy, &[b"PUB events."], &mut publisher);
     proxy.heal();
     publisher.stop();
+}
+
+/// Each connection must have answered before the next one is cut: the server is asked without an end.
+#[test]
+fn a_service_that_lost_its_connection_again_and_again_has_what_it_had() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path());
+    server.make_stream("EVENTS", &["events.>"]);
+    let proxy = Proxy::start(server.port());
+    let settings = folder.path().join("a.toml");
+    std::fs::write(&settings, "[[query]]\nsubject = \"ask.one\"\nsql = \"SELECT 1 AS one\"\n").expect("writes");
+    let mut command = run(&proxy.url(), &folder.path().join("a.db"));
+    command.arg("--config").arg(&settings);
+    let mut collector = restless(command, &folder.path().join("log"));
+    let over = Arc::new(AtomicBool::new(false));
+    let (client, asks) = (server.client(), Arc::clone(&over));
+    let asking = std::thread::spawn(move || {
+        while !asks.load(Ordering::Relaxed) {
+            client.publish_request("ask.one", "_INBOX.nobody", "").expect("published");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    cut_again_and_again(200, &proxy, &[b"PUB _INBOX.nobody"], &mut collector);
+    over.store(true, Ordering::Relaxed);
+    asking.join().expect("no panic");
+    proxy.heal();
+    assert!(collector.stop().success());
 }
 
 fn recorder_loses(connections: u64) {

@@ -155,15 +155,15 @@ fn a_database_of_the_first_version_is_collected_on() {
                  VALUES (1, 'a', 'x', 'old', 1)",
         )
         .expect("SQL");
-    let list = |arguments: &[&str]| {
+    let letters = |arguments: &[&str]| {
         let done = output(catchment().arg("dead-letters").args(arguments).arg("--database").arg(scene.database()));
         assert!(done.status.success(), "{}", stderr(&done));
         String::from_utf8(done.stdout).expect("UTF-8")
     };
-    assert!(list(&["list"]).contains("old"), "as it is, before anything was changed");
+    assert!(letters(&["list"]).contains("old"), "as it is, before anything was changed");
     scene.drain();
     assert_eq!(oracle::payloads(&scene.database()), ["before-0", "before-1", "before-2"]);
-    assert!(list(&["list"]).contains("old"));
+    assert!(letters(&["list"]).contains("old"));
     assert_eq!(text(&scene.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "2");
     oracle::sound(&scene.database());
 }

@@ -1,108 +1,18 @@
-//! Queries over NATS: answered while events are written, within their limits, found by discovery, and again after whatever
-//! happens to the server.
+//! Queries over NATS: rows within their limits, and errors that say what is wrong, while events are written.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use catchment::config::{Mode, QueryConfig};
-use catchment::{Collector, Config, Error};
-use serde_json::{Value, json};
+use catchment::config::{Codec, QueryConfig};
+use catchment::{Collector, Error};
+use serde_json::json;
 
-use crate::support::collector::{self, catchment, output, run, stderr};
-use crate::support::server::Server;
+use crate::support::asking::{ENDLESS, ONE, RECENT, Scene, query, read, refused, stop};
+use crate::support::collector::{output, stderr};
 use crate::support::{eventually, load, oracle};
-
-const RECENT: &str = "SELECT id, payload ->> '$.n' AS n FROM events ORDER BY id DESC LIMIT coalesce(:limit, 5)";
-const ENDLESS: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS i FROM n";
-
-struct Scene {
-    folder: tempfile::TempDir,
-    server: Server,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
-        Self { folder, server }
-    }
-
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("a.db")
-    }
-
-    fn config(&self, queries: Vec<QueryConfig>) -> Config {
-        let mut config = Config { broker: self.server.config(), queries, ..Config::default() };
-        config.database.path = self.database();
-        config
-    }
-
-    fn collector(&self, queries: Vec<QueryConfig>) -> Collector {
-        Collector::start(&self.config(queries)).expect("starts")
-    }
-
-    /// Publishes events numbered from 0 and waits for their rows.
-    fn filled(&self, events: u64) {
-        load::publish(&self.server, events);
-        eventually("the rows", || (oracle::count(&self.database()) == events).then_some(()));
-    }
-
-    fn client(&self) -> Client {
-        Client(self.server.client())
-    }
-}
-
-/// Asks as a program does that knows nothing of catchment.
-#[derive(Clone)]
-struct Client(nats::Connection);
-
-/// A reply: its body, or its code and reason.
-type Replied = Result<Value, (u16, String)>;
-
-impl Client {
-    fn ask(&self, subject: &str, body: impl AsRef<[u8]>) -> Replied {
-        self.try_to_ask(subject, body).unwrap_or_else(|e| panic!("{subject}: {e}"))
-    }
-
-    fn try_to_ask(&self, subject: &str, body: impl AsRef<[u8]>) -> std::io::Result<Replied> {
-        let message = self.0.request_timeout(subject, body, Duration::from_secs(10))?;
-        let header = |name| message.headers.as_ref().and_then(|headers| headers.get(name)).cloned();
-        let body: Value = serde_json::from_slice(&message.data).expect("JSON");
-        Ok(match (header("Nats-Service-Error-Code"), header("Nats-Service-Error")) {
-            (Some(code), Some(reason)) => {
-                let code = code.parse().expect("a number");
-                assert_eq!(body, json!({ "code": code, "error": reason }), "the body says what the headers say");
-                Err((code, reason))
-            }
-            (None, None) => Ok(body),
-            half => panic!("half an error: {half:?}"),
-        })
-    }
-
-    /// Waits until requests are answered.
-    fn until_answered(&self, subject: &str) -> Value {
-        eventually("an answer", || self.try_to_ask(subject, "").ok()?.ok())
-    }
-}
-
-fn query(subject: &str, sql: &str) -> QueryConfig {
-    QueryConfig::new(subject, sql)
-}
-
-fn stop(collector: Collector) {
-    collector.stop(Duration::from_secs(10)).expect("stops");
-}
-
-#[track_caller]
-fn refused(replied: Replied, code: u16, words: &str) {
-    let (found, reason) = replied.expect_err("must be refused");
-    assert!(found == code && reason.contains(words), "{found} {reason}, not {code} {words}");
-}
 
 #[test]
 fn rows_are_answered_with_what_the_request_binds() {
@@ -117,8 +27,7 @@ fn rows_are_answered_with_what_the_request_binds() {
     assert_eq!(client.ask("ask.recent", ""), Ok(json!([row(9), row(8), row(7), row(6), row(5)])));
     let headers = nats::HeaderMap::from_iter([("Trace-Id", "7")]);
     let answer = client.0.request_with_headers("ask.by.ann", "", &headers).expect("an answer");
-    let answer: Value = serde_json::from_slice(&answer.data).expect("JSON");
-    assert_eq!(answer, json!([{ "token": "ann", "trace": "7", "now": 1, "stream": null }]));
+    assert_eq!(read(&answer), Ok(json!([{ "token": "ann", "trace": "7", "now": 1, "stream": null }])));
     let status = collector.status();
     assert_eq!((status.asked.answered, status.asked.failed), (3, 0));
     assert!(status.service.is_none());
@@ -217,217 +126,40 @@ fn many_clients_are_answered_while_events_are_written_and_see_what_is_committed(
 fn requests_beyond_those_that_may_wait_are_refused_at_once() {
     let scene = Scene::new();
     let slow = QueryConfig { timeout: Duration::from_secs(2), ..query("ask.slow", ENDLESS) };
-    let mut config = scene.config(vec![slow, query("ask.one", "SELECT 1 AS one")]);
+    let mut config = scene.config(vec![slow, query("ask.one", ONE)]);
     (config.service.threads, config.service.waiting) = (1, 3);
     let collector = Collector::start(&config).expect("starts");
-    let asking: Vec<_> = (0..12)
-        .map(|_| {
-            let client = scene.client();
-            thread::spawn(move || (Instant::now(), client.ask("ask.slow", ""), Instant::now()))
-        })
-        .collect();
-    let mut codes = Vec::new();
-    for asked in asking {
-        let (began, replied, ended) = asked.join().expect("an answer");
-        let (code, reason) = replied.expect_err("no answer");
-        if reason.contains("wait already") {
-            assert!(ended - began < Duration::from_secs(1), "at once: {:?}", ended - began);
-        }
-        codes.push((code, reason.contains("wait already")));
-    }
-    // One runs, three wait; of those the first may have its turn before it has waited for too long.
-    let refused = codes.iter().filter(|(_, at_once)| *at_once).count();
-    assert_eq!(refused, 8, "{codes:?}");
-    assert!(codes.iter().all(|(code, at_once)| *code == 503 || (!at_once && *code == 504)), "{codes:?}");
-    assert_eq!(scene.client().ask("ask.one", ""), Ok(json!([{ "one": 1 }])), "then it goes on");
-    stop(collector);
-}
-
-#[test]
-fn discovery_finds_the_service_and_counts_what_it_did() {
-    let scene = Scene::new();
-    let mut config = scene.config(vec![query("ask.recent", RECENT), query("ask.by.*", "SELECT :token_3 AS token")]);
-    (config.service.name, config.service.description) = ("weather".into(), "readings".into());
-    let collector = Collector::start(&config).expect("starts");
     let client = scene.client();
-    let pong = client.ask("$SRV.PING", "").expect("an answer");
-    let id = pong["id"].as_str().expect("an id").to_owned();
-    let described = |kind: &str| {
-        json!({
-            "type": format!("io.nats.micro.v1.{kind}_response"), "name": "weather", "id": id,
-            "version": env!("CARGO_PKG_VERSION"), "metadata": {},
-        })
-    };
-    for way in ["", ".weather", &format!(".weather.{id}")] {
-        assert_eq!(client.ask(&format!("$SRV.PING{way}"), ""), Ok(described("ping")), "{way}");
-    }
-    let mut info = described("info");
-    info["description"] = "readings".into();
-    info["endpoints"] = json!([
-        { "name": "ask_recent", "subject": "ask.recent", "queue_group": "q", "metadata": { "parameters": "limit" } },
-        { "name": "ask_by__", "subject": "ask.by.*", "queue_group": "q", "metadata": { "parameters": "token_3" } },
-    ]);
-    assert_eq!(client.ask("$SRV.INFO.weather", ""), Ok(info));
-    client.ask("ask.recent", "").expect("rows");
-    refused(client.ask("ask.recent", "{"), 400, "cannot be read as JSON");
-    let stats = client.ask(&format!("$SRV.STATS.weather.{id}"), "").expect("an answer");
-    assert_eq!(stats["type"], "io.nats.micro.v1.stats_response");
-    let started = stats["started"].as_str().expect("a time");
-    assert!(started.len() >= 20 && started.ends_with('Z') && started.as_bytes()[10] == b'T', "{started}");
-    let endpoint = &stats["endpoints"][0];
-    assert_eq!((&endpoint["num_requests"], &endpoint["num_errors"]), (&json!(2), &json!(1)));
-    assert!(
-        endpoint["last_error"].as_str().is_some_and(|error| error.starts_with("400:query ask.recent: ")),
-        "{endpoint}"
-    );
-    let (spent, average) = (&endpoint["processing_time"], &endpoint["average_processing_time"]);
-    assert!(spent.as_u64() > Some(0) && average.as_u64() == spent.as_u64().map(|spent| spent / 2), "{endpoint}");
-    assert_eq!(stats["endpoints"][1]["num_requests"], 0);
-    stop(collector);
-}
-
-#[test]
-fn of_two_collectors_one_answers_each_request() {
-    let scene = Scene::new();
-    let name = "SELECT 1 AS one";
-    let start = |file: &str| {
-        let mut config = scene.config(vec![query("ask.one", name)]);
-        config.database.path = scene.folder.path().join(file);
-        Collector::start(&config).expect("starts")
-    };
-    let collectors = [start("a.db"), start("b.db")];
-    let client = scene.client();
-    for _ in 0..200 {
-        client.ask("ask.one", "").expect("rows");
-    }
-    let answered: Vec<u64> = collectors.iter().map(|collector| collector.status().asked.answered).collect();
-    assert!(answered.iter().sum::<u64>() == 200 && answered.iter().all(|&count| count > 0), "{answered:?}");
-    collectors.into_iter().for_each(stop);
-}
-
-#[test]
-fn it_answers_again_when_the_server_is_back_or_goes_on() {
-    let mut scene = Scene::new();
-    for mode in [Mode::Jetstream, Mode::Core] {
-        let mut config = scene.config(vec![query("ask.one", "SELECT 1 AS one")]);
-        config.broker.mode = mode;
-        let collector = Collector::start(&config).expect("starts");
-        let one = json!([{ "one": 1 }]);
-        assert_eq!(scene.client().ask("ask.one", ""), Ok(one.clone()));
-        scene.server.kill();
-        eventually("the trouble to show", || collector.status().service);
-        assert!(collector.health().troubles.iter().any(|trouble| trouble.part == "service"));
-        scene.server.restart();
-        eventually("health", || collector.status().service.is_none().then_some(()));
-        assert_eq!(scene.client().ask("ask.one", ""), Ok(one.clone()));
-        scene.server.signal("STOP");
-        eventually("the silence to be noticed", || collector.status().service);
-        scene.server.signal("CONT");
-        eventually("health", || collector.status().service.is_none().then_some(()));
-        assert_eq!(scene.client().until_answered("ask.one"), one);
-        stop(collector);
-    }
-}
-
-#[test]
-fn only_who_has_queries_has_threads_and_a_connection_for_them() {
-    let scene = Scene::new();
-    // Beside the link's own there are two threads of the client, which take its name.
-    let connections = |process: &collector::Collector| process.thread_names()["catchment-link"] / 3;
-    // The kernel keeps fifteen letters of a name.
-    let ours = |process: &collector::Collector| {
-        let names = process.thread_names();
-        ["catchment-query", "catchment-reque"].map(|name| names.get(name).copied().unwrap_or(0))
-    };
-    let plain =
-        collector::Collector::start(run(&scene.server.url(), &scene.database()), &scene.folder.path().join("log"));
-    plain.said("collecting stream");
-    assert_eq!(ours(&plain), [0, 0]);
-    assert_eq!(connections(&plain), 1);
-    assert!(plain.stop().success());
-    std::fs::write(scene.folder.path().join("a.toml"), toml("ask.one", "SELECT 1 AS one")).expect("writes");
-    let asked = scene.process();
-    scene.client().until_answered("ask.one");
-    assert_eq!(ours(&asked), [2, 1]);
-    assert_eq!(connections(&asked), 2);
-    assert!(asked.stop().success());
-}
-
-#[test]
-fn what_waits_is_answered_before_a_stop_and_what_hangs_is_broken_off() {
-    let scene = Scene::new();
-    let slow = format!(
-        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT max(i) AS i FROM n",
-        300_000
-    );
-    let endless = QueryConfig { timeout: Duration::from_secs(3600), ..query("ask.endless", ENDLESS) };
-    let patient = QueryConfig { timeout: Duration::from_secs(60), ..query("ask.slow", &slow) };
-    let start = || {
-        let mut config = scene.config(vec![patient.clone(), endless.clone()]);
-        config.service.threads = 1;
-        Collector::start(&config).expect("starts")
-    };
-    let client = scene.client();
-    let replies = client.0.subscribe("_INBOX.waiting").expect("subscribes");
-    let collector = start();
-    for _ in 0..5 {
-        client.0.publish_request("ask.slow", "_INBOX.waiting", "").expect("published");
-    }
-    client.0.flush().expect("the server has them");
-    eventually("a first answer", || (collector.status().asked.answered > 0).then_some(()));
-    stop(collector);
-    for _ in 0..5 {
-        let reply = replies.next_timeout(Duration::from_secs(1)).expect("sent before the stop ended");
-        assert_eq!(String::from_utf8_lossy(&reply.data), r#"[{"i":300000}]"#);
-    }
-    let collector = start();
-    client.0.publish_request("ask.endless", "_INBOX.waiting", "").expect("published");
-    client.0.flush().expect("the server has it");
+    let replies = client.0.subscribe("_INBOX.slow").expect("subscribes");
     let began = Instant::now();
-    collector.stop(Duration::from_secs(2)).expect("stops");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    let reply = replies.next_timeout(Duration::from_secs(1)).expect("sent before the stop ended");
-    let said = String::from_utf8_lossy(&reply.data);
-    assert_eq!(said, r#"{"code":503,"error":"the collector is stopping"}"#);
-}
-
-#[test]
-fn a_stream_that_takes_requests_for_events_is_said() {
-    let scene = Scene::new();
-    scene.server.make_stream("OTHER", &["ask.>"]);
-    std::fs::write(scene.folder.path().join("a.toml"), toml("ask.one", "SELECT 1 AS one")).expect("writes");
-    let collector = scene.process();
-    collector.said("service: stream OTHER takes requests on ask.one for events");
-    assert!(collector.stop().success());
-    let said = output(&mut scene.asking(&["ask.one"]));
-    assert_eq!(said.status.code(), Some(1));
-    assert!(stderr(&said).contains("stream OTHER took the request for an event"), "{}", stderr(&said));
-}
-
-fn toml(subject: &str, sql: &str) -> String {
-    format!("[[query]]\nsubject = {subject:?}\nsql = {sql:?}\n")
-}
-
-impl Scene {
-    /// `catchment run` with the configuration a.toml.
-    fn process(&self) -> collector::Collector {
-        let mut command = run(&self.server.url(), &self.database());
-        command.arg("--config").arg(self.folder.path().join("a.toml"));
-        collector::Collector::start(command, &self.folder.path().join("log"))
+    for _ in 0..12 {
+        client.0.publish_request("ask.slow", "_INBOX.slow", "").expect("published");
     }
-
-    fn asking(&self, arguments: &[&str]) -> Command {
-        let mut command = catchment();
-        command.args(["query", "--server", &self.server.url()]).args(arguments);
-        command
+    let (mut at_once, mut later) = (0, 0);
+    for _ in 0..12 {
+        let reply = replies.next_timeout(Duration::from_secs(10)).expect("each gets a word");
+        let (code, reason) = read(&reply).expect_err("no answer");
+        if reason.contains("3 requests wait already") {
+            assert!(code == 503 && began.elapsed() < Duration::from_secs(1), "{code} after {:?}", began.elapsed());
+            at_once += 1;
+        } else {
+            // The first runs for too long; of those behind it one may have its turn before it has waited for too long.
+            assert!(
+                (code == 504 && reason.contains("took longer"))
+                    || (code == 503 && reason.contains("no thread was free"))
+            );
+            later += 1;
+        }
     }
+    assert!((3..=4).contains(&later), "three wait, and one runs: {at_once} and {later}");
+    assert_eq!(client.ask("ask.one", ""), Ok(json!([{ "one": 1 }])), "then it goes on");
+    stop(collector);
 }
 
 #[test]
 fn the_command_asks_and_prints_rows() {
     let scene = Scene::new();
     let sql = "SELECT :a AS a, :b AS b, x'ff00' AS bytes, NULL AS none, 1.5 AS real";
-    std::fs::write(scene.folder.path().join("a.toml"), toml("ask.echo", sql)).expect("writes");
     let nobody = output(&mut scene.asking(&["ask.echo"]));
     assert_eq!(nobody.status.code(), Some(1));
     let said = stderr(&nobody);
@@ -435,7 +167,7 @@ fn the_command_asks_and_prints_rows() {
         said.contains("nobody answers on ask.echo") && said.contains("[[query]]") && said.lines().count() == 1,
         "{said}"
     );
-    let collector = scene.process();
+    let collector = scene.process("ask.echo", sql);
     collector.said("collecting stream");
     let printed = |arguments: &[&str]| {
         let done = output(&mut scene.asking(arguments));
@@ -449,8 +181,7 @@ fn the_command_asks_and_prints_rows() {
     assert_eq!(json, expected);
     let table = printed(&["ask.echo", "a=1", "b=\u{1b}[2J"]);
     assert!(table.contains("x'ff00'") && table.contains("1.5") && !table.contains('\u{1b}'), "{table}");
-    let failed =
-        output(&mut scene.asking(&["ask.echo", "-"]).stdin(std::fs::File::open("Cargo.toml").expect("a file")));
+    let failed = output(scene.asking(&["ask.echo", "-"]).stdin(std::fs::File::open("Cargo.toml").expect("a file")));
     let said = stderr(&failed);
     assert_eq!(failed.status.code(), Some(1));
     assert!(
@@ -459,10 +190,34 @@ fn the_command_asks_and_prints_rows() {
     );
     assert_eq!(output(&mut scene.asking(&["ask.echo", "a"])).status.code(), Some(2));
     assert_eq!(output(&mut scene.asking(&["ask.*"])).status.code(), Some(1));
-    let silent = scene.server.client().subscribe("ask.silent").expect("subscribes");
+    let client = scene.server.client();
+    let silent = client.subscribe("ask.silent").expect("subscribes");
+    client.flush().expect("the server knows");
     let late = output(&mut scene.asking(&["ask.silent", "--timeout", "300ms"]));
     let said = stderr(&late);
     assert!(late.status.code() == Some(1) && said.contains("ask.silent: no answer within 300ms"), "{said}");
     drop(silent);
     assert!(collector.stop().success());
+}
+
+#[test]
+fn a_request_may_be_messagepack() {
+    let scene = Scene::new();
+    let sql = "SELECT :limit AS l, :text AS t, :bytes AS b";
+    let packed = QueryConfig { codec: Some(Codec::Messagepack), ..query("ask.packed", sql) };
+    let collector = scene.collector(vec![query("ask.either", sql), packed]);
+    let client = scene.client();
+    // {"limit": 2^53 + 1, "text": "ü", "bytes": 0xff00}
+    let mut request = b"\x83\xa5limit\xcf\x00\x20\x00\x00\x00\x00\x00\x01\xa4text\xa2".to_vec();
+    request.extend_from_slice("ü".as_bytes());
+    request.extend_from_slice(b"\xa5bytes\xc4\x02\xff\x00");
+    let rows = json!([{ "l": 9_007_199_254_740_993_i64, "t": "ü", "b": { "$blob": "/wA=" } }]);
+    let headers = nats::HeaderMap::from_iter([("Content-Type", "application/msgpack")]);
+    let answer = client.0.request_with_headers("ask.either", &request, &headers).expect("an answer");
+    assert_eq!(read(&answer), Ok(rows.clone()), "by its header");
+    assert_eq!(client.ask("ask.packed", &request), Ok(rows), "by the query's codec");
+    refused(client.ask("ask.either", &request), 400, "JSON");
+    refused(client.ask("ask.packed", &request[..10]), 400, "MessagePack");
+    assert_eq!(client.ask("ask.packed", ""), Ok(json!([{ "l": null, "t": null, "b": null }])));
+    stop(collector);
 }

@@ -462,3 +462,21 @@ fn several_subjects_are_collected_in_the_streams_order_or_refused_by_an_old_serv
         .expect("rows");
     assert_eq!(subjects, BTreeMap::from([("a.x".into(), 30), ("b.y".into(), 30)]));
 }
+
+#[test]
+fn the_subjects_that_a_stream_has_are_collected_by_any_server_and_nothing_it_had_before() {
+    let scene = Scene::new();
+    scene.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
+    let mut raw = scene.server.raw();
+    let payloads: Vec<String> = (0..90).map(|n| format!("{n}")).collect();
+    for (n, payload) in payloads.iter().enumerate() {
+        raw.send(["a.x", "b.y", "c.z"][n % 3], None, payload);
+    }
+    raw.finish();
+    scene
+        .ask("$JS.API.STREAM.UPDATE.MIXED", &json!({ "name": "MIXED", "subjects": ["b.>", "a.>"], "storage": "file" }));
+    let done = output(scene.run().args(["--stream", "MIXED", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "a.>,b.>"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    let expected: Vec<String> = payloads.into_iter().enumerate().filter(|(n, _)| n % 3 != 2).map(|(_, p)| p).collect();
+    scene.holds_exactly(&expected);
+}

@@ -29,7 +29,7 @@ pub fn check(codec: Codec, data: &[u8]) {
         Codec::Json => oracle::json(payload, &places),
         Codec::Messagepack => oracle::messagepack(payload, &places),
     };
-    if let Some(difference) = oracle::difference(expected, read(codec, payload, &places)) {
+    if let Some(difference) = oracle::difference(&expected, &read(codec, payload, &places)) {
         panic!("{places:?}: {difference}");
     }
 }

@@ -50,6 +50,8 @@ impl<'p> Items<'p> {
         self.at == self.payload.len()
     }
 
+    #[allow(clippy::inline_always, reason = "an item that goes through memory costs more than it takes to read it")]
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Result<Item, Fault> {
         let [marker] = self.take()?;
         Ok(match marker {

@@ -33,10 +33,9 @@ struct Reader<'r> {
 impl Reader<'_> {
     /// The next value, at a place that is asked for.
     fn value(&mut self, place: &Place) -> Result<(), Fault> {
-        if place.is_leaf() && place.field.is_none() {
-            return self.items.skip(1);
+        if !place.is_leaf() {
+            place.forget(self.sheet.cells);
         }
-        place.forget(self.sheet.cells);
         let from = self.items.at;
         let item = self.items.next()?;
         match item {
@@ -44,12 +43,14 @@ impl Reader<'_> {
             Item::Array(values) if !place.is_leaf() => self.array(values, place)?,
             _ => self.items.skip(item.values())?,
         }
-        let Some(field) = place.field else { return Ok(()) };
-        self.sheet.cells[field] = match item {
-            Item::Map(_) | Item::Array(_) => self.json(from)?,
-            _ => self.cell(item),
-        };
-        Ok(())
+        match (place.field, item) {
+            (None, _) => Ok(()),
+            (Some(field), Item::Map(_) | Item::Array(_)) => self.set_json(field, from),
+            (Some(field), _) => {
+                self.set(field, item);
+                Ok(())
+            }
+        }
     }
 
     fn map(&mut self, pairs: u32, place: &Place) -> Result<(), Fault> {
@@ -88,35 +89,36 @@ impl Reader<'_> {
         place.named(name, expected)
     }
 
-    fn cell(&mut self, item: Item) -> Cell {
+    fn set(&mut self, field: usize, item: Item) {
+        let cell = &mut self.sheet.cells[field];
         let blob = |span: Span| Cell::Blob(span.from, span.to);
         match item {
-            Item::Boolean(value) => Cell::Integer(value.into()),
-            Item::Integer(value) => Cell::Integer(value),
+            Item::Boolean(value) => *cell = Cell::Integer(value.into()),
+            Item::Integer(value) => *cell = Cell::Integer(value),
             Item::Unsigned(_) => {
                 let from = self.sheet.texts.len();
                 write_integer(item, self.sheet.texts);
-                Cell::Text(from, self.sheet.texts.len())
+                *cell = Cell::Text(from, self.sheet.texts.len());
             }
-            Item::Real(value) if value.is_nan() => Cell::Null,
-            Item::Real(value) => Cell::Real(value),
+            Item::Real(value) if value.is_nan() => *cell = Cell::Null,
+            Item::Real(value) => *cell = Cell::Real(value),
             Item::Text(span) => match std::str::from_utf8(self.items.bytes(span)) {
-                Ok(text) => self.sheet.text(text),
-                Err(_) => blob(span),
+                Ok(text) => self.sheet.set_text(field, text),
+                Err(_) => *cell = blob(span),
             },
-            Item::Binary(span) => blob(span),
-            Item::Extension(TIMESTAMP, span) => timestamp(self.items.bytes(span)).unwrap_or(blob(span)),
-            Item::Extension(_, span) => blob(span),
-            Item::Nil | Item::Array(_) | Item::Map(_) => Cell::Null,
+            Item::Extension(TIMESTAMP, span) => *cell = timestamp(self.items.bytes(span)).unwrap_or(blob(span)),
+            Item::Binary(span) | Item::Extension(_, span) => *cell = blob(span),
+            Item::Nil | Item::Array(_) | Item::Map(_) => *cell = Cell::Null,
         }
     }
 
-    /// The JSON text of the map or array that begins there.
-    fn json(&mut self, at: usize) -> Result<Cell, Fault> {
+    /// Sets a field to the JSON text of the map or array that begins there.
+    fn set_json(&mut self, field: usize, at: usize) -> Result<(), Fault> {
         let from = self.sheet.texts.len();
         self.items.at = at;
         transcribe(&mut self.items, self.sheet.texts, &mut self.sheet.scratch.levels)?;
-        Ok(Cell::Text(from, self.sheet.texts.len()))
+        self.sheet.cells[field] = Cell::Text(from, self.sheet.texts.len());
+        Ok(())
     }
 }
 

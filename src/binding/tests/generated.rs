@@ -52,7 +52,7 @@ fn check(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<(), Tes
         Codec::Json => oracle::json(payload, places),
         Codec::Messagepack => oracle::messagepack(payload, places),
     };
-    let difference = oracle::difference(expected, read(codec, payload, places));
+    let difference = oracle::difference(&expected, &read(codec, payload, places));
     prop_assert_eq!(difference, None, "{}", String::from_utf8_lossy(payload));
     Ok(())
 }

@@ -27,8 +27,8 @@ pub enum Bound {
 pub struct Refused;
 
 /// How what was read differs from what the oracle says, where it does.
-pub fn difference(expected: Result<Vec<Bound>, Refused>, read: Result<Vec<Bound>, String>) -> Option<String> {
-    let agree = match (&expected, &read) {
+pub fn difference(expected: &Result<Vec<Bound>, Refused>, read: &Result<Vec<Bound>, String>) -> Option<String> {
+    let agree = match (expected, read) {
         (Ok(expected), Ok(read)) => {
             expected.len() == read.len() && expected.iter().zip(read).all(|(expected, read)| expected.agrees(read))
         }
@@ -42,7 +42,7 @@ pub fn difference(expected: Result<Vec<Bound>, Refused>, read: Result<Vec<Bound>
 
 /// The JSON Pointer to a place, which is a list of names.
 pub fn pointer(place: &[String]) -> String {
-    place.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
+    place.iter().flat_map(|name| ["/".to_owned(), name.replace('~', "~0").replace('/', "~1")]).collect()
 }
 
 impl Bound {
@@ -206,6 +206,7 @@ fn timestamp(kind: i8, data: &[u8]) -> Option<Bound> {
     let seconds = seconds.cast_signed();
     match nanoseconds {
         0 => Some(Bound::Integer(seconds)),
+        #[allow(clippy::cast_precision_loss, reason = "as documented")]
         1..=999_999_999 => Some(Bound::Real(seconds as f64 + nanoseconds as f64 / 1e9)),
         _ => None,
     }

@@ -18,7 +18,7 @@ use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::broker::{broker_error, headers};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Batch, Condition, Epoch, Intake, Mark, Signal, Supply};
+use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, Mark, Signal, Supply};
 
 /// How often the listener looks up while nothing comes; while events are dropped it does so more often.
 const IDLE: Duration = Duration::from_secs(1);
@@ -40,14 +40,16 @@ pub struct CoreIntake {
 }
 
 impl CoreIntake {
-    /// Connects and subscribes, so that what is wrong with the broker is said now. `epoch` is where the ledger counts;
-    /// `losses` is told when events have to be dropped. Blocks at most a few times the configured time-out.
+    /// Connects and subscribes, so that what is wrong with the broker is said now. `confirms` says on which subjects events are
+    /// confirmed to whoever asks: those keep the subject that their message named for a reply. `epoch` is where the ledger
+    /// counts; `losses` is told when events have to be dropped. Blocks at most a few times the configured time-out.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`].
     pub fn open(
         cluster: Cluster,
+        confirms: impl Fn(&str) -> bool + Send + 'static,
         epoch: Epoch,
         stop: &Signal,
         reports: &Reports,
@@ -60,6 +62,7 @@ impl CoreIntake {
         let (alive, ended) = crossbeam_channel::bounded(0);
         let listener = Listener {
             cluster: Arc::clone(&cluster),
+            confirms: Box::new(confirms),
             room: Arc::clone(&room),
             stop: stop.clone(),
             reports: reports.clone(),
@@ -160,6 +163,7 @@ impl Drop for CoreIntake {
 /// The thread that listens.
 struct Listener {
     cluster: Arc<Cluster>,
+    confirms: Box<dyn Fn(&str) -> bool + Send>,
     room: Arc<Room>,
     stop: Signal,
     reports: Reports,
@@ -185,14 +189,14 @@ impl Listener {
             let away = lost.elapsed();
             log::warn!("broker: nobody listened for {away:.1?}: what was published then, or was on its way, is lost");
         }
-        session.finish(&mut |message| store(&self.room, &self.reports, message));
+        session.finish(&mut |message| self.store(message));
     }
 
     /// Listens until the stop, or until the session is over: why.
     fn listen(&mut self, session: &mut CoreSession) -> Option<String> {
         while !self.stop.is_raised() {
             let wait = if self.losses.is_losing() { LOSING } else { IDLE };
-            let heard = session.next(wait, &self.stop, &mut |message| store(&self.room, &self.reports, message));
+            let heard = session.next(wait, &self.stop, &mut |message| self.store(message));
             self.losses.look();
             match heard {
                 Heard::Events => self.pauses.bore_fruit(),
@@ -221,13 +225,43 @@ impl Listener {
         }
         None
     }
+
+    /// Puts a message into the room, or counts it as dropped.
+    fn store(&self, mut message: Message) {
+        if message.reply.is_some() && (self.confirms)(&message.subject) {
+            keep_reply(&mut message);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        if !self.room.offer(Arrival::of(message, received_ns)) {
+            self.reports.tally.dropped.add(1);
+        }
+    }
 }
 
-/// Puts a message into the room, or counts it as dropped.
-fn store(room: &Room, reports: &Reports, message: Message) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-    if !room.offer(Arrival::of(message, received_ns)) {
-        reports.tally.dropped.add(1);
+/// Has the subject for the reply stand where that of a message from a stream does; one that stands there counts.
+fn keep_reply(message: &mut Message) {
+    let Some(reply) = message.reply.take() else { return };
+    let headers = message.headers.get_or_insert_default();
+    if !headers.keys().any(|name| name.eq_ignore_ascii_case(Confirmation::HEADER)) {
+        headers.insert(Confirmation::HEADER, reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_subject_for_a_reply_becomes_a_header_unless_there_is_one() {
+        let kept = |headers: Option<nats::HeaderMap>| {
+            let mut message = Message::new("events.a", Some("_INBOX.a"), "", headers);
+            keep_reply(&mut message);
+            let pairs = headers::pairs(message.headers.as_ref());
+            pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(None), [("Catchment-Reply-To".to_owned(), "_INBOX.a".to_owned())]);
+        let given = nats::HeaderMap::from_iter([("catchment-reply-to", "_INBOX.b")]);
+        assert_eq!(kept(Some(given)), [("catchment-reply-to".to_owned(), "_INBOX.b".to_owned())]);
     }
 }

@@ -90,10 +90,50 @@ pub(super) struct StreamConfig {
     /// None where it mirrors another.
     #[serde(default)]
     pub(super) subjects: Vec<String>,
+    #[serde(default)]
+    pub(super) storage: String,
+    /// Nanoseconds; 0 for ever.
+    #[serde(default)]
+    pub(super) max_age: u64,
+    /// Nanoseconds.
+    #[serde(default)]
+    pub(super) duplicate_window: u64,
+    /// Whoever publishes to it is not answered.
+    #[serde(default)]
+    pub(super) no_ack: bool,
+    #[serde(default)]
+    pub(super) consumer_limits: ConsumerLimits,
+}
+
+/// What a stream grants its consumers; server 2.10 and later.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct ConsumerLimits {
+    #[serde(default)]
+    pub(super) max_ack_pending: i64,
+}
+
+/// What an account has of `JetStream`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Account {
+    /// Bytes on disk.
+    #[serde(default)]
+    pub(super) storage: u64,
+    #[serde(default)]
+    pub(super) limits: AccountLimits,
+}
+
+/// What it may have; not above 0 where there is no limit.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct AccountLimits {
+    #[serde(default)]
+    pub(super) max_storage: i64,
+    #[serde(default)]
+    pub(super) max_ack_pending: i64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct StreamState {
+    pub(super) messages: u64,
     pub(super) first_seq: u64,
     pub(super) last_seq: u64,
 }
@@ -109,6 +149,9 @@ pub(super) struct Consumer {
     /// Pull requests the server has of us.
     #[serde(default)]
     pub(super) num_waiting: u64,
+    /// What it has delivered and nobody has acknowledged.
+    #[serde(default)]
+    pub(super) num_ack_pending: u64,
 }
 
 /// How far a consumer has come.
@@ -204,6 +247,10 @@ impl Api<'_> {
         read(&answer.data)
     }
 
+    pub(super) fn account(&self) -> Result<Account, Failure> {
+        self.request("INFO", &json!({}))
+    }
+
     pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {
         self.request(&format!("STREAM.INFO.{name}"), &json!({}))
     }
@@ -230,6 +277,10 @@ impl Api<'_> {
     ) -> Result<Consumer, Failure> {
         let body = json!({ "stream_name": stream, "config": config, "action": "create" });
         self.request(&format!("CONSUMER.CREATE.{stream}.{name}"), &body)
+    }
+
+    pub(super) fn consumer(&self, stream: &str, name: &str) -> Result<Consumer, Failure> {
+        self.request(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({}))
     }
 
     pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {

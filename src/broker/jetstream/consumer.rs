@@ -7,9 +7,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::api::{Api, Consumer, ConsumerConfig};
+use super::api::{Api, Consumer, ConsumerConfig, Stream};
 use super::epoch::Resume;
-use super::stream::explain;
+use super::stream::{INTEREST, explain};
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
@@ -17,6 +17,11 @@ use crate::pipeline::Mark;
 
 /// The stem of the names, followed by a database's identity.
 const PREFIX: &str = "catchment-";
+
+/// What the names of this database's consumers begin with. The rest grows with time.
+pub(super) fn stem(identity: &str) -> String {
+    format!("{PREFIX}{identity}-")
+}
 
 /// Whether the stream keeps events until they are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,14 @@ pub(super) enum Keeping {
 }
 
 impl Keeping {
+    /// How this stream keeps what a collector with these settings, whose pipeline holds so many events, takes in.
+    pub(super) fn of(stream: &Stream, config: &BrokerConfig, pipeline_holds: usize) -> Self {
+        if stream.config.retention != INTEREST {
+            return Self::Limits;
+        }
+        Self::Interest { unacknowledged: pipeline_holds + config.ahead.events * config.ahead.requests }
+    }
+
     pub(super) fn unacknowledged(self) -> Option<usize> {
         match self {
             Self::Limits => None,
@@ -47,18 +60,20 @@ const INACTIVE: Duration = Duration::from_secs(300);
 /// take longer, the repetition ends the session and changes nothing.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
 
-/// Makes the consumer and checks that it is what was asked for.
+/// Makes the consumer and checks that it is what was asked for. Where that is the `whole` stream, an old server's consumer
+/// without our several subjects is too; see [`is_unfiltered`].
 pub(super) fn make(
     api: &Api<'_>,
     config: &BrokerConfig,
     identity: &str,
     resume: &Resume,
     keeping: Keeping,
+    whole: bool,
 ) -> Result<(String, Consumer), Error> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{PREFIX}{identity}-{:x}-{number}", now / 1_000);
+    let name = format!("{}{:x}-{number}", stem(identity), now / 1_000);
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
         [one] => (Some(one.clone()), None),
@@ -84,7 +99,7 @@ pub(super) fn make(
     if acks.is_none() {
         (made.config.ack_wait, made.config.max_ack_pending) = (None, None);
     }
-    if made.config == wanted {
+    if made.config == wanted || whole && made.config == (ConsumerConfig { filter_subjects: None, ..wanted.clone() }) {
         return Ok((name, made));
     }
     // An old server silently drops what it does not know, and would send another selection of events.
@@ -92,13 +107,19 @@ pub(super) fn make(
     let what = if made.config.filter_subjects == wanted.filter_subjects {
         format!("another consumer than was asked for: {:?} instead of {wanted:?}", made.config)
     } else {
-        "a consumer without the several subjects; give one subject, or use server 2.10 or later".into()
+        let way_out = "give one subject, or exactly those of the stream, or use server 2.10 or later";
+        format!("a consumer without the several subjects; {way_out}")
     };
     if let Err(failure) = api.delete_consumer(&config.stream, &name) {
         log::debug!("broker: consumer {name} is left to expire: {failure}");
     }
     let detail = format!("server {} made {what}", server.version);
     Err(broker_error(&server.address, BrokerFault::Request, detail))
+}
+
+/// Whether it sends what else is in the stream too: what was published there before the stream had the subjects it has now.
+pub(super) fn is_unfiltered(made: &Consumer, config: &BrokerConfig) -> bool {
+    config.subjects.len() > 1 && made.config.filter_subjects.is_none()
 }
 
 /// Deletes what earlier sessions on this database have left. Where that fails, the server does it after a while; but not
@@ -108,7 +129,7 @@ pub(super) fn delete_older(api: &Api<'_>, stream: &str, identity: &str, current:
         Keeping::Limits => (log::Level::Debug, "to expire"),
         Keeping::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
     };
-    let ours = format!("{PREFIX}{identity}-");
+    let ours = stem(identity);
     let names = api.consumer_names(stream).unwrap_or_else(|failure| {
         log::log!(level, "broker: older consumers are left {until}: {failure}");
         Vec::new()

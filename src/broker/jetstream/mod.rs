@@ -11,7 +11,9 @@ mod pulls;
 mod reply;
 mod session;
 mod stream;
+mod survey;
 
 pub use intake::{Beginning, JetStreamIntake};
 pub(super) use publisher::StreamPublisher;
 pub use stream::remove_stream;
+pub(super) use survey::survey_stream;

@@ -23,6 +23,7 @@ use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Epoch, Mark, Position, Signal};
+use crate::subject::Filter;
 
 /// How long the server keeps a pull request before it ends it with a status.
 const EXPIRES_NS: u64 = 30_000_000_000;
@@ -56,6 +57,8 @@ pub(super) struct Session {
     stalls: u32,
     gaps: Gaps,
     keeping: Keeping,
+    /// What to collect of what comes, where the consumer does not select.
+    selection: Option<Vec<Filter>>,
     /// Nothing is left in the stream, by the last look.
     exhausted: bool,
     /// Events the stream no longer had, at most.
@@ -89,13 +92,9 @@ impl Session {
         let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
-        let mut resume = resume(&api, config, setting, &stream)?;
-        let whole = is_whole(&config.subjects, &stream.config.subjects);
-        let keeping = if stream.config.retention == stream::INTEREST {
-            Keeping::Interest { unacknowledged: setting.under_way + config.ahead.events * config.ahead.requests }
-        } else {
-            Keeping::Limits
-        };
+        let mut resume = position_in(&api, config, setting.position, setting.said_to, &stream)?;
+        let whole = stream::is_whole(&config.subjects, &stream.config.subjects);
+        let keeping = Keeping::of(&stream, config, setting.under_way);
         // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
         if resume.gone > 0 && keeping != Keeping::Limits && !whole {
             (resume.gone, resume.news) = (0, None);
@@ -104,7 +103,9 @@ impl Session {
             log::warn!("broker: {news}");
         }
 
-        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping)?;
+        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping, whole)?;
+        let filters = config.subjects.iter().filter_map(|subject| subject.parse().ok());
+        let selection = consumer::is_unfiltered(&made, config).then(|| filters.collect());
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
         let again = api.stream(&config.stream).map_err(explain)?;
         if again.created != stream.created {
@@ -123,6 +124,7 @@ impl Session {
             stalls: 0,
             gaps: Gaps::new(whole, stream.state.first_seq.max(resume.after.sequence + 1), made.num_pending),
             keeping,
+            selection,
             exhausted: made.num_pending == 0,
             gone: resume.gone,
             said_to: if resume.gone > 0 { stream.state.first_seq - 1 } else { 0 },
@@ -240,7 +242,8 @@ impl Session {
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
             self.gaps.delivered(metadata.mark.sequence, metadata.pending);
-            return Some(Item::Delivery(message, metadata));
+            let selects = |selection: &Vec<Filter>| selection.iter().any(|filter| filter.matches(&message.subject));
+            return self.selection.as_ref().is_none_or(selects).then_some(Item::Delivery(message, metadata));
         }
         let over = match message.subject.rsplit('.').next() {
             Some("probe") => self.probed(&message),
@@ -355,7 +358,11 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
     match api.stream(&config.stream) {
         // Another life of the stream: its messages are none of this position's.
-        Ok(stream) if resume(&api, config, setting, &stream)?.epoch != position.epoch => return Ok(None),
+        Ok(stream)
+            if position_in(&api, config, setting.position, setting.said_to, &stream)?.epoch != position.epoch =>
+        {
+            return Ok(None);
+        }
         Ok(_) => {}
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         Err(failure) => return Err(explain(failure)),
@@ -369,9 +376,14 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
     Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
 }
 
-/// Where to go on in the stream.
-fn resume(api: &Api<'_>, config: &BrokerConfig, setting: &Setting<'_>, stream: &Stream) -> Result<Resume, Error> {
-    let position = setting.position;
+/// Where to go on in the stream; what it no longer has was said up to `said_to`.
+pub(super) fn position_in(
+    api: &Api<'_>,
+    config: &BrokerConfig,
+    position: Option<&Position>,
+    said_to: u64,
+    stream: &Stream,
+) -> Result<Resume, Error> {
     let time_there = match position {
         // Before its first event there is nothing to ask for: the server refuses sequence 0.
         Some(position) if position.mark != Mark::START && position.epoch.created == stream.created => {
@@ -382,15 +394,9 @@ fn resume(api: &Api<'_>, config: &BrokerConfig, setting: &Setting<'_>, stream: &
         }
         _ => None,
     };
-    let StreamState { first_seq: first, last_seq: last } = stream.state;
-    let facts = Facts { created: &stream.created, first, last, time_there, said_to: setting.said_to };
+    let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
+    let facts = Facts { created: &stream.created, first, last, time_there, said_to };
     Ok(epoch::resume(&config.stream, position, &facts))
-}
-
-/// Whether filters take everything of a stream with these subjects.
-fn is_whole(filters: &[String], subjects: &[String]) -> bool {
-    let has = |subject: &String| filters.contains(subject);
-    has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {

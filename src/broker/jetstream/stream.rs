@@ -18,8 +18,10 @@ pub(super) fn find(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Re
         Err(failure) if failure.is_code(code::NO_STREAM) => make(api, config, may_create)?,
         found => found.map_err(|failure| explain(api.link, config, &failure))?,
     };
-    refuse_retention(api.link, config, &stream)?;
-    Ok(stream)
+    match refusal(config, &stream) {
+        None => Ok(stream),
+        Some(detail) => Err(broker_error(&api.link.server().address, BrokerFault::Stream, detail)),
+    }
 }
 
 /// Deletes the stream that the configuration names, with all that is in it. Blocks for a few times `timeout` at most.
@@ -52,17 +54,23 @@ fn make(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stream
     Ok(made)
 }
 
-fn refuse_retention(link: &Link, config: &BrokerConfig, stream: &Stream) -> Result<(), Error> {
+/// Why the stream cannot be collected, if it cannot.
+pub(super) fn refusal(config: &BrokerConfig, stream: &Stream) -> Option<String> {
     let why = match stream.config.retention.as_str() {
-        "limits" | INTEREST => return Ok(()),
+        "limits" | INTEREST => return None,
         "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
         _ => "this program does not know what that keeps",
     };
-    let detail = format!(
+    Some(format!(
         "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
         config.stream, stream.config.retention
-    );
-    Err(broker_error(&link.server().address, BrokerFault::Stream, detail))
+    ))
+}
+
+/// Whether filters take everything of a stream with these subjects.
+pub(super) fn is_whole(filters: &[String], subjects: &[String]) -> bool {
+    let has = |subject: &String| filters.contains(subject);
+    has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
 }
 
 /// The library's error for a failed request.

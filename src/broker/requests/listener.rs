@@ -31,7 +31,6 @@ const PARTING: Duration = Duration::from_millis(100);
 pub struct Listener {
     cluster: Arc<Cluster>,
     subjects: Subjects,
-    waiting: usize,
     condition: Condition,
     stop: Signal,
     quit: Signal,
@@ -43,14 +42,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Connects and subscribes; where that fails, the condition says so and [`Listener::run`] goes on trying. At most `waiting`
-    /// messages a subject are kept until they are looked at. `stop` asks for an orderly end, `quit` for one at once. Blocks
-    /// at most a few times the configured time-out.
+    /// Connects and subscribes; where that fails, the condition says so and [`Listener::run`] goes on trying. `stop` asks for an
+    /// orderly end, `quit` for one at once. Blocks at most a few times the configured time-out.
     #[must_use]
     pub fn open(
         cluster: Cluster,
         subjects: Subjects,
-        waiting: usize,
         condition: &Condition,
         [stop, quit]: [&Signal; 2],
     ) -> (Self, Outbox) {
@@ -61,7 +58,6 @@ impl Listener {
         let mut listener = Self {
             cluster: Arc::new(cluster),
             subjects,
-            waiting,
             condition: condition.clone(),
             stop: stop.clone(),
             quit: quit.clone(),
@@ -126,7 +122,7 @@ impl Listener {
     }
 
     fn open_session(&mut self) {
-        match Session::open(&self.cluster, &self.subjects, self.waiting, &self.stop) {
+        match Session::open(&self.cluster, &self.subjects, &self.stop) {
             Ok(session) => {
                 self.pauses.opened();
                 *self.way.lock() = Some(session.way().clone());

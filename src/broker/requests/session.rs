@@ -14,6 +14,10 @@ use crate::broker::connection::{Cluster, Link, one_line};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
+/// The most messages of a subscription that wait in the client until this thread looks, which it does at once. Those over it
+/// are lost: the last resort.
+const BURST: usize = 4_096;
+
 /// The most messages taken out of a subscription before anything else is looked at.
 const MOUTHFUL: usize = 256;
 
@@ -46,21 +50,15 @@ pub(super) enum Heard {
 }
 
 impl Session {
-    /// Connects and subscribes; returns when the server has taken the subscriptions, or said which it does not. At most
-    /// `waiting` messages of a subscription wait in the client.
-    pub(super) fn open(
-        cluster: &Arc<Cluster>,
-        subjects: &Subjects,
-        waiting: usize,
-        stop: &Signal,
-    ) -> Result<Self, Error> {
+    /// Connects and subscribes; returns when the server has taken the subscriptions, or said which it does not.
+    pub(super) fn open(cluster: &Arc<Cluster>, subjects: &Subjects, stop: &Signal) -> Result<Self, Error> {
         let config = cluster.config();
         let ear = Arc::new(Ear::default());
         let heard = Arc::clone(&ear);
         let link = Link::open_with(cluster, stop, Arc::new(move |remark: &str| heard.hear(remark)))?;
         let (wanted, silence) = (subjects.clone(), config.silence);
         let failed = |detail: String| broker_error(&link.server().address, BrokerFault::Request, detail);
-        let subscribed = link.call(config.timeout, stop, move |connection| subscribe(connection, &wanted, waiting));
+        let subscribed = link.call(config.timeout, stop, move |connection| subscribe(connection, &wanted));
         let subscriptions = subscribed
             .map_err(|gone| failed(format!("subscribing to requests: {}", gone.0)))?
             .map_err(|e| failed(format!("subscribing to requests: {}", one_line(&e))))?;
@@ -214,7 +212,7 @@ impl Drop for Session {
     }
 }
 
-fn subscribe(connection: &Connection, subjects: &Subjects, waiting: usize) -> std::io::Result<Vec<Subscription>> {
+fn subscribe(connection: &Connection, subjects: &Subjects) -> std::io::Result<Vec<Subscription>> {
     let mut subscriptions = Vec::new();
     for subject in &subjects.shared {
         subscriptions.push(connection.queue_subscribe(subject, &subjects.group)?);
@@ -223,7 +221,7 @@ fn subscribe(connection: &Connection, subjects: &Subjects, waiting: usize) -> st
         subscriptions.push(connection.subscribe(subject)?);
     }
     for subscription in &subscriptions {
-        subscription.set_message_limits(waiting);
+        subscription.set_message_limits(BURST);
     }
     Ok(subscriptions)
 }

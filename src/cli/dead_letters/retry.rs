@@ -4,8 +4,9 @@ use std::io::Write;
 
 use catchment::store::{Database, Retried, Routes, UnreadableHeaders};
 use clap::Args;
+use indicatif::HumanCount;
 
-use super::selection::{self, Which};
+use super::selection::Wanted;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
@@ -25,11 +26,7 @@ pub struct Retry {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    which: Which,
-
-    /// All of them
-    #[arg(long, conflicts_with_all = selection::CONDITIONS)]
-    all: bool,
+    wanted: Wanted,
 
     /// Say how many there are, and try none
     #[arg(long)]
@@ -47,7 +44,7 @@ pub struct Retry {
 
 impl Retry {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.which.needed(self.all)?;
+        let selection = self.wanted.selection()?;
         let config = settings.for_database(&self.database)?;
         let routes = Routes::new(&config.routes, config.unmatched)?;
         let total = super::open(settings, &self.database)?.count(&selection)?;
@@ -69,7 +66,7 @@ impl Retry {
         if self.json {
             writeln!(output, "{}", json(&retried))?;
         } else {
-            writeln!(output, "stored {} of {}", retried.stored, counted(retried.total(), "dead letter"))?;
+            writeln!(output, "stored {} of {}", HumanCount(retried.stored), counted(retried.total(), "dead letter"))?;
         }
         output.flush()?;
         anyhow::ensure!(retried.stored == retried.total(), "{}", those_that_stay(&retried));

@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::cli::failure::Usage;
 
 /// The conditions by which letters are chosen, by their names in clap.
-pub const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
+const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
 
 #[derive(Args)]
 pub struct Which {
@@ -58,11 +58,24 @@ impl Which {
             newest_first: false,
         }
     }
+}
 
-    /// The same, where not a single condition would be a mistake.
-    pub fn needed(self, all: bool) -> Result<Selection, Usage> {
-        let selection = self.selection();
-        if !all && selection == (Selection { limit: selection.limit, ..Selection::default() }) {
+/// Which letters, for who must not mean all of them by mistake.
+#[derive(Args)]
+pub struct Wanted {
+    #[command(flatten)]
+    which: Which,
+
+    /// All of them
+    #[arg(long, conflicts_with_all = CONDITIONS)]
+    all: bool,
+}
+
+impl Wanted {
+    /// Those that meet every condition, of which there is one at least; or all.
+    pub fn selection(self) -> Result<Selection, Usage> {
+        let selection = self.which.selection();
+        if !self.all && selection == (Selection { limit: selection.limit, ..Selection::default() }) {
             return Err(Usage("say which: their numbers, a condition as --subject 'chat.>', or --all".into()));
         }
         Ok(selection)

@@ -9,7 +9,7 @@ use clap::Args;
 use data_encoding::HEXLOWER;
 
 use super::list::json_line;
-use super::selection::{self, Which};
+use super::selection::Wanted;
 use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::values::{printable, shown_time};
@@ -21,11 +21,7 @@ pub struct Show {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    which: Which,
-
-    /// All of them
-    #[arg(long, conflicts_with_all = selection::CONDITIONS)]
-    all: bool,
+    wanted: Wanted,
 
     /// The payload alone, byte by byte
     #[arg(long, conflicts_with = "json")]
@@ -38,7 +34,7 @@ pub struct Show {
 
 impl Show {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.which.needed(self.all)?;
+        let selection = self.wanted.selection()?;
         let letters = super::open(settings, &self.database)?;
         let mut output = Output::new();
         let mut missing: BTreeSet<i64> = selection.ids.iter().copied().collect();

@@ -230,7 +230,7 @@ fn a_mistake_is_told_in_one_line_with_its_place() {
     let unknown = in_variable("CATCHMENT_DATABASE__PTH", "x");
     assert!(unknown.starts_with("configuration: CATCHMENT_DATABASE__PTH: unknown key `pth`, expected"), "{unknown}");
     let section = in_variable("CATCHMENT_STREAM", "x");
-    assert!(section.contains("CATCHMENT_STREAM: unknown key `stream`, expected one of `broker`"), "{section}");
+    assert!(section.contains("CATCHMENT_STREAM: unknown key `stream`, expected one of `prefix`"), "{section}");
     assert!(in_variable("CATCHMENT_BATCH__MAX_EVENTS", "many").contains("CATCHMENT_BATCH__MAX_EVENTS: invalid type"));
 
     let mut missing = Place::new("", &[]);

@@ -12,12 +12,12 @@ use super::{DeadLetter, PAGE, PATIENCE, Reason, page};
 use crate::error::Error;
 use crate::pipeline::{Batch, Epoch, Limits, Mark};
 use crate::store::columns::now_us;
-use crate::store::decoded::{Course, Decoded};
 use crate::store::failure::{database_error, detail, is_constraint};
-use crate::store::plan::Plan;
 use crate::store::pool::Pooled;
 use crate::store::reader::Value;
-use crate::store::statements::{Failure, Statements};
+use crate::store::routes::decoded::{Course, Decoded};
+use crate::store::routes::plan::Plan;
+use crate::store::routes::statements::{Failure, Statements};
 
 /// How many letters that stay are told by name.
 const TOLD: usize = 10;

@@ -85,7 +85,7 @@ fn number(path: &Path) -> Result<i64, Error> {
 fn text(path: &Path) -> Result<String, Error> {
     let bytes = std::fs::read(path)
         .map_err(|e| refused(path, None, format!("cannot be read: {e}; see who may read it"), Some(e.into())))?;
-    let line_of = |at: usize| Some(1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count());
+    let line_of = |at: usize| Some(bytes[..at].split(|byte| *byte == b'\n').count());
     if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
         return Err(refused(path, line_of(at), "has a NUL character; save it as UTF-8", None));
     }

@@ -67,21 +67,20 @@ impl<'c> Scripts<'c> {
     pub(super) fn run(&self, script: &str) -> Result<(), Failure> {
         let mut at = 0;
         loop {
-            let mut rest = Batch::new(self.connection, &script[at..]);
-            let prepared = rest.next().map_err(|e| self.failure(script, at, e))?;
-            let Some(mut statement) = prepared else { return Ok(()) };
+            at = next_word(script, at);
+            let prepared = Batch::new(self.connection, &script[at..]).next();
+            let Some(mut statement) = prepared.map_err(|e| self.failure(script, at, e))? else { return Ok(()) };
             if statement.parameter_count() > 0 {
                 let name = statement.parameter_name(1).unwrap_or("?");
                 let reason = format!("{name} is a parameter, and nothing is bound in a migration; write the value out");
-                return Err(Failure { line: first_line(script, at), reason: Reason::Refused(reason) });
+                return Err(Failure { line: line_of(script, at), reason: Reason::Refused(reason) });
             }
             let mut rows = statement.raw_query();
             while rows.next().map_err(|e| self.failure(script, at, e))?.is_some() {}
             drop(rows);
-            // Without parameters it is the text as it stands there; what is passed over before it is empty statements.
-            let text = statement.expanded_sql().filter(|text| !text.is_empty());
-            let end = text.and_then(|text| Some(at + script[at..].find(&text)? + text.len()));
-            at = end.ok_or_else(|| self.failure(script, at, rusqlite::Error::InvalidQuery))?;
+            // Without parameters it is the text as it stands there.
+            let text = statement.expanded_sql().filter(|text| !text.is_empty() && script[at..].starts_with(text));
+            at += text.ok_or_else(|| self.failure(script, at, rusqlite::Error::InvalidQuery))?.len();
         }
     }
 
@@ -92,7 +91,7 @@ impl<'c> Scripts<'c> {
                 let token = script.len() - sql.len() + usize::try_from(*offset).unwrap_or(0);
                 line_of(script, token)
             }
-            _ => first_line(script, at),
+            _ => line_of(script, at),
         };
         let reason = self.refused.lock().take().map_or(Reason::Sqlite(error), Reason::Refused);
         Failure { line, reason }
@@ -152,20 +151,22 @@ fn refused_pragma(name: &str, value: Option<&str>) -> Option<String> {
     })
 }
 
-/// The line of the first word behind `at`.
-fn first_line(script: &str, mut at: usize) -> usize {
+/// Where the next statement begins: behind what SQLite takes for white space, comments and empty statements.
+fn next_word(script: &str, mut at: usize) -> usize {
     loop {
         let rest = &script[at..];
-        let word = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
-        let comment = [("--", "\n"), ("/*", "*/")].into_iter().find(|(start, _)| word.starts_with(start));
+        let word = rest.trim_start_matches([' ', '\t', '\n', '\x0c', '\r', ';', '\u{feff}']);
         at += rest.len() - word.len();
-        match comment.and_then(|(_, end)| word.find(end).map(|found| found + end.len())) {
-            Some(length) => at += length,
-            None => return line_of(script, at),
-        }
+        let end = match word.get(..2) {
+            Some("--") => "\n",
+            Some("/*") => "*/",
+            _ => return at,
+        };
+        // What is not ended goes on to the end of the file.
+        at += word[2..].find(end).map_or(word.len(), |found| 2 + found + end.len());
     }
 }
 
 fn line_of(script: &str, at: usize) -> usize {
-    1 + script.bytes().take(at).filter(|&byte| byte == b'\n').count()
+    script.as_bytes()[..at.min(script.len())].split(|byte| *byte == b'\n').count()
 }

@@ -17,7 +17,9 @@ fn scene(files: &[(&str, &str)]) -> Scene {
     let config =
         DatabaseConfig { path: folder.path().join("a.db"), migrations: Some(migrations), ..DatabaseConfig::default() };
     let scene = Scene { folder, config };
-    files.iter().for_each(|(name, text)| scene.write(name, text));
+    for (name, text) in files {
+        scene.write(name, text);
+    }
     scene
 }
 
@@ -123,6 +125,26 @@ fn an_error_names_its_line() {
         assert!(refusal.starts_with(&format!("migration m/1_a.sql{said}")), "{text:?}: {refusal}");
         assert_eq!(scene.tables(), "", "{text:?}");
     }
+}
+
+#[test]
+fn comments_and_empty_statements_are_passed_over_and_nothing_else_is() {
+    let scene = scene(&[
+        (
+            "1_a.sql",
+            "/* CREATE TABLE a(x); */; ;CREATE TABLE a(x);-- DROP TABLE a;\n;INSERT INTO a VALUES ('-- ;'), ('/*');",
+        ),
+        ("2_b.sql", "/*/ not ended yet */ INSERT INTO a VALUES (';''') -- ended by the file"),
+        ("3_c.sql", "-- nothing at all"),
+        ("4_d.sql", ""),
+        ("5_e.sql", "INSERT INTO a VALUES ('last'); /* not ended; INSERT INTO a VALUES ('no')"),
+        (
+            "6_f.sql",
+            "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; SELECT 2; END;\nINSERT INTO a VALUES ('after')",
+        ),
+    ]);
+    scene.open().expect("applies");
+    assert_eq!(scene.text("SELECT group_concat(x, '|') FROM a"), "-- ;|/*|;'|last|after");
 }
 
 #[test]

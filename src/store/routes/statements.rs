@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, ErrorCode, Statement, params};
 
-use super::columns::{headers_json, micros, text_or_blob};
-use super::dead_letters::Reason;
 use super::decoded::{Course, Decoded};
-use super::failure::{is_events_own, may_pass};
 use super::plan::{Place, Plan};
-use super::pool::Pooled;
-use crate::binding::{Envelope, Row, Value};
+use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Batch, Delivery, Epoch};
+use crate::store::columns::{bound, headers_json, micros, text_or_blob};
+use crate::store::dead_letters::Reason;
+use crate::store::failure::{is_events_own, may_pass};
+use crate::store::pool::Pooled;
 
 /// The statements of a plan, each prepared when the first event asks for it, for the length of a transaction.
-pub(super) struct Statements<'c> {
+pub(in crate::store) struct Statements<'c> {
     plan: &'c Plan,
     pooled: &'c Pooled,
     insert_event: Option<CachedStatement<'c>>,
@@ -24,7 +23,7 @@ pub(super) struct Statements<'c> {
 }
 
 /// Why an event was not stored.
-pub(super) enum Failure {
+pub(in crate::store) enum Failure {
     /// For its own sake: no retry can store it.
     Event(Reason),
     /// The same, and it ended the transaction that it was part of: nothing of that is left.
@@ -36,12 +35,12 @@ pub(super) enum Failure {
 }
 
 impl<'c> Statements<'c> {
-    pub(super) fn new(plan: &'c Plan, pooled: &'c Pooled) -> Self {
+    pub(in crate::store) fn new(plan: &'c Plan, pooled: &'c Pooled) -> Self {
         Self { plan, pooled, insert_event: None, of_routes: (0..plan.statements).map(|_| None).collect() }
     }
 
     /// Runs the statements of a batch's event in order, up to the first that fails. What those before it did stays.
-    pub(super) fn run(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
+    pub(in crate::store) fn run(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
         let delivery = batch.delivery(index);
         let epoch = batch.epoch().map(Arc::as_ref);
         match decoded.course(index) {
@@ -53,7 +52,12 @@ impl<'c> Statements<'c> {
     }
 
     /// The same in a savepoint of its own, within the caller's transaction: of an event that fails nothing is left.
-    pub(super) fn run_apart(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
+    pub(in crate::store) fn run_apart(
+        &mut self,
+        decoded: &Decoded,
+        batch: &Batch,
+        index: usize,
+    ) -> Result<(), Failure> {
         let connection = &self.pooled.sqlite;
         let control = |sql| connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(Failure::Database);
         control("SAVEPOINT one_event")?;
@@ -148,14 +152,4 @@ fn unprepared(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled
         return Failure::Database(error);
     }
     Failure::Lost(plan.refused(place, error, &pooled.authorizer))
-}
-
-fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(match value {
-        Value::Null => ValueRef::Null,
-        Value::Integer(value) => ValueRef::Integer(value),
-        Value::Real(value) => ValueRef::Real(value),
-        Value::Text(text) => ValueRef::Text(text.as_bytes()),
-        Value::Blob(bytes) => ValueRef::Blob(bytes),
-    })
 }

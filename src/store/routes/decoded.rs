@@ -4,15 +4,15 @@
 
 use std::sync::Arc;
 
-use super::dead_letters::Reason;
+use super::Taker;
 use super::plan::Plan;
-use super::routes::Taker;
 use crate::binding::{Envelope, Fields, Row};
 use crate::pipeline::{Batch, Delivery, Epoch};
+use crate::store::dead_letters::Reason;
 
 /// What becomes of a batch's events, in memory that is used again.
 #[derive(Debug)]
-pub(super) struct Decoded {
+pub(in crate::store) struct Decoded {
     plan: Arc<Plan>,
     courses: Vec<Course>,
     /// Table `events` takes all of them: there are no courses.
@@ -22,7 +22,7 @@ pub(super) struct Decoded {
 
 /// What becomes of an event.
 #[derive(Clone, Debug)]
-pub(super) enum Course {
+pub(in crate::store) enum Course {
     /// It goes to table `events`.
     Events,
     /// It is dropped, for no route takes it.
@@ -34,13 +34,13 @@ pub(super) enum Course {
 }
 
 impl Decoded {
-    pub(super) fn new(plan: Arc<Plan>) -> Self {
+    pub(in crate::store) fn new(plan: Arc<Plan>) -> Self {
         let one_course = plan.routes().is_plain();
         Self { plan, courses: Vec::new(), one_course, fields: Fields::default() }
     }
 
     /// Reads what the routes' statements ask for from the batch's events.
-    pub(super) fn read(&mut self, batch: &Batch) {
+    pub(in crate::store) fn read(&mut self, batch: &Batch) {
         self.courses.clear();
         self.fields.clear();
         self.one_course = self.plan.routes().is_plain() && !batch.has_defects();
@@ -86,12 +86,12 @@ impl Decoded {
     }
 
     /// What becomes of the batch's event at this index.
-    pub(super) fn course(&self, index: usize) -> &Course {
+    pub(in crate::store) fn course(&self, index: usize) -> &Course {
         if self.one_course { &Course::Events } else { &self.courses[index] }
     }
 
     /// Why the event at this index cannot be stored, where that is known already.
-    pub(super) fn doom(&self, index: usize) -> Option<&Reason> {
+    pub(in crate::store) fn doom(&self, index: usize) -> Option<&Reason> {
         match self.course(index) {
             Course::Doomed(_, reason) => Some(reason),
             _ => None,
@@ -99,23 +99,23 @@ impl Decoded {
     }
 
     /// Whether who sent the event at this index may ask to hear of it.
-    pub(super) fn replies(&self, index: usize) -> bool {
+    pub(in crate::store) fn replies(&self, index: usize) -> bool {
         match self.course(index) {
             Course::Route(route, _) | Course::Doomed(Some(route), _) => self.plan.route(*route).reply,
             _ => false,
         }
     }
 
-    pub(super) fn fields(&self) -> &Fields {
+    pub(in crate::store) fn fields(&self) -> &Fields {
         &self.fields
     }
 
-    pub(super) fn plan(&self) -> &Arc<Plan> {
+    pub(in crate::store) fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 
     /// The name of the route that takes the event at this index, where one does.
-    pub(super) fn route(&self, index: usize) -> Option<Arc<str>> {
+    pub(in crate::store) fn route(&self, index: usize) -> Option<Arc<str>> {
         match self.course(index) {
             Course::Route(route, _) => Some(Arc::clone(&self.plan.route(*route).name)),
             Course::Doomed(_, reason) => reason.route.clone(),
@@ -124,12 +124,12 @@ impl Decoded {
     }
 
     /// Why an event failed whose constraints only COMMIT checked.
-    pub(super) fn at_commit(&self, index: usize, error: String) -> Reason {
+    pub(in crate::store) fn at_commit(&self, index: usize, error: String) -> Reason {
         Reason { route: self.route(index), statement: Some("COMMIT".into()), error }
     }
 
     /// How many events are dropped.
-    pub(super) fn dropped(&self) -> usize {
+    pub(in crate::store) fn dropped(&self) -> usize {
         self.courses.iter().filter(|course| matches!(course, Course::Dropped)).count()
     }
 }

@@ -8,12 +8,12 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Rows};
 use serde::ser::{Serialize, Serializer};
 
-use super::columns::bound;
-use super::failure::{detail, is_statements_own};
-use super::json::{Json, Objects};
-use super::query::{Queries, Query, connect};
+use super::{Queries, Query, connect};
 use crate::binding::{Envelope, Fields, Value};
-use crate::pipeline::{Headers, Signal};
+use crate::pipeline::Signal;
+use crate::store::columns::bound;
+use crate::store::failure::{detail, is_statements_own};
+use crate::store::json::{Json, Objects};
 
 /// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
 const STEPS: i32 = 1_000;
@@ -65,7 +65,7 @@ impl Watch {
 }
 
 impl Answerer {
-    pub(super) fn new(queries: Queries, quit: Signal) -> Self {
+    pub(in crate::store) fn new(queries: Queries, quit: Signal) -> Self {
         let watch = Arc::new(Watch { until: Mutex::default(), quit });
         let mut answerer = Self { queries, watch, fields: Fields::default(), connection: None };
         // Where that fails, the first request will say so.
@@ -160,16 +160,18 @@ enum Why {
 
 impl Run<'_> {
     fn answer(&self, request: &Envelope<'_>, fields: &mut Fields, answer: &mut Vec<u8>) -> Result<usize, Why> {
-        // Where the request has no payload, its fields are those of an empty one.
-        let with_fields = Envelope { payload: self.query.empty, headers: Headers::default(), ..*request };
-        let readable = if request.payload.is_empty() { &with_fields } else { request };
         fields.clear();
-        let read = self.query.parameters.read(readable, fields);
-        let row = read.map_err(|e| Why::Unanswered(Unanswered::Request(format!("query {}: {e}", self.query.name))))?;
+        let parameters = &self.query.parameters;
+        let row = if request.payload.is_empty() {
+            parameters.without_fields(fields)
+        } else {
+            let unreadable = |e| Why::Unanswered(Unanswered::Request(format!("query {}: {e}", self.query.name)));
+            parameters.read(request, fields).map_err(unreadable)?
+        };
         self.connection.busy_timeout(self.query.timeout).map_err(Why::Setup)?;
         let mut statement = self.connection.prepare_cached(&self.query.sql).map_err(Why::Setup)?;
-        for parameter in 0..self.query.parameters.len() {
-            let value = self.query.parameters.value(parameter, request, fields, row);
+        for parameter in 0..parameters.len() {
+            let value = parameters.value(parameter, request, fields, row);
             statement.raw_bind_parameter(parameter + 1, bound(value)).map_err(Why::Running)?;
         }
         let written = self.write(&mut statement.raw_query(), answer);

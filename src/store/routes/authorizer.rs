@@ -13,7 +13,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 /// Watches over one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Authorizer(Arc<State>);
+pub(in crate::store) struct Authorizer(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,7 +25,7 @@ struct State {
 }
 
 impl Authorizer {
-    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
+    pub(in crate::store) fn of(connection: &Connection) -> rusqlite::Result<Self> {
         let state = Arc::new(State::default());
         let asked = Arc::clone(&state);
         connection.authorizer(Some(move |context: AuthContext<'_>| asked.judge(&context)))?;
@@ -33,7 +33,7 @@ impl Authorizer {
     }
 
     /// Has the rules hold during the call.
-    pub(super) fn watch<T>(&self, run: impl FnOnce() -> T) -> T {
+    pub(in crate::store) fn watch<T>(&self, run: impl FnOnce() -> T) -> T {
         /// Also when the call panics: the connection would refuse catchment's own statements for ever.
         struct Off<'a>(&'a AtomicBool);
         impl Drop for Off<'_> {
@@ -47,12 +47,12 @@ impl Authorizer {
     }
 
     /// Whether what was compiled since this was last asked writes rows of some table.
-    pub(super) fn saw_writing(&self) -> bool {
+    pub(in crate::store) fn saw_writing(&self) -> bool {
         self.0.writes.swap(false, Ordering::Relaxed)
     }
 
     /// What was refused since this was last asked.
-    pub(super) fn refusal(&self) -> Option<String> {
+    pub(in crate::store) fn refusal(&self) -> Option<String> {
         self.0.refusal.lock().take()
     }
 }
@@ -81,10 +81,9 @@ impl State {
 /// Whether it writes rows, or why it is refused.
 fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
     match *action {
-        AuthAction::Select | AuthAction::Recursive | AuthAction::Function { .. } => Ok(false),
         // The tables that stand for a PRAGMA run it when they are read.
         AuthAction::Read { table_name, .. } if begins(table_name, "pragma_") => Err(format!("reads {table_name}")),
-        AuthAction::Read { .. } => Ok(false),
+        AuthAction::Select | AuthAction::Recursive | AuthAction::Function { .. } | AuthAction::Read { .. } => Ok(false),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }
         | AuthAction::Update { table_name, .. } => {

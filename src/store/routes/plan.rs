@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rusqlite::Statement;
 
 use super::authorizer::Authorizer;
-use super::dead_letters::Reason;
-use super::failure::{detail, events_error, statement_error};
-use super::pool::Pooled;
-use super::routes::{Route, Routes};
+use super::{Route, Routes};
 use crate::binding::Parameters;
 use crate::error::Error;
+use crate::store::dead_letters::Reason;
+use crate::store::failure::{detail, events_error, statement_error};
+use crate::store::pool::Pooled;
 
 /// What stands for a route's name where no route takes an event.
 const EVENTS: &str = "events";
@@ -20,35 +20,35 @@ const INSERT_EVENT: &str =
 
 /// The routes, ready to be run on any connection to the database.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(in crate::store) struct Plan {
     path: PathBuf,
     routes: Routes,
     /// What dead letters call table `events`, and its statement.
     events: (Arc<str>, Arc<str>),
     planned: Vec<Planned>,
     /// How many different statements there are.
-    pub(super) statements: usize,
+    pub(in crate::store) statements: usize,
 }
 
 /// A route.
 #[derive(Debug)]
-pub(super) struct Planned {
+pub(in crate::store) struct Planned {
     /// What errors and dead letters call it.
-    pub(super) name: Arc<str>,
+    pub(in crate::store) name: Arc<str>,
     /// What all its statements ask for.
-    pub(super) parameters: Parameters,
-    pub(super) steps: Vec<Step>,
-    pub(super) reply: bool,
+    pub(in crate::store) parameters: Parameters,
+    pub(in crate::store) steps: Vec<Step>,
+    pub(in crate::store) reply: bool,
 }
 
 /// A statement of a route.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) sql: Arc<str>,
+pub(in crate::store) struct Step {
+    pub(in crate::store) sql: Arc<str>,
     /// Counts the different statements of all routes, from 0.
-    pub(super) statement: usize,
+    pub(in crate::store) statement: usize,
     /// The numbers of the parameters that its own, from SQLite's index 1 on, are bound to.
-    pub(super) bindings: Vec<usize>,
+    pub(in crate::store) bindings: Vec<usize>,
 }
 
 impl Plan {
@@ -58,7 +58,7 @@ impl Plan {
     ///
     /// With the route's name, the statement's number and the place in it: wrong SQL, a table or column that is not there, a
     /// parameter without a name, one that does anything else than write rows.
-    pub(super) fn new(path: &Path, routes: &Routes, pooled: &Pooled) -> Result<Self, Error> {
+    pub(in crate::store) fn new(path: &Path, routes: &Routes, pooled: &Pooled) -> Result<Self, Error> {
         if routes.use_events() {
             let prepared = pooled.authorizer.watch(|| pooled.sqlite.prepare(INSERT_EVENT).map(drop));
             prepared.map_err(|e| events_error(path, e, pooled.authorizer.refusal()))?;
@@ -72,27 +72,27 @@ impl Plan {
         Ok(Self { path: path.to_owned(), routes: routes.clone(), events, planned, statements: distinct.len() })
     }
 
-    pub(super) fn routes(&self) -> &Routes {
+    pub(in crate::store) fn routes(&self) -> &Routes {
         &self.routes
     }
 
     /// Whether some route answers the events that ask for it.
-    pub(super) fn replies(&self) -> bool {
+    pub(in crate::store) fn replies(&self) -> bool {
         self.planned.iter().any(|planned| planned.reply)
     }
 
     /// Whether some statement has the word FAIL.
-    pub(super) fn says_fail(&self) -> bool {
+    pub(in crate::store) fn says_fail(&self) -> bool {
         let mut sql = self.planned.iter().flat_map(|planned| &planned.steps).map(|step| &step.sql);
         sql.any(|sql| sql.to_ascii_lowercase().contains("fail"))
     }
 
-    pub(super) fn route(&self, number: usize) -> &Planned {
+    pub(in crate::store) fn route(&self, number: usize) -> &Planned {
         &self.planned[number]
     }
 
     /// The SQL of a statement.
-    pub(super) fn sql(&self, place: Place) -> &str {
+    pub(in crate::store) fn sql(&self, place: Place) -> &str {
         match place {
             Place::Events => INSERT_EVENT,
             Place::Route { route, step } => &self.planned[route].steps[step].sql,
@@ -100,7 +100,7 @@ impl Plan {
     }
 
     /// The error for a statement that cannot be prepared.
-    pub(super) fn refused(&self, place: Place, error: rusqlite::Error, authorizer: &Authorizer) -> Error {
+    pub(in crate::store) fn refused(&self, place: Place, error: rusqlite::Error, authorizer: &Authorizer) -> Error {
         let refusal = authorizer.refusal();
         match place {
             Place::Events => events_error(&self.path, error, refusal),
@@ -112,7 +112,7 @@ impl Plan {
     }
 
     /// Why an event failed there.
-    pub(super) fn reason(&self, place: Place, error: &rusqlite::Error) -> Reason {
+    pub(in crate::store) fn reason(&self, place: Place, error: &rusqlite::Error) -> Reason {
         let (route, statement) = match place {
             Place::Events => (Arc::clone(&self.events.0), Arc::clone(&self.events.1)),
             Place::Route { route, step } => {
@@ -126,7 +126,7 @@ impl Plan {
 
 /// A statement of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::store) enum Place {
     /// The one that adds to table `events`.
     Events,
     /// One of a route, both counted from 0.

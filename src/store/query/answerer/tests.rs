@@ -164,7 +164,7 @@ fn what_is_committed_is_seen_and_a_batch_is_seen_whole() {
             let is_last = done.load(Ordering::Acquire);
             let rows: Vec<serde_json::Value> = serde_json::from_str(&scene.ask("").expect("rows")).expect("JSON");
             let count = rows[0]["n"].as_u64().expect("a number");
-            assert!(count % 2 == 0 && count >= last, "{count} behind {last}");
+            assert!(count.is_multiple_of(2) && count >= last, "{count} behind {last}");
             last = count;
             if is_last {
                 break;

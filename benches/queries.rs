@@ -1,0 +1,196 @@
+//! Queries, measured: how long 20 recent rows take while 50,000 events a second are written, and while none are.
+//!
+//! `make bench` runs it. Broker, collector and publisher are processes of their own. Each question is due at a time of its own,
+//! and what counts is how long after that its rows were there: a late answer delays those behind it and is not the last word.
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts become figures"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use catchment::broker::Server;
+
+/// Events a second, while there are any.
+const RATE: u64 = 50_000;
+/// How long is measured, behind a start that is not.
+const SECONDS: u64 = 20;
+const WARM_UP: u64 = 3;
+/// Connections that ask, and how often each does.
+const ASKERS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(20);
+const ROWS: usize = 20;
+
+const CONFIGURATION: &str = r#"
+[[query]]
+subject = "ask.recent"
+sql = "SELECT id, subject, published_us, payload FROM events ORDER BY id DESC LIMIT :limit"
+"#;
+
+fn main() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("queries-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let program = std::env::var_os("NATS_SERVER_BIN").map_or_else(|| "nats-server".into(), PathBuf::from);
+    let server = Server::start(&program, &folder.join("nats"), &folder.join("address"))
+        .expect("a server; make bench sees to one");
+    fs::write(folder.join("a.toml"), CONFIGURATION).expect("writes");
+    let bench = Bench { folder: folder.clone(), server };
+    let mut collector = bench.collector();
+    bench.publish(10_000, 10_000).wait().expect("publishes");
+    let idle = bench.ask();
+    let mut publisher = bench.publish(RATE * (2 * WARM_UP + SECONDS), RATE);
+    thread::sleep(Duration::from_secs(WARM_UP));
+    let (before, began) = (bench.rows(), Instant::now());
+    let busy = bench.ask();
+    let rate = (bench.rows() - before) as f64 / began.elapsed().as_secs_f64();
+    assert!(publisher.wait().expect("publishes").success());
+    collector.kill().and_then(|()| collector.wait()).expect("ends");
+    println!("{ROWS} rows, {} times each, from due to there, ms\n", idle.len());
+    println!("| | no events | {rate:.0} events/s |");
+    println!("|---|---|---|");
+    for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+        println!("| {name} | {:.2} | {:.2} |", at(&idle, share), at(&busy, share));
+    }
+    drop(bench);
+    let _ = fs::remove_dir_all(folder);
+}
+
+fn at(sorted: &[f64], share: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+struct Bench {
+    folder: PathBuf,
+    server: Server,
+}
+
+impl Bench {
+    fn database(&self) -> PathBuf {
+        self.folder.join("a.db")
+    }
+
+    fn catchment(&self, command: &str) -> Command {
+        let mut catchment = Command::new(env!("CARGO_BIN_EXE_catchment"));
+        catchment.args([command, "--server", self.server.url(), "-q", "--database"]).arg(self.database());
+        catchment.stdin(Stdio::null()).stdout(Stdio::null());
+        catchment
+    }
+
+    /// A collector that answers.
+    fn collector(&self) -> Child {
+        let collector = self.catchment("run").arg("--config").arg(self.folder.join("a.toml")).spawn().expect("starts");
+        let until = Instant::now() + Duration::from_secs(30);
+        let mut asker = Asker::connect(self.server.url());
+        while asker.ask(0).is_none() {
+            assert!(Instant::now() < until, "nobody answers");
+            thread::sleep(Duration::from_millis(50));
+        }
+        collector
+    }
+
+    fn publish(&self, events: u64, rate: u64) -> Child {
+        let (events, rate) = (events.to_string(), rate.to_string());
+        let mut publish = self.catchment("publish");
+        publish.args(["events.bench", "--count", &events, "--rate", &rate]).spawn().expect("starts")
+    }
+
+    /// How many there are by now: ids have no gaps.
+    fn rows(&self) -> u64 {
+        let connection = rusqlite::Connection::open(self.database()).expect("opens");
+        connection.query_row("SELECT max(id) FROM events", [], |row| row.get(0)).expect("a number")
+    }
+
+    /// Asks for as long as is measured; how long each answer took, in milliseconds, the shortest first.
+    fn ask(&self) -> Vec<f64> {
+        let start = Instant::now() + Duration::from_millis(100);
+        let askers = (0..ASKERS).map(|number| {
+            let mut asker = Asker::connect(self.server.url());
+            // They take turns.
+            let first = start + PAUSE * number / ASKERS;
+            thread::spawn(move || {
+                let due = (0..).map(|turn| first + PAUSE * turn);
+                let due = due.take_while(|due| *due < first + Duration::from_secs(SECONDS));
+                let took = |due: Instant| {
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    assert_eq!(asker.ask(ROWS), Some(ROWS), "an answer to what was not asked");
+                    due.elapsed().as_secs_f64() * 1_000.0
+                };
+                due.map(took).collect::<Vec<f64>>()
+            })
+        });
+        let askers: Vec<_> = askers.collect();
+        let mut took: Vec<f64> = askers.into_iter().flat_map(|asker| asker.join().expect("no panic")).collect();
+        took.sort_by(f64::total_cmp);
+        took
+    }
+}
+
+/// A client that writes at once, which the nats crate's does not: a request of its own may wait for 5 ms.
+struct Asker {
+    from: BufReader<TcpStream>,
+}
+
+impl Asker {
+    fn connect(url: &str) -> Self {
+        let stream = TcpStream::connect(url.rsplit_once("//").expect("a URL").1).expect("connects");
+        stream.set_nodelay(true).expect("sets");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("sets");
+        let inbox = inbox(&stream);
+        let mut asker = Self { from: BufReader::new(stream) };
+        let options = r#"{"verbose":false,"headers":true,"no_responders":true,"protocol":1}"#;
+        asker.write(&format!("CONNECT {options}\r\nSUB {inbox} 1\r\n"));
+        asker
+    }
+
+    /// Asks for so many rows; how many came, if somebody answers.
+    fn ask(&mut self, rows: usize) -> Option<usize> {
+        let body = format!("{{\"limit\":{rows}}}");
+        let inbox = inbox(self.from.get_ref());
+        self.write(&format!("PUB ask.recent {inbox} {}\r\n{body}\r\n", body.len()));
+        loop {
+            let mut line = String::new();
+            assert!(self.from.read_line(&mut line).expect("the server speaks") > 0, "the server hung up");
+            let words: Vec<_> = line.split_whitespace().collect();
+            let length = words.last().and_then(|length| length.parse().ok()).unwrap_or(0);
+            match words.first().copied() {
+                Some("MSG") => {
+                    let answer: Vec<serde_json::Value> = serde_json::from_slice(&self.read(length)).expect("rows");
+                    return Some(answer.len());
+                }
+                Some("HMSG") => {
+                    let said = self.read(length);
+                    let nobody = said.starts_with(b"NATS/1.0 503");
+                    assert!(nobody, "no answer: {}", String::from_utf8_lossy(&said));
+                    return None;
+                }
+                Some("PING") => self.write("PONG\r\n"),
+                Some("INFO" | "PONG" | "+OK") => {}
+                _ => panic!("the server says {line:?}"),
+            }
+        }
+    }
+
+    fn read(&mut self, length: usize) -> Vec<u8> {
+        let mut body = vec![0; length + 2];
+        self.from.read_exact(&mut body).expect("the server speaks");
+        body.truncate(length);
+        body
+    }
+
+    fn write(&mut self, text: &str) {
+        self.from.get_mut().write_all(text.as_bytes()).expect("the server listens");
+    }
+}
+
+/// Unique on its server: the local port.
+fn inbox(stream: &TcpStream) -> String {
+    format!("_INBOX.bench.{}", stream.local_addr().expect("connected").port())
+}

@@ -1,0 +1,76 @@
+//! The stream and its surroundings as the server describes them, without a consumer of our own.
+
+use std::time::Duration;
+
+use super::api::{Account, Api, Failure, Stream, code};
+use super::consumer::{self, Keeping};
+use super::session::position_in;
+use super::stream::{explain, is_whole, refusal};
+use crate::broker::connection::Link;
+use crate::broker::survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey};
+use crate::config::BrokerConfig;
+use crate::error::Error;
+
+/// Asks for account, stream and consumer.
+pub(in crate::broker) fn survey_stream(
+    link: &Link,
+    config: &BrokerConfig,
+    standing: Standing<'_>,
+) -> Result<JetStreamSurvey, Error> {
+    let api = Api { link, prefix: config.api_prefix(), within: config.timeout, stop: None };
+    let explain = |failure: Failure| explain(link, config, &failure);
+    let account = api.account().map_err(explain)?;
+    let stream = match api.stream(&config.stream) {
+        Err(failure) if failure.is_code(code::NO_STREAM) => None,
+        found => Some(found.map_err(explain)?),
+    };
+    Ok(JetStreamSurvey {
+        stored: account.storage,
+        most_stored: u64::try_from(account.limits.max_storage).ok().filter(|most| *most > 0),
+        stream: stream.map(|stream| describe(&api, config, standing, &account, &stream)).transpose()?,
+    })
+}
+
+fn describe(
+    api: &Api<'_>,
+    config: &BrokerConfig,
+    standing: Standing<'_>,
+    account: &Account,
+    stream: &Stream,
+) -> Result<StreamSurvey, Error> {
+    let settings = &stream.config;
+    let resume = position_in(api, config, standing.position, 0, stream)?;
+    let keeping = Keeping::of(stream, config, standing.pipeline_holds);
+    Ok(StreamSurvey {
+        subjects: settings.subjects.clone(),
+        retention: settings.retention.clone(),
+        storage: settings.storage.clone(),
+        max_age: Some(Duration::from_nanos(settings.max_age)).filter(|age| !age.is_zero()),
+        duplicate_window: Duration::from_nanos(settings.duplicate_window),
+        acknowledges: !settings.no_ack,
+        is_whole: is_whole(&config.subjects, &settings.subjects),
+        messages: stream.state.messages,
+        behind: stream.state.messages.min(stream.state.last_seq.saturating_sub(resume.after.sequence)),
+        news: resume.news,
+        refusal: refusal(config, stream),
+        unacknowledged: too_few(keeping, account, stream),
+        consumer: standing.identity.and_then(|identity| own_consumer(api, config, identity)),
+    })
+}
+
+/// The lower of the limits on unacknowledged events where it is below what the consumer will ask for.
+fn too_few(keeping: Keeping, account: &Account, stream: &Stream) -> Option<(u64, u64)> {
+    let needed = keeping.unacknowledged()? as u64;
+    let limits = [account.limits.max_ack_pending, stream.config.consumer_limits.max_ack_pending];
+    let least = limits.into_iter().filter_map(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0).min()?;
+    (least < needed).then_some((least, needed))
+}
+
+/// The newest consumer of the database. What cannot be asked is not there.
+fn own_consumer(api: &Api<'_>, config: &BrokerConfig, identity: &str) -> Option<ConsumerSurvey> {
+    let ours = consumer::stem(identity);
+    let names = api.consumer_names(&config.stream).ok()?;
+    let name = names.into_iter().filter(|name| name.starts_with(&ours)).max()?;
+    let consumer = api.consumer(&config.stream, &name).ok()?;
+    Some(ConsumerSurvey { name, pending: consumer.num_pending, unacknowledged: consumer.num_ack_pending })
+}

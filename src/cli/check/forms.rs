@@ -1,0 +1,166 @@
+//! The forms in which findings are printed.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use catchment::check::{Finding, Level, Options, Report};
+use serde_json::json;
+
+use super::sentence;
+
+/// A line of text, shown at once: the next finding may take a while.
+pub fn line(to: &mut dyn Write, finding: &Finding) -> io::Result<()> {
+    writeln!(to, "{:<9} {:<12} {}", finding.level.name(), finding.object, sentence(finding))?;
+    to.flush()
+}
+
+/// The last line of text.
+pub fn summary(to: &mut dyn Write, report: &Report) -> io::Result<()> {
+    writeln!(to, "\n{}: {}", report.level().name(), counts(report))
+}
+
+/// How many there are of each level, the worst first.
+fn counts(report: &Report) -> String {
+    let of = |level| report.findings.iter().filter(|finding| finding.level == level).count();
+    let levels = [Level::Critical, Level::Unknown, Level::Warning, Level::Ok].map(|level| (of(level), level.name()));
+    let some = levels.into_iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}
+
+pub fn json(to: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let findings: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            let Finding { level, object, what, way_out } = finding;
+            json!({ "level": level.name(), "object": object, "what": what, "way_out": way_out })
+        })
+        .collect();
+    let measures: serde_json::Map<_, _> =
+        report.measures.iter().map(|measure| (measure.name.to_owned(), measure.value.into())).collect();
+    writeln!(to, "{}", json!({ "status": report.level().name(), "findings": findings, "measures": measures }))
+}
+
+/// <https://www.monitoring-plugins.org/doc/guidelines.html>: the worst finding, what was measured with its limits, and then all
+/// findings. `|` begins the numbers, so text cannot have it.
+pub fn nagios(to: &mut dyn Write, report: &Report, options: &Options) -> io::Result<()> {
+    let plain = |finding: &Finding| format!("{}: {}", finding.object, sentence(finding)).replace('|', "/");
+    let level = report.level();
+    let first = match report.findings.iter().find(|finding| finding.level == level && level != Level::Ok) {
+        Some(worst) => plain(worst),
+        None => counts(report),
+    };
+    let numbers: Vec<String> = report
+        .measures
+        .iter()
+        .map(|measure| {
+            let (unit, limits) = match measure.name {
+                "lag_events" => ("", format!("{};{}", options.lag_warning, options.lag_critical)),
+                "disk_free_bytes" => {
+                    ("B", format!("{}:;{}:", options.disk_warning.as_u64(), options.disk_critical.as_u64()))
+                }
+                "dead_letters" => ("", "0;".into()),
+                name if name.ends_with("_bytes") => ("B", ";".into()),
+                _ => ("", ";".into()),
+            };
+            format!("{}={}{unit};{limits};0", measure.name, measure.value)
+        })
+        .collect();
+    let numbers = if numbers.is_empty() { String::new() } else { format!(" | {}", numbers.join(" ")) };
+    writeln!(to, "CATCHMENT {} - {first}{numbers}", level.name().to_uppercase())?;
+    report.findings.iter().try_for_each(|finding| writeln!(to, "{}: {}", finding.level.name(), plain(finding)))
+}
+
+/// <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+pub fn prometheus(to: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let mut gauge = |name: &str, help: &str, samples: &[(String, u64)]| {
+        writeln!(to, "# HELP catchment_check_{name} {help}\n# TYPE catchment_check_{name} gauge")?;
+        samples.iter().try_for_each(|(labels, value)| writeln!(to, "catchment_check_{name}{labels} {value}"))
+    };
+    let statuses = "0 ok, 1 warning, 2 critical, 3 unknown.";
+    gauge("status", &format!("How all is: {statuses}"), &[(String::new(), report.level().status().into())])?;
+    let mut objects: BTreeMap<&str, Level> = BTreeMap::new();
+    for finding in &report.findings {
+        let worst = objects.entry(finding.object).or_insert(Level::Ok);
+        *worst = (*worst).max(finding.level);
+    }
+    let objects =
+        objects.into_iter().map(|(object, level)| (format!("{{object=\"{object}\"}}"), level.status().into()));
+    gauge("object_status", &format!("How what was looked at is: {statuses}"), &objects.collect::<Vec<_>>())?;
+    report.measures.iter().try_for_each(|measure| gauge(measure.name, measure.help, &[(String::new(), measure.value)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use catchment::check::Measure;
+
+    use super::*;
+
+    fn report() -> Report {
+        let finding = |level, object, what: &str, way_out: Option<&str>| Finding {
+            level,
+            object,
+            what: what.into(),
+            way_out: way_out.map(Into::into),
+        };
+        Report {
+            findings: vec![
+                finding(Level::Ok, "settings", "can be used", None),
+                finding(Level::Warning, "dead letters", "3; the newest: a|b", Some("look\nat them")),
+                finding(Level::Ok, "dead letters", "x", None),
+            ],
+            measures: vec![
+                Measure { name: "dead_letters", help: "Lost.", value: 3 },
+                Measure { name: "disk_free_bytes", help: "Room.", value: 5 },
+                Measure { name: "lag_events", help: "Behind.", value: 7 },
+            ],
+        }
+    }
+
+    fn written(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
+        let mut to = Vec::new();
+        write(&mut to).expect("memory takes everything");
+        String::from_utf8(to).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_finding_is_a_line() {
+        let report = report();
+        let text = written(|to| line(to, &report.findings[1]));
+        assert_eq!(text, "warning   dead letters 3; the newest: a|b; look at them\n");
+        assert_eq!(written(|to| summary(to, &report)), "\nwarning: 1 warning, 2 ok\n");
+    }
+
+    #[test]
+    fn json_has_all_of_it() {
+        let value: serde_json::Value = serde_json::from_str(&written(|to| json(to, &report()))).expect("JSON");
+        assert_eq!((&value["status"], &value["measures"]["lag_events"]), (&json!("warning"), &json!(7)));
+        assert_eq!(value["findings"][1]["way_out"], "look\nat them");
+        assert_eq!(value["findings"][0]["way_out"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn monitoring_reads_the_first_line() {
+        let options = Options::default();
+        let text = written(|to| nagios(to, &report(), &options));
+        let expected = "CATCHMENT WARNING - dead letters: 3; the newest: a/b; look at them | dead_letters=3;0;;0 \
+                        disk_free_bytes=5B;1073741824:;104857600:;0 lag_events=7;100000;10000000;0\n\
+                        ok: settings: can be used\n";
+        assert!(text.starts_with(expected), "{text}");
+        let nothing = written(|to| nagios(to, &Report::default(), &options));
+        assert_eq!(nothing, "CATCHMENT OK - \n");
+    }
+
+    #[test]
+    fn the_worst_of_an_object_is_its_status() {
+        let text = written(|to| prometheus(to, &report()));
+        for line in [
+            "catchment_check_status 1\n",
+            "catchment_check_object_status{object=\"dead letters\"} 1\n",
+            "catchment_check_object_status{object=\"settings\"} 0\n",
+            "# HELP catchment_check_lag_events Behind.\n# TYPE catchment_check_lag_events gauge\ncatchment_check_lag_events 7\n",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! `catchment init`: settings to begin with, and the tables that go with them.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use catchment::Config;
+use clap::{Args, ValueEnum};
+
+use super::failure::Usage;
+
+/// Write a commented catchment.toml, and the migrations that go with it
+///
+/// events: every event into table events, as it comes. chat: messages and users of a chat, and the questions that a bot asks
+/// of them. telemetry: what devices measure, the latest and the history of it.
+#[derive(Args)]
+pub struct Init {
+    /// What to begin with
+    #[arg(short, long, value_name = "NAME", default_value = "events")]
+    preset: Preset,
+
+    /// What the subjects begin with, as chat or bots.echo; the stream is named after it [default: the preset's name]
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+
+    /// The folder to write to, made if it is missing
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    dir: PathBuf,
+
+    /// Overwrite what is there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    Events,
+    Chat,
+    Telemetry,
+}
+
+impl Init {
+    /// Writes the files, or none of them where one is there already.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let prefix = self.prefix.as_deref().unwrap_or(self.preset.prefix());
+        validate(prefix)?;
+        let folder = if self.dir == Path::new(".") { Path::new("") } else { &self.dir };
+        let files = [
+            (folder.join("catchment.toml"), self.preset.settings(prefix)),
+            (folder.join("migrations/001_tables.sql"), self.preset.tables().to_owned()),
+        ];
+        let there = files.iter().find(|(path, _)| path.exists());
+        if let Some((path, _)) = there.filter(|_| !self.force) {
+            anyhow::bail!("{} is there already; overwrite it with --force, or name another --dir", path.display());
+        }
+        for (path, text) in &files {
+            self.write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            eprintln!("wrote {}", path.display());
+        }
+        self.say_what_next(prefix);
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        // Whatever has come there since it was looked for is not overwritten either.
+        let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && self.force => fs::File::create(path)?,
+            opened => opened?,
+        };
+        file.write_all(text.as_bytes())
+    }
+
+    fn say_what_next(&self, prefix: &str) {
+        let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
+        let command = format!("{program} --config catchment.toml");
+        let (subject, payload) = self.preset.event();
+        let answer = self.preset.answer(prefix);
+        eprintln!("\nRead it, and change what you like. Then:\n");
+        if self.dir != Path::new(".") {
+            eprintln!("  cd {}", self.dir.display());
+        }
+        eprintln!("  {command} check --offline      is all of it in order?");
+        eprintln!("  {command} run --with-server    a nats-server and a collector, until Ctrl-C\n");
+        eprintln!("and in another terminal, in the same folder:\n");
+        eprintln!("  {command} publish {prefix}.{subject} '{payload}'");
+        eprintln!("  {command} {answer}\n");
+    }
+}
+
+impl Preset {
+    /// What its subjects begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Chat => "chat",
+            Self::Telemetry => "telemetry",
+        }
+    }
+
+    /// Its settings, for subjects that begin with `prefix`.
+    fn settings(self, prefix: &str) -> String {
+        let template = match self {
+            Self::Events => include_str!("init/presets/events/catchment.toml"),
+            Self::Chat => include_str!("init/presets/chat/catchment.toml"),
+            Self::Telemetry => include_str!("init/presets/telemetry/catchment.toml"),
+        };
+        // The tokens of a subject are counted from its front.
+        let tokens = prefix.split('.').count();
+        template
+            .replace("@prefix@", prefix)
+            .replace("@stream@", &prefix.replace('.', "_").to_uppercase())
+            .replace("@first@", &(tokens + 1).to_string())
+            .replace("@second@", &(tokens + 2).to_string())
+    }
+
+    fn tables(self) -> &'static str {
+        match self {
+            Self::Events => include_str!("init/presets/events/001_tables.sql"),
+            Self::Chat => include_str!("init/presets/chat/001_tables.sql"),
+            Self::Telemetry => include_str!("init/presets/telemetry/001_tables.sql"),
+        }
+    }
+
+    /// An event to try it with: the subject behind the prefix, and the payload.
+    fn event(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Events => ("hello", r#"{"from": "me"}"#),
+            Self::Chat => ("message.log", r#"{"username": "ada", "message": "hello"}"#),
+            Self::Telemetry => ("boiler.temperature", r#"{"value": 21.5, "unit": "°C"}"#),
+        }
+    }
+
+    /// The command that shows this event.
+    fn answer(self, prefix: &str) -> String {
+        match self {
+            Self::Events => "sql \"SELECT * FROM latest\"".into(),
+            Self::Chat => format!("query {prefix}.messages.recent limit=20"),
+            Self::Telemetry => format!("query {prefix}.latest device=boiler"),
+        }
+    }
+}
+
+/// Whether subjects can begin with it and a stream can be named after it.
+fn validate(prefix: &str) -> anyhow::Result<()> {
+    Config { prefix: Some(prefix.to_owned()), ..Config::default() }.resolved()?;
+    if let Some(bad) = prefix.chars().find(|c| !(c.is_alphanumeric() || ['.', '_', '-'].contains(c))) {
+        return Err(Usage(format!("--prefix {prefix} has {bad:?}; letters, digits, -, _ and dots can be in it")).into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_valid_for_every_prefix() {
+        for preset in Preset::value_variants() {
+            for prefix in [preset.prefix(), "my.own-bot_7.x"] {
+                let settings = preset.settings(prefix);
+                assert!(!settings.contains('@'), "{settings}");
+                let config: Config = toml::from_str(&settings).expect("TOML");
+                let config = config.resolved().expect("a prefix");
+                config.validate().expect("valid");
+                assert!(config.broker.subjects.iter().all(|subject| subject.starts_with(prefix)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_tokens_of_readings_stand_behind_the_prefix() {
+        for (prefix, tokens) in [("a", ":token_2, :token_3"), ("a.b.c", ":token_4, :token_5")] {
+            assert!(Preset::Telemetry.settings(prefix).contains(tokens));
+        }
+    }
+
+    #[test]
+    fn a_prefix_that_cannot_be_one_is_refused() {
+        for prefix in ["", "a.", "a b", "a.*", "a\"b", "a/b", "{prefix}"] {
+            assert!(validate(prefix).is_err(), "{prefix}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Replies of routes: the word that an event is committed, for whoever asked for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use serde_json::json;
+
+use crate::broker::{Dispatch, Failure, Outbox, Reply, answerable};
+use crate::config::BrokerConfig;
+use crate::pipeline::{Confirmation, Signal, Tally};
+
+/// The most that wait for this thread. A writer waits for nobody; what does not fit is dropped and counted.
+pub(super) const WAITING: usize = 50_000;
+
+/// The most that are sent at once.
+const MOUTHFUL: usize = 256;
+
+/// How long they wait for a connection that takes no more.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the usual inboxes begin with.
+const INBOX: &str = "_INBOX.";
+
+/// Sends confirmations.
+pub(super) struct Confirmer {
+    confirmations: Receiver<Confirmation>,
+    outbox: Outbox,
+    inboxes: Inboxes,
+    tally: Arc<Tally>,
+    quit: Signal,
+    has_refused: bool,
+}
+
+impl Confirmer {
+    pub(super) fn new(
+        confirmations: Receiver<Confirmation>,
+        outbox: Outbox,
+        broker: &BrokerConfig,
+        tally: &Arc<Tally>,
+        quit: &Signal,
+    ) -> Self {
+        let inboxes = Inboxes::of(broker);
+        Self { confirmations, outbox, inboxes, tally: Arc::clone(tally), quit: quit.clone(), has_refused: false }
+    }
+
+    /// Sends them until there will be no more.
+    pub(super) fn run(mut self) {
+        loop {
+            let first = crossbeam_channel::select! {
+                recv(self.confirmations) -> first => first,
+                recv(self.quit.channel()) -> _ => return,
+            };
+            let Ok(first) = first else { return };
+            let all: Vec<_> = std::iter::once(first).chain(self.confirmations.try_iter().take(MOUTHFUL)).collect();
+            let asked = all.len();
+            let replies: Vec<_> = all.into_iter().filter_map(|confirmation| self.dispatch(confirmation)).collect();
+            let sent = replies.len();
+            let is_sent = sent > 0 && self.outbox.send(replies, PATIENCE);
+            self.tally.unconfirmed.add(if is_sent { asked - sent } else { asked });
+        }
+    }
+
+    fn dispatch(&mut self, mut confirmation: Confirmation) -> Option<Dispatch> {
+        let to = std::mem::take(&mut confirmation.reply_to);
+        if let Err(why) = self.inboxes.allow(&to) {
+            let level = if self.has_refused { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "service: an event is committed without a word to who asked for it: {why}");
+            self.has_refused = true;
+            return None;
+        }
+        Some(Dispatch { to, reply: reply(confirmation) })
+    }
+}
+
+/// `{"stream":"EVENTS","sequence":7,"stored":true}`; a dead letter is a failure with its reason.
+fn reply(confirmation: Confirmation) -> Reply {
+    let Confirmation { stream, sequence, dead_letter, .. } = confirmation;
+    let mut body = json!({ "stream": stream, "sequence": sequence, "stored": dead_letter.is_none() });
+    let failure = dead_letter.map(|reason| {
+        body["error"] = reason.as_str().into();
+        Failure { code: 400, reason }
+    });
+    Reply { body: body.to_string().into_bytes(), failure }
+}
+
+/// Where confirmations may go. The publisher chooses the subject, and may not have us publish for them where they cannot.
+struct Inboxes(Vec<String>);
+
+impl Inboxes {
+    fn of(broker: &BrokerConfig) -> Self {
+        let own = broker.inbox_prefix.iter().map(|prefix| format!("{prefix}."));
+        Self(std::iter::once(INBOX.to_owned()).chain(own).collect())
+    }
+
+    fn allow(&self, subject: &str) -> Result<(), String> {
+        answerable(subject)?;
+        if self.0.iter().any(|inbox| subject.starts_with(inbox.as_str())) {
+            return Ok(());
+        }
+        let (inboxes, header) = (self.0.join(" or "), Confirmation::HEADER);
+        Err(format!("the subject {subject:?} in its header {header} does not begin with {inboxes}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_inboxes_are_answered_to() {
+        let plain = Inboxes::of(&BrokerConfig::default());
+        let own = Inboxes::of(&BrokerConfig { inbox_prefix: Some("in.me".into()), ..BrokerConfig::default() });
+        assert!(plain.allow("_INBOX.a.b").is_ok() && own.allow("_INBOX.a").is_ok() && own.allow("in.me.a").is_ok());
+        for subject in ["in.me.a", "events.a", "_INBOX", "_INBOXES.a", "_INBOX.*", "_INBOX.a b", "$JS.API.INFO", ""] {
+            assert!(plain.allow(subject).is_err(), "{subject}");
+        }
+        let why = plain.allow("events.a").expect_err("must be refused");
+        assert!(why.contains("\"events.a\" in its header Catchment-Reply-To does not begin with _INBOX."), "{why}");
+    }
+
+    #[test]
+    fn the_word_says_where_the_event_is_or_why_it_is_not_stored() {
+        let stored = Confirmation {
+            reply_to: "_INBOX.a".into(),
+            stream: Some("EVENTS".into()),
+            sequence: Some(7),
+            dead_letter: None,
+        };
+        let told = reply(stored.clone());
+        assert_eq!(told, Reply::answer(br#"{"sequence":7,"stored":true,"stream":"EVENTS"}"#.to_vec()));
+        let dead = Confirmation { stream: None, sequence: None, dead_letter: Some("no such city".into()), ..stored };
+        let told = reply(dead);
+        assert_eq!(told.failure, Some(Failure { code: 400, reason: "no such city".into() }));
+        let body = r#"{"error":"no such city","sequence":null,"stored":false,"stream":null}"#;
+        assert_eq!(String::from_utf8(told.body).expect("UTF-8"), body);
+    }
+}

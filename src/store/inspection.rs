@@ -1,0 +1,181 @@
+//! What there is to say of a database without changing it, also beside a running collector.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::failure::database_error;
+use super::file::must_exist;
+use super::reader::read_only;
+use super::{ledger, schema};
+use crate::error::Error;
+use crate::pipeline::Position;
+
+/// The most that is said of a damaged file.
+const MOST_DAMAGE: usize = 10;
+
+/// A read-only look at a database.
+#[derive(Debug)]
+pub struct Inspection {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// What a database takes on its disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The file.
+    pub database: u64,
+    /// The write-ahead log beside it, which goes back to the start when nobody reads what is before its end.
+    pub wal: u64,
+}
+
+impl Inspection {
+    /// Opens an existing database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]: there is none, it cannot be read, or it is of a later version of catchment.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        must_exist(path)?;
+        let connection = read_only(path).map_err(|e| database_error(path, e))?;
+        schema::must_not_be_later(&connection, path)?;
+        Ok(Self { path: path.to_owned(), connection })
+    }
+
+    /// What names the database to a broker; `None` where no collector has ever opened it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn identity(&self) -> Result<Option<String>, Error> {
+        self.ask(schema::identity)
+    }
+
+    /// How far a stream is committed; `None` where nothing of it ever was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn position(&self, stream: &str) -> Result<Option<Position>, Error> {
+        self.ask(|connection| match schema::identity(connection)? {
+            Some(_) => ledger::latest(connection, stream),
+            None => Ok(None),
+        })
+    }
+
+    /// How many dead letters it has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn dead_letters(&self) -> Result<u64, Error> {
+        self.ask(|connection| match schema::identity(connection)? {
+            Some(_) => connection.query_row("SELECT count(*) FROM catchment_dead_letters", [], |row| row.get(0)),
+            None => Ok(0),
+        })
+    }
+
+    /// Subject and error of the newest dead letter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn newest_dead_letter(&self) -> Result<Option<(String, String)>, Error> {
+        let sql = "SELECT subject, error FROM catchment_dead_letters ORDER BY id DESC LIMIT 1";
+        self.ask(|connection| match schema::identity(connection)? {
+            Some(_) => connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional(),
+            None => Ok(None),
+        })
+    }
+
+    /// Reads the whole file and says what is damaged, each in one line; nothing where it is sound. Takes as long as reading
+    /// the file and looking up each entry of its indexes does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] where it cannot be read at all.
+    pub fn damage(&self) -> Result<Vec<String>, Error> {
+        self.ask(|connection| {
+            let mut found = Vec::new();
+            let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_DAMAGE})"))?;
+            for line in check.query_map([], |row| row.get::<_, String>(0))? {
+                found.push(line?.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+            found.retain(|line| line != "ok");
+            Ok(found)
+        })
+    }
+
+    /// What it takes on its disk.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        Size { database: bytes(&self.path), wal: bytes(Path::new(&wal)) }
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        question(&self.connection).map_err(|e| database_error(&self.path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseConfig;
+    use crate::store::{Database, Editor, Routes};
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        (folder, path)
+    }
+
+    #[test]
+    fn a_database_that_no_collector_has_opened_is_looked_at_too() {
+        let (_folder, path) = folder();
+        assert!(Inspection::open(&path).expect_err("none").to_string().contains("no such file"));
+        Editor::open(&path).expect("opens").run("CREATE TABLE mine(a)").expect("SQL");
+        let inspection = Inspection::open(&path).expect("opens");
+        assert_eq!(inspection.identity().expect("asks"), None);
+        assert_eq!(inspection.position("EVENTS").expect("asks"), None);
+        assert_eq!(
+            (inspection.dead_letters().expect("asks"), inspection.newest_dead_letter().expect("asks")),
+            (0, None)
+        );
+        assert_eq!(inspection.damage().expect("asks"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn it_tells_letters_progress_and_size() {
+        let (_folder, path) = folder();
+        let config = DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() };
+        let database = Database::open(&config, &Routes::default()).expect("opens");
+        let sql = "INSERT INTO catchment_ledger VALUES ('S', 1, 'then', 9, 10);
+                   INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
+                   VALUES (1, 'a', '', 'bad', 1), (1, 'b', '', 'worse', 1);";
+        let editor = Editor::open(&path).expect("opens");
+        editor.run(sql).expect("SQL");
+        let inspection = Inspection::open(&path).expect("opens");
+        assert_eq!(inspection.identity().expect("asks").as_deref(), Some(database.identity()));
+        assert_eq!(inspection.position("S").expect("asks").map(|position| position.mark.sequence), Some(9));
+        assert_eq!(inspection.dead_letters().expect("asks"), 2);
+        assert_eq!(inspection.newest_dead_letter().expect("asks"), Some(("b".into(), "worse".into())));
+        let size = inspection.size();
+        assert!(size.database > 0 && size.wal > 0, "{size:?}");
+        editor.run("UPDATE catchment_meta SET value = 99 WHERE key = 'version'").expect("SQL");
+        assert!(Inspection::open(&path).expect_err("later").to_string().contains("a later catchment"));
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let (_folder, path) = folder();
+        let sql = "CREATE TABLE t(a); CREATE INDEX i ON t(a); INSERT INTO t VALUES (1), (2);
+                   PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t(a + 1)' WHERE name = 'i';";
+        Editor::open(&path).expect("opens").run(sql).expect("SQL");
+        let damage = Inspection::open(&path).expect("opens").damage().expect("reads");
+        assert!(damage.iter().any(|line| line.contains("missing from index i")), "{damage:?}");
+    }
+}

@@ -1,0 +1,105 @@
+//! An empty database with the tables of another: to try on it what the other must not be touched for.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::failure::database_error;
+use super::file::must_exist;
+use super::reader::read_only;
+use crate::error::Error;
+
+/// What makes everything anew, tables first, for the rest refers to them. Full-text tables and the like make the tables behind
+/// them by themselves.
+const MAKES: &str = r"
+SELECT sql FROM sqlite_schema
+WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+  AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
+ORDER BY CASE type WHEN 'table' THEN 1 WHEN 'view' THEN 2 WHEN 'index' THEN 3 ELSE 4 END, rowid";
+
+/// What catchment knows of a database, and only that, is taken over with its rows.
+const KNOWN: [&str; 2] = ["catchment_meta", "catchment_migrations"];
+
+/// Makes the file `to`, which must not be there yet, with the tables, indexes, views and triggers of `original`, but none of its
+/// rows. The migrations that were applied to the one count as applied to the other. `original` is only read.
+///
+/// # Errors
+///
+/// [`Error::Database`] naming the one that fails.
+pub fn make_likeness(original: &Path, to: &Path) -> Result<(), Error> {
+    must_exist(original)?;
+    let on_error = |e| database_error(original, e);
+    let from = read_only(original).map_err(on_error)?;
+    let made = copy(&from, to).map_err(on_error)?;
+    made.map_err(|e| database_error(to, e))
+}
+
+/// The outer error is that of reading, the inner one that of writing.
+fn copy(from: &Connection, to: &Path) -> rusqlite::Result<rusqlite::Result<()>> {
+    let statements: Vec<String> = from.prepare(MAKES)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut rows = Vec::new();
+    for table in KNOWN {
+        rows.extend(inserts(from, table)?);
+    }
+    let write = || {
+        let to = Connection::open(to)?;
+        statements.iter().chain(&rows).try_for_each(|sql| to.execute_batch(sql))
+    };
+    Ok(write())
+}
+
+/// The statements that insert the rows of a table; none where there is no such table.
+fn inserts(from: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let columns = "SELECT group_concat('quote(' || name || ')', ' || '', '' || ') FROM pragma_table_info(?)";
+    let Some(values) = from.query_row(columns, [table], |row| row.get::<_, Option<String>>(0))? else {
+        return Ok(Vec::new());
+    };
+    let sql = format!("SELECT 'INSERT INTO {table} VALUES (' || {values} || ')' FROM {table}");
+    from.prepare(&sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseConfig;
+    use crate::store::{Database, Editor, Routes};
+
+    fn one<T: rusqlite::types::FromSql>(path: &Path, sql: &str) -> T {
+        read_only(path).and_then(|connection| connection.query_row(sql, [], |row| row.get(0))).expect(sql)
+    }
+
+    #[test]
+    fn it_has_the_tables_and_not_the_rows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (original, copy) = (folder.path().join("a.db"), folder.path().join("b.db"));
+        let config = DatabaseConfig { path: original.clone(), ..DatabaseConfig::default() };
+        drop(Database::open(&config, &Routes::default()).expect("opens"));
+        let sql = "CREATE VIEW v AS SELECT a FROM t;
+                   CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, a TEXT UNIQUE);
+                   CREATE VIRTUAL TABLE words USING fts5(a);
+                   CREATE INDEX i ON t(a) WHERE a > '';
+                   CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO words VALUES (new.a); END;
+                   INSERT INTO t(a) VALUES ('x');
+                   INSERT INTO catchment_migrations VALUES (7, '7_it''s.sql', 'ab', 5);";
+        Editor::open(&original).expect("opens").run(sql).expect("SQL");
+        make_likeness(&original, &copy).expect("a likeness");
+        let all = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY type, name)";
+        assert_eq!(one::<String>(&copy, all), one::<String>(&original, all));
+        let identity = "SELECT value FROM catchment_meta WHERE key = 'identity'";
+        assert_eq!(one::<String>(&copy, identity), one::<String>(&original, identity));
+        assert_eq!(one::<String>(&copy, "SELECT name FROM catchment_migrations"), "7_it's.sql");
+        assert_eq!(one::<i64>(&copy, "SELECT (SELECT count(*) FROM t) + (SELECT count(*) FROM words)"), 0);
+        assert_eq!(one::<i64>(&original, "SELECT count(*) FROM words"), 1);
+        Editor::open(&copy).expect("opens").run("INSERT INTO t(a) VALUES ('y')").expect("all of it works");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (original, copy) = (folder.path().join("a.db"), folder.path().join("b.db"));
+        assert!(make_likeness(&original, &copy).expect_err("none").to_string().contains("no such file"));
+        std::fs::write(&original, [7; 5_000]).expect("writes");
+        assert!(make_likeness(&original, &copy).expect_err("none").to_string().contains("not a database"));
+        assert!(!copy.exists());
+    }
+}

@@ -1,0 +1,357 @@
+//! Events through routes into a temporary database: what would become of them, without a broker and without a file that
+//! matters.
+//!
+//! For tests of your own:
+//!
+//! ```
+//! use catchment::config::{Config, RouteConfig};
+//! use catchment::trial::Trial;
+//! use catchment::Event;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # std::fs::write(folder.path().join("001_lines.sql"), "CREATE TABLE lines(user TEXT NOT NULL, text TEXT)")?;
+//! let mut config = Config::default();
+//! config.broker.subjects = vec!["chat.>".into()];
+//! config.database.migrations = Some("migrations".into());
+//! # config.database.migrations = Some(folder.path().into());
+//! config.routes = vec![RouteConfig {
+//!     subject: "chat.line".into(),
+//!     sql: vec!["INSERT INTO lines(user, text) VALUES (:user, :text)".into()],
+//!     ..RouteConfig::default()
+//! }];
+//!
+//! let mut trial = Trial::new(&config)?;
+//! trial.run([
+//!     Event::new("chat.line", r#"{"user": "ada", "text": "hello"}"#),
+//!     Event::new("chat.line", r#"{"text": "from nobody"}"#),
+//! ])?;
+//! assert_eq!(trial.rows("SELECT user, text FROM lines")?, [["ada".into(), "hello".into()]]);
+//! assert_eq!(trial.dead_letters()?[0].error, "NOT NULL constraint failed: lines.user");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! With a configuration file: `toml::from_str::<Config>(&text)?`.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
+
+use crate::binding::Envelope;
+use crate::config::{Config, DatabaseConfig, Mode};
+use crate::error::{DatabaseFault, Error};
+use crate::event::Event;
+use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
+use crate::store::{
+    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Queries, Reader, Routes, Selection,
+    Unanswered, Value, Writer, changes, make_likeness,
+};
+use crate::subject::Filter;
+
+/// A temporary database with a configuration's migrations, and the routes into it. It goes when this is dropped.
+///
+/// Events are committed as a collector would: by the same routes, in batches of the same size, with the same rules for what
+/// becomes a dead letter. They come from the configuration's stream, numbered from 1 (in mode `core`, from none).
+#[derive(Debug)]
+pub struct Trial {
+    folder: TempDir,
+    subjects: Vec<Filter>,
+    writer: Writer,
+    /// The subjects of the queries.
+    asked: Vec<Filter>,
+    answerer: Answerer,
+    batch: Batch,
+    epoch: Arc<Epoch>,
+    /// The last event that was committed.
+    last: Mark,
+}
+
+/// What became of the events of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Events committed, dead letters and dropped ones included.
+    pub committed: usize,
+    /// Those that became dead letters.
+    pub dead_letters: usize,
+    /// Those that were dropped, for no route takes them and `unmatched` is `drop`.
+    pub dropped: usize,
+    /// Events on subjects that `broker.subjects` does not take: a collector would not see them, so nothing was done with them.
+    pub not_collected: usize,
+}
+
+const BEFORE: &str = "before.db";
+const NOW: &str = "trial.db";
+
+impl Trial {
+    /// An empty database with the configuration's migrations; its routes and queries are prepared. Reads the migrations and
+    /// nothing else that the configuration names; blocks for as long as making a small file takes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever would keep a collector with an empty database from starting, but for the broker: [`Error::Config`],
+    /// [`Error::Migration`], [`Error::Database`].
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Self::begin(config, |_| Ok(()))
+    }
+
+    /// The same with the tables that the configuration's database has, but none of their rows; migrations that are new to it
+    /// are applied to the copy. The database itself is only read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trial::new`].
+    pub fn on_tables_of(config: &Config) -> Result<Self, Error> {
+        Self::begin(config, |database| make_likeness(&config.database.path, database))
+    }
+
+    fn begin(config: &Config, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<Self, Error> {
+        let config = config.resolved()?;
+        config.validate()?;
+        let folder =
+            tempfile::Builder::new().prefix("catchment-trial-").tempdir().map_err(|source| Error::Database {
+                fault: DatabaseFault::Unwritable,
+                path: std::env::temp_dir(),
+                detail: format!(
+                    "no temporary database can be made: {source}; set TMPDIR to a directory that can be written"
+                ),
+                source: Some(Box::new(source)),
+            })?;
+        let path = folder.path().join(NOW);
+        make(&path)?;
+        let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
+        let database = Database::open(&database, &Routes::new(&config.routes, config.unmatched)?)?;
+        let queries = Queries::check(&path, &config.queries)?;
+        let before = folder.path().join(BEFORE);
+        Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
+        let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());
+        let limits = Limits { events: max_events, bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX) };
+        let epoch = match config.broker.mode {
+            Mode::Jetstream => Epoch { stream: config.broker.stream.clone(), number: 1, created: "a trial".into() },
+            Mode::Core => database.begin_local()?,
+        };
+        let writer = database.writers().pop();
+        Ok(Self {
+            folder,
+            subjects: filters(config.broker.subjects.iter())?,
+            asked: filters(config.queries.iter().map(|query| &query.subject))?,
+            answerer: queries.answerer(&Signal::default()),
+            writer: writer.ok_or_else(|| Error::config("database.writers", "is 0; at least 1"))?,
+            batch: Batch::new(limits),
+            epoch: Arc::new(epoch),
+            last: Mark::START,
+        })
+    }
+
+    /// Commits events, published now. Blocks until it is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for an event that cannot be published; the events before it are committed. [`Error::Database`] for
+    /// what would stop a collector.
+    pub fn run(&mut self, events: impl IntoIterator<Item = Event>) -> Result<Outcome, Error> {
+        self.run_at(events.into_iter().map(|event| (event, SystemTime::now())))
+    }
+
+    /// As [`Trial::run`], each event with the time at which it was published: what `:published_s` and `:published_us` are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trial::run`].
+    pub fn run_at(&mut self, events: impl IntoIterator<Item = (Event, SystemTime)>) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::default();
+        for (event, published) in events {
+            if let Err(reason) = event.validate() {
+                self.commit(&mut outcome)?;
+                return Err(Error::config("event", reason));
+            }
+            if !self.subjects.iter().any(|filter| filter.matches(event.subject())) {
+                outcome.not_collected += 1;
+                continue;
+            }
+            if self.batch.is_full() || !self.batch.has_room_for(event.size()) {
+                self.commit(&mut outcome)?;
+            }
+            self.take(&event, published);
+        }
+        self.commit(&mut outcome)?;
+        Ok(outcome)
+    }
+
+    fn take(&mut self, event: &Event, published: SystemTime) {
+        if self.batch.is_empty() {
+            self.batch.begin(Arc::clone(&self.epoch), self.last);
+        }
+        self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanos(published) };
+        let id = event.given_id().map(|id| ("Nats-Msg-Id", id));
+        let headers = event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id);
+        self.batch.push(self.last, event.subject(), headers, event.payload());
+    }
+
+    fn commit(&mut self, outcome: &mut Outcome) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.writer.prepare(&self.batch);
+        let committed = self.writer.commit(&self.batch).map_err(|refusal| match refusal {
+            Refusal::Fatal(error) => error,
+            Refusal::Retry(detail) => {
+                Error::Database { fault: DatabaseFault::Other, path: self.path(), detail, source: None }
+            }
+        })?;
+        outcome.committed += self.batch.len();
+        outcome.dead_letters += committed.dead_letters;
+        outcome.dropped += committed.unmatched_dropped;
+        self.batch.clear();
+        Ok(())
+    }
+
+    /// The rows that a statement answers: read-only SQL of your own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] for SQL that is wrong or that writes.
+    pub fn rows(&self, sql: &str) -> Result<Vec<Vec<Value>>, Error> {
+        let mut rows = Vec::new();
+        let _: Option<()> = Reader::open(&self.path())?.run(sql, |answer| {
+            if let Answer::Row(row) = answer {
+                rows.push(row);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(rows)
+    }
+
+    /// What the configuration's query of this subject answers to a request that comes now: a JSON array of its rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`]; with [`Unanswered::Request`] where no query has such a subject.
+    pub fn ask(&mut self, subject: &str, request: &[u8]) -> Result<String, Unanswered> {
+        let Some(query) = self.asked.iter().position(|filter| filter.matches(subject)) else {
+            return Err(Unanswered::Request(format!("no query has the subject {subject}")));
+        };
+        let mut carrier = Batch::new(Limits { events: 1, bytes: 1 << 10 });
+        carrier.push(Mark { sequence: 0, published_ns: nanos(SystemTime::now()) }, subject, [], request);
+        let mut answer = Vec::new();
+        self.answerer.answer(query, &Envelope::of(&carrier.delivery(0), None), usize::MAX, &mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// The dead letters, from the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
+        DeadLetters::open(&self.path())?.list(&Selection::default())?.collect()
+    }
+
+    /// The rows that have come or changed since the trial began, table by table. Holds them in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn changes(&self) -> Result<Vec<Changed>, Error> {
+        changes(&self.folder.path().join(BEFORE), &self.path())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join(NOW)
+    }
+}
+
+fn filters<'s>(subjects: impl Iterator<Item = &'s String>) -> Result<Vec<Filter>, Error> {
+    let parse = |subject: &String| subject.parse().map_err(|reason| Error::config("subject", reason));
+    subjects.map(parse).collect()
+}
+
+fn nanos(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytesize::ByteSize;
+
+    use super::*;
+    use crate::config::{QueryConfig, RouteConfig, Unmatched};
+
+    fn config(folder: &Path) -> Config {
+        let tables = "CREATE TABLE counted(word TEXT PRIMARY KEY, times INTEGER, last INTEGER) STRICT;
+                      INSERT INTO counted VALUES ('seed', 7, 0);";
+        std::fs::write(folder.join("001_tables.sql"), tables).expect("writes");
+        let sql = "INSERT INTO counted(word, times, last) VALUES (:word, 1, :published_s)
+                   ON CONFLICT(word) DO UPDATE SET times = times + 1, last = excluded.last";
+        let route = RouteConfig { subject: "said.*".into(), sql: vec![sql.into()], ..RouteConfig::default() };
+        let mut config = Config { routes: vec![route], ..Config::default() };
+        config.broker.subjects = vec!["said.*".into(), "other".into()];
+        config.database.migrations = Some(folder.to_owned());
+        config.database.path = folder.join("never-made.db");
+        config
+    }
+
+    fn said(word: &str) -> Event {
+        Event::new("said.x", format!("{{\"word\":{word}}}"))
+    }
+
+    #[test]
+    fn what_changed_and_what_failed_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(folder.path());
+        // Several batches; the last event of one depends on those before.
+        config.batch.max_events = 2;
+        config.batch.max_bytes = ByteSize::b(40);
+        let mut trial = Trial::new(&config).expect("begins");
+        let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let events = ["\"a\"", "\"b\"", "\"a\"", "null}", "\"a\""].map(|word| (said(word), at));
+        let outcome = trial.run_at(events).expect("runs");
+        assert_eq!(outcome, Outcome { committed: 5, dead_letters: 1, ..Outcome::default() });
+        let [changed] = &trial.changes().expect("reads")[..] else { panic!("one table") };
+        assert_eq!((changed.table.as_str(), changed.gone), ("counted", 0));
+        let last = || Value::Integer(1_700_000_000);
+        assert_eq!(changed.rows, [["a".into(), 3.into(), last()], ["b".into(), 1.into(), last()]]);
+        let letters = trial.dead_letters().expect("reads");
+        assert_eq!((letters.len(), letters[0].sequence, letters[0].route.as_deref()), (1, Some(4), Some("said.*")));
+        assert!(!config.database.path.exists());
+    }
+
+    #[test]
+    fn events_that_go_nowhere_are_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config { unmatched: Unmatched::Drop, ..config(folder.path()) };
+        let mut trial = Trial::new(&config).expect("begins");
+        let outcome = trial.run([Event::new("other", ""), Event::new("elsewhere", "")]).expect("runs");
+        assert_eq!(outcome, Outcome { committed: 1, dropped: 1, not_collected: 1, ..Outcome::default() });
+        assert_eq!(trial.changes().expect("reads"), []);
+        let refused = trial.run([said("1"), Event::new("said.*", "")]).expect_err("no subject").to_string();
+        assert!(refused.contains("has a wildcard"), "{refused}");
+        assert_eq!(trial.rows("SELECT word FROM counted WHERE times = 1").expect("reads"), [["1".into()]]);
+    }
+
+    #[test]
+    fn queries_answer_from_what_was_committed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(folder.path());
+        config.queries = vec![QueryConfig::new("words.*", "SELECT times FROM counted WHERE word = :word")];
+        let mut trial = Trial::new(&config).expect("begins");
+        assert_eq!(trial.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[]"));
+        trial.run([said("\"a\"")]).expect("runs");
+        assert_eq!(trial.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[{\"times\":1}]"));
+        assert!(matches!(trial.ask("words.x", b"{"), Err(Unanswered::Request(_))));
+        assert!(trial.ask("other", b"").expect_err("no query").to_string().contains("no query has the subject other"));
+    }
+
+    #[test]
+    fn what_would_keep_a_collector_from_starting_keeps_a_trial() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(folder.path());
+        config.routes[0].sql[0] = "INSERT INTO gone VALUES (1)".into();
+        let refused = Trial::new(&config).expect_err("no such table").to_string();
+        assert!(refused.contains("route said.*") && refused.contains("no such table: gone"), "{refused}");
+    }
+}

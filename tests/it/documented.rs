@@ -1,0 +1,191 @@
+//! What the pages of docs/ show is what happens: their files are written, their commands run, their output compared.
+
+use std::path::Path;
+use std::process::Command;
+
+use catchment::Config;
+use catchment::trial::Trial;
+
+use crate::support::collector::catchment;
+use crate::support::server::Server;
+
+/// A fenced block of a page.
+struct Block<'p> {
+    /// `sql migrations/001_lines.sql`, `console`
+    info: &'p str,
+    text: String,
+}
+
+fn blocks(page: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(info) = line.strip_prefix("```") {
+            let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            blocks.push(Block { info, text: text.join("\n") + "\n" });
+        }
+    }
+    blocks
+}
+
+/// Commands and what each says: `$ command`, then its lines.
+fn commands(text: &str) -> Vec<(&str, String)> {
+    let mut commands: Vec<(&str, String)> = Vec::new();
+    for line in text.lines() {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push((command, String::new())),
+            (None, Some((_, said))) => said.extend([line, "\n"]),
+            (None, None) => panic!("a console block begins with a command: {line}"),
+        }
+    }
+    commands
+}
+
+/// The same with every digit of a time, and of a number as long as one, as `0`.
+fn timeless(text: &str) -> String {
+    let is_of_a_time = |word: &str| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        let others = word.bytes().filter(|byte| !byte.is_ascii_digit() && !b"-:.TZ".contains(byte)).count();
+        digits >= 14 && others == 0
+    };
+    let mut timeless = String::new();
+    for word in text.split_inclusive(|c: char| !(c.is_ascii_digit() || "-:.TZ".contains(c))) {
+        let end = word.trim_end_matches(|c: char| !(c.is_ascii_digit() || "-:.TZ".contains(c)));
+        if is_of_a_time(end.trim_start_matches(':')) {
+            timeless.extend(word.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }));
+        } else {
+            timeless.push_str(word);
+        }
+    }
+    timeless
+}
+
+/// `sh` in this folder, where `catchment` is ours and knows the server.
+fn shell(command: &str, folder: &Path, server: &Server) -> String {
+    let ours = catchment();
+    let program = Path::new(ours.get_program()).parent().expect("a folder").to_owned();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").expect("a path"));
+    let mut shell = Command::new("sh");
+    for (name, value) in ours.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.args(["-c", &format!("exec 2>&1\n{command}")]).current_dir(folder);
+    let done = shell.env("PATH", path).env("NATS_URL", server.url()).output().expect("sh runs");
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
+fn holds(page: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path());
+    let (mut files, mut ran) = (0, 0);
+    for block in blocks(page) {
+        match block.info.split_once(' ') {
+            Some((_, file)) => {
+                let file = folder.path().join(file);
+                std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+                std::fs::write(file, block.text).expect("writes");
+                files += 1;
+            }
+            None if block.info == "console" => {
+                for (command, said) in commands(&block.text) {
+                    assert_eq!(timeless(&shell(command, folder.path(), &server)), timeless(&said), "{command}");
+                    ran += 1;
+                }
+            }
+            // A part of a configuration; see below.
+            None if block.info == "toml" => {}
+            None => panic!("neither a file nor a console: {}", block.info),
+        }
+    }
+    assert!(files > 0 && ran > 0, "{files} files, {ran} commands");
+}
+
+#[test]
+fn migrations_are_as_documented() {
+    holds(include_str!("../../docs/migrations.md"));
+}
+
+#[test]
+fn dead_letters_are_as_documented() {
+    holds(include_str!("../../docs/dead-letters.md"));
+}
+
+#[test]
+fn configuration_is_as_documented() {
+    holds(include_str!("../../docs/configuration.md"));
+}
+
+/// The pages that a user reads.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).expect("reads").map(|entry| entry.expect("an entry").path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let read = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(&path).expect("reads");
+        (path.display().to_string(), text)
+    };
+    pages.chain([root.join("README.md")]).map(read).collect()
+}
+
+/// A part of a configuration has no tables; but for that its statements must do.
+fn only_lacks_tables(mut config: Config, page: &str) {
+    config.database.migrations = None;
+    if let Err(refused) = Trial::new(&config) {
+        assert!(refused.to_string().contains("no such table"), "{page}: {refused}");
+    }
+}
+
+#[test]
+fn every_configuration_in_the_pages_is_one() {
+    let (mut whole, mut parts) = (0, 0);
+    for (page, text) in &pages() {
+        for block in blocks(text) {
+            // Another program's.
+            if !block.info.starts_with("toml") || block.info.ends_with("Cargo.toml") {
+                continue;
+            }
+            let config: Config = toml::from_str(&block.text).unwrap_or_else(|e| panic!("{page}: {e}:\n{}", block.text));
+            let config = config.resolved().unwrap_or_else(|e| panic!("{page}: {e}:\n{}", block.text));
+            config.validate().unwrap_or_else(|e| panic!("{page}: {e}:\n{}", block.text));
+            let Some((_, file)) = block.info.split_once(' ') else {
+                parts += 1;
+                only_lacks_tables(config, page);
+                continue;
+            };
+            assert!(text.contains(&format!(" -c {file} ")), "{page}: no command runs {file}");
+            whole += 1;
+        }
+    }
+    assert!(whole >= 4 && parts >= 4, "{whole} whole ones and {parts} parts");
+}
+
+#[test]
+fn every_setting_has_its_place_on_the_page() {
+    let page = include_str!("../../docs/configuration.md");
+    let table = |name: &str| format!("[{name}]\nno-setting = 1");
+    let tables =
+        ["broker", "broker.ahead", "broker.core", "broker.tls", "database", "batch", "service", "[route]", "[query]"];
+    for text in tables.map(table).into_iter().chain(["no-setting = 1".to_owned()]) {
+        let said = toml::from_str::<Config>(&text).expect_err("there is no such setting").to_string();
+        let (_, known) = said.split_once("expected one of ").unwrap_or_else(|| panic!("{said}"));
+        for setting in known.lines().next().expect("a line").split(", ").map(|name| name.trim_matches('`')) {
+            let shown =
+                [format!("`{setting}`"), format!("\n{setting} = "), format!(" {setting} = "), format!("[{setting}]")];
+            let nested = format!(".{setting}]");
+            assert!(shown.iter().chain([&nested]).any(|shown| page.contains(shown)), "{setting} of {text}");
+        }
+    }
+}
+
+#[test]
+fn only_times_are_left_out_of_a_comparison() {
+    assert_eq!(
+        timeless("at 2026-11-23T16:54:59Z; 17, x 2026-11-23T16:54:59.491847Z"),
+        "at 0000-00-00T00:00:00Z; 17, x 0000-00-00T00:00:00.000000Z"
+    );
+    assert_eq!(timeless("\"published_us\":1795452899430223,\"n\":3"), "\"published_us\":0000000000000000,\"n\":3");
+    assert_eq!(timeless("stored 1 of 2; line 1:17"), "stored 1 of 2; line 1:17");
+}

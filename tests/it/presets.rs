@@ -1,0 +1,239 @@
+//! What `catchment init` writes, run as it stands: settings, collector, events, rows, queries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::types::Value as Cell;
+use serde_json::{Value, json};
+
+use crate::support::collector::{Collector, catchment, output, stderr};
+use crate::support::server::Server;
+use crate::support::{eventually, oracle};
+
+/// A folder that was made by `init`, and a server.
+struct Scene {
+    folder: tempfile::TempDir,
+    server: Server,
+    collector: Collector,
+    database: PathBuf,
+}
+
+impl Scene {
+    /// Runs what `init` writes for these arguments.
+    fn new(arguments: &[&str], database: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        init(folder.path(), arguments);
+        let server = Server::start(folder.path());
+        let log = folder.path().join("collector.log");
+        let collector = Collector::start(command(folder.path(), &["run", "--server", &server.url()]), &log);
+        collector.said("collecting stream");
+        let database = folder.path().join(database);
+        Self { folder, server, collector, database }
+    }
+
+    fn publish(&self, subject: &str, payloads: &[Value]) {
+        for payload in payloads {
+            let arguments = ["publish", "--server", &self.server.url(), subject, &payload.to_string()];
+            succeeds(&mut command(self.folder.path(), &arguments));
+        }
+    }
+
+    /// What a query answers.
+    fn ask(&self, subject: &str, parameters: &[&str]) -> Vec<Value> {
+        let mut asking = command(self.folder.path(), &["query", "--json", "--server", &self.server.url(), subject]);
+        let answer = succeeds(asking.args(parameters));
+        answer.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
+    }
+
+    fn one(&self, sql: &str) -> Cell {
+        oracle::open(&self.database).query_row(sql, [], |row| row.get(0)).expect(sql)
+    }
+
+    /// Waits until so many events have been committed.
+    fn committed(&self, events: u64) {
+        eventually("the events", || (oracle::position(&self.database) == events).then_some(()));
+    }
+
+    fn ends_well(self) {
+        assert!(self.collector.stop().success());
+        oracle::sound(&self.database);
+    }
+}
+
+fn init(folder: &Path, arguments: &[&str]) -> String {
+    let done = output(catchment().current_dir(folder).arg("init").args(arguments));
+    let said = stderr(&done);
+    assert!(done.status.success() && done.stdout.is_empty(), "{said}");
+    said
+}
+
+/// A command with what `init` wrote as its settings.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = catchment();
+    command.current_dir(folder).args(["--config", "catchment.toml"]).args(arguments);
+    command
+}
+
+#[track_caller]
+fn succeeds(command: &mut Command) -> String {
+    let done = output(command);
+    assert!(done.status.success(), "{}", stderr(&done));
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
+#[test]
+fn every_preset_passes_its_own_check() {
+    for (preset, prefix) in [("events", None), ("chat", None), ("telemetry", None), ("telemetry", Some("site.north.t"))]
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut arguments = vec!["--preset", preset];
+        arguments.extend(prefix.into_iter().flat_map(|prefix| ["--prefix", prefix]));
+        init(folder.path(), &arguments);
+        let said = succeeds(&mut command(folder.path(), &["check", "--offline"]));
+        assert!(said.ends_with(" ok\n") && !said.contains("warning"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = init(folder.path(), &[]);
+    assert!(said.starts_with("wrote catchment.toml\nwrote migrations/001_tables.sql\n"), "{said}");
+    assert!(said.contains("run --with-server") && said.contains("publish events.hello"), "{said}");
+    std::fs::write(folder.path().join("migrations/001_tables.sql"), "-- mine").expect("writes");
+    std::fs::remove_file(folder.path().join("catchment.toml")).expect("removes");
+    let again = |arguments: &[&str]| output(catchment().current_dir(folder.path()).arg("init").args(arguments));
+    let refused = again(&["--preset", "chat"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("001_tables.sql is there already") && stderr(&refused).contains("--force"));
+    assert!(!folder.path().join("catchment.toml").exists(), "all or nothing");
+    assert!(again(&["--preset", "chat", "--force"]).status.success());
+    let tables = std::fs::read_to_string(folder.path().join("migrations/001_tables.sql")).expect("reads");
+    assert!(tables.contains("CREATE TABLE messages"), "{tables}");
+    assert!(again(&["--dir", "new/one"]).status.success());
+    assert!(folder.path().join("new/one/migrations/001_tables.sql").exists());
+    for prefix in ["a b", "a.*", "", "a\"b"] {
+        assert_eq!(again(&["--dir", "other", "--prefix", prefix]).status.code(), Some(2), "{prefix:?}");
+    }
+    assert!(!folder.path().join("other").exists());
+}
+
+#[test]
+fn the_events_preset_keeps_everything_as_it_comes() {
+    let scene = Scene::new(&[], "events.db");
+    scene.publish("events.door.front", &[json!({"open": true})]);
+    scene.publish("events.x", &[json!("text")]);
+    scene.committed(2);
+    let Cell::Text(newest) = scene.one("SELECT subject || ' ' || payload FROM latest LIMIT 1") else { panic!("text") };
+    assert_eq!(newest, "events.x \"text\"");
+    let now = scene.one("SELECT abs(unixepoch(published) - unixepoch()) < 60 FROM latest LIMIT 1");
+    assert_eq!(now, Cell::Integer(1));
+    scene.ends_well();
+}
+
+#[test]
+fn the_chat_preset_serves_a_bot() {
+    let scene = Scene::new(&["--preset", "chat"], "chat.db");
+    assert_eq!(scene.ask("chat.messages.recent", &[]), Vec::<Value>::new());
+    let nobody = json!({"messages": 0, "users": 0, "present": 0, "first_seen": null, "last_seen": null});
+    assert_eq!(scene.ask("chat.channel.stats", &[]), [nobody]);
+    scene.publish(
+        "chat.message.log",
+        &[
+            json!({"username": "ada", "message": "one", "timestamp": 1_700_000_000}),
+            json!({"username": "bob", "message": "two", "timestamp": 1_700_000_001.5}),
+            json!({"username": "ada", "message": "three", "timestamp": "2023-11-14T22:13:30Z"}),
+            json!({"username": "ada", "message": "four"}),
+            json!({"message": "from nobody"}),
+            json!({"username": "", "message": "from nobody either"}),
+            json!({"username": "ada"}),
+        ],
+    );
+    scene.publish(
+        "chat.user.joined",
+        &[json!({"username": "eve", "timestamp": 1_699_999_999}), json!({"username": "ada"})],
+    );
+    scene.publish("chat.user.left", &[json!({"username": "ada", "timestamp": 1_700_000_100})]);
+    scene.publish("chat.user.banned", &[json!({"username": "eve"})]);
+    scene.committed(11);
+
+    let recent = scene.ask("chat.messages.recent", &["limit=3"]);
+    let parts = |row: &Value| (row["username"].clone(), row["message"].clone());
+    let expected = [("ada", "four"), ("ada", "three"), ("bob", "two")].map(|(who, what)| (json!(who), json!(what)));
+    assert_eq!(recent.iter().map(parts).collect::<Vec<_>>(), expected);
+    // Times stay as they were sent; one that was not is that of the stream.
+    assert_eq!(
+        (&recent[1]["timestamp"], &recent[2]["timestamp"]),
+        (&json!("2023-11-14T22:13:30Z"), &json!(1_700_000_001.5))
+    );
+    assert!(recent[0]["timestamp"].as_i64().expect("whole seconds") > 1_700_001_000);
+    for (limit, rows) in [("limit=-1", 0), ("limit=0", 0), ("limit=1000000", 4), ("limit=null", 4)] {
+        assert_eq!(scene.ask("chat.messages.recent", &[limit]).len(), rows, "{limit}");
+    }
+
+    let [ada] = &scene.ask("chat.users.stats", &["username=ada"])[..] else { panic!("one row") };
+    assert_eq!((&ada["lines"], &ada["joins"], &ada["present"]), (&json!(3), &json!(1), &json!(0)));
+    assert_eq!((&ada["first_seen"], &ada["last_message"]), (&json!(1_700_000_000), &json!("four")));
+    let [eve] = &scene.ask("chat.users.stats", &["username=eve"])[..] else { panic!("one row") };
+    assert_eq!((&eve["lines"], &eve["present"], &eve["last_message"]), (&json!(0), &json!(1), &Value::Null));
+    assert_eq!(scene.ask("chat.users.stats", &["username=nobody"]), Vec::<Value>::new());
+    let [channel] = &scene.ask("chat.channel.stats", &[])[..] else { panic!("one row") };
+    assert_eq!((&channel["messages"], &channel["users"], &channel["present"]), (&json!(4), &json!(3), &json!(1)));
+    assert_eq!(channel["first_seen"], 1_699_999_999);
+
+    assert_eq!(scene.one("SELECT count(*) FROM catchment_dead_letters"), Cell::Integer(3));
+    assert_eq!(scene.one("SELECT group_concat(subject) FROM events"), Cell::Text("chat.user.banned".into()));
+    scene.ends_well();
+}
+
+#[test]
+fn a_chat_keeps_the_subjects_of_a_bot_that_is_there_already() {
+    let scene = Scene::new(&["--preset", "chat", "--prefix", "bots.echo"], "chat.db");
+    scene.publish("bots.echo.message.log", &[json!({"username": "ada", "message": "hi"})]);
+    scene.committed(1);
+    assert_eq!(scene.ask("bots.echo.messages.recent", &["limit=5"])[0]["message"], "hi");
+    assert_eq!(scene.server.last_sequence("BOTS_ECHO"), 1, "requests are no events");
+    scene.ends_well();
+}
+
+#[test]
+fn the_telemetry_preset_answers_latest_and_history() {
+    let scene = Scene::new(&["--preset", "telemetry", "--prefix", "site.north"], "telemetry.db");
+    scene.publish(
+        "site.north.boiler.temperature",
+        &[
+            json!({"value": 60.5, "unit": "°C", "at": 1_700_000_000}),
+            json!({"value": 61, "unit": "°C", "at": "2023-11-14T22:14:20.250Z"}),
+            // Late: history has it, the latest stays.
+            json!({"value": 59, "unit": "°C", "at": 1_699_990_000}),
+            json!({"value": 1, "at": "yesterday"}),
+            json!({"unit": "°C"}),
+        ],
+    );
+    scene.publish("site.north.door.open", &[json!({"value": true})]);
+    scene.committed(6);
+
+    let [latest] = &scene.ask("site.north.latest", &["device=boiler"])[..] else { panic!("one row") };
+    let expected = json!({
+        "device": "boiler", "metric": "temperature", "at": 1_700_000_060.25, "value": 61, "unit": "°C",
+    });
+    assert_eq!(*latest, expected);
+    assert_eq!(scene.ask("site.north.latest", &[]).len(), 2);
+    assert_eq!(scene.ask("site.north.latest", &["metric=open"])[0]["value"], 1);
+
+    let of_boiler = ["device=boiler", "metric=temperature"];
+    let history = |more: &[&str]| -> Vec<Value> {
+        let rows = scene.ask("site.north.history", &[&of_boiler, more].concat());
+        rows.into_iter().map(|row| row["value"].clone()).collect()
+    };
+    assert_eq!(history(&[]), [json!(61), json!(60.5), json!(59)]);
+    assert_eq!(history(&["limit=1"]), [json!(61)]);
+    assert_eq!(history(&["from=1700000000"]), [json!(61), json!(60.5)]);
+    assert_eq!(history(&["from=2023-11-14", "to=2023-11-14T22:14:20"]), [json!(60.5), json!(59)]);
+    assert_eq!(history(&["to=1699990000"]), Vec::<Value>::new());
+
+    let letters = "SELECT group_concat(error, '; ') FROM catchment_dead_letters";
+    let expected = "NOT NULL constraint failed: readings.at; NOT NULL constraint failed: readings.value";
+    assert_eq!(scene.one(letters), Cell::Text(expected.into()));
+    scene.ends_well();
+}
