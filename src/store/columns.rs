@@ -55,6 +55,13 @@ pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
 }
 
 fn push_string(json: &mut String, text: &str) {
+    // Most headers are ids and plain words, and there is one at least in most events.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+        return;
+    }
     // A string is always JSON; the empty object would be none, so nothing is lost if that were ever untrue.
     json.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
