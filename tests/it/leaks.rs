@@ -142,8 +142,10 @@ fn a_service_that_lost_its_connection_again_and_again_has_what_it_had() {
     let mut command = run(&proxy.url(), &folder.path().join("a.db"));
     command.arg("--config").arg(&settings);
     let mut collector = restless(command, &folder.path().join("log"));
+    let client = server.client();
+    eventually("an answer", || client.request_timeout("ask.one", "", Duration::from_secs(1)).ok());
     let over = Arc::new(AtomicBool::new(false));
-    let (client, asks) = (server.client(), Arc::clone(&over));
+    let asks = Arc::clone(&over);
     let asking = std::thread::spawn(move || {
         while !asks.load(Ordering::Relaxed) {
             client.publish_request("ask.one", "_INBOX.nobody", "").expect("published");
