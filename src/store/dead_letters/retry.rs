@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::selection::{Place, Selection};
 use super::{DeadLetter, PAGE, PATIENCE, Reason, page};
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Epoch, Limits, Mark};
 use crate::store::columns::now_us;
 use crate::store::decoded::{Course, Decoded};
@@ -79,6 +79,13 @@ enum Undone {
     Otherwise(Error),
 }
 
+impl Undone {
+    /// Want of room may be one: a letter has used up the numbers of a table, which shows when it is committed.
+    fn may_be_by_letter(&self) -> bool {
+        matches!(self, Self::ByLetter { .. } | Self::Otherwise(Error::Database { fault: DatabaseFault::Full, .. }))
+    }
+}
+
 impl<'c> Retry<'c> {
     /// Leaves the connection with a patience of its own.
     pub(in crate::store) fn new(
@@ -106,7 +113,7 @@ impl<'c> Retry<'c> {
             match self.try_page(at_a_time, &mut next, &mut then) {
                 Ok(0) => return Ok(retried),
                 Ok(_) => {}
-                Err(Undone::ByLetter { .. }) if at_a_time > 1 => {
+                Err(undone) if at_a_time > 1 && undone.may_be_by_letter() => {
                     one_by_one = PAGE;
                     continue;
                 }

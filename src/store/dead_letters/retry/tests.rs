@@ -180,3 +180,12 @@ fn a_table_that_is_gone_loses_nothing() {
     assert!(refused.to_string().contains("route a, statement 1: no such table: lines"), "{refused}");
     assert_eq!(scene.dead().len(), 1);
 }
+
+#[test]
+fn a_letter_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
+    let scene = scene("CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
+    scene.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
+    let retried = scene.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
+    assert_eq!((retried.stored, retried.refused), (3, 1));
+    assert!(retried.reasons[0].1.starts_with("table lines has no number left"), "{retried:?}");
+}
