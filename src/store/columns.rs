@@ -26,23 +26,25 @@ pub(super) fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
     })
 }
 
-/// Headers as a JSON object: a name's value as a string, several values of one name as an array of strings. `None` where
-/// there are none.
+/// Headers as a JSON object, in the order in which the names first come: a name's value as a string, several values of one
+/// name as an array of strings. `None` where there are none.
 pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
     if headers.is_empty() {
         return None;
     }
-    let mut pairs: Vec<(&str, &str)> = headers.iter().collect();
-    pairs.sort_by_key(|(name, _)| *name);
+    let mut pairs: Vec<(usize, (&str, &str))> = headers.iter().enumerate().collect();
+    pairs.sort_by_key(|(_, (name, _))| *name);
+    let mut names: Vec<_> = pairs.chunk_by(|(_, (one, _)), (_, (other, _))| one == other).collect();
+    names.sort_by_key(|same| same[0].0);
     let mut json = String::with_capacity(64);
-    for same in pairs.chunk_by(|(one, _), (other, _)| one == other) {
+    for same in names {
         json.push(if json.is_empty() { '{' } else { ',' });
-        push_string(&mut json, same[0].0);
+        push_string(&mut json, same[0].1.0);
         json.push(':');
         match same {
-            [(_, value)] => push_string(&mut json, value),
+            [(_, (_, value))] => push_string(&mut json, value),
             several => {
-                for (at, (_, value)) in several.iter().enumerate() {
+                for (at, (_, (_, value))) in several.iter().enumerate() {
                     json.push(if at == 0 { '[' } else { ',' });
                     push_string(&mut json, value);
                 }
@@ -87,7 +89,7 @@ mod tests {
         let mut batch = Batch::new(Limits { events: 9, bytes: 9 });
         batch.push(Mark::START, "a", [("b", "1"), ("a", "say \"hi\"\u{1}"), ("b", "2")], b"");
         let json = headers_json(batch.delivery(0).headers).expect("there are some");
-        assert_eq!(json, r#"{"a":"say \"hi\"\u0001","b":["1","2"]}"#);
+        assert_eq!(json, r#"{"b":["1","2"],"a":"say \"hi\"\u0001"}"#);
         batch.push(Mark::START, "a", [], b"");
         assert_eq!(headers_json(batch.delivery(1).headers), None);
     }

@@ -108,6 +108,16 @@ pub(super) enum Schema {
     Later(i64),
 }
 
+/// Whether a table, index, view or trigger of this name is catchment's own: nobody else's begins with `catchment_`.
+pub(super) fn is_ours(name: &str) -> bool {
+    begins(name, "catchment_")
+}
+
+/// Whether a name begins so, in whatever case: SQLite knows no other.
+pub(super) fn begins(name: &str, with: &str) -> bool {
+    name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
+}
+
 /// Makes the tables where they are missing, and brings older ones to this version, in one transaction.
 pub(super) fn ensure(connection: &mut Connection) -> rusqlite::Result<Schema> {
     let mut version = version(connection)?;

@@ -1,15 +1,17 @@
 //! Dead letters tried again: through the routes as they are now.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
 use super::selection::{Place, Selection};
 use super::{DeadLetter, PAGE, PATIENCE, Reason, page};
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Epoch, Limits, Mark};
 use crate::store::columns::now_us;
 use crate::store::failure::{database_error, detail, is_constraint};
@@ -79,6 +81,13 @@ enum Undone {
     Otherwise(Error),
 }
 
+impl Undone {
+    /// Want of room may be one: a letter has used up the numbers of a table, which shows when it is committed.
+    fn may_be_by_letter(&self) -> bool {
+        matches!(self, Self::ByLetter { .. } | Self::Otherwise(Error::Database { fault: DatabaseFault::Full, .. }))
+    }
+}
+
 impl<'c> Retry<'c> {
     /// Leaves the connection with a patience of its own.
     pub(in crate::store) fn new(
@@ -106,7 +115,7 @@ impl<'c> Retry<'c> {
             match self.try_page(at_a_time, &mut next, &mut then) {
                 Ok(0) => return Ok(retried),
                 Ok(_) => {}
-                Err(Undone::ByLetter { .. }) if at_a_time > 1 => {
+                Err(undone) if at_a_time > 1 && undone.may_be_by_letter() => {
                     one_by_one = PAGE;
                     continue;
                 }
@@ -204,7 +213,7 @@ fn remove(connection: &Connection, id: i64) -> rusqlite::Result<()> {
 /// Names and values of headers that are kept as JSON; `None` where they are not as catchment writes them.
 fn headers(json: Option<&str>) -> Option<Vec<(String, String)>> {
     let Some(json) = json else { return Some(Vec::new()) };
-    let Json::Object(names) = serde_json::from_str(json).ok()? else { return None };
+    let InOrder(names) = serde_json::from_str(json).ok()?;
     let mut headers = Vec::new();
     for (name, values) in names {
         let values = match values {
@@ -217,6 +226,31 @@ fn headers(json: Option<&str>) -> Option<Vec<(String, String)>> {
         }
     }
     Some(headers)
+}
+
+/// A JSON object's members as they stand: of two names that are one to a route, as `Trace-Id` and `trace-id`, the first counts.
+struct InOrder(Vec<(String, Json)>);
+
+impl<'de> Deserialize<'de> for InOrder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = InOrder;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(InOrder(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
 }
 
 fn bytes(payload: &Value) -> Cow<'_, [u8]> {

@@ -7,6 +7,8 @@ use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Batch, Connection};
 
+use crate::store::schema::is_ours;
+
 /// PRAGMAs that a migration may set: they are the application's, and part of the transaction.
 const SETTABLE: [&str; 2] = ["user_version", "application_id"];
 
@@ -107,7 +109,6 @@ impl Drop for Scripts<'_> {
 
 /// Why something is not for migrations.
 fn refusal(context: &AuthContext<'_>) -> Option<String> {
-    let ours = |name: &str| name.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("catchment_"));
     let names: [&str; 2] = match context.action {
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
             return Some("migrations run in a transaction of catchment's; take BEGIN, COMMIT and SAVEPOINT out".into());
@@ -135,7 +136,7 @@ fn refusal(context: &AuthContext<'_>) -> Option<String> {
         | AuthAction::Delete { table_name: name } => [name, ""],
         _ => return None,
     };
-    let name = names.into_iter().find(|name| ours(name))?;
+    let name = names.into_iter().find(|name| is_ours(name))?;
     Some(format!("{name}: names that begin with catchment_ are catchment's own; leave them alone"))
 }
 

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use crate::store::schema::{begins, is_ours};
+
 /// Watches over one connection.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Authorizer(Arc<State>);
@@ -83,11 +85,16 @@ fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
     match *action {
         // The tables that stand for a PRAGMA run it when they are read.
         AuthAction::Read { table_name, .. } if begins(table_name, "pragma_") => Err(format!("reads {table_name}")),
-        AuthAction::Select | AuthAction::Recursive | AuthAction::Function { .. } | AuthAction::Read { .. } => Ok(false),
+        // Full-text indexes ask these PRAGMAs of their own tables when they are written.
+        AuthAction::Select
+        | AuthAction::Recursive
+        | AuthAction::Function { .. }
+        | AuthAction::Read { .. }
+        | AuthAction::Pragma { pragma_name: "data_version" | "page_size", pragma_value: None } => Ok(false),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }
         | AuthAction::Update { table_name, .. } => {
-            if begins(table_name, "catchment_") {
+            if is_ours(table_name) {
                 Err(format!("writes {table_name}, which is catchment's own"))
             } else if begins(table_name, "sqlite_") {
                 Err(format!("writes {table_name}: tables, indexes and triggers are changed by migrations alone"))
@@ -95,8 +102,6 @@ fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
                 Ok(true)
             }
         }
-        // Full-text indexes ask these of their own tables when they are written.
-        AuthAction::Pragma { pragma_name: "data_version" | "page_size", pragma_value: None } => Ok(false),
         AuthAction::Pragma { pragma_name, .. } => Err(format!("runs PRAGMA {pragma_name}")),
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
             Err("begins or ends a transaction: an event's statements are part of its batch's".into())
@@ -109,8 +114,4 @@ fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
                 .into())
         }
     }
-}
-
-fn begins(name: &str, with: &str) -> bool {
-    name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
 }

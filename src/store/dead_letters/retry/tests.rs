@@ -180,3 +180,24 @@ fn a_table_that_is_gone_loses_nothing() {
     assert!(refused.to_string().contains("route a, statement 1: no such table: lines"), "{refused}");
     assert_eq!(scene.dead().len(), 1);
 }
+
+#[test]
+fn a_letter_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
+    let scene = scene("CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
+    scene.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
+    let retried = scene.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
+    assert_eq!((retried.stored, retried.refused), (3, 1));
+    assert!(retried.reasons[0].1.starts_with("table lines has no number left"), "{retried:?}");
+}
+
+#[test]
+fn the_first_of_two_headers_that_are_one_to_a_route_is_so_again() {
+    let headers = [("trace-id", "2"), ("Trace-Id", "1"), ("trace-id", "3")];
+    let scene = scene("CREATE TABLE lines(x CHECK (x < 0))");
+    let add = [route("a", &["INSERT INTO lines VALUES (:header_trace_id)"])];
+    let routes = Routes::new(&add, Unmatched::Store).expect("routes");
+    Database::open(&scene.config, &routes).expect("opens").single().commit(5, "a", headers, b"").expect("commits");
+    scene.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(x)").expect("SQL");
+    assert_eq!(scene.retry(&add, &Selection::default()).stored, 1);
+    assert_eq!(scene.texts("SELECT x FROM lines"), ["2"]);
+}

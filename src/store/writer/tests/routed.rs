@@ -112,7 +112,7 @@ fn a_dead_letter_has_all_that_a_retry_needs() {
         "SELECT concat_ws(' ', stream, epoch, sequence, published_us, subject, route, headers, hex(payload))
          FROM catchment_dead_letters ORDER BY id",
     );
-    let headers = r#"{"A":"\"1\"é","B":["2","3"]}"#;
+    let headers = r#"{"B":["2","3"],"A":"\"1\"é"}"#;
     assert_eq!(kept[0], format!("S 1 1 1234567 chat.log log {headers} 81A46E616D65C0"));
     assert_eq!(kept[1], format!("S 1 2 1234567 chat.log log {headers} 81A46E616D65C402FFFE"));
 }
