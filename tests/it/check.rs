@@ -130,7 +130,7 @@ fn sql_that_does_not_fit_is_named() {
     has(&desk.with("doors(open)", "gates(open)").offline(2), "critical", "routes", "no such table: gates");
     has(&desk.with("VALUES (:open)", "VALUES (?)").offline(2), "critical", "routes", "route doors");
     let findings = desk.with("count(*) FROM doors", "cuont(*) FROM doors").offline(2);
-    has(&findings, "critical", "queries", "no such function: cuont");
+    has(&findings, "critical", "queries", "database a.db: query count: no such function: cuont");
     desk.write("catchment.toml", SETTINGS);
     desk.write("migrations/002_more.sql", "CREATE TABLE doors(a)");
     has(&desk.offline(2), "critical", "migrations", "002_more.sql:1: table doors already exists");
