@@ -100,7 +100,7 @@ pub fn validate(subject: &str) -> Result<(), String> {
     for token in subject.split('.') {
         match token {
             "" => return Err(format!("the subject {:?} has an empty token", shown())),
-            "*" | ">" => return Err(format!("the subject {:?} has a wildcard: events have one subject", shown())),
+            "*" | ">" => return Err(format!("the subject {:?} has a wildcard, and it must be one subject", shown())),
             _ => {}
         }
     }

@@ -454,11 +454,15 @@ fn the_command_asks_and_prints_rows() {
     let said = stderr(&failed);
     assert_eq!(failed.status.code(), Some(1));
     assert!(
-        said.contains("ask.echo: ") && said.contains("cannot be read as JSON") && said.contains("(error 400)"),
+        said.starts_with("catchment: query ask.echo: ")
+            && said.contains("cannot be read as JSON")
+            && said.contains("(error 400)"),
         "{said}"
     );
     assert_eq!(output(&mut scene.asking(&["ask.echo", "a"])).status.code(), Some(2));
-    assert_eq!(output(&mut scene.asking(&["ask.*"])).status.code(), Some(1));
+    let several = output(&mut scene.asking(&["ask.*"]));
+    assert_eq!(several.status.code(), Some(2), "as of publish");
+    assert_eq!(stderr(&several), "catchment: the subject \"ask.*\" has a wildcard, and it must be one subject\n");
     let client = scene.server.client();
     let silent = client.subscribe("ask.silent").expect("subscribes");
     client.flush().expect("the server knows");
