@@ -105,6 +105,17 @@ fn refused(replied: Replied, code: u16, words: &str) {
 }
 
 #[test]
+fn a_stopped_collector_leaves_all_in_the_one_file() {
+    let scene = Scene::new();
+    let collector = scene.collector(vec![query("ask.recent", RECENT)]);
+    scene.filled(10);
+    scene.client().until_answered("ask.recent");
+    stop(collector);
+    let log = scene.folder.path().join("a.db-wal");
+    assert!(!log.exists(), "the last connection to close was one that only reads");
+}
+
+#[test]
 fn rows_are_answered_with_what_the_request_binds() {
     let scene = Scene::new();
     let of_token =
