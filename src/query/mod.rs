@@ -52,9 +52,10 @@ pub struct Asked {
 }
 
 impl Service {
-    /// Starts answering the queries of a configuration, which were checked, from `database`, and sending the confirmations of its routes; `None`
-    /// where it has neither: then there is no connection and no thread. What cannot be confirmed is counted in `tally`.
-    /// `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be reached is waited for in the background.
+    /// Starts answering the queries of a configuration, which were checked, from `database`, and sending the confirmations of
+    /// its routes; `None` where it has neither: then there is no connection and no thread. What cannot be confirmed is counted
+    /// in `tally`. `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be
+    /// reached is waited for in the background.
     ///
     /// # Errors
     ///
