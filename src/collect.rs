@@ -155,7 +155,7 @@ impl Collector {
         };
         // The service hears by it that nothing more will be committed.
         drop(confirmed);
-        let service = Service::start(config, &queries, confirmations, &parts.shared.tally, &parts.service)?;
+        let service = Service::start(config, &database, &queries, confirmations, &parts.shared.tally, &parts.service)?;
         Ok(Self { pipeline, service, parts, mode: config.broker.mode, _lock: lock })
     }
 

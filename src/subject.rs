@@ -56,6 +56,19 @@ impl Filter {
         }
     }
 
+    /// Whether it takes every subject that the other takes.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let (mut tokens, mut other) = (self.text.split('.'), other.text.split('.'));
+        loop {
+            match (tokens.next(), other.next()) {
+                (None, None) | (Some(">"), Some(_)) => return true,
+                (Some(token), Some(other)) if token == other || (token == "*" && other != ">") => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// Whether some subject matches both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
@@ -87,7 +100,7 @@ pub fn validate(subject: &str) -> Result<(), String> {
     for token in subject.split('.') {
         match token {
             "" => return Err(format!("the subject {:?} has an empty token", shown())),
-            "*" | ">" => return Err(format!("the subject {:?} has a wildcard: events have one subject", shown())),
+            "*" | ">" => return Err(format!("the subject {:?} has a wildcard, and it must be one subject", shown())),
             _ => {}
         }
     }
@@ -129,6 +142,20 @@ mod tests {
             [("a.b", "a.c"), ("a.b", "a"), ("a", "a.b"), ("a.*", "a.b.c"), ("a.>", "a"), ("a.b*", "a.bc")]
         {
             assert!(!filter(text).matches(subject), "{text} {subject}");
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_what_it_takes_all_of() {
+        for (wide, narrow) in
+            [("a.b", "a.b"), ("a.*", "a.b"), ("a.*", "a.*"), ("a.>", "a.*.c"), ("a.>", "a.>"), (">", "a")]
+        {
+            assert!(filter(wide).covers(&filter(narrow)), "{wide} {narrow}");
+        }
+        for (one, other) in
+            [("a.b", "a.*"), ("a.*", "a.>"), ("a.*", "a.b.c"), ("a.>", "a"), ("a.>", ">"), ("a.*.c", "a.b.*")]
+        {
+            assert!(!filter(one).covers(&filter(other)), "{one} {other}");
         }
     }
 

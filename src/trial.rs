@@ -122,8 +122,11 @@ impl Trial {
         let path = folder.path().join(NOW);
         make(&path)?;
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
-        let database = Database::open(&database, &Routes::new(&config.routes, config.unmatched)?)?;
-        let queries = Queries::check(&path, &config.queries)?;
+        // The temporary file is gone by the time somebody reads of it.
+        let named = |error| name_after(error, &config.database.path);
+        let routes = Routes::new(&config.routes, config.unmatched)?;
+        let database = Database::open(&database, &routes).map_err(named)?;
+        let queries = Queries::check(&path, &config.queries).map_err(named)?;
         let before = folder.path().join(BEFORE);
         Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());
@@ -263,6 +266,16 @@ impl Trial {
     }
 }
 
+/// What a collector would say of a statement that does not fit: it names the database it would have collected into.
+fn name_after(error: Error, database: &Path) -> Error {
+    match error {
+        Error::Database { fault: fault @ DatabaseFault::Statement, detail, source, .. } => {
+            Error::Database { fault, path: database.to_owned(), detail, source }
+        }
+        other => other,
+    }
+}
+
 fn filters<'s>(subjects: impl Iterator<Item = &'s String>) -> Result<Vec<Filter>, Error> {
     let parse = |subject: &String| subject.parse().map_err(|reason| Error::config("subject", reason));
     subjects.map(parse).collect()
@@ -352,6 +365,10 @@ mod tests {
         let mut config = config(folder.path());
         config.routes[0].sql[0] = "INSERT INTO gone VALUES (1)".into();
         let refused = Trial::new(&config).expect_err("no such table").to_string();
+        assert!(
+            refused.starts_with(&format!("database {}: route said.*", config.database.path.display())),
+            "{refused}"
+        );
         assert!(refused.contains("route said.*") && refused.contains("no such table: gone"), "{refused}");
     }
 }

@@ -5,6 +5,7 @@ mod broker;
 mod database;
 mod disk;
 mod finding;
+mod reach;
 mod statements;
 
 pub use finding::{Finding, Level, Measure, Report};
@@ -59,6 +60,7 @@ pub fn check(config: &Config, options: &Options, hear: &mut dyn FnMut(&Finding))
     };
     notes.ok("settings", "can be used");
     statements::look(&config, &mut notes);
+    reach::look(&config, &mut notes);
     let holder = Lock::holder(&config.database.path);
     let collecting = matches!(holder, Ok(Some(_)));
     let inspection = database::look(&config, options, holder, &mut notes);

@@ -1,6 +1,9 @@
 //! Standard output: buffered, and aware that its reader may leave.
 
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Standard output for results. What is written shows at a flush at the latest; flush before the end, for errors on
 /// drop are not seen.
@@ -15,6 +18,18 @@ impl Output {
     /// Takes standard output, which nobody else can write to until this is dropped.
     pub fn new() -> Self {
         Self(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+    }
+
+    /// Whether somebody reads it still, without writing anything. Does not block.
+    ///
+    /// # Errors
+    ///
+    /// The broken pipe that a write would meet.
+    pub fn is_read(&self) -> io::Result<()> {
+        let mut asked = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::empty())];
+        poll(&mut asked, PollTimeout::ZERO)?;
+        let is_broken = asked[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
+        if is_broken { Err(named(ErrorKind::BrokenPipe.into())) } else { Ok(()) }
     }
 }
 

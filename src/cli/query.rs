@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 
 use catchment::broker::{self, Failure, Reply};
 use catchment::store::Value;
+use catchment::subject;
 use clap::Args;
 use data_encoding::BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -48,6 +49,7 @@ Examples:
 impl Query {
     /// Asks, and prints what is answered.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        subject::validate(&self.subject).map_err(Usage)?;
         let request = request(&self.parameters)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
         let subject = &self.subject;
@@ -60,7 +62,9 @@ impl Query {
         };
         let Reply { body, failure } = reply;
         if let Some(Failure { code, reason }) = failure {
-            anyhow::bail!("{subject}: {reason} (error {code})");
+            // Most reasons name the query, whose name is mostly its subject.
+            let whose = if reason.contains(subject) { String::new() } else { format!("{subject}: ") };
+            anyhow::bail!("{whose}{reason} (error {code})");
         }
         if let Some(stream) = acknowledging(&body) {
             anyhow::bail!(

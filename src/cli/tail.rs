@@ -66,9 +66,9 @@ impl Tail {
             }
             return Ok(output.flush()?);
         }
-        let mut follower = Follower::new(path, self.lines)?;
+        let mut follower = Follower::new(path, self.lines, &output)?;
         loop {
-            let events = follower.next()?;
+            let events = follower.next(&output)?;
             events.iter().try_for_each(|event| write(&mut output, event))?;
             output.flush()?;
         }
@@ -85,25 +85,25 @@ struct Follower {
 
 impl Follower {
     /// Waits for the database to appear.
-    fn new(path: PathBuf, lines: usize) -> Result<Self, Error> {
-        let (file, reader) = wait_for(&path)?;
+    fn new(path: PathBuf, lines: usize, output: &Output) -> anyhow::Result<Self> {
+        let (file, reader) = wait_for(&path, output)?;
         let after = reader.id_before_last(lines)?;
         Ok(Self { path, reader, file, after })
     }
 
-    /// The next events, at least one. Blocks until there are any.
-    fn next(&mut self) -> Result<Vec<Recorded>, Error> {
+    /// The next events, at least one. Blocks until there are any, or nobody reads the output any more.
+    fn next(&mut self, output: &Output) -> anyhow::Result<Vec<Recorded>> {
         loop {
             let events = self.reader.events_after(self.after, PAGE)?;
             if let Some(last) = events.last() {
                 self.after = last.id;
                 return Ok(events);
             }
-            thread::sleep(POLL);
+            pause(output)?;
             let there = file_id(&self.path);
             if there.is_some() && there != self.file {
                 log::info!("database {}: is another file now; printing that one's events", self.path.display());
-                (self.file, self.reader) = wait_for(&self.path)?;
+                (self.file, self.reader) = wait_for(&self.path, output)?;
                 self.after = 0;
             }
             // Ids begin anew when a table is emptied.
@@ -112,7 +112,13 @@ impl Follower {
     }
 }
 
-fn wait_for(path: &Path) -> Result<(Option<FileId>, Reader), Error> {
+/// Nothing may come for hours, and whoever reads may be gone long before (`| head`).
+fn pause(output: &Output) -> std::io::Result<()> {
+    thread::sleep(POLL);
+    output.is_read()
+}
+
+fn wait_for(path: &Path, output: &Output) -> anyhow::Result<(Option<FileId>, Reader)> {
     let mut said = false;
     loop {
         // Taken before the file is opened: if it is replaced between, that shows at the next look.
@@ -128,7 +134,7 @@ fn wait_for(path: &Path) -> Result<(Option<FileId>, Reader), Error> {
             log::info!("database {}: waiting for it and its table events", path.display());
             said = true;
         }
-        thread::sleep(POLL);
+        pause(output)?;
     }
 }
 

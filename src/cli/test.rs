@@ -121,8 +121,8 @@ fn print_tables(
     }
     let Outcome { committed, dead_letters, dropped, .. } = outcome;
     let stored = committed - dead_letters - dropped;
-    let count = counted(committed as u64, "event");
-    Ok(writeln!(output, "{count}: {stored} stored, {dead_letters} dead letters, {dropped} dropped")?)
+    let (count, dead) = (counted(committed as u64, "event"), counted(dead_letters as u64, "dead letter"));
+    Ok(writeln!(output, "{count}: {stored} stored, {dead}, {dropped} dropped")?)
 }
 
 fn print(output: &mut Output, columns: &[String], rows: Vec<Vec<Value>>) -> anyhow::Result<()> {

@@ -20,7 +20,7 @@ use crate::broker::{Cluster, Listener, Subjects};
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Condition, Confirmation, Crew, Signal, Tally};
-use crate::store::Queries;
+use crate::store::{Database, Queries};
 use confirmer::Confirmer;
 use discovery::{Discovery, GROUP};
 use endpoint::Endpoint;
@@ -54,15 +54,17 @@ pub struct Asked {
 }
 
 impl Service {
-    /// Starts answering the queries of a configuration, which were checked, and sending the confirmations of its routes; `None`
-    /// where it has neither: then there is no connection and no thread. What cannot be confirmed is counted in `tally`.
-    /// `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be reached is waited for in the background.
+    /// Starts answering the queries of a configuration, which were checked, from `database`, and sending the confirmations of
+    /// its routes; `None` where it has neither: then there is no connection and no thread. What cannot be confirmed is counted
+    /// in `tally`. `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be
+    /// reached is waited for in the background.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] naming the setting that cannot be used.
     pub fn start(
         config: &Config,
+        database: &Database,
         queries: &Queries,
         confirmations: Option<Receiver<Confirmation>>,
         tally: &Arc<Tally>,
@@ -89,9 +91,11 @@ impl Service {
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
         for number in 0..threads {
             let (queue, outbox, endpoints) = (queue.clone(), outbox.clone(), Arc::clone(&service.endpoints));
-            let (queries, quit) = (queries.clone(), service.quit.clone());
+            let (database, queries, quit) = (database.clone(), queries.clone(), service.quit.clone());
             service.spawn(format!("catchment-query-{number}"), move || {
                 Responder { queue, endpoints, answerer: queries.answerer(&quit), outbox }.run();
+                // The last connection to close brings the log (`-wal`) into the file, which one that only reads cannot.
+                drop(database);
             });
         }
         if let Some(confirmations) = confirmations {

@@ -130,11 +130,24 @@ fn sql_that_does_not_fit_is_named() {
     has(&desk.with("doors(open)", "gates(open)").offline(2), "critical", "routes", "no such table: gates");
     has(&desk.with("VALUES (:open)", "VALUES (?)").offline(2), "critical", "routes", "route doors");
     let findings = desk.with("count(*) FROM doors", "cuont(*) FROM doors").offline(2);
-    has(&findings, "critical", "queries", "no such function: cuont");
+    has(&findings, "critical", "queries", "database a.db: query count: no such function: cuont");
     desk.write("catchment.toml", SETTINGS);
     desk.write("migrations/002_more.sql", "CREATE TABLE doors(a)");
     has(&desk.offline(2), "critical", "migrations", "002_more.sql:1: table doors already exists");
     assert!(!desk.path("a.db").exists(), "nothing is made");
+}
+
+#[test]
+fn a_route_or_query_that_nothing_comes_to_is_a_warning() {
+    let desk = Desk::new();
+    desk.with("subject = \"events.door\"", "subject = \"evnts.door\"");
+    has(&desk.offline(1), "warning", "routes", "route doors gets no event: evnts.door is not among broker.subjects");
+    let other = "[[route]]\nsubject = \"events.*\"\nsql = \"DELETE FROM doors\"\n\n[[route]]\nname = \"doors\"";
+    desk.with("[[route]]\nname = \"doors\"", other);
+    has(&desk.offline(1), "warning", "routes", "route doors gets no event: route events.* stands before it");
+    let other = "[[query]]\nsubject = \"ask.>\"\nsql = \"SELECT 1\"\n\n[[query]]\nname = \"count\"";
+    desk.with("[[query]]\nname = \"count\"", other);
+    has(&desk.offline(1), "warning", "queries", "query count gets no request: query ask.> stands before it");
 }
 
 #[test]
@@ -288,7 +301,7 @@ fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
 fn several_subjects_are_no_matter_for_a_server_that_takes_them_or_where_they_are_the_streams_own() {
     let desk = Desk::new();
     let server = server_with(desk.folder.path(), &json!({"subjects": ["a.*", "b.*", "events.>"]}));
-    desk.with("[\"events.>\"]", "[\"a.*\", \"b.*\"]");
+    desk.with("[\"events.>\"]", "[\"a.*\", \"events.*\"]");
     if needs((2, 10), "several subjects") {
         desk.check(0, &["--server", &server.url()]);
     } else {

@@ -292,6 +292,16 @@ impl Drop for Following {
 }
 
 #[test]
+fn tail_ends_with_its_reader_though_nothing_comes() {
+    let folder = folder();
+    let mut command = catchment();
+    command.args(["tail", "--quiet", "--database"]).arg(folder.path().join("none.db"));
+    let mut tail = command.stdout(Stdio::piped()).spawn().expect("catchment starts");
+    drop(tail.stdout.take());
+    assert!(tail.wait().expect("it ends").success());
+}
+
+#[test]
 fn tail_waits_for_the_database_and_follows_it() {
     let scene = Scene::new();
     let mut tail = Following::start(scene.reading(&["tail", "--json"]));

@@ -15,6 +15,17 @@ use crate::support::collector::{output, stderr};
 use crate::support::{eventually, load, oracle};
 
 #[test]
+fn a_stopped_collector_leaves_all_in_the_one_file() {
+    let scene = Scene::new();
+    let collector = scene.collector(vec![query("ask.recent", RECENT)]);
+    scene.filled(10);
+    scene.client().until_answered("ask.recent");
+    stop(collector);
+    let log = scene.folder.path().join("a.db-wal");
+    assert!(!log.exists(), "the last connection to close was one that only reads");
+}
+
+#[test]
 fn rows_are_answered_with_what_the_request_binds() {
     let scene = Scene::new();
     let of_token =
@@ -185,11 +196,15 @@ fn the_command_asks_and_prints_rows() {
     let said = stderr(&failed);
     assert_eq!(failed.status.code(), Some(1));
     assert!(
-        said.contains("ask.echo: ") && said.contains("cannot be read as JSON") && said.contains("(error 400)"),
+        said.starts_with("catchment: query ask.echo: ")
+            && said.contains("cannot be read as JSON")
+            && said.contains("(error 400)"),
         "{said}"
     );
     assert_eq!(output(&mut scene.asking(&["ask.echo", "a"])).status.code(), Some(2));
-    assert_eq!(output(&mut scene.asking(&["ask.*"])).status.code(), Some(1));
+    let several = output(&mut scene.asking(&["ask.*"]));
+    assert_eq!(several.status.code(), Some(2), "as of publish");
+    assert_eq!(stderr(&several), "catchment: the subject \"ask.*\" has a wildcard, and it must be one subject\n");
     let client = scene.server.client();
     let silent = client.subscribe("ask.silent").expect("subscribes");
     client.flush().expect("the server knows");
