@@ -83,7 +83,12 @@ fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
     match *action {
         // The tables that stand for a PRAGMA run it when they are read.
         AuthAction::Read { table_name, .. } if begins(table_name, "pragma_") => Err(format!("reads {table_name}")),
-        AuthAction::Select | AuthAction::Recursive | AuthAction::Function { .. } | AuthAction::Read { .. } => Ok(false),
+        AuthAction::Select
+        | AuthAction::Recursive
+        | AuthAction::Function { .. }
+        | AuthAction::Read { .. }
+        // Full-text indexes ask these of their own tables when they are written.
+        | AuthAction::Pragma { pragma_name: "data_version" | "page_size", pragma_value: None } => Ok(false),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }
         | AuthAction::Update { table_name, .. } => {
@@ -95,8 +100,6 @@ fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
                 Ok(true)
             }
         }
-        // Full-text indexes ask these of their own tables when they are written.
-        AuthAction::Pragma { pragma_name: "data_version" | "page_size", pragma_value: None } => Ok(false),
         AuthAction::Pragma { pragma_name, .. } => Err(format!("runs PRAGMA {pragma_name}")),
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
             Err("begins or ends a transaction: an event's statements are part of its batch's".into())
