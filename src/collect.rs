@@ -96,7 +96,8 @@ impl Collector {
     /// # Errors
     ///
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`] or [`Error::Broker`]: whatever would keep the first
-    /// event from being stored, wrong SQL of a route included. Trouble that comes later is waited out and shows in [`Collector::status`].
+    /// event from being stored, wrong SQL of a route or query included. Trouble that comes later is waited out and shows in
+    /// [`Collector::status`]; so is all that keeps queries from being answered.
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_until(config, Until::Stopped)
     }

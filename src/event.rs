@@ -4,6 +4,10 @@ use serde::Serialize;
 
 use crate::subject;
 
+/// The largest event: twice what the largest server takes. SQLite takes rows of 1,000,000,000 bytes, and as JSON headers may be
+/// six times as long.
+const LARGEST: usize = 128 << 20;
+
 /// Something that happened, to be recorded.
 ///
 /// The subject is a NATS subject (tokens separated by dots); on the direct path it is stored as it stands. The payload
@@ -78,14 +82,18 @@ impl Event {
         self.subject.len() + self.id.as_ref().map_or(0, String::len) + headers + self.payload.len()
     }
 
-    /// Says what a server or a client would choke on: an empty or wildcard subject, white space or control characters
-    /// in it, line breaks in a header (they would smuggle in headers of their own), a name that no header can have.
+    /// Says what a server, a client or the database would choke on: an empty or wildcard subject, white space or control
+    /// characters in it, line breaks in a header (they would smuggle in headers of their own), a name that no header can have,
+    /// more than 128 MiB.
     ///
     /// # Errors
     ///
     /// One line that names the part and what is wrong with it.
     pub fn validate(&self) -> Result<(), String> {
         subject::validate(&self.subject)?;
+        if self.size() > LARGEST {
+            return Err(format!("it has {} bytes; an event has {LARGEST} at most", self.size()));
+        }
         if let Some(id) = &self.id {
             validate_header("Nats-Msg-Id", id)?;
             if id.trim() != id || id.is_empty() {
@@ -131,6 +139,13 @@ mod tests {
             assert!(Event::new(subject, "").validate().is_err(), "{subject:?}");
         }
         assert!(refusal(&Event::new("x".repeat(3000), "")).contains("longer than 2048"));
+    }
+
+    #[test]
+    fn what_no_row_holds_is_refused() {
+        let refused = refusal(&Event::new("a", vec![0; LARGEST]));
+        assert_eq!(refused, "it has 134217729 bytes; an event has 134217728 at most");
+        assert_eq!(Event::new("a", vec![0; LARGEST - 1]).validate(), Ok(()));
     }
 
     #[test]

@@ -55,7 +55,9 @@
 //!
 //! No runtime is started. A collector has an intake thread (`catchment-intake`), writers (`catchment-writer-0`, …), the
 //! threads of its connection (`catchment-link` and two of the NATS client) and r2d2's three. Collecting from core NATS has
-//! `catchment-listener` besides, and with `overflow = block` a second connection. A recorder has
+//! `catchment-listener` besides, and with `overflow = block` a second connection. Queries have `catchment-requests`,
+//! `catchment-query-0`, …, a connection of their own and its `catchment-flush`; routes that reply have the same without the
+//! threads that answer, and `catchment-replies`. A recorder has
 //! `catchment-courier`, `catchment-flush` and those of its connection. Over TLS each connection has a `catchment-flush` and a
 //! `catchment-watch` besides.
 //!

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use catchment::broker::Server;
 use catchment::compare::Profile;
 use catchment::config::Mode;
+use catchment::query::Asked;
 use catchment::{Collector, Config, Status, Until, store};
 use clap::Args;
 use indicatif::HumanCount;
@@ -185,7 +186,7 @@ fn note(status: &Status, mode: Mode) -> String {
     if status.dead_letters > 0 {
         let _ = write!(words, " · {}", counted(status.dead_letters, "dead letter"));
     }
-    for (side, trouble) in [("broker", &status.broker), ("database", &status.database)] {
+    for (side, trouble) in [("broker", &status.broker), ("database", &status.database), ("service", &status.service)] {
         if let Some(trouble) = trouble {
             let _ = write!(words, " · {side} unwell for {} s", trouble.since.elapsed().as_secs());
         }
@@ -206,6 +207,13 @@ fn summary(status: &Status, took: Duration) -> String {
     }
     if status.duplicates > 0 {
         let _ = write!(words, ", passed over {} known ones", HumanCount(status.duplicates));
+    }
+    let Asked { answered, failed } = status.asked;
+    if answered + failed > 0 {
+        let _ = write!(words, ", answered {}", counted(answered + failed, "request"));
+    }
+    if failed > 0 {
+        let _ = write!(words, " ({} with an error)", HumanCount(failed));
     }
     words
 }

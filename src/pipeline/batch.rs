@@ -334,7 +334,8 @@ impl Batch {
     }
 }
 
-/// Lengths fit 32 bits: a batch is at most 1 GiB by configuration and one event at most 64 MiB by the server's limit.
+/// Lengths fit 32 bits: a batch is at most 1 GiB by configuration, one event at most 64 MiB by the server's limit and 128 MiB
+/// by ours.
 fn length<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).expect("a batch stays below 4 GiB")
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use serde_json::json;
 
-use crate::broker::{Dispatch, Failure, Outbox, Reply, answerable};
-use crate::config::BrokerConfig;
+use super::inboxes::Inboxes;
+use crate::broker::{Dispatch, Failure, Outbox, Reply};
 use crate::pipeline::{Confirmation, Signal, Tally};
 
 /// The most that wait for this thread. A writer waits for nobody; what does not fit is dropped and counted.
@@ -18,9 +18,6 @@ const MOUTHFUL: usize = 256;
 
 /// How long they wait for a connection that takes no more.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the usual inboxes begin with.
-const INBOX: &str = "_INBOX.";
 
 /// Sends confirmations.
 pub(super) struct Confirmer {
@@ -36,12 +33,12 @@ impl Confirmer {
     pub(super) fn new(
         confirmations: Receiver<Confirmation>,
         outbox: Outbox,
-        broker: &BrokerConfig,
+        inboxes: &Inboxes,
         tally: &Arc<Tally>,
         quit: &Signal,
     ) -> Self {
-        let inboxes = Inboxes::of(broker);
-        Self { confirmations, outbox, inboxes, tally: Arc::clone(tally), quit: quit.clone(), has_refused: false }
+        let (inboxes, tally, quit) = (inboxes.clone(), Arc::clone(tally), quit.clone());
+        Self { confirmations, outbox, inboxes, tally, quit, has_refused: false }
     }
 
     /// Sends them until there will be no more.
@@ -63,7 +60,7 @@ impl Confirmer {
 
     fn dispatch(&mut self, mut confirmation: Confirmation) -> Option<Dispatch> {
         let to = std::mem::take(&mut confirmation.reply_to);
-        if let Err(why) = self.inboxes.allow(&to) {
+        if let Err(why) = self.inboxes.confirm(&to) {
             let level = if self.has_refused { log::Level::Debug } else { log::Level::Warn };
             log::log!(level, "service: an event is committed without a word to who asked for it: {why}");
             self.has_refused = true;
@@ -84,40 +81,9 @@ fn reply(confirmation: Confirmation) -> Reply {
     Reply { body: body.to_string().into_bytes(), failure }
 }
 
-/// Where confirmations may go. The publisher chooses the subject, and may not have us publish for them where they cannot.
-struct Inboxes(Vec<String>);
-
-impl Inboxes {
-    fn of(broker: &BrokerConfig) -> Self {
-        let own = broker.inbox_prefix.iter().map(|prefix| format!("{prefix}."));
-        Self(std::iter::once(INBOX.to_owned()).chain(own).collect())
-    }
-
-    fn allow(&self, subject: &str) -> Result<(), String> {
-        answerable(subject)?;
-        if self.0.iter().any(|inbox| subject.starts_with(inbox.as_str())) {
-            return Ok(());
-        }
-        let (inboxes, header) = (self.0.join(" or "), Confirmation::HEADER);
-        Err(format!("the subject {subject:?} in its header {header} does not begin with {inboxes}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_inboxes_are_answered_to() {
-        let plain = Inboxes::of(&BrokerConfig::default());
-        let own = Inboxes::of(&BrokerConfig { inbox_prefix: Some("in.me".into()), ..BrokerConfig::default() });
-        assert!(plain.allow("_INBOX.a.b").is_ok() && own.allow("_INBOX.a").is_ok() && own.allow("in.me.a").is_ok());
-        for subject in ["in.me.a", "events.a", "_INBOX", "_INBOXES.a", "_INBOX.*", "_INBOX.a b", "$JS.API.INFO", ""] {
-            assert!(plain.allow(subject).is_err(), "{subject}");
-        }
-        let why = plain.allow("events.a").expect_err("must be refused");
-        assert!(why.contains("\"events.a\" in its header Catchment-Reply-To does not begin with _INBOX."), "{why}");
-    }
 
     #[test]
     fn the_word_says_where_the_event_is_or_why_it_is_not_stored() {

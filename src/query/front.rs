@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::discovery::Discovery;
 use super::endpoint::Endpoint;
+use super::inboxes::Inboxes;
 use crate::broker::{Desk, Dispatch, Reply, Request};
 
 /// The most bytes that wait, unless a single request is larger.
@@ -43,6 +44,7 @@ impl Queue {
 pub(super) struct Front {
     endpoints: Arc<[Endpoint]>,
     discovery: Discovery,
+    inboxes: Inboxes,
     waiting: Sender<Waiting>,
     bytes: Arc<AtomicUsize>,
     most: usize,
@@ -50,11 +52,16 @@ pub(super) struct Front {
 
 impl Front {
     /// At most so many requests wait.
-    pub(super) fn new(endpoints: &Arc<[Endpoint]>, discovery: Discovery, most: usize) -> (Self, Queue) {
+    pub(super) fn new(
+        endpoints: &Arc<[Endpoint]>,
+        discovery: Discovery,
+        inboxes: Inboxes,
+        most: usize,
+    ) -> (Self, Queue) {
         let (waiting, taken) = crossbeam_channel::bounded(most);
         let bytes = Arc::<AtomicUsize>::default();
         let queue = Queue { waiting: taken, bytes: Arc::clone(&bytes) };
-        (Self { endpoints: Arc::clone(endpoints), discovery, waiting, bytes, most }, queue)
+        (Self { endpoints: Arc::clone(endpoints), discovery, inboxes, waiting, bytes, most }, queue)
     }
 
     /// Keeps a request; gives it back where there is no room.
@@ -77,6 +84,10 @@ impl Front {
 
 impl Desk for Front {
     fn take(&mut self, request: Request) -> Option<Dispatch> {
+        if let Err(why) = self.inboxes.answer(&request.reply) {
+            log::debug!("service: a request is not answered: {why}");
+            return None;
+        }
         let Some(endpoint) = self.endpoints.iter().position(|endpoint| endpoint.subject.matches(&request.subject))
         else {
             let answer = self.discovery.answer(&request.subject)?;

@@ -7,6 +7,7 @@ mod confirmer;
 mod discovery;
 mod endpoint;
 mod front;
+mod inboxes;
 mod responder;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use confirmer::Confirmer;
 use discovery::{Discovery, GROUP};
 use endpoint::Endpoint;
 use front::Front;
+use inboxes::Inboxes;
 use responder::Responder;
 
 /// A running service.
@@ -73,10 +75,15 @@ impl Service {
         let endpoints: Arc<[Endpoint]> = Endpoint::of(named)?.into();
         let discovery = Discovery::new(&config.service, &endpoints);
         let subjects = subjects(config, &discovery);
-        let (front, queue) = Front::new(&endpoints, discovery, config.service.waiting);
+        let inboxes = Inboxes::of(&config.broker);
+        let (front, queue) = Front::new(&endpoints, discovery, inboxes.clone(), config.service.waiting);
         let (stop, quit) = (Signal::default(), Signal::default());
         let cluster = Cluster::new(&config.broker)?;
         let (listener, outbox) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
+        if condition.trouble().is_none() && !config.queries.is_empty() {
+            let queries: Vec<&str> = config.queries.iter().map(|query| query.subject.as_str()).collect();
+            log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
+        }
         let mut service = Self { crew: Crew::new(stop.clone()), stop, quit, endpoints, condition: condition.clone() };
         service.spawn("catchment-requests".into(), move || listener.run(front));
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
@@ -88,7 +95,7 @@ impl Service {
             });
         }
         if let Some(confirmations) = confirmations {
-            let confirmer = Confirmer::new(confirmations, outbox, &config.broker, tally, &service.quit);
+            let confirmer = Confirmer::new(confirmations, outbox, &inboxes, tally, &service.quit);
             service.spawn("catchment-replies".into(), move || confirmer.run());
         }
         Ok(Some(service))

@@ -24,6 +24,11 @@ pub(super) fn is_events_own(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether it is not the file that is damaged, but what a virtual table keeps in it: <https://sqlite.org/rescode.html#corrupt_vtab>.
+pub(super) fn is_virtual_tables(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|failure| failure.extended_code == rusqlite::ffi::SQLITE_CORRUPT_VTAB)
+}
+
 /// Whether a constraint is broken.
 pub(super) fn is_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)

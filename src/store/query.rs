@@ -45,9 +45,15 @@ impl Queries {
     /// [`Error::Database`]: with the query and the place in its SQL, or because the file cannot be read. [`Error::Config`] for
     /// parameters that cannot be bound.
     pub fn check(path: &Path, configs: &[QueryConfig]) -> Result<Self, Error> {
+        let (file, mut queries) = (File::at(path), Vec::new());
+        if configs.is_empty() {
+            return Ok(Self { file, queries: queries.into() });
+        }
         let connection = connect(path).map_err(|e| database_error(path, e))?;
-        let queries = configs.iter().map(|config| check(path, &connection, config));
-        Ok(Self { file: File::at(path), queries: queries.collect::<Result<_, _>>()? })
+        for config in configs {
+            queries.push(check(path, &connection, config)?);
+        }
+        Ok(Self { file, queries: queries.into() })
     }
 
     /// The names of a query's parameters, in the order of its statement.

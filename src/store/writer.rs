@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::dead_letters::{self, Reason};
 use super::failure::{database_error, detail, is_constraint};
 use super::file::File;
 use super::ledger;
 use super::pool::{Manager, Pooled};
-use super::routes::decoded::Decoded;
+use super::routes::decoded::{Course, Decoded};
 use super::routes::plan::Plan;
 use super::routes::statements::{Failure, Statements};
 use crate::error::{DatabaseFault, Error};
@@ -45,6 +45,8 @@ enum Trial {
     SomeEvent,
     /// This event ends the transaction itself, so that no savepoint helps.
     Event(usize, Reason),
+    /// It undid what those before this event did, which is what may tell its fault from the database's.
+    Behind(usize),
     /// The constraints that only COMMIT checks: some event of the span breaks one.
     AtCommit(String),
     /// Not the events' fault.
@@ -96,6 +98,7 @@ impl Writer {
                         spans.extend([index..span.end, span.start..index]);
                     }
                 }
+                Err(Trial::Behind(index)) => spans.extend([index..span.end, span.start..index]),
                 Err(Trial::AtCommit(error)) => self.close_in(span, error, &mut findings, &mut spans)?,
             }
         }
@@ -169,6 +172,7 @@ impl Writer {
 
     fn store(&mut self, pooled: &Pooled, batch: &Batch, span: Range<usize>, findings: &Findings) -> Result<(), Trial> {
         let Self { file, decoded, dead, .. } = self;
+        let start = span.start;
         let mut statements = Statements::new(decoded.plan(), pooled);
         for index in span {
             let ran = match findings.doomed.get(&index).or_else(|| decoded.doom(index)) {
@@ -184,7 +188,17 @@ impl Writer {
                 Err(Failure::Event(reason)) => reason,
                 Err(Failure::Ended(reason)) => return Err(Trial::Event(index, reason)),
                 Err(Failure::Lost(error)) => return Err(Trial::Refused(Refusal::Fatal(error))),
-                Err(Failure::Database(error)) => return Err(Trial::Refused(refusal(file, error))),
+                Err(Failure::Database(error)) => {
+                    // Not for want of room, perhaps: an event before it may have used up the numbers of a table.
+                    let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+                    let is_routed = matches!(decoded.course(index), Course::Route(..));
+                    let may_be_theirs = index > start && is_full && is_routed;
+                    return Err(if may_be_theirs {
+                        Trial::Behind(index)
+                    } else {
+                        Trial::Refused(refusal(file, error))
+                    });
+                }
             };
             let (epoch, delivery) = (batch.epoch().map(Arc::as_ref), batch.delivery(index));
             dead_letters::insert(&pooled.sqlite, epoch, &delivery, &reason)

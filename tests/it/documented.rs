@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use catchment::Config;
 use catchment::trial::Trial;
 
-use crate::support::collector::catchment;
+use crate::support::collector::{Collector, catchment};
+use crate::support::eventually_within;
 use crate::support::server::Server;
 
 /// A fenced block of a page.
@@ -77,10 +79,21 @@ fn shell(command: &str, folder: &Path, server: &Server) -> String {
     String::from_utf8(done.stdout).expect("UTF-8")
 }
 
+/// A collector that runs until it is dropped.
+fn in_the_background(command: &str, folder: &Path, server: &Server) -> Collector {
+    let mut words = command.split(' ');
+    assert_eq!((words.next(), words.next()), (Some("catchment"), Some("run")), "{command}");
+    let mut run = catchment();
+    run.arg("run").args(words).current_dir(folder).env("NATS_URL", server.url());
+    let collector = Collector::start(run, &folder.join("run.log"));
+    collector.said("collecting stream");
+    collector
+}
+
 fn holds(page: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path());
-    let (mut files, mut ran) = (0, 0);
+    let (mut files, mut ran, mut collectors) = (0, 0, Vec::new());
     for block in blocks(page) {
         match block.info.split_once(' ') {
             Some((_, file)) => {
@@ -91,8 +104,23 @@ fn holds(page: &str) {
             }
             None if block.info == "console" => {
                 for (command, said) in commands(&block.text) {
-                    assert_eq!(timeless(&shell(command, folder.path(), &server)), timeless(&said), "{command}");
                     ran += 1;
+                    if let Some(command) = command.strip_suffix(" &") {
+                        collectors.push(in_the_background(command, folder.path(), &server));
+                        continue;
+                    }
+                    let run = || timeless(&shell(command, folder.path(), &server));
+                    // What was published has to be committed first.
+                    if command.starts_with("catchment query") {
+                        let mut last = String::new();
+                        let look = &mut || {
+                            last = run();
+                            (last == timeless(&said)).then_some(())
+                        };
+                        eventually_within(Duration::from_secs(20), &format!("{command}\n{said}"), look);
+                    } else {
+                        assert_eq!(run(), timeless(&said), "{command}");
+                    }
                 }
             }
             // A part of a configuration; see below.
@@ -178,6 +206,11 @@ fn every_setting_has_its_place_on_the_page() {
             assert!(shown.iter().chain([&nested]).any(|shown| page.contains(shown)), "{setting} of {text}");
         }
     }
+}
+
+#[test]
+fn queries_are_as_documented() {
+    holds(include_str!("../../docs/queries.md"));
 }
 
 #[test]

@@ -105,18 +105,19 @@ impl Session {
     /// Hands over what has come. Blocks at most for `wait` where nothing has, and not past the stop.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal, take: &mut dyn FnMut(Message)) -> Heard {
         let now = Instant::now();
-        if self.hand_over(take) {
-            self.heard = now;
-            return Heard::Requests;
-        }
+        let any = self.hand_over(take);
         let server = &self.link.server().address;
-        if self.link.lost().is_raised() {
+        if !any && self.link.lost().is_raised() {
             return Heard::Over(format!(
                 "the connection to {server} was lost: the server ended it, or a message came that the NATS client cannot read"
             ));
         }
         if self.link.should_move() {
             return Heard::Over(format!("{server} goes out of service (lame duck mode); moving to another server"));
+        }
+        if any {
+            self.heard = now;
+            return Heard::Requests;
         }
         for message in self.link.messages().try_iter() {
             if let Some(news) = streams::news(&message, &self.subjects) {

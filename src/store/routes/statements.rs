@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, ErrorCode, Statement, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, params};
 
 use super::decoded::{Course, Decoded};
 use super::plan::{Place, Plan};
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::pipeline::{Batch, Delivery, Epoch};
 use crate::store::columns::{bound, headers_json, micros, text_or_blob};
 use crate::store::dead_letters::Reason;
-use crate::store::failure::{is_events_own, may_pass};
+use crate::store::failure::{is_events_own, is_virtual_tables, may_pass, what};
 use crate::store::pool::Pooled;
 
 /// The statements of a plan, each prepared when the first event asks for it, for the length of a transaction.
@@ -142,9 +142,28 @@ fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -
                 Err(error) => unprepared(plan, place, error, pooled),
             }
         }
+        // SQLite says it in the same way when the disk is full and when a table has no number left for a row.
+        Some(ErrorCode::DiskFull) => match used_up(&pooled.sqlite) {
+            Some(table) => {
+                let said = format!("table {table} has no number left for a row: its last, {}, was used", i64::MAX);
+                Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
+            }
+            None => Failure::Database(error),
+        },
+        // Not the file: a full-text index was told, say, to forget words that it does not have.
+        Some(ErrorCode::DatabaseCorrupt) if is_virtual_tables(&error) => {
+            let said = format!("{}: a virtual table holds something else than the statement says", what(&error));
+            Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
+        }
         _ if is_events_own(&error) => Failure::Event(plan.reason(place, &error)),
         _ => Failure::Database(error),
     }
+}
+
+/// A table with AUTOINCREMENT whose highest number was used: <https://sqlite.org/autoinc.html>.
+fn used_up(connection: &Connection) -> Option<String> {
+    let sql = "SELECT name FROM sqlite_sequence WHERE seq = ? LIMIT 1";
+    connection.query_row(sql, [i64::MAX], |row| row.get(0)).ok()
 }
 
 fn unprepared(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -> Failure {

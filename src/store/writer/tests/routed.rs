@@ -218,6 +218,39 @@ fn a_second_statement_never_runs_outside_the_batchs_transaction() {
 }
 
 #[test]
+fn an_event_that_a_full_text_index_knows_nothing_of_is_a_dead_letter() {
+    let index = "CREATE VIRTUAL TABLE found USING fts5(text, content='lines', content_rowid='id');";
+    let forget = "INSERT INTO found(found, rowid, text) VALUES ('delete', :id, :text)";
+    let routes = [route("forget", &[forget]), route("add", &["INSERT INTO found(rowid, text) VALUES (:id, :text)"])];
+    let mut scene = Scene::with_routes(&(SCHEMA.to_owned() + index), &routes, Unmatched::Store).expect("opens");
+    let event = r#"{"id":1,"text":"a b"}"#;
+    assert_eq!(scene.commit(&batch_of(0, &[("forget", event), ("add", event)])).dead_letters, 1);
+    let said = "database disk image is malformed: a virtual table holds something else than the statement says";
+    assert_eq!(scene.reasons(), [format!("forget | {forget} | {said}")]);
+    assert_eq!(scene.texts("SELECT rowid || '' FROM found('b')"), ["1"]);
+    assert_eq!(scene.commit(&batch_of(2, &[("forget", event)])).dead_letters, 0);
+}
+
+#[test]
+fn an_event_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
+    let add = "INSERT INTO lines(id, name, at) VALUES (:id, 'x', :sequence)";
+    let (last, any) = (format!("{{\"id\":{}}}", i64::MAX), "{}");
+    let events = [any, any, &last, any, "{\"id\":7}", any].map(|payload| ("a", payload));
+    for sizes in [vec![6], vec![3, 3], vec![1; 6]] {
+        let mut scene = scene(&[route("a", &[add])], Unmatched::Store);
+        let mut after = 0;
+        for size in sizes {
+            scene.commit(&batch_of(after, &events[after..after + size]));
+            after += size;
+        }
+        assert_eq!(scene.texts("SELECT at || '' FROM lines ORDER BY at"), ["1", "2", "3", "5"]);
+        let said = format!("a | {add} | table lines has no number left for a row: its last, {}, was used", i64::MAX);
+        assert_eq!(scene.reasons(), [said.clone(), said]);
+        assert_eq!(scene.ledger(), 6);
+    }
+}
+
+#[test]
 fn many_bad_events_cost_no_more_than_a_few_tries_each() {
     /// As SQLite counts what a connection changed, undone or not.
     fn changes(scene: &Scene) -> u64 {
