@@ -166,16 +166,21 @@ fn line(n: usize) -> Line {
     Line {
         username: format!("somebody_{}", n % 500),
         message: "a line that somebody said in a channel of a game".into(),
-        timestamp: 1_790_000_000_000 + n as i64,
+        timestamp: 1_790_000_000_000 + i64::try_from(n).expect("small"),
         channel: "general".into(),
-        subscriber: n % 3 == 0,
+        subscriber: n.is_multiple_of(3),
     }
 }
 
 fn movement(n: usize) -> Move {
-    let city = (n % 4 > 0).then(|| "Bremen".to_owned());
+    let city = (!n.is_multiple_of(4)).then(|| "Bremen".to_owned());
     let at = At { x: n as f64 / 7.0, y: n as f64 / 11.0, city };
-    Move { username: format!("somebody_{}", n % 500), at, on_foot: n % 2 == 0, tags: vec!["new".into(), "slow".into()] }
+    Move {
+        username: format!("somebody_{}", n % 500),
+        at,
+        on_foot: n.is_multiple_of(2),
+        tags: vec!["new".into(), "slow".into()],
+    }
 }
 
 impl Case {

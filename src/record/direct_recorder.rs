@@ -83,6 +83,8 @@ pub struct DirectRecorder {
     condition: Condition,
     /// Of those recorded one by one.
     dead_letters: Counter,
+    /// The same.
+    unmatched_dropped: Counter,
 }
 
 #[derive(Debug)]
@@ -124,7 +126,7 @@ impl DirectRecorder {
         if commit == Commit::PerEvent {
             let single = Database::open(&database_config, &routes)?.single();
             let condition = Condition::new("database");
-            return Ok(Self { way: Way::PerEvent(Box::new(single)), condition, dead_letters: Counter::default() });
+            return Ok(Self::with(Way::PerEvent(Box::new(single)), condition));
         }
         let lock = Lock::take(&database_config.path)?;
         let database = Database::open(&database_config, &routes)?;
@@ -134,11 +136,11 @@ impl DirectRecorder {
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
         let pipeline = Some(Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, shared));
-        Ok(Self {
-            way: Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }),
-            condition,
-            dead_letters: Counter::default(),
-        })
+        Ok(Self::with(Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }), condition))
+    }
+
+    fn with(way: Way, condition: Condition) -> Self {
+        Self { way, condition, dead_letters: Counter::default(), unmatched_dropped: Counter::default() }
     }
 
     /// How many events the database refused so far: they are dead letters.
@@ -147,6 +149,15 @@ impl DirectRecorder {
         match &self.way {
             Way::PerEvent(_) => self.dead_letters.get(),
             Way::Grouped(Grouped { tray, .. }) => tray.dead_letters(),
+        }
+    }
+
+    /// How many events were dropped so far, because no route takes them and `unmatched` says so. They count as kept.
+    #[must_use]
+    pub fn unmatched_dropped(&self) -> u64 {
+        match &self.way {
+            Way::PerEvent(_) => self.unmatched_dropped.get(),
+            Way::Grouped(Grouped { tray, .. }) => tray.unmatched_dropped(),
         }
     }
 
@@ -185,6 +196,7 @@ impl Recorder for DirectRecorder {
                     Ok(kept) => {
                         self.condition.recover();
                         self.dead_letters.add(usize::from(kept == Kept::DeadLetter));
+                        self.unmatched_dropped.add(usize::from(kept == Kept::Dropped));
                         Ok(Receipt::committed())
                     }
                     Err(what) => {

@@ -36,6 +36,7 @@ struct State {
     last: Mark,
     committed: u64,
     dead_letters: usize,
+    unmatched_dropped: usize,
     /// Takes nothing in any more.
     closed: bool,
     /// The pipeline has ended.
@@ -51,6 +52,7 @@ impl Tray {
             last: Mark::START,
             committed: 0,
             dead_letters: 0,
+            unmatched_dropped: 0,
             closed: false,
             over: false,
             failure: None,
@@ -114,10 +116,11 @@ impl Tray {
         if state.closed && state.open.is_empty() { Supply::Ended } else { Supply::Flowing }
     }
 
-    fn committed(&self, number: u64, dead_letters: usize) {
+    fn committed(&self, number: u64, done: &Committed) {
         let mut state = self.state.lock();
         state.committed = number;
-        state.dead_letters += dead_letters;
+        state.dead_letters += done.dead_letters;
+        state.unmatched_dropped += done.unmatched_dropped;
         drop(state);
         self.settled.notify_all();
     }
@@ -149,6 +152,11 @@ impl Tray {
     /// How many of what was committed are dead letters.
     pub(super) fn dead_letters(&self) -> u64 {
         self.state.lock().dead_letters as u64
+    }
+
+    /// How many of what was committed were dropped, for no route takes them.
+    pub(super) fn unmatched_dropped(&self) -> u64 {
+        self.state.lock().unmatched_dropped as u64
     }
 
     /// Whether it is known what became of an event.
@@ -238,7 +246,7 @@ impl<S: Sink> Sink for Telling<S> {
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         let done = self.sink.commit(batch);
         match &done {
-            Ok(committed) => self.tray.committed(batch.after().sequence, committed.dead_letters),
+            Ok(done) => self.tray.committed(batch.after().sequence, done),
             Err(Refusal::Fatal(error)) => self.tray.fail(error.to_string()),
             Err(Refusal::Retry(_)) => {}
         }

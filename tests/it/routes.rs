@@ -329,6 +329,7 @@ fn an_application_that_records_directly_has_the_same_routes() {
 
         let recorder = DirectRecorder::open(direct(&database, commit, Unmatched::Drop)).expect("opens");
         recorder.record(Event::new("other", "dropped")).expect("taken").wait(Duration::from_secs(20)).expect("settled");
+        assert_eq!((recorder.unmatched_dropped(), recorder.dead_letters()), (1, 0));
         drop(recorder);
         assert_eq!(oracle::payloads(&database), ["as it is"]);
     }

@@ -85,11 +85,11 @@ fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
     match *action {
         // The tables that stand for a PRAGMA run it when they are read.
         AuthAction::Read { table_name, .. } if begins(table_name, "pragma_") => Err(format!("reads {table_name}")),
-        // Full-text indexes ask these PRAGMAs of their own tables when they are written.
         AuthAction::Select
         | AuthAction::Recursive
         | AuthAction::Function { .. }
         | AuthAction::Read { .. }
+        // Full-text indexes ask these of their own tables when they are written.
         | AuthAction::Pragma { pragma_name: "data_version" | "page_size", pragma_value: None } => Ok(false),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }

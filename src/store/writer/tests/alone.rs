@@ -78,7 +78,7 @@ fn alone(kinds: &[&str]) -> End {
     let connection = Connection::open_in_memory().expect("memory");
     connection.execute_batch(SCHEMA).expect("a schema");
     let mut dead = Vec::new();
-    for (n, kind) in kinds.iter().enumerate() {
+    for (n, kind) in (0_i64..).zip(kinds) {
         if *kind == "unreadable" {
             dead.push(format!("{n}: unreadable"));
             continue;
@@ -87,7 +87,7 @@ fn alone(kinds: &[&str]) -> End {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             for sql in STATEMENTS {
                 let mut statement = connection.prepare(sql)?;
-                for (name, value) in named_params! { ":n": n as i64, ":kind": kind } {
+                for (name, value) in named_params! { ":n": n, ":kind": kind } {
                     if let Some(index) = statement.parameter_index(name)? {
                         statement.raw_bind_parameter(index, value)?;
                     }
