@@ -6,13 +6,14 @@
 //! Over TLS the client has three faults of its own. It takes no more than its TLS can buffer, 64 KiB, when the server does
 //! not keep up: a write behind that ends the connection. What is in that buffer stays there until the next call. And a call
 //! that writes also reads; what it has read, the reading thread only finds with the next word of the server. So there no more
-//! than a window is written before a flush; every write is followed by one, for its answer is that next word; and a flush that
-//! takes long, for its own answer may have been read so, is followed by others.
+//! than a window is written before a flush; every write is followed by one, for its answer is that next word; a flush that
+//! takes long, for its own answer may have been read so, is followed by others; and so is the last one, for the client's own
+//! flushing, which comes up to 5 ms behind a write, reads too.
 
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nats::Connection;
 
 use crate::pipeline::Signal;
@@ -27,6 +28,10 @@ const WINDOW: usize = 48 << 10;
 /// slow; the client's own pings, which others put off, find out.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const FOLLOWERS: u32 = 10;
+
+/// Pauses over TLS behind the last write, before each of the flushes that come behind the client's own. That one's thread may
+/// be late.
+const AFTERTHOUGHTS: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
 
 /// Hears of a connection's flushes, on their thread.
 pub(in crate::broker) trait Witness: Send + 'static {
@@ -97,14 +102,27 @@ impl Flusher {
         let watch = tls.then(|| Watch::start(connection.clone(), lost.clone(), flush.clone()));
         let connection = connection.clone();
         let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
-            for () in kicks {
+            let mut afterthoughts = [].iter();
+            loop {
+                let kicked = match afterthoughts.next() {
+                    Some(pause) => kicks.recv_timeout(*pause),
+                    None => kicks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                };
+                match kicked {
+                    Ok(()) if tls => afterthoughts = AFTERTHOUGHTS.iter(),
+                    Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
                 let _under_way = watch.as_ref().map(Watch::begin);
                 witness.begins();
                 if !flush(&connection) {
                     return;
                 }
                 witness.answered();
-                let _ = done_in.try_send(());
+                // Nobody waits for an afterthought.
+                if kicked.is_ok() {
+                    let _ = done_in.try_send(());
+                }
             }
         });
         if let Err(e) = spawned {

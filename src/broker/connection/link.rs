@@ -67,6 +67,8 @@ pub(in crate::broker) struct Gone(pub(in crate::broker) String);
 /// What is known of a connection from outside its thread.
 #[derive(Clone, Debug, Default)]
 struct Signs {
+    /// It was made.
+    made: Signal,
     /// It has ended.
     lost: Signal,
     /// The server goes out of service soon.
@@ -383,6 +385,7 @@ fn connect(cluster: &Cluster, signs: &Signs, ear: &Ear) -> Result<Connected, Err
         };
         match complete(options, config, signs, ear).connect(address.server()) {
             Ok(connection) => {
+                signs.made.raise();
                 cluster.learn(url, &greeting.connect_urls);
                 let max_payload = connection.max_payload();
                 let (address, tls) = (shown.clone(), attempt.is_tls());
@@ -407,9 +410,10 @@ fn connect(cluster: &Cluster, signs: &Signs, ear: &Ear) -> Result<Connected, Err
 }
 
 /// Completes the client's options. When the connection is lost, the client connects anew only once nobody uses it any more,
-/// in order to be closed: see [`close`].
+/// in order to be closed: see [`close`]. One that is lost while it is being made may connect anew at once: making it ends with
+/// a flush, which waits for an answer, and nobody could close it before.
 fn complete(options: Options, config: &BrokerConfig, signs: &Signs, ear: &Ear) -> Options {
-    let Signs { lost, leaving, released, remarks, .. } = signs.clone();
+    let Signs { made, lost, leaving, released, remarks, .. } = signs.clone();
     let ear = Arc::clone(ear);
     options
         .with_name(&config.connection_name)
@@ -420,7 +424,7 @@ fn complete(options: Options, config: &BrokerConfig, signs: &Signs, ear: &Ear) -
         .reconnect_delay_callback(|tries| if tries == 0 { Duration::ZERO } else { Duration::from_millis(500) })
         .disconnect_callback(move || {
             lost.raise();
-            while !released.wait(Duration::from_secs(3600)) {}
+            while made.is_raised() && !released.wait(Duration::from_secs(3600)) {}
         })
         .lame_duck_callback(move || leaving.raise())
         .error_callback(move |error| {
