@@ -201,7 +201,7 @@ fn what_the_user_may_not_do_is_said_and_keeps_no_event_from_being_stored() {
 
 #[test]
 fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
-    const LARGE: u64 = 500_000;
+    const LARGE: usize = 500_000;
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::new(folder.path(), "ours");
     let pair = authority.issue(&["127.0.0.1"]);
@@ -221,13 +221,15 @@ fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
             thread::spawn(move || {
                 for _ in 0..25 {
                     let rows = client.ask("ask.large", format!("{{\"n\":{}}}", LARGE / 2)).expect("rows");
-                    assert_eq!(rows[0]["h"].as_str().map(str::len), Some(LARGE as usize));
+                    assert_eq!(rows[0]["h"].as_str().map(str::len), Some(LARGE));
                     assert_eq!(client.ask("ask.one", ""), Ok(json!([{ "one": 1 }])));
                 }
             })
         })
         .collect();
-    asking.into_iter().for_each(|asking| asking.join().expect("each is answered"));
+    for asking in asking {
+        asking.join().expect("each is answered");
+    }
     let client = scene.client();
     for _ in 0..100 {
         let began = Instant::now();
