@@ -1,5 +1,6 @@
 //! A nats-server that a test can kill, stop and start again on the same port and store.
 
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -98,11 +99,11 @@ impl Server {
             .spawn()
             .expect("nats-server starts; set NATS_SERVER_BIN or run make test");
         let child = self.child.insert(child);
-        eventually("the server to take connections", || {
+        eventually("the server to greet", || {
             let ended = child.try_wait().expect("can be asked");
             let log = || std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
             assert!(ended.is_none(), "the server ended at once:\n{}", log());
-            TcpStream::connect(("127.0.0.1", self.port)).ok()
+            greets(self.port).then_some(())
         });
     }
 
@@ -233,5 +234,18 @@ impl Drop for Server {
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }
+    }
+}
+
+/// Whether a server of NATS says its first word there. That somebody takes the connection would not do: what listened on the
+/// port before may live on for a moment, in a process that another test is just starting.
+fn greets(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let mut word = [0; 4];
+    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time-out");
+    match stream.read_exact(&mut word) {
+        Ok(()) => word == *b"INFO",
+        // One that wants TLS first waits for us.
+        Err(e) => matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
     }
 }
