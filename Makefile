@@ -26,7 +26,7 @@ bench: ## Measure: direct against NATS, then the parts by themselves; reports ar
 	@cargo build --locked --release --benches --bins
 	@mkdir -p $(target)/bench
 	$(with_server) sh -ec '\
-		$(target)/release/catchment compare --budget 15s --within 4m --json $(target)/bench/report.json \
+		$(target)/release/catchment compare --budget 25s --within 5m --json $(target)/bench/report.json \
 			--markdown $(target)/bench/report.md --html $(target)/bench/report.html; \
 		cargo bench --locked'
 
