@@ -1,12 +1,12 @@
 //! The direct path against the barest loop that does the same: what the recorder itself costs.
 //!
-//! Both make each event's payload, write the same row with the same statement and the same PRAGMAs, and end with the
-//! last commit. The bare loop is one thread with one connection; grouped, it commits as many rows at a time as the recorder
-//! may. Runs alternate, and ratios are of neighbours.
+//! Both make each event's payload, take the time, write the same row with the same statement and the same PRAGMAs, and end
+//! with the last commit. The bare loop is one thread with one connection; grouped, it commits as many rows at a time as the recorder
+//! may. Runs alternate, and ratios are of neighbours. An argument leaves only the cases whose names contain it.
 #![allow(clippy::cast_precision_loss, reason = "counts become figures")]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use catchment::config::{BatchConfig, DatabaseConfig, Synchronous};
 use catchment::record::Commit;
@@ -36,7 +36,9 @@ fn main() {
         "direct path against a bare loop, {RUNS} pairs each, groups of up to {BATCH}; medians (lowest to highest)\n"
     );
     println!("{:20} {:>34} {:>34} {:>24}", "", "recorder, events/s", "bare loop, rows/s", "time, recorder / bare");
-    for case in cases {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let is_wanted = |case: &Case| wanted.is_empty() || wanted.iter().any(|word| case.name.contains(word));
+    for case in cases.into_iter().filter(is_wanted) {
         let (mut recorder, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..=RUNS {
             // Which goes first changes from pair to pair.
@@ -109,7 +111,9 @@ impl Case {
             }
             let mut insert = connection.prepare_cached(INSERT).expect("SQL");
             for number in first..(first + group).min(self.events) {
-                let values = params!["events.bench", None::<&str>, None::<i64>, 0, None::<&str>, payload(number)];
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+                let now_us = i64::try_from(now.as_micros()).expect("before 290,000");
+                let values = params!["events.bench", None::<&str>, None::<i64>, now_us, None::<&str>, payload(number)];
                 insert.execute(values).expect("stored");
             }
             if group > 1 {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::pipeline;
 use crate::subject::is_prefix;
 
 pub(crate) use broker::is_jwt;
@@ -73,8 +74,7 @@ impl Config {
 
     /// How many events a collector holds between broker and database, at most.
     pub(crate) fn pipeline_holds(&self) -> usize {
-        // Each writer has a batch, and the intake fills another.
-        self.batch.max_events * (self.database.writers + 1)
+        self.batch.max_events * (self.database.writers + pipeline::BESIDE_WRITERS)
     }
 
     /// Checks every setting by itself, without touching the broker or the database.

@@ -82,6 +82,8 @@ pub struct Batch {
     epoch: Option<Arc<Epoch>>,
     before: Mark,
     ticket: u64,
+    /// What comes next does not fit.
+    sealed: bool,
     bytes: Vec<u8>,
     headers: Vec<(Span, Span)>,
     slots: Vec<Slot>,
@@ -151,6 +153,7 @@ impl Batch {
             epoch: None,
             before: Mark::START,
             ticket: 0,
+            sealed: false,
             bytes: Vec::with_capacity(limits.bytes.min(1 << 20)),
             headers: Vec::new(),
             slots: Vec::with_capacity(limits.events.min(1 << 16)),
@@ -167,7 +170,12 @@ impl Batch {
     /// Whether another delivery could only be turned away.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.slots.len() >= self.limits.events || self.bytes.len() >= self.limits.bytes
+        self.sealed || self.slots.len() >= self.limits.events || self.bytes.len() >= self.limits.bytes
+    }
+
+    /// Says that the next delivery has no room here: from now on the batch is full.
+    pub fn seal(&mut self) {
+        self.sealed = true;
     }
 
     /// Whether nothing is in it.
@@ -249,7 +257,7 @@ impl Batch {
     }
 
     /// Moves the deliveries of `next`, which come behind its own in the same epoch, into this batch; `false`, and nothing is
-    /// moved, where there is no room for all of them.
+    /// moved, where there is no room for all of them: then it is full.
     ///
     /// # Panics
     ///
@@ -258,6 +266,7 @@ impl Batch {
         if self.slots.len() + next.slots.len() > self.limits.events
             || self.bytes.len() + next.bytes.len() > self.limits.bytes
         {
+            self.seal();
             return false;
         }
         assert!(self.epoch == next.epoch && self.after() == next.before, "a batch of two epochs");
@@ -327,6 +336,7 @@ impl Batch {
     /// Empties it and keeps its memory, but for what a single huge event made it grow to.
     pub fn clear(&mut self) {
         self.epoch = None;
+        self.sealed = false;
         self.bytes.clear();
         self.bytes.shrink_to(self.limits.bytes.saturating_mul(2));
         self.headers.clear();
@@ -397,7 +407,11 @@ mod tests {
         assert_eq!(batch.delivery(2).defect.map(|d| (d.reason, d.raw_headers)), Some(("odd", &b"\xff"[..])));
         assert_eq!((batch.len(), batch.before(1), batch.after()), (3, mark(1), mark(3)));
         fill(&mut next);
+        assert!(!batch.is_full());
         assert!(!batch.append(&mut next) && next.len() == 2, "there is room for one");
+        assert!(batch.is_full(), "what comes next does not fit");
+        batch.clear();
+        assert!(!batch.is_full());
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! From an intake to a sink: one thread cuts batches, a pool of writers commits them in order.
 //!
-//! Knows neither NATS nor SQL. Memory is bounded by construction: there are as many batches as writers and one more, and
-//! they go round. A writer that is free offers an empty batch for a full one; only then does the intake thread hand over,
-//! and until then it goes on filling, so batches grow by themselves while the database is busy and stay small when
-//! it is not. When no writer is free and the batch is full, the intake is not asked for more.
+//! Knows neither NATS nor SQL. Memory is bounded by construction: there are [`BESIDE_WRITERS`] batches more than writers, and
+//! they go round. A writer that is free offers an empty batch for one with deliveries; only then does the intake thread hand
+//! over, and until then it goes on filling, so batches grow by themselves while the database is busy and stay small when it
+//! is not. A batch that is full cannot grow: one such waits for the next free writer, who so waits for nobody. When there is
+//! one and the next is full too, the intake is not asked for more.
 
 mod batch;
 mod condition;
 mod confirmation;
 mod crew;
+mod cutter;
 mod intake;
 mod signal;
 mod sink;
@@ -28,19 +30,15 @@ pub use tally::{Counter, Tally};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-
 use crate::config::BatchConfig;
 use crate::deadline;
 use crate::error::Error;
+use cutter::Cutter;
 use ticket::Gate;
 use writer::Writer;
 
-/// How often the intake thread looks up from filling a batch that no writer has asked for yet.
-const TOP_UP: Duration = Duration::from_millis(1);
-
-/// How long an idle intake blocks at a time; a stop wakes it at once.
-const IDLE: Duration = Duration::from_secs(1);
+/// Batches beside those of the writers: one is being filled, one may wait.
+pub(crate) const BESIDE_WRITERS: usize = 2;
 
 /// What the pipeline is run with.
 #[derive(Clone, Debug)]
@@ -92,8 +90,10 @@ type Notice = (Arc<Epoch>, Mark);
 impl Pipeline {
     /// Starts the intake thread and one writer thread a sink.
     pub fn start(intake: impl Intake, sinks: Vec<impl Sink>, settings: Settings, shared: Shared) -> Self {
-        let (work_in, work_out) = crossbeam_channel::bounded(sinks.len());
-        let (spare_in, spare_out) = crossbeam_channel::bounded(sinks.len());
+        // Room for all batches there are: nobody waits to hand one on.
+        let batches = sinks.len() + BESIDE_WRITERS;
+        let (work_in, work_out) = crossbeam_channel::bounded(batches);
+        let (spare_in, spare_out) = crossbeam_channel::bounded(batches);
         let (notice_in, notice_out) = crossbeam_channel::unbounded();
         let gate = Arc::new(Gate::default());
         let mut crew = Crew::new(shared.stop.clone());
@@ -109,16 +109,8 @@ impl Pipeline {
             let batch = Batch::new(settings.limits);
             crew.spawn(format!("catchment-writer-{number}"), move || writer.run(batch));
         }
-        let desk = Desk {
-            intake,
-            settings,
-            work: work_in,
-            spare: spare_out,
-            notices: notice_out,
-            shared: shared.clone(),
-            next_ticket: 0,
-        };
-        crew.spawn("catchment-intake", move || desk.run());
+        let cutter = Cutter::new(intake, settings, work_in, spare_out, notice_out, shared.clone());
+        crew.spawn("catchment-intake", move || cutter.run());
         Self { crew, shared }
     }
 
@@ -164,116 +156,5 @@ impl Drop for Pipeline {
     }
 }
 
-/// The intake thread's side of the channels.
-struct Desk<I> {
-    intake: I,
-    settings: Settings,
-    work: Sender<Batch>,
-    spare: Receiver<Batch>,
-    notices: Receiver<Notice>,
-    shared: Shared,
-    next_ticket: u64,
-}
-
-/// What came of waiting for a free writer.
-enum Writers {
-    Free(Batch),
-    Busy,
-    Gone,
-}
-
-impl<I: Intake> Desk<I> {
-    fn run(mut self) -> Result<(), Error> {
-        let mut batch = Batch::new(self.settings.limits);
-        let mut counted = 0;
-        loop {
-            let wait = if batch.is_empty() { IDLE } else { Duration::ZERO };
-            let stopping = self.shared.stop.is_raised();
-            let supply = if batch.is_full() {
-                Supply::Flowing
-            } else if stopping {
-                self.intake.rest(&mut batch)?
-            } else {
-                self.intake.fill(&mut batch, wait)?
-            };
-            self.shared.tally.received.add(batch.len() - counted);
-            counted = batch.len();
-            for (epoch, last) in self.notices.try_iter() {
-                self.intake.committed(&epoch, last);
-            }
-            let ending = supply == Supply::Ended;
-            if batch.is_empty() {
-                if ending {
-                    break;
-                }
-                continue;
-            }
-            match self.free_writer(stopping || ending || batch.is_full()) {
-                Writers::Busy => {}
-                Writers::Gone => return Ok(()),
-                Writers::Free(spare) => {
-                    if !stopping && !ending {
-                        self.top_up(&mut batch)?;
-                        self.shared.tally.received.add(batch.len() - counted);
-                    }
-                    batch.set_ticket(self.next_ticket);
-                    self.next_ticket += 1;
-                    if self.work.send(batch).is_err() || ending {
-                        break;
-                    }
-                    batch = spare;
-                    counted = 0;
-                }
-            }
-        }
-        self.hear_the_last();
-        Ok(())
-    }
-
-    /// Lets the writers come to their end and tells the intake what they committed.
-    fn hear_the_last(self) {
-        let Self { mut intake, work, notices, shared, .. } = self;
-        drop(work);
-        loop {
-            crossbeam_channel::select! {
-                recv(notices) -> notice => match notice {
-                    Ok((epoch, last)) => intake.committed(&epoch, last),
-                    Err(_) => return,
-                },
-                recv(shared.quit.channel()) -> _ => return,
-            }
-        }
-    }
-
-    /// Waits for a writer: shortly when the batch can still grow, as long as it takes when it cannot.
-    fn free_writer(&self, as_long_as_it_takes: bool) -> Writers {
-        let wait = if as_long_as_it_takes { IDLE } else { TOP_UP };
-        loop {
-            match self.spare.recv_timeout(wait) {
-                Ok(spare) => return Writers::Free(spare),
-                Err(RecvTimeoutError::Disconnected) => return Writers::Gone,
-                Err(RecvTimeoutError::Timeout) if self.shared.quit.is_raised() => return Writers::Gone,
-                Err(RecvTimeoutError::Timeout) if as_long_as_it_takes => {}
-                Err(RecvTimeoutError::Timeout) => return Writers::Busy,
-            }
-        }
-    }
-
-    /// Takes along what came while no writer was free, and waits for more if `linger` says so.
-    fn top_up(&mut self, batch: &mut Batch) -> Result<(), Error> {
-        let until = deadline::after(self.settings.linger);
-        while !batch.is_full() {
-            let before = batch.len();
-            let left = until.saturating_duration_since(Instant::now());
-            let supply = self.intake.fill(batch, left)?;
-            let stood_still = batch.len() == before;
-            if supply == Supply::Ended || stood_still || self.shared.stop.is_raised() {
-                break;
-            }
-            if self.settings.linger.is_zero() {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ pub struct DirectRecorderConfig {
     /// The database. `writers` counts for [`Commit::Grouped`] only.
     pub database: DatabaseConfig,
     /// How many events one transaction commits at most, with [`Commit::Grouped`]. As many wait in memory besides, for each
-    /// writer and once more.
+    /// writer and twice more.
     pub batch: BatchConfig,
     /// What events do to the database. Default none: all of them are unmatched. `{prefix}` stands for nothing here, and
     /// nobody is answered.

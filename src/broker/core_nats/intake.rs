@@ -89,6 +89,7 @@ impl CoreIntake {
             let Some(arrival) = self.held.take().or_else(|| self.room.take()) else { break };
             if !batch.has_room_for(arrival.size()) {
                 self.held = Some(arrival);
+                batch.seal();
                 break;
             }
             if batch.is_empty() {

@@ -250,6 +250,7 @@ impl JetStreamIntake {
         }
         if !batch.has_room_for(size(&message)) {
             self.held = Some((message, metadata));
+            batch.seal();
             return false;
         }
         if batch.is_empty() {

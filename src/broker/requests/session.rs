@@ -177,8 +177,12 @@ impl Session {
         let _ = select.ready_timeout(wait);
     }
 
-    /// Takes no more, and hands over what has come. What the server sends until it hears of it is lost.
+    /// Takes no more, and hands over all that the server had for us when this began. What it sends between its word on that and
+    /// the unsubscription is lost.
     pub(super) fn turn_away(&mut self, patience: Duration, quit: &Signal, take: &mut dyn FnMut(Message)) {
+        // Once unsubscribed, the client passes over what was on its way to us.
+        self.is_read_within(patience, quit);
+        while self.hand_over(take) {}
         self.way.unsubscribe(std::mem::take(&mut self.subscriptions), patience);
         self.is_read_within(patience, quit);
         while self.hand_over(take) {}

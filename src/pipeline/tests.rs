@@ -1,0 +1,104 @@
+//! Batches going round between an intake and writers that are held up as each test wants.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::*;
+
+const LIMITS: Limits = Limits { events: 2, bytes: 1_000 };
+
+/// Yields numbered events without a pause, up to the last.
+struct Numbers {
+    last: u64,
+    counts: Arc<Counts>,
+}
+
+/// Commits a batch for each word that comes, and all of them once nobody is there to give one.
+struct Held {
+    word: Receiver<()>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    given: AtomicU64,
+    committed: AtomicU64,
+    batches: AtomicU64,
+    /// The most events that were in the pipeline.
+    most: AtomicU64,
+}
+
+impl Counts {
+    fn given(&self) -> u64 {
+        self.given.load(Ordering::Acquire)
+    }
+}
+
+impl Intake for Numbers {
+    fn fill(&mut self, batch: &mut Batch, _wait: Duration) -> Result<Supply, Error> {
+        while !batch.is_full() && self.counts.given() < self.last {
+            let given = self.counts.given.fetch_add(1, Ordering::AcqRel) + 1;
+            batch.push(Mark { sequence: given, published_ns: 0 }, "n", [], b"");
+            self.counts.most.fetch_max(given - self.counts.committed.load(Ordering::Acquire), Ordering::AcqRel);
+        }
+        Ok(if self.counts.given() < self.last { Supply::Flowing } else { Supply::Ended })
+    }
+}
+
+impl Sink for Held {
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+        let _ = self.word.recv();
+        let first = batch.delivery(0).mark.sequence;
+        let before = self.counts.committed.fetch_add(batch.len() as u64, Ordering::AcqRel);
+        assert_eq!(first, before + 1, "in the order in which they came");
+        self.counts.batches.fetch_add(1, Ordering::AcqRel);
+        Ok(Committed::default())
+    }
+}
+
+fn start(events: u64, writers: usize) -> (Pipeline, Arc<Counts>, crossbeam_channel::Sender<()>) {
+    let counts = Arc::<Counts>::default();
+    let (say, word) = crossbeam_channel::unbounded();
+    let sinks = (0..writers).map(|_| Held { word: word.clone(), counts: Arc::clone(&counts) }).collect();
+    let intake = Numbers { last: events, counts: Arc::clone(&counts) };
+    let settings = Settings { limits: LIMITS, linger: Duration::ZERO };
+    (Pipeline::start(intake, sinks, settings, Shared::new("sink")), counts, say)
+}
+
+#[test]
+fn a_held_sink_holds_the_intake_and_a_full_batch_waits_for_it() {
+    for writers in 1..=3 {
+        let holds = (LIMITS.events * (writers + BESIDE_WRITERS)) as u64;
+        let (mut pipeline, counts, say) = start(20 * holds, writers);
+        while counts.given() < holds {
+            std::thread::yield_now();
+        }
+        assert_eq!(counts.committed.load(Ordering::Acquire), 0);
+        // One more is taken in for one that is committed.
+        for _ in 0..holds {
+            say.send(()).expect("the sink listens");
+        }
+        drop(say);
+        assert!(pipeline.wait(Duration::from_secs(60)).expect("no failure"), "{writers} writers hand on all there is");
+        assert_eq!(counts.committed.load(Ordering::Acquire), 20 * holds);
+        assert_eq!(counts.most.load(Ordering::Acquire), holds, "with {writers} writers");
+        assert_eq!(counts.batches.load(Ordering::Acquire), 10 * holds, "all of them full");
+    }
+}
+
+#[test]
+fn a_stop_commits_what_waits() {
+    for writers in 1..=3 {
+        let holds = (LIMITS.events * (writers + BESIDE_WRITERS)) as u64;
+        let (pipeline, counts, say) = start(u64::MAX, writers);
+        while counts.given() < holds {
+            std::thread::yield_now();
+        }
+        drop(say);
+        pipeline.stop(Duration::from_secs(60)).expect("stops");
+        assert_eq!(counts.committed.load(Ordering::Acquire), counts.given(), "with {writers} writers");
+    }
+}
