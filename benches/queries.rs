@@ -2,6 +2,9 @@
 //!
 //! `make bench` runs it. Broker, collector and publisher are processes of their own. Each question is due at a time of its own,
 //! and what counts is how long after that its rows were there: a late answer delays those behind it and is not the last word.
+//!
+//! Every other question goes to an echo instead: a thread that answers at once with as many bytes, without collector, client or
+//! database. What that takes is what machine and broker take, in the same seconds.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -28,6 +31,8 @@ const WARM_UP: u64 = 3;
 const ASKERS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 const ROWS: usize = 20;
+const QUERY: &str = "ask.recent";
+const ECHO: &str = "echo.here";
 
 const CONFIGURATION: &str = r#"
 [[query]]
@@ -45,6 +50,8 @@ fn main() {
     let bench = Bench { folder: folder.clone(), server };
     let mut collector = bench.collector();
     bench.publish(10_000, 10_000).wait().expect("publishes");
+    let rows = Asker::connect(bench.server.url()).question(QUERY, ROWS).expect("rows");
+    Asker::echo(bench.server.url(), rows);
     let idle = bench.ask();
     let mut publisher = bench.publish(RATE * (2 * WARM_UP + SECONDS), RATE);
     thread::sleep(Duration::from_secs(WARM_UP));
@@ -53,11 +60,13 @@ fn main() {
     let rate = (bench.rows() - before) as f64 / began.elapsed().as_secs_f64();
     assert!(publisher.wait().expect("publishes").success());
     collector.kill().and_then(|()| collector.wait()).expect("ends");
-    println!("{ROWS} rows, {} times each, from due to there, ms\n", idle.len());
-    println!("| | no events | {rate:.0} events/s |");
-    println!("|---|---|---|");
+    println!("{ROWS} rows, {} times each, from due to there, ms\n", idle.rows.len());
+    println!("| | no events | an echo | {rate:.0} events/s | an echo |");
+    println!("|---|---|---|---|---|");
     for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
-        println!("| {name} | {:.2} | {:.2} |", at(&idle, share), at(&busy, share));
+        let [idle, idle_echo, busy, busy_echo] =
+            [&idle.rows, &idle.echo, &busy.rows, &busy.echo].map(|sorted| at(sorted, share));
+        println!("| {name} | {idle:.2} | {idle_echo:.2} | {busy:.2} | {busy_echo:.2} |");
     }
     drop(bench);
     let _ = fs::remove_dir_all(folder);
@@ -65,6 +74,13 @@ fn main() {
 
 fn at(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+/// How long answers took, in milliseconds, the shortest first.
+#[derive(Default)]
+struct Took {
+    rows: Vec<f64>,
+    echo: Vec<f64>,
 }
 
 struct Bench {
@@ -89,7 +105,7 @@ impl Bench {
         let collector = self.catchment("run").arg("--config").arg(self.folder.join("a.toml")).spawn().expect("starts");
         let until = Instant::now() + Duration::from_secs(30);
         let mut asker = Asker::connect(self.server.url());
-        while asker.ask(0).is_none() {
+        while asker.ask(QUERY, 0).is_none() {
             assert!(Instant::now() < until, "nobody answers");
             thread::sleep(Duration::from_millis(50));
         }
@@ -108,28 +124,34 @@ impl Bench {
         connection.query_row("SELECT max(id) FROM events", [], |row| row.get(0)).expect("a number")
     }
 
-    /// Asks for as long as is measured; how long each answer took, in milliseconds, the shortest first.
-    fn ask(&self) -> Vec<f64> {
+    /// Asks for as long as is measured.
+    fn ask(&self) -> Took {
         let start = Instant::now() + Duration::from_millis(100);
         let askers = (0..ASKERS).map(|number| {
             let mut asker = Asker::connect(self.server.url());
             // They take turns.
             let first = start + PAUSE * number / ASKERS;
             thread::spawn(move || {
+                let mut took = Took::default();
                 let due = (0..).map(|turn| first + PAUSE * turn);
-                let due = due.take_while(|due| *due < first + Duration::from_secs(SECONDS));
-                let took = |due: Instant| {
+                for (turn, due) in due.take_while(|due| *due < first + Duration::from_secs(SECONDS)).enumerate() {
+                    let (subject, took) = if turn % 2 == 0 { (QUERY, &mut took.rows) } else { (ECHO, &mut took.echo) };
                     thread::sleep(due.saturating_duration_since(Instant::now()));
-                    assert_eq!(asker.ask(ROWS), Some(ROWS), "an answer to what was not asked");
-                    due.elapsed().as_secs_f64() * 1_000.0
-                };
-                due.map(took).collect::<Vec<f64>>()
+                    assert_eq!(asker.ask(subject, ROWS), Some(ROWS), "an answer to what was not asked");
+                    took.push(due.elapsed().as_secs_f64() * 1_000.0);
+                }
+                took
             })
         });
         let askers: Vec<_> = askers.collect();
-        let mut took: Vec<f64> = askers.into_iter().flat_map(|asker| asker.join().expect("no panic")).collect();
-        took.sort_by(f64::total_cmp);
-        took
+        let mut all = Took::default();
+        for took in askers.into_iter().map(|asker| asker.join().expect("no panic")) {
+            all.rows.extend(took.rows);
+            all.echo.extend(took.echo);
+        }
+        all.rows.sort_by(f64::total_cmp);
+        all.echo.sort_by(f64::total_cmp);
+        all
     }
 }
 
@@ -150,20 +172,49 @@ impl Asker {
         asker
     }
 
+    /// Answers on [`ECHO`] with these bytes, on a thread of its own, until the server ends.
+    fn echo(url: &str, body: Vec<u8>) {
+        let mut echo = Self::connect(url);
+        echo.from.get_ref().set_read_timeout(None).expect("sets");
+        echo.write(&format!("SUB {ECHO} 2\r\n"));
+        thread::spawn(move || {
+            while let Some((reply, _)) = echo.message() {
+                let reply = reply.expect("whoever asks wants an answer");
+                let head = format!("PUB {reply} {}\r\n", body.len()).into_bytes();
+                let whole = [&head, body.as_slice(), b"\r\n"].concat();
+                echo.from.get_mut().write_all(&whole).expect("the server listens");
+            }
+        });
+    }
+
     /// Asks for so many rows; how many came, if somebody answers.
-    fn ask(&mut self, rows: usize) -> Option<usize> {
+    fn ask(&mut self, subject: &str, rows: usize) -> Option<usize> {
+        let body = self.question(subject, rows)?;
+        let answer: Vec<serde_json::Value> = serde_json::from_slice(&body).expect("rows");
+        Some(answer.len())
+    }
+
+    /// Asks for so many rows; the answer, if there is somebody to answer.
+    fn question(&mut self, subject: &str, rows: usize) -> Option<Vec<u8>> {
         let body = format!("{{\"limit\":{rows}}}");
         let inbox = inbox(self.from.get_ref());
-        self.write(&format!("PUB ask.recent {inbox} {}\r\n{body}\r\n", body.len()));
+        self.write(&format!("PUB {subject} {inbox} {}\r\n{body}\r\n", body.len()));
+        self.message().map(|(_, body)| body)
+    }
+
+    /// The next message: where its answer goes, and its payload; `None` where the server says that nobody listens, or hangs up.
+    fn message(&mut self) -> Option<(Option<String>, Vec<u8>)> {
         loop {
             let mut line = String::new();
-            assert!(self.from.read_line(&mut line).expect("the server speaks") > 0, "the server hung up");
+            if self.from.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
             let words: Vec<_> = line.split_whitespace().collect();
             let length = words.last().and_then(|length| length.parse().ok()).unwrap_or(0);
             match words.first().copied() {
                 Some("MSG") => {
-                    let answer: Vec<serde_json::Value> = serde_json::from_slice(&self.read(length)).expect("rows");
-                    return Some(answer.len());
+                    let reply = (words.len() == 5).then(|| words[3].to_owned());
+                    return Some((reply, self.read(length)));
                 }
                 Some("HMSG") => {
                     let said = self.read(length);

@@ -8,7 +8,7 @@ use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Reports};
 use crate::config::{Config, Mode};
 use crate::deadline;
 use crate::error::Error;
-use crate::pipeline::{Condition, Health, Pipeline, Settings, Shared, Trouble};
+use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, Asked, Service};
 use crate::store::{Database, Lock, Queries, Routes};
 
@@ -142,7 +142,7 @@ impl Collector {
                     identity: database.identity(),
                     position,
                     drain: until == Until::Drained,
-                    pipeline_holds: config.pipeline_holds(),
+                    pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
                 let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())

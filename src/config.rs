@@ -12,7 +12,6 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::pipeline;
 use crate::subject::is_prefix;
 
 pub(crate) use broker::is_jwt;
@@ -70,11 +69,6 @@ impl Config {
             *subject = subject.replace(PREFIX, prefix);
         }
         Ok(config)
-    }
-
-    /// How many events a collector holds between broker and database, at most.
-    pub(crate) fn pipeline_holds(&self) -> usize {
-        self.batch.max_events * (self.database.writers + pipeline::BESIDE_WRITERS)
     }
 
     /// Checks every setting by itself, without touching the broker or the database.

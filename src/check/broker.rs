@@ -8,6 +8,7 @@ use super::finding::Notebook;
 use crate::broker::{JetStreamSurvey, Standing, StreamSurvey, Survey};
 use crate::config::Config;
 use crate::error::Error;
+use crate::pipeline;
 use crate::store::{Inspection, beside};
 use crate::subject::Filter;
 
@@ -48,7 +49,7 @@ fn survey(config: &Config, inspection: Option<&Inspection>) -> Result<Survey, Er
         Some(inspection) => (inspection.identity()?, inspection.position(&config.broker.stream)?),
         None => (None, None),
     };
-    let pipeline_holds = config.pipeline_holds();
+    let pipeline_holds = pipeline::holds(&config.batch, config.database.writers);
     Survey::make(
         &config.broker,
         Standing { identity: identity.as_deref(), position: position.as_ref(), pipeline_holds },

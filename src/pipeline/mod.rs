@@ -1,9 +1,9 @@
 //! From an intake to a sink: one thread cuts batches, a pool of writers commits them in order.
 //!
-//! Knows neither NATS nor SQL. Memory is bounded by construction: there are [`BESIDE_WRITERS`] batches more than writers, and
-//! they go round. A writer that is free offers an empty batch for one with deliveries; only then does the intake thread hand
-//! over, and until then it goes on filling, so batches grow by themselves while the database is busy and stay small when it
-//! is not. A batch that is full cannot grow: one such waits for the next free writer, who so waits for nobody. When there is
+//! Knows neither NATS nor SQL. Memory is bounded by construction: there are two batches more than writers, and they go
+//! round. A writer that is free offers an empty batch for one with deliveries; only then does the intake thread hand over,
+//! and until then it goes on filling, so batches grow by themselves while the database is busy and stay small when it is
+//! not. A batch that is full cannot grow: one such waits for the next free writer, who so waits for nobody. When there is
 //! one and the next is full too, the intake is not asked for more.
 
 mod batch;
@@ -38,7 +38,13 @@ use ticket::Gate;
 use writer::Writer;
 
 /// Batches beside those of the writers: one is being filled, one may wait.
-pub(crate) const BESIDE_WRITERS: usize = 2;
+const BESIDE_WRITERS: usize = 2;
+
+/// How many events a pipeline holds between its intake and its sinks, at most.
+#[must_use]
+pub(crate) fn holds(batch: &BatchConfig, writers: usize) -> usize {
+    batch.max_events * (writers + BESIDE_WRITERS)
+}
 
 /// What the pipeline is run with.
 #[derive(Clone, Debug)]
