@@ -7,7 +7,8 @@ mod show;
 
 use std::io::Write;
 
-use catchment::store::{self, Json};
+use anyhow::ensure;
+use catchment::store::{self, Json, Selection};
 use clap::{Args, Subcommand};
 
 use super::event_line::{self, EventLine};
@@ -77,6 +78,7 @@ struct Drop {
 impl Drop {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let selection = self.wanted.selection()?;
+        // One that is gone already is what was wanted.
         let letters = open(settings, &self.database)?;
         let mut output = Output::new();
         let (count, words, key) = if self.dry_run {
@@ -110,7 +112,7 @@ struct Export {
 impl Export {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let selection = self.which.selection();
-        let letters = open(settings, &self.database)?;
+        let letters = having(&selection, open(settings, &self.database)?)?;
         let mut output = Output::new();
         for letter in letters.list(&selection)? {
             let letter = letter?;
@@ -132,4 +134,13 @@ impl Export {
 
 fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<store::DeadLetters> {
     Ok(store::DeadLetters::open(&settings.for_database(database)?.database.path)?)
+}
+
+/// Sees that each letter which is meant by its number is there before anything is done: a mistyped number is not taken for done.
+fn having(selection: &Selection, letters: store::DeadLetters) -> anyhow::Result<store::DeadLetters> {
+    for &id in &selection.ids {
+        let one = Selection { ids: vec![id], limit: None, ..selection.clone() };
+        ensure!(letters.count(&one)? > 0, "no dead letter {id} meets this; dead-letters list shows them");
+    }
+    Ok(letters)
 }

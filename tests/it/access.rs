@@ -15,7 +15,7 @@ use crate::support::collector::{Collector, catchment, output, run, stderr};
 use crate::support::operator::Operator;
 use crate::support::oracle;
 use crate::support::refusal::{SECRETS, ends};
-use crate::support::server::{Server, version};
+use crate::support::server::{Server, program, version};
 use crate::support::{eventually, eventually_within};
 
 const PASSWORD: &str = SECRETS[0];
@@ -529,6 +529,7 @@ fn contexts_of_the_nats_command_lead_in() {
     own.args(["run", "--with-server", "--drain", "-q", "--database"]).arg(place.path().join("own.db"));
     with(&mut own);
     own.env("NATS_URL", "nats://127.0.0.1:1").env("NATS_CA", "/nowhere/ca.pem").env("NATS_CONTEXT", "missing");
+    own.env("NATS_SERVER_BIN", program());
     succeeds(&mut own, &[]);
 }
 

@@ -356,7 +356,9 @@ fn a_mistake_is_refused_and_changes_nothing() {
         let done = output(&mut chat.letters(arguments));
         assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
     }
-    refused(&mut chat.letters(&["show", "7"]), 1, &["no dead letter 7"]);
+    for arguments in [&["show", "1", "7"][..], &["retry", "1", "7"], &["export", "7"]] {
+        refused(&mut chat.letters(arguments), 1, &["no dead letter 7"]);
+    }
     assert_eq!(chat.ids(&[]), [1]);
 
     let other = chat.scene.folder.path().join("other.db");

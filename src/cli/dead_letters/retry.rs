@@ -47,7 +47,7 @@ impl Retry {
         let selection = self.wanted.selection()?;
         let config = settings.for_database(&self.database)?;
         let routes = Routes::new(&config.routes, config.unmatched)?;
-        let total = super::open(settings, &self.database)?.count(&selection)?;
+        let total = super::having(&selection, super::open(settings, &self.database)?)?.count(&selection)?;
         let mut output = Output::new();
         if self.dry_run {
             if self.json {
