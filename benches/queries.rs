@@ -1,4 +1,5 @@
-//! Queries, measured: how long 20 recent rows take while 50,000 events a second are written, and while none are.
+//! Queries, measured: how long 20 recent rows take while 50,000 events a second are written, from a stream and from core NATS, and
+//! while none are.
 //!
 //! `make bench` runs it. Broker, collector and publisher are processes of their own. Each question is due at a time of its own,
 //! and what counts is how long after that its rows were there: a late answer delays those behind it and is not the last word.
@@ -41,35 +42,16 @@ sql = "SELECT id, subject, published_us, payload FROM events ORDER BY id DESC LI
 "#;
 
 fn main() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("queries-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a folder");
-    let program = std::env::var_os("NATS_SERVER_BIN").map_or_else(|| "nats-server".into(), PathBuf::from);
-    let server = Server::start(&program, &folder.join("nats"), &folder.join("address"))
-        .expect("a server; make bench sees to one");
-    fs::write(folder.join("a.toml"), CONFIGURATION).expect("writes");
-    let bench = Bench { folder: folder.clone(), server };
-    let mut collector = bench.collector();
-    bench.publish(10_000, 10_000).wait().expect("publishes");
-    let rows = Asker::connect(bench.server.url()).question(QUERY, ROWS).expect("rows");
-    Asker::echo(bench.server.url(), rows);
-    let idle = bench.ask();
-    let mut publisher = bench.publish(RATE * (2 * WARM_UP + SECONDS), RATE);
-    thread::sleep(Duration::from_secs(WARM_UP));
-    let (before, began) = (bench.rows(), Instant::now());
-    let busy = bench.ask();
-    let rate = (bench.rows() - before) as f64 / began.elapsed().as_secs_f64();
-    assert!(publisher.wait().expect("publishes").success());
-    collector.kill().and_then(|()| collector.wait()).expect("ends");
-    println!("{ROWS} rows, {} times each, from due to there, ms\n", idle.rows.len());
-    println!("| | no events | an echo | {rate:.0} events/s | an echo |");
-    println!("|---|---|---|---|---|");
-    for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
-        let [idle, idle_echo, busy, busy_echo] =
-            [&idle.rows, &idle.echo, &busy.rows, &busy.echo].map(|sorted| at(sorted, share));
-        println!("| {name} | {idle:.2} | {idle_echo:.2} | {busy:.2} | {busy_echo:.2} |");
+    for mode in ["jetstream", "core"] {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("queries-{mode}-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let program = std::env::var_os("NATS_SERVER_BIN").map_or_else(|| "nats-server".into(), PathBuf::from);
+        let server = Server::start(&program, &folder.join("nats"), &folder.join("address"))
+            .expect("a server; make bench sees to one");
+        fs::write(folder.join("a.toml"), CONFIGURATION).expect("writes");
+        Bench { folder: folder.clone(), server, mode }.measure();
+        let _ = fs::remove_dir_all(folder);
     }
-    drop(bench);
-    let _ = fs::remove_dir_all(folder);
 }
 
 fn at(sorted: &[f64], share: f64) -> f64 {
@@ -86,9 +68,35 @@ struct Took {
 struct Bench {
     folder: PathBuf,
     server: Server,
+    /// The setting `broker.mode` of collector and publisher.
+    mode: &'static str,
 }
 
 impl Bench {
+    fn measure(&self) {
+        let mut collector = self.collector();
+        self.publish(10_000, 10_000).wait().expect("publishes");
+        let rows = Asker::connect(self.server.url()).question(QUERY, ROWS).expect("rows");
+        Asker::echo(self.server.url(), rows);
+        let idle = self.ask();
+        let mut publisher = self.publish(RATE * (2 * WARM_UP + SECONDS), RATE);
+        thread::sleep(Duration::from_secs(WARM_UP));
+        let (before, began) = (self.rows(), Instant::now());
+        let busy = self.ask();
+        let rate = (self.rows() - before) as f64 / began.elapsed().as_secs_f64();
+        assert!(publisher.wait().expect("publishes").success());
+        collector.kill().and_then(|()| collector.wait()).expect("ends");
+        println!("{ROWS} rows, {} times each, from due to there, ms; broker.mode = {}\n", idle.rows.len(), self.mode);
+        println!("| | no events | an echo | {rate:.0} events/s | an echo |");
+        println!("|---|---|---|---|---|");
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+            let [idle, idle_echo, busy, busy_echo] =
+                [&idle.rows, &idle.echo, &busy.rows, &busy.echo].map(|sorted| at(sorted, share));
+            println!("| {name} | {idle:.2} | {idle_echo:.2} | {busy:.2} | {busy_echo:.2} |");
+        }
+        println!();
+    }
+
     fn database(&self) -> PathBuf {
         self.folder.join("a.db")
     }
@@ -96,6 +104,7 @@ impl Bench {
     fn catchment(&self, command: &str) -> Command {
         let mut catchment = Command::new(env!("CARGO_BIN_EXE_catchment"));
         catchment.args([command, "--server", self.server.url(), "-q", "--database"]).arg(self.database());
+        catchment.env("CATCHMENT_BROKER__MODE", self.mode);
         catchment.stdin(Stdio::null()).stdout(Stdio::null());
         catchment
     }
