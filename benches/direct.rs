@@ -1,8 +1,8 @@
 //! The direct path against the barest loop that does the same: what the recorder itself costs.
 //!
 //! Both make each event's payload, take the time, write the same row with the same statement and the same PRAGMAs, and end
-//! with the last commit. The bare loop is one thread with one connection; grouped, it commits as many rows at a time as the recorder
-//! may. Runs alternate, and ratios are of neighbours. An argument leaves only the cases whose names contain it.
+//! with the last commit. The bare loop is one thread with one connection; grouped, it commits as many rows at a time as the
+//! recorder may. Runs alternate, and ratios are of neighbours. An argument leaves only the cases whose names contain it.
 #![allow(clippy::cast_precision_loss, reason = "counts become figures")]
 
 use std::path::Path;
