@@ -149,6 +149,9 @@ impl Publisher {
     }
 }
 
+/// So many events are worth a write of their own.
+const MANY: usize = 64;
+
 /// Publishes what `source` gives until it gives no more or the connection has ended: what is taken counts as sent, so nothing
 /// is taken for a connection that has.
 pub(super) fn publish_all(
@@ -158,6 +161,7 @@ pub(super) fn publish_all(
     publish: impl Fn(Outgoing) -> std::io::Result<()>,
 ) {
     while let Some(batch) = (!lost.is_raised()).then(|| source.take()).flatten() {
+        let few = batch.len() < MANY;
         for outgoing in batch {
             flusher.before(wire_size(&outgoing.event) + outgoing.event.subject().len());
             if let Err(e) = publish(outgoing) {
@@ -167,6 +171,10 @@ pub(super) fn publish_all(
             }
         }
         flusher.flush();
+        // One by one they would cost a switch of threads each.
+        if few {
+            flusher.gather();
+        }
     }
 }
 

@@ -75,6 +75,8 @@ struct State {
     under_way: (usize, usize),
     /// And how many bytes that may be.
     window_bytes: usize,
+    /// The connection has sent all there is and could send more.
+    starved: bool,
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
@@ -99,6 +101,7 @@ impl Desk {
                 again_from: Instant::now(),
                 under_way: (0, 0),
                 window_bytes: bounds.patience.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
+                starved: false,
                 bytes: 0,
                 connection: 0,
                 limit,
@@ -148,7 +151,9 @@ impl Desk {
         let waiting = Waiting { entry: Arc::clone(&entry), sent: None, under_way: false, no_stream: None };
         state.waiting.insert(number, waiting);
         state.bytes += size;
-        self.to_send.notify_one();
+        if std::mem::take(&mut state.starved) {
+            self.to_send.notify_one();
+        }
         Ok(entry)
     }
 

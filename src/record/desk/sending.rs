@@ -25,6 +25,7 @@ impl Source for ToSend {
                 return None;
             }
             let handful = self.desk.handful(&mut state);
+            state.starved = handful.is_empty() && state.waiting.range(state.to_send..).next().is_none();
             if !handful.is_empty() {
                 return Some(handful);
             }
