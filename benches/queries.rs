@@ -1,8 +1,11 @@
-//! Queries, measured: how long 20 recent rows take while 50,000 events a second are written, from a stream and from core NATS, and
-//! while none are.
+//! Queries, measured: how long 20 recent rows take while 50,000 events a second are written, and while none are.
 //!
-//! `make bench` runs it. Broker, collector and publisher are processes of their own. Each question is due at a time of its own,
-//! and what counts is how long after that its rows were there: a late answer delays those behind it and is not the last word.
+//! `make bench` runs it. Broker and collector are processes of their own. Each question is due at a time of its own, and what
+//! counts is how long after that its rows were there: a late answer delays those behind it and is not the last word.
+//!
+//! The events come in three ways. A client that only publishes, as most bots do, leaves the machine to broker and collector: the
+//! load of a measurement that is not its subject. `catchment publish` has each event acknowledged, which is more work for the
+//! broker, and works itself on the cores that are measured. Over core NATS it has them read by the server.
 //!
 //! Every other question goes to an echo instead: a thread that answers at once with as many bytes, without collector, client or
 //! database. What that takes is what machine and broker take, in the same seconds.
@@ -18,7 +21,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use catchment::broker::Server;
@@ -42,15 +45,44 @@ sql = "SELECT id, subject, published_us, payload FROM events ORDER BY id DESC LI
 "#;
 
 fn main() {
-    for mode in ["jetstream", "core"] {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("queries-{mode}-{}", std::process::id()));
+    for load in [Load::Published, Load::Acknowledged, Load::Core] {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("queries-{load:?}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let program = std::env::var_os("NATS_SERVER_BIN").map_or_else(|| "nats-server".into(), PathBuf::from);
         let server = Server::start(&program, &folder.join("nats"), &folder.join("address"))
             .expect("a server; make bench sees to one");
         fs::write(folder.join("a.toml"), CONFIGURATION).expect("writes");
-        Bench { folder: folder.clone(), server, mode }.measure();
+        Bench { folder: folder.clone(), server, load }.measure();
         let _ = fs::remove_dir_all(folder);
+    }
+}
+
+/// How the events come to the collector.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    /// Through a stream, from a client that waits for nothing.
+    Published,
+    /// Through a stream that acknowledges each to `catchment publish`.
+    Acknowledged,
+    /// Over core NATS, from `catchment publish`.
+    Core,
+}
+
+impl Load {
+    /// The setting `broker.mode` of collector and publisher.
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Published | Self::Acknowledged => "jetstream",
+            Self::Core => "core",
+        }
+    }
+
+    fn described(self) -> &'static str {
+        match self {
+            Self::Published => "through a stream, from a client that only publishes",
+            Self::Acknowledged => "through a stream, each acknowledged to `catchment publish`",
+            Self::Core => "over core NATS, from `catchment publish`",
+        }
     }
 }
 
@@ -68,25 +100,25 @@ struct Took {
 struct Bench {
     folder: PathBuf,
     server: Server,
-    /// The setting `broker.mode` of collector and publisher.
-    mode: &'static str,
+    load: Load,
 }
 
 impl Bench {
     fn measure(&self) {
         let mut collector = self.collector();
-        self.publish(10_000, 10_000).wait().expect("publishes");
+        self.publish(10_000, 10_000).end();
         let rows = Asker::connect(self.server.url()).question(QUERY, ROWS).expect("rows");
         Asker::echo(self.server.url(), rows);
         let idle = self.ask();
-        let mut publisher = self.publish(RATE * (2 * WARM_UP + SECONDS), RATE);
+        let publisher = self.publish(RATE * (2 * WARM_UP + SECONDS), RATE);
         thread::sleep(Duration::from_secs(WARM_UP));
         let (before, began) = (self.rows(), Instant::now());
         let busy = self.ask();
         let rate = (self.rows() - before) as f64 / began.elapsed().as_secs_f64();
-        assert!(publisher.wait().expect("publishes").success());
+        publisher.end();
         collector.kill().and_then(|()| collector.wait()).expect("ends");
-        println!("{ROWS} rows, {} times each, from due to there, ms; broker.mode = {}\n", idle.rows.len(), self.mode);
+        let (times, load) = (idle.rows.len(), self.load.described());
+        println!("{ROWS} rows, {times} times each, from due to there, ms; events {load}\n");
         println!("| | no events | an echo | {rate:.0} events/s | an echo |");
         println!("|---|---|---|---|---|");
         for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
@@ -104,7 +136,7 @@ impl Bench {
     fn catchment(&self, command: &str) -> Command {
         let mut catchment = Command::new(env!("CARGO_BIN_EXE_catchment"));
         catchment.args([command, "--server", self.server.url(), "-q", "--database"]).arg(self.database());
-        catchment.env("CATCHMENT_BROKER__MODE", self.mode);
+        catchment.env("CATCHMENT_BROKER__MODE", self.load.mode());
         catchment.stdin(Stdio::null()).stdout(Stdio::null());
         catchment
     }
@@ -121,10 +153,14 @@ impl Bench {
         collector
     }
 
-    fn publish(&self, events: u64, rate: u64) -> Child {
+    fn publish(&self, events: u64, rate: u64) -> Publisher {
+        if let Load::Published = self.load {
+            let mut client = Asker::connect(self.server.url());
+            return Publisher::Client(thread::spawn(move || client.publish(events, rate)));
+        }
         let (events, rate) = (events.to_string(), rate.to_string());
         let mut publish = self.catchment("publish");
-        publish.args(["events.bench", "--count", &events, "--rate", &rate]).spawn().expect("starts")
+        Publisher::Program(publish.args(["events.bench", "--count", &events, "--rate", &rate]).spawn().expect("starts"))
     }
 
     /// How many there are by now: ids have no gaps.
@@ -164,6 +200,21 @@ impl Bench {
     }
 }
 
+enum Publisher {
+    Client(JoinHandle<()>),
+    Program(Child),
+}
+
+impl Publisher {
+    /// Waits until all is published.
+    fn end(self) {
+        match self {
+            Self::Client(thread) => thread.join().expect("publishes"),
+            Self::Program(mut child) => assert!(child.wait().expect("publishes").success()),
+        }
+    }
+}
+
 /// A client that writes at once, which the nats crate's does not: a request of its own may wait for 5 ms.
 struct Asker {
     from: BufReader<TcpStream>,
@@ -194,6 +245,29 @@ impl Asker {
                 echo.from.get_mut().write_all(&whole).expect("the server listens");
             }
         });
+    }
+
+    /// Publishes so many events at this rate, those of a millisecond in one write, and waits until the server has read them.
+    fn publish(&mut self, events: u64, rate: u64) {
+        let (began, mut published) = (Instant::now(), 0);
+        while published < events {
+            let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+            let mut tick = String::new();
+            while published < due.min(events) {
+                let event =
+                    format!("{{\"number\":{published},\"text\":\"a line of a chat, of the length most have\"}}");
+                tick += &format!("PUB events.bench {}\r\n{event}\r\n", event.len());
+                published += 1;
+            }
+            self.write(&tick);
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.write("PING\r\n");
+        let mut answer = String::new();
+        while answer != "PONG\r\n" {
+            answer.clear();
+            assert!(self.from.read_line(&mut answer).expect("the server speaks") > 0, "the server hung up");
+        }
     }
 
     /// Asks for so many rows; how many came, if somebody answers.
