@@ -19,7 +19,7 @@ pub use broker::{AheadConfig, BrokerConfig, TlsConfig, without_secrets};
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
 pub use queries::{QueryConfig, ServiceConfig};
-pub use routes::{Codec, RouteConfig, Unmatched};
+pub use routes::{Codec, DEFAULT_MAX_STEPS, RouteConfig, Unmatched};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
 /// directory.

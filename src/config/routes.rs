@@ -58,7 +58,7 @@ use crate::subject::Filter;
 /// A payload that cannot be read is a dead letter, with what is wrong and where: one that is not all JSON or all MessagePack, or
 /// empty, or with something behind its end. All of it is checked, whatever is asked for; but where no statement of the route asks
 /// for a part of it, it is not looked at.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// The events it takes; `*` and `>` as in NATS, `{prefix}` is the setting `prefix`.
@@ -95,6 +95,31 @@ pub struct RouteConfig {
     /// moment, or any other subject is named; then the event is committed all the same.
     #[serde(default)]
     pub reply: bool,
+    /// An event one of whose statements takes more steps of SQLite's virtual machine is a dead letter: it must not hold up all
+    /// those behind it for ever. Counted to the million. Default [`DEFAULT_MAX_STEPS`], some ten seconds.
+    #[serde(default = "default_max_steps")]
+    pub max_steps: u64,
+}
+
+/// Steps of SQLite's virtual machine that a statement of a route may take: some ten seconds.
+pub const DEFAULT_MAX_STEPS: u64 = 1_000_000_000;
+
+fn default_max_steps() -> u64 {
+    DEFAULT_MAX_STEPS
+}
+
+impl Default for RouteConfig {
+    fn default() -> Self {
+        Self {
+            subject: String::new(),
+            name: None,
+            sql: Vec::new(),
+            bind: BTreeMap::new(),
+            codec: None,
+            reply: false,
+            max_steps: DEFAULT_MAX_STEPS,
+        }
+    }
 }
 
 /// How a payload is written.
@@ -133,6 +158,9 @@ impl RouteConfig {
         }
         if self.sql.is_empty() {
             return refused("has no sql; give a statement, as \"INSERT INTO lines(text) VALUES (:text)\"".into());
+        }
+        if self.max_steps == 0 {
+            return refused("max_steps must be at least 1".into());
         }
         validate_bind(&self.bind).or_else(refused)
     }

@@ -4,6 +4,7 @@ pub(super) mod authorizer;
 pub(super) mod decoded;
 pub(super) mod plan;
 pub(super) mod statements;
+pub(super) mod steps;
 
 use std::sync::Arc;
 

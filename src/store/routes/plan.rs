@@ -8,6 +8,7 @@ use rusqlite::Statement;
 use super::authorizer::Authorizer;
 use super::{Route, Routes};
 use crate::binding::Parameters;
+use crate::config::DEFAULT_MAX_STEPS;
 use crate::error::Error;
 use crate::store::dead_letters::Reason;
 use crate::store::failure::{detail, events_error, statement_error};
@@ -39,6 +40,8 @@ pub(in crate::store) struct Planned {
     pub(in crate::store) parameters: Parameters,
     pub(in crate::store) steps: Vec<Step>,
     pub(in crate::store) reply: bool,
+    /// Steps of SQLite that each statement may take.
+    pub(in crate::store) max_steps: u64,
 }
 
 /// A statement of a route.
@@ -89,6 +92,14 @@ impl Plan {
 
     pub(in crate::store) fn route(&self, number: usize) -> &Planned {
         &self.planned[number]
+    }
+
+    /// How many steps of SQLite a statement may take.
+    pub(in crate::store) fn max_steps(&self, place: Place) -> u64 {
+        match place {
+            Place::Events => DEFAULT_MAX_STEPS,
+            Place::Route { route, .. } => self.planned[route].max_steps,
+        }
     }
 
     /// The SQL of a statement.
@@ -151,7 +162,7 @@ fn plan_route(path: &Path, route: &Route, pooled: &Pooled, distinct: &mut Vec<Ar
     }
     let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec)
         .map_err(|reason| Error::config(format!("route {}", config.name()), reason))?;
-    Ok(Planned { name: config.name().into(), parameters, steps, reply: config.reply })
+    Ok(Planned { name: config.name().into(), parameters, steps, reply: config.reply, max_steps: config.max_steps })
 }
 
 fn position<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {

@@ -83,7 +83,7 @@ impl<'c> Statements<'c> {
     fn run_events(&mut self, epoch: Option<&Epoch>, delivery: &Delivery<'_>) -> Result<(), Failure> {
         let statement = prepared(&mut self.insert_event, self.plan, Place::Events, self.pooled)?;
         let origin = epoch.and_then(Epoch::origin);
-        let ran = self.pooled.authorizer.watch(|| {
+        let ran = watched(self.plan, Place::Events, self.pooled, || {
             statement.execute(params![
                 delivery.subject,
                 origin,
@@ -107,11 +107,16 @@ impl<'c> Statements<'c> {
                     statement.raw_bind_parameter(index, bound(value))
                 })
             };
-            let ran = bind(statement).and_then(|()| self.pooled.authorizer.watch(|| statement.raw_execute()));
+            let ran = bind(statement).and_then(|()| watched(self.plan, place, self.pooled, || statement.raw_execute()));
             ran.map_err(|e| failure(self.plan, place, e, self.pooled))?;
         }
         Ok(())
     }
+}
+
+/// Runs a statement within its rules and its steps.
+fn watched<T>(plan: &Plan, place: Place, pooled: &Pooled, run: impl FnOnce() -> T) -> T {
+    pooled.steps.within(plan.max_steps(place), || pooled.authorizer.watch(run))
 }
 
 fn prepared<'s, 'c>(
@@ -150,6 +155,11 @@ fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -
             }
             None => Failure::Database(error),
         },
+        Some(ErrorCode::OperationInterrupted) => {
+            let said =
+                format!("interrupted: it takes more than {} steps, what max_steps allows", plan.max_steps(place));
+            Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
+        }
         // Not the file: a full-text index was told, say, to forget words that it does not have.
         Some(ErrorCode::DatabaseCorrupt) if is_virtual_tables(&error) => {
             let said = format!("{}: a virtual table holds something else than the statement says", what(&error));

@@ -251,6 +251,29 @@ fn an_event_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
 }
 
 #[test]
+fn an_event_whose_statement_does_not_end_is_a_dead_letter() {
+    let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :upto OR :upto < 0)
+                 INSERT INTO lines(name, at) SELECT 'x', max(i) FROM n";
+    let bounded = RouteConfig { max_steps: 2_000_000, ..route("count", &[ADD_LINE, count]) };
+    let plain = route("chat.log", &[ADD_LINE]);
+    let event = |upto: i64| format!(r#"{{"name":"ann","text":"hi","upto":{upto}}}"#);
+    let (ends, never) = (event(1_000), event(-1));
+    let events = [("count", &*ends), ("count", &*never), ("chat.log", &*ends), ("count", &*ends)];
+    for sizes in [vec![4], vec![1; 4]] {
+        let mut scene = scene(&[bounded.clone(), plain.clone()], Unmatched::Store);
+        let mut after = 0;
+        for size in sizes {
+            scene.commit(&batch_of(after, &events[after..after + size]));
+            after += size;
+        }
+        let said = "interrupted: it takes more than 2000000 steps, what max_steps allows";
+        assert_eq!(scene.reasons(), [format!("count | {count} | {said}")]);
+        assert_eq!(scene.texts("SELECT name || ' ' || at FROM lines ORDER BY id").len(), 5);
+        assert_eq!(scene.ledger(), 4);
+    }
+}
+
+#[test]
 fn many_bad_events_cost_no_more_than_a_few_tries_each() {
     /// As SQLite counts what a connection changed, undone or not.
     fn changes(scene: &Scene) -> u64 {
