@@ -1,11 +1,13 @@
 //! Queries, measured: how long 20 recent rows take while 50,000 events a second are written, and while none are.
 //!
-//! `make bench` runs it. Broker and collector are processes of their own. Each question is due at a time of its own, and what
-//! counts is how long after that its rows were there: a late answer delays those behind it and is not the last word.
+//! `make bench` runs it. Broker, collector and `catchment publish` are processes of their own. Each question is due at a time of
+//! its own, and what counts is how long after that its rows were there: a late answer delays those behind it and is not the last
+//! word.
 //!
-//! The events come in three ways. A client that only publishes, as most bots do, leaves the machine to broker and collector: the
-//! load of a measurement that is not its subject. `catchment publish` has each event acknowledged, which is more work for the
-//! broker, and works itself on the cores that are measured. Over core NATS it has them read by the server.
+//! The events come in three ways. A plain client that only publishes, a thread here, leaves the machine to broker and collector:
+//! the load of a measurement that is not its subject. `catchment publish` gives each event an identity and has it acknowledged,
+//! which is more work for the broker, and works itself on the cores that are measured. Over core NATS it has them read by the
+//! server.
 //!
 //! Every other question goes to an echo instead: a thread that answers at once with as many bytes, without collector, client or
 //! database. What that takes is what machine and broker take, in the same seconds.
@@ -60,7 +62,7 @@ fn main() {
 /// How the events come to the collector.
 #[derive(Clone, Copy, Debug)]
 enum Load {
-    /// Through a stream, from a client that waits for nothing.
+    /// Through a stream, from a plain client that waits for nothing.
     Published,
     /// Through a stream that acknowledges each to `catchment publish`.
     Acknowledged,
@@ -79,7 +81,7 @@ impl Load {
 
     fn described(self) -> &'static str {
         match self {
-            Self::Published => "through a stream, from a client that only publishes",
+            Self::Published => "through a stream, from a plain client that only publishes",
             Self::Acknowledged => "through a stream, each acknowledged to `catchment publish`",
             Self::Core => "over core NATS, from `catchment publish`",
         }
@@ -107,8 +109,8 @@ impl Bench {
     fn measure(&self) {
         let mut collector = self.collector();
         self.publish(10_000, 10_000).end();
-        let rows = Asker::connect(self.server.url()).question(QUERY, ROWS).expect("rows");
-        Asker::echo(self.server.url(), rows);
+        let rows = Client::connect(self.server.url()).question(QUERY, ROWS).expect("rows");
+        Client::echo(self.server.url(), rows);
         let idle = self.ask();
         let publisher = self.publish(RATE * (2 * WARM_UP + SECONDS), RATE);
         thread::sleep(Duration::from_secs(WARM_UP));
@@ -116,6 +118,7 @@ impl Bench {
         let busy = self.ask();
         let rate = (self.rows() - before) as f64 / began.elapsed().as_secs_f64();
         publisher.end();
+        assert!(rate > 0.9 * RATE as f64, "{rate:.0} events/s are not the load that was meant");
         collector.kill().and_then(|()| collector.wait()).expect("ends");
         let (times, load) = (idle.rows.len(), self.load.described());
         println!("{ROWS} rows, {times} times each, from due to there, ms; events {load}\n");
@@ -145,7 +148,7 @@ impl Bench {
     fn collector(&self) -> Child {
         let collector = self.catchment("run").arg("--config").arg(self.folder.join("a.toml")).spawn().expect("starts");
         let until = Instant::now() + Duration::from_secs(30);
-        let mut asker = Asker::connect(self.server.url());
+        let mut asker = Client::connect(self.server.url());
         while asker.ask(QUERY, 0).is_none() {
             assert!(Instant::now() < until, "nobody answers");
             thread::sleep(Duration::from_millis(50));
@@ -155,7 +158,7 @@ impl Bench {
 
     fn publish(&self, events: u64, rate: u64) -> Publisher {
         if let Load::Published = self.load {
-            let mut client = Asker::connect(self.server.url());
+            let mut client = Client::connect(self.server.url());
             return Publisher::Client(thread::spawn(move || client.publish(events, rate)));
         }
         let (events, rate) = (events.to_string(), rate.to_string());
@@ -173,7 +176,7 @@ impl Bench {
     fn ask(&self) -> Took {
         let start = Instant::now() + Duration::from_millis(100);
         let askers = (0..ASKERS).map(|number| {
-            let mut asker = Asker::connect(self.server.url());
+            let mut asker = Client::connect(self.server.url());
             // They take turns.
             let first = start + PAUSE * number / ASKERS;
             thread::spawn(move || {
@@ -200,6 +203,7 @@ impl Bench {
     }
 }
 
+/// Who publishes the load.
 enum Publisher {
     Client(JoinHandle<()>),
     Program(Child),
@@ -216,20 +220,20 @@ impl Publisher {
 }
 
 /// A client that writes at once, which the nats crate's does not: a request of its own may wait for 5 ms.
-struct Asker {
+struct Client {
     from: BufReader<TcpStream>,
 }
 
-impl Asker {
+impl Client {
     fn connect(url: &str) -> Self {
         let stream = TcpStream::connect(url.rsplit_once("//").expect("a URL").1).expect("connects");
         stream.set_nodelay(true).expect("sets");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("sets");
         let inbox = inbox(&stream);
-        let mut asker = Self { from: BufReader::new(stream) };
+        let mut client = Self { from: BufReader::new(stream) };
         let options = r#"{"verbose":false,"headers":true,"no_responders":true,"protocol":1}"#;
-        asker.write(&format!("CONNECT {options}\r\nSUB {inbox} 1\r\n"));
-        asker
+        client.write(&format!("CONNECT {options}\r\nSUB {inbox} 1\r\n"));
+        client
     }
 
     /// Answers on [`ECHO`] with these bytes, on a thread of its own, until the server ends.
@@ -254,8 +258,8 @@ impl Asker {
             let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
             let mut tick = Vec::new();
             while published < due.min(events) {
-                let event =
-                    format!("{{\"number\":{published},\"text\":\"a line of a chat, of the length most have\"}}");
+                // As many bytes as those of `catchment publish`.
+                let event = format!("{{\"number\":{published:>9},\"text\":\"{:<70}\"}}", "a line of a chat");
                 write!(tick, "PUB events.bench {}\r\n{event}\r\n", event.len()).expect("there is memory");
                 published += 1;
             }
@@ -263,11 +267,14 @@ impl Asker {
             thread::sleep(Duration::from_millis(1));
         }
         self.write("PING\r\n");
-        let mut answer = String::new();
-        while answer != "PONG\r\n" {
-            answer.clear();
-            assert!(self.from.read_line(&mut answer).expect("the server speaks") > 0, "the server hung up");
+        for line in self.from.by_ref().lines() {
+            let line = line.expect("the server speaks");
+            assert!(!line.starts_with("-ERR"), "the server says {line}");
+            if line == "PONG" {
+                return;
+            }
         }
+        panic!("the server hung up");
     }
 
     /// Asks for so many rows; how many came, if somebody answers.

@@ -149,8 +149,8 @@ impl Publisher {
     }
 }
 
-/// So many events are worth a write of their own.
-const MANY: usize = 64;
+/// So many bytes are worth a write of their own: some dozens of small events.
+const MANY: usize = 8 << 10;
 
 /// Publishes what `source` gives until it gives no more or the connection has ended: what is taken counts as sent, so nothing
 /// is taken for a connection that has.
@@ -161,9 +161,11 @@ pub(super) fn publish_all(
     publish: impl Fn(Outgoing) -> std::io::Result<()>,
 ) {
     while let Some(batch) = (!lost.is_raised()).then(|| source.take()).flatten() {
-        let few = batch.len() < MANY;
+        let mut published = 0;
         for outgoing in batch {
-            flusher.before(wire_size(&outgoing.event) + outgoing.event.subject().len());
+            let size = wire_size(&outgoing.event) + outgoing.event.subject().len();
+            flusher.before(size);
+            published += size;
             if let Err(e) = publish(outgoing) {
                 log::debug!("broker: publishing broke off: {}", one_line(&e));
                 lost.raise();
@@ -171,8 +173,8 @@ pub(super) fn publish_all(
             }
         }
         flusher.flush();
-        // One by one they would cost a switch of threads each.
-        if few {
+        // Those that come next, written one by one, would cost a switch of threads each.
+        if published < MANY {
             flusher.gather();
         }
     }

@@ -96,7 +96,8 @@ pub struct RouteConfig {
     #[serde(default)]
     pub reply: bool,
     /// An event one of whose statements takes more steps of SQLite's virtual machine is a dead letter: it must not hold up all
-    /// those behind it for ever. Counted to the million. Default [`DEFAULT_MAX_STEPS`], some ten seconds.
+    /// those behind it for ever. It is interrupted at most two million steps later; what a single step does, a function on a huge
+    /// text say, is not interrupted. Default [`DEFAULT_MAX_STEPS`], some ten seconds.
     #[serde(default = "default_max_steps")]
     pub max_steps: u64,
 }

@@ -75,7 +75,7 @@ struct State {
     under_way: (usize, usize),
     /// And how many bytes that may be.
     window_bytes: usize,
-    /// The connection has sent all there is and could send more.
+    /// The connection has nothing to send and sleeps until there is something.
     starved: bool,
     bytes: usize,
     /// The connection that may take events; older ones get none.

@@ -6,7 +6,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::routes::authorizer::Authorizer;
-use super::routes::steps::Steps;
+use super::routes::budget::Budget;
 use crate::config::{DatabaseConfig, Synchronous};
 
 /// More than catchment's own statements.
@@ -21,7 +21,7 @@ pub(super) struct Manager(SqliteConnectionManager);
 pub(super) struct Pooled {
     pub(super) sqlite: Connection,
     pub(super) authorizer: Authorizer,
-    pub(super) steps: Steps,
+    pub(super) budget: Budget,
     /// Set after an error that leaves the connection in doubt; the pool then drops it. `r2d2_sqlite` by itself never
     /// does.
     pub(super) done_with: bool,
@@ -73,8 +73,8 @@ impl r2d2::ManageConnection for Manager {
 
     fn connect(&self) -> Result<Pooled, rusqlite::Error> {
         let sqlite = self.0.connect()?;
-        let (authorizer, steps) = (Authorizer::of(&sqlite)?, Steps::of(&sqlite)?);
-        Ok(Pooled { sqlite, authorizer, steps, done_with: false })
+        let (authorizer, budget) = (Authorizer::of(&sqlite)?, Budget::of(&sqlite)?);
+        Ok(Pooled { sqlite, authorizer, budget, done_with: false })
     }
 
     fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {

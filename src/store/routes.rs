@@ -1,10 +1,10 @@
 //! Which route takes an event.
 
 pub(super) mod authorizer;
+pub(super) mod budget;
 pub(super) mod decoded;
 pub(super) mod plan;
 pub(super) mod statements;
-pub(super) mod steps;
 
 use std::sync::Arc;
 

@@ -179,6 +179,10 @@ impl Writer {
                 Some(reason) => Err(Failure::Event(reason.clone())),
                 None if findings.one_by_one => statements.run_apart(decoded, batch, index),
                 None => match statements.run(decoded, batch, index) {
+                    // None before it in this transaction failed, so it is the one; and it may have taken long to find out.
+                    Err(Failure::Event(reason)) if pooled.sqlite.is_autocommit() => {
+                        return Err(Trial::Event(index, reason));
+                    }
                     Err(Failure::Event(_)) => return Err(Trial::SomeEvent),
                     ran => ran,
                 },

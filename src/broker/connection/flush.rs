@@ -21,7 +21,7 @@ use crate::pipeline::Signal;
 /// How long one flush may take to be written.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long a few events wait, at most, for the answer to the flush before them.
+/// How long a few events wait, at most, for the answer to a flush of those before them.
 const GATHERING: Duration = Duration::from_millis(1);
 
 /// What may be written over TLS before a flush: less than what its buffer takes, with room for a ping and nudges.
@@ -148,7 +148,7 @@ impl Flusher {
     /// Has all that was published written: in the background, or over TLS before it returns.
     pub(in crate::broker) fn flush(&mut self) {
         if self.unflushed.is_none() {
-            // An answer to an earlier one says nothing of this.
+            // What was answered before is not waited for.
             let _ = self.done.try_recv();
             self.kick();
             return;
@@ -164,7 +164,7 @@ impl Flusher {
         }
     }
 
-    /// Waits for the answer to the last flush, at most for a moment, so that what comes meanwhile is written together, as TCP
+    /// Waits for the next answer, to the last flush or one under way, at most for a moment, so that what comes meanwhile is written together, as TCP
     /// does with small writes: <https://www.rfc-editor.org/rfc/rfc896>. Over TLS each flush has waited already.
     pub(in crate::broker) fn gather(&self) {
         if self.unflushed.is_none() {

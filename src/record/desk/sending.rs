@@ -24,15 +24,17 @@ impl Source for ToSend {
             if state.connection != self.connection || (state.closed && state.waiting.is_empty()) {
                 return None;
             }
+            let before = Instant::now();
             let handful = self.desk.handful(&mut state);
             state.starved = handful.is_empty() && state.waiting.range(state.to_send..).next().is_none();
             if !handful.is_empty() {
                 return Some(handful);
             }
-            if state.again.is_empty() {
+            let from = state.again_from;
+            // What was due already waits for room, and whoever makes room says so.
+            if state.again.is_empty() || from <= before {
                 self.desk.to_send.wait(&mut state);
             } else {
-                let from = state.again_from;
                 let _ = self.desk.to_send.wait_until(&mut state, from);
             }
         }

@@ -94,7 +94,7 @@ impl Plan {
         &self.planned[number]
     }
 
-    /// How many steps of SQLite a statement may take.
+    /// How many steps of SQLite a statement may take: see [`Budget`](super::budget::Budget).
     pub(in crate::store) fn max_steps(&self, place: Place) -> u64 {
         match place {
             Place::Events => DEFAULT_MAX_STEPS,

@@ -114,9 +114,9 @@ impl<'c> Statements<'c> {
     }
 }
 
-/// Runs a statement within its rules and its steps.
+/// Runs a statement within its rules and its budget.
 fn watched<T>(plan: &Plan, place: Place, pooled: &Pooled, run: impl FnOnce() -> T) -> T {
-    pooled.steps.within(plan.max_steps(place), || pooled.authorizer.watch(run))
+    pooled.budget.within(plan.max_steps(place), || pooled.authorizer.watch(run))
 }
 
 fn prepared<'s, 'c>(
@@ -156,8 +156,8 @@ fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -
             None => Failure::Database(error),
         },
         Some(ErrorCode::OperationInterrupted) => {
-            let said =
-                format!("interrupted: it takes more than {} steps, what max_steps allows", plan.max_steps(place));
+            let (why, most) = (what(&error), plan.max_steps(place));
+            let said = format!("{why}: it takes more than {most} steps of SQLite, the most it may (max_steps)");
             Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
         }
         // Not the file: a full-text index was told, say, to forget words that it does not have.
