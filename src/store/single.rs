@@ -126,12 +126,7 @@ fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch, leaves_parts: bool)
         in_transaction(pooled, decoded, event)
     } else {
         // One statement is a transaction by itself.
-        let before = pooled.sqlite.total_changes();
-        match Statements::new(decoded.plan(), pooled).run(decoded, event, 0) {
-            // Interrupted behind its end: what is rolled back does not count as changed.
-            Err(Failure::Event(_)) if pooled.sqlite.total_changes() != before => Ok(()),
-            ran => ran,
-        }
+        Statements::new(decoded.plan(), pooled).run(decoded, event, 0)
     };
     match ran {
         Ok(()) => Ok(Kept::Stored),
@@ -230,6 +225,33 @@ mod tests {
         assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
         assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"]);
+    }
+
+    #[test]
+    fn what_fails_or_does_not_end_behind_a_triggers_write_is_a_dead_letter() {
+        let (scene, single) = scene(
+            "CREATE TABLE log(name TEXT);
+             CREATE TRIGGER full AFTER INSERT ON lines BEGIN
+                 INSERT INTO log VALUES (NEW.name);
+                 SELECT raise(ABORT, 'too much') WHERE NEW.name = 'full';
+             END;",
+        );
+        assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
+        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!((scene.texts("SELECT name FROM log"), scene.dead().len()), (vec!["ann".to_owned()], 1));
+
+        let endless = "
+            CREATE TABLE log(name TEXT);
+            CREATE TRIGGER endless AFTER INSERT ON lines BEGIN
+                INSERT INTO log VALUES (NEW.name);
+                INSERT INTO log SELECT 'many' FROM (
+                    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i < 0
+                );
+            END;";
+        let bounded = RouteConfig { max_steps: 1, ..route("one", &[ADD_LINE]) };
+        let scene = Scene::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
+        assert_eq!(self::kept(&scene.open().single(), "one", "ann"), Kept::DeadLetter);
+        assert_eq!((scene.texts("SELECT text FROM lines").len(), scene.dead().len()), (0, 1));
     }
 
     #[test]
