@@ -150,7 +150,7 @@ impl Bench {
     fn insert(&self, run: usize) -> f64 {
         let config = DatabaseConfig { path: self.folder.join(format!("insert-{run}.db")), ..DatabaseConfig::default() };
         let mut writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
-        let epoch = Arc::new(Epoch { stream: "EVENTS".into(), number: 1, created: String::new() });
+        let epoch = Arc::new(Epoch::new("EVENTS", 1, ""));
         let mut batch = Batch::new(limits());
         let began = Instant::now();
         let mut before = Mark::START;
@@ -228,7 +228,7 @@ impl Sink for Watched {
 fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared) -> Pipeline {
     let reports = Reports { tally: Arc::clone(&shared.tally), condition: Condition::new("broker") };
     let cluster = Cluster::new(&config.broker).expect("addresses");
-    let beginning = Beginning { identity: "bench", position: None, drain, pipeline_holds: 2 * BATCH };
+    let beginning = Beginning { identity: "bench", history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
     let intake = JetStreamIntake::open(cluster, beginning, &shared.stop, &reports);
     let settings = Settings { limits: limits(), linger: Duration::ZERO };
     Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone())

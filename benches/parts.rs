@@ -85,7 +85,7 @@ fn micros(mut call: impl FnMut()) -> f64 {
 }
 
 fn epoch() -> Arc<Epoch> {
-    Arc::new(Epoch { stream: "EVENTS".into(), number: 1, created: String::new() })
+    Arc::new(Epoch::new("EVENTS", 1, ""))
 }
 
 fn push(batch: &mut Batch, sequence: u64) -> Mark {

@@ -210,7 +210,7 @@ impl Case {
         let folder = folder();
         let database = Self::database(folder.path());
         let mut writer = Database::open(&database, &self.routes()).expect("opens").writers().remove(0);
-        let epoch = Arc::new(Epoch { stream: "BENCH".into(), number: 1, created: String::new() });
+        let epoch = Arc::new(Epoch::new("BENCH", 1, ""));
         let mut batch = Batch::new(Limits { events: BATCH, bytes: 1 << 20 });
         let (mut stands, mut taken) = (Mark::START, Duration::ZERO);
         for payloads in payloads.chunks(BATCH) {

@@ -137,10 +137,9 @@ impl Collector {
         let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
         let pipeline = match config.broker.mode {
             Mode::Jetstream => {
-                let position = database.latest(&config.broker.stream)?;
                 let beginning = Beginning {
                     identity: database.identity(),
-                    position,
+                    history: database.history(&config.broker.stream)?,
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };

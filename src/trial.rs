@@ -132,7 +132,7 @@ impl Trial {
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());
         let limits = Limits { events: max_events, bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX) };
         let epoch = match config.broker.mode {
-            Mode::Jetstream => Epoch { stream: config.broker.stream.clone(), number: 1, created: "a trial".into() },
+            Mode::Jetstream => Epoch::new(&config.broker.stream, 1, "a trial"),
             Mode::Core => database.begin_local()?,
         };
         let writer = database.writers().pop();

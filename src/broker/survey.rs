@@ -7,7 +7,7 @@ use super::connection::{Cluster, Link};
 use super::jetstream::survey_stream;
 use crate::config::{BrokerConfig, Mode};
 use crate::error::Error;
-use crate::pipeline::{Position, Signal};
+use crate::pipeline::{Life, Signal};
 
 /// The server, and with `JetStream` what it has for us.
 #[derive(Clone, Debug)]
@@ -81,8 +81,8 @@ pub struct ConsumerSurvey {
 pub struct Standing<'a> {
     /// Names the database, if there is one.
     pub identity: Option<&'a str>,
-    /// How far it has the stream.
-    pub position: Option<&'a Position>,
+    /// How far it has each epoch of the stream, the latest last.
+    pub history: &'a [Life],
     /// How many events a collector with these settings holds, at most.
     pub pipeline_holds: usize,
 }

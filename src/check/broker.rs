@@ -45,15 +45,12 @@ pub(super) fn look(
 }
 
 fn survey(config: &Config, inspection: Option<&Inspection>) -> Result<Survey, Error> {
-    let (identity, position) = match inspection {
-        Some(inspection) => (inspection.identity()?, inspection.position(&config.broker.stream)?),
-        None => (None, None),
+    let (identity, history) = match inspection {
+        Some(inspection) => (inspection.identity()?, inspection.history(&config.broker.stream)?),
+        None => (None, Vec::new()),
     };
     let pipeline_holds = pipeline::holds(&config.batch, config.database.writers);
-    Survey::make(
-        &config.broker,
-        Standing { identity: identity.as_deref(), position: position.as_ref(), pipeline_holds },
-    )
+    Survey::make(&config.broker, Standing { identity: identity.as_deref(), history: &history, pipeline_holds })
 }
 
 fn look_at_core(config: &Config, notes: &mut Notebook<'_>) {

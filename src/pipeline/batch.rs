@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::gaps::{Gap, Gaps};
+
 /// One life of a stream: from its creation, or from a rollback of its sequences, to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
@@ -15,17 +17,26 @@ pub struct Epoch {
     pub number: u32,
     /// When the stream was created, in the server's own words: compared, never interpreted.
     pub created: String,
+    /// Where it begins: behind the last event of an earlier epoch that it goes on from. [`Mark::START`] for most, and for
+    /// every epoch that has an entry in the ledger already.
+    pub begins: Mark,
 }
 
 /// Stands where a stream's name does, for events that come from none. No stream can have a name with a dot.
 const LOCAL: &str = ".local";
 
 impl Epoch {
+    /// An epoch that begins at the stream's start.
+    #[must_use]
+    pub fn new(stream: impl Into<String>, number: u32, created: impl Into<String>) -> Self {
+        Self { stream: stream.into(), number, created: created.into(), begins: Mark::START }
+    }
+
     /// The epoch of events that come from no stream, from one start of their intake to the next: the intake numbers them
     /// itself, from 1. The ledger needs it all the same, or nobody could tell whether a commit without an answer succeeded.
     #[must_use]
     pub fn local(number: u32, created: String) -> Self {
-        Self { stream: LOCAL.into(), number, created }
+        Self::new(LOCAL, number, created)
     }
 
     /// The name under which the ledger keeps local epochs.
@@ -57,13 +68,24 @@ impl Mark {
     pub const START: Self = Self { sequence: 0, published_ns: 0 };
 }
 
-/// How far a stream is committed: the latest life of it that the database knows, and the last event of that.
+/// What is known of one epoch: how far it was read, and what was missing on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// The life.
+pub struct Life {
+    /// The epoch.
     pub epoch: Epoch,
-    /// The last event of it in the database.
+    /// The last event of it that was taken in.
     pub mark: Mark,
+    /// Sequences up to there that the stream did not have when they were due, so that they are not in the database.
+    pub gaps: Gaps,
+}
+
+impl Life {
+    /// Whether this event was taken in, as far as its place tells.
+    #[must_use]
+    pub fn has(&self, mark: Mark) -> bool {
+        let reached = mark.sequence <= self.mark.sequence && mark.published_ns <= self.mark.published_ns;
+        reached && !self.gaps.contains(mark.sequence)
+    }
 }
 
 /// How large a batch may grow.
@@ -87,6 +109,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     headers: Vec<(Span, Span)>,
     slots: Vec<Slot>,
+    /// What the stream did not have, each with the index of the delivery that it is committed with.
+    gaps: Vec<(usize, Gap)>,
 }
 
 type Span = Range<u32>;
@@ -157,6 +181,7 @@ impl Batch {
             bytes: Vec::with_capacity(limits.bytes.min(1 << 20)),
             headers: Vec::new(),
             slots: Vec::with_capacity(limits.events.min(1 << 16)),
+            gaps: Vec::new(),
         }
     }
 
@@ -178,10 +203,10 @@ impl Batch {
         self.sealed = true;
     }
 
-    /// Whether nothing is in it.
+    /// Whether nothing is in it, neither deliveries nor gaps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.gaps.is_empty()
     }
 
     /// Whether some delivery in it has one.
@@ -239,6 +264,19 @@ impl Batch {
         self.place(mark, subject, at..at, payload, Some(at..at + 1));
     }
 
+    /// Adds a range of sequences that the stream does not have. It is committed with the delivery that comes next, or where
+    /// none does with the one before.
+    pub fn push_gap(&mut self, gap: Gap) {
+        self.gaps.push((self.slots.len(), gap));
+    }
+
+    /// The gaps that are committed with these deliveries.
+    pub fn gaps(&self, span: &Range<usize>) -> impl Iterator<Item = Gap> + '_ {
+        let to = if span.end == self.slots.len() { usize::MAX } else { span.end };
+        let from = self.gaps.partition_point(|(index, _)| *index < span.start);
+        self.gaps[from..].iter().take_while(move |(index, _)| *index < to).map(|(_, gap)| *gap)
+    }
+
     fn place(&mut self, mark: Mark, subject: &str, headers: Span, payload: &[u8], defect: Option<Span>) {
         // Most batches have one subject many times over: it is kept once.
         let same = self.slots.last().filter(|slot| text(&self.bytes, &slot.subject) == subject);
@@ -271,6 +309,8 @@ impl Batch {
         }
         assert!(self.epoch == next.epoch && self.after() == next.before, "a batch of two epochs");
         let (bytes, headers) = (length(&self.bytes), length(&self.headers));
+        let slots = self.slots.len();
+        self.gaps.extend(next.gaps.iter().map(|(index, gap)| (index + slots, *gap)));
         let moved = |span: &Span, by: u32| span.start + by..span.end + by;
         self.bytes.extend_from_slice(&next.bytes);
         self.headers.extend(next.headers.iter().map(|(name, value)| (moved(name, bytes), moved(value, bytes))));
@@ -341,6 +381,7 @@ impl Batch {
         self.bytes.shrink_to(self.limits.bytes.saturating_mul(2));
         self.headers.clear();
         self.slots.clear();
+        self.gaps.clear();
     }
 }
 
@@ -412,6 +453,28 @@ mod tests {
         assert!(batch.is_full(), "what comes next does not fit");
         batch.clear();
         assert!(!batch.is_full());
+    }
+
+    #[test]
+    fn a_gap_is_committed_with_the_delivery_behind_it() {
+        let gap = |first, last| Gap::of(first, last).expect("not empty");
+        let mut batch = Batch::new(Limits { events: 10, bytes: 1000 });
+        batch.push_gap(gap(1, 3));
+        assert!(!batch.is_empty(), "a gap is something to commit");
+        batch.push(mark(4), "a", [], b"");
+        batch.push(mark(5), "a", [], b"");
+        batch.push_gap(gap(6, 7));
+        batch.push(mark(8), "a", [], b"");
+        batch.push_gap(gap(2, 2));
+        let of = |span: Range<usize>| batch.gaps(&span).collect::<Vec<_>>();
+        assert_eq!(of(0..3), [gap(1, 3), gap(6, 7), gap(2, 2)]);
+        assert_eq!((of(0..1), of(1..2)), (vec![gap(1, 3)], vec![]));
+        assert_eq!(of(2..3), [gap(6, 7), gap(2, 2)], "nothing comes behind the last");
+        let mut first = Batch::new(Limits { events: 10, bytes: 1000 });
+        first.push(mark(0), "a", [], b"");
+        batch.before = mark(0);
+        assert!(first.append(&mut batch));
+        assert_eq!(first.gaps(&(1..2)).collect::<Vec<_>>(), [gap(1, 3)]);
     }
 
     #[test]

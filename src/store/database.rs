@@ -20,7 +20,7 @@ use super::single::Single;
 use super::writer::Writer;
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{Epoch, Position};
+use crate::pipeline::{Epoch, Life};
 
 /// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
 /// <https://sqlite.org/releaselog/3_51_3.html>.
@@ -117,14 +117,14 @@ impl Database {
         answer.map_err(|e| database_error(self.file.path(), e))
     }
 
-    /// How far a stream is committed; `None` where nothing of it ever was.
+    /// How far each epoch of a stream is committed, the latest last; empty where nothing of it ever was.
     ///
     /// # Errors
     ///
     /// [`Error::Database`] when it cannot be read.
-    pub fn latest(&self, stream: &str) -> Result<Option<Position>, Error> {
+    pub fn history(&self, stream: &str) -> Result<Vec<Life>, Error> {
         let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
-        ledger::latest(&connection.sqlite, stream).map_err(|e| database_error(self.file.path(), e))
+        ledger::history(&connection.sqlite, stream).map_err(|e| database_error(self.file.path(), e))
     }
 
     /// Begins an epoch for events that come from no stream; those of earlier starts are over.

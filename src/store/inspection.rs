@@ -9,7 +9,7 @@ use super::file::must_exist;
 use super::reader::read_only;
 use super::{ledger, schema};
 use crate::error::Error;
-use crate::pipeline::Position;
+use crate::pipeline::Life;
 
 /// The most that is said of a damaged file.
 const MOST_DAMAGE: usize = 10;
@@ -52,15 +52,15 @@ impl Inspection {
         self.ask(schema::identity)
     }
 
-    /// How far a stream is committed; `None` where nothing of it ever was.
+    /// How far each epoch of a stream is committed, the latest last; empty where nothing of it ever was.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
-    pub fn position(&self, stream: &str) -> Result<Option<Position>, Error> {
+    pub fn history(&self, stream: &str) -> Result<Vec<Life>, Error> {
         self.ask(|connection| match schema::identity(connection)? {
-            Some(_) => ledger::latest(connection, stream),
-            None => Ok(None),
+            Some(_) => ledger::history(connection, stream),
+            None => Ok(Vec::new()),
         })
     }
 
@@ -140,7 +140,7 @@ mod tests {
         Editor::open(&path).expect("opens").run("CREATE TABLE mine(a)").expect("SQL");
         let inspection = Inspection::open(&path).expect("opens");
         assert_eq!(inspection.identity().expect("asks"), None);
-        assert_eq!(inspection.position("EVENTS").expect("asks"), None);
+        assert_eq!(inspection.history("EVENTS").expect("asks"), []);
         assert_eq!(
             (inspection.dead_letters().expect("asks"), inspection.newest_dead_letter().expect("asks")),
             (0, None)
@@ -160,7 +160,7 @@ mod tests {
         editor.run(sql).expect("SQL");
         let inspection = Inspection::open(&path).expect("opens");
         assert_eq!(inspection.identity().expect("asks").as_deref(), Some(database.identity()));
-        assert_eq!(inspection.position("S").expect("asks").map(|position| position.mark.sequence), Some(9));
+        assert_eq!(inspection.history("S").expect("asks").pop().map(|life| life.mark.sequence), Some(9));
         assert_eq!(inspection.dead_letters().expect("asks"), 2);
         assert_eq!(inspection.newest_dead_letter().expect("asks"), Some(("b".into(), "worse".into())));
         let size = inspection.size();

@@ -1,22 +1,64 @@
-//! One row a stream and epoch: how far it is committed, moved in the rows' own transaction.
+//! One row a stream and epoch: how far it is committed, moved in the rows' own transaction. Beside it the gaps: what the
+//! stream did not have when it was due.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::pipeline::{Epoch, Mark, Position};
+use super::schema;
+use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark};
 
-/// The latest entry of a stream; `None` where nothing of it was ever committed.
-pub(super) fn latest(connection: &Connection, stream: &str) -> rusqlite::Result<Option<Position>> {
-    let sql = "SELECT epoch, created, sequence, published_ns FROM catchment_ledger
-               WHERE stream = ? ORDER BY epoch DESC LIMIT 1";
-    connection
-        .prepare_cached(sql)?
-        .query_row([stream], |row| {
-            Ok(Position {
-                epoch: Epoch { stream: stream.to_owned(), number: row.get(0)?, created: row.get(1)? },
-                mark: Mark { sequence: row.get(2)?, published_ns: row.get(3)? },
-            })
-        })
-        .optional()
+/// How many gaps an epoch may have before the closest ones are joined.
+const MOST_GAPS: usize = 10_000;
+
+/// All epochs of a stream, the latest last. Also of a database whose tables are of an earlier version, which only a check
+/// reads.
+pub(super) fn history(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Life>> {
+    let knows_gaps = schema::has_table(connection, "catchment_gaps")?;
+    let sql = "SELECT epoch, created, sequence, published_ns FROM catchment_ledger WHERE stream = ? ORDER BY epoch";
+    let mut statement = connection.prepare_cached(sql)?;
+    let lives = statement.query_map([stream], |row| {
+        let (number, created): (u32, String) = (row.get(0)?, row.get(1)?);
+        let epoch = Epoch::new(stream, number, created);
+        let gaps = if knows_gaps { gaps(connection, &epoch)? } else { Gaps::default() };
+        Ok(Life { epoch, mark: Mark { sequence: row.get(2)?, published_ns: row.get(3)? }, gaps })
+    });
+    lives?.collect()
+}
+
+fn gaps(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<Gaps> {
+    let sql = "SELECT first, last, missing FROM catchment_gaps WHERE stream = ? AND epoch = ? ORDER BY first";
+    let mut statement = connection.prepare_cached(sql)?;
+    let gaps = statement.query_map(params![epoch.stream, epoch.number], |row| {
+        Ok(Gap { first: row.get(0)?, last: row.get(1)?, missing: row.get(2)? })
+    });
+    gaps?.collect()
+}
+
+/// Remembers what the stream did not have. Where that becomes too much, gaps are joined.
+pub(super) fn remember(
+    connection: &Connection,
+    epoch: &Epoch,
+    gaps: impl Iterator<Item = Gap>,
+) -> rusqlite::Result<()> {
+    let mut gaps = gaps.peekable();
+    if gaps.peek().is_none() {
+        return Ok(());
+    }
+    let insert = |gap: Gap| {
+        let sql = "INSERT OR REPLACE INTO catchment_gaps(stream, epoch, first, last, missing) VALUES (?, ?, ?, ?, ?)";
+        let mut statement = connection.prepare_cached(sql)?;
+        statement.execute(params![epoch.stream, epoch.number, gap.first, gap.last, gap.missing]).map(|_| ())
+    };
+    gaps.try_for_each(insert)?;
+    let sql = "SELECT count(*) FROM catchment_gaps WHERE stream = ? AND epoch = ?";
+    let of_epoch = params![epoch.stream, epoch.number];
+    let count: usize = connection.prepare_cached(sql)?.query_row(of_epoch, |row| row.get(0))?;
+    if count <= MOST_GAPS {
+        return Ok(());
+    }
+    let mut all = self::gaps(connection, epoch)?;
+    all.compact(MOST_GAPS / 2);
+    connection.execute("DELETE FROM catchment_gaps WHERE stream = ? AND epoch = ?", of_epoch)?;
+    all.iter().try_for_each(insert)
 }
 
 /// Begins the next local epoch and forgets those before the last one, which no commit under way can concern. Its own entry
@@ -25,24 +67,25 @@ pub(super) fn begin_local(connection: &Connection) -> rusqlite::Result<Epoch> {
     let sql = "DELETE FROM catchment_ledger
                WHERE stream = ?1 AND epoch < (SELECT max(epoch) FROM catchment_ledger WHERE stream = ?1)";
     connection.execute(sql, [Epoch::local_name()])?;
-    let last = latest(connection, Epoch::local_name())?.map_or(0, |position| position.epoch.number);
+    let sql = "SELECT coalesce(max(epoch), 0) FROM catchment_ledger WHERE stream = ?";
+    let last: u32 = connection.query_row(sql, [Epoch::local_name()], |row| row.get(0))?;
     let now = connection.query_row("SELECT strftime('%Y-%m-%dT%H:%M:%fZ')", [], |row| row.get(0))?;
     Ok(Epoch::local(last + 1, now))
 }
 
-/// How far this epoch is committed: [`Mark::START`] where it has no entry yet.
+/// How far this epoch is committed: where it begins, while it has no entry yet.
 pub(super) fn mark(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<Mark> {
     let sql = "SELECT sequence, published_ns FROM catchment_ledger WHERE stream = ? AND epoch = ?";
     let found = connection.prepare_cached(sql)?.query_row(params![epoch.stream, epoch.number], |row| {
         Ok(Mark { sequence: row.get(0)?, published_ns: row.get(1)? })
     });
-    Ok(found.optional()?.unwrap_or(Mark::START))
+    Ok(found.optional()?.unwrap_or(epoch.begins))
 }
 
 /// Moves the epoch from `before` to `after`; `false`, and nothing moved, where it does not stand at `before` or a later
 /// epoch of the stream has begun.
 pub(super) fn advance(connection: &Connection, epoch: &Epoch, before: Mark, after: Mark) -> rusqlite::Result<bool> {
-    let changed = if before == Mark::START {
+    let changed = if before == epoch.begins {
         let sql = "INSERT INTO catchment_ledger(stream, epoch, created, sequence, published_ns)
                    SELECT ?1, ?2, ?3, ?4, ?5
                    WHERE NOT EXISTS (SELECT 1 FROM catchment_ledger WHERE stream = ?1 AND epoch >= ?2)";
@@ -61,7 +104,6 @@ pub(super) fn advance(connection: &Connection, epoch: &Epoch, before: Mark, afte
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::schema;
     use proptest::prelude::*;
 
     fn database() -> Connection {
@@ -71,7 +113,11 @@ mod tests {
     }
 
     fn epoch(number: u32) -> Epoch {
-        Epoch { stream: "S".into(), number, created: format!("day {number}") }
+        Epoch::new("S", number, format!("day {number}"))
+    }
+
+    fn latest(connection: &Connection, stream: &str) -> rusqlite::Result<Option<(Epoch, Mark)>> {
+        Ok(history(connection, stream)?.pop().map(|life| (life.epoch, life.mark)))
     }
 
     fn at(sequence: u64) -> Mark {
@@ -86,7 +132,7 @@ mod tests {
         assert!(!advance(&db, &epoch(1), Mark::START, at(5)).unwrap(), "a second first time");
         assert!(!advance(&db, &epoch(1), at(4), at(9)).unwrap(), "from elsewhere");
         assert!(advance(&db, &epoch(1), at(5), at(9)).unwrap());
-        assert_eq!(latest(&db, "S").unwrap(), Some(Position { epoch: epoch(1), mark: at(9) }));
+        assert_eq!(latest(&db, "S").unwrap(), Some((epoch(1), at(9))));
         assert_eq!(latest(&db, "T").unwrap(), None);
     }
 
@@ -111,7 +157,40 @@ mod tests {
             let rows: u32 = db.query_row("SELECT count(*) FROM catchment_ledger", [], |row| row.get(0)).unwrap();
             assert!(rows <= 3, "{rows} rows");
         }
-        assert_eq!(latest(&db, "S").unwrap(), Some(Position { epoch: epoch(1), mark: at(5) }));
+        assert_eq!(latest(&db, "S").unwrap(), Some((epoch(1), at(5))));
+    }
+
+    #[test]
+    fn an_epoch_may_go_on_where_an_earlier_one_came_to() {
+        let db = database();
+        assert!(advance(&db, &epoch(1), Mark::START, at(5)).unwrap());
+        assert!(advance(&db, &epoch(2), Mark::START, at(9)).unwrap());
+        let third = Epoch { begins: at(5), number: 3, ..epoch(1) };
+        assert_eq!(mark(&db, &third).unwrap(), at(5), "nothing of it is committed yet");
+        assert!(!advance(&db, &third, Mark::START, at(6)).unwrap(), "from elsewhere");
+        assert!(advance(&db, &third, at(5), at(6)).unwrap());
+        assert!(!advance(&db, &third, at(5), at(7)).unwrap(), "a second first time");
+        assert!(advance(&db, &third, at(6), at(8)).unwrap());
+        let numbers: Vec<_> = history(&db, "S").unwrap().iter().map(|life| (life.epoch.number, life.mark)).collect();
+        assert_eq!(numbers, [(1, at(5)), (2, at(9)), (3, at(8))]);
+    }
+
+    #[test]
+    fn gaps_are_remembered_for_their_epoch_and_joined_where_there_are_too_many() {
+        let db = database();
+        let read =
+            |number| history(&db, "S").unwrap().into_iter().find(|life| life.epoch.number == number).unwrap().gaps;
+        for number in 1..=2 {
+            assert!(advance(&db, &epoch(number), Mark::START, at(50_000)).unwrap());
+        }
+        remember(&db, &epoch(1), Gap::of(3, 7).into_iter()).unwrap();
+        remember(&db, &epoch(1), [Gap::of(1, 1), Gap::of(8, 9)].into_iter().flatten()).unwrap();
+        assert_eq!(read(1), [Gap::of(1, 1), Gap::of(3, 9)].into_iter().flatten().collect());
+        assert!(read(2).is_empty());
+        let every_second = (1..=MOST_GAPS as u64 + 1).filter_map(|number| Gap::of(number * 2, number * 2));
+        remember(&db, &epoch(2), every_second).unwrap();
+        let joined = read(2);
+        assert_eq!((joined.len(), joined.missing()), (MOST_GAPS / 2, MOST_GAPS as u64 + 1));
     }
 
     proptest! {

@@ -101,7 +101,7 @@ pub(super) fn batch(after: usize, payloads: &[&str]) -> Batch {
 pub(super) fn batch_of(after: usize, events: &[(&str, &str)]) -> Batch {
     let mut batch = Batch::new(Limits { events: 100, bytes: 10_000 });
     let before = if after == 0 { Mark::START } else { mark(after) };
-    batch.begin(Arc::new(Epoch { stream: "S".into(), number: 1, created: "then".into() }), before);
+    batch.begin(Arc::new(Epoch::new("S", 1, "then")), before);
     for ((subject, payload), sequence) in events.iter().zip(after + 1..) {
         batch.push(mark(sequence), subject, [], payload.as_bytes());
     }

@@ -8,10 +8,10 @@ use super::failure::database_error;
 use crate::error::{DatabaseFault, Error};
 
 /// The version of these tables: one more with each step.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// What brings the tables from each version to the next, the first from nothing. A step that was once released stays as it is.
-const STEPS: [&str; 2] = [FIRST, SECOND];
+const STEPS: [&str; 3] = [FIRST, SECOND, THIRD];
 
 /// Table `events` takes what no route does. Its columns are good to query by hand:
 /// `SELECT payload ->> '$.user' FROM events WHERE headers ->> 'Trace-Id' = '7'`.
@@ -97,6 +97,18 @@ INSERT INTO catchment_dead_letters SELECT * FROM catchment_dead_letters_moved OR
 DROP TABLE catchment_dead_letters_moved;
 ";
 
+/// What a stream did not have when it was due, by epoch. `missing` is less than the length of the range where ranges were joined.
+const THIRD: &str = "
+CREATE TABLE catchment_gaps(
+    stream TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    missing INTEGER NOT NULL,
+    PRIMARY KEY(stream, epoch, first)
+) STRICT, WITHOUT ROWID;
+";
+
 /// What the tables of a database turned out to be.
 pub(super) enum Schema {
     /// Ours, made or brought to this version now where they were not. The identity names this database to a broker.
@@ -180,8 +192,13 @@ fn steps_behind(version: Option<i64>) -> Option<&'static [&'static str]> {
 }
 
 fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'catchment_meta'";
-    Ok(connection.query_row(sql, [], |_| Ok(())).optional()?.is_some())
+    has_table(connection, "catchment_meta")
+}
+
+/// Whether there is a table of this name.
+pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    Ok(connection.query_row(sql, [name], |_| Ok(())).optional()?.is_some())
 }
 
 fn meta<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> rusqlite::Result<T> {
@@ -250,8 +267,8 @@ mod tests {
     #[test]
     fn tables_of_a_later_version_are_left_alone() {
         let mut connection = first_version();
-        connection.execute_batch("UPDATE catchment_meta SET value = 3 WHERE key = 'version'").expect("SQL");
-        assert!(matches!(ensure(&mut connection), Ok(Schema::Later(3))));
-        assert_eq!(version(&connection).expect("a version"), Some(3));
+        connection.execute_batch("UPDATE catchment_meta SET value = 4 WHERE key = 'version'").expect("SQL");
+        assert!(matches!(ensure(&mut connection), Ok(Schema::Later(4))));
+        assert_eq!(version(&connection).expect("a version"), Some(4));
     }
 }

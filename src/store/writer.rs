@@ -81,8 +81,11 @@ impl Writer {
         self.unclear = true;
         let mut findings = Findings::default();
         let mut spans = Vec::new();
-        spans.push(start..batch.len());
-        while let Some(span) = spans.pop().filter(|span| !span.is_empty()) {
+        // A batch may have nothing but gaps to remember.
+        if start < batch.len() || batch.len() == 0 {
+            spans.push(start..batch.len());
+        }
+        while let Some(span) = spans.pop() {
             match self.try_span(pooled, batch, span.clone(), &findings) {
                 Ok(()) => {}
                 Err(Trial::Refused(refusal)) => return Err(refusal),
@@ -159,6 +162,7 @@ impl Writer {
             if !ledger::advance(&transaction, epoch, before, after).map_err(refuse)? {
                 return Err(Trial::Refused(Refusal::Fatal(self.conflict(batch))));
             }
+            ledger::remember(&transaction, epoch, batch.gaps(&span)).map_err(refuse)?;
         }
         self.dead.split_off(&span.start);
         self.store(pooled, batch, span, findings)?;

@@ -26,7 +26,7 @@ impl Message {
     fn of_stream(name: &str, published_ns: i64) -> Self {
         let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
         batch.push(Mark { sequence: 7, published_ns }, "a", [], b"");
-        Self { batch, epoch: Some(Epoch { stream: name.into(), number: 1, created: String::new() }) }
+        Self { batch, epoch: Some(Epoch::new(name, 1, "")) }
     }
 
     fn bound(&self, parameters: &Parameters) -> Result<Vec<String>, String> {

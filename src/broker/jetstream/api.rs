@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::broker::connection::Link;
-use crate::pipeline::{Mark, Signal};
+use crate::pipeline::{Gap, Gaps, Mark, Signal};
 
 /// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
 pub(super) mod code {
@@ -103,6 +103,20 @@ pub(super) struct StreamConfig {
     pub(super) no_ack: bool,
     #[serde(default)]
     pub(super) consumer_limits: ConsumerLimits,
+    /// The stream that it is a copy of, if it is one.
+    #[serde(default)]
+    pub(super) mirror: Option<Mirror>,
+}
+
+/// A stream that another mirrors.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Mirror {
+    /// Only events of this subject are copied.
+    #[serde(default)]
+    pub(super) filter_subject: Option<String>,
+    /// Only events of these subjects are copied, and renamed.
+    #[serde(default)]
+    pub(super) subject_transforms: Vec<serde_json::Value>,
 }
 
 /// What a stream grants its consumers; server 2.10 and later.
@@ -131,11 +145,17 @@ pub(super) struct AccountLimits {
     pub(super) max_ack_pending: i64,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct StreamState {
     pub(super) messages: u64,
     pub(super) first_seq: u64,
     pub(super) last_seq: u64,
+    /// How many sequences between the first and the last have no message.
+    #[serde(default)]
+    pub(super) num_deleted: u64,
+    /// Which these are, where that was asked for.
+    #[serde(default)]
+    pub(super) deleted: Option<Vec<u64>>,
 }
 
 /// A consumer as the server describes it.
@@ -206,6 +226,16 @@ pub(super) enum Which<'a> {
     NextOf(&'a str, u64),
 }
 
+impl Which<'_> {
+    /// The body of a request for it.
+    pub(super) fn request(&self) -> serde_json::Value {
+        match self {
+            Self::Exactly(sequence) => json!({ "seq": sequence }),
+            Self::NextOf(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer<T> {
@@ -234,6 +264,53 @@ pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
     }
 }
 
+/// Asks the server, in a request for a stream's description, to list the sequences that are deleted.
+pub(super) fn deleted_details() -> serde_json::Value {
+    json!({ "deleted_details": true })
+}
+
+/// Reads the answer to a request for a message. `None` where there is none.
+pub(super) fn read_stored(data: &[u8]) -> Result<Option<Stored>, Failure> {
+    stored(read(data))
+}
+
+fn stored(answer: Result<Envelope, Failure>) -> Result<Option<Stored>, Failure> {
+    let message = match answer {
+        Ok(envelope) => envelope.message,
+        Err(failure) if failure.is_code(code::NO_MESSAGE) => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let decode = |text: &str| {
+        data_encoding::BASE64.decode(text.as_bytes()).map_err(|e| Failure::Unreadable(format!("base64: {e}")))
+    };
+    let time = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|e| Failure::Unreadable(e.to_string()))?;
+    Ok(Some(Stored {
+        mark: Mark {
+            sequence: message.seq,
+            published_ns: i64::try_from(time.unix_timestamp_nanos()).unwrap_or_default(),
+        },
+        subject: message.subject,
+        headers: decode(&message.hdrs)?,
+        payload: decode(&message.data)?,
+    }))
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    message: EncodedMessage,
+}
+
+#[derive(Deserialize)]
+struct EncodedMessage {
+    subject: String,
+    seq: u64,
+    time: String,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+}
+
 impl Api<'_> {
     fn request<T: DeserializeOwned>(&self, what: &str, body: &serde_json::Value) -> Result<T, Failure> {
         let subject = format!("{}.{what}", self.prefix);
@@ -253,6 +330,13 @@ impl Api<'_> {
 
     pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {
         self.request(&format!("STREAM.INFO.{name}"), &json!({}))
+    }
+
+    /// Which sequences from the first to the last have no message.
+    pub(super) fn deleted(&self, name: &str) -> Result<Gaps, Failure> {
+        let stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;
+        let deleted = stream.state.deleted.unwrap_or_default();
+        Ok(deleted.into_iter().filter_map(|sequence| Gap::of(sequence, sequence)).collect())
     }
 
     /// Makes a stream kept on disk, with the server's defaults for the rest.
@@ -311,41 +395,7 @@ impl Api<'_> {
 
     /// A message as it lies in the stream, read without the client touching its headers. `None` where there is none.
     pub(super) fn message(&self, stream: &str, which: &Which<'_>) -> Result<Option<Stored>, Failure> {
-        #[derive(Deserialize)]
-        struct Envelope {
-            message: Message,
-        }
-        #[derive(Deserialize)]
-        struct Message {
-            subject: String,
-            seq: u64,
-            time: String,
-            #[serde(default)]
-            hdrs: String,
-            #[serde(default)]
-            data: String,
-        }
-        let body = match which {
-            Which::Exactly(sequence) => json!({ "seq": sequence }),
-            Which::NextOf(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
-        };
-        let message = match self.request::<Envelope>(&format!("STREAM.MSG.GET.{stream}"), &body) {
-            Ok(envelope) => envelope.message,
-            Err(failure) if failure.is_code(code::NO_MESSAGE) => return Ok(None),
-            Err(failure) => return Err(failure),
-        };
-        let decode = |text: &str| {
-            data_encoding::BASE64.decode(text.as_bytes()).map_err(|e| Failure::Unreadable(format!("base64: {e}")))
-        };
-        let time = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|e| Failure::Unreadable(e.to_string()))?;
-        Ok(Some(Stored {
-            mark: Mark {
-                sequence: message.seq,
-                published_ns: i64::try_from(time.unix_timestamp_nanos()).unwrap_or_default(),
-            },
-            subject: message.subject,
-            headers: decode(&message.hdrs)?,
-            payload: decode(&message.data)?,
-        }))
+        let body = which.request();
+        stored(self.request(&format!("STREAM.MSG.GET.{stream}"), &body))
     }
 }

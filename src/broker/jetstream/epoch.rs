@@ -1,26 +1,13 @@
 //! Which life of the stream this is, and where to go on in it.
 //!
-//! A sequence is trusted only within its epoch. A stream that was deleted and made anew has another time of creation; a
-//! server that forgot its last messages (a crash, an older store directory) has the same, but ends before the ledger, or
-//! has another message where the ledger's last one was. In doubt a new epoch begins and everything is stored: a rollback
-//! may double an event, it never drops one.
+//! A sequence is trusted only within its epoch. A stream that was deleted and made anew has another time of creation. A
+//! server that forgot its last messages (a crash, an older store directory) has the same, but ends before the ledger, or has
+//! other messages where the ledger's were. In doubt a new epoch begins and everything is stored that no earlier epoch has: a
+//! rollback may double an event, it never drops one.
 
+use super::facts::{Facts, There};
 use super::gaps::Gone;
-use crate::pipeline::{Epoch, Mark, Position};
-
-/// What is asked of the stream to decide.
-pub(super) struct Facts<'a> {
-    /// The stream's time of creation.
-    pub(super) created: &'a str,
-    /// Its first sequence.
-    pub(super) first: u64,
-    /// Its last sequence.
-    pub(super) last: u64,
-    /// The publish time of the message at the known position, where the stream still has it.
-    pub(super) time_there: Option<i64>,
-    /// What it no longer has was said up to this sequence.
-    pub(super) said_to: u64,
-}
+use crate::pipeline::{Epoch, Life, Mark};
 
 /// Where to go on.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,103 +16,140 @@ pub(super) struct Resume {
     pub(super) epoch: Epoch,
     /// Behind this.
     pub(super) after: Mark,
-    /// Deliveries not above this sequence and published no later are in the database already, from the epoch before.
-    pub(super) known: Option<Mark>,
     /// What an operator wants to know: why a new epoch begins, or what the stream no longer has.
     pub(super) news: Option<String>,
     /// How many events the stream no longer has, at most.
     pub(super) gone: u64,
 }
 
-/// Decides. `position` is how far the stream has been taken in so far.
-pub(super) fn resume(stream: &str, position: Option<&Position>, facts: &Facts<'_>) -> Resume {
-    let fresh = |number: u32, known, news| Resume {
-        epoch: Epoch { stream: stream.to_owned(), number, created: facts.created.to_owned() },
+/// The latest epoch of a stream that was created then.
+pub(super) fn latest<'h>(history: &'h [Life], created: &str) -> Option<&'h Life> {
+    history.iter().rev().find(|life| life.epoch.created == created)
+}
+
+/// Decides. `history` has all epochs of the stream, the latest last, and how far each was taken in.
+pub(super) fn resume(stream: &str, history: &[Life], facts: &Facts) -> Resume {
+    let number = history.last().map_or(1, |life| life.epoch.number + 1);
+    let whole = |news: Option<String>| Resume {
+        epoch: Epoch::new(stream, number, &facts.created),
         after: Mark::START,
-        known,
         news,
         gone: 0,
     };
-    let Some(Position { epoch, mark }) = position else { return fresh(1, None, None) };
-    if epoch.created != facts.created {
-        let news =
-            format!("stream {stream} was made anew ({}, before: {}): reading it whole", facts.created, epoch.created);
-        return fresh(epoch.number + 1, None, Some(news));
-    }
-    let rolled_back = if facts.last < mark.sequence {
-        Some(format!("ends at {}", facts.last))
-    } else {
-        let another = facts.time_there.is_some_and(|time| time != mark.published_ns);
-        another.then(|| format!("has another message at {}", mark.sequence))
+    let Some(last) = history.last() else { return whole(None) };
+    let Some(life) = latest(history, &facts.created) else {
+        let (now, before) = (&facts.created, &last.epoch.created);
+        return whole(Some(format!("stream {stream} was made anew ({now}, before: {before}): reading it whole")));
     };
-    if let Some(how) = rolled_back {
-        let news = format!(
-            "stream {stream} went back: it {how}, and {} was reached; reading it again, but for what is known",
-            mark.sequence
-        );
-        return fresh(epoch.number + 1, Some(*mark), Some(news));
+    let reached = life.mark.sequence;
+    let went_back = if facts.last < reached {
+        Some(format!("it ends at {}", facts.last))
+    } else {
+        match &facts.there {
+            There::Same => None,
+            There::Another(how) => Some(how.clone()),
+            There::Back(gaps) => {
+                return whole(Some(format!(
+                    "stream {stream} has events again that were missing when they were due ({gaps}): reading it again, but \
+                     for what is known"
+                )));
+            }
+        }
+    };
+    if let Some(how) = went_back {
+        return whole(Some(format!(
+            "stream {stream} went back: {how}, and {reached} was reached; reading it again, but for what is known"
+        )));
     }
-    let gone = if mark.sequence > 0 { Gone::before(mark.sequence.max(facts.said_to) + 1, facts.first) } else { None };
+    let gone = if reached > 0 { Gone::before(reached.max(facts.said_to) + 1, facts.first) } else { None };
+    let lost = gone.as_ref().map(|gone| gone.news(stream, facts.first));
+    let epoch = if life.epoch == last.epoch {
+        life.epoch.clone()
+    } else {
+        Epoch { begins: life.mark, ..Epoch::new(stream, number, &facts.created) }
+    };
+    let returned = (epoch != last.epoch).then(|| {
+        format!("stream {stream} is again the one of {}, read up to {reached}: going on there", facts.created)
+    });
+    let news: Vec<String> = returned.into_iter().chain(lost).collect();
     Resume {
-        epoch: epoch.clone(),
-        after: *mark,
-        known: None,
-        gone: gone.as_ref().map_or(0, |gone| gone.events),
-        news: gone.map(|gone| gone.news(stream, facts.first)),
+        epoch,
+        after: life.mark,
+        news: (!news.is_empty()).then(|| news.join("; ")),
+        gone: gone.map_or(0, |gone| gone.events),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::Gaps;
 
-    fn at(sequence: u64, published_ns: i64) -> Position {
-        Position {
-            epoch: Epoch { stream: "S".into(), number: 3, created: "monday".into() },
-            mark: Mark { sequence, published_ns },
-        }
+    fn life(number: u32, created: &str, sequence: u64) -> Life {
+        let mark = Mark { sequence, published_ns: 7 };
+        Life { epoch: Epoch::new("S", number, created), mark, gaps: Gaps::default() }
     }
 
-    fn decide(position: Option<&Position>, created: &str, last: u64, time_there: Option<i64>) -> Resume {
-        resume("S", position, &Facts { created, first: 1, last, time_there, said_to: 0 })
+    fn facts(created: &str, first: u64, last: u64, there: There) -> Facts {
+        Facts { created: created.into(), first, last, there, said_to: 0 }
+    }
+
+    fn another() -> There {
+        There::Another("it has another message at 5".into())
     }
 
     #[test]
     fn an_unknown_stream_is_read_from_its_start() {
-        let resume = decide(None, "monday", 100, None);
+        let resume = resume("S", &[], &facts("monday", 1, 100, There::Same));
         assert_eq!((resume.epoch.number, resume.after, resume.news), (1, Mark::START, None));
     }
 
     #[test]
     fn the_same_stream_goes_on_behind_the_ledger() {
-        for time_there in [Some(7), None] {
-            let resume = decide(Some(&at(5, 7)), "monday", 5, time_there);
-            assert_eq!((resume.epoch.number, resume.after.sequence, resume.news), (3, 5, None));
-        }
+        let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 5, There::Same));
+        assert_eq!((resume.epoch.number, resume.after.sequence, resume.news), (3, 5, None));
     }
 
     #[test]
     fn what_the_stream_no_longer_has_is_said() {
-        let facts = |first| Facts { created: "monday", first, last: 20, time_there: None, said_to: 0 };
-        assert_eq!(resume("S", Some(&at(5, 7)), &facts(6)).news, None);
-        let news = resume("S", Some(&at(5, 7)), &facts(10)).news.expect("said");
+        let resume = |first| resume("S", &[life(3, "monday", 5)], &facts("monday", first, 20, There::Same));
+        assert_eq!(resume(6).news, None);
+        let news = resume(10).news.expect("said");
         assert!(news.contains("no longer has 6 to 9, up to 4 events"), "{news}");
+        assert_eq!(resume(10).gone, 4);
     }
 
     #[test]
     fn a_stream_made_anew_is_read_whole_even_where_it_has_outgrown_the_ledger() {
-        let resume = decide(Some(&at(5, 7)), "tuesday", 500, Some(9));
-        assert_eq!((resume.epoch.number, resume.after, resume.known), (4, Mark::START, None));
+        let resume = resume("S", &[life(3, "monday", 5)], &facts("tuesday", 1, 500, another()));
+        assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
         assert!(resume.news.expect("said").contains("made anew"));
     }
 
     #[test]
-    fn a_rollback_is_read_again_but_for_what_is_known() {
-        for (last, time_there) in [(4, None), (9, Some(8))] {
-            let resume = decide(Some(&at(5, 7)), "monday", last, time_there);
-            let known = Some(Mark { sequence: 5, published_ns: 7 });
-            assert_eq!((resume.epoch.number, resume.after, resume.known), (4, Mark::START, known));
+    fn a_rollback_is_read_again() {
+        for (last, there) in [(4, There::Same), (9, another())] {
+            let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, last, there));
+            assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
             assert!(resume.news.expect("said").contains("went back"));
         }
+    }
+
+    #[test]
+    fn a_stream_that_has_again_what_was_missing_is_read_again() {
+        let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 9, There::Back(Gaps::default())));
+        assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
+        assert!(resume.news.expect("said").contains("missing when they were due"));
+    }
+
+    #[test]
+    fn a_stream_that_comes_back_after_another_goes_on_where_it_was() {
+        let history = [life(1, "monday", 5), life(2, "tuesday", 90)];
+        let resume = |last, there| resume("S", &history, &facts("monday", 1, last, there));
+        let same = resume(9, There::Same);
+        assert_eq!((same.epoch.number, same.after, same.epoch.begins), (3, history[0].mark, history[0].mark));
+        assert!(same.news.expect("said").contains("again the one of monday, read up to 5"));
+        let another = resume(9, another());
+        assert_eq!((another.epoch.number, another.after), (3, Mark::START));
     }
 }

@@ -1,86 +1,158 @@
-//! What a stream dropped before it was collected: by its limits, or because somebody purged it.
+//! What a stream dropped before it was collected: by its limits, or because somebody deleted or purged it.
 //!
-//! A consumer says nothing of it, it goes on behind. What shows is a step in the stream's sequences, or a number of pending
-//! messages that falls without a delivery. Neither is proof: a filter passes over messages, single ones are deleted. So
-//! the stream is asked where it begins now, and what lies before that and was passed over is gone.
+//! A consumer does not tell; it goes on behind. What shows is a step in the stream's sequences, or a number of pending messages
+//! that falls without a delivery. For a consumer of the whole stream a step is proof. A filter also passes over messages
+//! that are there, so then the stream is asked which sequences it lacks.
 
 use std::time::{Duration, Instant};
 
-/// How often to ask, at most.
+use super::api::StreamState;
+use super::facts::MOST_DELETED;
+use crate::pipeline::{Gap, Gaps};
+
+/// How often to ask or to tell, at most.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Steps remembered until the stream is asked.
-const MOST_STEPS: usize = 64;
+/// Ranges kept until the stream is asked or an operator is told.
+const MOST_RANGES: usize = 4_096;
+
+/// What a step in the sequences means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// The consumer has every subject of the stream: each sequence passed over was an event that is gone.
+    Lost,
+    /// The consumer has some subjects: others are passed over too.
+    Filtered,
+    /// The stream never kept what is passed over, or it is a copy of a part of another stream: nothing is told.
+    Usual,
+}
 
 /// Looks for what is gone within a session.
 #[derive(Debug)]
-pub(super) struct Gaps {
-    /// The consumer has every subject of the stream: every step is a message that was there once.
-    whole: bool,
-    /// Sequences passed over, first and last, that have not been asked about.
-    steps: Vec<(u64, u64)>,
+pub(super) struct GapWatch {
+    steps: Steps,
+    /// Passed over, and the stream has not been asked yet whether they are there.
+    passed: Gaps,
+    /// Gone, and nobody was told yet.
+    untold: Gaps,
+    /// Missing before the first event was collected, which is nobody's loss, or told before it was passed.
+    old: Gaps,
+    /// Told, or nobody's loss, up to this sequence.
+    told_to: u64,
+    /// How many messages were deleted between others, by the last answer.
+    deleted: u64,
+    /// The number of pending messages fell without a delivery, or may have while nobody looked.
+    fell: bool,
     suspicious: bool,
     asked: Option<Instant>,
+    told: Option<Instant>,
     /// The answer has not come yet.
     open: bool,
     /// The next sequence that can come.
     next: u64,
+    /// The last one that the stream had when it was last looked at.
+    last: u64,
     pending: u64,
 }
 
 /// Sequences that the stream no longer has and that were never taken in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Gone {
-    first: u64,
-    last: u64,
-    /// How many there were, at most: some may have been deleted by themselves, or be none of ours.
+    gaps: Gaps,
+    /// How many there were, at most: some may be none of ours.
     pub(super) events: u64,
 }
 
 impl Gone {
     /// Between the sequence that was due and the stream's first.
     pub(super) fn before(due: u64, first: u64) -> Option<Self> {
-        (first > due).then(|| Self { first: due, last: first - 1, events: first - due })
+        Gap::of(due, first.saturating_sub(1)).map(|gap| Self::of(gap.into()))
+    }
+
+    fn of(gaps: Gaps) -> Self {
+        Self { events: gaps.missing(), gaps }
     }
 
     /// For an operator.
     pub(super) fn news(&self, stream: &str, begins: u64) -> String {
-        let Self { first, last, events } = self;
-        format!(
-            "stream {stream} begins at {begins}: it no longer has {first} to {last}, up to {events} events that were \
-             never stored"
-        )
+        let Self { gaps, events } = self;
+        let inside = gaps.iter().any(|gap| gap.last >= begins);
+        let start = if inside { "" } else { &format!(" begins at {begins}: it") };
+        format!("stream {stream}{start} no longer has {gaps}, up to {events} events that were never stored")
     }
 }
 
-impl Gaps {
-    /// For a consumer that begins at `next` with so many messages.
-    pub(super) fn new(whole: bool, next: u64, pending: u64) -> Self {
-        Self { whole, steps: Vec::new(), suspicious: false, asked: None, open: false, next, pending }
+impl GapWatch {
+    /// For a consumer that begins at `next` with so many messages, of a stream that ends at `last`. What lies up to `told_to` is
+    /// told already, or nobody's loss.
+    pub(super) fn new(steps: Steps, next: u64, last: u64, pending: u64, told_to: u64) -> Self {
+        let mut watch = Self {
+            steps,
+            passed: Gaps::default(),
+            untold: Gaps::default(),
+            old: Gaps::default(),
+            told_to,
+            deleted: 0,
+            fell: false,
+            suspicious: false,
+            asked: None,
+            told: None,
+            open: false,
+            next,
+            last,
+            pending,
+        };
+        watch.look_for_tail();
+        watch
     }
 
-    /// A delivery came.
-    pub(super) fn delivered(&mut self, sequence: u64, pending: u64) {
-        let fell = pending + 1 < self.pending;
+    /// The consumer has nothing more, and the stream's last messages have not come: they may be gone.
+    fn look_for_tail(&mut self) {
+        self.suspicious |= self.steps == Steps::Lost && self.pending == 0 && self.next <= self.last;
+    }
+
+    /// Events may have vanished while nobody looked, so that the number of pending ones tells nothing.
+    pub(super) fn was_away(self) -> Self {
+        Self { fell: true, ..self }
+    }
+
+    /// These were missing before the first event was collected.
+    pub(super) fn besides(self, old: Gaps) -> Self {
+        Self { old, ..self }
+    }
+
+    /// A delivery came. What was certainly missing directly before it.
+    pub(super) fn delivered(&mut self, sequence: u64, pending: u64) -> Option<Gap> {
+        self.fell |= pending + 1 < self.pending;
         self.pending = pending;
-        if sequence > self.next && (self.whole || fell) {
-            self.step(sequence);
-        }
+        let gap = if sequence > self.next { self.step(sequence) } else { None };
         self.next = sequence + 1;
+        self.look_for_tail();
+        gap
     }
 
     #[cold]
-    fn step(&mut self, sequence: u64) {
-        self.suspicious = true;
-        let full = self.steps.len() >= MOST_STEPS;
-        match self.steps.last_mut().filter(|_| full) {
-            Some(last) => last.1 = sequence - 1,
-            None => self.steps.push((self.next, sequence - 1)),
+    fn step(&mut self, sequence: u64) -> Option<Gap> {
+        let gap = Gap::of(self.next, sequence - 1)?;
+        if self.steps == Steps::Lost {
+            self.lost(gap);
+            return Some(gap);
         }
+        self.suspicious = true;
+        self.passed.insert(gap);
+        self.passed.compact(MOST_RANGES);
+        None
+    }
+
+    fn lost(&mut self, gap: Gap) {
+        let news = Gaps::from(gap).without(&self.old, self.told_to);
+        news.iter().for_each(|gap| self.untold.insert(gap));
+        self.untold.compact(MOST_RANGES);
     }
 
     /// All that was sent has come, and the consumer has so many messages.
     pub(super) fn counted(&mut self, pending: u64) {
+        self.fell |= pending < self.pending;
         self.suspicious |= pending < self.pending;
         self.pending = pending;
     }
@@ -96,32 +168,67 @@ impl Gaps {
         due
     }
 
-    /// Whether all that looked like a gap has been asked about.
-    pub(super) fn is_settled(&self) -> bool {
-        !self.suspicious && !self.open
+    /// Whether the stream has to list what is deleted.
+    pub(super) fn wants_details(&self) -> bool {
+        self.deleted <= MOST_DELETED && (!self.passed.is_empty() || self.pending == 0 && self.next <= self.last)
     }
 
-    /// The stream begins at `first` now.
-    pub(super) fn answered(&mut self, first: u64) -> Option<Gone> {
+    /// Whether all that looked like a gap has been asked about and told.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.suspicious && !self.open && self.untold.is_empty()
+    }
+
+    /// The stream's answer. What was missing among the sequences that were passed over.
+    pub(super) fn answered(&mut self, state: &StreamState) -> Gaps {
         self.open = false;
-        let mut gone: Option<Gone> = None;
-        let mut add = |from: u64, to: u64| {
-            let last = to.min(first.saturating_sub(1));
-            if last < from {
-                return;
+        let first = state.first_seq;
+        (self.last, self.deleted) = (state.last_seq, state.num_deleted);
+        // Gone from the stream's start, and not passed yet.
+        if let Some(gap) = Gap::of(self.next, first.saturating_sub(1)).filter(|_| self.steps != Steps::Usual) {
+            self.lost(gap);
+        }
+        let passed = std::mem::take(&mut self.passed);
+        let mut absent: Gaps = Gap::of(1, first.saturating_sub(1)).into_iter().collect();
+        match &state.deleted {
+            Some(deleted) => deleted.iter().filter_map(|at| Gap::of(*at, *at)).for_each(|gap| absent.insert(gap)),
+            None if state.num_deleted == 0 => {}
+            // Too many to list: any may be missing. In doubt an event is stored again.
+            None => return passed.iter().map(|gap| Gap { missing: 0, ..gap }).collect(),
+        }
+        let missing = passed.common(&absent);
+        // Gone from the stream's end: no delivery will tell, unless another event is published.
+        if let Some(tail) = Gap::of(self.next, self.last).filter(|_| self.steps == Steps::Lost) {
+            absent.common(&tail.into()).iter().for_each(|gap| self.lost(gap));
+        }
+        if self.steps == Steps::Filtered && self.fell {
+            missing.iter().for_each(|gap| self.lost(gap));
+            self.fell = false;
+        }
+        missing
+    }
+
+    /// What to tell an operator now, and up to which sequence all is told.
+    pub(super) fn tell(&mut self) -> Option<Gone> {
+        if self.untold.is_empty() || self.told.is_some_and(|told| told.elapsed() < PAUSE) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        let gaps = std::mem::take(&mut self.untold);
+        for gap in gaps.iter() {
+            match Gap::of(gap.first.max(self.next), gap.last) {
+                // Others before it may vanish yet.
+                Some(ahead) => self.old.insert(ahead),
+                None => self.told_to = self.told_to.max(gap.last),
             }
-            let gone = gone.get_or_insert(Gone { first: from, last, events: 0 });
-            gone.last = last;
-            gone.events += last - from + 1;
-        };
-        for (from, to) in self.steps.drain(..) {
-            add(from, to);
         }
-        if first > self.next {
-            add(self.next, first - 1);
-            self.next = first;
-        }
-        gone
+        Some(Gone::of(gaps))
+    }
+
+    /// What lies up to here is told.
+    pub(super) fn told_to(&self) -> u64 {
+        // What was told ahead of the next delivery, without a sequence between that may come.
+        let ahead = self.old.iter().find(|gap| gap.first <= self.next && self.next <= gap.last);
+        ahead.map_or(self.told_to, |gap| gap.last.max(self.told_to))
     }
 }
 
@@ -129,46 +236,88 @@ impl Gaps {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_the_streams_start_has_passed_is_gone() {
-        let mut gaps = Gaps::new(true, 1, 10);
-        gaps.delivered(1, 9);
-        assert!(!gaps.ask());
-        gaps.delivered(5, 5);
-        assert!(gaps.ask() && !gaps.ask());
-        assert_eq!(gaps.answered(5), Some(Gone { first: 2, last: 4, events: 3 }));
-        assert_eq!(gaps.answered(5), None, "said once");
+    fn gap(first: u64, last: u64) -> Gap {
+        Gap::of(first, last).expect("not empty")
+    }
+
+    fn state(first_seq: u64, deleted: &[u64]) -> StreamState {
+        let num_deleted = deleted.len() as u64;
+        StreamState { messages: 0, first_seq, last_seq: 100, num_deleted, deleted: Some(deleted.to_vec()) }
+    }
+
+    fn told(watch: &mut GapWatch) -> Option<(String, u64)> {
+        watch.told = None;
+        watch.tell().map(|gone| (gone.gaps.to_string(), gone.events))
     }
 
     #[test]
-    fn what_is_deleted_behind_the_streams_start_is_nobodys_loss() {
-        let mut gaps = Gaps::new(true, 1, 10);
-        gaps.delivered(4, 9);
-        assert!(gaps.ask());
-        assert_eq!(gaps.answered(1), None);
+    fn a_step_of_the_whole_stream_is_a_loss_wherever_it_lies() {
+        let mut watch = GapWatch::new(Steps::Lost, 1, 0, 10, 0);
+        assert_eq!(watch.delivered(1, 9), None);
+        assert_eq!(watch.delivered(5, 5), Some(gap(2, 4)));
+        assert_eq!(watch.delivered(9, 1), Some(gap(6, 8)));
+        assert!(!watch.ask() && !watch.is_settled(), "nobody was told");
+        assert_eq!(told(&mut watch), Some(("2 to 4, 6 to 8".into(), 6)));
+        assert!(watch.is_settled());
+        assert_eq!(told(&mut watch), None, "said once");
     }
 
     #[test]
-    fn a_filter_passes_messages_over_but_not_those_it_counted() {
-        let mut gaps = Gaps::new(false, 1, 10);
-        gaps.delivered(4, 9);
-        assert!(!gaps.ask());
-        gaps.delivered(9, 5);
-        assert!(gaps.ask());
-        assert_eq!(gaps.answered(8), Some(Gone { first: 5, last: 7, events: 3 }));
+    fn what_was_missing_before_the_first_event_is_nobodys_loss_but_remembered() {
+        let mut watch = GapWatch::new(Steps::Lost, 1, 0, 10, 3).besides(Gaps::from(gap(6, 7)));
+        assert_eq!(watch.delivered(4, 9), Some(gap(1, 3)));
+        assert_eq!(watch.delivered(10, 3), Some(gap(5, 9)));
+        assert_eq!(told(&mut watch), Some(("5, 8 to 9".into(), 3)));
+    }
+
+    #[test]
+    fn of_what_a_filter_passes_over_the_stream_tells_what_is_gone() {
+        let mut watch = GapWatch::new(Steps::Filtered, 1, 0, 10, 0);
+        assert_eq!(watch.delivered(4, 9), None);
+        assert!(watch.ask() && watch.wants_details() && !watch.is_settled());
+        assert_eq!(watch.answered(&state(2, &[3, 7])), [gap(1, 1), gap(3, 3)].into_iter().collect());
+        assert_eq!(told(&mut watch), None, "the count did not fall: none of ours");
+        assert_eq!(watch.delivered(9, 5), None);
+        watch.asked = None;
+        assert!(watch.ask());
+        assert_eq!(watch.answered(&state(2, &[3, 5, 7])), [gap(5, 5), gap(7, 7)].into_iter().collect());
+        assert_eq!(told(&mut watch), Some(("5, 7".into(), 2)));
+    }
+
+    #[test]
+    fn where_the_stream_cannot_list_what_it_lacks_any_may_be_missing() {
+        let mut watch = GapWatch::new(Steps::Filtered, 1, 0, 10, 0);
+        watch.delivered(4, 9);
+        let answer = StreamState { deleted: None, num_deleted: 1_000_000, ..state(1, &[]) };
+        assert_eq!(watch.answered(&answer).iter().collect::<Vec<_>>(), [Gap { missing: 0, ..gap(1, 3) }]);
+    }
+
+    #[test]
+    fn what_is_gone_from_the_streams_end_is_told_without_another_delivery() {
+        let mut watch = GapWatch::new(Steps::Lost, 5, 100, 1, 4);
+        assert!(!watch.ask());
+        assert_eq!(watch.delivered(90, 0), Some(gap(5, 89)));
+        assert!(watch.ask() && watch.wants_details());
+        let deleted: Vec<u64> = (5..90).chain([91, 92, 99, 100]).collect();
+        assert!(watch.answered(&state(1, &deleted)).is_empty(), "nothing more was passed");
+        assert_eq!(told(&mut watch), Some(("5 to 89, 91 to 92, 99 to 100".into(), 89)));
+        assert_eq!((watch.told_to(), watch.is_settled()), (92, true));
+        assert_eq!(watch.delivered(101, 0), Some(gap(91, 100)));
+        assert_eq!(told(&mut watch), Some(("93 to 98".into(), 6)), "the rest");
     }
 
     #[test]
     fn a_purge_shows_before_the_next_delivery() {
-        let mut gaps = Gaps::new(true, 1, 10);
-        gaps.counted(10);
-        assert!(!gaps.ask());
-        gaps.counted(0);
-        assert!(gaps.ask());
-        assert!(!gaps.is_settled());
-        assert_eq!(gaps.answered(11), Some(Gone { first: 1, last: 10, events: 10 }));
-        assert!(gaps.is_settled());
-        gaps.delivered(11, 0);
-        assert_eq!(gaps.answered(11), None, "said once");
+        let mut watch = GapWatch::new(Steps::Lost, 1, 0, 10, 0);
+        watch.counted(10);
+        assert!(!watch.ask());
+        watch.counted(0);
+        assert!(watch.ask());
+        assert!(!watch.is_settled());
+        assert!(watch.answered(&state(11, &[])).is_empty(), "nothing was passed yet");
+        assert_eq!(told(&mut watch), Some(("1 to 10".into(), 10)));
+        assert!(watch.is_settled());
+        assert_eq!(watch.delivered(11, 0), Some(gap(1, 10)));
+        assert_eq!(told(&mut watch), None, "said once");
     }
 }

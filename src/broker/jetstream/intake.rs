@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use nats::Message;
 
-use super::api::Stored;
+use super::history::History;
 use super::reply::Metadata;
-use super::session::{self, Item, Session, Setting};
+use super::session::{self, Delivery, Item, Session, Setting, Unreadable};
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::broker::{Reports, headers};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Batch, Defect, Epoch, Intake, Mark, Position, Signal, Supply};
+use crate::pipeline::{Batch, Defect, Epoch, Gap, Intake, Life, Mark, Signal, Supply};
 
 /// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
@@ -29,8 +29,8 @@ const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
 pub struct Beginning<'a> {
     /// Names the database.
     pub identity: &'a str,
-    /// How far the database has the stream.
-    pub position: Option<Position>,
+    /// How far the database has each epoch of the stream, the latest last.
+    pub history: Vec<Life>,
     /// End when what is in the stream now has been handed over.
     pub drain: bool,
     /// How many events the pipeline holds, at most.
@@ -45,15 +45,15 @@ pub struct JetStreamIntake {
     stop: Signal,
     reports: Reports,
     session: Option<Session>,
-    /// How far the stream has been read.
-    position: Option<Position>,
-    /// How far it has been handed over, in this epoch: behind `position` where known deliveries were passed over. The
+    /// How far each epoch of the stream has been read.
+    history: History,
+    /// How far it has been handed over, in this epoch: behind the history where known deliveries were passed over. The
     /// pipeline commits that or fails, so the ledger stands here when the next batch comes.
     handed: Mark,
     epoch: Option<Arc<Epoch>>,
-    /// What an earlier epoch had already, after a rollback of the stream.
-    known: Option<Mark>,
-    held: Option<(Message, Metadata)>,
+    /// What the stream did not have, and no batch tells yet.
+    missing: Vec<Gap>,
+    held: Option<Delivery>,
     /// How far it is committed, in this epoch.
     committed: Mark,
     /// What the stream no longer has was said up to this sequence of this epoch.
@@ -96,7 +96,7 @@ impl JetStreamIntake {
     ///
     /// [`Error::Broker`].
     pub fn open(cluster: Cluster, beginning: Beginning<'_>, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
-        let Beginning { identity, position, drain, pipeline_holds } = beginning;
+        let Beginning { identity, history, drain, pipeline_holds } = beginning;
         let cluster = Arc::new(cluster);
         let pauses = Pauses::new(cluster.config());
         let mut intake = Self {
@@ -105,10 +105,10 @@ impl JetStreamIntake {
             stop: stop.clone(),
             reports: reports.clone(),
             session: None,
-            position,
+            history: History::new(history),
             handed: Mark::START,
             epoch: None,
-            known: None,
+            missing: Vec::new(),
             held: None,
             pipeline_holds,
             committed: Mark::START,
@@ -132,7 +132,7 @@ impl JetStreamIntake {
         Setting {
             cluster: &self.cluster,
             identity: &self.identity,
-            position: self.position.as_ref(),
+            history: self.history.lives(),
             may_create,
             said_to: self.said_to,
             under_way: self.pipeline_holds,
@@ -141,16 +141,14 @@ impl JetStreamIntake {
     }
 
     fn adopt(&mut self, session: Session) {
-        if session.known.is_some() || self.epoch.as_ref().is_some_and(|epoch| *epoch != session.epoch) {
-            self.known = session.known;
-        }
         if self.epoch.as_ref().is_none_or(|epoch| *epoch != session.epoch) {
             self.handed = session.after;
             self.committed = session.after;
             self.said_to = 0;
+            self.missing.clear();
         }
         self.acks = Acks { wanted: session.acknowledges(), ..Acks::default() };
-        self.position = Some(Position { epoch: Epoch::clone(&session.epoch), mark: session.after });
+        self.history.go_on(&session.epoch, session.after);
         self.epoch = Some(Arc::clone(&session.epoch));
         self.reports.tally.pending.set(session.pending);
         self.ended |= self.drain_to.is_some() && session.is_exhausted();
@@ -166,7 +164,29 @@ impl JetStreamIntake {
         let Some(session) = &mut self.session else { return };
         let gone = std::mem::take(&mut session.gone);
         self.reports.tally.gone.add(usize::try_from(gone).unwrap_or(usize::MAX));
-        self.said_to = self.said_to.max(session.said_to);
+        self.said_to = self.said_to.max(session.said_to());
+        let missing = std::mem::take(&mut session.missing);
+        self.lacks(missing);
+    }
+
+    /// The stream did not have these when they were due. The next batch tells the ledger.
+    fn lacks(&mut self, missing: impl IntoIterator<Item = Gap>) {
+        for gap in missing {
+            self.history.lacks(gap);
+            self.missing.push(gap);
+        }
+    }
+
+    /// Adds to the batch what was missing. A batch may have nothing else, once the ledger knows the epoch.
+    fn tell_missing(&mut self, batch: &mut Batch) {
+        let Some(epoch) = self.epoch.as_ref().filter(|epoch| !self.missing.is_empty() && self.handed != epoch.begins)
+        else {
+            return;
+        };
+        if batch.is_empty() {
+            batch.begin(Arc::clone(epoch), self.handed);
+        }
+        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
     }
 
     /// Ends the session; the next one begins where this one came to.
@@ -207,13 +227,10 @@ impl JetStreamIntake {
     /// A new session, or `None` and a defect in the batch where the message that is next cannot be read by the client.
     fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<Session>, Error> {
         if self.retry.suspicious {
-            if let Some((stored, defect)) = session::unreadable_next(&self.setting(false))? {
-                log::warn!(
-                    "broker: message {} of {}: {defect}; read raw",
-                    stored.mark.sequence,
-                    self.cluster.config().stream
-                );
-                self.push_defect(batch, &stored, defect);
+            if let Some(unreadable) = session::unreadable_next(&self.setting(false))? {
+                let (sequence, defect) = (unreadable.stored.mark.sequence, unreadable.defect);
+                log::warn!("broker: message {sequence} of {}: {defect}; read raw", self.cluster.config().stream);
+                self.push_defect(batch, &unreadable);
                 return Ok(None);
             }
             self.retry.suspicious = false;
@@ -223,44 +240,55 @@ impl JetStreamIntake {
     }
 
     /// Adds a message that was read raw; the next session begins behind it.
-    fn push_defect(&mut self, batch: &mut Batch, stored: &Stored, defect: &'static str) {
-        let (Some(epoch), Some(position)) = (&self.epoch, &mut self.position) else { return };
-        position.mark = stored.mark;
+    fn push_defect(&mut self, batch: &mut Batch, unreadable: &Unreadable) {
+        let Unreadable { stored, defect, missing } = unreadable;
+        let Some(epoch) = self.epoch.clone() else { return };
+        self.lacks(*missing);
+        let is_known = self.history.is_known(stored.mark);
+        self.history.reached(stored.mark);
         self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
-        if self.known.is_some_and(|known| is_known(known, stored.mark)) {
+        if is_known {
             self.reports.tally.duplicates.add(1);
             return;
         }
         if batch.is_empty() {
-            batch.begin(Arc::clone(epoch), self.handed);
+            batch.begin(epoch, self.handed);
         }
+        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
         let defect = Defect { reason: defect, raw_headers: &stored.headers };
         batch.push_defect(stored.mark, &stored.subject, defect, &stored.payload);
         self.handed = stored.mark;
     }
 
     /// Adds a delivery, unless an earlier epoch had it; `false` when the batch has no room for it.
-    fn push(&mut self, batch: &mut Batch, message: Message, metadata: Metadata) -> bool {
-        let (Some(epoch), Some(position)) = (&self.epoch, &mut self.position) else { return true };
-        if self.known.is_some_and(|known| is_known(known, metadata.mark)) {
+    fn push(&mut self, batch: &mut Batch, delivery: Delivery) -> bool {
+        let mark = delivery.metadata.mark;
+        if self.history.is_known(mark) {
             self.reports.tally.duplicates.add(1);
-            position.mark = metadata.mark;
-            self.acks.known = message.reply.filter(|_| self.acks.wanted);
+            self.lacks(delivery.missing);
+            self.history.reached(mark);
+            self.acks.known = delivery.message.reply.filter(|_| self.acks.wanted);
             return true;
         }
-        if !batch.has_room_for(size(&message)) {
-            self.held = Some((message, metadata));
+        if !batch.has_room_for(size(&delivery.message)) {
+            self.held = Some(delivery);
             batch.seal();
             return false;
         }
+        let Some(epoch) = &self.epoch else { return true };
         if batch.is_empty() {
             batch.begin(Arc::clone(epoch), self.handed);
         }
-        batch.push(metadata.mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
-        position.mark = metadata.mark;
-        self.handed = metadata.mark;
+        let Delivery { message, missing, .. } = delivery;
+        if missing.is_some() || !self.missing.is_empty() {
+            self.lacks(missing);
+            self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
+        }
+        batch.push(mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
+        self.history.reached(mark);
+        self.handed = mark;
         if self.acks.wanted {
-            self.acks.latest = message.reply.map(|reply| (metadata.mark.sequence, reply));
+            self.acks.latest = message.reply.map(|reply| (mark.sequence, reply));
         }
         true
     }
@@ -273,11 +301,6 @@ impl JetStreamIntake {
 /// Bytes it takes in a batch.
 fn size(message: &Message) -> usize {
     message.subject.len() + message.data.len() + headers::size(message.headers.as_ref())
-}
-
-/// Whether an earlier epoch that came to `known` had this message.
-fn is_known(known: Mark, mark: Mark) -> bool {
-    mark.sequence <= known.sequence && mark.published_ns <= known.published_ns
 }
 
 impl Intake for JetStreamIntake {
@@ -299,14 +322,15 @@ impl Intake for JetStreamIntake {
         let mut wait = wait;
         while !batch.is_full() {
             let next = match (self.held.take(), &mut self.session) {
-                (Some((message, metadata)), _) => Item::Delivery(message, metadata),
+                (Some(held), _) => Item::Delivery(held),
                 (None, Some(session)) => session.next(wait, &self.stop),
                 (None, None) => Item::Nothing,
             };
             match next {
-                Item::Delivery(message, metadata) => {
+                Item::Delivery(delivery) => {
                     self.retry.pauses.bore_fruit();
-                    if !self.push(batch, message, metadata) {
+                    let metadata = delivery.metadata;
+                    if !self.push(batch, delivery) {
                         break;
                     }
                     if self.is_drained(metadata) {
@@ -328,6 +352,7 @@ impl Intake for JetStreamIntake {
         }
         self.acks.due.extend(self.acks.latest.take());
         self.account_for_gone();
+        self.tell_missing(batch);
         // What an earlier epoch had already is committed: nothing but an acknowledgement makes room for more of it.
         if let (Some(reply), true, Some(session)) =
             (self.acks.known.take(), self.committed == self.handed, &self.session)

@@ -3,7 +3,9 @@
 mod api;
 mod consumer;
 mod epoch;
+mod facts;
 mod gaps;
+mod history;
 mod intake;
 mod poison;
 mod publisher;
@@ -12,6 +14,7 @@ mod reply;
 mod session;
 mod stream;
 mod survey;
+mod watch;
 
 pub use intake::{Beginning, JetStreamIntake};
 pub(super) use publisher::StreamPublisher;

@@ -59,10 +59,9 @@ impl Pulls {
         }
     }
 
-    /// The server has no request of ours: what was outstanding will not come.
-    pub(super) fn forgotten(&mut self) {
-        self.outstanding = 0;
-        self.oversize = Oversize::No;
+    /// Whether something that was asked for has not come.
+    pub(super) fn are_outstanding(&self) -> bool {
+        self.outstanding > 0
     }
 
     /// The next request to send, if there is room for one.
@@ -122,13 +121,5 @@ mod tests {
         assert_eq!(pulls.next(), None);
         pulls.arrived();
         assert_eq!(pulls.next(), Some(Pull { events: 10, bytes: Some(1024) }));
-    }
-
-    #[test]
-    fn requests_the_server_forgot_are_sent_again() {
-        let mut pulls = pulls();
-        assert!(pulls.next().is_some() && pulls.next().is_some() && pulls.next().is_none());
-        pulls.forgotten();
-        assert!(pulls.next().is_some() && pulls.next().is_some() && pulls.next().is_none());
     }
 }

@@ -10,19 +10,20 @@ use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
-use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
+use super::api::{self, Api, Consumer, Failure, Stored, Stream, Which, code};
 use super::consumer::Keeping;
-use super::epoch::{self, Facts, Resume};
-use super::gaps::Gaps;
+use super::epoch::{self, Resume};
+use super::gaps::GapWatch;
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
-use super::{consumer, poison, stream};
+use super::watch::Watch;
+use super::{consumer, facts, poison, stream};
 use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
 use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Epoch, Mark, Position, Signal};
+use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark, Signal};
 use crate::subject::Filter;
 
 /// How long the server keeps a pull request before it ends it with a status.
@@ -33,8 +34,8 @@ pub(super) struct Setting<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
     /// Names the database.
     pub(super) identity: &'a str,
-    /// How far the stream has been taken in.
-    pub(super) position: Option<&'a Position>,
+    /// How far each epoch of the stream has been taken in, the latest last.
+    pub(super) history: &'a [Life],
     /// Whether the stream may be made where it is missing.
     pub(super) may_create: bool,
     /// What the stream no longer has was said up to this sequence.
@@ -55,20 +56,20 @@ pub(super) struct Session {
     hearing: bool,
     probe: Option<Instant>,
     stalls: u32,
-    gaps: Gaps,
+    gaps: GapWatch,
+    watch: Watch,
     keeping: Keeping,
     /// What to collect of what comes, where the consumer does not select.
     selection: Option<Vec<Filter>>,
     /// Nothing is left in the stream, by the last look.
     exhausted: bool,
+    /// What was missing on the way, and no delivery has told.
+    pub(super) missing: Vec<Gap>,
     /// Events the stream no longer had, at most.
     pub(super) gone: u64,
-    /// What it no longer has was said up to this sequence.
-    pub(super) said_to: u64,
     /// Where this session began, and in which epoch.
     pub(super) epoch: Arc<Epoch>,
     pub(super) after: Mark,
-    pub(super) known: Option<Mark>,
     pub(super) pending: u64,
     /// The stream's last sequence when the session was opened.
     pub(super) last: u64,
@@ -76,12 +77,19 @@ pub(super) struct Session {
 
 /// What a session yields.
 pub(super) enum Item {
-    /// A delivery, in step.
-    Delivery(Message, Metadata),
+    /// A delivery, in step, and what was missing directly before it.
+    Delivery(Delivery),
     /// Nothing, for as long as was asked.
     Nothing,
     /// The session is over; why.
     Over(String),
+}
+
+/// An event on its way, its place in the stream, and what was missing directly before it.
+pub(super) struct Delivery {
+    pub(super) message: Message,
+    pub(super) metadata: Metadata,
+    pub(super) missing: Option<Gap>,
 }
 
 impl Session {
@@ -92,17 +100,13 @@ impl Session {
         let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
-        let mut resume = position_in(&api, config, setting.position, setting.said_to, &stream)?;
+        let mut resume = position_in(&api, config, setting.history, setting.said_to, &stream)?;
         let whole = stream::is_whole(&config.subjects, &stream.config.subjects);
         let keeping = Keeping::of(&stream, config, setting.under_way);
         // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
         if resume.gone > 0 && keeping != Keeping::Limits && !whole {
             (resume.gone, resume.news) = (0, None);
         }
-        if let Some(news) = &resume.news {
-            log::warn!("broker: {news}");
-        }
-
         let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping, whole)?;
         let filters = config.subjects.iter().filter_map(|subject| subject.parse().ok());
         let selection = consumer::is_unfiltered(&made, config).then(|| filters.collect());
@@ -113,6 +117,10 @@ impl Session {
             return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
         }
         consumer::delete_older(&api, &config.stream, setting.identity, &consumer, keeping);
+        let gaps = gap_watch(&api, setting, &stream, &resume, keeping, made.num_pending).map_err(explain)?;
+        if let Some(news) = &resume.news {
+            log::warn!("broker: {news}");
+        }
         Ok(Self {
             config: config.clone(),
             consumer,
@@ -122,15 +130,15 @@ impl Session {
             hearing: false,
             probe: None,
             stalls: 0,
-            gaps: Gaps::new(whole, stream.state.first_seq.max(resume.after.sequence + 1), made.num_pending),
+            gaps,
+            watch: Watch::new(&again, resume.after),
             keeping,
             selection,
             exhausted: made.num_pending == 0,
+            missing: Vec::new(),
             gone: resume.gone,
-            said_to: if resume.gone > 0 { stream.state.first_seq - 1 } else { 0 },
             epoch: Arc::new(resume.epoch),
             after: resume.after,
-            known: resume.known,
             pending: made.num_pending,
             last: stream.state.last_seq,
             link,
@@ -167,6 +175,7 @@ impl Session {
             let next_look = (until - now).min(self.config.silence / 4);
             crossbeam_channel::select! {
                 recv(self.link.messages()) -> message => {
+                    self.watch.waited();
                     if let Ok(message) = message && let Some(item) = self.sort(message) {
                         return item;
                     }
@@ -192,6 +201,11 @@ impl Session {
     /// Whether what the stream may have dropped so far has been said.
     pub(super) fn is_settled(&self) -> bool {
         self.gaps.is_settled()
+    }
+
+    /// What the stream no longer has was said up to here.
+    pub(super) fn said_to(&self) -> u64 {
+        self.gaps.told_to()
     }
 
     /// Whether the stream waits for acknowledgement.
@@ -241,13 +255,21 @@ impl Session {
             self.consumer_sequence = expected;
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
-            self.gaps.delivered(metadata.mark.sequence, metadata.pending);
+            if let Some(out_of_order) = self.watch.delivered(metadata.mark, message.data.len()) {
+                return Some(Item::Over(format!("{out_of_order}; looking whether the stream went back")));
+            }
+            let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
             let selects = |selection: &Vec<Filter>| selection.iter().any(|filter| filter.matches(&message.subject));
-            return self.selection.as_ref().is_none_or(selects).then_some(Item::Delivery(message, metadata));
+            if !self.selection.as_ref().is_none_or(selects) {
+                self.missing.extend(missing);
+                return None;
+            }
+            return Some(Item::Delivery(Delivery { message, metadata, missing }));
         }
         let over = match message.subject.rsplit('.').next() {
             Some("probe") => self.probed(&message),
-            Some("begin") => self.begins(&message),
+            Some("stream") => self.looked(&message),
+            Some("witness") => self.testified(&message),
             _ => self.status(&message),
         };
         over.map(Item::Over)
@@ -263,14 +285,19 @@ impl Session {
             Ok(consumer) => consumer,
             Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
         };
+        if consumer.delivered.consumer_seq < self.consumer_sequence {
+            return Some(format!("the server has forgotten what consumer {} was sent", self.consumer));
+        }
         if consumer.delivered.consumer_seq == self.consumer_sequence {
             self.exhausted = consumer.num_pending == 0;
             self.gaps.counted(consumer.num_pending);
         }
         self.pending = consumer.num_pending;
-        if consumer.num_waiting == 0 {
-            self.pulls.forgotten();
-        } else if consumer.num_pending > 0 {
+        // Whatever made it forget them may have taken it and the stream back too.
+        if consumer.num_waiting == 0 && self.pulls.are_outstanding() {
+            return Some(format!("the server has forgotten what consumer {} was asked for", self.consumer));
+        }
+        if consumer.num_pending > 0 {
             self.stalls += 1;
             if self.stalls >= 3 {
                 let pending = consumer.num_pending;
@@ -280,19 +307,37 @@ impl Session {
         None
     }
 
-    /// The answer to where the stream begins.
-    fn begins(&mut self, message: &Message) -> Option<String> {
-        let begins = match api::read::<Stream>(&message.data) {
-            Ok(stream) => stream.state.first_seq,
-            // Whether the stream is still there is the probes' matter.
-            Err(_) => return None,
-        };
-        if let Some(gone) = self.gaps.answered(begins) {
-            log::warn!("broker: {}", gone.news(&self.config.stream, begins));
-            self.gone += gone.events;
-            self.said_to = self.said_to.max(begins - 1);
+    /// The answer to what the stream looks like.
+    fn looked(&mut self, message: &Message) -> Option<String> {
+        // Whether the stream is still there is the probes' matter.
+        let stream = api::read::<Stream>(&message.data).ok()?;
+        let missing = self.gaps.answered(&stream.state);
+        self.missing.extend(missing.iter());
+        self.watch.looked(&self.config.stream, &stream)
+    }
+
+    /// The answer to whether the stream still has a message.
+    fn testified(&mut self, message: &Message) -> Option<String> {
+        let stored = api::read_stored(&message.data).ok()?;
+        self.watch.testified(&self.config.stream, stored.as_ref())
+    }
+
+    /// Asks what has to be known of the stream, and tells what it no longer has.
+    fn look_after_stream(&mut self) {
+        if self.gaps.ask() || self.watch.is_due(self.config.silence / 2) {
+            self.watch.asks();
+            let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
+            let details = self.gaps.wants_details().then(|| api::deleted_details().to_string());
+            self.link.publish(subject, "stream", details.unwrap_or_default());
         }
-        None
+        for sequence in self.watch.witnesses() {
+            let subject = format!("{}.STREAM.MSG.GET.{}", self.config.api_prefix(), self.config.stream);
+            self.link.publish(subject, "witness", Which::Exactly(sequence).request().to_string());
+        }
+        if let Some(gone) = self.gaps.tell() {
+            log::warn!("broker: {}", gone.news(&self.config.stream, self.watch.first()));
+            self.gone += gone.events;
+        }
     }
 
     /// A status message: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers> ends a request with one.
@@ -328,10 +373,7 @@ impl Session {
         if std::mem::take(&mut self.hearing) {
             self.heard = Instant::now();
         }
-        if self.gaps.ask() {
-            let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
-            self.link.publish(subject, "begin", String::new());
-        }
+        self.look_after_stream();
         let silent = self.heard.elapsed();
         if silent >= self.config.silence {
             self.link.fell_silent();
@@ -349,54 +391,79 @@ impl Session {
     }
 }
 
+/// What to make of the steps in the sequences that come.
+fn gap_watch(
+    api: &Api<'_>,
+    setting: &Setting<'_>,
+    stream: &Stream,
+    resume: &Resume,
+    keeping: Keeping,
+    pending: u64,
+) -> Result<GapWatch, Failure> {
+    let config = setting.cluster.config();
+    let steps = stream::steps(config, stream, keeping);
+    // What an earlier epoch had may be gone by now without a loss.
+    let lineage = setting.history.iter().filter(|life| life.epoch.created == stream.created);
+    let had = lineage.map(|life| life.mark.sequence).max().unwrap_or(0);
+    let told_to = had.max(setting.said_to).max(stream.state.first_seq.saturating_sub(1));
+    let watch = GapWatch::new(steps, resume.after.sequence + 1, stream.state.last_seq, pending, told_to);
+    if had > 0 {
+        return Ok(watch.was_away());
+    }
+    // Nothing of this stream was ever collected: what it lacks now is nobody's loss.
+    match stream.state.num_deleted {
+        0 => Ok(watch),
+        few if few <= facts::MOST_DELETED => Ok(watch.besides(api.deleted(&config.stream)?)),
+        _ => Ok(watch.besides(Gap::of(1, stream.state.last_seq).map(Gaps::from).unwrap_or_default())),
+    }
+}
+
+/// A message that the client cannot read, what is wrong with it, and what was missing directly before it.
+pub(super) struct Unreadable {
+    pub(super) stored: Stored,
+    pub(super) defect: &'static str,
+    pub(super) missing: Option<Gap>,
+}
+
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
-pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &'static str)>, Error> {
-    let Some(position) = setting.position else { return Ok(None) };
+pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable>, Error> {
+    let Some(Life { epoch, mark, .. }) = setting.history.last() else { return Ok(None) };
     let config = setting.cluster.config();
     let link = Link::open(setting.cluster, setting.stop)?;
     let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
     let explain = |failure: Failure| stream::explain(&link, config, &failure);
-    match api.stream(&config.stream) {
-        // Another life of the stream: its messages are none of this position's.
-        Ok(stream)
-            if position_in(&api, config, setting.position, setting.said_to, &stream)?.epoch != position.epoch =>
-        {
-            return Ok(None);
-        }
-        Ok(_) => {}
+    let stream = match api.stream(&config.stream) {
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
-        Err(failure) => return Err(explain(failure)),
+        found => found.map_err(explain)?,
+    };
+    // Another life of the stream: its messages are none of this position's.
+    if position_in(&api, config, setting.history, setting.said_to, &stream)?.epoch != *epoch {
+        return Ok(None);
     }
+    let due = mark.sequence + 1;
     let mut next: Option<Stored> = None;
     for filter in &config.subjects {
-        let which = Which::NextOf(filter, position.mark.sequence + 1);
-        let found = api.message(&config.stream, &which).map_err(explain)?;
+        let found = api.message(&config.stream, &Which::NextOf(filter, due)).map_err(explain)?;
         next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
     }
-    Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
+    let Some(stored) = next else { return Ok(None) };
+    let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
+    let is_whole = stream::is_whole(&config.subjects, &stream.config.subjects);
+    let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_whole);
+    Ok(Some(Unreadable { stored, defect, missing }))
 }
 
 /// Where to go on in the stream; what it no longer has was said up to `said_to`.
 pub(super) fn position_in(
     api: &Api<'_>,
     config: &BrokerConfig,
-    position: Option<&Position>,
+    history: &[Life],
     said_to: u64,
     stream: &Stream,
 ) -> Result<Resume, Error> {
-    let time_there = match position {
-        // Before its first event there is nothing to ask for: the server refuses sequence 0.
-        Some(position) if position.mark != Mark::START && position.epoch.created == stream.created => {
-            let there = api
-                .message(&config.stream, &Which::Exactly(position.mark.sequence))
-                .map_err(|failure| stream::explain(api.link, config, &failure))?;
-            there.map(|stored| stored.mark.published_ns)
-        }
-        _ => None,
-    };
-    let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
-    let facts = Facts { created: &stream.created, first, last, time_there, said_to };
-    Ok(epoch::resume(&config.stream, position, &facts))
+    let facts = facts::look(api, &config.stream, history, said_to, stream)
+        .map_err(|failure| stream::explain(api.link, config, &failure))?;
+    Ok(epoch::resume(&config.stream, history, &facts))
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {

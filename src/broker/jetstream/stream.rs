@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::api::{Api, Failure, Stream, code};
+use super::consumer::Keeping;
+use super::gaps::Steps;
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
@@ -71,6 +73,22 @@ pub(super) fn refusal(config: &BrokerConfig, stream: &Stream) -> Option<String> 
 pub(super) fn is_whole(filters: &[String], subjects: &[String]) -> bool {
     let has = |subject: &String| filters.contains(subject);
     has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
+}
+
+/// What it means where a delivery does not carry the sequence behind the one before.
+pub(super) fn steps(config: &BrokerConfig, stream: &Stream, keeping: Keeping) -> Steps {
+    let copies_a_part = stream
+        .config
+        .mirror
+        .as_ref()
+        .is_some_and(|mirror| mirror.filter_subject.is_some() || !mirror.subject_transforms.is_empty());
+    match is_whole(&config.subjects, &stream.config.subjects) {
+        _ if copies_a_part => Steps::Usual,
+        true => Steps::Lost,
+        // A stream with interest retention never kept what nobody wanted.
+        false if keeping != Keeping::Limits => Steps::Usual,
+        false => Steps::Filtered,
+    }
 }
 
 /// The library's error for a failed request.

@@ -39,7 +39,7 @@ fn describe(
     stream: &Stream,
 ) -> Result<StreamSurvey, Error> {
     let settings = &stream.config;
-    let resume = position_in(api, config, standing.position, 0, stream)?;
+    let resume = position_in(api, config, standing.history, 0, stream)?;
     let keeping = Keeping::of(stream, config, standing.pipeline_holds);
     Ok(StreamSurvey {
         subjects: settings.subjects.clone(),

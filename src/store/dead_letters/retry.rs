@@ -177,7 +177,7 @@ impl<'c> Retry<'c> {
         let mark = Mark { sequence: letter.sequence.unwrap_or(0), published_ns };
         self.event.clear();
         if let Some(stream) = letter.stream.clone() {
-            let epoch = Epoch { stream, number: letter.epoch.unwrap_or(0), created: String::new() };
+            let epoch = Epoch::new(stream, letter.epoch.unwrap_or(0), "");
             self.event.begin(Arc::new(epoch), Mark::START);
         }
         self.event.push(mark, &letter.subject, headers, &bytes(&letter.payload));

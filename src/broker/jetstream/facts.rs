@@ -1,0 +1,132 @@
+//! What a stream says of itself that decides where to go on in it: whether it still has the messages that the ledger knows,
+//! and whether it has some again that were missing.
+
+use super::api::{Api, Failure, Stored, Stream, StreamState, Which};
+use super::epoch::latest;
+use crate::pipeline::{Gap, Gaps, Life, Mark};
+
+/// A server lists deleted sequences one by one. Up to so many are asked for.
+pub(super) const MOST_DELETED: u64 = 200_000;
+
+/// Where the server cannot list what is deleted, so many gaps are looked at one by one.
+const MOST_LOOKS: usize = 256;
+
+/// What is asked of the stream to decide.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// The stream's time of creation.
+    pub(super) created: String,
+    /// Its first sequence.
+    pub(super) first: u64,
+    /// Its last sequence.
+    pub(super) last: u64,
+    /// How its messages compare with what the latest epoch of this creation has.
+    pub(super) there: There,
+    /// What it no longer has was said up to this sequence.
+    pub(super) said_to: u64,
+}
+
+/// A stream compared with an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    /// Nothing up to the position reached is new.
+    Same,
+    /// Some message up to the position is another than the one that was taken in; how that shows.
+    Another(String),
+    /// The stream has messages that were missing when they were due.
+    Back(Gaps),
+}
+
+/// Asks.
+pub(super) fn look(
+    api: &Api<'_>,
+    name: &str,
+    history: &[Life],
+    said_to: u64,
+    stream: &Stream,
+) -> Result<Facts, Failure> {
+    let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
+    let there = match latest(history, &stream.created) {
+        // One that ends before the position went back, whatever it has.
+        Some(life) if life.mark != Mark::START && last >= life.mark.sequence => compare(api, name, life, stream)?,
+        _ => There::Same,
+    };
+    Ok(Facts { created: stream.created.clone(), first, last, there, said_to })
+}
+
+fn compare(api: &Api<'_>, name: &str, life: &Life, stream: &Stream) -> Result<There, Failure> {
+    let Mark { sequence, published_ns } = life.mark;
+    match api.message(name, &Which::Exactly(sequence))? {
+        Some(stored) if stored.mark.published_ns != published_ns => {
+            return Ok(There::Another(format!("it has another message at {sequence}")));
+        }
+        Some(_) => {}
+        // That the message is gone proves nothing. In a stream that goes on, times ascend with the sequences: one before the
+        // position that is younger than what was read there came after a rollback.
+        None => {
+            let before = last_before(api, name, sequence, stream.state.first_seq)?;
+            if let Some(stored) = before.filter(|stored| stored.mark.published_ns > published_ns) {
+                let at = stored.mark.sequence;
+                return Ok(There::Another(format!(
+                    "its message {at} is younger than the one that was read at {sequence}"
+                )));
+            }
+        }
+    }
+    let back = back(api, name, &life.gaps, &stream.state)?;
+    Ok(if back.is_empty() { There::Same } else { There::Back(back) })
+}
+
+/// The last message before a sequence. The server only finds the next one behind a sequence, so this steps back in strides
+/// that double until something lies between, then halves them.
+fn last_before(api: &Api<'_>, name: &str, sequence: u64, first: u64) -> Result<Option<Stored>, Failure> {
+    let next = |from: u64| -> Result<Option<Stored>, Failure> {
+        let found = api.message(name, &Which::NextOf(">", from))?;
+        Ok(found.filter(|stored| stored.mark.sequence < sequence))
+    };
+    let (mut found, mut low, mut stride) = (None, sequence, 1);
+    while found.is_none() && low > first {
+        low = sequence.saturating_sub(stride).max(first);
+        found = next(low)?;
+        stride *= 2;
+    }
+    let Some(mut best) = found else { return Ok(None) };
+    // Nothing lies from `high` on; `best` lies before.
+    let mut high = sequence;
+    while best.mark.sequence + 1 < high {
+        let middle = best.mark.sequence + 1 + (high - best.mark.sequence - 1) / 2;
+        match next(middle)? {
+            Some(stored) => best = stored,
+            None if middle == best.mark.sequence + 1 => break,
+            None => high = middle,
+        }
+    }
+    Ok(Some(best))
+}
+
+/// Which of these gaps the stream has messages in by now.
+fn back(api: &Api<'_>, name: &str, gaps: &Gaps, state: &StreamState) -> Result<Gaps, Failure> {
+    let among: Gaps = gaps.iter().filter_map(|gap| gap.within(state.first_seq, state.last_seq)).collect();
+    if among.is_empty() {
+        return Ok(among);
+    }
+    if state.num_deleted <= MOST_DELETED {
+        let missing = api.deleted(name)?;
+        return Ok(among.iter().filter(|gap| missing_in(*gap, &missing) < gap.missing).collect());
+    }
+    // Too many to list. The largest gaps are what a restored copy fills first.
+    let mut largest: Vec<Gap> = among.iter().filter(|gap| gap.is_exact()).collect();
+    largest.sort_by_key(|gap| std::cmp::Reverse(gap.missing));
+    let mut back = Gaps::default();
+    for gap in largest.into_iter().take(MOST_LOOKS) {
+        let next = api.message(name, &Which::NextOf(">", gap.first))?;
+        if next.is_some_and(|stored| stored.mark.sequence <= gap.last) {
+            back.insert(gap);
+        }
+    }
+    Ok(back)
+}
+
+fn missing_in(gap: Gap, missing: &Gaps) -> u64 {
+    missing.common(&Gaps::from(gap)).missing()
+}

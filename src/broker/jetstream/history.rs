@@ -1,0 +1,104 @@
+//! How far each epoch of the stream has been taken in, and which events an earlier one has already.
+
+use crate::pipeline::{Epoch, Gap, Life, Mark};
+
+/// How many gaps of the current epoch are kept in memory before the closest ones are joined.
+const MOST_GAPS: usize = 10_000;
+
+/// The epochs of one stream, the latest last.
+#[derive(Debug)]
+pub(super) struct History {
+    lives: Vec<Life>,
+    /// No event behind this sequence is in an earlier epoch of the stream's creation.
+    known_to: u64,
+}
+
+impl History {
+    /// Of these epochs, the latest last.
+    pub(super) fn new(lives: Vec<Life>) -> Self {
+        Self { lives, known_to: 0 }
+    }
+
+    pub(super) fn lives(&self) -> &[Life] {
+        &self.lives
+    }
+
+    /// What comes belongs to this epoch, which is read up to `after`.
+    pub(super) fn go_on(&mut self, epoch: &Epoch, after: Mark) {
+        match self.lives.last_mut().filter(|life| life.epoch == *epoch) {
+            Some(life) => life.mark = after,
+            None => self.lives.push(Life { epoch: epoch.clone(), mark: after, gaps: <_>::default() }),
+        }
+        self.known_to = self.earlier().map(|life| life.mark.sequence).max().unwrap_or(0);
+    }
+
+    /// The current epoch is read up to here.
+    pub(super) fn reached(&mut self, mark: Mark) {
+        if let Some(life) = self.lives.last_mut() {
+            life.mark = mark;
+        }
+    }
+
+    /// The current epoch does not have these.
+    pub(super) fn lacks(&mut self, gap: Gap) {
+        if let Some(life) = self.lives.last_mut() {
+            life.gaps.insert(gap);
+            if life.gaps.len() > MOST_GAPS {
+                life.gaps.compact(MOST_GAPS / 2);
+            }
+        }
+    }
+
+    /// Whether an earlier epoch has this event of the current one.
+    pub(super) fn is_known(&self, mark: Mark) -> bool {
+        mark.sequence <= self.known_to && self.earlier().any(|life| life.has(mark))
+    }
+
+    /// Earlier epochs of the same creation.
+    fn earlier(&self) -> impl Iterator<Item = &Life> {
+        let current = self.lives.last();
+        let before = self.lives.split_last().map_or(&[][..], |(_, before)| before);
+        before.iter().filter(move |life| current.is_some_and(|current| current.epoch.created == life.epoch.created))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(sequence: u64, published_ns: i64) -> Mark {
+        Mark { sequence, published_ns }
+    }
+
+    fn life(number: u32, created: &str, mark: Mark) -> Life {
+        Life { epoch: Epoch::new("S", number, created), mark, gaps: <_>::default() }
+    }
+
+    #[test]
+    fn what_any_earlier_epoch_of_the_creation_has_is_known() {
+        let mut history = History::new(vec![
+            life(1, "monday", mark(90, 9)),
+            life(2, "tuesday", mark(99, 8)),
+            life(3, "monday", mark(60, 5)),
+        ]);
+        history.lives[0].gaps.insert(Gap::of(10, 20).expect("not empty"));
+        history.go_on(&Epoch::new("S", 4, "monday"), Mark::START);
+        for known in [mark(1, 1), mark(90, 9), mark(15, 5)] {
+            assert!(history.is_known(known), "{known:?}");
+        }
+        for unknown in [mark(15, 6), mark(90, 10), mark(91, 1)] {
+            assert!(!history.is_known(unknown), "{unknown:?}");
+        }
+        history.go_on(&Epoch::new("S", 5, "tuesday"), Mark::START);
+        assert!(history.is_known(mark(91, 1)) && !history.is_known(mark(91, 9)));
+    }
+
+    #[test]
+    fn the_current_epoch_is_no_earlier_one() {
+        let mut history = History::new(Vec::new());
+        history.go_on(&Epoch::new("S", 1, "monday"), Mark::START);
+        history.reached(mark(5, 5));
+        assert!(!history.is_known(mark(4, 4)));
+        assert_eq!(history.lives()[0].mark, mark(5, 5));
+    }
+}
