@@ -46,6 +46,8 @@ pub(super) struct GapWatch {
     suspicious: bool,
     asked: Option<Instant>,
     told: Option<Instant>,
+    /// When the first of what is untold was noticed.
+    noticed: Option<Instant>,
     /// The answer has not come yet.
     open: bool,
     /// The next sequence that can come.
@@ -97,6 +99,7 @@ impl GapWatch {
             suspicious: false,
             asked: None,
             told: None,
+            noticed: None,
             open: false,
             next,
             last,
@@ -146,6 +149,9 @@ impl GapWatch {
 
     fn lost(&mut self, gap: Gap) {
         let news = Gaps::from(gap).without(&self.old, self.told_to);
+        if !news.is_empty() {
+            self.noticed.get_or_insert_with(Instant::now);
+        }
         news.iter().for_each(|gap| self.untold.insert(gap));
         self.untold.compact(MOST_RANGES);
     }
@@ -207,12 +213,16 @@ impl GapWatch {
         missing
     }
 
-    /// What to tell an operator now, and up to which sequence all is told.
+    /// What to tell an operator now: all that is known once nothing more comes, or after a while.
     pub(super) fn tell(&mut self) -> Option<Gone> {
-        if self.untold.is_empty() || self.told.is_some_and(|told| told.elapsed() < PAUSE) {
+        let noticed = self.noticed?;
+        let is_all = self.pending == 0 && !self.suspicious && !self.open;
+        let is_soon = self.told.is_some_and(|told| told.elapsed() < PAUSE);
+        if is_soon || !is_all && noticed.elapsed() < PAUSE {
             return None;
         }
         self.told = Some(Instant::now());
+        self.noticed = None;
         let gaps = std::mem::take(&mut self.untold);
         for gap in gaps.iter() {
             match Gap::of(gap.first.max(self.next), gap.last) {
@@ -247,6 +257,7 @@ mod tests {
 
     fn told(watch: &mut GapWatch) -> Option<(String, u64)> {
         watch.told = None;
+        watch.noticed = watch.noticed.map(|noticed| noticed - PAUSE);
         watch.tell().map(|gone| (gone.gaps.to_string(), gone.events))
     }
 

@@ -15,22 +15,29 @@ pub struct Cluster {
 impl Cluster {
     /// Starts three servers and makes stream `EVENTS` on `events.>` with three replicas.
     pub fn start(folder: &Path) -> Self {
-        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
-        let servers = (0..3).map(|at| start(folder, at, &routes)).collect();
-        let cluster = Self { servers };
-        let config = json!({
-            "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits", "num_replicas": 3,
-        });
-        eventually("a stream of three", || {
-            let answer = cluster.ask_any("$JS.API.STREAM.CREATE.EVENTS", &config)?;
-            answer["error"].is_null().then_some(())
-        });
-        cluster.leader();
+        let cluster = Self::start_with(folder, &json!({ "storage": "file", "num_replicas": 3 }));
         eventually("three replicas in step", || {
             let answer = cluster.ask_any("$JS.API.STREAM.INFO.EVENTS", &Value::Null)?;
             let replicas = answer["cluster"]["replicas"].as_array()?;
             (replicas.len() == 2 && replicas.iter().all(|one| one["current"] == true)).then_some(())
         });
+        cluster
+    }
+
+    /// Starts three servers and makes stream `EVENTS` on `events.>` with these settings.
+    pub fn start_with(folder: &Path, settings: &Value) -> Self {
+        let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let servers = (0..3).map(|at| start(folder, at, &routes)).collect();
+        let cluster = Self { servers };
+        let mut config = json!({ "name": "EVENTS", "subjects": ["events.>"], "retention": "limits" });
+        for (name, value) in settings.as_object().expect("settings") {
+            config[name] = value.clone();
+        }
+        eventually("a stream", || {
+            let answer = cluster.ask_any("$JS.API.STREAM.CREATE.EVENTS", &config)?;
+            answer["error"].is_null().then_some(())
+        });
+        cluster.leader();
         cluster
     }
 

@@ -29,6 +29,14 @@ pub fn payloads(database: &Path) -> Vec<String> {
     rows.collect::<Result<_, _>>().expect("text")
 }
 
+/// Every stream sequence, in the order of the rows.
+pub fn sequences(database: &Path) -> Vec<u64> {
+    let connection = open(database);
+    let mut statement = connection.prepare("SELECT sequence FROM events ORDER BY id").expect("SQL");
+    let rows = statement.query_map([], |row| row.get(0)).expect("runs");
+    rows.collect::<Result<_, _>>().expect("numbers")
+}
+
 /// Holds the acknowledged payloads (each different from all others) against the rows: every one is there, nothing is there
 /// twice, rows are in stream order, the file is sound and the ledger stands at the last row.
 pub fn holds(database: &Path, acknowledged: &[String]) {

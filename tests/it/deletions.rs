@@ -1,0 +1,171 @@
+//! Events that vanish inside a stream before they are collected: said with their ranges and their number, whatever took them.
+
+use std::collections::BTreeSet;
+
+use catchment::{Collector, Config};
+use serde_json::{Value, json};
+
+use crate::support::collector::{output, stderr};
+use crate::support::health::quick;
+use crate::support::scene::Scene;
+use crate::support::server::needs;
+use crate::support::{eventually, oracle};
+
+/// A scene whose stream has these settings, with ten events that are collected.
+fn scene(settings: &Value) -> Scene {
+    let scene = Scene::new();
+    scene.server.delete_stream("EVENTS");
+    let mut config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits" });
+    for (name, value) in settings.as_object().expect("settings") {
+        config[name] = value.clone();
+    }
+    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    let mut raw = scene.server.raw();
+    (0..10).for_each(|at| raw.send(format!("events.old.{at}"), None, format!("old-{at}")));
+    raw.finish();
+    scene.drain();
+    scene
+}
+
+/// Sequences behind the tenth that the stream lacks, up to its last.
+fn lacks(scene: &Scene) -> BTreeSet<u64> {
+    let info = scene.ask("$JS.API.STREAM.INFO.EVENTS", &json!({ "deleted_details": true }));
+    let state = &info["state"];
+    let deleted = state["deleted"].as_array().into_iter().flatten().filter_map(Value::as_u64);
+    let first = state["first_seq"].as_u64().expect("a sequence");
+    deleted.chain(1..first).filter(|sequence| *sequence > 10).collect()
+}
+
+/// A drain stores what is there and says how many are not.
+fn drained(scene: &Scene) -> String {
+    let lacks = lacks(scene);
+    assert!(!lacks.is_empty(), "something is to vanish");
+    let last = scene.server.last_sequence("EVENTS");
+    let said = scene.drain();
+    let stored: BTreeSet<u64> = oracle::sequences(&scene.database()).into_iter().collect();
+    assert_eq!(stored, (1..=last).filter(|sequence| !lacks.contains(sequence)).collect());
+    assert!(said.contains(&format!("up to {} events that were never stored", lacks.len())), "{lacks:?}: {said}");
+    said
+}
+
+#[test]
+fn single_events_that_are_deleted_are_said() {
+    let scene = scene(&json!({}));
+    scene.publish("new", 100);
+    (31..=80).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    let said = drained(&scene);
+    assert!(said.contains("no longer has 31 to 80, up to 50 events"), "{said}");
+    // What was said once is not said at the next start.
+    scene.publish("newer", 1);
+    assert!(!scene.drain().contains("WARN"));
+}
+
+#[test]
+fn events_deleted_at_the_streams_end_are_said_without_another_event() {
+    let scene = scene(&json!({}));
+    scene.publish("new", 100);
+    (91..=110).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    let said = drained(&scene);
+    assert!(said.contains("no longer has 91 to 110, up to 20 events"), "{said}");
+}
+
+#[test]
+fn events_purged_by_subject_are_said() {
+    let scene = scene(&json!({}));
+    let mut raw = scene.server.raw();
+    (0..100).for_each(|at| raw.send(format!("events.z{}", at % 2), None, format!("z-{at}")));
+    raw.finish();
+    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "filter": "events.z1" }));
+    drained(&scene);
+}
+
+#[test]
+fn events_over_the_limit_of_their_subject_are_said() {
+    let scene = scene(&json!({ "max_msgs_per_subject": 3 }));
+    let mut raw = scene.server.raw();
+    (0..100).for_each(|at| raw.send(format!("events.p{}", at % 5), None, format!("p-{at}")));
+    raw.finish();
+    drained(&scene);
+}
+
+#[test]
+fn events_rolled_up_are_said() {
+    let scene = scene(&json!({ "allow_rollup_hdrs": true }));
+    scene.publish("new", 99);
+    let rollup = b"NATS/1.0\r\nNats-Rollup: sub\r\n\r\n";
+    scene.server.raw().publish("events.test", Some(rollup), "all");
+    drained(&scene);
+}
+
+#[test]
+fn events_that_expire_by_themselves_are_said() {
+    if !needs((2, 11), "a time to live of a single message") {
+        return;
+    }
+    let scene = scene(&json!({ "allow_msg_ttl": true }));
+    let mut raw = scene.server.raw();
+    for at in 0..100 {
+        let ttl = (at % 2 == 1).then_some(&b"NATS/1.0\r\nNats-TTL: 1s\r\n\r\n"[..]);
+        raw.send("events.t", ttl, format!("t-{at}"));
+    }
+    raw.finish();
+    eventually("fifty to expire", || (lacks(&scene).len() == 50).then_some(()));
+    drained(&scene);
+}
+
+#[test]
+fn what_a_stream_lacked_before_the_first_start_is_nobodys_loss() {
+    let scene = Scene::new();
+    scene.publish("new", 100);
+    (31..=80).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    let said = scene.drain();
+    assert!(!said.contains("WARN"), "{said}");
+    assert_eq!(oracle::payloads(&scene.database()).len(), 50);
+}
+
+#[test]
+fn events_of_other_subjects_are_no_loss_and_vanished_ones_of_ours_are() {
+    let scene = Scene::new();
+    let run = |scene: &Scene| {
+        let done = output(scene.run().arg("--drain").env("CATCHMENT_BROKER__SUBJECTS", "events.ours"));
+        assert!(done.status.success(), "{}", stderr(&done));
+        stderr(&done)
+    };
+    let publish = |count: usize| {
+        let mut raw = scene.server.raw();
+        for at in 0..count {
+            raw.send("events.ours", None, format!("ours-{at}"));
+            raw.send("events.other", None, format!("other-{at}"));
+        }
+        raw.finish();
+    };
+    publish(10);
+    assert!(!run(&scene).contains("WARN"));
+    publish(10);
+    // Sequences 21, 23, ... are ours.
+    [23, 25, 31].iter().for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    let said = run(&scene);
+    assert!(said.contains("no longer has 23, 25, 31, up to 3 events"), "{said}");
+    assert_eq!(oracle::payloads(&scene.database()).len(), 17);
+    publish(10);
+    assert!(!run(&scene).contains("WARN"), "once");
+}
+
+#[test]
+fn a_running_collector_counts_what_vanished() {
+    let scene = scene(&json!({}));
+    let mut config = Config { broker: quick(&scene.server.url()), ..Config::default() };
+    config.database.path = scene.database();
+    // It takes in no more than a few events while the database is locked.
+    (config.broker.ahead.events, config.broker.ahead.requests, config.batch.max_events) = (2, 2, 2);
+    let collector = Collector::start(&config).expect("starts");
+    let lock = oracle::lock(&scene.database());
+    scene.publish("new", 500);
+    (301..=400).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    assert_eq!(collector.status().gone, 0);
+    drop(lock);
+    eventually("the last event", || (oracle::position(&scene.database()) == 510).then_some(()));
+    eventually("the count", || (collector.status().gone == 100).then_some(()));
+    assert_eq!(oracle::payloads(&scene.database()).len(), 410);
+    collector.stop(std::time::Duration::from_secs(10)).expect("stops");
+}
