@@ -40,5 +40,6 @@ mod routes;
 mod service;
 mod stalls;
 mod startup;
+mod storms;
 mod streams;
 mod trials;

@@ -13,6 +13,11 @@ impl Chance {
             || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| u64::from(now.subsec_nanos())),
             |seed| seed.parse().expect("TEST_SEED is a number"),
         );
+        Self::of(seed)
+    }
+
+    /// From this seed, which is printed.
+    pub fn of(seed: u64) -> Self {
         println!("to draw the same again: TEST_SEED={seed}");
         Self(seed)
     }

@@ -1,0 +1,307 @@
+//! Storms: random kills, stops, restores, deletes, purges and stream edits, on both retentions.
+//!
+//! The oracle is outside the program: what the stream acknowledged was written down, what the stream holds in the end is
+//! read raw. All that it holds is stored, nothing is stored twice, and what was acknowledged and is neither stored nor forgotten
+//! by the broker itself was said to be gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use catchment::{Event, Receipt, Recorder};
+use serde_json::{Value, json};
+
+use crate::support::chance::Chance;
+use crate::support::collector::{Collector, output, run, signal, stderr};
+use crate::support::load::patient;
+use crate::support::oracle;
+use crate::support::server::Server;
+
+/// Events have one of so many subjects.
+const SUBJECTS: u64 = 8;
+
+struct Storm {
+    chance: Chance,
+    folder: tempfile::TempDir,
+    server: Server,
+    collector: Option<Collector>,
+    interest: bool,
+    published: u64,
+    acknowledged: BTreeSet<String>,
+    /// Acknowledged, then forgotten by the broker: it was restored from an older copy, or somebody deleted the stream.
+    forgotten: BTreeSet<String>,
+    /// What was acknowledged when the server's store was copied.
+    at_copy: Option<BTreeSet<String>>,
+    has_database_copy: bool,
+    done: Vec<&'static str>,
+}
+
+impl Storm {
+    fn begin(chance: Chance, interest: bool) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::start(folder.path());
+        let mut storm = Self {
+            chance,
+            folder,
+            server,
+            collector: None,
+            interest,
+            published: 0,
+            acknowledged: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            at_copy: None,
+            has_database_copy: false,
+            done: Vec::new(),
+        };
+        storm.make_stream(-1);
+        storm.start_collector();
+        storm
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, most_a_subject: i64) -> Value {
+        let retention = if self.interest { "interest" } else { "limits" };
+        json!({
+            "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": retention,
+            "max_msgs_per_subject": most_a_subject,
+        })
+    }
+
+    fn make_stream(&self, most_a_subject: i64) {
+        let answer = self.server.ask("$JS.API.STREAM.CREATE.EVENTS", &self.config(most_a_subject));
+        assert!(answer["error"].is_null(), "{answer}");
+    }
+
+    fn start_collector(&mut self) {
+        let collector = Collector::start(run(&self.server.url(), &self.path("a.db")), &self.path("log"));
+        collector.said("collecting stream EVENTS");
+        self.collector = Some(collector);
+    }
+
+    fn stop_collector(&mut self) {
+        if let Some(collector) = self.collector.take() {
+            let log = collector.log();
+            assert!(collector.stop().success(), "{log}");
+        }
+    }
+
+    /// Publishes a few hundred events while something happens, and writes down what was acknowledged.
+    fn step(&mut self) {
+        let count = self.chance.up_to(300);
+        let first = self.published;
+        self.published += count;
+        let recorder = patient(self.server.config());
+        let publisher = std::thread::spawn(move || {
+            let receipts: Vec<_> = (first..first + count)
+                .map(|number| {
+                    let payload = format!("event-{number}");
+                    let event = Event::new(format!("events.s{}", number % SUBJECTS), payload.as_str());
+                    (payload, recorder.record(event).expect("takes it"))
+                })
+                .collect();
+            // What is not confirmed may be in the stream or not.
+            let _ = recorder.close(Duration::from_secs(60));
+            let kept = |(payload, receipt): (String, Receipt)| receipt.wait(Duration::ZERO).is_ok().then_some(payload);
+            receipts.into_iter().filter_map(kept).collect::<Vec<_>>()
+        });
+        std::thread::sleep(self.chance.time(Duration::from_millis(60)));
+        // A copy or a removal of the stream must not happen while it is uncertain what belongs to it.
+        let quiet = self.chance.up_to(3) == 1;
+        if !quiet {
+            self.trouble_under_load();
+        }
+        self.acknowledged.extend(publisher.join().expect("publishes"));
+        if quiet {
+            self.trouble_at_rest();
+        }
+    }
+
+    fn trouble_under_load(&mut self) {
+        match self.chance.up_to(8) {
+            1 => {
+                self.done.push("kill collector");
+                self.collector.take().expect("it runs").kill();
+                self.start_collector();
+            }
+            2 => {
+                self.done.push("stop collector");
+                self.stop_collector();
+                self.start_collector();
+            }
+            3 => {
+                self.done.push("pause collector");
+                let pid = self.collector.as_ref().expect("it runs").pid();
+                signal(pid, "STOP");
+                std::thread::sleep(self.chance.time(Duration::from_millis(500)));
+                signal(pid, "CONT");
+            }
+            4 => {
+                self.done.push("kill server");
+                self.server.kill();
+                self.server.restart();
+            }
+            5 => {
+                self.done.push("delete");
+                let last = self.server.last_sequence("EVENTS");
+                for _ in 0..self.chance.up_to(30) {
+                    let sequence = last.saturating_sub(self.chance.up_to(100));
+                    // It may be gone, or never have been there.
+                    self.server.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": sequence.max(1) }));
+                }
+            }
+            6 => {
+                self.done.push("purge");
+                let last = self.server.last_sequence("EVENTS");
+                let sequence = last.saturating_sub(self.chance.up_to(50));
+                self.server.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": sequence.max(1) }));
+            }
+            7 => {
+                self.done.push("purge subject");
+                let filter = format!("events.s{}", self.chance.up_to(SUBJECTS) - 1);
+                self.server.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "filter": filter }));
+            }
+            _ => {
+                self.done.push("edit");
+                let most = if self.chance.up_to(2) == 1 { 10 } else { -1 };
+                let answer = self.server.ask("$JS.API.STREAM.UPDATE.EVENTS", &self.config(most));
+                assert!(answer["error"].is_null(), "{answer}");
+            }
+        }
+    }
+
+    fn trouble_at_rest(&mut self) {
+        let (store, copy) = (self.path("streams"), self.path("older"));
+        match self.chance.up_to(9) {
+            1..=4 if self.at_copy.is_some() => {
+                self.done.push("restore store");
+                self.server.stop();
+                std::fs::remove_dir_all(&store).expect("removes");
+                std::fs::rename(&copy, &store).expect("moves");
+                self.server.restart();
+                let before = self.at_copy.take().expect("a copy");
+                self.forgotten.extend(self.acknowledged.difference(&before).cloned());
+            }
+            1..=4 => {
+                self.done.push("copy store");
+                self.server.stop();
+                copy_folder(&store, &copy);
+                self.server.restart();
+                self.at_copy = Some(self.acknowledged.clone());
+            }
+            5..=8 if self.has_database_copy => {
+                self.done.push("restore database");
+                self.stop_collector();
+                for suffix in ["-wal", "-shm"] {
+                    let _ = std::fs::remove_file(format!("{}{suffix}", self.path("a.db").display()));
+                }
+                std::fs::rename(self.path("older.db"), self.path("a.db")).expect("moves");
+                self.has_database_copy = false;
+                self.start_collector();
+            }
+            5..=8 => {
+                self.done.push("copy database");
+                let older = self.path("older.db");
+                oracle::open(&self.path("a.db")).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
+                self.has_database_copy = true;
+            }
+            _ => {
+                self.done.push("make stream anew");
+                self.server.delete_stream("EVENTS");
+                self.make_stream(-1);
+                self.forgotten.extend(self.acknowledged.iter().cloned());
+                self.at_copy = None;
+                let _ = std::fs::remove_dir_all(&copy);
+            }
+        }
+    }
+
+    /// What the stream holds.
+    fn stream(&self) -> BTreeSet<String> {
+        let state = self.server.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null)["state"].clone();
+        let (first, last) =
+            (state["first_seq"].as_u64().expect("a number"), state["last_seq"].as_u64().expect("a number"));
+        let client = self.server.client();
+        let get = |sequence: u64| {
+            let body = json!({ "seq": sequence }).to_string();
+            let reply = client.request_timeout("$JS.API.STREAM.MSG.GET.EVENTS", body, Duration::from_secs(10));
+            let answer: Value = serde_json::from_slice(&reply.expect("answers").data).expect("JSON");
+            let data = answer["message"]["data"].as_str()?;
+            let payload = data_encoding::BASE64.decode(data.as_bytes()).expect("base64");
+            Some(String::from_utf8(payload).expect("text"))
+        };
+        (first.max(1)..=last).filter_map(get).collect()
+    }
+
+    fn end(mut self) {
+        let log = self.collector.as_ref().expect("it runs").log();
+        self.stop_collector();
+        let held = self.stream();
+        let drained = output(run(&self.server.url(), &self.path("a.db")).arg("--drain"));
+        let log = log + &std::fs::read_to_string(self.path("log")).unwrap_or_default() + &stderr(&drained);
+        let told = format!("{:?}\n{log}", self.done);
+        assert!(drained.status.success(), "{told}");
+        let mut rows: BTreeMap<String, usize> = BTreeMap::new();
+        oracle::payloads(&self.path("a.db")).into_iter().for_each(|payload| *rows.entry(payload).or_default() += 1);
+        let missing: Vec<_> = held.iter().filter(|payload| !rows.contains_key(*payload)).collect();
+        assert!(missing.is_empty(), "in the stream and not stored: {missing:?} of {}\n{told}", held.len());
+        let twice: Vec<_> = rows.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(twice.is_empty(), "stored twice: {twice:?}\n{told}");
+        let lost: Vec<_> =
+            self.acknowledged.difference(&self.forgotten).filter(|payload| !rows.contains_key(*payload)).collect();
+        let said: u64 = log
+            .match_indices("up to ")
+            .filter_map(|(at, _)| log[at + 6..].split_once(" events that were never stored")?.0.parse::<u64>().ok())
+            .sum();
+        assert!(lost.len() as u64 <= said, "{} lost, {said} said to be gone: {lost:?}\n{told}", lost.len());
+        oracle_is_sound(&self.path("a.db"));
+        println!(
+            "{} acknowledged, {} stored, {} gone ({said} said), {} forgotten by the broker",
+            self.acknowledged.len(),
+            rows.len(),
+            lost.len(),
+            self.forgotten.len()
+        );
+    }
+}
+
+fn oracle_is_sound(database: &Path) {
+    let sound: String =
+        oracle::open(database).query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checks");
+    assert_eq!(sound, "ok");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let done = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(done.success(), "cp {} {}", from.display(), to.display());
+}
+
+fn storm(chance: Chance, interest: bool, steps: usize) {
+    let mut storm = Storm::begin(chance, interest);
+    (0..steps).for_each(|_| storm.step());
+    storm.end();
+}
+
+#[test]
+fn a_storm_over_a_stream_with_limits_loses_nothing_without_a_word() {
+    storm(Chance::new(), false, 12);
+}
+
+#[test]
+fn a_storm_over_a_stream_with_interest_loses_nothing_without_a_word() {
+    storm(Chance::new(), true, 12);
+}
+
+#[test]
+#[ignore = "long; make soak runs it"]
+fn soak_storms_over_both_retentions() {
+    let first = Chance::new().up_to(1_000_000);
+    for seed in first..first + 10 {
+        storm(Chance::of(seed), false, 40);
+        storm(Chance::of(seed), true, 40);
+    }
+}
