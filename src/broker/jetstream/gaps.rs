@@ -71,7 +71,8 @@ impl Gone {
         Gap::of(due, first.saturating_sub(1)).map(|gap| Self::of(gap.into()))
     }
 
-    fn of(gaps: Gaps) -> Self {
+    /// All of these.
+    pub(super) fn of(gaps: Gaps) -> Self {
         Self { events: gaps.missing(), gaps }
     }
 
@@ -138,7 +139,6 @@ impl GapWatch {
     fn step(&mut self, sequence: u64) -> Option<Gap> {
         let gap = Gap::of(self.next, sequence - 1)?;
         if self.steps == Steps::Lost {
-            self.lost(gap);
             return Some(gap);
         }
         self.suspicious = true;
@@ -147,7 +147,8 @@ impl GapWatch {
         None
     }
 
-    fn lost(&mut self, gap: Gap) {
+    /// These were missing, and never stored. They are told, unless they were already, or are nobody's loss.
+    pub(super) fn lost(&mut self, gap: Gap) {
         let news = Gaps::from(gap).without(&self.old, self.told_to);
         if !news.is_empty() {
             self.noticed.get_or_insert_with(Instant::now);
@@ -255,6 +256,11 @@ mod tests {
         StreamState { messages: 0, first_seq, last_seq: 100, num_deleted, deleted: Some(deleted.to_vec()) }
     }
 
+    /// A delivery that no earlier epoch has.
+    fn pass(watch: &mut GapWatch, sequence: u64, pending: u64) -> Option<Gap> {
+        watch.delivered(sequence, pending).inspect(|gap| watch.lost(*gap))
+    }
+
     fn told(watch: &mut GapWatch) -> Option<(String, u64)> {
         watch.told = None;
         watch.noticed = watch.noticed.map(|noticed| noticed - PAUSE);
@@ -264,9 +270,9 @@ mod tests {
     #[test]
     fn a_step_of_the_whole_stream_is_a_loss_wherever_it_lies() {
         let mut watch = GapWatch::new(Steps::Lost, 1, 0, 10, 0);
-        assert_eq!(watch.delivered(1, 9), None);
-        assert_eq!(watch.delivered(5, 5), Some(gap(2, 4)));
-        assert_eq!(watch.delivered(9, 1), Some(gap(6, 8)));
+        assert_eq!(pass(&mut watch, 1, 9), None);
+        assert_eq!(pass(&mut watch, 5, 5), Some(gap(2, 4)));
+        assert_eq!(pass(&mut watch, 9, 1), Some(gap(6, 8)));
         assert!(!watch.ask() && !watch.is_settled(), "nobody was told");
         assert_eq!(told(&mut watch), Some(("2 to 4, 6 to 8".into(), 6)));
         assert!(watch.is_settled());
@@ -276,19 +282,19 @@ mod tests {
     #[test]
     fn what_was_missing_before_the_first_event_is_nobodys_loss_but_remembered() {
         let mut watch = GapWatch::new(Steps::Lost, 1, 0, 10, 3).besides(Gaps::from(gap(6, 7)));
-        assert_eq!(watch.delivered(4, 9), Some(gap(1, 3)));
-        assert_eq!(watch.delivered(10, 3), Some(gap(5, 9)));
+        assert_eq!(pass(&mut watch, 4, 9), Some(gap(1, 3)));
+        assert_eq!(pass(&mut watch, 10, 3), Some(gap(5, 9)));
         assert_eq!(told(&mut watch), Some(("5, 8 to 9".into(), 3)));
     }
 
     #[test]
     fn of_what_a_filter_passes_over_the_stream_tells_what_is_gone() {
         let mut watch = GapWatch::new(Steps::Filtered, 1, 0, 10, 0);
-        assert_eq!(watch.delivered(4, 9), None);
+        assert_eq!(pass(&mut watch, 4, 9), None);
         assert!(watch.ask() && watch.wants_details() && !watch.is_settled());
         assert_eq!(watch.answered(&state(2, &[3, 7])), [gap(1, 1), gap(3, 3)].into_iter().collect());
         assert_eq!(told(&mut watch), None, "the count did not fall: none of ours");
-        assert_eq!(watch.delivered(9, 5), None);
+        assert_eq!(pass(&mut watch, 9, 5), None);
         watch.asked = None;
         assert!(watch.ask());
         assert_eq!(watch.answered(&state(2, &[3, 5, 7])), [gap(5, 5), gap(7, 7)].into_iter().collect());
@@ -298,7 +304,7 @@ mod tests {
     #[test]
     fn where_the_stream_cannot_list_what_it_lacks_any_may_be_missing() {
         let mut watch = GapWatch::new(Steps::Filtered, 1, 0, 10, 0);
-        watch.delivered(4, 9);
+        pass(&mut watch, 4, 9);
         let answer = StreamState { deleted: None, num_deleted: 1_000_000, ..state(1, &[]) };
         assert_eq!(watch.answered(&answer).iter().collect::<Vec<_>>(), [Gap { missing: 0, ..gap(1, 3) }]);
     }
@@ -307,13 +313,13 @@ mod tests {
     fn what_is_gone_from_the_streams_end_is_told_without_another_delivery() {
         let mut watch = GapWatch::new(Steps::Lost, 5, 100, 1, 4);
         assert!(!watch.ask());
-        assert_eq!(watch.delivered(90, 0), Some(gap(5, 89)));
+        assert_eq!(pass(&mut watch, 90, 0), Some(gap(5, 89)));
         assert!(watch.ask() && watch.wants_details());
         let deleted: Vec<u64> = (5..90).chain([91, 92, 99, 100]).collect();
         assert!(watch.answered(&state(1, &deleted)).is_empty(), "nothing more was passed");
         assert_eq!(told(&mut watch), Some(("5 to 89, 91 to 92, 99 to 100".into(), 89)));
         assert_eq!((watch.told_to(), watch.is_settled()), (92, true));
-        assert_eq!(watch.delivered(101, 0), Some(gap(91, 100)));
+        assert_eq!(pass(&mut watch, 101, 0), Some(gap(91, 100)));
         assert_eq!(told(&mut watch), Some(("93 to 98".into(), 6)), "the rest");
     }
 
@@ -328,7 +334,7 @@ mod tests {
         assert!(watch.answered(&state(11, &[])).is_empty(), "nothing was passed yet");
         assert_eq!(told(&mut watch), Some(("1 to 10".into(), 10)));
         assert!(watch.is_settled());
-        assert_eq!(watch.delivered(11, 0), Some(gap(1, 10)));
+        assert_eq!(pass(&mut watch, 11, 0), Some(gap(1, 10)));
         assert_eq!(told(&mut watch), None, "said once");
     }
 }

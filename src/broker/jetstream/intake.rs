@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nats::Message;
 
+use super::gaps::Gone;
 use super::history::History;
 use super::reply::Metadata;
 use super::session::{self, Delivery, Item, Session, Setting, Unreadable};
@@ -165,15 +166,27 @@ impl JetStreamIntake {
         let gone = std::mem::take(&mut session.gone);
         self.reports.tally.gone.add(usize::try_from(gone).unwrap_or(usize::MAX));
         self.said_to = self.said_to.max(session.said_to());
-        let missing = std::mem::take(&mut session.missing);
-        self.lacks(missing);
-    }
-
-    /// The stream did not have these when they were due. The next batch tells the ledger.
-    fn lacks(&mut self, missing: impl IntoIterator<Item = Gap>) {
-        for gap in missing {
+        for gap in std::mem::take(&mut session.missing) {
             self.history.lacks(gap);
             self.missing.push(gap);
+        }
+    }
+
+    /// The stream did not have these when the delivery behind them came. The next batch tells the ledger. Where an earlier epoch
+    /// has that delivery, it passed them too.
+    fn lacks(&mut self, missing: Option<Gap>, is_known: bool) {
+        let Some(gap) = missing else { return };
+        self.history.lacks(gap);
+        self.missing.push(gap);
+        match &mut self.session {
+            _ if is_known => {}
+            Some(session) => session.lost(gap),
+            // Read raw, between two sessions.
+            None => {
+                let gone = Gone::of(gap.into());
+                log::warn!("broker: {}", gone.news(&self.cluster.config().stream, gap.first));
+                self.reports.tally.gone.add(usize::try_from(gone.events).unwrap_or(usize::MAX));
+            }
         }
     }
 
@@ -243,8 +256,8 @@ impl JetStreamIntake {
     fn push_defect(&mut self, batch: &mut Batch, unreadable: &Unreadable) {
         let Unreadable { stored, defect, missing } = unreadable;
         let Some(epoch) = self.epoch.clone() else { return };
-        self.lacks(*missing);
         let is_known = self.history.is_known(stored.mark);
+        self.lacks(*missing, is_known);
         self.history.reached(stored.mark);
         self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
         if is_known {
@@ -261,11 +274,14 @@ impl JetStreamIntake {
     }
 
     /// Adds a delivery, unless an earlier epoch had it; `false` when the batch has no room for it.
-    fn push(&mut self, batch: &mut Batch, delivery: Delivery) -> bool {
+    fn push(&mut self, batch: &mut Batch, mut delivery: Delivery) -> bool {
         let mark = delivery.metadata.mark;
-        if self.history.is_known(mark) {
+        let is_known = self.history.is_known(mark);
+        if let Some(gap) = delivery.missing.take() {
+            self.lacks(Some(gap), is_known);
+        }
+        if is_known {
             self.reports.tally.duplicates.add(1);
-            self.lacks(delivery.missing);
             self.history.reached(mark);
             self.acks.known = delivery.message.reply.filter(|_| self.acks.wanted);
             return true;
@@ -279,11 +295,8 @@ impl JetStreamIntake {
         if batch.is_empty() {
             batch.begin(Arc::clone(epoch), self.handed);
         }
-        let Delivery { message, missing, .. } = delivery;
-        if missing.is_some() || !self.missing.is_empty() {
-            self.lacks(missing);
-            self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
-        }
+        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
+        let message = delivery.message;
         batch.push(mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
         self.history.reached(mark);
         self.handed = mark;

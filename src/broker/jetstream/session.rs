@@ -10,7 +10,7 @@ use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
-use super::api::{self, Api, Consumer, Failure, Stored, Stream, Which, code};
+use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
 use super::consumer::Keeping;
 use super::epoch::{self, Resume};
 use super::gaps::GapWatch;
@@ -208,6 +208,11 @@ impl Session {
         self.gaps.told_to()
     }
 
+    /// What was missing before a delivery was never stored, for no earlier epoch has the delivery.
+    pub(super) fn lost(&mut self, gap: Gap) {
+        self.gaps.lost(gap);
+    }
+
     /// Whether the stream waits for acknowledgement.
     pub(super) fn acknowledges(&self) -> bool {
         self.keeping != Keeping::Limits
@@ -261,6 +266,7 @@ impl Session {
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
             let selects = |selection: &Vec<Filter>| selection.iter().any(|filter| filter.matches(&message.subject));
             if !self.selection.as_ref().is_none_or(selects) {
+                missing.iter().for_each(|gap| self.gaps.lost(*gap));
                 self.missing.extend(missing);
                 return None;
             }
@@ -402,19 +408,19 @@ fn gap_watch(
 ) -> Result<GapWatch, Failure> {
     let config = setting.cluster.config();
     let steps = stream::steps(config, stream, keeping);
-    // What an earlier epoch had may be gone by now without a loss.
-    let lineage = setting.history.iter().filter(|life| life.epoch.created == stream.created);
-    let had = lineage.map(|life| life.mark.sequence).max().unwrap_or(0);
-    let told_to = had.max(setting.said_to).max(stream.state.first_seq.saturating_sub(1));
-    let watch = GapWatch::new(steps, resume.after.sequence + 1, stream.state.last_seq, pending, told_to);
-    if had > 0 {
+    let StreamState { first_seq: first, last_seq: last, num_deleted, .. } = stream.state;
+    let first_time = setting.history.iter().all(|life| life.mark == Mark::START);
+    let goes_on = resume.after != Mark::START;
+    // What the stream lacks when it is collected for the first time is nobody's loss. Where it goes on, the opening tells.
+    let told_to = if first_time || goes_on { setting.said_to.max(first.saturating_sub(1)) } else { setting.said_to };
+    let watch = GapWatch::new(steps, resume.after.sequence + 1, last, pending, told_to);
+    if !first_time {
         return Ok(watch.was_away());
     }
-    // Nothing of this stream was ever collected: what it lacks now is nobody's loss.
-    match stream.state.num_deleted {
+    match num_deleted {
         0 => Ok(watch),
         few if few <= facts::MOST_DELETED => Ok(watch.besides(api.deleted(&config.stream)?)),
-        _ => Ok(watch.besides(Gap::of(1, stream.state.last_seq).map(Gaps::from).unwrap_or_default())),
+        _ => Ok(watch.besides(Gap::of(1, last).map(Gaps::from).unwrap_or_default())),
     }
 }
 

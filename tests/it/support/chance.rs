@@ -6,17 +6,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Chance(u64);
 
 impl Chance {
-    /// From `TEST_SEED`, else from the clock. The seed is printed: a failed test shows it.
+    /// From [`Chance::seed`].
     pub fn new() -> Self {
-        let given = std::env::var("TEST_SEED").ok().filter(|seed| !seed.is_empty());
-        let seed = given.map_or_else(
-            || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| u64::from(now.subsec_nanos())),
-            |seed| seed.parse().expect("TEST_SEED is a number"),
-        );
-        Self::of(seed)
+        Self::of(Self::seed())
     }
 
-    /// From this seed, which is printed.
+    /// `TEST_SEED`, else from the clock.
+    pub fn seed() -> u64 {
+        let given = std::env::var("TEST_SEED").ok().filter(|seed| !seed.is_empty());
+        given.map_or_else(
+            || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| u64::from(now.subsec_nanos())),
+            |seed| seed.parse().expect("TEST_SEED is a number"),
+        )
+    }
+
+    /// From this seed. It is printed: a failed test shows it.
     pub fn of(seed: u64) -> Self {
         println!("to draw the same again: TEST_SEED={seed}");
         Self(seed)
