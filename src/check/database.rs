@@ -5,7 +5,7 @@ use bytesize::ByteSize;
 use super::Options;
 use super::disk::folder_of;
 use super::finding::Notebook;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::store::Inspection;
 
@@ -40,6 +40,7 @@ pub(super) fn look(
     };
     integrity(&inspection, options, &format!("{shown}"), notes);
     size(&inspection, notes);
+    gaps(config, &inspection, notes);
     match holder {
         Ok(Some(holder)) => notes.ok("collector", format!("{holder} collects into {shown}")),
         Ok(None) if options.offline => notes.ok("collector", format!("nobody collects into {shown} now")),
@@ -69,6 +70,27 @@ fn integrity(inspection: &Inspection, options: &Options, shown: &str, notes: &mu
             notes.critical("database", format!("{shown} is damaged: {}", damage.join("; ")), way_out);
         }
         Err(error) => notes.error("database", &error),
+    }
+}
+
+/// What the stream did not have when it was due: nothing can be done about it, but it should be known.
+fn gaps(config: &Config, inspection: &Inspection, notes: &mut Notebook<'_>) {
+    if config.broker.mode == Mode::Core {
+        return;
+    }
+    let stream = &config.broker.stream;
+    match inspection.history(stream) {
+        Ok(history) => {
+            let missing: u64 = history.iter().map(|life| life.gaps.missing()).sum();
+            notes.measure("missing_sequences", "Sequences that the stream did not have when they were due.", missing);
+            if missing > 0 {
+                let ranges: usize = history.iter().map(|life| life.gaps.len()).sum();
+                let what =
+                    format!("stream {stream} did not have {missing} sequences in {ranges} ranges when they were due");
+                notes.ok("gaps", format!("{what}; table catchment_gaps lists them"));
+            }
+        }
+        Err(error) => notes.error("gaps", &error),
     }
 }
 

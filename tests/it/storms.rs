@@ -235,6 +235,7 @@ impl Storm {
             5..=8 => {
                 self.done.push("copy database");
                 let older = self.path("older.db");
+                let _ = std::fs::remove_file(&older);
                 oracle::open(&self.path("a.db")).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
                 self.has_database_copy = true;
             }

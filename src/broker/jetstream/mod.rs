@@ -13,8 +13,8 @@ mod pulls;
 mod reply;
 mod session;
 mod stream;
+mod stream_watch;
 mod survey;
-mod watch;
 
 pub use intake::{Beginning, JetStreamIntake};
 pub(super) use publisher::StreamPublisher;

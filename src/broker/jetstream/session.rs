@@ -16,7 +16,7 @@ use super::epoch::{self, Resume};
 use super::gaps::GapWatch;
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
-use super::watch::Watch;
+use super::stream_watch::StreamWatch;
 use super::{consumer, facts, poison, stream};
 use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
@@ -57,7 +57,7 @@ pub(super) struct Session {
     probe: Option<Instant>,
     stalls: u32,
     gaps: GapWatch,
-    watch: Watch,
+    watch: StreamWatch,
     keeping: Keeping,
     /// What to collect of what comes, where the consumer does not select.
     selection: Option<Vec<Filter>>,
@@ -131,7 +131,7 @@ impl Session {
             probe: None,
             stalls: 0,
             gaps,
-            watch: Watch::new(&again, resume.after),
+            watch: StreamWatch::new(&again, resume.after),
             keeping,
             selection,
             exhausted: made.num_pending == 0,

@@ -24,7 +24,7 @@ const LARGE: usize = 64 << 10;
 
 /// Compares what the stream says with what came from it.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct StreamWatch {
     created: String,
     first: u64,
     deleted: u64,
@@ -40,7 +40,7 @@ pub(super) struct Watch {
     open: VecDeque<Mark>,
 }
 
-impl Watch {
+impl StreamWatch {
     /// Over a stream that was read up to `reached` and looked like this then.
     pub(super) fn new(stream: &Stream, reached: Mark) -> Self {
         let now = Instant::now();
@@ -152,8 +152,8 @@ mod tests {
         Mark { sequence, published_ns }
     }
 
-    fn watch() -> Watch {
-        Watch::new(&stream("monday", 3, 10, 2), mark(10, 100))
+    fn watch() -> StreamWatch {
+        StreamWatch::new(&stream("monday", 3, 10, 2), mark(10, 100))
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn the_message_before_a_pause_is_asked_for() {
         let mut watch = watch();
-        let pass = |watch: &mut Watch, sequence| {
+        let pass = |watch: &mut StreamWatch, sequence| {
             watch.came -= RESTART;
             watch.waited();
             assert_eq!(watch.delivered(mark(sequence, 100), 1), None);
