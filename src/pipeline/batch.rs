@@ -209,6 +209,12 @@ impl Batch {
         self.slots.is_empty() && self.gaps.is_empty()
     }
 
+    /// Whether it has gaps and no delivery.
+    #[must_use]
+    pub fn has_only_gaps(&self) -> bool {
+        self.slots.is_empty() && !self.gaps.is_empty()
+    }
+
     /// Whether some delivery in it has one.
     #[must_use]
     pub fn has_defects(&self) -> bool {

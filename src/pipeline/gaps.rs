@@ -71,6 +71,7 @@ impl Gaps {
     }
 
     /// The ranges.
+    #[must_use = "an iterator does nothing by itself"]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Gap> + '_ {
         self.0.iter().copied()
     }
@@ -170,9 +171,9 @@ impl std::fmt::Display for Gaps {
         const NAMED: usize = 5;
         for (index, gap) in self.0.iter().take(NAMED).enumerate() {
             let comma = if index == 0 { "" } else { ", " };
-            match gap.first == gap.last {
-                true => write!(f, "{comma}{}", gap.first)?,
-                false => write!(f, "{comma}{} to {}", gap.first, gap.last)?,
+            write!(f, "{comma}{}", gap.first)?;
+            if gap.last > gap.first {
+                write!(f, " to {}", gap.last)?;
             }
         }
         match (self.0.len().saturating_sub(NAMED), self.0.last()) {
@@ -235,7 +236,7 @@ mod tests {
             let set = |ranges: &[(u64, u64)]| -> BTreeSet<u64> { ranges.iter().flat_map(|(first, length)| *first..=first + length).collect() };
             let (ours, theirs) = (made(&ranges), made(&others));
             prop_assert_eq!(sequences(&ours), set(&ranges));
-            prop_assert_eq!(ours.missing() as usize, set(&ranges).len());
+            prop_assert_eq!(ours.missing(), set(&ranges).len() as u64);
             prop_assert!(ours.iter().all(Gap::is_exact));
             for sequence in 0..80 {
                 prop_assert_eq!(ours.contains(sequence), set(&ranges).contains(&sequence));

@@ -82,7 +82,7 @@ impl Writer {
         let mut findings = Findings::default();
         let mut spans = Vec::new();
         // A batch may have nothing but gaps to remember.
-        if start < batch.len() || batch.len() == 0 {
+        if start < batch.len() || batch.has_only_gaps() {
             spans.push(start..batch.len());
         }
         while let Some(span) = spans.pop() {

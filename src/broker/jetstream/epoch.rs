@@ -36,9 +36,9 @@ pub(super) fn resume(stream: &str, history: &[Life], facts: &Facts) -> Resume {
         news,
         gone: 0,
     };
-    let Some(last) = history.last() else { return whole(None) };
+    let Some(newest) = history.last() else { return whole(None) };
     let Some(life) = latest(history, &facts.created) else {
-        let (now, before) = (&facts.created, &last.epoch.created);
+        let (now, before) = (&facts.created, &newest.epoch.created);
         return whole(Some(format!("stream {stream} was made anew ({now}, before: {before}): reading it whole")));
     };
     let reached = life.mark.sequence;
@@ -63,12 +63,12 @@ pub(super) fn resume(stream: &str, history: &[Life], facts: &Facts) -> Resume {
     }
     let gone = if reached > 0 { Gone::before(reached.max(facts.said_to) + 1, facts.first) } else { None };
     let lost = gone.as_ref().map(|gone| gone.news(stream, facts.first));
-    let epoch = if life.epoch == last.epoch {
+    let epoch = if life.epoch == newest.epoch {
         life.epoch.clone()
     } else {
         Epoch { begins: life.mark, ..Epoch::new(stream, number, &facts.created) }
     };
-    let returned = (epoch != last.epoch).then(|| {
+    let returned = (epoch != newest.epoch).then(|| {
         format!("stream {stream} is again the one of {}, read up to {reached}: going on there", facts.created)
     });
     let news: Vec<String> = returned.into_iter().chain(lost).collect();

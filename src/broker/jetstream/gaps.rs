@@ -263,7 +263,7 @@ mod tests {
 
     fn told(watch: &mut GapWatch) -> Option<(String, u64)> {
         watch.told = None;
-        watch.noticed = watch.noticed.map(|noticed| noticed - PAUSE);
+        watch.noticed = watch.noticed.and_then(|noticed| noticed.checked_sub(PAUSE));
         watch.tell().map(|gone| (gone.gaps.to_string(), gone.events))
     }
 

@@ -277,7 +277,7 @@ impl JetStreamIntake {
     fn push(&mut self, batch: &mut Batch, mut delivery: Delivery) -> bool {
         let mark = delivery.metadata.mark;
         let is_known = self.history.is_known(mark);
-        if let Some(gap) = delivery.missing.take() {
+        if let Some(gap) = delivery.take_missing() {
             self.lacks(Some(gap), is_known);
         }
         if is_known {

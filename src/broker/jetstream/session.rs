@@ -77,7 +77,7 @@ pub(super) struct Session {
 
 /// What a session yields.
 pub(super) enum Item {
-    /// A delivery, in step, and what was missing directly before it.
+    /// A delivery, in step.
     Delivery(Delivery),
     /// Nothing, for as long as was asked.
     Nothing,
@@ -89,7 +89,17 @@ pub(super) enum Item {
 pub(super) struct Delivery {
     pub(super) message: Message,
     pub(super) metadata: Metadata,
-    pub(super) missing: Option<Gap>,
+    /// How many sequences directly before it the stream did not have.
+    pub(super) missing: u64,
+}
+
+impl Delivery {
+    /// What was missing directly before it; told once.
+    pub(super) fn take_missing(&mut self) -> Option<Gap> {
+        let missing = std::mem::take(&mut self.missing);
+        let last = self.metadata.mark.sequence.saturating_sub(1);
+        if missing == 0 { None } else { Gap::of(last + 1 - missing, last) }
+    }
 }
 
 impl Session {
@@ -266,10 +276,13 @@ impl Session {
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
             let selects = |selection: &Vec<Filter>| selection.iter().any(|filter| filter.matches(&message.subject));
             if !self.selection.as_ref().is_none_or(selects) {
-                missing.iter().for_each(|gap| self.gaps.lost(*gap));
-                self.missing.extend(missing);
+                if let Some(gap) = missing {
+                    self.gaps.lost(gap);
+                    self.missing.push(gap);
+                }
                 return None;
             }
+            let missing = missing.map_or(0, |gap| gap.missing);
             return Some(Item::Delivery(Delivery { message, metadata, missing }));
         }
         let over = match message.subject.rsplit('.').next() {
