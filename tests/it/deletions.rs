@@ -27,6 +27,12 @@ fn scene(settings: &Value) -> Scene {
     scene
 }
 
+fn delete(scene: &Scene, sequences: impl IntoIterator<Item = u64>) {
+    for sequence in sequences {
+        scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": sequence }));
+    }
+}
+
 /// Sequences behind the tenth that the stream lacks, up to its last.
 fn lacks(scene: &Scene) -> BTreeSet<u64> {
     let info = scene.ask("$JS.API.STREAM.INFO.EVENTS", &json!({ "deleted_details": true }));
@@ -52,7 +58,7 @@ fn drained(scene: &Scene) -> String {
 fn single_events_that_are_deleted_are_said() {
     let scene = scene(&json!({}));
     scene.publish("new", 100);
-    (31..=80).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    delete(&scene, 31..=80);
     let said = drained(&scene);
     assert!(said.contains("no longer has 31 to 80, up to 50 events"), "{said}");
     // What was said once is not said at the next start.
@@ -64,7 +70,7 @@ fn single_events_that_are_deleted_are_said() {
 fn events_deleted_at_the_streams_end_are_said_without_another_event() {
     let scene = scene(&json!({}));
     scene.publish("new", 100);
-    (91..=110).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    delete(&scene, 91..=110);
     let said = drained(&scene);
     assert!(said.contains("no longer has 91 to 110, up to 20 events"), "{said}");
 }
@@ -117,7 +123,7 @@ fn events_that_expire_by_themselves_are_said() {
 fn what_a_stream_lacked_before_the_first_start_is_nobodys_loss() {
     let scene = Scene::new();
     scene.publish("new", 100);
-    (31..=80).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    delete(&scene, 31..=80);
     let said = scene.drain();
     assert!(!said.contains("WARN"), "{said}");
     assert_eq!(oracle::payloads(&scene.database()).len(), 50);
@@ -143,7 +149,7 @@ fn events_of_other_subjects_are_no_loss_and_vanished_ones_of_ours_are() {
     assert!(!run(&scene).contains("WARN"));
     publish(10);
     // Sequences 21, 23, ... are ours.
-    [23, 25, 31].iter().for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    delete(&scene, [23, 25, 31]);
     let said = run(&scene);
     assert!(said.contains("no longer has 23, 25, 31, up to 3 events"), "{said}");
     assert_eq!(oracle::payloads(&scene.database()).len(), 17);
@@ -154,14 +160,14 @@ fn events_of_other_subjects_are_no_loss_and_vanished_ones_of_ours_are() {
 #[test]
 fn a_running_collector_counts_what_vanished() {
     let scene = scene(&json!({}));
-    let mut config = Config { broker: quick(&scene.server.url()), ..Config::default() };
+    let mut config = Config { broker: quick(scene.server.url()), ..Config::default() };
     config.database.path = scene.database();
     // It takes in no more than a few events while the database is locked.
     (config.broker.ahead.events, config.broker.ahead.requests, config.batch.max_events) = (2, 2, 2);
     let collector = Collector::start(&config).expect("starts");
     let lock = oracle::lock(&scene.database());
     scene.publish("new", 500);
-    (301..=400).for_each(|seq| drop(scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": seq }))));
+    delete(&scene, 301..=400);
     assert_eq!(collector.status().gone, 0);
     drop(lock);
     eventually("the last event", || (oracle::position(&scene.database()) == 510).then_some(()));

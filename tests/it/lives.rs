@@ -142,8 +142,9 @@ fn single_events_that_are_restored_are_stored_though_the_stream_goes_on() {
     let mut scene = Scene::new();
     let first = scene.publish("first", 100);
     let copy = StoreCopy::take(&mut scene);
-    let lost = [10, 11, 50, 99];
-    lost.iter().for_each(|sequence| delete(&scene, *sequence));
+    for sequence in [10, 11, 50, 99] {
+        delete(&scene, sequence);
+    }
     scene.drain();
     assert_eq!(oracle::payloads(&scene.database()).len(), 96);
     copy.restore(&mut scene);

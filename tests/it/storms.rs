@@ -125,8 +125,8 @@ impl Storm {
             // What is not confirmed may be in the stream or not.
             let _ = recorder.close(Duration::from_secs(60));
             let kept = |(payload, receipt): (String, Receipt)| {
-                let recorded = receipt.wait(Duration::ZERO).ok()?;
-                Some((payload, recorded.sequence().expect("in a stream")))
+                let kept = receipt.wait(Duration::ZERO).ok()?;
+                Some((payload, kept.sequence().expect("in a stream")))
             };
             receipts.into_iter().filter_map(kept).collect::<Vec<_>>()
         });
@@ -234,6 +234,12 @@ impl Storm {
             }
             5..=8 => {
                 self.done.push("copy database");
+                // The copy knows the life of the stream that it is from.
+                let payload = format!("copy-{}", self.published);
+                self.server.raw().publish("events.copy", None, payload.as_str());
+                eventually("the last event", || {
+                    (oracle::payloads(&self.path("a.db")).last() == Some(&payload)).then_some(())
+                });
                 let older = self.path("older.db");
                 let _ = std::fs::remove_file(&older);
                 oracle::open(&self.path("a.db")).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
@@ -275,7 +281,9 @@ impl Storm {
         let told = format!("{:?}\n{log}", self.done);
         assert!(drained.status.success(), "{told}");
         let mut rows: BTreeMap<String, usize> = BTreeMap::new();
-        oracle::payloads(&self.path("a.db")).into_iter().for_each(|payload| *rows.entry(payload).or_default() += 1);
+        for payload in oracle::payloads(&self.path("a.db")) {
+            *rows.entry(payload).or_default() += 1;
+        }
         let missing: Vec<_> = held.iter().filter(|payload| !rows.contains_key(*payload)).collect();
         assert!(missing.is_empty(), "in the stream and not stored: {missing:?} of {}\n{told}", held.len());
         let twice: Vec<_> = rows.iter().filter(|(_, count)| **count > 1).collect();
