@@ -213,6 +213,25 @@ fn a_broker_that_comes_back_after_another_is_read_on_where_it_was() {
 }
 
 #[test]
+fn a_stream_edited_before_its_server_restarts_is_the_same() {
+    let mut scene = Scene::new();
+    let first = scene.publish("first", 100);
+    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 11 }));
+    scene.drain();
+    let edited = json!({
+        "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits", "max_msgs_per_subject": 1_000,
+    });
+    scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &edited);
+    // A 2.9 server says another time of creation from now on.
+    scene.server.kill();
+    scene.server.restart();
+    let second = scene.publish("second", 10);
+    let said = scene.drain();
+    assert!(!said.contains("WARN"), "{said}");
+    scene.holds_exactly(&[&first[10..], &second].concat());
+}
+
+#[test]
 fn a_stream_that_goes_back_under_an_idle_collector_is_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = json!({ "storage": "memory", "num_replicas": 1 });

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::support::chance::Chance;
 use crate::support::collector::{Collector, output, run, signal, stderr};
 use crate::support::load::patient;
-use crate::support::server::Server;
+use crate::support::server::{Server, needs};
 use crate::support::{eventually, oracle};
 
 /// Events have one of so many subjects.
@@ -27,6 +27,7 @@ struct Storm {
     server: Server,
     collector: Option<Collector>,
     interest: bool,
+    edits: bool,
     published: u64,
     acknowledged: BTreeSet<String>,
     /// Under which sequence.
@@ -51,6 +52,7 @@ impl Storm {
             server,
             collector: None,
             interest,
+            edits: needs((2, 10), "a lasting time of creation"),
             published: 0,
             acknowledged: BTreeSet::new(),
             sequences: BTreeMap::new(),
@@ -189,6 +191,9 @@ impl Storm {
                 let filter = format!("events.s{}", self.chance.up_to(SUBJECTS) - 1);
                 self.server.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "filter": filter }));
             }
+            // A 2.9 server gives an edited stream another time of creation when it restarts; with its last message gone as well,
+            // it is another stream.
+            _ if !self.edits => {}
             _ => {
                 self.done.push("edit");
                 let most = if self.chance.up_to(2) == 1 { 10 } else { -1 };

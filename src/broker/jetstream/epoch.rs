@@ -7,7 +7,7 @@
 
 use super::facts::{Facts, There};
 use super::gaps::Gone;
-use crate::pipeline::{Epoch, Life, Mark};
+use crate::pipeline::{Epoch, Gaps, Life, Mark};
 
 /// Where to go on.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,11 +20,8 @@ pub(super) struct Resume {
     pub(super) news: Option<String>,
     /// How many events the stream no longer has, at most.
     pub(super) gone: u64,
-}
-
-/// The latest epoch of a stream that was created then.
-pub(super) fn latest<'h>(history: &'h [Life], created: &str) -> Option<&'h Life> {
-    history.iter().rev().find(|life| life.epoch.created == created)
+    /// The gaps of the earlier epoch that this one goes on from.
+    pub(super) inherited: Gaps,
 }
 
 /// Decides. `history` has all epochs of the stream, the latest last, and how far each was taken in.
@@ -35,9 +32,10 @@ pub(super) fn resume(stream: &str, history: &[Life], facts: &Facts) -> Resume {
         after: Mark::START,
         news,
         gone: 0,
+        inherited: Gaps::default(),
     };
     let Some(newest) = history.last() else { return whole(None) };
-    let Some(life) = latest(history, &facts.created) else {
+    let Some(life) = history.iter().find(|life| Some(life.epoch.number) == facts.known_as) else {
         let (now, before) = (&facts.created, &newest.epoch.created);
         return whole(Some(format!("stream {stream} was made anew ({now}, before: {before}): reading it whole")));
     };
@@ -63,12 +61,14 @@ pub(super) fn resume(stream: &str, history: &[Life], facts: &Facts) -> Resume {
     }
     let gone = if reached > 0 { Gone::before(reached.max(facts.said_to) + 1, facts.first) } else { None };
     let lost = gone.as_ref().map(|gone| gone.news(stream, facts.first));
-    let epoch = if life.epoch == newest.epoch {
-        life.epoch.clone()
+    let is_newest = life.epoch == newest.epoch;
+    let (epoch, inherited) = if is_newest && life.epoch.created == facts.created {
+        (life.epoch.clone(), Gaps::default())
     } else {
-        Epoch { begins: life.mark, ..Epoch::new(stream, number, &facts.created) }
+        let epoch = Epoch { begins: life.mark, ..Epoch::new(stream, number, &facts.created) };
+        (epoch, life.gaps.clone())
     };
-    let returned = (epoch != newest.epoch).then(|| {
+    let returned = (!is_newest).then(|| {
         format!("stream {stream} is again the one of {}, read up to {reached}: going on there", facts.created)
     });
     let news: Vec<String> = returned.into_iter().chain(lost).collect();
@@ -77,13 +77,14 @@ pub(super) fn resume(stream: &str, history: &[Life], facts: &Facts) -> Resume {
         after: life.mark,
         news: (!news.is_empty()).then(|| news.join("; ")),
         gone: gone.map_or(0, |gone| gone.events),
+        inherited,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Gaps;
+    use crate::pipeline::Gap;
 
     fn life(number: u32, created: &str, sequence: u64) -> Life {
         let mark = Mark { sequence, published_ns: 7 };
@@ -91,7 +92,8 @@ mod tests {
     }
 
     fn facts(created: &str, first: u64, last: u64, there: There) -> Facts {
-        Facts { created: created.into(), first, last, there, said_to: 0 }
+        let known_as = (created == "monday").then_some(3);
+        Facts { created: created.into(), first, last, known_as, there, said_to: 0 }
     }
 
     fn another() -> There {
@@ -127,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn the_same_messages_are_the_same_stream_whatever_the_time_of_its_creation() {
+        let facts = Facts { known_as: Some(3), ..facts("later", 1, 9, There::Same) };
+        let resume = resume("S", &[life(3, "monday", 5)], &facts);
+        assert_eq!((resume.epoch.number, resume.after.sequence, resume.news), (4, 5, None));
+        assert_eq!(resume.epoch.begins, resume.after);
+    }
+
+    #[test]
     fn a_rollback_is_read_again() {
         for (last, there) in [(4, There::Same), (9, another())] {
             let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, last, there));
@@ -144,11 +154,14 @@ mod tests {
 
     #[test]
     fn a_stream_that_comes_back_after_another_goes_on_where_it_was() {
-        let history = [life(1, "monday", 5), life(2, "tuesday", 90)];
-        let resume = |last, there| resume("S", &history, &facts("monday", 1, last, there));
+        let mut history = [life(1, "monday", 5), life(2, "tuesday", 90)];
+        history[0].gaps = Gap::of(2, 3).into_iter().collect();
+        let facts = |last, there| Facts { known_as: Some(1), ..facts("monday", 1, last, there) };
+        let resume = |last, there| resume("S", &history, &facts(last, there));
         let same = resume(9, There::Same);
         assert_eq!((same.epoch.number, same.after, same.epoch.begins), (3, history[0].mark, history[0].mark));
         assert!(same.news.expect("said").contains("again the one of monday, read up to 5"));
+        assert_eq!(same.inherited, history[0].gaps, "what it lacked it still lacks");
         let another = resume(9, another());
         assert_eq!((another.epoch.number, another.after), (3, Mark::START));
     }

@@ -2,7 +2,6 @@
 //! and whether it has some again that were missing.
 
 use super::api::{Api, Failure, Stored, Stream, StreamState, Which};
-use super::epoch::latest;
 use crate::pipeline::{Gap, Gaps, Life, Mark};
 
 /// A server lists deleted sequences one by one. Up to so many are asked for.
@@ -20,7 +19,9 @@ pub(super) struct Facts {
     pub(super) first: u64,
     /// Its last sequence.
     pub(super) last: u64,
-    /// How its messages compare with what the latest epoch of this creation has.
+    /// The number of the latest epoch that is of this stream, if any is.
+    pub(super) known_as: Option<u32>,
+    /// How its messages compare with what that epoch has.
     pub(super) there: There,
     /// What it no longer has was said up to this sequence.
     pub(super) said_to: u64,
@@ -46,12 +47,20 @@ pub(super) fn look(
     stream: &Stream,
 ) -> Result<Facts, Failure> {
     let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
-    let there = match latest(history, &stream.created) {
+    let mut life = history.iter().rev().find(|life| life.epoch.created == stream.created);
+    // An old server may change the time of creation when it restarts. The same message at the same place, to the nanosecond, is
+    // the same stream all the same.
+    if let (None, Some(newest)) = (life, history.last().filter(|newest| newest.mark != Mark::START)) {
+        let there = api.message(name, &Which::Exactly(newest.mark.sequence))?;
+        life = there.is_some_and(|stored| stored.mark == newest.mark).then_some(newest);
+    }
+    let there = match life {
         // One that ends before the position went back, whatever it has.
         Some(life) if life.mark != Mark::START && last >= life.mark.sequence => compare(api, name, life, stream)?,
         _ => There::Same,
     };
-    Ok(Facts { created: stream.created.clone(), first, last, there, said_to })
+    let known_as = life.map(|life| life.epoch.number);
+    Ok(Facts { created: stream.created.clone(), first, last, known_as, there, said_to })
 }
 
 fn compare(api: &Api<'_>, name: &str, life: &Life, stream: &Stream) -> Result<There, Failure> {

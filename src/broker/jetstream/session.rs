@@ -63,7 +63,7 @@ pub(super) struct Session {
     selection: Option<Vec<Filter>>,
     /// Nothing is left in the stream, by the last look.
     exhausted: bool,
-    /// What was missing on the way, and no delivery has told.
+    /// What was missing on the way, and no delivery has told; at first the gaps of an earlier epoch that this one goes on from.
     pub(super) missing: Vec<Gap>,
     /// Events the stream no longer had, at most.
     pub(super) gone: u64,
@@ -145,7 +145,7 @@ impl Session {
             keeping,
             selection,
             exhausted: made.num_pending == 0,
-            missing: Vec::new(),
+            missing: resume.inherited.iter().collect(),
             gone: resume.gone,
             epoch: Arc::new(resume.epoch),
             after: resume.after,
