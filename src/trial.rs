@@ -45,8 +45,8 @@ use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
 use crate::store::{
-    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Queries, Reader, Routes, Selection,
-    Unanswered, Value, Writer, changes, make_likeness,
+    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Unanswered, Value,
+    Writer, changes, make_likeness,
 };
 use crate::subject::Filter;
 
@@ -125,8 +125,7 @@ impl Trial {
         // The temporary file is gone by the time somebody reads of it.
         let named = |error| name_after(error, &config.database.path);
         let routes = Routes::new(&config.routes, config.unmatched)?;
-        let database = Database::open(&database, &routes).map_err(named)?;
-        let queries = Queries::check(&path, &config.queries).map_err(named)?;
+        let (database, queries) = Database::open_with_queries(&database, &routes, &config.queries).map_err(named)?;
         let before = folder.path().join(BEFORE);
         Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());
@@ -269,9 +268,9 @@ impl Trial {
 /// What a collector would say of a statement that does not fit: it names the database it would have collected into.
 fn name_after(error: Error, database: &Path) -> Error {
     match error {
-        Error::Database { fault: fault @ DatabaseFault::Statement, detail, source, .. } => {
-            Error::Database { fault, path: database.to_owned(), detail, source }
-        }
+        Error::Database {
+            fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema), detail, source, ..
+        } => Error::Database { fault, path: database.to_owned(), detail, source },
         other => other,
     }
 }

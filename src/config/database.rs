@@ -27,8 +27,8 @@ pub struct DatabaseConfig {
     /// A folder of SQL files that make the tables which routes and queries use. Default none.
     ///
     /// `001_lines.sql`, `0002-users.sql`: a number, `_` or `-`, a name. Whoever opens the database to write applies those that
-    /// are new to it in the order of their numbers, all in one transaction: either each of them or none. One that was
-    /// applied stays as it is, but for its name and line ends; what is to change goes into a new file with a higher number.
+    /// are new to it in the order of their numbers, all in one transaction: either each of them or none. None is applied where
+    /// a route or query does not fit the tables that they make. One that was applied stays as it is, but for its name and line ends; what is to change goes into a new file with a higher number.
     ///
     /// Foreign keys are off meanwhile and checked behind the last, so that a table can be made anew under its old name.
     /// `BEGIN`, `ATTACH`, PRAGMAs (but `user_version` and `application_id`) and changes to tables that begin with `catchment_`

@@ -4,21 +4,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthContext, Authorization};
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
 use super::failure::database_error;
 use super::file::File;
 use super::ledger;
 use super::migrations;
-use super::pool::Manager;
+use super::pool::{Manager, Pooled};
+use super::query::Queries;
 use super::routes::Routes;
+use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
 use super::schema::{self, Schema};
 use super::single::Single;
 use super::writer::Writer;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, QueryConfig};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Epoch, Position};
 
@@ -48,9 +52,24 @@ impl Database {
     ///
     /// [`Error::Database`]: not to be opened, locked, full, damaged, or of a later version of catchment; with
     /// [`DatabaseFault::Statement`] and the name of the route, the number of the statement and the place in it, SQL that
-    /// cannot be run. [`Error::Migration`]: one fails, or is not as it was when it was applied; none of the new ones was
-    /// applied. [`Error::Config`] for parameters that cannot be bound.
+    /// cannot be run. [`Error::Migration`]: one fails, or is not as it was when it was applied. [`Error::Config`] for
+    /// parameters that cannot be bound. After any error none of the new migrations is applied: routes are compiled against the
+    /// tables that the migrations make before these are committed.
     pub fn open(config: &DatabaseConfig, routes: &Routes) -> Result<Self, Error> {
+        Self::open_with_queries(config, routes, &[]).map(|(database, _)| database)
+    }
+
+    /// The same for a collector that answers queries: they are compiled as the routes are, and are part of what must fit before
+    /// a migration is committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open`] and [`Queries::check`].
+    pub fn open_with_queries(
+        config: &DatabaseConfig,
+        routes: &Routes,
+        queries: &[QueryConfig],
+    ) -> Result<(Self, Queries), Error> {
         let path = &config.path;
         if rusqlite::version_number() < SOUND_SQLITE {
             return Err(refused(
@@ -73,8 +92,9 @@ impl Database {
             }
         };
         check(&first.sqlite, path)?;
-        migrations::apply(config)?;
-        let plan = Arc::new(Plan::new(path, routes, &first)?);
+        migrations::apply(config, |migrated| fits(migrated, path, routes, queries))?;
+        let plan = Arc::new(plan(&first, path, routes)?);
+        let queries = Queries::check(path, queries)?;
         first
             .sqlite
             .execute(
@@ -93,7 +113,7 @@ impl Database {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|e| refused(path, DatabaseFault::Other, e.to_string()))?;
-        Ok(Self { file: File::at(path), identity, pool, plan, writers: config.writers })
+        Ok((Self { file: File::at(path), identity, pool, plan, writers: config.writers }, queries))
     }
 
     /// Names this database to a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -182,6 +202,31 @@ fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
     Error::Database { fault, path: path.to_owned(), detail, source: None }
 }
 
+/// Whether routes and queries can be compiled against the tables as this connection sees them, amid a transaction that made
+/// them.
+fn fits(connection: &Connection, path: &Path, routes: &Routes, queries: &[QueryConfig]) -> Result<(), Error> {
+    let on_error = |e| database_error(path, e);
+    // A statement may not fit for its foreign keys alone, and they are off while migrations run. The PRAGMA does nothing
+    // within a transaction; this does, and nothing is run before they are off again.
+    let foreign_keys = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, on).map(drop);
+    foreign_keys(true).map_err(on_error)?;
+    let authorizer = Authorizer::of(connection).map_err(on_error)?;
+    Plan::new(path, routes, connection, &authorizer)?;
+    Queries::check_on(connection, path, queries)?;
+    // Else it would refuse the COMMIT.
+    connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(on_error)?;
+    foreign_keys(false).map_err(on_error)
+}
+
+/// Compiles the routes. A connection goes by the tables that it has seen; what changed them since, migrations say, it
+/// notices only when it runs something.
+fn plan(first: &Pooled, path: &Path, routes: &Routes) -> Result<Plan, Error> {
+    let on_error = |e| database_error(path, e);
+    let snapshot = Transaction::new_unchecked(&first.sqlite, TransactionBehavior::Deferred).map_err(on_error)?;
+    snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(on_error)?;
+    Plan::new(path, routes, &first.sqlite, &first.authorizer)
+}
+
 /// Looks for damage: the whole of a small file, of a large one the ends that the next batch will touch.
 fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
     let on_error = |e| database_error(path, e);
@@ -201,4 +246,23 @@ fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
     let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
     let found = found.replace('\n', " ");
     Err(database_error(path, rusqlite::Error::SqliteFailure(corrupt, Some(found))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Unmatched;
+    use crate::store::scene::{Scene, route};
+
+    #[test]
+    fn routes_are_compiled_against_the_tables_of_now() {
+        let routes = [route("a", &["INSERT INTO lines VALUES (:text)"])];
+        let scene = Scene::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
+        let routes = Routes::new(&routes, Unmatched::Drop).expect("routes");
+        let first = r2d2::ManageConnection::connect(&Manager::new(&scene.config, 1)).expect("opens");
+        plan(&first, &scene.config.path, &routes).expect("fits");
+        scene.connection.execute_batch("DROP TABLE lines").expect("drops");
+        let said = plan(&first, &scene.config.path, &routes).expect_err("does not fit").to_string();
+        assert!(said.ends_with("route a, statement 1: no such table: lines"), "{said}");
+    }
 }
