@@ -141,7 +141,7 @@ fn rolled_back(error: Error, new: &[Migration]) -> Error {
     };
     match error {
         Error::Database { fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema), path, detail, source } => {
-            let detail = format!("{detail}; new {which} rolled back: change the SQL here or there");
+            let detail = format!("{detail}; new {which} rolled back: change the migration or the statement");
             Error::Database { fault, path, detail, source }
         }
         other => other,

@@ -89,12 +89,6 @@ impl Plan {
         self.planned.iter().any(|planned| planned.reply)
     }
 
-    /// Whether some statement has the word FAIL.
-    pub(in crate::store) fn says_fail(&self) -> bool {
-        let mut sql = self.planned.iter().flat_map(|planned| &planned.steps).map(|step| &step.sql);
-        sql.any(|sql| sql.to_ascii_lowercase().contains("fail"))
-    }
-
     pub(in crate::store) fn route(&self, number: usize) -> &Planned {
         &self.planned[number]
     }
