@@ -38,7 +38,9 @@ const CHECKED_WHOLE: u64 = 16 << 20;
 pub struct Database {
     file: File,
     identity: String,
+    /// The writers'.
     pool: r2d2::Pool<Manager>,
+    manager: Manager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
 }
@@ -83,7 +85,7 @@ impl Database {
         }
         // One connection by itself first: a pool would answer any trouble with a time-out.
         let manager = Manager::new(config, routes.statements());
-        let mut first = r2d2::ManageConnection::connect(&manager).map_err(|e| database_error(path, e))?;
+        let mut first = manager.open().map_err(|e| database_error(path, e))?;
         let schema = schema::ensure(&mut first.sqlite).map_err(|e| database_error(path, e))?;
         let identity = match schema {
             Schema::Known { identity } => identity,
@@ -111,9 +113,9 @@ impl Database {
             .test_on_check_out(false)
             .connection_timeout(Duration::from_secs(1))
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build(manager)
+            .build(manager.clone())
             .map_err(|e| refused(path, DatabaseFault::Other, e.to_string()))?;
-        Ok((Self { file: File::at(path), identity, pool, plan, writers: config.writers }, queries))
+        Ok((Self { file: File::at(path), identity, pool, manager, plan, writers: config.writers }, queries))
     }
 
     /// Names this database to a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -128,7 +130,7 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be asked.
     pub fn pragma(&self, name: &'static str) -> Result<String, Error> {
-        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let connection = self.connect()?;
         let text = |row: &rusqlite::Row<'_>| match row.get_ref(0)? {
             ValueRef::Integer(number) => Ok(number.to_string()),
             other => Ok(other.as_str()?.to_owned()),
@@ -143,7 +145,7 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be read.
     pub fn latest(&self, stream: &str) -> Result<Option<Position>, Error> {
-        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let connection = self.connect()?;
         ledger::latest(&connection.sqlite, stream).map_err(|e| database_error(self.file.path(), e))
     }
 
@@ -153,7 +155,7 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be written.
     pub fn begin_local(&self) -> Result<Epoch, Error> {
-        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let connection = self.connect()?;
         ledger::begin_local(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
@@ -174,17 +176,19 @@ impl Database {
         said: impl FnMut(&Retried),
     ) -> Result<Retried, Error> {
         let path = self.file.path();
-        let mut pooled = self.pool.get().map_err(|e| no_connection(path, &e))?;
-        let retried = Retry::new(path, &pooled, &self.plan, selection, unreadable).run(said);
-        // It waits longer than the pool's others, and after an error it is in doubt.
-        pooled.done_with = true;
-        retried
+        let connection = self.connect()?;
+        Retry::new(path, &connection, &self.plan, selection, unreadable).run(said)
     }
 
-    /// Commits events one by one on the threads that bring them.
+    /// Commits events one by one on the threads that bring them, on a connection of its own.
     #[must_use]
     pub fn single(&self) -> Single {
-        Single::new(self.pool.clone(), self.file.clone(), Arc::clone(&self.plan))
+        Single::new(self.manager.clone(), self.file.clone(), Arc::clone(&self.plan))
+    }
+
+    /// A connection beside the writers', who may be using all of the pool's.
+    fn connect(&self) -> Result<Pooled, Error> {
+        self.manager.open().map_err(|e| database_error(self.file.path(), e))
     }
 
     /// The sinks of a pipeline, as many as the configuration has writers.
@@ -192,10 +196,6 @@ impl Database {
     pub fn writers(&self) -> Vec<Writer> {
         (0..self.writers).map(|_| Writer::new(self.pool.clone(), self.file.clone(), Arc::clone(&self.plan))).collect()
     }
-}
-
-pub(super) fn no_connection(path: &Path, error: &r2d2::Error) -> Error {
-    refused(path, DatabaseFault::Other, error.to_string())
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
@@ -255,11 +255,30 @@ mod tests {
     use crate::store::scene::{Scene, route};
 
     #[test]
+    fn nobody_waits_for_a_connection_that_another_keeps() {
+        let mut scene = Scene::with_routes("", &[], Unmatched::Store).expect("opens");
+        scene.config.writers = 1;
+        let database = scene.open();
+        let singles = [database.single(), database.single(), database.single()];
+        for _ in 0..2 {
+            for single in &singles {
+                single.commit(7_000, "a", [], b"one").expect("commits");
+            }
+        }
+        let _busy = database.pool.get().expect("the writer's");
+        assert_eq!(database.latest("S").expect("asks"), None);
+        assert_eq!(database.pragma("wal_autocheckpoint").expect("asks"), "4000");
+        database.begin_local().expect("begins");
+        database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ()).expect("retries");
+        assert_eq!(scene.stored().len(), 6);
+    }
+
+    #[test]
     fn routes_are_compiled_against_the_tables_of_now() {
         let routes = [route("a", &["INSERT INTO lines VALUES (:text)"])];
         let scene = Scene::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
         let routes = Routes::new(&routes, Unmatched::Drop).expect("routes");
-        let first = r2d2::ManageConnection::connect(&Manager::new(&scene.config, 1)).expect("opens");
+        let first = Manager::new(&scene.config, 1).open().expect("opens");
         plan(&first, &scene.config.path, &routes).expect("fits");
         scene.connection.execute_batch("DROP TABLE lines").expect("drops");
         let said = plan(&first, &scene.config.path, &routes).expect_err("does not fit").to_string();
