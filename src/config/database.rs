@@ -1,6 +1,6 @@
 //! The database, and how many events share a transaction.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -93,14 +93,27 @@ impl DatabaseConfig {
             return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
         }
         validate_longest("database.busy_timeout", self.busy_timeout)?;
-        if self.path.as_os_str().is_empty() {
-            return Err(Error::config("database.path", "is empty; give a file, as catchment.db"));
-        }
+        validate_database_path(&self.path)?;
         if self.migrations.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
             return Err(Error::config("database.migrations", "is empty; give a folder, or take the setting out"));
         }
         Ok(())
     }
+}
+
+/// A path is a path: what SQLite would take for something else is refused by name.
+pub(crate) fn validate_database_path(path: &Path) -> Result<(), Error> {
+    let shown = path.display();
+    let reason = if path.as_os_str().is_empty() {
+        "is empty; give a file, as catchment.db".into()
+    } else if path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
+        format!("{shown} is a URI; give the file's path (./{shown} for a file of this name)")
+    } else if path.as_os_str() == ":memory:" {
+        format!("{shown} is no file; give a path (./{shown} for a file of this name)")
+    } else {
+        return Ok(());
+    };
+    Err(Error::config("database.path", reason))
 }
 
 impl BatchConfig {

@@ -247,8 +247,8 @@ impl Tray {
         let mut state = self.state.lock();
         let committed = self.committed.load(Ordering::Acquire);
         if state.over {
-            let lost = self.released.take(committed).into_iter();
-            let failed: Vec<_> = lost
+            let unkept = self.released.take(committed).into_iter();
+            let failed: Vec<_> = unkept
                 .map(|(number, event)| RecordError { event: Box::new(event), reason: state.why_not(number) })
                 .collect();
             state.given_back += failed.len() as u64;
@@ -361,8 +361,9 @@ mod tests {
     fn scene() -> Scene {
         let settings = Settings { limits: Limits { events: 10, bytes: 1_000 }, linger: Duration::ZERO };
         let tray = Arc::new(Tray::new(Epoch::local(1, "now".into()), settings.limits));
-        let ((begin, begun), (outcomes, outcome)) = (crossbeam_channel::unbounded(), crossbeam_channel::unbounded());
-        let sinks = vec![Telling { sink: Told { begun: begin, outcome }, tray: Arc::clone(&tray) }];
+        let (to_test, begun) = crossbeam_channel::unbounded();
+        let (outcomes, from_test) = crossbeam_channel::unbounded();
+        let sinks = vec![Telling { sink: Told { begun: to_test, outcome: from_test }, tray: Arc::clone(&tray) }];
         let pipeline = Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, Shared::new("sink"));
         Scene { tray, pipeline, begun, outcomes }
     }

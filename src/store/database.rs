@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
 use super::failure::database_error;
-use super::file::File;
+use super::file::{File, must_have_one_name};
 use super::ledger;
 use super::migrations;
 use super::pool::{Manager, Pooled};
@@ -83,6 +83,7 @@ impl Database {
                 ),
             ));
         }
+        must_have_one_name(path)?;
         // One connection by itself first: a pool would answer any trouble with a time-out.
         let manager = Manager::new(config, routes.statements());
         let mut first = manager.open().map_err(|e| database_error(path, e))?;

@@ -26,6 +26,7 @@ mod leaks;
 mod limits;
 mod links;
 mod migrations;
+mod paths;
 mod poison;
 mod presets;
 mod profiles;
