@@ -40,4 +40,5 @@ mod service;
 mod stalls;
 mod startup;
 mod streams;
+mod tail;
 mod trials;
