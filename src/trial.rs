@@ -110,15 +110,7 @@ impl Trial {
     fn begin(config: &Config, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<Self, Error> {
         let config = config.resolved()?;
         config.validate()?;
-        let folder =
-            tempfile::Builder::new().prefix("catchment-trial-").tempdir().map_err(|source| Error::Database {
-                fault: DatabaseFault::Unwritable,
-                path: std::env::temp_dir(),
-                detail: format!(
-                    "no temporary database can be made: {source}; set TMPDIR to a directory that can be written"
-                ),
-                source: Some(Box::new(source)),
-            })?;
+        let folder = temporary_folder(&config.database.path)?;
         let path = folder.path().join(NOW);
         make(&path)?;
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
@@ -263,6 +255,19 @@ impl Trial {
     fn path(&self) -> PathBuf {
         self.folder.path().join(NOW)
     }
+}
+
+/// In the system's folder for them; where that cannot be written, as in a container with a read-only root, beside the database.
+fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("catchment-trial-");
+    let beside = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    builder.tempdir().or_else(|error| builder.tempdir_in(beside).map_err(|_| error)).map_err(|source| Error::Database {
+        fault: DatabaseFault::Unwritable,
+        path: std::env::temp_dir(),
+        detail: format!("no temporary database can be made: {source}; set TMPDIR to a directory that can be written"),
+        source: Some(Box::new(source)),
+    })
 }
 
 /// What a collector would say of a statement that does not fit: it names the database it would have collected into.

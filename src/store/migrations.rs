@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::columns::now_us;
 use super::failure::{database_error, fault, may_pass, what};
+use super::temporary::keep_where_there_is_room;
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
 use folder::refused;
@@ -81,6 +82,8 @@ fn connect(config: &DatabaseConfig, how: OpenFlags) -> rusqlite::Result<Connecti
     let flags = how | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(&config.path, flags)?;
     connection.busy_timeout(config.busy_timeout)?;
+    // Of a large table an index may be more than memory has room for.
+    keep_where_there_is_room(&connection)?;
     Ok(connection)
 }
 

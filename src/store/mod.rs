@@ -24,6 +24,7 @@ mod routes;
 mod scene;
 mod schema;
 mod single;
+mod temporary;
 mod writer;
 
 pub use changes::{Changed, changes};

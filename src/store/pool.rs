@@ -9,6 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
+use super::temporary::keep_in_memory;
 use crate::config::{DatabaseConfig, Synchronous};
 
 /// More than catchment's own statements.
@@ -46,6 +47,7 @@ impl Manager {
             into_wal(connection, busy_timeout)?;
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "foreign_keys", true)?;
+            keep_in_memory(connection)?;
             // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;

@@ -10,6 +10,7 @@ use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
 
 use super::failure::database_error;
 use super::file::must_exist;
+use super::temporary::keep_where_there_is_room;
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
@@ -207,6 +208,7 @@ pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "query_only", true)?;
+    keep_where_there_is_room(&connection)?;
     // Damage and foreign files show at the first read, not when they are opened.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)

@@ -41,4 +41,5 @@ mod stalls;
 mod startup;
 mod streams;
 mod tail;
+mod temporary;
 mod trials;
