@@ -10,7 +10,7 @@ use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, Asked, Service};
-use crate::store::{Database, Lock, Queries, Routes};
+use crate::store::{Database, Lock, Routes};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
 ///
@@ -118,8 +118,7 @@ impl Collector {
         }
         let routes = Routes::new(&config.routes, config.unmatched)?;
         let lock = Lock::take(&config.database.path)?;
-        let database = Database::open(&config.database, &routes)?;
-        let queries = Queries::check(&config.database.path, &config.queries)?;
+        let (database, queries) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
         let parts = Parts {
             shared: Shared::new("database"),
             broker: Condition::new("broker"),

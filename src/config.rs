@@ -17,6 +17,7 @@ use crate::subject::is_prefix;
 pub(crate) use broker::is_jwt;
 pub use broker::{AheadConfig, BrokerConfig, TlsConfig, without_secrets};
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
+pub(crate) use database::validate_database_path;
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
 pub use queries::{QueryConfig, ServiceConfig};
 pub use routes::{Codec, DEFAULT_MAX_STEPS, RouteConfig, Unmatched};

@@ -45,8 +45,8 @@ use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
 use crate::store::{
-    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Queries, Reader, Routes, Selection,
-    Unanswered, Value, Writer, changes, make_likeness,
+    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Unanswered, Value,
+    Writer, changes, make_likeness,
 };
 use crate::subject::Filter;
 
@@ -110,23 +110,14 @@ impl Trial {
     fn begin(config: &Config, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<Self, Error> {
         let config = config.resolved()?;
         config.validate()?;
-        let folder =
-            tempfile::Builder::new().prefix("catchment-trial-").tempdir().map_err(|source| Error::Database {
-                fault: DatabaseFault::Unwritable,
-                path: std::env::temp_dir(),
-                detail: format!(
-                    "no temporary database can be made: {source}; set TMPDIR to a directory that can be written"
-                ),
-                source: Some(Box::new(source)),
-            })?;
+        let folder = temporary_folder(&config.database.path)?;
         let path = folder.path().join(NOW);
         make(&path)?;
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
         // The temporary file is gone by the time somebody reads of it.
         let named = |error| name_after(error, &config.database.path);
         let routes = Routes::new(&config.routes, config.unmatched)?;
-        let database = Database::open(&database, &routes).map_err(named)?;
-        let queries = Queries::check(&path, &config.queries).map_err(named)?;
+        let (database, queries) = Database::open_with_queries(&database, &routes, &config.queries).map_err(named)?;
         let before = folder.path().join(BEFORE);
         Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());
@@ -266,12 +257,25 @@ impl Trial {
     }
 }
 
+/// In the system's folder for them; where that cannot be written, as in a container with a read-only root, beside the database.
+fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("catchment-trial-");
+    let beside = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    builder.tempdir().or_else(|error| builder.tempdir_in(beside).map_err(|_| error)).map_err(|source| Error::Database {
+        fault: DatabaseFault::Unwritable,
+        path: std::env::temp_dir(),
+        detail: format!("no temporary database can be made: {source}; set TMPDIR to a directory that can be written"),
+        source: Some(Box::new(source)),
+    })
+}
+
 /// What a collector would say of a statement that does not fit: it names the database it would have collected into.
 fn name_after(error: Error, database: &Path) -> Error {
     match error {
-        Error::Database { fault: fault @ DatabaseFault::Statement, detail, source, .. } => {
-            Error::Database { fault, path: database.to_owned(), detail, source }
-        }
+        Error::Database {
+            fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema), detail, source, ..
+        } => Error::Database { fault, path: database.to_owned(), detail, source },
         other => other,
     }
 }

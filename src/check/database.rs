@@ -38,6 +38,9 @@ pub(super) fn look(
             return None;
         }
     };
+    if let Err(error) = inspection.has_one_name() {
+        notes.error("database", &error);
+    }
     integrity(&inspection, options, &format!("{shown}"), notes);
     size(&inspection, notes);
     gaps(config, &inspection, notes);

@@ -34,11 +34,12 @@ pub(super) fn look(config: &Config, notes: &mut Notebook<'_>) {
 fn object(error: &Error) -> &'static str {
     match error {
         Error::Migration { .. } => "migrations",
-        Error::Config { key: named, .. } | Error::Database { fault: DatabaseFault::Statement, detail: named, .. } => {
-            if named.starts_with("query ") {
-                "queries"
-            } else {
-                "routes"
+        Error::Config { key: named, .. }
+        | Error::Database { fault: DatabaseFault::Statement | DatabaseFault::Schema, detail: named, .. } => {
+            match named.split_once(' ') {
+                Some(("query", _)) => "queries",
+                Some(("route", _)) => "routes",
+                _ => "database",
             }
         }
         _ => "database",

@@ -81,6 +81,10 @@ struct Follower {
     reader: Reader,
     file: Option<FileId>,
     after: i64,
+    /// When the event with this id was published, where there is one.
+    there: Option<i64>,
+    /// When the last one that was shown was published.
+    shown: Option<i64>,
 }
 
 impl Follower {
@@ -88,15 +92,22 @@ impl Follower {
     fn new(path: PathBuf, lines: usize, output: &Output) -> anyhow::Result<Self> {
         let (file, reader) = wait_for(&path, output)?;
         let after = reader.id_before_last(lines)?;
-        Ok(Self { path, reader, file, after })
+        let there = reader.published_us(after)?;
+        Ok(Self { path, reader, file, after, there, shown: there })
     }
 
     /// The next events, at least one. Blocks until there are any, or nobody reads the output any more.
     fn next(&mut self, output: &Output) -> anyhow::Result<Vec<Recorded>> {
         loop {
+            if self.began_anew()? {
+                // What is left of earlier rows was published no later than the last one that was shown.
+                self.after = self.shown.map_or(Ok(0), |shown| self.reader.id_before_later(shown))?;
+                self.there = self.reader.published_us(self.after)?;
+            }
             let events = self.reader.events_after(self.after, PAGE)?;
             if let Some(last) = events.last() {
-                self.after = last.id;
+                (self.after, self.there) = (last.id, Some(last.published_us));
+                self.shown = self.there;
                 return Ok(events);
             }
             pause(output)?;
@@ -104,11 +115,18 @@ impl Follower {
             if there.is_some() && there != self.file {
                 log::info!("database {}: is another file now; printing that one's events", self.path.display());
                 (self.file, self.reader) = wait_for(&self.path, output)?;
-                self.after = 0;
+                (self.after, self.there, self.shown) = (0, None, None);
             }
-            // Ids begin anew when a table is emptied.
-            self.after = self.after.min(self.reader.id_before_last(0)?);
         }
+    }
+
+    /// Whether ids are used again, as they are once the last rows were deleted. New rows may have come since.
+    fn began_anew(&self) -> Result<bool, Error> {
+        Ok(match self.reader.published_us(self.after)? {
+            Some(there) => self.there != Some(there),
+            // Or the row was deleted, and there are later ones.
+            None => self.reader.id_before_last(0)? < self.after,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The database, and how many events share a transaction.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -27,8 +27,8 @@ pub struct DatabaseConfig {
     /// A folder of SQL files that make the tables which routes and queries use. Default none.
     ///
     /// `001_lines.sql`, `0002-users.sql`: a number, `_` or `-`, a name. Whoever opens the database to write applies those that
-    /// are new to it in the order of their numbers, all in one transaction: either each of them or none. One that was
-    /// applied stays as it is, but for its name and line ends; what is to change goes into a new file with a higher number.
+    /// are new to it in the order of their numbers, all in one transaction: either each of them or none. None is applied where
+    /// a route or query does not fit the tables that they make. One that was applied stays as it is, but for its name and line ends; what is to change goes into a new file with a higher number.
     ///
     /// Foreign keys are off meanwhile and checked behind the last, so that a table can be made anew under its old name.
     /// `BEGIN`, `ATTACH`, PRAGMAs (but `user_version` and `application_id`) and changes to tables that begin with `catchment_`
@@ -93,14 +93,27 @@ impl DatabaseConfig {
             return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
         }
         validate_longest("database.busy_timeout", self.busy_timeout)?;
-        if self.path.as_os_str().is_empty() {
-            return Err(Error::config("database.path", "is empty; give a file, as catchment.db"));
-        }
+        validate_database_path(&self.path)?;
         if self.migrations.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
             return Err(Error::config("database.migrations", "is empty; give a folder, or take the setting out"));
         }
         Ok(())
     }
+}
+
+/// A path is a path: what SQLite would take for something else is refused by name.
+pub(crate) fn validate_database_path(path: &Path) -> Result<(), Error> {
+    let shown = path.display();
+    let reason = if path.as_os_str().is_empty() {
+        "is empty; give a file, as catchment.db".into()
+    } else if path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
+        format!("{shown} is a URI; give the file's path (./{shown} for a file of this name)")
+    } else if path.as_os_str() == ":memory:" {
+        format!("{shown} is no file; give a path (./{shown} for a file of this name)")
+    } else {
+        return Ok(());
+    };
+    Err(Error::config("database.path", reason))
 }
 
 impl BatchConfig {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::tray::{self, FromTray, Telling, Tray};
 use super::{FlushError, Overflow, Reason, Receipt, RecordError, Recorder};
@@ -22,7 +22,8 @@ pub struct DirectRecorderConfig {
     /// The database. `writers` counts for [`Commit::Grouped`] only.
     pub database: DatabaseConfig,
     /// How many events one transaction commits at most, with [`Commit::Grouped`]. As many wait in memory besides, for each
-    /// writer and twice more.
+    /// writer and twice more. One whose receipt is dropped takes its room twice until it is committed: as it will be stored,
+    /// and as it would be given back.
     pub batch: BatchConfig,
     /// What events do to the database. Default none: all of them are unmatched. `{prefix}` stands for nothing here, and
     /// nobody is answered.
@@ -165,7 +166,8 @@ impl DirectRecorder {
     ///
     /// # Errors
     ///
-    /// As [`Recorder::flush`]. What is not committed then is lost: whoever holds its receipt gets the event back from it.
+    /// As [`Recorder::flush`]: every event that is not committed then comes back, in the error or from its receipt. One whose
+    /// commit has begun and hangs comes back with [`Reason::Unconfirmed`]: it may be stored or not.
     pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
         self.end(patience)
     }
@@ -174,10 +176,12 @@ impl DirectRecorder {
         let Way::Grouped(Grouped { tray, pipeline, .. }) = &mut self.way else { return Ok(()) };
         let Some(pipeline) = pipeline.take() else { return Ok(()) };
         tray.close();
-        let stopped = pipeline.stop(patience);
-        let condition = &self.condition;
-        let trouble = || stopped.err().map(|error| error.to_string()).or_else(|| trouble(condition));
-        tray.flush(Instant::now(), trouble)
+        match pipeline.stop(patience) {
+            // What keeps it from its end, the tray has heard.
+            Ok(()) | Err(Error::StopDeadline { .. }) => {}
+            Err(error) => tray.fail(&error),
+        }
+        tray.abandon()
     }
 }
 
@@ -215,17 +219,13 @@ impl Recorder for DirectRecorder {
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         match &self.way {
             Way::PerEvent(_) => Ok(()),
-            Way::Grouped(Grouped { tray, .. }) => tray.flush(deadline::after(patience), || trouble(&self.condition)),
+            Way::Grouped(Grouped { tray, .. }) => tray.flush(deadline::after(patience)),
         }
     }
 
     fn health(&self) -> Health {
         Health::of([&self.condition])
     }
-}
-
-fn trouble(condition: &Condition) -> Option<String> {
-    condition.trouble().map(|trouble| trouble.reason)
 }
 
 impl Drop for DirectRecorder {

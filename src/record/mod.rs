@@ -5,6 +5,7 @@ mod direct_recorder;
 mod failures;
 mod nats_recorder;
 mod receipt;
+mod released;
 mod tray;
 
 pub use direct_recorder::{Commit, DirectRecorder, DirectRecorderConfig};
@@ -135,7 +136,8 @@ pub enum Reason {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
-    /// Time ran out; these many are still on their way and may yet arrive.
+    /// Time ran out; these many are still on their way and may yet arrive. Of a recorder that has ended: they are not kept,
+    /// and whoever holds their receipts gets them back from there.
     #[error("{waiting} events not confirmed yet{}", because(trouble.as_deref()))]
     Deadline {
         /// Events on their way.
@@ -151,8 +153,8 @@ pub enum FlushError {
         because(trouble.as_deref())
     )]
     Failed {
-        /// The events, each with its reason. At most 10,000 are kept for this, and no more bytes than the buffer may hold;
-        /// the rest is counted in the log.
+        /// The events, each with its reason. A recorder through a broker keeps at most 10,000 for this, and no more bytes than
+        /// the buffer may hold; the rest is counted in the log.
         failed: Vec<RecordError>,
         /// What is wrong with the broker, if anything.
         trouble: Option<String>,

@@ -18,7 +18,7 @@ pub struct Receipt(Way);
 #[derive(Debug)]
 enum Way {
     Desk(AtDesk),
-    Tray { tray: Arc<Tray>, number: u64, event: Event },
+    Tray(InTray),
     Committed,
 }
 
@@ -27,6 +27,14 @@ struct AtDesk {
     desk: Arc<Desk>,
     entry: Arc<Entry>,
     kind: Kind,
+}
+
+#[derive(Debug)]
+struct InTray {
+    tray: Arc<Tray>,
+    number: u64,
+    /// Gone once it is known what became of it.
+    event: Option<Event>,
 }
 
 /// What "kept" means for a receipt.
@@ -51,7 +59,7 @@ impl Receipt {
 
     /// The event is only there to be given back.
     pub(super) fn from_tray(tray: Arc<Tray>, number: u64, event: Event) -> Self {
-        Self(Way::Tray { tray, number, event })
+        Self(Way::Tray(InTray { tray, number, event: Some(event) }))
     }
 
     pub(super) fn committed() -> Self {
@@ -63,7 +71,7 @@ impl Receipt {
     pub fn kind(&self) -> Kind {
         match &self.0 {
             Way::Desk(at) => at.kind,
-            Way::Tray { .. } | Way::Committed => Kind::Committed,
+            Way::Tray(_) | Way::Committed => Kind::Committed,
         }
     }
 
@@ -72,7 +80,7 @@ impl Receipt {
     pub fn is_settled(&self) -> bool {
         match &self.0 {
             Way::Desk(AtDesk { entry, .. }) => entry.outcome.get().is_some(),
-            Way::Tray { tray, number, .. } => tray.is_settled(*number),
+            Way::Tray(InTray { tray, number, .. }) => tray.is_settled(*number),
             Way::Committed => true,
         }
     }
@@ -87,10 +95,14 @@ impl Receipt {
         let until = deadline::after(patience);
         match self.0 {
             Way::Committed => Ok(Recorded { place: Place::Database }),
-            Way::Tray { tray, number, event } => match tray.wait_for(number, until) {
-                None => Err(WaitError::Pending(Self(Way::Tray { tray, number, event }))),
+            Way::Tray(mut at) => match at.tray.wait_for(at.number, until) {
+                None => Err(WaitError::Pending(Self(Way::Tray(at)))),
                 Some(Ok(())) => Ok(Recorded { place: Place::Database }),
-                Some(Err(reason)) => Err(WaitError::Failed(RecordError { event: Box::new(event), reason })),
+                Some(Err(reason)) => {
+                    at.tray.gave_back();
+                    let event = Box::new(at.event.take().unwrap_or_default());
+                    Err(WaitError::Failed(RecordError { event, reason }))
+                }
             },
             Way::Desk(at) => {
                 at.desk.wait_for(&at.entry, until);
@@ -104,6 +116,14 @@ impl Receipt {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Drop for InTray {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            self.tray.release(self.number, event);
         }
     }
 }

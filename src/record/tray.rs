@@ -4,11 +4,13 @@
 //! the whole batch at once and leaves an empty one; while the writers are busy it fills up, and then `record` waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{FlushError, Overflow, Reason};
+use super::released::Released;
+use super::{FlushError, Overflow, Reason, RecordError};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
@@ -21,6 +23,10 @@ const ID: &str = "Nats-Msg-Id";
 pub(super) struct Tray {
     epoch: Arc<Epoch>,
     state: Mutex<State>,
+    /// The number up to which all is committed. Written under the state's lock.
+    committed: AtomicU64,
+    /// Events that nobody holds a receipt for.
+    released: Released,
     /// The open batch has something in it, or nothing will come.
     arrived: Condvar,
     /// It was taken.
@@ -34,7 +40,6 @@ struct State {
     open: Batch,
     /// Where the last event stands that was handed in.
     last: Mark,
-    committed: u64,
     dead_letters: usize,
     unmatched_dropped: usize,
     /// Takes nothing in any more.
@@ -43,6 +48,12 @@ struct State {
     over: bool,
     /// Why it failed.
     failure: Option<String>,
+    /// Why the last try at a commit failed, while it is to be tried again.
+    trouble: Option<String>,
+    /// A try that has not returned: the number of its last event, and when it began.
+    trying: Option<(u64, Instant)>,
+    /// How many of those that are not kept were given back.
+    given_back: u64,
 }
 
 impl Tray {
@@ -50,16 +61,20 @@ impl Tray {
         let state = State {
             open: Batch::new(limits),
             last: Mark::START,
-            committed: 0,
             dead_letters: 0,
             unmatched_dropped: 0,
             closed: false,
             over: false,
             failure: None,
+            trouble: None,
+            trying: None,
+            given_back: 0,
         };
         Self {
             epoch: Arc::new(epoch),
             state: Mutex::new(state),
+            committed: AtomicU64::new(0),
+            released: Released::default(),
             arrived: Condvar::new(),
             room: Condvar::new(),
             settled: Condvar::new(),
@@ -79,7 +94,7 @@ impl Tray {
             }
         }
         if state.closed || state.over {
-            return Err(state.why_over());
+            return Err(state.why_not(u64::MAX));
         }
         if !state.open.has_room_for(size) {
             let (events, bytes) = (state.open.len(), state.open.bytes());
@@ -116,17 +131,43 @@ impl Tray {
         if state.closed && state.open.is_empty() { Supply::Ended } else { Supply::Flowing }
     }
 
-    fn committed(&self, number: u64, done: &Committed) {
-        let mut state = self.state.lock();
-        state.committed = number;
-        state.dead_letters += done.dead_letters;
-        state.unmatched_dropped += done.unmatched_dropped;
-        drop(state);
-        self.settled.notify_all();
+    fn begins(&self, number: u64) {
+        self.state.lock().trying = Some((number, Instant::now()));
     }
 
-    fn fail(&self, why: String) {
-        self.state.lock().failure.get_or_insert(why);
+    /// Hears what came of a try at the events up to this number.
+    fn ends(&self, number: u64, came: &Result<Committed, Refusal>) {
+        let mut state = self.state.lock();
+        state.trying = None;
+        match came {
+            Ok(done) => {
+                self.committed.store(number, Ordering::Release);
+                state.trouble = None;
+                state.dead_letters += done.dead_letters;
+                state.unmatched_dropped += done.unmatched_dropped;
+                let is_idle = state.last.sequence == number;
+                drop(state);
+                self.settled.notify_all();
+                if is_idle {
+                    self.released.forget(number);
+                }
+            }
+            Err(Refusal::Fatal(error)) => drop(state.failure.get_or_insert_with(|| error.to_string())),
+            Err(Refusal::Retry(reason)) => state.trouble = Some(reason.clone()),
+        }
+    }
+
+    /// Hears why the pipeline ended.
+    pub(super) fn fail(&self, error: &Error) {
+        self.state.lock().failure.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Hears that the receipt of an event is gone.
+    pub(super) fn release(&self, number: u64, event: Event) {
+        let committed = self.committed.load(Ordering::Acquire);
+        if number > committed {
+            self.released.keep(number, event, committed);
+        }
     }
 
     fn end(&self) {
@@ -159,43 +200,82 @@ impl Tray {
         self.state.lock().unmatched_dropped as u64
     }
 
+    fn is_committed(&self, number: u64) -> bool {
+        self.committed.load(Ordering::Acquire) >= number
+    }
+
     /// Whether it is known what became of an event.
     pub(super) fn is_settled(&self, number: u64) -> bool {
-        let state = self.state.lock();
-        state.committed >= number || state.over
+        self.is_committed(number) || self.state.lock().over
     }
 
     /// Blocks until the event is committed, or known not to be; `None` when the time is over.
     pub(super) fn wait_for(&self, number: u64, until: Instant) -> Option<Result<(), Reason>> {
         let mut state = self.state.lock();
-        while state.committed < number && !state.over {
+        while !self.is_committed(number) && !state.over {
             if self.settled.wait_until(&mut state, until).timed_out() {
                 break;
             }
         }
-        if state.committed >= number {
+        if self.is_committed(number) {
             return Some(Ok(()));
         }
-        state.over.then(|| Err(state.why_over()))
+        state.over.then(|| Err(state.why_not(number)))
     }
 
-    /// Blocks until everything handed in so far is committed.
-    pub(super) fn flush(&self, until: Instant, trouble: impl FnOnce() -> Option<String>) -> Result<(), FlushError> {
+    /// Hears that a receipt gave its event back.
+    pub(super) fn gave_back(&self) {
+        self.state.lock().given_back += 1;
+    }
+
+    /// Blocks until everything handed in so far is committed, or known not to be.
+    pub(super) fn flush(&self, until: Instant) -> Result<(), FlushError> {
         let last = self.state.lock().last.sequence;
-        match self.wait_for(last, until) {
-            Some(Ok(())) => Ok(()),
-            other => {
-                let waiting = usize::try_from(last - self.state.lock().committed).unwrap_or(usize::MAX);
-                let trouble = other.and_then(Result::err).map(|reason| reason.to_string()).or_else(trouble);
-                Err(FlushError::Deadline { waiting, trouble })
+        let _ = self.wait_for(last, until);
+        self.outcome(last)
+    }
+
+    /// Gives up what is not committed: nobody waits for it any more.
+    pub(super) fn abandon(&self) -> Result<(), FlushError> {
+        self.end();
+        let last = self.state.lock().last.sequence;
+        self.outcome(last)
+    }
+
+    /// What became of the events up to this number.
+    fn outcome(&self, last: u64) -> Result<(), FlushError> {
+        let mut state = self.state.lock();
+        let committed = self.committed.load(Ordering::Acquire);
+        if state.over {
+            let unkept = self.released.take(committed).into_iter();
+            let failed: Vec<_> = unkept
+                .map(|(number, event)| RecordError { event: Box::new(event), reason: state.why_not(number) })
+                .collect();
+            state.given_back += failed.len() as u64;
+            if !failed.is_empty() {
+                return Err(FlushError::Failed { failed, trouble: None });
             }
         }
+        let waiting = last.saturating_sub(committed).saturating_sub(state.given_back);
+        if waiting == 0 {
+            return Ok(());
+        }
+        let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
+        let over = || state.over.then(|| state.why_not(last).to_string());
+        let trouble = state.failure.clone().or_else(|| state.trouble.clone()).or_else(over);
+        Err(FlushError::Deadline { waiting, trouble })
     }
 }
 
 impl State {
-    fn why_over(&self) -> Reason {
-        self.failure.clone().map_or(Reason::Closed, Reason::Database)
+    /// Why an event was not committed.
+    fn why_not(&self, number: u64) -> Reason {
+        match (&self.failure, &self.trying, &self.trouble) {
+            (Some(failure), _, _) => Reason::Database(failure.clone()),
+            (None, Some((last, began)), _) if number <= *last => Reason::Unconfirmed(began.elapsed()),
+            (None, _, Some(trouble)) => Reason::Database(trouble.clone()),
+            (None, _, None) => Reason::Closed,
+        }
     }
 }
 
@@ -244,12 +324,108 @@ impl<S: Sink> Sink for Telling<S> {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-        let done = self.sink.commit(batch);
-        match &done {
-            Ok(done) => self.tray.committed(batch.after().sequence, done),
-            Err(Refusal::Fatal(error)) => self.tray.fail(error.to_string()),
-            Err(Refusal::Retry(_)) => {}
+        let last = batch.after().sequence;
+        self.tray.begins(last);
+        let came = self.sink.commit(batch);
+        self.tray.ends(last, &came);
+        came
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::{Pipeline, Settings, Shared};
+    use crossbeam_channel::{Receiver, Sender};
+
+    /// Says when a commit begins, and goes on when it is told what comes of it.
+    struct Told {
+        begun: Sender<usize>,
+        outcome: Receiver<Result<Committed, Refusal>>,
+    }
+
+    impl Sink for Told {
+        fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+            self.begun.send(batch.len()).expect("heard");
+            self.outcome.recv().unwrap_or(Err(Refusal::Retry("nobody says".into())))
         }
-        done
+    }
+
+    struct Scene {
+        tray: Arc<Tray>,
+        pipeline: Pipeline,
+        begun: Receiver<usize>,
+        outcomes: Sender<Result<Committed, Refusal>>,
+    }
+
+    fn scene() -> Scene {
+        let settings = Settings { limits: Limits { events: 10, bytes: 1_000 }, linger: Duration::ZERO };
+        let tray = Arc::new(Tray::new(Epoch::local(1, "now".into()), settings.limits));
+        let (to_test, begun) = crossbeam_channel::unbounded();
+        let (outcomes, from_test) = crossbeam_channel::unbounded();
+        let sinks = vec![Telling { sink: Told { begun: to_test, outcome: from_test }, tray: Arc::clone(&tray) }];
+        let pipeline = Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, Shared::new("sink"));
+        Scene { tray, pipeline, begun, outcomes }
+    }
+
+    impl Scene {
+        /// Hands an event in whose receipt nobody keeps.
+        fn record(&self, payload: &str) -> u64 {
+            let event = Event::new("a", payload);
+            let number = self.tray.hand_in(&event, Overflow::Refuse).expect("there is room");
+            self.tray.release(number, event);
+            number
+        }
+    }
+
+    /// Payloads and reasons.
+    fn failed(error: FlushError) -> Vec<(String, Reason)> {
+        let FlushError::Failed { failed, .. } = error else { panic!("{error}") };
+        let payload = |event: &Event| String::from_utf8_lossy(event.payload()).into_owned();
+        failed.into_iter().map(|error| (payload(&error.event), error.reason)).collect()
+    }
+
+    #[test]
+    fn what_a_hanging_commit_has_comes_back_as_unconfirmed() {
+        let scene = scene();
+        scene.record("hangs");
+        assert_eq!(scene.begun.recv(), Ok(1));
+        scene.record("waits");
+        let until = Instant::now() + Duration::from_millis(20);
+        assert!(matches!(scene.tray.flush(until), Err(FlushError::Deadline { waiting: 2, trouble: None })));
+        scene.tray.close();
+        assert!(scene.pipeline.stop(Duration::from_millis(600)).is_err(), "it hangs");
+        let came_back = failed(scene.tray.abandon().expect_err("not all is committed"));
+        let [(hangs, Reason::Unconfirmed(_)), (waits, Reason::Closed)] = &came_back[..] else {
+            panic!("{came_back:?}")
+        };
+        assert_eq!((hangs.as_str(), waits.as_str()), ("hangs", "waits"));
+        // It has succeeded after all.
+        scene.outcomes.send(Ok(Committed::default())).expect("it waits");
+        assert_eq!(scene.tray.wait_for(1, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
+    }
+
+    #[test]
+    fn what_failed_comes_back_once_with_the_cause() {
+        let scene = scene();
+        let kept = scene.record("kept");
+        scene.outcomes.send(Ok(Committed::default())).expect("it works");
+        assert_eq!(scene.tray.wait_for(kept, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
+        scene.record("one");
+        let held = scene.tray.hand_in(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
+        scene.record("two");
+        scene.outcomes.send(Err(Refusal::Retry("it is locked".into()))).expect("it works");
+        scene.outcomes.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");
+        let reason = || Reason::Database("configuration: x: is gone".into());
+        let lost = scene.tray.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
+        assert_eq!(failed(lost), [("one".into(), reason()), ("two".into(), reason())]);
+        // The receipt of the third has it.
+        let again = scene.tray.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone").to_string();
+        assert_eq!(again, "1 events not confirmed yet: configuration: x: is gone");
+        assert_eq!(scene.tray.wait_for(held, Instant::now()), Some(Err(reason())));
+        scene.tray.release(held, Event::new("a", "held"));
+        let dropped = scene.tray.flush(Instant::now()).expect_err("it is gone");
+        assert_eq!(failed(dropped), [("held".into(), reason())]);
+        assert!(scene.tray.flush(Instant::now()).is_ok(), "all was given back");
     }
 }

@@ -4,21 +4,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthContext, Authorization};
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
 use super::failure::database_error;
-use super::file::File;
+use super::file::{File, must_have_one_name};
 use super::ledger;
 use super::migrations;
-use super::pool::Manager;
+use super::pool::{Manager, Pooled};
+use super::query::Queries;
 use super::routes::Routes;
+use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
 use super::schema::{self, Schema};
 use super::single::Single;
 use super::writer::Writer;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, QueryConfig};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Epoch, Life};
 
@@ -34,7 +38,9 @@ const CHECKED_WHOLE: u64 = 16 << 20;
 pub struct Database {
     file: File,
     identity: String,
+    /// The writers'.
     pool: r2d2::Pool<Manager>,
+    manager: Manager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
 }
@@ -48,9 +54,24 @@ impl Database {
     ///
     /// [`Error::Database`]: not to be opened, locked, full, damaged, or of a later version of catchment; with
     /// [`DatabaseFault::Statement`] and the name of the route, the number of the statement and the place in it, SQL that
-    /// cannot be run. [`Error::Migration`]: one fails, or is not as it was when it was applied; none of the new ones was
-    /// applied. [`Error::Config`] for parameters that cannot be bound.
+    /// cannot be run. [`Error::Migration`]: one fails, or is not as it was when it was applied. [`Error::Config`] for
+    /// parameters that cannot be bound. After any error none of the new migrations is applied: routes are compiled against the
+    /// tables that the migrations make before these are committed.
     pub fn open(config: &DatabaseConfig, routes: &Routes) -> Result<Self, Error> {
+        Self::open_with_queries(config, routes, &[]).map(|(database, _)| database)
+    }
+
+    /// The same for a collector that answers queries: they are compiled as the routes are, and are part of what must fit before
+    /// a migration is committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open`] and [`Queries::check`].
+    pub fn open_with_queries(
+        config: &DatabaseConfig,
+        routes: &Routes,
+        queries: &[QueryConfig],
+    ) -> Result<(Self, Queries), Error> {
         let path = &config.path;
         if rusqlite::version_number() < SOUND_SQLITE {
             return Err(refused(
@@ -62,9 +83,10 @@ impl Database {
                 ),
             ));
         }
+        must_have_one_name(path)?;
         // One connection by itself first: a pool would answer any trouble with a time-out.
         let manager = Manager::new(config, routes.statements());
-        let mut first = r2d2::ManageConnection::connect(&manager).map_err(|e| database_error(path, e))?;
+        let mut first = manager.open().map_err(|e| database_error(path, e))?;
         let schema = schema::ensure(&mut first.sqlite).map_err(|e| database_error(path, e))?;
         let identity = match schema {
             Schema::Known { identity } => identity,
@@ -73,8 +95,9 @@ impl Database {
             }
         };
         check(&first.sqlite, path)?;
-        migrations::apply(config)?;
-        let plan = Arc::new(Plan::new(path, routes, &first)?);
+        migrations::apply(config, |migrated| fits(migrated, path, routes, queries))?;
+        let plan = Arc::new(plan(&first, path, routes)?);
+        let queries = Queries::check(path, queries)?;
         first
             .sqlite
             .execute(
@@ -91,9 +114,9 @@ impl Database {
             .test_on_check_out(false)
             .connection_timeout(Duration::from_secs(1))
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build(manager)
+            .build(manager.clone())
             .map_err(|e| refused(path, DatabaseFault::Other, e.to_string()))?;
-        Ok(Self { file: File::at(path), identity, pool, plan, writers: config.writers })
+        Ok((Self { file: File::at(path), identity, pool, manager, plan, writers: config.writers }, queries))
     }
 
     /// Names this database to a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -108,7 +131,7 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be asked.
     pub fn pragma(&self, name: &'static str) -> Result<String, Error> {
-        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let connection = self.connect()?;
         let text = |row: &rusqlite::Row<'_>| match row.get_ref(0)? {
             ValueRef::Integer(number) => Ok(number.to_string()),
             other => Ok(other.as_str()?.to_owned()),
@@ -123,7 +146,7 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be read.
     pub fn history(&self, stream: &str) -> Result<Vec<Life>, Error> {
-        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let connection = self.connect()?;
         ledger::history(&connection.sqlite, stream).map_err(|e| database_error(self.file.path(), e))
     }
 
@@ -133,7 +156,7 @@ impl Database {
     ///
     /// [`Error::Database`] when it cannot be written.
     pub fn begin_local(&self) -> Result<Epoch, Error> {
-        let connection = self.pool.get().map_err(|e| no_connection(self.file.path(), &e))?;
+        let connection = self.connect()?;
         ledger::begin_local(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
@@ -154,17 +177,19 @@ impl Database {
         said: impl FnMut(&Retried),
     ) -> Result<Retried, Error> {
         let path = self.file.path();
-        let mut pooled = self.pool.get().map_err(|e| no_connection(path, &e))?;
-        let retried = Retry::new(path, &pooled, &self.plan, selection, unreadable).run(said);
-        // It waits longer than the pool's others, and after an error it is in doubt.
-        pooled.done_with = true;
-        retried
+        let connection = self.connect()?;
+        Retry::new(path, &connection, &self.plan, selection, unreadable).run(said)
     }
 
-    /// Commits events one by one on the threads that bring them.
+    /// Commits events one by one on the threads that bring them, on a connection of its own.
     #[must_use]
     pub fn single(&self) -> Single {
-        Single::new(self.pool.clone(), self.file.clone(), Arc::clone(&self.plan))
+        Single::new(self.manager.clone(), self.file.clone(), Arc::clone(&self.plan))
+    }
+
+    /// A connection beside the writers', who may be using all of the pool's.
+    fn connect(&self) -> Result<Pooled, Error> {
+        self.manager.open().map_err(|e| database_error(self.file.path(), e))
     }
 
     /// The sinks of a pipeline, as many as the configuration has writers.
@@ -174,12 +199,33 @@ impl Database {
     }
 }
 
-pub(super) fn no_connection(path: &Path, error: &r2d2::Error) -> Error {
-    refused(path, DatabaseFault::Other, error.to_string())
-}
-
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
     Error::Database { fault, path: path.to_owned(), detail, source: None }
+}
+
+/// Whether routes and queries can be compiled against the tables as this connection sees them, amid a transaction that made
+/// them.
+fn fits(connection: &Connection, path: &Path, routes: &Routes, queries: &[QueryConfig]) -> Result<(), Error> {
+    let on_error = |e| database_error(path, e);
+    // A statement may not fit for its foreign keys alone, and they are off while migrations run. The PRAGMA does nothing
+    // within a transaction; this does, and nothing is run before they are off again.
+    let foreign_keys = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, on).map(drop);
+    foreign_keys(true).map_err(on_error)?;
+    let authorizer = Authorizer::of(connection).map_err(on_error)?;
+    Plan::new(path, routes, connection, &authorizer)?;
+    Queries::check_on(connection, path, queries)?;
+    // Else it would refuse the COMMIT.
+    connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(on_error)?;
+    foreign_keys(false).map_err(on_error)
+}
+
+/// Compiles the routes. A connection goes by the tables that it has seen; what changed them since, migrations say, it
+/// notices only when it runs something.
+fn plan(first: &Pooled, path: &Path, routes: &Routes) -> Result<Plan, Error> {
+    let on_error = |e| database_error(path, e);
+    let snapshot = Transaction::new_unchecked(&first.sqlite, TransactionBehavior::Deferred).map_err(on_error)?;
+    snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(on_error)?;
+    Plan::new(path, routes, &first.sqlite, &first.authorizer)
 }
 
 /// Looks for damage: the whole of a small file, of a large one the ends that the next batch will touch.
@@ -201,4 +247,42 @@ fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
     let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
     let found = found.replace('\n', " ");
     Err(database_error(path, rusqlite::Error::SqliteFailure(corrupt, Some(found))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Unmatched;
+    use crate::store::scene::{Scene, route};
+
+    #[test]
+    fn nobody_waits_for_a_connection_that_another_keeps() {
+        let mut scene = Scene::with_routes("", &[], Unmatched::Store).expect("opens");
+        scene.config.writers = 1;
+        let database = scene.open();
+        let singles = [database.single(), database.single(), database.single()];
+        for _ in 0..2 {
+            for single in &singles {
+                single.commit(7_000, "a", [], b"one").expect("commits");
+            }
+        }
+        let _busy = database.pool.get().expect("the writer's");
+        assert_eq!(database.latest("S").expect("asks"), None);
+        assert_eq!(database.pragma("wal_autocheckpoint").expect("asks"), "4000");
+        database.begin_local().expect("begins");
+        database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ()).expect("retries");
+        assert_eq!(scene.stored().len(), 6);
+    }
+
+    #[test]
+    fn routes_are_compiled_against_the_tables_of_now() {
+        let routes = [route("a", &["INSERT INTO lines VALUES (:text)"])];
+        let scene = Scene::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
+        let routes = Routes::new(&routes, Unmatched::Drop).expect("routes");
+        let first = Manager::new(&scene.config, 1).open().expect("opens");
+        plan(&first, &scene.config.path, &routes).expect("fits");
+        scene.connection.execute_batch("DROP TABLE lines").expect("drops");
+        let said = plan(&first, &scene.config.path, &routes).expect_err("does not fit").to_string();
+        assert!(said.ends_with("route a, statement 1: no such table: lines"), "{said}");
+    }
 }

@@ -20,8 +20,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::failure::database_error;
-use super::file::must_exist;
+use super::file::{must_exist, must_have_one_name};
 use super::schema;
+use super::temporary::keep_where_there_is_room;
 use crate::error::Error;
 use letter::COLUMNS;
 use selection::Place;
@@ -67,10 +68,12 @@ impl DeadLetters {
     /// [`Error::Database`] when there is none, it cannot be read, or it is not of this catchment's making.
     pub fn open(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
+        must_have_one_name(path)?;
         let on_error = |e| database_error(path, e);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(on_error)?;
         connection.busy_timeout(PATIENCE).map_err(on_error)?;
+        keep_where_there_is_room(&connection).map_err(on_error)?;
         schema::must_be_ours(&connection, path)?;
         Ok(Self { path: path.to_owned(), connection })
     }

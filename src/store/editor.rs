@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::failure::database_error;
+use super::temporary::keep_where_there_is_room;
 use crate::error::Error;
 
 /// A connection that runs any statement. What it begins and does not end is undone when it is dropped.
@@ -25,6 +26,7 @@ impl Editor {
         let open = || {
             let connection = Connection::open(path)?;
             connection.busy_timeout(Duration::from_secs(5))?;
+            keep_where_there_is_room(&connection)?;
             Ok(connection)
         };
         Ok(Self { path: path.to_owned(), connection: open().map_err(|e| database_error(path, e))? })

@@ -71,11 +71,18 @@ pub(super) fn detail(error: &rusqlite::Error) -> String {
         }
         DatabaseFault::Unwritable => "check that the file and its directory exist and can be written",
         _ => match error.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure) if lacks_temporary_folder(error) => {
+                "no folder for temporary files can be written; set TMPDIR to one"
+            }
             Some(ErrorCode::SystemIoFailure) => "the disk refuses; check its room, its limits and its health",
             _ => return what,
         },
     };
     format!("{what}; {remedy}")
+}
+
+fn lacks_temporary_folder(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|failure| failure.extended_code == rusqlite::ffi::SQLITE_IOERR_GETTEMPPATH)
 }
 
 /// Whether waiting may bring what a statement lacks. It brings no table and no column, and makes no SQL right.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::failure::database_error;
-use super::file::must_exist;
+use super::file::{must_exist, must_have_one_name};
 use super::reader::read_only;
 use super::{ledger, schema};
 use crate::error::Error;
@@ -105,6 +105,15 @@ impl Inspection {
             found.retain(|line| line != "ok");
             Ok(found)
         })
+    }
+
+    /// Whether the file has this name alone. With a second hard link it must not be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] where it has others.
+    pub fn has_one_name(&self) -> Result<(), Error> {
+        must_have_one_name(&self.path)
     }
 
     /// What it takes on its disk.

@@ -2,7 +2,10 @@
 //!
 //! An advisory lock of the operating system on `<database>.lock`, which goes with the process however that ends. The
 //! database file itself is never opened for this: closing it would drop SQLite's own locks
-//! (<https://sqlite.org/howtocorrupt.html>, 2.2).
+//! (<https://sqlite.org/howtocorrupt.html>, 2.2), and on NFS a lock on it would be one of SQLite's.
+//!
+//! Whichever path leads to the file, symbolic links are followed first, so there is one lock. A file with several hard links
+//! is refused where it is opened.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};

@@ -12,7 +12,8 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::columns::now_us;
-use super::failure::{database_error, fault, what};
+use super::failure::{database_error, fault, may_pass, what};
+use super::temporary::keep_where_there_is_room;
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
 use folder::refused;
@@ -46,8 +47,9 @@ pub fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, Error> {
     Ok(all.split_off(new))
 }
 
-/// Applies what is pending, in one transaction: all of it or nothing.
-pub(super) fn apply(config: &DatabaseConfig) -> Result<(), Error> {
+/// Applies what is pending, in one transaction: all of it or nothing. `fits` looks at the tables before the commit, and its
+/// error rolls everything back: the database stays as it was.
+pub(super) fn apply(config: &DatabaseConfig, fits: impl FnOnce(&Connection) -> Result<(), Error>) -> Result<(), Error> {
     let Some(folder) = &config.migrations else { return Ok(()) };
     let on_error = |e| database_error(&config.path, e);
     let all = folder::read(folder)?;
@@ -67,6 +69,7 @@ pub(super) fn apply(config: &DatabaseConfig) -> Result<(), Error> {
     }
     if let Some(last) = new.last() {
         check_references(&transaction, last, &config.path)?;
+        fits(&transaction).map_err(|error| rolled_back(error, new))?;
     }
     transaction.commit().map_err(on_error)?;
     for migration in new {
@@ -79,6 +82,8 @@ fn connect(config: &DatabaseConfig, how: OpenFlags) -> rusqlite::Result<Connecti
     let flags = how | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(&config.path, flags)?;
     connection.busy_timeout(config.busy_timeout)?;
+    // Of a large table an index may be more than memory has room for.
+    keep_where_there_is_room(&connection)?;
     Ok(connection)
 }
 
@@ -110,7 +115,13 @@ fn failed(migration: &Migration, failure: Failure, database: &Path) -> Error {
 
 /// Foreign keys were off: whether each still refers to something.
 fn check_references(transaction: &Transaction<'_>, last: &Migration, database: &Path) -> Result<(), Error> {
-    let on_error = |e| database_error(database, e);
+    let on_error = |e: rusqlite::Error| {
+        if may_pass(&e) {
+            return database_error(database, e);
+        }
+        let detail = format!("behind it: {}; no new migration was applied, have one mend that", what(&e));
+        refused(&last.path, None, detail, Some(e.into()))
+    };
     let mut check = transaction.prepare("PRAGMA foreign_key_check").map_err(on_error)?;
     let mut rows = check.query([]).map_err(on_error)?;
     let Some(row) = rows.next().map_err(on_error)? else { return Ok(()) };
@@ -122,6 +133,22 @@ fn check_references(transaction: &Transaction<'_>, last: &Migration, database: &
          mend that"
     );
     Err(refused(&last.path, None, detail, None))
+}
+
+/// What does not fit the tables that the migrations made.
+fn rolled_back(error: Error, new: &[Migration]) -> Error {
+    let which = match new {
+        [] => return error,
+        [one] => format!("migration {} was", one.name()),
+        [first, .., last] => format!("migrations {} to {} were", first.name(), last.name()),
+    };
+    match error {
+        Error::Database { fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema), path, detail, source } => {
+            let detail = format!("{detail}; new {which} rolled back: change the migration or the statement");
+            Error::Database { fault, path, detail, source }
+        }
+        other => other,
+    }
 }
 
 /// What was applied to this database, in order.

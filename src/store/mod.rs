@@ -24,6 +24,7 @@ mod routes;
 mod scene;
 mod schema;
 mod single;
+mod temporary;
 mod writer;
 
 pub use changes::{Changed, changes};
@@ -49,10 +50,11 @@ pub fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
-/// A file beside the database: its own name and `.extension` behind it.
+/// A file beside the database: the name of the file that the path leads to, symbolic links followed, and `.extension` behind
+/// it.
 #[must_use]
 pub fn beside(database: &Path, extension: &str) -> PathBuf {
-    let mut name = OsString::from(database);
+    let mut name = OsString::from(file::followed(database));
     name.push(".");
     name.push(extension);
     name.into()

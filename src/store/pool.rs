@@ -1,20 +1,23 @@
 //! The pool's connections: opened through `r2d2_sqlite`, dropped when they are in doubt.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use r2d2::ManageConnection;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
+use super::temporary::keep_in_memory;
 use crate::config::{DatabaseConfig, Synchronous};
 
 /// More than catchment's own statements.
 const OWN_STATEMENTS: usize = 16;
 
 /// Opens connections through `r2d2_sqlite` and lets the pool know which are done with.
-#[derive(Debug)]
-pub(super) struct Manager(SqliteConnectionManager);
+#[derive(Clone, Debug)]
+pub(super) struct Manager(Arc<SqliteConnectionManager>);
 
 /// A connection of the pool.
 #[derive(Debug)]
@@ -44,13 +47,14 @@ impl Manager {
             into_wal(connection, busy_timeout)?;
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "foreign_keys", true)?;
+            keep_in_memory(connection)?;
             // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
             Ok(())
         });
-        Self(manager)
+        Self(Arc::new(manager))
     }
 }
 
@@ -67,14 +71,22 @@ fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()>
     }
 }
 
-impl r2d2::ManageConnection for Manager {
+impl Manager {
+    /// A connection that is not the pool's: who keeps one for long, or asks while all of the pool's are in use, waits for
+    /// nobody.
+    pub(super) fn open(&self) -> Result<Pooled, rusqlite::Error> {
+        let sqlite = self.0.connect()?;
+        let (authorizer, budget) = (Authorizer::of(&sqlite)?, Budget::of(&sqlite)?);
+        Ok(Pooled { sqlite, authorizer, budget, done_with: false })
+    }
+}
+
+impl ManageConnection for Manager {
     type Connection = Pooled;
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<Pooled, rusqlite::Error> {
-        let sqlite = self.0.connect()?;
-        let (authorizer, budget) = (Authorizer::of(&sqlite)?, Budget::of(&sqlite)?);
-        Ok(Pooled { sqlite, authorizer, budget, done_with: false })
+        self.open()
     }
 
     fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {

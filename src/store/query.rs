@@ -56,6 +56,12 @@ impl Queries {
         Ok(Self { file, queries: queries.into() })
     }
 
+    /// As [`Queries::check`], but on the tables as this connection to `path` sees them. Its authorizer is replaced.
+    pub(super) fn check_on(connection: &Connection, path: &Path, configs: &[QueryConfig]) -> Result<(), Error> {
+        restrict(connection).map_err(|e| database_error(path, e))?;
+        configs.iter().try_for_each(|config| check(path, connection, config).map(drop))
+    }
+
     /// The names of a query's parameters, in the order of its statement.
     ///
     /// # Panics
@@ -122,10 +128,14 @@ fn names(statement: &Statement<'_>) -> Result<Vec<String>, String> {
 /// A connection on which nothing can be changed, nor anything else be reached through the database.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = reader::read_only(path)?;
+    restrict(&connection)?;
+    Ok(connection)
+}
+
+fn restrict(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.authorizer(Some(authorize))?;
-    Ok(connection)
+    connection.authorizer(Some(authorize))
 }
 
 /// What a query's statement may do. Virtual tables (full-text search, R-trees) prepare statements of their own when they are

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
-use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, Row};
+use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
 
 use super::failure::database_error;
 use super::file::must_exist;
+use super::temporary::keep_where_there_is_room;
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
@@ -157,6 +158,27 @@ impl Reader {
         read().map_err(|e| database_error(&self.path, e))
     }
 
+    /// When the event with this id was published, in microseconds since 1970; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn published_us(&self, id: i64) -> Result<Option<i64>, Error> {
+        let sql = "SELECT published_us FROM events WHERE id = ?";
+        let ask = || self.connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional();
+        ask().map_err(|e| database_error(&self.path, e))
+    }
+
+    /// The id behind which all events were published after this time; 0 where all were. Reads from the end to that one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn id_before_later(&self, published_us: i64) -> Result<i64, Error> {
+        let sql = "SELECT coalesce((SELECT id FROM events WHERE published_us <= ? ORDER BY id DESC LIMIT 1), 0)";
+        self.connection.query_row(sql, [published_us], |row| row.get(0)).map_err(|e| database_error(&self.path, e))
+    }
+
     /// A number that changes when another connection has committed something, and is cheap to ask for:
     /// <https://sqlite.org/pragma.html#pragma_data_version>.
     ///
@@ -186,6 +208,7 @@ pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "query_only", true)?;
+    keep_where_there_is_room(&connection)?;
     // Damage and foreign files show at the first read, not when they are opened.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Transaction, TransactionBehavior};
+use rusqlite::Connection;
 
 use super::dead_letters;
 use super::failure::{detail, is_constraint};
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// let some of them starve.
 #[derive(Debug)]
 pub struct Single {
-    pool: r2d2::Pool<Manager>,
+    manager: Manager,
     file: File,
     turn: Mutex<Turn>,
 }
@@ -33,9 +33,7 @@ struct Turn {
     decoded: Decoded,
     looked: Instant,
     /// Kept from event to event, but for one that is in doubt.
-    connection: Option<r2d2::PooledConnection<Manager>>,
-    /// A statement that fails may leave behind a part of what it did.
-    leaves_parts: bool,
+    connection: Option<Pooled>,
 }
 
 impl std::fmt::Debug for Turn {
@@ -56,15 +54,14 @@ pub enum Kept {
 }
 
 impl Single {
-    pub(super) fn new(pool: r2d2::Pool<Manager>, file: File, plan: Arc<Plan>) -> Self {
+    pub(super) fn new(manager: Manager, file: File, plan: Arc<Plan>) -> Self {
         let turn = Turn {
             event: Batch::new(Limits { events: 1, bytes: 64 << 10 }),
             decoded: Decoded::new(plan),
             looked: Instant::now(),
             connection: None,
-            leaves_parts: true,
         };
-        Self { pool, file, turn: Mutex::new(turn) }
+        Self { manager, file, turn: Mutex::new(turn) }
     }
 
     /// Commits an event; when this returns, it is as durable as the database's `synchronous` makes it. Blocks for the events
@@ -81,69 +78,63 @@ impl Single {
         payload: &[u8],
     ) -> Result<Kept, String> {
         let mut turn = self.turn.lock();
-        let Turn { event, decoded, looked, connection, leaves_parts } = &mut *turn;
+        let Turn { event, decoded, looked, connection } = &mut *turn;
         event.clear();
         event.push(Mark { sequence: 0, published_ns }, subject, headers, payload);
         decoded.read(event);
         let look = connection.is_none() || looked.elapsed() >= LOOK;
-        let mut pooled = match connection.take() {
+        let pooled = match connection.take() {
             Some(pooled) => pooled,
-            None => self.pool.get().map_err(|e| format!("no connection: {e}"))?,
+            None => self.manager.open().map_err(|e| detail(&e))?,
         };
         if look {
             *looked = Instant::now();
             if self.file.was_replaced() {
-                pooled.done_with = true;
                 return Err(format!("{} was moved, removed or replaced meanwhile", self.file.path().display()));
             }
-            *leaves_parts = may_leave_parts(decoded.plan(), &pooled);
         }
-        match commit(&pooled, decoded, event, *leaves_parts) {
+        match commit(&pooled, decoded, event) {
             Ok(kept) => {
                 *connection = Some(pooled);
                 Ok(kept)
             }
-            Err(failure) => {
-                pooled.done_with = true;
-                Err(match failure {
-                    Failure::Database(error) => detail(&error),
-                    Failure::Lost(error) => error.to_string(),
-                    Failure::Event(reason) | Failure::Ended(reason) => reason.error,
-                })
-            }
+            // The connection is in doubt and dropped.
+            Err(failure) => Err(match failure {
+                Failure::Database(error) => detail(&error),
+                Failure::Lost(error) => error.to_string(),
+                Failure::Event(reason) | Failure::Ended(reason) => reason.error,
+            }),
         }
     }
 }
 
-fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch, leaves_parts: bool) -> Result<Kept, Failure> {
-    let statements = match decoded.course(0) {
+fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<Kept, Failure> {
+    let ran = match decoded.course(0) {
         Course::Dropped => return Ok(Kept::Dropped),
-        Course::Events => 1,
-        Course::Route(route, _) => decoded.plan().route(*route).steps.len(),
-        Course::Doomed(..) => 0,
-    };
-    let ran = if statements > 1 || leaves_parts {
-        in_transaction(pooled, decoded, event)
-    } else {
-        // One statement is a transaction by itself.
-        Statements::new(decoded.plan(), pooled).run(decoded, event, 0)
+        Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
+        Course::Events | Course::Route(..) => in_transaction(pooled, decoded, event),
     };
     match ran {
         Ok(()) => Ok(Kept::Stored),
         Err(Failure::Event(reason)) => {
-            dead_letters::insert(&pooled.sqlite, None, &event.delivery(0), &reason).map_err(Failure::Database)?;
-            Ok(Kept::DeadLetter)
+            let put_away = || {
+                let _unless_committed = RollBack::begin(&pooled.sqlite)?;
+                dead_letters::insert(&pooled.sqlite, None, &event.delivery(0), &reason)?;
+                run(&pooled.sqlite, "COMMIT")
+            };
+            put_away().map(|()| Kept::DeadLetter).map_err(Failure::Database)
         }
         Err(failure) => Err(failure),
     }
 }
 
+/// A single statement, too: by itself it would be a transaction as well, but one that fails may leave a part of what it did
+/// behind, as `FAIL` does in a statement, a constraint or a trigger (<https://sqlite.org/lang_conflict.html>). Another
+/// program may add such a trigger at any time.
 fn in_transaction(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<(), Failure> {
-    // Its drop rolls back, unless the statements have done so.
-    let transaction = Transaction::new_unchecked(&pooled.sqlite, TransactionBehavior::Immediate);
-    let transaction = transaction.map_err(Failure::Database)?;
+    let _unless_committed = RollBack::begin(&pooled.sqlite).map_err(Failure::Database)?;
     Statements::new(decoded.plan(), pooled).run(decoded, event, 0)?;
-    transaction.commit().map_err(|error| {
+    run(&pooled.sqlite, "COMMIT").map_err(|error| {
         if is_constraint(&error) {
             Failure::Event(decoded.at_commit(0, detail(&error)))
         } else {
@@ -152,12 +143,27 @@ fn in_transaction(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<(
     })
 }
 
-/// Whether a statement that fails may leave behind a part of what it did, as `FAIL` does where it stands in a statement, a
-/// constraint or a trigger: <https://sqlite.org/lang_conflict.html>.
-fn may_leave_parts(plan: &Plan, pooled: &Pooled) -> bool {
-    let sql = "SELECT EXISTS(SELECT 1 FROM sqlite_schema WHERE sql LIKE '%fail%')";
-    let in_schema = || pooled.sqlite.prepare_cached(sql)?.query_row([], |row| row.get(0));
-    plan.says_fail() || in_schema().unwrap_or(true)
+/// Rolls a transaction back when it is dropped, unless that has ended by then.
+struct RollBack<'c>(&'c Connection);
+
+impl<'c> RollBack<'c> {
+    fn begin(connection: &'c Connection) -> rusqlite::Result<Self> {
+        run(connection, "BEGIN IMMEDIATE").map(|()| Self(connection))
+    }
+}
+
+impl Drop for RollBack<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            // SQLite does so too when the connection is closed.
+            let _ = run(self.0, "ROLLBACK");
+        }
+    }
+}
+
+/// Compiled once: at `synchronous = normal` compiling it for each event would be felt.
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 #[cfg(test)]
@@ -209,7 +215,7 @@ mod tests {
         let unique = "both: UNIQUE constraint failed: users.name in INSERT INTO users VALUES (:name)";
         assert_eq!(dead[..2], ["both: too late in INSERT INTO users VALUES (:name)", unique]);
         assert_eq!(dead[2], "both: FOREIGN KEY constraint failed in COMMIT");
-        assert_eq!(dead[3], format!("one: FOREIGN KEY constraint failed in {ADD_LINE}"));
+        assert_eq!(dead[3], "one: FOREIGN KEY constraint failed in COMMIT");
         assert!(
             dead[4].starts_with("one: the payload cannot be read as JSON") && dead[4].ends_with(" in none"),
             "{}",
@@ -225,6 +231,21 @@ mod tests {
         assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
         assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"]);
+    }
+
+    #[test]
+    fn a_trigger_that_somebody_else_adds_leaves_nothing_of_what_it_fails() {
+        let (scene, single) = scene("");
+        let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
+        for _ in 0..3 {
+            assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+            scene.connection.execute_batch(full).expect("adds a trigger");
+            // At once, and once more when the trigger has been seen.
+            assert_eq!([kept(&single, "one", "bob"), kept(&single, "one", "bob")], [Kept::DeadLetter; 2]);
+            scene.connection.execute_batch("DROP TRIGGER full").expect("drops it");
+        }
+        assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"; 3]);
+        assert_eq!(scene.dead().len(), 6);
     }
 
     #[test]

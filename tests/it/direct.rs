@@ -161,11 +161,79 @@ fn a_close_ends_in_time_and_receipts_give_back_what_is_not_committed() {
     let began = Instant::now();
     let late = recorder.close(Duration::from_secs(1)).expect_err("it is locked");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    assert!(matches!(late, FlushError::Deadline { waiting: 1, .. }), "{late}");
+    let FlushError::Deadline { waiting: 1, trouble: Some(trouble) } = &late else { panic!("{late}") };
+    assert!(trouble.contains("locked"), "{trouble}");
     let Err(WaitError::Failed(failed)) = receipt.wait(PATIENCE) else { panic!("it is not committed") };
     assert_eq!(*failed.event, Event::new("events.a", "too late").header("A", "b"));
+    assert!(matches!(&failed.reason, Reason::Database(what) if what.contains("locked")), "{failed}");
     drop(lock);
     assert_eq!(oracle::payloads(&database), ["committed"]);
+}
+
+/// The payloads of events that came back, each because of this.
+#[track_caller]
+fn came_back(error: FlushError, because: &str) -> Vec<String> {
+    let FlushError::Failed { failed, .. } = error else { panic!("{error}") };
+    assert!(failed.iter().all(|error| matches!(&error.reason, Reason::Database(what) if what.contains(because))));
+    failed.iter().map(|error| String::from_utf8_lossy(error.event.payload()).into_owned()).collect()
+}
+
+#[test]
+fn what_a_close_leaves_uncommitted_comes_back_in_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("a.db");
+    let mut config = config(&database, Commit::Grouped);
+    config.batch.max_events = 10;
+    let recorder = DirectRecorder::open(config).expect("opens");
+    recorder.record(Event::new("events.a", "committed")).expect("taken");
+    recorder.flush(PATIENCE).expect("committed");
+    let lock = oracle::lock(&database);
+    // Some are with the writer, some in the pipeline, some wait before it.
+    let payloads: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+    for payload in &payloads {
+        recorder.record(Event::new("events.a", payload.as_str())).expect("taken");
+    }
+    eventually("the trouble to show", || (!recorder.health().is_well()).then_some(()));
+    let lost = recorder.close(Duration::from_secs(1)).expect_err("it is locked");
+    assert_eq!(came_back(lost, "locked"), payloads);
+    drop(lock);
+    assert_eq!(oracle::payloads(&database), ["committed"]);
+}
+
+#[test]
+fn a_flush_gives_back_what_a_failed_recorder_has_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("a.db");
+    let recorder = open(&database, Commit::Grouped);
+    recorder.record(Event::new("events.a", "before")).expect("taken");
+    recorder.flush(PATIENCE).expect("committed");
+    std::fs::rename(&database, folder.path().join("b.db")).expect("moves");
+    recorder.record(Event::new("events.a", "one")).expect("taken");
+    let lost = recorder.flush(PATIENCE).expect_err("it is gone");
+    assert_eq!(came_back(lost, "moved")[0], "one");
+    recorder.close(PATIENCE).expect("all was given back");
+}
+
+#[test]
+fn a_flush_beside_other_threads_counts_no_more_than_there_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recorder = open(&folder.path().join("a.db"), Commit::Grouped);
+    let each = 20_000;
+    std::thread::scope(|scope| {
+        let recording = scope.spawn(|| {
+            for number in 0..each {
+                recorder.record(Event::new("events.a", number.to_string())).expect("taken");
+            }
+        });
+        while !recording.is_finished() {
+            match recorder.flush(Duration::ZERO) {
+                Ok(()) => {}
+                Err(FlushError::Deadline { waiting, .. }) => assert!((1..=each).contains(&waiting), "{waiting}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    });
+    recorder.close(PATIENCE).expect("all is committed");
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use catchment::config::RouteConfig;
+use catchment::record::Commit;
+use catchment::{DirectRecorder, DirectRecorderConfig};
 use rusqlite::Connection;
 
 use crate::support::collector::{Collector, catchment, output, stderr};
@@ -166,4 +169,88 @@ fn a_database_of_the_first_version_is_collected_on() {
     assert!(letters(&["list"]).contains("old"));
     assert_eq!(text(&scene.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "2");
     oracle::sound(&scene.database());
+}
+
+/// Tables that the routes and queries below fit, and what a second migration does to them.
+const BEFORE: &str = "CREATE TABLE names(name TEXT PRIMARY KEY, age INTEGER);
+    CREATE TABLE lines(text TEXT, name TEXT);
+    CREATE VIEW last AS SELECT text FROM lines;
+    CREATE TRIGGER seen AFTER INSERT ON lines BEGIN UPDATE names SET age = 0 WHERE name = new.name; END;";
+
+#[test]
+fn a_migration_that_breaks_a_route_or_query_is_not_applied() {
+    let route = |sql: &str| format!("[[route]]\nsubject = \"events.line\"\nsql = \"{sql}\"\n");
+    let insert = route("INSERT INTO lines(text, name) VALUES (:text, :name)");
+    let query = |sql: &str| format!("[[query]]\nsubject = \"ask.last\"\nsql = \"{sql}\"\n");
+    let variants = [
+        ("ALTER TABLE lines DROP COLUMN name", &insert, "002_breaking.sql:1: error in trigger seen"),
+        (
+            "DROP TRIGGER seen; ALTER TABLE lines DROP COLUMN name",
+            &insert,
+            "statement 1: table lines has no column named name",
+        ),
+        ("ALTER TABLE lines RENAME TO rows", &insert, "route events.line, statement 1: no such table: lines"),
+        ("DROP TABLE events", &insert, "route events: no such table: events"),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON lines BEGIN DELETE FROM catchment_ledger; END",
+            &insert,
+            "it writes catchment_ledger",
+        ),
+        // What the statement itself does not name: a trigger's table, a parent's key, what a view stands on.
+        ("DROP TABLE names", &insert, "route events.line, statement 1: no such table: main.names"),
+        (
+            "CREATE TABLE keys(name TEXT); DROP TABLE lines; CREATE TABLE lines(text TEXT, name TEXT REFERENCES keys(name))",
+            &insert,
+            "002_breaking.sql: behind it: foreign key mismatch",
+        ),
+        (
+            "DROP TABLE lines; CREATE TABLE lines(text TEXT, name TEXT REFERENCES keys(name))",
+            &insert,
+            "route events.line, statement 1: no such table: main.keys",
+        ),
+        ("DROP VIEW last", &query("SELECT text FROM last"), "query ask.last: no such table: last"),
+        ("ALTER TABLE names DROP COLUMN age", &query("SELECT age FROM names"), "query ask.last: no such column: age"),
+    ];
+    let scene = scene();
+    write(&scene, "001_before.sql", BEFORE);
+    let settings = scene.folder.path().join("chat.toml");
+    let database = format!("[database]\npath = {:?}\nmigrations = {:?}\n", scene.database(), folder(&scene));
+    let schema = "SELECT group_concat(name || sql, ';') || (SELECT max(number) FROM catchment_migrations)
+                  FROM sqlite_schema";
+    let mut before = None;
+    for (breaking, statements, said) in variants {
+        std::fs::write(&settings, format!("{database}{statements}")).expect("writes");
+        drain(&scene);
+        let before = before.get_or_insert_with(|| text(&scene.database(), schema));
+        write(&scene, "002_breaking.sql", &format!("{breaking};\n"));
+        refused(&mut run(&scene), 1, &[said]);
+        assert_eq!(&text(&scene.database(), schema), before, "{breaking}");
+        let command = |arguments: &[&str]| {
+            let done =
+                output(catchment().args(arguments).arg("--config").arg(&settings).current_dir(scene.folder.path()));
+            (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned() + &stderr(&done))
+        };
+        let (status, found) = command(&["check", "--offline"]);
+        assert!(status == Some(2) && found.contains(said), "{breaking}: {found}");
+        std::fs::remove_file(folder(&scene).join("002_breaking.sql")).expect("removes");
+    }
+}
+
+#[test]
+fn a_recorder_applies_no_migration_that_breaks_its_routes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = DirectRecorderConfig::default();
+    config.database.path = folder.path().join("a.db");
+    config.database.migrations = Some(folder.path().into());
+    let sql = vec!["INSERT INTO lines(text) VALUES (:text)".into()];
+    config.routes = vec![RouteConfig { subject: "events.line".into(), sql, ..RouteConfig::default() }];
+    std::fs::write(folder.path().join("1_lines.sql"), LINES).expect("writes");
+    drop(DirectRecorder::open(config.clone()).expect("opens"));
+    std::fs::write(folder.path().join("2_rename.sql"), "ALTER TABLE lines RENAME TO rows").expect("writes");
+    for commit in [Commit::Grouped, Commit::PerEvent] {
+        let config = DirectRecorderConfig { commit, ..config.clone() };
+        let said = DirectRecorder::open(config).expect_err("it does not fit").to_string();
+        assert!(said.contains("no such table: lines") && said.contains("2_rename.sql was rolled back"), "{said}");
+        assert_eq!(tables(&folder.path().join("a.db")), "events,lines");
+    }
 }

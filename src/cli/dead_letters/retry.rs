@@ -58,7 +58,8 @@ impl Retry {
             return Ok(output.flush()?);
         }
         let unreadable = if self.without_headers { UnreadableHeaders::LeaveOut } else { UnreadableHeaders::Keep };
-        let database = Database::open(&config.database, &routes)?;
+        // The queries too: a migration that is new must not break what a collector answers.
+        let (database, _) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
         let progress = Progress::new(Some(total), "dead letters tried");
         let retried = database.retry(&selection, unreadable, |so_far| progress.show(so_far.total(), String::new()));
         progress.clear();

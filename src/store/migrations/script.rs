@@ -1,6 +1,7 @@
 //! A migration's statements, run one after the other; of one that fails, the line.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rusqlite::fallible_iterator::FallibleIterator;
@@ -32,7 +33,24 @@ const READABLE: [&str; 2] = ["data_version", "page_size"];
 /// Runs scripts on a connection under the rules for migrations, until it is dropped.
 pub(super) struct Scripts<'c> {
     connection: &'c Connection,
-    refused: Arc<Mutex<Option<String>>>,
+    watch: Arc<Watch>,
+    /// What is catchment's own, as it was before the scripts.
+    own: Own,
+}
+
+/// What the authorizer has seen.
+#[derive(Default)]
+struct Watch {
+    refused: Mutex<Option<String>>,
+    /// Something that may touch what is catchment's own, which only its outcome tells.
+    suspect: AtomicBool,
+}
+
+/// Names that begin with `catchment_`, each as often as it is there, and the rows of `sqlite_sequence` for them.
+#[derive(PartialEq, Eq)]
+struct Own {
+    names: Vec<String>,
+    numbers: Vec<String>,
 }
 
 /// Why a script failed, and in which line.
@@ -53,16 +71,22 @@ pub(super) enum Reason {
 impl<'c> Scripts<'c> {
     /// The rules hold for every statement that is prepared on the connection from now on, and within triggers.
     pub(super) fn on(connection: &'c Connection) -> rusqlite::Result<Self> {
-        let refused = Arc::new(Mutex::new(None));
-        let told = Arc::clone(&refused);
-        connection.authorizer(Some(move |context: AuthContext<'_>| match refusal(&context) {
-            None => Authorization::Allow,
-            Some(reason) => {
-                *told.lock() = Some(reason);
-                Authorization::Deny
+        let own = Own::of(connection)?;
+        let watch = Arc::new(Watch::default());
+        let told = Arc::clone(&watch);
+        connection.authorizer(Some(move |context: AuthContext<'_>| {
+            if is_suspect(&context.action) {
+                told.suspect.store(true, Ordering::Relaxed);
+            }
+            match refusal(&context) {
+                None => Authorization::Allow,
+                Some(reason) => {
+                    *told.refused.lock() = Some(reason);
+                    Authorization::Deny
+                }
             }
         }))?;
-        Ok(Self { connection, refused })
+        Ok(Self { connection, watch, own })
     }
 
     /// Runs the statements in turn. Rows that they answer are passed over.
@@ -80,10 +104,30 @@ impl<'c> Scripts<'c> {
             let mut rows = statement.raw_query();
             while rows.next().map_err(|e| self.failure(script, at, e))?.is_some() {}
             drop(rows);
+            self.leave_ours_alone().map_err(|reason| Failure { line: line_of(script, at), reason })?;
             // Without parameters it is the text as it stands there.
             let text = statement.expanded_sql().filter(|text| !text.is_empty() && script[at..].starts_with(text));
             at += text.ok_or_else(|| self.failure(script, at, rusqlite::Error::InvalidQuery))?.len();
         }
+    }
+
+    /// The authorizer hears neither the new name of a table nor which rows are written.
+    fn leave_ours_alone(&self) -> Result<(), Reason> {
+        if !self.watch.suspect.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let now = Own::of(self.connection).map_err(Reason::Sqlite)?;
+        if let Some(name) =
+            now.names.iter().zip(0..).find_map(|(name, at)| (self.own.names.get(at) != Some(name)).then_some(name))
+        {
+            return Err(Reason::Refused(theirs(name)));
+        }
+        if now.numbers == self.own.numbers {
+            return Ok(());
+        }
+        let reason =
+            "sqlite_sequence: its rows for catchment_ tables are catchment's own; name your table in the WHERE";
+        Err(Reason::Refused(reason.into()))
     }
 
     /// The failure of the statement that begins at `at`.
@@ -95,7 +139,7 @@ impl<'c> Scripts<'c> {
             }
             _ => line_of(script, at),
         };
-        let reason = self.refused.lock().take().map_or(Reason::Sqlite(error), Reason::Refused);
+        let reason = self.watch.refused.lock().take().map_or(Reason::Sqlite(error), Reason::Refused);
         Failure { line, reason }
     }
 }
@@ -105,6 +149,33 @@ impl Drop for Scripts<'_> {
         // Fails only on connections that are not ours.
         let _ = self.connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
     }
+}
+
+impl Own {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let names = "SELECT name FROM (SELECT name FROM sqlite_schema UNION ALL SELECT name FROM sqlite_temp_schema)
+                     WHERE name LIKE 'catchment^_%' ESCAPE '^' ORDER BY name";
+        let numbers = "SELECT name || ' ' || quote(seq) FROM sqlite_sequence
+                       WHERE name LIKE 'catchment^_%' ESCAPE '^' ORDER BY 1";
+        let all = |sql| -> rusqlite::Result<Vec<String>> {
+            connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+        };
+        Ok(Self { names: all(names)?, numbers: all(numbers)? })
+    }
+}
+
+fn is_suspect(action: &AuthAction<'_>) -> bool {
+    match action {
+        AuthAction::AlterTable { .. } => true,
+        AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name } => table_name.eq_ignore_ascii_case("sqlite_sequence"),
+        _ => false,
+    }
+}
+
+fn theirs(name: &str) -> String {
+    format!("{name}: names that begin with catchment_ are catchment's own; leave them alone")
 }
 
 /// Why something is not for migrations.
@@ -137,7 +208,7 @@ fn refusal(context: &AuthContext<'_>) -> Option<String> {
         _ => return None,
     };
     let name = names.into_iter().find(|name| is_ours(name))?;
-    Some(format!("{name}: names that begin with catchment_ are catchment's own; leave them alone"))
+    Some(theirs(name))
 }
 
 fn refused_pragma(name: &str, value: Option<&str>) -> Option<String> {

@@ -169,6 +169,22 @@ fn what_is_not_for_migrations_is_refused_with_its_line() {
         ("CREATE TRIGGER t AFTER INSERT ON catchment_dead_letters BEGIN SELECT 1; END", "names that begin"),
         ("CREATE TABLE catchment_mine(x)", "names that begin"),
         ("CREATE TEMP VIEW catchment_meta AS SELECT 1", "names that begin"),
+        ("ALTER TABLE a RENAME TO catchment_x", "catchment_x: names that begin"),
+        ("ALTER TABLE a RENAME TO \"Catchment_X\"", "Catchment_X: names that begin"),
+        ("CREATE TEMP TABLE t(x); ALTER TABLE t RENAME TO catchment_migrations", "names that begin"),
+        ("CREATE VIRTUAL TABLE t USING fts5(x); ALTER TABLE t RENAME TO catchment_words", "names that begin"),
+        (
+            "INSERT INTO sqlite_sequence VALUES ('catchment_dead_letters', 9223372036854775807)",
+            "sqlite_sequence: its rows",
+        ),
+        ("INSERT INTO SQLITE_sequence VALUES ('Catchment_x', 1)", "sqlite_sequence: its rows"),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON a BEGIN
+                 INSERT INTO sqlite_sequence VALUES ('catchment_dead_letters', 7);
+             END;
+             INSERT INTO a VALUES (1)",
+            "sqlite_sequence: its rows",
+        ),
         (
             "CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM catchment_ledger; END;
           INSERT INTO events(subject, published_us, payload) VALUES ('a', 1, 'b')",
@@ -204,6 +220,9 @@ fn what_a_schema_needs_is_allowed() {
          ALTER TABLE kinds ADD COLUMN twice INTEGER AS (rank * 2);
          ALTER TABLE kinds ADD COLUMN parent TEXT REFERENCES kinds(name);
          ALTER TABLE kinds DROP COLUMN parent; ALTER TABLE kinds RENAME TO sorts;
+         CREATE TABLE counted(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO counted VALUES (7);
+         UPDATE sqlite_sequence SET seq = 8 WHERE name = 'counted'; ALTER TABLE counted RENAME TO numbered;
+         DELETE FROM sqlite_sequence WHERE name = 'numbered'; DROP TABLE numbered;
          CREATE VIRTUAL TABLE old USING fts4(text); INSERT INTO old VALUES ('hay'); DROP TABLE old;
          CREATE TEMP TABLE passing(x); INSERT INTO passing VALUES (1); DROP TABLE passing;
          DROP TRIGGER lines_words; DROP INDEX events_by_subject; DROP TABLE boxes;

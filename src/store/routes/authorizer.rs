@@ -24,6 +24,8 @@ struct State {
     writes: AtomicBool,
     /// What was refused, in words that continue "it".
     refusal: Mutex<Option<String>>,
+    /// Tables that rows are added to, while somebody asks.
+    inserts: Mutex<Option<Vec<String>>>,
 }
 
 impl Authorizer {
@@ -53,6 +55,13 @@ impl Authorizer {
         self.0.writes.swap(false, Ordering::Relaxed)
     }
 
+    /// The tables that what is compiled in the call adds rows to, in triggers too.
+    pub(in crate::store) fn inserts(&self, compile: impl FnOnce()) -> Vec<String> {
+        *self.0.inserts.lock() = Some(Vec::new());
+        self.watch(compile);
+        self.0.inserts.lock().take().unwrap_or_default()
+    }
+
     /// What was refused since this was last asked.
     pub(in crate::store) fn refusal(&self) -> Option<String> {
         self.0.refusal.lock().take()
@@ -63,6 +72,9 @@ impl State {
     fn judge(&self, context: &AuthContext<'_>) -> Authorization {
         if !self.on.load(Ordering::Relaxed) {
             return Authorization::Allow;
+        }
+        if let (AuthAction::Insert { table_name }, Some(inserts)) = (&context.action, &mut *self.inserts.lock()) {
+            inserts.push((*table_name).to_owned());
         }
         match rule(&context.action) {
             Ok(writes) => {

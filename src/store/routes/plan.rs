@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::Statement;
+use rusqlite::{Connection, Statement};
 
 use super::authorizer::Authorizer;
 use super::{Route, Routes};
@@ -12,7 +12,6 @@ use crate::config::DEFAULT_MAX_STEPS;
 use crate::error::Error;
 use crate::store::dead_letters::Reason;
 use crate::store::failure::{detail, events_error, statement_error};
-use crate::store::pool::Pooled;
 
 /// What stands for a route's name where no route takes an event.
 const EVENTS: &str = "events";
@@ -61,15 +60,21 @@ impl Plan {
     ///
     /// With the route's name, the statement's number and the place in it: wrong SQL, a table or column that is not there, a
     /// parameter without a name, one that does anything else than write rows.
-    pub(in crate::store) fn new(path: &Path, routes: &Routes, pooled: &Pooled) -> Result<Self, Error> {
+    pub(in crate::store) fn new(
+        path: &Path,
+        routes: &Routes,
+        connection: &Connection,
+        authorizer: &Authorizer,
+    ) -> Result<Self, Error> {
         if routes.use_events() {
-            let prepared = pooled.authorizer.watch(|| pooled.sqlite.prepare(INSERT_EVENT).map(drop));
-            prepared.map_err(|e| events_error(path, e, pooled.authorizer.refusal()))?;
+            let prepared = authorizer.watch(|| connection.prepare(INSERT_EVENT).map(drop));
+            prepared.map_err(|e| events_error(path, e, authorizer.refusal()))?;
         }
         let mut distinct: Vec<Arc<str>> = Vec::new();
         let mut planned = Vec::new();
+        let compiler = Compiler { path, connection, authorizer };
         for route in routes.iter() {
-            planned.push(plan_route(path, route, pooled, &mut distinct)?);
+            planned.push(compiler.plan(route, &mut distinct)?);
         }
         let events = (EVENTS.into(), INSERT_EVENT.into());
         Ok(Self { path: path.to_owned(), routes: routes.clone(), events, planned, statements: distinct.len() })
@@ -82,12 +87,6 @@ impl Plan {
     /// Whether some route answers the events that ask for it.
     pub(in crate::store) fn replies(&self) -> bool {
         self.planned.iter().any(|planned| planned.reply)
-    }
-
-    /// Whether some statement has the word FAIL.
-    pub(in crate::store) fn says_fail(&self) -> bool {
-        let mut sql = self.planned.iter().flat_map(|planned| &planned.steps).map(|step| &step.sql);
-        sql.any(|sql| sql.to_ascii_lowercase().contains("fail"))
     }
 
     pub(in crate::store) fn route(&self, number: usize) -> &Planned {
@@ -148,21 +147,53 @@ fn named_place(route: &str, step: usize) -> String {
     format!("route {route}, statement {}", step + 1)
 }
 
-fn plan_route(path: &Path, route: &Route, pooled: &Pooled, distinct: &mut Vec<Arc<str>>) -> Result<Planned, Error> {
-    let config = &route.config;
-    let mut names: Vec<String> = Vec::new();
-    let mut steps = Vec::new();
-    for (at, sql) in config.sql.iter().enumerate() {
-        let asked = parameters(path, &named_place(config.name(), at), sql, pooled)?;
-        let bindings = asked.into_iter().map(|name| position(&mut names, name)).collect();
-        // The cache of a connection knows a statement without the white space around it.
-        let sql: Arc<str> = sql.trim().into();
-        let statement = position(distinct, Arc::clone(&sql));
-        steps.push(Step { sql, statement, bindings });
+/// What statements are compiled with.
+struct Compiler<'c> {
+    path: &'c Path,
+    connection: &'c Connection,
+    authorizer: &'c Authorizer,
+}
+
+impl Compiler<'_> {
+    fn plan(&self, route: &Route, distinct: &mut Vec<Arc<str>>) -> Result<Planned, Error> {
+        let config = &route.config;
+        let mut names: Vec<String> = Vec::new();
+        let mut steps = Vec::new();
+        for (at, sql) in config.sql.iter().enumerate() {
+            let asked = self.parameters(&named_place(config.name(), at), sql)?;
+            let bindings = asked.into_iter().map(|name| position(&mut names, name)).collect();
+            // The cache of a connection knows a statement without the white space around it.
+            let sql: Arc<str> = sql.trim().into();
+            let statement = position(distinct, Arc::clone(&sql));
+            steps.push(Step { sql, statement, bindings });
+        }
+        let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec)
+            .map_err(|reason| Error::config(format!("route {}", config.name()), reason))?;
+        Ok(Planned { name: config.name().into(), parameters, steps, reply: config.reply, max_steps: config.max_steps })
     }
-    let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec)
-        .map_err(|reason| Error::config(format!("route {}", config.name()), reason))?;
-    Ok(Planned { name: config.name().into(), parameters, steps, reply: config.reply, max_steps: config.max_steps })
+
+    /// The names of a statement's parameters, in SQLite's order.
+    fn parameters(&self, place: &str, sql: &str) -> Result<Vec<String>, Error> {
+        let Self { path, connection, authorizer } = self;
+        let wrong = |error: rusqlite::Error, why| statement_error(path, place, sql, error, why);
+        let misused = |why: String| wrong(rusqlite::Error::InvalidQuery, Some(why));
+        authorizer.saw_writing();
+        let statement = match authorizer.watch(|| connection.prepare(sql)) {
+            Ok(statement) => statement,
+            Err(error) => return Err(wrong(error, authorizer.refusal())),
+        };
+        // Of no statement at all SQLite has no text.
+        if statement.expanded_sql().is_none() {
+            return Err(misused("is empty".into()));
+        }
+        if !authorizer.saw_writing() || statement.is_explain() != 0 {
+            return Err(misused("writes nothing: a route's statements insert, update or delete rows".into()));
+        }
+        if statement.column_count() > 0 {
+            return Err(misused("answers rows, and nobody reads them; leave RETURNING out".into()));
+        }
+        named(&statement).map_err(misused)
+    }
 }
 
 fn position<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
@@ -170,29 +201,6 @@ fn position<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
         items.push(item);
         items.len() - 1
     })
-}
-
-/// The names of a statement's parameters, in SQLite's order.
-fn parameters(path: &Path, place: &str, sql: &str, pooled: &Pooled) -> Result<Vec<String>, Error> {
-    let wrong = |error: rusqlite::Error, why| statement_error(path, place, sql, error, why);
-    let misused = |why: String| wrong(rusqlite::Error::InvalidQuery, Some(why));
-    let authorizer = &pooled.authorizer;
-    authorizer.saw_writing();
-    let statement = match authorizer.watch(|| pooled.sqlite.prepare(sql)) {
-        Ok(statement) => statement,
-        Err(error) => return Err(wrong(error, authorizer.refusal())),
-    };
-    // Of no statement at all SQLite has no text.
-    if statement.expanded_sql().is_none() {
-        return Err(misused("is empty".into()));
-    }
-    if !authorizer.saw_writing() || statement.is_explain() != 0 {
-        return Err(misused("writes nothing: a route's statements insert, update or delete rows".into()));
-    }
-    if statement.column_count() > 0 {
-        return Err(misused("answers rows, and nobody reads them; leave RETURNING out".into()));
-    }
-    named(&statement).map_err(misused)
 }
 
 fn named(statement: &Statement<'_>) -> Result<Vec<String>, String> {

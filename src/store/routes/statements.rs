@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, params};
+use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, Statement, params};
 
 use super::decoded::{Course, Decoded};
 use super::plan::{Place, Plan};
@@ -148,7 +148,7 @@ fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -
             }
         }
         // SQLite says it in the same way when the disk is full and when a table has no number left for a row.
-        Some(ErrorCode::DiskFull) => match used_up(&pooled.sqlite) {
+        Some(ErrorCode::DiskFull) => match used_up(plan, place, pooled) {
             Some(table) => {
                 let said = format!("table {table} has no number left for a row: its last, {}, was used", i64::MAX);
                 Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
@@ -170,10 +170,28 @@ fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -
     }
 }
 
-/// A table with AUTOINCREMENT whose highest number was used: <https://sqlite.org/autoinc.html>.
-fn used_up(connection: &Connection) -> Option<String> {
-    let sql = "SELECT name FROM sqlite_sequence WHERE seq = ? LIMIT 1";
-    connection.query_row(sql, [i64::MAX], |row| row.get(0)).ok()
+/// Of the tables that a statement adds rows to, its triggers included, one with AUTOINCREMENT whose highest number was used:
+/// <https://sqlite.org/autoinc.html>. Other tables tell nothing of why this statement failed.
+fn used_up(plan: &Plan, place: Place, pooled: &Pooled) -> Option<String> {
+    let sqlite = &pooled.sqlite;
+    // What cannot be compiled now is asked again later.
+    let tables = pooled.authorizer.inserts(|| drop(sqlite.prepare(plan.sql(place))));
+    let is_used_up = |table: &String| {
+        let counted = "SELECT (SELECT seq FROM sqlite_sequence WHERE name = ?1) FROM sqlite_schema
+                       WHERE type = 'table' AND name = ?1 AND sql LIKE '%AUTOINCREMENT%'";
+        let counted = sqlite.query_row(counted, [table], |row| row.get::<_, Option<i64>>(0)).optional();
+        // The table's own last row counts too, for somebody may have set the count back.
+        let last = || {
+            let sql = format!("SELECT max(rowid) FROM \"{}\"", table.replace('"', "\"\""));
+            sqlite.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
+        };
+        match counted {
+            Ok(Some(Some(i64::MAX))) => true,
+            Ok(Some(_)) => matches!(last(), Ok(Some(i64::MAX))),
+            _ => false,
+        }
+    };
+    tables.into_iter().find(is_used_up)
 }
 
 fn unprepared(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -> Failure {

@@ -361,3 +361,37 @@ fn nobody_hears_of_what_is_not_committed() {
     scene.fatal(&asking(&[("chat.log", Some("_INBOX.1"), &line("ann", "hi"))]));
     assert!(heard.is_empty());
 }
+
+#[test]
+fn a_full_disk_is_no_events_fault_whatever_other_table_is_used_up() {
+    let schema = "CREATE TABLE other(id INTEGER PRIMARY KEY AUTOINCREMENT, x); INSERT INTO other VALUES (9223372036854775807, 1);
+                  CREATE TABLE big(x);";
+    let routes = [route("a", &["INSERT INTO big VALUES (zeroblob(:n))"])];
+    let mut scene = Scene::with_routes(schema, &routes, Unmatched::Store).expect("opens");
+    let batch = batch(0, &[r#"{"n": 1}"#, r#"{"n": 300000}"#, r#"{"n": 2}"#]);
+    scene.writer.prepare(&batch);
+    // As full as a disk: SQLite says it in the same way. The next connection has room.
+    let pooled = scene.writer.pool.get().expect("a connection");
+    pooled.sqlite.pragma_update(None, "max_page_count", 20).expect("sets");
+    drop(pooled);
+    let Err(Refusal::Retry(said)) = scene.writer.commit(&batch) else { panic!("it is full") };
+    assert_eq!(said, "database or disk is full; make room on its disk");
+    assert_eq!(scene.commit(&batch).dead_letters, 0);
+    assert_eq!(scene.texts("SELECT length(x) || '' FROM big"), ["1", "300000", "2"]);
+}
+
+#[test]
+fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
+    let schema = "CREATE TABLE lines(x);
+                  CREATE TABLE \"the \"\"log\"(id INTEGER PRIMARY KEY AUTOINCREMENT, x);
+                  CREATE TRIGGER logs AFTER INSERT ON lines BEGIN INSERT INTO \"the \"\"log\"(x) VALUES (new.x); END;
+                  INSERT INTO \"the \"\"log\" VALUES (9223372036854775807, 1);";
+    for set_back in ["", "DELETE FROM sqlite_sequence", "UPDATE sqlite_sequence SET seq = 1"] {
+        let routes = [route("a", &["INSERT INTO lines VALUES (:n)"])];
+        let mut scene = Scene::with_routes(schema, &routes, Unmatched::Store).expect("opens");
+        scene.connection.execute_batch(set_back).expect("SQL");
+        assert_eq!(scene.commit(&batch(0, &[r#"{"n": 1}"#])).dead_letters, 1, "{set_back}");
+        let said = scene.dead();
+        assert!(said[0].contains("table the \"log has no number left for a row"), "{said:?}");
+    }
+}

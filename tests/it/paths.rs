@@ -1,0 +1,85 @@
+//! Paths to a database: one file is one database, whichever path leads to it.
+
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use catchment::record::Commit;
+use catchment::{DirectRecorder, DirectRecorderConfig};
+
+use crate::support::collector::{Collector, catchment, output, run, stderr};
+use crate::support::refusal::refused;
+use crate::support::scene::Scene;
+
+#[test]
+fn a_second_collector_is_refused_by_whatever_path_it_comes() {
+    let scene = Scene::new();
+    let at = |name: &str| scene.folder.path().join(name);
+    std::fs::create_dir(at("real")).expect("a folder");
+    symlink("real", at("linked")).expect("a link");
+    symlink("real/a.db", at("file.db")).expect("a link");
+    let collector = Collector::start(run(&scene.server.url(), &at("real/a.db")), &at("collector.log"));
+    collector.said("collecting stream");
+    for path in ["linked/a.db", "file.db", "real/../linked/a.db"] {
+        refused(&mut run(&scene.server.url(), &at(path)), 1, &["collects into it already"]);
+        let mut relative = catchment();
+        relative.current_dir(scene.folder.path()).args(["run", "--server", &scene.server.url(), "--database", path]);
+        refused(&mut relative, 1, &["collects into it already"]);
+        let found = output(catchment().args(["check", "--offline", "--database"]).arg(at(path)));
+        assert!(String::from_utf8_lossy(&found.stdout).contains("collects into"), "{}", stderr(&found));
+    }
+    assert!(collector.stop().success());
+    // A link to a file that is not there yet makes one file, too.
+    symlink("real/new.db", at("new.db")).expect("a link");
+    let collector = Collector::start(run(&scene.server.url(), &at("new.db")), &at("new.log"));
+    collector.said("collecting stream");
+    refused(&mut run(&scene.server.url(), &at("real/new.db")), 1, &["collects into it already"]);
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn a_database_with_a_second_hard_link_is_not_written() {
+    let scene = Scene::new();
+    let second = scene.folder.path().join("b.db");
+    let collector = scene.collector();
+    collector.said("collecting stream");
+    std::fs::hard_link(scene.database(), &second).expect("a link");
+    let said = &["the file has 2 names (hard links)", "remove the others"];
+    refused(&mut run(&scene.server.url(), &second), 1, said);
+    let payloads = scene.publish("one", 10);
+    scene.has(10);
+    assert!(collector.stop().success());
+    refused(&mut scene.run(), 1, said);
+    for commit in [Commit::Grouped, Commit::PerEvent] {
+        let mut config = DirectRecorderConfig { commit, ..DirectRecorderConfig::default() };
+        config.database.path.clone_from(&second);
+        let refused = DirectRecorder::open(config).expect_err("two names").to_string();
+        assert!(refused.contains(said[0]), "{refused}");
+    }
+    let found = output(catchment().args(["check", "--offline", "--database"]).arg(scene.database()));
+    assert_eq!(found.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&found.stdout).contains(said[0]), "{}", stderr(&found));
+    std::fs::remove_file(second).expect("removes");
+    scene.drain();
+    scene.holds_exactly(&payloads);
+}
+
+#[test]
+fn what_sqlite_would_take_for_something_else_is_no_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let commands: [&[&str]; 5] =
+        [&["run"], &["sql", "SELECT 1"], &["tail"], &["dead-letters", "list"], &["publish", "events.a", "x"]];
+    for path in ["file:a.db", "file:a.db?mode=memory", ":memory:"] {
+        for arguments in commands {
+            let mut command: Command = catchment();
+            command.current_dir(folder.path()).args(arguments).args(["--database", path]);
+            refused(&mut command, 2, &["configuration: database.path: "]);
+        }
+        let mut check = catchment();
+        check.current_dir(folder.path()).args(["check", "--offline", "--database", path]);
+        assert_eq!(output(&mut check).status.code(), Some(3), "{path}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0, "nothing is made");
+    let mut named_so = catchment();
+    named_so.current_dir(folder.path()).args(["sql", "--database", "./file:a.db", "SELECT 1"]);
+    refused(&mut named_so, 1, &["there is no such file"]);
+}
