@@ -39,4 +39,5 @@ mod service;
 mod stalls;
 mod startup;
 mod streams;
+mod timeouts;
 mod trials;

@@ -8,6 +8,7 @@ mod listener;
 mod outbox;
 mod session;
 mod streams;
+mod unsent;
 
 use nats::{HeaderMap, Message};
 
@@ -52,6 +53,12 @@ impl Request {
     /// Its headers.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         headers::pairs(self.headers.as_ref())
+    }
+
+    /// How many headers it has.
+    #[must_use]
+    pub fn count_headers(&self) -> usize {
+        self.headers().count()
     }
 
     /// Bytes it takes in memory.
