@@ -146,8 +146,6 @@ impl Listener {
     }
 }
 
-fn take(desk: &mut impl Desk, message: Message) -> Option<Dispatch> {
-    let request =
-        Request::of(message).inspect_err(|why| log::debug!("service: a request is not answered: {why}")).ok()?;
-    desk.take(request)
+fn take(desk: &mut impl Desk, message: Message) -> Result<Option<Dispatch>, String> {
+    Ok(desk.take(Request::of(message)?))
 }

@@ -17,6 +17,7 @@ const MOUTHFUL: usize = 256;
 pub(super) struct Unsent {
     replies: VecDeque<Dispatch>,
     has_dropped: bool,
+    has_refused: bool,
 }
 
 impl Unsent {
@@ -24,7 +25,18 @@ impl Unsent {
         self.replies.is_empty()
     }
 
-    pub(super) fn add(&mut self, reply: Option<Dispatch>) {
+    /// Takes what is answered at once; of a request that cannot be answered, why. Whoever asks chooses the subject of the reply, so
+    /// only the first of those is worth a warning.
+    pub(super) fn add(&mut self, reply: Result<Option<Dispatch>, String>) {
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(why) => {
+                let was_said = std::mem::replace(&mut self.has_refused, true);
+                let level = if was_said { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "service: a request is not answered: {why}");
+                return;
+            }
+        };
         if self.replies.len() < MOST {
             self.replies.extend(reply);
         } else if reply.is_some() && !std::mem::replace(&mut self.has_dropped, true) {
