@@ -25,6 +25,7 @@ mod kinds;
 mod leaks;
 mod limits;
 mod links;
+mod memory;
 mod migrations;
 mod poison;
 mod presets;

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{Select, TryRecvError};
 use nats::Message;
 use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
+use super::backlog::Backlog;
 use super::consumer::Keeping;
 use super::epoch::{self, Facts, Resume};
 use super::gaps::Gaps;
@@ -50,6 +51,7 @@ pub(super) struct Session {
     consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
+    backlog: Backlog,
     heard: Instant,
     /// Something came since `heard` was last looked at: the clock is asked once for many messages.
     hearing: bool,
@@ -118,6 +120,7 @@ impl Session {
             consumer,
             consumer_sequence: 0,
             pulls: Pulls::new(config.ahead.clone()),
+            backlog: Backlog::of(link.messages()).map_err(|e| no_thread(&link, &e))?,
             heard: Instant::now(),
             hearing: false,
             probe: None,
@@ -141,7 +144,7 @@ impl Session {
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         let mut until = None;
         loop {
-            match self.link.messages().try_recv() {
+            match self.backlog.try_next() {
                 Ok(message) => match self.sort(message) {
                     Some(item) => return item,
                     None => continue,
@@ -165,16 +168,11 @@ impl Session {
                 return Item::Nothing;
             }
             let next_look = (until - now).min(self.config.silence / 4);
-            crossbeam_channel::select! {
-                recv(self.link.messages()) -> message => {
-                    if let Ok(message) = message && let Some(item) = self.sort(message) {
-                        return item;
-                    }
-                }
-                recv(self.link.lost().channel()) -> _ => {}
-                recv(stop.channel()) -> _ => {}
-                default(next_look) => {}
-            }
+            let mut select = Select::new();
+            self.backlog.watch(&mut select);
+            select.recv(self.link.lost().channel());
+            select.recv(stop.channel());
+            let _ = select.ready_timeout(next_look);
         }
     }
 
@@ -215,6 +213,7 @@ impl Session {
         if self.acknowledges() {
             return;
         }
+        self.backlog.stop();
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), within: Duration::from_millis(500), stop: None };
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
@@ -347,6 +346,10 @@ impl Session {
         }
         None
     }
+}
+
+fn no_thread(link: &Link, error: &std::io::Error) -> Error {
+    broker_error(&link.server().address, BrokerFault::Request, format!("no thread for what comes: {error}"))
 }
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.

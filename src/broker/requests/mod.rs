@@ -66,7 +66,7 @@ impl Request {
     pub fn size(&self) -> usize {
         /// Allocations, lengths, its place in a channel.
         const OVERHEAD: usize = 256;
-        OVERHEAD + self.subject.len() + self.reply.len() + self.payload.len() + headers::size(self.headers.as_ref())
+        OVERHEAD + self.subject.len() + self.reply.len() + self.payload.len() + headers::memory(self.headers.as_ref())
     }
 }
 
