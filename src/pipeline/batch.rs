@@ -107,13 +107,16 @@ pub struct Batch {
     /// What comes next does not fit.
     sealed: bool,
     bytes: Vec<u8>,
-    headers: Vec<(Span, Span)>,
+    headers: Vec<Pair>,
     slots: Vec<Slot>,
     /// What the stream did not have, each with the index of the delivery that it is committed with.
     gaps: Vec<(usize, Gap)>,
 }
 
 type Span = Range<u32>;
+
+/// Where the name and the value of a header stand.
+type Pair = (Span, Span);
 
 #[derive(Debug)]
 struct Slot {
@@ -152,7 +155,7 @@ pub struct Defect<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
     bytes: &'a [u8],
-    spans: &'a [(Span, Span)],
+    spans: &'a [Pair],
 }
 
 impl<'a> Headers<'a> {
@@ -169,6 +172,9 @@ impl<'a> Headers<'a> {
 }
 
 impl Batch {
+    /// What a header takes in a batch beside its name and its value.
+    pub const HEADER: usize = size_of::<Pair>();
+
     /// An empty batch with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
@@ -188,14 +194,13 @@ impl Batch {
     /// Whether it can take this many bytes more. An empty batch takes anything.
     #[must_use]
     pub fn has_room_for(&self, bytes: usize) -> bool {
-        self.slots.is_empty()
-            || (self.slots.len() < self.limits.events && self.bytes.len() + bytes <= self.limits.bytes)
+        self.slots.is_empty() || (self.slots.len() < self.limits.events && self.bytes() + bytes <= self.limits.bytes)
     }
 
     /// Whether another delivery could only be turned away.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.sealed || self.slots.len() >= self.limits.events || self.bytes.len() >= self.limits.bytes
+        self.sealed || self.slots.len() >= self.limits.events || self.bytes() >= self.limits.bytes
     }
 
     /// Says that the next delivery has no room here: from now on the batch is full.
@@ -221,10 +226,10 @@ impl Batch {
         self.slots.iter().any(|slot| slot.defect.is_some())
     }
 
-    /// Bytes in it.
+    /// Bytes in it: subjects, headers with [`Batch::HEADER`] for each, and payloads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.headers.len() * Self::HEADER
     }
 
     /// Deliveries in it.
@@ -307,9 +312,7 @@ impl Batch {
     ///
     /// Where they are of another epoch, or do not come behind.
     pub fn append(&mut self, next: &mut Self) -> bool {
-        if self.slots.len() + next.slots.len() > self.limits.events
-            || self.bytes.len() + next.bytes.len() > self.limits.bytes
-        {
+        if self.slots.len() + next.slots.len() > self.limits.events || self.bytes() + next.bytes() > self.limits.bytes {
             self.seal();
             return false;
         }
@@ -386,6 +389,7 @@ impl Batch {
         self.bytes.clear();
         self.bytes.shrink_to(self.limits.bytes.saturating_mul(2));
         self.headers.clear();
+        self.headers.shrink_to(self.limits.bytes / Self::HEADER);
         self.slots.clear();
         self.gaps.clear();
     }

@@ -15,6 +15,8 @@ use crate::subject::Filter;
 pub(super) struct Endpoint {
     /// Letters, digits, `-` and `_`.
     pub(super) name: String,
+    /// What the configuration calls it.
+    pub(super) query: String,
     pub(super) subject: Filter,
     pub(super) timeout: Duration,
     /// What the statement binds.
@@ -77,7 +79,8 @@ impl Endpoint {
             let name = name.unwrap_or(plain);
             names.insert(name.clone());
             let parameters = parameters.to_vec();
-            Ok(Self { name, subject, timeout: query.timeout, parameters, counts: Counts::default() })
+            let (query, timeout) = (query.name().to_owned(), query.timeout);
+            Ok(Self { name, query, subject, timeout, parameters, counts: Counts::default() })
         };
         queries.into_iter().map(endpoint).collect()
     }

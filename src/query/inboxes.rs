@@ -65,6 +65,9 @@ mod tests {
         for subject in ["in.me.a", "events.a", "_INBOX", "_INBOXES.a", "_INBOX.*", "_INBOX.a b", "$JS.API.INFO", ""] {
             assert!(plain.confirm(subject).is_err(), "{subject}");
         }
+        // A longer one fits no line of the protocol, and the server would end the connection.
+        let long = format!("_INBOX.{}", "a".repeat(2_048));
+        assert!(plain.confirm(&long[..2_048]).is_ok() && plain.confirm(&long).is_err() && plain.answer(&long).is_err());
         let why = plain.confirm("private.a").expect_err("must be refused");
         assert!(why.contains("\"private.a\" in its header Catchment-Reply-To does not begin with _INBOX."), "{why}");
     }

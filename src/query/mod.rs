@@ -9,7 +9,9 @@ mod endpoint;
 mod front;
 mod inboxes;
 mod responder;
+mod work;
 
+use std::fmt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,15 +29,16 @@ use endpoint::Endpoint;
 use front::Front;
 use inboxes::Inboxes;
 use responder::Responder;
+use work::Work;
 
 /// A running service.
-#[derive(Debug)]
 pub struct Service {
     crew: Crew,
     stop: Signal,
     quit: Signal,
     endpoints: Arc<[Endpoint]>,
     condition: Condition,
+    work: Arc<Work>,
 }
 
 /// Where confirmations come from: hand the sender to whoever commits.
@@ -78,7 +81,8 @@ impl Service {
         let discovery = Discovery::new(&config.service, &endpoints);
         let subjects = subjects(config, &discovery);
         let inboxes = Inboxes::of(&config.broker);
-        let (front, queue) = Front::new(&endpoints, discovery, inboxes.clone(), config.service.waiting);
+        let work = Work::new(&endpoints, config.service.waiting);
+        let front = Front::new(&endpoints, discovery, inboxes.clone(), &work);
         let (stop, quit) = (Signal::default(), Signal::default());
         let cluster = Cluster::new(&config.broker)?;
         let (listener, outbox) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
@@ -86,18 +90,24 @@ impl Service {
             let queries: Vec<&str> = config.queries.iter().map(|query| query.subject.as_str()).collect();
             log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
         }
-        let mut service = Self { crew: Crew::new(stop.clone()), stop, quit, endpoints, condition: condition.clone() };
-        service.spawn("catchment-requests".into(), move || listener.run(front));
+        let (crew, condition) = (Crew::new(stop.clone()), condition.clone());
+        let mut service = Self { crew, stop, quit, endpoints, condition, work: Arc::clone(&work) };
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
         for number in 0..threads {
-            let (queue, outbox, endpoints) = (queue.clone(), outbox.clone(), Arc::clone(&service.endpoints));
-            let (database, queries, quit) = (database.clone(), queries.clone(), service.quit.clone());
+            let (database, quit, outbox) = (database.clone(), service.quit.clone(), outbox.clone());
+            let (endpoints, answerer) = (Arc::clone(&service.endpoints), queries.answerer(&quit));
+            let place = work.join(answerer.breaker());
             service.spawn(format!("catchment-query-{number}"), move || {
-                Responder { queue, endpoints, answerer: queries.answerer(&quit), outbox }.run();
+                Responder { place, endpoints, answerer, outbox }.run();
                 // The last connection to close brings the log (`-wal`) into the file, which one that only reads cannot.
                 drop(database);
             });
         }
+        if threads > 0 {
+            let (outbox, quit) = (outbox.clone(), service.quit.clone());
+            service.spawn("catchment-timeouts".into(), move || work.watch(&outbox, &quit));
+        }
+        service.spawn("catchment-requests".into(), move || listener.run(front));
         if let Some(confirmations) = confirmations {
             let confirmer = Confirmer::new(confirmations, outbox, &inboxes, tally, &service.quit);
             service.spawn("catchment-replies".into(), move || confirmer.run());
@@ -144,9 +154,16 @@ impl Service {
         self.stop.raise();
         let answered = self.crew.join_until(until.checked_sub(LEAVE).unwrap_or(until));
         self.quit.raise();
+        self.work.quit();
         let left = until.max(Instant::now() + LEAVE);
         let all = answered? || self.crew.join_until(left)?;
         Ok((!all).then(|| self.crew.running()))
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
 }
 
@@ -154,6 +171,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.stop.raise();
         self.quit.raise();
+        self.work.quit();
         while self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
-use super::front::{Queue, Waiting};
+use super::work::{Place, Waiting};
 use crate::binding::Envelope;
 use crate::broker::{Dispatch, Outbox, Reply};
 use crate::pipeline::{Batch, Limits, Mark};
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ROOM: usize = 256;
 
 pub(super) struct Responder {
-    pub(super) queue: Queue,
+    pub(super) place: Place,
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) answerer: Answerer,
     pub(super) outbox: Outbox,
@@ -28,8 +28,25 @@ impl Responder {
     pub(super) fn run(mut self) {
         // Carries a request as it does an event: headers are kept in a batch.
         let mut carrier = Batch::new(Limits { events: 1, bytes: 64 << 10 });
-        while let Some(waiting) = self.queue.take() {
-            let reply = self.reply(&waiting, &mut carrier);
+        while let Some(waiting) = self.place.take() {
+            let began = Instant::now();
+            let answered = self.answer(&waiting, &mut carrier);
+            if !self.place.is_mine_to_answer() {
+                log::debug!("service: a query ended {:?} after it began", began.elapsed());
+                continue;
+            }
+            let counts = &self.endpoints[waiting.endpoint].counts;
+            let reply = match answered {
+                Ok(rows) => {
+                    counts.answered(began.elapsed());
+                    Reply::answer(rows)
+                }
+                Err(unanswered) => {
+                    let (code, reason) = (code(&unanswered), unanswered.to_string());
+                    counts.failed(began.elapsed(), code, &reason);
+                    Reply::failure(code, reason)
+                }
+            };
             let to = waiting.request.reply;
             if !self.outbox.send(vec![Dispatch { to, reply }], PATIENCE) {
                 log::debug!("service: an answer found no connection, or none that takes it");
@@ -37,34 +54,15 @@ impl Responder {
         }
     }
 
-    fn reply(&mut self, waiting: &Waiting, carrier: &mut Batch) -> Reply {
-        let endpoint = &self.endpoints[waiting.endpoint];
-        let began = Instant::now();
+    fn answer(&mut self, waiting: &Waiting, carrier: &mut Batch) -> Result<Vec<u8>, Unanswered> {
+        let Waiting { request, received_ns, .. } = waiting;
+        carrier.clear();
+        let mark = Mark { sequence: 0, published_ns: *received_ns };
+        carrier.push(mark, &request.subject, request.headers(), &request.payload);
+        let most = self.outbox.room().map_or(usize::MAX, |room| room.saturating_sub(ROOM));
+        let envelope = Envelope::of(&carrier.delivery(0), None);
         let mut rows = Vec::with_capacity(1 << 10);
-        let unanswered = if waiting.since.elapsed() > endpoint.timeout {
-            // Whoever asked has given up by now, or soon will; those behind it have not.
-            (
-                503,
-                format!("busy: no thread was free within {:?}, the query's timeout; ask again later", endpoint.timeout),
-            )
-        } else {
-            let Waiting { request, received_ns, .. } = waiting;
-            carrier.clear();
-            let mark = Mark { sequence: 0, published_ns: *received_ns };
-            carrier.push(mark, &request.subject, request.headers(), &request.payload);
-            let most = self.outbox.room().map_or(usize::MAX, |room| room.saturating_sub(ROOM));
-            let envelope = Envelope::of(&carrier.delivery(0), None);
-            match self.answerer.answer(waiting.endpoint, &envelope, most, &mut rows) {
-                Ok(_) => {
-                    endpoint.counts.answered(began.elapsed());
-                    return Reply::answer(rows);
-                }
-                Err(unanswered) => (code(&unanswered), unanswered.to_string()),
-            }
-        };
-        let (code, reason) = unanswered;
-        endpoint.counts.failed(began.elapsed(), code, &reason);
-        Reply::failure(code, reason)
+        self.answerer.answer(waiting.endpoint, &envelope, most, &mut rows).map(|_| rows)
     }
 }
 

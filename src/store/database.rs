@@ -267,7 +267,7 @@ mod tests {
             }
         }
         let _busy = database.pool.get().expect("the writer's");
-        assert_eq!(database.latest("S").expect("asks"), None);
+        assert_eq!(database.history("S").expect("asks"), []);
         assert_eq!(database.pragma("wal_autocheckpoint").expect("asks"), "4000");
         database.begin_local().expect("begins");
         database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ()).expect("retries");

@@ -7,6 +7,7 @@ use r2d2::ManageConnection;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::limits;
 use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
 use super::temporary::keep_in_memory;
@@ -52,6 +53,7 @@ impl Manager {
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
+            limits::set(connection)?;
             Ok(())
         });
         Self(Arc::new(manager))

@@ -2,7 +2,7 @@
 
 mod answerer;
 
-pub use answerer::{Answerer, Unanswered};
+pub use answerer::{Answerer, Breaker, Unanswered};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, Statement};
 
 use super::failure::{database_error, statement_error};
 use super::file::File;
-use super::reader;
+use super::{limits, reader};
 use crate::binding::Parameters;
 use crate::config::QueryConfig;
 use crate::error::{DatabaseFault, Error};
@@ -135,6 +135,8 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn restrict(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    limits::set(connection)?;
+    limits::set_length(connection)?;
     connection.authorizer(Some(authorize))
 }
 

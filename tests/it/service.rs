@@ -239,3 +239,48 @@ fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
     let status = collector.stop(Duration::from_secs(10)).expect("stops");
     assert_eq!((status.asked.answered, status.asked.failed), (300, 0));
 }
+
+/// `MSG ask.one 1 REPLY 0` and its line end are as long as the client reads with a reply of 4,078 bytes. The server takes
+/// one of 4,086.
+const LONGEST_READ: usize = 4_096 - "MSG ask.one 1  0\r\n".len();
+
+#[test]
+fn a_long_subject_for_the_reply_is_not_answered_and_costs_others_nothing() {
+    let scene = Scene::new();
+    let collector = scene.process("ask.one", ONE);
+    collector.said("answers on ask.one");
+    let client = scene.client();
+    client.until_answered("ask.one");
+    for length in [2_049, 3_000, LONGEST_READ] {
+        client.0.publish_request("ask.one", &reply_of(length), "").expect("published");
+    }
+    client.until_answered("ask.one");
+    let log = collector.log();
+    assert!(log.contains("a request is not answered: the subject \"_INBOX.aaa"), "{log}");
+    assert_eq!((log.matches("is not answered").count(), log.contains("was lost")), (1, false), "{log}");
+    // One more byte, and the client ends the connection.
+    client.0.publish_request("ask.one", &reply_of(LONGEST_READ + 1), "").expect("published");
+    collector.said("a message came that the NATS client cannot read");
+    collector.said("service: well again");
+    assert_eq!(client.until_answered("ask.one"), json!([{ "one": 1 }]));
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn a_server_with_shorter_lines_keeps_long_subjects_from_the_service() {
+    let scene = Scene::configured("jetstream {}\nmax_control_line: 4000\n");
+    let collector = scene.process("ask.one", ONE);
+    collector.said("answers on ask.one");
+    let stranger = scene.client();
+    for length in [3_900, LONGEST_READ + 1, 4_086] {
+        let _ = stranger.0.publish_request("ask.one", &reply_of(length), "");
+        let _ = stranger.0.flush();
+    }
+    scene.client().until_answered("ask.one");
+    assert!(!collector.log().contains("was lost"), "{}", collector.log());
+    assert!(collector.stop().success());
+}
+
+fn reply_of(length: usize) -> String {
+    format!("{:a<length$}", "_INBOX.")
+}

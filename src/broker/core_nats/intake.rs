@@ -14,9 +14,9 @@ use super::losses::Losses;
 use super::room::{Arrival, Room};
 use super::session::{CoreSession, Heard};
 use crate::broker::Reports;
+use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
-use crate::broker::{broker_error, headers};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, Mark, Signal, Supply};
 
@@ -96,7 +96,7 @@ impl CoreIntake {
                 batch.begin(Arc::clone(&self.epoch), self.handed);
             }
             self.handed = Mark { sequence: self.handed.sequence + 1, published_ns: arrival.received_ns };
-            batch.push(self.handed, &arrival.subject, headers::pairs(arrival.headers.as_ref()), &arrival.payload);
+            batch.push(self.handed, &arrival.subject, arrival.headers.pairs(), &arrival.payload);
         }
     }
 
@@ -252,6 +252,7 @@ fn keep_reply(message: &mut Message) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::headers;
 
     #[test]
     fn the_subject_for_a_reply_becomes_a_header_unless_there_is_one() {

@@ -1,14 +1,14 @@
 //! What waits for the pipeline, bounded in events and in bytes by our own count.
 //!
 //! The client's channel has no bound but a number of messages, and drops those it counts wrongly. So everything is taken out
-//! of it at once and waits here.
+//! of it at once and waits here. Its map of headers takes up to sixty times what came, so headers are packed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
-use nats::{HeaderMap, Message};
+use nats::Message;
 
-use crate::broker::headers;
+use crate::broker::headers::Packed;
 use crate::config::CoreConfig;
 
 /// What an event takes beside its parts: allocations, lengths, its place in the channel.
@@ -17,7 +17,7 @@ const OVERHEAD: usize = 256;
 /// An event that has arrived.
 pub(super) struct Arrival {
     pub(super) subject: String,
-    pub(super) headers: Option<HeaderMap>,
+    pub(super) headers: Packed,
     pub(super) payload: Vec<u8>,
     /// When it was received, in nanoseconds since 1970.
     pub(super) received_ns: i64,
@@ -27,12 +27,17 @@ impl Arrival {
     /// Takes what is needed out of a message; the rest, which keeps the connection's state alive, goes.
     pub(super) fn of(message: Message, received_ns: i64) -> Self {
         let Message { subject, headers, data: payload, .. } = message;
-        Self { subject, headers, payload, received_ns }
+        Self { subject, headers: Packed::of(headers.as_ref()), payload, received_ns }
     }
 
     /// Bytes it takes in a batch.
     pub(super) fn size(&self) -> usize {
-        self.subject.len() + headers::size(self.headers.as_ref()) + self.payload.len()
+        self.subject.len() + self.headers.size() + self.payload.len()
+    }
+
+    /// Bytes it takes in memory.
+    fn memory(&self) -> usize {
+        OVERHEAD + self.subject.len() + self.headers.memory() + self.payload.len()
     }
 }
 
@@ -62,7 +67,7 @@ impl Room {
     /// Takes an event in; `false` when there is no room for it. An empty room takes any event, or one larger than the room
     /// could never be stored. Called by one thread at a time: what it finds free stays free.
     pub(super) fn offer(&self, arrival: Arrival) -> bool {
-        let bytes = arrival.size() + OVERHEAD;
+        let bytes = arrival.memory();
         let (events_held, bytes_held) = (self.events.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire));
         if events_held > 0 && (events_held >= self.max_events || bytes_held.saturating_add(bytes) > self.max_bytes) {
             return false;
@@ -76,7 +81,7 @@ impl Room {
     pub(super) fn take(&self) -> Option<Arrival> {
         let arrival = self.way_out.try_recv().ok()?;
         self.events.fetch_sub(1, Ordering::AcqRel);
-        self.bytes.fetch_sub(arrival.size() + OVERHEAD, Ordering::AcqRel);
+        self.bytes.fetch_sub(arrival.memory(), Ordering::AcqRel);
         Some(arrival)
     }
 
@@ -100,7 +105,7 @@ mod tests {
     use super::*;
 
     fn arrival(bytes: usize) -> Arrival {
-        Arrival { subject: "a".into(), headers: None, payload: vec![0; bytes], received_ns: 0 }
+        Arrival { subject: "a".into(), headers: Packed::default(), payload: vec![0; bytes], received_ns: 0 }
     }
 
     fn room(max_events: usize, max_bytes: u64) -> Room {
@@ -129,7 +134,7 @@ mod tests {
                     prop_assert_eq!(room.offer(arrival(bytes)), fits);
                     held.extend(fits.then_some(size));
                 } else {
-                    let taken = room.take().map(|arrival| arrival.size() + OVERHEAD);
+                    let taken = room.take().map(|arrival| arrival.memory());
                     prop_assert_eq!(taken, held.pop_front());
                 }
                 prop_assert_eq!(room.is_past_half(), held.len() > 3 || held.iter().sum::<usize>() > 2_000);

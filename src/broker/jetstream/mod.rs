@@ -1,6 +1,7 @@
 //! Streams: collected by [`JetStreamIntake`], given events by [`StreamPublisher`].
 
 mod api;
+mod backlog;
 mod consumer;
 mod epoch;
 mod facts;

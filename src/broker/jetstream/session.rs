@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{Select, TryRecvError};
 use nats::Message;
 use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
+use super::backlog::Backlog;
 use super::consumer::Keeping;
 use super::epoch::{self, Resume};
 use super::gaps::GapWatch;
@@ -51,6 +52,7 @@ pub(super) struct Session {
     consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
+    backlog: Backlog,
     heard: Instant,
     /// Something came since `heard` was last looked at: the clock is asked once for many messages.
     hearing: bool,
@@ -136,6 +138,7 @@ impl Session {
             consumer,
             consumer_sequence: 0,
             pulls: Pulls::new(config.ahead.clone()),
+            backlog: Backlog::of(link.messages()).map_err(|e| no_thread(&link, &e))?,
             heard: Instant::now(),
             hearing: false,
             probe: None,
@@ -159,7 +162,7 @@ impl Session {
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         let mut until = None;
         loop {
-            match self.link.messages().try_recv() {
+            match self.backlog.try_next() {
                 Ok(message) => match self.sort(message) {
                     Some(item) => return item,
                     None => continue,
@@ -183,16 +186,12 @@ impl Session {
                 return Item::Nothing;
             }
             let next_look = (until - now).min(self.config.silence / 4);
-            crossbeam_channel::select! {
-                recv(self.link.messages()) -> message => {
-                    self.watch.waited();
-                    if let Ok(message) = message && let Some(item) = self.sort(message) {
-                        return item;
-                    }
-                }
-                recv(self.link.lost().channel()) -> _ => {}
-                recv(stop.channel()) -> _ => {}
-                default(next_look) => {}
+            let mut select = Select::new();
+            self.backlog.watch(&mut select);
+            let of_backlog = select.recv(self.link.lost().channel());
+            select.recv(stop.channel());
+            if select.ready_timeout(next_look).is_ok_and(|ready| ready < of_backlog) {
+                self.watch.waited();
             }
         }
     }
@@ -244,6 +243,7 @@ impl Session {
         if self.acknowledges() {
             return;
         }
+        self.backlog.stop();
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), within: Duration::from_millis(500), stop: None };
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
@@ -442,6 +442,10 @@ pub(super) struct Unreadable {
     pub(super) stored: Stored,
     pub(super) defect: &'static str,
     pub(super) missing: Option<Gap>,
+}
+
+fn no_thread(link: &Link, error: &std::io::Error) -> Error {
+    broker_error(&link.server().address, BrokerFault::Request, format!("no thread for what comes: {error}"))
 }
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::outbox::{Dispatch, Outbox, Way};
 use super::session::{Heard, Session};
+use super::unsent::Unsent;
 use super::{Desk, Request, Subjects};
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
@@ -18,8 +19,8 @@ use crate::pipeline::{Condition, Signal};
 /// How often the listener looks up while nothing comes.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How long replies of this thread wait for the connection.
-const BRIEFLY: Duration = Duration::from_millis(20);
+/// The same while replies of this thread wait for the connection.
+const BRIEFLY: Duration = Duration::from_millis(1);
 
 /// How long an orderly end waits for one thing of the server's: that it hears of it, or has read the last replies.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -37,6 +38,7 @@ pub struct Listener {
     pauses: Pauses,
     session: Option<Session>,
     way: Arc<Mutex<Option<Way>>>,
+    unsent: Unsent,
     /// Disconnected when all outboxes are gone.
     outboxes: Receiver<Infallible>,
 }
@@ -64,6 +66,7 @@ impl Listener {
             pauses,
             session: None,
             way,
+            unsent: Unsent::default(),
             outboxes,
         };
         listener.open_session();
@@ -80,9 +83,9 @@ impl Listener {
             }
         }
         let Some(mut session) = self.session.take() else { return };
-        let mut replies = Vec::new();
-        session.turn_away(LAST_WORDS, &self.quit, &mut |message| replies.extend(take(&mut desk, message)));
-        send(&session, replies);
+        let mut unsent = std::mem::take(&mut self.unsent);
+        session.turn_away(LAST_WORDS, &self.quit, &mut |message| unsent.add(take(&mut desk, message)));
+        unsent.send_all(session.way(), LAST_WORDS);
         // Who answers hears by this that there is no more.
         drop(desk);
         crossbeam_channel::select! {
@@ -103,9 +106,10 @@ impl Listener {
 
     fn listen(&mut self, desk: &mut impl Desk) {
         let Some(session) = &mut self.session else { return };
-        let mut replies = Vec::new();
-        let heard = session.next(IDLE, &self.stop, &mut |message| replies.extend(take(desk, message)));
-        send(session, replies);
+        let wait = if self.unsent.is_empty() { IDLE } else { BRIEFLY };
+        let unsent = &mut self.unsent;
+        let heard = session.next(wait, &self.stop, &mut |message| unsent.add(take(desk, message)));
+        self.unsent.send(session.way());
         if let Some(refusal) = session.refusal() {
             self.condition.degrade(refusal);
         }
@@ -115,6 +119,7 @@ impl Listener {
             Heard::Over(why) => {
                 *self.way.lock() = None;
                 self.session = None;
+                self.unsent = Unsent::default();
                 self.condition.degrade(why);
                 self.pauses.over();
             }
@@ -141,15 +146,6 @@ impl Listener {
     }
 }
 
-fn take(desk: &mut impl Desk, message: Message) -> Option<Dispatch> {
-    let request =
-        Request::of(message).inspect_err(|why| log::debug!("service: a request is not answered: {why}")).ok()?;
-    desk.take(request)
-}
-
-/// What is answered at once. This thread waits for nobody for long.
-fn send(session: &Session, replies: Vec<Dispatch>) {
-    if !replies.is_empty() && !session.way().send(replies, BRIEFLY) {
-        log::debug!("service: some requests were not even refused: the connection takes no more");
-    }
+fn take(desk: &mut impl Desk, message: Message) -> Result<Option<Dispatch>, String> {
+    Ok(desk.take(Request::of(message)?))
 }

@@ -8,6 +8,7 @@ mod listener;
 mod outbox;
 mod session;
 mod streams;
+mod unsent;
 
 use nats::{HeaderMap, Message};
 
@@ -54,12 +55,18 @@ impl Request {
         headers::pairs(self.headers.as_ref())
     }
 
+    /// How many headers it has.
+    #[must_use]
+    pub fn count_headers(&self) -> usize {
+        self.headers().count()
+    }
+
     /// Bytes it takes in memory.
     #[must_use]
     pub fn size(&self) -> usize {
         /// Allocations, lengths, its place in a channel.
         const OVERHEAD: usize = 256;
-        OVERHEAD + self.subject.len() + self.reply.len() + self.payload.len() + headers::size(self.headers.as_ref())
+        OVERHEAD + self.subject.len() + self.reply.len() + self.payload.len() + headers::memory(self.headers.as_ref())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Select, Sender};
 use nats::{Connection, Subscription};
 use parking_lot::Mutex;
 
@@ -83,7 +83,12 @@ impl Way {
         (Self { words, over: Signal::default(), lost: lost.clone(), max_payload }, carrier, pulse)
     }
 
-    pub(super) fn send(&self, mut replies: Vec<Dispatch>, patience: Duration) -> bool {
+    pub(super) fn send(&self, replies: Vec<Dispatch>, patience: Duration) -> bool {
+        self.try_send(replies, patience).is_ok()
+    }
+
+    /// As [`Way::send`]; gives back what was not taken.
+    pub(super) fn try_send(&self, mut replies: Vec<Dispatch>, patience: Duration) -> Result<(), Vec<Dispatch>> {
         for dispatch in &mut replies {
             let size = dispatch.reply.wire_size();
             if size > self.max_payload {
@@ -93,7 +98,10 @@ impl Way {
                 dispatch.reply = Reply::failure(413, reason);
             }
         }
-        self.give(Word::Publish(replies), patience)
+        self.give(Word::Publish(replies), patience).map_err(|word| match word {
+            Word::Publish(replies) => replies,
+            _ => Vec::new(),
+        })
     }
 
     /// Lets go of subscriptions: what comes there from now on comes to nobody.
@@ -111,12 +119,20 @@ impl Way {
         self.over.raise();
     }
 
-    fn give(&self, word: Word, patience: Duration) -> bool {
-        crossbeam_channel::select! {
-            send(self.words, word) -> given => given.is_ok(),
-            recv(self.over.channel()) -> _ => false,
-            recv(self.lost.channel()) -> _ => false,
-            default(patience) => false,
+    /// Gives the word back where it is not taken.
+    fn give(&self, word: Word, patience: Duration) -> Result<(), Word> {
+        let mut select = Select::new();
+        let ends = [self.over.channel(), self.lost.channel()];
+        let (_, _) = (select.recv(ends[0]), select.recv(ends[1]));
+        let send = select.send(&self.words);
+        match select.select_timeout(patience) {
+            Ok(ready) if ready.index() == send => ready.send(&self.words, word).map_err(|refused| refused.0),
+            Ok(ready) => {
+                let end = ends[ready.index()];
+                let _ = ready.recv(end);
+                Err(word)
+            }
+            Err(_) => Err(word),
         }
     }
 }

@@ -15,8 +15,9 @@ use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
 /// The most messages of a subscription that wait in the client until this thread looks, which it does at once. Those over it
-/// are lost: the last resort.
-const BURST: usize = 4_096;
+/// are lost: the last resort, for the client tells nothing of them. While this thread is not run, the client reads no more than
+/// some ten milliseconds' worth.
+const BURST: usize = 65_536;
 
 /// The most messages taken out of a subscription before anything else is looked at.
 const MOUTHFUL: usize = 256;

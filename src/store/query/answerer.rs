@@ -1,11 +1,12 @@
 //! Runs queries on a read-only connection of its own and writes their rows as JSON.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, Rows};
+use rusqlite::{Connection, ErrorCode, InterruptHandle, Rows};
 use serde::ser::{Serialize, Serializer};
 
 use super::{Queries, Query, connect};
@@ -52,10 +53,32 @@ pub enum Unanswered {
 }
 
 /// Breaks off a statement that takes too long.
-#[derive(Debug)]
 struct Watch {
     until: Mutex<Option<Instant>>,
     quit: Signal,
+    /// Leads to the connection in use.
+    interrupt: Mutex<Option<InterruptHandle>>,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+/// Interrupts what an [`Answerer`] runs, from another thread. Clones interrupt the same one.
+#[derive(Clone, Debug)]
+pub struct Breaker(Arc<Watch>);
+
+impl Breaker {
+    /// Interrupts the statement that runs now, if one does: it ends at the next row or jump of its program, and its answer is
+    /// [`Unanswered::TooSlow`]. What a single step does, a function on a huge text for instance, is not interrupted. Does not
+    /// block. See <https://sqlite.org/c3ref/interrupt.html>.
+    pub fn break_off(&self) {
+        if let Some(interrupt) = &*self.0.interrupt.lock() {
+            interrupt.interrupt();
+        }
+    }
 }
 
 impl Watch {
@@ -66,15 +89,22 @@ impl Watch {
 
 impl Answerer {
     pub(in crate::store) fn new(queries: Queries, quit: Signal) -> Self {
-        let watch = Arc::new(Watch { until: Mutex::default(), quit });
+        let watch = Arc::new(Watch { until: Mutex::default(), quit, interrupt: Mutex::default() });
         let mut answerer = Self { queries, watch, fields: Fields::default(), connection: None };
         // Where that fails, the first request will say so.
         answerer.connection = answerer.connect().ok();
         answerer
     }
 
+    /// Interrupts what this runs.
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        Breaker(Arc::clone(&self.watch))
+    }
+
     /// Runs the query with this number for a request and writes its rows behind what stands in `answer`, as a JSON array of
-    /// objects; says how many there are. What was committed before is seen. Blocks for the query's `timeout` at most.
+    /// objects; says how many there are. What was committed before is seen. Blocks for the
+    /// query's `timeout` at most, but for what a single step of SQLite takes longer.
     ///
     /// # Errors
     ///
@@ -115,6 +145,7 @@ impl Answerer {
         let connection = connect(self.queries.file.path())?;
         connection.set_prepared_statement_cache_capacity(self.queries.queries.len());
         let watch = Arc::clone(&self.watch);
+        *watch.interrupt.lock() = Some(connection.get_interrupt_handle());
         connection.progress_handler(STEPS, Some(move || watch.is_over()))?;
         Ok(connection)
     }

@@ -12,6 +12,7 @@ use crate::pipeline::{Batch, Delivery, Epoch};
 use crate::store::columns::{bound, headers_json, micros, text_or_blob};
 use crate::store::dead_letters::Reason;
 use crate::store::failure::{is_events_own, is_virtual_tables, may_pass, what};
+use crate::store::limits;
 use crate::store::pool::Pooled;
 
 /// The statements of a plan, each prepared when the first event asks for it, for the length of a transaction.
@@ -114,9 +115,12 @@ impl<'c> Statements<'c> {
     }
 }
 
-/// Runs a statement within its rules and its budget.
+/// Runs a statement within its rules, its budget and, where it is a route's, the limits for those.
 fn watched<T>(plan: &Plan, place: Place, pooled: &Pooled, run: impl FnOnce() -> T) -> T {
-    pooled.budget.within(plan.max_steps(place), || pooled.authorizer.watch(run))
+    pooled.budget.within(plan.max_steps(place), || match place {
+        Place::Events => pooled.authorizer.watch(run),
+        Place::Route { .. } => limits::within_length(&pooled.sqlite, || pooled.authorizer.watch(run)),
+    })
 }
 
 fn prepared<'s, 'c>(

@@ -129,6 +129,14 @@ impl Collector {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
     }
 
+    /// CPU time that it has used, in hundredths of a second.
+    pub fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // Behind the name, in brackets, which may have anything in it: the 14th and 15th field.
+        let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
+        [11, 12].iter().map(|&at| fields[at].parse::<u64>().expect("a number")).sum()
+    }
+
     /// Resident memory, now and at its highest, in KiB.
     pub fn memory(&self) -> (u64, u64) {
         let mut status = String::new();

@@ -146,6 +146,26 @@ fn a_statement_that_takes_too_long_or_is_in_the_way_is_broken_off() {
 }
 
 #[test]
+fn values_and_patterns_that_make_a_step_long_are_refused() {
+    let mut scene = Scene::of("SELECT length(hex(zeroblob(:n))) AS h, :text LIKE :pattern AS l");
+    let ask = |n: u32, length: usize| format!(r#"{{"n":{n},"text":"abc","pattern":"%{}"}}"#, "b".repeat(length - 1));
+    assert_eq!(scene.ask(&ask((1 << 26) - 1, 1_000)).as_deref(), Ok(r#"[{"h":134217726,"l":0}]"#));
+    for (n, length, words) in [(1 << 26, 9, "string or blob too big"), (1, 1_001, "pattern too complex")] {
+        let refused = scene.ask(&ask(n, length)).expect_err(words);
+        assert!(matches!(&refused, Unanswered::Request(why) if why.contains(words)), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_schema_that_is_deeper_than_any_query_can_be_asked() {
+    let mut scene = Scene::of("SELECT count(*) AS n FROM chat");
+    let deep = (0..900).map(|n| format!("a = {n}")).collect::<Vec<_>>().join(" OR ");
+    let wide = (0..400).map(|n| format!("SELECT {n}")).collect::<Vec<_>>().join(" UNION ALL ");
+    edit(&scene.path, &format!("CREATE TABLE deep(a CHECK ({deep})); CREATE VIEW wide AS {wide}"));
+    assert_eq!(scene.ask("").as_deref(), Ok(r#"[{"n":3}]"#));
+}
+
+#[test]
 fn what_is_committed_is_seen_and_a_batch_is_seen_whole() {
     let mut scene = Scene::of("SELECT count(*) AS n, count(DISTINCT user) AS users FROM chat WHERE line = 'load'");
     let done = AtomicBool::new(false);

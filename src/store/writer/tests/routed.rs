@@ -395,3 +395,25 @@ fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
         assert!(said[0].contains("table the \"log has no number left for a row"), "{said:?}");
     }
 }
+
+#[test]
+fn what_makes_a_step_long_is_a_dead_letter_and_the_largest_event_is_not() {
+    let made = route("made", &["INSERT INTO lines(name, text) VALUES ('made', hex(zeroblob(:n)))"]);
+    let found = route("found", &["INSERT INTO lines(name, text) SELECT 'found', :text LIKE :pattern"]);
+    let whole = route("whole", &["INSERT INTO lines(name, text) VALUES (:token_1, :payload)"]);
+    let mut scene = scene(&[made, found, whole], Unmatched::Store);
+    let largest = "x".repeat(64 << 20);
+    let pattern = |length: usize| format!(r#"{{"text":"abc","pattern":"%{}"}}"#, "b".repeat(length - 1));
+    let (most, more) = (pattern(1_000), pattern(1_001));
+    let events = [("made", r#"{"n":67108864}"#), ("found", more.as_str()), ("found", &most), ("whole", &largest)];
+    let mut batch = Batch::new(Limits { events: 9, bytes: 1 << 30 });
+    batch.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
+    for ((subject, payload), sequence) in events.into_iter().zip(1..) {
+        batch.push(mark(sequence), subject, [], payload.as_bytes());
+    }
+    assert_eq!(scene.commit(&batch).dead_letters, 2);
+    let reasons = scene.reasons();
+    assert!(reasons[0].starts_with("made | ") && reasons[0].ends_with("| string or blob too big"), "{reasons:?}");
+    assert!(reasons[1].starts_with("found | ") && reasons[1].ends_with("pattern too complex"), "{reasons:?}");
+    assert_eq!(scene.texts("SELECT name || ' ' || length(text) FROM lines"), ["found 1", "whole 67108864"]);
+}

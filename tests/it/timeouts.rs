@@ -1,0 +1,115 @@
+//! Every request has an answer in time, also where SQLite does not come back and where more come than can be answered.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use catchment::Collector;
+use catchment::config::QueryConfig;
+use serde_json::json;
+
+use crate::support::asking::{ONE, RECENT, Scene, query, read, refused, stop};
+use crate::support::eventually;
+
+/// A single step that SQLite does not interrupt: 3,600,000,000 comparisons, some seconds.
+const STUCK: &str = "SELECT length(trim(replace(hex(zeroblob(300000)), '0', 'a'),
+                     replace(hex(zeroblob(3000)), '0', 'b') || 'a')) AS n WHERE :any IS NULL";
+
+/// Later than any answer in time, earlier than the end of such a step.
+const SOON: Duration = Duration::from_millis(1_500);
+
+#[test]
+fn a_step_that_does_not_end_is_answered_at_its_timeout() {
+    let scene = Scene::new();
+    let quick = |subject, sql| QueryConfig { timeout: Duration::from_millis(300), ..query(subject, sql) };
+    let mut config = scene.config(vec![quick("ask.stuck", STUCK), quick("ask.one", ONE)]);
+    config.service.threads = 1;
+    let collector = Collector::start(&config).expect("starts");
+    let client = scene.client();
+    client.until_answered("ask.one");
+    let replies = client.0.subscribe("_INBOX.ours.*").expect("subscribes");
+    let began = Instant::now();
+    client.0.publish_request("ask.stuck", "_INBOX.ours.stuck", "").expect("published");
+    for _ in 0..3 {
+        client.0.publish_request("ask.one", "_INBOX.ours.waiting", "").expect("published");
+    }
+    let mut told = BTreeMap::<String, Vec<(u16, String)>>::new();
+    for _ in 0..4 {
+        let reply = replies.next_timeout(SOON).expect("each gets a word in time");
+        told.entry(reply.subject.clone()).or_default().push(read(&reply).expect_err("no answer"));
+    }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    let slow = "query ask.stuck took longer than its timeout, 300ms".to_owned();
+    assert_eq!(told["_INBOX.ours.stuck"], [(504, slow)]);
+    assert!(told["_INBOX.ours.waiting"].iter().all(|(code, why)| *code == 503 && why.contains("no thread was free")));
+    let asked = Instant::now();
+    refused(client.ask("ask.one", ""), 503, "every thread is at a query that takes longer than its timeout");
+    assert!(asked.elapsed() < Duration::from_millis(250), "refused at once: {:?}", asked.elapsed());
+    let rows = eventually("the step to end", || client.try_to_ask("ask.one", "").ok()?.ok());
+    assert_eq!(rows, json!([{ "one": 1 }]));
+    assert!(replies.try_next().is_none(), "an answer twice");
+    assert!(began.elapsed() > SOON, "the step was too short to show anything: {:?}", began.elapsed());
+    stop(collector);
+}
+
+#[test]
+fn a_row_that_takes_long_is_interrupted_before_the_next() {
+    let scene = Scene::new();
+    // Each row takes some tenths of a second, and the whole half a minute.
+    let rows = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+                SELECT count(length(trim(replace(hex(zeroblob(100000 + i)), '0', 'a'),
+                                         replace(hex(zeroblob(500)), '0', 'b') || 'a'))) AS n FROM n";
+    let slow = QueryConfig { timeout: Duration::from_millis(300), ..query("ask.slow", rows) };
+    let mut config = scene.config(vec![slow, query("ask.one", ONE)]);
+    config.service.threads = 1;
+    let collector = Collector::start(&config).expect("starts");
+    let client = scene.client();
+    client.until_answered("ask.one");
+    refused(client.ask("ask.slow", ""), 504, "took longer than its timeout, 300ms");
+    let again = Instant::now();
+    eventually("the thread to be free", || client.try_to_ask("ask.one", "").ok()?.ok());
+    assert!(again.elapsed() < Duration::from_secs(5), "{:?}", again.elapsed());
+    stop(collector);
+}
+
+#[test]
+fn ten_thousand_requests_at_once_are_all_answered() {
+    const REQUESTS: usize = 10_000;
+    let scene = Scene::new();
+    let collector = scene.collector(vec![query("ask.recent", RECENT)]);
+    scene.filled(10);
+    let client = scene.client();
+    client.until_answered("ask.recent");
+    let replies = client.0.subscribe("_INBOX.flood.*").expect("subscribes");
+    for number in 0..REQUESTS {
+        client.0.publish_request("ask.recent", &format!("_INBOX.flood.{number}"), "").expect("published");
+    }
+    let (mut answered, mut busy) = (BTreeMap::<String, usize>::new(), 0);
+    for _ in 0..REQUESTS {
+        let reply = replies.next_timeout(Duration::from_secs(10)).unwrap_or_else(|e| panic!("{e}: {}", answered.len()));
+        match read(&reply) {
+            Ok(rows) => assert_eq!(rows.as_array().expect("rows").len(), 5),
+            Err((503, why)) if why.contains("1024 requests wait already") => busy += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+        *answered.entry(reply.subject).or_default() += 1;
+    }
+    assert_eq!(answered.len(), REQUESTS, "each once");
+    let asked = collector.status().asked;
+    assert_eq!((asked.failed, asked.answered), (busy, REQUESTS as u64 - busy + 1));
+    stop(collector);
+}
+
+#[test]
+fn a_request_of_many_headers_is_refused() {
+    let scene = Scene::new();
+    let collector = scene.collector(vec![query("ask.h", "SELECT :header_name_31 AS last")]);
+    let client = scene.client();
+    client.until_answered("ask.h");
+    let ask = |headers: usize| {
+        let headers = (0..headers).map(|number| (format!("Name-{number}"), "x".to_owned())).collect();
+        read(&client.0.request_with_headers("ask.h", "", &headers).expect("an answer"))
+    };
+    assert_eq!(ask(32), Ok(json!([{ "last": "x" }])));
+    refused(ask(33), 400, "the request has 33 headers; the most are 32");
+    stop(collector);
+}
