@@ -14,8 +14,8 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::subject::is_prefix;
 
-pub(crate) use broker::is_jwt;
 pub use broker::{AheadConfig, BrokerConfig, TlsConfig, without_secrets};
+pub(crate) use broker::{is_jwt, is_stream_name};
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
 pub use queries::{QueryConfig, ServiceConfig};

@@ -144,8 +144,7 @@ fn limits(config: &Config, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
         let way_out = "raise max_ack_pending there, or lower batch.max_events and broker.ahead";
         notes.critical("stream", what, way_out);
     }
-    // A connection is given up after `silence`, and made anew with pauses up to `retry`.
-    let repeats_within = config.broker.silence + config.broker.timeout + config.broker.retry;
+    let repeats_within = config.broker.repeats_within();
     if stream.duplicate_window < repeats_within {
         let what = format!(
             "{name} recognises a publisher's repetition for {}, and after a lost connection one may come {} later",

@@ -165,6 +165,12 @@ impl BrokerConfig {
         self.servers.iter().map(|server| without_secrets(server)).collect::<Vec<_>>().join(", ")
     }
 
+    /// How long after an event was sent for the first time it is usually sent again, at most: a connection is given up after
+    /// `silence`, and made anew with pauses up to `retry`.
+    pub(crate) fn repeats_within(&self) -> Duration {
+        self.silence + self.timeout + self.retry
+    }
+
     /// What the subjects of `JetStream` requests begin with: `$JS.API` unless `domain` or `api_prefix` say otherwise.
     #[must_use]
     pub fn api_prefix(&self) -> String {
@@ -350,9 +356,13 @@ impl BrokerConfig {
     }
 }
 
-/// The characters that the server refuses in a stream's name, see <https://docs.nats.io/nats-concepts/jetstream/streams>.
+/// Whether a stream can have this name: see <https://docs.nats.io/nats-concepts/jetstream/streams>.
+pub(crate) fn is_stream_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c))
+}
+
 fn validate_stream_name(name: &str) -> Result<(), Error> {
-    if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c)) {
+    if !is_stream_name(name) {
         let reason = format!("{name:?} cannot be a stream's name: no white space, dots, *, > or slashes");
         return Err(Error::config("broker.stream", reason));
     }

@@ -4,6 +4,7 @@
 //! as far as the window lets them. One that is refused for now is sent again a moment later, alone; a new connection
 //! begins again with all of them.
 
+mod ending;
 mod entry;
 mod sending;
 
@@ -20,7 +21,7 @@ pub(super) use entry::{Entry, Outcome};
 use sending::{ToSend, carried};
 
 use super::failures::Failures;
-use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
+use super::{Counts, Overflow, Place, Reason, RecordError, Recorded};
 use crate::broker::{Refused, Taken, Verdict, is_denied, wire_size};
 use crate::deadline;
 use crate::event::Event;
@@ -37,7 +38,7 @@ pub(super) struct Bounds {
     pub(super) window: usize,
     /// Bytes sent and not settled, unless a single event is larger.
     pub(super) window_bytes: usize,
-    /// How long after it was sent first an event may be sent again.
+    /// How long after it was sent first an event may be sent again, until [`Desk::give_up_unconfirmed`] says otherwise.
     pub(super) repeatable: Duration,
     /// Nothing is heard of what is sent until all of it has arrived, and this is how long that may take: no more is sent than
     /// a quarter of it carries. Without it each event is answered by itself, and the window stays as it is.
@@ -77,14 +78,20 @@ struct State {
     window_bytes: usize,
     /// The connection has nothing to send and sleeps until there is something.
     starved: bool,
+    /// The connection has something else to do than to send events.
+    interrupted: bool,
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
+    /// How long after it was sent first an event may be sent again.
+    repeatable: Duration,
     limit: usize,
     closed: bool,
     /// The stream has kept an event before.
     has_kept_any: bool,
     failures: Failures,
+    /// What became of the events that are settled.
+    counts: Counts,
     trouble: Option<String>,
 }
 
@@ -102,12 +109,15 @@ impl Desk {
                 under_way: (0, 0),
                 window_bytes: bounds.patience.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
                 starved: false,
+                interrupted: false,
                 bytes: 0,
                 connection: 0,
+                repeatable: bounds.repeatable,
                 limit,
                 closed: false,
                 has_kept_any: false,
-                failures: Failures::within(bounds.bytes),
+                failures: Failures::within(bounds.events, bounds.bytes),
+                counts: Counts::default(),
                 trouble: None,
             }),
             to_send: Condvar::new(),
@@ -185,7 +195,10 @@ impl Desk {
     pub(super) fn disconnect(&self, trouble: String) {
         let mut state = self.state.lock();
         state.connection += 1;
-        state.trouble = Some(trouble);
+        // An end that was asked for is no trouble.
+        if !state.is_done() {
+            state.trouble = Some(trouble);
+        }
         self.to_send.notify_all();
     }
 
@@ -249,11 +262,46 @@ impl Desk {
     /// does: called between two connections, for those events cannot be sent again.
     pub(super) fn give_up_unconfirmed(&self, window: Duration) {
         let mut state = self.state.lock();
+        state.repeatable = window;
         Self::fail(&mut state, |waiting| {
             let sent = waiting.sent.filter(|sent| sent.is_beyond(window))?;
             Some(Reason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
         });
         self.tell();
+    }
+
+    /// Has the connection look what else there is to do.
+    pub(super) fn interrupt(&self) {
+        self.state.lock().interrupted = true;
+        self.to_send.notify_all();
+    }
+
+    /// Some subjects of events that were sent and not confirmed: they are about to be sent again.
+    pub(super) fn subjects_in_doubt(&self) -> Vec<String> {
+        /// Enough to find the streams by.
+        const SOME: usize = 8;
+        let state = self.state.lock();
+        let mut subjects = Vec::new();
+        for waiting in state.waiting.values().filter(|waiting| waiting.sent.is_some()) {
+            let subject = waiting.entry.event.subject();
+            if !subjects.iter().any(|known| known == subject) {
+                subjects.push(subject.to_owned());
+            }
+            if subjects.len() == SOME {
+                break;
+            }
+        }
+        subjects
+    }
+
+    /// The subject of an event that waits.
+    pub(super) fn subject_of(&self, number: u64) -> Option<String> {
+        self.state.lock().waiting.get(&number).map(|waiting| waiting.entry.event.subject().to_owned())
+    }
+
+    /// Hears what keeps events from being confirmed.
+    pub(super) fn is_troubled_by(&self, trouble: String) {
+        self.state.lock().trouble = Some(trouble);
     }
 
     /// Hears that the server does not let this user publish to some subject: what is under way there is refused.
@@ -277,19 +325,28 @@ impl Desk {
 
     /// Writes down what became of an event, and keeps a failure that nobody will ask a receipt for.
     fn settle_one(state: &mut State, number: u64, outcome: Outcome) {
-        let Some(waiting) = state.waiting.remove(&number) else { return };
+        if let Some(failure) = Self::settle_without_keeping(state, number, outcome) {
+            state.failures.keep(failure);
+        }
+    }
+
+    /// Writes down what became of an event. Returns a failure that nobody will ask a receipt for.
+    fn settle_without_keeping(state: &mut State, number: u64, outcome: Outcome) -> Option<RecordError> {
+        let waiting = state.waiting.remove(&number)?;
         let (size, entry) = (waiting.entry.event.size(), waiting.entry);
         state.bytes -= size;
         state.again.remove(&number);
         if waiting.under_way {
             state.under_way = (state.under_way.0 - 1, state.under_way.1 - size);
         }
+        state.counts.add(&outcome);
         let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
-        if let (Outcome::Failed(reason), true) = (&outcome, nobody_asks) {
-            let failure = RecordError { event: Box::new((*entry.event).clone()), reason: reason.clone() };
-            state.failures.keep(failure);
-        }
+        let reason = match &outcome {
+            Outcome::Failed(reason) if nobody_asks => Some(reason.clone()),
+            _ => None,
+        };
         let _ = entry.outcome.set(outcome);
+        reason.map(|reason| RecordError { event: Box::new(take_event(entry)), reason })
     }
 
     /// Wakes whoever waits for what has changed.
@@ -334,28 +391,14 @@ impl Desk {
         }
     }
 
-    /// Takes nothing in any more. What waits goes on being sent.
-    pub(super) fn close(&self) {
-        self.state.lock().closed = true;
-        self.room.notify_all();
-        self.to_send.notify_all();
-        self.wake();
-    }
-
-    /// Takes nothing in any more and fails what is left.
-    pub(super) fn abandon(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        Self::fail(&mut state, |waiting| {
-            Some(waiting.sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed())))
-        });
-        self.tell();
+    /// What became of the events that are settled.
+    pub(super) fn counts(&self) -> Counts {
+        self.state.lock().counts
     }
 
     /// Whether nothing waits, and nothing will.
     pub(super) fn is_done(&self) -> bool {
-        let state = self.state.lock();
-        state.closed && state.waiting.is_empty()
+        self.state.lock().is_done()
     }
 
     fn wake(&self) {
@@ -372,33 +415,13 @@ impl Desk {
         let mut state = self.state.lock();
         while entry.outcome.get().is_none() && !self.settled.wait_until(&mut state, until).timed_out() {}
     }
-
-    /// Blocks until everything handed in so far is settled.
-    pub(super) fn flush(&self, until: Instant) -> Result<(), FlushError> {
-        let mut state = self.state.lock();
-        let target = state.next;
-        while state.is_waiting_below(target) {
-            if self.settled.wait_until(&mut state, until).timed_out() && state.is_waiting_below(target) {
-                let waiting = state.waiting.range(..target).count();
-                return Err(FlushError::Deadline { waiting, trouble: state.trouble.clone() });
-            }
-        }
-        drop(state);
-        self.failures()
-    }
-
-    /// The failures that nobody was told of yet.
-    pub(super) fn failures(&self) -> Result<(), FlushError> {
-        let mut state = self.state.lock();
-        let failed = state.failures.take();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        Err(FlushError::Failed { failed, trouble: state.trouble.clone() })
-    }
 }
 
 impl State {
+    fn is_done(&self) -> bool {
+        self.closed && self.waiting.is_empty()
+    }
+
     fn is_waiting_below(&self, number: u64) -> bool {
         self.waiting.first_key_value().is_some_and(|(first, _)| *first < number)
     }
@@ -430,6 +453,15 @@ pub(super) enum Settled {
     AsSaid,
     /// Some events have to be sent again, for this reason, which may pass.
     Again(String),
+}
+
+/// The event of an entry, without a copy of it where nobody else holds it.
+fn take_event(entry: Arc<Entry>) -> Event {
+    let event = match Arc::try_unwrap(entry) {
+        Ok(entry) => entry.event,
+        Err(entry) => Arc::clone(&entry.event),
+    };
+    Arc::unwrap_or_clone(event)
 }
 
 fn too_large(event: &Event, limit: usize) -> Option<Reason> {

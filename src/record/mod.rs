@@ -5,11 +5,13 @@ mod direct_recorder;
 mod failures;
 mod nats_recorder;
 mod receipt;
+mod tally;
 mod tray;
 
 pub use direct_recorder::{Commit, DirectRecorder, DirectRecorderConfig};
 pub use nats_recorder::{NatsRecorder, NatsRecorderConfig, Overflow};
 pub use receipt::{Kind, Receipt, WaitError};
+pub use tally::{Counts, Tally};
 
 use std::time::Duration;
 
@@ -131,6 +133,14 @@ pub enum Reason {
     Closed,
 }
 
+impl Reason {
+    /// Whether the event may be stored all the same: it was sent, and no answer came.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Unconfirmed(_))
+    }
+}
+
 /// Not all events are kept.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -145,18 +155,27 @@ pub enum FlushError {
     },
     /// These were not kept, and their receipts had been dropped.
     #[error(
-        "{} events not recorded, the first because: {}{}",
+        "{} events not recorded{}, the first because: {}{}",
         failed.len(),
+        doubtful(failed),
         failed.first().map_or(String::new(), |e| e.reason.to_string()),
         because(trouble.as_deref())
     )]
     Failed {
-        /// The events, each with its reason. At most 10,000 are kept for this, and no more bytes than the buffer may hold;
-        /// the rest is counted in the log.
+        /// The events, each with its reason. Between two calls no more are kept than the buffer may hold, in events and in
+        /// bytes; the rest is counted in the log. What waits when a [`NatsRecorder`] is closed comes beside them, all of it.
         failed: Vec<RecordError>,
         /// What is wrong with the broker, if anything.
         trouble: Option<String>,
     },
+}
+
+/// How many of them may be stored all the same.
+fn doubtful(failed: &[RecordError]) -> String {
+    match failed.iter().filter(|error| error.reason.may_be_stored()).count() {
+        0 => String::new(),
+        count => format!(" ({count} of them may be stored)"),
+    }
 }
 
 fn because(trouble: Option<&str>) -> String {

@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod check;
+mod closing;
 mod cluster;
 mod collecting;
 mod commands;
@@ -40,3 +41,4 @@ mod stalls;
 mod startup;
 mod streams;
 mod trials;
+mod verdicts;

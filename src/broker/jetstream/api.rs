@@ -103,6 +103,39 @@ pub(super) struct StreamConfig {
     pub(super) no_ack: bool,
     #[serde(default)]
     pub(super) consumer_limits: ConsumerLimits,
+    /// `async` where it acknowledges what it has not written yet; server 2.12 and later.
+    #[serde(default)]
+    pub(super) persist_mode: String,
+    /// Renames what is published to it; server 2.10 and later.
+    #[serde(default)]
+    pub(super) subject_transform: Option<Transform>,
+    /// The stream that it copies.
+    #[serde(default)]
+    pub(super) mirror: Option<Origin>,
+    /// The streams that it copies from, beside its own subjects.
+    #[serde(default)]
+    pub(super) sources: Option<Vec<Origin>>,
+}
+
+/// Where a mirror or a stream with sources takes events from.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Origin {
+    #[serde(default)]
+    pub(super) filter_subject: String,
+    /// Each selects and renames; server 2.10 and later.
+    #[serde(default)]
+    pub(super) subject_transforms: Option<Vec<Transform>>,
+}
+
+/// Renames subjects: <https://docs.nats.io/nats-concepts/subject_mapping>.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Transform {
+    /// Empty for all.
+    #[serde(default)]
+    pub(super) src: String,
+    /// Empty where it only selects.
+    #[serde(default)]
+    pub(super) dest: String,
 }
 
 /// What a stream grants its consumers; server 2.10 and later.

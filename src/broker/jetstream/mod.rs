@@ -4,7 +4,9 @@ mod api;
 mod consumer;
 mod epoch;
 mod gaps;
+mod inquiry;
 mod intake;
+mod known_streams;
 mod poison;
 mod publisher;
 mod pulls;
@@ -14,6 +16,7 @@ mod stream;
 mod survey;
 
 pub use intake::{Beginning, JetStreamIntake};
+pub use known_streams::KnownStreams;
 pub(super) use publisher::StreamPublisher;
 pub use stream::remove_stream;
 pub(super) use survey::survey_stream;

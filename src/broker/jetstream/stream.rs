@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::api::{Api, Failure, Stream, code};
+use super::api::{Api, Failure, Stream, StreamConfig, code};
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
@@ -65,6 +65,11 @@ pub(super) fn refusal(config: &BrokerConfig, stream: &Stream) -> Option<String> 
         "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
         config.stream, stream.config.retention
     ))
+}
+
+/// Whether the stream acknowledges events before they are written, so that a kill of its server loses them.
+pub(super) fn loses_what_it_acknowledges(config: &StreamConfig) -> bool {
+    config.persist_mode == "async"
 }
 
 /// Whether filters take everything of a stream with these subjects.

@@ -27,7 +27,7 @@ impl Source for ToSend {
             let before = Instant::now();
             let handful = self.desk.handful(&mut state);
             state.starved = handful.is_empty() && state.waiting.range(state.to_send..).next().is_none();
-            if !handful.is_empty() {
+            if !handful.is_empty() || std::mem::take(&mut state.interrupted) {
                 return Some(handful);
             }
             let from = state.again_from;
@@ -57,8 +57,8 @@ impl Desk {
                 break;
             }
             state.to_send = state.to_send.max(number + 1);
-            if waiting.sent.is_some_and(|sent| sent.is_beyond(self.bounds.repeatable)) {
-                let reason = Reason::Unconfirmed(self.bounds.repeatable);
+            if waiting.sent.is_some_and(|sent| sent.is_beyond(state.repeatable)) {
+                let reason = Reason::Unconfirmed(state.repeatable);
                 Self::settle_one(state, number, Outcome::Failed(reason));
                 self.tell();
                 continue;
