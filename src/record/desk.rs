@@ -59,6 +59,8 @@ pub(super) struct Desk {
     /// Something was settled.
     settled: Condvar,
     wake: (Sender<()>, Receiver<()>),
+    /// The connection has something else to do than to send events. Set under the lock.
+    interrupted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -78,8 +80,6 @@ struct State {
     window_bytes: usize,
     /// The connection has nothing to send and sleeps until there is something.
     starved: bool,
-    /// The connection has something else to do than to send events.
-    interrupted: bool,
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
@@ -109,7 +109,6 @@ impl Desk {
                 under_way: (0, 0),
                 window_bytes: bounds.patience.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
                 starved: false,
-                interrupted: false,
                 bytes: 0,
                 connection: 0,
                 repeatable: bounds.repeatable,
@@ -124,6 +123,7 @@ impl Desk {
             room: Condvar::new(),
             settled: Condvar::new(),
             wake: crossbeam_channel::bounded(1),
+            interrupted: AtomicBool::new(false),
         }
     }
 
@@ -272,7 +272,8 @@ impl Desk {
 
     /// Has the connection look what else there is to do.
     pub(super) fn interrupt(&self) {
-        self.state.lock().interrupted = true;
+        let _state = self.state.lock();
+        self.interrupted.store(true, Ordering::Relaxed);
         self.to_send.notify_all();
     }
 

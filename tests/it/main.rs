@@ -40,5 +40,6 @@ mod service;
 mod stalls;
 mod startup;
 mod streams;
+mod subjects;
 mod trials;
 mod verdicts;

@@ -107,7 +107,7 @@ fn a_user_who_may_not_ask_for_the_stream_still_publishes() {
     let folder = tempfile::tempdir().expect("a folder");
     let user = "authorization: { users: [{ user: a, password: a, permissions: { publish: [\"events.>\", \"$JS.API.STREAM.CREATE.*\"] } }] }";
     let server = Server::configured(folder.path(), &format!("jetstream: enabled\n{user}\n"));
-    let client = nats::Options::with_user_pass("a", "a").connect(&server.url()).expect("connects");
+    let client = nats::Options::with_user_pass("a", "a").connect(server.url()).expect("connects");
     let body = json!({ "name": "EVENTS", "subjects": ["events.>"] }).to_string();
     client.request_timeout("$JS.API.STREAM.CREATE.EVENTS", body, LONG).expect("made");
     let mut command = publish(&server.url(), &["events.a", "--count", "100", "--user", "a", "--password", "a"]);

@@ -172,8 +172,8 @@ impl Inquiry {
                 self.release(name)
             }
             Err(failure) if failure.is_code(code::NO_STREAM) && !self.known.knows(name) => {
-                let parked = self.parked.get(name).into_iter().flatten();
-                match parked.filter_map(|verdict| subject_of(verdict.number)).next() {
+                let mut parked = self.parked.get(name).into_iter().flatten();
+                match parked.find_map(|verdict| subject_of(verdict.number)) {
                     // It may be a stream of another account, if none of this one takes the subject.
                     Some(subject) => {
                         let body = json!({ "subject": subject }).to_string();

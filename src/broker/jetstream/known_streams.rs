@@ -43,7 +43,7 @@ impl KnownStreams {
     pub fn repeatable(&self) -> Option<Duration> {
         let known = self.known.lock();
         let window = known.values().flatten().map(|settings| settings.duplicate_window).min()?;
-        Some(window - self.on_its_way.min(window / 2))
+        Some(window.saturating_sub(self.on_its_way.min(window / 2)))
     }
 
     /// Whether this stream's acknowledgements count.

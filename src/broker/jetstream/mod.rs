@@ -12,11 +12,13 @@ mod publisher;
 mod pulls;
 mod reply;
 mod session;
+mod stored;
 mod stream;
 mod survey;
 
 pub use intake::{Beginning, JetStreamIntake};
 pub use known_streams::KnownStreams;
 pub(super) use publisher::StreamPublisher;
+pub use stored::Mismatch;
 pub use stream::remove_stream;
 pub(super) use survey::survey_stream;

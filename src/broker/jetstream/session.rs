@@ -93,7 +93,8 @@ impl Session {
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
         let mut resume = position_in(&api, config, setting.position, setting.said_to, &stream)?;
-        let whole = stream::is_whole(&config.subjects, &stream.config.subjects);
+        let whole = stream::is_whole(&config.subjects, &stream.config);
+        stream::object(&api, config, &stream, resume.after.sequence)?;
         let keeping = Keeping::of(&stream, config, setting.under_way);
         // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
         if resume.gone > 0 && keeping != Keeping::Limits && !whole {

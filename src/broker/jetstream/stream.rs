@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::api::{Api, Failure, Stream, StreamConfig, code};
+use super::api::{Api, Failure, Stream, StreamConfig, Which, code};
+use super::stored::{self, Mismatch};
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
@@ -62,9 +63,56 @@ pub(super) fn refusal(config: &BrokerConfig, stream: &Stream) -> Option<String> 
         _ => "this program does not know what that keeps",
     };
     Some(format!(
-        "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
+        "stream {} has {} retention: {why}; collect a stream with limits retention that takes the events, and let the queue \
+         take them from there (sources); a mirror of the queue would empty it",
         config.stream, stream.config.retention
     ))
+}
+
+/// Says at the start of a session behind this sequence what keeps events from being collected or safe.
+///
+/// # Errors
+///
+/// [`Error::Broker`] where nothing that the stream stores is to be collected, and nothing of what it has either.
+pub(super) fn object(api: &Api<'_>, config: &BrokerConfig, stream: &Stream, after: u64) -> Result<(), Error> {
+    let name = &config.stream;
+    if loses_what_it_acknowledges(&stream.config) {
+        log::warn!(
+            "broker: stream {name} has persist_mode async: it acknowledges events before they are written, and a kill of its \
+             server loses them; make it anew without it"
+        );
+    }
+    if let Some(mismatch) = stored::mismatch(config, &stream.config) {
+        if stored::has_nothing_for(config, &stream.config) && !has_any(api, config, after + 1)? {
+            return Err(broker_error(&api.link.server().address, BrokerFault::Stream, mismatch.to_string()));
+        }
+        log::warn!("broker: {mismatch}");
+    } else if let Some(silent) = silent(api, config, stream)? {
+        log::warn!("broker: {silent}");
+    }
+    Ok(())
+}
+
+/// That a stream has events and none of them is to be collected, where its settings do not tell what it stores.
+pub(super) fn silent(api: &Api<'_>, config: &BrokerConfig, stream: &Stream) -> Result<Option<Mismatch>, Error> {
+    let messages = stream.state.messages;
+    if messages == 0 || stored::subjects(&stream.config).is_some() || has_any(api, config, stream.state.first_seq)? {
+        return Ok(None);
+    }
+    let (name, subjects) = (&config.stream, config.subjects.join(", "));
+    let what = format!("stream {name} has {messages} events, and none of them is on {subjects}");
+    Ok(Some(Mismatch { what, way_out: "set broker.subjects to what it stores: nats stream subjects".into() }))
+}
+
+/// Whether the stream has an event to collect from this sequence on.
+fn has_any(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<bool, Error> {
+    for filter in &config.subjects {
+        let found = api.message(&config.stream, &Which::NextOf(filter, from.max(1)));
+        if found.map_err(|failure| explain(api.link, config, &failure))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the stream acknowledges events before they are written, so that a kill of its server loses them.
@@ -72,10 +120,12 @@ pub(super) fn loses_what_it_acknowledges(config: &StreamConfig) -> bool {
     config.persist_mode == "async"
 }
 
-/// Whether filters take everything of a stream with these subjects.
-pub(super) fn is_whole(filters: &[String], subjects: &[String]) -> bool {
+/// Whether filters take everything of a stream with these settings. Where it renames what it takes, it may have events from
+/// before it did.
+pub(super) fn is_whole(filters: &[String], stream: &StreamConfig) -> bool {
     let has = |subject: &String| filters.contains(subject);
-    has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
+    let stored = stored::subjects(stream).filter(|_| stream.subject_transform.is_none()).unwrap_or_default();
+    has(&">".to_owned()) || (!stored.is_empty() && stored.iter().all(has))
 }
 
 /// The library's error for a failed request.

@@ -1,6 +1,7 @@
 //! The way out: which events the connection gets next, as far as the window lets them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::entry::{Outcome, Sent};
@@ -27,7 +28,7 @@ impl Source for ToSend {
             let before = Instant::now();
             let handful = self.desk.handful(&mut state);
             state.starved = handful.is_empty() && state.waiting.range(state.to_send..).next().is_none();
-            if !handful.is_empty() || std::mem::take(&mut state.interrupted) {
+            if !handful.is_empty() || self.desk.interrupted.swap(false, Ordering::Relaxed) {
                 return Some(handful);
             }
             let from = state.again_from;
