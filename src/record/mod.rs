@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::event::Event;
 use crate::pipeline::Health;
+use crate::printable;
 
 /// Records events. Recorders are shared between threads; which one an application uses is one line of its set-up.
 pub trait Recorder: Send + Sync {
@@ -84,7 +85,7 @@ pub enum Place {
 
 /// An event that was not recorded, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("event on {} not recorded: {reason}", event.subject())]
+#[error("event on {} not recorded: {reason}", printable(event.subject()))]
 pub struct RecordError {
     /// The event, given back.
     pub event: Box<Event>,
@@ -97,7 +98,7 @@ pub struct RecordError {
 #[non_exhaustive]
 pub enum Reason {
     /// It cannot be sent as it is; the text says what is wrong.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Invalid(String),
     /// It is larger than the server takes.
     #[error("it has {size} bytes and the server takes {limit}; raise max_payload there or send less")]
@@ -119,14 +120,14 @@ pub enum Reason {
     #[error("no stream takes its subject; make one, or start the collector that does")]
     NoStream,
     /// The server refused it; the text is the server's.
-    #[error("the server refused it: {0}")]
+    #[error("the server refused it: {}", printable(.0))]
     Refused(String),
     /// It was sent, no answer came, and if it were sent again it could be there twice: the stream would no longer recognise
     /// it, or there is no stream. It may be stored or not.
     #[error("sent but not confirmed within {0:?}: it may be stored or not")]
     Unconfirmed(Duration),
     /// The database did not keep it; the text says why. After an I/O error of the disk it may be kept all the same.
-    #[error("the database did not keep it: {0}")]
+    #[error("the database did not keep it: {}", printable(.0))]
     Database(String),
     /// The recorder was closed before it could be sent.
     #[error("the recorder was closed before it was sent")]
@@ -179,5 +180,26 @@ fn doubtful(failed: &[RecordError]) -> String {
 }
 
 fn because(trouble: Option<&str>) -> String {
-    trouble.map_or(String::new(), |trouble| format!(": {trouble}"))
+    trouble.map_or(String::new(), |trouble| format!(": {}", printable(trouble)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_forges_no_line_of_a_log() {
+        let event = Box::new(Event::new("a\nERROR all is lost\u{1b}[2J", ""));
+        for reason in ["no\r\nERROR at all", "no\u{2028}at all"] {
+            for reason in
+                [Reason::Invalid(reason.into()), Reason::Refused(reason.into()), Reason::Database(reason.into())]
+            {
+                let failed = vec![RecordError { event: event.clone(), reason }];
+                let text = failed[0].to_string();
+                let trouble = Some("b\nERROR".into());
+                let all = format!("{text} {}", FlushError::Failed { failed, trouble });
+                assert!(all.lines().count() == 1 && !all.contains(['\r', '\u{1b}', '\u{2028}']), "{all}");
+            }
+        }
+    }
 }

@@ -36,6 +36,7 @@ mod queries;
 mod recorder;
 mod replies;
 mod routes;
+mod secrets;
 mod service;
 mod stalls;
 mod startup;

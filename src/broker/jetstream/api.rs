@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::broker::connection::Link;
 use crate::pipeline::{Mark, Signal};
+use crate::printable;
 
 /// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
 pub(super) mod code {
@@ -40,7 +41,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Gone(what) => f.write_str(what),
             Self::NoResponders => f.write_str("nobody answers JetStream requests"),
-            Self::Refused { code, description, .. } => write!(f, "{description} (error {code})"),
+            Self::Refused { code, description, .. } => write!(f, "{} (error {code})", printable(description)),
             Self::Unreadable(what) => write!(f, "an answer that cannot be read: {what}"),
         }
     }

@@ -59,6 +59,8 @@ pub(super) struct Inquiry {
     /// Verdicts that wait until it is known whether their stream is one.
     parked: BTreeMap<String, Vec<Verdict>>,
     strangers: BTreeSet<String>,
+    /// Nobody answered some question for now: the server may be just starting.
+    unready: bool,
     /// What answered and is no stream, until somebody asks.
     remark: Option<String>,
     remarked: bool,
@@ -74,6 +76,7 @@ impl Inquiry {
             open: BTreeMap::new(),
             parked: BTreeMap::new(),
             strangers: BTreeSet::new(),
+            unready: false,
             remark: None,
             remarked: false,
         }
@@ -81,6 +84,7 @@ impl Inquiry {
 
     /// Asks the known streams for their settings again, and where none is known who takes these subjects.
     pub(super) fn begin(&mut self, subjects: &[String]) {
+        self.unready = false;
         let names = self.known.names();
         for name in &names {
             self.ask_stream(name);
@@ -95,6 +99,11 @@ impl Inquiry {
     /// Whether some questions have no answer yet.
     pub(super) fn is_open(&self) -> bool {
         !self.open.is_empty()
+    }
+
+    /// Whether to begin again a moment later, for nobody was there to answer.
+    pub(super) fn is_unready(&self) -> bool {
+        self.unready
     }
 
     /// Whether there are questions to send.
@@ -121,6 +130,7 @@ impl Inquiry {
         if self.open.remove(answer.token).is_none() {
             return Vec::new();
         }
+        self.unready |= answer.status.is_some();
         if let Some(name) = answer.token.strip_prefix(STREAM) {
             self.hear_of_stream(name, answer, subject_of)
         } else if let Some(name) = answer.token.strip_prefix(TAKERS) {
@@ -301,6 +311,10 @@ fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     }
     let Acknowledgement { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
     let Some(ApiError { code: status, err_code, description }) = error else {
+        // A cluster says so of a repetition whose first copy it has not stored yet.
+        if duplicate && seq == 0 {
+            return Some((stream, Err(Refused::ForNow("the stream has not stored its first copy yet".into()))));
+        }
         let taken = Taken::ByStream { stream: stream.clone(), sequence: seq, duplicate };
         return (seq > 0).then_some((stream, Ok(taken)));
     };
@@ -415,6 +429,8 @@ mod tests {
         {
             assert!(matches!(refusal(code, err_code, description), Some(Err(Refused::ForNow(_)))), "{description}");
         }
+        let in_process = read(br#"{"stream":"E","seq":0,"duplicate":true}"#).map(|(_, result)| result);
+        assert!(matches!(in_process, Some(Err(Refused::ForNow(_)))));
         let lasting = refusal(400, 10054, "message size exceeds maximum allowed");
         assert!(matches!(lasting, Some(Err(Refused::ByServer(_)))));
     }
@@ -431,5 +447,7 @@ mod tests {
         assert!(!inquiry.is_open());
         inquiry.begin(&["events.b".into()]);
         assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.INFO.E"], "the known one again");
+        inquiry.hear(&Answer { token: "stream-E", status: Some("503"), data: b"" }, &|_| None);
+        assert!(inquiry.is_unready() && !inquiry.is_open(), "a server that has just started");
     }
 }

@@ -84,8 +84,20 @@ impl StreamPublisher {
     /// Asks the known streams for their settings, and where none is known who takes these subjects. Blocks until all is
     /// answered, the connection has ended or `stop` is raised, and not for longer than an answer may take.
     pub(in crate::broker) fn ask_streams(&self, subjects: &[String], stop: &Signal) {
-        self.inquiry.lock().begin(subjects);
         let until = Instant::now() + self.patience;
+        loop {
+            self.inquiry.lock().begin(subjects);
+            self.await_answers(until, stop);
+            // A server that has just started is asked again.
+            let again = self.inquiry.lock().is_unready() && !self.link.lost().is_raised() && Instant::now() < until;
+            if !again || stop.wait(Duration::from_millis(50)) {
+                return;
+            }
+        }
+    }
+
+    /// Has the questions sent and hears the answers, until all are there.
+    fn await_answers(&self, until: Instant, stop: &Signal) {
         while self.inquiry.lock().is_open() && !self.link.lost().is_raised() && Instant::now() < until {
             if stop.is_raised() {
                 return;

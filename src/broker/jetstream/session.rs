@@ -306,7 +306,7 @@ impl Session {
             Some("409") if description.contains("Batch Completed") => self.pulls.ended(missing),
             Some("100") => {}
             Some(code) => return Some(format!("the server ended the consumer: {code} {description}")),
-            None => log::debug!("broker: a message on {} that is none of ours", message.subject),
+            None => log::debug!("broker: a message on {:?} that is none of ours", message.subject),
         }
         None
     }
