@@ -352,7 +352,8 @@ mod tests {
         let words = ["/x/catchment", "compare", "--server", "nats://me:hunter2@a:1", "--json", "my file"];
         let line = command_line(words.iter().map(OsString::from));
         assert_eq!(line, "catchment compare --server nats://a:1 --json 'my file'");
-        let words = ["x", "compare", "--password", "hunter2", "--token=hunter2", "-s", "nats://me:hunter2/a,b", "a/b=c"];
+        let words =
+            ["x", "compare", "--password", "hunter2", "--token=hunter2", "-s", "nats://me:hunter2/a,b", "a/b=c"];
         let line = command_line(words.iter().map(OsString::from));
         assert_eq!(line, "catchment compare --password *** --token=*** -s nats://me:***,b a/b=c");
     }

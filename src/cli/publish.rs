@@ -116,7 +116,7 @@ impl Publish {
                 progress.show(published, String::new());
             }
         }
-        outcome.see_to_the_end(recorder, patience.max(Duration::from_secs(1)), &signals);
+        outcome.see_to_the_end(recorder, patience.max(Duration::from_secs(1)));
         progress.clear();
         outcome.tell(published, refused, self.json, began.elapsed())
     }

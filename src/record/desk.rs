@@ -280,7 +280,7 @@ impl Desk {
     /// Some subjects of events that were sent and not confirmed: they are about to be sent again.
     pub(super) fn subjects_in_doubt(&self) -> Vec<String> {
         /// Enough to find the streams by.
-        const SOME: usize = 8;
+        const SOME: usize = 32;
         let state = self.state.lock();
         let mut subjects = Vec::new();
         for waiting in state.waiting.values().filter(|waiting| waiting.sent.is_some()) {

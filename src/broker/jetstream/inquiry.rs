@@ -82,17 +82,14 @@ impl Inquiry {
         }
     }
 
-    /// Asks the known streams for their settings again, and where none is known who takes these subjects.
+    /// Asks the known streams for their settings again, and who takes these subjects: a stream may not be known yet.
     pub(super) fn begin(&mut self, subjects: &[String]) {
         self.unready = false;
-        let names = self.known.names();
-        for name in &names {
-            self.ask_stream(name);
+        for name in self.known.names() {
+            self.ask_stream(&name);
         }
-        if names.is_empty() {
-            for (at, subject) in subjects.iter().enumerate() {
-                self.ask("STREAM.NAMES", format!("{SUBJECT}{at}"), json!({ "subject": subject }).to_string());
-            }
+        for (at, subject) in subjects.iter().enumerate() {
+            self.ask("STREAM.NAMES", format!("{SUBJECT}{at}"), json!({ "subject": subject }).to_string());
         }
     }
 
@@ -137,7 +134,9 @@ impl Inquiry {
             self.hear_takers(name, answer)
         } else {
             for name in takers(answer).unwrap_or_default() {
-                self.ask_stream(&name);
+                if !self.known.knows(&name) {
+                    self.ask_stream(&name);
+                }
             }
             Vec::new()
         }
@@ -220,9 +219,10 @@ impl Inquiry {
     /// Hears that the server does not let us publish here. Returns whether it was a question of ours, and the verdicts that
     /// waited for its answer.
     pub(super) fn denied(&mut self, subject: &str) -> Option<Vec<Verdict>> {
-        let subject = subject.trim_matches('"');
-        subject.strip_prefix(&self.prefix).filter(|rest| rest.starts_with(".STREAM."))?;
-        Some(self.give_up(|_| true, "no permission"))
+        let question = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
+        let of_stream = question.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
+        let is_denied = |token: &str| of_stream.as_ref().map_or(!token.starts_with(STREAM), |denied| denied == token);
+        Some(self.give_up(|token, _| is_denied(token), "no permission"))
     }
 
     /// Gives up questions that were not answered in time; returns the verdicts that waited for them.
@@ -231,12 +231,12 @@ impl Inquiry {
         if self.open.values().all(|asked| asked.elapsed() < patience) {
             return Vec::new();
         }
-        self.give_up(|asked| asked.elapsed() >= patience, "no answer")
+        self.give_up(|_, asked| asked.elapsed() >= patience, "no answer")
     }
 
-    fn give_up(&mut self, which: impl Fn(&Instant) -> bool, why: &str) -> Vec<Verdict> {
-        let given_up: Vec<String> =
-            self.open.iter().filter(|(_, asked)| which(asked)).map(|(token, _)| token.clone()).collect();
+    fn give_up(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<Verdict> {
+        let given_up = self.open.iter().filter(|(token, asked)| which(token, asked));
+        let given_up: Vec<String> = given_up.map(|(token, _)| token.clone()).collect();
         let mut verdicts = Vec::new();
         for token in given_up {
             self.open.remove(&token);
@@ -446,7 +446,9 @@ mod tests {
         hear(&mut inquiry, "stream-E", INFO);
         assert!(!inquiry.is_open());
         inquiry.begin(&["events.b".into()]);
-        assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.INFO.E"], "the known one again");
+        assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.INFO.E", "$JS.API.STREAM.NAMES"], "the known one again");
+        assert!(inquiry.denied("\"$JS.API.STREAM.NAMES\"").is_some_and(|verdicts| verdicts.is_empty()));
+        assert!(inquiry.is_open(), "it may ask the stream");
         inquiry.hear(&Answer { token: "stream-E", status: Some("503"), data: b"" }, &|_| None);
         assert!(inquiry.is_unready() && !inquiry.is_open(), "a server that has just started");
     }

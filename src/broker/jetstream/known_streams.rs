@@ -63,7 +63,7 @@ impl KnownStreams {
             forgets: loses_what_it_acknowledges(config),
         };
         let mut known = self.known.lock();
-        if known.len() >= MOST {
+        if known.len() >= MOST && !known.contains_key(stream) {
             return;
         }
         let before = known.insert(stream.to_owned(), Some(settings)).flatten();

@@ -81,7 +81,7 @@ impl StreamPublisher {
         std::mem::take(&mut self.denials.lock())
     }
 
-    /// Asks the known streams for their settings, and where none is known who takes these subjects. Blocks until all is
+    /// Asks the known streams for their settings, and who takes these subjects. Blocks until all is
     /// answered, the connection has ended or `stop` is raised, and not for longer than an answer may take.
     pub(in crate::broker) fn ask_streams(&self, subjects: &[String], stop: &Signal) {
         let until = Instant::now() + self.patience;

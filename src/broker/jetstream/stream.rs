@@ -83,36 +83,34 @@ pub(super) fn object(api: &Api<'_>, config: &BrokerConfig, stream: &Stream, afte
         );
     }
     if let Some(mismatch) = stored::mismatch(config, &stream.config) {
-        if stored::has_nothing_for(config, &stream.config) && !has_any(api, config, after + 1)? {
+        if stored::has_nothing_for(config, &stream.config) && !may_have_any(api, config, after + 1) {
             return Err(broker_error(&api.link.server().address, BrokerFault::Stream, mismatch.to_string()));
         }
         log::warn!("broker: {mismatch}");
-    } else if let Some(silent) = silent(api, config, stream)? {
+    } else if after == 0
+        && let Some(silent) = silent(api, config, stream)
+    {
         log::warn!("broker: {silent}");
     }
     Ok(())
 }
 
 /// That a stream has events and none of them is to be collected, where its settings do not tell what it stores.
-pub(super) fn silent(api: &Api<'_>, config: &BrokerConfig, stream: &Stream) -> Result<Option<Mismatch>, Error> {
+pub(super) fn silent(api: &Api<'_>, config: &BrokerConfig, stream: &Stream) -> Option<Mismatch> {
     let messages = stream.state.messages;
-    if messages == 0 || stored::subjects(&stream.config).is_some() || has_any(api, config, stream.state.first_seq)? {
-        return Ok(None);
+    if messages == 0 || stored::subjects(&stream.config).is_some() || may_have_any(api, config, stream.state.first_seq)
+    {
+        return None;
     }
     let (name, subjects) = (&config.stream, config.subjects.join(", "));
     let what = format!("stream {name} has {messages} events, and none of them is on {subjects}");
-    Ok(Some(Mismatch { what, way_out: "set broker.subjects to what it stores: nats stream subjects".into() }))
+    Some(Mismatch { what, way_out: "set broker.subjects to what it stores: nats stream subjects".into() })
 }
 
-/// Whether the stream has an event to collect from this sequence on.
-fn has_any(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<bool, Error> {
-    for filter in &config.subjects {
-        let found = api.message(&config.stream, &Which::NextOf(filter, from.max(1)));
-        if found.map_err(|failure| explain(api.link, config, &failure))?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Whether the stream has an event to collect from this sequence on, or cannot be asked.
+fn may_have_any(api: &Api<'_>, config: &BrokerConfig, from: u64) -> bool {
+    let first_of = |filter: &String| api.message(&config.stream, &Which::NextOf(filter, from.max(1)));
+    config.subjects.iter().any(|filter| !matches!(first_of(filter), Ok(None)))
 }
 
 /// Whether the stream acknowledges events before they are written, so that a kill of its server loses them.

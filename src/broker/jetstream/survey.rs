@@ -52,7 +52,7 @@ fn describe(
         is_whole: is_whole(&config.subjects, settings),
         loses_what_it_acknowledges: loses_what_it_acknowledges(settings),
         mismatch: stored::mismatch(config, settings),
-        silent: silent(api, config, stream)?,
+        silent: silent(api, config, stream),
         messages: stream.state.messages,
         behind: stream.state.messages.min(stream.state.last_seq.saturating_sub(resume.after.sequence)),
         news: resume.news,

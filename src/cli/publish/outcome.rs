@@ -9,7 +9,6 @@ use catchment::{NatsRecorder, Receipt, Recorder};
 use indicatif::HumanCount;
 
 use crate::cli::output::Output;
-use crate::cli::signals::Signals;
 use crate::cli::values::counted;
 
 /// How often to look whether there is progress.
@@ -36,7 +35,7 @@ impl Outcome {
     }
 
     /// Waits until all is settled, for as long as something is settled within every `patience`, and closes the recorder.
-    pub fn see_to_the_end(&mut self, recorder: NatsRecorder, patience: Duration, signals: &Signals) {
+    pub fn see_to_the_end(&mut self, recorder: NatsRecorder, patience: Duration) {
         let (mut settled, mut since) = (self.tally.counts().settled(), Instant::now());
         loop {
             match recorder.flush(LOOK.min(patience)) {
@@ -50,7 +49,7 @@ impl Outcome {
             if now > settled {
                 (settled, since) = (now, Instant::now());
             }
-            if since.elapsed() >= patience || signals.end_asked() {
+            if since.elapsed() >= patience {
                 break;
             }
         }
