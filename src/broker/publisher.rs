@@ -102,6 +102,16 @@ impl Publisher {
         }
     }
 
+    /// Looks in the streams for events that were sent before and must not be sent again; `nonce` as for [`Publisher::start`].
+    /// None of them is at or before sequence `after`. What is not found may be stored or not. Blocks for twice
+    /// `broker.timeout` at most. Call it between [`Publisher::ask_streams`] and [`Publisher::start`].
+    pub fn search(&self, events: &[Outgoing], nonce: &str, after: u64, stop: &Signal) -> Vec<Verdict> {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.search(events, nonce, after, stop),
+            Way::Core(_) => Vec::new(),
+        }
+    }
+
     /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are. `subject_of` tells the
     /// subject of an event by its number, where its verdict can be judged no other way.
     pub fn verdicts(

@@ -4,6 +4,7 @@
 //! as far as the window lets them. One that is refused for now is sent again a moment later, alone; a new connection
 //! begins again with all of them.
 
+mod doubt;
 mod ending;
 mod entry;
 mod sending;
@@ -89,6 +90,8 @@ struct State {
     closed: bool,
     /// The stream has kept an event before.
     has_kept_any: bool,
+    /// Where the stream has kept the last one: its name, which is `None` once there are several, and the highest sequence.
+    reached: (Option<String>, u64),
     failures: Failures,
     /// What became of the events that are settled.
     counts: Counts,
@@ -115,6 +118,7 @@ impl Desk {
                 limit,
                 closed: false,
                 has_kept_any: false,
+                reached: (None, 0),
                 failures: Failures::within(bounds.events, bounds.bytes),
                 counts: Counts::default(),
                 trouble: None,
@@ -211,7 +215,8 @@ impl Desk {
         let mut again = Vec::new();
         let mut kept = false;
         let mut answered = 0;
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let waited = state.oldest_wait();
         for Verdict { number, result } in verdicts {
             let Some(waiting) = state.waiting.get_mut(&number) else { continue };
@@ -220,6 +225,7 @@ impl Desk {
                     kept = true;
                     let place = match taken {
                         Taken::ByStream { stream, sequence, duplicate } => {
+                            doubt::reached(&mut state.reached, &stream, sequence);
                             Place::Stream { stream, sequence, duplicate }
                         }
                         Taken::ByServer => Place::Broker,
@@ -240,7 +246,7 @@ impl Desk {
                 Err(Refused::ByServer(what)) => Outcome::Failed(waiting.reason(Reason::Refused(what))),
             };
             answered += if waiting.under_way { waiting.entry.event.size() } else { 0 };
-            Self::settle_one(&mut state, number, outcome);
+            Self::settle_one(state, number, outcome);
         }
         if let (Some(patience), Some(waited)) = (self.bounds.patience, waited) {
             state.window_bytes = carried(answered, waited, patience / 4).clamp(1, self.bounds.window_bytes);
@@ -275,29 +281,6 @@ impl Desk {
         let _state = self.state.lock();
         self.interrupted.store(true, Ordering::Relaxed);
         self.to_send.notify_all();
-    }
-
-    /// Some subjects of events that were sent and not confirmed: they are about to be sent again.
-    pub(super) fn subjects_in_doubt(&self) -> Vec<String> {
-        /// Enough to find the streams by.
-        const SOME: usize = 32;
-        let state = self.state.lock();
-        let mut subjects = Vec::new();
-        for waiting in state.waiting.values().filter(|waiting| waiting.sent.is_some()) {
-            let subject = waiting.entry.event.subject();
-            if !subjects.iter().any(|known| known == subject) {
-                subjects.push(subject.to_owned());
-            }
-            if subjects.len() == SOME {
-                break;
-            }
-        }
-        subjects
-    }
-
-    /// The subject of an event that waits.
-    pub(super) fn subject_of(&self, number: u64) -> Option<String> {
-        self.state.lock().waiting.get(&number).map(|waiting| waiting.entry.event.subject().to_owned())
     }
 
     /// Hears what keeps events from being confirmed.

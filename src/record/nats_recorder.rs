@@ -44,11 +44,13 @@ pub struct NatsRecorderConfig {
     /// Start without the broker where it cannot be reached: events wait in the buffer until it can. What the broker would
     /// refuse, a password for instance, then shows in [`Recorder::health`] only. Default false: [`NatsRecorder::open`] fails.
     pub start_without_broker: bool,
-    /// How long after it was sent for the first time an event may be sent again, at most. One that is not confirmed for longer
-    /// is given back instead. The stream's own `duplicate_window` counts where it is shorter: the recorder asks for it, and again
-    /// before it sends anything again, and keeps off its end by `broker.silence` or half of it. Where the user may
-    /// not ask, only this counts. Default 2 minutes, as the server's. In mode `core` nothing recognises a repetition,
-    /// and this is not used.
+    /// How long after it was sent for the first time an event may be sent again, at most. The stream's own `duplicate_window`
+    /// counts where it is shorter: the recorder asks for it, again on each new connection before it sends anything again, and keeps
+    /// off its end by `broker.silence` or half of the window. An event without an answer for longer is looked for
+    /// among the last 20,000 messages of the stream, by its identity, once there is a connection. If it is not found, it
+    /// is given back with [`Reason::Unconfirmed`], for it may still be on its way. Where the user may not ask
+    /// (`$JS.API.STREAM.INFO.<stream>`, `$JS.API.STREAM.MSG.GET.<stream>`), only this setting counts, and nothing is found. Default 2
+    /// minutes, as the server's. In mode `core` nothing recognises a repetition, and this is not used.
     pub duplicate_window: Duration,
 }
 
@@ -79,8 +81,9 @@ impl Default for NatsRecorderConfig {
 /// Publishes events to a stream, or in core NATS to whoever listens, and tells when it has them.
 ///
 /// `record` hands over and returns at once. Events are sent in the order of their hand-over, many at a time unconfirmed; after a
-/// lost connection the unconfirmed ones are sent again under the same identity, which the stream recognises. An event
-/// counts as recorded when the stream has acknowledged it, and not before.
+/// lost connection the unconfirmed ones are sent again under the same identity, which the stream recognises, or looked for in the
+/// stream where it may not recognise them any more. An event counts as recorded when the stream has acknowledged it or was
+/// found to have it, and not before. What other programs answer on an event's subject is passed over.
 ///
 /// With [`Mode::Core`] there is no stream, and nobody acknowledges anything. An event counts as recorded when the server has
 /// read it: when it has answered a flush that stands behind it. So [`Recorder::flush`] and [`NatsRecorder::close`] mean that
@@ -298,12 +301,7 @@ impl Courier {
             let open = || Publisher::open(&self.cluster, &self.stop, &self.known);
             match publisher.take().map_or_else(open, Ok) {
                 Ok(publisher) => {
-                    // The window may have been edited meanwhile.
-                    let subjects = self.desk.subjects_in_doubt();
-                    if !subjects.is_empty() {
-                        publisher.ask_streams(&subjects, &self.stop);
-                    }
-                    self.give_up_unconfirmed();
+                    self.clear_up(&publisher);
                     let Ended { why, heard } = self.attend(&publisher);
                     if !self.stop.is_raised() && !self.desk.is_done() {
                         self.condition.degrade(format!("{why}; connecting again"));
@@ -322,13 +320,35 @@ impl Courier {
                     pause = (pause * 2).min(self.config.broker.retry);
                 }
             }
-            self.give_up_unconfirmed();
+            // A stream can be asked once there is a connection.
+            if self.config.broker.mode == Mode::Core {
+                self.desk.give_up_unconfirmed(Duration::ZERO);
+            }
         }
     }
 
-    /// Gives up on what the streams may no longer recognise.
-    fn give_up_unconfirmed(&self) {
-        self.desk.give_up_unconfirmed(repeatable(&self.config, self.known.repeatable()));
+    /// Finds out on a new connection what became of events that were sent on an older one and not confirmed. Those that their
+    /// stream still recognises are sent again. The others are looked for in the stream, and given up where they are
+    /// not found.
+    fn clear_up(&self, publisher: &Publisher) {
+        let subjects = self.desk.subjects_in_doubt();
+        if !subjects.is_empty() {
+            // The window may have been edited meanwhile.
+            publisher.ask_streams(&subjects, &self.stop);
+        }
+        let repeatable = repeatable(&self.config, self.known.repeatable());
+        // Those included that may have to wait for their turn for too long.
+        let (doubtful, after) = self.desk.doubtful(repeatable.saturating_sub(self.config.broker.silence));
+        if !doubtful.is_empty() {
+            let found = publisher.search(&doubtful, &self.nonce, after, &self.stop);
+            log::info!(
+                "recorder: of {} events without an answer {} are found in the stream",
+                doubtful.len(),
+                found.len()
+            );
+            let _ = self.desk.settle(found, Duration::ZERO);
+        }
+        self.desk.give_up_unconfirmed(repeatable);
     }
 
     /// Serves one connection until it ends.

@@ -128,31 +128,35 @@ fn set_window(server: &Server, what: &str, window: Duration) {
     assert!(answer["error"].is_null(), "{answer}");
 }
 
-/// Records events whose acknowledgements get lost, and waits for what is said of them.
-fn lose_acknowledgements(server: &Server, proxy: &Proxy, recorder: &impl Recorder) {
-    const EVENTS: u64 = 50;
+const EVENTS: u64 = 50;
+
+/// Records events whose acknowledgements get lost, has the connection lost too, and returns their receipts.
+fn lose_acknowledgements(server: &Server, proxy: &Proxy, recorder: &impl Recorder) -> Vec<Receipt> {
     let before = server.last_sequence("EVENTS");
     proxy.drop_publish_acknowledgements();
-    let receipts: Vec<Receipt> = (0..EVENTS)
-        .map(|number| recorder.record(Event::new("events.a", load::payload(number))).expect("taken"))
-        .collect();
+    let event = |number| {
+        let event = Event::new("events.a", load::payload(number));
+        // Whose identity is the application's, and whose is made up.
+        if number % 2 == 0 { event } else { event.id(format!("id-{number}")) }
+    };
+    let receipts = (0..EVENTS).map(|number| recorder.record(event(number)).expect("taken")).collect();
     eventually("all to be stored", || (server.last_sequence("EVENTS") == before + EVENTS).then_some(()));
     let lost = proxy.connections();
     eventually("another connection", || (proxy.connections() > lost).then_some(()));
-    proxy.heal();
-    for receipt in receipts {
-        match receipt.wait(LONG) {
-            Err(WaitError::Failed(error)) => {
-                assert!(
-                    matches!(error.reason, Reason::Unconfirmed(window) if window <= Duration::from_millis(500)),
-                    "{error}"
-                );
-            }
-            other => panic!("the stream may not recognise it any more: {other:?}"),
-        }
+    receipts
+}
+
+/// What the stream no longer recognises is found in it.
+fn are_found(receipts: Vec<Receipt>, first: u64) {
+    for (receipt, sequence) in receipts.into_iter().zip(first..) {
+        assert_eq!(receipt.wait(LONG).expect("found").sequence(), Some(sequence));
     }
+}
+
+/// The next event is the stream's next message: nothing is there twice.
+fn comes_next(recorder: &impl Recorder, sequence: u64) {
     let next = recorder.record(Event::new("events.a", "next")).expect("taken").wait(LONG).expect("stored");
-    assert_eq!(next.sequence(), Some(before + EVENTS + 1), "nothing is there twice");
+    assert_eq!(next.sequence(), Some(sequence), "nothing is there twice");
 }
 
 #[test]
@@ -162,7 +166,10 @@ fn nothing_is_sent_again_beyond_the_streams_own_window() {
     set_window(&server, "CREATE", Duration::from_millis(500));
     let proxy = Proxy::start(server.port());
     let recorder = load::patient(quick(proxy.url()));
-    lose_acknowledgements(&server, &proxy, &recorder);
+    let receipts = lose_acknowledgements(&server, &proxy, &recorder);
+    proxy.heal();
+    are_found(receipts, 1);
+    comes_next(&recorder, EVENTS + 1);
 }
 
 #[test]
@@ -172,9 +179,34 @@ fn a_window_that_is_edited_while_a_recorder_runs_counts() {
     set_window(&server, "CREATE", Duration::from_secs(120));
     let proxy = Proxy::start(server.port());
     let recorder = load::patient(quick(proxy.url()));
-    recorder.record(Event::new("events.a", "first")).expect("taken").wait(LONG).expect("stored");
+    comes_next(&recorder, 1);
     set_window(&server, "UPDATE", Duration::from_millis(500));
-    lose_acknowledgements(&server, &proxy, &recorder);
+    let receipts = lose_acknowledgements(&server, &proxy, &recorder);
+    proxy.heal();
+    are_found(receipts, 2);
+    comes_next(&recorder, EVENTS + 2);
+}
+
+#[test]
+fn what_cannot_be_looked_for_beyond_the_window_is_unconfirmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path());
+    set_window(&server, "CREATE", Duration::from_millis(500));
+    let proxy = Proxy::start(server.port());
+    let recorder = load::patient(quick(proxy.url()));
+    proxy.drop_published("$JS.API.STREAM.MSG.GET.");
+    let receipts = lose_acknowledgements(&server, &proxy, &recorder);
+    for receipt in receipts {
+        match receipt.wait(LONG) {
+            Err(WaitError::Failed(error)) => {
+                let beyond = |window| window <= Duration::from_millis(500);
+                assert!(matches!(error.reason, Reason::Unconfirmed(window) if beyond(window)), "{error}");
+            }
+            other => panic!("nobody can tell: {other:?}"),
+        }
+    }
+    proxy.heal();
+    comes_next(&recorder, EVENTS + 1);
 }
 
 #[test]

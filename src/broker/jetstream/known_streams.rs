@@ -71,8 +71,9 @@ impl KnownStreams {
         let window = settings.duplicate_window;
         if before.is_none_or(|before| before.duplicate_window != window) && window < self.repeats_within {
             log::warn!(
-                "recorder: stream {stream} recognises a repetition for {window:?} only (duplicate_window): an event that is \
-                 not confirmed in time comes back instead of being sent again; raise it with nats stream edit --dupe-window 2m"
+                "recorder: stream {stream} recognises a repetition for {window:?} only (duplicate_window): later an event \
+                 without an answer is looked for in the stream, and given back if it is not found; raise the window with \
+                 nats stream edit --dupe-window 2m"
             );
         }
         if settings.forgets && !before.is_some_and(|before| before.forgets) {

@@ -11,6 +11,7 @@ mod poison;
 mod publisher;
 mod pulls;
 mod reply;
+mod search;
 mod session;
 mod stored;
 mod stream;

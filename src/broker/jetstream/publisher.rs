@@ -1,5 +1,6 @@
 //! Publishes to streams and hears what they say of each event.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,10 @@ use log::Level;
 use nats::{Connection, Message};
 use parking_lot::Mutex;
 
+use super::api::Api;
 use super::inquiry::{Answer, Inquiry, Question};
 use super::known_streams::KnownStreams;
+use super::search::Search;
 use crate::broker::connection::{Cluster, Flusher, Link, one_line};
 use crate::broker::headers;
 use crate::broker::publisher::{Outgoing, Source, Verdict, denied, publish_all};
@@ -22,8 +25,11 @@ pub(in crate::broker) struct StreamPublisher {
     denials: Arc<Mutex<Vec<String>>>,
     denied: Receiver<()>,
     inquiry: Arc<Mutex<Inquiry>>,
+    known: Arc<KnownStreams>,
+    prefix: String,
     /// How long an answer to a question is waited for.
     patience: Duration,
+    timeout: Duration,
 }
 
 impl StreamPublisher {
@@ -52,9 +58,10 @@ impl StreamPublisher {
         };
         // Verdicts may wait for an answer, and the connection must not count as silent before.
         let patience = config.timeout.min(config.silence / 2);
-        let inquiry = Arc::new(Mutex::new(Inquiry::new(Arc::clone(known), prefix, patience)));
+        let inquiry = Arc::new(Mutex::new(Inquiry::new(Arc::clone(known), prefix.clone(), patience)));
         let link = Link::open_with(cluster, stop, Arc::new(ear))?;
-        Ok(Self { link, denials, denied: denied_out, inquiry, patience })
+        let (known, timeout) = (Arc::clone(known), config.timeout);
+        Ok(Self { link, denials, denied: denied_out, inquiry, known, prefix, patience, timeout })
     }
 
     pub(in crate::broker) fn link(&self) -> &Link {
@@ -94,6 +101,22 @@ impl StreamPublisher {
                 return;
             }
         }
+    }
+
+    /// Looks in the known streams for these events, sent before under identities made of this nonce, and not found in them up to
+    /// this sequence. Blocks for twice the configured time-out at most. For a connection on which nothing was published.
+    pub(in crate::broker) fn search(
+        &self,
+        events: &[Outgoing],
+        nonce: &str,
+        after: u64,
+        stop: &Signal,
+    ) -> Vec<Verdict> {
+        let numbers: HashMap<String, u64> =
+            events.iter().map(|outgoing| (identity(outgoing, nonce), outgoing.number)).collect();
+        let api = Api { link: &self.link, prefix: self.prefix.clone(), within: self.timeout, stop: Some(stop) };
+        let search = Search { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
+        self.known.names().iter().flat_map(|stream| search.run(stream, after, &numbers)).collect()
     }
 
     /// Has the questions sent and hears the answers, until all are there.
@@ -168,11 +191,16 @@ fn ask(connection: &Connection, inbox: &str, inquiry: &Mutex<Inquiry>) -> std::i
     })
 }
 
+/// By which the stream recognises an event.
+fn identity(outgoing: &Outgoing, nonce: &str) -> String {
+    outgoing.event.given_id().map_or_else(|| format!("{nonce}-{}", outgoing.number), str::to_owned)
+}
+
 fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoing) -> std::io::Result<()> {
     let event = &outgoing.event;
     let mut headers = headers::of(event);
     if event.given_id().is_none() {
-        headers.insert(nats::header::NATS_MSG_ID, format!("{nonce}-{}", outgoing.number));
+        headers.insert(nats::header::NATS_MSG_ID, identity(outgoing, nonce));
     }
     let reply = format!("{inbox}.{}", outgoing.number);
     connection.publish_with_reply_or_headers(event.subject(), Some(&reply), Some(&headers), event.payload())

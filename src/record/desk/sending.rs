@@ -65,8 +65,11 @@ impl Desk {
                 continue;
             }
             state.under_way = (state.under_way.0 + 1, state.under_way.1 + size);
-            let (first, before) = waiting.sent.map_or((now, 0), |sent| (sent.first, sent.unanswered));
-            waiting.sent = Some(Sent { first, last: now, unanswered: before + 1 });
+            // Of several streams no sequence says where the event will be.
+            let reached = if state.reached.0.is_some() { state.reached.1 } else { 0 };
+            let (first, before, behind) =
+                waiting.sent.map_or((now, 0, reached), |sent| (sent.first, sent.unanswered, sent.behind));
+            waiting.sent = Some(Sent { first, last: now, unanswered: before + 1, behind });
             waiting.under_way = true;
             handful.push(Outgoing { number, event: Arc::clone(&waiting.entry.event) });
         }
