@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 
 use super::connection::{Cluster, Flusher, Link, one_line};
 use super::core_nats::CorePublisher;
-use super::jetstream::StreamPublisher;
+use super::jetstream::{KnownStreams, StreamPublisher};
 use crate::config::Mode;
 use crate::error::Error;
 use crate::event::Event;
@@ -60,7 +60,7 @@ pub enum Refused {
 
 /// Gives events to publish. Called on a thread that may be left behind.
 pub trait Source: Send + 'static {
-    /// Blocks until there are events to publish; `None` when there will be none.
+    /// Blocks until there are events to publish, or something else to do on the connection; `None` when there will be none.
     fn take(&mut self) -> Option<Vec<Outgoing>>;
 }
 
@@ -78,9 +78,9 @@ impl Publisher {
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
+    pub fn open(cluster: &Arc<Cluster>, stop: &Signal, known: &Arc<KnownStreams>) -> Result<Self, Error> {
         Ok(Self(match cluster.config().mode {
-            Mode::Jetstream => Way::Stream(StreamPublisher::open(cluster, stop)?),
+            Mode::Jetstream => Way::Stream(StreamPublisher::open(cluster, stop, known)?),
             Mode::Core => Way::Core(CorePublisher::open(cluster, stop)?),
         }))
     }
@@ -94,10 +94,34 @@ impl Publisher {
         }
     }
 
-    /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are.
-    pub fn verdicts(&self, wait: Duration, wake: &Receiver<()>) -> Vec<Verdict> {
+    /// Asks the streams for what [`KnownStreams`] has to know before events on these subjects are sent again. Blocks for half
+    /// of `silence` at most. Call it before [`Publisher::start`].
+    pub fn ask_streams(&self, subjects: &[String], stop: &Signal) {
+        if let Way::Stream(publisher) = &self.0 {
+            publisher.ask_streams(subjects, stop);
+        }
+    }
+
+    /// Looks in the streams for events that were sent before and must not be sent again; `nonce` as for [`Publisher::start`].
+    /// None of them is at or before sequence `after`. What is not found may be stored or not. Blocks for twice
+    /// `broker.timeout` at most. Call it between [`Publisher::ask_streams`] and [`Publisher::start`].
+    pub fn search(&self, events: &[Outgoing], nonce: &str, after: u64, stop: &Signal) -> Vec<Verdict> {
         match &self.0 {
-            Way::Stream(publisher) => publisher.verdicts(wait, wake),
+            Way::Stream(publisher) => publisher.search(events, nonce, after, stop),
+            Way::Core(_) => Vec::new(),
+        }
+    }
+
+    /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are. `subject_of` tells the
+    /// subject of an event by its number, where its verdict can be judged no other way.
+    pub fn verdicts(
+        &self,
+        wait: Duration,
+        wake: &Receiver<()>,
+        subject_of: &dyn Fn(u64) -> Option<String>,
+    ) -> Vec<Verdict> {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.verdicts(wait, wake, subject_of),
             Way::Core(publisher) => publisher.verdicts(wait, wake),
         }
     }
@@ -109,6 +133,24 @@ impl Publisher {
         match &self.0 {
             Way::Stream(publisher) => publisher.denials(),
             Way::Core(_) => Vec::new(),
+        }
+    }
+
+    /// Whether there is something else to publish than events: then the source must return from [`Source::take`].
+    #[must_use]
+    pub fn has_questions(&self) -> bool {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.has_questions(),
+            Way::Core(_) => false,
+        }
+    }
+
+    /// That something which is no stream answers events, once a connection.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        match &self.0 {
+            Way::Stream(publisher) => publisher.remark(),
+            Way::Core(_) => None,
         }
     }
 
@@ -153,23 +195,29 @@ impl Publisher {
 const MANY: usize = 8 << 10;
 
 /// Publishes what `source` gives until it gives no more or the connection has ended: what is taken counts as sent, so nothing
-/// is taken for a connection that has.
+/// is taken for a connection that has. `before` publishes what else there is, before the events of each round.
 pub(super) fn publish_all(
     mut source: impl Source,
     mut flusher: Flusher,
     lost: &Signal,
+    before: impl Fn() -> std::io::Result<()>,
     publish: impl Fn(Outgoing) -> std::io::Result<()>,
 ) {
+    let broke_off = |e: &std::io::Error| {
+        log::debug!("broker: publishing broke off: {}", one_line(e));
+        lost.raise();
+    };
     while let Some(batch) = (!lost.is_raised()).then(|| source.take()).flatten() {
+        if let Err(e) = before() {
+            return broke_off(&e);
+        }
         let mut published = 0;
         for outgoing in batch {
             let size = wire_size(&outgoing.event) + outgoing.event.subject().len();
             flusher.before(size);
             published += size;
             if let Err(e) = publish(outgoing) {
-                log::debug!("broker: publishing broke off: {}", one_line(&e));
-                lost.raise();
-                return;
+                return broke_off(&e);
             }
         }
         flusher.flush();

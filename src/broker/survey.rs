@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Cluster, Link};
-use super::jetstream::survey_stream;
+use super::jetstream::{Mismatch, survey_stream};
 use crate::config::{BrokerConfig, Mode};
 use crate::error::Error;
 use crate::pipeline::{Life, Signal};
@@ -48,6 +48,12 @@ pub struct StreamSurvey {
     pub duplicate_window: Duration,
     /// Whether it answers whoever publishes.
     pub acknowledges: bool,
+    /// Whether it acknowledges events before they are written (`persist_mode: async`): a kill of its server loses them.
+    pub loses_what_it_acknowledges: bool,
+    /// What it does not store of the configured subjects, as its settings say.
+    pub mismatch: Option<Mismatch>,
+    /// That it has events and none on the configured subjects, where its settings do not tell what it stores.
+    pub silent: Option<Mismatch>,
     /// Whether the configured subjects are all that it has.
     pub is_whole: bool,
     /// How many events it has.

@@ -102,13 +102,11 @@ fn look_at_jetstream(
 /// Whether the stream has what is to be collected, and nothing that is to be answered.
 fn subjects(config: &Config, survey: &Survey, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
-    let taken = stream.subjects.join(", ");
-    // A mirror has none of its own.
-    for subject in config.broker.subjects.iter().filter(|_| !stream.subjects.is_empty()) {
-        if !stream.subjects.iter().any(|of_stream| overlap(subject, of_stream)) {
-            let way_out = "add it to the stream (nats stream edit), or take it out of broker.subjects";
-            notes.critical("stream", format!("{name} has no events on {subject}: it takes {taken}"), way_out);
-        }
+    if let Some(mismatch) = &stream.mismatch {
+        notes.critical("stream", &mismatch.what, &mismatch.way_out);
+    }
+    if let Some(silent) = &stream.silent {
+        notes.warning("stream", &silent.what, &silent.way_out);
     }
     let several = config.broker.subjects.len() > 1 && !stream.is_whole;
     if several && numbers(&survey.version).is_some_and(|version| version < SEVERAL_SUBJECTS) {
@@ -141,15 +139,19 @@ fn limits(config: &Config, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
         let way_out = "raise max_ack_pending there, or lower batch.max_events and broker.ahead";
         notes.critical("stream", what, way_out);
     }
-    // A connection is given up after `silence`, and made anew with pauses up to `retry`.
-    let repeats_within = config.broker.silence + config.broker.timeout + config.broker.retry;
-    if stream.duplicate_window < repeats_within {
+    let repeats_within = config.broker.repeats_within();
+    // Nobody publishes to a mirror.
+    if stream.duplicate_window < repeats_within && !stream.subjects.is_empty() {
         let what = format!(
             "{name} recognises a publisher's repetition for {}, and after a lost connection one may come {} later",
             format_duration(stream.duplicate_window),
             format_duration(repeats_within)
         );
         notes.warning("stream", what, "raise its duplicate window: nats stream edit --dupe-window 2m");
+    }
+    if stream.loses_what_it_acknowledges {
+        let what = format!("{name} has persist_mode async: a kill of its server loses events that it has acknowledged");
+        notes.critical("stream", what, "make it anew without persist_mode");
     }
     if stream.storage == "memory" {
         let what = format!("{name} is kept in memory: what is not collected is lost when the server ends");

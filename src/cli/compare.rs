@@ -299,14 +299,35 @@ fn usual_directory() -> PathBuf {
     if target.is_dir() { target } else { ".".into() }
 }
 
-/// The command line as it can be typed again, less the path of the program and what stands in a server's address before `@`.
+/// Flags whose values are secrets, or may be by mistake.
+const SECRET: [&str; 6] = ["--password", "--token", "--creds", "--nkey", "--jwt", "--tlskey"];
+
+/// The command line as it can be typed again, less the path of the program and the secrets in it.
 fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
+    let mut hidden = false;
     let words = arguments.skip(1).map(|word| {
-        let word = catchment::config::without_secrets(&word.to_string_lossy());
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
+        let word = word.to_string_lossy().into_owned();
+        let follows = std::mem::replace(&mut hidden, SECRET.contains(&word.as_str()));
+        let word = match word.split_once('=') {
+            _ if follows => "***".into(),
+            Some((flag, _)) if SECRET.contains(&flag) => format!("{flag}=***"),
+            _ if word.contains("://") || word.contains('@') => addresses(&word),
+            _ => word,
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%*".contains(c);
         if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
     });
     std::iter::once("catchment".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// Servers, comma separated, behind a flag or not, without secrets.
+fn addresses(word: &str) -> String {
+    let (flag, servers) = match word.split_once('=') {
+        Some((flag, servers)) if flag.starts_with('-') => (format!("{flag}="), servers),
+        _ => (String::new(), word),
+    };
+    let shown: Vec<String> = servers.split(',').map(catchment::config::without_secrets).collect();
+    format!("{flag}{}", shown.join(","))
 }
 
 /// What `catchment compare` starts as the application: told by standard input, heard by standard output
@@ -331,5 +352,9 @@ mod tests {
         let words = ["/x/catchment", "compare", "--server", "nats://me:hunter2@a:1", "--json", "my file"];
         let line = command_line(words.iter().map(OsString::from));
         assert_eq!(line, "catchment compare --server nats://a:1 --json 'my file'");
+        let words =
+            ["x", "compare", "--password", "hunter2", "--token=hunter2", "-s", "nats://me:hunter2/a,b", "a/b=c"];
+        let line = command_line(words.iter().map(OsString::from));
+        assert_eq!(line, "catchment compare --password *** --token=*** -s nats://me:***,b a/b=c");
     }
 }

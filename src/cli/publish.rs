@@ -1,26 +1,27 @@
 //! `catchment publish`: hand events to a stream, or in core NATS to whoever listens.
 
-use std::io::{self, Write};
+mod outcome;
+
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::config::Mode;
-use catchment::record::{FlushError, Overflow, Place, WaitError};
-use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+use catchment::record::Overflow;
+use catchment::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
 use clap::Args;
+use outcome::Outcome;
 
 use super::event_line;
 use super::failure::Usage;
 use super::lines::Lines;
-use super::output::Output;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
-use super::values::counted;
 
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
-/// Done means that the stream has acknowledged every one of them. The collector brings them into the database.
+/// Done means that the stream has acknowledged every one of them. The collector brings them into the database. Else the exit
+/// status is 1, and the error says how many events are stored, how many are not, and of how many the stream gave no answer.
 ///
 /// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream: done means that the server has
 /// read every one of them, and nobody confirms that anybody stored them.
@@ -69,7 +70,8 @@ pub struct Publish {
     #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "count")]
     size: usize,
 
-    /// Say what became of them as JSON: {"published", "stream", "last_sequence", "seconds"}
+    /// Say what became of them as JSON: {"published", "not_stored", "unknown", "stream", "last_sequence", "seconds"}; also when not
+    /// all are stored
     #[arg(short, long)]
     json: bool,
 }
@@ -95,15 +97,15 @@ impl Publish {
         })?;
         let progress = Progress::new(total, "events handed over");
         let began = Instant::now();
-        let mut published = 0;
-        let (mut last, mut refused) = (None, None);
+        let mut outcome = Outcome::of(&recorder, mode);
+        let (mut published, mut refused) = (0, None);
         for event in events {
             self.pace(began, published);
             if signals.end_asked() {
                 break;
             }
             match event.and_then(|event| Ok(recorder.record(with_headers(event))?)) {
-                Ok(receipt) => last = Some(receipt),
+                Ok(receipt) => outcome.last(receipt),
                 Err(error) => {
                     refused = Some(error);
                     break;
@@ -114,22 +116,9 @@ impl Publish {
                 progress.show(published, String::new());
             }
         }
-        if refused.is_some() {
-            // What became of it is then told with the others.
-            last = None;
-        }
-        let flushed = recorder.close(patience.max(Duration::from_secs(1)));
+        outcome.see_to_the_end(recorder, patience.max(Duration::from_secs(1)));
         progress.clear();
-        if let Some(refused) = refused {
-            let unsure = match &flushed {
-                Ok(()) => 0,
-                Err(FlushError::Failed { failed, .. }) => failed.len() as u64,
-                Err(_) => published,
-            };
-            anyhow::bail!("{refused}; of {} before it {} are kept", counted(published, "event"), published - unsure);
-        }
-        report_failures(flushed, published, mode)?;
-        self.report(published, last, began.elapsed())
+        outcome.tell(published, refused, self.json, began.elapsed())
     }
 
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
@@ -181,57 +170,6 @@ impl Publish {
             // Where less than one is due in a tick, each goes at its own time.
             std::thread::sleep(if due(1, rate) < TICK { early.max(TICK) } else { early });
         }
-    }
-
-    fn report(&self, published: u64, last: Option<Receipt>, took: Duration) -> anyhow::Result<()> {
-        let place = match last.map(|receipt| receipt.wait(Duration::ZERO)) {
-            Some(Ok(recorded)) => Some(recorded.place),
-            Some(Err(WaitError::Failed(error))) => return Err(error.into()),
-            Some(Err(WaitError::Pending(_))) | None => None,
-        };
-        let unconfirmed = matches!(place, Some(Place::Broker));
-        let (stream, sequence, duplicate) = match place {
-            Some(Place::Stream { stream, sequence, duplicate }) => (Some(stream), Some(sequence), duplicate),
-            _ => (None, None, false),
-        };
-        let mut output = Output::new();
-        if self.json {
-            let line = serde_json::json!({
-                "published": published,
-                "stream": stream,
-                "last_sequence": sequence,
-                "seconds": took.as_secs_f64(),
-            });
-            writeln!(output, "{line}")?;
-        } else {
-            write!(output, "published {}", counted(published, "event"))?;
-            if let (Some(stream), Some(sequence)) = (stream, sequence) {
-                let known = if duplicate { ", which had it already" } else { "" };
-                write!(output, ", the last as {sequence} of stream {stream}{known}")?;
-            }
-            if unconfirmed {
-                write!(output, " (core NATS: nobody confirmed that they were stored)")?;
-            }
-            writeln!(output)?;
-        }
-        Ok(output.flush()?)
-    }
-}
-
-/// An error where not everything is kept.
-fn report_failures(flushed: Result<(), FlushError>, published: u64, mode: Mode) -> anyhow::Result<()> {
-    match flushed {
-        Ok(()) => Ok(()),
-        Err(FlushError::Failed { failed, trouble }) => {
-            let first = failed.first().map_or(String::new(), ToString::to_string);
-            let trouble = trouble.map_or(String::new(), |trouble| format!(" ({trouble})"));
-            let what = match mode {
-                Mode::Jetstream => "are not in the stream",
-                Mode::Core => "did not reach the server, or may not have",
-            };
-            anyhow::bail!("{} of {published} events {what}; the first: {first}{trouble}", failed.len())
-        }
-        Err(error) => Err(error.into()),
     }
 }
 

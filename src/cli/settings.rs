@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use catchment::config::{Config, DatabaseConfig, without_secrets};
+use catchment::config::{Config, DatabaseConfig, without_login};
 use catchment::error::Error;
 use catchment::store::beside;
 use clap::Args;
@@ -75,47 +75,47 @@ pub struct BrokerArgs {
     context: Option<String>,
 
     /// User name [below the settings file: NATS_USER]
-    #[arg(long, value_name = "NAME", help_heading = "Broker")]
+    #[arg(long, value_name = "NAME", help_heading = "Broker", allow_hyphen_values = true)]
     user: Option<String>,
 
     /// Password; a file is safer, other users of this machine see flags [below the settings file: NATS_PASSWORD]
-    #[arg(long, value_name = "PASSWORD", help_heading = "Broker")]
+    #[arg(long, value_name = "PASSWORD", help_heading = "Broker", allow_hyphen_values = true)]
     password: Option<String>,
 
     /// A file that holds the password
-    #[arg(long, value_name = "FILE", help_heading = "Broker", conflicts_with = "password")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true, conflicts_with = "password")]
     password_file: Option<String>,
 
     /// Token, instead of user and password [below the settings file: NATS_TOKEN]
-    #[arg(long, value_name = "TOKEN", help_heading = "Broker")]
+    #[arg(long, value_name = "TOKEN", help_heading = "Broker", allow_hyphen_values = true)]
     token: Option<String>,
 
     /// A file that holds the token
-    #[arg(long, value_name = "FILE", help_heading = "Broker", conflicts_with = "token")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true, conflicts_with = "token")]
     token_file: Option<String>,
 
     /// Credentials file (JWT and seed), instead of the others [below the settings file: NATS_CREDS]
-    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     creds: Option<String>,
 
     /// A file that holds an nkey's seed, instead of the others [below the settings file: NATS_NKEY]
-    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     nkey: Option<String>,
 
     /// A file that holds the JWT of the --nkey
-    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     jwt: Option<String>,
 
     /// The certificate we show to servers that ask for one, PEM [below the settings file: NATS_CERT]
-    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     tlscert: Option<String>,
 
     /// The private key of --tlscert [below the settings file: NATS_KEY]
-    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     tlskey: Option<String>,
 
     /// Authorities to trust instead of those of this machine, PEM [below the settings file: NATS_CA]
-    #[arg(long, value_name = "FILE", help_heading = "Broker")]
+    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     tlsca: Option<String>,
 
     /// The JetStream domain
@@ -467,7 +467,7 @@ fn drop_other_ways_in(below: &mut Table, above: &Table) {
     if let Some(Value::Array(servers)) = below.get_mut("servers") {
         for server in servers {
             if let Value::String(server) = server {
-                *server = without_secrets(server);
+                *server = without_login(server);
             }
         }
     }

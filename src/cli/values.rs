@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+pub use catchment::printable;
 use catchment::store::Value;
 use data_encoding::HEXLOWER;
 use indicatif::HumanCount;
@@ -10,30 +11,6 @@ use time::OffsetDateTime;
 
 /// Bytes of a blob that are shown to eyes.
 const SHOWN_BYTES: usize = 16;
-
-/// Text for a terminal: what would move its cursor, change its state or the direction of writing is shown as an escape.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(plays_tricks) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '\n' => shown.push_str("\\n"),
-            '\r' => shown.push_str("\\r"),
-            '\t' => shown.push_str("\\t"),
-            c if plays_tricks(c) => shown.extend(c.escape_unicode()),
-            c => shown.push(c),
-        }
-    }
-    Cow::Owned(shown)
-}
-
-/// Control characters, line and paragraph separators, and those that change the direction of writing (Unicode TR 9).
-fn plays_tricks(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
 
 /// A value in one line for eyes: a blob shortened, NULL as nothing.
 pub fn for_eyes(value: &Value) -> Cow<'_, str> {
@@ -85,12 +62,6 @@ pub fn shown_time(us: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_cannot_play_with_the_terminal() {
-        assert_eq!(printable("a\n\u{1b}[2Jb\u{9b}1m\u{202e}\u{7f}"), "a\\n\\u{1b}[2Jb\\u{9b}1m\\u{202e}\\u{7f}");
-        assert!(matches!(printable("grüße {\"a\":\"\\n\"}"), Cow::Borrowed(_)));
-    }
 
     #[test]
     fn a_blob_is_short_for_eyes_and_whole_elsewhere() {

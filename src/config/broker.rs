@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::core_nats::{CoreConfig, Mode};
+use super::secrets::{hidden_unless, is_contents, is_jwt, is_seed, without_secrets};
 use super::{MOST_EVENTS, validate_longest};
 use crate::error::Error;
 use crate::subject::{Filter, is_prefix};
@@ -142,13 +143,13 @@ impl std::fmt::Debug for BrokerConfig {
             .field("servers", &self.shown_servers())
             .field("user", &self.user)
             .field("password", &self.password.as_ref().map(|_| "***"))
-            .field("password_file", &self.password_file)
+            .field("password_file", &self.password_file.as_ref().map(|path| hidden_unless(path, !is_contents(path))))
             .field("token", &self.token.as_ref().map(|_| "***"))
-            .field("token_file", &self.token_file)
+            .field("token_file", &self.token_file.as_ref().map(|path| hidden_unless(path, !is_contents(path))))
             // What was given where a file was meant.
-            .field("creds", &self.creds.as_ref().map(|path| hidden_unless(path, !is_creds(path))))
-            .field("nkey", &self.nkey.as_ref().map(|path| hidden_unless(path, !is_seed(path))))
-            .field("jwt", &self.jwt.as_ref().map(|jwt| hidden_unless(Path::new(jwt), !is_jwt(jwt))))
+            .field("creds", &self.creds.as_ref().map(|path| hidden_unless(path, !is_contents(path))))
+            .field("nkey", &self.nkey.as_ref().map(|path| hidden_unless(path, !is_contents(path))))
+            .field("jwt", &self.jwt.as_ref().map(|jwt| hidden_unless(Path::new(jwt), !is_contents(Path::new(jwt)))))
             .field("tls", &self.tls)
             .field("api_prefix", &self.api_prefix())
             .field("mode", &self.mode)
@@ -163,6 +164,12 @@ impl BrokerConfig {
     #[must_use]
     pub fn shown_servers(&self) -> String {
         self.servers.iter().map(|server| without_secrets(server)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// How long after an event was sent for the first time it is usually sent again, at most: a connection is given up after
+    /// `silence`, and made anew with pauses up to `retry`.
+    pub(crate) fn repeats_within(&self) -> Duration {
+        self.silence + self.timeout + self.retry
     }
 
     /// What the subjects of `JetStream` requests begin with: `$JS.API` unless `domain` or `api_prefix` say otherwise.
@@ -194,42 +201,6 @@ impl BrokerConfig {
             inbox_prefix: None,
             ..self
         }
-    }
-}
-
-/// Whether this is a JWT and not the name of a file: <https://datatracker.ietf.org/doc/html/rfc7519>.
-pub(crate) fn is_jwt(text: &str) -> bool {
-    text.starts_with("eyJ") && text.split('.').count() == 3 && !text.contains(['/', '\\'])
-}
-
-/// Whether this is an nkey's seed and not the name of a file.
-fn is_seed(path: &Path) -> bool {
-    let text = path.to_string_lossy();
-    text.len() == 58 && text.starts_with('S') && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
-}
-
-/// Whether these are credentials and not the name of a file.
-fn is_creds(path: &Path) -> bool {
-    path.to_string_lossy().contains("-----BEGIN")
-}
-
-fn hidden_unless(path: &Path, shown: bool) -> String {
-    if shown { path.display().to_string() } else { "***".into() }
-}
-
-/// A server's address without user, password or token; nor with what stands in a port's place and is none, for that may be a
-/// password whose host was forgotten.
-#[must_use]
-pub fn without_secrets(server: &str) -> String {
-    let shown = match (server.split_once("://"), server.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (None, Some((_, host))) => host.to_owned(),
-        (_, None) => server.to_owned(),
-    };
-    let is_port = |port: &str| port.starts_with("//") || port.chars().all(|c| c.is_ascii_digit() || c == '/');
-    match shown.rsplit_once(':') {
-        Some((host, port)) if !shown.contains('[') && !is_port(port) => format!("{host}:***"),
-        _ => shown,
     }
 }
 
@@ -312,11 +283,24 @@ impl BrokerConfig {
                 "needs broker.nkey, the file with its seed; a file with both is broker.creds",
             );
         }
-        if self.nkey.as_deref().is_some_and(is_seed) {
-            return refused("broker.nkey", "is a seed; write it to a file that only you can read, and name that");
-        }
-        if self.creds.as_deref().is_some_and(is_creds) {
-            return refused("broker.creds", "is no file's name; write the credentials to a file, and name that");
+        let jwt = self.jwt.as_deref().filter(|jwt| !is_jwt(jwt)).map(Path::new);
+        for (key, path) in [
+            ("password_file", self.password_file.as_deref()),
+            ("token_file", self.token_file.as_deref()),
+            ("creds", self.creds.as_deref()),
+            ("nkey", self.nkey.as_deref()),
+            ("jwt", jwt),
+            ("tls.ca", self.tls.ca.as_deref()),
+            ("tls.cert", self.tls.cert.as_deref()),
+            ("tls.key", self.tls.key.as_deref()),
+        ] {
+            let what = match path {
+                Some(path) if is_seed(path) => "is a seed",
+                Some(path) if is_contents(path) => "is no file's name, but what should be in the file",
+                _ => continue,
+            };
+            let reason = format!("{what}; write it to a file that only you can read, and name that");
+            return Err(Error::config(format!("broker.{key}"), reason));
         }
         Ok(())
     }
@@ -350,9 +334,13 @@ impl BrokerConfig {
     }
 }
 
-/// The characters that the server refuses in a stream's name, see <https://docs.nats.io/nats-concepts/jetstream/streams>.
+/// Whether a stream can have this name: see <https://docs.nats.io/nats-concepts/jetstream/streams>.
+pub(crate) fn is_stream_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c))
+}
+
 fn validate_stream_name(name: &str) -> Result<(), Error> {
-    if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c)) {
+    if !is_stream_name(name) {
         let reason = format!("{name:?} cannot be a stream's name: no white space, dots, *, > or slashes");
         return Err(Error::config("broker.stream", reason));
     }

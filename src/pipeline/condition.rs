@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::printable;
+
 /// How a part is doing. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Condition {
@@ -30,9 +32,9 @@ impl Condition {
         Self { part, trouble: Arc::default() }
     }
 
-    /// Says that the part does not do its work now. Logged when the reason is new.
+    /// Says that the part does not do its work now. Logged when the reason is new, on one line whatever is in it.
     pub fn degrade(&self, reason: impl Into<String>) {
-        let reason = reason.into();
+        let reason = printable(&reason.into()).into_owned();
         let mut trouble = self.trouble.lock();
         match trouble.as_mut() {
             Some(known) if known.reason == reason => {}

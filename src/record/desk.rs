@@ -4,6 +4,8 @@
 //! as far as the window lets them. One that is refused for now is sent again a moment later, alone; a new connection
 //! begins again with all of them.
 
+mod doubt;
+mod ending;
 mod entry;
 mod sending;
 
@@ -20,7 +22,7 @@ pub(super) use entry::{Entry, Outcome};
 use sending::{ToSend, carried};
 
 use super::failures::Failures;
-use super::{FlushError, Overflow, Place, Reason, RecordError, Recorded};
+use super::{Counts, Overflow, Place, Reason, RecordError, Recorded};
 use crate::broker::{Refused, Taken, Verdict, is_denied, wire_size};
 use crate::deadline;
 use crate::event::Event;
@@ -37,7 +39,7 @@ pub(super) struct Bounds {
     pub(super) window: usize,
     /// Bytes sent and not settled, unless a single event is larger.
     pub(super) window_bytes: usize,
-    /// How long after it was sent first an event may be sent again.
+    /// How long after it was sent first an event may be sent again, until [`Desk::give_up_unconfirmed`] says otherwise.
     pub(super) repeatable: Duration,
     /// Nothing is heard of what is sent until all of it has arrived, and this is how long that may take: no more is sent than
     /// a quarter of it carries. Without it each event is answered by itself, and the window stays as it is.
@@ -58,6 +60,8 @@ pub(super) struct Desk {
     /// Something was settled.
     settled: Condvar,
     wake: (Sender<()>, Receiver<()>),
+    /// The connection has something else to do than to send events. Set under the lock.
+    interrupted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -80,11 +84,17 @@ struct State {
     bytes: usize,
     /// The connection that may take events; older ones get none.
     connection: u64,
+    /// How long after it was sent first an event may be sent again.
+    repeatable: Duration,
     limit: usize,
     closed: bool,
     /// The stream has kept an event before.
     has_kept_any: bool,
+    /// Where the stream has kept the last one: its name, which is `None` once there are several, and the highest sequence.
+    reached: (Option<String>, u64),
     failures: Failures,
+    /// What became of the events that are settled.
+    counts: Counts,
     trouble: Option<String>,
 }
 
@@ -104,16 +114,20 @@ impl Desk {
                 starved: false,
                 bytes: 0,
                 connection: 0,
+                repeatable: bounds.repeatable,
                 limit,
                 closed: false,
                 has_kept_any: false,
-                failures: Failures::within(bounds.bytes),
+                reached: (None, 0),
+                failures: Failures::within(bounds.events, bounds.bytes),
+                counts: Counts::default(),
                 trouble: None,
             }),
             to_send: Condvar::new(),
             room: Condvar::new(),
             settled: Condvar::new(),
             wake: crossbeam_channel::bounded(1),
+            interrupted: AtomicBool::new(false),
         }
     }
 
@@ -185,7 +199,10 @@ impl Desk {
     pub(super) fn disconnect(&self, trouble: String) {
         let mut state = self.state.lock();
         state.connection += 1;
-        state.trouble = Some(trouble);
+        // An end that was asked for is no trouble.
+        if !state.is_done() {
+            state.trouble = Some(trouble);
+        }
         self.to_send.notify_all();
     }
 
@@ -198,7 +215,8 @@ impl Desk {
         let mut again = Vec::new();
         let mut kept = false;
         let mut answered = 0;
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let waited = state.oldest_wait();
         for Verdict { number, result } in verdicts {
             let Some(waiting) = state.waiting.get_mut(&number) else { continue };
@@ -207,6 +225,7 @@ impl Desk {
                     kept = true;
                     let place = match taken {
                         Taken::ByStream { stream, sequence, duplicate } => {
+                            doubt::reached(&mut state.reached, &stream, sequence);
                             Place::Stream { stream, sequence, duplicate }
                         }
                         Taken::ByServer => Place::Broker,
@@ -227,7 +246,7 @@ impl Desk {
                 Err(Refused::ByServer(what)) => Outcome::Failed(waiting.reason(Reason::Refused(what))),
             };
             answered += if waiting.under_way { waiting.entry.event.size() } else { 0 };
-            Self::settle_one(&mut state, number, outcome);
+            Self::settle_one(state, number, outcome);
         }
         if let (Some(patience), Some(waited)) = (self.bounds.patience, waited) {
             state.window_bytes = carried(answered, waited, patience / 4).clamp(1, self.bounds.window_bytes);
@@ -249,11 +268,24 @@ impl Desk {
     /// does: called between two connections, for those events cannot be sent again.
     pub(super) fn give_up_unconfirmed(&self, window: Duration) {
         let mut state = self.state.lock();
+        state.repeatable = window;
         Self::fail(&mut state, |waiting| {
             let sent = waiting.sent.filter(|sent| sent.is_beyond(window))?;
             Some(Reason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
         });
         self.tell();
+    }
+
+    /// Has the connection look what else there is to do.
+    pub(super) fn interrupt(&self) {
+        let _state = self.state.lock();
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.to_send.notify_all();
+    }
+
+    /// Hears what keeps events from being confirmed.
+    pub(super) fn is_troubled_by(&self, trouble: String) {
+        self.state.lock().trouble = Some(trouble);
     }
 
     /// Hears that the server does not let this user publish to some subject: what is under way there is refused.
@@ -277,19 +309,28 @@ impl Desk {
 
     /// Writes down what became of an event, and keeps a failure that nobody will ask a receipt for.
     fn settle_one(state: &mut State, number: u64, outcome: Outcome) {
-        let Some(waiting) = state.waiting.remove(&number) else { return };
+        if let Some(failure) = Self::settle_without_keeping(state, number, outcome) {
+            state.failures.keep(failure);
+        }
+    }
+
+    /// Writes down what became of an event. Returns a failure that nobody will ask a receipt for.
+    fn settle_without_keeping(state: &mut State, number: u64, outcome: Outcome) -> Option<RecordError> {
+        let waiting = state.waiting.remove(&number)?;
         let (size, entry) = (waiting.entry.event.size(), waiting.entry);
         state.bytes -= size;
         state.again.remove(&number);
         if waiting.under_way {
             state.under_way = (state.under_way.0 - 1, state.under_way.1 - size);
         }
+        state.counts.add(&outcome);
         let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
-        if let (Outcome::Failed(reason), true) = (&outcome, nobody_asks) {
-            let failure = RecordError { event: Box::new((*entry.event).clone()), reason: reason.clone() };
-            state.failures.keep(failure);
-        }
+        let reason = match &outcome {
+            Outcome::Failed(reason) if nobody_asks => Some(reason.clone()),
+            _ => None,
+        };
         let _ = entry.outcome.set(outcome);
+        reason.map(|reason| RecordError { event: Box::new(take_event(entry)), reason })
     }
 
     /// Wakes whoever waits for what has changed.
@@ -334,28 +375,14 @@ impl Desk {
         }
     }
 
-    /// Takes nothing in any more. What waits goes on being sent.
-    pub(super) fn close(&self) {
-        self.state.lock().closed = true;
-        self.room.notify_all();
-        self.to_send.notify_all();
-        self.wake();
-    }
-
-    /// Takes nothing in any more and fails what is left.
-    pub(super) fn abandon(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        Self::fail(&mut state, |waiting| {
-            Some(waiting.sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed())))
-        });
-        self.tell();
+    /// What became of the events that are settled.
+    pub(super) fn counts(&self) -> Counts {
+        self.state.lock().counts
     }
 
     /// Whether nothing waits, and nothing will.
     pub(super) fn is_done(&self) -> bool {
-        let state = self.state.lock();
-        state.closed && state.waiting.is_empty()
+        self.state.lock().is_done()
     }
 
     fn wake(&self) {
@@ -372,33 +399,13 @@ impl Desk {
         let mut state = self.state.lock();
         while entry.outcome.get().is_none() && !self.settled.wait_until(&mut state, until).timed_out() {}
     }
-
-    /// Blocks until everything handed in so far is settled.
-    pub(super) fn flush(&self, until: Instant) -> Result<(), FlushError> {
-        let mut state = self.state.lock();
-        let target = state.next;
-        while state.is_waiting_below(target) {
-            if self.settled.wait_until(&mut state, until).timed_out() && state.is_waiting_below(target) {
-                let waiting = state.waiting.range(..target).count();
-                return Err(FlushError::Deadline { waiting, trouble: state.trouble.clone() });
-            }
-        }
-        drop(state);
-        self.failures()
-    }
-
-    /// The failures that nobody was told of yet.
-    pub(super) fn failures(&self) -> Result<(), FlushError> {
-        let mut state = self.state.lock();
-        let failed = state.failures.take();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        Err(FlushError::Failed { failed, trouble: state.trouble.clone() })
-    }
 }
 
 impl State {
+    fn is_done(&self) -> bool {
+        self.closed && self.waiting.is_empty()
+    }
+
     fn is_waiting_below(&self, number: u64) -> bool {
         self.waiting.first_key_value().is_some_and(|(first, _)| *first < number)
     }
@@ -430,6 +437,15 @@ pub(super) enum Settled {
     AsSaid,
     /// Some events have to be sent again, for this reason, which may pass.
     Again(String),
+}
+
+/// The event of an entry, without a copy of it where nobody else holds it.
+fn take_event(entry: Arc<Entry>) -> Event {
+    let event = match Arc::try_unwrap(entry) {
+        Ok(entry) => entry.event,
+        Err(entry) => Arc::clone(&entry.event),
+    };
+    Arc::unwrap_or_clone(event)
 }
 
 fn too_large(event: &Event, limit: usize) -> Option<Reason> {

@@ -2,34 +2,39 @@
 
 use super::RecordError;
 
-/// Failures kept for the next flush, within the bound in bytes as well.
-const MOST_FAILURES: usize = 10_000;
-
 /// Failures for the next flush, as far as there is room.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     kept: Vec<RecordError>,
+    /// Failures that may be kept.
+    most: usize,
     /// Bytes that may still be kept.
     room: usize,
     lost: usize,
 }
 
 impl Failures {
-    /// With room for so many bytes.
-    pub(super) fn within(room: usize) -> Self {
-        Self { room, ..Self::default() }
+    /// With room for so many events and bytes.
+    pub(super) fn within(events: usize, bytes: usize) -> Self {
+        Self { most: events, room: bytes, ..Self::default() }
     }
 
     /// Keeps one, or counts it where there is no room.
     pub(super) fn keep(&mut self, failure: RecordError) {
         log::warn!("recorder: {failure}");
         let size = failure.event.size();
-        if self.kept.len() < MOST_FAILURES && size <= self.room {
+        if self.kept.len() < self.most && size <= self.room {
             self.room -= size;
             self.kept.push(failure);
         } else {
             self.lost += 1;
         }
+    }
+
+    /// Keeps one in any case, and without a line in the log: the recorder ends, and the caller is told of it at once.
+    pub(super) fn keep_last(&mut self, failure: RecordError) {
+        self.room = self.room.saturating_sub(failure.event.size());
+        self.kept.push(failure);
     }
 
     /// Those kept since the last call.

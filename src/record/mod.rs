@@ -6,16 +6,19 @@ mod failures;
 mod nats_recorder;
 mod receipt;
 mod released;
+mod tally;
 mod tray;
 
 pub use direct_recorder::{Commit, DirectRecorder, DirectRecorderConfig};
 pub use nats_recorder::{NatsRecorder, NatsRecorderConfig, Overflow};
 pub use receipt::{Kind, Receipt, WaitError};
+pub use tally::{Counts, Tally};
 
 use std::time::Duration;
 
 use crate::event::Event;
 use crate::pipeline::Health;
+use crate::printable;
 
 /// Records events. Recorders are shared between threads; which one an application uses is one line of its set-up.
 pub trait Recorder: Send + Sync {
@@ -83,7 +86,7 @@ pub enum Place {
 
 /// An event that was not recorded, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("event on {} not recorded: {reason}", event.subject())]
+#[error("event on {} not recorded: {reason}", printable(event.subject()))]
 pub struct RecordError {
     /// The event, given back.
     pub event: Box<Event>,
@@ -96,7 +99,7 @@ pub struct RecordError {
 #[non_exhaustive]
 pub enum Reason {
     /// It cannot be sent as it is; the text says what is wrong.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Invalid(String),
     /// It is larger than the server takes.
     #[error("it has {size} bytes and the server takes {limit}; raise max_payload there or send less")]
@@ -118,18 +121,26 @@ pub enum Reason {
     #[error("no stream takes its subject; make one, or start the collector that does")]
     NoStream,
     /// The server refused it; the text is the server's.
-    #[error("the server refused it: {0}")]
+    #[error("the server refused it: {}", printable(.0))]
     Refused(String),
     /// It was sent, no answer came, and if it were sent again it could be there twice: the stream would no longer recognise
     /// it, or there is no stream. It may be stored or not.
     #[error("sent but not confirmed within {0:?}: it may be stored or not")]
     Unconfirmed(Duration),
     /// The database did not keep it; the text says why. After an I/O error of the disk it may be kept all the same.
-    #[error("the database did not keep it: {0}")]
+    #[error("the database did not keep it: {}", printable(.0))]
     Database(String),
     /// The recorder was closed before it could be sent.
     #[error("the recorder was closed before it was sent")]
     Closed,
+}
+
+impl Reason {
+    /// Whether the event may be stored all the same: it was sent, and no answer came.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Unconfirmed(_))
+    }
 }
 
 /// Not all events are kept.
@@ -147,20 +158,51 @@ pub enum FlushError {
     },
     /// These were not kept, and their receipts had been dropped.
     #[error(
-        "{} events not recorded, the first because: {}{}",
+        "{} events not recorded{}, the first because: {}{}",
         failed.len(),
+        doubtful(failed),
         failed.first().map_or(String::new(), |e| e.reason.to_string()),
         because(trouble.as_deref())
     )]
     Failed {
-        /// The events, each with its reason. A recorder through a broker keeps at most 10,000 for this, and no more bytes than
-        /// the buffer may hold; the rest is counted in the log.
+        /// The events, each with its reason. Between two calls a recorder through a broker keeps no more than the buffer may hold,
+        /// in events and in bytes; the rest is counted in the log. What waits when a [`NatsRecorder`] is closed comes beside them, all
+        /// of it.
         failed: Vec<RecordError>,
         /// What is wrong with the broker, if anything.
         trouble: Option<String>,
     },
 }
 
+/// How many of them may be stored all the same.
+fn doubtful(failed: &[RecordError]) -> String {
+    match failed.iter().filter(|error| error.reason.may_be_stored()).count() {
+        0 => String::new(),
+        count => format!(" ({count} of them may be stored)"),
+    }
+}
+
 fn because(trouble: Option<&str>) -> String {
-    trouble.map_or(String::new(), |trouble| format!(": {trouble}"))
+    trouble.map_or(String::new(), |trouble| format!(": {}", printable(trouble)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_forges_no_line_of_a_log() {
+        let event = Box::new(Event::new("a\nERROR all is lost\u{1b}[2J", ""));
+        for reason in ["no\r\nERROR at all", "no\u{2028}at all"] {
+            for reason in
+                [Reason::Invalid(reason.into()), Reason::Refused(reason.into()), Reason::Database(reason.into())]
+            {
+                let failed = vec![RecordError { event: event.clone(), reason }];
+                let text = failed[0].to_string();
+                let trouble = Some("b\nERROR".into());
+                let all = format!("{text} {}", FlushError::Failed { failed, trouble });
+                assert!(all.lines().count() == 1 && !all.contains(['\r', '\u{1b}', '\u{2028}']), "{all}");
+            }
+        }
+    }
 }

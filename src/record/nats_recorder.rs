@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::desk::{Bounds, Desk, Settled};
-use super::{FlushError, Kind, Reason, Receipt, RecordError, Recorder};
-use crate::broker::{Cluster, Publisher};
+use super::{FlushError, Kind, Reason, Receipt, RecordError, Recorder, Tally};
+use crate::broker::{Cluster, KnownStreams, Publisher};
 use crate::config::{BrokerConfig, Mode};
 use crate::deadline;
 use crate::error::Error;
@@ -44,9 +44,13 @@ pub struct NatsRecorderConfig {
     /// Start without the broker where it cannot be reached: events wait in the buffer until it can. What the broker would
     /// refuse, a password for instance, then shows in [`Recorder::health`] only. Default false: [`NatsRecorder::open`] fails.
     pub start_without_broker: bool,
-    /// How long the stream recognises an event that is sent again: its `duplicate_window`. An event that was sent and not
-    /// confirmed for longer than this is given back instead of sent again. Default 2 minutes, as the server's. In mode `core`
-    /// nothing recognises a repetition, and this is not used.
+    /// How long after it was sent for the first time an event may be sent again, at most. The stream's own `duplicate_window`
+    /// counts where it is shorter: the recorder asks for it, again on each new connection before it sends anything again, and keeps
+    /// off its end by `broker.silence` or half of the window. An event without an answer for longer is looked for
+    /// among the last 20,000 messages of the stream, by its identity, once there is a connection. If it is not found, it
+    /// is given back with [`Reason::Unconfirmed`], for it may still be on its way. Where the user may not ask
+    /// (`$JS.API.STREAM.INFO.<stream>`, `$JS.API.STREAM.MSG.GET.<stream>`), only this setting counts, and nothing is found. Default 2
+    /// minutes, as the server's. In mode `core` nothing recognises a repetition, and this is not used.
     pub duplicate_window: Duration,
 }
 
@@ -77,8 +81,9 @@ impl Default for NatsRecorderConfig {
 /// Publishes events to a stream, or in core NATS to whoever listens, and tells when it has them.
 ///
 /// `record` hands over and returns at once. Events are sent in the order of their hand-over, many at a time unconfirmed; after a
-/// lost connection the unconfirmed ones are sent again under the same identity, which the stream recognises. An event
-/// counts as recorded when the stream has acknowledged it, and not before.
+/// lost connection the unconfirmed ones are sent again under the same identity, which the stream recognises, or looked for in the
+/// stream where it may not recognise them any more. An event counts as recorded when the stream has acknowledged it or was
+/// found to have it, and not before. What other programs answer on an event's subject is passed over.
 ///
 /// With [`Mode::Core`] there is no stream, and nobody acknowledges anything. An event counts as recorded when the server has
 /// read it: when it has answered a flush that stands behind it. So [`Recorder::flush`] and [`NatsRecorder::close`] mean that
@@ -136,14 +141,15 @@ impl NatsRecorder {
             bytes: config.buffer_bytes,
             window: config.window,
             window_bytes: config.window_bytes,
-            repeatable: repeatable(&config),
+            repeatable: repeatable(&config, None),
             // One answer for all that is under way, and it must come before the server counts as silent.
             patience: (mode == Mode::Core).then_some(config.broker.silence),
         };
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
         let condition = Condition::new("broker");
-        let publisher = match Publisher::open(&cluster, &stop) {
+        let known = Arc::new(KnownStreams::new(&config.broker));
+        let publisher = match Publisher::open(&cluster, &stop, &known) {
             Ok(publisher) => Some(publisher),
             Err(error @ Error::Broker { .. }) if config.start_without_broker => {
                 condition.degrade(format!("{error}; trying again"));
@@ -158,6 +164,7 @@ impl NatsRecorder {
         let courier = Courier {
             config,
             cluster,
+            known,
             desk: Arc::clone(&desk),
             stop: stop.clone(),
             condition: condition.clone(),
@@ -170,30 +177,42 @@ impl NatsRecorder {
         Ok(Self { desk, overflow, mode, crew, stop, condition })
     }
 
-    /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`. What is not confirmed then comes back:
-    /// with [`Reason::Closed`] if it was never sent, with [`Reason::Unconfirmed`] if it was; by its receipt where that is
-    /// still held, else in the error.
+    /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`, whatever the broker does. Every event
+    /// that is not confirmed by then comes back, however many: with [`Reason::Closed`] if it is not stored, with
+    /// [`Reason::Unconfirmed`] if it was sent, for then it may be stored or not. It comes back by its receipt where that
+    /// is still held, else in the error. An unconfirmed one may still be on its way.
     ///
     /// # Errors
     ///
-    /// As [`Recorder::flush`].
+    /// [`FlushError::Failed`] with the events whose receipts are gone; [`FlushError::Deadline`] where the receipts of all of
+    /// them are held.
     pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
         self.end(patience)
+    }
+
+    /// What became of all events so far, in numbers. It can be asked after [`NatsRecorder::close`] too.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally::of(Arc::clone(&self.desk))
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
         let until = deadline::after(patience);
         self.desk.close();
-        let flushed = self.desk.flush(until);
+        let ended = match self.desk.flush(until) {
+            // Whatever the courier is in the middle of: it gives out nothing any more.
+            Err(FlushError::Deadline { trouble, .. }) => match self.desk.abandon() {
+                0 => self.desk.failures(),
+                waiting => self.desk.failures().and(Err(FlushError::Deadline { waiting, trouble })),
+            },
+            flushed => flushed,
+        };
         self.stop.raise();
-        if let Err(error) = self.crew.join_until(until.max(Instant::now() + Duration::from_secs(1))) {
+        // One that has not ended by then ends by itself.
+        if let Err(error) = self.crew.join_until(until.min(Instant::now() + Duration::from_secs(1))) {
             log::error!("recorder: {error}");
         }
-        match flushed {
-            // By now all that was waiting has failed.
-            Err(FlushError::Deadline { .. }) => self.desk.failures().and(flushed),
-            flushed => flushed,
-        }
+        ended
     }
 }
 
@@ -237,10 +256,10 @@ fn nonce() -> String {
     format!("{:x}-{:x}-{number}", now.as_nanos(), std::process::id())
 }
 
-/// How long after an event was sent for the first time it may be sent again.
-fn repeatable(config: &NatsRecorderConfig) -> Duration {
+/// How long after an event was sent for the first time it may be sent again, where the streams allow this long.
+fn repeatable(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
     match config.broker.mode {
-        Mode::Jetstream => config.duplicate_window,
+        Mode::Jetstream => of_streams.map_or(config.duplicate_window, |time| time.min(config.duplicate_window)),
         Mode::Core => Duration::ZERO,
     }
 }
@@ -256,6 +275,7 @@ struct Ended {
 struct Courier {
     config: NatsRecorderConfig,
     cluster: Arc<Cluster>,
+    known: Arc<KnownStreams>,
     desk: Arc<Desk>,
     stop: Signal,
     condition: Condition,
@@ -278,10 +298,10 @@ impl Courier {
         let first_pause = FIRST_PAUSE.min(self.config.broker.retry);
         let mut pause = first_pause;
         while !self.stop.is_raised() && !self.desk.is_done() {
-            let opened = publisher.take().map_or_else(|| Publisher::open(&self.cluster, &self.stop), Ok);
-            match opened {
+            let open = || Publisher::open(&self.cluster, &self.stop, &self.known);
+            match publisher.take().map_or_else(open, Ok) {
                 Ok(publisher) => {
-                    self.desk.give_up_unconfirmed(repeatable(&self.config));
+                    self.clear_up(&publisher);
                     let Ended { why, heard } = self.attend(&publisher);
                     if !self.stop.is_raised() && !self.desk.is_done() {
                         self.condition.degrade(format!("{why}; connecting again"));
@@ -300,8 +320,35 @@ impl Courier {
                     pause = (pause * 2).min(self.config.broker.retry);
                 }
             }
-            self.desk.give_up_unconfirmed(repeatable(&self.config));
+            // A stream can be asked once there is a connection.
+            if self.config.broker.mode == Mode::Core {
+                self.desk.give_up_unconfirmed(Duration::ZERO);
+            }
         }
+    }
+
+    /// Finds out on a new connection what became of events that were sent on an older one and not confirmed. Those that their
+    /// stream still recognises are sent again. The others are looked for in the stream, and given up where they are
+    /// not found.
+    fn clear_up(&self, publisher: &Publisher) {
+        let subjects = self.desk.subjects_in_doubt();
+        if !subjects.is_empty() {
+            // The window may have been edited meanwhile.
+            publisher.ask_streams(&subjects, &self.stop);
+        }
+        let repeatable = repeatable(&self.config, self.known.repeatable());
+        // Those included that may have to wait for their turn for too long.
+        let (doubtful, after) = self.desk.doubtful(repeatable.saturating_sub(self.config.broker.silence));
+        if !doubtful.is_empty() {
+            let found = publisher.search(&doubtful, &self.nonce, after, &self.stop);
+            log::info!(
+                "recorder: of {} events without an answer {} are found in the stream",
+                doubtful.len(),
+                found.len()
+            );
+            let _ = self.desk.settle(found, Duration::ZERO);
+        }
+        self.desk.give_up_unconfirmed(repeatable);
     }
 
     /// Serves one connection until it ends.
@@ -317,7 +364,14 @@ impl Courier {
         let silence = self.config.broker.silence;
         let mut last_heard = Instant::now();
         loop {
-            let verdicts = publisher.verdicts(silence / 4, self.desk.woken());
+            let verdicts = publisher.verdicts(silence / 4, self.desk.woken(), &|number| self.desk.subject_of(number));
+            if publisher.has_questions() {
+                self.desk.interrupt();
+            }
+            if let Some(remark) = publisher.remark() {
+                self.condition.degrade(remark.clone());
+                self.desk.is_troubled_by(remark);
+            }
             for remark in publisher.denials() {
                 self.condition.degrade(remark.clone());
                 self.desk.deny(&remark);

@@ -58,8 +58,13 @@ pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
         let shown = without_secrets(server);
         Error::config("broker.servers", format!("{shown}: {what}; an address looks like nats://host:4222"))
     };
-    let given: ServerAddress = server.parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
+    let given: ServerAddress = encoded(server).parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
     let mut url = given.into_inner();
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        let what =
+            "has something behind the host; a password in an address stands before an @, as nats://user:password@host";
+        return Err(refused(what.into()));
+    }
     let decoded = |text: &str| {
         let text = percent_decode_str(text).decode_utf8().map(Cow::into_owned);
         text.map_err(|_| refused("what stands before the @ is no UTF-8 when decoded".into()))
@@ -75,6 +80,18 @@ pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     }
     let server = ServerAddress::from_url(url).map_err(|e| refused(one_line(&e)))?;
     Ok(Address { server, login })
+}
+
+/// The address with what ends a host percent-encoded where it stands before the last `@`: it is part of a password there.
+fn encoded(server: &str) -> Cow<'_, str> {
+    let start = server.find("://").map_or(0, |at| at + 3);
+    let Some(end) = server.rfind('@').filter(|end| *end > start) else { return Cow::Borrowed(server) };
+    let (scheme, login, host) = (&server[..start], &server[start..end], &server[end..]);
+    if !login.contains(['/', '?', '#', '\\']) {
+        return Cow::Borrowed(server);
+    }
+    let login = login.replace('/', "%2F").replace('?', "%3F").replace('#', "%23").replace('\\', "%5C");
+    Cow::Owned(format!("{scheme}{login}{host}"))
 }
 
 /// One try at a server: what is needed to say why it failed.
@@ -308,11 +325,26 @@ mod tests {
         assert_eq!(login("tls://m%40e:p%3A%2F%40%25@a"), ("tls://a".into(), some("m@e", "p:/@%")));
         assert_eq!(login("nats://me:p@ss w%rd@[::1]:2"), ("nats://[::1]:2".into(), some("me", "p@ss w%rd")));
         assert_eq!(login("nats://t%2Fk@a"), ("nats://a".into(), some("token", "t/k")));
+        assert_eq!(login("nats://me:p/w?#\\x@a:1"), ("nats://a:1".into(), some("me", "p/w?#\\x")));
+        assert_eq!(login("me:a//b@c:1/"), ("nats://c:1/".into(), some("me", "a//b")));
     }
 
     #[test]
     fn an_address_that_is_none_is_refused_without_its_secret() {
-        for server in ["nats://:hunter2@a", "nats://me:%ffhunter2@a", "http://me:hunter2@a", "nats://me:hunter2@a:x"] {
+        for server in [
+            "nats://:hunter2@a",
+            "nats://me:%ffhunter2@a",
+            "http://me:hunter2@a",
+            "nats://me:hunter2@a:x",
+            "nats://me:hunter2/a",
+            "nats://me:hunter2/a:4222",
+            "nats://me:1/hunter2",
+            "nats://me@hunter2/a:4222",
+            "nats://hunter2/a",
+            "nats://a:4222?hunter2",
+            "nats://a#hunter2",
+            "nats://me:hunter2:4222",
+        ] {
             let refusal = parse(server).err().expect("must be refused").to_string();
             assert!(refusal.starts_with("configuration: broker.servers: "), "{refusal}");
             assert!(!refusal.contains("hunter2"), "{refusal}");

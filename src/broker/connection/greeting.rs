@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::error::BrokerFault;
+use crate::printable;
 
 /// Longer than any `INFO` line; a cluster's addresses are in it.
 const LONGEST: usize = 256 << 10;
@@ -85,5 +86,8 @@ fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Gr
     }
     let end = line.iter().position(|&byte| byte == b'\n').unwrap_or(line.len());
     let json = line[..end].strip_prefix(b"INFO ").ok_or_else(|| other("does not greet like a NATS server"))?;
-    serde_json::from_slice(json).map_err(|e| other(&format!("its greeting cannot be read: {e}")))
+    let mut greeting: Greeting = serde_json::from_slice(json)
+        .map_err(|e| other(&format!("its greeting cannot be read: {}", printable(&e.to_string()))))?;
+    greeting.version = printable(&greeting.version).into_owned();
+    Ok(greeting)
 }

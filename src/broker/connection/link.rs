@@ -20,6 +20,7 @@ use crate::broker::broker_error;
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
+use crate::printable;
 
 /// Threads of links, and links in use: the difference are threads being opened, being closed, or left behind in a call that
 /// does not return. A server that makes calls hang for days must not fill the process.
@@ -433,7 +434,7 @@ fn complete(options: Options, config: &BrokerConfig, signs: &Signs, ear: &Ear) -
         })
 }
 
-/// An error's text on one line.
+/// An error's text on one line. It may be the server's, and name a subject of anybody's choice.
 pub(in crate::broker) fn one_line(error: &std::io::Error) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    printable(&error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }

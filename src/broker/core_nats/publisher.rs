@@ -49,11 +49,17 @@ impl CorePublisher {
         let witness = Teller { account: Arc::clone(&account), told: self.told.clone(), under_way: Vec::new() };
         self.link.post(move |connection| {
             let flusher = Flusher::start_before(connection, tls, &lost, silence, witness);
-            publish_all(source, flusher, &lost, |outgoing| {
-                publish(connection, &outgoing.event)?;
-                account.published.lock().push_back(outgoing);
-                Ok(())
-            });
+            publish_all(
+                source,
+                flusher,
+                &lost,
+                || Ok(()),
+                |outgoing| {
+                    publish(connection, &outgoing.event)?;
+                    account.published.lock().push_back(outgoing);
+                    Ok(())
+                },
+            );
         });
     }
 

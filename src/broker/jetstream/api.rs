@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::broker::connection::Link;
 use crate::pipeline::{Gap, Gaps, Mark, Signal};
+use crate::printable;
 
 /// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
 pub(super) mod code {
@@ -40,7 +41,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Gone(what) => f.write_str(what),
             Self::NoResponders => f.write_str("nobody answers JetStream requests"),
-            Self::Refused { code, description, .. } => write!(f, "{description} (error {code})"),
+            Self::Refused { code, description, .. } => write!(f, "{} (error {code})", printable(description)),
             Self::Unreadable(what) => write!(f, "an answer that cannot be read: {what}"),
         }
     }
@@ -103,20 +104,46 @@ pub(super) struct StreamConfig {
     pub(super) no_ack: bool,
     #[serde(default)]
     pub(super) consumer_limits: ConsumerLimits,
-    /// The stream that it is a copy of, if it is one.
+    /// `async` where it acknowledges what it has not written yet; server 2.12 and later.
     #[serde(default)]
-    pub(super) mirror: Option<Mirror>,
+    pub(super) persist_mode: String,
+    /// Renames what is published to it; server 2.10 and later.
+    #[serde(default)]
+    pub(super) subject_transform: Option<Transform>,
+    /// The stream that it copies.
+    #[serde(default)]
+    pub(super) mirror: Option<Origin>,
+    /// The streams that it copies from, beside its own subjects.
+    #[serde(default)]
+    pub(super) sources: Option<Vec<Origin>>,
 }
 
-/// A stream that another mirrors.
+/// Where a mirror or a stream with sources takes events from.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Mirror {
-    /// Only events of this subject are copied.
+pub(super) struct Origin {
     #[serde(default)]
-    pub(super) filter_subject: Option<String>,
-    /// Only events of these subjects are copied, and renamed.
+    pub(super) filter_subject: String,
+    /// Each selects and renames; server 2.10 and later.
     #[serde(default)]
-    pub(super) subject_transforms: Vec<serde_json::Value>,
+    pub(super) subject_transforms: Option<Vec<Transform>>,
+}
+
+impl Origin {
+    /// Whether only some of its events are taken.
+    pub(super) fn selects(&self) -> bool {
+        !self.filter_subject.is_empty() || self.subject_transforms.as_ref().is_some_and(|all| !all.is_empty())
+    }
+}
+
+/// Renames subjects: <https://docs.nats.io/nats-concepts/subject_mapping>.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Transform {
+    /// Empty for all.
+    #[serde(default)]
+    pub(super) src: String,
+    /// Empty where it only selects.
+    #[serde(default)]
+    pub(super) dest: String,
 }
 
 /// What a stream grants its consumers; server 2.10 and later.

@@ -113,7 +113,8 @@ impl Session {
         let explain = |failure: Failure| stream::explain(&link, config, &failure);
         let stream = stream::find(&api, config, setting.may_create)?;
         let mut resume = position_in(&api, config, setting.history, setting.said_to, &stream)?;
-        let whole = stream::is_whole(&config.subjects, &stream.config.subjects);
+        let whole = stream::is_whole(&config.subjects, &stream.config);
+        stream::object(&api, config, &stream, resume.after.sequence)?;
         let keeping = Keeping::of(&stream, config, setting.under_way);
         // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
         if resume.gone > 0 && keeping != Keeping::Limits && !whole {
@@ -369,7 +370,7 @@ impl Session {
             Some("409") if description.contains("Batch Completed") => self.pulls.ended(missing),
             Some("100") => {}
             Some(code) => return Some(format!("the server ended the consumer: {code} {description}")),
-            None => log::debug!("broker: a message on {} that is none of ours", message.subject),
+            None => log::debug!("broker: a message on {:?} that is none of ours", message.subject),
         }
         None
     }
@@ -471,7 +472,7 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable
     }
     let Some(stored) = next else { return Ok(None) };
     let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
-    let is_whole = stream::is_whole(&config.subjects, &stream.config.subjects);
+    let is_whole = stream::is_whole(&config.subjects, &stream.config);
     let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_whole);
     Ok(Some(Unreadable { stored, defect, missing }))
 }

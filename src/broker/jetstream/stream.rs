@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::api::{Api, Failure, Stream, code};
+use super::api::{Api, Failure, Origin, Stream, StreamConfig, Which, code};
 use super::consumer::Keeping;
 use super::gaps::Steps;
+use super::stored::{self, Mismatch};
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
@@ -64,25 +65,73 @@ pub(super) fn refusal(config: &BrokerConfig, stream: &Stream) -> Option<String> 
         _ => "this program does not know what that keeps",
     };
     Some(format!(
-        "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
+        "stream {} has {} retention: {why}; collect a stream with limits retention that takes the events, and let the queue \
+         take them from there (sources); a mirror of the queue would empty it",
         config.stream, stream.config.retention
     ))
 }
 
-/// Whether filters take everything of a stream with these subjects.
-pub(super) fn is_whole(filters: &[String], subjects: &[String]) -> bool {
+/// Says at the start of a session behind this sequence what keeps events from being collected or safe.
+///
+/// # Errors
+///
+/// [`Error::Broker`] where nothing that the stream stores is to be collected, and nothing of what it has either.
+pub(super) fn object(api: &Api<'_>, config: &BrokerConfig, stream: &Stream, after: u64) -> Result<(), Error> {
+    let name = &config.stream;
+    if loses_what_it_acknowledges(&stream.config) {
+        log::warn!(
+            "broker: stream {name} has persist_mode async: it acknowledges events before they are written, and a kill of its \
+             server loses them; make it anew without it"
+        );
+    }
+    if let Some(mismatch) = stored::mismatch(config, &stream.config) {
+        if stored::has_nothing_for(config, &stream.config) && !may_have_any(api, config, after + 1) {
+            return Err(broker_error(&api.link.server().address, BrokerFault::Stream, mismatch.to_string()));
+        }
+        log::warn!("broker: {mismatch}");
+    } else if after == 0
+        && let Some(silent) = silent(api, config, stream)
+    {
+        log::warn!("broker: {silent}");
+    }
+    Ok(())
+}
+
+/// That a stream has events and none of them is to be collected, where its settings do not tell what it stores.
+pub(super) fn silent(api: &Api<'_>, config: &BrokerConfig, stream: &Stream) -> Option<Mismatch> {
+    let messages = stream.state.messages;
+    if messages == 0 || stored::subjects(&stream.config).is_some() || may_have_any(api, config, stream.state.first_seq)
+    {
+        return None;
+    }
+    let (name, subjects) = (&config.stream, config.subjects.join(", "));
+    let what = format!("stream {name} has {messages} events, and none of them is on {subjects}");
+    Some(Mismatch { what, way_out: "set broker.subjects to what it stores: nats stream subjects".into() })
+}
+
+/// Whether the stream has an event to collect from this sequence on, or cannot be asked.
+fn may_have_any(api: &Api<'_>, config: &BrokerConfig, from: u64) -> bool {
+    let first_of = |filter: &String| api.message(&config.stream, &Which::NextOf(filter, from.max(1)));
+    config.subjects.iter().any(|filter| !matches!(first_of(filter), Ok(None)))
+}
+
+/// Whether the stream acknowledges events before they are written, so that a kill of its server loses them.
+pub(super) fn loses_what_it_acknowledges(config: &StreamConfig) -> bool {
+    config.persist_mode == "async"
+}
+
+/// Whether filters take everything of a stream with these settings. Where it renames what it takes, it may have events from
+/// before it did.
+pub(super) fn is_whole(filters: &[String], stream: &StreamConfig) -> bool {
     let has = |subject: &String| filters.contains(subject);
-    has(&">".to_owned()) || (!subjects.is_empty() && subjects.iter().all(has))
+    let stored = stored::subjects(stream).filter(|_| stream.subject_transform.is_none()).unwrap_or_default();
+    has(&">".to_owned()) || (!stored.is_empty() && stored.iter().all(has))
 }
 
 /// What it means where a delivery does not carry the sequence behind the one before.
 pub(super) fn steps(config: &BrokerConfig, stream: &Stream, keeping: Keeping) -> Steps {
-    let copies_a_part = stream
-        .config
-        .mirror
-        .as_ref()
-        .is_some_and(|mirror| mirror.filter_subject.is_some() || !mirror.subject_transforms.is_empty());
-    match is_whole(&config.subjects, &stream.config.subjects) {
+    let copies_a_part = stream.config.mirror.as_ref().is_some_and(Origin::selects);
+    match is_whole(&config.subjects, &stream.config) {
         _ if copies_a_part => Steps::Usual,
         true => Steps::Lost,
         // A stream with interest retention never kept what nobody wanted.

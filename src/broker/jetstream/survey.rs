@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::api::{Account, Api, Failure, Stream, code};
 use super::consumer::{self, Keeping};
 use super::session::position_in;
-use super::stream::{explain, is_whole, refusal};
+use super::stored;
+use super::stream::{explain, is_whole, loses_what_it_acknowledges, refusal, silent};
 use crate::broker::connection::Link;
 use crate::broker::survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey};
 use crate::config::BrokerConfig;
@@ -48,7 +49,10 @@ fn describe(
         max_age: Some(Duration::from_nanos(settings.max_age)).filter(|age| !age.is_zero()),
         duplicate_window: Duration::from_nanos(settings.duplicate_window),
         acknowledges: !settings.no_ack,
-        is_whole: is_whole(&config.subjects, &settings.subjects),
+        is_whole: is_whole(&config.subjects, settings),
+        loses_what_it_acknowledges: loses_what_it_acknowledges(settings),
+        mismatch: stored::mismatch(config, settings),
+        silent: silent(api, config, stream),
         messages: stream.state.messages,
         behind: stream.state.messages.min(stream.state.last_seq.saturating_sub(resume.after.sequence)),
         news: resume.news,

@@ -41,6 +41,8 @@ pub(super) struct Sent {
     pub(super) first: Instant,
     pub(super) last: Instant,
     pub(super) unanswered: u32,
+    /// The highest sequence that the stream had acknowledged then.
+    pub(super) behind: u64,
 }
 
 impl Sent {

@@ -1,6 +1,7 @@
 //! The way out: which events the connection gets next, as far as the window lets them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::entry::{Outcome, Sent};
@@ -27,7 +28,7 @@ impl Source for ToSend {
             let before = Instant::now();
             let handful = self.desk.handful(&mut state);
             state.starved = handful.is_empty() && state.waiting.range(state.to_send..).next().is_none();
-            if !handful.is_empty() {
+            if !handful.is_empty() || self.desk.interrupted.swap(false, Ordering::Relaxed) {
                 return Some(handful);
             }
             let from = state.again_from;
@@ -57,15 +58,18 @@ impl Desk {
                 break;
             }
             state.to_send = state.to_send.max(number + 1);
-            if waiting.sent.is_some_and(|sent| sent.is_beyond(self.bounds.repeatable)) {
-                let reason = Reason::Unconfirmed(self.bounds.repeatable);
+            if waiting.sent.is_some_and(|sent| sent.is_beyond(state.repeatable)) {
+                let reason = Reason::Unconfirmed(state.repeatable);
                 Self::settle_one(state, number, Outcome::Failed(reason));
                 self.tell();
                 continue;
             }
             state.under_way = (state.under_way.0 + 1, state.under_way.1 + size);
-            let (first, before) = waiting.sent.map_or((now, 0), |sent| (sent.first, sent.unanswered));
-            waiting.sent = Some(Sent { first, last: now, unanswered: before + 1 });
+            // Of several streams no sequence says where the event will be.
+            let reached = if state.reached.0.is_some() { state.reached.1 } else { 0 };
+            let (first, before, behind) =
+                waiting.sent.map_or((now, 0, reached), |sent| (sent.first, sent.unanswered, sent.behind));
+            waiting.sent = Some(Sent { first, last: now, unanswered: before + 1, behind });
             waiting.under_way = true;
             handful.push(Outgoing { number, event: Arc::clone(&waiting.entry.event) });
         }

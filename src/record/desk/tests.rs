@@ -1,5 +1,6 @@
 use super::*;
 use crate::broker::Source;
+use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

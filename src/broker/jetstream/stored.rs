@@ -1,0 +1,297 @@
+//! The subjects that a stream stores, which are not always those that it takes: a stream, a mirror or a source may rename
+//! what it takes in (<https://docs.nats.io/nats-concepts/subject_mapping>). Filters are on what is stored.
+
+use super::api::{Origin, StreamConfig, Transform};
+use crate::config::BrokerConfig;
+use crate::subject::Filter;
+
+/// The subjects that a stream with these settings stores, as filters; `None` where a mirror or a source may bring any.
+pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
+    let mut taken: Vec<String> = config.subjects.clone();
+    for origin in config.mirror.iter().chain(config.sources.iter().flatten()) {
+        taken.extend(brought(origin)?);
+    }
+    let mut stored = Vec::new();
+    for subject in taken {
+        let renamed = config.subject_transform.as_ref().map_or(Renamed::No, |transform| rename(transform, &subject));
+        match renamed {
+            Renamed::No => stored.push(subject),
+            Renamed::Some(new) => stored.extend([subject, new]),
+            Renamed::All(new) => stored.push(new),
+        }
+    }
+    stored.dedup();
+    Some(stored)
+}
+
+/// What a mirror or a source brings; `None` for anything.
+fn brought(origin: &Origin) -> Option<Vec<String>> {
+    let transforms = origin.subject_transforms.as_deref().unwrap_or_default();
+    if transforms.is_empty() {
+        return (!origin.filter_subject.is_empty()).then(|| vec![origin.filter_subject.clone()]);
+    }
+    let brought = transforms.iter().map(|transform| match rename(transform, source_of(transform)) {
+        Renamed::No => source_of(transform).to_owned(),
+        Renamed::Some(new) | Renamed::All(new) => new,
+    });
+    Some(brought.collect())
+}
+
+/// What becomes of a subject.
+#[derive(Debug, PartialEq, Eq)]
+enum Renamed {
+    No,
+    /// Some of what the filter takes is stored under this one.
+    Some(String),
+    All(String),
+}
+
+fn source_of(transform: &Transform) -> &str {
+    if transform.src.is_empty() { ">" } else { &transform.src }
+}
+
+/// What a transform makes of a filter.
+fn rename(transform: &Transform, subject: &str) -> Renamed {
+    let source = source_of(transform);
+    let (Ok(from), Ok(taken)) = (source.parse::<Filter>(), subject.parse::<Filter>()) else { return Renamed::No };
+    if transform.dest.is_empty() || !from.overlaps(&taken) {
+        return Renamed::No;
+    }
+    let new = destination(source, subject, &transform.dest);
+    if from.covers(&taken) { Renamed::All(new) } else { Renamed::Some(new) }
+}
+
+/// The destination of a subject that the source takes, at least as wide as it is: what a function of the server makes is any
+/// token, and where it may make several, everything behind it is left open.
+fn destination(source: &str, subject: &str, destination: &str) -> String {
+    let (mut wildcards, mut rest) = (Vec::new(), vec![">"]);
+    let mut given = subject.split('.').peekable();
+    for token in source.split('.') {
+        if token == ">" {
+            rest = given.by_ref().collect();
+            break;
+        }
+        // A `>` stands for all that follows.
+        let of_subject = match given.peek() {
+            Some(&">") => "*",
+            _ => given.next().unwrap_or("*"),
+        };
+        if token == "*" {
+            wildcards.push(of_subject);
+        }
+    }
+    let mut made = Vec::new();
+    let mut used = 0;
+    for token in destination.split('.') {
+        match token {
+            ">" => made.extend(rest.iter().copied()),
+            // As `$1`, `$2` and so on.
+            "*" => {
+                made.push(wildcards.get(used).copied().unwrap_or("*"));
+                used += 1;
+            }
+            _ => match function(token) {
+                Function::None => made.push(token),
+                Function::Wildcard(number) => {
+                    let wildcard = number.checked_sub(1).and_then(|at| wildcards.get(at));
+                    made.push(wildcard.copied().unwrap_or("*"));
+                }
+                Function::OneToken => made.push("*"),
+                Function::Several => {
+                    made.push(">");
+                    break;
+                }
+            },
+        }
+    }
+    made.join(".")
+}
+
+enum Function {
+    None,
+    /// The token of the wildcard of this number.
+    Wildcard(usize),
+    OneToken,
+    Several,
+}
+
+fn function(token: &str) -> Function {
+    if let Some(number) = token.strip_prefix('$').and_then(|number| number.parse().ok()) {
+        return Function::Wildcard(number);
+    }
+    let Some(call) = token.strip_prefix("{{").and_then(|call| call.strip_suffix("}}")) else { return Function::None };
+    let (name, arguments) = call.trim().split_once('(').unwrap_or((call, ""));
+    match name.trim().to_ascii_lowercase().as_str() {
+        "wildcard" => arguments.trim_end_matches(')').trim().parse().map_or(Function::OneToken, Function::Wildcard),
+        "partition" | "left" | "right" | "random" => Function::OneToken,
+        _ => Function::Several,
+    }
+}
+
+/// What keeps a collector from being given what it was told to collect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// What the stream does.
+    pub what: String,
+    /// What to do about it.
+    pub way_out: String,
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.what, self.way_out)
+    }
+}
+
+/// Whether the stream stores nothing on some of the subjects to collect, or stores what is published on them under others.
+pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<Mismatch> {
+    let stored = subjects(stream)?;
+    let name = &config.stream;
+    let empty: Vec<&str> =
+        config.subjects.iter().map(String::as_str).filter(|filter| !overlaps_any(filter, &stored)).collect();
+    if !empty.is_empty() {
+        let (empty, shown) = (empty.join(", "), stored.join(", "));
+        return Some(if renames(stream) {
+            let what = format!("stream {name} stores nothing on {empty}: it renames what it takes, and stores {shown}");
+            Mismatch { what, way_out: format!("set broker.subjects to what it stores, {shown}") }
+        } else {
+            let what = format!("stream {name} stores nothing on {empty}: it takes {shown}");
+            let way_out = "add it to the stream (nats stream edit), or take it out of broker.subjects";
+            Mismatch { what, way_out: way_out.into() }
+        });
+    }
+    let transform = stream.subject_transform.as_ref()?;
+    let source = source_of(transform);
+    let wanted: Vec<&String> = config.subjects.iter().filter(|filter| overlaps(filter, source)).collect();
+    let taken = stream.subjects.iter().filter(|subject| wanted.iter().any(|filter| overlaps(filter, subject)));
+    let lost = taken
+        .filter_map(|subject| match rename(transform, subject) {
+            Renamed::No => None,
+            Renamed::Some(new) | Renamed::All(new) => Some(new),
+        })
+        .find(|new| !config.subjects.iter().any(|filter| covers(filter, new)))?;
+    let what = format!(
+        "stream {name} acknowledges events on {source} and stores them on {lost}, which broker.subjects does not take"
+    );
+    let way_out = format!("add {lost} to broker.subjects, or edit the stream's subject_transform");
+    Some(Mismatch { what, way_out })
+}
+
+fn renames(stream: &StreamConfig) -> bool {
+    let mut origins = stream.mirror.iter().chain(stream.sources.iter().flatten());
+    stream.subject_transform.is_some() || origins.any(|origin| origin.subject_transforms.is_some())
+}
+
+/// Whether nothing that a stream with these settings stores is to be collected.
+pub(super) fn has_nothing_for(config: &BrokerConfig, stream: &StreamConfig) -> bool {
+    subjects(stream).is_some_and(|stored| !config.subjects.iter().any(|filter| overlaps_any(filter, &stored)))
+}
+
+fn overlaps_any(filter: &str, subjects: &[String]) -> bool {
+    subjects.iter().any(|subject| overlaps(filter, subject))
+}
+
+fn overlaps(one: &str, other: &str) -> bool {
+    both(one, other).is_some_and(|(one, other)| one.overlaps(&other))
+}
+
+fn covers(wide: &str, narrow: &str) -> bool {
+    both(wide, narrow).is_some_and(|(wide, narrow)| wide.covers(&narrow))
+}
+
+fn both(one: &str, other: &str) -> Option<(Filter, Filter)> {
+    Some((one.parse().ok()?, other.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn stream(settings: &Value) -> StreamConfig {
+        let mut all = json!({ "retention": "limits" });
+        for (key, value) in settings.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).expect("a configuration")
+    }
+
+    fn stored(settings: &Value) -> Option<Vec<String>> {
+        subjects(&stream(settings))
+    }
+
+    fn is(settings: &Value, expected: &[&str]) {
+        assert_eq!(stored(settings).as_deref(), Some(&expected.iter().map(|&s| s.to_owned()).collect::<Vec<_>>()[..]));
+    }
+
+    fn says(subjects: &[&str], settings: &Value) -> Option<String> {
+        let subjects = subjects.iter().map(|&subject| subject.to_owned()).collect();
+        mismatch(&BrokerConfig { subjects, ..BrokerConfig::default() }, &stream(settings)).map(|said| said.to_string())
+    }
+
+    #[test]
+    fn a_stream_without_a_transform_stores_what_it_takes() {
+        is(&json!({ "subjects": ["a.>", "b"] }), &["a.>", "b"]);
+    }
+
+    #[test]
+    fn a_stream_with_a_transform_stores_its_destination() {
+        let with = |subjects: &[&str], src: &str, dest: &str| json!({ "subjects": subjects, "subject_transform": { "src": src, "dest": dest } });
+        is(&with(&["events.>"], "events.>", "stored.>"), &["stored.>"]);
+        is(&with(&["events.a"], "events.>", "stored.>"), &["stored.a"]);
+        is(&with(&["events.>"], "events.a", "stored.a"), &["events.>", "stored.a"]);
+        is(&with(&["events.>"], "", "p.>"), &["p.events.>"]);
+        is(&with(&["events.>"], ">", "p.>"), &["p.events.>"]);
+        is(&with(&["u.x.>"], "u.*.*", "o.{{wildcard(2)}}.{{Wildcard(1)}}"), &["u.x.>", "o.*.x"]);
+        is(&with(&["u.x.y"], "u.*.*", "o.$2.$1"), &["o.y.x"]);
+        is(&with(&["u.*"], "u.*", "o.{{partition(3,1)}}.z"), &["o.*.z"]);
+        is(&with(&["u.*"], "u.*", "o.{{left(1,2)}}"), &["o.*"]);
+        is(&with(&["u.*"], "u.*", "o.{{split(1,-)}}.z"), &["o.>"]);
+        is(&with(&["a.>", "b.>"], "c.>", "d.>"), &["a.>", "b.>"]);
+    }
+
+    #[test]
+    fn mirrors_and_sources_store_what_they_rename_it_to() {
+        assert_eq!(stored(&json!({ "mirror": { "name": "M" } })), None);
+        assert_eq!(stored(&json!({ "subjects": ["a"], "sources": [{ "name": "M" }] })), None);
+        is(&json!({ "mirror": { "name": "M", "filter_subject": "a.b" } }), &["a.b"]);
+        let transforms = json!([{ "src": "a.>", "dest": "copy.>" }, { "src": "b.*", "dest": "" }]);
+        is(&json!({ "mirror": { "name": "M", "subject_transforms": transforms } }), &["copy.>", "b.*"]);
+        let sources = json!([{ "name": "M", "subject_transforms": [{ "src": "a.>", "dest": "mid.>" }] }]);
+        let renamed_twice = json!({
+            "subjects": ["t.>"], "sources": sources, "subject_transform": { "src": "mid.>", "dest": "x.>" }
+        });
+        is(&renamed_twice, &["t.>", "x.>"]);
+    }
+
+    #[test]
+    fn filters_that_fit_are_passed() {
+        assert_eq!(says(&["events.>"], &json!({ "subjects": ["events.>"] })), None);
+        assert_eq!(says(&["events.a", "events.b"], &json!({ "subjects": ["events.>"] })), None);
+        assert_eq!(says(&["events.>"], &json!({ "mirror": { "name": "M" } })), None);
+        let renamed = json!({ "subjects": ["raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
+        assert_eq!(says(&["clean.>"], &renamed), None);
+        assert_eq!(says(&[">"], &renamed), None);
+        let aside = json!({ "subjects": ["e.>", "raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
+        assert_eq!(says(&["e.>"], &aside), None, "what is renamed is not to be collected");
+    }
+
+    #[test]
+    fn filters_on_what_is_renamed_are_told() {
+        let renamed =
+            json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
+        let said = says(&["events.>"], &renamed).expect("nothing is stored there");
+        assert!(said.contains("stores nothing on events.>: it renames what it takes, and stores stored.>"), "{said}");
+        let branch =
+            json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.a", "dest": "stored.a" } });
+        let said = says(&["events.>"], &branch).expect("a branch is renamed away");
+        assert!(said.contains("acknowledges events on events.a and stores them on stored.a"), "{said}");
+        assert_eq!(says(&["events.>", "stored.a"], &branch), None);
+        let said = says(&["events.>"], &json!({ "subjects": ["other.>"] })).expect("another stream");
+        assert!(said.contains("stores nothing on events.>: it takes other.>"), "{said}");
+        let mirror =
+            json!({ "mirror": { "name": "T", "subject_transforms": [{ "src": "clean.>", "dest": "copy.>" }] } });
+        assert!(says(&["clean.>"], &mirror).is_some_and(|said| said.contains("stores copy.>")));
+    }
+}

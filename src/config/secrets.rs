@@ -1,0 +1,103 @@
+//! What may be shown of settings that hold secrets, and secrets that were given where a file was meant.
+
+use std::path::Path;
+
+/// Whether this is a JWT and not the name of a file: <https://datatracker.ietf.org/doc/html/rfc7519>.
+pub(crate) fn is_jwt(text: &str) -> bool {
+    text.starts_with("eyJ") && text.split('.').count() == 3 && !text.contains(['/', '\\'])
+}
+
+/// Whether this is an nkey's seed, or one with a mistake in it, and not the name of a file.
+pub(super) fn is_seed(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.len() >= 40 && text.starts_with('S') && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+}
+
+/// Whether these are the contents of a file, credentials or a key for instance, and not its name.
+pub(super) fn is_contents(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.contains("-----BEGIN") || text.contains('\n') || is_jwt(text.trim()) || is_seed(Path::new(text.trim()))
+}
+
+pub(super) fn hidden_unless(path: &Path, shown: bool) -> String {
+    if shown { path.display().to_string() } else { "***".into() }
+}
+
+/// A server's address without user, password or token: what stands before its last `@`.
+#[must_use]
+pub fn without_login(server: &str) -> String {
+    match (server.split_once("://"), server.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => server.to_owned(),
+    }
+}
+
+/// A server's address for a log line or an error: its scheme, host and port. Whatever else stands there is hidden, for it may
+/// be part of a password: one that has a `/` or an `@` in it, or whose host was forgotten.
+#[must_use]
+pub fn without_secrets(server: &str) -> String {
+    let without_login = without_login(server);
+    let (scheme, rest) = match without_login.split_once("://") {
+        Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => (format!("{scheme}://"), rest),
+        _ => (String::new(), without_login.as_str()),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    let is_name = |host: &str| !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || ".-_*".contains(c));
+    let is_host = is_name(host) || host.strip_prefix('[').is_some_and(|host| host.ends_with(']'));
+    let is_port = |port: &str| port.len() <= 5 && port.chars().all(|c| c.is_ascii_digit());
+    if is_host && port.is_none_or(is_port) {
+        return format!("{scheme}{rest}");
+    }
+    match rest.split_once(':') {
+        Some((user, _)) if is_name(user) && !server.contains('@') => format!("{scheme}{user}:***"),
+        _ => format!("{scheme}***"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_address_no_more_is_shown_than_scheme_host_and_port() {
+        for (server, shown) in [
+            ("nats://a", "nats://a"),
+            ("nats://a:4222/", "nats://a:4222"),
+            ("a.b-c:4222", "a.b-c:4222"),
+            ("nats://[fe80::a]", "nats://[fe80::a]"),
+            ("nats://[::1]:4222", "nats://[::1]:4222"),
+            ("nats://me:hunter2@a:4222", "nats://a:4222"),
+            ("tls://me:p@ss@c", "tls://c"),
+            // The host was forgotten, or the password is not percent-encoded.
+            ("nats://me:hunter2", "nats://me:***"),
+            ("nats://me:hunter2/a", "nats://me:***"),
+            ("nats://me:hunter2/a:4222", "nats://me:***"),
+            ("nats://me:1234/a", "nats://me:***"),
+            ("nats://me:hunter2:4222", "nats://me:***"),
+            ("nats://me@hunter2/a:4222", "nats://***"),
+            ("nats://hunter2/a", "nats://***"),
+            ("nats://a:4222?token=hunter2", "nats://a:***"),
+            ("nats://a#hunter2", "nats://***"),
+            ("//me:hunter2/x", "***"),
+            ("me hunter2", "***"),
+        ] {
+            assert_eq!(without_secrets(server), shown, "{server}");
+        }
+    }
+
+    #[test]
+    fn contents_are_told_from_the_name_of_a_file() {
+        let seed = format!("SU{}", "A".repeat(56));
+        for contents in ["-----BEGIN NATS USER JWT-----", "eyJh.eyJi.c2ln", &seed, &format!(" {seed} "), "a\nb"] {
+            assert!(is_contents(Path::new(contents)), "{contents}");
+        }
+        for name in ["me.creds", "/etc/nats/me.nk", "SU.nk", "eyJ", "a b"] {
+            assert!(!is_contents(Path::new(name)), "{name}");
+        }
+    }
+}

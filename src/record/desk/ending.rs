@@ -1,0 +1,61 @@
+//! How waiting ends: when all is settled, at a deadline, or with the recorder.
+
+use std::time::Instant;
+
+use super::Desk;
+use super::entry::Outcome;
+use crate::record::{FlushError, Reason};
+
+impl Desk {
+    /// Takes nothing in any more. What waits goes on being sent.
+    pub(in crate::record) fn close(&self) {
+        self.state.lock().closed = true;
+        self.room.notify_all();
+        self.to_send.notify_all();
+        self.wake();
+    }
+
+    /// Takes nothing in any more, gives nothing to any connection, and fails all that waits: with [`Reason::Closed`] what is
+    /// known not to be stored, with [`Reason::Unconfirmed`] what was sent. Returns how many events waited. All of those
+    /// whose receipts are gone are kept for [`Desk::failures`]: there are no more than the buffer holds.
+    pub(in crate::record) fn abandon(&self) -> usize {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.connection += 1;
+        let numbers: Vec<u64> = state.waiting.keys().copied().collect();
+        for number in &numbers {
+            let sent = state.waiting.get(number).and_then(|waiting| waiting.sent);
+            let reason = sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed()));
+            if let Some(failure) = Self::settle_without_keeping(&mut state, *number, Outcome::Failed(reason)) {
+                state.failures.keep_last(failure);
+            }
+        }
+        self.tell();
+        self.wake();
+        numbers.len()
+    }
+
+    /// Blocks until everything handed in so far is settled.
+    pub(in crate::record) fn flush(&self, until: Instant) -> Result<(), FlushError> {
+        let mut state = self.state.lock();
+        let target = state.next;
+        while state.is_waiting_below(target) {
+            if self.settled.wait_until(&mut state, until).timed_out() && state.is_waiting_below(target) {
+                let waiting = state.waiting.range(..target).count();
+                return Err(FlushError::Deadline { waiting, trouble: state.trouble.clone() });
+            }
+        }
+        drop(state);
+        self.failures()
+    }
+
+    /// The failures that nobody was told of yet.
+    pub(in crate::record) fn failures(&self) -> Result<(), FlushError> {
+        let mut state = self.state.lock();
+        let failed = state.failures.take();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(FlushError::Failed { failed, trouble: state.trouble.clone() })
+    }
+}
