@@ -1,6 +1,7 @@
 //! Streams: collected by [`JetStreamIntake`], given events by [`StreamPublisher`].
 
 mod api;
+mod claims;
 mod consumer;
 mod epoch;
 mod gaps;
@@ -12,7 +13,10 @@ mod reply;
 mod session;
 mod stream;
 mod survey;
+mod takeover;
+mod watch;
 
+pub use claims::{Origin, Owner};
 pub use intake::{Beginning, JetStreamIntake};
 pub(super) use publisher::StreamPublisher;
 pub use stream::remove_stream;

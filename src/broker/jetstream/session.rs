@@ -11,11 +11,14 @@ use nats::Message;
 use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
-use super::consumer::Keeping;
+use super::claims::{Claims, Owner};
+use super::consumer::{Keeping, Made, Wish, nanoseconds};
 use super::epoch::{self, Facts, Resume};
 use super::gaps::Gaps;
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
+use super::takeover::Unread;
+use super::watch::{Verdict, Watch};
 use super::{consumer, poison, stream};
 use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
@@ -25,14 +28,15 @@ use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Epoch, Mark, Position, Signal};
 use crate::subject::Filter;
 
-/// How long the server keeps a pull request before it ends it with a status.
-const EXPIRES_NS: u64 = 30_000_000_000;
-
 /// What a session is opened with.
 pub(super) struct Setting<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
-    /// Names the database.
-    pub(super) identity: &'a str,
+    /// Whose the consumer is to be.
+    pub(super) owner: &'a Owner,
+    /// The consumer of the session before.
+    pub(super) previous: Option<&'a str>,
+    /// Until when somebody had that deliver nothing.
+    pub(super) paused: Option<&'a str>,
     /// How far the stream has been taken in.
     pub(super) position: Option<&'a Position>,
     /// Whether the stream may be made where it is missing.
@@ -47,16 +51,20 @@ pub(super) struct Setting<'a> {
 pub(super) struct Session {
     link: Link,
     config: BrokerConfig,
-    consumer: String,
+    pub(super) consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
     heard: Instant,
     /// Something came since `heard` was last looked at: the clock is asked once for many messages.
     hearing: bool,
     probe: Option<Instant>,
-    stalls: u32,
     gaps: Gaps,
     keeping: Keeping,
+    pub(super) watch: Watch,
+    /// What the consumer had delivered before it was taken over, and nobody stored.
+    unread: Option<Unread>,
+    /// What it still delivers up to this sequence is stored already.
+    stored_to: u64,
     /// What to collect of what comes, where the consumer does not select.
     selection: Option<Vec<Filter>>,
     /// Nothing is left in the stream, by the last look.
@@ -103,7 +111,23 @@ impl Session {
             log::warn!("broker: {news}");
         }
 
-        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping, whole)?;
+        let ask_for_claims = || {
+            let claims = Claims::ask(&api, &config.stream, setting.owner, setting.previous);
+            let conflict = claims.contested().map(|claim| claim.conflict(&config.stream));
+            let error = |why| broker_error(&link.server().address, BrokerFault::Contested, why);
+            conflict.map_or(Ok(claims), |why| Err(error(why)))
+        };
+        let mut claims = ask_for_claims()?;
+        let wish = Wish {
+            config,
+            owner: setting.owner,
+            stream: &stream,
+            resume: &resume,
+            keeping,
+            whole,
+            paused: setting.paused,
+        };
+        let Made { name: consumer, info: made, unread } = consumer::make(&api, &wish, &mut claims)?;
         let filters = config.subjects.iter().filter_map(|subject| subject.parse().ok());
         let selection = consumer::is_unfiltered(&made, config).then(|| filters.collect());
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
@@ -112,16 +136,26 @@ impl Session {
             let detail = format!("stream {} was made anew just now; trying again", config.stream);
             return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
         }
-        consumer::delete_older(&api, &config.stream, setting.identity, &consumer, keeping);
+        if claims.unasked.is_some() {
+            claims = ask_for_claims()?;
+        }
+        consumer::delete_older(&api, &config.stream, &claims, &consumer, keeping);
+        if setting.previous.is_none() {
+            consumer::tell(config, &made, &claims, keeping);
+        }
+        let watch = Watch::new(&consumer, &made, config, &again);
+        let stored_to = unread.as_ref().map_or(0, |_| resume.after.sequence);
         Ok(Self {
             config: config.clone(),
             consumer,
-            consumer_sequence: 0,
-            pulls: Pulls::new(config.ahead.clone()),
+            watch,
+            unread,
+            stored_to,
+            consumer_sequence: made.delivered.consumer_seq,
+            pulls: Pulls::new(config.ahead.clone(), made.config.pulls),
             heard: Instant::now(),
             hearing: false,
             probe: None,
-            stalls: 0,
             gaps: Gaps::new(whole, stream.state.first_seq.max(resume.after.sequence + 1), made.num_pending),
             keeping,
             selection,
@@ -139,6 +173,9 @@ impl Session {
 
     /// The next delivery. Blocks at most for `wait`, and not past the stop.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
+        if let Some(item) = self.read_unread(stop) {
+            return item;
+        }
         let mut until = None;
         loop {
             match self.link.messages().try_recv() {
@@ -181,6 +218,7 @@ impl Session {
     /// Says that nobody listened for a while, so that silence is no sign of anything.
     pub(super) fn was_away(&mut self) {
         self.heard = Instant::now();
+        self.watch.was_away();
         self.probe = None;
     }
 
@@ -212,7 +250,8 @@ impl Session {
     /// Deletes the consumer, unless the stream keeps for it what comes while nobody collects, and closes the connection, as
     /// far as the server answers at once.
     pub(super) fn close(self) {
-        if self.acknowledges() {
+        // A paused one tells the next collector of the pause, for as long as the server keeps it.
+        if self.acknowledges() || self.watch.paused().is_some() {
             return;
         }
         let api =
@@ -227,10 +266,10 @@ impl Session {
         self.hearing = true;
         if let Some(metadata) = message.reply.as_deref().and_then(reply::parse) {
             self.pulls.arrived();
+            self.watch.delivers();
             if self.pulls.has_room() {
                 self.ask_for_more();
             }
-            self.stalls = 0;
             let expected = self.consumer_sequence + 1;
             if metadata.consumer_sequence != expected || metadata.delivered != 1 {
                 return Some(Item::Over(format!(
@@ -242,12 +281,17 @@ impl Session {
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
             self.gaps.delivered(metadata.mark.sequence, metadata.pending);
+            if metadata.mark.sequence <= self.stored_to {
+                message.reply.into_iter().for_each(|reply| self.acknowledge(reply));
+                return None;
+            }
             let selects = |selection: &Vec<Filter>| selection.iter().any(|filter| filter.matches(&message.subject));
             return self.selection.as_ref().is_none_or(selects).then_some(Item::Delivery(message, metadata));
         }
         let over = match message.subject.rsplit('.').next() {
             Some("probe") => self.probed(&message),
             Some("begin") => self.begins(&message),
+            Some("subjects") => self.watch.look_at_stream(&self.config, &message.data),
             _ => self.status(&message),
         };
         over.map(Item::Over)
@@ -268,16 +312,22 @@ impl Session {
             self.gaps.counted(consumer.num_pending);
         }
         self.pending = consumer.num_pending;
-        if consumer.num_waiting == 0 {
-            self.pulls.forgotten();
-        } else if consumer.num_pending > 0 {
-            self.stalls += 1;
-            if self.stalls >= 3 {
-                let pending = consumer.num_pending;
-                return Some(format!("consumer {} has {pending} messages and sends none", self.consumer));
-            }
+        if let Some(over) = self.watch.look(&consumer) {
+            return Some(over);
         }
-        None
+        self.pulls.limit(consumer.config.pulls);
+        if self.watch.is_stream_due(self.config.silence) {
+            let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
+            self.link.publish(subject, "subjects", String::new());
+        }
+        match self.watch.judge(&consumer, self.consumer_sequence, self.config.silence) {
+            Verdict::Fine => None,
+            Verdict::Forgotten => {
+                self.pulls.forgotten();
+                None
+            }
+            Verdict::Useless(why) => Some(why),
+        }
     }
 
     /// The answer to where the stream begins.
@@ -295,12 +345,38 @@ impl Session {
         None
     }
 
+    /// The next event that the consumer had delivered to somebody who did not store it, read from the stream itself.
+    fn read_unread(&mut self, stop: &Signal) -> Option<Item> {
+        let unread = self.unread.take()?;
+        if unread.is_read() {
+            self.acknowledge(unread.acknowledgement());
+            return None;
+        }
+        let api =
+            Api { link: &self.link, prefix: self.config.api_prefix(), within: self.config.timeout, stop: Some(stop) };
+        Some(match unread.read(&api, &self.config, self.pending) {
+            Ok((message, metadata, rest)) => {
+                self.gaps.delivered(metadata.mark.sequence, metadata.pending);
+                self.hearing = true;
+                self.unread = rest;
+                Item::Delivery(message, metadata)
+            }
+            Err(why) => Item::Over(format!("consumer {}: {why}", self.consumer)),
+        })
+    }
+
     /// A status message: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers> ends a request with one.
     fn status(&mut self, message: &Message) -> Option<String> {
         let description = header(message, "Description").unwrap_or_default();
         let missing = header(message, "Nats-Pending-Messages").and_then(|count| count.parse().ok());
         match status_code(message) {
-            Some("404" | "408") => self.pulls.ended(missing),
+            Some("404" | "408") => {
+                self.watch.ended_a_request();
+                self.pulls.ended(missing);
+            }
+            Some("409") if self.pulls.refused(description) => {
+                log::debug!("broker: consumer {} takes smaller requests: {description}", self.consumer);
+            }
             Some("409") if description.contains("MaxBytes") => self.pulls.too_large(missing),
             Some("409") if description.contains("Batch Completed") => self.pulls.ended(missing),
             Some("100") => {}
@@ -312,12 +388,13 @@ impl Session {
 
     fn ask_for_more(&mut self) {
         while let Some(pull) = self.pulls.next() {
-            let mut request = json!({ "batch": pull.events, "expires": EXPIRES_NS });
+            let mut request = json!({ "batch": pull.events, "expires": nanoseconds(pull.expires) });
             if let Some(bytes) = pull.bytes {
                 request["max_bytes"] = bytes.into();
             }
             let subject =
                 format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
+            self.watch.asked_for_events();
             self.link.publish(subject, "pull", request.to_string());
         }
     }
@@ -328,6 +405,7 @@ impl Session {
         if std::mem::take(&mut self.hearing) {
             self.heard = Instant::now();
         }
+        self.watch.note_flow();
         if self.gaps.ask() {
             let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
             self.link.publish(subject, "begin", String::new());
@@ -338,8 +416,10 @@ impl Session {
             let server = &self.link.server().address;
             return Some(format!("{server} has said nothing for {silent:.1?}, our questions included"));
         }
-        if silent >= self.config.silence / 2 && self.probe.is_none_or(|sent| sent.elapsed() >= self.config.silence / 2)
-        {
+        let is_silent = silent >= self.config.silence / 2;
+        let probe = self.probe.is_none_or(|sent| sent.elapsed() >= self.config.silence / 2)
+            && (is_silent || self.watch.is_due(self.config.silence));
+        if probe {
             self.probe = Some(Instant::now());
             let subject =
                 format!("{}.CONSUMER.INFO.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
@@ -367,13 +447,18 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<(Stored, &
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         Err(failure) => return Err(explain(failure)),
     }
+    let next = next_of(&api, config, position.mark.sequence + 1).map_err(explain)?;
+    Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
+}
+
+/// The first message from this sequence on that is to be collected.
+pub(super) fn next_of(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<Option<Stored>, Failure> {
     let mut next: Option<Stored> = None;
     for filter in &config.subjects {
-        let which = Which::NextOf(filter, position.mark.sequence + 1);
-        let found = api.message(&config.stream, &which).map_err(explain)?;
+        let found = api.message(&config.stream, &Which::NextOf(filter, from))?;
         next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
     }
-    Ok(next.and_then(|stored| poison::defect(&stored.subject, &stored.headers).map(|defect| (stored, defect))))
+    Ok(next)
 }
 
 /// Where to go on in the stream; what it no longer has was said up to `said_to`.

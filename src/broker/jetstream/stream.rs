@@ -8,6 +8,7 @@ use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
+use crate::subject::Filter;
 
 /// The retention of streams that keep an event until it is acknowledged.
 pub(super) const INTEREST: &str = "interest";
@@ -64,6 +65,28 @@ pub(super) fn refusal(config: &BrokerConfig, stream: &Stream) -> Option<String> 
     Some(format!(
         "stream {} has {} retention: {why}; collect a stream with limits retention, a mirror of this one for instance",
         config.stream, stream.config.retention
+    ))
+}
+
+/// Which of the subjects to collect the stream does not have, if any: no event of those can come. A mirror has no subjects of
+/// its own.
+pub(super) fn deaf(config: &BrokerConfig, stream: &Stream) -> Option<String> {
+    let subjects = &stream.config.subjects;
+    let overlap = |one: &String, other: &String| match (one.parse::<Filter>(), other.parse::<Filter>()) {
+        (Ok(one), Ok(other)) => one.overlaps(&other),
+        _ => true,
+    };
+    let lacks = |subject: &&String| !subjects.iter().any(|of_stream| overlap(subject, of_stream));
+    let missing: Vec<_> = config.subjects.iter().filter(lacks).map(String::as_str).collect();
+    if subjects.is_empty() || missing.is_empty() || stream.config.renames() {
+        return None;
+    }
+    Some(format!(
+        "stream {} takes no events on {}: its subjects are {}; add it there (nats stream edit), or take it out of \
+         broker.subjects",
+        config.stream,
+        missing.join(", "),
+        subjects.join(", ")
     ))
 }
 
