@@ -390,6 +390,33 @@ fn a_consumer_that_somebody_edits_is_noticed_and_made_anew() {
 }
 
 #[test]
+fn a_consumer_that_sends_no_payloads_any_more_costs_none() {
+    if !needs((2, 10), "editing a consumer") {
+        return;
+    }
+    let scene = Scene::new();
+    let collector = scene.collector();
+    let mut all = scene.publish("first", 10);
+    scene.has(10);
+    let mut config = consumer(&scene)["config"].clone();
+    let name = config["name"].as_str().expect("a name").to_owned();
+    config["headers_only"] = json!(true);
+    let edit = json!({ "stream_name": "EVENTS", "config": config, "action": "update" });
+    scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
+    all.extend(scene.publish("second", 10));
+    scene.has(20);
+    collector.said("somebody has edited");
+    // A publisher may say such a thing himself.
+    let forged = b"NATS/1.0\r\nNats-Msg-Size: 7\r\n\r\n";
+    scene.server.raw().publish("events.test", Some(forged), "");
+    all.push(String::new());
+    all.extend(scene.publish("third", 10));
+    scene.has(31);
+    assert!(collector.stop().success());
+    scene.holds_exactly(&all);
+}
+
+#[test]
 fn a_stream_that_takes_no_more_of_our_subjects_is_said() {
     let scene = Scene::new();
     let collector = scene.collector();

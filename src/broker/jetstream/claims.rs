@@ -109,10 +109,10 @@ fn whose(name: &str, owner: &Owner) -> Option<Whose> {
 
 impl Claims {
     /// Asks for the consumers of this identity, and how those are that this process has not made. `previous` is the one of its
-    /// last session, whoever made it. A user who may not ask has none.
-    pub(super) fn ask(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>) -> Self {
-        // Nobody answers while a cluster has no leader; a request of that time is lost.
-        let (until, quick) = (Instant::now() + api.within, shortly(api));
+    /// last session, whoever made it. A user who may not ask has none. Asks again for as long as `patience` lasts: nobody answers
+    /// while a cluster has no leader, and a request of that time is lost.
+    pub(super) fn ask(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, patience: Duration) -> Self {
+        let (until, quick) = (Instant::now() + patience, shortly(api));
         let is_over =
             || Instant::now() >= until || api.link.lost().is_raised() || api.stop.is_some_and(Signal::is_raised);
         let names = loop {

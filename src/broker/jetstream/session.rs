@@ -111,13 +111,13 @@ impl Session {
             log::warn!("broker: {news}");
         }
 
-        let ask_for_claims = || {
-            let claims = Claims::ask(&api, &config.stream, setting.owner, setting.previous);
+        let ask_for_claims = |patience| {
+            let claims = Claims::ask(&api, &config.stream, setting.owner, setting.previous, patience);
             let conflict = claims.contested().map(|claim| claim.conflict(&config.stream));
             let error = |why| broker_error(&link.server().address, BrokerFault::Contested, why);
             conflict.map_or(Ok(claims), |why| Err(error(why)))
         };
-        let mut claims = ask_for_claims()?;
+        let mut claims = ask_for_claims(config.timeout)?;
         let wish = Wish {
             config,
             owner: setting.owner,
@@ -137,7 +137,7 @@ impl Session {
             return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
         }
         if claims.unasked.is_some() {
-            claims = ask_for_claims()?;
+            claims = ask_for_claims(Duration::ZERO)?;
         }
         consumer::delete_older(&api, &config.stream, &claims, &consumer, keeping);
         if setting.previous.is_none() {
@@ -275,6 +275,12 @@ impl Session {
                 return Some(Item::Over(format!(
                     "consumer {} is out of step: delivery {} of {} came where {expected} was due",
                     self.consumer, metadata.delivered, metadata.consumer_sequence
+                )));
+            }
+            if self.watch.lacks_payload(&message, expected) {
+                return Some(Item::Over(format!(
+                    "consumer {} sends no payloads: somebody has edited it",
+                    self.consumer
                 )));
             }
             self.consumer_sequence = expected;

@@ -42,7 +42,8 @@ fn describe(
     let settings = &stream.config;
     let resume = position_in(api, config, standing.position, 0, stream)?;
     let keeping = Keeping::of(stream, config, standing.pipeline_holds);
-    let claims = standing.owner.map(|owner| Claims::ask(api, &config.stream, owner, None)).unwrap_or_default();
+    let claims =
+        standing.owner.map(|owner| Claims::ask(api, &config.stream, owner, None, api.within)).unwrap_or_default();
     Ok(StreamSurvey {
         subjects: settings.subjects.clone(),
         retention: settings.retention.clone(),

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use nats::{HeaderMap, Message};
+
 use super::api::{self, Consumer, ConsumerConfig, Stream};
 use super::pulls::EXPIRES;
 use super::stream::deaf;
@@ -18,6 +20,8 @@ pub(super) struct Watch {
     stream: String,
     /// As it was when the session began.
     made: ConsumerConfig,
+    /// How many it had delivered when the session began.
+    begins_behind: u64,
     /// It has delivered, or the server has taken our requests: a session that has this behind it is a recovery.
     proved: bool,
     /// Until when somebody has it deliver nothing.
@@ -58,6 +62,7 @@ impl Watch {
             name: name.to_owned(),
             stream: config.stream.clone(),
             made: consumer.config.clone(),
+            begins_behind: consumer.delivered.consumer_seq,
             proved: false,
             paused: None,
             deaf: deaf(config, stream),
@@ -77,6 +82,15 @@ impl Watch {
         self.proved = true;
         self.flowing = true;
         self.stalls = 0;
+    }
+
+    /// Whether this message had a payload in the stream that the consumer keeps back. The first of a session is believed: then the
+    /// consumer was as it should be, and a publisher set that header.
+    pub(super) fn lacks_payload(&self, message: &Message, consumer_sequence: u64) -> bool {
+        let kept_back = |headers: &HeaderMap| headers.get("Nats-Msg-Size").is_some_and(|size| size != "0");
+        message.data.is_empty()
+            && consumer_sequence > self.begins_behind + 1
+            && message.headers.as_ref().is_some_and(kept_back)
     }
 
     /// It ended a request that it had taken.
