@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::broker::{Beginning, Cluster, JetStreamIntake, Reports, Server};
+use catchment::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
 use catchment::config::{Config, DatabaseConfig};
 use catchment::pipeline::{
     Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
@@ -228,7 +228,8 @@ impl Sink for Watched {
 fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared) -> Pipeline {
     let reports = Reports { tally: Arc::clone(&shared.tally), condition: Condition::new("broker") };
     let cluster = Cluster::new(&config.broker).expect("addresses");
-    let beginning = Beginning { identity: "bench", history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
+    let owner = Owner { identity: "bench".into(), ..Owner::default() };
+    let beginning = Beginning { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
     let intake = JetStreamIntake::open(cluster, beginning, &shared.stop, &reports);
     let settings = Settings { limits: limits(), linger: Duration::ZERO };
     Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone())

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Reports};
+use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Origin, Owner, Reports};
 use crate::config::{Config, Mode};
 use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, Asked, Service};
-use crate::store::{Database, Lock, Routes};
+use crate::store::{Before, Database, Home, Lock, Routes};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
 ///
@@ -91,12 +91,15 @@ pub struct Status {
 
 impl Collector {
     /// Starts collecting. Blocks until the database is open, the stream found or made, and the first consumer set up: at most
-    /// a few times `broker.timeout` and `database.busy_timeout`.
+    /// a few times `broker.timeout` and `database.busy_timeout`, and 12 seconds more where somebody else seems to use the
+    /// database's consumer: a process that died without the server noticing looks like that for 10 seconds.
     ///
     /// # Errors
     ///
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`] or [`Error::Broker`]: whatever would keep the first
-    /// event from being stored, wrong SQL of a route or query included. Trouble that comes later is waited out and shows in
+    /// event from being stored, wrong SQL of a route or query included. A copy of a database is refused while its original is there
+    /// ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or in use
+    /// ([`BrokerFault::Contested`](crate::error::BrokerFault::Contested)). Trouble that comes later is waited out and shows in
     /// [`Collector::status`]; so is all that keeps queries from being answered.
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_until(config, Until::Stopped)
@@ -136,13 +139,16 @@ impl Collector {
         let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
         let pipeline = match config.broker.mode {
             Mode::Jetstream => {
+                let home = database.home()?;
+                home.must_be_its_own(&config.database.path)?;
                 let beginning = Beginning {
-                    identity: database.identity(),
+                    owner: owner(database.identity(), &home),
                     history: database.history(&config.broker.stream)?,
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
                 let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
+                database.settle(&home)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())
             }
             Mode::Core => {
@@ -162,7 +168,8 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// What made it fail: the ledger moved by another program, a table gone, a panic of ours.
+    /// What made it fail: the ledger moved by another program, a table gone, another collector with a clone of the database, a
+    /// panic of ours.
     pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
         self.pipeline.wait(wait)
     }
@@ -205,6 +212,16 @@ impl Collector {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A database as the owner of consumers.
+pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
+    let (inherits, origin) = match &home.before {
+        Before::This | Before::There { .. } => (None, None),
+        Before::Gone { tag } => (Some(tag.clone()), None),
+        Before::Elsewhere { tag, place } => (None, Some(Origin { tag: tag.clone(), place: place.clone() })),
+    };
+    Owner { identity: identity.to_owned(), tag: home.tag.clone(), inherits, origin, place: home.place.clone() }
 }
 
 impl Parts {

@@ -110,6 +110,8 @@ pub enum BrokerFault {
     NoJetStream,
     /// The stream is missing, or cannot be read by this program.
     Stream,
+    /// Another collector uses a consumer of this database: the two have copies of one database.
+    Contested,
     /// The server refused a request for another reason.
     Request,
 }
@@ -130,6 +132,8 @@ pub enum DatabaseFault {
     Conflict,
     /// Its tables are not the ones this version knows.
     Schema,
+    /// It is a copy of another database that is still there, and has the other's identity.
+    Copy,
     /// A statement given by the user failed.
     Statement,
     /// Anything else SQLite reports.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub use asker::ask;
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Mismatch, remove_stream};
+pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Mismatch, Origin, Owner, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
 pub use requests::{Desk, Dispatch, Failure, Listener, Outbox, Reply, Request, Subjects, answerable};
 pub use server::Server;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Cluster, Link};
-use super::jetstream::{Mismatch, survey_stream};
+use super::jetstream::{Mismatch, Owner, survey_stream};
 use crate::config::{BrokerConfig, Mode};
 use crate::error::Error;
 use crate::pipeline::{Life, Signal};
@@ -64,11 +64,15 @@ pub struct StreamSurvey {
     pub news: Option<String>,
     /// Why it cannot be collected, if it cannot.
     pub refusal: Option<String>,
-    /// How many events may be unacknowledged, where a limit of the stream or of the account would keep our consumer from
-    /// having as many as it needs: the limit and the need.
+    /// How many events may be unacknowledged, where a limit of the stream or of the account lets our consumer have fewer than
+    /// it would: the limit, and what it would have.
     pub unacknowledged: Option<(u64, u64)>,
+    /// After this long without a collector the stream forgets our consumer and drops what it keeps for it, if it does.
+    pub forgets: Option<Duration>,
     /// The consumer of the database, while a collector has one.
     pub consumer: Option<ConsumerSurvey>,
+    /// Consumers of copies of the database, or of its original.
+    pub others: Vec<ConsumerSurvey>,
 }
 
 /// The consumer of a collector.
@@ -80,13 +84,19 @@ pub struct ConsumerSurvey {
     pub pending: u64,
     /// Events delivered and not acknowledged, where the stream waits for that.
     pub unacknowledged: u64,
+    /// Somebody pulls from it, or did a few seconds ago.
+    pub in_use: bool,
+    /// Until when somebody has it deliver nothing.
+    pub paused: Option<String>,
+    /// Who made it, for people.
+    pub maker: String,
 }
 
 /// How far a database is, to compare.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing<'a> {
-    /// Names the database, if there is one.
-    pub identity: Option<&'a str>,
+    /// The database as the owner of consumers, if there is one.
+    pub owner: Option<&'a Owner>,
     /// How far it has each epoch of the stream, the latest last.
     pub history: &'a [Life],
     /// How many events a collector with these settings holds, at most.

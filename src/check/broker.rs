@@ -6,6 +6,7 @@ use humantime::format_duration;
 use super::Options;
 use super::finding::Notebook;
 use crate::broker::{JetStreamSurvey, Standing, StreamSurvey, Survey};
+use crate::collect::owner;
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline;
@@ -45,12 +46,18 @@ pub(super) fn look(
 }
 
 fn survey(config: &Config, inspection: Option<&Inspection>) -> Result<Survey, Error> {
-    let (identity, history) = match inspection {
-        Some(inspection) => (inspection.identity()?, inspection.history(&config.broker.stream)?),
+    let (owner, history) = match inspection {
+        Some(inspection) => {
+            let owner = match (inspection.identity()?, inspection.home()?) {
+                (Some(identity), Some(home)) => Some(owner(&identity, &home)),
+                _ => None,
+            };
+            (owner, inspection.history(&config.broker.stream)?)
+        }
         None => (None, Vec::new()),
     };
     let pipeline_holds = pipeline::holds(&config.batch, config.database.writers);
-    Survey::make(&config.broker, Standing { identity: identity.as_deref(), history: &history, pipeline_holds })
+    Survey::make(&config.broker, Standing { owner: owner.as_ref(), history: &history, pipeline_holds })
 }
 
 fn look_at_core(config: &Config, notes: &mut Notebook<'_>) {
@@ -97,6 +104,34 @@ fn look_at_jetstream(
         notes.ok("stream", format!("{name} keeps {messages} events by {retention}{age}, in {storage}"));
     }
     lag(config, options, stream, collecting, notes);
+    consumers(config, stream, collecting, notes);
+}
+
+/// Consumers of ours that somebody paused, or that somebody else uses or has left.
+fn consumers(config: &Config, stream: &StreamSurvey, collecting: bool, notes: &mut Notebook<'_>) {
+    let name = &config.broker.stream;
+    let copies = "stop one of the two, or give one an identity of its own: catchment adopt";
+    if let Some(consumer) = &stream.consumer {
+        if let Some(until) = &consumer.paused {
+            let what = format!("somebody has paused consumer {} of {name} until {until}", consumer.name);
+            notes.warning("collector", what, "nats consumer resume ends that");
+        }
+        if consumer.in_use && !collecting {
+            let what = format!("another collector uses consumer {}, made by {}", consumer.name, consumer.maker);
+            notes.critical("collector", format!("{what}: it has a copy of this database"), copies);
+        }
+    }
+    for other in &stream.others {
+        let (consumer, maker) = (&other.name, &other.maker);
+        if other.in_use {
+            notes.warning("collector", format!("{maker} collects {name} into a copy of this database"), copies);
+        } else if stream.retention == "interest" {
+            let what =
+                format!("{name} also keeps events for consumer {consumer}, made by {maker} on a copy of this database");
+            let way_out = format!("if that is gone for good: nats consumer rm {name} {consumer}");
+            notes.warning("stream", what, way_out);
+        }
+    }
 }
 
 /// Whether the stream has what is to be collected, and nothing that is to be answered.
@@ -135,9 +170,15 @@ fn subjects(config: &Config, survey: &Survey, stream: &StreamSurvey, notes: &mut
 fn limits(config: &Config, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
     if let Some((limit, need)) = stream.unacknowledged {
-        let what = format!("{name} lets {limit} events be unacknowledged at a time, and collecting it takes {need}");
-        let way_out = "raise max_ack_pending there, or lower batch.max_events and broker.ahead";
-        notes.critical("stream", what, way_out);
+        let what = format!("{name} lets {limit} events be unacknowledged at a time, and a collector would have {need}");
+        notes.warning("stream", what, "raise max_ack_pending there; until then it is collected more slowly");
+    }
+    if let Some(forgets) = stream.forgets {
+        let what = format!(
+            "{name} forgets our consumer when no collector has run for {}, and drops what it keeps for it",
+            format_duration(forgets)
+        );
+        notes.warning("stream", what, "raise inactive_threshold of its consumer_limits, or have no longer outages");
     }
     let repeats_within = config.broker.repeats_within();
     // Nobody publishes to a mirror.

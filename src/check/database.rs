@@ -44,6 +44,15 @@ pub(super) fn look(
     integrity(&inspection, options, &format!("{shown}"), notes);
     size(&inspection, notes);
     gaps(config, &inspection, notes);
+    match inspection.home() {
+        Ok(Some(home)) if config.broker.mode == Mode::Jetstream => {
+            if let Err(error) = home.must_be_its_own(path) {
+                notes.error("database", &error);
+            }
+        }
+        Ok(_) => {}
+        Err(error) => notes.error("database", &error),
+    }
     match holder {
         Ok(Some(holder)) => notes.ok("collector", format!("{holder} collects into {shown}")),
         Ok(None) if options.offline => notes.ok("collector", format!("nobody collects into {shown} now")),

@@ -5,6 +5,7 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments on arguments are help texts, where backticks would show")]
 
+mod adopt;
 mod check;
 mod compare;
 mod context;
@@ -68,6 +69,7 @@ enum Command {
     Test(test::Test),
     DeadLetters(dead_letters::DeadLetters),
     Check(check::Check),
+    Adopt(adopt::Adopt),
     Compare(Box<compare::Compare>),
     #[command(hide = true)]
     CompareApplication(compare::Application),
@@ -102,6 +104,7 @@ impl Cli {
             Command::Test(test) => test.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
             Command::Check(check) => check.run(&settings),
+            Command::Adopt(adopt) => adopt.run(&settings),
             Command::Compare(compare) => compare.run(),
             Command::CompareApplication(application) => application.run(),
         }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
 use super::failure::database_error;
 use super::file::{File, must_have_one_name};
+use super::home::Home;
 use super::ledger;
 use super::migrations;
 use super::pool::{Manager, Pooled};
@@ -123,6 +124,26 @@ impl Database {
     #[must_use]
     pub fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// Which file this is, and which one it was when it was last [settled](Self::settle).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when it cannot be read.
+    pub fn home(&self) -> Result<Home, Error> {
+        let connection = self.connect()?;
+        Home::of(self.file.path(), &connection.sqlite, &self.identity).map_err(|e| database_error(self.file.path(), e))
+    }
+
+    /// Writes down that the database is at home in this file: its consumers at the broker are this file's from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when it cannot be written.
+    pub fn settle(&self, home: &Home) -> Result<(), Error> {
+        let connection = self.connect()?;
+        home.record(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
     /// What a PRAGMA of this name says on the connections that write: `wal_autocheckpoint` is `4000`.

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::failure::database_error;
 use super::file::{must_exist, must_have_one_name};
+use super::home::Home;
 use super::reader::read_only;
 use super::{ledger, schema};
 use crate::error::Error;
@@ -61,6 +62,18 @@ impl Inspection {
         self.ask(|connection| match schema::identity(connection)? {
             Some(_) => ledger::history(connection, stream),
             None => Ok(Vec::new()),
+        })
+    }
+
+    /// Which file it is, and which one it was at its collector's last start; `None` where no collector has ever opened it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn home(&self) -> Result<Option<Home>, Error> {
+        self.ask(|connection| match schema::identity(connection)? {
+            Some(identity) => Home::of(&self.path, connection, &identity).map(Some),
+            None => Ok(None),
         })
     }
 

@@ -14,6 +14,8 @@ mod cluster;
 mod collecting;
 mod commands;
 mod compare;
+mod consumers;
+mod copies;
 mod core_mode;
 mod core_recorder;
 mod database;

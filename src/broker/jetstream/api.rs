@@ -16,11 +16,14 @@ use crate::printable;
 
 /// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
 pub(super) mod code {
+    pub(in crate::broker) const NO_ROOM_FOR_CONSUMERS: u64 = 10026;
     pub(in crate::broker) const NO_MESSAGE: u64 = 10037;
     pub(in crate::broker) const NO_JETSTREAM_FOR_ACCOUNT: u64 = 10039;
     pub(in crate::broker) const NO_STREAM: u64 = 10059;
     pub(in crate::broker) const NO_JETSTREAM: u64 = 10076;
     pub(in crate::broker) const STORE_FAILED: u64 = 10077;
+    pub(in crate::broker) const FILTER_OUTSIDE: u64 = 10093;
+    pub(in crate::broker) const TOO_MANY_UNACKNOWLEDGED: u64 = 10121;
 }
 
 /// Why a request was not answered as hoped.
@@ -151,6 +154,9 @@ pub(super) struct Transform {
 pub(super) struct ConsumerLimits {
     #[serde(default)]
     pub(super) max_ack_pending: i64,
+    /// Nanoseconds; 0 for no limit.
+    #[serde(default)]
+    pub(super) inactive_threshold: u64,
 }
 
 /// What an account has of `JetStream`.
@@ -199,13 +205,22 @@ pub(super) struct Consumer {
     /// What it has delivered and nobody has acknowledged.
     #[serde(default)]
     pub(super) num_ack_pending: u64,
+    /// How far all that it has delivered is acknowledged.
+    #[serde(default)]
+    pub(super) ack_floor: Delivered,
+    /// Somebody has it deliver nothing for a while; server 2.11 and later.
+    #[serde(default)]
+    pub(super) paused: bool,
 }
 
 /// How far a consumer has come.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(super) struct Delivered {
     /// How many messages it has sent.
     pub(super) consumer_seq: u64,
+    /// The last one's sequence in the stream.
+    #[serde(default)]
+    pub(super) stream_seq: u64,
 }
 
 /// The settings we make a consumer with, and compare with what the server made of them.
@@ -214,6 +229,9 @@ pub(super) struct ConsumerConfig {
     pub(super) name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) durable_name: Option<String>,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) description: Option<String>,
     pub(super) deliver_policy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) opt_start_seq: Option<u64>,
@@ -234,6 +252,32 @@ pub(super) struct ConsumerConfig {
     pub(super) inactive_threshold: u64,
     #[serde(default)]
     pub(super) mem_storage: bool,
+    /// It delivers nothing until then: a time of RFC 3339. Server 2.11 and later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pause_until: Option<String>,
+    /// It delivers no payloads.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) headers_only: bool,
+    /// What a pull request may be; we leave it to the server.
+    #[serde(flatten, skip_serializing)]
+    pub(super) pulls: PullLimits,
+}
+
+/// The limits on a consumer's pull requests; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct PullLimits {
+    /// How many may wait at a time.
+    #[serde(default, rename = "max_waiting")]
+    pub(super) waiting: i64,
+    /// How many messages one may ask for.
+    #[serde(default, rename = "max_batch")]
+    pub(super) batch: i64,
+    /// How long one may wait, in nanoseconds.
+    #[serde(default, rename = "max_expires")]
+    pub(super) expires: i64,
+    /// How many bytes one may ask for.
+    #[serde(default, rename = "max_bytes")]
+    pub(super) bytes: i64,
 }
 
 /// A message as it lies in the stream.
@@ -392,6 +436,12 @@ impl Api<'_> {
 
     pub(super) fn consumer(&self, stream: &str, name: &str) -> Result<Consumer, Failure> {
         self.request(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({}))
+    }
+
+    /// Has a consumer deliver from this sequence on, as if it were new, and stand for what it has not delivered before; server
+    /// 2.14 and later. An older one does not answer.
+    pub(super) fn reset_consumer(&self, stream: &str, name: &str, next: u64) -> Result<Consumer, Failure> {
+        self.request(&format!("CONSUMER.RESET.{stream}.{name}"), &json!({ "seq": next }))
     }
 
     pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {

@@ -2,26 +2,21 @@
 //!
 //! On a stream with limits it acknowledges nothing, lives in the server's memory and goes by itself. On one with interest
 //! retention the stream keeps an event only for consumers that have not acknowledged it, so there it acknowledges, is
-//! kept on disk, and stays when the collector ends: what is published meanwhile would be lost without it.
+//! kept on disk, and stays when the collector ends: what is published meanwhile would be lost without it. Where the stream
+//! has no room for one more, see [`takeover`](super::takeover).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use super::api::{Api, Consumer, ConsumerConfig, Stream};
+use super::api::{Api, Consumer, ConsumerConfig, Failure, Stream, code};
+use super::claims::{self, Claims, Owner};
 use super::epoch::Resume;
+use super::stored;
 use super::stream::{INTEREST, explain};
+use super::takeover::{self, Unread};
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Mark;
-
-/// The stem of the names, followed by a database's identity.
-const PREFIX: &str = "catchment-";
-
-/// What the names of this database's consumers begin with. The rest grows with time.
-pub(super) fn stem(identity: &str) -> String {
-    format!("{PREFIX}{identity}-")
-}
 
 /// Whether the stream keeps events until they are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +44,7 @@ impl Keeping {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -60,29 +55,44 @@ const INACTIVE: Duration = Duration::from_secs(300);
 /// take longer, the repetition ends the session and changes nothing.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
 
-/// Makes the consumer and checks that it is what was asked for. Where that is the `whole` stream, an old server's consumer
-/// without our several subjects is too; see [`is_unfiltered`].
-pub(super) fn make(
-    api: &Api<'_>,
-    config: &BrokerConfig,
-    identity: &str,
-    resume: &Resume,
-    keeping: Keeping,
-    whole: bool,
-) -> Result<(String, Consumer), Error> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{}{:x}-{number}", stem(identity), now / 1_000);
+/// What a consumer is to be.
+pub(super) struct Wish<'a> {
+    pub(super) config: &'a BrokerConfig,
+    pub(super) owner: &'a Owner,
+    pub(super) stream: &'a Stream,
+    pub(super) resume: &'a Resume,
+    pub(super) keeping: Keeping,
+    /// It is to have the whole stream; then an old server's consumer without our several subjects will do, see
+    /// [`is_unfiltered`].
+    pub(super) whole: bool,
+    /// Until when somebody had the one before deliver nothing.
+    pub(super) paused: Option<&'a str>,
+}
+
+/// A consumer to read from.
+pub(super) struct Made {
+    pub(super) name: String,
+    pub(super) info: Consumer,
+    /// What it has delivered to nobody who stored it.
+    pub(super) unread: Option<Unread>,
+}
+
+/// Makes the consumer and checks that it is what was asked for; or takes over one of our own, where the stream allows no more.
+pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Result<Made, Error> {
+    let Wish { config, owner, stream, resume, keeping, .. } = *wish;
+    let name = claims::new_name(owner);
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };
     let acks = keeping.unacknowledged();
-    let wanted = ConsumerConfig {
+    let limit = stream.config.consumer_limits.inactive_threshold;
+    let inactive = if acks.is_some() { limit } else { nanoseconds(INACTIVE) };
+    let mut wanted = ConsumerConfig {
         name: Some(name.clone()),
         durable_name: acks.map(|_| name.clone()),
+        description: Some(format!("catchment, process {} at {}", std::process::id(), owner.place)),
         deliver_policy: if from_start { "all" } else { "by_start_sequence" }.into(),
         opt_start_seq: (!from_start).then_some(resume.after.sequence + 1),
         ack_policy: if acks.is_some() { "all" } else { "none" }.into(),
@@ -91,21 +101,41 @@ pub(super) fn make(
         filter_subject,
         filter_subjects,
         replay_policy: "instant".into(),
-        inactive_threshold: if acks.is_some() { 0 } else { nanoseconds(INACTIVE) },
+        inactive_threshold: if limit > 0 { inactive.min(limit) } else { inactive },
         mem_storage: acks.is_none(),
+        pause_until: wish.paused.or_else(|| claims.pause()).map(str::to_owned),
+        ..ConsumerConfig::default()
     };
-    let mut made =
-        api.create_consumer(&config.stream, &name, &wanted).map_err(|failure| explain(api.link, config, &failure))?;
-    if acks.is_none() {
-        (made.config.ack_wait, made.config.max_ack_pending) = (None, None);
-    }
-    if made.config == wanted || whole && made.config == (ConsumerConfig { filter_subjects: None, ..wanted.clone() }) {
-        return Ok((name, made));
+    let info = loop {
+        match api.create_consumer(&config.stream, &name, &wanted) {
+            Ok(info) => break info,
+            Err(failure) if failure.is_code(code::NO_ROOM_FOR_CONSUMERS) => {
+                if !takeover::make_room(api, config, keeping, claims) {
+                    return takeover::take_over(api, wish, &wanted, claims);
+                }
+            }
+            Err(failure) => match fewer_unacknowledged(&failure, wanted.max_ack_pending) {
+                Some(most) => wanted.max_ack_pending = Some(most),
+                // A server before 2.10 refuses a filter of which the stream has nothing.
+                None => {
+                    let mismatch = stored::mismatch(config, &stream.config);
+                    return Err(match mismatch.filter(|_| failure.is_code(code::FILTER_OUTSIDE)) {
+                        Some(mismatch) => {
+                            broker_error(&api.link.server().address, BrokerFault::Request, mismatch.to_string())
+                        }
+                        None => explain(api.link, config, &failure),
+                    });
+                }
+            },
+        }
+    };
+    if is_as_wanted(&info.config, &wanted, wish.whole) {
+        return Ok(Made { name, info, unread: None });
     }
     // An old server silently drops what it does not know, and would send another selection of events.
     let server = api.link.server();
-    let what = if made.config.filter_subjects == wanted.filter_subjects {
-        format!("another consumer than was asked for: {:?} instead of {wanted:?}", made.config)
+    let what = if info.config.filter_subjects == wanted.filter_subjects {
+        format!("another consumer than was asked for: {:?} instead of {wanted:?}", info.config)
     } else {
         let way_out = "give one subject, or exactly those of the stream, or use server 2.10 or later";
         format!("a consumer without the several subjects; {way_out}")
@@ -117,27 +147,77 @@ pub(super) fn make(
     Err(broker_error(&server.address, BrokerFault::Request, detail))
 }
 
+/// Whether a consumer delivers what was wanted, as it was wanted. Limits of the server, the account and the stream may have
+/// changed the rest of its settings: those are heeded as they are.
+pub(super) fn is_as_wanted(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
+    let unfiltered = whole && made.filter_subject.is_none() && made.filter_subjects.is_none();
+    let same_events = unfiltered && wanted.filter_subject.is_none()
+        || made.filter_subject == wanted.filter_subject && made.filter_subjects == wanted.filter_subjects;
+    same_events
+        && !made.headers_only
+        && made.name == wanted.name
+        && made.durable_name == wanted.durable_name
+        && made.deliver_policy == wanted.deliver_policy
+        && made.opt_start_seq == wanted.opt_start_seq
+        && made.ack_policy == wanted.ack_policy
+        && made.replay_policy == wanted.replay_policy
+}
+
+/// The limit that a refusal names, where it is on unacknowledged events and lower than what was asked for. Those of server and
+/// account are told nowhere else.
+fn fewer_unacknowledged(failure: &Failure, asked: Option<i64>) -> Option<i64> {
+    let Failure::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
+    let limit = description.rsplit(' ').next()?.parse().ok()?;
+    (0 < limit && limit < asked?).then_some(limit)
+}
+
 /// Whether it sends what else is in the stream too: what was published there before the stream had the subjects it has now.
 pub(super) fn is_unfiltered(made: &Consumer, config: &BrokerConfig) -> bool {
     config.subjects.len() > 1 && made.config.filter_subjects.is_none()
 }
 
-/// Deletes what earlier sessions on this database have left. Where that fails, the server does it after a while; but not
-/// those for which a stream keeps events: they are left until the next session.
-pub(super) fn delete_older(api: &Api<'_>, stream: &str, identity: &str, current: &str, keeping: Keeping) {
+/// Deletes what earlier sessions on this database have left, but not the current one. Where that fails, the server does it
+/// after a while; but not those for which a stream keeps events: they are left until the next session.
+pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current: &str, keeping: Keeping) {
     let (level, until) = match keeping {
         Keeping::Limits => (log::Level::Debug, "to expire"),
         Keeping::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
     };
-    let ours = stem(identity);
-    let names = api.consumer_names(stream).unwrap_or_else(|failure| {
+    if let Some(failure) = &claims.unasked {
         log::log!(level, "broker: older consumers are left {until}: {failure}");
-        Vec::new()
-    });
-    for name in names.iter().filter(|name| name.starts_with(&ours) && *name != current) {
+    }
+    for claim in claims.own().filter(|claim| claim.name != current) {
+        let name = &claim.name;
         match api.delete_consumer(stream, name) {
             Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
             Err(failure) => log::log!(level, "broker: the older consumer {name} is left {until}: {failure}"),
+        }
+    }
+}
+
+/// Says what an operator should know of the stream's consumers: when it forgets ours, and which of copies, or of the original,
+/// it keeps events for. Those are left alone.
+pub(super) fn tell(config: &BrokerConfig, made: &Consumer, claims: &Claims, keeping: Keeping) {
+    let forgets = Duration::from_nanos(made.config.inactive_threshold);
+    if keeping != Keeping::Limits && !forgets.is_zero() {
+        let stream = &config.stream;
+        log::warn!(
+            "broker: stream {stream} forgets our consumer when no collector has run for {forgets:?}, and drops what it keeps \
+             for it; raise inactive_threshold of its consumer_limits"
+        );
+    }
+    for claim in claims.others() {
+        let (name, maker, stream) = (&claim.name, claim.maker(), &config.stream);
+        if claim.is_in_use() {
+            log::warn!(
+                "broker: {maker} collects stream {stream} too, into a copy of this database; give that one an identity of \
+                 its own: catchment adopt"
+            );
+        } else if keeping != Keeping::Limits {
+            log::warn!(
+                "broker: stream {stream} also keeps events for consumer {name}, made by {maker} on a copy of this database \
+                 or on its original; if that one is gone for good: nats consumer rm {stream} {name}"
+            );
         }
     }
 }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use nats::Message;
 
+use super::claims::Owner;
 use super::gaps::Gone;
 use super::history::History;
+use super::pulls;
 use super::reply::Metadata;
 use super::session::{self, Delivery, Item, Session, Setting, Unreadable};
 use crate::broker::connection::Cluster;
@@ -25,11 +27,20 @@ const AWAY: Duration = Duration::from_millis(100);
 /// How often to look whether what was handed over is committed.
 const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
 
+/// How often to look whether somebody else still uses our consumer.
+const LOOK_FOR_RIVALS: Duration = Duration::from_millis(100);
+
+/// How long a server may take to notice that somebody has hung up, without a word of it in the log.
+const HANGING_UP: Duration = Duration::from_secs(1);
+
+/// For the server's own delays, on top of the time that a dead process's last request lasts.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// What an intake is opened with.
 #[derive(Debug)]
-pub struct Beginning<'a> {
-    /// Names the database.
-    pub identity: &'a str,
+pub struct Beginning {
+    /// The database, as the owner of consumers.
+    pub owner: Owner,
     /// How far the database has each epoch of the stream, the latest last.
     pub history: Vec<Life>,
     /// End when what is in the stream now has been handed over.
@@ -41,7 +52,11 @@ pub struct Beginning<'a> {
 /// Reads a stream from a position on, for as long as it takes.
 pub struct JetStreamIntake {
     cluster: Arc<Cluster>,
-    identity: String,
+    owner: Owner,
+    /// The consumer of the last session.
+    consumer: Option<String>,
+    /// Until when somebody had it deliver nothing.
+    paused: Option<String>,
     pipeline_holds: usize,
     stop: Signal,
     reports: Reports,
@@ -67,6 +82,10 @@ pub struct JetStreamIntake {
     ended: bool,
     left: Instant,
     retry: Retry,
+    /// Since when somebody else uses our consumer.
+    contested: Option<Instant>,
+    /// Trouble was said that is not known to be over.
+    unwell: bool,
 }
 
 /// What is to be acknowledged once it is committed, on a stream that waits for that: the last delivery of each call of
@@ -91,18 +110,22 @@ struct Retry {
 
 impl JetStreamIntake {
     /// Opens the first session, so that what is wrong with broker or stream is said now. Blocks at most a few times the
-    /// configured time-out.
+    /// configured time-out, and 12 seconds more where somebody else seems to use the consumer.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn open(cluster: Cluster, beginning: Beginning<'_>, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
-        let Beginning { identity, history, drain, pipeline_holds } = beginning;
+    pub fn open(cluster: Cluster, beginning: Beginning, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
+        let Beginning { owner, history, drain, pipeline_holds } = beginning;
         let cluster = Arc::new(cluster);
         let pauses = Pauses::new(cluster.config());
         let mut intake = Self {
             cluster: Arc::clone(&cluster),
-            identity: identity.to_owned(),
+            owner,
+            consumer: None,
+            paused: None,
+            contested: None,
+            unwell: false,
             stop: stop.clone(),
             reports: reports.clone(),
             session: None,
@@ -121,7 +144,13 @@ impl JetStreamIntake {
             left: Instant::now(),
             retry: Retry { pauses, suspicious: false, missing_since: None },
         };
-        let session = Session::open(&intake.setting(true))?;
+        let session = loop {
+            match Session::open(&intake.setting(true)) {
+                Ok(session) => break session,
+                Err(error) => intake.contested_by(error)?,
+            }
+            let _ = stop.wait(LOOK_FOR_RIVALS);
+        };
         if drain {
             intake.drain_to = Some(session.last);
         }
@@ -132,7 +161,9 @@ impl JetStreamIntake {
     fn setting(&self, may_create: bool) -> Setting<'_> {
         Setting {
             cluster: &self.cluster,
-            identity: &self.identity,
+            owner: &self.owner,
+            previous: self.consumer.as_deref(),
+            paused: self.paused.as_deref(),
             history: self.history.lives(),
             may_create,
             said_to: self.said_to,
@@ -151,13 +182,44 @@ impl JetStreamIntake {
         self.acks = Acks { wanted: session.acknowledges(), ..Acks::default() };
         self.history.go_on(&session.epoch, session.after);
         self.epoch = Some(Arc::clone(&session.epoch));
+        self.consumer = Some(session.consumer.clone());
+        self.contested = None;
         self.reports.tally.pending.set(session.pending);
         self.ended |= self.drain_to.is_some() && session.is_exhausted();
         self.session = Some(session);
         self.account_for_gone();
         self.retry.pauses.opened();
         self.retry.missing_since = None;
-        self.reports.condition.recover();
+        self.unwell = true;
+        self.tell();
+    }
+
+    /// Says how the session is doing. One that was opened is no recovery yet: its requests may be refused.
+    fn tell(&mut self) {
+        let Some(session) = &self.session else { return };
+        self.paused = session.consumer_watch.paused().map(str::to_owned);
+        if let Some(trouble) = session.consumer_watch.trouble() {
+            self.reports.condition.degrade(trouble);
+            self.unwell = true;
+        } else if self.unwell && session.consumer_watch.is_proved() {
+            self.reports.condition.recover();
+            self.unwell = false;
+        }
+    }
+
+    /// Hears why no session could be opened. Where somebody else uses our consumer, that may be what a process that died has
+    /// left: so it is an error only once it has lasted longer than that can.
+    fn contested_by(&mut self, error: Error) -> Result<(), Error> {
+        if !matches!(error, Error::Broker { fault: BrokerFault::Contested, .. }) {
+            self.contested = None;
+            return Err(error);
+        }
+        let since = *self.contested.get_or_insert_with(Instant::now);
+        // A process that has just ended may have hung up and not been noticed yet.
+        if since.elapsed() > HANGING_UP {
+            self.reports.condition.degrade(error.to_string());
+        }
+        if since.elapsed() < pulls::EXPIRES + GRACE && !self.stop.is_raised() { Ok(()) } else { Err(error) }
     }
 
     /// Takes over from the session what the stream no longer had.
@@ -212,14 +274,18 @@ impl JetStreamIntake {
     }
 
     /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
-    fn reopen(&mut self, batch: &mut Batch, wait: Duration) {
+    ///
+    /// # Errors
+    ///
+    /// Another collector uses the same identity, and goes on doing so.
+    fn reopen(&mut self, batch: &mut Batch, wait: Duration) -> Result<(), Error> {
         // The stream would drop what only the last consumer stood for: the next one begins where the database is.
         if self.acks.wanted && self.committed != self.handed {
             let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
-            return;
+            return Ok(());
         }
         if !self.retry.pauses.due(wait, &self.stop) {
-            return;
+            return Ok(());
         }
         let began = Instant::now();
         match self.try_reopen(batch) {
@@ -233,8 +299,13 @@ impl JetStreamIntake {
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
                 self.retry.pauses.failed();
+                let contested = matches!(error, Error::Broker { fault: BrokerFault::Contested, .. });
+                if contested {
+                    return self.contested_by(error);
+                }
             }
         }
+        Ok(())
     }
 
     /// A new session, or `None` and a defect in the batch where the message that is next cannot be read by the client.
@@ -323,7 +394,7 @@ impl Intake for JetStreamIntake {
         }
         if self.session.is_none() {
             if batch.is_empty() {
-                self.reopen(batch, wait);
+                self.reopen(batch, wait)?;
             }
             return Ok(Supply::Flowing);
         }
@@ -377,6 +448,7 @@ impl Intake for JetStreamIntake {
             self.drained |= self.drain_to.is_some() && session.is_exhausted() && self.held.is_none();
             self.ended |= self.drained && session.is_settled();
         }
+        self.tell();
         self.left = Instant::now();
         Ok(if self.ended { Supply::Ended } else { Supply::Flowing })
     }

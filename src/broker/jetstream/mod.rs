@@ -2,7 +2,9 @@
 
 mod api;
 mod backlog;
+mod claims;
 mod consumer;
+mod consumer_watch;
 mod epoch;
 mod facts;
 mod gaps;
@@ -20,7 +22,9 @@ mod stored;
 mod stream;
 mod stream_watch;
 mod survey;
+mod takeover;
 
+pub use claims::{Origin, Owner};
 pub use intake::{Beginning, JetStreamIntake};
 pub use known_streams::KnownStreams;
 pub(super) use publisher::StreamPublisher;

@@ -1,12 +1,29 @@
 //! How much has been asked for and not come yet: the bound of what the client holds in memory.
 
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::api::PullLimits;
 use crate::config::AheadConfig;
+
+/// How long the server keeps a pull request before it ends it with a status. A process that died is taken for a living one for
+/// this long where the server did not see it die.
+pub(super) const EXPIRES: Duration = Duration::from_secs(10);
+
+/// Requests that may be refused in a row, each for a limit: there are four limits, and 16 requests at most under way.
+const MOST_REFUSALS: usize = 64;
 
 /// Requests outstanding, counted in events. The server answers a request with messages, or ends it with a status that
 /// says how many of its messages will not come.
 #[derive(Debug)]
 pub(super) struct Pulls {
     ahead: AheadConfig,
+    expires: Duration,
+    /// How many events a request asked for before the last limit that was learnt.
+    asked_before: usize,
+    /// Requests refused since one was accepted.
+    refusals: usize,
     outstanding: usize,
     /// The next message is larger than a request's limit in bytes.
     oversize: Oversize,
@@ -27,15 +44,70 @@ pub(super) struct Pull {
     pub(super) events: usize,
     /// `None`: however large.
     pub(super) bytes: Option<u64>,
+    /// How long it may wait.
+    pub(super) expires: Duration,
 }
 
 impl Pulls {
-    pub(super) fn new(ahead: AheadConfig) -> Self {
-        Self { ahead, outstanding: 0, oversize: Oversize::No }
+    /// As `ahead` says, within what the consumer allows.
+    pub(super) fn new(ahead: AheadConfig, limits: PullLimits) -> Self {
+        let asked_before = ahead.events;
+        let mut pulls =
+            Self { ahead, expires: EXPIRES, asked_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
+        pulls.limit(limits);
+        pulls
+    }
+
+    /// Keeps to these limits from now on.
+    pub(super) fn limit(&mut self, limits: PullLimits) {
+        let least = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        if let Some(most) = least(limits.batch).filter(|most| *most < self.ahead.events) {
+            self.asked_before = self.ahead.events;
+            self.ahead.events = most;
+        }
+        if let Some(most) = least(limits.waiting) {
+            self.ahead.requests = self.ahead.requests.min(most);
+        }
+        if let Some(most) = least(limits.bytes) {
+            self.ahead.bytes = self.ahead.bytes.min(ByteSize::b(most as u64));
+        }
+        if let Ok(most @ 1..) = u64::try_from(limits.expires) {
+            self.expires = self.expires.min(Duration::from_nanos(most));
+        }
+    }
+
+    /// The server refused a request in these words. `true` where the next ones can keep to the limit that they name; `false`
+    /// where they name none, or the same again and again.
+    pub(super) fn refused(&mut self, words: &str) -> bool {
+        let limit = words.rsplit(' ').next().unwrap_or_default();
+        let number = limit.parse().unwrap_or(0);
+        let mut limits = PullLimits::default();
+        let mut asked = self.ahead.events;
+        if words.contains("Exceeded MaxRequestBatch") {
+            limits.batch = number;
+            // Others of the size before may have been under way too.
+            if usize::try_from(number).is_ok_and(|most| most >= asked) {
+                asked = self.asked_before;
+            }
+        } else if words.contains("Exceeded MaxRequestExpires") {
+            limits.expires = i64::try_from(duration(limit).as_nanos()).unwrap_or(0);
+        } else if words.contains("Exceeded MaxRequestMaxBytes") {
+            limits.bytes = number;
+        } else if words.contains("Exceeded MaxWaiting") {
+            limits.waiting = i64::try_from(self.ahead.requests).unwrap_or(1) - 1;
+        } else {
+            return false;
+        }
+        let refusals = self.refusals + 1;
+        self.limit(limits);
+        self.ended(Some(asked));
+        self.refusals = refusals;
+        refusals <= MOST_REFUSALS
     }
 
     /// A message came.
     pub(super) fn arrived(&mut self) {
+        self.refusals = 0;
         self.outstanding = self.outstanding.saturating_sub(1);
         if self.outstanding == 0 || self.oversize == Oversize::Asked {
             self.oversize = Oversize::No;
@@ -44,6 +116,7 @@ impl Pulls {
 
     /// A request ended without this many of its messages; `None` when the server did not say how many.
     pub(super) fn ended(&mut self, missing: Option<usize>) {
+        self.refusals = 0;
         self.outstanding = self.outstanding.saturating_sub(missing.unwrap_or(self.ahead.events));
         if self.oversize == Oversize::Asked {
             self.oversize = Oversize::No;
@@ -72,13 +145,14 @@ impl Pulls {
             }
             self.oversize = Oversize::Asked;
             self.outstanding = 1;
-            return Some(Pull { events: 1, bytes: None });
+            return Some(Pull { events: 1, bytes: None, expires: self.expires });
         }
         if !self.has_room() {
             return None;
         }
         self.outstanding += self.ahead.events;
-        Some(Pull { events: self.ahead.events, bytes: Some(self.ahead.bytes.as_u64()) })
+        let AheadConfig { events, bytes, .. } = self.ahead;
+        Some(Pull { events, bytes: Some(bytes.as_u64()), expires: self.expires })
     }
 
     /// Whether another usual request would stay within the bound.
@@ -87,20 +161,96 @@ impl Pulls {
     }
 }
 
+/// A time as the server writes it: `1m30s`, `1.5s`, `250ms`. Zero where it cannot be read.
+fn duration(text: &str) -> Duration {
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, unit) = rest.split_at(unit_at);
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let scale = match &unit[..end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return Duration::ZERO,
+        };
+        let Ok(number) = number.parse::<f64>() else { return Duration::ZERO };
+        seconds += number * scale;
+        rest = &unit[end..];
+    }
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytesize::ByteSize;
 
     fn pulls() -> Pulls {
-        Pulls::new(AheadConfig { events: 10, bytes: ByteSize::kib(1), requests: 2 })
+        let ahead = AheadConfig { events: 10, bytes: ByteSize::kib(1), requests: 2 };
+        Pulls::new(ahead, PullLimits::default())
+    }
+
+    #[test]
+    fn what_a_consumer_allows_is_kept_to() {
+        let ahead = AheadConfig { events: 10, bytes: ByteSize::kib(1), requests: 3 };
+        let limits = PullLimits { waiting: 2, batch: 4, expires: 2_000_000_000, bytes: 512 };
+        let mut pulls = Pulls::new(ahead, limits);
+        let request = || Some(Pull { events: 4, bytes: Some(512), expires: Duration::from_secs(2) });
+        assert_eq!((pulls.next(), pulls.next(), pulls.next()), (request(), request(), None));
+    }
+
+    #[test]
+    fn a_limit_that_a_refusal_names_is_kept_to() {
+        let mut pulls = pulls();
+        assert!(pulls.next().is_some() && pulls.next().is_some());
+        assert!(pulls.refused("Exceeded MaxRequestBatch of 4"));
+        assert_eq!(pulls.next(), None, "the other request is under way");
+        assert!(pulls.refused("Exceeded MaxRequestBatch of 4"));
+        let next = pulls.next().expect("room");
+        assert_eq!((next.events, next.expires), (4, EXPIRES));
+        assert!(pulls.refused("Exceeded MaxRequestExpires of 1.5s"));
+        let next = pulls.next().expect("room");
+        assert_eq!((next.events, next.expires), (4, Duration::from_millis(1500)));
+        assert!(pulls.refused("Exceeded MaxRequestMaxBytes of 100"));
+        assert_eq!(pulls.next().expect("room").bytes, Some(100));
+        assert!(pulls.next().is_some());
+        assert!(pulls.refused("Exceeded MaxWaiting"));
+        assert_eq!(pulls.next(), None, "one at a time");
+        assert!(!pulls.refused("Consumer is push based"), "nothing to keep to");
+    }
+
+    #[test]
+    fn refusals_that_do_not_end_are_no_way_to_go_on() {
+        let mut pulls = pulls();
+        let mut refusals = 0;
+        while pulls.refused("Exceeded MaxRequestBatch of 4") {
+            refusals += 1;
+            assert!(refusals < 100);
+        }
+        assert!(pulls.next().is_some(), "room all the same");
+    }
+
+    #[test]
+    fn times_of_the_server_are_read() {
+        for (text, milliseconds) in
+            [("10s", 10_000), ("1m30s", 90_000), ("1h0m0s", 3_600_000), ("1.5s", 1_500), ("x", 0)]
+        {
+            assert_eq!(duration(text), Duration::from_millis(milliseconds), "{text}");
+        }
+    }
+
+    fn usual() -> Pull {
+        Pull { events: 10, bytes: Some(1024), expires: EXPIRES }
     }
 
     #[test]
     fn no_more_is_asked_for_than_there_is_room_for() {
         let mut pulls = pulls();
-        let usual = Pull { events: 10, bytes: Some(1024) };
-        assert_eq!((pulls.next(), pulls.next()), (Some(usual), Some(Pull { events: 10, bytes: Some(1024) })));
+        assert_eq!((pulls.next(), pulls.next()), (Some(usual()), Some(usual())));
         assert_eq!(pulls.next(), None);
         (0..9).for_each(|_| pulls.arrived());
         assert_eq!(pulls.next(), None);
@@ -117,9 +267,9 @@ mod tests {
         pulls.too_large(Some(10));
         assert_eq!(pulls.next(), None, "the other request comes first");
         pulls.too_large(Some(10));
-        assert_eq!(pulls.next(), Some(Pull { events: 1, bytes: None }));
+        assert_eq!(pulls.next(), Some(Pull { events: 1, bytes: None, expires: EXPIRES }));
         assert_eq!(pulls.next(), None);
         pulls.arrived();
-        assert_eq!(pulls.next(), Some(Pull { events: 10, bytes: Some(1024) }));
+        assert_eq!(pulls.next(), Some(usual()));
     }
 }

@@ -12,12 +12,15 @@ use serde_json::json;
 
 use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
 use super::backlog::Backlog;
-use super::consumer::Keeping;
+use super::claims::{Claims, Owner};
+use super::consumer::{Keeping, Made, Wish, nanoseconds};
+use super::consumer_watch::{ConsumerWatch, Verdict};
 use super::epoch::{self, Resume};
 use super::gaps::GapWatch;
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
 use super::stream_watch::StreamWatch;
+use super::takeover::Unread;
 use super::{consumer, facts, poison, stream};
 use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
@@ -27,14 +30,15 @@ use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark, Signal};
 use crate::subject::Filter;
 
-/// How long the server keeps a pull request before it ends it with a status.
-const EXPIRES_NS: u64 = 30_000_000_000;
-
 /// What a session is opened with.
 pub(super) struct Setting<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
-    /// Names the database.
-    pub(super) identity: &'a str,
+    /// Whose the consumer is to be.
+    pub(super) owner: &'a Owner,
+    /// The consumer of the session before.
+    pub(super) previous: Option<&'a str>,
+    /// Until when somebody had that deliver nothing.
+    pub(super) paused: Option<&'a str>,
     /// How far each epoch of the stream has been taken in, the latest last.
     pub(super) history: &'a [Life],
     /// Whether the stream may be made where it is missing.
@@ -49,7 +53,7 @@ pub(super) struct Setting<'a> {
 pub(super) struct Session {
     link: Link,
     config: BrokerConfig,
-    consumer: String,
+    pub(super) consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
     backlog: Backlog,
@@ -57,10 +61,14 @@ pub(super) struct Session {
     /// Something came since `heard` was last looked at: the clock is asked once for many messages.
     hearing: bool,
     probe: Option<Instant>,
-    stalls: u32,
     gaps: GapWatch,
-    watch: StreamWatch,
+    stream_watch: StreamWatch,
     keeping: Keeping,
+    pub(super) consumer_watch: ConsumerWatch,
+    /// What the consumer had delivered before it was taken over, and nobody stored.
+    unread: Option<Unread>,
+    /// What it still delivers up to this sequence is stored already.
+    stored_to: u64,
     /// What to collect of what comes, where the consumer does not select.
     selection: Option<Vec<Filter>>,
     /// Nothing is left in the stream, by the last look.
@@ -120,7 +128,23 @@ impl Session {
         if resume.gone > 0 && keeping != Keeping::Limits && !whole {
             (resume.gone, resume.news) = (0, None);
         }
-        let (consumer, made) = consumer::make(&api, config, setting.identity, &resume, keeping, whole)?;
+        let ask_for_claims = |patience| {
+            let claims = Claims::ask(&api, &config.stream, setting.owner, setting.previous, patience);
+            let conflict = claims.contested().map(|claim| claim.conflict(&config.stream));
+            let error = |why| broker_error(&link.server().address, BrokerFault::Contested, why);
+            conflict.map_or(Ok(claims), |why| Err(error(why)))
+        };
+        let mut claims = ask_for_claims(config.timeout)?;
+        let wish = Wish {
+            config,
+            owner: setting.owner,
+            stream: &stream,
+            resume: &resume,
+            keeping,
+            whole,
+            paused: setting.paused,
+        };
+        let Made { name: consumer, info: made, unread } = consumer::make(&api, &wish, &mut claims)?;
         let filters = config.subjects.iter().filter_map(|subject| subject.parse().ok());
         let selection = consumer::is_unfiltered(&made, config).then(|| filters.collect());
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
@@ -129,23 +153,32 @@ impl Session {
             let detail = format!("stream {} was made anew just now; trying again", config.stream);
             return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
         }
-        consumer::delete_older(&api, &config.stream, setting.identity, &consumer, keeping);
+        if claims.unasked.is_some() {
+            claims = ask_for_claims(Duration::ZERO)?;
+        }
+        consumer::delete_older(&api, &config.stream, &claims, &consumer, keeping);
+        if setting.previous.is_none() {
+            consumer::tell(config, &made, &claims, keeping);
+        }
         let gaps = gap_watch(&api, setting, &stream, &resume, keeping, made.num_pending).map_err(explain)?;
         if let Some(news) = &resume.news {
             log::warn!("broker: {news}");
         }
+        let stored_to = unread.as_ref().map_or(0, |_| resume.after.sequence);
         Ok(Self {
             config: config.clone(),
+            consumer_watch: ConsumerWatch::new(&consumer, &made, config, &again),
             consumer,
-            consumer_sequence: 0,
-            pulls: Pulls::new(config.ahead.clone()),
+            unread,
+            stored_to,
+            consumer_sequence: made.delivered.consumer_seq,
+            pulls: Pulls::new(config.ahead.clone(), made.config.pulls),
             backlog: Backlog::of(link.messages()).map_err(|e| no_thread(&link, &e))?,
             heard: Instant::now(),
             hearing: false,
             probe: None,
-            stalls: 0,
             gaps,
-            watch: StreamWatch::new(&again, resume.after),
+            stream_watch: StreamWatch::new(&again, resume.after),
             keeping,
             selection,
             exhausted: made.num_pending == 0,
@@ -161,6 +194,9 @@ impl Session {
 
     /// The next delivery. Blocks at most for `wait`, and not past the stop.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
+        if let Some(item) = self.read_unread(stop) {
+            return item;
+        }
         let mut until = None;
         loop {
             match self.backlog.try_next() {
@@ -192,7 +228,7 @@ impl Session {
             let of_backlog = select.recv(self.link.lost().channel());
             select.recv(stop.channel());
             if select.ready_timeout(next_look).is_ok_and(|ready| ready < of_backlog) {
-                self.watch.waited();
+                self.stream_watch.waited();
             }
         }
     }
@@ -200,6 +236,7 @@ impl Session {
     /// Says that nobody listened for a while, so that silence is no sign of anything.
     pub(super) fn was_away(&mut self) {
         self.heard = Instant::now();
+        self.consumer_watch.was_away();
         self.probe = None;
     }
 
@@ -241,7 +278,8 @@ impl Session {
     /// Deletes the consumer, unless the stream keeps for it what comes while nobody collects, and closes the connection, as
     /// far as the server answers at once.
     pub(super) fn close(self) {
-        if self.acknowledges() {
+        // A paused one tells the next collector of the pause, for as long as the server keeps it.
+        if self.acknowledges() || self.consumer_watch.paused().is_some() {
             return;
         }
         self.backlog.stop();
@@ -257,10 +295,10 @@ impl Session {
         self.hearing = true;
         if let Some(metadata) = message.reply.as_deref().and_then(reply::parse) {
             self.pulls.arrived();
+            self.consumer_watch.delivers();
             if self.pulls.has_room() {
                 self.ask_for_more();
             }
-            self.stalls = 0;
             let expected = self.consumer_sequence + 1;
             if metadata.consumer_sequence != expected || metadata.delivered != 1 {
                 return Some(Item::Over(format!(
@@ -268,10 +306,20 @@ impl Session {
                     self.consumer, metadata.delivered, metadata.consumer_sequence
                 )));
             }
+            if self.consumer_watch.lacks_payload(&message, expected) {
+                return Some(Item::Over(format!(
+                    "consumer {} sends no payloads: somebody has edited it",
+                    self.consumer
+                )));
+            }
             self.consumer_sequence = expected;
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
-            if let Some(out_of_order) = self.watch.delivered(metadata.mark, message.data.len()) {
+            if metadata.mark.sequence <= self.stored_to {
+                message.reply.into_iter().for_each(|reply| self.acknowledge(reply));
+                return None;
+            }
+            if let Some(out_of_order) = self.stream_watch.delivered(metadata.mark, message.data.len()) {
                 return Some(Item::Over(format!("{out_of_order}; looking whether the stream went back")));
             }
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
@@ -313,18 +361,18 @@ impl Session {
             self.gaps.counted(consumer.num_pending);
         }
         self.pending = consumer.num_pending;
-        // Whatever made it forget them may have taken it and the stream back too.
-        if consumer.num_waiting == 0 && self.pulls.are_outstanding() {
-            return Some(format!("the server has forgotten what consumer {} was asked for", self.consumer));
+        if let Some(over) = self.consumer_watch.look(&consumer) {
+            return Some(over);
         }
-        if consumer.num_pending > 0 {
-            self.stalls += 1;
-            if self.stalls >= 3 {
-                let pending = consumer.num_pending;
-                return Some(format!("consumer {} has {pending} messages and sends none", self.consumer));
+        self.pulls.limit(consumer.config.pulls);
+        match self.consumer_watch.judge(&consumer, self.consumer_sequence, self.config.silence) {
+            // Whatever made the server forget them may have taken it and the stream back too.
+            Verdict::Forgotten if self.pulls.are_outstanding() => {
+                Some(format!("the server has forgotten what consumer {} was asked for", self.consumer))
             }
+            Verdict::Fine | Verdict::Forgotten => None,
+            Verdict::Useless(why) => Some(why),
         }
-        None
     }
 
     /// The answer to what the stream looks like.
@@ -333,31 +381,52 @@ impl Session {
         let stream = api::read::<Stream>(&message.data).ok()?;
         let missing = self.gaps.answered(&stream.state);
         self.missing.extend(missing.iter());
-        self.watch.looked(&self.config.stream, &stream)
+        self.consumer_watch.hear_of_stream(&self.config, &stream);
+        self.stream_watch.looked(&self.config.stream, &stream)
     }
 
     /// The answer to whether the stream still has a message.
     fn testified(&mut self, message: &Message) -> Option<String> {
         let stored = api::read_stored(&message.data).ok()?;
-        self.watch.testified(&self.config.stream, stored.as_ref())
+        self.stream_watch.testified(&self.config.stream, stored.as_ref())
     }
 
     /// Asks what has to be known of the stream, and tells what it no longer has.
     fn look_after_stream(&mut self) {
-        if self.gaps.ask() || self.watch.is_due(self.config.silence / 2) {
-            self.watch.asks();
+        if self.gaps.ask() || self.stream_watch.is_due(self.config.silence / 2) {
+            self.stream_watch.asks();
             let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
             let details = self.gaps.wants_details().then(|| api::deleted_details().to_string());
             self.link.publish(subject, "stream", details.unwrap_or_default());
         }
-        for sequence in self.watch.witnesses() {
+        for sequence in self.stream_watch.witnesses() {
             let subject = format!("{}.STREAM.MSG.GET.{}", self.config.api_prefix(), self.config.stream);
             self.link.publish(subject, "witness", Which::Exactly(sequence).request().to_string());
         }
         if let Some(gone) = self.gaps.tell() {
-            log::warn!("broker: {}", gone.news(&self.config.stream, self.watch.first()));
+            log::warn!("broker: {}", gone.news(&self.config.stream, self.stream_watch.first()));
             self.gone += gone.events;
         }
+    }
+
+    /// The next event that the consumer had delivered to somebody who did not store it, read from the stream itself.
+    fn read_unread(&mut self, stop: &Signal) -> Option<Item> {
+        let unread = self.unread.take()?;
+        if unread.is_read() {
+            self.acknowledge(unread.acknowledgement());
+            return None;
+        }
+        let api =
+            Api { link: &self.link, prefix: self.config.api_prefix(), within: self.config.timeout, stop: Some(stop) };
+        Some(match unread.read(&api, &self.config, self.pending) {
+            Ok((message, metadata, rest)) => {
+                let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
+                self.hearing = true;
+                self.unread = rest;
+                Item::Delivery(Delivery { message, metadata, missing: missing.map_or(0, |gap| gap.missing) })
+            }
+            Err(why) => Item::Over(format!("consumer {}: {why}", self.consumer)),
+        })
     }
 
     /// A status message: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers> ends a request with one.
@@ -365,7 +434,13 @@ impl Session {
         let description = header(message, "Description").unwrap_or_default();
         let missing = header(message, "Nats-Pending-Messages").and_then(|count| count.parse().ok());
         match status_code(message) {
-            Some("404" | "408") => self.pulls.ended(missing),
+            Some("404" | "408") => {
+                self.consumer_watch.ended_a_request();
+                self.pulls.ended(missing);
+            }
+            Some("409") if self.pulls.refused(description) => {
+                log::debug!("broker: consumer {} takes smaller requests: {description}", self.consumer);
+            }
             Some("409") if description.contains("MaxBytes") => self.pulls.too_large(missing),
             Some("409") if description.contains("Batch Completed") => self.pulls.ended(missing),
             Some("100") => {}
@@ -377,12 +452,13 @@ impl Session {
 
     fn ask_for_more(&mut self) {
         while let Some(pull) = self.pulls.next() {
-            let mut request = json!({ "batch": pull.events, "expires": EXPIRES_NS });
+            let mut request = json!({ "batch": pull.events, "expires": nanoseconds(pull.expires) });
             if let Some(bytes) = pull.bytes {
                 request["max_bytes"] = bytes.into();
             }
             let subject =
                 format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
+            self.consumer_watch.asked_for_events();
             self.link.publish(subject, "pull", request.to_string());
         }
     }
@@ -393,6 +469,7 @@ impl Session {
         if std::mem::take(&mut self.hearing) {
             self.heard = Instant::now();
         }
+        self.consumer_watch.note_flow();
         self.look_after_stream();
         let silent = self.heard.elapsed();
         if silent >= self.config.silence {
@@ -400,8 +477,10 @@ impl Session {
             let server = &self.link.server().address;
             return Some(format!("{server} has said nothing for {silent:.1?}, our questions included"));
         }
-        if silent >= self.config.silence / 2 && self.probe.is_none_or(|sent| sent.elapsed() >= self.config.silence / 2)
-        {
+        let is_silent = silent >= self.config.silence / 2;
+        let probe = self.probe.is_none_or(|sent| sent.elapsed() >= self.config.silence / 2)
+            && (is_silent || self.consumer_watch.is_due(self.config.silence));
+        if probe {
             self.probe = Some(Instant::now());
             let subject =
                 format!("{}.CONSUMER.INFO.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
@@ -465,16 +544,21 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable
         return Ok(None);
     }
     let due = mark.sequence + 1;
-    let mut next: Option<Stored> = None;
-    for filter in &config.subjects {
-        let found = api.message(&config.stream, &Which::NextOf(filter, due)).map_err(explain)?;
-        next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
-    }
-    let Some(stored) = next else { return Ok(None) };
+    let Some(stored) = next_of(&api, config, due).map_err(explain)? else { return Ok(None) };
     let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
     let is_whole = stream::is_whole(&config.subjects, &stream.config);
     let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_whole);
     Ok(Some(Unreadable { stored, defect, missing }))
+}
+
+/// The first message from this sequence on that is to be collected.
+pub(super) fn next_of(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<Option<Stored>, Failure> {
+    let mut next: Option<Stored> = None;
+    for filter in &config.subjects {
+        let found = api.message(&config.stream, &Which::NextOf(filter, from))?;
+        next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
+    }
+    Ok(next)
 }
 
 /// Where to go on in the stream; what it no longer has was said up to `said_to`.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::api::{Account, Api, Failure, Stream, code};
-use super::consumer::{self, Keeping};
+use super::claims::{Claim, Claims};
+use super::consumer::Keeping;
 use super::session::position_in;
 use super::stored;
 use super::stream::{explain, is_whole, loses_what_it_acknowledges, refusal, silent};
@@ -42,6 +43,8 @@ fn describe(
     let settings = &stream.config;
     let resume = position_in(api, config, standing.history, 0, stream)?;
     let keeping = Keeping::of(stream, config, standing.pipeline_holds);
+    let claims =
+        standing.owner.map(|owner| Claims::ask(api, &config.stream, owner, None, api.within)).unwrap_or_default();
     Ok(StreamSurvey {
         subjects: settings.subjects.clone(),
         retention: settings.retention.clone(),
@@ -58,11 +61,14 @@ fn describe(
         news: resume.news,
         refusal: refusal(config, stream),
         unacknowledged: too_few(keeping, account, stream),
-        consumer: standing.identity.and_then(|identity| own_consumer(api, config, identity)),
+        forgets: Some(Duration::from_nanos(settings.consumer_limits.inactive_threshold))
+            .filter(|limit| keeping != Keeping::Limits && !limit.is_zero()),
+        consumer: claims.own().max_by_key(|claim| &claim.name).and_then(tell),
+        others: claims.others().filter_map(tell).collect(),
     })
 }
 
-/// The lower of the limits on unacknowledged events where it is below what the consumer will ask for.
+/// The lower of the limits on unacknowledged events where it is below what the consumer would ask for.
 fn too_few(keeping: Keeping, account: &Account, stream: &Stream) -> Option<(u64, u64)> {
     let needed = keeping.unacknowledged()? as u64;
     let limits = [account.limits.max_ack_pending, stream.config.consumer_limits.max_ack_pending];
@@ -70,11 +76,15 @@ fn too_few(keeping: Keeping, account: &Account, stream: &Stream) -> Option<(u64,
     (least < needed).then_some((least, needed))
 }
 
-/// The newest consumer of the database. What cannot be asked is not there.
-fn own_consumer(api: &Api<'_>, config: &BrokerConfig, identity: &str) -> Option<ConsumerSurvey> {
-    let ours = consumer::stem(identity);
-    let names = api.consumer_names(&config.stream).ok()?;
-    let name = names.into_iter().filter(|name| name.starts_with(&ours)).max()?;
-    let consumer = api.consumer(&config.stream, &name).ok()?;
-    Some(ConsumerSurvey { name, pending: consumer.num_pending, unacknowledged: consumer.num_ack_pending })
+fn tell(claim: &Claim) -> Option<ConsumerSurvey> {
+    let info = claim.info()?;
+    let until = || info.config.pause_until.clone().unwrap_or_else(|| "further notice".into());
+    Some(ConsumerSurvey {
+        name: claim.name.clone(),
+        pending: info.num_pending,
+        unacknowledged: info.num_ack_pending,
+        in_use: claim.is_in_use(),
+        paused: info.paused.then(until),
+        maker: claim.maker(),
+    })
 }

@@ -1,0 +1,172 @@
+//! What to do where the stream, or the account, has no room for one more consumer.
+//!
+//! On a stream with limits an older one of our own is deleted first: it stands for nothing. On one with interest retention
+//! the last one must stay, for the stream keeps events for it. It is taken over. It must not simply go on: what it delivered to
+//! a process that died before storing it would come again only after an hour, and acknowledging anything later would count
+//! for that too. So a server that can (2.14 and later) resets it to the position reached. With an older server, what it has
+//! delivered and nobody has stored is read from the stream message by message first.
+
+use nats::{HeaderMap, Message};
+
+use super::api::{Api, ConsumerConfig};
+use super::claims::{Claim, Claims};
+use super::consumer::{Keeping, Made, Wish, is_as_wanted};
+use super::poison;
+use super::reply::Metadata;
+use super::session::next_of;
+use super::stream::explain;
+use crate::broker::broker_error;
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+
+/// The first version that resets consumers.
+const RESETS: (u32, u32) = (2, 14);
+
+/// What a consumer has delivered to somebody else, up to the last delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    /// The first sequence that is not stored.
+    next: u64,
+    /// The last that was delivered.
+    last: u64,
+    /// Acknowledges everything up to that.
+    acknowledgement: String,
+}
+
+impl Unread {
+    /// Whether all of it is stored: then it may be acknowledged.
+    pub(super) fn is_read(&self) -> bool {
+        self.next > self.last
+    }
+
+    /// The reply subject of the last delivery.
+    pub(super) fn acknowledgement(self) -> String {
+        self.acknowledgement
+    }
+
+    /// Reads the next of it from the stream itself, as if it were delivered; and what is left then. The consumer has `pending`
+    /// more. An error says why the session is over.
+    pub(super) fn read(
+        self,
+        api: &Api<'_>,
+        config: &BrokerConfig,
+        pending: u64,
+    ) -> Result<(Message, Metadata, Option<Self>), String> {
+        let Self { next, last, .. } = self;
+        let stored = match next_of(api, config, next) {
+            Ok(Some(stored)) if stored.mark.sequence <= last => stored,
+            // The next session acknowledges it, once it is committed.
+            Ok(_) => return Err("all that it had delivered before is read".into()),
+            Err(failure) => return Err(failure.to_string()),
+        };
+        let sequence = stored.mark.sequence;
+        let headers = match (&stored.headers[..], poison::defect(&stored.subject, &stored.headers)) {
+            // The next session makes a dead letter of it.
+            (_, Some(defect)) => return Err(format!("message {sequence}: {defect}")),
+            ([], None) => None,
+            (raw, None) => HeaderMap::try_from(raw).ok(),
+        };
+        let reply = (sequence == last).then_some(self.acknowledgement.as_str());
+        let message = Message::new(&stored.subject, reply, stored.payload, headers);
+        let pending = pending + (last - sequence);
+        let metadata = Metadata { delivered: 1, mark: stored.mark, consumer_sequence: 0, pending };
+        Ok((message, metadata, (sequence < last).then_some(Self { next: sequence + 1, ..self })))
+    }
+}
+
+/// Deletes consumers of our own that stand for nothing; `false` where there is none.
+pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, keeping: Keeping, claims: &mut Claims) -> bool {
+    if keeping != Keeping::Limits {
+        claims.complete(api, &config.stream);
+    }
+    // What stands lower keeps all that the others of the same subjects do.
+    let floor = |claim: &&Claim| claim.info().map_or(0, |info| info.ack_floor.stream_seq);
+    let subjects = |claim: &Claim| {
+        claim.info().map(|info| (info.config.filter_subject.clone(), info.config.filter_subjects.clone()))
+    };
+    let lowest = claims.own().min_by_key(floor);
+    let is_spare = |claim: &&Claim| {
+        keeping == Keeping::Limits
+            || lowest.is_some_and(|lowest| lowest.name != claim.name && subjects(lowest) == subjects(claim))
+    };
+    let spare: Vec<_> = claims.own().filter(is_spare).map(|claim| claim.name.clone()).collect();
+    let mut deleted = Vec::new();
+    for name in spare {
+        match api.delete_consumer(&config.stream, &name) {
+            Ok(()) => {
+                log::debug!("broker: deleted the older consumer {name}: there is no room for two");
+                deleted.push(name);
+            }
+            Err(failure) => log::debug!("broker: the older consumer {name} is left: {failure}"),
+        }
+    }
+    claims.forget(&deleted);
+    !deleted.is_empty()
+}
+
+/// Goes on with the one consumer of our own, such as `wanted` would be.
+pub(super) fn take_over(
+    api: &Api<'_>,
+    wish: &Wish<'_>,
+    wanted: &ConsumerConfig,
+    claims: &Claims,
+) -> Result<Made, Error> {
+    let (config, server) = (wish.config, api.link.server());
+    let stream = &config.stream;
+    let refused = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
+    let own = claims.own().find(|_| wish.keeping != Keeping::Limits);
+    let Some((claim, info)) = own.and_then(|claim| Some((claim, claim.info()?))) else {
+        let others: Vec<_> =
+            claims.others().map(|claim| format!("; {} was made by {}", claim.name, claim.maker())).collect();
+        return Err(refused(format!(
+            "stream {stream}: maximum consumers limit reached, of the stream or of the account, and none is ours; raise \
+             max_consumers, or delete one (nats consumer ls {stream}){}",
+            others.concat()
+        )));
+    };
+    let name = &claim.name;
+    // Where it began, and what it is called, is its own matter.
+    let expected = ConsumerConfig {
+        name: Some(name.clone()),
+        durable_name: Some(name.clone()),
+        deliver_policy: info.config.deliver_policy.clone(),
+        opt_start_seq: info.config.opt_start_seq,
+        ..wanted.clone()
+    };
+    if !is_as_wanted(&info.config, &expected, wish.whole) {
+        return Err(refused(format!(
+            "stream {stream}: maximum consumers limit reached, and consumer {name} has other settings than are wanted now; \
+             raise max_consumers, or delete it (nats consumer rm {stream} {name}: what the stream keeps for it is lost)"
+        )));
+    }
+    if claim.is_in_use() {
+        return Err(refused(format!(
+            "stream {stream}: maximum consumers limit reached, and consumer {name} still has requests of a connection that \
+             was lost; waiting for their end"
+        )));
+    }
+    let next = wish.resume.after.sequence + 1;
+    let mut info = info.clone();
+    if numbers(&server.version) >= RESETS {
+        let next = next.max(info.config.opt_start_seq.unwrap_or(1));
+        match api.reset_consumer(stream, name, next) {
+            Ok(info) => {
+                log::debug!("broker: reset consumer {name} to {next}: there is no room for two");
+                return Ok(Made { name: name.clone(), info, unread: None });
+            }
+            // This user may not, or another server of the cluster is older.
+            Err(failure) => log::debug!("broker: consumer {name} cannot be reset: {failure}"),
+        }
+        info = api.consumer(stream, name).map_err(|failure| explain(api.link, config, &failure))?;
+    }
+    log::debug!("broker: goes on with consumer {name}: there is no room for two");
+    let (last, number) = (info.delivered.stream_seq, info.delivered.consumer_seq);
+    let acknowledgement = format!("$JS.ACK.{stream}.{name}.1.{last}.{number}.0.0");
+    Ok(Made { name: name.clone(), info, unread: Some(Unread { next, last, acknowledgement }) })
+}
+
+/// Major and minor number.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
