@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Select, TryRecvError};
+use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
@@ -168,11 +168,19 @@ impl Session {
                 return Item::Nothing;
             }
             let next_look = (until - now).min(self.config.silence / 4);
-            let mut select = Select::new();
-            self.backlog.watch(&mut select);
-            select.recv(self.link.lost().channel());
-            select.recv(stop.channel());
-            let _ = select.ready_timeout(next_look);
+            if !self.backlog.attend() {
+                continue;
+            }
+            let message = crossbeam_channel::select! {
+                recv(self.link.messages()) -> message => message.ok(),
+                recv(self.link.lost().channel()) -> _ => None,
+                recv(stop.channel()) -> _ => None,
+                default(next_look) => None,
+            };
+            self.backlog.leave();
+            if let Some(item) = message.and_then(|message| self.sort(message)) {
+                return item;
+            }
         }
     }
 
