@@ -75,10 +75,12 @@ impl Event {
         &self.payload
     }
 
-    /// Bytes of subject, headers and payload: what counts against a recorder's buffer.
+    /// Bytes of subject, headers and payload: what counts against a recorder's buffer. A header counts 128 more than its name and
+    /// its value are long, which it takes in memory.
     #[must_use]
     pub fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        const HEADER: usize = 128;
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + HEADER).sum();
         self.subject.len() + self.id.as_ref().map_or(0, String::len) + headers + self.payload.len()
     }
 

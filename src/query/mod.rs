@@ -39,6 +39,8 @@ pub struct Service {
     endpoints: Arc<[Endpoint]>,
     condition: Condition,
     work: Arc<Work>,
+    /// The deadline of [`Service::finish`] is over: nobody is waited for.
+    is_over: bool,
 }
 
 /// Where confirmations come from: hand the sender to whoever commits.
@@ -91,7 +93,7 @@ impl Service {
             log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
         }
         let (crew, condition) = (Crew::new(stop.clone()), condition.clone());
-        let mut service = Self { crew, stop, quit, endpoints, condition, work: Arc::clone(&work) };
+        let mut service = Self { crew, stop, quit, endpoints, condition, work: Arc::clone(&work), is_over: false };
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
         for number in 0..threads {
             let (database, quit, outbox) = (database.clone(), service.quit.clone(), outbox.clone());
@@ -157,6 +159,7 @@ impl Service {
         self.work.quit();
         let left = until.max(Instant::now() + LEAVE);
         let all = answered? || self.crew.join_until(left)?;
+        self.is_over = true;
         Ok((!all).then(|| self.crew.running()))
     }
 }
@@ -172,7 +175,7 @@ impl Drop for Service {
         self.stop.raise();
         self.quit.raise();
         self.work.quit();
-        while self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
+        while !self.is_over && self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
     }
 }
 

@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_millis(100);
 const SLEEPS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// How long the watchdog's replies wait for a connection that takes no more.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The same as [`GRACE`] at the quit.
 const PARTING: Duration = Duration::from_millis(30);
@@ -166,7 +166,7 @@ impl Work {
         let stopping = || Reply::failure(503, Unanswered::Quitting.to_string());
         let replies: Vec<_> = left.filter(|it| !it.answered).map(|running| running.answer(stopping())).collect();
         drop(state);
-        let _ = replies.is_empty() || outbox.send(replies, PATIENCE);
+        let _ = replies.is_empty() || outbox.send(replies, PARTING);
     }
 
     /// Answers and interrupts what is due; says when to look again.

@@ -52,6 +52,26 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
 }
 
 #[test]
+fn a_stop_is_in_time_while_a_step_does_not_end_and_tells_who_asked() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let scene = Scene::new();
+    let patient = QueryConfig { timeout: Duration::from_secs(60), ..query("ask.stuck", STUCK) };
+    let collector = scene.collector(vec![patient, query("ask.one", ONE)]);
+    let client = scene.client();
+    client.until_answered("ask.one");
+    let replies = client.0.subscribe("_INBOX.stuck").expect("subscribes");
+    client.0.publish_request("ask.stuck", "_INBOX.stuck", "").expect("published");
+    // Requests are taken in order.
+    client.until_answered("ask.one");
+    let began = Instant::now();
+    let error = collector.stop(PATIENCE).expect_err("a thread is left behind").to_string();
+    assert!(error.contains("catchment-query-"), "{error}");
+    assert!(began.elapsed() < PATIENCE + Duration::from_millis(700), "{:?}", began.elapsed());
+    let told = read(&replies.next_timeout(SOON).expect("a word")).expect_err("no answer");
+    assert_eq!(told, (503, "the collector is stopping".to_owned()));
+}
+
+#[test]
 fn a_row_that_takes_long_is_interrupted_before_the_next() {
     let scene = Scene::new();
     // Each row takes some tenths of a second, and the whole half a minute.

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use nats::Message;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::broker::headers::{Packed, pairs};
-use crate::pipeline::Signal;
 
 /// How often the thread looks while deliveries come. The client reads less than half a megabyte of headers meanwhile.
 const TICK: Duration = Duration::from_millis(10);
@@ -27,17 +26,24 @@ const FEW: usize = 4;
 const GLANCE: usize = 64;
 
 /// The deliveries of one connection, in order.
-pub(super) struct Backlog {
-    shared: Arc<Shared>,
-    /// Rings when the thread has taken something out.
-    bell: Receiver<()>,
-}
+pub(super) struct Backlog(Arc<Shared>);
 
 struct Shared {
     messages: Receiver<Message>,
-    /// What was taken out. Whoever takes something out, the intake too, has this locked: that keeps the order.
-    kept: Mutex<VecDeque<Kept>>,
-    over: Signal,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Whoever takes something out of the client has this locked: that keeps the order.
+#[derive(Default)]
+struct State {
+    /// What the thread has taken out.
+    kept: VecDeque<Kept>,
+    /// The intake waits for the next delivery: it is taken out as it comes.
+    attended: bool,
+    /// The thread sleeps until that wait is over.
+    idle: bool,
+    over: bool,
 }
 
 /// A delivery that waits.
@@ -49,39 +55,45 @@ enum Kept {
 impl Backlog {
     /// Looks after what comes here from now on.
     pub(super) fn of(messages: &Receiver<Message>) -> std::io::Result<Self> {
-        let (ring, bell) = crossbeam_channel::bounded(1);
-        let shared = Shared { messages: messages.clone(), kept: Mutex::default(), over: Signal::default() };
-        let shared = Arc::new(shared);
-        let thread = Arc::clone(&shared);
-        thread::Builder::new().name("catchment-backlog".into()).spawn(move || thread.look_after(&ring))?;
-        Ok(Self { shared, bell })
+        let shared = Shared { messages: messages.clone(), state: Mutex::default(), changed: Condvar::new() };
+        let backlog = Self(Arc::new(shared));
+        let shared = Arc::clone(&backlog.0);
+        thread::Builder::new().name("catchment-backlog".into()).spawn(move || shared.look_after())?;
+        Ok(backlog)
     }
 
     /// The next delivery.
     pub(super) fn try_next(&self) -> Result<Message, TryRecvError> {
-        let mut kept = self.shared.kept.lock();
-        let Some(next) = kept.pop_front() else {
-            // What rang before is taken.
-            let _ = self.bell.try_recv();
-            return self.shared.messages.try_recv();
-        };
-        if kept.is_empty() {
-            kept.shrink_to(GLANCE);
+        let mut state = self.0.state.lock();
+        let Some(next) = state.kept.pop_front() else { return self.0.messages.try_recv() };
+        if state.kept.is_empty() {
+            state.kept.shrink_to(GLANCE);
         }
-        drop(kept);
+        drop(state);
         Ok(next.unpack())
     }
 
-    /// Has a wait end when there may be a next delivery.
-    pub(super) fn watch<'a>(&'a self, select: &mut Select<'a>) {
-        select.recv(&self.shared.messages);
-        select.recv(&self.bell);
+    /// The caller waits for the next delivery, and takes it from the client itself. `false` where one is here already. Ends with
+    /// [`Backlog::leave`].
+    pub(super) fn attend(&self) -> bool {
+        let mut state = self.0.state.lock();
+        state.attended = state.kept.is_empty();
+        state.attended
+    }
+
+    /// The wait is over.
+    pub(super) fn leave(&self) {
+        let mut state = self.0.state.lock();
+        state.attended = false;
+        if state.idle {
+            self.0.changed.notify_one();
+        }
     }
 
     /// Looks after them no longer.
     pub(super) fn stop(&self) {
-        self.shared.over.raise();
-        drop(self.shared.kept.lock());
+        self.0.state.lock().over = true;
+        self.0.changed.notify_one();
     }
 }
 
@@ -92,32 +104,31 @@ impl Drop for Backlog {
 }
 
 impl Shared {
-    fn look_after(&self, ring: &Sender<()>) {
+    fn look_after(&self) {
+        let mut state = self.state.lock();
         loop {
-            let mut select = Select::new();
-            select.recv(&self.messages);
-            select.recv(self.over.channel());
-            select.ready();
-            if self.over.wait(TICK) {
+            state.idle = true;
+            self.changed.wait_while(&mut state, |state| state.attended && !state.over);
+            state.idle = false;
+            let _ = self.changed.wait_while_for(&mut state, |state| !state.over, TICK);
+            if state.over {
                 return;
             }
-            self.take_out(ring);
+            MutexGuard::unlocked(&mut state, || self.take_out());
         }
     }
 
-    fn take_out(&self, ring: &Sender<()>) {
+    fn take_out(&self) {
         let mut glances = 0;
         while glances < GLANCE {
-            let mut kept = self.kept.lock();
-            if self.over.is_raised() {
+            let mut state = self.state.lock();
+            if state.attended || state.over {
                 return;
             }
             let Ok(message) = self.messages.try_recv() else { return };
             let next = Kept::of(message);
             glances = if matches!(next, Kept::Packed { .. }) { 0 } else { glances + 1 };
-            kept.push_back(next);
-            drop(kept);
-            let _ = ring.try_send(());
+            state.kept.push_back(next);
         }
     }
 }
@@ -166,9 +177,9 @@ mod tests {
     fn many_headers_are_packed_and_few_are_left_where_they_are() {
         let (client, messages) = crossbeam_channel::unbounded();
         let backlog = Backlog::of(&messages).expect("a thread");
-        let packed = |shared: &Shared| shared.kept.lock().iter().filter(|k| matches!(k, Kept::Packed { .. })).count();
+        let packed = || backlog.0.state.lock().kept.iter().filter(|kept| matches!(kept, Kept::Packed { .. })).count();
         (0..1_000).for_each(|number| client.send(message(number, 5)).expect("taken"));
-        until("all to be packed", || packed(&backlog.shared) == 1_000 && messages.is_empty());
+        until("all to be packed", || packed() == 1_000 && messages.is_empty());
         (0..1_000).for_each(|number| client.send(message(1_000 + number, 4)).expect("taken"));
         for number in 0..2_000 {
             let next = backlog.try_next().expect("all are there");
@@ -200,9 +211,11 @@ mod tests {
                 if let Ok(next) = backlog.try_next() {
                     break next;
                 }
-                let mut select = Select::new();
-                backlog.watch(&mut select);
-                select.ready_timeout(Duration::from_secs(20)).expect("the next one is said");
+                if backlog.attend() {
+                    let next = messages.recv_timeout(Duration::from_secs(20)).expect("the next one comes here");
+                    backlog.leave();
+                    break next;
+                }
             };
             assert_eq!(next.reply, Some(number.to_string()));
             if number % 5_000 == 0 {
@@ -220,7 +233,7 @@ mod tests {
         backlog.stop();
         let left = messages.len();
         client.send(message(1, 9)).expect("taken");
-        until("the thread to end", || Arc::strong_count(&backlog.shared) == 1);
+        until("the thread to end", || Arc::strong_count(&backlog.0) == 1);
         assert_eq!(messages.len(), left + 1);
     }
 }

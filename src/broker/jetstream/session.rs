@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Select, TryRecvError};
+use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
@@ -56,7 +56,8 @@ pub(super) struct Session {
     pub(super) consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
-    backlog: Backlog,
+    /// From the first look at what comes: before that, requests are made on the same link.
+    backlog: Option<Backlog>,
     heard: Instant,
     /// Something came since `heard` was last looked at: the clock is asked once for many messages.
     hearing: bool,
@@ -173,7 +174,7 @@ impl Session {
             stored_to,
             consumer_sequence: made.delivered.consumer_seq,
             pulls: Pulls::new(config.ahead.clone(), made.config.pulls),
-            backlog: Backlog::of(link.messages()).map_err(|e| no_thread(&link, &e))?,
+            backlog: None,
             heard: Instant::now(),
             hearing: false,
             probe: None,
@@ -197,9 +198,15 @@ impl Session {
         if let Some(item) = self.read_unread(stop) {
             return item;
         }
+        if self.backlog.is_none() {
+            match Backlog::of(self.link.messages()) {
+                Ok(backlog) => self.backlog = Some(backlog),
+                Err(error) => return Item::Over(format!("no thread for what comes: {error}")),
+            }
+        }
         let mut until = None;
         loop {
-            match self.backlog.try_next() {
+            match self.backlog.as_ref().map_or(Err(TryRecvError::Empty), Backlog::try_next) {
                 Ok(message) => match self.sort(message) {
                     Some(item) => return item,
                     None => continue,
@@ -223,12 +230,19 @@ impl Session {
                 return Item::Nothing;
             }
             let next_look = (until - now).min(self.config.silence / 4);
-            let mut select = Select::new();
-            self.backlog.watch(&mut select);
-            let of_backlog = select.recv(self.link.lost().channel());
-            select.recv(stop.channel());
-            if select.ready_timeout(next_look).is_ok_and(|ready| ready < of_backlog) {
+            let Some(backlog) = self.backlog.as_ref().filter(|backlog| backlog.attend()) else { continue };
+            let message = crossbeam_channel::select! {
+                recv(self.link.messages()) -> message => message.ok(),
+                recv(self.link.lost().channel()) -> _ => None,
+                recv(stop.channel()) -> _ => None,
+                default(next_look) => None,
+            };
+            backlog.leave();
+            if let Some(message) = message {
                 self.stream_watch.waited();
+                if let Some(item) = self.sort(message) {
+                    return item;
+                }
             }
         }
     }
@@ -282,7 +296,7 @@ impl Session {
         if self.acknowledges() || self.consumer_watch.paused().is_some() {
             return;
         }
-        self.backlog.stop();
+        drop(self.backlog);
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), within: Duration::from_millis(500), stop: None };
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
@@ -522,10 +536,6 @@ pub(super) struct Unreadable {
     pub(super) stored: Stored,
     pub(super) defect: &'static str,
     pub(super) missing: Option<Gap>,
-}
-
-fn no_thread(link: &Link, error: &std::io::Error) -> Error {
-    broker_error(&link.server().address, BrokerFault::Request, format!("no thread for what comes: {error}"))
 }
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.

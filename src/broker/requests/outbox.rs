@@ -28,6 +28,14 @@ pub struct Dispatch {
     pub reply: Reply,
 }
 
+impl Dispatch {
+    /// Bytes it takes in memory.
+    pub(super) fn memory(&self) -> usize {
+        let reason = self.reply.failure.as_ref().map_or(0, |failure| failure.reason.len());
+        size_of::<Self>() + self.to.len() + self.reply.body.len() + reason
+    }
+}
+
 /// Takes replies. Clones lead to the same connection, and to the one that replaces it.
 #[derive(Clone, Debug)]
 pub struct Outbox {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::outbox::{Dispatch, Way};
 
-/// The most replies that wait. A connection that takes none for so long is about to be given up.
-const MOST: usize = 100_000;
+/// The most bytes of replies that wait: some 30,000 refusals. A connection that takes none for so long is about to be given up.
+const MOST_BYTES: usize = 16 << 20;
 
 /// The most replies given to the connection's thread at once.
 const MOUTHFUL: usize = 256;
@@ -16,6 +16,7 @@ const MOUTHFUL: usize = 256;
 #[derive(Default)]
 pub(super) struct Unsent {
     replies: VecDeque<Dispatch>,
+    bytes: usize,
     has_dropped: bool,
     has_refused: bool,
 }
@@ -37,10 +38,15 @@ impl Unsent {
                 return;
             }
         };
-        if self.replies.len() < MOST {
-            self.replies.extend(reply);
-        } else if reply.is_some() && !std::mem::replace(&mut self.has_dropped, true) {
-            log::warn!("service: {MOST} requests are refused and the connection takes no reply; more have none");
+        let Some(reply) = reply else { return };
+        if self.bytes < MOST_BYTES {
+            self.bytes += reply.memory();
+            self.replies.push_back(reply);
+        } else if !std::mem::replace(&mut self.has_dropped, true) {
+            let waiting = self.replies.len();
+            log::warn!(
+                "service: {waiting} replies wait and the connection takes none; further requests have no answer"
+            );
         }
     }
 
@@ -54,10 +60,12 @@ impl Unsent {
         let until = Instant::now() + patience;
         while !self.replies.is_empty() {
             let first: Vec<_> = self.replies.drain(..MOUTHFUL.min(self.replies.len())).collect();
+            let bytes: usize = first.iter().map(Dispatch::memory).sum();
             if let Err(back) = way.try_send(first, until.saturating_duration_since(Instant::now())) {
                 back.into_iter().rev().for_each(|reply| self.replies.push_front(reply));
                 return;
             }
+            self.bytes = self.bytes.saturating_sub(bytes);
         }
     }
 }
