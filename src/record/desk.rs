@@ -317,20 +317,13 @@ impl Desk {
     /// Writes down what became of an event. Returns a failure that nobody will ask a receipt for.
     fn settle_without_keeping(state: &mut State, number: u64, outcome: Outcome) -> Option<RecordError> {
         let waiting = state.waiting.remove(&number)?;
-        let (size, entry) = (waiting.entry.event.size(), waiting.entry);
+        let size = waiting.entry.event.size();
         state.bytes -= size;
         state.again.remove(&number);
         if waiting.under_way {
             state.under_way = (state.under_way.0 - 1, state.under_way.1 - size);
         }
-        state.counts.add(&outcome);
-        let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
-        let reason = match &outcome {
-            Outcome::Failed(reason) if nobody_asks => Some(reason.clone()),
-            _ => None,
-        };
-        let _ = entry.outcome.set(outcome);
-        reason.map(|reason| RecordError { event: Box::new(take_event(entry)), reason })
+        conclude(&mut state.counts, waiting.entry, outcome)
     }
 
     /// Wakes whoever waits for what has changed.
@@ -437,6 +430,18 @@ pub(super) enum Settled {
     AsSaid,
     /// Some events have to be sent again, for this reason, which may pass.
     Again(String),
+}
+
+/// Writes down what became of an event that waits no more. Returns a failure that nobody will ask a receipt for.
+fn conclude(counts: &mut Counts, entry: Arc<Entry>, outcome: Outcome) -> Option<RecordError> {
+    counts.add(&outcome);
+    let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
+    let reason = match &outcome {
+        Outcome::Failed(reason) if nobody_asks => Some(reason.clone()),
+        _ => None,
+    };
+    let _ = entry.outcome.set(outcome);
+    reason.map(|reason| RecordError { event: Box::new(take_event(entry)), reason })
 }
 
 /// The event of an entry, without a copy of it where nobody else holds it.

@@ -313,6 +313,8 @@ impl Courier {
                     }
                     pause = if heard { first_pause } else { (pause * 2).min(self.config.broker.retry) };
                 }
+                // Connecting was broken off.
+                Err(_) if self.stop.is_raised() => break,
                 Err(error) => {
                     self.condition.degrade(format!("{error}; trying again"));
                     self.desk.disconnect(error.to_string());

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::Desk;
 use super::entry::Outcome;
+use super::{Desk, conclude};
 use crate::record::{FlushError, Reason};
 
 impl Desk {
@@ -22,17 +22,20 @@ impl Desk {
         let mut state = self.state.lock();
         state.closed = true;
         state.connection += 1;
-        let numbers: Vec<u64> = state.waiting.keys().copied().collect();
-        for number in &numbers {
-            let sent = state.waiting.get(number).and_then(|waiting| waiting.sent);
+        let waiting = std::mem::take(&mut state.waiting);
+        let count = waiting.len();
+        (state.bytes, state.under_way) = (0, (0, 0));
+        state.again.clear();
+        for waiting in waiting.into_values() {
+            let sent = waiting.sent;
             let reason = sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed()));
-            if let Some(failure) = Self::settle_without_keeping(&mut state, *number, Outcome::Failed(reason)) {
+            if let Some(failure) = conclude(&mut state.counts, waiting.entry, Outcome::Failed(reason)) {
                 state.failures.keep_last(failure);
             }
         }
         self.tell();
         self.wake();
-        numbers.len()
+        count
     }
 
     /// Blocks until everything handed in so far is settled.
