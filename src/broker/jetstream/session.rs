@@ -144,6 +144,7 @@ impl Session {
             consumer::tell(config, &made, &claims, keeping);
         }
         let watch = Watch::new(&consumer, &made, config, &again);
+        let nothing_unread = unread.as_ref().is_none_or(Unread::is_read);
         let stored_to = unread.as_ref().map_or(0, |_| resume.after.sequence);
         Ok(Self {
             config: config.clone(),
@@ -159,7 +160,7 @@ impl Session {
             gaps: Gaps::new(whole, stream.state.first_seq.max(resume.after.sequence + 1), made.num_pending),
             keeping,
             selection,
-            exhausted: made.num_pending == 0,
+            exhausted: made.num_pending == 0 && nothing_unread,
             gone: resume.gone,
             said_to: if resume.gone > 0 { stream.state.first_seq - 1 } else { 0 },
             epoch: Arc::new(resume.epoch),
