@@ -169,6 +169,10 @@ fn where_a_consumer_may_not_be_reset_what_it_delivered_is_read_raw() {
     eventually("the deliveries", || (consumer(&scene)["delivered"]["stream_seq"] == 301).then_some(()));
     collector.kill();
     drop(lock);
+    // Nothing is left to be delivered, and all the same there is something to drain.
+    let done = output(run(&proxy.url(), &scene.database()).arg("--drain"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    scene.holds_exactly(&all);
     all.extend(scene.publish("meanwhile", 100));
     let collector = start();
     scene.has(401);

@@ -230,6 +230,11 @@ impl Rival {
         });
         let body = json!({ "stream_name": "EVENTS", "config": config, "action": "create" });
         scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &body);
+        Self::pull(scene, name)
+    }
+
+    /// Uses a consumer.
+    fn pull(scene: &Scene, name: String) -> Self {
         let client = scene.server.client();
         let answers = client.subscribe("_INBOX.rival").expect("subscribes");
         let pull = json!({ "batch": 100_000, "expires": 60_000_000_000_u64 }).to_string();
@@ -285,6 +290,34 @@ fn what_a_process_that_died_has_left_is_waited_for_and_no_rival() {
     scene.has(100);
     collector.said("well again");
     assert!(collector.stop().success());
+    scene.holds_exactly(&all);
+}
+
+#[test]
+fn where_one_consumer_is_allowed_two_clones_do_not_share_it() {
+    let scene = Scene::new();
+    scene.server.delete_stream("EVENTS");
+    let config = json!({
+        "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "interest", "max_consumers": 1,
+    });
+    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    scene.drain();
+    // It takes the one over that the first run has left.
+    let mut collector = scene.collector();
+    collector.said("collecting stream EVENTS");
+    let mut all = scene.publish("first", 100);
+    scene.has(100);
+    let name = scene.server.consumers("EVENTS")[0].clone();
+    let rival = Rival::pull(&scene, name);
+    // Now one of the two has what the other misses.
+    all.extend(scene.publish("second", 2_000));
+    let ended = collector.wait();
+    let log = collector.log();
+    assert_eq!(ended.code(), Some(1), "{log}");
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.contains(&rival.name) && last.contains("catchment adopt"), "{log}");
+    rival.stop();
+    scene.drain();
     scene.holds_exactly(&all);
 }
 

@@ -62,8 +62,7 @@ pub(super) struct Wish<'a> {
     pub(super) stream: &'a Stream,
     pub(super) resume: &'a Resume,
     pub(super) keeping: Keeping,
-    /// It is to have the whole stream; then an old server's consumer without our several subjects will do, see
-    /// [`is_unfiltered`].
+    /// It is to have the whole stream; then it may be without filters, see [`selection`](super::selection).
     pub(super) whole: bool,
     /// Until when somebody had the one before deliver nothing.
     pub(super) paused: Option<&'a str>,
@@ -83,6 +82,8 @@ pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Resul
     let name = claims::new_name(owner);
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
+        // On a stream with interest retention it must not hold what it does not collect.
+        _ if wish.whole && keeping == Keeping::Limits => (None, None),
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };
@@ -114,19 +115,20 @@ pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Resul
                     return takeover::take_over(api, wish, &wanted, claims);
                 }
             }
-            Err(failure) => match fewer_unacknowledged(&failure, wanted.max_ack_pending) {
-                Some(most) => wanted.max_ack_pending = Some(most),
-                // A server before 2.10 refuses a filter of which the stream has nothing.
-                None => {
-                    let mismatch = stored::mismatch(config, &stream.config);
-                    return Err(match mismatch.filter(|_| failure.is_code(code::FILTER_OUTSIDE)) {
-                        Some(mismatch) => {
-                            broker_error(&api.link.server().address, BrokerFault::Request, mismatch.to_string())
-                        }
-                        None => explain(api.link, config, &failure),
-                    });
+            Err(failure) => {
+                if let Some(most) = fewer_unacknowledged(&failure, wanted.max_ack_pending) {
+                    wanted.max_ack_pending = Some(most);
+                    continue;
                 }
-            },
+                // A server before 2.10 refuses a filter of which the stream has nothing.
+                let mismatch = stored::mismatch(config, &stream.config);
+                return Err(match mismatch.filter(|_| failure.is_code(code::FILTER_OUTSIDE)) {
+                    Some(mismatch) => {
+                        broker_error(&api.link.server().address, BrokerFault::Request, mismatch.to_string())
+                    }
+                    None => explain(api.link, config, &failure),
+                });
+            }
         }
     };
     if is_as_wanted(&info.config, &wanted, wish.whole) {
@@ -169,11 +171,6 @@ fn fewer_unacknowledged(failure: &Failure, asked: Option<i64>) -> Option<i64> {
     let Failure::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
     let limit = description.rsplit(' ').next()?.parse().ok()?;
     (0 < limit && limit < asked?).then_some(limit)
-}
-
-/// Whether it sends what else is in the stream too: what was published there before the stream had the subjects it has now.
-pub(super) fn is_unfiltered(made: &Consumer, config: &BrokerConfig) -> bool {
-    config.subjects.len() > 1 && made.config.filter_subjects.is_none()
 }
 
 /// Deletes what earlier sessions on this database have left, but not the current one. Where that fails, the server does it

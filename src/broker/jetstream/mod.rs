@@ -17,6 +17,7 @@ mod publisher;
 mod pulls;
 mod reply;
 mod search;
+mod selection;
 mod session;
 mod stored;
 mod stream;

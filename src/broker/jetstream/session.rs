@@ -19,6 +19,7 @@ use super::epoch::{self, Resume};
 use super::gaps::GapWatch;
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
+use super::selection::Selection;
 use super::stream_watch::StreamWatch;
 use super::takeover::Unread;
 use super::{consumer, facts, poison, stream};
@@ -28,7 +29,6 @@ use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark, Signal};
-use crate::subject::Filter;
 
 /// What a session is opened with.
 pub(super) struct Setting<'a> {
@@ -71,7 +71,7 @@ pub(super) struct Session {
     /// What it still delivers up to this sequence is stored already.
     stored_to: u64,
     /// What to collect of what comes, where the consumer does not select.
-    selection: Option<Vec<Filter>>,
+    selection: Option<Selection>,
     /// Nothing is left in the stream, by the last look.
     exhausted: bool,
     /// What was missing on the way, and no delivery has told; at first the gaps of an earlier epoch that this one goes on from.
@@ -146,8 +146,7 @@ impl Session {
             paused: setting.paused,
         };
         let Made { name: consumer, info: made, unread } = consumer::make(&api, &wish, &mut claims)?;
-        let filters = config.subjects.iter().filter_map(|subject| subject.parse().ok());
-        let selection = consumer::is_unfiltered(&made, config).then(|| filters.collect());
+        let selection = Selection::beside(&made, config);
         // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
         let again = api.stream(&config.stream).map_err(explain)?;
         if again.created != stream.created {
@@ -165,6 +164,7 @@ impl Session {
         if let Some(news) = &resume.news {
             log::warn!("broker: {news}");
         }
+        let nothing_unread = unread.as_ref().is_none_or(Unread::is_read);
         let stored_to = unread.as_ref().map_or(0, |_| resume.after.sequence);
         Ok(Self {
             config: config.clone(),
@@ -182,7 +182,7 @@ impl Session {
             stream_watch: StreamWatch::new(&again, resume.after),
             keeping,
             selection,
-            exhausted: made.num_pending == 0,
+            exhausted: made.num_pending == 0 && nothing_unread,
             missing: resume.inherited.iter().collect(),
             gone: resume.gone,
             epoch: Arc::new(resume.epoch),
@@ -306,8 +306,8 @@ impl Session {
 
     /// Tells deliveries from everything else the server sends to the inbox.
     fn sort(&mut self, message: Message) -> Option<Item> {
-        self.hearing = true;
         if let Some(metadata) = message.reply.as_deref().and_then(reply::parse) {
+            self.hearing = true;
             self.pulls.arrived();
             self.consumer_watch.delivers();
             if self.pulls.has_room() {
@@ -337,8 +337,7 @@ impl Session {
                 return Some(Item::Over(format!("{out_of_order}; looking whether the stream went back")));
             }
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
-            let selects = |selection: &Vec<Filter>| selection.iter().any(|filter| filter.matches(&message.subject));
-            if !self.selection.as_ref().is_none_or(selects) {
+            if self.selection.as_mut().is_some_and(|selection| !selection.takes(&message.subject)) {
                 if let Some(gap) = missing {
                     self.gaps.lost(gap);
                     self.missing.push(gap);
@@ -349,10 +348,13 @@ impl Session {
             return Some(Item::Delivery(Delivery { message, metadata, missing }));
         }
         let over = match message.subject.rsplit('.').next() {
-            Some("probe") => self.probed(&message),
+            // That the stream is there is no sign that the consumer is.
             Some("stream") => self.looked(&message),
             Some("witness") => self.testified(&message),
-            _ => self.status(&message),
+            token => {
+                self.hearing = true;
+                if token == Some("probe") { self.probed(&message) } else { self.status(&message) }
+            }
         };
         over.map(Item::Over)
     }

@@ -133,10 +133,10 @@ pub(super) fn steps(config: &BrokerConfig, stream: &Stream, keeping: Keeping) ->
     let copies_a_part = stream.config.mirror.as_ref().is_some_and(Origin::selects);
     match is_whole(&config.subjects, &stream.config) {
         _ if copies_a_part => Steps::Usual,
-        true => Steps::Lost,
         // A stream with interest retention never kept what nobody wanted.
         false if keeping != Keeping::Limits => Steps::Usual,
-        false => Steps::Filtered,
+        true if keeping == Keeping::Limits => Steps::Lost,
+        _ => Steps::Filtered,
     }
 }
 

@@ -12,6 +12,7 @@ use super::api::{Api, ConsumerConfig};
 use super::claims::{Claim, Claims};
 use super::consumer::{Keeping, Made, Wish, is_as_wanted};
 use super::poison;
+use super::pulls::EXPIRES;
 use super::reply::Metadata;
 use super::session::next_of;
 use super::stream::explain;
@@ -139,11 +140,14 @@ pub(super) fn take_over(
              raise max_consumers, or delete it (nats consumer rm {stream} {name}: what the stream keeps for it is lost)"
         )));
     }
+    // Those of our own lost connections end by themselves within that time; who goes on is somebody else.
     if claim.is_in_use() {
-        return Err(refused(format!(
-            "stream {stream}: maximum consumers limit reached, and consumer {name} still has requests of a connection that \
-             was lost; waiting for their end"
-        )));
+        let detail = format!(
+            "stream {stream}: maximum consumers limit reached, and somebody pulls from consumer {name}: a connection that was \
+             lost, for {EXPIRES:?} at most, or another collector with a copy of this database; stop that one, or give one of \
+             the two an identity of its own: catchment adopt"
+        );
+        return Err(broker_error(&server.address, BrokerFault::Contested, detail));
     }
     let next = wish.resume.after.sequence + 1;
     let mut info = info.clone();
