@@ -95,7 +95,7 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Locked`], [`Error::Database`] or [`Error::Broker`]: whatever would keep the first
+    /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Thread`] or [`Error::Broker`]: whatever would keep the first
     /// event from being stored, wrong SQL of a route or query included. Trouble that comes later is waited out and shows in
     /// [`Collector::status`]; so is all that keeps queries from being answered.
     pub fn start(config: &Config) -> Result<Self, Error> {
@@ -144,12 +144,12 @@ impl Collector {
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
                 let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
-                Pipeline::start(stream, sinks, settings, shared.clone())
+                Pipeline::start(stream, sinks, settings, shared.clone())?
             }
             Mode::Core => {
                 let confirms = move |subject: &str| routes.confirm_on(subject);
                 let subjects = CoreIntake::open(cluster, confirms, database.begin_local()?, &stop, &reports, intake)?;
-                Pipeline::start(subjects, sinks, settings, shared.clone())
+                Pipeline::start(subjects, sinks, settings, shared.clone())?
             }
         };
         // The service hears by it that nothing more will be committed.

@@ -61,7 +61,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] naming the setting that cannot be used.
+    /// [`Error::Config`] naming the setting that cannot be used; [`Error::Thread`].
     pub fn start(
         config: &Config,
         database: &Database,
@@ -87,7 +87,7 @@ impl Service {
             log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
         }
         let mut service = Self { crew: Crew::new(stop.clone()), stop, quit, endpoints, condition: condition.clone() };
-        service.spawn("catchment-requests".into(), move || listener.run(front));
+        service.spawn("catchment-requests".into(), move || listener.run(front))?;
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
         for number in 0..threads {
             let (queue, outbox, endpoints) = (queue.clone(), outbox.clone(), Arc::clone(&service.endpoints));
@@ -96,22 +96,22 @@ impl Service {
                 Responder { queue, endpoints, answerer: queries.answerer(&quit), outbox }.run();
                 // The last connection to close brings the log (`-wal`) into the file, which one that only reads cannot.
                 drop(database);
-            });
+            })?;
         }
         if let Some(confirmations) = confirmations {
             let confirmer = Confirmer::new(confirmations, outbox, &inboxes, tally, &service.quit);
-            service.spawn("catchment-replies".into(), move || confirmer.run());
+            service.spawn("catchment-replies".into(), move || confirmer.run())?;
         }
         Ok(Some(service))
     }
 
-    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) {
+    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let alarm = Alarm(self.condition.clone());
         self.crew.spawn(name, move || {
             let _alarm = alarm;
             work();
             Ok(())
-        });
+        })
     }
 
     /// Counts, now.

@@ -20,7 +20,7 @@ pub(super) fn keep_in_memory(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn keep_where_there_is_room(connection: &Connection) -> rusqlite::Result<()> {
     static HAS_FOLDER: OnceLock<bool> = OnceLock::new();
     if *HAS_FOLDER.get_or_init(|| {
-        let found = has_folder(|name| env::var_os(name));
+        let found = has_folder(env::var_os);
         if !found {
             log::info!("database: no temporary folder can be written, so large sorts take memory; set TMPDIR to one");
         }

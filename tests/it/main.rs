@@ -42,4 +42,5 @@ mod startup;
 mod streams;
 mod tail;
 mod temporary;
+mod threads;
 mod trials;
