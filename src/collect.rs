@@ -1,13 +1,13 @@
 //! The collector: a stream in, a database out, watched and stopped as one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Reports};
-use crate::config::{Config, Mode};
+use crate::config::{BrokerConfig, Config, Mode};
 use crate::deadline;
-use crate::error::Error;
+use crate::error::{BrokerFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, Asked, Service};
 use crate::store::{Database, Lock, Routes};
@@ -16,7 +16,7 @@ use crate::store::{Database, Lock, Routes};
 ///
 /// ```no_run
 /// use catchment::{Collector, Config};
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// let collector = Collector::start(&Config::default())?;
 /// std::thread::sleep(Duration::from_secs(60));
@@ -91,7 +91,7 @@ pub struct Status {
 
 impl Collector {
     /// Starts collecting. Blocks until the database is open, the stream found or made, and the first consumer set up: at most
-    /// a few times `broker.timeout` and `database.busy_timeout`.
+    /// a few times `broker.timeout` and `database.busy_timeout`, and for `broker.wait` where the broker is not there.
     ///
     /// # Errors
     ///
@@ -108,9 +108,18 @@ impl Collector {
     ///
     /// As [`Collector::start`].
     pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
+        Self::start_while(config, until, &|| true)
+    }
+
+    /// Like [`Collector::start_until`], but where `broker.wait` has it wait for the broker, only while `wanted` says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Collector::start`].
+    pub fn start_while(config: &Config, until: Until, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
         let config = &config.resolved()?;
         config.validate()?;
-        let cluster = Cluster::new(&config.broker)?;
+        Cluster::new(&config.broker)?;
         if config.broker.mode == Mode::Core && until == Until::Drained {
             let reason =
                 "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
@@ -137,18 +146,25 @@ impl Collector {
         let pipeline = match config.broker.mode {
             Mode::Jetstream => {
                 let position = database.latest(&config.broker.stream)?;
-                let beginning = Beginning {
+                let beginning = || Beginning {
                     identity: database.identity(),
-                    position,
+                    position: position.clone(),
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
-                let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
+                let stream = patiently(&config.broker, wanted, || {
+                    JetStreamIntake::open(Cluster::new(&config.broker)?, beginning(), &stop, &reports)
+                })?;
                 Pipeline::start(stream, sinks, settings, shared.clone())?
             }
             Mode::Core => {
-                let confirms = move |subject: &str| routes.confirm_on(subject);
-                let subjects = CoreIntake::open(cluster, confirms, database.begin_local()?, &stop, &reports, intake)?;
+                let epoch = database.begin_local()?;
+                let subjects = patiently(&config.broker, wanted, || {
+                    let routes = routes.clone();
+                    let confirms = move |subject: &str| routes.confirm_on(subject);
+                    let cluster = Cluster::new(&config.broker)?;
+                    CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
+                })?;
                 Pipeline::start(subjects, sinks, settings, shared.clone())?
             }
         };
@@ -205,6 +221,39 @@ impl Collector {
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Tries again while there is no broker, for `broker.wait` at most.
+fn patiently<T>(
+    config: &BrokerConfig,
+    wanted: &dyn Fn() -> bool,
+    mut open: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    /// How often to look whether it is still wanted.
+    const LOOK: Duration = Duration::from_millis(50);
+    let until = deadline::after(config.wait);
+    let mut pause = LOOK;
+    let mut said = false;
+    loop {
+        let error = match open() {
+            Err(error @ Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. }) => error,
+            opened => return opened,
+        };
+        if Instant::now() + pause > until {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut said, true) {
+            log::warn!("{error}; waiting for it, at most {:?} (broker.wait)", config.wait);
+        }
+        let next = Instant::now() + pause;
+        while Instant::now() < next {
+            if !wanted() {
+                return Err(error);
+            }
+            std::thread::sleep(LOOK);
+        }
+        pause = (pause * 2).min(config.retry.max(LOOK));
     }
 }
 
