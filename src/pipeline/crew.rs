@@ -131,7 +131,7 @@ pub fn room_for_threads(count: usize, what: &str) -> Result<(), Error> {
     }
     let until = Instant::now() + PATIENCE;
     while running() > before && Instant::now() < until {
-        thread::yield_now();
+        thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
