@@ -232,7 +232,7 @@ fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared
     let beginning = Beginning { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
     let intake = JetStreamIntake::open(cluster, beginning, &shared.stop, &reports);
     let settings = Settings { limits: limits(), linger: Duration::ZERO };
-    Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone())
+    Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone()).expect("starts")
 }
 
 fn limits() -> Limits {

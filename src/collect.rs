@@ -1,13 +1,13 @@
 //! The collector: a stream in, a database out, watched and stopped as one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Origin, Owner, Reports};
-use crate::config::{Config, Mode};
+use crate::config::{BrokerConfig, Config, Mode};
 use crate::deadline;
-use crate::error::Error;
+use crate::error::{BrokerFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, Asked, Service};
 use crate::store::{Before, Database, Home, Lock, Routes};
@@ -16,7 +16,7 @@ use crate::store::{Before, Database, Home, Lock, Routes};
 ///
 /// ```no_run
 /// use catchment::{Collector, Config};
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// let collector = Collector::start(&Config::default())?;
 /// std::thread::sleep(Duration::from_secs(60));
@@ -91,14 +91,15 @@ pub struct Status {
 
 impl Collector {
     /// Starts collecting. Blocks until the database is open, the stream found or made, and the first consumer set up: at most
-    /// a few times `broker.timeout` and `database.busy_timeout`, and 12 seconds more where somebody else seems to use the
-    /// database's consumer: a process that died without the server noticing looks like that for 10 seconds.
+    /// a few times `broker.timeout` and `database.busy_timeout`, for `broker.wait` where the broker is not there, and 12 seconds
+    /// more where somebody else seems to use the database's consumer: a process that died without the server noticing looks like
+    /// that for 10 seconds.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Locked`], [`Error::Database`] or [`Error::Broker`]: whatever would keep the first
-    /// event from being stored, wrong SQL of a route or query included. A copy of a database is refused while its original is there
-    /// ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or in use
+    /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Thread`] or [`Error::Broker`]: whatever would keep the
+    /// first event from being stored, wrong SQL of a route or query included. A copy of a database is refused while its original is
+    /// there ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or in use
     /// ([`BrokerFault::Contested`](crate::error::BrokerFault::Contested)). Trouble that comes later is waited out and shows in
     /// [`Collector::status`]; so is all that keeps queries from being answered.
     pub fn start(config: &Config) -> Result<Self, Error> {
@@ -111,9 +112,18 @@ impl Collector {
     ///
     /// As [`Collector::start`].
     pub fn start_until(config: &Config, until: Until) -> Result<Self, Error> {
+        Self::start_while(config, until, &|| true)
+    }
+
+    /// Like [`Collector::start_until`], but where `broker.wait` has it wait for the broker, only while `wanted` says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Collector::start`].
+    pub fn start_while(config: &Config, until: Until, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
         let config = &config.resolved()?;
         config.validate()?;
-        let cluster = Cluster::new(&config.broker)?;
+        Cluster::new(&config.broker)?;
         if config.broker.mode == Mode::Core && until == Until::Drained {
             let reason =
                 "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
@@ -141,20 +151,28 @@ impl Collector {
             Mode::Jetstream => {
                 let home = database.home()?;
                 home.must_be_its_own(&config.database.path)?;
-                let beginning = Beginning {
+                let history = database.history(&config.broker.stream)?;
+                let beginning = || Beginning {
                     owner: owner(database.identity(), &home),
-                    history: database.history(&config.broker.stream)?,
+                    history: history.clone(),
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
-                let stream = JetStreamIntake::open(cluster, beginning, &stop, &reports)?;
+                let stream = patiently(&config.broker, wanted, || {
+                    JetStreamIntake::open(Cluster::new(&config.broker)?, beginning(), &stop, &reports)
+                })?;
                 database.settle(&home)?;
-                Pipeline::start(stream, sinks, settings, shared.clone())
+                Pipeline::start(stream, sinks, settings, shared.clone())?
             }
             Mode::Core => {
-                let confirms = move |subject: &str| routes.confirm_on(subject);
-                let subjects = CoreIntake::open(cluster, confirms, database.begin_local()?, &stop, &reports, intake)?;
-                Pipeline::start(subjects, sinks, settings, shared.clone())
+                let epoch = database.begin_local()?;
+                let subjects = patiently(&config.broker, wanted, || {
+                    let routes = routes.clone();
+                    let confirms = move |subject: &str| routes.confirm_on(subject);
+                    let cluster = Cluster::new(&config.broker)?;
+                    CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
+                })?;
+                Pipeline::start(subjects, sinks, settings, shared.clone())?
             }
         };
         // The service hears by it that nothing more will be committed.
@@ -222,6 +240,39 @@ pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
         Before::Elsewhere { tag, place } => (None, Some(Origin { tag: tag.clone(), place: place.clone() })),
     };
     Owner { identity: identity.to_owned(), tag: home.tag.clone(), inherits, origin, place: home.place.clone() }
+}
+
+/// Tries again while there is no broker, for `broker.wait` at most.
+fn patiently<T>(
+    config: &BrokerConfig,
+    wanted: &dyn Fn() -> bool,
+    mut open: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    /// How often to look whether it is still wanted.
+    const LOOK: Duration = Duration::from_millis(50);
+    let until = deadline::after(config.wait);
+    let mut pause = LOOK;
+    let mut said = false;
+    loop {
+        let error = match open() {
+            Err(error @ Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. }) => error,
+            opened => return opened,
+        };
+        if Instant::now() + pause > until {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut said, true) {
+            log::warn!("{error}; waiting for it, at most {:?} (broker.wait)", config.wait);
+        }
+        let next = Instant::now() + pause;
+        while Instant::now() < next {
+            if !wanted() {
+                return Err(error);
+            }
+            std::thread::sleep(LOOK);
+        }
+        pause = (pause * 2).min(config.retry.max(LOOK));
+    }
 }
 
 impl Parts {

@@ -70,6 +70,17 @@ pub enum Error {
         holder: String,
     },
 
+    /// The operating system gives no thread.
+    #[error(
+        "no thread {name}: {source}; raise the limit of processes (ulimit -u, TasksMax of a service, pids of a container)"
+    )]
+    Thread {
+        /// What it is for.
+        name: String,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+
     /// A thread of the library panicked: a bug of ours. Nothing uncommitted was acknowledged.
     #[error("thread {thread} panicked: {message}")]
     Panicked {

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use catchment::pipeline::room_for_threads;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A count that moves, with a rate; a bar where the end is known.
@@ -43,7 +44,10 @@ impl Progress {
             bar.set_style(style.with_key("rate", rate));
         }
         bar.set_prefix(what);
-        bar.enable_steady_tick(Duration::from_millis(250));
+        // A thread's matter, and a panic where there is none.
+        if !bar.is_hidden() && room_for_threads(1, "for the progress").is_ok() {
+            bar.enable_steady_tick(Duration::from_millis(250));
+        }
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Self(bar)
     }

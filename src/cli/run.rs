@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use catchment::broker::Server;
 use catchment::compare::Profile;
 use catchment::config::Mode;
+use catchment::error::Error;
 use catchment::query::Asked;
 use catchment::{Collector, Config, Status, Until, store};
 use clap::Args;
@@ -45,6 +46,10 @@ pub struct Run {
     #[arg(long, conflicts_with = "context")]
     with_server: bool,
 
+    /// Wait for a broker that is not there yet, at most so long [default: broker.wait of the settings, 0s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "with_server")]
+    wait: Option<Duration>,
+
     /// End when everything that is in the stream now is committed
     #[arg(long)]
     drain: bool,
@@ -69,7 +74,13 @@ impl Run {
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
-        let mut collector = Collector::start_until(&config, until)?;
+        let mut collector = match Collector::start_while(&config, until, &|| !signals.end_asked()) {
+            Err(Error::Broker { .. }) if signals.end_asked() => {
+                log::info!("stopped before the broker was there: nothing was taken in");
+                return Ok(());
+            }
+            started => started?,
+        };
         let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
         match config.broker.mode {
             Mode::Jetstream => log::info!("collecting stream {} from {servers} into {path}", config.broker.stream),
@@ -108,7 +119,9 @@ impl Run {
 
     fn prepare(&self, settings: &Settings) -> anyhow::Result<(Config, Option<Server>)> {
         if !self.with_server {
-            return Ok((settings.for_broker(&self.database, &self.broker)?, None));
+            let mut config = settings.for_broker(&self.database, &self.broker)?;
+            config.broker.wait = self.wait.unwrap_or(config.broker.wait);
+            return Ok((config, None));
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
         let server = start_server(&config.database.path)?;

@@ -58,6 +58,10 @@ pub struct BrokerConfig {
     /// The longest that connecting, or one answer of the server, may take. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// How long a collector's start waits for a broker that is not there yet, or does not answer, and tries again meanwhile.
+    /// Default 0: it does not wait. A broker that answers and refuses is never waited for.
+    #[serde(with = "humantime_serde")]
+    pub wait: Duration,
     /// A connection on which nothing was heard for this long, our own questions included, is given up and made anew.
     /// Default 5 s.
     #[serde(with = "humantime_serde")]
@@ -122,6 +126,7 @@ impl Default for BrokerConfig {
             create_stream: true,
             timeout: Duration::from_secs(5),
             silence: Duration::from_secs(5),
+            wait: Duration::ZERO,
             retry: Duration::from_secs(2),
             ahead: AheadConfig::default(),
             core: CoreConfig::default(),
@@ -246,6 +251,7 @@ impl BrokerConfig {
             }
             validate_longest(key, value)?;
         }
+        validate_longest("broker.wait", self.wait)?;
         validate_longest("broker.retry", self.retry)?;
         if self.retry < Duration::from_millis(10) {
             return Err(Error::config("broker.retry", format!("is {:?}; the least is 10ms", self.retry)));

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -44,10 +44,14 @@ impl Crew {
 
     /// Starts a thread.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When the operating system gives no thread.
-    pub fn spawn(&mut self, name: impl Into<String>, work: impl FnOnce() -> Result<(), Error> + Send + 'static) {
+    /// [`Error::Thread`] when the operating system gives none.
+    pub fn spawn(
+        &mut self,
+        name: impl Into<String>,
+        work: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
         let name = name.into();
         let leaving = Leaving { member: self.members.len(), ended: self.ended.0.clone() };
         let stop = self.stop.clone();
@@ -62,8 +66,14 @@ impl Crew {
                 }
                 result
             })
-            .unwrap_or_else(|e| panic!("no thread {name}: {e}"));
-        self.members.push(Member { name, thread: Some(thread) });
+            .map_err(|source| Error::Thread { name: name.clone(), source });
+        // One without a thread has its place all the same: its work, dropped, has said that it ended.
+        let (thread, refused) = match thread {
+            Ok(thread) => (Some(thread), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        self.members.push(Member { name, thread });
+        refused
     }
 
     /// Blocks until all members have ended, at most until the deadline. `true` when all have. May be called again.
@@ -97,6 +107,35 @@ impl Crew {
     }
 }
 
+/// Whether the operating system would give so many threads more. For libraries that panic where it does not: asked before,
+/// this is an error instead. Takes a fraction of a millisecond.
+///
+/// # Errors
+///
+/// [`Error::Thread`] with `what` they are for.
+pub fn room_for_threads(count: usize, what: &str) -> Result<(), Error> {
+    /// How long to wait until those that have ended no longer count.
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let running = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let before = running();
+    let (release, until_released) = crossbeam_channel::bounded::<()>(0);
+    let probe = || {
+        let until_released = until_released.clone();
+        thread::Builder::new().name("catchment-probe".into()).spawn(move || until_released.recv().is_ok())
+    };
+    let probes: Result<Vec<_>, _> = (0..count).map(|_| probe()).collect();
+    drop(release);
+    let probes = probes.map_err(|source| Error::Thread { name: what.to_owned(), source })?;
+    for probe in probes {
+        let _ = probe.join();
+    }
+    let until = Instant::now() + PATIENCE;
+    while running() > before && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 struct RaiseUnlessDone(Option<Signal>);
 
 impl RaiseUnlessDone {
@@ -121,7 +160,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_panic_surfaces_with_its_thread_and_stops_the_others() {
@@ -131,8 +169,9 @@ mod tests {
         crew.spawn("patient", move || {
             assert!(heard.wait(Duration::from_mins(1)));
             Ok(())
-        });
-        crew.spawn("clumsy", || panic!("dropped it"));
+        })
+        .expect("a thread");
+        crew.spawn("clumsy", || panic!("dropped it")).expect("a thread");
         let minute = || Instant::now() + Duration::from_mins(1);
         let error = crew.join_until(minute()).expect_err("the panic surfaces");
         assert_eq!(error.to_string(), "thread clumsy panicked: dropped it");
@@ -148,7 +187,8 @@ mod tests {
         crew.spawn("stubborn", move || {
             assert!(kept.wait(Duration::from_mins(1)));
             Ok(())
-        });
+        })
+        .expect("a thread");
         assert!(!crew.join_until(Instant::now()).expect("no failure"));
         assert_eq!(crew.running(), "stubborn");
         forever.raise();

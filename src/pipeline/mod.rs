@@ -22,7 +22,7 @@ mod writer;
 pub use batch::{Batch, Defect, Delivery, Epoch, Headers, Life, Limits, Mark};
 pub use condition::{Condition, Health, Trouble};
 pub use confirmation::Confirmation;
-pub use crew::Crew;
+pub use crew::{Crew, room_for_threads};
 pub use gaps::{Gap, Gaps};
 pub use intake::{Intake, Supply};
 pub use signal::Signal;
@@ -97,14 +97,24 @@ type Notice = (Arc<Epoch>, Mark);
 
 impl Pipeline {
     /// Starts the intake thread and one writer thread a sink.
-    pub fn start(intake: impl Intake, sinks: Vec<impl Sink>, settings: Settings, shared: Shared) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`]; then none of them runs.
+    pub fn start(
+        intake: impl Intake,
+        sinks: Vec<impl Sink>,
+        settings: Settings,
+        shared: Shared,
+    ) -> Result<Self, Error> {
+        // Dropped after the channels where a thread is missing: that ends the others.
+        let mut pipeline = Self { crew: Crew::new(shared.stop.clone()), shared: shared.clone() };
         // Room for all batches there are: nobody waits to hand one on.
         let batches = sinks.len() + BESIDE_WRITERS;
         let (work_in, work_out) = crossbeam_channel::bounded(batches);
         let (spare_in, spare_out) = crossbeam_channel::bounded(batches);
         let (notice_in, notice_out) = crossbeam_channel::unbounded();
         let gate = Arc::new(Gate::default());
-        let mut crew = Crew::new(shared.stop.clone());
         for (number, sink) in sinks.into_iter().enumerate() {
             let writer = Writer {
                 sink,
@@ -115,11 +125,11 @@ impl Pipeline {
                 shared: shared.clone(),
             };
             let batch = Batch::new(settings.limits);
-            crew.spawn(format!("catchment-writer-{number}"), move || writer.run(batch));
+            pipeline.crew.spawn(format!("catchment-writer-{number}"), move || writer.run(batch))?;
         }
-        let cutter = Cutter::new(intake, settings, work_in, spare_out, notice_out, shared.clone());
-        crew.spawn("catchment-intake", move || cutter.run());
-        Self { crew, shared }
+        let cutter = Cutter::new(intake, settings, work_in, spare_out, notice_out, shared);
+        pipeline.crew.spawn("catchment-intake", move || cutter.run())?;
+        Ok(pipeline)
     }
 
     /// Blocks until the pipeline has ended by itself, at most for `wait`. `true` when it has.

@@ -65,7 +65,7 @@ fn start(events: u64, writers: usize) -> (Pipeline, Arc<Counts>, crossbeam_chann
     let sinks = (0..writers).map(|_| Held { word: word.clone(), counts: Arc::clone(&counts) }).collect();
     let intake = Numbers { last: events, counts: Arc::clone(&counts) };
     let settings = Settings { limits: LIMITS, linger: Duration::ZERO };
-    (Pipeline::start(intake, sinks, settings, Shared::new("sink")), counts, say)
+    (Pipeline::start(intake, sinks, settings, Shared::new("sink")).expect("starts"), counts, say)
 }
 
 #[test]

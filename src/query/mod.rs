@@ -66,7 +66,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] naming the setting that cannot be used.
+    /// [`Error::Config`] naming the setting that cannot be used; [`Error::Thread`].
     pub fn start(
         config: &Config,
         database: &Database,
@@ -103,27 +103,27 @@ impl Service {
                 Responder { place, endpoints, answerer, outbox }.run();
                 // The last connection to close brings the log (`-wal`) into the file, which one that only reads cannot.
                 drop(database);
-            });
+            })?;
         }
         if threads > 0 {
             let (outbox, quit) = (outbox.clone(), service.quit.clone());
-            service.spawn("catchment-timeouts".into(), move || work.watch(&outbox, &quit));
+            service.spawn("catchment-timeouts".into(), move || work.watch(&outbox, &quit))?;
         }
-        service.spawn("catchment-requests".into(), move || listener.run(front));
+        service.spawn("catchment-requests".into(), move || listener.run(front))?;
         if let Some(confirmations) = confirmations {
             let confirmer = Confirmer::new(confirmations, outbox, &inboxes, tally, &service.quit);
-            service.spawn("catchment-replies".into(), move || confirmer.run());
+            service.spawn("catchment-replies".into(), move || confirmer.run())?;
         }
         Ok(Some(service))
     }
 
-    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) {
+    fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let alarm = Alarm(self.condition.clone());
         self.crew.spawn(name, move || {
             let _alarm = alarm;
             work();
             Ok(())
-        });
+        })
     }
 
     /// Counts, now.

@@ -118,7 +118,7 @@ impl DirectRecorder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Database`], or [`Error::Locked`] where another process collects or records grouped.
+    /// [`Error::Config`], [`Error::Database`], [`Error::Thread`], or [`Error::Locked`] where another process collects or records grouped.
     pub fn open(config: DirectRecorderConfig) -> Result<Self, Error> {
         let DirectRecorderConfig { database: database_config, batch, routes, unmatched, commit, overflow } = config;
         database_config.validate()?;
@@ -136,7 +136,7 @@ impl DirectRecorder {
         let sinks = database.writers().into_iter().map(|sink| Telling { sink, tray: Arc::clone(&tray) }).collect();
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
-        let pipeline = Some(Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, shared));
+        let pipeline = Some(Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, shared)?);
         Ok(Self::with(Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }), condition))
     }
 

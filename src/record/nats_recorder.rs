@@ -173,7 +173,7 @@ impl NatsRecorder {
         crew.spawn("catchment-courier", move || {
             courier.run(publisher);
             Ok(())
-        });
+        })?;
         Ok(Self { desk, overflow, mode, crew, stop, condition })
     }
 

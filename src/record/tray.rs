@@ -364,7 +364,8 @@ mod tests {
         let (to_test, begun) = crossbeam_channel::unbounded();
         let (outcomes, from_test) = crossbeam_channel::unbounded();
         let sinks = vec![Telling { sink: Told { begun: to_test, outcome: from_test }, tray: Arc::clone(&tray) }];
-        let pipeline = Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, Shared::new("sink"));
+        let pipeline =
+            Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, Shared::new("sink")).expect("starts");
         Scene { tray, pipeline, begun, outcomes }
     }
 

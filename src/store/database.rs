@@ -25,7 +25,7 @@ use super::single::Single;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{Epoch, Life};
+use crate::pipeline::{Epoch, Life, room_for_threads};
 
 /// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
 /// <https://sqlite.org/releaselog/3_51_3.html>.
@@ -33,6 +33,9 @@ const SOUND_SQLITE: i32 = 3_051_003;
 
 /// Databases up to this size are checked whole when they are opened; it takes a tenth of a second at most.
 const CHECKED_WHOLE: u64 = 16 << 20;
+
+/// Threads that a pool of r2d2 starts; it panics where it gets none.
+const POOLS_THREADS: usize = 3;
 
 /// An open database with its pool of connections.
 #[derive(Clone, Debug)]
@@ -107,6 +110,7 @@ impl Database {
                 [],
             )
             .map_err(|e| database_error(path, e))?;
+        room_for_threads(POOLS_THREADS, "for the database's connections")?;
         let pool = r2d2::Pool::builder()
             .max_size(u32::try_from(config.writers).unwrap_or(1))
             .min_idle(Some(0))

@@ -51,6 +51,7 @@ mod streams;
 mod subjects;
 mod tail;
 mod temporary;
+mod threads;
 mod timeouts;
 mod trials;
 mod verdicts;

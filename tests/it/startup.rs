@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rusqlite::Connection;
 
-use crate::support::collector::{catchment, output, run, stderr};
+use crate::support::collector::{Collector, catchment, output, run, stderr};
 use crate::support::refusal::{SECRETS, ends, refused};
 use crate::support::server::Server;
 
@@ -372,4 +372,37 @@ fn wrong_settings_are_refused_by_name_with_status_2() {
 
 fn is_database(entry: &std::io::Result<std::fs::DirEntry>) -> bool {
     entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "db"))
+}
+
+#[test]
+fn a_start_waits_for_its_broker_where_it_is_told_to() {
+    let folder = folder();
+    let mut server = Server::start(folder.path());
+    server.kill();
+    let log = folder.path().join("collector.log");
+    let waiting = |wait: &str| {
+        let mut command = run(&server.url(), &folder.path().join("a.db"));
+        command.args(["--wait", wait, "--timeout", TIMEOUT]);
+        command
+    };
+    // Too long.
+    let said = ends(&mut waiting("1s"), 1, &[&server.url()]);
+    assert!(said.contains("waiting for it, at most 1s (broker.wait)"), "{said}");
+    // Stopped meanwhile.
+    let collector = Collector::start(waiting("1m"), &log);
+    collector.said("waiting for it, at most 60s (broker.wait)");
+    assert!(collector.stop().success());
+    assert!(std::fs::read_to_string(&log).expect("reads").contains("stopped before the broker was there"));
+    // In time.
+    let mut command = run(&server.url(), &folder.path().join("a.db"));
+    command.env("CATCHMENT_BROKER__WAIT", "1m").args(["--timeout", TIMEOUT]);
+    let log = folder.path().join("second.log");
+    let collector = Collector::start(command, &log);
+    collector.said("waiting for it, at most 60s (broker.wait)");
+    // Several tries.
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    server.restart();
+    collector.said("collecting stream EVENTS");
+    assert!(collector.stop().success());
+    assert_eq!(std::fs::read_to_string(&log).expect("reads").matches("waiting for it").count(), 1);
 }

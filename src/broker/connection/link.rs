@@ -19,7 +19,7 @@ use super::{access, greeting};
 use crate::broker::broker_error;
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::Signal;
+use crate::pipeline::{Signal, room_for_threads};
 use crate::printable;
 
 /// Threads of links, and links in use: the difference are threads being opened, being closed, or left behind in a call that
@@ -27,6 +27,9 @@ use crate::printable;
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;
+
+/// Ours and the client's two, which panics where it gets none.
+const THREADS_A_LINK: usize = 3;
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -104,6 +107,8 @@ impl Link {
             let detail = format!("{left_behind} connections hang in calls that do not return; waiting for one to end");
             return Err(broker_error(all(), BrokerFault::Silent, detail));
         }
+        let no_thread = |e: Error| broker_error(all(), BrokerFault::Unreachable, e.to_string());
+        room_for_threads(THREADS_A_LINK, "for a connection").map_err(no_thread)?;
         let counted = Counted::among(&THREADS);
         let (ready_in, ready_out) = crossbeam_channel::bounded(1);
         let (jobs_in, jobs_out) = crossbeam_channel::unbounded();
