@@ -2,6 +2,10 @@
 //! and whether it has some again that were missing.
 
 use super::api::{Api, Failure, Stored, Stream, StreamState, Which};
+use super::epoch::{Resume, resume};
+use super::stream;
+use crate::config::BrokerConfig;
+use crate::error::Error;
 use crate::pipeline::{Gap, Gaps, Life, Mark};
 
 /// A server lists deleted sequences one by one. Up to so many are asked for.
@@ -38,14 +42,21 @@ pub(super) enum There {
     Back(Gaps),
 }
 
-/// Asks.
-pub(super) fn look(
+/// Where to go on in the stream; what it no longer has was said up to `said_to`.
+pub(super) fn position_in(
     api: &Api<'_>,
-    name: &str,
+    config: &BrokerConfig,
     history: &[Life],
     said_to: u64,
     stream: &Stream,
-) -> Result<Facts, Failure> {
+) -> Result<Resume, Error> {
+    let facts = look(api, &config.stream, history, said_to, stream)
+        .map_err(|failure| stream::explain(api.link, config, &failure))?;
+    Ok(resume(&config.stream, history, &facts))
+}
+
+/// Asks.
+fn look(api: &Api<'_>, name: &str, history: &[Life], said_to: u64, stream: &Stream) -> Result<Facts, Failure> {
     let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
     let mut life = history.iter().rev().find(|life| life.epoch.created == stream.created);
     // An old server may change the time of creation when it restarts. The same message at the same place, to the nanosecond, is

@@ -11,7 +11,8 @@ use super::gaps::Gone;
 use super::history::History;
 use super::pulls;
 use super::reply::Metadata;
-use super::session::{self, Delivery, Item, Session, Setting, Unreadable};
+use super::session::{Delivery, Item, Session, Setting};
+use super::unreadable::{Unreadable, unreadable_next};
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::broker::{Reports, headers};
@@ -311,7 +312,7 @@ impl JetStreamIntake {
     /// A new session, or `None` and a defect in the batch where the message that is next cannot be read by the client.
     fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<Session>, Error> {
         if self.retry.suspicious {
-            if let Some(unreadable) = session::unreadable_next(&self.setting(false))? {
+            if let Some(unreadable) = unreadable_next(&self.setting(false))? {
                 let (sequence, defect) = (unreadable.stored.mark.sequence, unreadable.defect);
                 log::warn!("broker: message {sequence} of {}: {defect}; read raw", self.cluster.config().stream);
                 self.push_defect(batch, &unreadable);

@@ -24,6 +24,7 @@ mod stream;
 mod stream_watch;
 mod survey;
 mod takeover;
+mod unreadable;
 
 pub use claims::{Origin, Owner};
 pub use intake::{Beginning, JetStreamIntake};

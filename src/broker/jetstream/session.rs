@@ -3,6 +3,8 @@
 //! The consumer is disposable: made anew at the position reached, for the database's ledger is the only truth about
 //! progress. Within its life every delivery must carry the next consumer sequence.
 
+mod opening;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,45 +12,20 @@ use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
-use super::api::{self, Api, Consumer, Failure, Stored, Stream, StreamState, Which, code};
+use super::api::{self, Api, Consumer, Stream, Which};
 use super::backlog::Backlog;
-use super::claims::{Claims, Owner};
-use super::consumer::{Keeping, Made, Wish, nanoseconds};
+use super::consumer::{Keeping, nanoseconds};
 use super::consumer_watch::{ConsumerWatch, Verdict};
-use super::epoch::{self, Resume};
 use super::gaps::GapWatch;
 use super::pulls::Pulls;
 use super::reply::{self, Metadata};
 use super::selection::Selection;
 use super::stream_watch::StreamWatch;
 use super::takeover::Unread;
-use super::{consumer, facts, poison, stream};
-use crate::broker::broker_error;
-use crate::broker::connection::Cluster;
 use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
-use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark, Signal};
-
-/// What a session is opened with.
-pub(super) struct Setting<'a> {
-    pub(super) cluster: &'a Arc<Cluster>,
-    /// Whose the consumer is to be.
-    pub(super) owner: &'a Owner,
-    /// The consumer of the session before.
-    pub(super) previous: Option<&'a str>,
-    /// Until when somebody had that deliver nothing.
-    pub(super) paused: Option<&'a str>,
-    /// How far each epoch of the stream has been taken in, the latest last.
-    pub(super) history: &'a [Life],
-    /// Whether the stream may be made where it is missing.
-    pub(super) may_create: bool,
-    /// What the stream no longer has was said up to this sequence.
-    pub(super) said_to: u64,
-    /// How many events can be taken in and not committed yet.
-    pub(super) under_way: usize,
-    pub(super) stop: &'a Signal,
-}
+use crate::pipeline::{Epoch, Gap, Mark, Signal};
+pub(super) use opening::Setting;
 
 pub(super) struct Session {
     link: Link,
@@ -114,85 +91,6 @@ impl Delivery {
 }
 
 impl Session {
-    /// Connects and makes a consumer behind the position.
-    pub(super) fn open(setting: &Setting<'_>) -> Result<Self, Error> {
-        let config = setting.cluster.config();
-        let link = Link::open(setting.cluster, setting.stop)?;
-        let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
-        let explain = |failure: Failure| stream::explain(&link, config, &failure);
-        let stream = stream::find(&api, config, setting.may_create)?;
-        let mut resume = position_in(&api, config, setting.history, setting.said_to, &stream)?;
-        let whole = stream::is_whole(&config.subjects, &stream.config);
-        stream::object(&api, config, &stream, resume.after.sequence)?;
-        let keeping = Keeping::of(&stream, config, setting.under_way);
-        // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
-        if resume.gone > 0 && keeping != Keeping::Limits && !whole {
-            (resume.gone, resume.news) = (0, None);
-        }
-        let ask_for_claims = |patience| {
-            let claims = Claims::ask(&api, &config.stream, setting.owner, setting.previous, patience);
-            let conflict = claims.contested().map(|claim| claim.conflict(&config.stream));
-            let error = |why| broker_error(&link.server().address, BrokerFault::Contested, why);
-            conflict.map_or(Ok(claims), |why| Err(error(why)))
-        };
-        let mut claims = ask_for_claims(config.timeout)?;
-        let wish = Wish {
-            config,
-            owner: setting.owner,
-            stream: &stream,
-            resume: &resume,
-            keeping,
-            whole,
-            paused: setting.paused,
-        };
-        let Made { name: consumer, info: made, unread } = consumer::make(&api, &wish, &mut claims)?;
-        let selection = Selection::beside(&made, config);
-        // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
-        let again = api.stream(&config.stream).map_err(explain)?;
-        if again.created != stream.created {
-            let detail = format!("stream {} was made anew just now; trying again", config.stream);
-            return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
-        }
-        if claims.unasked.is_some() {
-            claims = ask_for_claims(Duration::ZERO)?;
-        }
-        consumer::delete_older(&api, &config.stream, &claims, &consumer, keeping);
-        if setting.previous.is_none() {
-            consumer::tell(config, &made, &claims, keeping);
-        }
-        let gaps = gap_watch(&api, setting, &stream, &resume, keeping, made.num_pending).map_err(explain)?;
-        if let Some(news) = &resume.news {
-            log::warn!("broker: {news}");
-        }
-        let nothing_unread = unread.as_ref().is_none_or(Unread::is_read);
-        let stored_to = unread.as_ref().map_or(0, |_| resume.after.sequence);
-        Ok(Self {
-            config: config.clone(),
-            consumer_watch: ConsumerWatch::new(&consumer, &made, config, &again),
-            consumer,
-            unread,
-            stored_to,
-            consumer_sequence: made.delivered.consumer_seq,
-            pulls: Pulls::new(config.ahead.clone(), made.config.pulls),
-            backlog: None,
-            heard: Instant::now(),
-            hearing: false,
-            probe: None,
-            gaps,
-            stream_watch: StreamWatch::new(&again, resume.after),
-            keeping,
-            selection,
-            exhausted: made.num_pending == 0 && nothing_unread,
-            missing: resume.inherited.iter().collect(),
-            gone: resume.gone,
-            epoch: Arc::new(resume.epoch),
-            after: resume.after,
-            pending: made.num_pending,
-            last: stream.state.last_seq,
-            link,
-        })
-    }
-
     /// The next delivery. Blocks at most for `wait`, and not past the stop.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.read_unread(stop) {
@@ -504,86 +402,6 @@ impl Session {
         }
         None
     }
-}
-
-/// What to make of the steps in the sequences that come.
-fn gap_watch(
-    api: &Api<'_>,
-    setting: &Setting<'_>,
-    stream: &Stream,
-    resume: &Resume,
-    keeping: Keeping,
-    pending: u64,
-) -> Result<GapWatch, Failure> {
-    let config = setting.cluster.config();
-    let steps = stream::steps(config, stream, keeping);
-    let StreamState { first_seq: first, last_seq: last, num_deleted, .. } = stream.state;
-    let first_time = setting.history.iter().all(|life| life.mark == Mark::START);
-    let goes_on = resume.after != Mark::START;
-    // What the stream lacks when it is collected for the first time is nobody's loss. Where it goes on, the opening tells.
-    let told_to = if first_time || goes_on { setting.said_to.max(first.saturating_sub(1)) } else { setting.said_to };
-    let watch = GapWatch::new(steps, resume.after.sequence + 1, last, pending, told_to);
-    if !first_time {
-        return Ok(watch.was_away());
-    }
-    match num_deleted {
-        0 => Ok(watch),
-        few if few <= facts::MOST_DELETED => Ok(watch.besides(api.deleted(&config.stream)?)),
-        _ => Ok(watch.besides(Gap::of(1, last).map(Gaps::from).unwrap_or_default())),
-    }
-}
-
-/// A message that the client cannot read, what is wrong with it, and what was missing directly before it.
-pub(super) struct Unreadable {
-    pub(super) stored: Stored,
-    pub(super) defect: &'static str,
-    pub(super) missing: Option<Gap>,
-}
-
-/// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
-pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable>, Error> {
-    let Some(Life { epoch, mark, .. }) = setting.history.last() else { return Ok(None) };
-    let config = setting.cluster.config();
-    let link = Link::open(setting.cluster, setting.stop)?;
-    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
-    let explain = |failure: Failure| stream::explain(&link, config, &failure);
-    let stream = match api.stream(&config.stream) {
-        Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
-        found => found.map_err(explain)?,
-    };
-    // Another life of the stream: its messages are none of this position's.
-    if position_in(&api, config, setting.history, setting.said_to, &stream)?.epoch != *epoch {
-        return Ok(None);
-    }
-    let due = mark.sequence + 1;
-    let Some(stored) = next_of(&api, config, due).map_err(explain)? else { return Ok(None) };
-    let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
-    let is_whole = stream::is_whole(&config.subjects, &stream.config);
-    let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_whole);
-    Ok(Some(Unreadable { stored, defect, missing }))
-}
-
-/// The first message from this sequence on that is to be collected.
-pub(super) fn next_of(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<Option<Stored>, Failure> {
-    let mut next: Option<Stored> = None;
-    for filter in &config.subjects {
-        let found = api.message(&config.stream, &Which::NextOf(filter, from))?;
-        next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
-    }
-    Ok(next)
-}
-
-/// Where to go on in the stream; what it no longer has was said up to `said_to`.
-pub(super) fn position_in(
-    api: &Api<'_>,
-    config: &BrokerConfig,
-    history: &[Life],
-    said_to: u64,
-    stream: &Stream,
-) -> Result<Resume, Error> {
-    let facts = facts::look(api, &config.stream, history, said_to, stream)
-        .map_err(|failure| stream::explain(api.link, config, &failure))?;
-    Ok(epoch::resume(&config.stream, history, &facts))
 }
 
 fn header<'m>(message: &'m Message, name: &str) -> Option<&'m str> {

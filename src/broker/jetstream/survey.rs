@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::api::{Account, Api, Failure, Stream, code};
 use super::claims::{Claim, Claims};
 use super::consumer::Keeping;
-use super::session::position_in;
+use super::facts::position_in;
 use super::stored;
 use super::stream::{explain, is_whole, loses_what_it_acknowledges, refusal, silent};
 use crate::broker::connection::Link;

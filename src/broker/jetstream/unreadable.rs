@@ -1,0 +1,52 @@
+//! Messages that the client cannot read, read raw: why a session ended, and what the next one begins behind.
+
+use super::api::{Api, Failure, Stored, Which, code};
+use super::facts::position_in;
+use super::session::Setting;
+use super::{poison, stream};
+use crate::broker::connection::Link;
+use crate::config::BrokerConfig;
+use crate::error::Error;
+use crate::pipeline::{Gap, Life};
+
+/// A message that the client cannot read, what is wrong with it, and what was missing directly before it.
+pub(super) struct Unreadable {
+    pub(super) stored: Stored,
+    pub(super) defect: &'static str,
+    pub(super) missing: Option<Gap>,
+}
+
+/// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
+pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable>, Error> {
+    let Some(Life { epoch, mark, .. }) = setting.history.last() else { return Ok(None) };
+    let config = setting.cluster.config();
+    let link = Link::open(setting.cluster, setting.stop)?;
+    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
+    let explain = |failure: Failure| stream::explain(&link, config, &failure);
+    let stream = match api.stream(&config.stream) {
+        Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
+        found => found.map_err(explain)?,
+    };
+    // Another life of the stream: its messages are none of this position's.
+    if position_in(&api, config, setting.history, setting.said_to, &stream)?.epoch != *epoch {
+        return Ok(None);
+    }
+    let due = mark.sequence + 1;
+    let Some(stored) = next_of(&api, config, due).map_err(explain)? else { return Ok(None) };
+    let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
+    // Where others lie between, nothing is known of what is missing beside them.
+    let first = api.message(&config.stream, &Which::NextOf(">", due)).map_err(explain)?;
+    let is_next = first.is_some_and(|first| first.mark == stored.mark);
+    let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_next);
+    Ok(Some(Unreadable { stored, defect, missing }))
+}
+
+/// The first message from this sequence on that is to be collected.
+pub(super) fn next_of(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<Option<Stored>, Failure> {
+    let mut next: Option<Stored> = None;
+    for filter in &config.subjects {
+        let found = api.message(&config.stream, &Which::NextOf(filter, from))?;
+        next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
+    }
+    Ok(next)
+}
