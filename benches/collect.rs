@@ -230,7 +230,7 @@ fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared
     let cluster = Cluster::new(&config.broker).expect("addresses");
     let owner = Owner { identity: "bench".into(), ..Owner::default() };
     let beginning = Beginning { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
-    let intake = JetStreamIntake::open(cluster, beginning, &shared.stop, &reports);
+    let intake = JetStreamIntake::open(cluster, beginning, &|| true, &shared.stop, &reports);
     let settings = Settings { limits: limits(), linger: Duration::ZERO };
     Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone()).expect("starts")
 }

@@ -159,7 +159,7 @@ impl Collector {
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
                 let stream = patiently(&config.broker, wanted, || {
-                    JetStreamIntake::open(Cluster::new(&config.broker)?, beginning(), &stop, &reports)
+                    JetStreamIntake::open(Cluster::new(&config.broker)?, beginning(), wanted, &stop, &reports)
                 })?;
                 database.settle(&home)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())?

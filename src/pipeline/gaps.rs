@@ -94,6 +94,14 @@ impl Gaps {
         self.0.iter().map(|gap| gap.missing).sum()
     }
 
+    /// How many of these sequences were missing, at least.
+    #[must_use]
+    pub fn missing_between(&self, first: u64, last: u64) -> u64 {
+        let from = self.0.partition_point(|gap| gap.last < first);
+        let within = self.0[from..].iter().map_while(|gap| gap.within(first, last));
+        within.map(|gap| gap.missing).sum()
+    }
+
     /// The sequences that are in both. Exact where both are.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {
@@ -241,6 +249,8 @@ mod tests {
             for sequence in 0..80 {
                 prop_assert_eq!(ours.contains(sequence), set(&ranges).contains(&sequence));
             }
+            let between = set(&others).iter().filter(|number| (10..=30).contains(*number)).count();
+            prop_assert_eq!(theirs.missing_between(10, 30), between as u64);
             let both: BTreeSet<u64> = set(&ranges).intersection(&set(&others)).copied().collect();
             prop_assert_eq!(sequences(&ours.common(&theirs)), both);
             let left: BTreeSet<u64> = set(&ranges).difference(&set(&others)).copied().filter(|number| *number > 9).collect();

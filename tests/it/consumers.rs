@@ -9,7 +9,7 @@ use crate::support::collector::{Collector, catchment, output, run, stderr};
 use crate::support::load::Load;
 use crate::support::proxy::Proxy;
 use crate::support::scene::Scene;
-use crate::support::server::{Server, needs, version};
+use crate::support::server::{Server, needs};
 use crate::support::{eventually, eventually_within, oracle};
 
 /// A scene whose stream `EVENTS` has these settings beside the usual ones.

@@ -76,6 +76,56 @@ fn events_deleted_at_the_streams_end_are_said_without_another_event() {
 }
 
 #[test]
+fn a_drain_says_what_is_gone_where_nothing_is_left() {
+    let scene = scene(&json!({}));
+    scene.publish("new", 100);
+    delete(&scene, 11..=110);
+    let said = drained(&scene);
+    assert!(said.contains("no longer has 11 to 110, up to 100 events"), "{said}");
+}
+
+#[test]
+fn what_an_earlier_stream_lost_hides_nothing_of_the_next() {
+    let scene = scene(&json!({}));
+    scene.publish("new", 500);
+    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 500 }));
+    let collector = scene.collector();
+    collector.said("no longer has 11 to 499");
+    scene.server.delete_stream("EVENTS");
+    scene.server.make_stream("EVENTS", &["events.>"]);
+    scene.publish("next", 100);
+    delete(&scene, 31..=80);
+    eventually("the last event", || (oracle::sequences(&scene.database()).last() == Some(&100)).then_some(()));
+    let stored = oracle::payloads(&scene.database()).iter().filter(|payload| payload.starts_with("next")).count();
+    if stored < 100 {
+        collector.said(&format!("up to {} events that were never stored", 100 - stored));
+    }
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn subjects_that_a_stream_had_before_are_no_loss() {
+    let scene = Scene::new();
+    scene.server.delete_stream("EVENTS");
+    let config =
+        |subjects: &[&str]| json!({ "name": "EVENTS", "subjects": subjects, "storage": "file", "retention": "limits" });
+    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config(&["events.>", "old.>"]));
+    let mut raw = scene.server.raw();
+    (0..3_000).for_each(|at| raw.send(if at % 3 == 0 { "events.a" } else { "old.b" }, None, format!("{at}")));
+    raw.finish();
+    scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &config(&["events.>"]));
+    for _ in 0..2 {
+        let said = scene.drain();
+        assert!(!said.contains("WARN"), "{said}");
+        assert_eq!(oracle::payloads(&scene.database()).len(), 1_000);
+    }
+    let gaps: u64 = oracle::open(&scene.database())
+        .query_row("SELECT count(*) FROM catchment_gaps", [], |row| row.get(0))
+        .expect("SQL");
+    assert_eq!(gaps, 0);
+}
+
+#[test]
 fn events_purged_by_subject_are_said() {
     let scene = scene(&json!({}));
     let mut raw = scene.server.raw();

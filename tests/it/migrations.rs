@@ -167,7 +167,7 @@ fn a_database_of_the_first_version_is_collected_on() {
     scene.drain();
     assert_eq!(oracle::payloads(&scene.database()), ["before-0", "before-1", "before-2"]);
     assert!(letters(&["list"]).contains("old"));
-    assert_eq!(text(&scene.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "2");
+    assert_eq!(text(&scene.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "3");
     oracle::sound(&scene.database());
 }
 

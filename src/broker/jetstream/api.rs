@@ -403,11 +403,11 @@ impl Api<'_> {
         self.request(&format!("STREAM.INFO.{name}"), &json!({}))
     }
 
-    /// Which sequences from the first to the last have no message.
-    pub(super) fn deleted(&self, name: &str) -> Result<Gaps, Failure> {
-        let stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;
-        let deleted = stream.state.deleted.unwrap_or_default();
-        Ok(deleted.into_iter().filter_map(|sequence| Gap::of(sequence, sequence)).collect())
+    /// Which sequences from the first to the last have no message, beside the state that this is true of.
+    pub(super) fn deleted(&self, name: &str) -> Result<(StreamState, Gaps), Failure> {
+        let mut stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;
+        let deleted = stream.state.deleted.take().unwrap_or_default();
+        Ok((stream.state, deleted.into_iter().filter_map(|sequence| Gap::of(sequence, sequence)).collect()))
     }
 
     /// Makes a stream kept on disk, with the server's defaults for the rest.

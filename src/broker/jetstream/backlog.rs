@@ -53,12 +53,15 @@ enum Kept {
 }
 
 impl Backlog {
+    /// The name of its thread.
+    pub(super) const THREAD: &str = "catchment-backlog";
+
     /// Looks after what comes here from now on.
     pub(super) fn of(messages: &Receiver<Message>) -> std::io::Result<Self> {
         let shared = Shared { messages: messages.clone(), state: Mutex::default(), changed: Condvar::new() };
         let backlog = Self(Arc::new(shared));
         let shared = Arc::clone(&backlog.0);
-        thread::Builder::new().name("catchment-backlog".into()).spawn(move || shared.look_after())?;
+        thread::Builder::new().name(Self::THREAD.into()).spawn(move || shared.look_after())?;
         Ok(backlog)
     }
 

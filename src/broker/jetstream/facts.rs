@@ -71,6 +71,8 @@ fn look(api: &Api<'_>, name: &str, history: &[Life], said_to: u64, stream: &Stre
         _ => There::Same,
     };
     let known_as = life.map(|life| life.epoch.number);
+    // What was said of the newest epoch says nothing of an older one.
+    let said_to = if known_as == history.last().map(|life| life.epoch.number) { said_to } else { 0 };
     Ok(Facts { created: stream.created.clone(), first, last, known_as, there, said_to })
 }
 
@@ -126,14 +128,19 @@ fn last_before(api: &Api<'_>, name: &str, sequence: u64, first: u64) -> Result<O
 
 /// Which of these gaps the stream has messages in by now.
 fn back(api: &Api<'_>, name: &str, gaps: &Gaps, state: &StreamState) -> Result<Gaps, Failure> {
-    let among: Gaps = gaps.iter().filter_map(|gap| gap.within(state.first_seq, state.last_seq)).collect();
-    if among.is_empty() {
-        return Ok(among);
+    let among = |state: &StreamState| -> Gaps {
+        gaps.iter().filter_map(|gap| gap.within(state.first_seq, state.last_seq)).collect()
+    };
+    if among(state).is_empty() {
+        return Ok(Gaps::default());
     }
     if state.num_deleted <= MOST_DELETED {
-        let missing = api.deleted(name)?;
-        return Ok(among.iter().filter(|gap| missing_in(*gap, &missing) < gap.missing).collect());
+        // The stream may have dropped its first messages meanwhile: what it lists belongs to the state in the same answer.
+        let (state, missing) = api.deleted(name)?;
+        let is_back = |gap: &Gap| missing.missing_between(gap.first, gap.last) < gap.missing;
+        return Ok(among(&state).iter().filter(is_back).collect());
     }
+    let among = among(state);
     // Too many to list. The largest gaps are what a restored copy fills first.
     let mut largest: Vec<Gap> = among.iter().filter(|gap| gap.is_exact()).collect();
     largest.sort_by_key(|gap| std::cmp::Reverse(gap.missing));
@@ -145,8 +152,4 @@ fn back(api: &Api<'_>, name: &str, gaps: &Gaps, state: &StreamState) -> Result<G
         }
     }
     Ok(back)
-}
-
-fn missing_in(gap: Gap, missing: &Gaps) -> u64 {
-    missing.common(&Gaps::from(gap)).missing()
 }

@@ -54,6 +54,8 @@ pub(super) struct GapWatch {
     next: u64,
     /// The last one that the stream had when it was last looked at.
     last: u64,
+    /// Up to here the stream said what is gone.
+    asked_to: u64,
     pending: u64,
 }
 
@@ -85,6 +87,14 @@ impl Gone {
     }
 }
 
+/// Adds a range. Where there are too many, the closest are joined, half of them at a time.
+fn insert(gaps: &mut Gaps, gap: Gap) {
+    gaps.insert(gap);
+    if gaps.len() > MOST_RANGES {
+        gaps.compact(MOST_RANGES / 2);
+    }
+}
+
 impl GapWatch {
     /// For a consumer that begins at `next` with so many messages, of a stream that ends at `last`. What lies up to `told_to` is
     /// told already, or nobody's loss.
@@ -104,15 +114,20 @@ impl GapWatch {
             open: false,
             next,
             last,
+            asked_to: 0,
             pending,
         };
         watch.look_for_tail();
         watch
     }
 
-    /// The consumer has nothing more, and the stream's last messages have not come: they may be gone.
+    /// The consumer has nothing more, and the stream's last messages have not come: they may be gone, and were not asked for yet.
+    fn has_open_tail(&self) -> bool {
+        self.steps == Steps::Lost && self.pending == 0 && self.next <= self.last && self.asked_to < self.last
+    }
+
     fn look_for_tail(&mut self) {
-        self.suspicious |= self.steps == Steps::Lost && self.pending == 0 && self.next <= self.last;
+        self.suspicious |= self.has_open_tail();
     }
 
     /// Events may have vanished while nobody looked, so that the number of pending ones tells nothing.
@@ -142,8 +157,7 @@ impl GapWatch {
             return Some(gap);
         }
         self.suspicious = true;
-        self.passed.insert(gap);
-        self.passed.compact(MOST_RANGES);
+        insert(&mut self.passed, gap);
         None
     }
 
@@ -153,8 +167,7 @@ impl GapWatch {
         if !news.is_empty() {
             self.noticed.get_or_insert_with(Instant::now);
         }
-        news.iter().for_each(|gap| self.untold.insert(gap));
-        self.untold.compact(MOST_RANGES);
+        news.iter().for_each(|gap| insert(&mut self.untold, gap));
     }
 
     /// All that was sent has come, and the consumer has so many messages.
@@ -177,7 +190,7 @@ impl GapWatch {
 
     /// Whether the stream has to list what is deleted.
     pub(super) fn wants_details(&self) -> bool {
-        self.deleted <= MOST_DELETED && (!self.passed.is_empty() || self.pending == 0 && self.next <= self.last)
+        self.deleted <= MOST_DELETED && (!self.passed.is_empty() || self.has_open_tail())
     }
 
     /// Whether all that looked like a gap has been asked about and told.
@@ -189,7 +202,7 @@ impl GapWatch {
     pub(super) fn answered(&mut self, state: &StreamState) -> Gaps {
         self.open = false;
         let first = state.first_seq;
-        (self.last, self.deleted) = (state.last_seq, state.num_deleted);
+        (self.last, self.asked_to, self.deleted) = (state.last_seq, state.last_seq, state.num_deleted);
         // Gone from the stream's start, and not passed yet.
         if let Some(gap) = Gap::of(self.next, first.saturating_sub(1)).filter(|_| self.steps != Steps::Usual) {
             self.lost(gap);

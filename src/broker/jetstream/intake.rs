@@ -17,7 +17,7 @@ use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::broker::{Reports, headers};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Batch, Defect, Epoch, Gap, Intake, Life, Mark, Signal, Supply};
+use crate::pipeline::{Batch, Defect, Epoch, Gap, Gaps, Intake, Life, Mark, Signal, Supply};
 
 /// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
@@ -27,6 +27,9 @@ const AWAY: Duration = Duration::from_millis(100);
 
 /// How often to look whether what was handed over is committed.
 const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
+
+/// How often to look, at the end of a drain, whether all questions are answered.
+const LOOK_FOR_ANSWERS: Duration = Duration::from_millis(10);
 
 /// How often to look whether somebody else still uses our consumer.
 const LOOK_FOR_RIVALS: Duration = Duration::from_millis(100);
@@ -111,12 +114,18 @@ struct Retry {
 
 impl JetStreamIntake {
     /// Opens the first session, so that what is wrong with broker or stream is said now. Blocks at most a few times the
-    /// configured time-out, and 12 seconds more where somebody else seems to use the consumer.
+    /// configured time-out, and 12 seconds more where somebody else seems to use the consumer, as long as it is `wanted`.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`].
-    pub fn open(cluster: Cluster, beginning: Beginning, stop: &Signal, reports: &Reports) -> Result<Self, Error> {
+    pub fn open(
+        cluster: Cluster,
+        beginning: Beginning,
+        wanted: &dyn Fn() -> bool,
+        stop: &Signal,
+        reports: &Reports,
+    ) -> Result<Self, Error> {
         let Beginning { owner, history, drain, pipeline_holds } = beginning;
         let cluster = Arc::new(cluster);
         let pauses = Pauses::new(cluster.config());
@@ -148,6 +157,7 @@ impl JetStreamIntake {
         let session = loop {
             match Session::open(&intake.setting(true)) {
                 Ok(session) => break session,
+                Err(error) if !wanted() => return Err(error),
                 Err(error) => intake.contested_by(error)?,
             }
             let _ = stop.wait(LOOK_FOR_RIVALS);
@@ -186,7 +196,7 @@ impl JetStreamIntake {
         self.consumer = Some(session.consumer.clone());
         self.contested = None;
         self.reports.tally.pending.set(session.pending);
-        self.ended |= self.drain_to.is_some() && session.is_exhausted();
+        self.drained |= self.drain_to.is_some() && session.is_exhausted();
         self.session = Some(session);
         self.account_for_gone();
         self.retry.pauses.opened();
@@ -246,9 +256,12 @@ impl JetStreamIntake {
             Some(session) => session.lost(gap),
             // Read raw, between two sessions.
             None => {
-                let gone = Gone::of(gap.into());
-                log::warn!("broker: {}", gone.news(&self.cluster.config().stream, gap.first));
-                self.reports.tally.gone.add(usize::try_from(gone.events).unwrap_or(usize::MAX));
+                let news = Gaps::from(gap).without(&Gaps::default(), self.said_to);
+                if !news.is_empty() {
+                    let gone = Gone::of(news);
+                    log::warn!("broker: {}", gone.news(&self.cluster.config().stream, gap.first));
+                    self.reports.tally.gone.add(usize::try_from(gone.events).unwrap_or(usize::MAX));
+                }
             }
         }
     }
@@ -296,12 +309,16 @@ impl JetStreamIntake {
                 self.adopt(session);
             }
             Err(error) => {
-                self.reports.condition.degrade(error.to_string());
+                let is_contested = matches!(error, Error::Broker { fault: BrokerFault::Contested, .. });
+                if !is_contested {
+                    self.reports.condition.degrade(error.to_string());
+                }
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
                 self.retry.pauses.failed();
-                let contested = matches!(error, Error::Broker { fault: BrokerFault::Contested, .. });
-                if contested {
+                if !is_contested {
+                    self.contested = None;
+                } else if !self.stop.is_raised() {
                     return self.contested_by(error);
                 }
             }
@@ -326,10 +343,10 @@ impl JetStreamIntake {
 
     /// Adds a message that was read raw; the next session begins behind it.
     fn push_defect(&mut self, batch: &mut Batch, unreadable: &Unreadable) {
-        let Unreadable { stored, defect, missing } = unreadable;
+        let Unreadable { stored, defect, missing, is_loss } = unreadable;
         let Some(epoch) = self.epoch.clone() else { return };
         let is_known = self.history.is_known(stored.mark);
-        self.lacks(*missing, is_known);
+        self.lacks(*missing, is_known || !is_loss);
         self.history.reached(stored.mark);
         self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
         if is_known {
@@ -378,6 +395,16 @@ impl JetStreamIntake {
         true
     }
 
+    /// What an earlier epoch had already is committed, once all that came before it is: nothing but an acknowledgement makes room
+    /// for more of it.
+    fn acknowledge_known(&mut self) {
+        let settled = self.committed == self.handed;
+        let reply = self.acks.known.take_if(|_| settled);
+        if let (Some(reply), Some(session)) = (reply, &self.session) {
+            session.acknowledge(reply);
+        }
+    }
+
     fn is_drained(&self, metadata: Metadata) -> bool {
         self.drain_to.is_some_and(|last| metadata.pending == 0 || metadata.mark.sequence >= last)
     }
@@ -404,7 +431,8 @@ impl Intake for JetStreamIntake {
         {
             session.was_away();
         }
-        let mut wait = wait;
+        // All that is left is to hear what the stream dropped.
+        let mut wait = if self.drained { wait.min(LOOK_FOR_ANSWERS) } else { wait };
         while !batch.is_full() {
             let next = match (self.held.take(), &mut self.session) {
                 (Some(held), _) => Item::Delivery(held),
@@ -438,12 +466,7 @@ impl Intake for JetStreamIntake {
         self.acks.due.extend(self.acks.latest.take());
         self.account_for_gone();
         self.tell_missing(batch);
-        // What an earlier epoch had already is committed: nothing but an acknowledgement makes room for more of it.
-        if let (Some(reply), true, Some(session)) =
-            (self.acks.known.take(), self.committed == self.handed, &self.session)
-        {
-            session.acknowledge(reply);
-        }
+        self.acknowledge_known();
         if let Some(session) = &mut self.session {
             self.reports.tally.pending.set(session.pending);
             self.drained |= self.drain_to.is_some() && session.is_exhausted() && self.held.is_none();
@@ -466,6 +489,7 @@ impl Intake for JetStreamIntake {
         if let (Some(reply), Some(session)) = (reached, &self.session) {
             session.acknowledge(reply);
         }
+        self.acknowledge_known();
     }
 }
 

@@ -27,17 +27,25 @@ use crate::config::BrokerConfig;
 use crate::pipeline::{Epoch, Gap, Mark, Signal};
 pub(super) use opening::Setting;
 
+/// How the reply of a question for one message begins; its sequence follows.
+const WITNESS: &str = "witness-";
+
+/// After so many messages in a row, look at everything else too.
+const LOOK: u32 = 1_024;
+
 pub(super) struct Session {
     link: Link,
     config: BrokerConfig,
     pub(super) consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
-    /// From the first look at what comes: before that, requests are made on the same link.
+    /// None while requests are made on the same link.
     backlog: Option<Backlog>,
     heard: Instant,
     /// Something came since `heard` was last looked at: the clock is asked once for many messages.
     hearing: bool,
+    /// Deliveries since the last look at everything else.
+    since_look: u32,
     probe: Option<Instant>,
     gaps: GapWatch,
     stream_watch: StreamWatch,
@@ -51,7 +59,7 @@ pub(super) struct Session {
     selection: Option<Selection>,
     /// Nothing is left in the stream, by the last look.
     exhausted: bool,
-    /// What was missing on the way, and no delivery has told; at first the gaps of an earlier epoch that this one goes on from.
+    /// Gaps that no delivery carries; at first those inherited from the epoch that this one goes on from.
     pub(super) missing: Vec<Gap>,
     /// Events the stream no longer had, at most.
     pub(super) gone: u64,
@@ -91,7 +99,8 @@ impl Delivery {
 }
 
 impl Session {
-    /// The next delivery. Blocks at most for `wait`, and not past the stop.
+    /// The next delivery. Blocks at most for `wait`, and not past the stop; for a request's time-out where it reads what a consumer
+    /// had delivered to nobody.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.read_unread(stop) {
             return item;
@@ -103,12 +112,25 @@ impl Session {
             }
         }
         let mut until = None;
+        let mut passed_over = 0_u32;
+        self.since_look += 1;
+        if self.since_look >= LOOK
+            && let Some(over) = self.keep_up()
+        {
+            return Item::Over(over);
+        }
         loop {
             match self.backlog.as_ref().map_or(Err(TryRecvError::Empty), Backlog::try_next) {
-                Ok(message) => match self.sort(message) {
-                    Some(item) => return item,
-                    None => continue,
-                },
+                Ok(message) => {
+                    if let Some(item) = self.sort(message) {
+                        return item;
+                    }
+                    // A long row of what is not to be collected holds nobody up.
+                    passed_over += 1;
+                    if !passed_over.is_multiple_of(LOOK) {
+                        continue;
+                    }
+                }
                 Err(TryRecvError::Disconnected) => return Item::Over("the client dropped the subscription".into()),
                 Err(TryRecvError::Empty) => {}
             }
@@ -248,7 +270,7 @@ impl Session {
         let over = match message.subject.rsplit('.').next() {
             // That the stream is there is no sign that the consumer is.
             Some("stream") => self.looked(&message),
-            Some("witness") => self.testified(&message),
+            Some(token) if token.starts_with(WITNESS) => self.testified(token, &message),
             token => {
                 self.hearing = true;
                 if token == Some("probe") { self.probed(&message) } else { self.status(&message) }
@@ -261,7 +283,7 @@ impl Session {
     fn probed(&mut self, message: &Message) -> Option<String> {
         self.probe = None;
         if status_code(message) == Some("503") {
-            return Some("the server does no longer answer JetStream requests".into());
+            return Some("the server no longer answers JetStream requests".into());
         }
         let consumer: Consumer = match api::read(&message.data) {
             Ok(consumer) => consumer,
@@ -300,9 +322,10 @@ impl Session {
     }
 
     /// The answer to whether the stream still has a message.
-    fn testified(&mut self, message: &Message) -> Option<String> {
-        let stored = api::read_stored(&message.data).ok()?;
-        self.stream_watch.testified(&self.config.stream, stored.as_ref())
+    fn testified(&mut self, token: &str, message: &Message) -> Option<String> {
+        let sequence = token.strip_prefix(WITNESS)?.parse().ok()?;
+        let stored = api::read_stored(&message.data).ok().flatten();
+        self.stream_watch.testified(&self.config.stream, sequence, stored.as_ref())
     }
 
     /// Asks what has to be known of the stream, and tells what it no longer has.
@@ -315,7 +338,8 @@ impl Session {
         }
         for sequence in self.stream_watch.witnesses() {
             let subject = format!("{}.STREAM.MSG.GET.{}", self.config.api_prefix(), self.config.stream);
-            self.link.publish(subject, "witness", Which::Exactly(sequence).request().to_string());
+            let reply = format!("{WITNESS}{sequence}");
+            self.link.publish(subject, &reply, Which::Exactly(sequence).request().to_string());
         }
         if let Some(gone) = self.gaps.tell() {
             log::warn!("broker: {}", gone.news(&self.config.stream, self.stream_watch.first()));
@@ -379,6 +403,7 @@ impl Session {
 
     /// Asks for more where there is room, and whether the server is still there where it has been silent.
     fn keep_up(&mut self) -> Option<String> {
+        self.since_look = 0;
         self.ask_for_more();
         if std::mem::take(&mut self.hearing) {
             self.heard = Instant::now();

@@ -4,7 +4,6 @@
 //! server of the cluster stays. So the stream is asked again and again what it looks like, and after each pause
 //! whether it still has the last message that came before the pause.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::api::{Stored, Stream};
@@ -15,6 +14,9 @@ const RESTART: Duration = Duration::from_millis(500);
 
 /// How often to ask for messages that came before a pause.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// An answer that has not come by then will not come.
+const NO_ANSWER: Duration = Duration::from_secs(10);
 
 /// So many of them are asked for at a time, at most.
 const MOST_WITNESSES: usize = 4;
@@ -34,10 +36,12 @@ pub(super) struct StreamWatch {
     /// Whether anything came in this session.
     delivered: bool,
     came: Instant,
+    /// When it was last asked what it looks like, and for messages.
+    looked_at: Instant,
     asked: Instant,
-    /// Messages to ask for, and those whose answers are due, in order.
-    due: VecDeque<Mark>,
-    open: VecDeque<Mark>,
+    /// Messages to ask for, and those whose answers are due.
+    due: Vec<Mark>,
+    open: Vec<Mark>,
 }
 
 impl StreamWatch {
@@ -52,9 +56,10 @@ impl StreamWatch {
             reached_is_large: true,
             delivered: false,
             came: now,
+            looked_at: now,
             asked: now,
-            due: VecDeque::new(),
-            open: VecDeque::new(),
+            due: Vec::new(),
+            open: Vec::new(),
         }
     }
 
@@ -85,26 +90,27 @@ impl StreamWatch {
         let paused = now.duration_since(self.came) >= RESTART;
         self.came = now;
         if paused && self.reached != Mark::START && !self.reached_is_large && self.due.len() < MOST_WITNESSES {
-            self.due.push_back(self.reached);
+            self.due.push(self.reached);
         }
     }
 
     /// Whether to ask what the stream looks like, if it has not been asked for as long as `interval`.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
-        self.asked.elapsed() >= interval
+        self.looked_at.elapsed() >= interval
     }
 
     /// It is asked what it looks like.
     pub(super) fn asks(&mut self) {
-        self.asked = Instant::now();
+        self.looked_at = Instant::now();
     }
 
     /// The messages to ask for now, by their sequences.
     pub(super) fn witnesses(&mut self) -> Vec<u64> {
-        if self.due.is_empty() || !self.open.is_empty() || self.asked.elapsed() < PAUSE {
+        let pause = if self.open.is_empty() { PAUSE } else { NO_ANSWER };
+        if self.due.is_empty() || self.asked.elapsed() < pause {
             return Vec::new();
         }
-        self.asks();
+        self.asked = Instant::now();
         self.open = std::mem::take(&mut self.due);
         self.open.iter().map(|mark| mark.sequence).collect()
     }
@@ -129,9 +135,11 @@ impl StreamWatch {
         None
     }
 
-    /// The message that was asked for next, `None` where the stream no longer has it. What shows that it went back, if so.
-    pub(super) fn testified(&mut self, name: &str, stored: Option<&Stored>) -> Option<String> {
-        let mark = self.open.pop_front()?;
+    /// The answer to the question for the message of this sequence: `None` where there is none, or it says nothing. What shows that
+    /// the stream went back, if so.
+    pub(super) fn testified(&mut self, name: &str, sequence: u64, stored: Option<&Stored>) -> Option<String> {
+        let at = self.open.iter().position(|mark| mark.sequence == sequence)?;
+        let mark = self.open.swap_remove(at);
         // That it is gone proves nothing.
         let another = stored.is_some_and(|stored| stored.mark != mark);
         another.then(|| format!("stream {name} has another message at {} than the one that came", mark.sequence))
@@ -207,11 +215,18 @@ mod tests {
             headers: Vec::new(),
             payload: Vec::new(),
         };
-        assert_eq!(watch.testified("S", Some(&stored(11, 100))), None);
-        assert!(
-            watch.testified("S", Some(&stored(12, 101))).is_some_and(|over| over.contains("another message at 12"))
-        );
-        watch.open.push_back(mark(13, 100));
-        assert_eq!(watch.testified("S", None), None, "gone proves nothing");
+        assert!(!watch.is_due(PAUSE * 60), "that is another question");
+        assert_eq!(watch.testified("S", 13, Some(&stored(13, 101))), None, "nobody asked");
+        let over = watch.testified("S", 12, Some(&stored(12, 101)));
+        assert!(over.is_some_and(|over| over.contains("another message at 12")));
+        assert_eq!(watch.testified("S", 11, None), None, "gone proves nothing");
+        pass(&mut watch, 14);
+        watch.asked -= PAUSE;
+        assert_eq!(watch.witnesses(), [13], "all were answered");
+        pass(&mut watch, 15);
+        watch.asked -= PAUSE;
+        assert!(watch.witnesses().is_empty(), "an answer is due");
+        watch.asked -= NO_ANSWER;
+        assert_eq!(watch.witnesses(), [14], "it will not come");
     }
 }

@@ -1,7 +1,9 @@
 //! Messages that the client cannot read, read raw: why a session ended, and what the next one begins behind.
 
 use super::api::{Api, Failure, Stored, Which, code};
+use super::consumer::Keeping;
 use super::facts::position_in;
+use super::gaps::Steps;
 use super::session::Setting;
 use super::{poison, stream};
 use crate::broker::connection::Link;
@@ -14,6 +16,8 @@ pub(super) struct Unreadable {
     pub(super) stored: Stored,
     pub(super) defect: &'static str,
     pub(super) missing: Option<Gap>,
+    /// Whether that is a loss.
+    pub(super) is_loss: bool,
 }
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
@@ -38,7 +42,8 @@ pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable
     let first = api.message(&config.stream, &Which::NextOf(">", due)).map_err(explain)?;
     let is_next = first.is_some_and(|first| first.mark == stored.mark);
     let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_next);
-    Ok(Some(Unreadable { stored, defect, missing }))
+    let is_loss = stream::steps(config, &stream, Keeping::of(&stream, config, setting.under_way)) != Steps::Usual;
+    Ok(Some(Unreadable { stored, defect, missing, is_loss }))
 }
 
 /// The first message from this sequence on that is to be collected.

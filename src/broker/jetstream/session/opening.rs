@@ -7,6 +7,7 @@ use super::Session;
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
 use crate::broker::jetstream::api::{Api, Failure, Stream, StreamState};
+use crate::broker::jetstream::backlog::Backlog;
 use crate::broker::jetstream::claims::{Claims, Owner};
 use crate::broker::jetstream::consumer::{self, Keeping, Made, Wish};
 use crate::broker::jetstream::consumer_watch::ConsumerWatch;
@@ -94,6 +95,9 @@ impl Session {
         }
         let nothing_unread = unread.as_ref().is_none_or(Unread::is_read);
         let stored_to = unread.as_ref().map_or(0, |_| resume.after.sequence);
+        // What a consumer has delivered to nobody is asked for on this link first.
+        let backlog = if nothing_unread { Some(Backlog::of(link.messages())) } else { None };
+        let no_thread = |source| Error::Thread { name: Backlog::THREAD.into(), source };
         Ok(Self {
             config: config.clone(),
             consumer_watch: ConsumerWatch::new(&consumer, &made, config, &again),
@@ -102,9 +106,10 @@ impl Session {
             stored_to,
             consumer_sequence: made.delivered.consumer_seq,
             pulls: Pulls::new(config.ahead.clone(), made.config.pulls),
-            backlog: None,
+            backlog: backlog.transpose().map_err(no_thread)?,
             heard: Instant::now(),
             hearing: false,
+            since_look: 0,
             probe: None,
             gaps,
             stream_watch: StreamWatch::new(&again, resume.after),
@@ -136,15 +141,18 @@ fn gap_watch(
     let StreamState { first_seq: first, last_seq: last, num_deleted, .. } = stream.state;
     let first_time = setting.history.iter().all(|life| life.mark == Mark::START);
     let goes_on = resume.after != Mark::START;
+    // What was said of another life of the stream says nothing of this one.
+    let is_newest = setting.history.last().is_some_and(|life| life.epoch.number == resume.epoch.number);
+    let said_to = if is_newest { setting.said_to } else { 0 };
     // What the stream lacks when it is collected for the first time is nobody's loss. Where it goes on, the opening tells.
-    let told_to = if first_time || goes_on { setting.said_to.max(first.saturating_sub(1)) } else { setting.said_to };
+    let told_to = if first_time || goes_on { said_to.max(first.saturating_sub(1)) } else { said_to };
     let watch = GapWatch::new(steps, resume.after.sequence + 1, last, pending, told_to);
     if !first_time {
         return Ok(watch.was_away());
     }
     match num_deleted {
         0 => Ok(watch),
-        few if few <= facts::MOST_DELETED => Ok(watch.besides(api.deleted(&config.stream)?)),
+        few if few <= facts::MOST_DELETED => Ok(watch.besides(api.deleted(&config.stream)?.1)),
         _ => Ok(watch.besides(Gap::of(1, last).map(Gaps::from).unwrap_or_default())),
     }
 }
