@@ -1,18 +1,17 @@
 //! The lives of a stream: it goes back, it comes back, it has events again that it had lost. Nothing it holds may stay behind.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use catchment::{Collector, Config};
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
 use crate::support::collector::{output, run, stderr};
-use crate::support::eventually;
 use crate::support::health::quick;
 use crate::support::oracle;
 use crate::support::scene::Scene;
 use crate::support::server::Server;
+use crate::support::{copy_folder, eventually};
 
 /// A copy of a server's store, made while the server is stopped, and put back later.
 struct StoreCopy {
@@ -35,11 +34,6 @@ impl StoreCopy {
         std::fs::rename(&self.copy, &self.store).expect("moves");
         scene.server.restart();
     }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    let done = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
-    assert!(done.success(), "cp {} {}", from.display(), to.display());
 }
 
 fn delete(scene: &Scene, sequence: u64) {

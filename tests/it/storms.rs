@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use catchment::{Event, Receipt, Recorder};
@@ -16,7 +15,7 @@ use crate::support::chance::Chance;
 use crate::support::collector::{Collector, output, run, signal, stderr};
 use crate::support::load::patient;
 use crate::support::server::{Server, needs};
-use crate::support::{eventually, oracle};
+use crate::support::{copy_folder, eventually, oracle};
 
 /// Events have one of so many subjects.
 const SUBJECTS: u64 = 8;
@@ -331,12 +330,6 @@ fn oracle_is_sound(database: &Path) {
     let sound: String =
         oracle::open(database).query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checks");
     assert_eq!(sound, "ok");
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    let _ = std::fs::remove_dir_all(to);
-    let done = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
-    assert!(done.success(), "cp {} {}", from.display(), to.display());
 }
 
 fn storm(chance: Chance, interest: bool, steps: usize) {

@@ -2,24 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::collector::{Collector, output, run, stderr};
-use crate::support::eventually;
 use crate::support::oracle;
 use crate::support::scene::Scene;
 use crate::support::server;
+use crate::support::{copy_folder, eventually};
 
 fn both(first: &[String], second: &[String]) -> Vec<String> {
     [first, second].concat()
-}
-
-/// Copies a directory with everything in it.
-fn copy(from: &Path, to: &Path) {
-    let done = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
-    assert!(done.success(), "cp {} {}", from.display(), to.display());
 }
 
 #[test]
@@ -191,7 +184,7 @@ fn a_broker_restored_from_an_older_copy_costs_no_new_event_and_doubles_none_that
     scene.drain();
     scene.server.stop();
     let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
-    copy(&store, &older);
+    copy_folder(&store, &older);
     scene.server.restart();
     let second = scene.publish("second", 100);
     scene.drain();
@@ -219,7 +212,7 @@ fn a_broker_restored_from_an_older_copy_that_has_outgrown_the_ledger_again_is_re
     scene.drain();
     scene.server.stop();
     let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
-    copy(&store, &older);
+    copy_folder(&store, &older);
     scene.server.restart();
     let second = scene.publish("second", 100);
     let collector = scene.collector();
@@ -246,7 +239,7 @@ fn a_broker_restored_from_an_older_copy_with_an_event_that_breaks_the_client_is_
     scene.drain();
     scene.server.stop();
     let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
-    copy(&store, &older);
+    copy_folder(&store, &older);
     scene.server.restart();
     let third = scene.publish("third", 5);
     scene.drain();

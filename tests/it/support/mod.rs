@@ -17,6 +17,8 @@ pub mod scene;
 pub mod scripted;
 pub mod server;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Waits for a condition; says what was waited for when it does not come.
@@ -34,4 +36,11 @@ pub fn eventually_within<T>(limit: Duration, what: &str, look: &mut dyn FnMut() 
         assert!(Instant::now() < until, "waited {limit:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Copies a folder with all that is in it; a copy that is there already is replaced.
+pub fn copy_folder(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let done = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
+    assert!(done.success(), "cp {} {}", from.display(), to.display());
 }
