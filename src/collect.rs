@@ -234,11 +234,11 @@ impl Collector {
 
 /// A database as the owner of consumers.
 pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
-    let (inherits, origin) = match &home.before {
-        Before::This | Before::There { .. } => (None, None),
-        Before::Gone { tag } => (Some(tag.clone()), None),
-        Before::Elsewhere { tag, place } => (None, Some(Origin { tag: tag.clone(), place: place.clone() })),
+    let origin = match &home.before {
+        Before::This | Before::There { .. } | Before::Gone { .. } => None,
+        Before::Elsewhere { tag, place } => Some(Origin { tag: tag.clone(), place: place.clone() }),
     };
+    let inherits = home.inherits.clone();
     Owner { identity: identity.to_owned(), tag: home.tag.clone(), inherits, origin, place: home.place.clone() }
 }
 
@@ -258,13 +258,14 @@ fn patiently<T>(
             Err(error @ Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. }) => error,
             opened => return opened,
         };
-        if Instant::now() + pause > until {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err(error);
         }
         if !std::mem::replace(&mut said, true) {
             log::warn!("{error}; waiting for it, at most {:?} (broker.wait)", config.wait);
         }
-        let next = Instant::now() + pause;
+        let next = Instant::now() + pause.min(left);
         while Instant::now() < next {
             if !wanted() {
                 return Err(error);

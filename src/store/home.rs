@@ -35,6 +35,9 @@ pub struct Home {
     pub place: String,
     /// Which file the database was at its last start.
     pub before: Before,
+    /// The tag of the file whose place this one took: consumers made for that file are this one's. One that was taken over
+    /// keeps its name.
+    pub inherits: Option<String>,
     machine: String,
     path: PathBuf,
 }
@@ -78,6 +81,8 @@ struct Record {
     host: String,
     machine: String,
     path: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inherits: Option<String>,
 }
 
 impl Home {
@@ -88,17 +93,24 @@ impl Home {
             tag: tag(path).unwrap_or_default(),
             place: place(&host(), &canonical),
             before: Before::This,
+            inherits: None,
             machine: machine(),
             path: canonical,
         };
         if let Some(record) = read(connection)? {
+            let inherited = record.inherits.clone();
             home.before = home.compare(record, identity);
+            home.inherits = match &home.before {
+                Before::This => inherited,
+                Before::Gone { tag } => Some(tag.clone()),
+                Before::Elsewhere { .. } | Before::There { .. } => None,
+            };
         }
         Ok(home)
     }
 
     fn compare(&self, record: Record, identity: &str) -> Before {
-        let Record { tag: before, host, machine, path } = record;
+        let Record { tag: before, host, machine, path, .. } = record;
         if before == self.tag {
             Before::This
         } else if path != self.path && (tag(&path) == Some(before.clone()) || has_identity(&path, identity)) {
@@ -128,8 +140,9 @@ impl Home {
 
     /// Writes down that the database is at home here.
     pub(super) fn record(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let Self { tag, machine, path, .. } = self;
-        let record = Record { tag: tag.clone(), host: host(), machine: machine.clone(), path: path.clone() };
+        let Self { tag, machine, path, inherits, .. } = self;
+        let (tag, machine, path) = (tag.clone(), machine.clone(), path.clone());
+        let record = Record { tag, host: host(), machine, path, inherits: inherits.clone() };
         // Of strings and a path: only a path that is not UTF-8 cannot be written, and then nothing is known of the file.
         let record = serde_json::to_string(&record).unwrap_or_default();
         let sql = "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2)

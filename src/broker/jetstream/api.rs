@@ -2,6 +2,7 @@
 //!
 //! In JSON of our own, for the client's structs leave out what matters here and reset what they do not know.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -189,6 +190,11 @@ pub(super) struct StreamState {
     /// Which these are, where that was asked for.
     #[serde(default)]
     pub(super) deleted: Option<Vec<u64>>,
+    #[serde(default)]
+    pub(super) num_subjects: u64,
+    /// How many messages each subject has, where that was asked for.
+    #[serde(default)]
+    pub(super) subjects: Option<BTreeMap<String, u64>>,
 }
 
 /// A consumer as the server describes it.
@@ -401,6 +407,13 @@ impl Api<'_> {
 
     pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {
         self.request(&format!("STREAM.INFO.{name}"), &json!({}))
+    }
+
+    /// The subjects of the messages that the stream has. `None` where there are more than `most`.
+    pub(super) fn subjects(&self, name: &str, most: u64) -> Result<Option<Vec<String>>, Failure> {
+        let stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &json!({ "subjects_filter": ">" }))?;
+        let few = stream.state.num_subjects <= most;
+        Ok(few.then(|| stream.state.subjects.into_iter().flatten().map(|(subject, _)| subject).collect()))
     }
 
     /// Which sequences from the first to the last have no message, beside the state that this is true of.

@@ -235,8 +235,13 @@ impl GapWatch {
         if is_soon || !is_all && noticed.elapsed() < PAUSE {
             return None;
         }
+        self.tell_all()
+    }
+
+    /// What to tell an operator before the session ends.
+    pub(super) fn tell_all(&mut self) -> Option<Gone> {
+        self.noticed.take()?;
         self.told = Some(Instant::now());
-        self.noticed = None;
         let gaps = std::mem::take(&mut self.untold);
         for gap in gaps.iter() {
             match Gap::of(gap.first.max(self.next), gap.last) {
@@ -266,7 +271,15 @@ mod tests {
 
     fn state(first_seq: u64, deleted: &[u64]) -> StreamState {
         let num_deleted = deleted.len() as u64;
-        StreamState { messages: 0, first_seq, last_seq: 100, num_deleted, deleted: Some(deleted.to_vec()) }
+        StreamState {
+            messages: 0,
+            first_seq,
+            last_seq: 100,
+            num_deleted,
+            deleted: Some(deleted.to_vec()),
+            num_subjects: 0,
+            subjects: None,
+        }
     }
 
     /// A delivery that no earlier epoch has.

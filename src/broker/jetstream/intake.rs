@@ -31,6 +31,9 @@ const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
 /// How often to look, at the end of a drain, whether all questions are answered.
 const LOOK_FOR_ANSWERS: Duration = Duration::from_millis(10);
 
+/// How long a drain waits at its end for what the stream says it dropped.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// How often to look whether somebody else still uses our consumer.
 const LOOK_FOR_RIVALS: Duration = Duration::from_millis(100);
 
@@ -81,8 +84,8 @@ pub struct JetStreamIntake {
     acks: Acks,
     /// `--drain`: the sequence at which to end.
     drain_to: Option<u64>,
-    /// It has come that far.
-    drained: bool,
+    /// Since when it has come that far.
+    drained: Option<Instant>,
     ended: bool,
     left: Instant,
     retry: Retry,
@@ -149,7 +152,7 @@ impl JetStreamIntake {
             said_to: 0,
             acks: Acks::default(),
             drain_to: None,
-            drained: false,
+            drained: None,
             ended: false,
             left: Instant::now(),
             retry: Retry { pauses, suspicious: false, missing_since: None },
@@ -196,7 +199,9 @@ impl JetStreamIntake {
         self.consumer = Some(session.consumer.clone());
         self.contested = None;
         self.reports.tally.pending.set(session.pending);
-        self.drained |= self.drain_to.is_some() && session.is_exhausted();
+        if self.drain_to.is_some() && session.is_exhausted() {
+            self.drained.get_or_insert_with(Instant::now);
+        }
         self.session = Some(session);
         self.account_for_gone();
         self.retry.pauses.opened();
@@ -432,7 +437,7 @@ impl Intake for JetStreamIntake {
             session.was_away();
         }
         // All that is left is to hear what the stream dropped.
-        let mut wait = if self.drained { wait.min(LOOK_FOR_ANSWERS) } else { wait };
+        let mut wait = if self.drained.is_some() { wait.min(LOOK_FOR_ANSWERS) } else { wait };
         while !batch.is_full() {
             let next = match (self.held.take(), &mut self.session) {
                 (Some(held), _) => Item::Delivery(held),
@@ -447,7 +452,7 @@ impl Intake for JetStreamIntake {
                         break;
                     }
                     if self.is_drained(metadata) {
-                        self.drained = true;
+                        self.drained.get_or_insert_with(Instant::now);
                         break;
                     }
                     // Known ones fill no batch: a long row of them must not hold up a stop.
@@ -469,8 +474,11 @@ impl Intake for JetStreamIntake {
         self.acknowledge_known();
         if let Some(session) = &mut self.session {
             self.reports.tally.pending.set(session.pending);
-            self.drained |= self.drain_to.is_some() && session.is_exhausted() && self.held.is_none();
-            self.ended |= self.drained && session.is_settled();
+            if self.drain_to.is_some() && session.is_exhausted() && self.held.is_none() {
+                self.drained.get_or_insert_with(Instant::now);
+            }
+            // While events vanish all the time, there is always something left to ask.
+            self.ended |= self.drained.is_some_and(|since| session.is_settled() || since.elapsed() >= SETTLING);
         }
         self.tell();
         self.left = Instant::now();

@@ -211,14 +211,21 @@ impl Session {
 
     /// Deletes the consumer, unless the stream keeps for it what comes while nobody collects, and closes the connection, as
     /// far as the server answers at once.
-    pub(super) fn close(self) {
-        // A paused one tells the next collector of the pause, for as long as the server keeps it.
-        if self.acknowledges() || self.consumer_watch.paused().is_some() {
+    pub(super) fn close(mut self) {
+        if let Some(gone) = self.gaps.tell_all() {
+            log::warn!("broker: {}", gone.news(&self.config.stream, self.stream_watch.first()));
+        }
+        if self.acknowledges() {
             return;
         }
         drop(self.backlog);
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), within: Duration::from_millis(500), stop: None };
+        // A paused one tells the next collector of the pause, for as long as the server keeps it. It may be paused since the last look.
+        let is_paused = api.consumer(&self.config.stream, &self.consumer).is_ok_and(|consumer| consumer.paused);
+        if is_paused || self.consumer_watch.paused().is_some() {
+            return;
+        }
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
             log::debug!("broker: consumer {} is left to expire: {failure}", self.consumer);
         }

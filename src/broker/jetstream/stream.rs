@@ -130,13 +130,16 @@ pub(super) fn is_whole(filters: &[String], stream: &StreamConfig) -> bool {
 
 /// What it means where a delivery does not carry the sequence behind the one before.
 pub(super) fn steps(config: &BrokerConfig, stream: &Stream, keeping: Keeping) -> Steps {
-    let copies_a_part = stream.config.mirror.as_ref().is_some_and(Origin::selects);
-    match is_whole(&config.subjects, &stream.config) {
-        _ if copies_a_part => Steps::Usual,
-        // A stream with interest retention never kept what nobody wanted.
-        false if keeping != Keeping::Limits => Steps::Usual,
-        true if keeping == Keeping::Limits => Steps::Lost,
-        _ => Steps::Filtered,
+    let is_whole = is_whole(&config.subjects, &stream.config);
+    if stream.config.mirror.as_ref().is_some_and(Origin::selects) {
+        Steps::Usual
+    } else if keeping == Keeping::Limits {
+        if is_whole { Steps::Lost } else { Steps::Filtered }
+    } else if is_whole {
+        Steps::Filtered
+    } else {
+        // It never kept what nobody wanted.
+        Steps::Usual
     }
 }
 

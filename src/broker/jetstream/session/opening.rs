@@ -13,7 +13,7 @@ use crate::broker::jetstream::consumer::{self, Keeping, Made, Wish};
 use crate::broker::jetstream::consumer_watch::ConsumerWatch;
 use crate::broker::jetstream::epoch::Resume;
 use crate::broker::jetstream::facts::{self, position_in};
-use crate::broker::jetstream::gaps::GapWatch;
+use crate::broker::jetstream::gaps::{GapWatch, Steps};
 use crate::broker::jetstream::pulls::Pulls;
 use crate::broker::jetstream::selection::Selection;
 use crate::broker::jetstream::stream;
@@ -21,6 +21,7 @@ use crate::broker::jetstream::stream_watch::StreamWatch;
 use crate::broker::jetstream::takeover::Unread;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Gap, Gaps, Life, Mark, Signal};
+use crate::subject::Filter;
 
 /// What a session is opened with.
 pub(in crate::broker::jetstream) struct Setting<'a> {
@@ -127,6 +128,9 @@ impl Session {
     }
 }
 
+/// A stream's subjects are asked for only where there are no more.
+const MOST_SUBJECTS: u64 = 10_000;
+
 /// What to make of the steps in the sequences that come.
 fn gap_watch(
     api: &Api<'_>,
@@ -137,7 +141,15 @@ fn gap_watch(
     pending: u64,
 ) -> Result<GapWatch, Failure> {
     let config = setting.cluster.config();
-    let steps = stream::steps(config, stream, keeping);
+    let mut steps = stream::steps(config, stream, keeping);
+    // Its consumer has filters. Where the stream has nothing that they leave out, a step is a loss all the same.
+    if steps == Steps::Filtered && keeping != Keeping::Limits && stream.state.num_subjects <= MOST_SUBJECTS {
+        let filters: Vec<Filter> = config.subjects.iter().filter_map(|subject| subject.parse().ok()).collect();
+        let is_ours = |subject: &String| filters.iter().any(|filter| filter.matches(subject));
+        if api.subjects(&config.stream, MOST_SUBJECTS)?.is_some_and(|subjects| subjects.iter().all(is_ours)) {
+            steps = Steps::Lost;
+        }
+    }
     let StreamState { first_seq: first, last_seq: last, num_deleted, .. } = stream.state;
     let first_time = setting.history.iter().all(|life| life.mark == Mark::START);
     let goes_on = resume.after != Mark::START;
