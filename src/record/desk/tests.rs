@@ -242,3 +242,22 @@ fn one_event_without_an_answer_holds_up_nothing_behind_it() {
     desk.deny("Permissions Violation for Publish to \"a\"");
     desk.flush(Instant::now()).expect("nobody dropped the receipt, and nothing waits");
 }
+
+#[test]
+fn the_sequence_that_doubtful_events_are_behind_names_its_stream() {
+    let desk = desk();
+    let of = |stream: &str, number| {
+        let taken = Taken::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
+        vec![Verdict { number, result: Ok(taken) }]
+    };
+    let _entries: Vec<_> = ["1", "2", "3", "4"].map(|payload| hand_in(&desk, payload)).into();
+    let mut source = desk.connect(1_000);
+    assert_eq!(numbers(&mut source), [0, 1]);
+    settle(&desk, of("A", 0));
+    settle(&desk, of("A", 1));
+    assert_eq!(numbers(&mut source), [2, 3]);
+    let (events, after) = desk.doubtful(Duration::ZERO);
+    assert_eq!((events.len(), after), (2, Some(("A".to_owned(), 7))));
+    settle(&desk, of("B", 2));
+    assert_eq!(desk.doubtful(Duration::ZERO).1, None, "whose sequence it was is not known any more");
+}
