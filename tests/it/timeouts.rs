@@ -11,25 +11,25 @@ use crate::support::asking::{ONE, RECENT, Scene, query, read, refused, stop};
 use crate::support::eventually;
 
 /// How long a step of [`stuck`] takes, about.
-const STUCK: Duration = Duration::from_secs(4);
+const STUCK: Duration = Duration::from_secs(6);
 
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A single step that SQLite does not interrupt and that takes [`STUCK`] on this machine.
 fn stuck() -> String {
-    let step = |each: u32| {
+    let step = |each: u128| {
         format!(
             "SELECT length(trim(replace(hex(zeroblob(300000)), '0', 'a'),
                                 replace(hex(zeroblob({each})), '0', 'b') || 'a')) AS n"
         )
     };
-    let few = 100;
+    let few = 100_u128;
     let connection = rusqlite::Connection::open_in_memory().expect("opens");
     let began = Instant::now();
     connection.query_row(&step(few), [], |_| Ok(())).expect("SQL");
-    let times = STUCK.as_secs_f64() / began.elapsed().as_secs_f64();
-    step((f64::from(few) * times).clamp(1.0, 1e6) as u32) + " WHERE :any IS NULL"
+    let each = few * STUCK.as_micros() / began.elapsed().as_micros().max(1);
+    step(each.clamp(few, 1_000_000)) + " WHERE :any IS NULL"
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_stop_is_in_time_while_a_step_does_not_end_and_tells_who_asked() {
     assert_eq!(full.subject, "_INBOX.ours.large");
     refused(read(&full), 503, "the requests that wait take 32 MiB already");
     // The thread is left behind: the stop is over before the step is.
-    let error = collector.stop(Duration::from_millis(300)).expect_err("a thread is left behind").to_string();
+    let error = collector.stop(STUCK / 3).expect_err("a thread is left behind").to_string();
     assert!(error.contains("catchment-query-"), "{error}");
     let mut told = BTreeMap::<String, usize>::new();
     for _ in 0..37 {

@@ -267,8 +267,10 @@ fn the_sequence_that_doubtful_events_are_behind_names_its_stream() {
 /// Calls what the thread that logs has set.
 struct Ear;
 
+type Hears = Box<dyn Fn(String)>;
+
 thread_local! {
-    static HEARS: std::cell::RefCell<Option<Box<dyn Fn(String)>>> = const { std::cell::RefCell::new(None) };
+    static HEARS: std::cell::RefCell<Option<Hears>> = const { std::cell::RefCell::new(None) };
 }
 
 impl log::Log for Ear {
