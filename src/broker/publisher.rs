@@ -103,9 +103,15 @@ impl Publisher {
     }
 
     /// Looks in the streams for events that were sent before and must not be sent again; `nonce` as for [`Publisher::start`].
-    /// None of them is at or before sequence `after`. What is not found may be stored or not. Blocks for twice
+    /// `after` names a stream and a sequence up to which it has none of them. What is not found may be stored or not. Blocks for twice
     /// `broker.timeout` at most. Call it between [`Publisher::ask_streams`] and [`Publisher::start`].
-    pub fn search(&self, events: &[Outgoing], nonce: &str, after: u64, stop: &Signal) -> Vec<Verdict> {
+    pub fn search(
+        &self,
+        events: &[Outgoing],
+        nonce: &str,
+        after: Option<&(String, u64)>,
+        stop: &Signal,
+    ) -> Vec<Verdict> {
         match &self.0 {
             Way::Stream(publisher) => publisher.search(events, nonce, after, stop),
             Way::Core(_) => Vec::new(),

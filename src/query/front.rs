@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::discovery::Discovery;
 use super::endpoint::Endpoint;
 use super::inboxes::Inboxes;
-use super::work::{NoRoom, Waiting, Work};
+use super::work::{MOST_BYTES, NoRoom, Waiting, Work};
 use crate::broker::{Desk, Dispatch, Reply, Request};
 
 /// The most headers of a request. Each takes some 300 bytes of memory, however short it is.
@@ -61,6 +61,10 @@ impl Desk for Front {
             NoRoom::Full => {
                 let most = self.work.most();
                 format!("busy: {most} requests wait already, the most that service.waiting allows; ask again later")
+            }
+            NoRoom::FullOfBytes => {
+                let most = MOST_BYTES >> 20;
+                format!("busy: the requests that wait take {most} MiB already, the most that they may; ask again later")
             }
             NoRoom::Stuck => {
                 "busy: every thread is at a query that takes longer than its timeout; ask again later".to_owned()

@@ -17,7 +17,7 @@ use crate::pipeline::Signal;
 use crate::store::{Breaker, Unanswered};
 
 /// The most bytes that wait, unless a single request is larger.
-const MOST_BYTES: usize = 32 << 20;
+pub(super) const MOST_BYTES: usize = 32 << 20;
 
 /// How long behind its time-out a statement that was interrupted is left to end by itself.
 const GRACE: Duration = Duration::from_millis(100);
@@ -46,6 +46,8 @@ pub(super) struct Waiting {
 pub(super) enum NoRoom {
     /// As many wait as may.
     Full,
+    /// Those that wait take as many bytes as they may.
+    FullOfBytes,
     /// No thread can take it: all are stuck.
     Stuck,
     /// The service ends.
@@ -121,8 +123,11 @@ impl Work {
         if state.threads.iter().all(Thread::is_stuck) {
             return Some((waiting, NoRoom::Stuck));
         }
-        if state.waiting.len() >= self.most || (state.bytes > 0 && state.bytes + size > MOST_BYTES) {
+        if state.waiting.len() >= self.most {
             return Some((waiting, NoRoom::Full));
+        }
+        if state.bytes > 0 && state.bytes + size > MOST_BYTES {
+            return Some((waiting, NoRoom::FullOfBytes));
         }
         state.bytes += size;
         state.waiting.push_back(waiting);
@@ -142,36 +147,43 @@ impl Work {
         self.ending.notify_all();
     }
 
-    /// Watches until all threads have ended, or the quit. Then what is still run is interrupted, and answered.
+    /// Watches until all threads have ended, or the quit. Then what is still run is interrupted, and all that is not answered
+    /// gets an error.
     pub(super) fn watch(&self, outbox: &Outbox, quit: &Signal) {
         let shortest = self.endpoints.iter().map(|endpoint| endpoint.timeout).min().unwrap_or(SLEEPS.1);
         let longest = shortest.clamp(SLEEPS.0, SLEEPS.1);
         let mut state = self.state.lock();
         while !quit.is_raised() && !state.threads.iter().all(|thread| thread.is_gone) {
             let now = Instant::now();
-            let (replies, next) = self.look(&mut state, now);
+            let Due { replies, stuck, next } = self.look(&mut state, now);
             if !replies.is_empty() {
-                let sent = MutexGuard::unlocked(&mut state, || outbox.send(replies, PATIENCE));
-                if !sent {
-                    log::debug!("service: answers to requests that took too long found no connection");
-                }
+                MutexGuard::unlocked(&mut state, || tell(outbox, replies, &stuck));
             }
             let until = next.unwrap_or(now + longest).clamp(now + SLEEPS.0, now + longest);
             let _ = self.ending.wait_until(&mut state, until);
         }
+        // Threads that wait for work end.
+        state.closed = true;
+        self.wanted.notify_all();
+        state.bytes = 0;
+        let waiting = std::mem::take(&mut state.waiting);
         state.threads.iter().for_each(|thread| thread.breaker.break_off());
         let _ =
             self.ending.wait_while_for(&mut state, |state| state.threads.iter().any(|t| t.running.is_some()), PARTING);
-        let left = state.threads.iter_mut().filter_map(|thread| thread.running.as_mut());
-        let stopping = || Reply::failure(503, Unanswered::Quitting.to_string());
-        let replies: Vec<_> = left.filter(|it| !it.answered).map(|running| running.answer(stopping())).collect();
+        let left = state.threads.iter_mut().filter_map(|thread| thread.running.as_mut()).filter(|it| !it.answered);
+        let mut replies: Vec<_> =
+            left.map(|running| running.answer(self.stopping(running.endpoint, running.since.elapsed()))).collect();
         drop(state);
+        replies.extend(waiting.into_iter().map(|Waiting { request, endpoint, .. }| Dispatch {
+            to: request.reply,
+            reply: self.stopping(endpoint, Duration::ZERO),
+        }));
         let _ = replies.is_empty() || outbox.send(replies, PARTING);
     }
 
     /// Answers and interrupts what is due; says when to look again.
-    fn look(&self, state: &mut State, now: Instant) -> (Vec<Dispatch>, Option<Instant>) {
-        let (mut replies, mut next) = (Vec::new(), None::<Instant>);
+    fn look(&self, state: &mut State, now: Instant) -> Due {
+        let (mut replies, mut stuck, mut next) = (Vec::new(), Vec::new(), None::<Instant>);
         let mut at = |due: Instant| next = Some(next.map_or(due, |next| next.min(due)));
         let State { waiting, bytes, threads, .. } = state;
         if waiting.iter().any(|waiting| self.is_late(waiting, now)) {
@@ -200,11 +212,12 @@ impl Work {
                 continue;
             }
             if !running.answered {
-                let reply = self.too_slow(running.endpoint, now - running.since);
-                replies.push(running.answer(reply));
+                let reason = self.too_slow(running.endpoint, now - running.since);
+                replies.push(running.answer(Reply::failure(504, reason.clone())));
+                stuck.push(reason);
             }
         }
-        (replies, next)
+        Due { replies, stuck, next }
     }
 
     fn is_late(&self, waiting: &Waiting, now: Instant) -> bool {
@@ -223,12 +236,36 @@ impl Work {
         Reply::failure(503, reason)
     }
 
-    fn too_slow(&self, endpoint: usize, took: Duration) -> Reply {
+    fn too_slow(&self, endpoint: usize, took: Duration) -> String {
         let Endpoint { query, timeout, counts, .. } = &self.endpoints[endpoint];
         let reason = format!("query {query} took longer than its timeout, {timeout:?}");
-        log::warn!("service: {reason}, and cannot be interrupted: its thread takes no other request until it ends");
         counts.failed(took, 504, &reason);
-        Reply::failure(504, reason)
+        reason
+    }
+
+    fn stopping(&self, endpoint: usize, took: Duration) -> Reply {
+        let reason = Unanswered::Quitting.to_string();
+        self.endpoints[endpoint].counts.failed(took, 503, &reason);
+        Reply::failure(503, reason)
+    }
+}
+
+/// What a look at the clock finds.
+struct Due {
+    replies: Vec<Dispatch>,
+    /// Why some of them are sent in the place of threads that are stuck.
+    stuck: Vec<String>,
+    /// When to look again.
+    next: Option<Instant>,
+}
+
+/// Sends the watchdog's replies. Not under the lock: writing to the log may block, too.
+fn tell(outbox: &Outbox, replies: Vec<Dispatch>, stuck: &[String]) {
+    if !outbox.send(replies, PATIENCE) {
+        log::debug!("service: answers to requests that took too long found no connection");
+    }
+    for reason in stuck {
+        log::warn!("service: {reason}, and cannot be interrupted: its thread takes no other request until it ends");
     }
 }
 
@@ -276,7 +313,12 @@ impl Place {
 
     /// The request that was taken last is done with; `false` where the watchdog has answered it.
     pub(super) fn is_mine_to_answer(&self) -> bool {
-        let running = self.work.state.lock().threads[self.number].running.take();
+        let mut state = self.work.state.lock();
+        let running = state.threads[self.number].running.take();
+        if state.closed {
+            // The watchdog may wait for the last one.
+            self.work.ending.notify_all();
+        }
         running.is_some_and(|running| !running.answered)
     }
 }

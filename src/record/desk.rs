@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use entry::Waiting;
 pub(super) use entry::{Entry, Outcome};
@@ -191,8 +191,10 @@ impl Desk {
             Self::fail(&mut state, |waiting| too_large(&waiting.entry.event, max_payload));
         }
         state.limit = max_payload;
+        let connection = state.connection;
         self.to_send.notify_all();
-        ToSend { desk: Arc::clone(self), connection: state.connection }
+        leave(state);
+        ToSend { desk: Arc::clone(self), connection }
     }
 
     /// Gives no more events to the present connection.
@@ -261,6 +263,7 @@ impl Desk {
             Settled::AsSaid => {}
         }
         self.tell();
+        leave(guard);
         settled
     }
 
@@ -274,6 +277,7 @@ impl Desk {
             Some(Reason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
         });
         self.tell();
+        leave(state);
     }
 
     /// Has the connection look what else there is to do.
@@ -296,6 +300,7 @@ impl Desk {
             denied.then(|| waiting.reason(Reason::Refused(remark.to_owned())))
         });
         self.tell();
+        leave(state);
     }
 
     /// Fails those for which there is a reason.
@@ -307,7 +312,7 @@ impl Desk {
         }
     }
 
-    /// Writes down what became of an event, and keeps a failure that nobody will ask a receipt for.
+    /// Writes down what became of an event, and keeps a failure that nobody will ask a receipt for. [`leave`] the state afterwards.
     fn settle_one(state: &mut State, number: u64, outcome: Outcome) {
         if let Some(failure) = Self::settle_without_keeping(state, number, outcome) {
             state.failures.keep(failure);
@@ -343,6 +348,7 @@ impl Desk {
             let failure = RecordError { event: Box::new((*entry.event).clone()), reason: reason.clone() };
             state.failures.keep(failure);
         }
+        leave(state);
     }
 
     /// Whether the stream has ever kept an event of ours.
@@ -420,6 +426,15 @@ impl State {
         // They are sent in order, but for the few that are sent again.
         let oldest = self.waiting.values().find(|waiting| waiting.under_way)?;
         oldest.sent.map(|sent| sent.last.elapsed())
+    }
+}
+
+/// Unlocks the state, then logs the failures that were kept meanwhile: while the log blocks, events can still be handed in.
+fn leave(mut state: MutexGuard<'_, State>) {
+    let lines = state.failures.unlogged();
+    drop(state);
+    for line in lines {
+        log::warn!("recorder: {line}");
     }
 }
 

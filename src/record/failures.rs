@@ -11,6 +11,8 @@ pub(super) struct Failures {
     /// Bytes that may still be kept.
     room: usize,
     lost: usize,
+    /// Lines for the log, which whoever holds a lock must not write: that may block.
+    unlogged: Vec<String>,
 }
 
 impl Failures {
@@ -19,9 +21,9 @@ impl Failures {
         Self { most: events, room: bytes, ..Self::default() }
     }
 
-    /// Keeps one, or counts it where there is no room.
+    /// Keeps one, or counts it where there is no room. Write [`Failures::unlogged`] to the log afterwards.
     pub(super) fn keep(&mut self, failure: RecordError) {
-        log::warn!("recorder: {failure}");
+        self.unlogged.push(failure.to_string());
         let size = failure.event.size();
         if self.kept.len() < self.most && size <= self.room {
             self.room -= size;
@@ -37,10 +39,20 @@ impl Failures {
         self.kept.push(failure);
     }
 
-    /// Those kept since the last call.
+    /// Whether there are lines for the log.
+    pub(super) fn has_unlogged(&self) -> bool {
+        !self.unlogged.is_empty()
+    }
+
+    /// Lines for the log since the last call.
+    pub(super) fn unlogged(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unlogged)
+    }
+
+    /// Those kept since the last call. Write [`Failures::unlogged`] to the log afterwards.
     pub(super) fn take(&mut self) -> Vec<RecordError> {
         if self.lost > 0 {
-            log::warn!("recorder: {} more failed events are only in the log above", self.lost);
+            self.unlogged.push(format!("{} more failed events are only in the log above", self.lost));
             self.lost = 0;
         }
         let kept = std::mem::take(&mut self.kept);

@@ -342,7 +342,7 @@ impl Courier {
         // Those included that may have to wait for their turn for too long.
         let (doubtful, after) = self.desk.doubtful(repeatable.saturating_sub(self.config.broker.silence));
         if !doubtful.is_empty() {
-            let found = publisher.search(&doubtful, &self.nonce, after, &self.stop);
+            let found = publisher.search(&doubtful, &self.nonce, after.as_ref(), &self.stop);
             log::info!(
                 "recorder: of {} events without an answer {} are found in the stream",
                 doubtful.len(),

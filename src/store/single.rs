@@ -82,17 +82,18 @@ impl Single {
         event.clear();
         event.push(Mark { sequence: 0, published_ns }, subject, headers, payload);
         decoded.read(event);
-        let look = connection.is_none() || looked.elapsed() >= LOOK;
+        // Before opening as well, which would make an empty file where there is none.
+        if connection.is_none() || looked.elapsed() >= LOOK {
+            *looked = Instant::now();
+            if self.file.was_replaced() {
+                *connection = None;
+                return Err(format!("{} was moved, removed or replaced meanwhile", self.file.path().display()));
+            }
+        }
         let pooled = match connection.take() {
             Some(pooled) => pooled,
             None => self.manager.open().map_err(|e| detail(&e))?,
         };
-        if look {
-            *looked = Instant::now();
-            if self.file.was_replaced() {
-                return Err(format!("{} was moved, removed or replaced meanwhile", self.file.path().display()));
-            }
-        }
         match commit(&pooled, decoded, event) {
             Ok(kept) => {
                 *connection = Some(pooled);
@@ -315,5 +316,18 @@ mod tests {
         assert!(scene.dead().is_empty());
         scene.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+    }
+
+    #[test]
+    fn no_file_is_made_where_the_database_was_removed() {
+        let (scene, single) = scene("");
+        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        std::fs::remove_file(&scene.config.path).expect("removes");
+        single.turn.lock().connection = None;
+        for _ in 0..2 {
+            let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
+            assert!(said.contains("was moved, removed or replaced"), "{said}");
+            assert!(!scene.config.path.exists());
+        }
     }
 }

@@ -280,17 +280,17 @@ impl Sink for Writer {
         if !self.prepared {
             self.prepare(batch);
         }
-        let mut pooled = match self.pool.get() {
-            Ok(pooled) => pooled,
-            Err(error) => return Err(Refusal::Retry(format!("no connection: {error}"))),
-        };
-        // Before the commit, not in it: between the two there is always a moment.
+        // Before the commit, not in it: between the two there is always a moment. And before the pool opens a connection, which
+        // would make an empty file where there is none.
         if self.file.was_replaced() {
-            pooled.done_with = true;
             let detail = "the file was moved, removed or replaced while it was collected into; put it back, or start again \
                           with what is there now";
             return Err(Refusal::Fatal(self.error(DatabaseFault::Conflict, detail.into())));
         }
+        let mut pooled = match self.pool.get() {
+            Ok(pooled) => pooled,
+            Err(error) => return Err(Refusal::Retry(format!("no connection: {error}"))),
+        };
         if let Err(refusal) = self.commit_rest(&pooled, batch) {
             // After an I/O error, corruption or a full disk what the connection holds in memory is not to be trusted.
             pooled.done_with = true;

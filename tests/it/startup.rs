@@ -10,6 +10,7 @@ use std::process::Command;
 use rusqlite::Connection;
 
 use crate::support::collector::{Collector, catchment, output, run, stderr};
+use crate::support::eventually;
 use crate::support::refusal::{SECRETS, ends, refused};
 use crate::support::server::Server;
 
@@ -399,8 +400,12 @@ fn a_start_waits_for_its_broker_where_it_is_told_to() {
     let log = folder.path().join("second.log");
     let collector = Collector::start(command, &log);
     collector.said("waiting for it, at most 60s (broker.wait)");
-    // Several tries.
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    // Several tries: none of them is answered.
+    let nobody = eventually("the port", || std::net::TcpListener::bind(("127.0.0.1", server.port())).ok());
+    for _ in 0..3 {
+        drop(nobody.accept().expect("a try"));
+    }
+    drop(nobody);
     server.restart();
     collector.said("collecting stream EVENTS");
     assert!(collector.stop().success());

@@ -35,21 +35,17 @@ fn a_thread_that_is_refused_is_one_line_whichever_it_is() {
         eprintln!("skipped: a_thread_that_is_refused_is_one_line_whichever_it_is: {}", stderr(&tried));
         return;
     }
-    for arguments in [&["run", "--drain", "--quiet"][..], &["publish", "events.a", "more", "--quiet"]] {
-        let mut refused = 0;
-        for threads in 1..30 {
+    // At higher limits the start succeeds; connecting is tried again where a thread is refused later.
+    let commands = [(&["run", "--drain", "--quiet"][..], 8), (&["publish", "events.a", "more", "--quiet"], 3)];
+    for (arguments, most) in commands {
+        for threads in 1..=most {
             let done = with_threads(threads, arguments);
             let said = stderr(&done);
-            if done.status.success() {
-                break;
-            }
             assert_eq!(done.status.code(), Some(1), "{threads}: {said}");
             assert_eq!(said.lines().count(), 1, "{threads}: {said}");
             assert!(said.starts_with("catchment: ") && said.contains("no thread "), "{threads}: {said}");
             assert!(said.contains("raise the limit of processes"), "{threads}: {said}");
-            refused = threads;
         }
-        assert!((2..25).contains(&refused), "{refused}");
     }
     assert!(with_threads(100, &["run", "--drain"]).status.success());
     oracle::sound(&database);

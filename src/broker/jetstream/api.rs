@@ -219,6 +219,14 @@ pub(super) struct Consumer {
     pub(super) paused: bool,
 }
 
+impl Consumer {
+    /// Until when somebody has it deliver nothing; `None` where it delivers.
+    pub(super) fn paused_until(&self) -> Option<String> {
+        let until = || self.config.pause_until.clone().unwrap_or_else(|| "further notice".into());
+        self.paused.then(until)
+    }
+}
+
 /// How far a consumer has come.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(super) struct Delivered {
@@ -320,24 +328,30 @@ enum Answer<T> {
     Fine(T),
 }
 
+/// An error as the server describes it.
 #[derive(Deserialize)]
-struct ErrorBody {
+pub(super) struct ErrorBody {
     #[serde(default)]
     err_code: u64,
+    /// The status: 0 where there is none, which the server never says.
     #[serde(default)]
-    code: u64,
+    pub(super) code: u64,
     #[serde(default)]
     description: String,
+}
+
+impl From<ErrorBody> for Failure {
+    fn from(error: ErrorBody) -> Self {
+        let code = if error.err_code == 0 { error.code } else { error.err_code };
+        Self::Refused { code, status: error.code, description: error.description }
+    }
 }
 
 /// Reads an answer of the server.
 pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
     match serde_json::from_slice(data).map_err(|e| Failure::Unreadable(e.to_string()))? {
         Answer::Fine(value) => Ok(value),
-        Answer::Error { error } => {
-            let code = if error.err_code == 0 { error.code } else { error.err_code };
-            Err(Failure::Refused { code, status: error.code, description: error.description })
-        }
+        Answer::Error { error } => Err(error.into()),
     }
 }
 

@@ -169,6 +169,13 @@ impl Claims {
         pauses.filter_map(|info| info.config.pause_until.as_deref()).max()
     }
 
+    /// Consumers of our own, each with its name.
+    #[cfg(test)]
+    pub(super) fn of_ours(consumers: impl IntoIterator<Item = (String, Consumer)>) -> Self {
+        let claim = |(name, info)| Claim { name, whose: Whose::Ours, info: Some(info) };
+        Self { found: consumers.into_iter().map(claim).collect(), unasked: None }
+    }
+
     /// Takes those of these names out: they are gone.
     pub(super) fn forget(&mut self, names: &[String]) {
         self.found.retain(|claim| !names.contains(&claim.name));

@@ -197,8 +197,7 @@ impl ConsumerWatch {
     }
 
     fn note_pause(&mut self, consumer: &Consumer) {
-        let until = || consumer.config.pause_until.clone().unwrap_or_else(|| "further notice".into());
-        self.paused = consumer.paused.then(until);
+        self.paused = consumer.paused_until();
     }
 }
 

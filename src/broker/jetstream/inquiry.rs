@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{self, Failure, Stream, code};
+use super::api::{self, ErrorBody, Failure, Stream, code};
 use super::known_streams::KnownStreams;
 use crate::broker::publisher::{Refused, Taken, Verdict};
 use crate::config::is_stream_name;
@@ -299,18 +299,10 @@ fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
         seq: u64,
         #[serde(default)]
         duplicate: bool,
-        error: Option<ApiError>,
-    }
-    #[derive(Deserialize)]
-    struct ApiError {
-        code: u64,
-        #[serde(default)]
-        err_code: u64,
-        #[serde(default)]
-        description: String,
+        error: Option<ErrorBody>,
     }
     let Acknowledgement { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
-    let Some(ApiError { code: status, err_code, description }) = error else {
+    let Some(error) = error else {
         // A cluster says so of a repetition whose first copy it has not stored yet.
         if duplicate && seq == 0 {
             return Some((stream, Err(Refused::ForNow("the stream has not stored its first copy yet".into()))));
@@ -318,8 +310,10 @@ fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
         let taken = Taken::ByStream { stream: stream.clone(), sequence: seq, duplicate };
         return (seq > 0).then_some((stream, Ok(taken)));
     };
-    let code = if err_code == 0 { status } else { err_code };
-    let failure = Failure::Refused { code, status, description };
+    if error.code == 0 {
+        return None;
+    }
+    let failure = Failure::from(error);
     let is_temporary = failure.is_temporary() || failure.is_code(DUPLICATE_IN_PROCESS);
     let refused = if is_temporary { Refused::ForNow } else { Refused::ByServer }(failure.to_string());
     Some((stream, Err(refused)))
@@ -373,6 +367,7 @@ mod tests {
             r#"{"stream":"E"}"#,
             r#"{"stream":"E","seq":0}"#,
             r#"{"error":{"code":500}}"#,
+            r#"{"stream":"E","error":{}}"#,
             r#"{"stream":"a b\r\n","seq":1}"#,
             r#"{"stream":7,"seq":1}"#,
         ] {

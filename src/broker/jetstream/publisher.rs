@@ -103,20 +103,20 @@ impl StreamPublisher {
         }
     }
 
-    /// Looks in the known streams for these events, sent before under identities made of this nonce, and not found in them up to
-    /// this sequence. Blocks for twice the configured time-out at most. For a connection on which nothing was published.
+    /// Looks in the known streams for these events, sent before under identities made of this nonce. `after` names a stream
+    /// and a sequence up to which it has none of them. Blocks for twice the configured time-out at most. For a connection on which nothing was published.
     pub(in crate::broker) fn search(
         &self,
         events: &[Outgoing],
         nonce: &str,
-        after: u64,
+        after: Option<&(String, u64)>,
         stop: &Signal,
     ) -> Vec<Verdict> {
         let numbers: HashMap<String, u64> =
             events.iter().map(|outgoing| (identity(outgoing, nonce), outgoing.number)).collect();
         let api = Api { link: &self.link, prefix: self.prefix.clone(), within: self.timeout, stop: Some(stop) };
         let search = Search { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
-        self.known.names().iter().flat_map(|stream| search.run(stream, after, &numbers)).collect()
+        search.run(&self.known.names(), after, &numbers)
     }
 
     /// Has the questions sent and hears the answers, until all are there.

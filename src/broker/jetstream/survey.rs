@@ -78,13 +78,12 @@ fn too_few(keeping: Keeping, account: &Account, stream: &Stream) -> Option<(u64,
 
 fn tell(claim: &Claim) -> Option<ConsumerSurvey> {
     let info = claim.info()?;
-    let until = || info.config.pause_until.clone().unwrap_or_else(|| "further notice".into());
     Some(ConsumerSurvey {
         name: claim.name.clone(),
         pending: info.num_pending,
         unacknowledged: info.num_ack_pending,
         in_use: claim.is_in_use(),
-        paused: info.paused.then(until),
+        paused: info.paused_until(),
         maker: claim.maker(),
     })
 }

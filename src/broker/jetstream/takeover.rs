@@ -8,7 +8,7 @@
 
 use nats::{HeaderMap, Message};
 
-use super::api::{Api, ConsumerConfig};
+use super::api::{Api, Consumer, ConsumerConfig};
 use super::claims::{Claim, Claims};
 use super::consumer::{Keeping, Made, Wish, is_as_wanted};
 use super::poison;
@@ -115,8 +115,8 @@ pub(super) fn take_over(
     let (config, server) = (wish.config, api.link.server());
     let stream = &config.stream;
     let refused = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
-    let own = claims.own().find(|_| wish.keeping != Keeping::Limits);
-    let Some((claim, info)) = own.and_then(|claim| Some((claim, claim.info()?))) else {
+    let own = choose(claims, wanted, wish.whole).filter(|_| wish.keeping != Keeping::Limits);
+    let Some((claim, info)) = own else {
         let others: Vec<_> =
             claims.others().map(|claim| format!("; {} was made by {}", claim.name, claim.maker())).collect();
         return Err(refused(format!(
@@ -126,15 +126,7 @@ pub(super) fn take_over(
         )));
     };
     let name = &claim.name;
-    // Where it began, and what it is called, is its own matter.
-    let expected = ConsumerConfig {
-        name: Some(name.clone()),
-        durable_name: Some(name.clone()),
-        deliver_policy: info.config.deliver_policy.clone(),
-        opt_start_seq: info.config.opt_start_seq,
-        ..wanted.clone()
-    };
-    if !is_as_wanted(&info.config, &expected, wish.whole) {
+    if !would_do(name, info, wanted, wish.whole) {
         return Err(refused(format!(
             "stream {stream}: maximum consumers limit reached, and consumer {name} has other settings than are wanted now; \
              raise max_consumers, or delete it (nats consumer rm {stream} {name}: what the stream keeps for it is lost)"
@@ -169,8 +161,55 @@ pub(super) fn take_over(
     Ok(Made { name: name.clone(), info, unread: Some(Unread { next, last, acknowledgement }) })
 }
 
+/// The consumer of our own to go on with: one that is as wanted, else any.
+fn choose<'c>(claims: &'c Claims, wanted: &ConsumerConfig, whole: bool) -> Option<(&'c Claim, &'c Consumer)> {
+    let own = || claims.own().filter_map(|claim| Some((claim, claim.info()?)));
+    own().find(|(claim, info)| would_do(&claim.name, info, wanted, whole)).or_else(|| own().next())
+}
+
+/// Whether a consumer is as wanted. Where it began, and what it is called, is its own matter.
+fn would_do(name: &str, info: &Consumer, wanted: &ConsumerConfig, whole: bool) -> bool {
+    let expected = ConsumerConfig {
+        name: Some(name.to_owned()),
+        durable_name: Some(name.to_owned()),
+        deliver_policy: info.config.deliver_policy.clone(),
+        opt_start_seq: info.config.opt_start_seq,
+        ..wanted.clone()
+    };
+    is_as_wanted(&info.config, &expected, whole)
+}
+
 /// Major and minor number.
 fn numbers(version: &str) -> (u32, u32) {
     let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_consumer_that_is_as_wanted_is_taken_before_others() {
+        let config = |name: &str, subject: &str| {
+            json!({
+                "name": name, "durable_name": name, "deliver_policy": "all", "ack_policy": "all",
+                "filter_subject": subject, "replay_policy": "instant",
+            })
+        };
+        let consumer = |name: &str, subject: &str| {
+            let info = json!({
+                "config": config(name, subject), "num_pending": 0, "delivered": { "consumer_seq": 0, "stream_seq": 0 }
+            });
+            (name.to_owned(), serde_json::from_value(info).expect("a consumer"))
+        };
+        let claims = Claims::of_ours([consumer("edited", "a"), consumer("fits", "b")]);
+        let taken = |subject: &str| {
+            let wanted = serde_json::from_value(config("new", subject)).expect("settings");
+            choose(&claims, &wanted, false).map(|(claim, _)| claim.name.as_str())
+        };
+        assert_eq!((taken("a"), taken("b"), taken("c")), (Some("edited"), Some("fits"), Some("edited")));
+    }
 }

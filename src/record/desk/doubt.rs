@@ -25,16 +25,18 @@ impl Desk {
         subjects
     }
 
-    /// The events that were sent first this long ago or earlier and are not confirmed, and the sequence of the stream that all of
-    /// them are behind.
-    pub(in crate::record) fn doubtful(&self, ago: Duration) -> (Vec<Outgoing>, u64) {
+    /// The events that were sent first this long ago or earlier and are not confirmed. And a stream and a sequence up to which that
+    /// stream has none of them; `None` where none is known.
+    pub(in crate::record) fn doubtful(&self, ago: Duration) -> (Vec<Outgoing>, Option<(String, u64)>) {
         let state = self.state.lock();
         let doubtful = state.waiting.iter().filter_map(|(number, waiting)| {
             let sent = waiting.sent.filter(|sent| sent.is_beyond(ago))?;
             Some((Outgoing { number: *number, event: Arc::clone(&waiting.entry.event) }, sent.behind))
         });
         let (events, behind): (Vec<_>, Vec<_>) = doubtful.unzip();
-        (events, behind.into_iter().min().unwrap_or_default())
+        // While there is one stream, the sequences noted are its own.
+        let after = state.reached.0.clone().zip(behind.into_iter().min());
+        (events, after)
     }
 
     /// The subject of an event that waits.

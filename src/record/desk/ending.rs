@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::entry::Outcome;
-use super::{Desk, conclude};
+use super::{Desk, conclude, leave};
 use crate::record::{FlushError, Reason};
 
 impl Desk {
@@ -56,9 +56,8 @@ impl Desk {
     pub(in crate::record) fn failures(&self) -> Result<(), FlushError> {
         let mut state = self.state.lock();
         let failed = state.failures.take();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        Err(FlushError::Failed { failed, trouble: state.trouble.clone() })
+        let trouble = state.trouble.clone();
+        leave(state);
+        if failed.is_empty() { Ok(()) } else { Err(FlushError::Failed { failed, trouble }) }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::entry::{Outcome, Sent};
-use super::{Desk, State};
+use super::{Desk, State, leave};
 use crate::broker::{Outgoing, Source};
 use crate::record::Reason;
 
@@ -29,7 +29,13 @@ impl Source for ToSend {
             let handful = self.desk.handful(&mut state);
             state.starved = handful.is_empty() && state.waiting.range(state.to_send..).next().is_none();
             if !handful.is_empty() || self.desk.interrupted.swap(false, Ordering::Relaxed) {
+                leave(state);
                 return Some(handful);
+            }
+            if state.failures.has_unlogged() {
+                leave(state);
+                state = self.desk.state.lock();
+                continue;
             }
             let from = state.again_from;
             // What was due already waits for room, and whoever makes room says so.

@@ -193,14 +193,16 @@ fn no_more_bytes_than_the_window_are_under_way() {
 
 #[test]
 fn a_slow_connection_that_answers_late_is_given_no_more_than_it_carries() {
-    let patience = Some(Duration::from_secs(4));
+    let patience = Some(Duration::from_hours(4));
     let bounds = Bounds { events: 99, bytes: 90_000, window: 99, window_bytes: 20_000, repeatable: MINUTE, patience };
     let desk = Arc::new(Desk::new(bounds, 90_000));
     let _entries: Vec<_> = (0..30).map(|_| hand_in(&desk, &"x".repeat(999))).collect();
     let mut source = desk.connect(90_000);
     assert_eq!(numbers(&mut source).len(), 20);
-    std::thread::sleep(Duration::from_millis(100));
-    // A thousand bytes in a tenth of a second are no more than ten thousand in one.
+    for waiting in desk.state.lock().waiting.values_mut() {
+        waiting.sent.iter_mut().for_each(|sent| sent.last -= Duration::from_mins(6));
+    }
+    // A thousand bytes in a tenth of an hour are no more than ten thousand in one.
     settle(&desk, vec![kept(0)]);
     let window = desk.state.lock().window_bytes;
     assert!((1..=10_000).contains(&window), "{window}");
@@ -211,7 +213,7 @@ fn a_slow_connection_that_answers_late_is_given_no_more_than_it_carries() {
     assert!(window <= 20_000 / 16, "{window}");
     assert_eq!(numbers(&mut source), [20], "one goes in any case");
     settle(&desk, vec![kept(20)]);
-    assert_eq!(desk.state.lock().window_bytes, 20_000, "answered at once");
+    assert_eq!(desk.state.lock().window_bytes, 20_000, "answered within three minutes");
 }
 
 #[test]
@@ -241,4 +243,94 @@ fn one_event_without_an_answer_holds_up_nothing_behind_it() {
     }
     desk.deny("Permissions Violation for Publish to \"a\"");
     desk.flush(Instant::now()).expect("nobody dropped the receipt, and nothing waits");
+}
+
+#[test]
+fn the_sequence_that_doubtful_events_are_behind_names_its_stream() {
+    let desk = desk();
+    let of = |stream: &str, number| {
+        let taken = Taken::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
+        vec![Verdict { number, result: Ok(taken) }]
+    };
+    let _entries: Vec<_> = ["1", "2", "3", "4"].map(|payload| hand_in(&desk, payload)).into();
+    let mut source = desk.connect(1_000);
+    assert_eq!(numbers(&mut source), [0, 1]);
+    settle(&desk, of("A", 0));
+    settle(&desk, of("A", 1));
+    assert_eq!(numbers(&mut source), [2, 3]);
+    let (events, after) = desk.doubtful(Duration::ZERO);
+    assert_eq!((events.len(), after), (2, Some(("A".to_owned(), 7))));
+    settle(&desk, of("B", 2));
+    assert_eq!(desk.doubtful(Duration::ZERO).1, None, "whose sequence it was is not known any more");
+}
+
+/// Calls what the thread that logs has set.
+struct Ear;
+
+type Hears = Box<dyn Fn(String)>;
+
+thread_local! {
+    static HEARS: std::cell::RefCell<Option<Hears>> = const { std::cell::RefCell::new(None) };
+}
+
+impl log::Log for Ear {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        HEARS.with_borrow(|hears| hears.iter().for_each(|hears| hears(record.args().to_string())));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn nothing_is_logged_while_the_desk_is_locked() {
+    log::set_logger(&Ear).expect("no other test sets one");
+    log::set_max_level(log::LevelFilter::Warn);
+    let bounds = Bounds { events: 9, bytes: 10, window: 9, window_bytes: 900, repeatable: MINUTE, patience: None };
+    let desk = Arc::new(Desk::new(bounds, 1_000));
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let (kept, locked) = (Arc::clone(&lines), Arc::clone(&desk));
+    HEARS.set(Some(Box::new(move |line| kept.lock().push((line, locked.state.try_lock().is_none())))));
+    let logged = |words: &str| {
+        let lines = std::mem::take(&mut *lines.lock());
+        assert!(lines.iter().any(|(line, _)| line.contains(words)), "{words}: {lines:?}");
+        assert!(lines.iter().all(|(_, locked)| !locked), "{words}: {lines:?}");
+    };
+    let dropped = || desk.release(&hand_in(&desk, "x"));
+    let refused = |number| vec![Verdict { number, result: Err(Refused::ByServer("refused".into())) }];
+    // Settled, denied, too large for the next server, too old to be sent again, and released behind all that.
+    dropped();
+    numbers(&mut desk.connect(1_000));
+    settle(&desk, refused(0));
+    logged("refused");
+    dropped();
+    numbers(&mut desk.connect(1_000));
+    desk.deny("Permissions Violation for Publish to \"a\"");
+    logged("Permissions Violation");
+    dropped();
+    desk.connect(1);
+    logged("server takes");
+    desk.connect(1_000);
+    dropped();
+    numbers(&mut desk.connect(1_000));
+    desk.give_up_unconfirmed(Duration::ZERO);
+    logged("event");
+    desk.give_up_unconfirmed(MINUTE);
+    dropped();
+    numbers(&mut desk.connect(1_000));
+    desk.state.lock().repeatable = Duration::ZERO;
+    let mut source = desk.connect(1_000);
+    desk.interrupt();
+    assert!(numbers(&mut source).is_empty());
+    logged("event");
+    let entry = hand_in(&desk, "x");
+    numbers(&mut source);
+    settle(&desk, refused(5));
+    desk.release(&entry);
+    logged("refused");
+    assert!(desk.failures().is_err());
+    logged("are only in the log above");
 }

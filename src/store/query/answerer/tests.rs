@@ -138,11 +138,19 @@ fn a_statement_that_takes_too_long_or_is_in_the_way_is_broken_off() {
     assert!((timeout..Duration::from_secs(5)).contains(&began.elapsed()), "{:?}", began.elapsed());
     assert_eq!(scene.ask_for(1, "", 100).as_deref(), Ok(r#"[{"one":1}]"#), "the next is answered");
     let mut scene = Scene::new(&[QueryConfig { timeout: Duration::from_secs(3600), ..QueryConfig::new("q", ENDLESS) }]);
-    let quit = scene.quit.clone();
-    let asked = thread::spawn(move || scene.ask(""));
-    thread::sleep(Duration::from_millis(20));
-    quit.raise();
-    assert_eq!(asked.join().expect("no panic"), Err(Unanswered::Quitting));
+    // The quit comes while the statement runs: at its second look at the clock.
+    let (quit, watch) = (scene.quit.clone(), Arc::clone(&scene.answerer.watch));
+    let mut looks = 0;
+    let look = move || {
+        let is_over = watch.is_over();
+        looks += 1;
+        if looks == 2 {
+            quit.raise();
+        }
+        is_over
+    };
+    scene.answerer.connection.as_ref().expect("one").progress_handler(STEPS, Some(look)).expect("sets");
+    assert_eq!(scene.ask(""), Err(Unanswered::Quitting));
 }
 
 #[test]
