@@ -100,7 +100,7 @@ impl Collector {
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Thread`] or [`Error::Broker`]: whatever would keep the
     /// first event from being stored, wrong SQL of a route or query included. A copy of a database is refused while its original is
     /// there ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or in use
-    /// ([`BrokerFault::Contested`](crate::error::BrokerFault::Contested)). Trouble that comes later is waited out and shows in
+    /// ([`BrokerFault::Contested`]). Trouble that comes later is waited out and shows in
     /// [`Collector::status`]; so is all that keeps queries from being answered.
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_until(config, Until::Stopped)
