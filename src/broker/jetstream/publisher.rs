@@ -43,7 +43,7 @@ impl StreamPublisher {
         let denials = Arc::new(Mutex::new(Vec::new()));
         let (heard, denied_out) = crossbeam_channel::bounded(1);
         let kept = Arc::clone(&denials);
-        let asked = format!("\"{prefix}.STREAM.");
+        let asked = questions_on(&prefix);
         let ear = move |remark: &str| {
             let denied = denied(remark);
             // That a recorder may not ask is no trouble.
@@ -83,9 +83,12 @@ impl StreamPublisher {
         });
     }
 
-    /// What the server has said since the last call of subjects that this user may not publish to.
+    /// What the server has said since the last call of subjects that this user may not publish events to. What it says of our
+    /// questions is left for [`StreamPublisher::verdicts`], also where it comes between two calls.
     pub(in crate::broker) fn denials(&self) -> Vec<String> {
-        std::mem::take(&mut self.denials.lock())
+        let asked = questions_on(&self.prefix);
+        let is_of_events = |remark: &mut String| !denied(remark).is_some_and(|subject| subject.starts_with(&asked));
+        self.denials.lock().extract_if(.., is_of_events).collect()
     }
 
     /// Asks the known streams for their settings, and who takes these subjects. Blocks until all is
@@ -182,6 +185,11 @@ impl StreamPublisher {
     pub(in crate::broker) fn remark(&self) -> Option<String> {
         self.inquiry.lock().remark()
     }
+}
+
+/// How the subjects of our questions begin, as the server quotes them.
+fn questions_on(prefix: &str) -> String {
+    format!("\"{prefix}.STREAM.")
 }
 
 fn ask(connection: &Connection, inbox: &str, inquiry: &Mutex<Inquiry>) -> std::io::Result<()> {
