@@ -251,8 +251,11 @@ impl Storm {
             }
             _ => {
                 self.done.push("make stream anew");
+                let recoveries = self.recoveries();
                 self.server.delete_stream("EVENTS");
                 self.make_stream(-1);
+                // With interest retention a stream drops what comes before it has a consumer.
+                eventually("the collector to look", || (self.recoveries() > recoveries).then_some(()));
                 self.forgotten.extend(self.acknowledged.iter().cloned());
                 self.at_copy = None;
                 let _ = std::fs::remove_dir_all(&copy);
