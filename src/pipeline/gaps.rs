@@ -52,6 +52,9 @@ impl Gap {
 pub struct Gaps(Vec<Gap>);
 
 impl Gaps {
+    /// How many ranges an epoch may have before the closest ones are joined.
+    pub const MOST: usize = 10_000;
+
     /// Adds a range, and joins it with those that it touches.
     pub fn insert(&mut self, mut gap: Gap) {
         let from = self.0.partition_point(|known| known.last.saturating_add(1) < gap.first);

@@ -6,9 +6,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::schema;
 use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark};
 
-/// How many gaps an epoch may have before the closest ones are joined.
-const MOST_GAPS: usize = 10_000;
-
 /// All epochs of a stream, the latest last. Also of a database whose tables are of an earlier version, which only a check
 /// reads.
 pub(super) fn history(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Life>> {
@@ -52,11 +49,11 @@ pub(super) fn remember(
     let sql = "SELECT count(*) FROM catchment_gaps WHERE stream = ? AND epoch = ?";
     let of_epoch = params![epoch.stream, epoch.number];
     let count: usize = connection.prepare_cached(sql)?.query_row(of_epoch, |row| row.get(0))?;
-    if count <= MOST_GAPS {
+    if count <= Gaps::MOST {
         return Ok(());
     }
     let mut all = self::gaps(connection, epoch)?;
-    all.compact(MOST_GAPS / 2);
+    all.compact(Gaps::MOST / 2);
     connection.execute("DELETE FROM catchment_gaps WHERE stream = ? AND epoch = ?", of_epoch)?;
     all.iter().try_for_each(insert)
 }
@@ -187,10 +184,10 @@ mod tests {
         remember(&db, &epoch(1), [Gap::of(1, 1), Gap::of(8, 9)].into_iter().flatten()).unwrap();
         assert_eq!(read(1), [Gap::of(1, 1), Gap::of(3, 9)].into_iter().flatten().collect());
         assert!(read(2).is_empty());
-        let every_second = (1..=MOST_GAPS as u64 + 1).filter_map(|number| Gap::of(number * 2, number * 2));
+        let every_second = (1..=Gaps::MOST as u64 + 1).filter_map(|number| Gap::of(number * 2, number * 2));
         remember(&db, &epoch(2), every_second).unwrap();
         let joined = read(2);
-        assert_eq!((joined.len(), joined.missing()), (MOST_GAPS / 2, MOST_GAPS as u64 + 1));
+        assert_eq!((joined.len(), joined.missing()), (Gaps::MOST / 2, Gaps::MOST as u64 + 1));
     }
 
     proptest! {

@@ -1,9 +1,6 @@
 //! How far each epoch of the stream has been taken in, and which events an earlier one has already.
 
-use crate::pipeline::{Epoch, Gap, Life, Mark};
-
-/// How many gaps of the current epoch are kept in memory before the closest ones are joined.
-const MOST_GAPS: usize = 10_000;
+use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark};
 
 /// The epochs of one stream, the latest last.
 #[derive(Debug)]
@@ -43,8 +40,8 @@ impl History {
     pub(super) fn lacks(&mut self, gap: Gap) {
         if let Some(life) = self.lives.last_mut() {
             life.gaps.insert(gap);
-            if life.gaps.len() > MOST_GAPS {
-                life.gaps.compact(MOST_GAPS / 2);
+            if life.gaps.len() > Gaps::MOST {
+                life.gaps.compact(Gaps::MOST / 2);
             }
         }
     }
