@@ -89,7 +89,7 @@ pub mod query;
 pub mod record;
 pub mod store;
 pub mod subject;
-pub mod trial;
+pub mod testing;
 
 pub use collect::{Collector, Status, Until};
 pub use config::Config;

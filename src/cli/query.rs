@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-use catchment::broker::{self, Failure, Reply};
+use catchment::broker::{self, Reply, ServiceError};
 use catchment::store::Value;
 use catchment::subject;
 use clap::Args;
@@ -61,7 +61,7 @@ impl Query {
             );
         };
         let Reply { body, failure } = reply;
-        if let Some(Failure { code, reason }) = failure {
+        if let Some(ServiceError { code, reason }) = failure {
             // Most reasons name the query, whose name is mostly its subject.
             let whose = if reason.contains(subject) { String::new() } else { format!("{subject}: ") };
             anyhow::bail!("{whose}{reason} (error {code})");

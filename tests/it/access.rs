@@ -21,11 +21,11 @@ use crate::support::{eventually, eventually_within};
 const PASSWORD: &str = SECRETS[0];
 
 /// A folder with a server, and the files that lead there.
-struct Place {
+struct Destination {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl Destination {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a folder") }
     }
@@ -129,7 +129,7 @@ fn with_scheme(server: &Server, scheme: &str) -> String {
 
 #[test]
 fn a_user_and_a_password_lead_in_from_everywhere() {
-    let place = Place::new();
+    let place = Destination::new();
     let password = format!("{PASSWORD} @:/%\"");
     let users = format!("users: [{{ user: me, password: {password:?} }}]");
     let server = place.server("server", &format!("jetstream: {{}}\nauthorization {{ {users} }}\n"));
@@ -170,7 +170,7 @@ fn a_user_and_a_password_lead_in_from_everywhere() {
 
 #[test]
 fn an_address_says_who_we_are() {
-    let place = Place::new();
+    let place = Destination::new();
     let (user, password) = ("m:e", format!("{PASSWORD}@/%é"));
     let users = format!("users: [{{ user: {user:?}, password: {password:?} }}]");
     let server = place.server("user", &format!("jetstream: {{}}\nauthorization {{ {users} }}\n"));
@@ -205,7 +205,7 @@ fn an_address_says_who_we_are() {
 
 #[test]
 fn a_token_leads_in() {
-    let place = Place::new();
+    let place = Destination::new();
     let server = place.server("server", &format!("jetstream: {{}}\nauthorization {{ token: {PASSWORD:?} }}\n"));
     let url = server.url();
     let file = place.file("token", &format!("{PASSWORD}\n"));
@@ -224,7 +224,7 @@ fn a_token_leads_in() {
 
 #[test]
 fn an_nkey_leads_in() {
-    let place = Place::new();
+    let place = Destination::new();
     let pair = KeyPair::new_user();
     let users = format!("users: [{{ nkey: {} }}]", pair.public_key());
     let server = place.server("server", &format!("jetstream: {{}}\nauthorization {{ {users} }}\n"));
@@ -258,7 +258,7 @@ fn an_nkey_leads_in() {
 
 #[test]
 fn credentials_and_jwts_lead_in() {
-    let place = Place::new();
+    let place = Destination::new();
     let operator = Operator::new();
     let server = place.server("server", &operator.config());
     let url = server.url();
@@ -308,7 +308,7 @@ fn credentials_and_jwts_lead_in() {
 
 #[test]
 fn a_private_authority_is_trusted_when_named() {
-    let place = Place::new();
+    let place = Destination::new();
     let (ours, other) = (Authority::new(place.path(), "ours"), Authority::new(place.path(), "other"));
     let pair = ours.issue(&["localhost", "127.0.0.1"]);
     let server = place.server("server", &tls(&pair, ""));
@@ -355,7 +355,7 @@ fn a_private_authority_is_trusted_when_named() {
 
 #[test]
 fn a_certificate_for_another_name_or_another_time_is_refused() {
-    let place = Place::new();
+    let place = Destination::new();
     let authority = Authority::new(place.path(), "ours");
     let elsewhere = place.server("elsewhere", &tls(&authority.issue(&["elsewhere.test", "127.0.0.2"]), ""));
     let expired = place.server("expired", &tls(&authority.issue_until(2020, &["127.0.0.1"]), ""));
@@ -373,7 +373,7 @@ fn a_certificate_for_another_name_or_another_time_is_refused() {
 
 #[test]
 fn a_server_asks_for_our_certificate() {
-    let place = Place::new();
+    let place = Destination::new();
     let (ours, other) = (Authority::new(place.path(), "ours"), Authority::new(place.path(), "other"));
     let (ca, pair) = (text(&ours.file), ours.issue(&["127.0.0.1"]));
     let server = place.server("server", &tls(&pair, &format!("ca_file: {ca:?}, verify: true")));
@@ -418,7 +418,7 @@ fn a_server_asks_for_our_certificate() {
 
 #[test]
 fn a_server_without_tls_is_refused_where_it_was_asked_for() {
-    let place = Place::new();
+    let place = Destination::new();
     let authority = Authority::new(place.path(), "ours");
     let client = authority.issue(&["client.test"]);
     let server = place.server("server", "jetstream: {}\n");
@@ -445,7 +445,7 @@ fn tls_first_is_refused_in_time_and_auto_works() {
     if is_before((2, 10), "tls_first_is_refused_in_time_and_auto_works") {
         return;
     }
-    let place = Place::new();
+    let place = Destination::new();
     let authority = Authority::new(place.path(), "ours");
     let (ca, pair) = (text(&authority.file), authority.issue(&["127.0.0.1"]));
     let first = place.server("first", &tls(&pair, "handshake_first: true"));
@@ -460,7 +460,7 @@ fn tls_first_is_refused_in_time_and_auto_works() {
 
 #[test]
 fn tls_is_used_where_it_is_offered_and_asked_for() {
-    let place = Place::new();
+    let place = Destination::new();
     let authority = Authority::new(place.path(), "ours");
     let pair = authority.issue(&["127.0.0.1"]);
     let config = format!("allow_non_tls: true\n{}", tls(&pair, ""));
@@ -480,7 +480,7 @@ fn tls_is_used_where_it_is_offered_and_asked_for() {
 
 #[test]
 fn contexts_of_the_nats_command_lead_in() {
-    let place = Place::new();
+    let place = Destination::new();
     let users = format!("users: [{{ user: me, password: {PASSWORD:?} }}]");
     let authority = Authority::new(place.path(), "ours");
     let pair = authority.issue(&["127.0.0.1"]);
@@ -535,7 +535,7 @@ fn contexts_of_the_nats_command_lead_in() {
 
 #[test]
 fn a_domain_is_reached() {
-    let place = Place::new();
+    let place = Destination::new();
     let server = place.server("server", "jetstream: { domain: hub }\n");
     let url = server.url();
     place.works(&[], |command| {
@@ -548,7 +548,7 @@ fn a_domain_is_reached() {
 
 #[test]
 fn jetstream_of_another_account_is_reached_by_a_prefix() {
-    let place = Place::new();
+    let place = Destination::new();
     let config = format!(
         "jetstream: {{}}
         accounts: {{
@@ -580,7 +580,7 @@ fn jetstream_of_another_account_is_reached_by_a_prefix() {
 
 #[test]
 fn the_next_server_is_taken_where_the_first_is_down() {
-    let place = Place::new();
+    let place = Destination::new();
     let server = place.server("server", &format!("jetstream: {{}}\nauthorization {{ token: {PASSWORD:?} }}\n"));
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     let servers = format!("nats://127.0.0.1:{port}, {}", server.url());
@@ -597,7 +597,7 @@ fn the_next_server_is_taken_where_the_first_is_down() {
 
 #[test]
 fn the_server_lists_us_by_name() {
-    let place = Place::new();
+    let place = Destination::new();
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     let server = place.server("server", &format!("jetstream: {{}}\nhttp: \"127.0.0.1:{port}\"\n"));
     let lists = |name: &str| {
@@ -622,7 +622,7 @@ fn the_server_lists_us_by_name() {
 
 #[test]
 fn a_secret_that_changes_is_read_anew() {
-    let place = Place::new();
+    let place = Destination::new();
     let config = |password: &str| format!("jetstream: {{}}\nauthorization {{ user: me, password: {password:?} }}\n");
     let mut server = place.server("server", &config(SECRETS[0]));
     let file = place.file("password", SECRETS[0]);
@@ -647,7 +647,7 @@ fn a_secret_that_changes_is_read_anew() {
 #[test]
 fn a_flood_gets_through_tls() {
     // The client ends a connection over TLS on which it is given more than the server takes at once.
-    let place = Place::new();
+    let place = Destination::new();
     let authority = Authority::new(place.path(), "ours");
     let server = place.server("server", &tls(&authority.issue(&["127.0.0.1"]), ""));
     let database = place.path().join("a.db");
@@ -667,7 +667,7 @@ fn a_flood_gets_through_tls() {
 #[test]
 fn no_event_waits_for_the_next_one_over_tls() {
     // The client's writes read as well over TLS, and its reading thread does not hear of it.
-    let place = Place::new();
+    let place = Destination::new();
     let authority = Authority::new(place.path(), "ours");
     let server = place.server("server", &tls(&authority.issue(&["127.0.0.1"]), ""));
     let database = place.path().join("a.db");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use catchment::record::{Reason, WaitError};
+use catchment::record::{FailureReason, WaitError};
 use catchment::{Collector, Config, Error, Event, NatsRecorder, NatsRecorderConfig, Recorder};
 use parking_lot::Mutex;
 
@@ -365,7 +365,7 @@ fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sen
     drop(dropped);
     match receipt.wait(SILENCE + GRACE) {
         Err(WaitError::Failed(error)) => {
-            assert_eq!(error.reason, Reason::Unconfirmed(window), "{error}");
+            assert_eq!(error.reason, FailureReason::Unconfirmed(window), "{error}");
             assert_eq!(*error.event, Event::new("events.load", payload(0)).header("A", "b"), "given back as it was");
         }
         other => panic!("{other:?}"),
