@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
 use catchment::config::{Config, DatabaseConfig};
-use catchment::pipeline::{
+use catchment::unversioned::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
+use catchment::unversioned::pipeline::{
     Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
-use catchment::store::{Database, Routes, Writer};
+use catchment::unversioned::store::{Database, Routes, Writer};
 use figures::row;
 use nix::sys::resource::{UsageWho, getrusage};
 

@@ -102,7 +102,10 @@ impl Case {
         let folder = folder();
         let database = self.database(folder.path());
         // Makes the tables.
-        drop(catchment::store::Database::open(&database, &catchment::store::Routes::default()).expect("opens"));
+        drop(
+            catchment::unversioned::store::Database::open(&database, &catchment::unversioned::store::Routes::default())
+                .expect("opens"),
+        );
         let connection = Connection::open(&database.path).expect("opens");
         let synchronous = if self.synchronous == Synchronous::Full { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous).expect("sets");

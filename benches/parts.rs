@@ -28,10 +28,10 @@ use std::time::{Duration, Instant};
 
 use catchment::Error;
 use catchment::config::{DatabaseConfig, Synchronous};
-use catchment::pipeline::{
+use catchment::unversioned::pipeline::{
     Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
-use catchment::store::{Database, Routes, Writer};
+use catchment::unversioned::store::{Database, Routes, Writer};
 use figures::row;
 use serde::{Deserialize, Serialize};
 

@@ -44,9 +44,11 @@ use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
+pub use crate::store::{Changed, Unanswered, Value};
+
 use crate::store::{
-    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Unanswered, Value,
-    Writer, changes, copy_schema,
+    Answer, Answerer, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Writer, changes,
+    copy_schema,
 };
 use crate::subject::Filter;
 
@@ -192,7 +194,7 @@ impl TestDatabase {
         let committed = self.writer.commit(&self.batch).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,
             Refusal::Retry(detail) => {
-                Error::Database { fault: DatabaseFault::Other, path: self.path(), detail, source: None }
+                Error::Database { fault: DatabaseFault::Other, path: self.path(), detail, remedy: None, source: None }
             }
         })?;
         outcome.committed += self.batch.len();
@@ -266,6 +268,7 @@ fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
         fault: DatabaseFault::Unwritable,
         path: std::env::temp_dir(),
         detail: format!("no temporary database can be made: {source}; set TMPDIR to a directory that can be written"),
+        remedy: None,
         source: Some(Box::new(source)),
     })
 }
@@ -274,8 +277,12 @@ fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
 fn name_after(error: Error, database: &Path) -> Error {
     match error {
         Error::Database {
-            fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema), detail, source, ..
-        } => Error::Database { fault, path: database.to_owned(), detail, source },
+            fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema),
+            detail,
+            remedy,
+            source,
+            ..
+        } => Error::Database { fault, path: database.to_owned(), detail, remedy, source },
         other => other,
     }
 }

@@ -21,13 +21,13 @@ use std::sync::Arc;
 pub use asker::ask;
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Mismatch, Origin, Owner, remove_stream};
+pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Origin, Owner, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
 pub use requests::{
     AddressedReply, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects, answerable,
 };
 pub use server::Server;
-pub use status::{BrokerStatus, ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
+pub use status::{BrokerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Condition, Counters};
@@ -42,5 +42,5 @@ pub struct Reports {
 }
 
 fn broker_error(server: impl Into<String>, fault: BrokerFault, detail: impl Into<String>) -> Error {
-    Error::Broker { fault, server: server.into(), detail: detail.into() }
+    Error::Broker { fault, server: server.into(), detail: detail.into(), remedy: None }
 }

@@ -82,8 +82,6 @@ pub struct ConsumerStatus {
     pub name: String,
     /// Events it has still to deliver.
     pub pending: u64,
-    /// Events delivered and not acknowledged, where the stream waits for that.
-    pub unacknowledged: u64,
     /// Somebody pulls from it, or did a few seconds ago.
     pub in_use: bool,
     /// Until when somebody has it deliver nothing.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-use catchment::broker::{self, Reply, ServiceError};
-use catchment::store::Value;
-use catchment::subject;
+use crate::broker::{self, Reply, ServiceError};
+use crate::store::Value;
+use crate::subject;
 use clap::Args;
 use data_encoding::BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};

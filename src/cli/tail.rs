@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use catchment::error::Error;
-use catchment::store::{Answer, EventRow, Reader};
+use crate::error::Error;
+use crate::store::{Answer, EventRow, Reader};
 use clap::Args;
 
 use super::event_line;
@@ -192,7 +192,7 @@ fn json_line(to: &mut dyn Write, event: &EventRow) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use catchment::store::Value;
+    use crate::store::Value;
 
     use super::*;
 

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use catchment::Event;
-use catchment::store::{Changed, DeadLetter, Json, Objects, Value};
-use catchment::testing::{Outcome, TestDatabase};
+use crate::Event;
+use crate::store::{Changed, DeadLetter, Json, Objects, Value};
+use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
 use super::event_line;

@@ -127,8 +127,8 @@ impl Pipeline {
             let batch = Batch::new(settings.limits);
             pipeline.thread_group.spawn(format!("catchment-writer-{number}"), move || writer.run(batch))?;
         }
-        let batcher = Batcher::new(intake, settings, work_in, spare_out, notice_out, shared);
-        pipeline.thread_group.spawn("catchment-intake", move || batcher.run())?;
+        let batching = Batcher::new(intake, settings, work_in, spare_out, notice_out, shared);
+        pipeline.thread_group.spawn("catchment-intake", move || batching.run())?;
         Ok(pipeline)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::desk::{Desk, Outcome};
 
-/// RecorderCounts a [`NatsRecorder`](super::NatsRecorder)'s events by what became of them. Clones count the same events.
+/// Counts a [`NatsRecorder`](super::NatsRecorder)'s events by what became of them. Clones count the same events.
 #[derive(Clone, Debug)]
 pub struct RecorderCounters(Arc<Desk>);
 

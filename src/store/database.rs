@@ -225,7 +225,7 @@ impl Database {
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
-    Error::Database { fault, path: path.to_owned(), detail, source: None }
+    Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None }
 }
 
 /// Whether routes and queries can be compiled against the tables as this connection sees them, amid a transaction that made

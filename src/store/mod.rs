@@ -31,10 +31,10 @@ mod writer;
 
 pub use changes::{Changed, changes};
 pub use database::Database;
-pub use dead_letters::{DeadLetter, DeadLetterReason, DeadLetters, Letters, Retried, Selection, UnreadableHeaders};
+pub use dead_letters::{DeadLetter, DeadLetters, Letters, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use home::{Adopted, Before, Home, adopt};
-pub use inspection::{Inspection, Size};
+pub use inspection::Inspection;
 pub use json::{Json, Objects};
 pub use lock::Lock;
 pub use query::{Answerer, Breaker, Queries, Unanswered};

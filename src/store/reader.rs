@@ -106,6 +106,7 @@ impl Reader {
             fault: DatabaseFault::Statement,
             path: self.path.clone(),
             detail,
+            remedy: None,
             source: None,
         };
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {

@@ -257,7 +257,7 @@ impl Writer {
     }
 
     fn error(&self, fault: DatabaseFault, detail: String) -> Error {
-        Error::Database { fault, path: self.file.path().to_owned(), detail, source: None }
+        Error::Database { fault, path: self.file.path().to_owned(), detail, remedy: None, source: None }
     }
 }
 

@@ -81,7 +81,6 @@ fn tell(claim: &Claim) -> Option<ConsumerStatus> {
     Some(ConsumerStatus {
         name: claim.name.clone(),
         pending: info.num_pending,
-        unacknowledged: info.num_ack_pending,
         in_use: claim.is_in_use(),
         paused: info.paused_until(),
         maker: claim.maker(),

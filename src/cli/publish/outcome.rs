@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use catchment::config::Mode;
-use catchment::record::{Destination, FlushError, RecorderCounters, RecorderCounts, WaitError};
-use catchment::{NatsRecorder, Receipt, Recorder};
+use crate::config::Mode;
+use crate::record::{Destination, FlushError, RecorderCounters, RecorderCounts, WaitError};
+use crate::{NatsRecorder, Receipt, Recorder};
 use indicatif::HumanCount;
 
 use crate::cli::output::Output;
@@ -61,7 +61,6 @@ impl Outcome {
             Ok(()) => return,
             Err(FlushError::Failed { failed, trouble }) => (failed.first().map(ToString::to_string), trouble),
             Err(FlushError::Deadline { trouble, .. }) => (None, trouble),
-            Err(other) => (Some(other.to_string()), None),
         };
         self.first = self.first.take().or(first);
         self.trouble = self.trouble.take().or(trouble);

@@ -1,8 +1,8 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::config::BrokerConfig;
 use bytesize::ByteSize;
-use catchment::config::BrokerConfig;
 use tempfile::TempDir;
 
 use super::*;
