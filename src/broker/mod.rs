@@ -10,7 +10,6 @@ mod connection;
 mod core_nats;
 mod headers;
 mod jetstream;
-mod pauses;
 mod publisher;
 mod requests;
 mod server;

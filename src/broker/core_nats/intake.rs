@@ -10,13 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 use nats::Message;
 
-use super::losses::Losses;
-use super::room::{Arrival, Room};
+use super::drop_reporter::DropReporter;
+use super::receive_buffer::{Arrival, ReceiveBuffer};
 use super::session::{CoreSession, Heard};
 use crate::broker::Reports;
 use crate::broker::broker_error;
+use crate::broker::connection::Backoff;
 use crate::broker::connection::Cluster;
-use crate::broker::pauses::Pauses;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal};
 
@@ -28,7 +28,7 @@ const LISTENER: &str = "catchment-listener";
 
 /// Takes in what is published while it listens.
 pub struct CoreIntake {
-    room: Arc<Room>,
+    buffer: Arc<ReceiveBuffer>,
     /// These events come from no stream: they are numbered here.
     epoch: Arc<Epoch>,
     handed: Mark,
@@ -42,7 +42,7 @@ pub struct CoreIntake {
 impl CoreIntake {
     /// Connects and subscribes, so that what is wrong with the broker is said now. `confirms` says on which subjects events are
     /// confirmed to whoever asks: those keep the subject that their message named for a reply. `epoch` is where the ledger
-    /// counts; `losses` is told when events have to be dropped. Blocks at most a few times the configured time-out.
+    /// counts; `drop_reporter` is told when events have to be dropped. Blocks at most a few times the configured time-out.
     ///
     /// # Errors
     ///
@@ -53,27 +53,27 @@ impl CoreIntake {
         epoch: Epoch,
         stop: &Signal,
         reports: &Reports,
-        losses: &Condition,
+        drop_reporter: &Condition,
     ) -> Result<Self, Error> {
         let cluster = Arc::new(cluster);
         let config = cluster.config();
-        let room = Arc::new(Room::new(&config.core));
-        let session = CoreSession::open(&cluster, &room, &reports.counters, stop)?;
+        let buffer = Arc::new(ReceiveBuffer::new(&config.core));
+        let session = CoreSession::open(&cluster, &buffer, &reports.counters, stop)?;
         let (alive, ended) = crossbeam_channel::bounded(0);
         let listener = Listener {
             cluster: Arc::clone(&cluster),
             confirms: Box::new(confirms),
-            room: Arc::clone(&room),
+            buffer: Arc::clone(&buffer),
             stop: stop.clone(),
             reports: reports.clone(),
-            losses: Losses::new(&reports.counters, losses),
-            pauses: Pauses::new(config),
+            drop_reporter: DropReporter::new(&reports.counters, drop_reporter),
+            backoff: Backoff::new(config),
             _alive: alive,
         };
         let listener = thread::Builder::new().name(LISTENER.into()).spawn(move || listener.run(session));
         let no_thread = |e| broker_error(config.shown_servers(), BrokerFault::Request, format!("no thread: {e}"));
         Ok(Self {
-            room,
+            buffer,
             epoch: Arc::new(epoch),
             handed: Mark::START,
             held: None,
@@ -86,7 +86,7 @@ impl CoreIntake {
     /// Moves what waits into the batch, as far as it has room.
     fn move_into(&mut self, batch: &mut Batch) {
         while !batch.is_full() {
-            let Some(arrival) = self.held.take().or_else(|| self.room.take()) else { break };
+            let Some(arrival) = self.held.take().or_else(|| self.buffer.take()) else { break };
             if !batch.has_room_for(arrival.size()) {
                 self.held = Some(arrival);
                 batch.seal();
@@ -102,7 +102,7 @@ impl CoreIntake {
 
     fn wait(&self, wait: Duration) {
         let mut select = Select::new();
-        select.recv(self.room.channel());
+        select.recv(self.buffer.channel());
         select.recv(&self.ended);
         select.recv(self.stop.channel());
         let _ = select.ready_timeout(wait);
@@ -147,7 +147,7 @@ impl Intake for CoreIntake {
                 return Ok(IntakeState::Drained);
             }
             let mut select = Select::new();
-            select.recv(self.room.channel());
+            select.recv(self.buffer.channel());
             select.recv(&self.ended);
             select.ready();
         }
@@ -165,11 +165,11 @@ impl Drop for CoreIntake {
 struct Listener {
     cluster: Arc<Cluster>,
     confirms: Box<dyn Fn(&str) -> bool + Send>,
-    room: Arc<Room>,
+    buffer: Arc<ReceiveBuffer>,
     stop: Signal,
     reports: Reports,
-    losses: Losses,
-    pauses: Pauses,
+    drop_reporter: DropReporter,
+    backoff: Backoff,
     _alive: Sender<()>,
 }
 
@@ -177,12 +177,12 @@ impl Listener {
     fn run(mut self, first: CoreSession) {
         let mut session = first;
         loop {
-            self.pauses.opened();
+            self.backoff.opened();
             let Some(why) = self.listen(&mut session) else { break };
             drop(session);
             let lost = Instant::now();
             self.reports.condition.degrade(why);
-            self.pauses.over();
+            self.backoff.over();
             let Some(next) = self.reopen() else { return };
             session = next;
             self.reports.counters.rebuilds.add(1);
@@ -196,11 +196,11 @@ impl Listener {
     /// Listens until the stop, or until the session is over: why.
     fn listen(&mut self, session: &mut CoreSession) -> Option<String> {
         while !self.stop.is_raised() {
-            let wait = if self.losses.is_losing() { LOSING } else { IDLE };
+            let wait = if self.drop_reporter.is_losing() { LOSING } else { IDLE };
             let heard = session.next(wait, &self.stop, &mut |message| self.store(message));
-            self.losses.look();
+            self.drop_reporter.look();
             match heard {
-                Heard::Events => self.pauses.bore_fruit(),
+                Heard::Events => self.backoff.bore_fruit(),
                 Heard::Nothing => {}
                 Heard::Over(why) => return Some(why),
             }
@@ -211,16 +211,16 @@ impl Listener {
     /// Tries for as long as it takes; `None` when told to stop.
     fn reopen(&mut self) -> Option<CoreSession> {
         while !self.stop.is_raised() {
-            self.losses.look();
-            if !self.pauses.due(IDLE, &self.stop) {
+            self.drop_reporter.look();
+            if !self.backoff.due(IDLE, &self.stop) {
                 continue;
             }
-            match CoreSession::open(&self.cluster, &self.room, &self.reports.counters, &self.stop) {
+            match CoreSession::open(&self.cluster, &self.buffer, &self.reports.counters, &self.stop) {
                 Ok(session) => return Some(session),
                 Err(_) if self.stop.is_raised() => {}
                 Err(error) => {
                     self.reports.condition.degrade(error.to_string());
-                    self.pauses.failed();
+                    self.backoff.failed();
                 }
             }
         }
@@ -234,7 +234,7 @@ impl Listener {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        if !self.room.offer(Arrival::of(message, received_ns)) {
+        if !self.buffer.offer(Arrival::of(message, received_ns)) {
             self.reports.counters.dropped.add(1);
         }
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select};
 use nats::{Connection, Message, Subscription};
 
-use super::brake::Brake;
-use super::pacer::Pacer;
-use super::room::Room;
+use super::marker_publisher::MarkerPublisher;
+use super::read_throttle::ReadThrottle;
+use super::receive_buffer::ReceiveBuffer;
 use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
 use crate::broker::connection::{Link, one_line};
@@ -24,13 +24,13 @@ const NEXT_WORD: Duration = Duration::from_millis(500);
 const CALM: Duration = Duration::from_millis(100);
 
 /// The most messages taken out of a subscription before anything else is looked at.
-const MOUTHFUL: usize = 1_000;
+const MAX_BATCH: usize = 1_000;
 
 pub(super) struct CoreSession {
     link: Link,
     config: BrokerConfig,
-    brake: Arc<Brake>,
-    pacer: Option<Pacer>,
+    throttle: Arc<ReadThrottle>,
+    marker_publisher: Option<MarkerPublisher>,
     inbox: String,
     /// Dropped on the link's thread, for that can block.
     subscriptions: Vec<Subscription>,
@@ -57,16 +57,16 @@ impl CoreSession {
     /// Connects and subscribes; returns when the server has taken the subscriptions.
     pub(super) fn open(
         cluster: &Arc<Cluster>,
-        room: &Arc<Room>,
+        buffer: &Arc<ReceiveBuffer>,
         counters: &Arc<Counters>,
         stop: &Signal,
     ) -> Result<Self, Error> {
         let config = cluster.config();
         let inboxes = format!("{}.catchment.", config.inbox_prefix.as_deref().unwrap_or("_INBOX"));
-        let brake = Arc::new(Brake::new(room, counters, inboxes));
-        let ear = Arc::clone(&brake);
+        let throttle = Arc::new(ReadThrottle::new(buffer, counters, inboxes));
+        let ear = Arc::clone(&throttle);
         let link = Link::open_with(cluster, stop, Arc::new(move |remark: &str| ear.hear(remark)))?;
-        let Subscribed { inbox, echoes, markers, events } = subscribe(&link, config, brake.inboxes(), stop)?;
+        let Subscribed { inbox, echoes, markers, events } = subscribe(&link, config, throttle.inboxes(), stop)?;
         let mut session = Self {
             inbox,
             events: events.iter().map(|events| events.receiver().clone()).collect(),
@@ -76,15 +76,15 @@ impl CoreSession {
             last_event: None,
             probe: None,
             remarks: 0,
-            pacer: None,
+            marker_publisher: None,
             config: config.clone(),
-            brake,
+            throttle,
             link,
         };
         session.confirm(stop)?;
         if config.core.overflow == CoreOverflow::Block {
             let subject = markers_of(&session.inbox);
-            session.pacer = Some(Pacer::open(cluster, &subject, &session.brake, stop)?);
+            session.marker_publisher = Some(MarkerPublisher::open(cluster, &subject, &session.throttle, stop)?);
         }
         Ok(session)
     }
@@ -94,13 +94,13 @@ impl CoreSession {
         let failed = |detail: String| broker_error(&self.link.server().address, BrokerFault::Request, detail);
         let until = Instant::now() + self.config.timeout;
         self.publish_to_self();
-        while self.echoes.recv_timeout(Duration::from_millis(5)).is_err() && self.brake.remarks() == 0 {
+        while self.echoes.recv_timeout(Duration::from_millis(5)).is_err() && self.throttle.remarks() == 0 {
             if stop.is_raised() || self.link.lost().is_raised() || Instant::now() >= until {
                 self.link.fell_silent();
                 return Err(failed(format!("no answer to the subscriptions within {:?}", self.config.timeout)));
             }
         }
-        match self.brake.remark_on("violation for subscription") {
+        match self.throttle.remark_on("violation for subscription") {
             Some(refusal) => {
                 let way_out = "allow this user to subscribe to that, or change broker.subjects";
                 Err(failed(format!("{refusal}; {way_out}")))
@@ -112,7 +112,7 @@ impl CoreSession {
     /// Hands over what has arrived. Blocks at most for `wait` where nothing has, and not past the stop.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal, take: &mut dyn FnMut(Message)) -> Heard {
         let now = Instant::now();
-        if self.hand_over(MOUTHFUL, take) {
+        if self.hand_over(MAX_BATCH, take) {
             (self.heard, self.last_event) = (now, Some(now));
         } else if self.link.lost().is_raised() {
             return Heard::Over(self.loss());
@@ -121,13 +121,13 @@ impl CoreSession {
             return Heard::Over(format!("{server} goes out of service (lame duck mode); moving to another server"));
         }
         let is_busy =
-            self.brake.is_on() || self.last_event.is_some_and(|event| now.saturating_duration_since(event) < CALM);
+            self.throttle.is_on() || self.last_event.is_some_and(|event| now.saturating_duration_since(event) < CALM);
         let mut wait = wait.min(self.config.silence / 4);
-        if let Some(pacer) = self.pacer.as_mut().filter(|_| is_busy) {
-            if let Some(why) = pacer.pace(now, self.config.silence) {
+        if let Some(marker_publisher) = self.marker_publisher.as_mut().filter(|_| is_busy) {
+            if let Some(why) = marker_publisher.pace(now, self.config.silence) {
                 return Heard::Over(why);
             }
-            wait = wait.min(Pacer::INTERVAL);
+            wait = wait.min(MarkerPublisher::INTERVAL);
         }
         if self.last_event == Some(now) {
             return Heard::Events;
@@ -145,7 +145,7 @@ impl CoreSession {
             for message in events.try_iter().take(most) {
                 any = true;
                 // Who collects everything would collect our own probes too, and those of others.
-                if !message.subject.starts_with(self.brake.inboxes()) {
+                if !message.subject.starts_with(self.throttle.inboxes()) {
                     take(message);
                 }
             }
@@ -155,10 +155,10 @@ impl CoreSession {
 
     /// Asks whether the server is still there where it has been silent.
     fn keep_up(&mut self, now: Instant) -> Option<String> {
-        let remarks = self.brake.remarks();
+        let remarks = self.throttle.remarks();
         let answered = self.echoes.try_iter().count() > 0 || remarks != self.remarks;
-        // With the brake on nobody listens, and nothing can be asked.
-        if answered || self.brake.is_on() {
+        // With the throttle on nobody listens, and nothing can be asked.
+        if answered || self.throttle.is_on() {
             self.remarks = remarks;
             self.heard = now;
             self.probe = None;
@@ -191,19 +191,19 @@ impl CoreSession {
     /// Hands over what the server had sent when this was called, as far as it comes at once, and lets go of the connection.
     pub(super) fn finish(self, take: &mut dyn FnMut(Message)) {
         let until = Instant::now() + LAST_WORDS;
-        if !self.brake.is_on() {
+        if !self.throttle.is_on() {
             while self.echoes.try_recv().is_ok() {}
-            let remarks = self.brake.remarks();
+            let remarks = self.throttle.remarks();
             self.publish_to_self();
             // The echo stands behind all that the server had for us before.
             let mut heard = Instant::now();
             while self.echoes.is_empty()
-                && self.brake.remarks() == remarks
+                && self.throttle.remarks() == remarks
                 && !self.link.lost().is_raised()
                 && heard.elapsed() < NEXT_WORD
                 && heard < until
             {
-                if self.hand_over(MOUTHFUL, take) {
+                if self.hand_over(MAX_BATCH, take) {
                     heard = Instant::now();
                 } else {
                     self.wait(Duration::from_millis(20), &Signal::default());
@@ -216,12 +216,12 @@ impl CoreSession {
                 );
             }
         }
-        self.brake.release();
+        self.throttle.release();
         for events in &self.events {
             for message in events
                 .try_iter()
                 .take(events.len())
-                .filter(|message| !message.subject.starts_with(self.brake.inboxes()))
+                .filter(|message| !message.subject.starts_with(self.throttle.inboxes()))
             {
                 take(message);
             }
@@ -230,7 +230,7 @@ impl CoreSession {
 
     fn loss(&self) -> String {
         let server = &self.link.server().address;
-        let held = self.brake.longest();
+        let held = self.throttle.longest();
         if held > Duration::from_secs(1) {
             return format!(
                 "the connection to {server} was lost: reading it was held up for {held:.1?}, and the server ends those that \
@@ -254,7 +254,7 @@ impl CoreSession {
 
 impl Drop for CoreSession {
     fn drop(&mut self) {
-        self.brake.release();
+        self.throttle.release();
         let subscriptions = std::mem::take(&mut self.subscriptions);
         self.link.post(move |_| drop(subscriptions));
     }
@@ -306,5 +306,5 @@ fn echoes_of(inbox: &str) -> String {
 }
 
 fn markers_of(inbox: &str) -> String {
-    format!("{inbox}.brake")
+    format!("{inbox}.marker")
 }

@@ -13,8 +13,8 @@ use super::pulls;
 use super::reply::Metadata;
 use super::session::{Delivery, Item, Session, Setting};
 use super::unreadable::{Unreadable, unreadable_next};
+use crate::broker::connection::Backoff;
 use crate::broker::connection::Cluster;
-use crate::broker::pauses::Pauses;
 use crate::broker::{Reports, headers};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Defect, Epoch, EpochProgress, Gap, Gaps, Intake, IntakeState, Mark, Signal};
@@ -109,7 +109,7 @@ struct Acks {
 
 /// When and how to try again.
 struct Retry {
-    pauses: Pauses,
+    backoff: Backoff,
     /// The last session ended in a way that an unreadable message could have caused.
     suspicious: bool,
     missing_since: Option<Instant>,
@@ -131,7 +131,7 @@ impl JetStreamIntake {
     ) -> Result<Self, Error> {
         let Beginning { owner, history, drain, pipeline_holds } = beginning;
         let cluster = Arc::new(cluster);
-        let pauses = Pauses::new(cluster.config());
+        let backoff = Backoff::new(cluster.config());
         let mut intake = Self {
             cluster: Arc::clone(&cluster),
             owner,
@@ -155,7 +155,7 @@ impl JetStreamIntake {
             drained: None,
             ended: false,
             left: Instant::now(),
-            retry: Retry { pauses, suspicious: false, missing_since: None },
+            retry: Retry { backoff, suspicious: false, missing_since: None },
         };
         let session = loop {
             match Session::open(&intake.setting(true)) {
@@ -204,7 +204,7 @@ impl JetStreamIntake {
         }
         self.session = Some(session);
         self.account_for_gone();
-        self.retry.pauses.opened();
+        self.retry.backoff.opened();
         self.retry.missing_since = None;
         self.unwell = true;
         self.tell();
@@ -289,7 +289,7 @@ impl JetStreamIntake {
         self.account_for_gone();
         self.session = None;
         self.retry.suspicious = true;
-        self.retry.pauses.over();
+        self.retry.backoff.over();
     }
 
     /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
@@ -303,7 +303,7 @@ impl JetStreamIntake {
             let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
             return Ok(());
         }
-        if !self.retry.pauses.due(wait, &self.stop) {
+        if !self.retry.backoff.due(wait, &self.stop) {
             return Ok(());
         }
         let began = Instant::now();
@@ -320,7 +320,7 @@ impl JetStreamIntake {
                 }
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
-                self.retry.pauses.failed();
+                self.retry.backoff.failed();
                 if !is_contested {
                     self.contested = None;
                 } else if !self.stop.is_raised() {
@@ -446,7 +446,7 @@ impl Intake for JetStreamIntake {
             };
             match next {
                 Item::Delivery(delivery) => {
-                    self.retry.pauses.bore_fruit();
+                    self.retry.backoff.bore_fruit();
                     let metadata = delivery.metadata;
                     if !self.push(batch, delivery) {
                         break;

@@ -12,8 +12,8 @@ use super::reply_queue::{AddressedReply, ReplyQueue, Way};
 use super::session::{Heard, Session};
 use super::unsent::Unsent;
 use super::{Request, RequestHandler, Subjects};
+use crate::broker::connection::Backoff;
 use crate::broker::connection::Cluster;
-use crate::broker::pauses::Pauses;
 use crate::pipeline::{Condition, Signal};
 
 /// How often the listener looks up while nothing comes.
@@ -35,7 +35,7 @@ pub struct Listener {
     condition: Condition,
     stop: Signal,
     quit: Signal,
-    pauses: Pauses,
+    backoff: Backoff,
     session: Option<Session>,
     way: Arc<Mutex<Option<Way>>>,
     unsent: Unsent,
@@ -53,7 +53,7 @@ impl Listener {
         condition: &Condition,
         [stop, quit]: [&Signal; 2],
     ) -> (Self, ReplyQueue) {
-        let pauses = Pauses::new(cluster.config());
+        let backoff = Backoff::new(cluster.config());
         let way = Arc::default();
         let (open, reply_queues) = crossbeam_channel::bounded(0);
         let reply_queue = ReplyQueue::new(&way, open);
@@ -63,7 +63,7 @@ impl Listener {
             condition: condition.clone(),
             stop: stop.clone(),
             quit: quit.clone(),
-            pauses,
+            backoff,
             session: None,
             way,
             unsent: Unsent::default(),
@@ -78,7 +78,7 @@ impl Listener {
         while !self.stop.is_raised() {
             if self.session.is_some() {
                 self.listen(&mut handler);
-            } else if self.pauses.due(IDLE, &self.stop) {
+            } else if self.backoff.due(IDLE, &self.stop) {
                 self.open_session();
             }
         }
@@ -114,14 +114,14 @@ impl Listener {
             self.condition.degrade(refusal);
         }
         match heard {
-            Heard::Requests => self.pauses.bore_fruit(),
+            Heard::Requests => self.backoff.bore_fruit(),
             Heard::Nothing => {}
             Heard::Over(why) => {
                 *self.way.lock() = None;
                 self.session = None;
                 self.unsent = Unsent::default();
                 self.condition.degrade(why);
-                self.pauses.over();
+                self.backoff.over();
             }
         }
     }
@@ -129,7 +129,7 @@ impl Listener {
     fn open_session(&mut self) {
         match Session::open(&self.cluster, &self.subjects, &self.stop) {
             Ok(session) => {
-                self.pauses.opened();
+                self.backoff.opened();
                 *self.way.lock() = Some(session.way().clone());
                 match session.refusal() {
                     Some(refusal) => self.condition.degrade(refusal),
@@ -140,7 +140,7 @@ impl Listener {
             Err(_) if self.stop.is_raised() => {}
             Err(error) => {
                 self.condition.degrade(error.to_string());
-                self.pauses.failed();
+                self.backoff.failed();
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::pipeline::Signal;
 const WAITING: usize = 8;
 
 /// The most lists that are published before they are flushed.
-const MOUTHFUL: usize = 64;
+const MAX_BATCH: usize = 64;
 
 /// A reply and the subject it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,7 +199,7 @@ impl Carrier {
         let reading = Reading { pulse: Arc::clone(&self.pulse), under_way: 0 };
         let mut flusher = Flusher::start_before(connection, tls, &self.lost, silence, reading);
         while let Ok(first) = self.words.recv() {
-            for word in std::iter::once(first).chain(self.words.try_iter().take(MOUTHFUL)) {
+            for word in std::iter::once(first).chain(self.words.try_iter().take(MAX_BATCH)) {
                 if let Err(e) = self.carry(word, connection, &mut flusher) {
                     log::debug!("service: publishing replies broke off: {}", one_line(&e));
                     self.lost.raise();

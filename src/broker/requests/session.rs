@@ -20,7 +20,7 @@ use crate::pipeline::Signal;
 const BURST: usize = 65_536;
 
 /// The most messages taken out of a subscription before anything else is looked at.
-const MOUTHFUL: usize = 256;
+const MAX_BATCH: usize = 256;
 
 pub(super) struct Session {
     link: Link,
@@ -134,7 +134,7 @@ impl Session {
 
     fn hand_over(&self, take: &mut dyn FnMut(Message)) -> bool {
         let mut any = false;
-        for message in self.requests.iter().flat_map(|requests| requests.try_iter().take(MOUTHFUL)) {
+        for message in self.requests.iter().flat_map(|requests| requests.try_iter().take(MAX_BATCH)) {
             any = true;
             self.link.saw(&message);
             take(message);

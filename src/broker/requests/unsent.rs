@@ -10,7 +10,7 @@ use super::reply_queue::{AddressedReply, Way};
 const MOST_BYTES: usize = 16 << 20;
 
 /// The most replies given to the connection's thread at once.
-const MOUTHFUL: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// Replies, in the order of their requests.
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl Unsent {
     pub(super) fn send_all(&mut self, way: &Way, patience: Duration) {
         let until = Instant::now() + patience;
         while !self.replies.is_empty() {
-            let first: Vec<_> = self.replies.drain(..MOUTHFUL.min(self.replies.len())).collect();
+            let first: Vec<_> = self.replies.drain(..MAX_BATCH.min(self.replies.len())).collect();
             let bytes: usize = first.iter().map(AddressedReply::memory).sum();
             if let Err(back) = way.try_send(first, until.saturating_duration_since(Instant::now())) {
                 back.into_iter().rev().for_each(|reply| self.replies.push_front(reply));

@@ -42,7 +42,7 @@ impl Arrival {
 }
 
 /// Events between the connection and the pipeline. Those of a connection that was lost stay.
-pub(super) struct Room {
+pub(super) struct ReceiveBuffer {
     max_events: usize,
     max_bytes: usize,
     events: AtomicUsize,
@@ -51,7 +51,7 @@ pub(super) struct Room {
     way_out: Receiver<Arrival>,
 }
 
-impl Room {
+impl ReceiveBuffer {
     pub(super) fn new(config: &CoreConfig) -> Self {
         let (way_in, way_out) = crossbeam_channel::unbounded();
         Self {
@@ -108,36 +108,36 @@ mod tests {
         Arrival { subject: "a".into(), headers: Packed::default(), payload: vec![0; bytes], received_ns: 0 }
     }
 
-    fn room(max_events: usize, max_bytes: u64) -> Room {
-        Room::new(&CoreConfig { max_events, max_bytes: ByteSize(max_bytes), ..CoreConfig::default() })
+    fn buffer(max_events: usize, max_bytes: u64) -> ReceiveBuffer {
+        ReceiveBuffer::new(&CoreConfig { max_events, max_bytes: ByteSize(max_bytes), ..CoreConfig::default() })
     }
 
     #[test]
     fn an_empty_room_takes_what_is_larger_than_it() {
-        let room = room(10, 100);
-        assert!(room.offer(arrival(1_000)));
-        assert!(!room.offer(arrival(0)));
-        assert!(room.take().is_some() && room.take().is_none());
-        assert!(room.offer(arrival(1_000)));
+        let buffer = buffer(10, 100);
+        assert!(buffer.offer(arrival(1_000)));
+        assert!(!buffer.offer(arrival(0)));
+        assert!(buffer.take().is_some() && buffer.take().is_none());
+        assert!(buffer.offer(arrival(1_000)));
     }
 
     proptest! {
         /// Whatever comes and goes, what is held is what was taken in and not out, and keeps to both limits.
         #[test]
         fn it_never_holds_more_than_it_may(steps in prop::collection::vec(prop::option::of(0usize..2_000), 1..200)) {
-            let room = room(7, 4_000);
+            let buffer = buffer(7, 4_000);
             let mut held: std::collections::VecDeque<usize> = std::collections::VecDeque::new();
             for step in steps {
                 if let Some(bytes) = step {
                     let size = bytes + 1 + OVERHEAD;
                     let fits = held.is_empty() || (held.len() < 7 && held.iter().sum::<usize>() + size <= 4_000);
-                    prop_assert_eq!(room.offer(arrival(bytes)), fits);
+                    prop_assert_eq!(buffer.offer(arrival(bytes)), fits);
                     held.extend(fits.then_some(size));
                 } else {
-                    let taken = room.take().map(|arrival| arrival.memory());
+                    let taken = buffer.take().map(|arrival| arrival.memory());
                     prop_assert_eq!(taken, held.pop_front());
                 }
-                prop_assert_eq!(room.is_past_half(), held.len() > 3 || held.iter().sum::<usize>() > 2_000);
+                prop_assert_eq!(buffer.is_past_half(), held.len() > 3 || held.iter().sum::<usize>() > 2_000);
             }
         }
     }

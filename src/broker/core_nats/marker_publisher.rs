@@ -1,4 +1,4 @@
-//! A second connection that publishes the brake's markers.
+//! A second connection that publishes the throttle's markers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::brake::Brake;
+use super::read_throttle::ReadThrottle;
 use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
 use crate::broker::connection::Link;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
-pub(super) struct Pacer {
+pub(super) struct MarkerPublisher {
     link: Link,
     subject: String,
-    brake: Arc<Brake>,
+    throttle: Arc<ReadThrottle>,
     /// The client has not been given the last marker yet: no use in giving it another.
     under_way: Arc<AtomicBool>,
     last: Instant,
@@ -25,7 +25,7 @@ pub(super) struct Pacer {
     markers_seen_at: Instant,
 }
 
-impl Pacer {
+impl MarkerPublisher {
     /// Between two markers. The client writes every 5 ms.
     pub(super) const INTERVAL: Duration = Duration::from_millis(5);
 
@@ -33,7 +33,7 @@ impl Pacer {
     pub(super) fn open(
         cluster: &Arc<Cluster>,
         subject: &str,
-        brake: &Arc<Brake>,
+        throttle: &Arc<ReadThrottle>,
         stop: &Signal,
     ) -> Result<Self, Error> {
         let refusal = Arc::new(Mutex::new(None));
@@ -44,42 +44,45 @@ impl Pacer {
         };
         let link = Link::open_with(cluster, stop, Arc::new(hear))?;
         let now = Instant::now();
-        let mut pacer = Self {
+        let mut marker_publisher = Self {
             link,
             subject: subject.to_owned(),
-            brake: Arc::clone(brake),
+            throttle: Arc::clone(throttle),
             under_way: Arc::default(),
             last: now,
             markers_seen: 0,
             markers_seen_at: now,
         };
-        pacer.send(now);
+        marker_publisher.send(now);
         let until = now + cluster.config().timeout;
-        while pacer.brake.markers() == 0 {
+        while marker_publisher.throttle.markers() == 0 {
             let failed = |why: &str| {
                 let detail = format!(
                     "cannot hold up reading: {why}; allow this user to publish to _INBOX.>, or set broker.core.overflow to \
                      drop_newest"
                 );
-                broker_error(&pacer.link.server().address, BrokerFault::Request, detail)
+                broker_error(&marker_publisher.link.server().address, BrokerFault::Request, detail)
             };
             if let Some(refusal) = refusal.lock().as_deref() {
                 return Err(failed(refusal));
             }
-            if stop.wait(Duration::from_millis(5)) || pacer.link.lost().is_raised() || Instant::now() >= until {
+            if stop.wait(Duration::from_millis(5))
+                || marker_publisher.link.lost().is_raised()
+                || Instant::now() >= until
+            {
                 return Err(failed("a message to our own inbox does not come back"));
             }
         }
-        Ok(pacer)
+        Ok(marker_publisher)
     }
 
     /// Sends a marker if it is time for one. Why it cannot be gone on with, if so.
     pub(super) fn pace(&mut self, now: Instant, silence: Duration) -> Option<String> {
         if now.duration_since(self.last) >= Self::INTERVAL {
-            // Reading that is stopped, or was not needed for a while, says nothing about the pacer.
+            // Reading that is stopped, or was not needed for a while, says nothing about the marker_publisher.
             let idle = now.duration_since(self.last) >= silence / 2;
-            if self.brake.markers() != self.markers_seen || self.brake.is_on() || idle {
-                (self.markers_seen, self.markers_seen_at) = (self.brake.markers(), now);
+            if self.throttle.markers() != self.markers_seen || self.throttle.is_on() || idle {
+                (self.markers_seen, self.markers_seen_at) = (self.throttle.markers(), now);
             }
             self.send(now);
         }

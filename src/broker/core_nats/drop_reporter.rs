@@ -9,7 +9,7 @@ use crate::pipeline::{Condition, Counters};
 const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Looks at the count of dropped events and says how it grew.
-pub(super) struct Losses {
+pub(super) struct DropReporter {
     counters: Arc<Counters>,
     condition: Condition,
     said: u64,
@@ -18,7 +18,7 @@ pub(super) struct Losses {
     last_loss: Instant,
 }
 
-impl Losses {
+impl DropReporter {
     pub(super) fn new(counters: &Arc<Counters>, condition: &Condition) -> Self {
         let seen = counters.dropped.get();
         let condition = condition.clone();
@@ -56,7 +56,7 @@ impl Losses {
     }
 }
 
-impl Drop for Losses {
+impl Drop for DropReporter {
     fn drop(&mut self) {
         self.seen = self.counters.dropped.get();
         self.say();

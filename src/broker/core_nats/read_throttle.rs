@@ -6,8 +6,8 @@
 //! there is room, and stays until there is.
 //!
 //! A marker only works where it stands in what the server sends: what is before it is still read. So markers are sent all the
-//! time while events come, and on while the brake is on, for what piles up in the server then must be full of them. They
-//! come by a second connection, the *pacer*: with the brake on, the first one's locks are held and nothing can be published
+//! time while events come, and on while the throttle is on, for what piles up in the server then must be full of them. They
+//! come by a second connection, the *marker_publisher*: with the throttle on, the first one's locks are held and nothing can be published
 //! there.
 
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::room::Room;
+use super::receive_buffer::ReceiveBuffer;
 use crate::pipeline::{Counters, Signal};
 
 /// What the client says when a subscription is over its limit, before the subscription's subject.
 const OVER_LIMIT: &str = "slow consumer detected for subscription on subject ";
 
-/// How often the brake looks whether there is room.
+/// How often the throttle looks whether there is room.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The most remarks of the server that are kept for whoever asks.
 const REMARKS: usize = 16;
 
-/// One connection's ear and brake. Called on the client's reading thread, with its locks held: touches nothing of the client.
-pub(super) struct Brake {
-    room: Arc<Room>,
+/// One connection's ear and throttle. Called on the client's reading thread, with its locks held: touches nothing of the client.
+pub(super) struct ReadThrottle {
+    buffer: Arc<ReceiveBuffer>,
     counters: Arc<Counters>,
     /// Inboxes of ours begin with this. No event is ever expected there.
     inboxes: String,
@@ -42,10 +42,10 @@ pub(super) struct Brake {
     count: AtomicU64,
 }
 
-impl Brake {
-    pub(super) fn new(room: &Arc<Room>, counters: &Arc<Counters>, inboxes: String) -> Self {
+impl ReadThrottle {
+    pub(super) fn new(buffer: &Arc<ReceiveBuffer>, counters: &Arc<Counters>, inboxes: String) -> Self {
         Self {
-            room: Arc::clone(room),
+            buffer: Arc::clone(buffer),
             counters: Arc::clone(counters),
             inboxes,
             released: Signal::default(),
@@ -84,13 +84,13 @@ impl Brake {
     }
 
     fn hold(&self) {
-        if !self.room.is_past_half() {
+        if !self.buffer.is_past_half() {
             return;
         }
         let began = Instant::now();
         self.on.store(true, Ordering::Relaxed);
         log::debug!("broker: reading is held up until there is room");
-        while self.room.is_past_half() && !self.released.wait(LOOK) {}
+        while self.buffer.is_past_half() && !self.released.wait(LOOK) {}
         self.on.store(false, Ordering::Relaxed);
         let held = began.elapsed();
         log::debug!("broker: reading goes on after {held:.1?}");
@@ -98,7 +98,7 @@ impl Brake {
         *longest = held.max(*longest);
     }
 
-    /// Never to brake again. Comes before any call of the client that somebody waits for.
+    /// Never to throttle again. Comes before any call of the client that somebody waits for.
     pub(super) fn release(&self) {
         self.released.raise();
     }
