@@ -94,16 +94,16 @@ fn cannot_record(url: &str, words: &[&str]) {
 #[test]
 fn a_server_that_never_greets_is_refused_in_time() {
     let mute = Scripted::greeting_with(|_| String::new(), |_, _| true);
-    cannot_start(&mute.url(), &["said nothing"]);
-    cannot_record(&mute.url(), &["said nothing"]);
+    cannot_start(&mute.url(), &["sent nothing"]);
+    cannot_record(&mute.url(), &["sent nothing"]);
     assert!(mute.visits() > 0);
 }
 
 #[test]
 fn a_server_that_greets_and_then_keeps_silent_is_refused_in_time() {
     let mute = Scripted::start(|_, _| true);
-    cannot_start(&mute.url(), &["said nothing", "no answer"]);
-    cannot_record(&mute.url(), &["said nothing", "no answer"]);
+    cannot_start(&mute.url(), &["no answer", "sent nothing"]);
+    cannot_record(&mute.url(), &["no answer", "sent nothing"]);
 }
 
 #[test]
@@ -161,8 +161,8 @@ fn noticed_and_healed(fault: &Fault) {
 fn a_link_that_swallows_what_the_client_says_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| proxy.swallow(Way::ToServer),
-        collector: &["said nothing"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -170,8 +170,8 @@ fn a_link_that_swallows_what_the_client_says_is_noticed_in_time() {
 fn a_link_that_swallows_what_the_server_says_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| proxy.swallow(Way::ToClient),
-        collector: &["said nothing"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -182,8 +182,8 @@ fn a_link_that_swallows_everything_is_noticed_in_time() {
             proxy.swallow(Way::ToServer);
             proxy.swallow(Way::ToClient);
         },
-        collector: &["said nothing"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -194,8 +194,8 @@ fn a_server_that_answers_pings_but_no_jetstream_request_any_more_is_noticed_in_t
             proxy.drop_published("$JS.API.");
             proxy.only(Way::ToClient, |message| !is_publish_acknowledgement(message));
         },
-        collector: &["said nothing", "no answer"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -218,8 +218,8 @@ fn a_server_that_accepts_again_but_never_greets_is_noticed_in_time() {
             proxy.swallow(Way::ToClient);
             proxy.cut();
         },
-        collector: &["said nothing"],
-        recorder: &["said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["sent nothing"],
     });
 }
 
@@ -232,8 +232,8 @@ fn a_server_that_greets_again_but_then_keeps_silent_is_noticed_in_time() {
             proxy.swallow(Way::ToServer);
             proxy.cut();
         },
-        collector: &["no answer", "said nothing"],
-        recorder: &["no answer", "said nothing"],
+        collector: &["no answer", "sent nothing"],
+        recorder: &["no answer", "sent nothing"],
     });
 }
 
@@ -248,7 +248,7 @@ fn a_stopped_server_is_noticed_in_time_and_healed_when_it_goes_on() {
     let began = Instant::now();
     scene.server.signal("STOP");
     (500..600).for_each(|number| account.record(&recorder, payload(number)));
-    noticed(began, &["has said nothing for"], || collector.health());
+    noticed(began, &["no answer for"], || collector.health());
     noticed(began, &["has not confirmed"], || recorder.health());
     scene.server.signal("CONT");
     let kept = account.close(recorder);
@@ -458,7 +458,7 @@ fn a_pull_that_is_refused_is_no_row_and_is_tried_again() {
 #[test]
 fn a_protocol_line_longer_than_the_client_reads_ends_only_its_connection() {
     for length in [5_000, 40_000] {
-        answers_badly(&["was lost", "said nothing"], move |talk, line| {
+        answers_badly(&["was lost", "no answer for", "sent nothing"], move |talk, line| {
             let subject = format!("events.{}", "x".repeat(length));
             let place = "$JS.ACK.EVENTS.c.1.1.1.1700000000000000001.2";
             talk.deliver(&subject, line.reply(), place, &[], "1");
@@ -475,7 +475,7 @@ fn lines_that_no_server_sends_end_only_their_connection() {
         "HMSG a 1 99 3\r\nabc\r\n",
         "-ERR 'Stale Connection'\r\n",
     ] {
-        answers_badly(&["was lost", "said nothing"], move |talk, _| talk.say(said));
+        answers_badly(&["was lost", "no answer for", "sent nothing"], move |talk, _| talk.say(said));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Core NATS as the pipeline's intake: at most once, bounded by our own count.
 //!
-//! A thread of its own listens, one session after the other, and puts what comes into a room; the intake takes it from there.
-//! So the connection is read, and made anew, whatever the database does.
+//! A thread of its own receives, one session after the other, and puts events into a buffer; the intake takes them from there. So the
+//! connection is read and replaced whatever the database does.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -12,37 +12,36 @@ use nats::Message;
 
 use super::drop_reporter::DropReporter;
 use super::receive_buffer::{Arrival, ReceiveBuffer};
-use super::session::{CoreSession, Heard};
+use super::session::CoreSession;
 use crate::broker::Reports;
 use crate::broker::broker_error;
-use crate::broker::connection::Backoff;
-use crate::broker::connection::Cluster;
+use crate::broker::connection::{Cluster, Received, Reconnect};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal};
 
-/// How often the listener looks up while nothing comes; while events are dropped it does so more often.
+/// How often the receiving thread checks everything else while nothing comes, and while events are dropped.
 const IDLE: Duration = Duration::from_secs(1);
-const LOSING: Duration = Duration::from_millis(100);
+const DROPPING: Duration = Duration::from_millis(100);
 
-const LISTENER: &str = "catchment-listener";
+const THREAD: &str = "catchment-listener";
 
-/// Takes in what is published while it listens.
+/// Takes in what is published while it has a connection.
 pub struct CoreIntake {
     buffer: Arc<ReceiveBuffer>,
-    /// These events come from no stream: they are numbered here.
+    /// These events come from no stream, so they are numbered here.
     epoch: Arc<Epoch>,
     handed: Mark,
     held: Option<Arrival>,
     stop: Signal,
-    listener: Option<JoinHandle<()>>,
-    /// Disconnected when the listener has ended, however it did.
+    receiver: Option<JoinHandle<()>>,
+    /// Disconnected when the receiving thread has ended.
     ended: Receiver<()>,
 }
 
 impl CoreIntake {
-    /// Connects and subscribes, so that what is wrong with the broker is said now. `confirms` says on which subjects events are
-    /// confirmed to whoever asks: those keep the subject that their message named for a reply. `epoch` is where the ledger
-    /// counts; `drop_reporter` is told when events have to be dropped. Blocks at most a few times the configured time-out.
+    /// Connects and subscribes, so that faults of the broker are reported now. `confirms` tells on which subjects events are confirmed
+    /// to their publishers: those events keep their message's subject for a reply. `epoch` is where the ledger counts; `losses` is
+    /// degraded when events have to be dropped. Blocks at most a few times the configured time-out.
     ///
     /// # Errors
     ///
@@ -53,24 +52,24 @@ impl CoreIntake {
         epoch: Epoch,
         stop: &Signal,
         reports: &Reports,
-        drop_reporter: &Condition,
+        losses: &Condition,
     ) -> Result<Self, Error> {
         let cluster = Arc::new(cluster);
         let config = cluster.config();
         let buffer = Arc::new(ReceiveBuffer::new(&config.core));
         let session = CoreSession::open(&cluster, &buffer, &reports.counters, stop)?;
         let (alive, ended) = crossbeam_channel::bounded(0);
-        let listener = Listener {
+        let listener = CoreListener {
             cluster: Arc::clone(&cluster),
             confirms: Box::new(confirms),
             buffer: Arc::clone(&buffer),
             stop: stop.clone(),
             reports: reports.clone(),
-            drop_reporter: DropReporter::new(&reports.counters, drop_reporter),
-            backoff: Backoff::new(config),
+            drop_reporter: DropReporter::new(&reports.counters, losses),
+            reconnect: Reconnect::new(config, &reports.condition, stop),
             _alive: alive,
         };
-        let listener = thread::Builder::new().name(LISTENER.into()).spawn(move || listener.run(session));
+        let receiver = thread::Builder::new().name(THREAD.into()).spawn(move || listener.run(session));
         let no_thread = |e| broker_error(config.shown_servers(), BrokerFault::Request, format!("no thread: {e}"));
         Ok(Self {
             buffer,
@@ -78,12 +77,12 @@ impl CoreIntake {
             handed: Mark::START,
             held: None,
             stop: stop.clone(),
-            listener: Some(listener.map_err(no_thread)?),
+            receiver: Some(receiver.map_err(no_thread)?),
             ended,
         })
     }
 
-    /// Moves what waits into the batch, as far as it has room.
+    /// Moves waiting events into the batch, as far as it has room.
     fn move_into(&mut self, batch: &mut Batch) {
         while !batch.is_full() {
             let Some(arrival) = self.held.take().or_else(|| self.buffer.take()) else { break };
@@ -108,13 +107,13 @@ impl CoreIntake {
         let _ = select.ready_timeout(wait);
     }
 
-    /// Joins the listener when it has ended, and surfaces its panic.
+    /// Joins the receiving thread when it has ended, and returns its panic as an error.
     fn watch(&mut self) -> Result<(), Error> {
         if self.ended.try_recv() == Err(TryRecvError::Disconnected)
-            && let Some(Err(_)) = self.listener.take().map(JoinHandle::join)
+            && let Some(Err(_)) = self.receiver.take().map(JoinHandle::join)
         {
             let message = "what it was doing is on standard error".into();
-            return Err(Error::Panicked { thread: LISTENER.into(), message });
+            return Err(Error::Panicked { thread: THREAD.into(), message });
         }
         Ok(())
     }
@@ -135,10 +134,10 @@ impl Intake for CoreIntake {
     }
 
     fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
-        // The listener hears the stop too and ends within a second; what it puts into the room until then is ours to store.
+        // The receiving thread gets the stop too and ends within a second. What it puts into the buffer until then must be stored.
         loop {
             self.watch()?;
-            let is_last = self.listener.is_none();
+            let is_last = self.receiver.is_none();
             self.move_into(batch);
             if !batch.is_empty() {
                 return Ok(IntakeState::Open);
@@ -156,78 +155,69 @@ impl Intake for CoreIntake {
 
 impl Drop for CoreIntake {
     fn drop(&mut self) {
-        // Nobody takes anything out of the room any more.
+        // Nothing is taken out of the buffer any more.
         self.stop.raise();
     }
 }
 
-/// The thread that listens.
-struct Listener {
+/// Receives on a thread of its own.
+struct CoreListener {
     cluster: Arc<Cluster>,
     confirms: Box<dyn Fn(&str) -> bool + Send>,
     buffer: Arc<ReceiveBuffer>,
     stop: Signal,
     reports: Reports,
     drop_reporter: DropReporter,
-    backoff: Backoff,
+    reconnect: Reconnect,
     _alive: Sender<()>,
 }
 
-impl Listener {
+impl CoreListener {
     fn run(mut self, first: CoreSession) {
         let mut session = first;
-        loop {
-            self.backoff.opened();
-            let Some(why) = self.listen(&mut session) else { break };
+        self.reconnect.opened();
+        while let Some(why) = self.listen(&mut session) {
             drop(session);
             let lost = Instant::now();
-            self.reports.condition.degrade(why);
-            self.backoff.over();
+            self.reconnect.ended(why);
             let Some(next) = self.reopen() else { return };
             session = next;
             self.reports.counters.rebuilds.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();
-            log::warn!("broker: nobody listened for {away:.1?}: what was published then, or was on its way, is lost");
+            log::warn!("broker: no connection for {away:.1?}: events published or under way then are lost");
         }
         session.finish(&mut |message| self.store(message));
     }
 
-    /// Listens until the stop, or until the session is over: why.
+    /// Receives until the stop, or until the session is over: then it returns why.
     fn listen(&mut self, session: &mut CoreSession) -> Option<String> {
         while !self.stop.is_raised() {
-            let wait = if self.drop_reporter.is_losing() { LOSING } else { IDLE };
-            let heard = session.next(wait, &self.stop, &mut |message| self.store(message));
+            let wait = if self.drop_reporter.is_dropping() { DROPPING } else { IDLE };
+            let received = session.next(wait, &self.stop, &mut |message| self.store(message));
             self.drop_reporter.look();
-            match heard {
-                Heard::Events => self.backoff.bore_fruit(),
-                Heard::Nothing => {}
-                Heard::Over(why) => return Some(why),
+            match received {
+                Received::Messages => self.reconnect.productive(),
+                Received::Nothing => {}
+                Received::Over(why) => return Some(why),
             }
         }
         None
     }
 
-    /// Tries for as long as it takes; `None` when told to stop.
+    /// Tries until there is a session; `None` after a stop.
     fn reopen(&mut self) -> Option<CoreSession> {
         while !self.stop.is_raised() {
             self.drop_reporter.look();
-            if !self.backoff.due(IDLE, &self.stop) {
-                continue;
-            }
-            match CoreSession::open(&self.cluster, &self.buffer, &self.reports.counters, &self.stop) {
-                Ok(session) => return Some(session),
-                Err(_) if self.stop.is_raised() => {}
-                Err(error) => {
-                    self.reports.condition.degrade(error.to_string());
-                    self.backoff.failed();
-                }
+            let open = || CoreSession::open(&self.cluster, &self.buffer, &self.reports.counters, &self.stop);
+            if let Ok(Some(session)) = self.reconnect.attempt(IDLE, open) {
+                return Some(session);
             }
         }
         None
     }
 
-    /// Puts a message into the room, or counts it as dropped.
+    /// Puts a message into the buffer, or counts it as dropped.
     fn store(&self, mut message: Message) {
         if message.reply.is_some() && (self.confirms)(&message.subject) {
             keep_reply(&mut message);
@@ -240,7 +230,7 @@ impl Listener {
     }
 }
 
-/// Has the subject for the reply stand where that of a message from a stream does; one that stands there counts.
+/// Moves the subject for the reply to the header where messages from a stream have it. A header that is there already stays.
 fn keep_reply(message: &mut Message) {
     let Some(reply) = message.reply.take() else { return };
     let headers = message.headers.get_or_insert_default();

@@ -1,4 +1,4 @@
-//! A second connection that publishes the throttle's markers.
+//! A second connection that publishes the read throttle's markers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 
 use super::read_throttle::ReadThrottle;
 use crate::broker::broker_error;
-use crate::broker::connection::Cluster;
-use crate::broker::connection::Link;
+use crate::broker::connection::{Cluster, Link, LinkState, Liveness, ServerRemark, SessionEnd};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
@@ -17,83 +16,80 @@ pub(super) struct MarkerPublisher {
     link: Link,
     subject: String,
     throttle: Arc<ReadThrottle>,
-    /// The client has not been given the last marker yet: no use in giving it another.
+    /// The client has not got the last marker yet: another one would be useless.
     under_way: Arc<AtomicBool>,
     last: Instant,
-    /// How many had come at `markers_seen_at`.
+    /// The markers are the probes of this connection.
+    liveness: Liveness,
     markers_seen: u64,
-    markers_seen_at: Instant,
 }
 
 impl MarkerPublisher {
     /// Between two markers. The client writes every 5 ms.
     pub(super) const INTERVAL: Duration = Duration::from_millis(5);
 
-    /// Connects, and sends a first marker to see that it comes.
+    /// Connects, and publishes a first marker to see that it arrives.
     pub(super) fn open(
         cluster: &Arc<Cluster>,
         subject: &str,
         throttle: &Arc<ReadThrottle>,
         stop: &Signal,
     ) -> Result<Self, Error> {
-        let refusal = Arc::new(Mutex::new(None));
-        let ear = Arc::clone(&refusal);
-        let hear = move |remark: &str| {
-            log::debug!("broker: the server says: {remark}");
-            ear.lock().get_or_insert_with(|| remark.to_owned());
+        let first_remark = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&first_remark);
+        let keep = move |remark: &ServerRemark| {
+            log::debug!("broker: the server reports: {remark}");
+            kept.lock().get_or_insert_with(|| remark.to_string());
         };
-        let link = Link::open_with(cluster, stop, Arc::new(hear))?;
+        let link = Link::open_with(cluster, stop, Arc::new(keep))?;
         let now = Instant::now();
-        let mut marker_publisher = Self {
+        let mut publisher = Self {
             link,
             subject: subject.to_owned(),
             throttle: Arc::clone(throttle),
             under_way: Arc::default(),
             last: now,
+            liveness: Liveness::new(cluster.config().silence).with_role("second connection"),
             markers_seen: 0,
-            markers_seen_at: now,
         };
-        marker_publisher.send(now);
+        publisher.send(now);
         let until = now + cluster.config().timeout;
-        while marker_publisher.throttle.markers() == 0 {
+        while publisher.throttle.markers() == 0 {
             let failed = |why: &str| {
-                let detail = format!(
-                    "cannot hold up reading: {why}; allow this user to publish to _INBOX.>, or set broker.core.overflow to \
-                     drop_newest"
-                );
-                broker_error(&marker_publisher.link.server().address, BrokerFault::Request, detail)
+                let detail = format!("cannot throttle reading: {why}");
+                let remedy = "allow this user to publish to _INBOX.>, or set broker.core.overflow to drop_newest";
+                broker_error(&publisher.link.server().address, BrokerFault::Request, detail).with_remedy(remedy)
             };
-            if let Some(refusal) = refusal.lock().as_deref() {
-                return Err(failed(refusal));
+            if let Some(remark) = first_remark.lock().as_deref() {
+                return Err(failed(remark));
             }
-            if stop.wait(Duration::from_millis(5))
-                || marker_publisher.link.lost().is_raised()
-                || Instant::now() >= until
-            {
+            let lost = publisher.link.lost();
+            if stop.wait(Duration::from_millis(5)) || lost.is_raised() || Instant::now() >= until {
                 return Err(failed("a message to our own inbox does not come back"));
             }
         }
-        Ok(marker_publisher)
+        Ok(publisher)
     }
 
-    /// Sends a marker if it is time for one. Why it cannot be gone on with, if so.
-    pub(super) fn pace(&mut self, now: Instant, silence: Duration) -> Option<String> {
+    /// Publishes a marker if it is time for one. Returns why markers cannot be published any more, if so.
+    pub(super) fn keep_up(&mut self, now: Instant, silence: Duration) -> Option<SessionEnd> {
         if now.duration_since(self.last) >= Self::INTERVAL {
-            // Reading that is stopped, or was not needed for a while, says nothing about the marker_publisher.
+            // No marker need have come while reading was stopped, or while none were published.
             let idle = now.duration_since(self.last) >= silence / 2;
-            if self.throttle.markers() != self.markers_seen || self.throttle.is_on() || idle {
-                (self.markers_seen, self.markers_seen_at) = (self.throttle.markers(), now);
+            let markers = self.throttle.markers();
+            if markers != self.markers_seen || self.throttle.is_on() || idle {
+                self.markers_seen = markers;
+                self.liveness.answered(now);
             }
             self.send(now);
         }
-        let address = &self.link.server().address;
-        if self.link.lost().is_raised() {
-            return Some(format!("the second connection to {address} was lost"));
+        if let Some(loss) = self.liveness.loss(&self.link, None) {
+            return Some(loss);
         }
-        (now.duration_since(self.markers_seen_at) >= silence).then(|| {
-            self.link.fell_silent();
-            format!("nothing comes from the second connection to {address} any more")
-        })
+        match self.liveness.check(&self.link, now, || false) {
+            LinkState::Over(end) => Some(end),
+            LinkState::Alive | LinkState::ProbeDue => None,
+        }
     }
 
     fn send(&mut self, now: Instant) {

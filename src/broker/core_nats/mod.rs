@@ -1,4 +1,5 @@
-//! Core NATS, without a stream: what is published while nobody listens, or faster than can be stored, is lost and counted.
+//! Core NATS, without a stream. Events that are published while there is no connection, or faster than they can be stored, are lost and
+//! counted.
 
 mod drop_reporter;
 mod intake;

@@ -1,14 +1,13 @@
-//! Stops the client's reading thread while there is no room, so that the server feels it.
+//! Stops the client's reading thread while the receive buffer is half full, so that the server has to wait.
 //!
-//! The client reads without pause into channels without bound; not taking anything out of them stops nothing. But it calls
-//! our error callback on its reading thread when a subscription is over its limit, and reads on only when that returns. So
-//! one more subscription, with a limit of 0, gets *markers*: messages that mean nothing. At each the callback looks whether
-//! there is room, and stays until there is.
+//! The client reads without pause into channels without bound, so taking nothing out of them stops nothing. But it calls our error
+//! callback on its reading thread when a subscription is over its limit, and reads on only when the callback returns. So one more
+//! subscription, with a limit of 0, gets *markers*: empty messages. At each marker the callback checks the receive buffer, and blocks
+//! while it is more than half full.
 //!
-//! A marker only works where it stands in what the server sends: what is before it is still read. So markers are sent all the
-//! time while events come, and on while the throttle is on, for what piles up in the server then must be full of them. They
-//! come by a second connection, the *marker_publisher*: with the throttle on, the first one's locks are held and nothing can be published
-//! there.
+//! A marker works only at its place in the server's data: what stands before it is still read. So markers are sent all the time while
+//! events come, and also while the throttle is on: what the server queues then must contain many of them. A second connection
+//! publishes them, because with the throttle on the first connection's locks are held and it cannot publish.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,29 +16,25 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::receive_buffer::ReceiveBuffer;
+use crate::broker::connection::{ErrorListener, ServerRemark};
 use crate::pipeline::{Counters, Signal};
 
-/// What the client says when a subscription is over its limit, before the subscription's subject.
-const OVER_LIMIT: &str = "slow consumer detected for subscription on subject ";
-
-/// How often the throttle looks whether there is room.
+/// How often the throttle checks whether there is room.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The most remarks of the server that are kept for whoever asks.
-const REMARKS: usize = 16;
-
-/// One connection's ear and throttle. Called on the client's reading thread, with its locks held: touches nothing of the client.
+/// The error listener of one connection, which also throttles reading.
 pub(super) struct ReadThrottle {
     buffer: Arc<ReceiveBuffer>,
     counters: Arc<Counters>,
-    /// Inboxes of ours begin with this. No event is ever expected there.
+    /// The prefix of our inboxes. No event ever comes there.
     inboxes: String,
     released: Signal,
     on: AtomicBool,
     markers: AtomicU64,
     longest: Mutex<Duration>,
-    remarks: Mutex<Vec<String>>,
-    count: AtomicU64,
+    /// The server's remark on the first subscription that it refused.
+    refusal: Mutex<Option<String>>,
+    remarks: AtomicU64,
 }
 
 impl ReadThrottle {
@@ -52,35 +47,14 @@ impl ReadThrottle {
             on: AtomicBool::new(false),
             markers: AtomicU64::new(0),
             longest: Mutex::default(),
-            remarks: Mutex::default(),
-            count: AtomicU64::new(0),
+            refusal: Mutex::default(),
+            remarks: AtomicU64::new(0),
         }
     }
 
-    /// What the subjects of our inboxes begin with.
+    /// The prefix of our inboxes.
     pub(super) fn inboxes(&self) -> &str {
         &self.inboxes
-    }
-
-    /// What the client says beside messages: a marker, a message that it dropped, or a word of the server.
-    pub(super) fn hear(&self, remark: &str) {
-        match remark.strip_prefix(OVER_LIMIT) {
-            Some(subject) if subject.starts_with(&self.inboxes) => {
-                self.markers.fetch_add(1, Ordering::Relaxed);
-                self.hold();
-            }
-            // The last resort: our own thread did not get to take messages out of the client for so long.
-            Some(_) => self.counters.dropped.add(1),
-            None => {
-                let ours = remark.contains(&self.inboxes);
-                log::log!(if ours { log::Level::Debug } else { log::Level::Warn }, "broker: the server says: {remark}");
-                let mut remarks = self.remarks.lock();
-                if remarks.len() < REMARKS {
-                    remarks.push(remark.to_owned());
-                }
-                self.count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
     }
 
     fn hold(&self) {
@@ -89,7 +63,7 @@ impl ReadThrottle {
         }
         let began = Instant::now();
         self.on.store(true, Ordering::Relaxed);
-        log::debug!("broker: reading is held up until there is room");
+        log::debug!("broker: reading stops until there is room");
         while self.buffer.is_past_half() && !self.released.wait(LOOK) {}
         self.on.store(false, Ordering::Relaxed);
         let held = began.elapsed();
@@ -98,7 +72,7 @@ impl ReadThrottle {
         *longest = held.max(*longest);
     }
 
-    /// Never to throttle again. Comes before any call of the client that somebody waits for.
+    /// Ends throttling for good. To be called before any call of the client that something waits for.
     pub(super) fn release(&self) {
         self.released.raise();
     }
@@ -108,23 +82,45 @@ impl ReadThrottle {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Markers that have come.
+    /// How many markers have come.
     pub(super) fn markers(&self) -> u64 {
         self.markers.load(Ordering::Relaxed)
     }
 
-    /// How long reading was stopped at most.
+    /// The longest time that reading was stopped.
     pub(super) fn longest(&self) -> Duration {
         *self.longest.lock()
     }
 
-    /// How often the server has said something.
+    /// How many remarks the server has sent.
     pub(super) fn remarks(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        self.remarks.load(Ordering::Relaxed)
     }
 
-    /// The first remark of the server that has these words in it.
-    pub(super) fn remark_on(&self, words: &str) -> Option<String> {
-        self.remarks.lock().iter().find(|remark| remark.to_lowercase().contains(words)).cloned()
+    /// The server's remark on the first subscription that it refused.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.lock().clone()
+    }
+}
+
+impl ErrorListener for ReadThrottle {
+    fn remarked(&self, remark: &ServerRemark) {
+        match remark {
+            ServerRemark::SlowConsumer { subject, .. } if subject.starts_with(&self.inboxes) => {
+                self.markers.fetch_add(1, Ordering::Relaxed);
+                self.hold();
+            }
+            // The last resort: for too long our own thread did not run to take messages out of the client.
+            ServerRemark::SlowConsumer { .. } => self.counters.dropped.add(1),
+            _ => {
+                let is_ours = remark.line().contains(&self.inboxes);
+                let level = if is_ours { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "broker: the server reports: {remark}");
+                if let ServerRemark::SubscribeDenied(line) = remark {
+                    self.refusal.lock().get_or_insert_with(|| line.clone());
+                }
+                self.remarks.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 }
