@@ -240,7 +240,7 @@ fn with_block_reading_stops_and_memory_stays_bounded() {
     collector.said("(core NATS: at most once)");
     let lock = oracle::lock(&database);
     publish(&server, 0..EVENTS);
-    collector.said("reading is held up until there is room");
+    collector.said("reading stops until there is room");
     let (_, highest) = collector.memory();
     assert!(highest < 80 << 10, "{highest} KiB");
     assert_eq!(oracle::count(&database), 0);

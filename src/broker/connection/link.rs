@@ -215,20 +215,20 @@ impl Link {
         }
     }
 
-    /// Keeps the first message of this connection: it gives access to what the server last told of its cluster.
+    /// Keeps the first message of this connection: it gives access to the server's latest `INFO`, which lists the servers of the cluster.
     pub(in crate::broker) fn keep_sample(&self, message: &Message) {
         if self.sample.get().is_none() {
             let _ = self.sample.set(message.clone());
         }
     }
 
-    /// Updates the list of the cluster's servers: the server tells when one joins or leaves.
+    /// Updates the list of the cluster's servers: the server announces when one joins or leaves.
     fn learn(&self) {
         if let Some(client) = self.sample.get().and_then(|message| message.client.as_ref()) {
-            let told = client.server_info().connect_urls;
+            let announced = client.server_info().connect_urls;
             // A server that is alone lists none: then the known ones are kept, though they may be outdated.
-            if !told.is_empty() {
-                self.cluster.learn(&self.opened.server.url, &told);
+            if !announced.is_empty() {
+                self.cluster.learn(&self.opened.server.url, &announced);
             }
         }
     }

@@ -75,7 +75,7 @@ impl Liveness {
         self.last_probe = None;
     }
 
-    /// Begins again, as if the server had just answered: nobody received for a while, so nothing follows from its silence.
+    /// Begins again, as if the server had just answered: nothing was received for a while on our side, so its silence means nothing.
     pub(in crate::broker) fn restart(&mut self, now: Instant) {
         self.answered(now);
         self.probe_answered();

@@ -4,13 +4,13 @@ use std::fmt;
 
 use crate::printable;
 
-/// How the server begins to say, `Permissions Violation for Publish to "a.b"`, that a user may not publish there.
+/// In the server's remark that a user may not publish to a subject: `Permissions Violation for Publish to "a.b"`.
 const PUBLISH_DENIED: &str = "Violation for Publish to ";
 
 /// The same of a subscription: `Permissions Violation for Subscription to "a.b"`.
 const SUBSCRIBE_DENIED: &str = "violation for subscription";
 
-/// How the client begins to say that a subscription is over its limit, before the subject.
+/// The beginning of the client's remark that a subscription is over its limit; the subject follows.
 const SLOW_CONSUMER: &str = "slow consumer detected for subscription on subject ";
 
 /// Receives each remark of one connection.

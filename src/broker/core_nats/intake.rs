@@ -185,7 +185,7 @@ impl CoreListener {
             self.reports.counters.rebuilds.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();
-            log::warn!("broker: no connection for {away:.1?}: events published or under way then are lost");
+            log::warn!("broker: no connection for {away:.1?}: what was published or under way then is lost");
         }
         session.finish(&mut |message| self.store(message));
     }

@@ -1,4 +1,4 @@
-//! Requests in, replies out: a connection that answers, made anew whenever it is lost.
+//! Requests in, replies out: a connection that answers, replaced whenever it is lost.
 //!
 //! A [`RequestHandler`] gets the requests, and replies go to a [`ReplyQueue`]. Both are at most once: a request that comes while
 //! there is no connection is lost, and so is a reply that cannot be sent. Clients have a time-out for that.

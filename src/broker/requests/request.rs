@@ -19,7 +19,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a message as a request; the error is one line that says why it is none.
+    /// Reads a message as a request; the error is the reason, on one line, why it is not a request.
     pub(super) fn of(message: Message) -> Result<Self, String> {
         let Message { subject, headers, data: payload, reply, .. } = message;
         let reply = reply.ok_or("it names no subject for the reply")?;
@@ -58,7 +58,7 @@ pub trait RequestHandler {
 ///
 /// # Errors
 ///
-/// One line that says why not.
+/// The reason why not, on one line.
 pub fn answerable(reply: &str) -> Result<(), String> {
     subject::validate(reply)?;
     if reply.starts_with('$') {
