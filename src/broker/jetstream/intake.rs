@@ -315,14 +315,14 @@ impl JetStreamIntake {
                 let is_contested = matches!(error, Error::Broker { fault: BrokerFault::Contested, .. });
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
-                if !is_contested {
-                    self.retry.reconnect.failed(&error);
-                    self.contested = None;
-                } else {
+                if is_contested {
                     self.retry.reconnect.postpone();
                     if !self.stop.is_raised() {
                         return self.contested_by(error);
                     }
+                } else {
+                    self.retry.reconnect.failed(&error);
+                    self.contested = None;
                 }
             }
         }

@@ -159,7 +159,7 @@ fn files_that_hold_no_certificate_or_key_are_named() {
         ..TlsConfig::default()
     };
     assert!(client(&good).is_ok());
-    let refused = |config: TlsConfig| client(&config).err().expect("must be refused").to_string();
+    let refused = |config: TlsConfig| client(&config).expect_err("must be refused").to_string();
     let missing = refused(TlsConfig { ca: Some("/nowhere/ca.pem".into()), ..good.clone() });
     assert!(
         missing.contains("cannot read the certificates /nowhere/ca.pem") && missing.contains("--tlsca"),
