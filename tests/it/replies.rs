@@ -73,7 +73,7 @@ fn who_asks_hears_that_the_event_is_committed_or_why_it_is_a_dead_letter() {
         let next = || inbox.next_timeout(Duration::from_secs(10)).expect("a confirmation");
         let place = |sequence: u64| match mode {
             Mode::Jetstream => (json!("EVENTS"), json!(sequence)),
-            Mode::Core => (Value::Null, Value::Null),
+            _ => (Value::Null, Value::Null),
         };
         publish(&client, "events.asked.a", "_INBOX.me.1", 7);
         let (message, (stream, sequence)) = (next(), place(1));
