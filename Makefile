@@ -36,7 +36,7 @@ soak: ## Run the long tests: kills, outages, memory (an hour or so)
 
 check: ## Check format, lints, docs, the order of the modules, and that no async runtime came in
 	cargo fmt --check
-	scripts/house
+	scripts/layers
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo check --locked --no-default-features
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
