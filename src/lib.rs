@@ -72,6 +72,9 @@
 //! Through the [`log`] crate. `warn`: a part does not do its work, or something was found that an operator wants to know
 //! (a stream made anew, events it no longer has). `info`: it works again, a stream was made. `debug`: the rest.
 
+#[cfg(not(unix))]
+compile_error!("catchment needs Unix: it uses inode numbers, signals and /dev/null, which this system does not have");
+
 pub mod binding;
 pub mod broker;
 #[cfg(feature = "cli")]
