@@ -21,20 +21,20 @@ fn a_server_that_never_greets_is_refused_in_time() {
 }
 
 #[test]
-fn a_server_that_greets_and_then_keeps_silent_is_refused_in_time() {
+fn a_server_silent_after_its_greeting_is_refused_in_time() {
     let mute = Scripted::start(|_, _| true);
     cannot_start(&mute.url(), &["said nothing", "no answer"]);
     cannot_record(&mute.url(), &["said nothing", "no answer"]);
 }
 
 #[test]
-fn a_server_that_answers_pings_but_no_jetstream_request_is_refused_in_time() {
+fn a_server_without_jetstream_answers_is_refused_in_time() {
     let pings = Scripted::start(|_, _| false);
     cannot_start(&pings.url(), &["no answer"]);
 }
 
 #[test]
-fn a_server_that_takes_events_and_never_says_so_leaves_every_receipt_open() {
+fn receipts_stay_open_where_nothing_is_acknowledged() {
     let published = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&published);
     let server = Scripted::start(move |_, line| {
@@ -108,7 +108,7 @@ fn a_pull_that_is_refused_is_no_row_and_is_tried_again() {
 }
 
 #[test]
-fn a_protocol_line_longer_than_the_client_reads_ends_only_its_connection() {
+fn an_overlong_protocol_line_ends_only_its_connection() {
     for length in [5_000, 40_000] {
         answers_badly(&["was lost", "said nothing"], move |talk, line| {
             let subject = format!("events.{}", "x".repeat(length));

@@ -132,7 +132,7 @@ fn a_link_that_swallows_everything_is_noticed_in_time() {
 }
 
 #[test]
-fn a_server_that_answers_pings_but_no_jetstream_request_any_more_is_noticed_in_time() {
+fn missing_jetstream_answers_are_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.drop_published("$JS.API.");
@@ -144,7 +144,7 @@ fn a_server_that_answers_pings_but_no_jetstream_request_any_more_is_noticed_in_t
 }
 
 #[test]
-fn a_connection_that_is_reset_and_then_refused_is_noticed_in_time() {
+fn a_reset_then_refused_connection_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.refuse();
@@ -156,7 +156,7 @@ fn a_connection_that_is_reset_and_then_refused_is_noticed_in_time() {
 }
 
 #[test]
-fn a_server_that_accepts_again_but_never_greets_is_noticed_in_time() {
+fn a_server_that_no_longer_greets_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.swallow(Way::ToClient);
@@ -168,7 +168,7 @@ fn a_server_that_accepts_again_but_never_greets_is_noticed_in_time() {
 }
 
 #[test]
-fn a_server_that_greets_again_but_then_keeps_silent_is_noticed_in_time() {
+fn a_server_silent_after_a_new_greeting_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.only(Way::ToClient, |message| message.starts_with(b"INFO "));
@@ -182,7 +182,7 @@ fn a_server_that_greets_again_but_then_keeps_silent_is_noticed_in_time() {
 }
 
 #[test]
-fn a_stopped_server_is_noticed_in_time_and_healed_when_it_goes_on() {
+fn a_stopped_server_is_noticed_and_used_again_later() {
     let scene = Scene::new();
     let (collector, recorder) = (scene.collector(), scene.recorder());
     let mut account = Account::default();
@@ -203,7 +203,7 @@ fn a_stopped_server_is_noticed_in_time_and_healed_when_it_goes_on() {
 }
 
 #[test]
-fn a_connection_cut_in_the_middle_of_a_payload_costs_and_doubles_nothing() {
+fn a_cut_inside_a_payload_loses_and_repeats_nothing() {
     let scene = Scene::new();
     let collector = scene.collector();
     // A number of its own each, and far longer than an answer to a request.
@@ -264,7 +264,7 @@ fn a_recorder_on_a_slow_link_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity() {
+fn a_lost_acknowledgement_repeats_the_same_identity() {
     let scene = Scene::new();
     let recorder = scene.recorder();
     scene.proxy.drop_publish_acknowledgements();
@@ -293,7 +293,7 @@ fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity(
 }
 
 #[test]
-fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sent_again() {
+fn an_event_the_stream_may_not_recognise_is_given_back() {
     let scene = Scene::new();
     let window = Duration::from_millis(500);
     let recorder = NatsRecorder::open(NatsRecorderConfig {
