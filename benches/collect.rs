@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
 use catchment::config::{Config, DatabaseConfig};
-use catchment::pipeline::{
+use catchment::unversioned::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
+use catchment::unversioned::pipeline::{
     Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
-use catchment::store::{Database, Routes, Writer};
+use catchment::unversioned::store::{Database, Routes, Writer};
 use figures::row;
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -142,7 +142,7 @@ impl Bench {
         let began = Instant::now();
         let pipeline = pipeline(&config, vec![Discard], true, &shared);
         wait(pipeline);
-        assert_eq!(shared.tally.committed.get(), EVENTS);
+        assert_eq!(shared.counters.committed.get(), EVENTS);
         began.elapsed().as_secs_f64()
     }
 
@@ -176,11 +176,11 @@ impl Bench {
         let sink = Watched { writer: database.writers().remove(0), commits };
         let shared = Shared::new("database");
         let pipeline = pipeline(&config, vec![sink], false, &shared);
-        while shared.tally.committed.get() < EVENTS {
+        while shared.counters.committed.get() < EVENTS {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.publish(&["--count", &LATENCY_EVENTS.to_string(), "--rate", &LATENCY_RATE.to_string()]);
-        while shared.tally.committed.get() < EVENTS + LATENCY_EVENTS {
+        while shared.counters.committed.get() < EVENTS + LATENCY_EVENTS {
             std::thread::sleep(Duration::from_millis(10));
         }
         pipeline.stop(Duration::from_secs(10)).expect("stops");
@@ -226,7 +226,7 @@ impl Sink for Watched {
 }
 
 fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared) -> Pipeline {
-    let reports = Reports { tally: Arc::clone(&shared.tally), condition: Condition::new("broker") };
+    let reports = Reports { counters: Arc::clone(&shared.counters), condition: Condition::new("broker") };
     let cluster = Cluster::new(&config.broker).expect("addresses");
     let owner = Owner { identity: "bench".into(), ..Owner::default() };
     let beginning = Beginning { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };

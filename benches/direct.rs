@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use catchment::config::{BatchConfig, DatabaseConfig, Synchronous};
-use catchment::record::Commit;
+use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig, Event, Recorder};
 use rusqlite::{Connection, params};
 
@@ -21,16 +21,21 @@ const INSERT: &str =
 /// What is compared.
 struct Case {
     name: &'static str,
-    commit: Commit,
+    commit: CommitMode,
     synchronous: Synchronous,
     events: u64,
 }
 
 fn main() {
     let cases = [
-        Case { name: "per event, full", commit: Commit::PerEvent, synchronous: Synchronous::Full, events: 3_000 },
-        Case { name: "per event, normal", commit: Commit::PerEvent, synchronous: Synchronous::Normal, events: 20_000 },
-        Case { name: "grouped, full", commit: Commit::Grouped, synchronous: Synchronous::Full, events: 400_000 },
+        Case { name: "per event, full", commit: CommitMode::PerEvent, synchronous: Synchronous::Full, events: 3_000 },
+        Case {
+            name: "per event, normal",
+            commit: CommitMode::PerEvent,
+            synchronous: Synchronous::Normal,
+            events: 20_000,
+        },
+        Case { name: "grouped, full", commit: CommitMode::Grouped, synchronous: Synchronous::Full, events: 400_000 },
     ];
     println!(
         "direct path against a bare loop, {RUNS} pairs each, groups of up to {BATCH}; medians (lowest to highest)\n"
@@ -97,13 +102,16 @@ impl Case {
         let folder = folder();
         let database = self.database(folder.path());
         // Makes the tables.
-        drop(catchment::store::Database::open(&database, &catchment::store::Routes::default()).expect("opens"));
+        drop(
+            catchment::unversioned::store::Database::open(&database, &catchment::unversioned::store::Routes::default())
+                .expect("opens"),
+        );
         let connection = Connection::open(&database.path).expect("opens");
         let synchronous = if self.synchronous == Synchronous::Full { "FULL" } else { "NORMAL" };
         connection.pragma_update(None, "synchronous", synchronous).expect("sets");
         connection.pragma_update(None, "wal_autocheckpoint", 4_000).expect("sets");
         connection.pragma_update(None, "foreign_keys", true).expect("sets");
-        let group = if self.commit == Commit::Grouped { BATCH as u64 } else { 1 };
+        let group = if self.commit == CommitMode::Grouped { BATCH as u64 } else { 1 };
         let began = Instant::now();
         for first in (0..self.events).step_by(BATCH.min(usize::try_from(group).expect("small"))) {
             if group > 1 {

@@ -28,10 +28,10 @@ use std::time::{Duration, Instant};
 
 use catchment::Error;
 use catchment::config::{DatabaseConfig, Synchronous};
-use catchment::pipeline::{
-    Batch, Committed, Epoch, Intake, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink, Supply,
+use catchment::unversioned::pipeline::{
+    Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
-use catchment::store::{Database, Routes, Writer};
+use catchment::unversioned::store::{Database, Routes, Writer};
 use figures::row;
 use serde::{Deserialize, Serialize};
 
@@ -188,14 +188,14 @@ struct Ready {
 }
 
 impl Intake for Ready {
-    fn fill(&mut self, batch: &mut Batch, _: Duration) -> Result<Supply, Error> {
+    fn fill(&mut self, batch: &mut Batch, _: Duration) -> Result<IntakeState, Error> {
         if batch.is_empty() {
             batch.begin(Arc::clone(&self.epoch), self.stands);
         }
         while self.stands.sequence < self.last && batch.has_room_for(200) {
             self.stands = push(batch, self.stands.sequence + 1);
         }
-        Ok(if self.stands.sequence < self.last { Supply::Flowing } else { Supply::Ended })
+        Ok(if self.stands.sequence < self.last { IntakeState::Open } else { IntakeState::Drained })
     }
 }
 
@@ -207,7 +207,7 @@ fn pipeline(events: u64, batch: usize, sinks: Vec<impl Sink>) -> f64 {
     let began = Instant::now();
     let mut pipeline = Pipeline::start(intake, sinks, settings, shared.clone()).expect("starts");
     assert!(pipeline.wait(Duration::from_secs(60)).expect("no failure"));
-    assert_eq!(shared.tally.committed.get(), events);
+    assert_eq!(shared.counters.committed.get(), events);
     began.elapsed().as_secs_f64()
 }
 

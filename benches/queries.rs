@@ -26,7 +26,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use catchment::broker::Server;
+use catchment::unversioned::broker::Server;
 
 /// Events a second, while there are any.
 const RATE: u64 = 50_000;

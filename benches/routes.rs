@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catchment::config::{Codec, DatabaseConfig, RouteConfig, Synchronous, Unmatched};
-use catchment::pipeline::{Batch, Epoch, Limits, Mark, Sink};
-use catchment::store::{Database, Editor, Routes};
+use catchment::unversioned::pipeline::{Batch, Epoch, Limits, Mark, Sink};
+use catchment::unversioned::store::{Database, Editor, Routes};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 

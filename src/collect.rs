@@ -139,7 +139,7 @@ impl Collector {
             service: Condition::new("service"),
         };
         let Parts { shared, broker, intake, .. } = &parts;
-        let reports = Reports { tally: shared.tally.clone(), condition: broker.clone() };
+        let reports = Reports { counters: shared.counters.clone(), condition: broker.clone() };
         let settings = Settings::from(&config.batch);
         let (confirmed, confirmations) = routes.confirm().then(query::confirmations).unzip();
         let sinks = database.writers().into_iter().map(|writer| match &confirmed {
@@ -177,7 +177,8 @@ impl Collector {
         };
         // The service hears by it that nothing more will be committed.
         drop(confirmed);
-        let service = Service::start(config, &database, &queries, confirmations, &parts.shared.tally, &parts.service)?;
+        let service =
+            Service::start(config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
         Ok(Self { pipeline, service, parts, mode: config.broker.mode, _lock: lock })
     }
 
@@ -278,19 +279,19 @@ fn patiently<T>(
 
 impl Parts {
     fn status(&self, asked: Option<Asked>) -> Status {
-        let tally = &self.shared.tally;
+        let counters = &self.shared.counters;
         Status {
-            received: tally.received.get(),
-            committed: tally.committed.get(),
-            duplicates: tally.duplicates.get(),
-            dead_letters: tally.dead_letters.get(),
-            unmatched_dropped: tally.unmatched_dropped.get(),
-            unconfirmed: tally.unconfirmed.get(),
-            dropped: tally.dropped.get(),
-            batches: tally.batches.get(),
-            gone: tally.gone.get(),
-            rebuilds: tally.rebuilds.get(),
-            pending: tally.pending.get(),
+            received: counters.received.get(),
+            committed: counters.committed.get(),
+            duplicates: counters.duplicates.get(),
+            dead_letters: counters.dead_letters.get(),
+            unmatched_dropped: counters.unmatched_dropped.get(),
+            unconfirmed: counters.unconfirmed.get(),
+            dropped: counters.dropped.get(),
+            batches: counters.batches.get(),
+            gone: counters.gone.get(),
+            rebuilds: counters.rebuilds.get(),
+            pending: counters.pending.get(),
             broker: self.broker.trouble(),
             intake: self.intake.trouble(),
             database: self.shared.sink.trouble(),

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::subject::is_prefix;
 
 pub(crate) use broker::is_stream_name;
-pub use broker::{AheadConfig, BrokerConfig, TlsConfig};
+pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub(crate) use database::validate_database_path;
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};

@@ -11,58 +11,76 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 #[non_exhaustive]
 pub enum Error {
     /// A setting that cannot be used. Nothing was started.
-    #[error("configuration: {key}: {reason}")]
+    #[error("configuration: {key}: {detail}{}", tail(remedy.as_ref()))]
+    #[non_exhaustive]
     Config {
         /// The setting, as it is written in the file: `broker.servers`.
         key: String,
-        /// What is wrong with it and what would be right.
-        reason: String,
+        /// What is wrong with it.
+        detail: String,
+        /// What to do about it, where the detail does not already say it.
+        remedy: Option<String>,
     },
 
     /// The broker cannot be used.
-    #[error("broker {server}: {detail}")]
+    #[error("broker {server}: {detail}{}", tail(remedy.as_ref()))]
+    #[non_exhaustive]
     Broker {
         /// The kind of trouble.
         fault: BrokerFault,
         /// The address or addresses, without any password.
         server: String,
-        /// What happened and what to do about it.
+        /// What happened.
         detail: String,
+        /// What to do about it, where that is known.
+        remedy: Option<String>,
     },
 
     /// The database cannot be used.
-    #[error("database {}: {detail}", path.display())]
+    #[error("database {}: {detail}{}", path.display(), tail(remedy.as_ref()))]
+    #[non_exhaustive]
     Database {
         /// The kind of trouble.
         fault: DatabaseFault,
         /// The database file.
         path: PathBuf,
-        /// What happened and what to do about it.
+        /// What happened.
         detail: String,
+        /// What to do about it, where that is known.
+        remedy: Option<String>,
         /// SQLite's own error, or the operating system's.
         #[source]
         source: Option<Cause>,
     },
 
     /// A migration cannot be applied, or is not as it was when it was applied. No new one was applied.
-    #[error("migration {}{}: {detail}", path.display(), line.map_or(String::new(), |line| format!(":{line}")))]
+    #[error(
+        "migration {}{}: {detail}{}",
+        path.display(),
+        line.map_or(String::new(), |line| format!(":{line}")),
+        tail(remedy.as_ref())
+    )]
+    #[non_exhaustive]
     Migration {
         /// The file.
         path: PathBuf,
         /// Where in it, counted from 1, if there is a place.
         line: Option<usize>,
-        /// What is wrong and what to do about it.
+        /// What is wrong.
         detail: String,
-        /// `SQLite`'s own error, or the operating system's.
+        /// What to do about it, where that is known.
+        remedy: Option<String>,
+        /// SQLite's own error, or the operating system's.
         #[source]
         source: Option<Cause>,
     },
 
     /// Another process collects into this database.
     #[error(
-        "database {}: {holder} collects into it already; stop that one, or give this one another database.path",
+        "database {}: {holder} collects into it already; {LOCKED}",
         path.display()
     )]
+    #[non_exhaustive]
     Locked {
         /// The database file.
         path: PathBuf,
@@ -71,9 +89,8 @@ pub enum Error {
     },
 
     /// The operating system gives no thread.
-    #[error(
-        "no thread {name}: {source}; raise the limit of processes (ulimit -u, TasksMax of a service, pids of a container)"
-    )]
+    #[error("no thread {name}: {source}; {NO_THREAD}")]
+    #[non_exhaustive]
     Thread {
         /// What it is for.
         name: String,
@@ -83,6 +100,7 @@ pub enum Error {
 
     /// A thread of the library panicked: a bug of ours. Nothing uncommitted was acknowledged.
     #[error("thread {thread} panicked: {message}")]
+    #[non_exhaustive]
     Panicked {
         /// The thread's name.
         thread: String,
@@ -95,6 +113,7 @@ pub enum Error {
         "stopped after {waited:?} without {unfinished}; what it had not committed is {}",
         if *kept { "still in the stream" } else { "lost, for core NATS keeps nothing" }
     )]
+    #[non_exhaustive]
     StopDeadline {
         /// How long the stop waited.
         waited: Duration,
@@ -151,9 +170,43 @@ pub enum DatabaseFault {
     Other,
 }
 
+const LOCKED: &str = "stop that one, or give this one another database.path";
+const NO_THREAD: &str = "raise the limit of processes (ulimit -u, TasksMax of a service, pids of a container)";
+
 impl Error {
-    /// A refused setting.
-    pub(crate) fn config(key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Config { key: key.into(), reason: reason.into() }
+    /// What to do about it, where that is known. It stands in the message too.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::Config { remedy, .. }
+            | Self::Broker { remedy, .. }
+            | Self::Database { remedy, .. }
+            | Self::Migration { remedy, .. } => remedy.as_deref(),
+            Self::Locked { .. } => Some(LOCKED),
+            Self::Thread { .. } => Some(NO_THREAD),
+            Self::Panicked { .. } | Self::StopDeadline { .. } => None,
+        }
     }
+
+    /// A refused setting.
+    pub(crate) fn config(key: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Config { key: key.into(), detail: detail.into(), remedy: None }
+    }
+
+    /// The same error with what to do about it. Errors whose remedy is always the same keep theirs.
+    #[must_use]
+    pub(crate) fn with_remedy(mut self, way_out: impl Into<String>) -> Self {
+        if let Self::Config { remedy, .. }
+        | Self::Broker { remedy, .. }
+        | Self::Database { remedy, .. }
+        | Self::Migration { remedy, .. } = &mut self
+        {
+            *remedy = Some(way_out.into());
+        }
+        self
+    }
+}
+
+fn tail(remedy: Option<&String>) -> String {
+    remedy.map_or(String::new(), |remedy| format!("; {remedy}"))
 }

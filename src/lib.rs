@@ -41,7 +41,7 @@
 //! * **Bounded**: in events and bytes, on both sides. A database that is locked or full holds the intake up; it does not
 //!   grow the process, and collecting resumes by itself.
 //! * **An event that cannot be stored** goes to table `catchment_dead_letters`, whole and with the reason, and costs no
-//!   other event anything. [`store::DeadLetters`] finds it there, [`store::Database::retry`] tries it again.
+//!   other event anything. Module [`dead_letters`] finds it there and tries it again.
 //! * **Stopping is bounded**: every blocking call has a deadline; a thread that hangs in the NATS client is left behind
 //!   and named.
 //!
@@ -72,32 +72,65 @@
 //! Through the [`log`] crate. `warn`: a part does not do its work, or something was found that an operator wants to know
 //! (a stream made anew, events it no longer has). `info`: it works again, a stream was made. `debug`: the rest.
 
-#[cfg(not(unix))]
-compile_error!("catchment needs Unix: it uses inode numbers, signals and /dev/null, which this system does not have");
+// A build without some of the commands does not use what only they need.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
-pub mod binding;
-pub mod broker;
+#[cfg(not(unix))]
+compile_error!("catchment needs Unix: it uses file identities, file locks and signals that this system does not have");
+
+mod binding;
+mod broker;
 #[cfg(feature = "cli")]
-pub mod check;
-pub mod collect;
+mod check;
 #[cfg(feature = "cli")]
-pub mod compare;
+mod cli;
+mod collect;
+#[cfg(feature = "cli")]
+mod compare;
 pub mod config;
+pub mod dead_letters;
 mod deadline;
 pub mod error;
-pub mod event;
-pub mod pipeline;
+mod event;
+mod pipeline;
 mod printable;
-pub mod query;
+mod query;
 pub mod record;
-pub mod store;
-pub mod subject;
-pub mod trial;
+mod store;
+mod subject;
+pub mod testing;
 
 pub use collect::{Collector, Status, Until};
 pub use config::Config;
 pub use error::Error;
 pub use event::Event;
-pub use pipeline::Health;
-pub use printable::printable;
+pub use pipeline::{Health, Trouble};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+pub use subject::Filter;
+
+use printable::printable;
+
+#[doc(hidden)]
+pub mod unversioned {
+    //! For the command, tests, benches and fuzz targets of this package, which are crates of their own. Does not follow semantic
+    //! versioning: any release may change or remove what is here.
+
+    #[cfg(feature = "cli")]
+    pub use crate::cli::run_command;
+
+    pub mod binding {
+        pub use crate::binding::{Envelope, Fields, Parameters, Value};
+    }
+    pub mod broker {
+        pub use crate::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
+    }
+    pub mod pipeline {
+        pub use crate::pipeline::{
+            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared,
+            Sink,
+        };
+    }
+    pub mod store {
+        pub use crate::store::{Database, Editor, Lock, Routes, Writer};
+    }
+}

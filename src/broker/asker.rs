@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::broker_error;
 use super::connection::{Cluster, Link};
-use super::requests::{Failure, Reply};
+use super::requests::{Reply, ServiceError};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
@@ -49,9 +49,9 @@ pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Opt
 
 fn reply(message: Message) -> Reply {
     let header = |name: &str| message.headers.as_ref()?.get(name).cloned();
-    let failure = match (header(Failure::CODE), header(Failure::REASON)) {
+    let failure = match (header(ServiceError::CODE), header(ServiceError::REASON)) {
         (None, None) => None,
-        (code, reason) => Some(Failure {
+        (code, reason) => Some(ServiceError {
             code: code.and_then(|code| code.parse().ok()).unwrap_or(500),
             reason: reason.unwrap_or_else(|| "it gives no reason".into()),
         }),

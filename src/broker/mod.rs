@@ -14,31 +14,33 @@ mod pauses;
 mod publisher;
 mod requests;
 mod server;
-mod survey;
+mod status;
 
 use std::sync::Arc;
 
 pub use asker::ask;
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Mismatch, Origin, Owner, remove_stream};
+pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Origin, Owner, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
-pub use requests::{Desk, Dispatch, Failure, Listener, Outbox, Reply, Request, Subjects, answerable};
+pub use requests::{
+    AddressedReply, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects, answerable,
+};
 pub use server::Server;
-pub use survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey, Survey};
+pub use status::{BrokerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Condition, Tally};
+use crate::pipeline::{Condition, Counters};
 
 /// What an intake reports to.
 #[derive(Clone, Debug)]
 pub struct Reports {
     /// Counts.
-    pub tally: Arc<Tally>,
+    pub counters: Arc<Counters>,
     /// How the broker is doing.
     pub condition: Condition,
 }
 
 fn broker_error(server: impl Into<String>, fault: BrokerFault, detail: impl Into<String>) -> Error {
-    Error::Broker { fault, server: server.into(), detail: detail.into() }
+    Error::Broker { fault, server: server.into(), detail: detail.into(), remedy: None }
 }

@@ -5,7 +5,7 @@ use humantime::format_duration;
 
 use super::Options;
 use super::finding::Notebook;
-use crate::broker::{JetStreamSurvey, Standing, StreamSurvey, Survey};
+use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::collect::owner;
 use crate::config::Config;
 use crate::error::Error;
@@ -27,25 +27,25 @@ pub(super) fn look(
     collecting: bool,
     notes: &mut Notebook<'_>,
 ) {
-    let survey = match survey(config, inspection) {
-        Ok(survey) => survey,
+    let status = match survey(config, inspection) {
+        Ok(status) => status,
         Err(error) => return notes.error("broker", &error),
     };
-    let (server, version) = (&survey.server, &survey.version);
+    let (server, version) = (&status.server, &status.version);
     if numbers(version).is_some_and(|version| version < OLDEST) {
         let way_out = "use nats-server 2.9 or later";
         notes.warning("broker", format!("{server} is a nats-server {version}, older than what is tested"), way_out);
     } else {
-        let largest = ByteSize::b(survey.max_payload as u64);
+        let largest = ByteSize::b(status.max_payload as u64);
         notes.ok("broker", format!("{server} answers: nats-server {version}, events of up to {largest}"));
     }
-    match &survey.jetstream {
-        Some(jetstream) => look_at_jetstream(config, options, &survey, jetstream, collecting, notes),
+    match &status.jetstream {
+        Some(jetstream) => look_at_jetstream(config, options, &status, jetstream, collecting, notes),
         None => look_at_core(config, notes),
     }
 }
 
-fn survey(config: &Config, inspection: Option<&Inspection>) -> Result<Survey, Error> {
+fn survey(config: &Config, inspection: Option<&Inspection>) -> Result<BrokerStatus, Error> {
     let (owner, history) = match inspection {
         Some(inspection) => {
             let owner = match (inspection.identity()?, inspection.home()?) {
@@ -57,7 +57,7 @@ fn survey(config: &Config, inspection: Option<&Inspection>) -> Result<Survey, Er
         None => (None, Vec::new()),
     };
     let pipeline_holds = pipeline::holds(&config.batch, config.database.writers);
-    Survey::make(&config.broker, Standing { owner: owner.as_ref(), history: &history, pipeline_holds })
+    BrokerStatus::make(&config.broker, DatabasePosition { owner: owner.as_ref(), history: &history, pipeline_holds })
 }
 
 fn look_at_core(config: &Config, notes: &mut Notebook<'_>) {
@@ -71,8 +71,8 @@ fn look_at_core(config: &Config, notes: &mut Notebook<'_>) {
 fn look_at_jetstream(
     config: &Config,
     options: &Options,
-    survey: &Survey,
-    jetstream: &JetStreamSurvey,
+    status: &BrokerStatus,
+    jetstream: &JetStreamStatus,
     collecting: bool,
     notes: &mut Notebook<'_>,
 ) {
@@ -96,10 +96,10 @@ fn look_at_jetstream(
     if let Some(refusal) = &stream.refusal {
         return notes.critical("stream", refusal, "name another stream in broker.stream");
     }
-    subjects(config, survey, stream, notes);
+    subjects(config, status, stream, notes);
     limits(config, stream, notes);
     if notes.report.findings.len() == before {
-        let StreamSurvey { messages, retention, storage, .. } = stream;
+        let StreamStatus { messages, retention, storage, .. } = stream;
         let age = stream.max_age.map_or_else(String::new, |age| format!(" for {}", format_duration(age)));
         notes.ok("stream", format!("{name} keeps {messages} events by {retention}{age}, in {storage}"));
     }
@@ -108,7 +108,7 @@ fn look_at_jetstream(
 }
 
 /// Consumers of ours that somebody paused, or that somebody else uses or has left.
-fn consumers(config: &Config, stream: &StreamSurvey, collecting: bool, notes: &mut Notebook<'_>) {
+fn consumers(config: &Config, stream: &StreamStatus, collecting: bool, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
     let copies = "stop one of the two, or give one an identity of its own: catchment adopt";
     if let Some(consumer) = &stream.consumer {
@@ -135,7 +135,7 @@ fn consumers(config: &Config, stream: &StreamSurvey, collecting: bool, notes: &m
 }
 
 /// Whether the stream has what is to be collected, and nothing that is to be answered.
-fn subjects(config: &Config, survey: &Survey, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
+fn subjects(config: &Config, status: &BrokerStatus, stream: &StreamStatus, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
     if let Some(mismatch) = &stream.mismatch {
         notes.critical("stream", &mismatch.what, &mismatch.way_out);
@@ -144,8 +144,8 @@ fn subjects(config: &Config, survey: &Survey, stream: &StreamSurvey, notes: &mut
         notes.warning("stream", &silent.what, &silent.way_out);
     }
     let several = config.broker.subjects.len() > 1 && !stream.is_whole;
-    if several && numbers(&survey.version).is_some_and(|version| version < SEVERAL_SUBJECTS) {
-        let what = format!("nats-server {} takes no several subjects for a consumer", survey.version);
+    if several && numbers(&status.version).is_some_and(|version| version < SEVERAL_SUBJECTS) {
+        let what = format!("nats-server {} takes no several subjects for a consumer", status.version);
         let way_out = "give one subject, or exactly those of the stream, or use server 2.10 or later";
         notes.critical("stream", what, way_out);
     }
@@ -167,7 +167,7 @@ fn subjects(config: &Config, survey: &Survey, stream: &StreamSurvey, notes: &mut
 }
 
 /// Limits of the stream that something of ours runs into.
-fn limits(config: &Config, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
+fn limits(config: &Config, stream: &StreamStatus, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
     if let Some((limit, need)) = stream.unacknowledged {
         let what = format!("{name} lets {limit} events be unacknowledged at a time, and a collector would have {need}");
@@ -200,7 +200,7 @@ fn limits(config: &Config, stream: &StreamSurvey, notes: &mut Notebook<'_>) {
     }
 }
 
-fn lag(config: &Config, options: &Options, stream: &StreamSurvey, collecting: bool, notes: &mut Notebook<'_>) {
+fn lag(config: &Config, options: &Options, stream: &StreamStatus, collecting: bool, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
     if let Some(news) = &stream.news {
         notes.warning("progress", news, "nothing to be done; the next start says it once more and goes on");
@@ -228,7 +228,7 @@ fn lag(config: &Config, options: &Options, stream: &StreamSurvey, collecting: bo
     }
 }
 
-fn storage(jetstream: &JetStreamSurvey, notes: &mut Notebook<'_>) {
+fn storage(jetstream: &JetStreamStatus, notes: &mut Notebook<'_>) {
     let Some(most) = jetstream.most_stored else { return };
     let (stored, limit) = (ByteSize::b(jetstream.stored), ByteSize::b(most));
     let what = format!("JetStream stores {stored} of the {limit} that this account may have");

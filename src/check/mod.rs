@@ -4,11 +4,11 @@
 mod broker;
 mod database;
 mod disk;
-mod finding;
+pub mod finding;
 mod reach;
 mod statements;
 
-pub use finding::{Finding, Level, Measure, Report};
+pub use finding::{Finding, Level, Report};
 
 use bytesize::ByteSize;
 

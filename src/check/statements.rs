@@ -4,7 +4,7 @@ use super::finding::Notebook;
 use crate::config::Config;
 use crate::error::{DatabaseFault, Error};
 use crate::store::migrations::{self, Migration};
-use crate::trial::Trial;
+use crate::testing::TestDatabase;
 
 pub(super) fn look(config: &Config, notes: &mut Notebook<'_>) {
     let there = config.database.path.is_file();
@@ -19,7 +19,7 @@ pub(super) fn look(config: &Config, notes: &mut Notebook<'_>) {
             Err(error) => return notes.error("migrations", &error),
         }
     }
-    let tried = if there { Trial::on_tables_of(config) } else { Trial::new(config) };
+    let tried = if there { TestDatabase::on_tables_of(config) } else { TestDatabase::new(config) };
     match tried {
         Ok(_) => {
             let statements: usize = config.routes.iter().map(|route| route.sql.len()).sum();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use catchment::store::{self, Adopted};
+use crate::store::{self, Adopted};
 use clap::Args;
 
 use super::output::Output;

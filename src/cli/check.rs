@@ -2,9 +2,9 @@
 
 mod forms;
 
+use crate::check::{self, Finding, Level, Options, Report};
+use crate::error::Error;
 use bytesize::ByteSize;
-use catchment::check::{self, Finding, Level, Options, Report};
-use catchment::error::Error;
 use clap::{Args, ValueEnum};
 
 use super::failure::Status;

@@ -6,9 +6,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::compare::{self, Arm, Codec, Comparison, Options, Step, Surroundings, Work, arms, report};
+use crate::config::Synchronous;
 use anyhow::Context;
-use catchment::compare::{self, Arm, Codec, Comparison, Options, Step, Surroundings, Work, arms, report};
-use catchment::config::Synchronous;
 use clap::{Args, ValueEnum};
 
 use super::failure::Usage;
@@ -326,7 +326,7 @@ fn addresses(word: &str) -> String {
         Some((flag, servers)) if flag.starts_with('-') => (format!("{flag}="), servers),
         _ => (String::new(), word),
     };
-    let shown: Vec<String> = servers.split(',').map(catchment::config::without_secrets).collect();
+    let shown: Vec<String> = servers.split(',').map(crate::config::without_secrets).collect();
     format!("{flag}{}", shown.join(","))
 }
 

@@ -7,7 +7,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use catchment::error::Error;
+use crate::error::Error;
 use serde_json::{Map, Value};
 
 /// The ways in of a context, in the order in which the `nats` command looks for them.
@@ -41,7 +41,7 @@ impl Contexts {
     ///
     /// [`Error::Config`] that names the context, the file and the way out, and nothing of what is in it.
     pub fn read(&self, name: &str) -> Result<Vec<(&'static str, String)>, Error> {
-        let refused = |reason: String| Error::Config { key: format!("context {name}"), reason };
+        let refused = |reason: String| Error::config(format!("context {name}"), reason);
         let folder = self.folder.as_deref().ok_or_else(|| refused("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
         if name.is_empty() || name.contains("..") || name.contains('/') {
             return Err(refused("is no name; nats context ls shows those there are".into()));

@@ -7,8 +7,8 @@ mod show;
 
 use std::io::Write;
 
+use crate::store::{self, Json, Selection};
 use anyhow::ensure;
-use catchment::store::{self, Json, Selection};
 use clap::{Args, Subcommand};
 
 use super::event_line::{self, EventLine};

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use catchment::Event;
-use catchment::store::{Json, Value};
+use crate::Event;
+use crate::store::{Json, Value};
 use data_encoding::BASE64;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use catchment::error::Error;
+use crate::error::Error;
 
 use super::output;
 use super::values::printable;
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn wrong_usage_and_configuration_end_with_2() {
-        let refused = Error::Config { key: "broker.stream".into(), reason: "is bad".into() };
+        let refused = Error::config("broker.stream", "is bad");
         assert_eq!(status(&anyhow::Error::new(refused).context("at start")), 2);
         assert_eq!(status(&Usage("no SQL".into()).into()), 2);
         assert_eq!(status(&anyhow!("disk on fire")), 1);

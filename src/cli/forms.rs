@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
-use catchment::store::{Json, Objects, Value};
+use crate::store::{Json, Objects, Value};
 use comfy_table::{Attribute, Cell, CellAlignment, Table};
 
 use super::table::{ROWS_AT_A_TIME, empty_table};

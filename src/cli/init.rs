@@ -4,8 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use crate::Config;
 use anyhow::Context;
-use catchment::Config;
 use clap::{Args, ValueEnum};
 
 use super::failure::Usage;

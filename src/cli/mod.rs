@@ -11,7 +11,7 @@ mod compare;
 mod context;
 mod dead_letters;
 mod event_line;
-pub mod failure;
+mod failure;
 mod forms;
 mod init;
 mod lines;
@@ -33,7 +33,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use catchment::check::Level;
+use crate::check::Level;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use settings::Settings;
@@ -41,7 +41,7 @@ use settings::Settings;
 /// Records events from NATS `JetStream` in SQLite.
 #[derive(Parser)]
 #[command(name = "catchment", version, about = "Records events from NATS JetStream in SQLite", after_help = AFTER_HELP)]
-pub struct Cli {
+struct Cli {
     /// Settings, as TOML [env: CATCHMENT_CONFIG] [default: none, every setting has a default]
     #[arg(short, long, global = true, value_name = "FILE", help_heading = "General")]
     config: Option<PathBuf>,
@@ -75,9 +75,22 @@ enum Command {
     CompareApplication(compare::Application),
 }
 
+/// Runs the command that this process's arguments name; returns its exit status.
+#[must_use]
+pub fn run_command() -> ExitCode {
+    let cli = match Cli::parse_arguments() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
 impl Cli {
-    /// The command that the arguments name; where they name none, says why, and the exit status.
-    pub fn parse_arguments() -> Result<Self, ExitCode> {
+    /// The command that the arguments name. Where they name none, the reason is printed, and this is the exit status.
+    fn parse_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
             // Without a standard error there is still the exit status.
             let _ = error.print();
@@ -88,7 +101,7 @@ impl Cli {
     }
 
     /// Runs the command that was named, until it is done.
-    pub fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> anyhow::Result<()> {
         logging::start(&self.log);
         let settings = match (Settings::new(self.config), &self.command) {
             (Err(error), Command::Check(check)) => return check.refuse(&error),

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use catchment::pipeline::room_for_threads;
+use crate::pipeline::room_for_threads;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A count that moves, with a rate; a bar where the end is known.

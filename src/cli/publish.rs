@@ -6,8 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::record::Overflow;
-use catchment::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
+use crate::record::Overflow;
+use crate::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
 use clap::Args;
 use outcome::Outcome;
 

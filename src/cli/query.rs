@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-use catchment::broker::{self, Failure, Reply};
-use catchment::store::Value;
-use catchment::subject;
+use crate::broker::{self, Reply, ServiceError};
+use crate::store::Value;
+use crate::subject;
 use clap::Args;
 use data_encoding::BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -61,7 +61,7 @@ impl Query {
             );
         };
         let Reply { body, failure } = reply;
-        if let Some(Failure { code, reason }) = failure {
+        if let Some(ServiceError { code, reason }) = failure {
             // Most reasons name the query, whose name is mostly its subject.
             let whose = if reason.contains(subject) { String::new() } else { format!("{subject}: ") };
             anyhow::bail!("{whose}{reason} (error {code})");

@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use catchment::broker::Server;
-use catchment::compare::Profile;
-use catchment::config::Mode;
-use catchment::error::Error;
-use catchment::query::Asked;
-use catchment::{Collector, Config, Status, Until, store};
+use crate::broker::Server;
+use crate::compare::Profile;
+use crate::config::Mode;
+use crate::error::Error;
+use crate::query::Asked;
+use crate::{Collector, Config, Status, Until, store};
 use clap::Args;
 use indicatif::HumanCount;
 

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use catchment::config::{Config, DatabaseConfig, without_login};
-use catchment::error::Error;
-use catchment::store::beside;
+use crate::config::{Config, DatabaseConfig, without_login};
+use crate::error::Error;
+use crate::store::beside;
 use clap::Args;
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -421,7 +421,7 @@ fn one_line(message: &str) -> String {
 }
 
 fn refused(key: impl Into<String>, reason: impl Into<String>) -> Error {
-    Error::Config { key: key.into(), reason: reason.into() }
+    Error::config(key, reason)
 }
 
 fn setting<'a>(table: &'a Table, section: &str, key: &str) -> Option<&'a Value> {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 
-use catchment::store::{Answer, Reader};
+use crate::store::{Answer, Reader};
 use clap::Args;
 
 use super::failure::Usage;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use catchment::error::Error;
-use catchment::store::{Answer, Reader, Recorded};
+use crate::error::Error;
+use crate::store::{Answer, EventRow, Reader};
 use clap::Args;
 
 use super::event_line;
@@ -97,7 +97,7 @@ impl Follower {
     }
 
     /// The next events, at least one. Blocks until there are any, or nobody reads the output any more.
-    fn next(&mut self, output: &Output) -> anyhow::Result<Vec<Recorded>> {
+    fn next(&mut self, output: &Output) -> anyhow::Result<Vec<EventRow>> {
         loop {
             if self.began_anew()? {
                 // What is left of earlier rows was published no later than the last one that was shown.
@@ -179,12 +179,12 @@ fn file_id(_: &Path) -> Option<FileId> {
     None
 }
 
-fn text_line(to: &mut dyn Write, event: &Recorded) -> std::io::Result<()> {
+fn text_line(to: &mut dyn Write, event: &EventRow) -> std::io::Result<()> {
     let (time, subject) = (shown_time(event.published_us), printable(&event.subject));
     writeln!(to, "{time} {subject} {}", for_eyes(&event.payload))
 }
 
-fn json_line(to: &mut dyn Write, event: &Recorded) -> std::io::Result<()> {
+fn json_line(to: &mut dyn Write, event: &EventRow) -> std::io::Result<()> {
     let line = event_line::line(event.id, &event.subject, event.published_us, event.headers.as_deref(), &event.payload);
     serde_json::to_writer(&mut *to, &line)?;
     writeln!(to)
@@ -192,12 +192,12 @@ fn json_line(to: &mut dyn Write, event: &Recorded) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use catchment::store::Value;
+    use crate::store::Value;
 
     use super::*;
 
-    fn event() -> Recorded {
-        Recorded {
+    fn event() -> EventRow {
+        EventRow {
             id: 7,
             subject: "events.a".into(),
             published_us: 1_795_428_000_000_001,
@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    fn written(write: fn(&mut dyn Write, &Recorded) -> std::io::Result<()>) -> String {
+    fn written(write: fn(&mut dyn Write, &EventRow) -> std::io::Result<()>) -> String {
         let mut to = Vec::new();
         write(&mut to, &event()).unwrap();
         String::from_utf8(to).unwrap()

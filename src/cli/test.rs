@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use catchment::Event;
-use catchment::store::{Changed, DeadLetter, Json, Objects, Value};
-use catchment::trial::{Outcome, Trial};
+use crate::Event;
+use crate::store::{Changed, DeadLetter, Json, Objects, Value};
+use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
 use super::event_line;
@@ -52,18 +52,18 @@ impl Test {
         // What is said of the temporary database concerns nobody.
         logging::quieten();
         let signals = Signals::catch()?;
-        let mut trial = Trial::new(&config)?;
+        let mut testing = TestDatabase::new(&config)?;
         let file = (self.file != Path::new("-")).then_some(self.file.as_path());
         let mut failed = None;
         let events = Lines::of(file, &signals)?.enumerate().map_while(|(at, line)| {
             let event = line.map_err(anyhow::Error::from).and_then(|line| self.event(at, line));
             event.map_err(|error| failed = Some(error)).ok()
         });
-        let outcome = trial.run_at(events)?;
+        let outcome = testing.run_at(events)?;
         if let Some(error) = failed {
             return Err(error);
         }
-        let (changes, letters) = (trial.changes()?, trial.dead_letters()?);
+        let (changes, letters) = (testing.changes()?, testing.dead_letters()?);
         let mut output = Output::new();
         if self.json {
             print_json(&mut output, outcome, &changes, &letters)?;

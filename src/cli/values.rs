@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-pub use catchment::printable;
-use catchment::store::Value;
+pub(super) use crate::printable;
+use crate::store::Value;
 use data_encoding::HEXLOWER;
 use indicatif::HumanCount;
 use time::OffsetDateTime;

@@ -18,7 +18,8 @@ use super::{Arm, Failure, Profile, ProfileError, arms, clock};
 use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Synchronous};
 use crate::event::Event;
 use crate::record::{
-    Commit, DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Overflow, Reason, Recorder,
+    CommitMode, DirectRecorder, DirectRecorderConfig, FailureReason, NatsRecorder, NatsRecorderConfig, Overflow,
+    Recorder,
 };
 
 /// The longest that the application waits for room, or for the last acknowledgement.
@@ -172,7 +173,7 @@ fn open(order: &Order) -> Result<Arc<dyn Recorder>, Failure> {
         let config = DirectRecorderConfig {
             database: DatabaseConfig { path, synchronous, writers: order.writers, ..DatabaseConfig::default() },
             batch: BatchConfig { max_events: order.batch, ..BatchConfig::default() },
-            commit: if order.arm == Arm::DirectPerEvent { Commit::PerEvent } else { Commit::Grouped },
+            commit: if order.arm == Arm::DirectPerEvent { CommitMode::PerEvent } else { CommitMode::Grouped },
             overflow,
             ..DirectRecorderConfig::default()
         };
@@ -270,6 +271,6 @@ impl Producer<'_> {
 }
 
 /// Whether the same event may be taken at another time.
-fn passes(reason: &Reason) -> bool {
-    matches!(reason, Reason::BufferFull { .. } | Reason::Database(_))
+fn passes(reason: &FailureReason) -> bool {
+    matches!(reason, FailureReason::BufferFull { .. } | FailureReason::Database(_))
 }

@@ -9,7 +9,7 @@ mod ratios;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{Interval, RESAMPLES, interval_of_median, paired_ratio};
+pub use bootstrap::{Interval, RESAMPLES, interval_of_median};
 pub use metric::Metric;
 pub use ratios::{Compared, Finding, MINIMUM_PAIRS, compared, noise, ratios};
 

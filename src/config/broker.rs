@@ -71,7 +71,8 @@ pub struct BrokerConfig {
     #[serde(with = "humantime_serde")]
     pub retry: Duration,
     /// How far ahead of the database the broker may send.
-    pub ahead: AheadConfig,
+    #[serde(alias = "ahead")]
+    pub prefetch: PrefetchConfig,
     /// How core NATS is collected, in mode `core`.
     pub core: CoreConfig,
     /// The name under which the server lists the connection. Default `catchment`.
@@ -95,7 +96,7 @@ pub struct TlsConfig {
 /// How far ahead of the database the broker may send: the bound of what waits in memory, beside the batches themselves.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AheadConfig {
+pub struct PrefetchConfig {
     /// Events asked for in one request. Default 5,000.
     pub events: usize,
     /// Bytes asked for in one request. Default 4 MiB. A larger event is fetched by itself.
@@ -128,14 +129,14 @@ impl Default for BrokerConfig {
             silence: Duration::from_secs(5),
             wait: Duration::ZERO,
             retry: Duration::from_secs(2),
-            ahead: AheadConfig::default(),
+            prefetch: PrefetchConfig::default(),
             core: CoreConfig::default(),
             connection_name: "catchment".into(),
         }
     }
 }
 
-impl Default for AheadConfig {
+impl Default for PrefetchConfig {
     fn default() -> Self {
         Self { events: 5_000, bytes: ByteSize::mib(4), requests: 3 }
     }
@@ -234,16 +235,19 @@ impl BrokerConfig {
         if self.mode == Mode::Core {
             self.core.validate(&filters)?;
         }
-        if !(1..=MOST_EVENTS).contains(&self.ahead.events) {
-            let reason = format!("is {}; from 1 to {MOST_EVENTS}", self.ahead.events);
-            return Err(Error::config("broker.ahead.events", reason));
+        if !(1..=MOST_EVENTS).contains(&self.prefetch.events) {
+            let reason = format!("is {}; from 1 to {MOST_EVENTS}", self.prefetch.events);
+            return Err(Error::config("broker.prefetch.events", reason));
         }
-        if !(1024..=1 << 30).contains(&self.ahead.bytes.as_u64()) {
-            return Err(Error::config("broker.ahead.bytes", format!("is {}; from 1 KiB to 1 GiB", self.ahead.bytes)));
+        if !(1024..=1 << 30).contains(&self.prefetch.bytes.as_u64()) {
+            return Err(Error::config(
+                "broker.prefetch.bytes",
+                format!("is {}; from 1 KiB to 1 GiB", self.prefetch.bytes),
+            ));
         }
-        if !(2..=16).contains(&self.ahead.requests) {
-            let reason = format!("is {}; from 2 to 16 requests can be outstanding", self.ahead.requests);
-            return Err(Error::config("broker.ahead.requests", reason));
+        if !(2..=16).contains(&self.prefetch.requests) {
+            let reason = format!("is {}; from 2 to 16 requests can be outstanding", self.prefetch.requests);
+            return Err(Error::config("broker.prefetch.requests", reason));
         }
         for (key, value) in [("broker.timeout", self.timeout), ("broker.silence", self.silence)] {
             if value < Duration::from_millis(50) {

@@ -70,7 +70,7 @@ impl Mark {
 
 /// What is known of one epoch: how far it was read, and what was missing on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct EpochProgress {
     /// The epoch.
     pub epoch: Epoch,
     /// The last event of it that was taken in.
@@ -79,7 +79,7 @@ pub struct Life {
     pub gaps: Gaps,
 }
 
-impl Life {
+impl EpochProgress {
     /// Whether this event was taken in, as far as its place tells.
     #[must_use]
     pub fn has(&self, mark: Mark) -> bool {

@@ -16,7 +16,7 @@ pub trait Intake: Send + 'static {
     /// # Errors
     ///
     /// What no waiting can mend; the pipeline stops with it.
-    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<Supply, Error>;
+    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error>;
 
     /// Called instead of [`Intake::fill`] once the pipeline is to stop, until it says that it has ended: takes in no more and
     /// adds to `batch` what it holds already and nobody else keeps. Without a body of its own there is none of that.
@@ -24,9 +24,9 @@ pub trait Intake: Send + 'static {
     /// # Errors
     ///
     /// As [`Intake::fill`].
-    fn rest(&mut self, batch: &mut Batch) -> Result<Supply, Error> {
+    fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
         let _ = batch;
-        Ok(Supply::Ended)
+        Ok(IntakeState::Drained)
     }
 
     /// Hears that everything up to `last` is committed in this epoch. An intake whose source waits for acknowledgement
@@ -38,9 +38,9 @@ pub trait Intake: Send + 'static {
 
 /// Whether there is more to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Supply {
+pub enum IntakeState {
     /// There may be.
-    Flowing,
+    Open,
     /// What is in the batch is the last.
-    Ended,
+    Drained,
 }

@@ -7,27 +7,27 @@
 //! one and the next is full too, the intake is not asked for more.
 
 mod batch;
+mod batcher;
 mod condition;
 mod confirmation;
-mod crew;
-mod cutter;
+mod counters;
 mod gaps;
 mod intake;
 mod signal;
 mod sink;
-mod tally;
+mod thread_group;
 mod ticket;
 mod writer;
 
-pub use batch::{Batch, Defect, Delivery, Epoch, Headers, Life, Limits, Mark};
+pub use batch::{Batch, Defect, Delivery, Epoch, EpochProgress, Headers, Limits, Mark};
 pub use condition::{Condition, Health, Trouble};
 pub use confirmation::Confirmation;
-pub use crew::{Crew, room_for_threads};
+pub use counters::{Counter, Counters};
 pub use gaps::{Gap, Gaps};
-pub use intake::{Intake, Supply};
+pub use intake::{Intake, IntakeState};
 pub use signal::Signal;
 pub use sink::{Committed, Refusal, Sink};
-pub use tally::{Counter, Tally};
+pub use thread_group::{ThreadGroup, room_for_threads};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use crate::config::BatchConfig;
 use crate::deadline;
 use crate::error::Error;
-use cutter::Cutter;
+use batcher::Batcher;
 use ticket::Gate;
 use writer::Writer;
 
@@ -72,7 +72,7 @@ pub struct Shared {
     /// Raised: end now, without what is not committed.
     pub quit: Signal,
     /// Counts.
-    pub tally: Arc<Tally>,
+    pub counters: Arc<Counters>,
     /// How the sink is doing.
     pub sink: Condition,
 }
@@ -81,14 +81,14 @@ impl Shared {
     /// A pipeline's shared state, nothing raised, nothing counted. `sink` is what the log calls the sink.
     #[must_use]
     pub fn new(sink: &'static str) -> Self {
-        Self { stop: Signal::default(), quit: Signal::default(), tally: Arc::default(), sink: Condition::new(sink) }
+        Self { stop: Signal::default(), quit: Signal::default(), counters: Arc::default(), sink: Condition::new(sink) }
     }
 }
 
 /// A running pipeline.
 #[derive(Debug)]
 pub struct Pipeline {
-    crew: Crew,
+    thread_group: ThreadGroup,
     shared: Shared,
 }
 
@@ -108,7 +108,7 @@ impl Pipeline {
         shared: Shared,
     ) -> Result<Self, Error> {
         // Dropped after the channels where a thread is missing: that ends the others.
-        let mut pipeline = Self { crew: Crew::new(shared.stop.clone()), shared: shared.clone() };
+        let mut pipeline = Self { thread_group: ThreadGroup::new(shared.stop.clone()), shared: shared.clone() };
         // Room for all batches there are: nobody waits to hand one on.
         let batches = sinks.len() + BESIDE_WRITERS;
         let (work_in, work_out) = crossbeam_channel::bounded(batches);
@@ -125,10 +125,10 @@ impl Pipeline {
                 shared: shared.clone(),
             };
             let batch = Batch::new(settings.limits);
-            pipeline.crew.spawn(format!("catchment-writer-{number}"), move || writer.run(batch))?;
+            pipeline.thread_group.spawn(format!("catchment-writer-{number}"), move || writer.run(batch))?;
         }
-        let cutter = Cutter::new(intake, settings, work_in, spare_out, notice_out, shared);
-        pipeline.crew.spawn("catchment-intake", move || cutter.run())?;
+        let batching = Batcher::new(intake, settings, work_in, spare_out, notice_out, shared);
+        pipeline.thread_group.spawn("catchment-intake", move || batching.run())?;
         Ok(pipeline)
     }
 
@@ -138,7 +138,7 @@ impl Pipeline {
     ///
     /// What made a thread fail, or the panic of one.
     pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
-        self.crew.join_until(deadline::after(wait))
+        self.thread_group.join_until(deadline::after(wait))
     }
 
     /// Takes in no more, commits what is there, and joins all threads. At the deadline what is not committed is left,
@@ -152,14 +152,14 @@ impl Pipeline {
         const LEAVE: Duration = Duration::from_millis(500);
         let until = deadline::after(patience);
         self.shared.stop.raise();
-        let drained = self.crew.join_until(deadline::after(patience.saturating_sub(LEAVE)));
-        let unfinished = self.crew.running();
+        let drained = self.thread_group.join_until(deadline::after(patience.saturating_sub(LEAVE)));
+        let unfinished = self.thread_group.running();
         self.shared.quit.raise();
         if let Ok(true) = drained {
             return Ok(());
         }
         // The others are joined whatever the first failure was; a second one would say less than the first.
-        while self.crew.join_until(until).is_err() {}
+        while self.thread_group.join_until(until).is_err() {}
         drained?;
         Err(Error::StopDeadline { waited: patience, unfinished, kept: true })
     }
@@ -170,7 +170,7 @@ impl Drop for Pipeline {
         self.shared.stop.raise();
         self.shared.quit.raise();
         // Whoever opens the database next must find the last commit in it.
-        while self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
+        while self.thread_group.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
     }
 }
 

@@ -38,13 +38,13 @@ impl Counts {
 }
 
 impl Intake for Numbers {
-    fn fill(&mut self, batch: &mut Batch, _wait: Duration) -> Result<Supply, Error> {
+    fn fill(&mut self, batch: &mut Batch, _wait: Duration) -> Result<IntakeState, Error> {
         while !batch.is_full() && self.counts.given() < self.last {
             let given = self.counts.given.fetch_add(1, Ordering::AcqRel) + 1;
             batch.push(Mark { sequence: given, published_ns: 0 }, "n", [], b"");
             self.counts.most.fetch_max(given - self.counts.committed.load(Ordering::Acquire), Ordering::AcqRel);
         }
-        Ok(if self.counts.given() < self.last { Supply::Flowing } else { Supply::Ended })
+        Ok(if self.counts.given() < self.last { IntakeState::Open } else { IntakeState::Drained })
     }
 }
 

@@ -50,12 +50,12 @@ impl<S: Sink> Writer<S> {
             match self.sink.commit(batch) {
                 Ok(done) => {
                     self.shared.sink.recover();
-                    let tally = &self.shared.tally;
-                    tally.committed.add(batch.len());
-                    tally.dead_letters.add(done.dead_letters);
-                    tally.unmatched_dropped.add(done.unmatched_dropped);
-                    tally.unconfirmed.add(done.unconfirmed);
-                    tally.batches.add(1);
+                    let counters = &self.shared.counters;
+                    counters.committed.add(batch.len());
+                    counters.dead_letters.add(done.dead_letters);
+                    counters.unmatched_dropped.add(done.unmatched_dropped);
+                    counters.unconfirmed.add(done.unconfirmed);
+                    counters.batches.add(1);
                     return Ok(true);
                 }
                 Err(Refusal::Retry(reason)) => self.shared.sink.degrade(reason),

@@ -7,8 +7,8 @@ use crossbeam_channel::Receiver;
 use serde_json::json;
 
 use super::inboxes::Inboxes;
-use crate::broker::{Dispatch, Failure, Outbox, Reply};
-use crate::pipeline::{Confirmation, Signal, Tally};
+use crate::broker::{AddressedReply, Reply, ReplyQueue, ServiceError};
+use crate::pipeline::{Confirmation, Counters, Signal};
 
 /// The most that wait for this thread. A writer waits for nobody; what does not fit is dropped and counted.
 pub(super) const WAITING: usize = 50_000;
@@ -22,9 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Sends confirmations.
 pub(super) struct Confirmer {
     confirmations: Receiver<Confirmation>,
-    outbox: Outbox,
+    reply_queue: ReplyQueue,
     inboxes: Inboxes,
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
     quit: Signal,
     has_refused: bool,
 }
@@ -32,13 +32,13 @@ pub(super) struct Confirmer {
 impl Confirmer {
     pub(super) fn new(
         confirmations: Receiver<Confirmation>,
-        outbox: Outbox,
+        reply_queue: ReplyQueue,
         inboxes: &Inboxes,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
         quit: &Signal,
     ) -> Self {
-        let (inboxes, tally, quit) = (inboxes.clone(), Arc::clone(tally), quit.clone());
-        Self { confirmations, outbox, inboxes, tally, quit, has_refused: false }
+        let (inboxes, counters, quit) = (inboxes.clone(), Arc::clone(counters), quit.clone());
+        Self { confirmations, reply_queue, inboxes, counters, quit, has_refused: false }
     }
 
     /// Sends them until there will be no more.
@@ -53,12 +53,12 @@ impl Confirmer {
             let asked = all.len();
             let replies: Vec<_> = all.into_iter().filter_map(|confirmation| self.dispatch(confirmation)).collect();
             let sent = replies.len();
-            let is_sent = sent > 0 && self.outbox.send(replies, PATIENCE);
-            self.tally.unconfirmed.add(if is_sent { asked - sent } else { asked });
+            let is_sent = sent > 0 && self.reply_queue.send(replies, PATIENCE);
+            self.counters.unconfirmed.add(if is_sent { asked - sent } else { asked });
         }
     }
 
-    fn dispatch(&mut self, mut confirmation: Confirmation) -> Option<Dispatch> {
+    fn dispatch(&mut self, mut confirmation: Confirmation) -> Option<AddressedReply> {
         let to = std::mem::take(&mut confirmation.reply_to);
         if let Err(why) = self.inboxes.confirm(&to) {
             let level = if self.has_refused { log::Level::Debug } else { log::Level::Warn };
@@ -66,7 +66,7 @@ impl Confirmer {
             self.has_refused = true;
             return None;
         }
-        Some(Dispatch { to, reply: reply(confirmation) })
+        Some(AddressedReply { to, reply: reply(confirmation) })
     }
 }
 
@@ -76,7 +76,7 @@ fn reply(confirmation: Confirmation) -> Reply {
     let mut body = json!({ "stream": stream, "sequence": sequence, "stored": dead_letter.is_none() });
     let failure = dead_letter.map(|reason| {
         body["error"] = reason.as_str().into();
-        Failure { code: 400, reason }
+        ServiceError { code: 400, reason }
     });
     Reply { body: body.to_string().into_bytes(), failure }
 }
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(told, Reply::answer(br#"{"sequence":7,"stored":true,"stream":"EVENTS"}"#.to_vec()));
         let dead = Confirmation { stream: None, sequence: None, dead_letter: Some("no such city".into()), ..stored };
         let told = reply(dead);
-        assert_eq!(told.failure, Some(Failure { code: 400, reason: "no such city".into() }));
+        assert_eq!(told.failure, Some(ServiceError { code: 400, reason: "no such city".into() }));
         let body = r#"{"error":"no such city","sequence":null,"stored":false,"stream":null}"#;
         assert_eq!(String::from_utf8(told.body).expect("UTF-8"), body);
     }

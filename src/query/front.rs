@@ -7,7 +7,7 @@ use super::discovery::Discovery;
 use super::endpoint::Endpoint;
 use super::inboxes::Inboxes;
 use super::work::{MOST_BYTES, NoRoom, Waiting, Work};
-use crate::broker::{Desk, Dispatch, Reply, Request};
+use crate::broker::{AddressedReply, Reply, Request, RequestHandler};
 
 /// The most headers of a request. Each takes some 300 bytes of memory, however short it is.
 const MOST_HEADERS: usize = 32;
@@ -25,9 +25,9 @@ impl Front {
         Self { endpoints: Arc::clone(endpoints), discovery, inboxes, work: Arc::clone(work) }
     }
 
-    fn refuse(&self, endpoint: usize, to: String, code: u16, reason: String) -> Dispatch {
+    fn refuse(&self, endpoint: usize, to: String, code: u16, reason: String) -> AddressedReply {
         self.endpoints[endpoint].counts.failed(Duration::ZERO, code, &reason);
-        Dispatch { to, reply: Reply::failure(code, reason) }
+        AddressedReply { to, reply: Reply::failure(code, reason) }
     }
 }
 
@@ -37,8 +37,8 @@ impl Drop for Front {
     }
 }
 
-impl Desk for Front {
-    fn take(&mut self, request: Request) -> Option<Dispatch> {
+impl RequestHandler for Front {
+    fn handle(&mut self, request: Request) -> Option<AddressedReply> {
         if let Err(why) = self.inboxes.answer(&request.reply) {
             log::debug!("service: a request is not answered: {why}");
             return None;
@@ -46,7 +46,7 @@ impl Desk for Front {
         let Some(endpoint) = self.endpoints.iter().position(|endpoint| endpoint.subject.matches(&request.subject))
         else {
             let answer = self.discovery.answer(&request.subject)?;
-            return Some(Dispatch { to: request.reply, reply: Reply::answer(answer) });
+            return Some(AddressedReply { to: request.reply, reply: Reply::answer(answer) });
         };
         let headers = request.count_headers();
         if headers > MOST_HEADERS {

@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::broker::{Cluster, Listener, Subjects};
 use crate::config::Config;
 use crate::error::Error;
-use crate::pipeline::{Condition, Confirmation, Crew, Signal, Tally};
+use crate::pipeline::{Condition, Confirmation, Counters, Signal, ThreadGroup};
 use crate::store::{Database, Queries};
 use confirmer::Confirmer;
 use discovery::{Discovery, GROUP};
@@ -33,7 +33,7 @@ use work::Work;
 
 /// A running service.
 pub struct Service {
-    crew: Crew,
+    thread_group: ThreadGroup,
     stop: Signal,
     quit: Signal,
     endpoints: Arc<[Endpoint]>,
@@ -61,7 +61,7 @@ pub struct Asked {
 impl Service {
     /// Starts answering the queries of a configuration, which were checked, from `database`, and sending the confirmations of
     /// its routes; `None` where it has neither: then there is no connection and no thread. What cannot be confirmed is counted
-    /// in `tally`. `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be
+    /// in `counters`. `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be
     /// reached is waited for in the background.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Service {
         database: &Database,
         queries: &Queries,
         confirmations: Option<Receiver<Confirmation>>,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
         condition: &Condition,
     ) -> Result<Option<Self>, Error> {
         if config.queries.is_empty() && confirmations.is_none() {
@@ -87,31 +87,32 @@ impl Service {
         let front = Front::new(&endpoints, discovery, inboxes.clone(), &work);
         let (stop, quit) = (Signal::default(), Signal::default());
         let cluster = Cluster::new(&config.broker)?;
-        let (listener, outbox) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
+        let (listener, reply_queue) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
         if condition.trouble().is_none() && !config.queries.is_empty() {
             let queries: Vec<&str> = config.queries.iter().map(|query| query.subject.as_str()).collect();
             log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
         }
-        let (crew, condition) = (Crew::new(stop.clone()), condition.clone());
-        let mut service = Self { crew, stop, quit, endpoints, condition, work: Arc::clone(&work), is_over: false };
+        let (thread_group, condition) = (ThreadGroup::new(stop.clone()), condition.clone());
+        let mut service =
+            Self { thread_group, stop, quit, endpoints, condition, work: Arc::clone(&work), is_over: false };
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
         for number in 0..threads {
-            let (database, quit, outbox) = (database.clone(), service.quit.clone(), outbox.clone());
+            let (database, quit, reply_queue) = (database.clone(), service.quit.clone(), reply_queue.clone());
             let (endpoints, answerer) = (Arc::clone(&service.endpoints), queries.answerer(&quit));
             let place = work.join(answerer.breaker());
             service.spawn(format!("catchment-query-{number}"), move || {
-                Responder { place, endpoints, answerer, outbox }.run();
+                Responder { place, endpoints, answerer, reply_queue }.run();
                 // The last connection to close brings the log (`-wal`) into the file, which one that only reads cannot.
                 drop(database);
             })?;
         }
         if threads > 0 {
-            let (outbox, quit) = (outbox.clone(), service.quit.clone());
-            service.spawn("catchment-timeouts".into(), move || work.watch(&outbox, &quit))?;
+            let (reply_queue, quit) = (reply_queue.clone(), service.quit.clone());
+            service.spawn("catchment-timeouts".into(), move || work.watch(&reply_queue, &quit))?;
         }
         service.spawn("catchment-requests".into(), move || listener.run(front))?;
         if let Some(confirmations) = confirmations {
-            let confirmer = Confirmer::new(confirmations, outbox, &inboxes, tally, &service.quit);
+            let confirmer = Confirmer::new(confirmations, reply_queue, &inboxes, counters, &service.quit);
             service.spawn("catchment-replies".into(), move || confirmer.run())?;
         }
         Ok(Some(service))
@@ -119,7 +120,7 @@ impl Service {
 
     fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let alarm = Alarm(self.condition.clone());
-        self.crew.spawn(name, move || {
+        self.thread_group.spawn(name, move || {
             let _alarm = alarm;
             work();
             Ok(())
@@ -154,13 +155,13 @@ impl Service {
         /// Kept back for threads to notice that they are to leave their work.
         const LEAVE: Duration = Duration::from_millis(250);
         self.stop.raise();
-        let answered = self.crew.join_until(until.checked_sub(LEAVE).unwrap_or(until));
+        let answered = self.thread_group.join_until(until.checked_sub(LEAVE).unwrap_or(until));
         self.quit.raise();
         self.work.quit();
         let left = until.max(Instant::now() + LEAVE);
-        let all = answered? || self.crew.join_until(left)?;
+        let all = answered? || self.thread_group.join_until(left)?;
         self.is_over = true;
-        Ok((!all).then(|| self.crew.running()))
+        Ok((!all).then(|| self.thread_group.running()))
     }
 }
 
@@ -175,7 +176,7 @@ impl Drop for Service {
         self.stop.raise();
         self.quit.raise();
         self.work.quit();
-        while !self.is_over && self.crew.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
+        while !self.is_over && self.thread_group.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::endpoint::Endpoint;
 use super::work::{Place, Waiting};
 use crate::binding::Envelope;
-use crate::broker::{Dispatch, Outbox, Reply};
+use crate::broker::{AddressedReply, Reply, ReplyQueue};
 use crate::pipeline::{Batch, Limits, Mark};
 use crate::store::{Answerer, Unanswered};
 
@@ -20,7 +20,7 @@ pub(super) struct Responder {
     pub(super) place: Place,
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) answerer: Answerer,
-    pub(super) outbox: Outbox,
+    pub(super) reply_queue: ReplyQueue,
 }
 
 impl Responder {
@@ -48,7 +48,7 @@ impl Responder {
                 }
             };
             let to = waiting.request.reply;
-            if !self.outbox.send(vec![Dispatch { to, reply }], PATIENCE) {
+            if !self.reply_queue.send(vec![AddressedReply { to, reply }], PATIENCE) {
                 log::debug!("service: an answer found no connection, or none that takes it");
             }
         }
@@ -59,7 +59,7 @@ impl Responder {
         carrier.clear();
         let mark = Mark { sequence: 0, published_ns: *received_ns };
         carrier.push(mark, &request.subject, request.headers(), &request.payload);
-        let most = self.outbox.room().map_or(usize::MAX, |room| room.saturating_sub(ROOM));
+        let most = self.reply_queue.room().map_or(usize::MAX, |room| room.saturating_sub(ROOM));
         let envelope = Envelope::of(&carrier.delivery(0), None);
         let mut rows = Vec::with_capacity(1 << 10);
         self.answerer.answer(waiting.endpoint, &envelope, most, &mut rows).map(|_| rows)

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::endpoint::Endpoint;
-use crate::broker::{Dispatch, Outbox, Reply, Request};
+use crate::broker::{AddressedReply, Reply, ReplyQueue, Request};
 use crate::pipeline::Signal;
 use crate::store::{Breaker, Unanswered};
 
@@ -149,7 +149,7 @@ impl Work {
 
     /// Watches until all threads have ended, or the quit. Then what is still run is interrupted, and all that is not answered
     /// gets an error.
-    pub(super) fn watch(&self, outbox: &Outbox, quit: &Signal) {
+    pub(super) fn watch(&self, reply_queue: &ReplyQueue, quit: &Signal) {
         let shortest = self.endpoints.iter().map(|endpoint| endpoint.timeout).min().unwrap_or(SLEEPS.1);
         let longest = shortest.clamp(SLEEPS.0, SLEEPS.1);
         let mut state = self.state.lock();
@@ -157,7 +157,7 @@ impl Work {
             let now = Instant::now();
             let Due { replies, stuck, next } = self.look(&mut state, now);
             if !replies.is_empty() {
-                MutexGuard::unlocked(&mut state, || tell(outbox, replies, &stuck));
+                MutexGuard::unlocked(&mut state, || tell(reply_queue, replies, &stuck));
             }
             let until = next.unwrap_or(now + longest).clamp(now + SLEEPS.0, now + longest);
             let _ = self.ending.wait_until(&mut state, until);
@@ -174,11 +174,11 @@ impl Work {
         let mut replies: Vec<_> =
             left.map(|running| running.answer(self.stopping(running.endpoint, running.since.elapsed()))).collect();
         drop(state);
-        replies.extend(waiting.into_iter().map(|Waiting { request, endpoint, .. }| Dispatch {
+        replies.extend(waiting.into_iter().map(|Waiting { request, endpoint, .. }| AddressedReply {
             to: request.reply,
             reply: self.stopping(endpoint, Duration::ZERO),
         }));
-        let _ = replies.is_empty() || outbox.send(replies, PARTING);
+        let _ = replies.is_empty() || reply_queue.send(replies, PARTING);
     }
 
     /// Answers and interrupts what is due; says when to look again.
@@ -192,7 +192,7 @@ impl Work {
                 if is_late {
                     *bytes -= waiting.request.size();
                     let to = std::mem::take(&mut waiting.request.reply);
-                    replies.push(Dispatch { to, reply: self.no_thread(waiting.endpoint) });
+                    replies.push(AddressedReply { to, reply: self.no_thread(waiting.endpoint) });
                 }
                 !is_late
             });
@@ -252,7 +252,7 @@ impl Work {
 
 /// What a look at the clock finds.
 struct Due {
-    replies: Vec<Dispatch>,
+    replies: Vec<AddressedReply>,
     /// Why some of them are sent in the place of threads that are stuck.
     stuck: Vec<String>,
     /// When to look again.
@@ -260,8 +260,8 @@ struct Due {
 }
 
 /// Sends the watchdog's replies. Not under the lock: writing to the log may block, too.
-fn tell(outbox: &Outbox, replies: Vec<Dispatch>, stuck: &[String]) {
-    if !outbox.send(replies, PATIENCE) {
+fn tell(reply_queue: &ReplyQueue, replies: Vec<AddressedReply>, stuck: &[String]) {
+    if !reply_queue.send(replies, PATIENCE) {
         log::debug!("service: answers to requests that took too long found no connection");
     }
     for reason in stuck {
@@ -271,9 +271,9 @@ fn tell(outbox: &Outbox, replies: Vec<Dispatch>, stuck: &[String]) {
 
 impl Running {
     /// The watchdog's answer, in the thread's place.
-    fn answer(&mut self, reply: Reply) -> Dispatch {
+    fn answer(&mut self, reply: Reply) -> AddressedReply {
         self.answered = true;
-        Dispatch { to: std::mem::take(&mut self.reply), reply }
+        AddressedReply { to: std::mem::take(&mut self.reply), reply }
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) use entry::{Entry, Outcome};
 use sending::{ToSend, carried};
 
 use super::failures::Failures;
-use super::{Counts, Overflow, Place, Reason, RecordError, Recorded};
+use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts};
 use crate::broker::{Refused, Taken, Verdict, is_denied, wire_size};
 use crate::deadline;
 use crate::event::Event;
@@ -94,7 +94,7 @@ struct State {
     reached: (Option<String>, u64),
     failures: Failures,
     /// What became of the events that are settled.
-    counts: Counts,
+    counts: RecorderCounts,
     trouble: Option<String>,
 }
 
@@ -120,7 +120,7 @@ impl Desk {
                 has_kept_any: false,
                 reached: (None, 0),
                 failures: Failures::within(bounds.events, bounds.bytes),
-                counts: Counts::default(),
+                counts: RecorderCounts::default(),
                 trouble: None,
             }),
             to_send: Condvar::new(),
@@ -148,11 +148,11 @@ impl Desk {
             }
         }
         if state.closed {
-            return refuse(event, Reason::Closed);
+            return refuse(event, FailureReason::Closed);
         }
         if !self.has_room(&state, size) {
             let (events, bytes) = (state.waiting.len(), state.bytes);
-            return refuse(event, Reason::BufferFull { events, bytes });
+            return refuse(event, FailureReason::BufferFull { events, bytes });
         }
         let number = state.next;
         state.next += 1;
@@ -225,14 +225,14 @@ impl Desk {
             let outcome = match result {
                 Ok(taken) => {
                     kept = true;
-                    let place = match taken {
+                    let destination = match taken {
                         Taken::ByStream { stream, sequence, duplicate } => {
                             doubt::reached(&mut state.reached, &stream, sequence);
-                            Place::Stream { stream, sequence, duplicate }
+                            Destination::Stream { stream, sequence, duplicate }
                         }
-                        Taken::ByServer => Place::Broker,
+                        Taken::ByServer => Destination::Broker,
                     };
-                    Outcome::Kept(Recorded { place })
+                    Outcome::Kept(RecordMetadata { destination })
                 }
                 Err(Refused::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
                     state.send_again(number);
@@ -244,8 +244,8 @@ impl Desk {
                     again.push((number, what));
                     continue;
                 }
-                Err(Refused::NoStream) => Outcome::Failed(waiting.reason(Reason::NoStream)),
-                Err(Refused::ByServer(what)) => Outcome::Failed(waiting.reason(Reason::Refused(what))),
+                Err(Refused::NoStream) => Outcome::Failed(waiting.reason(FailureReason::NoStream)),
+                Err(Refused::ByServer(what)) => Outcome::Failed(waiting.reason(FailureReason::Refused(what))),
             };
             answered += if waiting.under_way { waiting.entry.event.size() } else { 0 };
             Self::settle_one(state, number, outcome);
@@ -274,7 +274,7 @@ impl Desk {
         state.repeatable = window;
         Self::fail(&mut state, |waiting| {
             let sent = waiting.sent.filter(|sent| sent.is_beyond(window))?;
-            Some(Reason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
+            Some(FailureReason::Unconfirmed(if window.is_zero() { sent.first.elapsed() } else { window }))
         });
         self.tell();
         leave(state);
@@ -297,14 +297,14 @@ impl Desk {
         let mut state = self.state.lock();
         Self::fail(&mut state, |waiting| {
             let denied = waiting.under_way && is_denied(remark, waiting.entry.event.subject());
-            denied.then(|| waiting.reason(Reason::Refused(remark.to_owned())))
+            denied.then(|| waiting.reason(FailureReason::Refused(remark.to_owned())))
         });
         self.tell();
         leave(state);
     }
 
     /// Fails those for which there is a reason.
-    fn fail(state: &mut State, reason: impl Fn(&Waiting) -> Option<Reason>) {
+    fn fail(state: &mut State, reason: impl Fn(&Waiting) -> Option<FailureReason>) {
         let failed: Vec<_> =
             state.waiting.iter().filter_map(|(number, waiting)| Some((*number, reason(waiting)?))).collect();
         for (number, reason) in failed {
@@ -375,7 +375,7 @@ impl Desk {
     }
 
     /// What became of the events that are settled.
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> RecorderCounts {
         self.state.lock().counts
     }
 
@@ -448,7 +448,7 @@ pub(super) enum Settled {
 }
 
 /// Writes down what became of an event that waits no more. Returns a failure that nobody will ask a receipt for.
-fn conclude(counts: &mut Counts, entry: Arc<Entry>, outcome: Outcome) -> Option<RecordError> {
+fn conclude(counts: &mut RecorderCounts, entry: Arc<Entry>, outcome: Outcome) -> Option<RecordError> {
     counts.add(&outcome);
     let nobody_asks = entry.released.load(Ordering::Relaxed) && !entry.told.load(Ordering::Relaxed);
     let reason = match &outcome {
@@ -468,9 +468,9 @@ fn take_event(entry: Arc<Entry>) -> Event {
     Arc::unwrap_or_clone(event)
 }
 
-fn too_large(event: &Event, limit: usize) -> Option<Reason> {
+fn too_large(event: &Event, limit: usize) -> Option<FailureReason> {
     let size = wire_size(event);
-    (size > limit).then_some(Reason::TooLarge { size, limit })
+    (size > limit).then_some(FailureReason::TooLarge { size, limit })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::tray::{self, FromTray, Telling, Tray};
-use super::{FlushError, Overflow, Reason, Receipt, RecordError, Recorder};
+use super::{FailureReason, FlushError, Overflow, Receipt, RecordError, Recorder};
 use crate::config::{BatchConfig, DatabaseConfig, RouteConfig, Unmatched};
 use crate::deadline;
 use crate::error::Error;
@@ -19,9 +19,9 @@ const LAST_EFFORT: Duration = Duration::from_secs(5);
 /// How a [`DirectRecorder`] works.
 #[derive(Clone, Debug)]
 pub struct DirectRecorderConfig {
-    /// The database. `writers` counts for [`Commit::Grouped`] only.
+    /// The database. `writers` counts for [`CommitMode::Grouped`] only.
     pub database: DatabaseConfig,
-    /// How many events one transaction commits at most, with [`Commit::Grouped`]. As many wait in memory besides, for each
+    /// How many events one transaction commits at most, with [`CommitMode::Grouped`]. As many wait in memory besides, for each
     /// writer and twice more. One whose receipt is dropped takes its room twice until it is committed: as it will be stored,
     /// and as it would be given back.
     pub batch: BatchConfig,
@@ -30,15 +30,15 @@ pub struct DirectRecorderConfig {
     pub routes: Vec<RouteConfig>,
     /// What becomes of events that no route takes. Default: they are stored in table `events`.
     pub unmatched: Unmatched,
-    /// When events are committed. Default [`Commit::Grouped`].
-    pub commit: Commit,
-    /// What to do when there is no room, with [`Commit::Grouped`]. Default: block for 5 s.
+    /// When events are committed. Default [`CommitMode::Grouped`].
+    pub commit: CommitMode,
+    /// What to do when there is no room, with [`CommitMode::Grouped`]. Default: block for 5 s.
     pub overflow: Overflow,
 }
 
 /// When events are committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Commit {
+pub enum CommitMode {
     /// Each by itself, on the caller's thread: when `record` returns, the event is committed. Any number of threads; any
     /// number of processes, too.
     PerEvent,
@@ -55,7 +55,7 @@ impl Default for DirectRecorderConfig {
             batch: BatchConfig::default(),
             routes: Vec::new(),
             unmatched: Unmatched::default(),
-            commit: Commit::default(),
+            commit: CommitMode::default(),
             overflow: Overflow::Block(Duration::from_secs(5)),
         }
     }
@@ -124,7 +124,7 @@ impl DirectRecorder {
         database_config.validate()?;
         batch.validate()?;
         let routes = Routes::new(&routes, unmatched)?;
-        if commit == Commit::PerEvent {
+        if commit == CommitMode::PerEvent {
             let single = Database::open(&database_config, &routes)?.single();
             let condition = Condition::new("database");
             return Ok(Self::with(Way::PerEvent(Box::new(single)), condition));
@@ -167,7 +167,7 @@ impl DirectRecorder {
     /// # Errors
     ///
     /// As [`Recorder::flush`]: every event that is not committed then comes back, in the error or from its receipt. One whose
-    /// commit has begun and hangs comes back with [`Reason::Unconfirmed`]: it may be stored or not.
+    /// commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be stored or not.
     pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
         self.end(patience)
     }
@@ -186,12 +186,12 @@ impl DirectRecorder {
 }
 
 impl Recorder for DirectRecorder {
-    /// [`Commit::PerEvent`]: blocks until the event is committed, at most for `database.busy_timeout` where another process
-    /// writes, and for the other threads' events before it. [`Commit::Grouped`]: blocks only where there is no room.
+    /// [`CommitMode::PerEvent`]: blocks until the event is committed, at most for `database.busy_timeout` where another process
+    /// writes, and for the other threads' events before it. [`CommitMode::Grouped`]: blocks only where there is no room.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
         let failed = |event, reason| Err(RecordError { event: Box::new(event), reason });
         if let Err(what) = event.validate() {
-            return failed(event, Reason::Invalid(what));
+            return failed(event, FailureReason::Invalid(what));
         }
         match &self.way {
             Way::PerEvent(single) => {
@@ -205,7 +205,7 @@ impl Recorder for DirectRecorder {
                     }
                     Err(what) => {
                         self.condition.degrade(what.clone());
-                        failed(event, Reason::Database(what))
+                        failed(event, FailureReason::Database(what))
                     }
                 }
             }

@@ -1,18 +1,18 @@
 //! What an application holds to record events.
 
+mod counters;
 mod desk;
 mod direct_recorder;
 mod failures;
 mod nats_recorder;
 mod receipt;
 mod released;
-mod tally;
 mod tray;
 
-pub use direct_recorder::{Commit, DirectRecorder, DirectRecorderConfig};
+pub use counters::{RecorderCounters, RecorderCounts};
+pub use direct_recorder::{CommitMode, DirectRecorder, DirectRecorderConfig};
 pub use nats_recorder::{NatsRecorder, NatsRecorderConfig, Overflow};
-pub use receipt::{Kind, Receipt, WaitError};
-pub use tally::{Counts, Tally};
+pub use receipt::{Receipt, ReceiptKind, WaitError};
 
 use std::time::Duration;
 
@@ -43,32 +43,32 @@ pub trait Recorder: Send + Sync {
 /// What is known of an event that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Recorded {
+pub struct RecordMetadata {
     /// Where it is.
-    pub place: Place,
+    pub destination: Destination,
 }
 
-impl Recorded {
+impl RecordMetadata {
     /// Its sequence in its stream, where it is in one.
     #[must_use]
     pub fn sequence(&self) -> Option<u64> {
-        match &self.place {
-            Place::Stream { sequence, .. } => Some(*sequence),
-            Place::Broker | Place::Database => None,
+        match &self.destination {
+            Destination::Stream { sequence, .. } => Some(*sequence),
+            Destination::Broker | Destination::Database => None,
         }
     }
 
     /// Whether its stream had an event of the same identity already and kept that one.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
-        matches!(self.place, Place::Stream { duplicate: true, .. })
+        matches!(self.destination, Destination::Stream { duplicate: true, .. })
     }
 }
 
 /// Where an event is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum Destination {
     /// In a stream; a collector brings it into the database.
     Stream {
         /// The stream.
@@ -91,13 +91,13 @@ pub struct RecordError {
     /// The event, given back.
     pub event: Box<Event>,
     /// Why.
-    pub reason: Reason,
+    pub reason: FailureReason,
 }
 
 /// Why an event was not recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum FailureReason {
     /// It cannot be sent as it is; the text says what is wrong.
     #[error("{}", printable(.0))]
     Invalid(String),
@@ -135,7 +135,7 @@ pub enum Reason {
     Closed,
 }
 
-impl Reason {
+impl FailureReason {
     /// Whether the event may be stored all the same: it was sent, and no answer came.
     #[must_use]
     pub fn may_be_stored(&self) -> bool {
@@ -194,9 +194,11 @@ mod tests {
     fn an_event_forges_no_line_of_a_log() {
         let event = Box::new(Event::new("a\nERROR all is lost\u{1b}[2J", ""));
         for reason in ["no\r\nERROR at all", "no\u{2028}at all"] {
-            for reason in
-                [Reason::Invalid(reason.into()), Reason::Refused(reason.into()), Reason::Database(reason.into())]
-            {
+            for reason in [
+                FailureReason::Invalid(reason.into()),
+                FailureReason::Refused(reason.into()),
+                FailureReason::Database(reason.into()),
+            ] {
                 let failed = vec![RecordError { event: event.clone(), reason }];
                 let text = failed[0].to_string();
                 let trouble = Some("b\nERROR".into());

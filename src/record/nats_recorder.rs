@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::desk::{Bounds, Desk, Settled};
-use super::{FlushError, Kind, Reason, Receipt, RecordError, Recorder, Tally};
+use super::{FailureReason, FlushError, Receipt, ReceiptKind, RecordError, Recorder, RecorderCounters};
 use crate::broker::{Cluster, KnownStreams, Publisher};
 use crate::config::{BrokerConfig, Mode};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Condition, Crew, Health, Signal};
+use crate::pipeline::{Condition, Health, Signal, ThreadGroup};
 
 /// The first pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -48,7 +48,7 @@ pub struct NatsRecorderConfig {
     /// counts where it is shorter: the recorder asks for it, again on each new connection before it sends anything again, and keeps
     /// off its end by `broker.silence` or half of the window. An event without an answer for longer is looked for
     /// among the last 20,000 messages of the stream, by its identity, once there is a connection. If it is not found, it
-    /// is given back with [`Reason::Unconfirmed`], for it may still be on its way. Where the user may not ask
+    /// is given back with [`FailureReason::Unconfirmed`], for it may still be on its way. Where the user may not ask
     /// (`$JS.API.STREAM.INFO.<stream>`, `$JS.API.STREAM.MSG.GET.<stream>`), only this setting counts, and nothing is found. Default 2
     /// minutes, as the server's. In mode `core` nothing recognises a repetition, and this is not used.
     pub duplicate_window: Duration,
@@ -87,10 +87,10 @@ impl Default for NatsRecorderConfig {
 ///
 /// With [`Mode::Core`] there is no stream, and nobody acknowledges anything. An event counts as recorded when the server has
 /// read it: when it has answered a flush that stands behind it. So [`Recorder::flush`] and [`NatsRecorder::close`] mean that
-/// the server has everything, not that anybody stored it ([`Kind::HandedToBroker`]). When a connection is lost, events that
-/// were sent and not known to be read come back with [`Reason::Unconfirmed`], for sent again they could arrive twice; those not
+/// the server has everything, not that anybody stored it ([`ReceiptKind::HandedToBroker`]). When a connection is lost, events that
+/// were sent and not known to be read come back with [`FailureReason::Unconfirmed`], for sent again they could arrive twice; those not
 /// sent yet go to the next connection, and may arrive before an uncertain one that is still on its way. An event that the user
-/// may not publish comes back with [`Reason::Refused`].
+/// may not publish comes back with [`FailureReason::Refused`].
 ///
 /// Dropping the recorder goes on sending for up to 5 seconds; call [`Recorder::flush`] first to know.
 ///
@@ -108,7 +108,7 @@ pub struct NatsRecorder {
     desk: Arc<Desk>,
     overflow: Overflow,
     mode: Mode,
-    crew: Crew,
+    thread_group: ThreadGroup,
     stop: Signal,
     condition: Condition,
 }
@@ -159,7 +159,7 @@ impl NatsRecorder {
         };
         let limit = publisher.as_ref().map_or(usize::MAX, Publisher::max_payload);
         let desk = Arc::new(Desk::new(bounds, limit));
-        let mut crew = Crew::new(stop.clone());
+        let mut thread_group = ThreadGroup::new(stop.clone());
         let overflow = config.overflow;
         let courier = Courier {
             config,
@@ -170,16 +170,16 @@ impl NatsRecorder {
             condition: condition.clone(),
             nonce: nonce(),
         };
-        crew.spawn("catchment-courier", move || {
+        thread_group.spawn("catchment-courier", move || {
             courier.run(publisher);
             Ok(())
         })?;
-        Ok(Self { desk, overflow, mode, crew, stop, condition })
+        Ok(Self { desk, overflow, mode, thread_group, stop, condition })
     }
 
     /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`, whatever the broker does. Every event
-    /// that is not confirmed by then comes back, however many: with [`Reason::Closed`] if it is not stored, with
-    /// [`Reason::Unconfirmed`] if it was sent, for then it may be stored or not. It comes back by its receipt where that
+    /// that is not confirmed by then comes back, however many: with [`FailureReason::Closed`] if it is not stored, with
+    /// [`FailureReason::Unconfirmed`] if it was sent, for then it may be stored or not. It comes back by its receipt where that
     /// is still held, else in the error. An unconfirmed one may still be on its way.
     ///
     /// # Errors
@@ -192,8 +192,8 @@ impl NatsRecorder {
 
     /// What became of all events so far, in numbers. It can be asked after [`NatsRecorder::close`] too.
     #[must_use]
-    pub fn tally(&self) -> Tally {
-        Tally::of(Arc::clone(&self.desk))
+    pub fn counters(&self) -> RecorderCounters {
+        RecorderCounters::of(Arc::clone(&self.desk))
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
@@ -209,7 +209,7 @@ impl NatsRecorder {
         };
         self.stop.raise();
         // One that has not ended by then ends by itself.
-        if let Err(error) = self.crew.join_until(until.min(Instant::now() + Duration::from_secs(1))) {
+        if let Err(error) = self.thread_group.join_until(until.min(Instant::now() + Duration::from_secs(1))) {
             log::error!("recorder: {error}");
         }
         ended
@@ -219,12 +219,12 @@ impl NatsRecorder {
 impl Recorder for NatsRecorder {
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
         if let Err(what) = event.validate() {
-            return Err(RecordError { event: Box::new(event), reason: Reason::Invalid(what) });
+            return Err(RecordError { event: Box::new(event), reason: FailureReason::Invalid(what) });
         }
         let entry = self.desk.hand_in(event, self.overflow)?;
         let kind = match self.mode {
-            Mode::Jetstream => Kind::StoredByStream,
-            Mode::Core => Kind::HandedToBroker,
+            Mode::Jetstream => ReceiptKind::StoredByStream,
+            Mode::Core => ReceiptKind::HandedToBroker,
         };
         Ok(Receipt::from_desk(Arc::clone(&self.desk), entry, kind))
     }

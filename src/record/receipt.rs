@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::desk::{Desk, Entry, Outcome};
 use super::tray::Tray;
-use super::{Place, RecordError, Recorded};
+use super::{Destination, RecordError, RecordMetadata};
 use crate::deadline;
 use crate::event::Event;
 
@@ -26,7 +26,7 @@ enum Way {
 struct AtDesk {
     desk: Arc<Desk>,
     entry: Arc<Entry>,
-    kind: Kind,
+    kind: ReceiptKind,
 }
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ struct InTray {
 /// What "kept" means for a receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum ReceiptKind {
     /// Stored by the stream: the collector will bring it into the database. How safe it is until then is the stream's
     /// matter: replicas, storage, and how often the server syncs (every two minutes by default,
     /// <https://docs.nats.io/running-a-nats-service/configuration#jetstream>).
@@ -53,7 +53,7 @@ pub enum Kind {
 }
 
 impl Receipt {
-    pub(super) fn from_desk(desk: Arc<Desk>, entry: Arc<Entry>, kind: Kind) -> Self {
+    pub(super) fn from_desk(desk: Arc<Desk>, entry: Arc<Entry>, kind: ReceiptKind) -> Self {
         Self(Way::Desk(AtDesk { desk, entry, kind }))
     }
 
@@ -68,10 +68,10 @@ impl Receipt {
 
     /// What this receipt promises.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
             Way::Desk(at) => at.kind,
-            Way::Tray(_) | Way::Committed => Kind::Committed,
+            Way::Tray(_) | Way::Committed => ReceiptKind::Committed,
         }
     }
 
@@ -91,13 +91,13 @@ impl Receipt {
     /// # Errors
     ///
     /// [`WaitError::Failed`] with the event in it; [`WaitError::Pending`] with the receipt.
-    pub fn wait(self, patience: Duration) -> Result<Recorded, WaitError> {
+    pub fn wait(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
         let until = deadline::after(patience);
         match self.0 {
-            Way::Committed => Ok(Recorded { place: Place::Database }),
+            Way::Committed => Ok(RecordMetadata { destination: Destination::Database }),
             Way::Tray(mut at) => match at.tray.wait_for(at.number, until) {
                 None => Err(WaitError::Pending(Self(Way::Tray(at)))),
-                Some(Ok(())) => Ok(Recorded { place: Place::Database }),
+                Some(Ok(())) => Ok(RecordMetadata { destination: Destination::Database }),
                 Some(Err(reason)) => {
                     at.tray.gave_back();
                     let event = Box::new(at.event.take().unwrap_or_default());

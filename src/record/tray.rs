@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::released::Released;
-use super::{FlushError, Overflow, Reason, RecordError};
+use super::{FailureReason, FlushError, Overflow, RecordError};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Batch, Committed, Epoch, Intake, Limits, Mark, Refusal, Sink, Supply};
+use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Refusal, Sink};
 
 /// Bytes of a name that an identity is stored under.
 const ID: &str = "Nats-Msg-Id";
@@ -82,7 +82,7 @@ impl Tray {
     }
 
     /// Takes an event in, waiting for room as `overflow` says; its number.
-    pub(super) fn hand_in(&self, event: &Event, overflow: Overflow) -> Result<u64, Reason> {
+    pub(super) fn hand_in(&self, event: &Event, overflow: Overflow) -> Result<u64, FailureReason> {
         let size = event.size();
         let mut state = self.state.lock();
         if let (Overflow::Block(patience), false) = (overflow, state.open.has_room_for(size)) {
@@ -98,7 +98,7 @@ impl Tray {
         }
         if !state.open.has_room_for(size) {
             let (events, bytes) = (state.open.len(), state.open.bytes());
-            return Err(Reason::BufferFull { events, bytes });
+            return Err(FailureReason::BufferFull { events, bytes });
         }
         let State { open, last, .. } = &mut *state;
         let first = open.is_empty();
@@ -115,7 +115,7 @@ impl Tray {
         Ok(number)
     }
 
-    fn take(&self, batch: &mut Batch, wait: Duration) -> Supply {
+    fn take(&self, batch: &mut Batch, wait: Duration) -> IntakeState {
         let mut state = self.state.lock();
         if state.open.is_empty() && !state.closed && !wait.is_zero() {
             let _ = self.arrived.wait_for(&mut state, wait);
@@ -124,11 +124,11 @@ impl Tray {
             if batch.is_empty() {
                 std::mem::swap(batch, &mut state.open);
             } else if !batch.append(&mut state.open) {
-                return Supply::Flowing;
+                return IntakeState::Open;
             }
             self.room.notify_all();
         }
-        if state.closed && state.open.is_empty() { Supply::Ended } else { Supply::Flowing }
+        if state.closed && state.open.is_empty() { IntakeState::Drained } else { IntakeState::Open }
     }
 
     fn begins(&self, number: u64) {
@@ -210,7 +210,7 @@ impl Tray {
     }
 
     /// Blocks until the event is committed, or known not to be; `None` when the time is over.
-    pub(super) fn wait_for(&self, number: u64, until: Instant) -> Option<Result<(), Reason>> {
+    pub(super) fn wait_for(&self, number: u64, until: Instant) -> Option<Result<(), FailureReason>> {
         let mut state = self.state.lock();
         while !self.is_committed(number) && !state.over {
             if self.settled.wait_until(&mut state, until).timed_out() {
@@ -269,12 +269,12 @@ impl Tray {
 
 impl State {
     /// Why an event was not committed.
-    fn why_not(&self, number: u64) -> Reason {
+    fn why_not(&self, number: u64) -> FailureReason {
         match (&self.failure, &self.trying, &self.trouble) {
-            (Some(failure), _, _) => Reason::Database(failure.clone()),
-            (None, Some((last, began)), _) if number <= *last => Reason::Unconfirmed(began.elapsed()),
-            (None, _, Some(trouble)) => Reason::Database(trouble.clone()),
-            (None, _, None) => Reason::Closed,
+            (Some(failure), _, _) => FailureReason::Database(failure.clone()),
+            (None, Some((last, began)), _) if number <= *last => FailureReason::Unconfirmed(began.elapsed()),
+            (None, _, Some(trouble)) => FailureReason::Database(trouble.clone()),
+            (None, _, None) => FailureReason::Closed,
         }
     }
 }
@@ -295,11 +295,11 @@ pub(super) fn headers(event: &Event) -> impl Iterator<Item = (&str, &str)> {
 pub(super) struct FromTray(pub(super) Arc<Tray>);
 
 impl Intake for FromTray {
-    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<Supply, Error> {
+    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error> {
         Ok(self.0.take(batch, wait))
     }
 
-    fn rest(&mut self, batch: &mut Batch) -> Result<Supply, Error> {
+    fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
         self.0.close();
         Ok(self.0.take(batch, Duration::ZERO))
     }
@@ -380,7 +380,7 @@ mod tests {
     }
 
     /// Payloads and reasons.
-    fn failed(error: FlushError) -> Vec<(String, Reason)> {
+    fn failed(error: FlushError) -> Vec<(String, FailureReason)> {
         let FlushError::Failed { failed, .. } = error else { panic!("{error}") };
         let payload = |event: &Event| String::from_utf8_lossy(event.payload()).into_owned();
         failed.into_iter().map(|error| (payload(&error.event), error.reason)).collect()
@@ -397,7 +397,7 @@ mod tests {
         scene.tray.close();
         assert!(scene.pipeline.stop(Duration::from_millis(600)).is_err(), "it hangs");
         let came_back = failed(scene.tray.abandon().expect_err("not all is committed"));
-        let [(hangs, Reason::Unconfirmed(_)), (waits, Reason::Closed)] = &came_back[..] else {
+        let [(hangs, FailureReason::Unconfirmed(_)), (waits, FailureReason::Closed)] = &came_back[..] else {
             panic!("{came_back:?}")
         };
         assert_eq!((hangs.as_str(), waits.as_str()), ("hangs", "waits"));
@@ -422,7 +422,7 @@ mod tests {
         scene.record("two");
         scene.outcomes.send(Err(Refusal::Retry("it is locked".into()))).expect("it works");
         scene.outcomes.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");
-        let reason = || Reason::Database("configuration: x: is gone".into());
+        let reason = || FailureReason::Database("configuration: x: is gone".into());
         let lost = scene.tray.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
         assert_eq!(failed(lost), [("one".into(), reason()), ("two".into(), reason())]);
         // The receipt of the third has it.

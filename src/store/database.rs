@@ -25,7 +25,7 @@ use super::single::Single;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{Epoch, Life, room_for_threads};
+use crate::pipeline::{Epoch, EpochProgress, room_for_threads};
 
 /// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
 /// <https://sqlite.org/releaselog/3_51_3.html>.
@@ -170,7 +170,7 @@ impl Database {
     /// # Errors
     ///
     /// [`Error::Database`] when it cannot be read.
-    pub fn history(&self, stream: &str) -> Result<Vec<Life>, Error> {
+    pub fn history(&self, stream: &str) -> Result<Vec<EpochProgress>, Error> {
         let connection = self.connect()?;
         ledger::history(&connection.sqlite, stream).map_err(|e| database_error(self.file.path(), e))
     }
@@ -225,7 +225,7 @@ impl Database {
 }
 
 fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
-    Error::Database { fault, path: path.to_owned(), detail, source: None }
+    Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None }
 }
 
 /// Whether routes and queries can be compiled against the tables as this connection sees them, amid a transaction that made

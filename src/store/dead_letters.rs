@@ -5,7 +5,7 @@ mod letter;
 mod retry;
 mod selection;
 
-pub use insert::Reason;
+pub use insert::DeadLetterReason;
 pub(super) use insert::insert;
 pub use letter::DeadLetter;
 pub(super) use retry::Retry;

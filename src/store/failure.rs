@@ -102,6 +102,7 @@ pub(super) fn events_error(path: &Path, error: rusqlite::Error, refusal: Option<
             fault: DatabaseFault::Schema,
             path: path.to_owned(),
             detail,
+            remedy: None,
             source: Some(error.into()),
         };
     }
@@ -112,6 +113,7 @@ pub(super) fn events_error(path: &Path, error: rusqlite::Error, refusal: Option<
         detail: format!(
             "route events: {what}; that table must be as catchment makes it: rename yours, or give another database.path"
         ),
+        remedy: None,
         source: Some(Box::new(error)),
     }
 }
@@ -137,6 +139,7 @@ pub(super) fn statement_error(
         fault: DatabaseFault::Statement,
         path: path.to_owned(),
         detail: format!("{place}: {what}"),
+        remedy: None,
         source: Some(Box::new(error)),
     }
 }
@@ -163,6 +166,7 @@ pub(super) fn database_error(path: &Path, error: rusqlite::Error) -> Error {
         fault: fault(&error),
         path: path.to_owned(),
         detail: detail(&error),
+        remedy: None,
         source: Some(Box::new(error)),
     }
 }

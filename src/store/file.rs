@@ -46,6 +46,7 @@ pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
         fault: DatabaseFault::Unwritable,
         path: path.to_owned(),
         detail: "there is no such file; name another with --database, or collect something first".into(),
+        remedy: None,
         source: None,
     })
 }
@@ -65,6 +66,7 @@ pub(super) fn must_have_one_name(path: &Path) -> Result<(), Error> {
             "the file has {names} names (hard links), and SQLite would keep a log for each; remove the others (find them with \
              find -samefile), or give another database.path"
         ),
+        remedy: None,
         source: None,
     })
 }

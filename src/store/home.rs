@@ -135,7 +135,7 @@ impl Home {
             original.display(),
             path.display()
         );
-        Err(Error::Database { fault: DatabaseFault::Copy, path: path.to_owned(), detail, source: None })
+        Err(Error::Database { fault: DatabaseFault::Copy, path: path.to_owned(), detail, remedy: None, source: None })
     }
 
     /// Writes down that the database is at home here.

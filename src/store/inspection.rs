@@ -10,7 +10,7 @@ use super::home::Home;
 use super::reader::read_only;
 use super::{ledger, schema};
 use crate::error::Error;
-use crate::pipeline::Life;
+use crate::pipeline::EpochProgress;
 
 /// The most that is said of a damaged file.
 const MOST_DAMAGE: usize = 10;
@@ -58,7 +58,7 @@ impl Inspection {
     /// # Errors
     ///
     /// [`Error::Database`].
-    pub fn history(&self, stream: &str) -> Result<Vec<Life>, Error> {
+    pub fn history(&self, stream: &str) -> Result<Vec<EpochProgress>, Error> {
         self.ask(|connection| match schema::identity(connection)? {
             Some(_) => ledger::history(connection, stream),
             None => Ok(Vec::new()),

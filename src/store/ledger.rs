@@ -4,11 +4,11 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schema;
-use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark};
+use crate::pipeline::{Epoch, EpochProgress, Gap, Gaps, Mark};
 
 /// All epochs of a stream, the latest last. Also of a database whose tables are of an earlier version, which only a check
 /// reads.
-pub(super) fn history(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<Life>> {
+pub(super) fn history(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<EpochProgress>> {
     let knows_gaps = schema::has_table(connection, "catchment_gaps")?;
     let sql = "SELECT epoch, created, sequence, published_ns FROM catchment_ledger WHERE stream = ? ORDER BY epoch";
     let mut statement = connection.prepare_cached(sql)?;
@@ -16,7 +16,7 @@ pub(super) fn history(connection: &Connection, stream: &str) -> rusqlite::Result
         let (number, created): (u32, String) = (row.get(0)?, row.get(1)?);
         let epoch = Epoch::new(stream, number, created);
         let gaps = if knows_gaps { gaps(connection, &epoch)? } else { Gaps::default() };
-        Ok(Life { epoch, mark: Mark { sequence: row.get(2)?, published_ns: row.get(3)? }, gaps })
+        Ok(EpochProgress { epoch, mark: Mark { sequence: row.get(2)?, published_ns: row.get(3)? }, gaps })
     });
     lives?.collect()
 }

@@ -36,6 +36,7 @@ impl Lock {
                 "cannot lock it with {}: {source}; check that the directory exists and can be written",
                 path.display()
             ),
+            remedy: None,
             source: Some(Box::new(source)),
         };
         let mut file =
@@ -64,6 +65,7 @@ impl Lock {
             fault: DatabaseFault::Unwritable,
             path: database.to_owned(),
             detail: format!("cannot tell who collects into it by {}: {source}; see who may read it", path.display()),
+            remedy: None,
             source: Some(Box::new(source)),
         };
         let mut file = match File::open(&path) {

@@ -143,9 +143,10 @@ fn rolled_back(error: Error, new: &[Migration]) -> Error {
         [first, .., last] => format!("migrations {} to {} were", first.name(), last.name()),
     };
     match error {
-        Error::Database { fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema), path, detail, source } => {
-            let detail = format!("{detail}; new {which} rolled back: change the migration or the statement");
-            Error::Database { fault, path, detail, source }
+        Error::Database { fault: DatabaseFault::Statement | DatabaseFault::Schema, ref remedy, .. } => {
+            let first = remedy.as_ref().map_or(String::new(), |remedy| format!("{remedy}; "));
+            let rolled_back = format!("{first}new {which} rolled back: change the migration or the statement");
+            error.with_remedy(rolled_back)
         }
         other => other,
     }

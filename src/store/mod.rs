@@ -14,7 +14,6 @@ mod home;
 mod inspection;
 mod json;
 mod ledger;
-mod likeness;
 mod limits;
 mod lock;
 pub mod migrations;
@@ -25,22 +24,23 @@ mod routes;
 #[cfg(test)]
 mod scene;
 mod schema;
+mod schema_copy;
 mod single;
 mod temporary;
 mod writer;
 
 pub use changes::{Changed, changes};
 pub use database::Database;
-pub use dead_letters::{DeadLetter, DeadLetters, Letters, Reason, Retried, Selection, UnreadableHeaders};
+pub use dead_letters::{DeadLetter, DeadLetters, Letters, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use home::{Adopted, Before, Home, adopt};
-pub use inspection::{Inspection, Size};
+pub use inspection::Inspection;
 pub use json::{Json, Objects};
-pub use likeness::make_likeness;
 pub use lock::Lock;
 pub use query::{Answerer, Breaker, Queries, Unanswered};
-pub use reader::{Answer, Reader, Recorded, Value};
+pub use reader::{Answer, EventRow, Reader, Value};
 pub use routes::Routes;
+pub use schema_copy::copy_schema;
 pub use single::{Kept, Single};
 pub use writer::Writer;
 

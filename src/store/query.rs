@@ -85,6 +85,7 @@ fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Q
         fault: DatabaseFault::Statement,
         path: path.to_owned(),
         detail: format!("{place}: it {reason}"),
+        remedy: None,
         source: None,
     };
     let statement = connection.prepare(&config.sql).map_err(|e| match e {

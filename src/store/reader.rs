@@ -70,7 +70,7 @@ impl Value {
 
 /// A row of table `events`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Recorded {
+pub struct EventRow {
     /// Counts the rows.
     pub id: i64,
     /// The event's subject.
@@ -106,6 +106,7 @@ impl Reader {
             fault: DatabaseFault::Statement,
             path: self.path.clone(),
             detail,
+            remedy: None,
             source: None,
         };
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -139,13 +140,13 @@ impl Reader {
     /// # Errors
     ///
     /// [`Error::Database`].
-    pub fn events_after(&self, id: i64, at_most: usize) -> Result<Vec<Recorded>, Error> {
+    pub fn events_after(&self, id: i64, at_most: usize) -> Result<Vec<EventRow>, Error> {
         let sql = "SELECT id, subject, published_us, headers, payload FROM events WHERE id > ? ORDER BY id LIMIT ?";
-        let read = || -> rusqlite::Result<Vec<Recorded>> {
+        let read = || -> rusqlite::Result<Vec<EventRow>> {
             let mut statement = self.connection.prepare_cached(sql)?;
             let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
             let rows = statement.query_map([id, limit], |row| {
-                Ok(Recorded {
+                Ok(EventRow {
                     id: row.get(0)?,
                     subject: row.get(1)?,
                     published_us: row.get(2)?,

@@ -153,8 +153,13 @@ pub(super) fn ensure(connection: &mut Connection) -> rusqlite::Result<Schema> {
 
 /// For those who work with tables that are there, and make none.
 pub(super) fn must_be_ours(connection: &Connection, path: &Path) -> Result<(), Error> {
-    let refused =
-        |detail: String| Error::Database { fault: DatabaseFault::Schema, path: path.to_owned(), detail, source: None };
+    let refused = |detail: String| Error::Database {
+        fault: DatabaseFault::Schema,
+        path: path.to_owned(),
+        detail,
+        remedy: None,
+        source: None,
+    };
     match version(connection).map_err(|e| database_error(path, e))? {
         None => Err(refused("it is no database of catchment's; name another with --database".into())),
         Some(version) if version > VERSION => Err(refused(later(version))),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use super::dead_letters::{self, Reason};
+use super::dead_letters::{self, DeadLetterReason};
 use super::failure::{database_error, detail, is_constraint};
 use super::file::File;
 use super::ledger;
@@ -44,7 +44,7 @@ enum Trial {
     /// A statement failed for the sake of some event: try again with a savepoint an event.
     SomeEvent,
     /// This event ends the transaction itself, so that no savepoint helps.
-    Event(usize, Reason),
+    Event(usize, DeadLetterReason),
     /// It undid what those before this event did, which is what may tell its fault from the database's.
     Behind(usize),
     /// The constraints that only COMMIT checks: some event of the span breaks one.
@@ -59,7 +59,7 @@ struct Findings {
     /// Each event gets a savepoint of its own.
     one_by_one: bool,
     /// Events that go to the dead letters.
-    doomed: BTreeMap<usize, Reason>,
+    doomed: BTreeMap<usize, DeadLetterReason>,
 }
 
 impl Writer {
@@ -257,7 +257,7 @@ impl Writer {
     }
 
     fn error(&self, fault: DatabaseFault, detail: String) -> Error {
-        Error::Database { fault, path: self.file.path().to_owned(), detail, source: None }
+        Error::Database { fault, path: self.file.path().to_owned(), detail, remedy: None, source: None }
     }
 }
 

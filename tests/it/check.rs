@@ -326,7 +326,7 @@ fn a_check_beside_a_start_keeps_nobody_from_starting() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while looking.load(std::sync::atomic::Ordering::Relaxed) {
-                catchment::store::Lock::holder(&database).expect("looks");
+                catchment::unversioned::store::Lock::holder(&database).expect("looks");
             }
         });
         for _ in 0..10 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use catchment::record::{FlushError, Overflow, Reason};
+use catchment::record::{FailureReason, FlushError, Overflow};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
 
 use crate::support::collector::drain;
@@ -32,7 +32,7 @@ fn record(recorder: &NatsRecorder) {
 
 /// Closes, and returns what came back: the payloads that are said not to be stored, and those that may be.
 fn close(recorder: NatsRecorder) -> (BTreeSet<String>, BTreeSet<String>) {
-    let tally = recorder.tally();
+    let counters = recorder.counters();
     let began = Instant::now();
     let closed = recorder.close(PATIENCE).expect_err("the broker hangs");
     assert!(began.elapsed() < PATIENCE + GRACE, "it took {:?}", began.elapsed());
@@ -42,14 +42,14 @@ fn close(recorder: NatsRecorder) -> (BTreeSet<String>, BTreeSet<String>) {
     for failure in failed {
         let payload = String::from_utf8(failure.event.payload().to_vec()).expect("text");
         let new = match failure.reason {
-            Reason::Closed => not_stored.insert(payload),
-            Reason::Unconfirmed(_) => unknown.insert(payload),
+            FailureReason::Closed => not_stored.insert(payload),
+            FailureReason::Unconfirmed(_) => unknown.insert(payload),
             other => panic!("{other}"),
         };
         assert!(new, "each comes back once");
     }
     assert!(text.contains(&format!("{} of them may be stored", unknown.len())), "{text}");
-    let counts = tally.counts();
+    let counts = counters.counts();
     assert_eq!((counts.not_stored, counts.unknown), (not_stored.len() as u64, unknown.len() as u64));
     assert_eq!(counts.settled(), EVENTS);
     (not_stored, unknown)
@@ -84,11 +84,11 @@ fn a_broker_that_stops_midway_loses_nothing_silently() {
     let server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);
     let recorder = recorder(&server);
-    let tally = recorder.tally();
+    let counters = recorder.counters();
     record(&recorder);
-    eventually("some to be acknowledged", || (tally.counts().stored > 0).then_some(()));
+    eventually("some to be acknowledged", || (counters.counts().stored > 0).then_some(()));
     server.signal("STOP");
-    if tally.counts().stored == EVENTS {
+    if counters.counts().stored == EVENTS {
         eprintln!("skipped: all were stored before the server could be stopped");
         server.signal("CONT");
         return;
@@ -100,5 +100,5 @@ fn a_broker_that_stops_midway_loses_nothing_silently() {
         .map(payload)
         .filter(|payload| !stored.contains(payload) && !not_stored.contains(payload) && !unknown.contains(payload));
     assert_eq!(neither.count(), 0);
-    assert_eq!(tally.counts().stored, EVENTS - (not_stored.len() + unknown.len()) as u64);
+    assert_eq!(counters.counts().stored, EVENTS - (not_stored.len() + unknown.len()) as u64);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use catchment::config::{BrokerConfig, Mode};
-use catchment::record::{FlushError, Kind, Place, Reason, WaitError};
+use catchment::record::{Destination, FailureReason, FlushError, ReceiptKind, WaitError};
 use catchment::{Collector, Config, Event, NatsRecorder, Receipt, Recorder};
 use parking_lot::Mutex;
 
@@ -81,11 +81,11 @@ impl Told {
         for (payload, receipt) in receipts {
             match receipt.wait(LONG) {
                 Ok(recorded) => {
-                    assert_eq!(recorded.place, Place::Broker);
+                    assert_eq!(recorded.destination, Destination::Broker);
                     told.read.push(payload);
                 }
                 Err(WaitError::Failed(error)) => {
-                    assert!(matches!(error.reason, Reason::Unconfirmed(_)), "{error}");
+                    assert!(matches!(error.reason, FailureReason::Unconfirmed(_)), "{error}");
                     assert_eq!(error.event.payload(), payload.as_bytes(), "given back as it was");
                     told.uncertain.push(payload);
                 }
@@ -126,7 +126,7 @@ fn what_was_flushed_has_been_read_by_the_server_in_order() {
         let arrived = listener.payloads();
         assert_eq!(arrived.len() as u64, to - from, "all of it is there when the flush is over");
         assert!(receipts.iter().all(|(_, receipt)| receipt.is_settled()));
-        assert!(receipts.iter().all(|(_, receipt)| receipt.kind() == Kind::HandedToBroker));
+        assert!(receipts.iter().all(|(_, receipt)| receipt.kind() == ReceiptKind::HandedToBroker));
         Told::of(receipts).is_true_of(&arrived);
         all.extend(arrived);
     }
@@ -149,9 +149,9 @@ fn events_keep_their_headers_and_get_no_identity_of_ours() {
         recorder.record(event).expect("taken");
     }
     let too_large = recorder.record(Event::new("events.large", vec![b'x'; 8_192])).expect_err("with its headers");
-    assert!(matches!(too_large.reason, Reason::TooLarge { limit: 8_192, .. }), "{too_large}");
+    assert!(matches!(too_large.reason, FailureReason::TooLarge { limit: 8_192, .. }), "{too_large}");
     let invalid = recorder.record(Event::new("events.*", "x")).expect_err("a wildcard");
-    assert!(matches!(invalid.reason, Reason::Invalid(_)), "{invalid}");
+    assert!(matches!(invalid.reason, FailureReason::Invalid(_)), "{invalid}");
     recorder.flush(LONG).expect("the server is there");
     let heard = listener.heard();
     assert_eq!(heard.len(), 2);
@@ -246,12 +246,12 @@ fn failures_whose_receipts_are_gone_come_with_the_flush() {
     // Sent, and then nothing more is heard.
     let Err(FlushError::Failed { failed, .. }) = recorder.flush(LONG) else { panic!("nobody answered") };
     assert_eq!(failed.len(), 10);
-    assert!(failed.iter().all(|error| matches!(error.reason, Reason::Unconfirmed(_))));
+    assert!(failed.iter().all(|error| matches!(error.reason, FailureReason::Unconfirmed(_))));
     let waiting = record(&recorder, 10..20);
     recorder.close(Duration::from_millis(50)).expect_err("nobody answers");
     for (_, receipt) in waiting {
         let Err(WaitError::Failed(error)) = receipt.wait(Duration::ZERO) else { panic!("it was closed") };
-        assert!(matches!(error.reason, Reason::Closed | Reason::Unconfirmed(_)), "{error}");
+        assert!(matches!(error.reason, FailureReason::Closed | FailureReason::Unconfirmed(_)), "{error}");
     }
 }
 
@@ -320,11 +320,14 @@ fn denied_events_come_back_and_the_others_are_sent() {
         let open = recorder.record(Event::new("events.a", "x")).expect("taken");
         match denied.wait(LONG) {
             Err(WaitError::Failed(error)) => {
-                assert!(matches!(&error.reason, Reason::Refused(what) if what.contains("events.secret.a")), "{error}");
+                assert!(
+                    matches!(&error.reason, FailureReason::Refused(what) if what.contains("events.secret.a")),
+                    "{error}"
+                );
             }
             other => panic!("{round}: {other:?}"),
         }
-        assert_eq!(open.wait(LONG).expect("allowed").place, Place::Broker);
+        assert_eq!(open.wait(LONG).expect("allowed").destination, Destination::Broker);
     }
     recorder.close(LONG).expect("each had its receipt");
 }

@@ -213,7 +213,7 @@ fn a_running_collector_counts_what_vanished() {
     let mut config = Config { broker: quick(scene.server.url()), ..Config::default() };
     config.database.path = scene.database();
     // It takes in no more than a few events while the database is locked.
-    (config.broker.ahead.events, config.broker.ahead.requests, config.batch.max_events) = (2, 2, 2);
+    (config.broker.prefetch.events, config.broker.prefetch.requests, config.batch.max_events) = (2, 2, 2);
     let collector = Collector::start(&config).expect("starts");
     let lock = oracle::lock(&scene.database());
     scene.publish("new", 500);

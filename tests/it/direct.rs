@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use catchment::record::{Commit, FlushError, Kind, Overflow, Place, Reason, WaitError};
+use catchment::record::{CommitMode, Destination, FailureReason, FlushError, Overflow, ReceiptKind, WaitError};
 use catchment::{DirectRecorder, DirectRecorderConfig, Error, Event, Receipt, Recorder};
 use rusqlite::Connection;
 
@@ -18,24 +18,24 @@ use crate::support::{eventually, load};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn config(database: &Path, commit: Commit) -> DirectRecorderConfig {
+fn config(database: &Path, commit: CommitMode) -> DirectRecorderConfig {
     let mut config = DirectRecorderConfig { commit, ..DirectRecorderConfig::default() };
     database.clone_into(&mut config.database.path);
     config.database.busy_timeout = Duration::from_millis(200);
     config
 }
 
-fn open(database: &Path, commit: Commit) -> DirectRecorder {
+fn open(database: &Path, commit: CommitMode) -> DirectRecorder {
     DirectRecorder::open(config(database, commit)).expect("opens")
 }
 
 #[test]
 fn events_of_many_threads_are_stored_once_and_in_order() {
-    for commit in [Commit::PerEvent, Commit::Grouped] {
+    for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
         let recorder = Arc::new(open(&database, commit));
-        let each = if commit == Commit::PerEvent { 50 } else { 5_000 };
+        let each = if commit == CommitMode::PerEvent { 50 } else { 5_000 };
         let threads: Vec<_> = (0..4)
             .map(|thread| {
                 let recorder = Arc::clone(&recorder);
@@ -48,8 +48,8 @@ fn events_of_many_threads_are_stored_once_and_in_order() {
         let receipts: Vec<Receipt> = threads.into_iter().flat_map(|thread| thread.join().expect("records")).collect();
         recorder.flush(PATIENCE).expect("committed");
         for receipt in receipts {
-            assert!(receipt.is_settled() && receipt.kind() == Kind::Committed);
-            assert_eq!(receipt.wait(Duration::ZERO).expect("committed").place, Place::Database);
+            assert!(receipt.is_settled() && receipt.kind() == ReceiptKind::Committed);
+            assert_eq!(receipt.wait(Duration::ZERO).expect("committed").destination, Destination::Database);
         }
         assert!(recorder.health().is_well());
         drop(recorder);
@@ -71,7 +71,7 @@ fn events_of_many_threads_are_stored_once_and_in_order() {
 fn an_event_recorded_one_by_one_is_there_when_record_returns() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
-    let recorder = open(&database, Commit::PerEvent);
+    let recorder = open(&database, CommitMode::PerEvent);
     for count in 1..=20 {
         recorder.record(Event::new("events.a", format!("{count}")).id(format!("id-{count}"))).expect("committed");
         assert_eq!(oracle::count(&database), count);
@@ -84,7 +84,7 @@ fn an_event_recorded_one_by_one_is_there_when_record_returns() {
 
 #[test]
 fn an_event_the_tables_refuse_is_a_dead_letter_only() {
-    for commit in [Commit::PerEvent, Commit::Grouped] {
+    for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
         drop(open(&database, commit));
@@ -110,10 +110,10 @@ fn an_event_the_tables_refuse_is_a_dead_letter_only() {
 fn an_event_that_finds_the_database_locked_comes_back_or_waits() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
-    let recorder = open(&database, Commit::PerEvent);
+    let recorder = open(&database, CommitMode::PerEvent);
     let lock = oracle::lock(&database);
     let refused = recorder.record(Event::new("events.a", "one")).expect_err("it is locked");
-    assert!(matches!(&refused.reason, Reason::Database(what) if what.contains("locked")), "{refused}");
+    assert!(matches!(&refused.reason, FailureReason::Database(what) if what.contains("locked")), "{refused}");
     assert_eq!(refused.event.payload(), b"one");
     assert!(recorder.health().troubles[0].reason.contains("locked"));
     drop(lock);
@@ -121,7 +121,7 @@ fn an_event_that_finds_the_database_locked_comes_back_or_waits() {
     assert!(recorder.health().is_well());
     drop(recorder);
 
-    let mut config = config(&database, Commit::Grouped);
+    let mut config = config(&database, CommitMode::Grouped);
     (config.batch.max_events, config.overflow) = (10, Overflow::Refuse);
     let recorder = DirectRecorder::open(config).expect("opens");
     let lock = oracle::lock(&database);
@@ -133,7 +133,7 @@ fn an_event_that_finds_the_database_locked_comes_back_or_waits() {
         }
         assert!(receipts.len() < 1_000, "memory is bounded");
     };
-    assert!(matches!(refused.reason, Reason::BufferFull { .. }), "{refused}");
+    assert!(matches!(refused.reason, FailureReason::BufferFull { .. }), "{refused}");
     eventually("the trouble to show", || (!recorder.health().is_well()).then_some(()));
     let waiting = recorder.flush(Duration::from_millis(50)).expect_err("it is locked");
     let FlushError::Deadline { waiting, trouble } = waiting else { panic!("{waiting}") };
@@ -153,7 +153,7 @@ fn an_event_that_finds_the_database_locked_comes_back_or_waits() {
 fn a_close_ends_in_time_and_receipts_return_the_rest() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
-    let recorder = open(&database, Commit::Grouped);
+    let recorder = open(&database, CommitMode::Grouped);
     let first = recorder.record(Event::new("events.a", "committed")).expect("taken");
     assert!(first.wait(PATIENCE).is_ok());
     let lock = oracle::lock(&database);
@@ -165,7 +165,7 @@ fn a_close_ends_in_time_and_receipts_return_the_rest() {
     assert!(trouble.contains("locked"), "{trouble}");
     let Err(WaitError::Failed(failed)) = receipt.wait(PATIENCE) else { panic!("it is not committed") };
     assert_eq!(*failed.event, Event::new("events.a", "too late").header("A", "b"));
-    assert!(matches!(&failed.reason, Reason::Database(what) if what.contains("locked")), "{failed}");
+    assert!(matches!(&failed.reason, FailureReason::Database(what) if what.contains("locked")), "{failed}");
     drop(lock);
     assert_eq!(oracle::payloads(&database), ["committed"]);
 }
@@ -174,7 +174,9 @@ fn a_close_ends_in_time_and_receipts_return_the_rest() {
 #[track_caller]
 fn came_back(error: FlushError, because: &str) -> Vec<String> {
     let FlushError::Failed { failed, .. } = error else { panic!("{error}") };
-    assert!(failed.iter().all(|error| matches!(&error.reason, Reason::Database(what) if what.contains(because))));
+    assert!(
+        failed.iter().all(|error| matches!(&error.reason, FailureReason::Database(what) if what.contains(because)))
+    );
     failed.iter().map(|error| String::from_utf8_lossy(error.event.payload()).into_owned()).collect()
 }
 
@@ -182,7 +184,7 @@ fn came_back(error: FlushError, because: &str) -> Vec<String> {
 fn what_a_close_leaves_uncommitted_comes_back_in_order() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
-    let mut config = config(&database, Commit::Grouped);
+    let mut config = config(&database, CommitMode::Grouped);
     config.batch.max_events = 10;
     let recorder = DirectRecorder::open(config).expect("opens");
     recorder.record(Event::new("events.a", "committed")).expect("taken");
@@ -204,7 +206,7 @@ fn what_a_close_leaves_uncommitted_comes_back_in_order() {
 fn a_flush_gives_back_what_a_failed_recorder_has_lost() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
-    let recorder = open(&database, Commit::Grouped);
+    let recorder = open(&database, CommitMode::Grouped);
     recorder.record(Event::new("events.a", "before")).expect("taken");
     recorder.flush(PATIENCE).expect("committed");
     std::fs::rename(&database, folder.path().join("b.db")).expect("moves");
@@ -217,7 +219,7 @@ fn a_flush_gives_back_what_a_failed_recorder_has_lost() {
 #[test]
 fn a_flush_beside_other_threads_counts_no_more_than_there_are() {
     let folder = tempfile::tempdir().expect("a folder");
-    let recorder = open(&folder.path().join("a.db"), Commit::Grouped);
+    let recorder = open(&folder.path().join("a.db"), CommitMode::Grouped);
     let each = 20_000;
     std::thread::scope(|scope| {
         let recording = scope.spawn(|| {
@@ -242,16 +244,16 @@ fn one_recorder_of_groups_or_one_collector_has_a_database() {
     let database = folder.path().join("a.db");
     let server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);
-    let first = open(&database, Commit::Grouped);
-    let second = DirectRecorder::open(config(&database, Commit::Grouped)).expect_err("it has an owner");
+    let first = open(&database, CommitMode::Grouped);
+    let second = DirectRecorder::open(config(&database, CommitMode::Grouped)).expect_err("it has an owner");
     assert!(matches!(second, Error::Locked { .. }), "{second}");
     drop(first);
     let collector = Collector::start(run(&server.url(), &database), &folder.path().join("log"));
     collector.said("collecting stream");
-    let second = DirectRecorder::open(config(&database, Commit::Grouped)).expect_err("it has an owner");
+    let second = DirectRecorder::open(config(&database, CommitMode::Grouped)).expect_err("it has an owner");
     assert!(matches!(second, Error::Locked { .. }), "{second}");
     // One by one is fine beside a collector.
-    let beside = open(&database, Commit::PerEvent);
+    let beside = open(&database, CommitMode::PerEvent);
     load::publish(&server, 100);
     beside.record(Event::new("events.direct", "beside")).expect("committed");
     eventually("all rows", || (oracle::count(&database) == 101).then_some(()));
@@ -261,7 +263,7 @@ fn one_recorder_of_groups_or_one_collector_has_a_database() {
 
 #[test]
 fn a_database_moved_away_is_noticed() {
-    for commit in [Commit::PerEvent, Commit::Grouped] {
+    for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
         let recorder = open(&database, commit);
@@ -275,7 +277,7 @@ fn a_database_moved_away_is_noticed() {
                 Ok(_) | Err(WaitError::Pending(_)) => None,
             },
         });
-        assert!(matches!(&refusal.reason, Reason::Database(what) if what.contains("moved")), "{refusal}");
+        assert!(matches!(&refusal.reason, FailureReason::Database(what) if what.contains("moved")), "{refusal}");
         assert_eq!(refusal.event.payload(), b"after");
     }
 }
@@ -285,7 +287,7 @@ fn a_database_moved_away_is_noticed() {
 #[ignore = "the process that what_was_reported_committed_survives_a_kill starts"]
 fn a_process_that_records_until_it_is_killed() {
     let Some(database) = std::env::var_os("RECORD_UNTIL_KILLED") else { return };
-    let commit = if std::env::var_os("PER_EVENT").is_some() { Commit::PerEvent } else { Commit::Grouped };
+    let commit = if std::env::var_os("PER_EVENT").is_some() { CommitMode::PerEvent } else { CommitMode::Grouped };
     let recorder = open(Path::new(&database), commit);
     for first in (0..).step_by(50) {
         let record = |number: u64| (number, recorder.record(Event::new("events.a", load::payload(number))));
@@ -300,13 +302,13 @@ fn a_process_that_records_until_it_is_killed() {
 #[test]
 fn what_was_reported_committed_survives_a_kill() {
     let mut chance = Chance::new();
-    for commit in [Commit::PerEvent, Commit::Grouped] {
+    for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
         let mut command = Command::new(std::env::current_exe().expect("this test"));
         command.args(["--exact", "direct::a_process_that_records_until_it_is_killed", "--ignored", "--nocapture"]);
         command.env("RECORD_UNTIL_KILLED", &database).stdout(Stdio::piped()).stderr(Stdio::null());
-        if commit == Commit::PerEvent {
+        if commit == CommitMode::PerEvent {
             command.env("PER_EVENT", "1");
         }
         let mut child = command.spawn().expect("starts");

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use catchment::Config;
-use catchment::trial::Trial;
+use catchment::testing::TestDatabase;
 
 use crate::support::collector::{Collector, catchment};
 use crate::support::eventually_within;
@@ -161,7 +161,7 @@ fn pages() -> Vec<(String, String)> {
 /// A part of a configuration has no tables; but for that its statements must do.
 fn only_lacks_tables(mut config: Config, page: &str) {
     config.database.migrations = None;
-    if let Err(refused) = Trial::new(&config) {
+    if let Err(refused) = TestDatabase::new(&config) {
         assert!(refused.to_string().contains("no such table"), "{page}: {refused}");
     }
 }
@@ -194,8 +194,17 @@ fn every_configuration_in_the_pages_is_one() {
 fn every_setting_has_its_place_on_the_page() {
     let page = include_str!("../../docs/configuration.md");
     let table = |name: &str| format!("[{name}]\nno-setting = 1");
-    let tables =
-        ["broker", "broker.ahead", "broker.core", "broker.tls", "database", "batch", "service", "[route]", "[query]"];
+    let tables = [
+        "broker",
+        "broker.prefetch",
+        "broker.core",
+        "broker.tls",
+        "database",
+        "batch",
+        "service",
+        "[route]",
+        "[query]",
+    ];
     for text in tables.map(table).into_iter().chain(["no-setting = 1".to_owned()]) {
         let said = toml::from_str::<Config>(&text).expect_err("there is no such setting").to_string();
         let (_, known) = said.split_once("expected one of ").unwrap_or_else(|| panic!("{said}"));

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use catchment::record::{NatsRecorderConfig, Reason};
+use catchment::record::{FailureReason, NatsRecorderConfig};
 use catchment::{Event, NatsRecorder, Recorder};
 
 use crate::support::collector::Collector;
@@ -348,7 +348,7 @@ fn the_recorder_gives_back_what_cannot_be_sent_and_goes_on() {
     ];
     for event in refused {
         let error = recorder.record(event.clone()).expect_err("cannot be sent");
-        assert!(matches!(error.reason, Reason::Invalid(_)), "{error}");
+        assert!(matches!(error.reason, FailureReason::Invalid(_)), "{error}");
         assert_eq!(*error.event, event, "given back as it was");
     }
     for (size, fits) in [(LARGEST - 1_000, true), (LARGEST, false), (2 * LARGEST, false)] {
@@ -359,7 +359,7 @@ fn the_recorder_gives_back_what_cannot_be_sent_and_goes_on() {
                 receipt.wait(Duration::from_secs(20)).expect("stored");
             }
             Err(error) => {
-                assert!(!fits && matches!(error.reason, Reason::TooLarge { .. }), "{size}: {error}");
+                assert!(!fits && matches!(error.reason, FailureReason::TooLarge { .. }), "{size}: {error}");
                 assert_eq!(*error.event, event, "given back as it was");
             }
         }

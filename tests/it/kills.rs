@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use catchment::record::{FlushError, Overflow, Reason};
+use catchment::record::{FailureReason, FlushError, Overflow};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
 
 use crate::support::chance::Chance;
@@ -289,7 +289,7 @@ fn a_full_recorder_gives_the_event_back_and_keeps_those_it_took() {
     (0..100).for_each(|number| account.record(&recorder, payload(number)));
     let refused = recorder.record(Event::new("events.load", "one too many")).expect_err("there is no room");
     assert_eq!(refused.event.payload(), b"one too many");
-    assert!(matches!(refused.reason, Reason::BufferFull { events: 100, .. }), "{refused}");
+    assert!(matches!(refused.reason, FailureReason::BufferFull { events: 100, .. }), "{refused}");
     let late = recorder.flush(Duration::from_millis(100)).expect_err("there is no broker");
     assert!(matches!(late, FlushError::Deadline { waiting: 100, .. }), "{late}");
     server.restart();

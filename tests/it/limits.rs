@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use catchment::record::{Reason, WaitError};
+use catchment::record::{FailureReason, WaitError};
 use catchment::{Collector, Config, Event, Receipt, Recorder};
 use serde_json::{Value, json};
 
@@ -168,7 +168,7 @@ fn an_event_refused_by_a_full_stream_comes_back() {
             }
             Err(WaitError::Failed(error)) => {
                 assert!(
-                    matches!(&error.reason, Reason::Refused(what) if what.contains("maximum bytes exceeded")),
+                    matches!(&error.reason, FailureReason::Refused(what) if what.contains("maximum bytes exceeded")),
                     "{error}"
                 );
                 assert_eq!(error.event.payload(), payload(number).as_bytes(), "given back as it was");

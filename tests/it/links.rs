@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use catchment::record::{Reason, WaitError};
+use catchment::record::{FailureReason, WaitError};
 use catchment::{Collector, Event, NatsRecorder, NatsRecorderConfig, Recorder};
 
 use crate::support::collector as process;
@@ -309,7 +309,7 @@ fn an_event_the_stream_may_not_recognise_is_given_back() {
     drop(dropped);
     match receipt.wait(SILENCE + GRACE) {
         Err(WaitError::Failed(error)) => {
-            assert_eq!(error.reason, Reason::Unconfirmed(window), "{error}");
+            assert_eq!(error.reason, FailureReason::Unconfirmed(window), "{error}");
             assert_eq!(*error.event, Event::new("events.load", payload(0)).header("A", "b"), "given back as it was");
         }
         other => panic!("{other:?}"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use catchment::config::RouteConfig;
-use catchment::record::Commit;
+use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig};
 use rusqlite::Connection;
 
@@ -247,7 +247,7 @@ fn a_recorder_applies_no_migration_that_breaks_its_routes() {
     std::fs::write(folder.path().join("1_lines.sql"), LINES).expect("writes");
     drop(DirectRecorder::open(config.clone()).expect("opens"));
     std::fs::write(folder.path().join("2_rename.sql"), "ALTER TABLE lines RENAME TO rows").expect("writes");
-    for commit in [Commit::Grouped, Commit::PerEvent] {
+    for commit in [CommitMode::Grouped, CommitMode::PerEvent] {
         let config = DirectRecorderConfig { commit, ..config.clone() };
         let said = DirectRecorder::open(config).expect_err("it does not fit").to_string();
         assert!(said.contains("no such table: lines") && said.contains("2_rename.sql was rolled back"), "{said}");

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use catchment::record::Commit;
+use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig};
 
 use crate::support::collector::{Collector, catchment, output, run, stderr};
@@ -49,7 +49,7 @@ fn a_database_with_a_second_hard_link_is_not_written() {
     scene.has(10);
     assert!(collector.stop().success());
     refused(&mut scene.run(), 1, said);
-    for commit in [Commit::Grouped, Commit::PerEvent] {
+    for commit in [CommitMode::Grouped, CommitMode::PerEvent] {
         let mut config = DirectRecorderConfig { commit, ..DirectRecorderConfig::default() };
         config.database.path.clone_from(&second);
         let refused = DirectRecorder::open(config).expect_err("two names").to_string();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use catchment::record::{Reason, WaitError};
+use catchment::record::{FailureReason, WaitError};
 use catchment::{Event, Receipt, Recorder};
 use serde_json::{Value, json};
 
@@ -97,7 +97,7 @@ fn events_too_large_for_a_new_server_come_back() {
     let first = recorder.record(large()).expect("taken").wait(Duration::from_secs(20)).expect("stored");
     assert_eq!(first.sequence().expect("in a stream"), 1);
     let too_large = recorder.record(Event::new("events.load", vec![b'x'; 65_536])).expect_err("with its headers");
-    assert!(matches!(too_large.reason, Reason::TooLarge { limit: 65_536, .. }), "{too_large}");
+    assert!(matches!(too_large.reason, FailureReason::TooLarge { limit: 65_536, .. }), "{too_large}");
     server.kill();
     eventually("that to be noticed", || (!recorder.health().is_well()).then_some(()));
     let waiting = [large(), Event::new("events.load", "small"), large(), Event::new("events.load", "last")];
@@ -110,7 +110,7 @@ fn events_too_large_for_a_new_server_come_back() {
         match receipt.wait(Duration::from_secs(20)) {
             Ok(stored) => sequences.push((event.payload().to_vec(), stored.sequence().expect("in a stream"))),
             Err(WaitError::Failed(error)) => {
-                assert!(matches!(error.reason, Reason::TooLarge { limit: 8_192, .. }), "{error}");
+                assert!(matches!(error.reason, FailureReason::TooLarge { limit: 8_192, .. }), "{error}");
                 assert_eq!((&*error.event, event.payload().len()), (event, 20_000), "given back as it was");
             }
             Err(pending) => panic!("{pending}"),
@@ -118,7 +118,7 @@ fn events_too_large_for_a_new_server_come_back() {
     }
     assert_eq!(sequences, [(b"small".to_vec(), 2), (b"last".to_vec(), 3)]);
     let refused = recorder.record(large()).expect_err("it knows by now");
-    assert!(matches!(refused.reason, Reason::TooLarge { limit: 8_192, .. }), "{refused}");
+    assert!(matches!(refused.reason, FailureReason::TooLarge { limit: 8_192, .. }), "{refused}");
     assert_eq!(*refused.event, large());
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
     drain(&server.url(), &database);
@@ -147,7 +147,10 @@ fn a_denied_event_comes_back_and_delays_no_other() {
         receipt.wait(Duration::from_secs(20)).expect("stored");
     }
     let Err(WaitError::Failed(failed)) = denied.wait(Duration::from_secs(5)) else { panic!("it may not be published") };
-    assert!(matches!(&failed.reason, Reason::Refused(what) if what.contains("Permissions Violation")), "{failed}");
+    assert!(
+        matches!(&failed.reason, FailureReason::Refused(what) if what.contains("Permissions Violation")),
+        "{failed}"
+    );
     assert_eq!(*failed.event, Event::new("events.denied", "secret").id("7"));
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
     eventually("all rows", || (oracle::count(&database) == 10_000).then_some(()));

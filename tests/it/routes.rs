@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use catchment::config::{RouteConfig, Unmatched};
-use catchment::record::{Commit, Reason};
+use catchment::record::{CommitMode, FailureReason};
 use catchment::{DirectRecorder, DirectRecorderConfig, Error, Event, Recorder};
 use rusqlite::Connection;
 use serde_json::json;
@@ -284,7 +284,7 @@ fn counts_stay_exact_through_kills() {
     assert_eq!(chat.texts("SELECT CAST(count(*) AS TEXT) FROM catchment_dead_letters"), [dead.to_string()]);
 }
 
-fn direct(database: &Path, commit: Commit, unmatched: Unmatched) -> DirectRecorderConfig {
+fn direct(database: &Path, commit: CommitMode, unmatched: Unmatched) -> DirectRecorderConfig {
     let route = |name: &str, subject: &str, sql: &[&str]| RouteConfig {
         name: Some(name.into()),
         subject: subject.into(),
@@ -302,7 +302,7 @@ fn direct(database: &Path, commit: Commit, unmatched: Unmatched) -> DirectRecord
 
 #[test]
 fn an_application_that_records_directly_has_the_same_routes() {
-    for commit in [Commit::PerEvent, Commit::Grouped] {
+    for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
         Connection::open(&database).expect("opens").execute_batch(TABLES).expect("tables");
@@ -337,7 +337,7 @@ fn an_application_that_records_directly_has_the_same_routes() {
 
 #[test]
 fn a_direct_recorder_says_what_is_wrong_with_a_route() {
-    for commit in [Commit::PerEvent, Commit::Grouped] {
+    for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
         let refused = DirectRecorder::open(direct(&database, commit, Unmatched::Store)).expect_err("there is no table");
@@ -352,10 +352,10 @@ fn a_direct_recorder_says_what_is_wrong_with_a_route() {
     let database = folder.path().join("a.db");
     let connection = Connection::open(&database).expect("opens");
     connection.execute_batch(TABLES).expect("tables");
-    let recorder = DirectRecorder::open(direct(&database, Commit::PerEvent, Unmatched::Store)).expect("opens");
+    let recorder = DirectRecorder::open(direct(&database, CommitMode::PerEvent, Unmatched::Store)).expect("opens");
     connection.execute_batch("ALTER TABLE users RENAME TO people").expect("renames");
     let refused = recorder.record(Event::new("events.chat.log", line("ann", "hi"))).expect_err("no table, no commit");
-    let Reason::Database(said) = &refused.reason else { panic!("{refused}") };
+    let FailureReason::Database(said) = &refused.reason else { panic!("{refused}") };
     assert!(said.contains("route line, statement 2: no such table: users"), "{said}");
     recorder.record(Event::new("events.chat.eve", "")).expect("another route's");
     assert_eq!(texts(&database, "SELECT name FROM lines"), ["eve"]);

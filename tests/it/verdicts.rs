@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use catchment::record::{Reason, WaitError};
+use catchment::record::{FailureReason, WaitError};
 use catchment::{Event, Receipt, Recorder};
 use serde_json::{Value, json};
 
@@ -200,7 +200,7 @@ fn what_cannot_be_looked_for_beyond_the_window_is_unconfirmed() {
         match receipt.wait(LONG) {
             Err(WaitError::Failed(error)) => {
                 let beyond = |window| window <= Duration::from_millis(500);
-                assert!(matches!(error.reason, Reason::Unconfirmed(window) if beyond(window)), "{error}");
+                assert!(matches!(error.reason, FailureReason::Unconfirmed(window) if beyond(window)), "{error}");
             }
             other => panic!("nobody can tell: {other:?}"),
         }

@@ -5,9 +5,9 @@ mod oracle;
 
 use std::collections::BTreeMap;
 
-use catchment::binding::{Envelope, Fields, Parameters, Value};
+use catchment::unversioned::binding::{Envelope, Fields, Parameters, Value};
 use catchment::config::Codec;
-use catchment::pipeline::{Batch, Limits, Mark};
+use catchment::unversioned::pipeline::{Batch, Limits, Mark};
 use oracle::Bound;
 
 /// Each bit of the first byte asks for one of them.

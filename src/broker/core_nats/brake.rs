@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::room::Room;
-use crate::pipeline::{Signal, Tally};
+use crate::pipeline::{Counters, Signal};
 
 /// What the client says when a subscription is over its limit, before the subscription's subject.
 const OVER_LIMIT: &str = "slow consumer detected for subscription on subject ";
@@ -31,7 +31,7 @@ const REMARKS: usize = 16;
 /// One connection's ear and brake. Called on the client's reading thread, with its locks held: touches nothing of the client.
 pub(super) struct Brake {
     room: Arc<Room>,
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
     /// Inboxes of ours begin with this. No event is ever expected there.
     inboxes: String,
     released: Signal,
@@ -43,10 +43,10 @@ pub(super) struct Brake {
 }
 
 impl Brake {
-    pub(super) fn new(room: &Arc<Room>, tally: &Arc<Tally>, inboxes: String) -> Self {
+    pub(super) fn new(room: &Arc<Room>, counters: &Arc<Counters>, inboxes: String) -> Self {
         Self {
             room: Arc::clone(room),
-            tally: Arc::clone(tally),
+            counters: Arc::clone(counters),
             inboxes,
             released: Signal::default(),
             on: AtomicBool::new(false),
@@ -70,7 +70,7 @@ impl Brake {
                 self.hold();
             }
             // The last resort: our own thread did not get to take messages out of the client for so long.
-            Some(_) => self.tally.dropped.add(1),
+            Some(_) => self.counters.dropped.add(1),
             None => {
                 let ours = remark.contains(&self.inboxes);
                 log::log!(if ours { log::Level::Debug } else { log::Level::Warn }, "broker: the server says: {remark}");

@@ -18,7 +18,7 @@ use crate::broker::broker_error;
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, Mark, Signal, Supply};
+use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal};
 
 /// How often the listener looks up while nothing comes; while events are dropped it does so more often.
 const IDLE: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl CoreIntake {
         let cluster = Arc::new(cluster);
         let config = cluster.config();
         let room = Arc::new(Room::new(&config.core));
-        let session = CoreSession::open(&cluster, &room, &reports.tally, stop)?;
+        let session = CoreSession::open(&cluster, &room, &reports.counters, stop)?;
         let (alive, ended) = crossbeam_channel::bounded(0);
         let listener = Listener {
             cluster: Arc::clone(&cluster),
@@ -66,7 +66,7 @@ impl CoreIntake {
             room: Arc::clone(&room),
             stop: stop.clone(),
             reports: reports.clone(),
-            losses: Losses::new(&reports.tally, losses),
+            losses: Losses::new(&reports.counters, losses),
             pauses: Pauses::new(config),
             _alive: alive,
         };
@@ -121,30 +121,30 @@ impl CoreIntake {
 }
 
 impl Intake for CoreIntake {
-    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<Supply, Error> {
+    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error> {
         let until = Instant::now() + wait;
         loop {
             self.move_into(batch);
             let left = until.saturating_duration_since(Instant::now());
             if !batch.is_empty() || left.is_zero() || self.stop.is_raised() {
-                return Ok(Supply::Flowing);
+                return Ok(IntakeState::Open);
             }
             self.watch()?;
             self.wait(left);
         }
     }
 
-    fn rest(&mut self, batch: &mut Batch) -> Result<Supply, Error> {
+    fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
         // The listener hears the stop too and ends within a second; what it puts into the room until then is ours to store.
         loop {
             self.watch()?;
             let is_last = self.listener.is_none();
             self.move_into(batch);
             if !batch.is_empty() {
-                return Ok(Supply::Flowing);
+                return Ok(IntakeState::Open);
             }
             if is_last {
-                return Ok(Supply::Ended);
+                return Ok(IntakeState::Drained);
             }
             let mut select = Select::new();
             select.recv(self.room.channel());
@@ -185,7 +185,7 @@ impl Listener {
             self.pauses.over();
             let Some(next) = self.reopen() else { return };
             session = next;
-            self.reports.tally.rebuilds.add(1);
+            self.reports.counters.rebuilds.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();
             log::warn!("broker: nobody listened for {away:.1?}: what was published then, or was on its way, is lost");
@@ -215,7 +215,7 @@ impl Listener {
             if !self.pauses.due(IDLE, &self.stop) {
                 continue;
             }
-            match CoreSession::open(&self.cluster, &self.room, &self.reports.tally, &self.stop) {
+            match CoreSession::open(&self.cluster, &self.room, &self.reports.counters, &self.stop) {
                 Ok(session) => return Some(session),
                 Err(_) if self.stop.is_raised() => {}
                 Err(error) => {
@@ -235,7 +235,7 @@ impl Listener {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
         if !self.room.offer(Arrival::of(message, received_ns)) {
-            self.reports.tally.dropped.add(1);
+            self.reports.counters.dropped.add(1);
         }
     }
 }

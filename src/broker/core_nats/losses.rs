@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::pipeline::{Condition, Tally};
+use crate::pipeline::{Condition, Counters};
 
 /// The least time between two lines of the log.
 const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Looks at the count of dropped events and says how it grew.
 pub(super) struct Losses {
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
     condition: Condition,
     said: u64,
     seen: u64,
@@ -19,15 +19,15 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    pub(super) fn new(tally: &Arc<Tally>, condition: &Condition) -> Self {
-        let seen = tally.dropped.get();
+    pub(super) fn new(counters: &Arc<Counters>, condition: &Condition) -> Self {
+        let seen = counters.dropped.get();
         let condition = condition.clone();
-        Self { tally: Arc::clone(tally), condition, said: seen, seen, last_line: None, last_loss: Instant::now() }
+        Self { counters: Arc::clone(counters), condition, said: seen, seen, last_line: None, last_loss: Instant::now() }
     }
 
     /// To be called every now and then, more often than once a second while events come.
     pub(super) fn look(&mut self) {
-        let dropped = self.tally.dropped.get();
+        let dropped = self.counters.dropped.get();
         if dropped > self.seen {
             self.seen = dropped;
             self.last_loss = Instant::now();
@@ -58,7 +58,7 @@ impl Losses {
 
 impl Drop for Losses {
     fn drop(&mut self) {
-        self.seen = self.tally.dropped.get();
+        self.seen = self.counters.dropped.get();
         self.say();
     }
 }

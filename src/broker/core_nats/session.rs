@@ -14,7 +14,7 @@ use crate::broker::connection::Cluster;
 use crate::broker::connection::{Link, one_line};
 use crate::config::{BrokerConfig, CoreOverflow};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Signal, Tally};
+use crate::pipeline::{Counters, Signal};
 
 /// The longest wait for what the server has sent already, when told to end; and for the next of it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -58,12 +58,12 @@ impl CoreSession {
     pub(super) fn open(
         cluster: &Arc<Cluster>,
         room: &Arc<Room>,
-        tally: &Arc<Tally>,
+        counters: &Arc<Counters>,
         stop: &Signal,
     ) -> Result<Self, Error> {
         let config = cluster.config();
         let inboxes = format!("{}.catchment.", config.inbox_prefix.as_deref().unwrap_or("_INBOX"));
-        let brake = Arc::new(Brake::new(room, tally, inboxes));
+        let brake = Arc::new(Brake::new(room, counters, inboxes));
         let ear = Arc::clone(&brake);
         let link = Link::open_with(cluster, stop, Arc::new(move |remark: &str| ear.hear(remark)))?;
         let Subscribed { inbox, echoes, markers, events } = subscribe(&link, config, brake.inboxes(), stop)?;

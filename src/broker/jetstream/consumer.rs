@@ -33,7 +33,7 @@ impl Keeping {
         if stream.config.retention != INTEREST {
             return Self::Limits;
         }
-        Self::Interest { unacknowledged: pipeline_holds + config.ahead.events * config.ahead.requests }
+        Self::Interest { unacknowledged: pipeline_holds + config.prefetch.events * config.prefetch.requests }
     }
 
     pub(super) fn unacknowledged(self) -> Option<usize> {

@@ -7,7 +7,7 @@
 
 use super::facts::{Facts, There};
 use super::gaps::Gone;
-use crate::pipeline::{Epoch, Gaps, Life, Mark};
+use crate::pipeline::{Epoch, EpochProgress, Gaps, Mark};
 
 /// Where to go on.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) struct Resume {
 }
 
 /// Decides. `history` has all epochs of the stream, the latest last, and how far each was taken in.
-pub(super) fn resume(stream: &str, history: &[Life], facts: &Facts) -> Resume {
+pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &Facts) -> Resume {
     let number = history.last().map_or(1, |life| life.epoch.number + 1);
     let whole = |news: Option<String>| Resume {
         epoch: Epoch::new(stream, number, &facts.created),
@@ -86,9 +86,9 @@ mod tests {
     use super::*;
     use crate::pipeline::Gap;
 
-    fn life(number: u32, created: &str, sequence: u64) -> Life {
+    fn life(number: u32, created: &str, sequence: u64) -> EpochProgress {
         let mark = Mark { sequence, published_ns: 7 };
-        Life { epoch: Epoch::new("S", number, created), mark, gaps: Gaps::default() }
+        EpochProgress { epoch: Epoch::new("S", number, created), mark, gaps: Gaps::default() }
     }
 
     fn facts(created: &str, first: u64, last: u64, there: There) -> Facts {

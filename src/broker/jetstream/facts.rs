@@ -6,7 +6,7 @@ use super::epoch::{Resume, resume};
 use super::stream;
 use crate::config::BrokerConfig;
 use crate::error::Error;
-use crate::pipeline::{Gap, Gaps, Life, Mark};
+use crate::pipeline::{EpochProgress, Gap, Gaps, Mark};
 
 /// A server lists deleted sequences one by one. Up to so many are asked for.
 pub(super) const MOST_DELETED: u64 = 200_000;
@@ -46,7 +46,7 @@ pub(super) enum There {
 pub(super) fn position_in(
     api: &Api<'_>,
     config: &BrokerConfig,
-    history: &[Life],
+    history: &[EpochProgress],
     said_to: u64,
     stream: &Stream,
 ) -> Result<Resume, Error> {
@@ -56,7 +56,7 @@ pub(super) fn position_in(
 }
 
 /// Asks.
-fn look(api: &Api<'_>, name: &str, history: &[Life], said_to: u64, stream: &Stream) -> Result<Facts, Failure> {
+fn look(api: &Api<'_>, name: &str, history: &[EpochProgress], said_to: u64, stream: &Stream) -> Result<Facts, Failure> {
     let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
     let mut life = history.iter().rev().find(|life| life.epoch.created == stream.created);
     // An old server may change the time of creation when it restarts. The same message at the same place, to the nanosecond, is
@@ -76,7 +76,7 @@ fn look(api: &Api<'_>, name: &str, history: &[Life], said_to: u64, stream: &Stre
     Ok(Facts { created: stream.created.clone(), first, last, known_as, there, said_to })
 }
 
-fn compare(api: &Api<'_>, name: &str, life: &Life, stream: &Stream) -> Result<There, Failure> {
+fn compare(api: &Api<'_>, name: &str, life: &EpochProgress, stream: &Stream) -> Result<There, Failure> {
     let Mark { sequence, published_ns } = life.mark;
     match api.message(name, &Which::Exactly(sequence))? {
         Some(stored) if stored.mark.published_ns != published_ns => {

@@ -1,22 +1,22 @@
 //! How far each epoch of the stream has been taken in, and which events an earlier one has already.
 
-use crate::pipeline::{Epoch, Gap, Gaps, Life, Mark};
+use crate::pipeline::{Epoch, EpochProgress, Gap, Gaps, Mark};
 
 /// The epochs of one stream, the latest last.
 #[derive(Debug)]
 pub(super) struct History {
-    lives: Vec<Life>,
+    lives: Vec<EpochProgress>,
     /// No event behind this sequence is in an earlier epoch of the stream's creation.
     known_to: u64,
 }
 
 impl History {
     /// Of these epochs, the latest last.
-    pub(super) fn new(lives: Vec<Life>) -> Self {
+    pub(super) fn new(lives: Vec<EpochProgress>) -> Self {
         Self { lives, known_to: 0 }
     }
 
-    pub(super) fn lives(&self) -> &[Life] {
+    pub(super) fn lives(&self) -> &[EpochProgress] {
         &self.lives
     }
 
@@ -24,7 +24,7 @@ impl History {
     pub(super) fn go_on(&mut self, epoch: &Epoch, after: Mark) {
         match self.lives.last_mut().filter(|life| life.epoch == *epoch) {
             Some(life) => life.mark = after,
-            None => self.lives.push(Life { epoch: epoch.clone(), mark: after, gaps: <_>::default() }),
+            None => self.lives.push(EpochProgress { epoch: epoch.clone(), mark: after, gaps: <_>::default() }),
         }
         self.known_to = self.earlier().map(|life| life.mark.sequence).max().unwrap_or(0);
     }
@@ -52,7 +52,7 @@ impl History {
     }
 
     /// Earlier epochs of the same creation.
-    fn earlier(&self) -> impl Iterator<Item = &Life> {
+    fn earlier(&self) -> impl Iterator<Item = &EpochProgress> {
         let current = self.lives.last();
         let before = self.lives.split_last().map_or(&[][..], |(_, before)| before);
         before.iter().filter(move |life| current.is_some_and(|current| current.epoch.created == life.epoch.created))
@@ -67,8 +67,8 @@ mod tests {
         Mark { sequence, published_ns }
     }
 
-    fn life(number: u32, created: &str, mark: Mark) -> Life {
-        Life { epoch: Epoch::new("S", number, created), mark, gaps: <_>::default() }
+    fn life(number: u32, created: &str, mark: Mark) -> EpochProgress {
+        EpochProgress { epoch: Epoch::new("S", number, created), mark, gaps: <_>::default() }
     }
 
     #[test]

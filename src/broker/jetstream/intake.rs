@@ -17,7 +17,7 @@ use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::broker::{Reports, headers};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Batch, Defect, Epoch, Gap, Gaps, Intake, Life, Mark, Signal, Supply};
+use crate::pipeline::{Batch, Defect, Epoch, EpochProgress, Gap, Gaps, Intake, IntakeState, Mark, Signal};
 
 /// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub struct Beginning {
     /// The database, as the owner of consumers.
     pub owner: Owner,
     /// How far the database has each epoch of the stream, the latest last.
-    pub history: Vec<Life>,
+    pub history: Vec<EpochProgress>,
     /// End when what is in the stream now has been handed over.
     pub drain: bool,
     /// How many events the pipeline holds, at most.
@@ -198,7 +198,7 @@ impl JetStreamIntake {
         self.epoch = Some(Arc::clone(&session.epoch));
         self.consumer = Some(session.consumer.clone());
         self.contested = None;
-        self.reports.tally.pending.set(session.pending);
+        self.reports.counters.pending.set(session.pending);
         if self.drain_to.is_some() && session.is_exhausted() {
             self.drained.get_or_insert_with(Instant::now);
         }
@@ -242,7 +242,7 @@ impl JetStreamIntake {
     fn account_for_gone(&mut self) {
         let Some(session) = &mut self.session else { return };
         let gone = std::mem::take(&mut session.gone);
-        self.reports.tally.gone.add(usize::try_from(gone).unwrap_or(usize::MAX));
+        self.reports.counters.gone.add(usize::try_from(gone).unwrap_or(usize::MAX));
         self.said_to = self.said_to.max(session.said_to());
         for gap in std::mem::take(&mut session.missing) {
             self.history.lacks(gap);
@@ -265,7 +265,7 @@ impl JetStreamIntake {
                 if !news.is_empty() {
                     let gone = Gone::of(news);
                     log::warn!("broker: {}", gone.news(&self.cluster.config().stream, gap.first));
-                    self.reports.tally.gone.add(usize::try_from(gone.events).unwrap_or(usize::MAX));
+                    self.reports.counters.gone.add(usize::try_from(gone.events).unwrap_or(usize::MAX));
                 }
             }
         }
@@ -310,7 +310,7 @@ impl JetStreamIntake {
         match self.try_reopen(batch) {
             Ok(None) => {}
             Ok(Some(session)) => {
-                self.reports.tally.rebuilds.add(1);
+                self.reports.counters.rebuilds.add(1);
                 self.adopt(session);
             }
             Err(error) => {
@@ -355,7 +355,7 @@ impl JetStreamIntake {
         self.history.reached(stored.mark);
         self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
         if is_known {
-            self.reports.tally.duplicates.add(1);
+            self.reports.counters.duplicates.add(1);
             return;
         }
         if batch.is_empty() {
@@ -375,7 +375,7 @@ impl JetStreamIntake {
             self.lacks(Some(gap), is_known);
         }
         if is_known {
-            self.reports.tally.duplicates.add(1);
+            self.reports.counters.duplicates.add(1);
             self.history.reached(mark);
             self.acks.known = delivery.message.reply.filter(|_| self.acks.wanted);
             return true;
@@ -421,15 +421,15 @@ fn size(message: &Message) -> usize {
 }
 
 impl Intake for JetStreamIntake {
-    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<Supply, Error> {
+    fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error> {
         if self.ended {
-            return Ok(Supply::Ended);
+            return Ok(IntakeState::Drained);
         }
         if self.session.is_none() {
             if batch.is_empty() {
                 self.reopen(batch, wait)?;
             }
-            return Ok(Supply::Flowing);
+            return Ok(IntakeState::Open);
         }
         if self.left.elapsed() >= AWAY
             && let Some(session) = &mut self.session
@@ -473,7 +473,7 @@ impl Intake for JetStreamIntake {
         self.tell_missing(batch);
         self.acknowledge_known();
         if let Some(session) = &mut self.session {
-            self.reports.tally.pending.set(session.pending);
+            self.reports.counters.pending.set(session.pending);
             if self.drain_to.is_some() && session.is_exhausted() && self.held.is_none() {
                 self.drained.get_or_insert_with(Instant::now);
             }
@@ -482,7 +482,7 @@ impl Intake for JetStreamIntake {
         }
         self.tell();
         self.left = Instant::now();
-        Ok(if self.ended { Supply::Ended } else { Supply::Flowing })
+        Ok(if self.ended { IntakeState::Drained } else { IntakeState::Open })
     }
 
     fn committed(&mut self, epoch: &Epoch, last: Mark) {

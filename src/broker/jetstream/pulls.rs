@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::api::PullLimits;
-use crate::config::AheadConfig;
+use crate::config::PrefetchConfig;
 
 /// How long the server keeps a pull request before it ends it with a status. A process that died is taken for a living one for
 /// this long where the server did not see it die.
@@ -18,7 +18,7 @@ const MOST_REFUSALS: usize = 64;
 /// says how many of its messages will not come.
 #[derive(Debug)]
 pub(super) struct Pulls {
-    ahead: AheadConfig,
+    prefetch: PrefetchConfig,
     expires: Duration,
     /// How many events a request asked for before the last limit that was learnt.
     asked_before: usize,
@@ -49,11 +49,11 @@ pub(super) struct Pull {
 }
 
 impl Pulls {
-    /// As `ahead` says, within what the consumer allows.
-    pub(super) fn new(ahead: AheadConfig, limits: PullLimits) -> Self {
-        let asked_before = ahead.events;
+    /// As `prefetch` says, within what the consumer allows.
+    pub(super) fn new(prefetch: PrefetchConfig, limits: PullLimits) -> Self {
+        let asked_before = prefetch.events;
         let mut pulls =
-            Self { ahead, expires: EXPIRES, asked_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
+            Self { prefetch, expires: EXPIRES, asked_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
         pulls.limit(limits);
         pulls
     }
@@ -61,15 +61,15 @@ impl Pulls {
     /// Keeps to these limits from now on.
     pub(super) fn limit(&mut self, limits: PullLimits) {
         let least = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
-        if let Some(most) = least(limits.batch).filter(|most| *most < self.ahead.events) {
-            self.asked_before = self.ahead.events;
-            self.ahead.events = most;
+        if let Some(most) = least(limits.batch).filter(|most| *most < self.prefetch.events) {
+            self.asked_before = self.prefetch.events;
+            self.prefetch.events = most;
         }
         if let Some(most) = least(limits.waiting) {
-            self.ahead.requests = self.ahead.requests.min(most);
+            self.prefetch.requests = self.prefetch.requests.min(most);
         }
         if let Some(most) = least(limits.bytes) {
-            self.ahead.bytes = self.ahead.bytes.min(ByteSize::b(most as u64));
+            self.prefetch.bytes = self.prefetch.bytes.min(ByteSize::b(most as u64));
         }
         if let Ok(most @ 1..) = u64::try_from(limits.expires) {
             self.expires = self.expires.min(Duration::from_nanos(most));
@@ -82,7 +82,7 @@ impl Pulls {
         let limit = words.rsplit(' ').next().unwrap_or_default();
         let number = limit.parse().unwrap_or(0);
         let mut limits = PullLimits::default();
-        let mut asked = self.ahead.events;
+        let mut asked = self.prefetch.events;
         if words.contains("Exceeded MaxRequestBatch") {
             limits.batch = number;
             // Others of the size before may have been under way too.
@@ -94,7 +94,7 @@ impl Pulls {
         } else if words.contains("Exceeded MaxRequestMaxBytes") {
             limits.bytes = number;
         } else if words.contains("Exceeded MaxWaiting") {
-            limits.waiting = i64::try_from(self.ahead.requests).unwrap_or(1) - 1;
+            limits.waiting = i64::try_from(self.prefetch.requests).unwrap_or(1) - 1;
         } else {
             return false;
         }
@@ -117,7 +117,7 @@ impl Pulls {
     /// A request ended without this many of its messages; `None` when the server did not say how many.
     pub(super) fn ended(&mut self, missing: Option<usize>) {
         self.refusals = 0;
-        self.outstanding = self.outstanding.saturating_sub(missing.unwrap_or(self.ahead.events));
+        self.outstanding = self.outstanding.saturating_sub(missing.unwrap_or(self.prefetch.events));
         if self.oversize == Oversize::Asked {
             self.oversize = Oversize::No;
         }
@@ -127,7 +127,7 @@ impl Pulls {
     pub(super) fn too_large(&mut self, missing: Option<usize>) {
         self.ended(missing);
         // Some of it may have come before: then the next request has all its bytes for the large one.
-        if missing.is_none_or(|missing| missing >= self.ahead.events) {
+        if missing.is_none_or(|missing| missing >= self.prefetch.events) {
             self.oversize = Oversize::Ahead;
         }
     }
@@ -150,14 +150,14 @@ impl Pulls {
         if !self.has_room() {
             return None;
         }
-        self.outstanding += self.ahead.events;
-        let AheadConfig { events, bytes, .. } = self.ahead;
+        self.outstanding += self.prefetch.events;
+        let PrefetchConfig { events, bytes, .. } = self.prefetch;
         Some(Pull { events, bytes: Some(bytes.as_u64()), expires: self.expires })
     }
 
     /// Whether another usual request would stay within the bound.
     pub(super) fn has_room(&self) -> bool {
-        self.outstanding + self.ahead.events <= self.ahead.events * self.ahead.requests
+        self.outstanding + self.prefetch.events <= self.prefetch.events * self.prefetch.requests
     }
 }
 
@@ -190,15 +190,15 @@ mod tests {
     use super::*;
 
     fn pulls() -> Pulls {
-        let ahead = AheadConfig { events: 10, bytes: ByteSize::kib(1), requests: 2 };
-        Pulls::new(ahead, PullLimits::default())
+        let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 2 };
+        Pulls::new(prefetch, PullLimits::default())
     }
 
     #[test]
     fn what_a_consumer_allows_is_kept_to() {
-        let ahead = AheadConfig { events: 10, bytes: ByteSize::kib(1), requests: 3 };
+        let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 3 };
         let limits = PullLimits { waiting: 2, batch: 4, expires: 2_000_000_000, bytes: 512 };
-        let mut pulls = Pulls::new(ahead, limits);
+        let mut pulls = Pulls::new(prefetch, limits);
         let request = || Some(Pull { events: 4, bytes: Some(512), expires: Duration::from_secs(2) });
         assert_eq!((pulls.next(), pulls.next(), pulls.next()), (request(), request(), None));
     }

@@ -9,7 +9,7 @@ use super::{poison, stream};
 use crate::broker::connection::Link;
 use crate::config::BrokerConfig;
 use crate::error::Error;
-use crate::pipeline::{Gap, Life};
+use crate::pipeline::{EpochProgress, Gap};
 
 /// A message that the client cannot read, what is wrong with it, and what was missing directly before it.
 pub(super) struct Unreadable {
@@ -22,7 +22,7 @@ pub(super) struct Unreadable {
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
 pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable>, Error> {
-    let Some(Life { epoch, mark, .. }) = setting.history.last() else { return Ok(None) };
+    let Some(EpochProgress { epoch, mark, .. }) = setting.history.last() else { return Ok(None) };
     let config = setting.cluster.config();
     let link = Link::open(setting.cluster, setting.stop)?;
     let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };

@@ -8,10 +8,10 @@ use crossbeam_channel::Receiver;
 use nats::Message;
 use parking_lot::Mutex;
 
-use super::outbox::{Dispatch, Outbox, Way};
+use super::reply_queue::{AddressedReply, ReplyQueue, Way};
 use super::session::{Heard, Session};
 use super::unsent::Unsent;
-use super::{Desk, Request, Subjects};
+use super::{Request, RequestHandler, Subjects};
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::pipeline::{Condition, Signal};
@@ -40,7 +40,7 @@ pub struct Listener {
     way: Arc<Mutex<Option<Way>>>,
     unsent: Unsent,
     /// Disconnected when all outboxes are gone.
-    outboxes: Receiver<Infallible>,
+    reply_queues: Receiver<Infallible>,
 }
 
 impl Listener {
@@ -52,11 +52,11 @@ impl Listener {
         subjects: Subjects,
         condition: &Condition,
         [stop, quit]: [&Signal; 2],
-    ) -> (Self, Outbox) {
+    ) -> (Self, ReplyQueue) {
         let pauses = Pauses::new(cluster.config());
         let way = Arc::default();
-        let (open, outboxes) = crossbeam_channel::bounded(0);
-        let outbox = Outbox::new(&way, open);
+        let (open, reply_queues) = crossbeam_channel::bounded(0);
+        let reply_queue = ReplyQueue::new(&way, open);
         let mut listener = Self {
             cluster: Arc::new(cluster),
             subjects,
@@ -67,33 +67,33 @@ impl Listener {
             session: None,
             way,
             unsent: Unsent::default(),
-            outboxes,
+            reply_queues,
         };
         listener.open_session();
-        (listener, outbox)
+        (listener, reply_queue)
     }
 
     /// Hands requests over until the stop; then, until all outboxes are gone, only replies are sent.
-    pub fn run(mut self, mut desk: impl Desk) {
+    pub fn run(mut self, mut handler: impl RequestHandler) {
         while !self.stop.is_raised() {
             if self.session.is_some() {
-                self.listen(&mut desk);
+                self.listen(&mut handler);
             } else if self.pauses.due(IDLE, &self.stop) {
                 self.open_session();
             }
         }
         let Some(mut session) = self.session.take() else { return };
         let mut unsent = std::mem::take(&mut self.unsent);
-        session.turn_away(LAST_WORDS, &self.quit, &mut |message| unsent.add(take(&mut desk, message)));
+        session.turn_away(LAST_WORDS, &self.quit, &mut |message| unsent.add(take(&mut handler, message)));
         unsent.send_all(session.way(), LAST_WORDS);
         // Who answers hears by this that there is no more.
-        drop(desk);
+        drop(handler);
         crossbeam_channel::select! {
-            recv(self.outboxes) -> _ => {}
+            recv(self.reply_queues) -> _ => {}
             recv(session.lost().channel()) -> _ => {}
             recv(self.quit.channel()) -> _ => {
                 // What is broken off gets a word too.
-                let _ = self.outboxes.recv_timeout(PARTING);
+                let _ = self.reply_queues.recv_timeout(PARTING);
             }
         }
         let (patience, end) =
@@ -104,11 +104,11 @@ impl Listener {
         *self.way.lock() = None;
     }
 
-    fn listen(&mut self, desk: &mut impl Desk) {
+    fn listen(&mut self, handler: &mut impl RequestHandler) {
         let Some(session) = &mut self.session else { return };
         let wait = if self.unsent.is_empty() { IDLE } else { BRIEFLY };
         let unsent = &mut self.unsent;
-        let heard = session.next(wait, &self.stop, &mut |message| unsent.add(take(desk, message)));
+        let heard = session.next(wait, &self.stop, &mut |message| unsent.add(take(handler, message)));
         self.unsent.send(session.way());
         if let Some(refusal) = session.refusal() {
             self.condition.degrade(refusal);
@@ -146,6 +146,6 @@ impl Listener {
     }
 }
 
-fn take(desk: &mut impl Desk, message: Message) -> Result<Option<Dispatch>, String> {
-    Ok(desk.take(Request::of(message)?))
+fn take(handler: &mut impl RequestHandler, message: Message) -> Result<Option<AddressedReply>, String> {
+    Ok(handler.handle(Request::of(message)?))
 }

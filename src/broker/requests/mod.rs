@@ -1,11 +1,11 @@
 //! Requests in, replies out: a connection that answers, made anew whenever it is lost.
 //!
-//! Whoever answers takes requests from a [`Desk`] and gives replies to an [`Outbox`]. At most once: a request that comes while
+//! Whoever answers takes requests from a [`RequestHandler`] and gives replies to an [`ReplyQueue`]. At most once: a request that comes while
 //! there is no connection meets nobody, and a reply that cannot be sent is gone. Whoever asks has a time-out.
 
 mod ear;
 mod listener;
-mod outbox;
+mod reply_queue;
 mod session;
 mod streams;
 mod unsent;
@@ -13,7 +13,7 @@ mod unsent;
 use nats::{HeaderMap, Message};
 
 pub use listener::Listener;
-pub use outbox::{Dispatch, Outbox};
+pub use reply_queue::{AddressedReply, ReplyQueue};
 
 use super::headers;
 use crate::subject;
@@ -71,9 +71,9 @@ impl Request {
 }
 
 /// Takes requests. Called on the thread that listens, so it does not block.
-pub trait Desk {
+pub trait RequestHandler {
     /// Keeps the request for somebody who answers it later, or answers it at once.
-    fn take(&mut self, request: Request) -> Option<Dispatch>;
+    fn handle(&mut self, request: Request) -> Option<AddressedReply>;
 }
 
 /// What is said in reply.
@@ -82,19 +82,19 @@ pub struct Reply {
     /// The payload.
     pub body: Vec<u8>,
     /// Why this is no answer.
-    pub failure: Option<Failure>,
+    pub failure: Option<ServiceError>,
 }
 
 /// Why there is no answer: what ADR-32 has headers for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct ServiceError {
     /// As HTTP's.
     pub code: u16,
     /// For people.
     pub reason: String,
 }
 
-impl Failure {
+impl ServiceError {
     /// The header of its reason: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>.
     pub(super) const REASON: &str = "Nats-Service-Error";
     /// The header of its code.
@@ -113,13 +113,13 @@ impl Reply {
     pub fn failure(code: u16, reason: impl Into<String>) -> Self {
         let reason = one_line(&reason.into());
         let body = serde_json::json!({ "code": code, "error": reason }).to_string().into_bytes();
-        Self { body, failure: Some(Failure { code, reason }) }
+        Self { body, failure: Some(ServiceError { code, reason }) }
     }
 
     fn headers(&self) -> Option<HeaderMap> {
         let failure = self.failure.as_ref()?;
         let (code, reason) = (failure.code.to_string(), one_line(&failure.reason));
-        Some([(Failure::CODE, code.as_str()), (Failure::REASON, reason.as_str())].into_iter().collect())
+        Some([(ServiceError::CODE, code.as_str()), (ServiceError::REASON, reason.as_str())].into_iter().collect())
     }
 
     /// What it counts against the server's `max_payload`.
@@ -175,8 +175,8 @@ mod tests {
     fn a_failure_is_one_line_and_adds_no_header() {
         let reply = Reply::failure(400, "no\r\nNats-Msg-Id: 7\u{1b}[2J");
         let headers = reply.headers().expect("there are some");
-        assert_eq!(headers.get(Failure::REASON).map(String::as_str), Some("no Nats-Msg-Id: 7 [2J"));
-        assert_eq!(headers.get(Failure::CODE).map(String::as_str), Some("400"));
+        assert_eq!(headers.get(ServiceError::REASON).map(String::as_str), Some("no Nats-Msg-Id: 7 [2J"));
+        assert_eq!(headers.get(ServiceError::CODE).map(String::as_str), Some("400"));
         assert_eq!(reply.body, br#"{"code":400,"error":"no Nats-Msg-Id: 7 [2J"}"#);
         let written = "NATS/1.0\r\nNats-Service-Error:no Nats-Msg-Id: 7 [2J\r\nNats-Service-Error-Code:400\r\n\r\n";
         assert!((written.len() + reply.body.len()..=reply.wire_size()).contains(&reply.wire_size()));

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Select};
 use nats::{Connection, Message, Subscription};
 
 use super::ear::Ear;
-use super::outbox::{Pulse, Way};
+use super::reply_queue::{Pulse, Way};
 use super::{Subjects, streams};
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link, one_line};

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::outbox::{Dispatch, Way};
+use super::reply_queue::{AddressedReply, Way};
 
 /// The most bytes of replies that wait: some 30,000 refusals. A connection that takes none for so long is about to be given up.
 const MOST_BYTES: usize = 16 << 20;
@@ -15,7 +15,7 @@ const MOUTHFUL: usize = 256;
 /// Replies, in the order of their requests.
 #[derive(Default)]
 pub(super) struct Unsent {
-    replies: VecDeque<Dispatch>,
+    replies: VecDeque<AddressedReply>,
     bytes: usize,
     has_dropped: bool,
     has_refused: bool,
@@ -28,7 +28,7 @@ impl Unsent {
 
     /// Takes what is answered at once; of a request that cannot be answered, why. Whoever asks chooses the subject of the reply, so
     /// only the first of those is worth a warning.
-    pub(super) fn add(&mut self, reply: Result<Option<Dispatch>, String>) {
+    pub(super) fn add(&mut self, reply: Result<Option<AddressedReply>, String>) {
         let reply = match reply {
             Ok(reply) => reply,
             Err(why) => {
@@ -60,7 +60,7 @@ impl Unsent {
         let until = Instant::now() + patience;
         while !self.replies.is_empty() {
             let first: Vec<_> = self.replies.drain(..MOUTHFUL.min(self.replies.len())).collect();
-            let bytes: usize = first.iter().map(Dispatch::memory).sum();
+            let bytes: usize = first.iter().map(AddressedReply::memory).sum();
             if let Err(back) = way.try_send(first, until.saturating_duration_since(Instant::now())) {
                 back.into_iter().rev().for_each(|reply| self.replies.push_front(reply));
                 return;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use catchment::check::{Finding, Level, Options, Report};
+use crate::check::{Finding, Level, Options, Report};
 use serde_json::json;
 
 use super::sentence;
@@ -92,7 +92,7 @@ pub fn prometheus(to: &mut dyn Write, report: &Report) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use catchment::check::Measure;
+    use crate::check::finding::Measure;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use catchment::store::{DeadLetter, Json, Value};
+use crate::store::{DeadLetter, Json, Value};
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;

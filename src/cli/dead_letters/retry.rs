@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use catchment::store::{Database, Retried, Routes, UnreadableHeaders};
 use clap::Args;
 use indicatif::HumanCount;
 
@@ -11,6 +10,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::values::counted;
+use crate::dead_letters::{self, Retried, UnreadableHeaders};
 
 /// How many of those that stay are told by name.
 const TOLD: usize = 3;
@@ -46,7 +46,6 @@ impl Retry {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let selection = self.wanted.selection()?;
         let config = settings.for_database(&self.database)?;
-        let routes = Routes::new(&config.routes, config.unmatched)?;
         let total = super::having(&selection, super::open(settings, &self.database)?)?.count(&selection)?;
         let mut output = Output::new();
         if self.dry_run {
@@ -58,10 +57,9 @@ impl Retry {
             return Ok(output.flush()?);
         }
         let unreadable = if self.without_headers { UnreadableHeaders::LeaveOut } else { UnreadableHeaders::Keep };
-        // The queries too: a migration that is new must not break what a collector answers.
-        let (database, _) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
         let progress = Progress::new(Some(total), "dead letters tried");
-        let retried = database.retry(&selection, unreadable, |so_far| progress.show(so_far.total(), String::new()));
+        let retried =
+            dead_letters::retry(&config, &selection, unreadable, |so_far| progress.show(so_far.total(), String::new()));
         progress.clear();
         let retried = retried?;
         if self.json {

@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use catchment::store::Selection;
-use catchment::subject::Filter;
+use crate::store::Selection;
+use crate::subject::Filter;
 use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

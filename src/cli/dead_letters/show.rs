@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use catchment::store::{DeadLetter, Value};
+use crate::store::{DeadLetter, Value};
 use clap::Args;
 use data_encoding::HEXLOWER;
 

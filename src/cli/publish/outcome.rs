@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use catchment::config::Mode;
-use catchment::record::{Counts, FlushError, Place, Tally, WaitError};
-use catchment::{NatsRecorder, Receipt, Recorder};
+use crate::config::Mode;
+use crate::record::{Destination, FlushError, RecorderCounters, RecorderCounts, WaitError};
+use crate::{NatsRecorder, Receipt, Recorder};
 use indicatif::HumanCount;
 
 use crate::cli::output::Output;
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What became of the events of one recorder.
 pub struct Outcome {
-    tally: Tally,
+    counters: RecorderCounters,
     mode: Mode,
     last: Option<Receipt>,
     /// Why the first event failed that is known to have.
@@ -26,7 +26,7 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn of(recorder: &NatsRecorder, mode: Mode) -> Self {
-        Self { tally: recorder.tally(), mode, last: None, first: None, trouble: None }
+        Self { counters: recorder.counters(), mode, last: None, first: None, trouble: None }
     }
 
     /// Keeps the receipt of the last event.
@@ -36,7 +36,7 @@ impl Outcome {
 
     /// Waits until all is settled, for as long as something is settled within every `patience`, and closes the recorder.
     pub fn see_to_the_end(&mut self, recorder: NatsRecorder, patience: Duration) {
-        let (mut settled, mut since) = (self.tally.counts().settled(), Instant::now());
+        let (mut settled, mut since) = (self.counters.counts().settled(), Instant::now());
         loop {
             match recorder.flush(LOOK.min(patience)) {
                 Err(FlushError::Deadline { .. }) => {}
@@ -45,7 +45,7 @@ impl Outcome {
                     break;
                 }
             }
-            let now = self.tally.counts().settled();
+            let now = self.counters.counts().settled();
             if now > settled {
                 (settled, since) = (now, Instant::now());
             }
@@ -61,7 +61,6 @@ impl Outcome {
             Ok(()) => return,
             Err(FlushError::Failed { failed, trouble }) => (failed.first().map(ToString::to_string), trouble),
             Err(FlushError::Deadline { trouble, .. }) => (None, trouble),
-            Err(other) => (Some(other.to_string()), None),
         };
         self.first = self.first.take().or(first);
         self.trouble = self.trouble.take().or(trouble);
@@ -80,14 +79,14 @@ impl Outcome {
         took: Duration,
     ) -> anyhow::Result<()> {
         let place = match self.last.take().map(|receipt| receipt.wait(Duration::ZERO)) {
-            Some(Ok(recorded)) => Some(recorded.place),
+            Some(Ok(recorded)) => Some(recorded.destination),
             Some(Err(WaitError::Failed(error))) => {
                 self.first.get_or_insert_with(|| error.to_string());
                 None
             }
             Some(Err(WaitError::Pending(_))) | None => None,
         };
-        let counts = self.tally.counts();
+        let counts = self.counters.counts();
         if json {
             print_json(counts, place.as_ref(), took)?;
         }
@@ -113,7 +112,7 @@ impl Outcome {
 
 /// The beginning of an error that says how many events came to what; nothing of a single event, for which the reason says
 /// all.
-fn missing(mode: Mode, published: u64, counts: Counts) -> String {
+fn missing(mode: Mode, published: u64, counts: RecorderCounts) -> String {
     if published == 1 {
         return String::new();
     }
@@ -126,9 +125,9 @@ fn missing(mode: Mode, published: u64, counts: Counts) -> String {
     format!("of {} {}; the first: ", counted(published, "event"), parts.join(", "))
 }
 
-fn print_json(counts: Counts, place: Option<&Place>, took: Duration) -> anyhow::Result<()> {
+fn print_json(counts: RecorderCounts, place: Option<&Destination>, took: Duration) -> anyhow::Result<()> {
     let (stream, sequence) = match place {
-        Some(Place::Stream { stream, sequence, .. }) => (Some(stream), Some(sequence)),
+        Some(Destination::Stream { stream, sequence, .. }) => (Some(stream), Some(sequence)),
         _ => (None, None),
     };
     let line = serde_json::json!({
@@ -144,15 +143,15 @@ fn print_json(counts: Counts, place: Option<&Place>, took: Duration) -> anyhow::
     Ok(output.flush()?)
 }
 
-fn print(published: u64, place: Option<Place>) -> anyhow::Result<()> {
+fn print(published: u64, place: Option<Destination>) -> anyhow::Result<()> {
     let mut output = Output::new();
     write!(output, "published {}", counted(published, "event"))?;
     match place {
-        Some(Place::Stream { stream, sequence, duplicate }) => {
+        Some(Destination::Stream { stream, sequence, duplicate }) => {
             let known = if duplicate { ", which had it already" } else { "" };
             write!(output, ", the last as {sequence} of stream {stream}{known}")?;
         }
-        Some(Place::Broker) => write!(output, " (core NATS: nobody confirmed that they were stored)")?,
+        Some(Destination::Broker) => write!(output, " (core NATS: nobody confirmed that they were stored)")?,
         _ => {}
     }
     writeln!(output)?;

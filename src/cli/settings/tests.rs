@@ -1,19 +1,19 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::config::BrokerConfig;
 use bytesize::ByteSize;
-use catchment::config::BrokerConfig;
 use tempfile::TempDir;
 
 use super::*;
 
 /// A directory with a settings file, and an environment.
-struct Place {
+struct Home {
     dir: TempDir,
     settings: Settings,
 }
 
-impl Place {
+impl Home {
     fn new(file: &str, environment: &[(&str, &str)]) -> Self {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("catchment.toml");
@@ -50,7 +50,7 @@ fn each_source_outranks_those_below_it() {
     let file = "[broker]\nservers = ['nats://file']\nstream = 'FILE'\ntimeout = '2s'";
     let nats = ("NATS_URL", "nats://env-a, nats://env-b");
     let ours = ("CATCHMENT_BROKER__SERVERS", "nats://ours");
-    let servers = |file, environment: &[_], flags| Place::new(file, environment).broker(&flags).broker.servers;
+    let servers = |file, environment: &[_], flags| Home::new(file, environment).broker(&flags).broker.servers;
 
     assert_eq!(servers("", &[], flags(&[])), ["nats://127.0.0.1:4222"]);
     assert_eq!(servers("", &[nats], flags(&[])), ["nats://env-a", "nats://env-b"]);
@@ -58,36 +58,36 @@ fn each_source_outranks_those_below_it() {
     assert_eq!(servers(file, &[nats, ours], flags(&[])), ["nats://ours"]);
     assert_eq!(servers(file, &[nats, ours], flags(&["nats://flag", " nats://b"])), ["nats://flag", "nats://b"]);
 
-    let config = Place::new(file, &[ours, ("NATS_TIMEOUT", "9s")]).broker(&flags(&[]));
+    let config = Home::new(file, &[ours, ("NATS_TIMEOUT", "9s")]).broker(&flags(&[]));
     assert_eq!((config.broker.stream, config.broker.timeout), ("FILE".into(), Duration::from_secs(2)));
 }
 
 #[test]
 fn a_server_beside_the_database_replaces_only_nats_variables() {
     let nats = [("NATS_URL", "nats://env"), ("NATS_TOKEN", "t0ken"), ("NATS_TIMEOUT", "9s")];
-    let place = Place::new("", &nats);
-    fs::write(place.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
-    let broker = place.broker(&flags(&[])).broker;
+    let home = Home::new("", &nats);
+    fs::write(home.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
+    let broker = home.broker(&flags(&[])).broker;
     assert_eq!(broker.servers, ["nats://127.0.0.1:4567"]);
     assert_eq!((broker.token, broker.timeout), (None, Duration::from_secs(9)));
-    assert_eq!(place.broker(&flags(&["nats://flag"])).broker.servers, ["nats://flag"]);
+    assert_eq!(home.broker(&flags(&["nats://flag"])).broker.servers, ["nats://flag"]);
 
-    let own = place.settings.for_own_broker(&place.database(), &BrokerArgs::default()).unwrap();
+    let own = home.settings.for_own_broker(&home.database(), &BrokerArgs::default()).unwrap();
     assert_eq!((own.broker.servers, own.broker.token), (vec![url("nats://127.0.0.1:4222")], None));
 }
 
 #[test]
 fn a_command_without_broker_minds_no_nats_variable() {
-    let place = Place::new("[database]\npath = 'file.db'", &[("NATS_TIMEOUT", "soon"), ("NATS_USER", "me")]);
-    let path = |args| place.settings.for_database(&args).unwrap().database.path;
+    let home = Home::new("[database]\npath = 'file.db'", &[("NATS_TIMEOUT", "soon"), ("NATS_USER", "me")]);
+    let path = |args| home.settings.for_database(&args).unwrap().database.path;
     assert_eq!(path(DatabaseArgs::default()), Path::new("file.db"));
-    assert_eq!(path(place.database()), place.dir.path().join("a.db"));
-    assert_eq!(place.refusal().split(':').take(2).collect::<String>(), "configuration NATS_TIMEOUT");
+    assert_eq!(path(home.database()), home.dir.path().join("a.db"));
+    assert_eq!(home.refusal().split(':').take(2).collect::<String>(), "configuration NATS_TIMEOUT");
 }
 
 #[test]
 fn a_variable_is_toml_or_text_or_a_list() {
-    let config = Place::new(
+    let config = Home::new(
         "",
         &[
             ("CATCHMENT_BATCH__MAX_EVENTS", "17"),
@@ -109,7 +109,7 @@ fn a_variable_is_toml_or_text_or_a_list() {
     assert_eq!(broker.subjects, ["a.>", "b.>"]);
     assert_eq!(broker.servers, ["nats://a", "nats://b"]);
     assert_eq!((broker.user, broker.password), (Some("true".into()), Some("12345".into())));
-    assert_eq!((broker.create_stream, broker.ahead.events), (false, 9));
+    assert_eq!((broker.create_stream, broker.prefetch.events), (false, 9));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_way_in_replaces_those_of_lower_sources() {
     let file = "[broker]\nuser = 'me'\npassword = 'file'";
     let ways = |environment: &[_], token: Option<&str>| {
         let flags = BrokerArgs { token: token.map(str::to_owned), ..BrokerArgs::default() };
-        let broker = Place::new(file, environment).broker(&flags).broker;
+        let broker = Home::new(file, environment).broker(&flags).broker;
         (broker.user, broker.password, broker.token)
     };
     let some = |text: &str| Some(text.to_owned());
@@ -128,7 +128,7 @@ fn a_way_in_replaces_those_of_lower_sources() {
 
 #[test]
 fn a_way_in_replaces_all_others_however_they_are_given() {
-    let broker = |file: &str, environment: &[_], flags| Place::new(file, environment).broker(&flags).broker;
+    let broker = |file: &str, environment: &[_], flags| Home::new(file, environment).broker(&flags).broker;
     let some = |text: &str| Some(text.to_owned());
     // Of two that say the same, the higher one; the user of the lower source stays.
     let file = "[broker]\nuser = 'me'\npassword = 'file'";
@@ -171,7 +171,7 @@ fn a_context_counts_as_much_as_it_was_asked_for() {
     let xdg = ("XDG_CONFIG_HOME", folder.path().to_str().unwrap());
     let broker = |file: &str, environment: &[_], context: Option<&str>, servers: &[&str]| {
         let flags = BrokerArgs { context: context.map(str::to_owned), ..flags(servers) };
-        Place::new(file, &[&[xdg], environment].concat()).broker(&flags).broker
+        Home::new(file, &[&[xdg], environment].concat()).broker(&flags).broker
     };
     let who = |broker: BrokerConfig| (broker.servers.join(" "), broker.user, broker.creds, broker.domain);
     let me = || Some("me".to_owned());
@@ -197,20 +197,20 @@ fn a_context_counts_as_much_as_it_was_asked_for() {
     assert_eq!(who(broker("", &[], Some("two"), &["nats://flag"])), ("nats://flag".into(), None, two_creds(), None));
 
     // None of it for a broker of our own, nor where one is beside the database.
-    let place = Place::new("", &[xdg, named]);
-    let own = place.settings.for_own_broker(&place.database(), &BrokerArgs::default()).unwrap();
+    let home = Home::new("", &[xdg, named]);
+    let own = home.settings.for_own_broker(&home.database(), &BrokerArgs::default()).unwrap();
     assert_eq!(own.broker.creds, None);
-    fs::write(place.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
-    assert_eq!(who(place.broker(&flags(&[])).broker), ("nats://127.0.0.1:4567".into(), None, None, None));
+    fs::write(home.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
+    assert_eq!(who(home.broker(&flags(&[])).broker), ("nats://127.0.0.1:4567".into(), None, None, None));
     let flags = BrokerArgs { context: me().map(|_| "one".into()), ..BrokerArgs::default() };
-    assert_eq!(who(place.broker(&flags).broker), ("nats://one".into(), me(), None, hub()));
+    assert_eq!(who(home.broker(&flags).broker), ("nats://one".into(), me(), None, hub()));
 }
 
 #[test]
 fn a_context_that_cannot_be_used_is_named() {
     let folder = contexts("gone", &[("broken", "{\"password\": \"hunter2\"")]);
     let xdg = ("XDG_CONFIG_HOME", folder.path().to_str().unwrap());
-    let refusal = |name| Place::new("", &[xdg, ("NATS_CONTEXT", name)]).refusal();
+    let refusal = |name| Home::new("", &[xdg, ("NATS_CONTEXT", name)]).refusal();
     let gone = refusal("");
     assert!(gone.starts_with("configuration: context gone: there is no ") && gone.contains("gone.json"), "{gone}");
     let broken = refusal("broken");
@@ -220,28 +220,28 @@ fn a_context_that_cannot_be_used_is_named() {
 
 #[test]
 fn a_mistake_is_told_in_one_line_with_its_place() {
-    let in_file = |text| Place::new(text, &[]).refusal();
+    let in_file = |text| Home::new(text, &[]).refusal();
     let unknown = in_file("\n[database]\npth = 'x'");
     assert!(unknown.contains("catchment.toml:3: unknown key `pth`, expected one of `path`"), "{unknown}");
     let broken = in_file("[broker]\nstream = 'A");
     assert!(broken.contains("catchment.toml:2: ") && !broken.contains('\n'), "{broken}");
 
-    let in_variable = |name, value| Place::new("", &[(name, value)]).refusal();
+    let in_variable = |name, value| Home::new("", &[(name, value)]).refusal();
     let unknown = in_variable("CATCHMENT_DATABASE__PTH", "x");
     assert!(unknown.starts_with("configuration: CATCHMENT_DATABASE__PTH: unknown key `pth`, expected"), "{unknown}");
     let section = in_variable("CATCHMENT_STREAM", "x");
     assert!(section.contains("CATCHMENT_STREAM: unknown key `stream`, expected one of `prefix`"), "{section}");
     assert!(in_variable("CATCHMENT_BATCH__MAX_EVENTS", "many").contains("CATCHMENT_BATCH__MAX_EVENTS: invalid type"));
 
-    let mut missing = Place::new("", &[]);
+    let mut missing = Home::new("", &[]);
     missing.settings.file = Some("/nowhere/c.toml".into());
     assert!(missing.refusal().starts_with("configuration: /nowhere/c.toml: cannot be read"));
 }
 
 #[test]
 fn a_refusal_shows_no_secret() {
-    let number = Place::new("[broker]\npassword = 987654321", &[]).refusal();
+    let number = Home::new("[broker]\npassword = 987654321", &[]).refusal();
     assert!(number.ends_with("catchment.toml:2: invalid type: integer, expected a string"), "{number}");
-    let server = Place::new("[broker]\nservers = 'nats://me:hunter2@a, expected b'", &[]).refusal();
+    let server = Home::new("[broker]\nservers = 'nats://me:hunter2@a, expected b'", &[]).refusal();
     assert!(server.ends_with("invalid type: string, expected a sequence"), "{server}");
 }

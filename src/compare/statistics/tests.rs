@@ -30,6 +30,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bootstrap::paired_ratio;
 use super::*;
 use crate::compare::{Arm, ArmReport, Process, Ratio, Run};
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::entry::Outcome;
 use super::{Desk, conclude, leave};
-use crate::record::{FlushError, Reason};
+use crate::record::{FailureReason, FlushError};
 
 impl Desk {
     /// Takes nothing in any more. What waits goes on being sent.
@@ -15,8 +15,8 @@ impl Desk {
         self.wake();
     }
 
-    /// Takes nothing in any more, gives nothing to any connection, and fails all that waits: with [`Reason::Closed`] what is
-    /// known not to be stored, with [`Reason::Unconfirmed`] what was sent. Returns how many events waited. All of those
+    /// Takes nothing in any more, gives nothing to any connection, and fails all that waits: with [`FailureReason::Closed`] what is
+    /// known not to be stored, with [`FailureReason::Unconfirmed`] what was sent. Returns how many events waited. All of those
     /// whose receipts are gone are kept for [`Desk::failures`]: there are no more than the buffer holds.
     pub(in crate::record) fn abandon(&self) -> usize {
         let mut state = self.state.lock();
@@ -28,7 +28,7 @@ impl Desk {
         state.again.clear();
         for waiting in waiting.into_values() {
             let sent = waiting.sent;
-            let reason = sent.map_or(Reason::Closed, |sent| Reason::Unconfirmed(sent.first.elapsed()));
+            let reason = sent.map_or(FailureReason::Closed, |sent| FailureReason::Unconfirmed(sent.first.elapsed()));
             if let Some(failure) = conclude(&mut state.counts, waiting.entry, Outcome::Failed(reason)) {
                 state.failures.keep_last(failure);
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::event::Event;
-use crate::record::{Reason, Recorded};
+use crate::record::{FailureReason, RecordMetadata};
 
 /// An event on its way.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(in crate::record) struct Entry {
 /// What became of an event.
 #[derive(Debug)]
 pub(in crate::record) enum Outcome {
-    Kept(Recorded),
-    Failed(Reason),
+    Kept(RecordMetadata),
+    Failed(FailureReason),
 }
 
 #[derive(Debug)]
@@ -55,9 +55,9 @@ impl Sent {
 impl Waiting {
     /// Why it failed, when this is why it was not stored this time: if it was sent before without an answer, it may be stored
     /// all the same.
-    pub(super) fn reason(&self, reason: Reason) -> Reason {
+    pub(super) fn reason(&self, reason: FailureReason) -> FailureReason {
         match self.sent {
-            Some(sent) if sent.unanswered > 1 => Reason::Unconfirmed(sent.first.elapsed()),
+            Some(sent) if sent.unanswered > 1 => FailureReason::Unconfirmed(sent.first.elapsed()),
             _ => reason,
         }
     }

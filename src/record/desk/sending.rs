@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::entry::{Outcome, Sent};
 use super::{Desk, State, leave};
 use crate::broker::{Outgoing, Source};
-use crate::record::Reason;
+use crate::record::FailureReason;
 
 /// Events handed to the connection at a time.
 const HANDFUL: usize = 256;
@@ -65,7 +65,7 @@ impl Desk {
             }
             state.to_send = state.to_send.max(number + 1);
             if waiting.sent.is_some_and(|sent| sent.is_beyond(state.repeatable)) {
-                let reason = Reason::Unconfirmed(state.repeatable);
+                let reason = FailureReason::Unconfirmed(state.repeatable);
                 Self::settle_one(state, number, Outcome::Failed(reason));
                 self.tell();
                 continue;

@@ -58,7 +58,7 @@ fn a_full_buffer_gives_the_event_back() {
     }
     let error = desk.hand_in(Event::new("a", "5"), Overflow::Refuse).expect_err("there is no room");
     assert_eq!(error.event.payload(), b"5");
-    assert_eq!(error.reason, Reason::BufferFull { events: 4, bytes: 8 });
+    assert_eq!(error.reason, FailureReason::BufferFull { events: 4, bytes: 8 });
     let error = desk.hand_in(Event::new("a", "6"), Overflow::Block(Duration::from_millis(5))).expect_err("nor later");
     assert_eq!(error.event.payload(), b"6");
 }
@@ -91,8 +91,8 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
     );
     let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else { panic!("one has failed") };
     assert_eq!(failed.len(), 1);
-    assert_eq!((failed[0].event.payload(), &failed[0].reason), (&b"dropped"[..], &Reason::Refused("no".into())));
-    assert!(matches!(held.outcome.get(), Some(Outcome::Failed(Reason::NoStream))));
+    assert_eq!((failed[0].event.payload(), &failed[0].reason), (&b"dropped"[..], &FailureReason::Refused("no".into())));
+    assert!(matches!(held.outcome.get(), Some(Outcome::Failed(FailureReason::NoStream))));
     assert!(desk.flush(Instant::now()).is_ok(), "each comes back once");
     desk.release(&held);
     let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else {
@@ -112,18 +112,18 @@ fn an_event_past_the_duplicate_window_is_given_back() {
     desk.give_up_unconfirmed(Duration::from_mins(2));
     assert!(entry.outcome.get().is_none());
     desk.give_up_unconfirmed(Duration::ZERO);
-    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::Unconfirmed(_)))));
+    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::Unconfirmed(_)))));
 }
 
 #[test]
 fn an_event_larger_than_the_server_takes_is_refused() {
     let desk = desk();
     let error = desk.hand_in(Event::new("a", "x".repeat(950)), Overflow::Refuse).expect_err("too large");
-    assert_eq!(error.reason, Reason::TooLarge { size: 1_056, limit: 1_000 });
+    assert_eq!(error.reason, FailureReason::TooLarge { size: 1_056, limit: 1_000 });
     let entry = hand_in(&desk, &"x".repeat(850));
     let _source = desk.connect(900);
     assert!(
-        matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::TooLarge { .. }))),
+        matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::TooLarge { .. }))),
         "the next server takes less"
     );
 }
@@ -137,7 +137,7 @@ fn a_missing_stream_is_waited_for_a_little() {
     assert!(matches!(desk.settle(missing(), Duration::from_mins(1)), Settled::Again(_)));
     assert!(entry.outcome.get().is_none());
     assert_eq!(desk.settle(missing(), Duration::ZERO), Settled::AsSaid);
-    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::NoStream))));
+    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::NoStream))));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn an_unanswered_first_send_leaves_its_event_unconfirmed() {
     let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
     assert!(matches!(desk.settle(vec![full], Duration::ZERO), Settled::Again(_)));
     desk.give_up_unconfirmed(Duration::ZERO);
-    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(Reason::Unconfirmed(_)))));
+    assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::Unconfirmed(_)))));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::store::columns::{headers_json, micros, now_us, text_or_blob};
 
 /// Why an event could not be stored, and by what.
 #[derive(Clone, Debug)]
-pub struct Reason {
+pub struct DeadLetterReason {
     /// The route that took it, where one did.
     pub route: Option<Arc<str>>,
     /// The SQL of the statement that failed, where one did.
@@ -24,7 +24,7 @@ pub(in crate::store) fn insert(
     connection: &Connection,
     epoch: Option<&Epoch>,
     delivery: &Delivery<'_>,
-    reason: &Reason,
+    reason: &DeadLetterReason,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO catchment_dead_letters(
                    stream, epoch, sequence, published_us, subject, headers, payload, route, statement, error, recorded_us

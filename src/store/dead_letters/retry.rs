@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
 use super::selection::{Place, Selection};
-use super::{DeadLetter, PAGE, PATIENCE, Reason, page};
+use super::{DeadLetter, DeadLetterReason, PAGE, PATIENCE, page};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Epoch, Limits, Mark};
 use crate::store::columns::now_us;
@@ -76,7 +76,7 @@ pub(in crate::store) struct Retry<'c> {
 /// Why a transaction came to nothing.
 enum Undone {
     /// A letter's statements end it, or COMMIT does not take what they did.
-    ByLetter { id: i64, reason: Reason },
+    ByLetter { id: i64, reason: DeadLetterReason },
     /// Not a letter's fault.
     Otherwise(Error),
 }
@@ -191,7 +191,7 @@ impl<'c> Retry<'c> {
     }
 
     /// Notes why a letter was refused this time, in the caller's transaction or in one of its own.
-    fn refuse(&self, id: i64, reason: &Reason, retried: &mut Retried) -> rusqlite::Result<()> {
+    fn refuse(&self, id: i64, reason: &DeadLetterReason, retried: &mut Retried) -> rusqlite::Result<()> {
         let sql =
             "UPDATE catchment_dead_letters SET route = ?2, statement = ?3, error = ?4, recorded_us = ?5 WHERE id = ?1";
         let row = params![id, reason.route.as_deref(), reason.statement.as_deref(), reason.error, now_us()];

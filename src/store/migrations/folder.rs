@@ -34,7 +34,7 @@ impl Migration {
 
 /// An error that names a file, and the line where there is one.
 pub(super) fn refused(path: &Path, line: Option<usize>, detail: impl Into<String>, source: Option<Cause>) -> Error {
-    Error::Migration { path: path.to_owned(), line, detail: detail.into(), source }
+    Error::Migration { path: path.to_owned(), line, detail: detail.into(), remedy: None, source }
 }
 
 /// The migrations of a folder in their order. Files that do not end in `.sql`, hidden ones and folders are passed over.

@@ -8,7 +8,7 @@ use super::Taker;
 use super::plan::Plan;
 use crate::binding::{Envelope, Fields, Row};
 use crate::pipeline::{Batch, Delivery, Epoch};
-use crate::store::dead_letters::Reason;
+use crate::store::dead_letters::DeadLetterReason;
 
 /// What becomes of a batch's events, in memory that is used again.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(in crate::store) enum Course {
     /// It runs the statements of the route with this number.
     Route(usize, Row),
     /// It goes to the dead letters, by the route with this number, if one takes it.
-    Doomed(Option<usize>, Box<Reason>),
+    Doomed(Option<usize>, Box<DeadLetterReason>),
 }
 
 impl Decoded {
@@ -69,7 +69,8 @@ impl Decoded {
             Taker::Route(route) => Some((route, self.plan.route(route))),
         };
         let doomed = |error: String| {
-            let reason = Reason { route: route.map(|(_, planned)| Arc::clone(&planned.name)), statement: None, error };
+            let reason =
+                DeadLetterReason { route: route.map(|(_, planned)| Arc::clone(&planned.name)), statement: None, error };
             Course::Doomed(route.map(|(number, _)| number), Box::new(reason))
         };
         match (delivery.defect, route) {
@@ -91,7 +92,7 @@ impl Decoded {
     }
 
     /// Why the event at this index cannot be stored, where that is known already.
-    pub(in crate::store) fn doom(&self, index: usize) -> Option<&Reason> {
+    pub(in crate::store) fn doom(&self, index: usize) -> Option<&DeadLetterReason> {
         match self.course(index) {
             Course::Doomed(_, reason) => Some(reason),
             _ => None,
@@ -124,8 +125,8 @@ impl Decoded {
     }
 
     /// Why an event failed whose constraints only COMMIT checked.
-    pub(in crate::store) fn at_commit(&self, index: usize, error: String) -> Reason {
-        Reason { route: self.route(index), statement: Some("COMMIT".into()), error }
+    pub(in crate::store) fn at_commit(&self, index: usize, error: String) -> DeadLetterReason {
+        DeadLetterReason { route: self.route(index), statement: Some("COMMIT".into()), error }
     }
 
     /// How many events are dropped.

@@ -10,7 +10,7 @@ use super::{Route, Routes};
 use crate::binding::Parameters;
 use crate::config::DEFAULT_MAX_STEPS;
 use crate::error::Error;
-use crate::store::dead_letters::Reason;
+use crate::store::dead_letters::DeadLetterReason;
 use crate::store::failure::{detail, events_error, statement_error};
 
 /// What stands for a route's name where no route takes an event.
@@ -122,7 +122,7 @@ impl Plan {
     }
 
     /// Why an event failed there.
-    pub(in crate::store) fn reason(&self, place: Place, error: &rusqlite::Error) -> Reason {
+    pub(in crate::store) fn reason(&self, place: Place, error: &rusqlite::Error) -> DeadLetterReason {
         let (route, statement) = match place {
             Place::Events => (Arc::clone(&self.events.0), Arc::clone(&self.events.1)),
             Place::Route { route, step } => {
@@ -130,7 +130,7 @@ impl Plan {
                 (Arc::clone(&planned.name), Arc::clone(&planned.steps[step].sql))
             }
         };
-        Reason { route: Some(route), statement: Some(statement), error: detail(error) }
+        DeadLetterReason { route: Some(route), statement: Some(statement), error: detail(error) }
     }
 }
 

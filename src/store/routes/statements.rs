@@ -10,7 +10,7 @@ use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Batch, Delivery, Epoch};
 use crate::store::columns::{bound, headers_json, micros, text_or_blob};
-use crate::store::dead_letters::Reason;
+use crate::store::dead_letters::DeadLetterReason;
 use crate::store::failure::{is_events_own, is_virtual_tables, may_pass, what};
 use crate::store::limits;
 use crate::store::pool::Pooled;
@@ -26,9 +26,9 @@ pub(in crate::store) struct Statements<'c> {
 /// Why an event was not stored.
 pub(in crate::store) enum Failure {
     /// For its own sake: no retry can store it.
-    Event(Reason),
+    Event(DeadLetterReason),
     /// The same, and it ended the transaction that it was part of: nothing of that is left.
-    Ended(Reason),
+    Ended(DeadLetterReason),
     /// A statement cannot be prepared any more, for a table is gone say: waiting mends nothing.
     Lost(Error),
     /// The database's own trouble.
@@ -67,7 +67,7 @@ impl<'c> Statements<'c> {
             return Err(match ran {
                 Err(Failure::Event(reason)) => Failure::Ended(reason),
                 Err(failure) => failure,
-                Ok(()) => Failure::Ended(Reason {
+                Ok(()) => Failure::Ended(DeadLetterReason {
                     route: decoded.route(index),
                     statement: None,
                     error: "its statements end the transaction".into(),
@@ -155,19 +155,19 @@ fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -
         Some(ErrorCode::DiskFull) => match used_up(plan, place, pooled) {
             Some(table) => {
                 let said = format!("table {table} has no number left for a row: its last, {}, was used", i64::MAX);
-                Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
+                Failure::Event(DeadLetterReason { error: said, ..plan.reason(place, &error) })
             }
             None => Failure::Database(error),
         },
         Some(ErrorCode::OperationInterrupted) => {
             let (why, most) = (what(&error), plan.max_steps(place));
             let said = format!("{why}: it takes more than {most} steps of SQLite, the most it may (max_steps)");
-            Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
+            Failure::Event(DeadLetterReason { error: said, ..plan.reason(place, &error) })
         }
         // Not the file: a full-text index was told, say, to forget words that it does not have.
         Some(ErrorCode::DatabaseCorrupt) if is_virtual_tables(&error) => {
             let said = format!("{}: a virtual table holds something else than the statement says", what(&error));
-            Failure::Event(Reason { error: said, ..plan.reason(place, &error) })
+            Failure::Event(DeadLetterReason { error: said, ..plan.reason(place, &error) })
         }
         _ if is_events_own(&error) => Failure::Event(plan.reason(place, &error)),
         _ => Failure::Database(error),

@@ -20,7 +20,7 @@ use crate::broker::jetstream::stream;
 use crate::broker::jetstream::stream_watch::StreamWatch;
 use crate::broker::jetstream::takeover::Unread;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Gap, Gaps, Life, Mark, Signal};
+use crate::pipeline::{EpochProgress, Gap, Gaps, Mark, Signal};
 use crate::subject::Filter;
 
 /// What a session is opened with.
@@ -33,7 +33,7 @@ pub(in crate::broker::jetstream) struct Setting<'a> {
     /// Until when somebody had that deliver nothing.
     pub(in crate::broker::jetstream) paused: Option<&'a str>,
     /// How far each epoch of the stream has been taken in, the latest last.
-    pub(in crate::broker::jetstream) history: &'a [Life],
+    pub(in crate::broker::jetstream) history: &'a [EpochProgress],
     /// Whether the stream may be made where it is missing.
     pub(in crate::broker::jetstream) may_create: bool,
     /// What the stream no longer has was said up to this sequence.
@@ -106,7 +106,7 @@ impl Session {
             unread,
             stored_to,
             consumer_sequence: made.delivered.consumer_seq,
-            pulls: Pulls::new(config.ahead.clone(), made.config.pulls),
+            pulls: Pulls::new(config.prefetch.clone(), made.config.pulls),
             backlog: backlog.transpose().map_err(no_thread)?,
             heard: Instant::now(),
             hearing: false,

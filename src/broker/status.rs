@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Cluster, Link};
-use super::jetstream::{Mismatch, Owner, survey_stream};
+use super::jetstream::{Mismatch, Owner, stream_status};
 use crate::config::{BrokerConfig, Mode};
 use crate::error::Error;
-use crate::pipeline::{Life, Signal};
+use crate::pipeline::{EpochProgress, Signal};
 
 /// The server, and with `JetStream` what it has for us.
 #[derive(Clone, Debug)]
-pub struct Survey {
+pub struct BrokerStatus {
     /// Its address, without secrets.
     pub server: String,
     /// Its version.
@@ -19,23 +19,23 @@ pub struct Survey {
     /// The largest event it takes, in bytes, headers included.
     pub max_payload: usize,
     /// `None` in mode `core`.
-    pub jetstream: Option<JetStreamSurvey>,
+    pub jetstream: Option<JetStreamStatus>,
 }
 
 /// What `JetStream` has for us.
 #[derive(Clone, Debug)]
-pub struct JetStreamSurvey {
+pub struct JetStreamStatus {
     /// Bytes that the account's streams have on disk.
     pub stored: u64,
     /// Bytes that they may have, if there is a limit.
     pub most_stored: Option<u64>,
     /// `None` where there is no such stream.
-    pub stream: Option<StreamSurvey>,
+    pub stream: Option<StreamStatus>,
 }
 
 /// The stream.
 #[derive(Clone, Debug)]
-pub struct StreamSurvey {
+pub struct StreamStatus {
     /// Its subjects; none where it mirrors another.
     pub subjects: Vec<String>,
     /// How it decides what to keep: `limits`, `interest` or `workqueue`.
@@ -70,20 +70,18 @@ pub struct StreamSurvey {
     /// After this long without a collector the stream forgets our consumer and drops what it keeps for it, if it does.
     pub forgets: Option<Duration>,
     /// The consumer of the database, while a collector has one.
-    pub consumer: Option<ConsumerSurvey>,
+    pub consumer: Option<ConsumerStatus>,
     /// Consumers of copies of the database, or of its original.
-    pub others: Vec<ConsumerSurvey>,
+    pub others: Vec<ConsumerStatus>,
 }
 
 /// The consumer of a collector.
 #[derive(Clone, Debug)]
-pub struct ConsumerSurvey {
+pub struct ConsumerStatus {
     /// Its name.
     pub name: String,
     /// Events it has still to deliver.
     pub pending: u64,
-    /// Events delivered and not acknowledged, where the stream waits for that.
-    pub unacknowledged: u64,
     /// Somebody pulls from it, or did a few seconds ago.
     pub in_use: bool,
     /// Until when somebody has it deliver nothing.
@@ -94,26 +92,26 @@ pub struct ConsumerSurvey {
 
 /// How far a database is, to compare.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
+pub struct DatabasePosition<'a> {
     /// The database as the owner of consumers, if there is one.
     pub owner: Option<&'a Owner>,
     /// How far it has each epoch of the stream, the latest last.
-    pub history: &'a [Life],
+    pub history: &'a [EpochProgress],
     /// How many events a collector with these settings holds, at most.
     pub pipeline_holds: usize,
 }
 
-impl Survey {
+impl BrokerStatus {
     /// Asks the broker. Blocks for a few times `timeout` at most.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`], [`Error::Config`]: whatever keeps it from being asked. That there is no stream is none.
-    pub fn make(config: &BrokerConfig, standing: Standing<'_>) -> Result<Self, Error> {
+    pub fn make(config: &BrokerConfig, standing: DatabasePosition<'_>) -> Result<Self, Error> {
         let stop = Signal::default();
         let link = Link::open(&Arc::new(Cluster::new(config)?), &stop)?;
         let jetstream = match config.mode {
-            Mode::Jetstream => Some(survey_stream(&link, config, standing)?),
+            Mode::Jetstream => Some(stream_status(&link, config, standing)?),
             Mode::Core => None,
         };
         let server = link.server();

@@ -6,12 +6,12 @@ use super::desk::{Desk, Outcome};
 
 /// Counts a [`NatsRecorder`](super::NatsRecorder)'s events by what became of them. Clones count the same events.
 #[derive(Clone, Debug)]
-pub struct Tally(Arc<Desk>);
+pub struct RecorderCounters(Arc<Desk>);
 
 /// How many events came to what. What is still on its way is in none of the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Counts {
+pub struct RecorderCounts {
     /// The stream has acknowledged them, or in core NATS the server has read them.
     pub stored: u64,
     /// They are known not to be stored.
@@ -20,19 +20,19 @@ pub struct Counts {
     pub unknown: u64,
 }
 
-impl Tally {
+impl RecorderCounters {
     pub(super) fn of(desk: Arc<Desk>) -> Self {
         Self(desk)
     }
 
     /// The numbers at this moment. Does not block.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> RecorderCounts {
         self.0.counts()
     }
 }
 
-impl Counts {
+impl RecorderCounts {
     pub(super) fn add(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Kept(_) => self.stored += 1,

@@ -26,7 +26,7 @@ const KNOWN: [&str; 2] = ["catchment_meta", "catchment_migrations"];
 /// # Errors
 ///
 /// [`Error::Database`] naming the one that fails.
-pub fn make_likeness(original: &Path, to: &Path) -> Result<(), Error> {
+pub fn copy_schema(original: &Path, to: &Path) -> Result<(), Error> {
     must_exist(original)?;
     let on_error = |e| database_error(original, e);
     let from = read_only(original).map_err(on_error)?;
@@ -82,7 +82,7 @@ mod tests {
                    INSERT INTO t(a) VALUES ('x');
                    INSERT INTO catchment_migrations VALUES (7, '7_it''s.sql', 'ab', 5);";
         Editor::open(&original).expect("opens").run(sql).expect("SQL");
-        make_likeness(&original, &copy).expect("a likeness");
+        copy_schema(&original, &copy).expect("a likeness");
         let all = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY type, name)";
         assert_eq!(one::<String>(&copy, all), one::<String>(&original, all));
         let identity = "SELECT value FROM catchment_meta WHERE key = 'identity'";
@@ -97,9 +97,9 @@ mod tests {
     fn a_file_that_is_no_database_is_said() {
         let folder = tempfile::tempdir().expect("a folder");
         let (original, copy) = (folder.path().join("a.db"), folder.path().join("b.db"));
-        assert!(make_likeness(&original, &copy).expect_err("none").to_string().contains("no such file"));
+        assert!(copy_schema(&original, &copy).expect_err("none").to_string().contains("no such file"));
         std::fs::write(&original, [7; 5_000]).expect("writes");
-        assert!(make_likeness(&original, &copy).expect_err("none").to_string().contains("not a database"));
+        assert!(copy_schema(&original, &copy).expect_err("none").to_string().contains("not a database"));
         assert!(!copy.exists());
     }
 }

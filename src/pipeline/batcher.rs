@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::{Batch, Intake, Notice, Settings, Shared, Supply};
+use super::{Batch, Intake, IntakeState, Notice, Settings, Shared};
 use crate::deadline;
 use crate::error::Error;
 
@@ -15,7 +15,7 @@ const TOP_UP: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_secs(1);
 
 /// The intake thread's side of the channels.
-pub(super) struct Cutter<I> {
+pub(super) struct Batcher<I> {
     intake: I,
     settings: Settings,
     work: Sender<Batch>,
@@ -34,7 +34,7 @@ enum Writers {
     Gone,
 }
 
-impl<I: Intake> Cutter<I> {
+impl<I: Intake> Batcher<I> {
     pub(super) fn new(
         intake: I,
         settings: Settings,
@@ -55,18 +55,18 @@ impl<I: Intake> Cutter<I> {
             let wait = if batch.is_empty() { IDLE } else { Duration::ZERO };
             let stopping = self.shared.stop.is_raised();
             let supply = if batch.is_full() {
-                Supply::Flowing
+                IntakeState::Open
             } else if stopping {
-                self.intake.rest(&mut batch)?
+                self.intake.drain(&mut batch)?
             } else {
                 self.intake.fill(&mut batch, wait)?
             };
-            self.shared.tally.received.add(batch.len() - counted);
+            self.shared.counters.received.add(batch.len() - counted);
             counted = batch.len();
             for (epoch, last) in self.notices.try_iter() {
                 self.intake.committed(&epoch, last);
             }
-            let ending = supply == Supply::Ended;
+            let ending = supply == IntakeState::Drained;
             if batch.is_empty() {
                 if ending {
                     break;
@@ -79,7 +79,7 @@ impl<I: Intake> Cutter<I> {
                 Writers::Free(spare) => {
                     if !stopping && !ending {
                         self.top_up(&mut batch)?;
-                        self.shared.tally.received.add(batch.len() - counted);
+                        self.shared.counters.received.add(batch.len() - counted);
                     }
                     batch.set_ticket(self.next_ticket);
                     self.next_ticket += 1;
@@ -137,7 +137,7 @@ impl<I: Intake> Cutter<I> {
             let left = until.saturating_duration_since(Instant::now());
             let supply = self.intake.fill(batch, left)?;
             let stood_still = batch.len() == before;
-            if supply == Supply::Ended || stood_still || self.shared.stop.is_raised() {
+            if supply == IntakeState::Drained || stood_still || self.shared.stop.is_raised() {
                 break;
             }
             if self.settings.linger.is_zero() {

@@ -21,14 +21,14 @@ const MOUTHFUL: usize = 64;
 
 /// A reply and the subject it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dispatch {
+pub struct AddressedReply {
     /// The subject: see [`answerable`](super::answerable).
     pub to: String,
     /// The reply.
     pub reply: Reply,
 }
 
-impl Dispatch {
+impl AddressedReply {
     /// Bytes it takes in memory.
     pub(super) fn memory(&self) -> usize {
         let reason = self.reply.failure.as_ref().map_or(0, |failure| failure.reason.len());
@@ -38,13 +38,13 @@ impl Dispatch {
 
 /// Takes replies. Clones lead to the same connection, and to the one that replaces it.
 #[derive(Clone, Debug)]
-pub struct Outbox {
+pub struct ReplyQueue {
     way: Arc<Mutex<Option<Way>>>,
     /// The listener's connection is kept until all of these are gone.
     _open: Sender<Infallible>,
 }
 
-impl Outbox {
+impl ReplyQueue {
     pub(super) fn new(way: &Arc<Mutex<Option<Way>>>, open: Sender<Infallible>) -> Self {
         Self { way: Arc::clone(way), _open: open }
     }
@@ -52,7 +52,7 @@ impl Outbox {
     /// Has these published. Blocks while the connection takes no more, at most for `patience`; `false` where it did not take
     /// them or there is none: then nobody gets them.
     #[must_use]
-    pub fn send(&self, replies: Vec<Dispatch>, patience: Duration) -> bool {
+    pub fn send(&self, replies: Vec<AddressedReply>, patience: Duration) -> bool {
         let way = self.way.lock().clone();
         way.is_some_and(|way| way.send(replies, patience))
     }
@@ -75,7 +75,7 @@ pub(super) struct Way {
 
 #[derive(Debug)]
 enum Word {
-    Publish(Vec<Dispatch>),
+    Publish(Vec<AddressedReply>),
     /// Lets go of these, which takes a call of the client.
     Unsubscribe(Vec<Subscription>),
     /// Tells when the server has read all before it.
@@ -91,12 +91,16 @@ impl Way {
         (Self { words, over: Signal::default(), lost: lost.clone(), max_payload }, carrier, pulse)
     }
 
-    pub(super) fn send(&self, replies: Vec<Dispatch>, patience: Duration) -> bool {
+    pub(super) fn send(&self, replies: Vec<AddressedReply>, patience: Duration) -> bool {
         self.try_send(replies, patience).is_ok()
     }
 
     /// As [`Way::send`]; gives back what was not taken.
-    pub(super) fn try_send(&self, mut replies: Vec<Dispatch>, patience: Duration) -> Result<(), Vec<Dispatch>> {
+    pub(super) fn try_send(
+        &self,
+        mut replies: Vec<AddressedReply>,
+        patience: Duration,
+    ) -> Result<(), Vec<AddressedReply>> {
         for dispatch in &mut replies {
             let size = dispatch.reply.wire_size();
             if size > self.max_payload {
@@ -209,7 +213,7 @@ impl Carrier {
     fn carry(&self, word: Word, connection: &Connection, flusher: &mut Flusher) -> std::io::Result<()> {
         match word {
             Word::Publish(replies) => {
-                for Dispatch { to, reply } in replies {
+                for AddressedReply { to, reply } in replies {
                     flusher.before(reply.wire_size() + to.len());
                     let headers = reply.headers();
                     connection.publish_with_reply_or_headers(&to, None, headers.as_ref(), &reply.body)?;

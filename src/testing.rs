@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use catchment::config::{Config, RouteConfig};
-//! use catchment::trial::Trial;
+//! use catchment::testing::TestDatabase;
 //! use catchment::Event;
 //!
 //! # let folder = tempfile::tempdir()?;
@@ -20,7 +20,7 @@
 //!     ..RouteConfig::default()
 //! }];
 //!
-//! let mut trial = Trial::new(&config)?;
+//! let mut testing = TestDatabase::new(&config)?;
 //! trial.run([
 //!     Event::new("chat.line", r#"{"user": "ada", "text": "hello"}"#),
 //!     Event::new("chat.line", r#"{"text": "from nobody"}"#),
@@ -44,9 +44,11 @@ use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
+pub use crate::store::{Changed, Unanswered, Value};
+
 use crate::store::{
-    Answer, Answerer, Changed, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Unanswered, Value,
-    Writer, changes, make_likeness,
+    Answer, Answerer, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Writer, changes,
+    copy_schema,
 };
 use crate::subject::Filter;
 
@@ -55,7 +57,7 @@ use crate::subject::Filter;
 /// Events are committed as a collector would: by the same routes, in batches of the same size, with the same rules for what
 /// becomes a dead letter. They come from the configuration's stream, numbered from 1 (in mode `core`, from none).
 #[derive(Debug)]
-pub struct Trial {
+pub struct TestDatabase {
     folder: TempDir,
     subjects: Vec<Filter>,
     writer: Writer,
@@ -85,7 +87,7 @@ pub struct Outcome {
 const BEFORE: &str = "before.db";
 const NOW: &str = "trial.db";
 
-impl Trial {
+impl TestDatabase {
     /// An empty database with the configuration's migrations; its routes and queries are prepared. Reads the migrations and
     /// nothing else that the configuration names; blocks for as long as making a small file takes.
     ///
@@ -102,9 +104,9 @@ impl Trial {
     ///
     /// # Errors
     ///
-    /// As [`Trial::new`].
+    /// As [`TestDatabase::new`].
     pub fn on_tables_of(config: &Config) -> Result<Self, Error> {
-        Self::begin(config, |database| make_likeness(&config.database.path, database))
+        Self::begin(config, |database| copy_schema(&config.database.path, database))
     }
 
     fn begin(config: &Config, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<Self, Error> {
@@ -149,11 +151,11 @@ impl Trial {
         self.run_at(events.into_iter().map(|event| (event, SystemTime::now())))
     }
 
-    /// As [`Trial::run`], each event with the time at which it was published: what `:published_s` and `:published_us` are.
+    /// As [`TestDatabase::run`], each event with the time at which it was published: what `:published_s` and `:published_us` are.
     ///
     /// # Errors
     ///
-    /// As [`Trial::run`].
+    /// As [`TestDatabase::run`].
     pub fn run_at(&mut self, events: impl IntoIterator<Item = (Event, SystemTime)>) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         for (event, published) in events {
@@ -192,7 +194,7 @@ impl Trial {
         let committed = self.writer.commit(&self.batch).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,
             Refusal::Retry(detail) => {
-                Error::Database { fault: DatabaseFault::Other, path: self.path(), detail, source: None }
+                Error::Database { fault: DatabaseFault::Other, path: self.path(), detail, remedy: None, source: None }
             }
         })?;
         outcome.committed += self.batch.len();
@@ -266,6 +268,7 @@ fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
         fault: DatabaseFault::Unwritable,
         path: std::env::temp_dir(),
         detail: format!("no temporary database can be made: {source}; set TMPDIR to a directory that can be written"),
+        remedy: None,
         source: Some(Box::new(source)),
     })
 }
@@ -274,8 +277,12 @@ fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
 fn name_after(error: Error, database: &Path) -> Error {
     match error {
         Error::Database {
-            fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema), detail, source, ..
-        } => Error::Database { fault, path: database.to_owned(), detail, source },
+            fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema),
+            detail,
+            remedy,
+            source,
+            ..
+        } => Error::Database { fault, path: database.to_owned(), detail, remedy, source },
         other => other,
     }
 }
@@ -323,16 +330,16 @@ mod tests {
         // Several batches; the last event of one depends on those before.
         config.batch.max_events = 2;
         config.batch.max_bytes = ByteSize::b(40);
-        let mut trial = Trial::new(&config).expect("begins");
+        let mut testing = TestDatabase::new(&config).expect("begins");
         let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let events = ["\"a\"", "\"b\"", "\"a\"", "null}", "\"a\""].map(|word| (said(word), at));
-        let outcome = trial.run_at(events).expect("runs");
+        let outcome = testing.run_at(events).expect("runs");
         assert_eq!(outcome, Outcome { committed: 5, dead_letters: 1, ..Outcome::default() });
-        let [changed] = &trial.changes().expect("reads")[..] else { panic!("one table") };
+        let [changed] = &testing.changes().expect("reads")[..] else { panic!("one table") };
         assert_eq!((changed.table.as_str(), changed.gone), ("counted", 0));
         let last = || Value::Integer(1_700_000_000);
         assert_eq!(changed.rows, [["a".into(), 3.into(), last()], ["b".into(), 1.into(), last()]]);
-        let letters = trial.dead_letters().expect("reads");
+        let letters = testing.dead_letters().expect("reads");
         assert_eq!((letters.len(), letters[0].sequence, letters[0].route.as_deref()), (1, Some(4), Some("said.*")));
         assert!(!config.database.path.exists());
     }
@@ -341,13 +348,13 @@ mod tests {
     fn events_that_go_nowhere_are_counted() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = Config { unmatched: Unmatched::Drop, ..config(folder.path()) };
-        let mut trial = Trial::new(&config).expect("begins");
-        let outcome = trial.run([Event::new("other", ""), Event::new("elsewhere", "")]).expect("runs");
+        let mut testing = TestDatabase::new(&config).expect("begins");
+        let outcome = testing.run([Event::new("other", ""), Event::new("elsewhere", "")]).expect("runs");
         assert_eq!(outcome, Outcome { committed: 1, dropped: 1, not_collected: 1, ..Outcome::default() });
-        assert_eq!(trial.changes().expect("reads"), []);
-        let refused = trial.run([said("1"), Event::new("said.*", "")]).expect_err("no subject").to_string();
+        assert_eq!(testing.changes().expect("reads"), []);
+        let refused = testing.run([said("1"), Event::new("said.*", "")]).expect_err("no subject").to_string();
         assert!(refused.contains("has a wildcard"), "{refused}");
-        assert_eq!(trial.rows("SELECT word FROM counted WHERE times = 1").expect("reads"), [["1".into()]]);
+        assert_eq!(testing.rows("SELECT word FROM counted WHERE times = 1").expect("reads"), [["1".into()]]);
     }
 
     #[test]
@@ -355,12 +362,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = config(folder.path());
         config.queries = vec![QueryConfig::new("words.*", "SELECT times FROM counted WHERE word = :word")];
-        let mut trial = Trial::new(&config).expect("begins");
-        assert_eq!(trial.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[]"));
-        trial.run([said("\"a\"")]).expect("runs");
-        assert_eq!(trial.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[{\"times\":1}]"));
-        assert!(matches!(trial.ask("words.x", b"{"), Err(Unanswered::Request(_))));
-        assert!(trial.ask("other", b"").expect_err("no query").to_string().contains("no query has the subject other"));
+        let mut testing = TestDatabase::new(&config).expect("begins");
+        assert_eq!(testing.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[]"));
+        testing.run([said("\"a\"")]).expect("runs");
+        assert_eq!(testing.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[{\"times\":1}]"));
+        assert!(matches!(testing.ask("words.x", b"{"), Err(Unanswered::Request(_))));
+        assert!(
+            testing.ask("other", b"").expect_err("no query").to_string().contains("no query has the subject other")
+        );
     }
 
     #[test]
@@ -368,7 +377,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = config(folder.path());
         config.routes[0].sql[0] = "INSERT INTO gone VALUES (1)".into();
-        let refused = Trial::new(&config).expect_err("no such table").to_string();
+        let refused = TestDatabase::new(&config).expect_err("no such table").to_string();
         assert!(
             refused.starts_with(&format!("database {}: route said.*", config.database.path.display())),
             "{refused}"

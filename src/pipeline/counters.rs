@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of one collector, from its start. Relaxed: each is right by itself, two read together may be a batch apart.
+/// What one collector has counted, from its start. Relaxed: each is right by itself, two read together may be a batch apart.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Counters {
     /// Deliveries taken in.
     pub received: Counter,
     /// Deliveries committed, dead letters included.

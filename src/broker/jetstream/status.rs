@@ -9,16 +9,16 @@ use super::facts::position_in;
 use super::stored;
 use super::stream::{explain, is_whole, loses_what_it_acknowledges, refusal, silent};
 use crate::broker::connection::Link;
-use crate::broker::survey::{ConsumerSurvey, JetStreamSurvey, Standing, StreamSurvey};
+use crate::broker::status::{ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::config::BrokerConfig;
 use crate::error::Error;
 
 /// Asks for account, stream and consumer.
-pub(in crate::broker) fn survey_stream(
+pub(in crate::broker) fn stream_status(
     link: &Link,
     config: &BrokerConfig,
-    standing: Standing<'_>,
-) -> Result<JetStreamSurvey, Error> {
+    standing: DatabasePosition<'_>,
+) -> Result<JetStreamStatus, Error> {
     let api = Api { link, prefix: config.api_prefix(), within: config.timeout, stop: None };
     let explain = |failure: Failure| explain(link, config, &failure);
     let account = api.account().map_err(explain)?;
@@ -26,7 +26,7 @@ pub(in crate::broker) fn survey_stream(
         Err(failure) if failure.is_code(code::NO_STREAM) => None,
         found => Some(found.map_err(explain)?),
     };
-    Ok(JetStreamSurvey {
+    Ok(JetStreamStatus {
         stored: account.storage,
         most_stored: u64::try_from(account.limits.max_storage).ok().filter(|most| *most > 0),
         stream: stream.map(|stream| describe(&api, config, standing, &account, &stream)).transpose()?,
@@ -36,16 +36,16 @@ pub(in crate::broker) fn survey_stream(
 fn describe(
     api: &Api<'_>,
     config: &BrokerConfig,
-    standing: Standing<'_>,
+    standing: DatabasePosition<'_>,
     account: &Account,
     stream: &Stream,
-) -> Result<StreamSurvey, Error> {
+) -> Result<StreamStatus, Error> {
     let settings = &stream.config;
     let resume = position_in(api, config, standing.history, 0, stream)?;
     let keeping = Keeping::of(stream, config, standing.pipeline_holds);
     let claims =
         standing.owner.map(|owner| Claims::ask(api, &config.stream, owner, None, api.within)).unwrap_or_default();
-    Ok(StreamSurvey {
+    Ok(StreamStatus {
         subjects: settings.subjects.clone(),
         retention: settings.retention.clone(),
         storage: settings.storage.clone(),
@@ -76,12 +76,11 @@ fn too_few(keeping: Keeping, account: &Account, stream: &Stream) -> Option<(u64,
     (least < needed).then_some((least, needed))
 }
 
-fn tell(claim: &Claim) -> Option<ConsumerSurvey> {
+fn tell(claim: &Claim) -> Option<ConsumerStatus> {
     let info = claim.info()?;
-    Some(ConsumerSurvey {
+    Some(ConsumerStatus {
         name: claim.name.clone(),
         pending: info.num_pending,
-        unacknowledged: info.num_ack_pending,
         in_use: claim.is_in_use(),
         paused: info.paused_until(),
         maker: claim.maker(),

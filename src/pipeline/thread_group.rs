@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// Threads that belong together: when one fails, all are told to stop.
 #[derive(Debug)]
-pub struct Crew {
+pub struct ThreadGroup {
     members: Vec<Member>,
     ended: (Sender<usize>, Receiver<usize>),
     stop: Signal,
@@ -35,7 +35,7 @@ impl Drop for Leaving {
     }
 }
 
-impl Crew {
+impl ThreadGroup {
     /// A crew without members. `stop` is raised when a member fails.
     #[must_use]
     pub fn new(stop: Signal) -> Self {
@@ -164,34 +164,36 @@ mod tests {
     #[test]
     fn a_panic_surfaces_with_its_thread_and_stops_the_others() {
         let stop = Signal::default();
-        let mut crew = Crew::new(stop.clone());
+        let mut thread_group = ThreadGroup::new(stop.clone());
         let heard = stop.clone();
-        crew.spawn("patient", move || {
-            assert!(heard.wait(Duration::from_mins(1)));
-            Ok(())
-        })
-        .expect("a thread");
-        crew.spawn("clumsy", || panic!("dropped it")).expect("a thread");
+        thread_group
+            .spawn("patient", move || {
+                assert!(heard.wait(Duration::from_mins(1)));
+                Ok(())
+            })
+            .expect("a thread");
+        thread_group.spawn("clumsy", || panic!("dropped it")).expect("a thread");
         let minute = || Instant::now() + Duration::from_mins(1);
-        let error = crew.join_until(minute()).expect_err("the panic surfaces");
+        let error = thread_group.join_until(minute()).expect_err("the panic surfaces");
         assert_eq!(error.to_string(), "thread clumsy panicked: dropped it");
         assert!(stop.is_raised());
-        assert!(crew.join_until(minute()).expect("the other one ended well"));
+        assert!(thread_group.join_until(minute()).expect("the other one ended well"));
     }
 
     #[test]
     fn who_is_left_behind_is_named() {
-        let mut crew = Crew::new(Signal::default());
+        let mut thread_group = ThreadGroup::new(Signal::default());
         let forever = Signal::default();
         let kept = forever.clone();
-        crew.spawn("stubborn", move || {
-            assert!(kept.wait(Duration::from_mins(1)));
-            Ok(())
-        })
-        .expect("a thread");
-        assert!(!crew.join_until(Instant::now()).expect("no failure"));
-        assert_eq!(crew.running(), "stubborn");
+        thread_group
+            .spawn("stubborn", move || {
+                assert!(kept.wait(Duration::from_mins(1)));
+                Ok(())
+            })
+            .expect("a thread");
+        assert!(!thread_group.join_until(Instant::now()).expect("no failure"));
+        assert_eq!(thread_group.running(), "stubborn");
         forever.raise();
-        assert!(crew.join_until(Instant::now() + Duration::from_mins(1)).expect("no failure"));
+        assert!(thread_group.join_until(Instant::now() + Duration::from_mins(1)).expect("no failure"));
     }
 }
