@@ -23,7 +23,7 @@ ITEM = re.compile(r"\b(?:fn|struct|enum|union|trait|type|static|macro_rules!|con
 INLINE = re.compile(r"\bmod\s+(\w+)\s*\{")
 DECLARED = re.compile(r"\bmod\s+(\w+)\s*;")
 USE = re.compile(r"(?P<visibility>\bpub(?:\s*\([^)]*\))?\s+)?\buse\s+(?P<tree>[^;]+);")
-PATH = re.compile(r"(?<![\w:.'])(?<!::\s)\w+(?:\s*::\s*\w+)+")
+PATH = re.compile(r"(?<![\w:])(?<!::\s)\w+(?:\s*::\s*\w+)+")
 ONLY_TESTS = re.compile(r"#\s*\[\s*cfg\s*\(\s*(?:test\b|all\s*\(\s*test\b)")
 
 
@@ -67,14 +67,13 @@ def end_of_item(code, at):
     """The end of the item that begins at `at`, its attributes included: a semicolon or a closing brace."""
     while attribute := re.compile(r"\s*#\s*\[").match(code, at):
         at = end_of_brackets(code, attribute.end()) + 1
-    whole_use = re.compile(r"\s*(?:pub(?:\s*\([^)]*\))?\s+)?use\b").match(code, at)
     while found := re.compile(r"[][{}();]").search(code, at):
         if found[0] == ";":
             return found.end()
         if found[0] in "}])":
             return found.start()
         at = end_of_brackets(code, found.end()) + 1
-        if found[0] == "{" and not whole_use:
+        if found[0] == "{":
             return at
     return len(code)
 
@@ -129,8 +128,8 @@ class Module:
             self.own = pattern.sub(lambda found: blank(found[0]), self.own)
 
     def names(self, name):
-        """Where its code names this, apart from the `use`; None if nowhere."""
-        found = re.compile(rf"(?<![\w.]){re.escape(name)}\b").search(self.own)
+        """Where its code names this, apart from the `use` and from fields and methods; None if nowhere."""
+        found = re.compile(rf"(?<!\w)(?:(?<!\.)|(?<=\.\.)){re.escape(name)}\b").search(self.own)
         return found and found.start()
 
 
