@@ -318,8 +318,7 @@ fn several_subjects_are_fine_where_the_server_takes_them() {
 
 #[test]
 fn a_check_beside_a_start_keeps_nobody_from_starting() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (folder, server) = Server::in_new_folder();
     server.make_stream("EVENTS", &["events.>"]);
     let database = folder.path().join("a.db");
     let looking = std::sync::atomic::AtomicBool::new(true);

@@ -13,13 +13,7 @@ use crate::support::{eventually, oracle};
 
 /// A scene whose stream has these settings, with ten events that are collected.
 fn scene(settings: &Value) -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let mut config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits" });
-    for (name, value) in settings.as_object().expect("settings") {
-        config[name] = value.clone();
-    }
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    let scene = Scene::with_stream(settings);
     let mut raw = scene.server.raw();
     (0..10).for_each(|at| raw.send(format!("events.old.{at}"), None, format!("old-{at}")));
     raw.finish();
@@ -105,15 +99,12 @@ fn what_an_earlier_stream_lost_hides_nothing_of_the_next() {
 
 #[test]
 fn subjects_that_a_stream_had_before_are_no_loss() {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config =
-        |subjects: &[&str]| json!({ "name": "EVENTS", "subjects": subjects, "storage": "file", "retention": "limits" });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config(&["events.>", "old.>"]));
+    let scene = Scene::with_stream(&json!({ "subjects": ["events.>", "old.>"] }));
     let mut raw = scene.server.raw();
     (0..3_000).for_each(|at| raw.send(if at % 3 == 0 { "events.a" } else { "old.b" }, None, format!("{at}")));
     raw.finish();
-    scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &config(&["events.>"]));
+    let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits" });
+    scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &config);
     for _ in 0..2 {
         let said = scene.drain();
         assert!(!said.contains("WARN"), "{said}");

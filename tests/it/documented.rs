@@ -91,8 +91,7 @@ fn in_the_background(command: &str, folder: &Path, server: &Server) -> Collector
 }
 
 fn holds(page: &str) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (folder, server) = Server::in_new_folder();
     let (mut files, mut ran, mut collectors) = (0, 0, Vec::new());
     for block in blocks(page) {
         match block.info.split_once(' ') {

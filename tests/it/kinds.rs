@@ -12,23 +12,6 @@ use crate::support::scene::Scene;
 use crate::support::server::needs;
 use crate::support::{eventually, eventually_within};
 
-/// A scene whose stream `EVENTS` keeps what somebody is interested in, until it is acknowledged.
-fn interest() -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "interest" });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
-}
-
-fn info(scene: &Scene) -> Value {
-    scene.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null)
-}
-
-fn kept(scene: &Scene) -> u64 {
-    info(scene)["state"]["messages"].as_u64().expect("a number")
-}
-
 /// How many messages the stream's one consumer has sent and not heard back of.
 fn unacknowledged(scene: &Scene) -> u64 {
     let answer = scene.ask("$JS.API.CONSUMER.LIST.EVENTS", &Value::Null);
@@ -41,19 +24,23 @@ fn reaches(scene: &Scene, rows: u64) {
 }
 
 fn is_empty(scene: &Scene) {
-    eventually("the stream to have let go of all", || (kept(scene) == 0).then_some(()));
+    eventually("the stream to have let go of all", || (scene.server.messages("EVENTS") == 0).then_some(()));
 }
 
 #[test]
 fn an_interest_stream_drops_only_committed_events() {
-    let scene = interest();
+    let scene = Scene::with_retention("interest");
     let collector = scene.collector();
     collector.said("collecting stream EVENTS");
     let lock = oracle::lock(&scene.database());
     let events = load::publish(&scene.server, 500);
     eventually("the events to be taken in", || (unacknowledged(&scene) > 0).then_some(()));
     collector.said("database: ");
-    assert_eq!((kept(&scene), oracle::position(&scene.database())), (500, 0), "nothing is committed");
+    assert_eq!(
+        (scene.server.messages("EVENTS"), oracle::position(&scene.database())),
+        (500, 0),
+        "nothing is committed"
+    );
     drop(lock);
     reaches(&scene, 500);
     is_empty(&scene);
@@ -64,7 +51,7 @@ fn an_interest_stream_drops_only_committed_events() {
 
 #[test]
 fn an_interest_stream_keeps_events_while_stopped() {
-    let scene = interest();
+    let scene = Scene::with_retention("interest");
     let collector = scene.collector();
     collector.said("collecting stream EVENTS");
     let mut events = load::publish(&scene.server, 300);
@@ -73,7 +60,7 @@ fn an_interest_stream_keeps_events_while_stopped() {
     assert!(collector.stop().success());
     assert_eq!(scene.server.consumers("EVENTS").len(), 1, "it stands for our interest");
     events.extend(load::publish_from(&scene.server, 300, 300));
-    assert_eq!(kept(&scene), 300);
+    assert_eq!(scene.server.messages("EVENTS"), 300);
     let collector = scene.collector();
     reaches(&scene, 600);
     is_empty(&scene);
@@ -91,7 +78,7 @@ fn an_interest_stream_keeps_events_while_stopped() {
 
 #[test]
 fn a_drain_with_interest_retention_collects_all() {
-    let scene = interest();
+    let scene = Scene::with_retention("interest");
     // Its consumer, made by the first run, is what the stream keeps events for.
     scene.drain();
     let events = load::publish(&scene.server, 2_000);
@@ -104,7 +91,7 @@ fn a_drain_with_interest_retention_collects_all() {
 fn survives(kills: u64, collector_dies: bool, broker_dies: bool) {
     const EVENTS: u64 = 20_000;
     let mut chance = Chance::new();
-    let mut scene = interest();
+    let mut scene = Scene::with_retention("interest");
     let (database, log) = (scene.database(), scene.folder.path().join("log"));
     let url = scene.server.url();
     let start = || {
@@ -154,7 +141,7 @@ fn survives(kills: u64, collector_dies: bool, broker_dies: bool) {
     if broker_dies && !needs((2, 10), "interest retention that outlives a kill") {
         return;
     }
-    assert_eq!(kept(&scene), EVENTS, "kept for the other");
+    assert_eq!(scene.server.messages("EVENTS"), EVENTS, "kept for the other");
     let other = scene.ask("$JS.API.CONSUMER.INFO.EVENTS.other", &Value::Null);
     assert_eq!((&other["num_pending"], &other["delivered"]["consumer_seq"]), (&json!(EVENTS), &json!(0)));
 }
@@ -176,7 +163,7 @@ fn collector_and_interest_broker_killed_together_lose_nothing() {
 
 #[test]
 fn two_databases_of_an_interest_stream_each_get_all() {
-    let scene = interest();
+    let scene = Scene::with_retention("interest");
     let other = scene.folder.path().join("b.db");
     let first = scene.collector();
     let second = Collector::start(run(&scene.server.url(), &other), &scene.folder.path().join("second.log"));

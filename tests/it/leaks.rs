@@ -133,8 +133,7 @@ fn a_core_recorder_leaks_nothing_in_many_lost_connections() {
 /// Each connection must have answered before the next one is cut: the server is asked without an end.
 #[test]
 fn a_service_leaks_nothing_in_many_lost_connections() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (folder, server) = Server::in_new_folder();
     server.make_stream("EVENTS", &["events.>"]);
     let proxy = Proxy::start(server.port());
     let settings = folder.path().join("a.toml");

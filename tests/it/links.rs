@@ -25,8 +25,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         server.make_stream("EVENTS", &["events.>"]);
         let proxy = Proxy::start(server.port());
         Self { folder, server, proxy }

@@ -70,12 +70,7 @@ fn a_rollback_is_noticed_where_the_ledgers_message_is_gone() {
 
 #[test]
 fn a_rollback_is_noticed_with_one_message_per_subject() {
-    let mut scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config = json!({
-        "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits", "max_msgs_per_subject": 1,
-    });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    let mut scene = Scene::with_stream(&json!({ "max_msgs_per_subject": 1 }));
     let publish = |scene: &Scene, life: &str, subjects: &mut dyn Iterator<Item = usize>| {
         let mut raw = scene.server.raw();
         subjects.for_each(|at| raw.send(format!("events.{at}"), None, format!("{life}-{at}")));

@@ -21,8 +21,7 @@ struct Scene {
 impl Scene {
     /// Events on `events.asked.>` are confirmed; a number below 0 is not stored. Others are not confirmed.
     fn new(mode: Mode) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         let database = folder.path().join("a.db");
         let sql = "CREATE TABLE numbers(n INTEGER NOT NULL CHECK (n >= 0))";
         rusqlite::Connection::open(&database).and_then(|database| database.execute_batch(sql)).expect("SQL");

@@ -130,11 +130,7 @@ fn a_stop_answers_waiting_and_interrupts_hanging_queries() {
     );
     let endless = QueryConfig { timeout: Duration::from_secs(3600), ..query("ask.endless", ENDLESS) };
     let patient = QueryConfig { timeout: Duration::from_secs(60), ..query("ask.slow", &slow) };
-    let start = || {
-        let mut config = scene.config(vec![patient.clone(), endless.clone()]);
-        config.service.threads = 1;
-        Collector::start(&config).expect("starts")
-    };
+    let start = || scene.collector_of_one_thread(vec![patient.clone(), endless.clone()]);
     let client = scene.client();
     let replies = client.0.subscribe("_INBOX.waiting").expect("subscribes");
     let collector = start();

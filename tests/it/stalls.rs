@@ -95,8 +95,7 @@ fn a_collector_whose_broker_hangs_still_ends_in_time() {
 fn stop_returns_within_its_deadline_whatever_hangs() {
     let patience = Duration::from_secs(2);
     for locked in [false, true] {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         let mut config = Config { broker: server.config(), ..Config::default() };
         config.database.path = folder.path().join("a.db");
         config.database.busy_timeout = Duration::from_millis(200);

@@ -43,8 +43,7 @@ struct Storm {
 
 impl Storm {
     fn begin(chance: Chance, interest: bool) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         let mut storm = Self {
             chance,
             folder,

@@ -367,9 +367,7 @@ fn consumers_left_by_this_database_are_deleted_and_nobody_elses() {
     scene.publish("a", 10);
     scene.drain();
     assert_eq!(scene.server.consumers("EVENTS"), Vec::<String>::new(), "an orderly end leaves none");
-    let identity: String = oracle::open(&scene.database())
-        .query_row("SELECT value FROM catchment_meta WHERE key = 'identity'", [], |row| row.get(0))
-        .expect("an identity");
+    let identity = oracle::identity(&scene.database());
     let others = ["mine", "catchment-0123456789abcdef-1-0", "catchment", "x-catchment"];
     let left = [format!("catchment-{identity}-1-0"), format!("catchment-{identity}-2-7")];
     for name in others.iter().copied().chain(left.iter().map(String::as_str)) {
