@@ -106,7 +106,7 @@ pub use error::Error;
 pub use event::Event;
 pub use pipeline::{Health, Trouble};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
-pub use subject::Filter;
+pub use subject::{Filter, InvalidSubject};
 
 use printable::printable;
 

@@ -72,7 +72,7 @@ fn a_confirmation_tells_of_the_commit_or_dead_letter() {
         let next = || inbox.next_timeout(Duration::from_secs(10)).expect("a confirmation");
         let place = |sequence: u64| match mode {
             Mode::Jetstream => (json!("EVENTS"), json!(sequence)),
-            Mode::Core => (Value::Null, Value::Null),
+            _ => (Value::Null, Value::Null),
         };
         publish(&client, "events.asked.a", "_INBOX.me.1", 7);
         let (message, (stream, sequence)) = (next(), place(1));
