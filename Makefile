@@ -9,6 +9,8 @@ target := $(or $(CARGO_TARGET_DIR),target)
 foreign  := $(filter-out NATS_SERVER_BIN,$(filter NATS_% CATCHMENT_%,$(.VARIABLES)))
 isolated := env $(addprefix -u ,$(foreign))
 
+oldest_rust = $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
+
 # Starts a recipe that needs a nats-server; stops it with the script's own message if there is none.
 with_server = @server=$$(scripts/nats-server) || exit 1; exec $(isolated) NATS_SERVER_BIN="$$server"
 
@@ -34,12 +36,21 @@ soak: ## Run the long tests: kills, outages, memory (an hour or so)
 	$(with_server) \
 		cargo test --locked --release --test it -- --ignored --nocapture --test-threads=1 soak
 
-check: ## Check format, lints, docs, the order of the modules, and that no async runtime came in
+check: ## Check format, lints, docs, imports, features, licenses and the oldest compiler
 	cargo fmt --check
-	scripts/house
+	scripts/layers --self-test
+	scripts/layers
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo check --locked --no-default-features
+	scripts/features
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features
+	@if cargo deny --version > /dev/null 2>&1; \
+		then echo cargo deny --locked check bans licenses sources; cargo deny --locked check bans licenses sources; \
+		else echo "skipped: cargo deny is not installed"; fi
+	@toolchain=$$(rustup toolchain list 2> /dev/null | grep -oE '^$(oldest_rust)(\.[0-9]+)?-[^ ]+' | head -n 1); \
+	if [ -n "$$toolchain" ]; \
+		then echo cargo "+$$toolchain" check --locked; cargo "+$$toolchain" check --locked; \
+		else echo "skipped: Rust $(oldest_rust) is not installed"; fi
 
 clean: ## Remove what was built or installed; databases stay
 	cargo clean

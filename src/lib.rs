@@ -76,7 +76,7 @@
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 #[cfg(not(unix))]
-compile_error!("catchment needs Unix: file identities, file locks and signals");
+compile_error!("catchment needs Unix: it uses file identities, file locks and signals that this system does not have");
 
 mod binding;
 mod broker;

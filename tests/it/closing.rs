@@ -79,7 +79,7 @@ fn all_that_a_stopped_broker_leaves_open_comes_back_in_time() {
 }
 
 #[test]
-fn of_a_broker_that_stops_in_the_middle_nothing_is_lost_without_a_word() {
+fn a_broker_that_stops_midway_loses_nothing_silently() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);

@@ -189,7 +189,7 @@ fn what_cannot_be_compared_is_said_with_a_way_out() {
 }
 
 #[test]
-fn several_threads_on_both_sides_and_all_of_the_study_s_work_lose_nothing() {
+fn several_threads_and_all_workloads_lose_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = compare(folder.path());
     command.args([

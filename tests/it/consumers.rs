@@ -153,7 +153,7 @@ fn where_one_consumer_is_allowed_a_cut_link_is_made_good() {
 }
 
 #[test]
-fn where_a_consumer_may_not_be_reset_what_it_delivered_is_read_raw() {
+fn deliveries_are_read_raw_where_no_reset_is_possible() {
     let scene = scene_of(&json!({ "retention": "interest", "max_consumers": 1 }));
     let proxy = Proxy::start(scene.server.port());
     proxy.drop_published("$JS.API.CONSUMER.RESET.");
@@ -185,7 +185,7 @@ fn where_a_consumer_may_not_be_reset_what_it_delivered_is_read_raw() {
 }
 
 #[test]
-fn where_the_account_allows_one_consumer_a_killed_collector_goes_on() {
+fn a_killed_collector_resumes_with_one_allowed_consumer() {
     let limited = "jetstream: enabled\nno_auth_user: a\n\
                    accounts { A { jetstream { max_consumers: 1 }, users: [{ user: a, password: a }] } }\n";
     for retention in ["limits", "interest"] {

@@ -252,7 +252,7 @@ impl Rival {
 }
 
 #[test]
-fn of_two_clones_the_one_that_finds_the_other_at_work_ends_by_name() {
+fn the_clone_that_finds_the_other_at_work_ends_and_names_it() {
     let scene = Scene::new();
     let mut collector = scene.collector();
     let mut all = scene.publish("first", 100);
@@ -386,6 +386,6 @@ fn copies_started_at_any_moment_cost_the_original_nothing() {
 }
 
 #[test]
-fn copies_started_at_any_moment_take_nothing_kept_for_the_original() {
+fn copies_started_at_any_moment_leave_the_originals_events() {
     copies_at_any_moment("interest");
 }

@@ -67,7 +67,7 @@ fn single_events_that_are_deleted_are_said() {
 }
 
 #[test]
-fn events_deleted_at_the_streams_end_are_said_without_another_event() {
+fn events_deleted_at_the_end_are_reported_at_once() {
     let scene = scene(&json!({}));
     scene.publish("new", 100);
     delete(&scene, 91..=110);
@@ -180,7 +180,7 @@ fn what_a_stream_lacked_before_the_first_start_is_nobodys_loss() {
 }
 
 #[test]
-fn events_of_other_subjects_are_no_loss_and_vanished_ones_of_ours_are() {
+fn only_missing_events_of_our_subjects_are_losses() {
     let scene = Scene::new();
     let run = |scene: &Scene| {
         let done = output(scene.run().arg("--drain").env("CATCHMENT_BROKER__SUBJECTS", "events.ours"));

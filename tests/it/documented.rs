@@ -313,3 +313,41 @@ fn only_times_are_left_out_of_a_comparison() {
     assert_eq!(timeless("\"published_us\":1795452899430223,\"n\":3"), "\"published_us\":0000000000000000,\"n\":3");
     assert_eq!(timeless("stored 1 of 2; line 1:17"), "stored 1 of 2; line 1:17");
 }
+
+/// The tests that a page names: `module::function`, or a module `…::tests`.
+fn named_tests(page: &str) -> Vec<&str> {
+    let is_path = |text: &&str| {
+        let is_word = |word: &str| {
+            !word.is_empty() && word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        text.contains("::") && text.split("::").all(is_word)
+    };
+    let rows = page.lines().filter_map(|line| line.strip_prefix('|')?.trim_end().strip_suffix('|')?.rsplit('|').next());
+    rows.flat_map(|tests| tests.split('`')).filter(is_path).collect()
+}
+
+/// Whether there is such a test, here or beside the code.
+fn is_there(test: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (module, name) = test.rsplit_once("::").expect("a path");
+    // Tests of a module are in a file of their own, or in the module's.
+    let modules = [Some(module), module.strip_suffix("::tests")].into_iter().flatten();
+    modules.map(|module| module.replace("::", "/")).any(|module| {
+        let files = ["tests/it", "src"].map(|folder| [".rs", "/mod.rs"].map(|end| format!("{folder}/{module}{end}")));
+        files.as_flattened().iter().filter_map(|file| std::fs::read_to_string(root.join(file)).ok()).any(|text| {
+            text.contains(&format!("fn {name}() {{"))
+                || text.lines().any(|line| line.starts_with(&format!("mod {name}")))
+        })
+    })
+}
+
+#[test]
+fn every_fault_on_the_page_names_tests_that_exist() {
+    let page = include_str!("../../docs/faults.md");
+    let tests = named_tests(page);
+    assert!(tests.len() > 100, "only {} are found", tests.len());
+    let missing: Vec<_> = tests.into_iter().filter(|test| !is_there(test)).collect();
+    assert!(missing.is_empty(), "there is no {missing:?}");
+    assert!(!is_there("links::no_such_test") && !is_there("no_such_module::tests"));
+    assert!(!page.contains("`…"), "a name is written in full");
+}

@@ -45,7 +45,7 @@ fn is_empty(scene: &Scene) {
 }
 
 #[test]
-fn a_stream_with_interest_retention_lets_go_of_what_is_committed_and_of_nothing_before() {
+fn an_interest_stream_drops_only_committed_events() {
     let scene = interest();
     let collector = scene.collector();
     collector.said("collecting stream EVENTS");
@@ -63,7 +63,7 @@ fn a_stream_with_interest_retention_lets_go_of_what_is_committed_and_of_nothing_
 }
 
 #[test]
-fn what_a_stream_with_interest_retention_is_given_while_its_collector_is_stopped_is_kept() {
+fn an_interest_stream_keeps_events_while_stopped() {
     let scene = interest();
     let collector = scene.collector();
     collector.said("collecting stream EVENTS");
@@ -90,7 +90,7 @@ fn what_a_stream_with_interest_retention_is_given_while_its_collector_is_stopped
 }
 
 #[test]
-fn a_drain_of_a_stream_with_interest_retention_ends_with_all_that_was_in_it() {
+fn a_drain_with_interest_retention_collects_all() {
     let scene = interest();
     // Its consumer, made by the first run, is what the stream keeps events for.
     scene.drain();
@@ -160,22 +160,22 @@ fn survives(kills: u64, collector_dies: bool, broker_dies: bool) {
 }
 
 #[test]
-fn a_collector_of_a_stream_with_interest_retention_killed_at_any_moment_loses_and_doubles_nothing() {
+fn an_interest_collector_killed_anytime_loses_nothing() {
     survives(5, true, false);
 }
 
 #[test]
-fn a_broker_with_interest_retention_killed_at_any_moment_costs_and_doubles_nothing() {
+fn an_interest_broker_killed_anytime_loses_and_repeats_nothing() {
     survives(3, false, true);
 }
 
 #[test]
-fn collector_and_broker_with_interest_retention_killed_together_lose_and_double_nothing() {
+fn collector_and_interest_broker_killed_together_lose_nothing() {
     survives(3, true, true);
 }
 
 #[test]
-fn two_databases_of_one_stream_with_interest_retention_have_it_each() {
+fn two_databases_of_an_interest_stream_each_get_all() {
     let scene = interest();
     let other = scene.folder.path().join("b.db");
     let first = scene.collector();

@@ -64,7 +64,7 @@ fn read(message: &nats::Message) -> (Value, Option<String>) {
 }
 
 #[test]
-fn who_asks_hears_that_the_event_is_committed_or_why_it_is_a_dead_letter() {
+fn a_confirmation_tells_of_the_commit_or_dead_letter() {
     for mode in [Mode::Jetstream, Mode::Core] {
         let scene = Scene::new(mode);
         let collector = Collector::start(&scene.config).expect("starts");
@@ -143,7 +143,7 @@ fn read_stored(body: &[u8]) -> bool {
 }
 
 #[test]
-fn each_of_many_events_is_confirmed_once_and_a_stop_confirms_what_it_commits() {
+fn many_events_are_confirmed_once_each_also_at_a_stop() {
     const EVENTS: i64 = 20_000;
     let scene = Scene::new(Mode::Jetstream);
     let client = scene.server.client();

@@ -342,12 +342,12 @@ fn storm(chance: Chance, interest: bool, steps: usize) {
 }
 
 #[test]
-fn a_storm_over_a_stream_with_limits_loses_nothing_without_a_word() {
+fn a_storm_with_limits_retention_reports_every_loss() {
     storm(Chance::new(), false, 12);
 }
 
 #[test]
-fn a_storm_over_a_stream_with_interest_loses_nothing_without_a_word() {
+fn a_storm_with_interest_retention_reports_every_loss() {
     storm(Chance::new(), true, 12);
 }
 

@@ -153,7 +153,7 @@ fn what_was_stored_before_a_transform_was_added_is_collected() {
 }
 
 #[test]
-fn a_stream_of_another_ones_events_that_has_none_to_collect_is_told() {
+fn a_sourcing_stream_without_matching_events_is_reported() {
     let scene = Scene::new();
     scene.stream("ORDERS", &json!({ "subjects": ["orders.>"] }));
     scene.publish("orders.a", 5);
@@ -188,7 +188,7 @@ fn a_stream_that_loses_what_it_acknowledged_is_told() {
 
 /// What the refusal of a work queue advises.
 #[test]
-fn a_queue_that_takes_its_events_from_a_collected_stream_keeps_them() {
+fn a_work_queue_fed_by_a_collected_stream_keeps_its_events() {
     let scene = Scene::new();
     scene.stream("EVENTS", &json!({ "subjects": ["jobs.>"] }));
     scene.stream("QUEUE", &json!({ "retention": "workqueue", "sources": [{ "name": "EVENTS" }] }));

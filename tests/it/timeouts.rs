@@ -63,7 +63,7 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
 }
 
 #[test]
-fn a_stop_is_in_time_while_a_step_does_not_end_and_tells_who_asked() {
+fn a_stop_during_an_endless_step_is_in_time_and_answers() {
     let scene = Scene::new();
     let patient = |subject, sql: &str| QueryConfig { timeout: Duration::from_secs(60), ..query(subject, sql) };
     let mut config = scene.config(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);

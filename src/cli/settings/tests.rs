@@ -63,7 +63,7 @@ fn each_source_outranks_those_below_it() {
 }
 
 #[test]
-fn a_server_beside_the_database_stands_in_for_nats_variables_only() {
+fn a_server_beside_the_database_replaces_only_nats_variables() {
     let nats = [("NATS_URL", "nats://env"), ("NATS_TOKEN", "t0ken"), ("NATS_TIMEOUT", "9s")];
     let home = Home::new("", &nats);
     fs::write(home.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
