@@ -21,10 +21,10 @@ run: ## Start a nats-server and a collector that writes catchment.db, until Ctrl
 	@cargo build --locked --release
 	$(with_server) $(target)/release/catchment run --with-server --database catchment.db
 
-test: ## Run all tests, those against a real nats-server included, and those with a client in Python
+test: ## Run all tests, also those with a real nats-server and with a client in Python
 	$(with_server) PYTHON_WITH_NATS="$$(scripts/nats-py)" cargo test --locked
 
-bench: ## Measure: direct against NATS, then the parts by themselves; reports are left in target/bench/
+bench: ## Measure direct recording against NATS, then single parts; reports go to target/bench/
 	@cargo build --locked --release --benches --bins
 	@mkdir -p $(target)/bench
 	$(with_server) sh -ec '\
@@ -32,7 +32,7 @@ bench: ## Measure: direct against NATS, then the parts by themselves; reports ar
 			--markdown $(target)/bench/report.md --html $(target)/bench/report.html; \
 		cargo bench --locked'
 
-soak: ## Run the long tests: kills, outages, memory (an hour or so)
+soak: ## Run the long tests of kills, outages and memory; about an hour
 	$(with_server) \
 		cargo test --locked --release --test it -- --ignored --nocapture --test-threads=1 soak
 
@@ -52,6 +52,6 @@ check: ## Check format, lints, docs, imports, features, licenses and the oldest 
 		then echo cargo "+$$toolchain" check --locked; cargo "+$$toolchain" check --locked; \
 		else echo "skipped: Rust $(oldest_rust) is not installed"; fi
 
-clean: ## Remove what was built or installed; databases stay
+clean: ## Remove everything that was built or installed; databases stay
 	cargo clean
 	rm -rf target/nats target/nats.* target/nats-py target/nats-py.*

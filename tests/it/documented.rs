@@ -1,4 +1,4 @@
-//! What the pages of docs/ show is what happens: their files are written, their commands run, their output compared.
+//! README.md and the pages of docs/ show what happens: their files are written, their commands run, their output compared.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use catchment::testing::TestDatabase;
 
 use crate::support::collector::{Collector, catchment};
 use crate::support::eventually_within;
-use crate::support::server::Server;
+use crate::support::server::{Server, program};
 
 /// A fenced block of a page.
 struct Block<'p> {
@@ -85,6 +85,8 @@ fn in_the_background(command: &str, folder: &Path, server: &Server) -> Collector
     assert_eq!((words.next(), words.next()), (Some("catchment"), Some("run")), "{command}");
     let mut run = catchment();
     run.arg("run").args(words).current_dir(folder).env("NATS_URL", server.url());
+    // For `--with-server`.
+    run.env("NATS_SERVER_BIN", program());
     let collector = Collector::start(run, &folder.join("run.log"));
     collector.said("collecting stream");
     collector
@@ -122,12 +124,64 @@ fn holds(page: &str) {
                     }
                 }
             }
-            // A part of a configuration; see below.
-            None if block.info == "toml" => {}
+            // A part of a configuration, or the library; see below.
+            None if ["toml", "rust"].contains(&block.info) => {}
+            // What this test cannot run: `make`, other programs.
+            None if block.info == "text" => {}
             None => panic!("neither a file nor a console: {}", block.info),
         }
     }
     assert!(files > 0 && ran > 0, "{files} files, {ran} commands");
+}
+
+#[test]
+fn the_readme_is_as_documented() {
+    holds(include_str!("../../README.md"));
+}
+
+/// The README's Rust, compiled.
+#[allow(dead_code, reason = "a recorder through NATS needs a broker at its usual address")]
+mod readme {
+    use std::error::Error;
+    use std::time::Duration;
+
+    use catchment::{Collector, Config, DirectRecorder, Event, NatsRecorder, Recorder};
+
+    fn through_nats() -> Result<(), Box<dyn Error>> {
+        let recorder = NatsRecorder::connect("nats://127.0.0.1:4222")?;
+        recorder.record(Event::new("events.door", r#"{"open": true}"#))?; // returns at once
+        recorder.flush(Duration::from_secs(5))?; // all events are in the stream
+        Ok(())
+    }
+
+    fn directly() -> Result<(), Box<dyn Error>> {
+        let recorder = DirectRecorder::create("events.db")?;
+        recorder.record(Event::new("events.door", r#"{"open": true}"#))?;
+        recorder.flush(Duration::from_secs(5))?; // all events are committed
+        Ok(())
+    }
+
+    fn collecting() -> Result<(), Box<dyn Error>> {
+        let mut config = Config::default();
+        config.database.path = "events.db".into();
+        let collector = Collector::start(&config)?;
+        // ... and when the program ends:
+        let status = collector.stop(Duration::from_secs(10))?;
+        println!("{} events committed", status.committed);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_readmes_rust_is_compiled_here() {
+    let compiled: Vec<&str> = include_str!("documented.rs").lines().map(str::trim).collect();
+    let page = include_str!("../../README.md");
+    let rust: Vec<Block<'_>> = blocks(page).into_iter().filter(|block| block.info == "rust").collect();
+    assert_eq!(rust.len(), 3, "blocks of Rust");
+    for block in rust {
+        let lines: Vec<&str> = block.text.lines().collect();
+        assert!(compiled.windows(lines.len()).any(|window| window == lines), "in no function here:\n{}", block.text);
+    }
 }
 
 #[test]
@@ -187,6 +241,34 @@ fn every_configuration_in_the_pages_is_one() {
         }
     }
     assert!(whole >= 4 && parts >= 4, "{whole} whole ones and {parts} parts");
+}
+
+/// Targets of a page's links, `[text](target)`; without those to other sites and within the page.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets
+        .filter(|target| !target.contains("://"))
+        .filter_map(|target| target.split('#').next())
+        .filter(|file| !file.is_empty())
+}
+
+#[test]
+fn every_link_in_the_pages_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let others = ["ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "fuzz/README.md"].map(|name| {
+        let path = root.join(name);
+        let text = std::fs::read_to_string(&path).expect("reads");
+        (path.display().to_string(), text)
+    });
+    let mut found = 0;
+    for (page, text) in pages().iter().chain(&others) {
+        let folder = Path::new(page).parent().expect("a folder");
+        for target in links(text) {
+            assert!(folder.join(target).exists(), "{page}: {target}");
+            found += 1;
+        }
+    }
+    assert!(found > 30, "{found} links");
 }
 
 #[test]
