@@ -42,8 +42,8 @@ check: ## Check format, lints, docs, imports, features, licenses and the oldest 
 	scripts/layers
 	cargo clippy --locked --all-targets -- -D warnings
 	scripts/features
+	RUSTDOCFLAGS="-D warnings" scripts/public-items
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features
 	@if cargo deny --version > /dev/null 2>&1; \
 		then echo cargo deny --locked check bans licenses sources; cargo deny --locked check bans licenses sources; \
 		else echo "skipped: cargo deny is not installed"; fi
