@@ -92,7 +92,7 @@ impl Event {
     ///
     /// One line that names the part and what is wrong with it.
     pub fn validate(&self) -> Result<(), String> {
-        subject::validate(&self.subject)?;
+        subject::validate(&self.subject).map_err(|error| error.to_string())?;
         if self.size() > LARGEST {
             return Err(format!("it has {} bytes; an event has {LARGEST} at most", self.size()));
         }

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_that_somebody_else_adds_leaves_nothing_of_what_it_fails() {
+    fn a_failing_foreign_trigger_leaves_no_partial_event() {
         let (scene, single) = scene("");
         let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
         for _ in 0..3 {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_or_does_not_end_behind_a_triggers_write_is_a_dead_letter() {
+    fn a_failure_after_a_triggers_write_is_a_dead_letter() {
         let (scene, single) = scene(
             "CREATE TABLE log(name TEXT);
              CREATE TRIGGER full AFTER INSERT ON lines BEGIN
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_interrupted_at_its_very_end_is_stored_or_a_dead_letter_and_not_both() {
+    fn an_event_interrupted_late_is_stored_or_a_dead_letter() {
         // A step more for each sum, and those of a row for each row: somewhere the last look falls behind the commit.
         let kept = |upto: u64, sums: usize| {
             let count = format!(

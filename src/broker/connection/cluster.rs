@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn announced_servers_are_added_once_and_removed_when_announced_no_longer() {
+    fn other_servers_are_learnt_once_and_later_forgotten() {
         let cluster = cluster(&["tls://me:pw@a:4222", "nats://b"]);
         cluster.learn("tls://me:pw@a:4222", &["a:4222".into(), "b:4222".into(), "c:4222".into()]);
         assert_eq!(cluster.urls(), ["tls://me:pw@a:4222", "nats://b", "tls://me:pw@c:4222"]);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_does_not_confirm_what_was_published_after_its_flush() {
+    fn a_flush_answer_covers_only_what_was_published_before() {
         let (mut observer, results) = observer();
         publish(&observer, 0, "a");
         observer.begins();

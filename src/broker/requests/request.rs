@@ -60,7 +60,7 @@ pub trait RequestHandler {
 ///
 /// The reason why not, on one line.
 pub fn answerable(reply: &str) -> Result<(), String> {
-    subject::validate(reply)?;
+    subject::validate(reply).map_err(|error| error.to_string())?;
     if reply.starts_with('$') {
         return Err(format!("the subject {reply:?} is the server's own"));
     }

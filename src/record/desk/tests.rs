@@ -46,7 +46,7 @@ fn no_more_than_the_window_is_under_way() {
 }
 
 #[test]
-fn a_new_connection_gets_the_unsettled_ones_again_and_the_old_one_nothing() {
+fn only_a_new_connection_gets_the_unsettled_events() {
     let desk = desk();
     let _entries: Vec<_> = ["x", "y"].map(|payload| hand_in(&desk, payload)).into();
     let mut old = desk.connect(1_000);
@@ -111,7 +111,7 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
 }
 
 #[test]
-fn an_event_past_the_duplicate_window_is_given_back_not_sent_again() {
+fn an_event_past_the_duplicate_window_is_given_back() {
     let desk = desk();
     let entry = hand_in(&desk, "x");
     assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
@@ -162,7 +162,7 @@ fn what_the_server_refuses_for_now_is_sent_again_however_late() {
 }
 
 #[test]
-fn what_was_sent_before_and_never_answered_may_be_stored_whatever_is_said_of_the_repetition() {
+fn an_unanswered_first_send_leaves_its_event_unconfirmed() {
     let desk = desk();
     let entry = hand_in(&desk, "x");
     assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
@@ -199,7 +199,7 @@ fn no_more_bytes_than_the_window_are_under_way() {
 }
 
 #[test]
-fn a_slow_connection_that_answers_late_is_given_no_more_than_it_carries() {
+fn a_slow_connection_gets_no_more_than_it_carries() {
     let patience = Some(Duration::from_hours(4));
     let bounds = Bounds { events: 99, bytes: 90_000, window: 99, window_bytes: 20_000, repeatable: MINUTE, patience };
     let desk = Arc::new(Desk::new(bounds, 90_000));
@@ -253,7 +253,7 @@ fn one_event_without_an_answer_holds_up_nothing_behind_it() {
 }
 
 #[test]
-fn the_sequence_that_doubtful_events_are_behind_names_its_stream() {
+fn the_sequence_before_unconfirmed_events_names_its_stream() {
     let desk = desk();
     let of = |stream: &str, number| {
         let taken = Acknowledgement::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
