@@ -23,7 +23,7 @@ use sending::{ToSend, carried};
 
 use super::failures::Failures;
 use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts};
-use crate::broker::{Refused, Taken, Verdict, is_denied, wire_size};
+use crate::broker::{Acknowledgement, Denial, PublishResult, Rejection, wire_size};
 use crate::deadline;
 use crate::event::Event;
 
@@ -210,7 +210,7 @@ impl Desk {
 
     /// Writes down what the stream says. That no stream takes an event is believed after `patience`: a server that has
     /// just started says so too.
-    pub(super) fn settle(&self, verdicts: Vec<Verdict>, patience: Duration) -> Settled {
+    pub(super) fn settle(&self, verdicts: Vec<PublishResult>, patience: Duration) -> Settled {
         if verdicts.is_empty() {
             return Settled::AsSaid;
         }
@@ -220,32 +220,32 @@ impl Desk {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let waited = state.oldest_wait();
-        for Verdict { number, result } in verdicts {
+        for PublishResult { number, result } in verdicts {
             let Some(waiting) = state.waiting.get_mut(&number) else { continue };
             let outcome = match result {
                 Ok(taken) => {
                     kept = true;
                     let destination = match taken {
-                        Taken::ByStream { stream, sequence, duplicate } => {
+                        Acknowledgement::ByStream { stream, sequence, duplicate } => {
                             doubt::reached(&mut state.reached, &stream, sequence);
                             Destination::Stream { stream, sequence, duplicate }
                         }
-                        Taken::ByServer => Destination::Broker,
+                        Acknowledgement::ByServer => Destination::Broker,
                     };
                     Outcome::Kept(RecordMetadata { destination })
                 }
-                Err(Refused::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
+                Err(Rejection::NoStream) if waiting.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
                     state.send_again(number);
                     again.push((number, "no stream takes the event's subject at the moment".into()));
                     continue;
                 }
-                Err(Refused::ForNow(what)) => {
+                Err(Rejection::ForNow(what)) => {
                     state.send_again(number);
                     again.push((number, what));
                     continue;
                 }
-                Err(Refused::NoStream) => Outcome::Failed(waiting.reason(FailureReason::NoStream)),
-                Err(Refused::ByServer(what)) => Outcome::Failed(waiting.reason(FailureReason::Refused(what))),
+                Err(Rejection::NoStream) => Outcome::Failed(waiting.reason(FailureReason::NoStream)),
+                Err(Rejection::ByServer(what)) => Outcome::Failed(waiting.reason(FailureReason::Refused(what))),
             };
             answered += if waiting.under_way { waiting.entry.event.size() } else { 0 };
             Self::settle_one(state, number, outcome);
@@ -292,12 +292,12 @@ impl Desk {
         self.state.lock().trouble = Some(trouble);
     }
 
-    /// Hears that the server does not let this user publish to some subject: what is under way there is refused.
-    pub(super) fn deny(&self, remark: &str) {
+    /// The server does not let this user publish to some subject: events that are under way there are refused.
+    pub(super) fn deny(&self, denial: &Denial) {
         let mut state = self.state.lock();
         Self::fail(&mut state, |waiting| {
-            let denied = waiting.under_way && is_denied(remark, waiting.entry.event.subject());
-            denied.then(|| waiting.reason(FailureReason::Refused(remark.to_owned())))
+            let denied = waiting.under_way && denial.is_about(waiting.entry.event.subject());
+            denied.then(|| waiting.reason(FailureReason::Refused(denial.to_string())))
         });
         self.tell();
         leave(state);

@@ -6,15 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::desk::{Bounds, Desk, Settled};
 use super::{FailureReason, FlushError, Receipt, ReceiptKind, RecordError, Recorder, RecorderCounters};
-use crate::broker::{Cluster, KnownStreams, Publisher};
+use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
 use crate::config::{BrokerConfig, Mode};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Health, Signal, ThreadGroup};
-
-/// The first pause before connecting again.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long an event may be told that no stream takes it, from a server that has kept some before: a cluster that elects
 /// a leader says so too, and one that starts.
@@ -152,7 +149,7 @@ impl NatsRecorder {
         let publisher = match Publisher::open(&cluster, &stop, &known) {
             Ok(publisher) => Some(publisher),
             Err(error @ Error::Broker { .. }) if config.start_without_broker => {
-                condition.degrade(format!("{error}; trying again"));
+                condition.degrade(error.to_string());
                 None
             }
             Err(error) => return Err(error),
@@ -264,13 +261,6 @@ fn repeatable(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Dura
     }
 }
 
-/// How a connection ended.
-struct Ended {
-    why: String,
-    /// Whether anything was said of an event on it.
-    heard: bool,
-}
-
 /// Keeps a connection going and brings back what is said of events.
 struct Courier {
     config: NatsRecorderConfig,
@@ -295,31 +285,27 @@ impl Courier {
     fn run(&self, first: Option<Publisher>) {
         let _abandoned = Abandoned(&self.desk);
         let mut publisher = first;
-        let first_pause = FIRST_PAUSE.min(self.config.broker.retry);
-        let mut pause = first_pause;
+        // A connection without any result is never replaced at once.
+        let mut reconnect = Reconnect::new(&self.config.broker, &self.condition, &self.stop).strict();
         while !self.stop.is_raised() && !self.desk.is_done() {
             let open = || Publisher::open(&self.cluster, &self.stop, &self.known);
             match publisher.take().map_or_else(open, Ok) {
                 Ok(publisher) => {
+                    reconnect.opened();
                     self.clear_up(&publisher);
-                    let Ended { why, heard } = self.attend(&publisher);
+                    let why = self.serve(&publisher, &mut reconnect);
                     if !self.stop.is_raised() && !self.desk.is_done() {
-                        self.condition.degrade(format!("{why}; connecting again"));
+                        reconnect.ended(&*why);
                     }
                     self.desk.disconnect(why);
-                    // One that said nothing is not replaced at once.
-                    if !heard {
-                        let _ = self.stop.wait(pause);
-                    }
-                    pause = if heard { first_pause } else { (pause * 2).min(self.config.broker.retry) };
+                    let _ = reconnect.wait(Duration::MAX);
                 }
-                // Connecting was broken off.
+                // A stop ended the attempt to connect.
                 Err(_) if self.stop.is_raised() => break,
                 Err(error) => {
-                    self.condition.degrade(format!("{error}; trying again"));
+                    reconnect.failed(&error);
                     self.desk.disconnect(error.to_string());
-                    let _ = self.stop.wait(pause);
-                    pause = (pause * 2).min(self.config.broker.retry);
+                    let _ = reconnect.wait(Duration::MAX);
                 }
             }
             // A stream can be asked once there is a connection.
@@ -353,20 +339,13 @@ impl Courier {
         self.desk.give_up_unconfirmed(repeatable);
     }
 
-    /// Serves one connection until it ends.
-    fn attend(&self, publisher: &Publisher) -> Ended {
-        let mut heard = false;
-        let why = self.serve(publisher, &mut heard);
-        Ended { why, heard }
-    }
-
-    /// Says why the connection ended, and whether anything was said of an event on it.
-    fn serve(&self, publisher: &Publisher, heard: &mut bool) -> String {
+    /// Serves one connection until it ends. Returns why it ended.
+    fn serve(&self, publisher: &Publisher, reconnect: &mut Reconnect) -> String {
         publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
         let silence = self.config.broker.silence;
-        let mut last_heard = Instant::now();
+        let mut liveness = Liveness::new(silence);
         loop {
-            let verdicts = publisher.verdicts(silence / 4, self.desk.woken(), &|number| self.desk.subject_of(number));
+            let verdicts = publisher.results(silence / 4, self.desk.woken(), &|number| self.desk.subject_of(number));
             if publisher.has_questions() {
                 self.desk.interrupt();
             }
@@ -374,13 +353,13 @@ impl Courier {
                 self.condition.degrade(remark.clone());
                 self.desk.is_troubled_by(remark);
             }
-            for remark in publisher.denials() {
-                self.condition.degrade(remark.clone());
-                self.desk.deny(&remark);
+            for denial in publisher.denials() {
+                self.condition.degrade(denial.to_string());
+                self.desk.deny(&denial);
             }
             if !verdicts.is_empty() {
-                *heard = true;
-                last_heard = Instant::now();
+                reconnect.productive();
+                liveness.answered(Instant::now());
             }
             let some_kept = verdicts.iter().any(|verdict| verdict.result.is_ok());
             let timeout = self.config.broker.timeout;
@@ -393,9 +372,8 @@ impl Courier {
             if self.stop.is_raised() || self.desk.is_done() {
                 return "closed".into();
             }
-            if publisher.should_move() {
-                let why =
-                    format!("{} goes out of service (lame duck mode); moving to another server", publisher.address());
+            if let Some(departure) = publisher.departure(&liveness) {
+                let why = departure.to_string();
                 if self.config.broker.mode == Mode::Jetstream {
                     return why;
                 }
@@ -405,15 +383,14 @@ impl Courier {
                     return why;
                 }
             }
-            if publisher.lost().is_raised() {
-                return format!("the connection to {} was lost", publisher.address());
+            if let Some(loss) = publisher.loss(&liveness) {
+                return loss.to_string();
             }
             // An event may stay without an answer while others get theirs, one that the user may not publish for instance.
-            let waited = self.desk.oldest_wait().unwrap_or_default();
-            if waited >= 4 * silence || (waited >= silence && last_heard.elapsed() >= silence) {
-                publisher.fell_silent();
+            let oldest_wait = self.desk.oldest_wait().unwrap_or_default();
+            if let Some(silent) = publisher.check_confirmations(&liveness, oldest_wait) {
                 self.desk.fell_silent();
-                return format!("{} has not confirmed an event for {silence:?}", publisher.address());
+                return silent.to_string();
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::{Outcome, Sent};
 use super::{Desk, State, leave};
-use crate::broker::{Outgoing, Source};
+use crate::broker::{EventSource, Outgoing};
 use crate::record::FailureReason;
 
 /// Events handed to the connection at a time.
@@ -18,7 +18,7 @@ pub(in crate::record) struct ToSend {
     pub(super) connection: u64,
 }
 
-impl Source for ToSend {
+impl EventSource for ToSend {
     fn take(&mut self) -> Option<Vec<Outgoing>> {
         let mut state = self.desk.state.lock();
         loop {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::broker::Source;
+use crate::broker::{Denial, EventSource};
 use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -17,12 +17,19 @@ fn numbers(source: &mut ToSend) -> Vec<u64> {
     source.take().expect("the connection is the present one").iter().map(|outgoing| outgoing.number).collect()
 }
 
-fn kept(number: u64) -> Verdict {
-    Verdict { number, result: Ok(Taken::ByStream { stream: "S".into(), sequence: number + 1, duplicate: false }) }
+fn kept(number: u64) -> PublishResult {
+    PublishResult {
+        number,
+        result: Ok(Acknowledgement::ByStream { stream: "S".into(), sequence: number + 1, duplicate: false }),
+    }
 }
 
 /// Settles without patience for a stream that may come.
-fn settle(desk: &Desk, verdicts: Vec<Verdict>) {
+fn denial_of_a() -> Denial {
+    Denial::parse("Permissions Violation for Publish to \"a\"").expect("a denial")
+}
+
+fn settle(desk: &Desk, verdicts: Vec<PublishResult>) {
     assert_eq!(desk.settle(verdicts, Duration::ZERO), Settled::AsSaid);
 }
 
@@ -85,8 +92,8 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
     settle(
         &desk,
         vec![
-            Verdict { number: 0, result: Err(Refused::NoStream) },
-            Verdict { number: 1, result: Err(Refused::ByServer("no".into())) },
+            PublishResult { number: 0, result: Err(Rejection::NoStream) },
+            PublishResult { number: 1, result: Err(Rejection::ByServer("no".into())) },
         ],
     );
     let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else { panic!("one has failed") };
@@ -133,7 +140,7 @@ fn a_missing_stream_is_waited_for_a_little() {
     let desk = desk();
     let entry = hand_in(&desk, "x");
     let _source = numbers(&mut desk.connect(1_000));
-    let missing = || vec![Verdict { number: 0, result: Err(Refused::NoStream) }];
+    let missing = || vec![PublishResult { number: 0, result: Err(Rejection::NoStream) }];
     assert!(matches!(desk.settle(missing(), Duration::from_mins(1)), Settled::Again(_)));
     assert!(entry.outcome.get().is_none());
     assert_eq!(desk.settle(missing(), Duration::ZERO), Settled::AsSaid);
@@ -145,7 +152,7 @@ fn what_the_server_refuses_for_now_is_sent_again_however_late() {
     let desk = desk();
     let entry = hand_in(&desk, "x");
     assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
-    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
     assert_eq!(desk.settle(vec![full], Duration::ZERO), Settled::Again("insufficient resources".into()));
     desk.give_up_unconfirmed(Duration::ZERO);
     assert!(entry.outcome.get().is_none(), "it is known not to be stored");
@@ -161,7 +168,7 @@ fn an_unanswered_first_send_leaves_its_event_unconfirmed() {
     assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
     desk.disconnect("gone".into());
     assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
-    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
     assert!(matches!(desk.settle(vec![full], Duration::ZERO), Settled::Again(_)));
     desk.give_up_unconfirmed(Duration::ZERO);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::Unconfirmed(_)))));
@@ -172,7 +179,7 @@ fn a_refusal_that_good_news_overtook_is_none() {
     let desk = desk();
     let _entry = hand_in(&desk, "x");
     assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
-    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
     settle(&desk, vec![full, kept(0)]);
 }
 
@@ -241,7 +248,7 @@ fn one_event_without_an_answer_holds_up_nothing_behind_it() {
         settle(&desk, vec![kept(number)]);
         assert!(entry.outcome.get().is_some());
     }
-    desk.deny("Permissions Violation for Publish to \"a\"");
+    desk.deny(&denial_of_a());
     desk.flush(Instant::now()).expect("nobody dropped the receipt, and nothing waits");
 }
 
@@ -249,8 +256,8 @@ fn one_event_without_an_answer_holds_up_nothing_behind_it() {
 fn the_sequence_before_unconfirmed_events_names_its_stream() {
     let desk = desk();
     let of = |stream: &str, number| {
-        let taken = Taken::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
-        vec![Verdict { number, result: Ok(taken) }]
+        let taken = Acknowledgement::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
+        vec![PublishResult { number, result: Ok(taken) }]
     };
     let _entries: Vec<_> = ["1", "2", "3", "4"].map(|payload| hand_in(&desk, payload)).into();
     let mut source = desk.connect(1_000);
@@ -300,7 +307,7 @@ fn nothing_is_logged_while_the_desk_is_locked() {
         assert!(lines.iter().all(|(_, locked)| !locked), "{words}: {lines:?}");
     };
     let dropped = || desk.release(&hand_in(&desk, "x"));
-    let refused = |number| vec![Verdict { number, result: Err(Refused::ByServer("refused".into())) }];
+    let refused = |number| vec![PublishResult { number, result: Err(Rejection::ByServer("refused".into())) }];
     // Settled, denied, too large for the next server, too old to be sent again, and released behind all that.
     dropped();
     numbers(&mut desk.connect(1_000));
@@ -308,7 +315,7 @@ fn nothing_is_logged_while_the_desk_is_locked() {
     logged("refused");
     dropped();
     numbers(&mut desk.connect(1_000));
-    desk.deny("Permissions Violation for Publish to \"a\"");
+    desk.deny(&denial_of_a());
     logged("Permissions Violation");
     dropped();
     desk.connect(1);
