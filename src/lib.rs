@@ -58,7 +58,7 @@
 //! `catchment-listener` besides, and with `overflow = block` a second connection. Queries have `catchment-requests`,
 //! `catchment-query-0`, …, a connection of their own and its `catchment-flush`; routes that reply have the same without the
 //! threads that answer, and `catchment-replies`. A recorder has
-//! `catchment-courier`, `catchment-flush` and those of its connection. Over TLS each connection has a `catchment-flush` and a
+//! `catchment-sender`, `catchment-flush` and those of its connection. Over TLS each connection has a `catchment-flush` and a
 //! `catchment-watch` besides.
 //!
 //! # Access

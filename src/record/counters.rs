@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::desk::{Desk, Outcome};
+use super::send_queue::{Outcome, SendQueue};
 
 /// Counts a [`NatsRecorder`](super::NatsRecorder)'s events by what became of them. Clones count the same events.
 #[derive(Clone, Debug)]
-pub struct RecorderCounters(Arc<Desk>);
+pub struct RecorderCounters(Arc<SendQueue>);
 
 /// How many events came to what. What is still on its way is in none of the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct RecorderCounts {
 }
 
 impl RecorderCounters {
-    pub(super) fn of(desk: Arc<Desk>) -> Self {
-        Self(desk)
+    pub(super) fn of(queue: Arc<SendQueue>) -> Self {
+        Self(queue)
     }
 
     /// The numbers at this moment. Does not block.

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tray::{self, FromTray, Telling, Tray};
+use super::commit_queue::{self, CommitQueue, CommitQueueIntake, NotifyingSink};
 use super::{FailureReason, FlushError, Overflow, Receipt, RecordError, Recorder};
 use crate::config::{BatchConfig, DatabaseConfig, RouteConfig, Unmatched};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Counter, Health, Pipeline, Settings, Shared};
-use crate::store::{Database, Kept, Lock, Routes, Single};
+use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 
 /// How long a recorder that is dropped goes on committing what waits.
 const LAST_EFFORT: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ impl Default for DirectRecorderConfig {
 /// Writes events into a SQLite database: the same rows as a collector would, but for the columns `stream` and `sequence`,
 /// which are NULL, and `published_us`, which is when the event was handed over.
 ///
-/// Kept means committed, with the `synchronous` of the configuration: `full` is on the disk. What the database's own tables
+/// EventOutcome means committed, with the `synchronous` of the configuration: `full` is on the disk. What the database's own tables
 /// and triggers refuse becomes a dead letter and counts as kept.
 ///
 /// Dropping the recorder goes on committing for up to 5 seconds; call [`Recorder::flush`] first to know.
@@ -80,7 +80,7 @@ impl Default for DirectRecorderConfig {
 /// ```
 #[derive(Debug)]
 pub struct DirectRecorder {
-    way: Way,
+    write_mode: WriteMode,
     condition: Condition,
     /// Of those recorded one by one.
     dead_letters: Counter,
@@ -89,14 +89,14 @@ pub struct DirectRecorder {
 }
 
 #[derive(Debug)]
-enum Way {
-    PerEvent(Box<Single>),
+enum WriteMode {
+    PerEvent(Box<EventWriter>),
     Grouped(Grouped),
 }
 
 #[derive(Debug)]
 struct Grouped {
-    tray: Arc<Tray>,
+    queue: Arc<CommitQueue>,
     overflow: Overflow,
     /// Gone once it was stopped.
     pipeline: Option<Pipeline>,
@@ -125,40 +125,41 @@ impl DirectRecorder {
         batch.validate()?;
         let routes = Routes::new(&routes, unmatched)?;
         if commit == CommitMode::PerEvent {
-            let single = Database::open(&database_config, &routes)?.single();
+            let writer = Database::open(&database_config, &routes)?.event_writer();
             let condition = Condition::new("database");
-            return Ok(Self::with(Way::PerEvent(Box::new(single)), condition));
+            return Ok(Self::with(WriteMode::PerEvent(Box::new(writer)), condition));
         }
         let lock = Lock::take(&database_config.path)?;
         let database = Database::open(&database_config, &routes)?;
         let settings = Settings::from(&batch);
-        let tray = Arc::new(Tray::new(database.begin_local()?, settings.limits));
-        let sinks = database.writers().into_iter().map(|sink| Telling { sink, tray: Arc::clone(&tray) }).collect();
+        let queue = Arc::new(CommitQueue::new(database.begin_local()?, settings.limits));
+        let sinks =
+            database.writers().into_iter().map(|sink| NotifyingSink { sink, queue: Arc::clone(&queue) }).collect();
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
-        let pipeline = Some(Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, shared)?);
-        Ok(Self::with(Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }), condition))
+        let pipeline = Some(Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, shared)?);
+        Ok(Self::with(WriteMode::Grouped(Grouped { queue, overflow, pipeline, _lock: lock }), condition))
     }
 
-    fn with(way: Way, condition: Condition) -> Self {
-        Self { way, condition, dead_letters: Counter::default(), unmatched_dropped: Counter::default() }
+    fn with(write_mode: WriteMode, condition: Condition) -> Self {
+        Self { write_mode, condition, dead_letters: Counter::default(), unmatched_dropped: Counter::default() }
     }
 
     /// How many events the database refused so far: they are dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
-        match &self.way {
-            Way::PerEvent(_) => self.dead_letters.get(),
-            Way::Grouped(Grouped { tray, .. }) => tray.dead_letters(),
+        match &self.write_mode {
+            WriteMode::PerEvent(_) => self.dead_letters.get(),
+            WriteMode::Grouped(Grouped { queue, .. }) => queue.dead_letters(),
         }
     }
 
     /// How many events were dropped so far, because no route takes them and `unmatched` says so. They count as kept.
     #[must_use]
     pub fn unmatched_dropped(&self) -> u64 {
-        match &self.way {
-            Way::PerEvent(_) => self.unmatched_dropped.get(),
-            Way::Grouped(Grouped { tray, .. }) => tray.unmatched_dropped(),
+        match &self.write_mode {
+            WriteMode::PerEvent(_) => self.unmatched_dropped.get(),
+            WriteMode::Grouped(Grouped { queue, .. }) => queue.unmatched_dropped(),
         }
     }
 
@@ -173,15 +174,15 @@ impl DirectRecorder {
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
-        let Way::Grouped(Grouped { tray, pipeline, .. }) = &mut self.way else { return Ok(()) };
+        let WriteMode::Grouped(Grouped { queue, pipeline, .. }) = &mut self.write_mode else { return Ok(()) };
         let Some(pipeline) = pipeline.take() else { return Ok(()) };
-        tray.close();
+        queue.close();
         match pipeline.stop(patience) {
-            // What keeps it from its end, the tray has heard.
+            // What keeps it from its end, the queue has heard.
             Ok(()) | Err(Error::StopDeadline { .. }) => {}
-            Err(error) => tray.fail(&error),
+            Err(error) => queue.fail(&error),
         }
-        tray.abandon()
+        queue.abandon()
     }
 }
 
@@ -193,14 +194,14 @@ impl Recorder for DirectRecorder {
         if let Err(what) = event.validate() {
             return failed(event, FailureReason::Invalid(what));
         }
-        match &self.way {
-            Way::PerEvent(single) => {
+        match &self.write_mode {
+            WriteMode::PerEvent(writer) => {
                 let (subject, payload) = (event.subject(), event.payload());
-                match single.commit(tray::now_ns(), subject, tray::headers(&event), payload) {
+                match writer.commit(commit_queue::now_ns(), subject, commit_queue::headers(&event), payload) {
                     Ok(kept) => {
                         self.condition.recover();
-                        self.dead_letters.add(usize::from(kept == Kept::DeadLetter));
-                        self.unmatched_dropped.add(usize::from(kept == Kept::Dropped));
+                        self.dead_letters.add(usize::from(kept == EventOutcome::DeadLetter));
+                        self.unmatched_dropped.add(usize::from(kept == EventOutcome::Dropped));
                         Ok(Receipt::committed())
                     }
                     Err(what) => {
@@ -209,17 +210,17 @@ impl Recorder for DirectRecorder {
                     }
                 }
             }
-            Way::Grouped(Grouped { tray, overflow, .. }) => match tray.hand_in(&event, *overflow) {
-                Ok(number) => Ok(Receipt::from_tray(Arc::clone(tray), number, event)),
+            WriteMode::Grouped(Grouped { queue, overflow, .. }) => match queue.hand_in(&event, *overflow) {
+                Ok(number) => Ok(Receipt::in_commit_queue(Arc::clone(queue), number, event)),
                 Err(reason) => failed(event, reason),
             },
         }
     }
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        match &self.way {
-            Way::PerEvent(_) => Ok(()),
-            Way::Grouped(Grouped { tray, .. }) => tray.flush(deadline::after(patience)),
+        match &self.write_mode {
+            WriteMode::PerEvent(_) => Ok(()),
+            WriteMode::Grouped(Grouped { queue, .. }) => queue.flush(deadline::after(patience)),
         }
     }
 

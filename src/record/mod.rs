@@ -1,13 +1,13 @@
 //! What an application holds to record events.
 
+mod commit_queue;
 mod counters;
-mod desk;
 mod direct_recorder;
 mod failures;
 mod nats_recorder;
 mod receipt;
-mod released;
-mod tray;
+mod send_queue;
+mod unclaimed;
 
 pub use counters::{RecorderCounters, RecorderCounts};
 pub use direct_recorder::{CommitMode, DirectRecorder, DirectRecorderConfig};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::desk::{Bounds, Desk, Settled};
+use super::send_queue::{Bounds, SendQueue, Settled};
 use super::{FailureReason, FlushError, Receipt, ReceiptKind, RecordError, Recorder, RecorderCounters};
 use crate::broker::{Cluster, KnownStreams, Publisher};
 use crate::config::{BrokerConfig, Mode};
@@ -105,7 +105,7 @@ impl Default for NatsRecorderConfig {
 /// ```
 #[derive(Debug)]
 pub struct NatsRecorder {
-    desk: Arc<Desk>,
+    queue: Arc<SendQueue>,
     overflow: Overflow,
     mode: Mode,
     thread_group: ThreadGroup,
@@ -158,23 +158,23 @@ impl NatsRecorder {
             Err(error) => return Err(error),
         };
         let limit = publisher.as_ref().map_or(usize::MAX, Publisher::max_payload);
-        let desk = Arc::new(Desk::new(bounds, limit));
+        let queue = Arc::new(SendQueue::new(bounds, limit));
         let mut thread_group = ThreadGroup::new(stop.clone());
         let overflow = config.overflow;
-        let courier = Courier {
+        let sender = EventSender {
             config,
             cluster,
             known,
-            desk: Arc::clone(&desk),
+            queue: Arc::clone(&queue),
             stop: stop.clone(),
             condition: condition.clone(),
             nonce: nonce(),
         };
-        thread_group.spawn("catchment-courier", move || {
-            courier.run(publisher);
+        thread_group.spawn("catchment-sender", move || {
+            sender.run(publisher);
             Ok(())
         })?;
-        Ok(Self { desk, overflow, mode, thread_group, stop, condition })
+        Ok(Self { queue, overflow, mode, thread_group, stop, condition })
     }
 
     /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`, whatever the broker does. Every event
@@ -193,17 +193,17 @@ impl NatsRecorder {
     /// What became of all events so far, in numbers. It can be asked after [`NatsRecorder::close`] too.
     #[must_use]
     pub fn counters(&self) -> RecorderCounters {
-        RecorderCounters::of(Arc::clone(&self.desk))
+        RecorderCounters::of(Arc::clone(&self.queue))
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
         let until = deadline::after(patience);
-        self.desk.close();
-        let ended = match self.desk.flush(until) {
-            // Whatever the courier is in the middle of: it gives out nothing any more.
-            Err(FlushError::Deadline { trouble, .. }) => match self.desk.abandon() {
-                0 => self.desk.failures(),
-                waiting => self.desk.failures().and(Err(FlushError::Deadline { waiting, trouble })),
+        self.queue.close();
+        let ended = match self.queue.flush(until) {
+            // Whatever the sender is in the middle of: it gives out nothing any more.
+            Err(FlushError::Deadline { trouble, .. }) => match self.queue.abandon() {
+                0 => self.queue.failures(),
+                waiting => self.queue.failures().and(Err(FlushError::Deadline { waiting, trouble })),
             },
             flushed => flushed,
         };
@@ -221,16 +221,16 @@ impl Recorder for NatsRecorder {
         if let Err(what) = event.validate() {
             return Err(RecordError { event: Box::new(event), reason: FailureReason::Invalid(what) });
         }
-        let entry = self.desk.hand_in(event, self.overflow)?;
+        let entry = self.queue.hand_in(event, self.overflow)?;
         let kind = match self.mode {
             Mode::Jetstream => ReceiptKind::StoredByStream,
             Mode::Core => ReceiptKind::HandedToBroker,
         };
-        Ok(Receipt::from_desk(Arc::clone(&self.desk), entry, kind))
+        Ok(Receipt::in_send_queue(Arc::clone(&self.queue), entry, kind))
     }
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        self.desk.flush(deadline::after(patience))
+        self.queue.flush(deadline::after(patience))
     }
 
     fn health(&self) -> Health {
@@ -272,18 +272,18 @@ struct Ended {
 }
 
 /// Keeps a connection going and brings back what is said of events.
-struct Courier {
+struct EventSender {
     config: NatsRecorderConfig,
     cluster: Arc<Cluster>,
     known: Arc<KnownStreams>,
-    desk: Arc<Desk>,
+    queue: Arc<SendQueue>,
     stop: Signal,
     condition: Condition,
     nonce: String,
 }
 
-/// Whichever way the courier ends, nobody waits for it any more.
-struct Abandoned<'d>(&'d Desk);
+/// Whichever way the sender ends, nobody waits for it any more.
+struct Abandoned<'d>(&'d SendQueue);
 
 impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
@@ -291,22 +291,22 @@ impl Drop for Abandoned<'_> {
     }
 }
 
-impl Courier {
+impl EventSender {
     fn run(&self, first: Option<Publisher>) {
-        let _abandoned = Abandoned(&self.desk);
+        let _abandoned = Abandoned(&self.queue);
         let mut publisher = first;
         let first_pause = FIRST_PAUSE.min(self.config.broker.retry);
         let mut pause = first_pause;
-        while !self.stop.is_raised() && !self.desk.is_done() {
+        while !self.stop.is_raised() && !self.queue.is_done() {
             let open = || Publisher::open(&self.cluster, &self.stop, &self.known);
             match publisher.take().map_or_else(open, Ok) {
                 Ok(publisher) => {
                     self.clear_up(&publisher);
                     let Ended { why, heard } = self.attend(&publisher);
-                    if !self.stop.is_raised() && !self.desk.is_done() {
+                    if !self.stop.is_raised() && !self.queue.is_done() {
                         self.condition.degrade(format!("{why}; connecting again"));
                     }
-                    self.desk.disconnect(why);
+                    self.queue.disconnect(why);
                     // One that said nothing is not replaced at once.
                     if !heard {
                         let _ = self.stop.wait(pause);
@@ -317,14 +317,14 @@ impl Courier {
                 Err(_) if self.stop.is_raised() => break,
                 Err(error) => {
                     self.condition.degrade(format!("{error}; trying again"));
-                    self.desk.disconnect(error.to_string());
+                    self.queue.disconnect(error.to_string());
                     let _ = self.stop.wait(pause);
                     pause = (pause * 2).min(self.config.broker.retry);
                 }
             }
             // A stream can be asked once there is a connection.
             if self.config.broker.mode == Mode::Core {
-                self.desk.give_up_unconfirmed(Duration::ZERO);
+                self.queue.give_up_unconfirmed(Duration::ZERO);
             }
         }
     }
@@ -333,14 +333,14 @@ impl Courier {
     /// stream still recognises are sent again. The others are looked for in the stream, and given up where they are
     /// not found.
     fn clear_up(&self, publisher: &Publisher) {
-        let subjects = self.desk.subjects_in_doubt();
+        let subjects = self.queue.subjects_in_doubt();
         if !subjects.is_empty() {
             // The window may have been edited meanwhile.
             publisher.ask_streams(&subjects, &self.stop);
         }
         let repeatable = repeatable(&self.config, self.known.repeatable());
         // Those included that may have to wait for their turn for too long.
-        let (doubtful, after) = self.desk.doubtful(repeatable.saturating_sub(self.config.broker.silence));
+        let (doubtful, after) = self.queue.doubtful(repeatable.saturating_sub(self.config.broker.silence));
         if !doubtful.is_empty() {
             let found = publisher.search(&doubtful, &self.nonce, after.as_ref(), &self.stop);
             log::info!(
@@ -348,9 +348,9 @@ impl Courier {
                 doubtful.len(),
                 found.len()
             );
-            let _ = self.desk.settle(found, Duration::ZERO);
+            let _ = self.queue.settle(found, Duration::ZERO);
         }
-        self.desk.give_up_unconfirmed(repeatable);
+        self.queue.give_up_unconfirmed(repeatable);
     }
 
     /// Serves one connection until it ends.
@@ -362,21 +362,21 @@ impl Courier {
 
     /// Says why the connection ended, and whether anything was said of an event on it.
     fn serve(&self, publisher: &Publisher, heard: &mut bool) -> String {
-        publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
+        publisher.start(self.queue.connect(publisher.max_payload()), &self.nonce);
         let silence = self.config.broker.silence;
         let mut last_heard = Instant::now();
         loop {
-            let verdicts = publisher.verdicts(silence / 4, self.desk.woken(), &|number| self.desk.subject_of(number));
+            let verdicts = publisher.verdicts(silence / 4, self.queue.woken(), &|number| self.queue.subject_of(number));
             if publisher.has_questions() {
-                self.desk.interrupt();
+                self.queue.interrupt();
             }
             if let Some(remark) = publisher.remark() {
                 self.condition.degrade(remark.clone());
-                self.desk.is_troubled_by(remark);
+                self.queue.is_troubled_by(remark);
             }
             for remark in publisher.denials() {
                 self.condition.degrade(remark.clone());
-                self.desk.deny(&remark);
+                self.queue.deny(&remark);
             }
             if !verdicts.is_empty() {
                 *heard = true;
@@ -384,13 +384,13 @@ impl Courier {
             }
             let some_kept = verdicts.iter().any(|verdict| verdict.result.is_ok());
             let timeout = self.config.broker.timeout;
-            let patience = if self.desk.has_kept_any() { ELECTION.max(timeout) } else { timeout / 2 };
-            if let Settled::Again(reason) = self.desk.settle(verdicts, patience) {
+            let patience = if self.queue.has_kept_any() { ELECTION.max(timeout) } else { timeout / 2 };
+            if let Settled::Again(reason) = self.queue.settle(verdicts, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
             } else if some_kept {
                 self.condition.recover();
             }
-            if self.stop.is_raised() || self.desk.is_done() {
+            if self.stop.is_raised() || self.queue.is_done() {
                 return "closed".into();
             }
             if publisher.should_move() {
@@ -400,8 +400,8 @@ impl Courier {
                     return why;
                 }
                 // What is under way could not be sent again elsewhere: it is waited for, and nothing follows it.
-                self.desk.disconnect(why.clone());
-                if !self.desk.is_under_way() {
+                self.queue.disconnect(why.clone());
+                if !self.queue.is_under_way() {
                     return why;
                 }
             }
@@ -409,10 +409,10 @@ impl Courier {
                 return format!("the connection to {} was lost", publisher.address());
             }
             // An event may stay without an answer while others get theirs, one that the user may not publish for instance.
-            let waited = self.desk.oldest_wait().unwrap_or_default();
+            let waited = self.queue.oldest_wait().unwrap_or_default();
             if waited >= 4 * silence || (waited >= silence && last_heard.elapsed() >= silence) {
                 publisher.fell_silent();
-                self.desk.fell_silent();
+                self.queue.fell_silent();
                 return format!("{} has not confirmed an event for {silence:?}", publisher.address());
             }
         }

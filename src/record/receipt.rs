@@ -4,34 +4,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::desk::{Desk, Entry, Outcome};
-use super::tray::Tray;
+use super::commit_queue::CommitQueue;
+use super::send_queue::{Entry, Outcome, SendQueue};
 use super::{Destination, RecordError, RecordMetadata};
 use crate::deadline;
 use crate::event::Event;
 
 /// Tells when an event is kept, and where. Dropping it is fine: the event goes its way.
 #[derive(Debug)]
-pub struct Receipt(Way);
+pub struct Receipt(ReceiptState);
 
 /// Who knows what becomes of the event.
 #[derive(Debug)]
-enum Way {
-    Desk(AtDesk),
-    Tray(InTray),
+enum ReceiptState {
+    InSendQueue(InSendQueue),
+    InCommitQueue(InCommitQueue),
     Committed,
 }
 
 #[derive(Debug)]
-struct AtDesk {
-    desk: Arc<Desk>,
+struct InSendQueue {
+    queue: Arc<SendQueue>,
     entry: Arc<Entry>,
     kind: ReceiptKind,
 }
 
 #[derive(Debug)]
-struct InTray {
-    tray: Arc<Tray>,
+struct InCommitQueue {
+    queue: Arc<CommitQueue>,
     number: u64,
     /// Gone once it is known what became of it.
     event: Option<Event>,
@@ -53,25 +53,25 @@ pub enum ReceiptKind {
 }
 
 impl Receipt {
-    pub(super) fn from_desk(desk: Arc<Desk>, entry: Arc<Entry>, kind: ReceiptKind) -> Self {
-        Self(Way::Desk(AtDesk { desk, entry, kind }))
+    pub(super) fn in_send_queue(queue: Arc<SendQueue>, entry: Arc<Entry>, kind: ReceiptKind) -> Self {
+        Self(ReceiptState::InSendQueue(InSendQueue { queue, entry, kind }))
     }
 
     /// The event is only there to be given back.
-    pub(super) fn from_tray(tray: Arc<Tray>, number: u64, event: Event) -> Self {
-        Self(Way::Tray(InTray { tray, number, event: Some(event) }))
+    pub(super) fn in_commit_queue(queue: Arc<CommitQueue>, number: u64, event: Event) -> Self {
+        Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, event: Some(event) }))
     }
 
     pub(super) fn committed() -> Self {
-        Self(Way::Committed)
+        Self(ReceiptState::Committed)
     }
 
     /// What this receipt promises.
     #[must_use]
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
-            Way::Desk(at) => at.kind,
-            Way::Tray(_) | Way::Committed => ReceiptKind::Committed,
+            ReceiptState::InSendQueue(at) => at.kind,
+            ReceiptState::InCommitQueue(_) | ReceiptState::Committed => ReceiptKind::Committed,
         }
     }
 
@@ -79,9 +79,9 @@ impl Receipt {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         match &self.0 {
-            Way::Desk(AtDesk { entry, .. }) => entry.outcome.get().is_some(),
-            Way::Tray(InTray { tray, number, .. }) => tray.is_settled(*number),
-            Way::Committed => true,
+            ReceiptState::InSendQueue(InSendQueue { entry, .. }) => entry.outcome.get().is_some(),
+            ReceiptState::InCommitQueue(InCommitQueue { queue, number, .. }) => queue.is_settled(*number),
+            ReceiptState::Committed => true,
         }
     }
 
@@ -94,20 +94,20 @@ impl Receipt {
     pub fn wait(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
         let until = deadline::after(patience);
         match self.0 {
-            Way::Committed => Ok(RecordMetadata { destination: Destination::Database }),
-            Way::Tray(mut at) => match at.tray.wait_for(at.number, until) {
-                None => Err(WaitError::Pending(Self(Way::Tray(at)))),
+            ReceiptState::Committed => Ok(RecordMetadata { destination: Destination::Database }),
+            ReceiptState::InCommitQueue(mut at) => match at.queue.wait_for(at.number, until) {
+                None => Err(WaitError::Pending(Self(ReceiptState::InCommitQueue(at)))),
                 Some(Ok(())) => Ok(RecordMetadata { destination: Destination::Database }),
                 Some(Err(reason)) => {
-                    at.tray.gave_back();
+                    at.queue.gave_back();
                     let event = Box::new(at.event.take().unwrap_or_default());
                     Err(WaitError::Failed(RecordError { event, reason }))
                 }
             },
-            Way::Desk(at) => {
-                at.desk.wait_for(&at.entry, until);
+            ReceiptState::InSendQueue(at) => {
+                at.queue.wait_for(&at.entry, until);
                 match at.entry.outcome.get() {
-                    None => Err(WaitError::Pending(Self(Way::Desk(at)))),
+                    None => Err(WaitError::Pending(Self(ReceiptState::InSendQueue(at)))),
                     Some(Outcome::Kept(recorded)) => Ok(recorded.clone()),
                     Some(Outcome::Failed(reason)) => {
                         at.entry.told.store(true, Ordering::Relaxed);
@@ -120,17 +120,17 @@ impl Receipt {
     }
 }
 
-impl Drop for InTray {
+impl Drop for InCommitQueue {
     fn drop(&mut self) {
         if let Some(event) = self.event.take() {
-            self.tray.release(self.number, event);
+            self.queue.release(self.number, event);
         }
     }
 }
 
-impl Drop for AtDesk {
+impl Drop for InSendQueue {
     fn drop(&mut self) {
-        self.desk.release(&self.entry);
+        self.queue.release(&self.entry);
     }
 }
 

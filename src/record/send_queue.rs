@@ -4,10 +4,10 @@
 //! as far as the window lets them. One that is refused for now is sent again a moment later, alone; a new connection
 //! begins again with all of them.
 
-mod doubt;
-mod ending;
+mod closing;
 mod entry;
-mod sending;
+mod source;
+mod unconfirmed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use entry::Waiting;
 pub(super) use entry::{Entry, Outcome};
-use sending::{ToSend, carried};
+use source::{SendQueueSource, carried};
 
 use super::failures::Failures;
 use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts};
@@ -39,7 +39,7 @@ pub(super) struct Bounds {
     pub(super) window: usize,
     /// Bytes sent and not settled, unless a single event is larger.
     pub(super) window_bytes: usize,
-    /// How long after it was sent first an event may be sent again, until [`Desk::give_up_unconfirmed`] says otherwise.
+    /// How long after it was sent first an event may be sent again, until [`SendQueue::give_up_unconfirmed`] says otherwise.
     pub(super) repeatable: Duration,
     /// Nothing is heard of what is sent until all of it has arrived, and this is how long that may take: no more is sent than
     /// a quarter of it carries. Without it each event is answered by itself, and the window stays as it is.
@@ -50,7 +50,7 @@ pub(super) struct Bounds {
 const FIRST_WINDOW: usize = 64 << 10;
 
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct SendQueue {
     bounds: Bounds,
     state: Mutex<State>,
     /// There is something to send, or nothing will be.
@@ -98,7 +98,7 @@ struct State {
     trouble: Option<String>,
 }
 
-impl Desk {
+impl SendQueue {
     /// `limit` is the largest event that the server takes.
     pub(super) fn new(bounds: Bounds, limit: usize) -> Self {
         Self {
@@ -178,7 +178,7 @@ impl Desk {
     }
 
     /// Begins to give events to a new connection, the unsettled ones first, and to no other.
-    pub(super) fn connect(self: &Arc<Self>, max_payload: usize) -> ToSend {
+    pub(super) fn connect(self: &Arc<Self>, max_payload: usize) -> SendQueueSource {
         let mut state = self.state.lock();
         state.connection += 1;
         state.to_send = 0;
@@ -194,7 +194,7 @@ impl Desk {
         let connection = state.connection;
         self.to_send.notify_all();
         leave(state);
-        ToSend { desk: Arc::clone(self), connection }
+        SendQueueSource { queue: Arc::clone(self), connection }
     }
 
     /// Gives no more events to the present connection.
@@ -227,7 +227,7 @@ impl Desk {
                     kept = true;
                     let destination = match taken {
                         Taken::ByStream { stream, sequence, duplicate } => {
-                            doubt::reached(&mut state.reached, &stream, sequence);
+                            unconfirmed::reached(&mut state.reached, &stream, sequence);
                             Destination::Stream { stream, sequence, duplicate }
                         }
                         Taken::ByServer => Destination::Broker,
@@ -388,7 +388,7 @@ impl Desk {
         let _ = self.wake.0.try_send(());
     }
 
-    /// Ready when something happened that the courier should look at.
+    /// Ready when something happened that the sender should look at.
     pub(super) fn woken(&self) -> &Receiver<()> {
         &self.wake.1
     }

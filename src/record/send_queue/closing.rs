@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::entry::Outcome;
-use super::{Desk, conclude, leave};
+use super::{SendQueue, conclude, leave};
 use crate::record::{FailureReason, FlushError};
 
-impl Desk {
+impl SendQueue {
     /// Takes nothing in any more. What waits goes on being sent.
     pub(in crate::record) fn close(&self) {
         self.state.lock().closed = true;
@@ -17,7 +17,7 @@ impl Desk {
 
     /// Takes nothing in any more, gives nothing to any connection, and fails all that waits: with [`FailureReason::Closed`] what is
     /// known not to be stored, with [`FailureReason::Unconfirmed`] what was sent. Returns how many events waited. All of those
-    /// whose receipts are gone are kept for [`Desk::failures`]: there are no more than the buffer holds.
+    /// whose receipts are gone are kept for [`SendQueue::failures`]: there are no more than the buffer holds.
     pub(in crate::record) fn abandon(&self) -> usize {
         let mut state = self.state.lock();
         state.closed = true;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Desk;
+use super::SendQueue;
 use crate::broker::Outgoing;
 
-impl Desk {
+impl SendQueue {
     /// Some subjects of events that were sent and not confirmed: they are about to be sent again.
     pub(in crate::record) fn subjects_in_doubt(&self) -> Vec<String> {
         /// Enough to find the streams by.

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Commits events one by one, whichever thread brings them. The threads take turns before SQLite's own lock, which would
 /// let some of them starve.
 #[derive(Debug)]
-pub struct Single {
+pub struct EventWriter {
     manager: Manager,
     file: File,
     turn: Mutex<Turn>,
@@ -32,7 +32,7 @@ struct Turn {
     event: Batch,
     decoded: Decoded,
     looked: Instant,
-    /// Kept from event to event, but for one that is in doubt.
+    /// EventOutcome from event to event, but for one that is in doubt.
     connection: Option<Pooled>,
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Turn {
 
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum EventOutcome {
     /// Its statements have run.
     Stored,
     /// They refused it: it is a dead letter.
@@ -53,7 +53,7 @@ pub enum Kept {
     Dropped,
 }
 
-impl Single {
+impl EventWriter {
     pub(super) fn new(manager: Manager, file: File, plan: Arc<Plan>) -> Self {
         let turn = Turn {
             event: Batch::new(Limits { events: 1, bytes: 64 << 10 }),
@@ -76,7 +76,7 @@ impl Single {
         subject: &str,
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
         payload: &[u8],
-    ) -> Result<Kept, String> {
+    ) -> Result<EventOutcome, String> {
         let mut turn = self.turn.lock();
         let Turn { event, decoded, looked, connection } = &mut *turn;
         event.clear();
@@ -109,21 +109,21 @@ impl Single {
     }
 }
 
-fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<Kept, Failure> {
+fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<EventOutcome, Failure> {
     let ran = match decoded.course(0) {
-        Course::Dropped => return Ok(Kept::Dropped),
+        Course::Dropped => return Ok(EventOutcome::Dropped),
         Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
         Course::Events | Course::Route(..) => in_transaction(pooled, decoded, event),
     };
     match ran {
-        Ok(()) => Ok(Kept::Stored),
+        Ok(()) => Ok(EventOutcome::Stored),
         Err(Failure::Event(reason)) => {
             let put_away = || {
                 let _unless_committed = RollBack::begin(&pooled.sqlite)?;
                 dead_letters::insert(&pooled.sqlite, None, &event.delivery(0), &reason)?;
                 run(&pooled.sqlite, "COMMIT")
             };
-            put_away().map(|()| Kept::DeadLetter).map_err(Failure::Database)
+            put_away().map(|()| EventOutcome::DeadLetter).map_err(Failure::Database)
         }
         Err(failure) => Err(failure),
     }
@@ -171,7 +171,7 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 mod tests {
     use crate::config::{RouteConfig, Unmatched};
     use crate::store::scene::{Scene, route};
-    use crate::store::{Kept, Single};
+    use crate::store::{EventOutcome, EventWriter};
 
     const SCHEMA: &str = "
         CREATE TABLE known(name TEXT PRIMARY KEY);
@@ -182,32 +182,32 @@ mod tests {
     ";
     const ADD_LINE: &str = "INSERT INTO lines VALUES (:name, :text)";
 
-    fn scene(schema: &str) -> (Scene, Single) {
+    fn scene(schema: &str) -> (Scene, EventWriter) {
         let routes = [route("both", &[ADD_LINE, "INSERT INTO users VALUES (:name)"]), route("one", &[ADD_LINE])];
         let scene = Scene::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
-        let single = scene.open().single();
-        (scene, single)
+        let writer = scene.open().event_writer();
+        (scene, writer)
     }
 
-    fn kept(single: &Single, subject: &str, name: &str) -> Kept {
+    fn kept(writer: &EventWriter, subject: &str, name: &str) -> EventOutcome {
         let payload = format!(r#"{{"name": "{name}", "text": "hi"}}"#);
-        single.commit(7_000, subject, [], payload.as_bytes()).expect("commits")
+        writer.commit(7_000, subject, [], payload.as_bytes()).expect("commits")
     }
 
     #[test]
     fn an_event_is_committed_whole_or_is_a_dead_letter() {
-        let (scene, single) = scene("");
-        let kept = |subject, name| kept(&single, subject, name);
+        let (scene, writer) = scene("");
+        let kept = |subject, name| kept(&writer, subject, name);
         assert_eq!(
             (kept("both", "ann"), kept("one", "ann"), kept("both", "bob")),
-            (Kept::Stored, Kept::Stored, Kept::Stored)
+            (EventOutcome::Stored, EventOutcome::Stored, EventOutcome::Stored)
         );
         // Refused by the second statement, by its rollback, and by COMMIT, with two statements and with one.
         for (subject, name) in [("both", "late"), ("both", "ann"), ("both", "nobody"), ("one", "nobody")] {
-            assert_eq!(kept(subject, name), Kept::DeadLetter, "{name}");
+            assert_eq!(kept(subject, name), EventOutcome::DeadLetter, "{name}");
         }
-        assert_eq!(single.commit(7_000, "one", [], b"{"), Ok(Kept::DeadLetter));
-        assert_eq!(kept("other", "ann"), Kept::Dropped);
+        assert_eq!(writer.commit(7_000, "one", [], b"{"), Ok(EventOutcome::DeadLetter));
+        assert_eq!(kept("other", "ann"), EventOutcome::Dropped);
         assert_eq!(scene.texts("SELECT name FROM lines ORDER BY rowid"), ["ann", "ann", "bob"]);
         assert_eq!(scene.texts("SELECT name FROM users ORDER BY rowid"), ["ann", "bob"]);
         let dead = scene.texts(
@@ -226,23 +226,23 @@ mod tests {
 
     #[test]
     fn a_statement_that_fails_half_way_leaves_nothing_behind() {
-        let (scene, single) = scene(
+        let (scene, writer) = scene(
             "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full') WHERE NEW.name = 'full'; END;",
         );
-        assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!(kept(&writer, "one", "full"), EventOutcome::DeadLetter);
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"]);
     }
 
     #[test]
     fn a_trigger_that_somebody_else_adds_leaves_nothing_of_what_it_fails() {
-        let (scene, single) = scene("");
+        let (scene, writer) = scene("");
         let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
         for _ in 0..3 {
-            assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+            assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
             scene.connection.execute_batch(full).expect("adds a trigger");
             // At once, and once more when the trigger has been seen.
-            assert_eq!([kept(&single, "one", "bob"), kept(&single, "one", "bob")], [Kept::DeadLetter; 2]);
+            assert_eq!([kept(&writer, "one", "bob"), kept(&writer, "one", "bob")], [EventOutcome::DeadLetter; 2]);
             scene.connection.execute_batch("DROP TRIGGER full").expect("drops it");
         }
         assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"; 3]);
@@ -251,15 +251,15 @@ mod tests {
 
     #[test]
     fn what_fails_or_does_not_end_behind_a_triggers_write_is_a_dead_letter() {
-        let (scene, single) = scene(
+        let (scene, writer) = scene(
             "CREATE TABLE log(name TEXT);
              CREATE TRIGGER full AFTER INSERT ON lines BEGIN
                  INSERT INTO log VALUES (NEW.name);
                  SELECT raise(ABORT, 'too much') WHERE NEW.name = 'full';
              END;",
         );
-        assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!(kept(&writer, "one", "full"), EventOutcome::DeadLetter);
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         assert_eq!((scene.texts("SELECT name FROM log"), scene.dead().len()), (vec!["ann".to_owned()], 1));
 
         let endless = "
@@ -272,7 +272,7 @@ mod tests {
             END;";
         let bounded = RouteConfig { max_steps: 1, ..route("one", &[ADD_LINE]) };
         let scene = Scene::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
-        assert_eq!(self::kept(&scene.open().single(), "one", "ann"), Kept::DeadLetter);
+        assert_eq!(self::kept(&scene.open().event_writer(), "one", "ann"), EventOutcome::DeadLetter);
         assert_eq!((scene.texts("SELECT text FROM lines").len(), scene.dead().len()), (0, 1));
     }
 
@@ -288,16 +288,16 @@ mod tests {
             let bounded = RouteConfig { max_steps: 1, ..route("count", &[&count]) };
             let scene = Scene::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
             let payload = format!(r#"{{"upto": {upto}}}"#);
-            let kept = scene.open().single().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
+            let kept = scene.open().event_writer().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
             let stored = scene.texts("SELECT text FROM lines").len();
             let of_both = (stored, scene.dead().len());
-            assert_eq!(of_both, if kept == Kept::Stored { (1, 0) } else { (0, 1) }, "{upto} rows, {sums} sums");
+            assert_eq!(of_both, if kept == EventOutcome::Stored { (1, 0) } else { (0, 1) }, "{upto} rows, {sums} sums");
             kept
         };
         let (mut fits, mut does_not) = (1_000, 1_000_000);
         while fits + 1 < does_not {
             let middle = u64::midpoint(fits, does_not);
-            if kept(middle, 0) == Kept::Stored { fits = middle } else { does_not = middle }
+            if kept(middle, 0) == EventOutcome::Stored { fits = middle } else { does_not = middle }
         }
         for sums in 1..20 {
             for upto in fits - 2..=does_not {
@@ -308,24 +308,24 @@ mod tests {
 
     #[test]
     fn a_table_that_goes_costs_no_event_its_place() {
-        let (scene, single) = scene("");
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        let (scene, writer) = scene("");
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         scene.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
-        let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
+        let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
         assert!(said.ends_with("route one, statement 1: no such table: lines"), "{said}");
         assert!(scene.dead().is_empty());
         scene.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
     }
 
     #[test]
     fn no_file_is_made_where_the_database_was_removed() {
-        let (scene, single) = scene("");
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        let (scene, writer) = scene("");
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         std::fs::remove_file(&scene.config.path).expect("removes");
-        single.turn.lock().connection = None;
+        writer.turn.lock().connection = None;
         for _ in 0..2 {
-            let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
+            let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
             assert!(said.contains("was moved, removed or replaced"), "{said}");
             assert!(!scene.config.path.exists());
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::released::Released;
+use super::unclaimed::UnclaimedEvents;
 use super::{FailureReason, FlushError, Overflow, RecordError};
 use crate::deadline;
 use crate::error::Error;
@@ -20,13 +20,13 @@ use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark
 const ID: &str = "Nats-Msg-Id";
 
 #[derive(Debug)]
-pub(super) struct Tray {
+pub(super) struct CommitQueue {
     epoch: Arc<Epoch>,
     state: Mutex<State>,
     /// The number up to which all is committed. Written under the state's lock.
     committed: AtomicU64,
     /// Events that nobody holds a receipt for.
-    released: Released,
+    released: UnclaimedEvents,
     /// The open batch has something in it, or nothing will come.
     arrived: Condvar,
     /// It was taken.
@@ -56,7 +56,7 @@ struct State {
     given_back: u64,
 }
 
-impl Tray {
+impl CommitQueue {
     pub(super) fn new(epoch: Epoch, limits: Limits) -> Self {
         let state = State {
             open: Batch::new(limits),
@@ -74,7 +74,7 @@ impl Tray {
             epoch: Arc::new(epoch),
             state: Mutex::new(state),
             committed: AtomicU64::new(0),
-            released: Released::default(),
+            released: UnclaimedEvents::default(),
             arrived: Condvar::new(),
             room: Condvar::new(),
             settled: Condvar::new(),
@@ -291,10 +291,10 @@ pub(super) fn headers(event: &Event) -> impl Iterator<Item = (&str, &str)> {
     id.into_iter().chain(event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// The pipeline's end of a tray.
-pub(super) struct FromTray(pub(super) Arc<Tray>);
+/// The pipeline's end of a queue.
+pub(super) struct CommitQueueIntake(pub(super) Arc<CommitQueue>);
 
-impl Intake for FromTray {
+impl Intake for CommitQueueIntake {
     fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error> {
         Ok(self.0.take(batch, wait))
     }
@@ -306,28 +306,28 @@ impl Intake for FromTray {
 }
 
 /// Whichever way the pipeline ends, nobody waits for it any more.
-impl Drop for FromTray {
+impl Drop for CommitQueueIntake {
     fn drop(&mut self) {
         self.0.end();
     }
 }
 
-/// A sink that tells a tray what it committed, at once.
-pub(super) struct Telling<S> {
+/// A sink that tells a queue what it committed, at once.
+pub(super) struct NotifyingSink<S> {
     pub(super) sink: S,
-    pub(super) tray: Arc<Tray>,
+    pub(super) queue: Arc<CommitQueue>,
 }
 
-impl<S: Sink> Sink for Telling<S> {
+impl<S: Sink> Sink for NotifyingSink<S> {
     fn prepare(&mut self, batch: &Batch) {
         self.sink.prepare(batch);
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         let last = batch.after().sequence;
-        self.tray.begins(last);
+        self.queue.begins(last);
         let came = self.sink.commit(batch);
-        self.tray.ends(last, &came);
+        self.queue.ends(last, &came);
         came
     }
 }
@@ -352,7 +352,7 @@ mod tests {
     }
 
     struct Scene {
-        tray: Arc<Tray>,
+        queue: Arc<CommitQueue>,
         pipeline: Pipeline,
         begun: Receiver<usize>,
         outcomes: Sender<Result<Committed, Refusal>>,
@@ -360,21 +360,22 @@ mod tests {
 
     fn scene() -> Scene {
         let settings = Settings { limits: Limits { events: 10, bytes: 1_000 }, linger: Duration::ZERO };
-        let tray = Arc::new(Tray::new(Epoch::local(1, "now".into()), settings.limits));
+        let queue = Arc::new(CommitQueue::new(Epoch::local(1, "now".into()), settings.limits));
         let (to_test, begun) = crossbeam_channel::unbounded();
         let (outcomes, from_test) = crossbeam_channel::unbounded();
-        let sinks = vec![Telling { sink: Told { begun: to_test, outcome: from_test }, tray: Arc::clone(&tray) }];
-        let pipeline =
-            Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, Shared::new("sink")).expect("starts");
-        Scene { tray, pipeline, begun, outcomes }
+        let sinks =
+            vec![NotifyingSink { sink: Told { begun: to_test, outcome: from_test }, queue: Arc::clone(&queue) }];
+        let pipeline = Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, Shared::new("sink"))
+            .expect("starts");
+        Scene { queue, pipeline, begun, outcomes }
     }
 
     impl Scene {
         /// Hands an event in whose receipt nobody keeps.
         fn record(&self, payload: &str) -> u64 {
             let event = Event::new("a", payload);
-            let number = self.tray.hand_in(&event, Overflow::Refuse).expect("there is room");
-            self.tray.release(number, event);
+            let number = self.queue.hand_in(&event, Overflow::Refuse).expect("there is room");
+            self.queue.release(number, event);
             number
         }
     }
@@ -393,10 +394,10 @@ mod tests {
         assert_eq!(scene.begun.recv(), Ok(1));
         scene.record("waits");
         let until = Instant::now() + Duration::from_millis(20);
-        assert!(matches!(scene.tray.flush(until), Err(FlushError::Deadline { waiting: 2, trouble: None })));
-        scene.tray.close();
+        assert!(matches!(scene.queue.flush(until), Err(FlushError::Deadline { waiting: 2, trouble: None })));
+        scene.queue.close();
         assert!(scene.pipeline.stop(Duration::from_millis(600)).is_err(), "it hangs");
-        let came_back = failed(scene.tray.abandon().expect_err("not all is committed"));
+        let came_back = failed(scene.queue.abandon().expect_err("not all is committed"));
         let [(hangs, FailureReason::Unconfirmed(_)), (waits, FailureReason::Closed)] = &came_back[..] else {
             panic!("{came_back:?}")
         };
@@ -405,7 +406,7 @@ mod tests {
         scene.outcomes.send(Ok(Committed::default())).expect("it waits");
         // Its receipt says so as soon as the writer has.
         let until = Instant::now() + Duration::from_mins(1);
-        while scene.tray.wait_for(1, until) != Some(Ok(())) {
+        while scene.queue.wait_for(1, until) != Some(Ok(())) {
             assert!(Instant::now() < until, "it stays unconfirmed");
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -416,22 +417,22 @@ mod tests {
         let scene = scene();
         let kept = scene.record("kept");
         scene.outcomes.send(Ok(Committed::default())).expect("it works");
-        assert_eq!(scene.tray.wait_for(kept, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
+        assert_eq!(scene.queue.wait_for(kept, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
         scene.record("one");
-        let held = scene.tray.hand_in(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
+        let held = scene.queue.hand_in(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
         scene.record("two");
         scene.outcomes.send(Err(Refusal::Retry("it is locked".into()))).expect("it works");
         scene.outcomes.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");
         let reason = || FailureReason::Database("configuration: x: is gone".into());
-        let lost = scene.tray.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
+        let lost = scene.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
         assert_eq!(failed(lost), [("one".into(), reason()), ("two".into(), reason())]);
         // The receipt of the third has it.
-        let again = scene.tray.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone").to_string();
+        let again = scene.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone").to_string();
         assert_eq!(again, "1 events not confirmed yet: configuration: x: is gone");
-        assert_eq!(scene.tray.wait_for(held, Instant::now()), Some(Err(reason())));
-        scene.tray.release(held, Event::new("a", "held"));
-        let dropped = scene.tray.flush(Instant::now()).expect_err("it is gone");
+        assert_eq!(scene.queue.wait_for(held, Instant::now()), Some(Err(reason())));
+        scene.queue.release(held, Event::new("a", "held"));
+        let dropped = scene.queue.flush(Instant::now()).expect_err("it is gone");
         assert_eq!(failed(dropped), [("held".into(), reason())]);
-        assert!(scene.tray.flush(Instant::now()).is_ok(), "all was given back");
+        assert!(scene.queue.flush(Instant::now()).is_ok(), "all was given back");
     }
 }

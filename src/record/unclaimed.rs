@@ -8,9 +8,9 @@ use crate::event::Event;
 
 /// Events by their numbers, roughly in order. Never more than wait and are being committed, twice at most.
 #[derive(Debug, Default)]
-pub(super) struct Released(Mutex<VecDeque<(u64, Event)>>);
+pub(super) struct UnclaimedEvents(Mutex<VecDeque<(u64, Event)>>);
 
-impl Released {
+impl UnclaimedEvents {
     /// Keeps an event that is not committed yet, and frees a few that are, on the thread that made them.
     pub(super) fn keep(&self, number: u64, event: Event, committed: u64) {
         let mut events = self.0.lock();
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn what_is_committed_is_freed_and_the_rest_comes_back_once() {
-        let released = Released::default();
+        let released = UnclaimedEvents::default();
         for number in [2, 1, 3, 5, 4] {
             released.keep(number, event(number), 0);
         }

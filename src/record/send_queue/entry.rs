@@ -12,7 +12,7 @@ use crate::record::{FailureReason, RecordMetadata};
 pub(in crate::record) struct Entry {
     pub(in crate::record) event: Arc<Event>,
     pub(in crate::record) outcome: OnceLock<Outcome>,
-    /// Nobody holds the receipt any more. Set and read under the desk's lock.
+    /// Nobody holds the receipt any more. Set and read under the queue's lock.
     pub(super) released: AtomicBool,
     /// The failure was handed out by the receipt, or kept for the next flush.
     pub(in crate::record) told: AtomicBool,

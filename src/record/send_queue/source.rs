@@ -5,55 +5,55 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::entry::{Outcome, Sent};
-use super::{Desk, State, leave};
+use super::{SendQueue, State, leave};
 use crate::broker::{Outgoing, Source};
 use crate::record::FailureReason;
 
 /// Events handed to the connection at a time.
-const HANDFUL: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// Gives one connection its events.
-pub(in crate::record) struct ToSend {
-    pub(super) desk: Arc<Desk>,
+pub(in crate::record) struct SendQueueSource {
+    pub(super) queue: Arc<SendQueue>,
     pub(super) connection: u64,
 }
 
-impl Source for ToSend {
+impl Source for SendQueueSource {
     fn take(&mut self) -> Option<Vec<Outgoing>> {
-        let mut state = self.desk.state.lock();
+        let mut state = self.queue.state.lock();
         loop {
             if state.connection != self.connection || (state.closed && state.waiting.is_empty()) {
                 return None;
             }
             let before = Instant::now();
-            let handful = self.desk.handful(&mut state);
-            state.starved = handful.is_empty() && state.waiting.range(state.to_send..).next().is_none();
-            if !handful.is_empty() || self.desk.interrupted.swap(false, Ordering::Relaxed) {
+            let next_batch = self.queue.next_batch(&mut state);
+            state.starved = next_batch.is_empty() && state.waiting.range(state.to_send..).next().is_none();
+            if !next_batch.is_empty() || self.queue.interrupted.swap(false, Ordering::Relaxed) {
                 leave(state);
-                return Some(handful);
+                return Some(next_batch);
             }
             if state.failures.has_unlogged() {
                 leave(state);
-                state = self.desk.state.lock();
+                state = self.queue.state.lock();
                 continue;
             }
             let from = state.again_from;
             // What was due already waits for room, and whoever makes room says so.
             if state.again.is_empty() || from <= before {
-                self.desk.to_send.wait(&mut state);
+                self.queue.to_send.wait(&mut state);
             } else {
-                let _ = self.desk.to_send.wait_until(&mut state, from);
+                let _ = self.queue.to_send.wait_until(&mut state, from);
             }
         }
     }
 }
 
-impl Desk {
+impl SendQueue {
     /// The next events to send, as far as the window lets them.
-    fn handful(&self, state: &mut State) -> Vec<Outgoing> {
+    fn next_batch(&self, state: &mut State) -> Vec<Outgoing> {
         let now = Instant::now();
-        let mut handful = Vec::new();
-        while handful.len() < HANDFUL && state.under_way.0 < self.bounds.window {
+        let mut next_batch = Vec::new();
+        while next_batch.len() < MAX_BATCH && state.under_way.0 < self.bounds.window {
             let Some(number) = state.next_to_send() else { break };
             let Some(waiting) = state.waiting.get_mut(&number) else { continue };
             let size = waiting.entry.event.size();
@@ -77,9 +77,9 @@ impl Desk {
                 waiting.sent.map_or((now, 0, reached), |sent| (sent.first, sent.unanswered, sent.behind));
             waiting.sent = Some(Sent { first, last: now, unanswered: before + 1, behind });
             waiting.under_way = true;
-            handful.push(Outgoing { number, event: Arc::clone(&waiting.entry.event) });
+            next_batch.push(Outgoing { number, event: Arc::clone(&waiting.entry.event) });
         }
-        handful
+        next_batch
     }
 }
 

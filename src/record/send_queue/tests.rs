@@ -4,16 +4,16 @@ use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn desk() -> Arc<Desk> {
+fn queue() -> Arc<SendQueue> {
     let bounds = Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500, repeatable: MINUTE, patience: None };
-    Arc::new(Desk::new(bounds, 1_000))
+    Arc::new(SendQueue::new(bounds, 1_000))
 }
 
-fn hand_in(desk: &Desk, payload: &str) -> Arc<Entry> {
-    desk.hand_in(Event::new("a", payload), Overflow::Refuse).expect("there is room")
+fn hand_in(queue: &SendQueue, payload: &str) -> Arc<Entry> {
+    queue.hand_in(Event::new("a", payload), Overflow::Refuse).expect("there is room")
 }
 
-fn numbers(source: &mut ToSend) -> Vec<u64> {
+fn numbers(source: &mut SendQueueSource) -> Vec<u64> {
     source.take().expect("the connection is the present one").iter().map(|outgoing| outgoing.number).collect()
 }
 
@@ -22,106 +22,106 @@ fn kept(number: u64) -> Verdict {
 }
 
 /// Settles without patience for a stream that may come.
-fn settle(desk: &Desk, verdicts: Vec<Verdict>) {
-    assert_eq!(desk.settle(verdicts, Duration::ZERO), Settled::AsSaid);
+fn settle(queue: &SendQueue, verdicts: Vec<Verdict>) {
+    assert_eq!(queue.settle(verdicts, Duration::ZERO), Settled::AsSaid);
 }
 
 #[test]
 fn no_more_than_the_window_is_under_way() {
-    let desk = desk();
-    let entries: Vec<_> = ["x", "y", "z"].map(|payload| hand_in(&desk, payload)).into();
-    let mut source = desk.connect(1_000);
+    let queue = queue();
+    let entries: Vec<_> = ["x", "y", "z"].map(|payload| hand_in(&queue, payload)).into();
+    let mut source = queue.connect(1_000);
     assert_eq!(numbers(&mut source), [0, 1]);
-    settle(&desk, vec![kept(1)]);
+    settle(&queue, vec![kept(1)]);
     assert!(entries[0].outcome.get().is_none() && entries[1].outcome.get().is_some());
-    settle(&desk, vec![kept(0)]);
+    settle(&queue, vec![kept(0)]);
     assert_eq!(numbers(&mut source), [2]);
 }
 
 #[test]
 fn a_new_connection_gets_the_unsettled_ones_again_and_the_old_one_nothing() {
-    let desk = desk();
-    let _entries: Vec<_> = ["x", "y"].map(|payload| hand_in(&desk, payload)).into();
-    let mut old = desk.connect(1_000);
+    let queue = queue();
+    let _entries: Vec<_> = ["x", "y"].map(|payload| hand_in(&queue, payload)).into();
+    let mut old = queue.connect(1_000);
     assert_eq!(numbers(&mut old), [0, 1]);
-    settle(&desk, vec![kept(1)]);
-    desk.disconnect("gone".into());
+    settle(&queue, vec![kept(1)]);
+    queue.disconnect("gone".into());
     assert!(old.take().is_none());
-    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
 }
 
 #[test]
 fn a_full_buffer_gives_the_event_back() {
-    let desk = desk();
+    let queue = queue();
     for payload in ["1", "2", "3", "4"] {
-        hand_in(&desk, payload);
+        hand_in(&queue, payload);
     }
-    let error = desk.hand_in(Event::new("a", "5"), Overflow::Refuse).expect_err("there is no room");
+    let error = queue.hand_in(Event::new("a", "5"), Overflow::Refuse).expect_err("there is no room");
     assert_eq!(error.event.payload(), b"5");
     assert_eq!(error.reason, FailureReason::BufferFull { events: 4, bytes: 8 });
-    let error = desk.hand_in(Event::new("a", "6"), Overflow::Block(Duration::from_millis(5))).expect_err("nor later");
+    let error = queue.hand_in(Event::new("a", "6"), Overflow::Block(Duration::from_millis(5))).expect_err("nor later");
     assert_eq!(error.event.payload(), b"6");
 }
 
 #[test]
 fn room_wakes_who_waits_for_it() {
-    let desk = desk();
+    let queue = queue();
     for payload in ["1", "2", "3", "4"] {
-        hand_in(&desk, payload);
+        hand_in(&queue, payload);
     }
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| desk.hand_in(Event::new("a", "5"), Overflow::Block(Duration::from_mins(1))));
-        settle(&desk, vec![kept(0)]);
+        let waiting = scope.spawn(|| queue.hand_in(Event::new("a", "5"), Overflow::Block(Duration::from_mins(1))));
+        settle(&queue, vec![kept(0)]);
         assert!(waiting.join().expect("no panic").is_ok());
     });
 }
 
 #[test]
 fn failures_without_a_receipt_come_back_with_the_flush() {
-    let desk = desk();
-    let held = hand_in(&desk, "held");
-    desk.release(&hand_in(&desk, "dropped"));
-    let _source = numbers(&mut desk.connect(1_000));
+    let queue = queue();
+    let held = hand_in(&queue, "held");
+    queue.release(&hand_in(&queue, "dropped"));
+    let _source = numbers(&mut queue.connect(1_000));
     settle(
-        &desk,
+        &queue,
         vec![
             Verdict { number: 0, result: Err(Refused::NoStream) },
             Verdict { number: 1, result: Err(Refused::ByServer("no".into())) },
         ],
     );
-    let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else { panic!("one has failed") };
+    let Err(FlushError::Failed { failed, .. }) = queue.flush(Instant::now()) else { panic!("one has failed") };
     assert_eq!(failed.len(), 1);
     assert_eq!((failed[0].event.payload(), &failed[0].reason), (&b"dropped"[..], &FailureReason::Refused("no".into())));
     assert!(matches!(held.outcome.get(), Some(Outcome::Failed(FailureReason::NoStream))));
-    assert!(desk.flush(Instant::now()).is_ok(), "each comes back once");
-    desk.release(&held);
-    let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else {
+    assert!(queue.flush(Instant::now()).is_ok(), "each comes back once");
+    queue.release(&held);
+    let Err(FlushError::Failed { failed, .. }) = queue.flush(Instant::now()) else {
         panic!("its receipt was dropped later")
     };
     assert_eq!(failed[0].event.payload(), b"held");
-    desk.release(&held);
-    assert!(desk.flush(Instant::now()).is_ok(), "each comes back once");
+    queue.release(&held);
+    assert!(queue.flush(Instant::now()).is_ok(), "each comes back once");
 }
 
 #[test]
 fn an_event_past_the_duplicate_window_is_given_back_not_sent_again() {
-    let desk = desk();
-    let entry = hand_in(&desk, "x");
-    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
-    desk.disconnect("gone".into());
-    desk.give_up_unconfirmed(Duration::from_mins(2));
+    let queue = queue();
+    let entry = hand_in(&queue, "x");
+    assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
+    queue.disconnect("gone".into());
+    queue.give_up_unconfirmed(Duration::from_mins(2));
     assert!(entry.outcome.get().is_none());
-    desk.give_up_unconfirmed(Duration::ZERO);
+    queue.give_up_unconfirmed(Duration::ZERO);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::Unconfirmed(_)))));
 }
 
 #[test]
 fn an_event_larger_than_the_server_takes_is_refused() {
-    let desk = desk();
-    let error = desk.hand_in(Event::new("a", "x".repeat(950)), Overflow::Refuse).expect_err("too large");
+    let queue = queue();
+    let error = queue.hand_in(Event::new("a", "x".repeat(950)), Overflow::Refuse).expect_err("too large");
     assert_eq!(error.reason, FailureReason::TooLarge { size: 1_056, limit: 1_000 });
-    let entry = hand_in(&desk, &"x".repeat(850));
-    let _source = desk.connect(900);
+    let entry = hand_in(&queue, &"x".repeat(850));
+    let _source = queue.connect(900);
     assert!(
         matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::TooLarge { .. }))),
         "the next server takes less"
@@ -130,64 +130,64 @@ fn an_event_larger_than_the_server_takes_is_refused() {
 
 #[test]
 fn a_missing_stream_is_waited_for_a_little() {
-    let desk = desk();
-    let entry = hand_in(&desk, "x");
-    let _source = numbers(&mut desk.connect(1_000));
+    let queue = queue();
+    let entry = hand_in(&queue, "x");
+    let _source = numbers(&mut queue.connect(1_000));
     let missing = || vec![Verdict { number: 0, result: Err(Refused::NoStream) }];
-    assert!(matches!(desk.settle(missing(), Duration::from_mins(1)), Settled::Again(_)));
+    assert!(matches!(queue.settle(missing(), Duration::from_mins(1)), Settled::Again(_)));
     assert!(entry.outcome.get().is_none());
-    assert_eq!(desk.settle(missing(), Duration::ZERO), Settled::AsSaid);
+    assert_eq!(queue.settle(missing(), Duration::ZERO), Settled::AsSaid);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::NoStream))));
 }
 
 #[test]
 fn what_the_server_refuses_for_now_is_sent_again_however_late() {
-    let desk = desk();
-    let entry = hand_in(&desk, "x");
-    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    let queue = queue();
+    let entry = hand_in(&queue, "x");
+    assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
     let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
-    assert_eq!(desk.settle(vec![full], Duration::ZERO), Settled::Again("insufficient resources".into()));
-    desk.give_up_unconfirmed(Duration::ZERO);
+    assert_eq!(queue.settle(vec![full], Duration::ZERO), Settled::Again("insufficient resources".into()));
+    queue.give_up_unconfirmed(Duration::ZERO);
     assert!(entry.outcome.get().is_none(), "it is known not to be stored");
-    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
-    settle(&desk, vec![kept(0)]);
+    assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
+    settle(&queue, vec![kept(0)]);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Kept(_))));
 }
 
 #[test]
 fn what_was_sent_before_and_never_answered_may_be_stored_whatever_is_said_of_the_repetition() {
-    let desk = desk();
-    let entry = hand_in(&desk, "x");
-    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
-    desk.disconnect("gone".into());
-    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    let queue = queue();
+    let entry = hand_in(&queue, "x");
+    assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
+    queue.disconnect("gone".into());
+    assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
     let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
-    assert!(matches!(desk.settle(vec![full], Duration::ZERO), Settled::Again(_)));
-    desk.give_up_unconfirmed(Duration::ZERO);
+    assert!(matches!(queue.settle(vec![full], Duration::ZERO), Settled::Again(_)));
+    queue.give_up_unconfirmed(Duration::ZERO);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::Unconfirmed(_)))));
 }
 
 #[test]
 fn a_refusal_that_good_news_overtook_is_none() {
-    let desk = desk();
-    let _entry = hand_in(&desk, "x");
-    assert_eq!(numbers(&mut desk.connect(1_000)), [0]);
+    let queue = queue();
+    let _entry = hand_in(&queue, "x");
+    assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
     let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
-    settle(&desk, vec![full, kept(0)]);
+    settle(&queue, vec![full, kept(0)]);
 }
 
 #[test]
 fn no_more_bytes_than_the_window_are_under_way() {
     let bounds = Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250, repeatable: MINUTE, patience: None };
-    let desk = Arc::new(Desk::new(bounds, 9_000));
+    let queue = Arc::new(SendQueue::new(bounds, 9_000));
     let payload = "x".repeat(99);
-    let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| hand_in(&desk, payload)).into();
-    let mut source = desk.connect(9_000);
+    let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| hand_in(&queue, payload)).into();
+    let mut source = queue.connect(9_000);
     assert_eq!(numbers(&mut source), [0, 1]);
-    settle(&desk, vec![kept(1)]);
+    settle(&queue, vec![kept(1)]);
     assert_eq!(numbers(&mut source), [2]);
-    let _large = hand_in(&desk, &"x".repeat(900));
-    settle(&desk, vec![kept(0), kept(2)]);
+    let _large = hand_in(&queue, &"x".repeat(900));
+    settle(&queue, vec![kept(0), kept(2)]);
     assert_eq!(numbers(&mut source), [3], "one that is larger goes alone");
 }
 
@@ -195,73 +195,73 @@ fn no_more_bytes_than_the_window_are_under_way() {
 fn a_slow_connection_that_answers_late_is_given_no_more_than_it_carries() {
     let patience = Some(Duration::from_hours(4));
     let bounds = Bounds { events: 99, bytes: 90_000, window: 99, window_bytes: 20_000, repeatable: MINUTE, patience };
-    let desk = Arc::new(Desk::new(bounds, 90_000));
-    let _entries: Vec<_> = (0..30).map(|_| hand_in(&desk, &"x".repeat(999))).collect();
-    let mut source = desk.connect(90_000);
+    let queue = Arc::new(SendQueue::new(bounds, 90_000));
+    let _entries: Vec<_> = (0..30).map(|_| hand_in(&queue, &"x".repeat(999))).collect();
+    let mut source = queue.connect(90_000);
     assert_eq!(numbers(&mut source).len(), 20);
-    for waiting in desk.state.lock().waiting.values_mut() {
+    for waiting in queue.state.lock().waiting.values_mut() {
         waiting.sent.iter_mut().for_each(|sent| sent.last -= Duration::from_mins(6));
     }
     // A thousand bytes in a tenth of an hour are no more than ten thousand in one.
-    settle(&desk, vec![kept(0)]);
-    let window = desk.state.lock().window_bytes;
+    settle(&queue, vec![kept(0)]);
+    let window = queue.state.lock().window_bytes;
     assert!((1..=10_000).contains(&window), "{window}");
-    settle(&desk, (1..20).map(kept).collect());
-    desk.fell_silent();
-    desk.fell_silent();
-    let window = desk.state.lock().window_bytes;
+    settle(&queue, (1..20).map(kept).collect());
+    queue.fell_silent();
+    queue.fell_silent();
+    let window = queue.state.lock().window_bytes;
     assert!(window <= 20_000 / 16, "{window}");
     assert_eq!(numbers(&mut source), [20], "one goes in any case");
-    settle(&desk, vec![kept(20)]);
-    assert_eq!(desk.state.lock().window_bytes, 20_000, "answered within three minutes");
+    settle(&queue, vec![kept(20)]);
+    assert_eq!(queue.state.lock().window_bytes, 20_000, "answered within three minutes");
 }
 
 #[test]
 fn failures_are_kept_within_the_bounds_of_the_buffer() {
-    let desk = desk();
+    let queue = queue();
     for payload in ["x", "y", "z"] {
-        let entry = hand_in(&desk, &payload.repeat(400));
-        desk.release(&entry);
-        let _source = desk.connect(10);
-        desk.connect(1_000);
+        let entry = hand_in(&queue, &payload.repeat(400));
+        queue.release(&entry);
+        let _source = queue.connect(10);
+        queue.connect(1_000);
     }
-    let Err(FlushError::Failed { failed, .. }) = desk.flush(Instant::now()) else { panic!("they have failed") };
+    let Err(FlushError::Failed { failed, .. }) = queue.flush(Instant::now()) else { panic!("they have failed") };
     assert_eq!(failed.len(), 2, "1,000 bytes have no room for three");
 }
 
 #[test]
 fn one_event_without_an_answer_holds_up_nothing_behind_it() {
-    let desk = desk();
-    let _stuck = hand_in(&desk, "stuck");
-    let mut source = desk.connect(1_000);
+    let queue = queue();
+    let _stuck = hand_in(&queue, "stuck");
+    let mut source = queue.connect(1_000);
     assert_eq!(numbers(&mut source), [0]);
     for number in 1..100 {
-        let entry = hand_in(&desk, "x");
+        let entry = hand_in(&queue, "x");
         assert_eq!(numbers(&mut source), [number]);
-        settle(&desk, vec![kept(number)]);
+        settle(&queue, vec![kept(number)]);
         assert!(entry.outcome.get().is_some());
     }
-    desk.deny("Permissions Violation for Publish to \"a\"");
-    desk.flush(Instant::now()).expect("nobody dropped the receipt, and nothing waits");
+    queue.deny("Permissions Violation for Publish to \"a\"");
+    queue.flush(Instant::now()).expect("nobody dropped the receipt, and nothing waits");
 }
 
 #[test]
 fn the_sequence_that_doubtful_events_are_behind_names_its_stream() {
-    let desk = desk();
+    let queue = queue();
     let of = |stream: &str, number| {
         let taken = Taken::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
         vec![Verdict { number, result: Ok(taken) }]
     };
-    let _entries: Vec<_> = ["1", "2", "3", "4"].map(|payload| hand_in(&desk, payload)).into();
-    let mut source = desk.connect(1_000);
+    let _entries: Vec<_> = ["1", "2", "3", "4"].map(|payload| hand_in(&queue, payload)).into();
+    let mut source = queue.connect(1_000);
     assert_eq!(numbers(&mut source), [0, 1]);
-    settle(&desk, of("A", 0));
-    settle(&desk, of("A", 1));
+    settle(&queue, of("A", 0));
+    settle(&queue, of("A", 1));
     assert_eq!(numbers(&mut source), [2, 3]);
-    let (events, after) = desk.doubtful(Duration::ZERO);
+    let (events, after) = queue.doubtful(Duration::ZERO);
     assert_eq!((events.len(), after), (2, Some(("A".to_owned(), 7))));
-    settle(&desk, of("B", 2));
-    assert_eq!(desk.doubtful(Duration::ZERO).1, None, "whose sequence it was is not known any more");
+    settle(&queue, of("B", 2));
+    assert_eq!(queue.doubtful(Duration::ZERO).1, None, "whose sequence it was is not known any more");
 }
 
 /// Calls what the thread that logs has set.
@@ -286,51 +286,51 @@ impl log::Log for Ear {
 }
 
 #[test]
-fn nothing_is_logged_while_the_desk_is_locked() {
+fn nothing_is_logged_while_the_queue_is_locked() {
     log::set_logger(&Ear).expect("no other test sets one");
     log::set_max_level(log::LevelFilter::Warn);
     let bounds = Bounds { events: 9, bytes: 10, window: 9, window_bytes: 900, repeatable: MINUTE, patience: None };
-    let desk = Arc::new(Desk::new(bounds, 1_000));
+    let queue = Arc::new(SendQueue::new(bounds, 1_000));
     let lines = Arc::new(Mutex::new(Vec::new()));
-    let (kept, locked) = (Arc::clone(&lines), Arc::clone(&desk));
+    let (kept, locked) = (Arc::clone(&lines), Arc::clone(&queue));
     HEARS.set(Some(Box::new(move |line| kept.lock().push((line, locked.state.try_lock().is_none())))));
     let logged = |words: &str| {
         let lines = std::mem::take(&mut *lines.lock());
         assert!(lines.iter().any(|(line, _)| line.contains(words)), "{words}: {lines:?}");
         assert!(lines.iter().all(|(_, locked)| !locked), "{words}: {lines:?}");
     };
-    let dropped = || desk.release(&hand_in(&desk, "x"));
+    let dropped = || queue.release(&hand_in(&queue, "x"));
     let refused = |number| vec![Verdict { number, result: Err(Refused::ByServer("refused".into())) }];
     // Settled, denied, too large for the next server, too old to be sent again, and released behind all that.
     dropped();
-    numbers(&mut desk.connect(1_000));
-    settle(&desk, refused(0));
+    numbers(&mut queue.connect(1_000));
+    settle(&queue, refused(0));
     logged("refused");
     dropped();
-    numbers(&mut desk.connect(1_000));
-    desk.deny("Permissions Violation for Publish to \"a\"");
+    numbers(&mut queue.connect(1_000));
+    queue.deny("Permissions Violation for Publish to \"a\"");
     logged("Permissions Violation");
     dropped();
-    desk.connect(1);
+    queue.connect(1);
     logged("server takes");
-    desk.connect(1_000);
+    queue.connect(1_000);
     dropped();
-    numbers(&mut desk.connect(1_000));
-    desk.give_up_unconfirmed(Duration::ZERO);
+    numbers(&mut queue.connect(1_000));
+    queue.give_up_unconfirmed(Duration::ZERO);
     logged("event");
-    desk.give_up_unconfirmed(MINUTE);
+    queue.give_up_unconfirmed(MINUTE);
     dropped();
-    numbers(&mut desk.connect(1_000));
-    desk.state.lock().repeatable = Duration::ZERO;
-    let mut source = desk.connect(1_000);
-    desk.interrupt();
+    numbers(&mut queue.connect(1_000));
+    queue.state.lock().repeatable = Duration::ZERO;
+    let mut source = queue.connect(1_000);
+    queue.interrupt();
     assert!(numbers(&mut source).is_empty());
     logged("event");
-    let entry = hand_in(&desk, "x");
+    let entry = hand_in(&queue, "x");
     numbers(&mut source);
-    settle(&desk, refused(5));
-    desk.release(&entry);
+    settle(&queue, refused(5));
+    queue.release(&entry);
     logged("refused");
-    assert!(desk.failures().is_err());
+    assert!(queue.failures().is_err());
     logged("are only in the log above");
 }
