@@ -127,7 +127,7 @@ pub mod unversioned {
     pub mod pipeline {
         pub use crate::pipeline::{
             Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared,
-            Sink,
+            SingleEvent, Sink,
         };
     }
     pub mod store {

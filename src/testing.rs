@@ -43,7 +43,7 @@ use crate::binding::Envelope;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
-use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
+use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
 pub use crate::store::{Changed, Unanswered, Value};
 
 use crate::store::{
@@ -229,10 +229,10 @@ impl TestDatabase {
         let Some(query) = self.asked.iter().position(|filter| filter.matches(subject)) else {
             return Err(Unanswered::Request(format!("no query has the subject {subject}")));
         };
-        let mut carrier = Batch::new(Limits { events: 1, bytes: 1 << 10 });
-        carrier.push(Mark { sequence: 0, published_ns: nanos(SystemTime::now()) }, subject, [], request);
+        let mark = Mark { sequence: 0, published_ns: nanos(SystemTime::now()) };
+        let event = SingleEvent::new(mark, subject, [], request);
         let mut answer = Vec::new();
-        self.answerer.answer(query, &Envelope::of(&carrier.delivery(0), None), usize::MAX, &mut answer)?;
+        self.answerer.answer(query, &Envelope::of(&event.delivery(), None), usize::MAX, &mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 

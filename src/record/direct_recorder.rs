@@ -64,7 +64,7 @@ impl Default for DirectRecorderConfig {
 /// Writes events into a SQLite database: the same rows as a collector would, but for the columns `stream` and `sequence`,
 /// which are NULL, and `published_us`, which is when the event was handed over.
 ///
-/// EventOutcome means committed, with the `synchronous` of the configuration: `full` is on the disk. What the database's own tables
+/// Kept means committed, with the `synchronous` of the configuration: `full` is on the disk. What the database's own tables
 /// and triggers refuse becomes a dead letter and counts as kept.
 ///
 /// Dropping the recorder goes on committing for up to 5 seconds; call [`Recorder::flush`] first to know.
