@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::config::{BatchConfig, DatabaseConfig, Synchronous};
+use catchment::config::{DatabaseConfig, Synchronous};
 use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig, Event, Recorder};
 use rusqlite::{Connection, params};
@@ -83,12 +83,10 @@ impl Case {
 
     fn recorder(&self) -> Duration {
         let folder = folder();
-        let config = DirectRecorderConfig {
-            database: self.database(folder.path()),
-            batch: BatchConfig { max_events: BATCH, ..BatchConfig::default() },
-            commit: self.commit,
-            ..DirectRecorderConfig::default()
-        };
+        let mut config = DirectRecorderConfig::default();
+        config.database = self.database(folder.path());
+        config.batch.max_events = BATCH;
+        config.commit = self.commit;
         let recorder = DirectRecorder::open(config).expect("opens");
         let began = Instant::now();
         for number in 0..self.events {

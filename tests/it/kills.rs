@@ -211,8 +211,9 @@ fn a_recorder_comes_back_from_an_outage_longer_than_the_clients_sixty_attempts()
     server.make_stream("EVENTS", &["events.>"]);
     let mut broker = server.config();
     broker.retry = Duration::from_millis(10);
-    let recorder =
-        NatsRecorder::open(NatsRecorderConfig { broker, ..NatsRecorderConfig::default() }).expect("connects");
+    let mut config = NatsRecorderConfig::default();
+    config.broker = broker;
+    let recorder = NatsRecorder::open(config).expect("connects");
     let mut account = load::Account::default();
     (0..500).for_each(|number| account.record(&recorder, payload(number)));
     recorder.flush(Duration::from_secs(60)).expect("before it");
@@ -268,13 +269,11 @@ fn what_publish_said_it_published_is_in_the_stream_though_all_are_killed_at_once
 
 /// A recorder with room for a hundred events.
 fn small_recorder(server: &Server, overflow: Overflow) -> NatsRecorder {
-    NatsRecorder::open(NatsRecorderConfig {
-        broker: server.config(),
-        buffer_events: 100,
-        overflow,
-        ..NatsRecorderConfig::default()
-    })
-    .expect("connects")
+    let mut config = NatsRecorderConfig::default();
+    config.broker = server.config();
+    config.buffer_events = 100;
+    config.overflow = overflow;
+    NatsRecorder::open(config).expect("connects")
 }
 
 #[test]

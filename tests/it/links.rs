@@ -85,7 +85,8 @@ fn cannot_start(url: &str, words: &[&str]) {
 #[track_caller]
 fn cannot_record(url: &str, words: &[&str]) {
     let began = Instant::now();
-    let config = NatsRecorderConfig { broker: quick(url), ..NatsRecorderConfig::default() };
+    let mut config = NatsRecorderConfig::default();
+    config.broker = quick(url);
     let said = NatsRecorder::open(config).expect_err("cannot open").to_string();
     assert!(began.elapsed() < SILENCE + GRACE, "after {:?}", began.elapsed());
     assert!(words.iter().any(|word| said.contains(word)), "{said}");
@@ -352,12 +353,10 @@ fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity(
 fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sent_again() {
     let scene = Scene::new();
     let window = Duration::from_millis(500);
-    let recorder = NatsRecorder::open(NatsRecorderConfig {
-        broker: quick(scene.proxy.url()),
-        duplicate_window: window,
-        ..NatsRecorderConfig::default()
-    })
-    .expect("connects");
+    let mut config = NatsRecorderConfig::default();
+    config.broker = quick(scene.proxy.url());
+    config.duplicate_window = window;
+    let recorder = NatsRecorder::open(config).expect("connects");
     // Sent, as far as the recorder can tell.
     scene.proxy.drop_published("events.");
     let receipt = recorder.record(Event::new("events.load", payload(0)).header("A", "b")).expect("taken");
