@@ -103,7 +103,7 @@ pub mod testing;
 pub use collect::{Collector, Status, Until};
 pub use config::Config;
 pub use error::Error;
-pub use event::Event;
+pub use event::{Event, InvalidEvent};
 pub use pipeline::{Health, Trouble};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 pub use subject::Filter;

@@ -159,9 +159,9 @@ impl TestDatabase {
     pub fn run_at(&mut self, events: impl IntoIterator<Item = (Event, SystemTime)>) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         for (event, published) in events {
-            if let Err(reason) = event.validate() {
+            if let Err(invalid) = event.validate() {
                 self.commit(&mut outcome)?;
-                return Err(Error::config("event", reason));
+                return Err(Error::config("event", invalid.to_string()));
             }
             if !self.subjects.iter().any(|filter| filter.matches(event.subject())) {
                 outcome.not_collected += 1;

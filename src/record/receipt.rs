@@ -1,4 +1,4 @@
-//! What `record` gives back.
+//! The receipt of an event.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,11 +10,11 @@ use super::{Destination, RecordError, RecordMetadata};
 use crate::deadline;
 use crate::event::Event;
 
-/// Tells when an event is kept, and where. Dropping it is fine: the event goes its way.
+/// Tells when and where an event is recorded. A receipt can be dropped: the event is recorded all the same, and if it fails,
+/// [`Recorder::flush`](super::Recorder::flush) returns it.
 #[derive(Debug)]
 pub struct Receipt(ReceiptState);
 
-/// Who knows what becomes of the event.
 #[derive(Debug)]
 enum ReceiptState {
     InSendQueue(InSendQueue),
@@ -33,22 +33,22 @@ struct InSendQueue {
 struct InCommitQueue {
     queue: Arc<CommitQueue>,
     number: u64,
-    /// Gone once it is known what became of it.
+    /// `None` once it was given back.
     event: Option<Event>,
 }
 
-/// What "kept" means for a receipt.
+/// What "recorded" means for an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReceiptKind {
-    /// Stored by the stream: the collector will bring it into the database. How safe it is until then is the stream's
-    /// matter: replicas, storage, and how often the server syncs (every two minutes by default,
+    /// Stored by the stream; the collector will bring it into the database. How durable it is until then depends on the stream's
+    /// replicas and storage, and on how often the server syncs (every two minutes by default,
     /// <https://docs.nats.io/running-a-nats-service/configuration#jetstream>).
     StoredByStream,
-    /// Handed to a broker without a stream (core NATS): the server has read it, for it has answered a flush behind it, and
-    /// passed it on to whoever listened. Nobody says that anybody did, or stored it: at most once.
+    /// Read by a server without a stream (core NATS): the server has answered a flush that was sent after the event, and has
+    /// passed the event on to the subscribers. Nothing confirms that there are any or that they stored it: at most once.
     HandedToBroker,
-    /// Committed by the database, with its `synchronous`: `full` is on the disk.
+    /// Committed in the database. How durable that is depends on its `synchronous`: with `full`, it is on the disk.
     Committed,
 }
 
@@ -57,7 +57,7 @@ impl Receipt {
         Self(ReceiptState::InSendQueue(InSendQueue { queue, entry, kind }))
     }
 
-    /// The event is only there to be given back.
+    /// The receipt holds the event only to give it back.
     pub(super) fn in_commit_queue(queue: Arc<CommitQueue>, number: u64, event: Event) -> Self {
         Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, event: Some(event) }))
     }
@@ -66,7 +66,7 @@ impl Receipt {
         Self(ReceiptState::Committed)
     }
 
-    /// What this receipt promises.
+    /// What "recorded" means for this event.
     #[must_use]
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
@@ -75,7 +75,7 @@ impl Receipt {
         }
     }
 
-    /// Whether it is known what became of the event. Does not block.
+    /// Whether the event is recorded or has failed. Does not block.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         match &self.0 {
@@ -85,12 +85,11 @@ impl Receipt {
         }
     }
 
-    /// Blocks until it is known what became of the event, at most for `patience`; the receipt is given back when that is
-    /// not enough.
+    /// Blocks until the event is recorded or has failed, at most for `patience`.
     ///
     /// # Errors
     ///
-    /// [`WaitError::Failed`] with the event in it; [`WaitError::Pending`] with the receipt.
+    /// [`WaitError::Failed`] with the event in it. [`WaitError::Pending`] with the receipt, where `patience` is over.
     pub fn wait(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
         let until = deadline::after(patience);
         match self.0 {
@@ -99,20 +98,19 @@ impl Receipt {
                 None => Err(WaitError::Pending(Self(ReceiptState::InCommitQueue(at)))),
                 Some(Ok(())) => Ok(RecordMetadata { destination: Destination::Database }),
                 Some(Err(reason)) => {
-                    at.queue.gave_back();
-                    let event = Box::new(at.event.take().unwrap_or_default());
-                    Err(WaitError::Failed(RecordError { event, reason }))
+                    at.queue.given_back();
+                    let event = at.event.take().unwrap_or_default();
+                    Err(WaitError::Failed(RecordError::new(event, reason)))
                 }
             },
             ReceiptState::InSendQueue(at) => {
                 at.queue.wait_for(&at.entry, until);
                 match at.entry.outcome.get() {
                     None => Err(WaitError::Pending(Self(ReceiptState::InSendQueue(at)))),
-                    Some(Outcome::Kept(recorded)) => Ok(recorded.clone()),
+                    Some(Outcome::Recorded(metadata)) => Ok(metadata.clone()),
                     Some(Outcome::Failed(reason)) => {
-                        at.entry.told.store(true, Ordering::Relaxed);
-                        let (event, reason) = (Box::new((*at.entry.event).clone()), reason.clone());
-                        Err(WaitError::Failed(RecordError { event, reason }))
+                        at.entry.reported.store(true, Ordering::Relaxed);
+                        Err(WaitError::Failed(RecordError::new((*at.entry.event).clone(), reason.clone())))
                     }
                 }
             }
@@ -123,24 +121,24 @@ impl Receipt {
 impl Drop for InCommitQueue {
     fn drop(&mut self) {
         if let Some(event) = self.event.take() {
-            self.queue.release(self.number, event);
+            self.queue.receipt_dropped(self.number, event);
         }
     }
 }
 
 impl Drop for InSendQueue {
     fn drop(&mut self) {
-        self.queue.release(&self.entry);
+        self.queue.receipt_dropped(&self.entry);
     }
 }
 
-/// A receipt that cannot be honoured, or not yet.
+/// Why [`Receipt::wait`] returned no metadata.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// The event is not kept.
+    /// The event was not recorded.
     #[error(transparent)]
     Failed(RecordError),
-    /// Not known yet; the event is still on its way.
+    /// The event is neither recorded nor failed yet. The receipt can be waited for again.
     #[error("not confirmed yet")]
     Pending(Receipt),
 }

@@ -1,50 +1,51 @@
-//! How waiting ends: when all is settled, at a deadline, or with the recorder.
+//! Flushing and closing a send queue.
 
 use std::time::Instant;
 
+use super::SendQueue;
 use super::entry::Outcome;
-use super::{SendQueue, conclude, leave};
+use super::state::unlock_and_log;
 use crate::record::{FailureReason, FlushError};
 
 impl SendQueue {
-    /// Takes nothing in any more. What waits goes on being sent.
+    /// Accepts no more events. The events in it are still sent.
     pub(in crate::record) fn close(&self) {
         self.state.lock().closed = true;
-        self.room.notify_all();
-        self.to_send.notify_all();
-        self.wake();
+        self.has_room.notify_all();
+        self.has_events.notify_all();
+        self.wake_sender();
     }
 
-    /// Takes nothing in any more, gives nothing to any connection, and fails all that waits: with [`FailureReason::Closed`] what is
-    /// known not to be stored, with [`FailureReason::Unconfirmed`] what was sent. Returns how many events waited. All of those
-    /// whose receipts are gone are kept for [`SendQueue::failures`]: there are no more than the buffer holds.
+    /// Accepts no more events, sends none, and fails all pending ones: with [`FailureReason::Closed`] where it is known that they are
+    /// not stored, with [`FailureReason::Unconfirmed`] where they were sent. Returns how many were pending. Those whose receipts
+    /// were dropped are all kept for [`SendQueue::failures`]: the buffer's limits apply to them already.
     pub(in crate::record) fn abandon(&self) -> usize {
         let mut state = self.state.lock();
         state.closed = true;
         state.connection += 1;
-        let waiting = std::mem::take(&mut state.waiting);
-        let count = waiting.len();
-        (state.bytes, state.under_way) = (0, (0, 0));
-        state.again.clear();
-        for waiting in waiting.into_values() {
-            let sent = waiting.sent;
+        let pending = std::mem::take(&mut state.pending);
+        let count = pending.len();
+        (state.bytes, state.in_flight) = (0, (0, 0));
+        state.retry.clear();
+        for pending in pending.into_values() {
+            let sent = pending.sent;
             let reason = sent.map_or(FailureReason::Closed, |sent| FailureReason::Unconfirmed(sent.first.elapsed()));
-            if let Some(failure) = conclude(&mut state.counts, waiting.entry, Outcome::Failed(reason)) {
+            if let Some(failure) = state.set_outcome(pending.entry, Outcome::Failed(reason)) {
                 state.failures.keep_last(failure);
             }
         }
-        self.tell();
-        self.wake();
+        self.notify_waiters();
+        self.wake_sender();
         count
     }
 
-    /// Blocks until everything handed in so far is settled.
+    /// Blocks until every event enqueued so far has an outcome.
     pub(in crate::record) fn flush(&self, until: Instant) -> Result<(), FlushError> {
         let mut state = self.state.lock();
         let target = state.next;
-        while state.is_waiting_below(target) {
-            if self.settled.wait_until(&mut state, until).timed_out() && state.is_waiting_below(target) {
-                let waiting = state.waiting.range(..target).count();
+        while state.has_pending_below(target) {
+            if self.settled.wait_until(&mut state, until).timed_out() && state.has_pending_below(target) {
+                let waiting = state.pending.range(..target).count();
                 return Err(FlushError::Deadline { waiting, trouble: state.trouble.clone() });
             }
         }
@@ -52,12 +53,12 @@ impl SendQueue {
         self.failures()
     }
 
-    /// The failures that nobody was told of yet.
+    /// The failures that were not reported yet.
     pub(in crate::record) fn failures(&self) -> Result<(), FlushError> {
         let mut state = self.state.lock();
         let failed = state.failures.take();
         let trouble = state.trouble.clone();
-        leave(state);
+        unlock_and_log(state);
         if failed.is_empty() { Ok(()) } else { Err(FlushError::Failed { failed, trouble }) }
     }
 }

@@ -1,4 +1,4 @@
-//! An event that waits, and what is known of its way so far.
+//! An event in the send queue, and what is known of it so far.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -7,64 +7,69 @@ use std::time::{Duration, Instant};
 use crate::event::Event;
 use crate::record::{FailureReason, RecordMetadata};
 
-/// An event on its way.
+/// An event, shared by the send queue and the receipt.
 #[derive(Debug)]
 pub(in crate::record) struct Entry {
     pub(in crate::record) event: Arc<Event>,
     pub(in crate::record) outcome: OnceLock<Outcome>,
-    /// Nobody holds the receipt any more. Set and read under the queue's lock.
-    pub(super) released: AtomicBool,
-    /// The failure was handed out by the receipt, or kept for the next flush.
-    pub(in crate::record) told: AtomicBool,
+    /// The receipt was dropped. Set and read under the send queue's lock.
+    pub(super) receipt_dropped: AtomicBool,
+    /// The failure was returned by the receipt, or kept for the next flush.
+    pub(in crate::record) reported: AtomicBool,
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Debug)]
 pub(in crate::record) enum Outcome {
-    Kept(RecordMetadata),
+    Recorded(RecordMetadata),
     Failed(FailureReason),
 }
 
+/// An event without an outcome.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct PendingEvent {
     pub(super) entry: Arc<Entry>,
     pub(super) sent: Option<Sent>,
-    /// It is on its way on the present connection.
-    pub(super) under_way: bool,
-    /// When the server first said that no stream takes it.
+    /// It was sent on the current connection and has no answer.
+    pub(super) in_flight: bool,
+    /// When the server first answered that no stream takes it.
     pub(super) no_stream: Option<Instant>,
 }
 
-/// How often an event was sent without an answer: each time it may have been stored.
+/// The attempts to send an event that have no answer. Each of them may have stored it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub(super) first: Instant,
     pub(super) last: Instant,
     pub(super) unanswered: u32,
-    /// The highest sequence that the stream had acknowledged then.
-    pub(super) behind: u64,
+    /// The highest sequence that the stream had acknowledged at the first attempt: the event can only be after it.
+    pub(super) after_sequence: u64,
 }
 
 impl Sent {
-    /// Whether it was sent first so long ago that the stream may not recognise it any more.
-    pub(super) fn is_beyond(&self, window: Duration) -> bool {
+    /// Whether it was first sent so long ago that the stream may no longer recognise a repetition.
+    pub(super) fn is_older_than(&self, window: Duration) -> bool {
         self.first.elapsed() >= window
     }
 }
 
-impl Waiting {
-    /// Why it failed, when this is why it was not stored this time: if it was sent before without an answer, it may be stored
-    /// all the same.
-    pub(super) fn reason(&self, reason: FailureReason) -> FailureReason {
+impl PendingEvent {
+    pub(super) fn new(entry: Arc<Entry>) -> Self {
+        Self { entry, sent: None, in_flight: false, no_stream: None }
+    }
+
+    /// The reason to report where the last attempt failed for `reason`. An earlier attempt without an answer may have stored the
+    /// event: then the reason is [`FailureReason::Unconfirmed`].
+    pub(super) fn failure_reason(&self, reason: FailureReason) -> FailureReason {
         match self.sent {
             Some(sent) if sent.unanswered > 1 => FailureReason::Unconfirmed(sent.first.elapsed()),
             _ => reason,
         }
     }
 
-    /// Hears that it was not stored, this time. If it was never sent but once, sending it again doubles nothing, however
-    /// late: on one connection no more than one copy is under way, and of older ones no answer comes.
-    pub(super) fn refused(&mut self) {
+    /// Notes that the last attempt did not store the event. If there was no other unanswered attempt, it can be sent again at any
+    /// time without a duplicate: a connection has at most one copy in flight, and answers of older connections do not arrive.
+    pub(super) fn attempt_refused(&mut self) {
         self.sent = self.sent.and_then(|sent| {
             let unanswered = sent.unanswered.saturating_sub(1);
             (unanswered > 0).then_some(Sent { unanswered, ..sent })
