@@ -165,10 +165,10 @@ mod tests {
     fn a_panic_surfaces_with_its_thread_and_stops_the_others() {
         let stop = Signal::default();
         let mut thread_group = ThreadGroup::new(stop.clone());
-        let heard = stop.clone();
+        let stop_of_thread = stop.clone();
         thread_group
             .spawn("patient", move || {
-                assert!(heard.wait(Duration::from_mins(1)));
+                assert!(stop_of_thread.wait(Duration::from_mins(1)));
                 Ok(())
             })
             .expect("a thread");

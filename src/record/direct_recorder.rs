@@ -65,7 +65,7 @@ impl DirectRecorder {
     /// As [`DirectRecorder::open`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
         let mut config = DirectRecorderConfig::default();
-        config.database.path = path.as_ref().to_owned();
+        path.as_ref().clone_into(&mut config.database.path);
         Self::open(config)
     }
 

@@ -155,6 +155,7 @@ impl NatsRecorder {
 }
 
 impl Recorder for NatsRecorder {
+    /// Puts the event into the buffer. Blocks only while the buffer is full, as `overflow` says.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
         if let Err(invalid) = event.validate() {
             return Err(RecordError::new(event, FailureReason::Invalid(invalid)));

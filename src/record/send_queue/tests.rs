@@ -29,7 +29,7 @@ fn settle(queue: &SendQueue, verdicts: Vec<Verdict>) {
 }
 
 #[test]
-fn no_more_than_the_window_is_under_way() {
+fn no_more_events_than_the_window_are_in_flight() {
     let queue = queue();
     let entries: Vec<_> = ["x", "y", "z"].map(|payload| enqueue(&queue, payload)).into();
     let mut source = queue.connect(1_000);
@@ -179,7 +179,7 @@ fn an_event_refused_and_then_stored_is_stored() {
 }
 
 #[test]
-fn no_more_bytes_than_the_window_are_under_way() {
+fn no_more_bytes_than_the_window_are_in_flight() {
     let bounds =
         Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250, resend_window: MINUTE, flush_timeout: None };
     let queue = Arc::new(SendQueue::new(bounds, 9_000));
