@@ -9,6 +9,8 @@ target := $(or $(CARGO_TARGET_DIR),target)
 foreign  := $(filter-out NATS_SERVER_BIN,$(filter NATS_% CATCHMENT_%,$(.VARIABLES)))
 isolated := env $(addprefix -u ,$(foreign))
 
+oldest_rust = $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
+
 # Starts a recipe that needs a nats-server; stops it with the script's own message if there is none.
 with_server = @server=$$(scripts/nats-server) || exit 1; exec $(isolated) NATS_SERVER_BIN="$$server"
 
@@ -19,10 +21,10 @@ run: ## Start a nats-server and a collector that writes catchment.db, until Ctrl
 	@cargo build --locked --release
 	$(with_server) $(target)/release/catchment run --with-server --database catchment.db
 
-test: ## Run all tests, those against a real nats-server included, and those with a client in Python
+test: ## Run all tests, also those with a real nats-server and with a client in Python
 	$(with_server) PYTHON_WITH_NATS="$$(scripts/nats-py)" cargo test --locked
 
-bench: ## Measure: direct against NATS, then the parts by themselves; reports are left in target/bench/
+bench: ## Measure direct recording against NATS, then single parts; reports go to target/bench/
 	@cargo build --locked --release --benches --bins
 	@mkdir -p $(target)/bench
 	$(with_server) sh -ec '\
@@ -30,17 +32,26 @@ bench: ## Measure: direct against NATS, then the parts by themselves; reports ar
 			--markdown $(target)/bench/report.md --html $(target)/bench/report.html; \
 		cargo bench --locked'
 
-soak: ## Run the long tests: kills, outages, memory (an hour or so)
+soak: ## Run the long tests of kills, outages and memory; about an hour
 	$(with_server) \
 		cargo test --locked --release --test it -- --ignored --nocapture --test-threads=1 soak
 
-check: ## Check format, lints, docs, the order of the modules, and that no async runtime came in
+check: ## Check format, lints, docs, imports, features, licenses and the oldest compiler
 	cargo fmt --check
-	scripts/house
+	scripts/layers --self-test
+	scripts/layers
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo check --locked --no-default-features
+	scripts/features
+	RUSTDOCFLAGS="-D warnings" scripts/public-items
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	@if cargo deny --version > /dev/null 2>&1; \
+		then echo cargo deny --locked check bans licenses sources; cargo deny --locked check bans licenses sources; \
+		else echo "skipped: cargo deny is not installed"; fi
+	@toolchain=$$(rustup toolchain list 2> /dev/null | grep -oE '^$(oldest_rust)(\.[0-9]+)?-[^ ]+' | head -n 1); \
+	if [ -n "$$toolchain" ]; \
+		then echo cargo "+$$toolchain" check --locked; cargo "+$$toolchain" check --locked; \
+		else echo "skipped: Rust $(oldest_rust) is not installed"; fi
 
-clean: ## Remove what was built or installed; databases stay
+clean: ## Remove everything that was built or installed; databases stay
 	cargo clean
 	rm -rf target/nats target/nats.* target/nats-py target/nats-py.*

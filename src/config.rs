@@ -1,81 +1,92 @@
-//! The settings of a collector: one struct for the TOML file and for programs that embed it.
+//! The settings: one struct for the TOML file and for programs that embed a collector.
+//!
+//! Each struct has a `Default`. A program takes that and changes fields, for new ones may be added:
+//!
+//! ```
+//! use catchment::Config;
+//!
+//! let mut config = Config::default();
+//! config.broker.stream = "CHAT".into();
+//! config.database.path = "chat.db".into();
+//! assert!(config.validate().is_ok());
+//! ```
 
+mod authentication;
 mod broker;
 mod core_nats;
 mod database;
+mod limits;
 mod queries;
 mod routes;
 mod secrets;
-
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::error::Error;
 use crate::subject::is_prefix;
 
+pub(crate) use authentication::{Authentication, AuthenticationSetting, Secret};
 pub(crate) use broker::is_stream_name;
 pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub(crate) use database::validate_database_path;
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
+pub(crate) use limits::validate_bind;
 pub use queries::{QueryConfig, ServiceConfig};
 pub use routes::{Codec, DEFAULT_MAX_STEPS, RouteConfig, Unmatched};
-pub(crate) use secrets::is_jwt;
-pub use secrets::{without_login, without_secrets};
+pub(crate) use secrets::{is_jwt, without_login, without_secrets};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
 /// directory.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// What `{prefix}` stands for in the subjects of routes, of queries and of the broker. Default none.
+    /// Replaces `{prefix}` in the subjects of routes, queries and broker. Default none.
     pub prefix: Option<String>,
-    /// What becomes of events that no route takes. Default `store`.
+    /// What happens to events that no route takes. Default `store`.
     pub unmatched: Unmatched,
-    /// Where events come from.
+    /// The source of events: `[broker]`.
     pub broker: BrokerConfig,
-    /// Where they go.
+    /// The database: `[database]`.
     pub database: DatabaseConfig,
-    /// How many share a transaction.
+    /// How many events share a transaction: `[batch]`.
     pub batch: BatchConfig,
-    /// What they do there, `[[route]]`. Default none: all of them are unmatched.
+    /// Which statements the events run: `[[route]]`. Default none: no event has a route.
     #[serde(rename = "route")]
     pub routes: Vec<RouteConfig>,
-    /// What is answered, `[[query]]`. Default nothing.
+    /// Which queries are answered: `[[query]]`. Default none.
     #[serde(rename = "query")]
     pub queries: Vec<QueryConfig>,
-    /// Who answers.
+    /// The service that answers them: `[service]`.
     pub service: ServiceConfig,
 }
 
 impl Config {
-    /// The same with `prefix` in place of each `{prefix}`. Needs to be done once; what uses a configuration does it.
+    /// The same settings with `prefix` in place of each `{prefix}`. Whatever takes a configuration calls this itself.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] where there is no such prefix, or subjects cannot begin with it.
+    /// [`Error::Config`] where `prefix` is needed and not given, or no subject can begin with it.
     pub fn resolved(&self) -> Result<Self, Error> {
         let mut config = self.clone();
         if let Some(prefix) = config.prefix.as_deref().filter(|prefix| !is_prefix(prefix)) {
-            let reason = format!("{prefix:?} begins no subject; a prefix looks like chat or bots.echo");
-            return Err(Error::config("prefix", reason));
+            let detail = format!("{prefix:?} begins no subject; a prefix looks like chat or bots.echo");
+            return Err(Error::config("prefix", detail));
         }
         let subjects = config.broker.subjects.iter_mut().map(|subject| ("broker.subjects", subject));
         let routes = config.routes.iter_mut().map(|route| ("route", &mut route.subject));
         let queries = config.queries.iter_mut().map(|query| ("query", &mut query.subject));
         for (key, subject) in subjects.chain(routes).chain(queries).filter(|(_, subject)| subject.contains(PREFIX)) {
             let Some(prefix) = &config.prefix else {
-                let reason = format!("{subject:?} needs the setting prefix, which is not given");
-                return Err(Error::config(key, reason));
+                let detail = format!("{subject:?} needs the setting prefix, which is not given");
+                return Err(Error::config(key, detail));
             };
             *subject = subject.replace(PREFIX, prefix);
         }
         Ok(config)
     }
 
-    /// Checks every setting by itself, without touching the broker or the database.
+    /// Checks all settings. Opens neither broker nor database.
     ///
     /// # Errors
     ///
@@ -86,7 +97,7 @@ impl Config {
         self.batch.validate()?;
         self.service.validate()?;
         validate_routes(&self.routes)?;
-        validate_apart("query", self.queries.iter().map(QueryConfig::name))?;
+        validate_names("query", self.queries.iter().map(QueryConfig::name))?;
         self.queries.iter().try_for_each(QueryConfig::validate)?;
         queries::validate_subjects(&self.queries, &self.broker)
     }
@@ -94,51 +105,19 @@ impl Config {
 
 /// Checks what can be checked of routes without a database.
 pub(crate) fn validate_routes(routes: &[RouteConfig]) -> Result<(), Error> {
-    validate_apart("route", routes.iter().map(RouteConfig::name))?;
+    validate_names("route", routes.iter().map(RouteConfig::name))?;
     routes.iter().try_for_each(RouteConfig::validate)
 }
 
-/// Stands for the setting `prefix` in subjects.
+/// What the setting `prefix` replaces in subjects.
 pub(crate) const PREFIX: &str = "{prefix}";
 
-/// The most events that may be asked for, or committed, at a time.
-const MOST_EVENTS: usize = 1_000_000;
-
-/// The longest that anything may be waited for.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-
-fn validate_longest(key: &str, value: Duration) -> Result<(), Error> {
-    if value > LONGEST {
-        return Err(Error::config(key, format!("is {value:?}; the most is a day")));
-    }
-    Ok(())
-}
-
-/// Errors, dead letters and discovery tell routes and queries apart by their names.
-fn validate_apart<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+/// Checks that no name stands twice: errors, dead letters and discovery identify routes and queries by it.
+fn validate_names<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(Error::config(format!("{key} {name}"), "stands there twice; give one of them another name"));
-        }
-    }
-    Ok(())
-}
-
-/// Whether each is a JSON Pointer: <https://www.rfc-editor.org/rfc/rfc6901>.
-pub(crate) fn validate_bind(bind: &BTreeMap<String, String>) -> Result<(), String> {
-    /// Payloads are read by recursion as deep as pointers reach.
-    const DEEPEST: usize = 128;
-    for (name, pointer) in bind {
-        let tilde_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-        if !(pointer.is_empty() || pointer.starts_with('/')) || !tilde_ok {
-            return Err(format!(
-                "bind.{name} is {pointer:?}, no JSON Pointer; one looks like /address/city or /tags/0"
-            ));
-        }
-        let depth = pointer.matches('/').count();
-        if depth > DEEPEST {
-            return Err(format!("bind.{name} reaches {depth} levels deep; the most are {DEEPEST}"));
+            return Err(Error::config(format!("{key} {name}"), "stands there twice").with_remedy("rename one of them"));
         }
     }
     Ok(())
@@ -250,7 +229,7 @@ mod tests {
         for subject in [">", "*.recent", "$SRV.PING"] {
             assert!(refused(&[subject], Mode::Core).expect("must be refused").contains("begin it with a name"));
         }
-        assert!(refused(&["a", "a"], Mode::Core).expect("must be refused").contains("is that of query q0 too"));
+        assert!(refused(&["a", "a"], Mode::Core).expect("must be refused").contains("is the subject of query q0 too"));
     }
 
     #[test]

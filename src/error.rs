@@ -1,12 +1,12 @@
-//! The one error of the library, an enum a caller can match on.
+//! The errors of settings, broker and database. Recorders have errors of their own, in [`record`](crate::record).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The cause beneath an error, of a library whose types are not part of this one's interface.
+/// The cause of an error, from a library whose types are not part of this interface.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// What went wrong, with the object it went wrong with and the way out.
+/// What went wrong, with the object concerned and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,7 +28,7 @@ pub enum Error {
     Broker {
         /// The kind of trouble.
         fault: BrokerFault,
-        /// The address or addresses, without any password.
+        /// The address or addresses, without secrets.
         server: String,
         /// What happened.
         detail: String,
@@ -53,7 +53,7 @@ pub enum Error {
         source: Option<Cause>,
     },
 
-    /// A migration cannot be applied, or is not as it was when it was applied. No new one was applied.
+    /// A migration cannot be applied, or has changed since it was applied. No new one was applied.
     #[error(
         "migration {}{}: {detail}{}",
         path.display(),
@@ -64,7 +64,7 @@ pub enum Error {
     Migration {
         /// The file.
         path: PathBuf,
-        /// Where in it, counted from 1, if there is a place.
+        /// The line, counted from 1, if it is known.
         line: Option<usize>,
         /// What is wrong.
         detail: String,
@@ -84,21 +84,21 @@ pub enum Error {
     Locked {
         /// The database file.
         path: PathBuf,
-        /// Who holds it: `process 4711`.
+        /// The other process: `process 4711`.
         holder: String,
     },
 
-    /// The operating system gives no thread.
+    /// The operating system refuses a thread.
     #[error("no thread {name}: {source}; {NO_THREAD}")]
     #[non_exhaustive]
     Thread {
-        /// What it is for.
+        /// The thread's name or purpose.
         name: String,
         /// The operating system's error.
         source: std::io::Error,
     },
 
-    /// A thread of the library panicked: a bug of ours. Nothing uncommitted was acknowledged.
+    /// A thread of the library panicked: a bug in this library. Nothing uncommitted was acknowledged.
     #[error("thread {thread} panicked: {message}")]
     #[non_exhaustive]
     Panicked {
@@ -110,8 +110,8 @@ pub enum Error {
 
     /// The deadline of a stop passed before all work was done.
     #[error(
-        "stopped after {waited:?} without {unfinished}; what it had not committed is {}",
-        if *kept { "still in the stream" } else { "lost, for core NATS keeps nothing" }
+        "stopped after {waited:?}: {unfinished} had not ended; uncommitted events are {}",
+        if *kept { "still in the stream" } else { "lost: core NATS keeps nothing" }
     )]
     #[non_exhaustive]
     StopDeadline {
@@ -119,7 +119,7 @@ pub enum Error {
         waited: Duration,
         /// The threads that had not ended.
         unfinished: String,
-        /// Whether what was not committed is still in the stream; core NATS has none.
+        /// Whether the uncommitted events are still in the stream. Core NATS has no stream.
         kept: bool,
     },
 }
@@ -128,19 +128,19 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BrokerFault {
-    /// Nobody listens there, or the name does not resolve.
+    /// No server listens at the address, or its name does not resolve.
     Unreachable,
-    /// Something listens there but does not answer like a NATS server in time.
+    /// The server does not answer in time, or not as a NATS server does.
     Silent,
     /// The server refuses the credentials, or they cannot be read.
     Refused,
-    /// TLS: the server has none, or one side does not accept the other's certificate.
+    /// The server has no TLS, or one side does not accept the other's certificate.
     Tls,
-    /// The server, or this account, has no `JetStream`.
+    /// The server, or this account, has no JetStream.
     NoJetStream,
     /// The stream is missing, or cannot be read by this program.
     Stream,
-    /// Another collector uses a consumer of this database: the two have copies of one database.
+    /// Another collector uses this database's consumer: the two have copies of one database.
     Contested,
     /// The server refused a request for another reason.
     Request,
@@ -154,19 +154,19 @@ pub enum DatabaseFault {
     Unwritable,
     /// Another connection holds the write lock.
     Busy,
-    /// There is no room on the disk, or the file may not grow.
+    /// The disk is full, or the file has reached its size limit.
     Full,
-    /// It is damaged, or not a database.
+    /// The file is damaged, or no database.
     Corrupt,
-    /// The ledger moved under us: something else writes this stream into this database.
+    /// The ledger has changed: another program writes this stream into this database.
     Conflict,
-    /// Its tables are not the ones this version knows.
+    /// Its tables are not those of this version.
     Schema,
-    /// It is a copy of another database that is still there, and has the other's identity.
+    /// It is a copy of a database that still exists, and has the same identity.
     Copy,
-    /// A statement given by the user failed.
+    /// A statement of the user failed.
     Statement,
-    /// Anything else SQLite reports.
+    /// Any other error of SQLite.
     Other,
 }
 
@@ -174,7 +174,7 @@ const LOCKED: &str = "stop that one, or give this one another database.path";
 const NO_THREAD: &str = "raise the limit of processes (ulimit -u, TasksMax of a service, pids of a container)";
 
 impl Error {
-    /// What to do about it, where that is known. It stands in the message too.
+    /// What to do about it, where that is known. The message contains it too.
     #[must_use]
     pub fn remedy(&self) -> Option<&str> {
         match self {
@@ -193,15 +193,15 @@ impl Error {
         Self::Config { key: key.into(), detail: detail.into(), remedy: None }
     }
 
-    /// The same error with what to do about it. Errors whose remedy is always the same keep theirs.
+    /// The same error with this remedy. Errors whose remedy is always the same keep it.
     #[must_use]
-    pub(crate) fn with_remedy(mut self, way_out: impl Into<String>) -> Self {
+    pub(crate) fn with_remedy(mut self, text: impl Into<String>) -> Self {
         if let Self::Config { remedy, .. }
         | Self::Broker { remedy, .. }
         | Self::Database { remedy, .. }
         | Self::Migration { remedy, .. } = &mut self
         {
-            *remedy = Some(way_out.into());
+            *remedy = Some(text.into());
         }
         self
     }

@@ -95,7 +95,7 @@ impl Event {
     ///
     /// [`InvalidEvent`], which names the part and what is wrong with it.
     pub fn validate(&self) -> Result<(), InvalidEvent> {
-        subject::validate(&self.subject).map_err(InvalidEvent::new)?;
+        subject::validate(&self.subject).map_err(|invalid| InvalidEvent::new(invalid.to_string()))?;
         if self.size() > LARGEST {
             let detail = format!("it has {} bytes; an event has {LARGEST} at most", self.size());
             return Err(InvalidEvent::new(detail));

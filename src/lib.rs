@@ -1,7 +1,7 @@
-//! Records events durably in SQLite from programs that use threads, not an async runtime.
+//! Records events durably in SQLite, for programs that use threads instead of an async runtime.
 //!
-//! An application hands over an event in one line. It travels through a NATS JetStream stream, and a *collector*, in the
-//! same program or another, brings the stream into a SQLite database: nothing lost, nothing twice, in stream order.
+//! An application hands over an event in one line. The event goes through a NATS JetStream stream. A *collector*, in the same
+//! program or another, stores the stream's events in a SQLite database: each exactly once, in stream order.
 //!
 //! ```no_run
 //! use catchment::{Event, NatsRecorder, Recorder};
@@ -13,9 +13,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Without a broker, the first line is another and nothing else changes: `DirectRecorder::create("events.db")?`.
+//! Without a broker, only the first line differs: `DirectRecorder::create("events.db")?`.
 //!
-//! On the other side, settings in code (or from TOML, as the `catchment run` command reads them):
+//! A collector takes its settings from code, or from TOML as the `catchment run` command does:
 //!
 //! ```no_run
 //! use catchment::{Collector, Config};
@@ -31,52 +31,55 @@
 //! # Ok::<(), catchment::Error>(())
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! * **Recorded** means acknowledged by the stream; a [`Receipt`] tells when. What JetStream itself may lose, at a power
-//!   cut with its default sync interval for instance, is JetStream's.
-//! * **From stream to database exactly once**: an event's row and the ledger's new position are one SQLite transaction,
-//!   with `synchronous = full` by default. After a crash of anything, collecting goes on behind the ledger.
-//! * **In order**: rows are in stream order, whatever the number of writers.
-//! * **Bounded**: in events and bytes, on both sides. A database that is locked or full holds the intake up; it does not
-//!   grow the process, and collecting resumes by itself.
-//! * **An event that cannot be stored** goes to table `catchment_dead_letters`, whole and with the reason, and costs no
-//!   other event anything. Module [`dead_letters`] finds it there and tries it again.
-//! * **Stopping is bounded**: every blocking call has a deadline; a thread that hangs in the NATS client is left behind
-//!   and named.
+//! * **Recorded** means acknowledged by the stream; a [`Receipt`] reports it. JetStream itself may lose acknowledged events, at a
+//!   power cut with its default sync interval for instance.
+//! * **Exactly once from stream to database**: an event's rows and the new position in the ledger are one SQLite transaction, with
+//!   `synchronous = full` by default. After a crash, collecting continues from the ledger's position.
+//! * **In order**: rows are in stream order, with any number of writers.
+//! * **Bounded memory**: in events and bytes, on both sides. A locked or full database pauses the intake. The process does not
+//!   grow, and collecting resumes by itself.
+//! * **An event that cannot be stored** goes to table `catchment_dead_letters`, complete and with the reason. Other events are
+//!   not affected. Module [`dead_letters`] finds it and tries it again.
+//! * **Stopping is bounded**: every blocking call has a deadline. A thread that hangs in the NATS client is left behind and named.
 //!
-//! With [`Mode::Core`](config::Mode::Core) there is no stream: a collector stores what it hears, **at most once**, and counts
-//! what it has no room for; a recorder's word is that the server has read an event. See [`CoreConfig`](config::CoreConfig) and
-//! [`NatsRecorder`].
+//! With [`Mode::Core`](config::Mode::Core) there is no stream. A collector stores the events that it receives, **at most once**,
+//! and counts those that it drops for lack of room. A receipt then means that the server has read the event. See
+//! [`CoreConfig`](config::CoreConfig) and [`NatsRecorder`].
 //!
-//! A publisher's own repetition is recognised by its [`Event::id`] within the stream's duplicate window only.
+//! The stream recognises an event that is published twice by its [`Event::id`], within the stream's duplicate window only.
 //!
 //! # Threads
 //!
-//! No runtime is started. A collector has an intake thread (`catchment-intake`), writers (`catchment-writer-0`, …), the
-//! threads of its connection (`catchment-link` and two of the NATS client) and r2d2's three. Collecting from core NATS has
-//! `catchment-listener` besides, and with `overflow = block` a second connection. Queries have `catchment-requests`,
-//! `catchment-query-0`, …, a connection of their own and its `catchment-flush`; routes that reply have the same without the
-//! threads that answer, and `catchment-replies`. A recorder has
-//! `catchment-sender`, `catchment-flush` and those of its connection. Over TLS each connection has a `catchment-flush` and a
-//! `catchment-watch` besides.
+//! No async runtime is started. A collector has an intake thread (`catchment-intake`), writers (`catchment-writer-0`, …), the
+//! threads of its connection (`catchment-link` and two of the NATS client) and three of r2d2. Collecting from core NATS also has
+//! `catchment-listener`, and with `overflow = block` a second connection. Queries have `catchment-requests`,
+//! `catchment-query-0`, …, a connection of their own and its `catchment-flush`. Routes that send confirmations have the same without
+//! the query threads, and `catchment-replies`. A recorder has `catchment-sender`, `catchment-flush` and the threads of its
+//! connection. Over TLS each connection also has a `catchment-flush` and a `catchment-watch`.
 //!
-//! # Access
+//! # Authentication
 //!
-//! [`config::BrokerConfig`] has every way in: TLS with private authorities and client certificates, user and password,
-//! tokens, credentials files, nkeys, JWTs. Files are read anew for each connection. No secret is in a log line, an error or
+//! [`config::BrokerConfig`] has every way: TLS with private authorities and client certificates, user and password,
+//! tokens, credentials files, nkeys, JWTs. Files are read again for each connection. No secret is in a log line, an error or
 //! a `Debug`.
 //!
 //! # Logging
 //!
-//! Through the [`log`] crate. `warn`: a part does not do its work, or something was found that an operator wants to know
-//! (a stream made anew, events it no longer has). `info`: it works again, a stream was made. `debug`: the rest.
+//! Through the [`log`] crate. `warn`: something does not work, or an operator should know of it (a recreated stream, events that
+//! the stream no longer has). `info`: it works again, a stream was created. `debug`: everything else.
+//!
+//! # Features
+//!
+//! All are on by default, and none changes the library: `cli` is the `catchment` command, `check` and `compare` are its larger
+//! subcommands. An application turns them off with `default-features = false`.
 
 // A build without some of the commands does not use what only they need.
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 #[cfg(not(unix))]
-compile_error!("catchment needs Unix: file identities, file locks and signals");
+compile_error!("catchment needs Unix: it uses file identities, file locks and signals that this system does not have");
 
 mod binding;
 mod broker;
@@ -106,7 +109,7 @@ pub use error::Error;
 pub use event::{Event, InvalidEvent};
 pub use pipeline::{Health, Trouble};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
-pub use subject::Filter;
+pub use subject::{Filter, InvalidSubject};
 
 use printable::printable;
 

@@ -1,26 +1,28 @@
-//! Subjects: which ones an event can have, and which ones a filter takes.
+//! Subjects: which ones an event can have, and which ones a filter matches.
 //!
 //! The rules are those of <https://docs.nats.io/nats-concepts/subjects>.
 
 use std::str::FromStr;
 
-/// The longest subject that fits, with room for the rest, in the 4 KiB that server and client grant a protocol line
-/// (`max_control_line` in the server's configuration).
-const LONGEST: usize = 2048;
+/// The longest subject. Server and client limit a protocol line to 4 KiB (the server's `max_control_line`), and a line holds
+/// more than the subject.
+const MAX_LENGTH: usize = 2048;
 
-/// A subject, or with `*` for any one token and `>` for one or more at the end, many subjects.
+/// A subject, or many: `*` stands for any one token, `>` at the end for one token or more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     text: String,
 }
 
-impl FromStr for Filter {
-    type Err = String;
+/// Text that is no subject, or no filter. Its message is one line that names the subject and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSubject(String);
 
-    /// # Errors
-    ///
-    /// One line that says what is wrong with it.
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Filter {
+    type Err = InvalidSubject;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSubject> {
         let tokens: Vec<&str> = text.split('.').collect();
         let last = tokens.len() - 1;
         let usable = |(at, token): (usize, &&str)| {
@@ -28,22 +30,22 @@ impl FromStr for Filter {
                 && (*token != ">" || at == last)
                 && !token.chars().any(|c| c.is_whitespace() || c.is_control())
         };
-        if tokens.iter().enumerate().all(usable) && text.len() <= LONGEST {
+        if tokens.iter().enumerate().all(usable) && text.len() <= MAX_LENGTH {
             return Ok(Self { text: text.to_owned() });
         }
         let shown: String = text.chars().take(80).collect();
-        Err(format!("{shown:?} is no subject; one looks like events.> or chat.*.log"))
+        Err(InvalidSubject(format!("{shown:?} is no subject; one looks like events.> or chat.*.log")))
     }
 }
 
 impl Filter {
-    /// As it was given.
+    /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether it takes this subject. Allocates nothing.
+    /// Whether it matches this subject. Allocates nothing.
     #[must_use]
     pub fn matches(&self, subject: &str) -> bool {
         let (mut tokens, mut given) = (self.text.split('.'), subject.split('.'));
@@ -56,9 +58,8 @@ impl Filter {
         }
     }
 
-    /// Whether it takes every subject that the other takes.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
+    /// Whether it matches every subject that the other matches.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         let (mut tokens, mut other) = (self.text.split('.'), other.text.split('.'));
         loop {
             match (tokens.next(), other.next()) {
@@ -70,8 +71,7 @@ impl Filter {
     }
 
     /// Whether some subject matches both.
-    #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (mut one, mut other) = (self.text.split('.'), other.text.split('.'));
         loop {
             match (one.next(), other.next()) {
@@ -83,29 +83,28 @@ impl Filter {
     }
 }
 
-/// Says what a server or a client would choke on: an empty or wildcard subject, white space or control characters in it,
-/// one that the server keeps for itself.
-///
-/// # Errors
-///
-/// One line that names the subject and what is wrong with it.
-pub fn validate(subject: &str) -> Result<(), String> {
+/// Refuses a subject that no event can have: one that is empty or too long, has wildcards, white space or control characters, or is
+/// reserved by the server.
+pub(crate) fn validate(subject: &str) -> Result<(), InvalidSubject> {
     let shown = || subject.chars().take(80).collect::<String>();
-    if subject.len() > LONGEST {
-        return Err(format!("the subject {:?}… is longer than {LONGEST} bytes", shown()));
+    let refused = |detail: String| Err(InvalidSubject(detail));
+    if subject.len() > MAX_LENGTH {
+        return refused(format!("the subject {:?}… is longer than {MAX_LENGTH} bytes", shown()));
     }
     if subject.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(format!("the subject {:?} has white space or control characters", shown()));
+        return refused(format!("the subject {:?} has white space or control characters", shown()));
     }
     for token in subject.split('.') {
         match token {
-            "" => return Err(format!("the subject {:?} has an empty token", shown())),
-            "*" | ">" => return Err(format!("the subject {:?} has a wildcard, and it must be one subject", shown())),
+            "" => return refused(format!("the subject {:?} has an empty token", shown())),
+            "*" | ">" => {
+                return refused(format!("the subject {:?} has a wildcard, and it must be one subject", shown()));
+            }
             _ => {}
         }
     }
     if subject.starts_with("$JS.") || subject.starts_with("$SYS.") {
-        return Err(format!("the subject {:?} is reserved by the server", shown()));
+        return refused(format!("the subject {:?} is reserved by the server", shown()));
     }
     Ok(())
 }
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_takes_what_the_server_would_deliver_on_it() {
+    fn a_filter_matches_what_the_server_delivers() {
         for (text, subject) in [
             ("a.b", "a.b"),
             ("a.*", "a.b"),
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_covers_what_it_takes_all_of() {
+    fn a_filter_covers_filters_it_matches_all_of() {
         for (wide, narrow) in
             [("a.b", "a.b"), ("a.*", "a.b"), ("a.*", "a.*"), ("a.>", "a.*.c"), ("a.>", "a.>"), (">", "a")]
         {

@@ -49,7 +49,7 @@ use crate::store::{
     Answer, Answerer, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Writer, changes,
     copy_schema,
 };
-use crate::subject::Filter;
+use crate::subject::{Filter, InvalidSubject};
 
 /// A temporary database with a configuration's migrations and routes. Dropping this deletes it.
 ///
@@ -288,7 +288,8 @@ fn with_path(error: Error, database: &Path) -> Error {
 }
 
 fn filters<'s>(subjects: impl Iterator<Item = &'s String>) -> Result<Vec<Filter>, Error> {
-    let parse = |subject: &String| subject.parse().map_err(|reason| Error::config("subject", reason));
+    let parse =
+        |subject: &String| subject.parse().map_err(|error: InvalidSubject| Error::config("subject", error.to_string()));
     subjects.map(parse).collect()
 }
 

@@ -27,7 +27,7 @@ pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Opt
     let link = Link::open_with(&cluster, &Signal::default(), Arc::new(hear))?;
     let server = link.server();
     let failed = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
-    subject::validate(subject).map_err(&failed)?;
+    subject::validate(subject).map_err(|error| failed(error.to_string()))?;
     if payload.len() > server.max_payload {
         let detail = format!(
             "the request has {} bytes; the server takes {}, its max_payload",

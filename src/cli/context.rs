@@ -1,28 +1,29 @@
-//! The contexts of the `nats` command: who to connect to and how, in a JSON file each.
+//! The contexts of the `nats` command: servers and credentials, one JSON file each.
 //!
 //! `nats context` keeps them in `$XDG_CONFIG_HOME/nats`, else `~/.config/nats`: `context.txt` names the selected one,
-//! `context/<name>.json` is one. Read as that command reads them: an empty value is none, and of several ways in the first
-//! counts that stands in [`WAYS_IN`].
+//! `context/<name>.json` holds one. They are read as that command reads them: an empty value counts as absent, and of several ways
+//! to authenticate the first of [`AUTHENTICATION_KEYS`] is used.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
 use serde_json::{Map, Value};
 
-/// The ways in of a context, in the order in which the `nats` command looks for them.
-const WAYS_IN: [&str; 4] = ["user", "creds", "nkey", "token"];
+use crate::error::Error;
 
-/// Values that are no settings of ours, but instructions where to find one.
+/// The keys that authenticate, in the order in which the `nats` command looks for them.
+const AUTHENTICATION_KEYS: [&str; 4] = ["user", "creds", "nkey", "token"];
+
+/// Prefixes of values that only say where the value is to be found.
 const REFERENCES: [&str; 4] = ["op://", "nsc://", "env://", "data:"];
 
-/// Where contexts are kept.
+/// The folder of contexts.
 pub struct Contexts {
     folder: Option<PathBuf>,
 }
 
 impl Contexts {
-    /// In the folder of settings that the environment names.
+    /// In the folder for settings that the environment names.
     pub fn new(xdg_config_home: Option<&str>, home: Option<&str>) -> Self {
         let given = |value: Option<&str>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
         let folder = given(xdg_config_home).or_else(|| given(home).map(|home| home.join(".config")));
@@ -35,16 +36,16 @@ impl Contexts {
         Some(name.trim().to_owned()).filter(|name| !name.is_empty())
     }
 
-    /// Reads one: settings of `broker`, by their names there.
+    /// Reads one: settings of `[broker]` by their keys.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] that names the context, the file and the way out, and nothing of what is in it.
+    /// [`Error::Config`] with the context, the file and the remedy, but no value of the file.
     pub fn read(&self, name: &str) -> Result<Vec<(&'static str, String)>, Error> {
         let refused = |reason: String| Error::config(format!("context {name}"), reason);
         let folder = self.folder.as_deref().ok_or_else(|| refused("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
         if name.is_empty() || name.contains("..") || name.contains('/') {
-            return Err(refused("is no name; nats context ls shows those there are".into()));
+            return Err(refused("is no context's name; nats context ls lists them".into()));
         }
         let file = folder.join("context").join(format!("{name}.json"));
         let text = std::fs::read_to_string(&file).map_err(|e| refused(unreadable(&file, &e)))?;
@@ -53,27 +54,29 @@ impl Contexts {
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> String {
-    let way_out = "nats context ls shows those there are, nats context select another";
+    let remedy = "nats context ls lists the contexts, nats context select selects one";
     match error.kind() {
-        ErrorKind::NotFound => format!("there is no {}; {way_out}", file.display()),
-        _ => format!("cannot read {}: {error}; {way_out}", file.display()),
+        ErrorKind::NotFound => format!("there is no {}; {remedy}", file.display()),
+        _ => format!("cannot read {}: {error}; {remedy}", file.display()),
     }
 }
 
 fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
     let context: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|e| format!("is no JSON object at line {}, column {}; mend it", e.line(), e.column()))?;
+        .map_err(|e| format!("is no JSON object at line {}, column {}; correct it", e.line(), e.column()))?;
     let value = |key: &str| match context.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(value)) => match REFERENCES.iter().find(|scheme| value.starts_with(**scheme)) {
-            Some(scheme) => Err(format!("{key} refers to {scheme}…, which is not looked up here; write it out")),
+            Some(scheme) => {
+                Err(format!("{key} refers to {scheme}…, which is not supported here; write the value itself"))
+            }
             None => Ok(Some(value.as_str()).filter(|value| !value.is_empty())),
         },
-        Some(_) => Err(format!("{key} is no text; mend it")),
+        Some(_) => Err(format!("{key} is no text; correct it")),
     };
     for key in ["nsc", "socks_proxy"] {
         if value(key)?.is_some() {
-            return Err(format!("has {key}, which is not supported here; give server and credentials by themselves"));
+            return Err(format!("has {key}, which is not supported here; give server and credentials instead"));
         }
     }
     let mut settings = vec![("servers", value("url")?.unwrap_or("nats://127.0.0.1:4222").to_owned())];
@@ -91,7 +94,7 @@ fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
     ] {
         take(key, setting)?;
     }
-    let mut ways = WAYS_IN.iter().map(|key| Ok((*key, value(key)?))).collect::<Result<Vec<_>, String>>()?;
+    let mut ways = AUTHENTICATION_KEYS.iter().map(|key| Ok((*key, value(key)?))).collect::<Result<Vec<_>, String>>()?;
     ways.retain(|(_, value)| value.is_some());
     match ways.first() {
         Some((user @ "user", Some(name))) => {
@@ -109,7 +112,7 @@ fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
     Ok(settings)
 }
 
-/// A file's name, which may be written as a URL.
+/// A file's name, with or without `file://`.
 fn path(value: &str) -> &str {
     value.strip_prefix("file://").unwrap_or(value)
 }
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_ways_in_the_first_counts() {
+    fn the_first_way_to_authenticate_is_used() {
         let keys = |text: &str| all(text).into_iter().skip(1).map(|(key, _)| key).collect::<Vec<_>>();
         assert_eq!(keys(r#"{"token": "t", "nkey": "n", "creds": "c", "user": "u"}"#), ["user", "password"]);
         assert_eq!(keys(r#"{"token": "t", "nkey": "n", "creds": "c", "password": "p"}"#), ["creds"]);

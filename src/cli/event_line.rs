@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_publisher_said_to_the_server_is_not_said_again_but_for_the_identity() {
+    fn of_publish_options_only_the_identity_is_repeated() {
         let line = br#"{"subject": "a", "headers": {"nats-msg-id": "7", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
         assert_eq!(read(line), Ok(Event::new("a", "").id("7").header("A", "1")));
     }

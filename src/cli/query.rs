@@ -49,7 +49,7 @@ Examples:
 impl Query {
     /// Asks, and prints what is answered.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        subject::validate(&self.subject).map_err(Usage)?;
+        subject::validate(&self.subject).map_err(|error| Usage(error.to_string()))?;
         let request = request(&self.parameters)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
         let subject = &self.subject;

@@ -125,7 +125,7 @@ impl Run {
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
         let server = start_server(&config.database.path)?;
-        config.broker = config.broker.on_open_server(server.url());
+        config.broker = config.broker.on_own_server(server.url());
         Ok((config, Some(server)))
     }
 }

@@ -1,28 +1,28 @@
-//! The library's settings from everywhere a user may give them.
+//! The settings of a command, from all sources.
 //!
-//! Flags outrank the context that `--context` names, this `CATCHMENT_*` variables, these the file, this what was found in
-//! the surroundings: the broker that `catchment run --with-server` started beside the database, else the `NATS_*` variables
-//! that the `nats` command knows above the context that `NATS_CONTEXT` names or `nats context select` has selected. The
-//! selected one counts only where nothing else names a server, for its credentials are for its own.
-//! Each source is a table of TOML, read by itself first, so that a mistake is told with the place it was made in.
+//! Precedence, highest first: flags, the context that `--context` names, `CATCHMENT_*` variables, the file, the surroundings,
+//! defaults. The surroundings are the broker that `catchment run --with-server` started beside the database; without one, the `NATS_*`
+//! variables of the `nats` command, then the context that `NATS_CONTEXT` names or `nats context select` selected. The selected
+//! context is used only where nothing else names a server, because its credentials are for its own servers.
+//! Each source is a TOML table. It is checked by itself first, so that an error names the place of the mistake.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, DatabaseConfig, without_login};
-use crate::error::Error;
-use crate::store::beside;
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
+use crate::config::{AuthenticationSetting, Config, DatabaseConfig, without_login};
+use crate::error::Error;
+use crate::store::beside;
 
-/// Variables of ours that are no settings of the library.
-const NO_SETTINGS: [&str; 4] = ["CATCHMENT_CONFIG", "CATCHMENT_LOG", "CATCHMENT_LOG_FORMAT", "CATCHMENT_PROFILE"];
+/// `CATCHMENT_*` variables that are flags of the command, not settings of the library.
+const COMMAND_VARIABLES: [&str; 4] = ["CATCHMENT_CONFIG", "CATCHMENT_LOG", "CATCHMENT_LOG_FORMAT", "CATCHMENT_PROFILE"];
 
-/// The variables that the `nats` command knows, and our settings for them.
+/// The variables of the `nats` command, and the setting in `[broker]` for each.
 const NATS_VARIABLES: [(&str, &str); 10] = [
     ("NATS_URL", "servers"),
     ("NATS_USER", "user"),
@@ -36,18 +36,13 @@ const NATS_VARIABLES: [(&str, &str); 10] = [
     ("NATS_TIMEOUT", "timeout"),
 ];
 
-/// Which context, and where contexts are.
+/// The variables that name a context or the folder of contexts.
 const CONTEXT_VARIABLES: [&str; 3] = ["NATS_CONTEXT", "XDG_CONFIG_HOME", "HOME"];
 
-/// The ways to identify oneself to a broker; one more is to do so in its address. A source that gives one of them replaces
-/// those of lower sources.
-const WAYS_IN: [&[&str]; 4] =
-    [&["user", "password", "password_file"], &["token", "token_file"], &["creds"], &["nkey", "jwt"]];
+/// Two settings of `[broker]` that exclude each other; the one from the higher source is used.
+const EXCLUSIVE: [&str; 2] = ["domain", "api_prefix"];
 
-/// Of two settings that exclude each other, the one of the higher source counts.
-const EITHER_OR: [[&str; 2]; 3] = [["password", "password_file"], ["token", "token_file"], ["domain", "api_prefix"]];
-
-/// Which database.
+/// The database.
 #[derive(Args, Default)]
 pub struct DatabaseArgs {
     /// The database file [default: database.path of the settings, else catchment.db]
@@ -56,29 +51,31 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    /// Whether the flag names one.
+    /// Whether the flag is given.
     pub fn is_given(&self) -> bool {
         self.database.is_some()
     }
 }
 
-/// Which broker and stream, and who we are to it.
-#[derive(Args, Default)]
+/// The broker, the stream, and authentication. Serialized, its fields are settings of `[broker]` by their keys.
+#[derive(Args, Default, Serialize)]
 pub struct BrokerArgs {
     /// Servers of one cluster, separated by commas [below the settings file: NATS_URL] [default: nats://127.0.0.1:4222]
     #[arg(short, long = "server", value_name = "URL", value_delimiter = ',', help_heading = "Broker")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "trimmed")]
     servers: Vec<String>,
 
-    /// Servers, who we are and the rest from this context of the nats command [below the settings file: NATS_CONTEXT; where
-    /// nothing names a server, the selected one]
+    /// Take servers, credentials and the rest from this context of the nats command [below the settings file: NATS_CONTEXT; where
+    /// nothing names a server, the selected context]
     #[arg(long, value_name = "NAME", help_heading = "Broker")]
+    #[serde(skip)]
     context: Option<String>,
 
     /// User name [below the settings file: NATS_USER]
     #[arg(long, value_name = "NAME", help_heading = "Broker", allow_hyphen_values = true)]
     user: Option<String>,
 
-    /// Password; a file is safer, other users of this machine see flags [below the settings file: NATS_PASSWORD]
+    /// Password. Other users of this machine can see flags; a file is safer [below the settings file: NATS_PASSWORD]
     #[arg(long, value_name = "PASSWORD", help_heading = "Broker", allow_hyphen_values = true)]
     password: Option<String>,
 
@@ -94,7 +91,7 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true, conflicts_with = "token")]
     token_file: Option<String>,
 
-    /// Credentials file (JWT and seed), instead of the others [below the settings file: NATS_CREDS]
+    /// A credentials file (JWT and seed), instead of the others [below the settings file: NATS_CREDS]
     #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     creds: Option<String>,
 
@@ -106,35 +103,41 @@ pub struct BrokerArgs {
     #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
     jwt: Option<String>,
 
-    /// The certificate we show to servers that ask for one, PEM [below the settings file: NATS_CERT]
+    /// The client certificate, for servers that ask for one, PEM [below the settings file: NATS_CERT]
     #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[serde(rename = "tls.cert")]
     tlscert: Option<String>,
 
     /// The private key of --tlscert [below the settings file: NATS_KEY]
     #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[serde(rename = "tls.key")]
     tlskey: Option<String>,
 
     /// Authorities to trust instead of those of this machine, PEM [below the settings file: NATS_CA]
     #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[serde(rename = "tls.ca")]
     tlsca: Option<String>,
 
     /// The JetStream domain
     #[arg(long, value_name = "DOMAIN", help_heading = "Broker")]
+    #[serde(rename = "domain")]
     js_domain: Option<String>,
 
-    /// What the subjects of JetStream requests begin with, instead of a domain [default: $JS.API]
+    /// The prefix of JetStream requests, instead of a domain [default: $JS.API]
     #[arg(long, value_name = "PREFIX", help_heading = "Broker", conflicts_with = "js_domain")]
+    #[serde(rename = "api_prefix")]
     js_api_prefix: Option<String>,
 
-    /// What the subjects begin with on which answers come [default: _INBOX]
+    /// The prefix of the subjects on which replies are received [default: _INBOX]
     #[arg(long, value_name = "PREFIX", help_heading = "Broker")]
     inbox_prefix: Option<String>,
 
     /// The longest that connecting, or one answer, may take [below the settings file: NATS_TIMEOUT] [default: 5s]
     #[arg(long, value_name = "DURATION", help_heading = "Broker")]
+    #[serde(serialize_with = "as_text")]
     timeout: Option<humantime::Duration>,
 
-    /// The name under which the server lists the connection [default: catchment]
+    /// The connection's name in the server's lists [default: catchment]
     #[arg(long, value_name = "NAME", help_heading = "Broker")]
     connection_name: Option<String>,
 
@@ -143,7 +146,16 @@ pub struct BrokerArgs {
     stream: Option<String>,
 }
 
-/// The sources other than flags.
+fn trimmed<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    list(servers.iter().map(String::as_str)).serialize(serializer)
+}
+
+#[allow(clippy::ref_option, reason = "serde calls it with a reference to the field")]
+fn as_text<S: Serializer>(duration: &Option<humantime::Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.to_string()).serialize(serializer)
+}
+
+/// All sources but the flags.
 pub struct Settings {
     file: Option<PathBuf>,
     environment: Environment,
@@ -152,10 +164,10 @@ pub struct Settings {
 type Environment = BTreeMap<String, String>;
 
 impl Settings {
-    /// Settings of this file, else of the one that `CATCHMENT_CONFIG` names, and of the process's environment.
+    /// Takes this file, else the one that `CATCHMENT_CONFIG` names, and the environment of the process.
     pub fn new(file: Option<PathBuf>) -> Result<Self, Error> {
         let named = || std::env::var_os("CATCHMENT_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
-        Ok(Self { file: file.or_else(named), environment: ours(std::env::vars_os())? })
+        Ok(Self { file: file.or_else(named), environment: relevant(std::env::vars_os())? })
     }
 
     /// The file, if there is one.
@@ -163,18 +175,18 @@ impl Settings {
         self.file.as_deref()
     }
 
-    /// For a command that reads the database and meets no broker.
+    /// For a command that uses the database and no broker.
     pub fn for_database(&self, database: &DatabaseArgs) -> Result<Config, Error> {
         self.config(database, None, Table::new(), Surroundings::Ignored)
     }
 
-    /// For a command that meets a broker.
+    /// For a command that uses a broker.
     pub fn for_broker(&self, database: &DatabaseArgs, broker: &BrokerArgs) -> Result<Config, Error> {
-        self.config(database, broker.context.as_deref(), broker.table(), Surroundings::Asked)
+        self.config(database, broker.context.as_deref(), broker.table(), Surroundings::Used)
     }
 
-    /// For a command that starts a broker of its own: neither `NATS_*` variables, nor contexts, nor another one's address
-    /// count. What is said of a broker all the same is left for the caller to replace.
+    /// For a command that starts its own broker: the surroundings are ignored. The caller replaces the broker's settings from other
+    /// sources.
     pub fn for_own_broker(&self, database: &DatabaseArgs, broker: &BrokerArgs) -> Result<Config, Error> {
         self.config(database, None, broker.table(), Surroundings::Ignored)
     }
@@ -197,7 +209,7 @@ impl Settings {
         merge(&mut given, flags);
         let path = database.database.clone();
         let mut all = match surroundings {
-            Surroundings::Asked => {
+            Surroundings::Used => {
                 let path = path.clone().or_else(|| setting(&given, "database", "path")?.as_str().map(PathBuf::from));
                 let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
                 self.surroundings_table(&path, setting(&given, "broker", "servers").is_some(), context.is_some())?
@@ -205,7 +217,7 @@ impl Settings {
             Surroundings::Ignored => Table::new(),
         };
         merge(&mut all, given);
-        // Each source was read by itself before, so nothing here is unknown.
+        // Each source was checked by itself before, so all keys are known.
         let mut config = read(all).map_err(|reason| refused("settings", reason))?;
         if let Some(path) = path {
             config.database.path = path;
@@ -215,8 +227,8 @@ impl Settings {
         Ok(config)
     }
 
-    /// What is found without being named by a source of ours. A broker beside the database stands in for all that is said of
-    /// another, who we are to it included. A context that was asked for stands in for others.
+    /// The settings of the surroundings. A broker beside the database replaces `NATS_*` variables and contexts, credentials included.
+    /// A context that a flag names replaces other contexts.
     fn surroundings_table(&self, database: &Path, has_servers: bool, has_context: bool) -> Result<Table, Error> {
         let variables = nats_table(&self.environment)?;
         if !has_servers && let Some(server) = server_beside(database) {
@@ -249,48 +261,27 @@ impl Settings {
 
     fn context_table(&self, name: &str) -> Result<Table, Error> {
         let settings = self.contexts().read(name)?;
-        log::debug!("settings: taking the context {name} of the nats command");
+        log::debug!("settings: using the context {name} of the nats command");
         let settings = settings.into_iter().map(|(key, value)| (key, broker_value(key, &value)));
         Ok(broker_table(settings))
     }
 }
 
-/// Whether the broker beside the database, the `NATS_*` variables and contexts count.
+/// Whether to use the broker beside the database, the `NATS_*` variables and contexts.
 #[derive(Clone, Copy)]
 enum Surroundings {
-    Asked,
+    Used,
     Ignored,
 }
 
 impl BrokerArgs {
     fn table(&self) -> Table {
-        let one = |value: &Option<String>| value.clone().map(Value::String);
-        let servers = (!self.servers.is_empty()).then(|| list(self.servers.iter().map(String::as_str)));
-        let values = [
-            ("servers", servers),
-            ("user", one(&self.user)),
-            ("password", one(&self.password)),
-            ("password_file", one(&self.password_file)),
-            ("token", one(&self.token)),
-            ("token_file", one(&self.token_file)),
-            ("creds", one(&self.creds)),
-            ("nkey", one(&self.nkey)),
-            ("jwt", one(&self.jwt)),
-            ("tls.cert", one(&self.tlscert)),
-            ("tls.key", one(&self.tlskey)),
-            ("tls.ca", one(&self.tlsca)),
-            ("domain", one(&self.js_domain)),
-            ("api_prefix", one(&self.js_api_prefix)),
-            ("inbox_prefix", one(&self.inbox_prefix)),
-            ("timeout", one(&self.timeout.map(|timeout| timeout.to_string()))),
-            ("connection_name", one(&self.connection_name)),
-            ("stream", one(&self.stream)),
-        ];
-        broker_table(values.into_iter().filter_map(|(key, value)| Some((key, value?))))
+        let given = Table::try_from(self).expect("flags are texts and a list of texts");
+        broker_table(given.iter().map(|(key, value)| (key.as_str(), value.clone())))
     }
 }
 
-/// A table of settings of `broker`; `tls.ca` is `ca` in its table `tls`.
+/// A table with these settings of `[broker]`; `tls.ca` is `ca` in its table `tls`.
 fn broker_table<'a>(values: impl Iterator<Item = (&'a str, Value)>) -> Table {
     let mut table = Table::new();
     for (key, value) in values {
@@ -299,31 +290,31 @@ fn broker_table<'a>(values: impl Iterator<Item = (&'a str, Value)>) -> Table {
     table
 }
 
-/// A setting of `broker` that was given as text.
+/// The value of a setting of `[broker]` that is given as text.
 fn broker_value(key: &str, text: &str) -> Value {
     if key == "servers" { list(text.split(',')) } else { Value::String(text.to_owned()) }
 }
 
-/// The variables that concern us.
-fn ours(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Environment, Error> {
+/// The variables that are settings, or name a context.
+fn relevant(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Environment, Error> {
     let mut environment = Environment::new();
     for (name, value) in all {
         let Ok(name) = name.into_string() else { continue };
-        let is_setting = name.starts_with("CATCHMENT_") && !NO_SETTINGS.contains(&name.as_str());
+        let is_setting = name.starts_with("CATCHMENT_") && !COMMAND_VARIABLES.contains(&name.as_str());
         let is_nats = NATS_VARIABLES.iter().any(|(nats, _)| *nats == name);
         if is_setting || is_nats || CONTEXT_VARIABLES.contains(&name.as_str()) {
             match value.into_string() {
                 Ok(value) => _ = environment.insert(name, value),
-                // Then there are no contexts to be found.
+                // Then there is no folder of contexts.
                 Err(_) if ["XDG_CONFIG_HOME", "HOME"].contains(&name.as_str()) => {}
-                Err(_) => return Err(refused(&name, "its value is no UTF-8")),
+                Err(_) => return Err(refused(&name, "its value is not UTF-8")),
             }
         }
     }
     Ok(environment)
 }
 
-/// What the `CATCHMENT_*` variables say.
+/// The settings of the `CATCHMENT_*` variables.
 fn environment_table(environment: &Environment) -> Result<Table, Error> {
     let mut table = Table::new();
     for (name, value) in environment {
@@ -333,7 +324,7 @@ fn environment_table(environment: &Environment) -> Result<Table, Error> {
     Ok(table)
 }
 
-/// A variable's value is what TOML makes of it, where that fits the setting; else text; else a list at its commas.
+/// A variable's value is read as TOML if that fits the setting; else as text; else as a list with commas.
 fn variable(key: &str, value: &str) -> Result<Table, String> {
     let as_toml = value.parse::<Value>().ok();
     let as_text = Value::String(value.to_owned());
@@ -349,10 +340,10 @@ fn variable(key: &str, value: &str) -> Result<Table, String> {
     Err(first_reason.unwrap_or_default())
 }
 
-/// `database__path` is `path` in table `database`, where `__` is what parts them.
-fn nested(key: &str, parting: &str, value: Value) -> Table {
-    match key.split_once(parting) {
-        Some((outer, inner)) => Table::from_iter([(outer.to_owned(), Value::Table(nested(inner, parting, value)))]),
+/// With separator `__`, `database__path` is `path` in table `database`.
+fn nested(key: &str, separator: &str, value: Value) -> Table {
+    match key.split_once(separator) {
+        Some((outer, inner)) => Table::from_iter([(outer.to_owned(), Value::Table(nested(inner, separator, value)))]),
         None => Table::from_iter([(key.to_owned(), value)]),
     }
 }
@@ -362,7 +353,7 @@ fn list<'a>(items: impl Iterator<Item = &'a str>) -> Value {
     Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
 }
 
-/// The broker of `NATS_*` variables, of which an empty one counts as absent.
+/// The settings of the `NATS_*` variables; an empty one counts as absent.
 fn nats_table(environment: &Environment) -> Result<Table, Error> {
     let mut found = Vec::new();
     for (name, key) in NATS_VARIABLES {
@@ -376,7 +367,7 @@ fn nats_table(environment: &Environment) -> Result<Table, Error> {
     Ok(broker_table(found.into_iter()))
 }
 
-/// The address that `catchment run --with-server` left beside the database.
+/// The address in the file that `catchment run --with-server` writes beside the database.
 fn server_beside(database: &Path) -> Option<String> {
     let file = beside(database, "server");
     let text = std::fs::read_to_string(&file).ok()?;
@@ -384,14 +375,15 @@ fn server_beside(database: &Path) -> Option<String> {
     if !url.contains("://") {
         return None;
     }
-    log::debug!("broker: taking the server named in {}", file.display());
+    log::debug!("broker: using the server named in {}", file.display());
     Some(url.to_owned())
 }
 
 fn file_table(file: &Path) -> Result<Table, Error> {
     let name = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|e| refused(name.to_string(), format!("cannot be read: {e}; name another with --config")))?;
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        refused(name.to_string(), format!("cannot be read: {e}")).with_remedy("name another with --config")
+    })?;
     let located = |error: &toml::de::Error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         refused(format!("{name}:{line}"), one_line(error.message()))
@@ -404,11 +396,11 @@ fn read(table: Table) -> Result<Config, String> {
     Config::deserialize(Value::Table(table)).map_err(|e| one_line(e.message()))
 }
 
-/// The reason why TOML or a setting was refused, in one line and without the value where that may be a secret: a
-/// password that looks like a number, a server's address that should be in a list.
+/// Why TOML or a setting was refused, in one line. The value is left out where it may be a secret: a password that looks like a
+/// number, a server's address outside a list.
 fn one_line(message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ").replace("unknown field", "unknown key");
-    // In words of the file, not of the program.
+    // The words of the file, not of the program.
     let message = message.replace("expected usize", "expected a whole number");
     let message = message.replace("expected a duration", "expected a duration, as \"5s\"");
     let Some(found) = message.strip_prefix("invalid type: ") else { return message };
@@ -428,10 +420,16 @@ fn setting<'a>(table: &'a Table, section: &str, key: &str) -> Option<&'a Value> 
     table.get(section)?.get(key)
 }
 
-/// Lays a source over those below it, key by key; lists are replaced whole.
-fn merge(below: &mut Table, above: Table) {
+/// Merges a source into the lower ones, key by key; lists are replaced whole.
+fn merge(below: &mut Table, mut above: Table) {
+    // The earlier key of `broker.prefetch`. Two sources may use one key each.
+    if let Some(Value::Table(broker)) = above.get_mut("broker")
+        && let Some(prefetch) = broker.remove("ahead")
+    {
+        broker.insert("prefetch".into(), prefetch);
+    }
     if let (Some(Value::Table(below)), Some(Value::Table(above))) = (below.get_mut("broker"), above.get("broker")) {
-        drop_other_ways_in(below, above);
+        drop_other_authentication(below, above);
     }
     merge_keys(below, above);
 }
@@ -447,22 +445,26 @@ fn merge_keys(below: &mut Table, above: Table) {
     }
 }
 
-/// A token given as a flag must not meet the user and password of the file, as if both had been given.
-fn drop_other_ways_in(below: &mut Table, above: &Table) {
-    for [one, other] in EITHER_OR {
-        for (given, dropped) in [(one, other), (other, one)] {
-            if above.contains_key(given) {
-                below.remove(dropped);
-            }
+/// Where a source gives one way to authenticate, removes the other ways from the lower sources: a token given as a flag must not
+/// contradict the user and password of the file.
+fn drop_other_authentication(below: &mut Table, above: &Table) {
+    let alternatives =
+        AuthenticationSetting::ALL.into_iter().filter_map(|one| Some((one.key(), one.alternative()?.key())));
+    let [domain, api_prefix] = EXCLUSIVE;
+    for (given, dropped) in alternatives.chain([(domain, api_prefix), (api_prefix, domain)]) {
+        if above.contains_key(given) {
+            below.remove(dropped);
         }
     }
-    let gives = |way: &[&str]| way.iter().any(|key| above.contains_key(*key));
+    let given: Vec<_> = AuthenticationSetting::ALL.into_iter().filter(|one| above.contains_key(one.key())).collect();
     let in_address = above.get("servers").is_some_and(|servers| texts(servers).any(|server| server.contains('@')));
-    if !in_address && !WAYS_IN.iter().any(|way| gives(way)) {
+    if given.is_empty() && !in_address {
         return;
     }
-    for key in WAYS_IN.iter().filter(|way| !gives(way)).copied().flatten() {
-        below.remove(*key);
+    for other in AuthenticationSetting::ALL {
+        if !given.iter().any(|given| given.method() == other.method()) {
+            below.remove(other.key());
+        }
     }
     if let Some(Value::Array(servers)) = below.get_mut("servers") {
         for server in servers {

@@ -1,4 +1,4 @@
-//! Collecting from core NATS: no stream, at most once.
+//! Collecting from core NATS, without a stream and at most once: `[broker.core]`.
 
 use bytesize::ByteSize;
 use serde::Deserialize;
@@ -6,44 +6,46 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::subject::Filter;
 
-/// Where the broker keeps events until the database has them.
+/// Whether a stream keeps events until the database has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Mode {
-    /// In a JetStream stream: nothing lost, nothing twice.
+    /// A JetStream stream keeps them: each is stored exactly once.
     #[default]
     Jetstream,
-    /// Nowhere: core NATS sends an event to whoever listens when it is published. At most once: what is published while
-    /// the collector is away, or what it has no room for, is lost.
+    /// Nothing keeps them: core NATS delivers an event to the subscribers of that moment. At most once: an event is lost where
+    /// the collector is not connected when it is published, or has no room for it.
     Core,
 }
 
-/// How core NATS is collected: `[broker.core]`. Heeded in mode `core` only.
+/// How core NATS is collected: `[broker.core]`. Used in mode `core` only.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CoreConfig {
-    /// A queue group: of all collectors in it, one gets each event. Default none: every collector gets every event.
+    /// A queue group: each event goes to one collector of the group. Default none: every collector gets every event.
     pub queue: Option<String>,
-    /// At most this many events wait in memory for the database. Default 100,000.
+    /// The most events that wait in memory for the database. Default 100,000.
     pub max_events: usize,
-    /// At most this many bytes of them: subjects, headers, payloads, and 256 bytes an event for what surrounds them.
-    /// Default 64 MiB.
+    /// The most bytes of these events: subjects, headers, payloads, and 256 bytes an event for bookkeeping. Default 64 MiB.
     pub max_bytes: ByteSize,
-    /// What happens when the database is slower than events come. Default `drop_newest`.
+    /// What happens when events arrive faster than the database commits them. Default `drop_newest`.
     pub overflow: CoreOverflow,
 }
 
-/// What happens to events that the database is too slow for.
+/// What happens when the receive buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CoreOverflow {
-    /// What there is no room for is dropped and counted. The connection is always read, so the server never has to wait.
+    /// New events are dropped and counted. The connection is always read, so the server never waits.
     #[default]
     DropNewest,
-    /// From half of the room on the connection is not read, and events wait in the server, which ends a connection that it
-    /// cannot write to for its `write_deadline` (10 s by default) or has more than `max_pending` (64 MiB) waiting for. Then a
-    /// new one is made, and what was waiting in the server is lost. What arrives until reading has stopped takes up the other
-    /// half; what exceeds that is dropped and counted. Needs a second connection and may publish to `_INBOX.>`.
+    /// When half of the buffer is full, the connection is not read, and events wait in the server. The other half is for events
+    /// that arrive until reading stops; events beyond it are dropped and counted. The server closes a connection that it cannot
+    /// write to for its `write_deadline` (10 s by default) or that has more than its `max_pending` (64 MiB) waiting. Then a new
+    /// connection is opened, and the events that waited in the server are lost. Needs a second connection and permission to
+    /// publish to `_INBOX.>`.
     Block,
 }
 
@@ -54,28 +56,28 @@ impl Default for CoreConfig {
 }
 
 impl CoreConfig {
-    /// Checks every setting by itself, and that no two of the subjects bring the same event twice.
+    /// Checks every setting, and that no two subjects match the same event: it would arrive twice.
     pub(super) fn validate(&self, subjects: &[Filter]) -> Result<(), Error> {
         if let Some(queue) = &self.queue
             && (queue.is_empty() || queue.chars().any(|c| c.is_whitespace() || c.is_control() || "*>".contains(c)))
         {
-            let reason = format!("{queue:?} cannot be a queue group's name: no white space, * or >");
-            return Err(Error::config("broker.core.queue", reason));
+            let detail = format!("{queue:?} is no queue group's name: white space, * and > are not allowed");
+            return Err(Error::config("broker.core.queue", detail));
         }
         if self.max_events == 0 {
-            return Err(Error::config("broker.core.max_events", "is 0; there must be room for an event"));
+            return Err(Error::config("broker.core.max_events", "is 0; it must be at least 1"));
         }
         if self.max_bytes.as_u64() == 0 {
-            return Err(Error::config("broker.core.max_bytes", "is 0; there must be room for an event"));
+            return Err(Error::config("broker.core.max_bytes", "is 0; it must be at least 1"));
         }
         for (at, one) in subjects.iter().enumerate() {
             if let Some(other) = subjects[at + 1..].iter().find(|other| one.overlaps(other)) {
-                let reason = format!(
-                    "{:?} and {:?} overlap: core NATS would bring what both match twice; give subjects that do not",
+                let detail = format!(
+                    "{:?} and {:?} overlap: core NATS would deliver an event that matches both twice",
                     one.as_str(),
                     other.as_str(),
                 );
-                return Err(Error::config("broker.subjects", reason));
+                return Err(Error::config("broker.subjects", detail).with_remedy("give subjects that do not overlap"));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The database, and how many events share a transaction.
+//! The database, and how many events share a transaction: `[database]` and `[batch]`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,60 +6,62 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use super::{MOST_EVENTS, validate_longest};
+use super::limits::{MAX_EVENTS, validate_duration};
 use crate::error::Error;
 
-/// The database.
+/// The database: `[database]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseConfig {
-    /// The file. Default `catchment.db`. It is created if absent; the directory must exist.
+    /// The file. It is created if absent; its directory must exist. Default `catchment.db`.
     pub path: PathBuf,
-    /// When a commit counts as done. Default `full`.
+    /// How durable a commit is. Default `full`.
     pub synchronous: Synchronous,
-    /// Writer threads. They prepare batches side by side and commit them in turn. Default 1: measured fastest on two
-    /// cores, for SQLite commits one transaction at a time.
+    /// Writer threads, 1 to 64. They prepare batches in parallel and commit them in turn. Default 1, measured fastest on two
+    /// cores: SQLite commits one transaction at a time.
     pub writers: usize,
-    /// How long one try waits for another process that holds the database's write lock. A batch is tried again for as
-    /// long as it takes. Default 1 s.
+    /// How long one try waits for another process that holds the database's write lock. A batch is tried again without
+    /// end. Up to a day. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub busy_timeout: Duration,
-    /// A folder of SQL files that make the tables which routes and queries use. Default none.
+    /// A folder of SQL files that create the tables for routes and queries. Default none.
     ///
-    /// `001_lines.sql`, `0002-users.sql`: a number, `_` or `-`, a name. Whoever opens the database to write applies those that
-    /// are new to it in the order of their numbers, all in one transaction: either each of them or none. None is applied where
-    /// a route or query does not fit the tables that they make. One that was applied stays as it is, but for its name and line ends; what is to change goes into a new file with a higher number.
+    /// A file's name is a number, `_` or `-`, and a name: `001_lines.sql`, `0002-users.sql`. A program that opens the database for
+    /// writing applies the new ones in the order of their numbers, all in one transaction: either all are applied or none. None is
+    /// applied where a route or query does not fit the resulting tables. An applied file must not change, except for its name
+    /// and line ends; later changes go into a new file with a higher number.
     ///
-    /// Foreign keys are off meanwhile and checked behind the last, so that a table can be made anew under its old name.
+    /// Foreign keys are off meanwhile and checked after the last file, so a table can be replaced under its old name.
     /// `BEGIN`, `ATTACH`, PRAGMAs (but `user_version` and `application_id`) and changes to tables that begin with `catchment_`
     /// are refused.
     ///
-    /// A relative path counts from the current directory, as every path here.
+    /// A relative path counts from the current directory, as all paths here do.
     pub migrations: Option<PathBuf>,
 }
 
 /// SQLite's `PRAGMA synchronous` in WAL mode, see <https://sqlite.org/pragma.html#pragma_synchronous>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Synchronous {
-    /// Every commit is on the disk when it returns.
+    /// A commit is on the disk when it returns.
     #[default]
     Full,
-    /// The last commits may be lost when the power goes, the database never corrupts. They are still in the stream, but
-    /// the ledger is lost with them, so they are read again.
+    /// A power cut may lose the last commits; the database stays intact. The stream still has their events. Their ledger entries
+    /// are lost with them, so the events are read again.
     Normal,
 }
 
-/// How many events one transaction commits. Batches are never waited for unless `linger` says so: they grow by
-/// themselves while the database is busy.
+/// How many events one transaction commits: `[batch]`. A batch waits for more events only if `linger` says so. Batches grow
+/// while the database is busy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchConfig {
-    /// At most this many events. Default 5,000.
+    /// The most events of a batch, 1 to 1,000,000. Default 5,000.
     pub max_events: usize,
-    /// At most this many bytes, unless a single event is larger. Default 1 MiB.
+    /// The most bytes of a batch, up to 1 GiB; a single larger event is a batch of its own. Default 1 MiB.
     pub max_bytes: ByteSize,
-    /// Wait this long for more before committing a batch that is not full. Default 0.
+    /// How long a batch that is not full waits for more events. Up to 60 s. Default 0.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
 }
@@ -83,53 +85,55 @@ impl Default for BatchConfig {
 }
 
 impl DatabaseConfig {
-    /// Checks every setting by itself.
+    /// Checks the settings without opening a file.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
-    pub fn validate(&self) -> Result<(), Error> {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         if !(1..=64).contains(&self.writers) {
             return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
         }
-        validate_longest("database.busy_timeout", self.busy_timeout)?;
+        validate_duration("database.busy_timeout", self.busy_timeout)?;
         validate_database_path(&self.path)?;
         if self.migrations.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
-            return Err(Error::config("database.migrations", "is empty; give a folder, or take the setting out"));
+            return Err(
+                Error::config("database.migrations", "is empty").with_remedy("give a folder, or remove the setting")
+            );
         }
         Ok(())
     }
 }
 
-/// A path is a path: what SQLite would take for something else is refused by name.
+/// Refuses what SQLite would not take as a file's path: a URI, an in-memory or temporary database.
 pub(crate) fn validate_database_path(path: &Path) -> Result<(), Error> {
     let shown = path.display();
-    let reason = if path.as_os_str().is_empty() {
-        "is empty; give a file, as catchment.db".into()
+    let (detail, remedy) = if path.as_os_str().is_empty() {
+        ("is empty".into(), "give a file, as catchment.db".into())
     } else if path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
-        format!("{shown} is a URI; give the file's path (./{shown} for a file of this name)")
+        (format!("{shown} is a URI"), format!("give the file's path (./{shown} for a file of this name)"))
     } else if path.as_os_str() == ":memory:" {
-        format!("{shown} is no file; give a path (./{shown} for a file of this name)")
+        (format!("{shown} is no file"), format!("give a path (./{shown} for a file of this name)"))
     } else {
         return Ok(());
     };
-    Err(Error::config("database.path", reason))
+    Err(Error::config("database.path", detail).with_remedy(remedy))
 }
 
 impl BatchConfig {
-    /// Checks every setting by itself.
+    /// Checks every setting.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
-    pub fn validate(&self) -> Result<(), Error> {
-        if !(1..=MOST_EVENTS).contains(&self.max_events) {
-            let reason = format!("is {}; from 1 to {MOST_EVENTS}", self.max_events);
-            return Err(Error::config("batch.max_events", reason));
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        if !(1..=MAX_EVENTS).contains(&self.max_events) {
+            let detail = format!("is {}; from 1 to {MAX_EVENTS}", self.max_events);
+            return Err(Error::config("batch.max_events", detail));
         }
-        if self.linger > LONGEST_LINGER {
-            let reason = format!("is {:?}; the most is {LONGEST_LINGER:?}", self.linger);
-            return Err(Error::config("batch.linger", reason));
+        if self.linger > MAX_LINGER {
+            let detail = format!("is {:?}; the most is {MAX_LINGER:?}", self.linger);
+            return Err(Error::config("batch.linger", detail));
         }
         if !(1..=1 << 30).contains(&self.max_bytes.as_u64()) {
             return Err(Error::config("batch.max_bytes", format!("is {}; from 1 B to 1 GiB", self.max_bytes)));
@@ -138,6 +142,5 @@ impl BatchConfig {
     }
 }
 
-/// The longest that a batch may wait for more events: far below the time after which a stream delivers again what was not
-/// acknowledged.
-const LONGEST_LINGER: Duration = Duration::from_secs(60);
+/// The longest `linger`: far below the time after which a stream redelivers unacknowledged events.
+const MAX_LINGER: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Which questions are answered over NATS: `[[query]]`, and the service that answers them: `[service]`.
+//! Which queries are answered over NATS, `[[query]]`, and the service that answers them, `[service]`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,11 +6,14 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use super::{BrokerConfig, Codec, Mode, validate_bind, validate_longest};
+use super::broker::BrokerConfig;
+use super::core_nats::Mode;
+use super::limits::{validate_bind, validate_duration};
+use super::routes::Codec;
 use crate::error::Error;
-use crate::subject::Filter;
+use crate::subject::{Filter, InvalidSubject};
 
-/// A question that is answered over NATS: a request on its subject runs its statement, and the rows are the answer.
+/// A query that is answered over NATS: a request on its subject runs its statement, and the reply holds the rows.
 ///
 /// ```toml
 /// [[query]]
@@ -18,34 +21,35 @@ use crate::subject::Filter;
 /// sql = "SELECT station, at, celsius FROM readings WHERE station = :station ORDER BY at DESC LIMIT coalesce(:limit, 10)"
 /// ```
 ///
-/// Parameters are bound from the request as those of a [`RouteConfig`](super::RouteConfig) are from an event; `:published_s` and
-/// `:published_us` are when it came, `:stream` and `:sequence` are NULL. An empty request has no fields. The first query in the
-/// file whose subject matches answers.
+/// Parameters are bound from the request as those of a [`RouteConfig`](super::RouteConfig) are from an event. `:published_s` and
+/// `:published_us` are the time at which the request arrived; `:stream` and `:sequence` are NULL. An empty request has no fields. The
+/// first query in the file whose subject matches answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueryConfig {
-    /// The subject of its requests; `*` and `>` as in NATS, but not at its start; `{prefix}` is the setting `prefix`. None that
-    /// a stream takes: it would keep requests as events.
+    /// The subject of its requests; `*` and `>` as in NATS, but not at its start; `{prefix}` is the setting `prefix`. It must not
+    /// match any stream's subjects: the stream would store requests as events.
     pub subject: String,
-    /// What errors and service discovery call it. Default: its subject.
+    /// Its name in errors and service discovery. Default: its subject.
     #[serde(default)]
     pub name: Option<String>,
-    /// One statement that reads.
+    /// One statement that only reads.
     pub sql: String,
-    /// Parameters that are bound from a place within the request: name and JSON Pointer.
+    /// Parameters that are bound from inside the request: name and JSON Pointer.
     #[serde(default)]
     pub bind: BTreeMap<String, String>,
-    /// How requests are written. Default: as a route's.
+    /// The format of requests. Default: as a route's.
     #[serde(default)]
     pub codec: Option<Codec>,
-    /// A statement that takes longer is interrupted, and the answer is an error; so is that to a request which has waited for
-    /// longer. Default 1 s.
+    /// A statement that runs longer is interrupted, and the reply is an error. A request that has waited longer gets an error
+    /// too. Up to a day. Default 1 s.
     #[serde(default = "default_timeout", with = "humantime_serde")]
     pub timeout: Duration,
-    /// An answer of more rows is an error instead. Default 1,000.
+    /// The most rows of a reply; with more the reply is an error. Default 1,000.
     #[serde(default = "default_max_rows")]
     pub max_rows: usize,
-    /// An answer of more bytes is an error instead; the server's `max_payload` bounds it too. Default 512 KiB.
+    /// The most bytes of a reply, 64 B at least; with more the reply is an error. The server's `max_payload` limits it too. Default
+    /// 512 KiB.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: ByteSize,
 }
@@ -56,11 +60,11 @@ pub struct QueryConfig {
 pub struct ServiceConfig {
     /// Its name: letters, digits, `-` and `_`. Default `catchment`.
     pub name: String,
-    /// What discovery says it is for. Default empty.
+    /// Its description in service discovery. Default empty.
     pub description: String,
-    /// Threads that answer, each with a connection to the database of its own. Default 2.
+    /// Threads that answer, 1 to 64, each with its own connection to the database. Default 2.
     pub threads: usize,
-    /// Requests that may wait for one of them; more are refused with an error. Default 1,024.
+    /// The most requests that wait for a thread, 1 to 100,000; a further one gets an error at once. Default 1,024.
     pub waiting: usize,
 }
 
@@ -83,7 +87,7 @@ fn default_max_bytes() -> ByteSize {
 }
 
 impl QueryConfig {
-    /// A query with default limits.
+    /// A query with the default limits.
     pub fn new(subject: impl Into<String>, sql: impl Into<String>) -> Self {
         Self {
             subject: subject.into(),
@@ -97,7 +101,7 @@ impl QueryConfig {
         }
     }
 
-    /// What errors and service discovery call it.
+    /// Its name in errors and service discovery.
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.subject)
@@ -107,15 +111,15 @@ impl QueryConfig {
     pub(super) fn validate(&self) -> Result<(), Error> {
         let key = format!("query {}", self.name());
         let refused = |reason: String| Err(Error::config(key.clone(), reason));
-        if let Err(reason) = self.subject.parse::<Filter>() {
-            return refused(format!("subject {reason}"));
+        if let Err(error) = self.subject.parse::<Filter>() {
+            return refused(format!("subject {error}"));
         }
         if self.timeout.is_zero() {
-            return refused("timeout is 0; nothing could be answered".into());
+            return refused("timeout is 0; it must be more".into());
         }
-        validate_longest(&key, self.timeout)?;
+        validate_duration(&key, self.timeout)?;
         if self.max_rows == 0 {
-            return refused("max_rows is 0; nothing could be answered".into());
+            return refused("max_rows is 0; it must be at least 1".into());
         }
         if self.max_bytes.as_u64() < 64 {
             return refused(format!("max_bytes is {}; the least is 64 B", self.max_bytes));
@@ -124,23 +128,24 @@ impl QueryConfig {
     }
 }
 
-/// Checks that requests come to their query and to nobody else.
+/// Checks that each request reaches its own query, and no stream.
 pub(super) fn validate_subjects(queries: &[QueryConfig], broker: &BrokerConfig) -> Result<(), Error> {
-    let filter = |subject: &str| subject.parse::<Filter>().map_err(|e| Error::config("subject", e));
+    let filter =
+        |subject: &str| subject.parse::<Filter>().map_err(|e: InvalidSubject| Error::config("subject", e.to_string()));
     for (at, query) in queries.iter().enumerate() {
         let refused = |reason: String| Err(Error::config(format!("query {}", query.name()), reason));
         if query.subject.starts_with(['$', '*', '>']) {
             return refused(format!("subject {:?} begins with a wildcard or $; begin it with a name", query.subject));
         }
         if let Some(before) = queries[..at].iter().find(|before| before.subject == query.subject) {
-            return refused(format!("subject {:?} is that of query {} too", query.subject, before.name()));
+            return refused(format!("subject {:?} is the subject of query {} too", query.subject, before.name()));
         }
         let asked = filter(&query.subject)?;
         for subject in broker.subjects.iter().filter(|_| broker.mode == Mode::Jetstream) {
             if filter(subject)?.overlaps(&asked) {
                 return refused(format!(
-                    "subject {:?} is among broker.subjects ({subject:?}): the stream would keep requests as events, and answer \
-                     them first; give events and queries subjects that tell them apart",
+                    "subject {:?} is among broker.subjects ({subject:?}): the stream would store requests as events, and answer \
+                     them first; give queries other subjects than events",
                     query.subject
                 ));
             }
@@ -150,12 +155,12 @@ pub(super) fn validate_subjects(queries: &[QueryConfig], broker: &BrokerConfig) 
 }
 
 impl ServiceConfig {
-    /// Checks every setting by itself.
+    /// Checks every setting.
     pub(super) fn validate(&self) -> Result<(), Error> {
         let usable = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.name.is_empty() || !self.name.chars().all(usable) {
-            let reason = format!("{:?} cannot be a service's name: letters, digits, - and _", self.name);
-            return Err(Error::config("service.name", reason));
+            let detail = format!("{:?} is no service's name; use letters, digits, - and _", self.name);
+            return Err(Error::config("service.name", detail));
         }
         if !(1..=64).contains(&self.threads) {
             return Err(Error::config("service.threads", format!("is {}; from 1 to 64", self.threads)));

@@ -1,10 +1,10 @@
-//! What events do to the database: `[[route]]`.
+//! Which statements events run: `[[route]]`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::validate_bind;
+use super::limits::validate_bind;
 use crate::error::Error;
 use crate::subject::Filter;
 
@@ -23,86 +23,85 @@ use crate::subject::Filter;
 /// |---|---|
 /// | `:subject` | the subject |
 /// | `:token_1`, `:token_2`, … | the subject's tokens |
-/// | `:stream`, `:sequence` | where it stands in the stream; NULL where there is none |
-/// | `:published_s`, `:published_us` | when the stream took it (without one: when it was handed over), in whole seconds and in microseconds since 1970 |
+/// | `:stream`, `:sequence` | its stream and its sequence there; NULL without a stream |
+/// | `:published_s`, `:published_us` | when the stream stored it (without a stream: when it was received or recorded), in whole seconds and in microseconds since 1970 |
 /// | `:message_id` | the `Nats-Msg-Id` header |
 /// | `:header_trace_id` | the first value of header `Trace-Id`, whatever the case of its name; `-` is `_` |
 /// | `:payload` | the whole payload: text where it is UTF-8, else a blob |
-/// | a name that `bind` gives | what stands in the payload at that JSON Pointer (RFC 6901) |
+/// | a name in `bind` | the value in the payload at that JSON Pointer (RFC 6901) |
 /// | any other | the payload's top-level field of that name |
 ///
-/// A name of this table means what it says here, also where the payload has a field of that name; `bind` reaches the field.
+/// The names of this table are reserved: a field of the payload with such a name is reached with `bind`.
 ///
-/// What is not there is NULL, and the table's own constraints decide. What is there is bound as what it is:
+/// An absent value is NULL; the constraints of the database's table decide whether that is allowed. A value is bound by its type:
 ///
 /// | JSON | MessagePack | bound as |
 /// |---|---|---|
 /// | string | str | text; a str that is not UTF-8 is a blob |
 /// | number without point or exponent | int | integer; beyond 64 bits with a sign (from 9223372036854775808 on): text, digit for digit |
-/// | any other number | float 32, float 64 | real, the nearest double; what none is near, like 1e999: text, as it is written |
+/// | any other number | float 32, float 64 | real, the nearest double; beyond the range of doubles (1e999): text, as it is written |
 /// | `true`, `false` | true, false | 1, 0 |
 /// | `null` | nil, NaN | NULL |
-/// | object, array | map, array | its JSON text: JSON as it stands in the payload, MessagePack as the JSON that it means |
-/// | | timestamp | seconds since 1970, an integer where they are whole, else real |
+/// | object, array | map, array | its JSON text: JSON as it is written in the payload, MessagePack converted to JSON |
+/// | | timestamp | seconds since 1970: an integer if they are whole, else real |
 /// | | bin, any other ext | blob of its data |
 ///
-/// - Of several fields with one name the last one counts, also for pointers that reach into one of them.
-/// - Pointers find elements of arrays by their index, from 0. The empty pointer is the whole payload. In a payload that is no
-///   object names find nothing; pointers may find something.
-/// - In MessagePack the names in a map are texts, and integers by their digits (`{7: …}` is found by `/7`). Pairs with any other
-///   name are passed over. In JSON text that is made of it, blobs are base64, what JSON has no number for is null.
-/// - A string that holds half of a surrogate pair (`"\ud800"`) is no text: where it is bound, the payload cannot be read. Within
-///   an object or array that is bound it stays as it is written.
-/// - Nesting may be of any depth. Only `bind` may reach no more than 128 levels deep.
+/// - If several fields have one name, the last one counts, also for pointers that go through it.
+/// - A pointer addresses elements of arrays by their index, from 0. The empty pointer is the whole payload. In a payload that is no
+///   object, names match nothing; pointers may.
+/// - Names in a MessagePack map are strings, or integers by their digits (`/7` addresses `{7: …}`). Pairs with any other key
+///   are skipped. In the JSON text made from MessagePack, blobs are base64, and NaN and infinities are null.
+/// - A string with half of a surrogate pair (`"\ud800"`) is no text: if it is bound, the payload cannot be read. Inside a bound
+///   object or array it stays as it is written.
+/// - Nesting may have any depth; `bind` reaches at most 128 levels.
 ///
-/// A payload that cannot be read is a dead letter, with what is wrong and where: one that is not all JSON or all MessagePack, or
-/// empty, or with something behind its end. All of it is checked, whatever is asked for; but where no statement of the route asks
-/// for a part of it, it is not looked at.
+/// A payload that cannot be read makes the event a dead letter, with the error and its position: one that is not wholly JSON or wholly
+/// MessagePack, is empty, or has something after its end. The whole payload is checked, whichever fields are bound. If no
+/// statement of the route binds a part of the payload, it is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// The events it takes; `*` and `>` as in NATS, `{prefix}` is the setting `prefix`.
     pub subject: String,
-    /// What errors and dead letters call it. Default: its subject.
+    /// Its name in errors and dead letters. Default: its subject.
     #[serde(default)]
     pub name: Option<String>,
     /// One statement, or several that run in order in the transaction of the event's batch. Each is an `INSERT`, `UPDATE` or
     /// `DELETE` (or `REPLACE`, or one that begins with `WITH`).
     #[serde(default, deserialize_with = "one_or_several")]
     pub sql: Vec<String>,
-    /// Parameters that are bound from a place within the payload: name and JSON Pointer.
+    /// Parameters that are bound from inside the payload: name and JSON Pointer.
     #[serde(default)]
     pub bind: BTreeMap<String, String>,
-    /// How payloads are written. Default: what the event's `Content-Type` header says, `application/msgpack`,
-    /// `application/x-msgpack` or `application/vnd.msgpack` (in any case, whatever stands behind a `;`) being `messagepack`;
-    /// else JSON.
+    /// The format of payloads. Default: by the event's `Content-Type` header. `application/msgpack`, `application/x-msgpack` and
+    /// `application/vnd.msgpack` mean `messagepack`, in any case and whatever follows a `;`. Everything else means JSON.
     #[serde(default)]
     pub codec: Option<Codec>,
-    /// Tell whoever asks for it that an event is committed. Default false.
+    /// Send a confirmation when an event is committed, if the publisher asks for one. Default false.
     ///
-    /// The event names the subject for that in its header `Catchment-Reply-To`: an inbox of the publisher's, which begins with
-    /// `_INBOX.` or `broker.inbox_prefix`. A stream does not keep the subject that a message names for a reply, and answers there
-    /// itself that it has the event; in mode `core` that subject counts too. A plain client does so:
+    /// The event's header `Catchment-Reply-To` names the subject of the confirmation. It must be an inbox of the publisher, so it
+    /// begins with `_INBOX.` or `broker.inbox_prefix`. The reply subject of the message itself does not work with a stream: the
+    /// stream does not keep it, and acknowledges the event there. In mode `core` the reply subject counts too. With a plain client:
     ///
     /// ```text
-    /// SUB _INBOX.me.1                              a subscription of its own, before it publishes
+    /// SUB _INBOX.me.1                              subscribe before you publish
     /// PUB weather.oslo                             with the header Catchment-Reply-To: _INBOX.me.1
-    /// {"sequence":7,"stored":true,"stream":"EVENTS"}      what comes once the event is as durable as the database makes it
+    /// {"sequence":7,"stored":true,"stream":"EVENTS"}      the confirmation, sent after the commit
     /// ```
     ///
     /// A dead letter is committed too: then `stored` is false, `error` is its reason, and the headers `Nats-Service-Error` and
-    /// `Nats-Service-Error-Code` are there. At most one confirmation comes, and none where the connection is away in that
-    /// moment, or any other subject is named; then the event is committed all the same.
+    /// `Nats-Service-Error-Code` are set. There is at most one confirmation. There is none if the connection is lost at that
+    /// moment or the subject is no inbox; the event is committed all the same.
     #[serde(default)]
     pub reply: bool,
-    /// An event one of whose statements takes more steps of SQLite's virtual machine is a dead letter: it must not hold up all
-    /// those behind it for ever. It is interrupted at most two million steps later; what a single step does, a function on a huge
-    /// text say, is not interrupted. Default [`DEFAULT_MAX_STEPS`], some ten seconds.
+    /// The most steps of SQLite's virtual machine that one statement may take for one event, so that no event blocks later ones
+    /// for ever. A statement that takes more is interrupted at most two million steps later, and its event becomes a dead letter. A
+    /// single long step, a function on a huge text for instance, is not interrupted. Default [`DEFAULT_MAX_STEPS`].
     #[serde(default = "default_max_steps")]
     pub max_steps: u64,
 }
 
-/// Steps of SQLite's virtual machine that a statement of a route may take: some ten seconds.
+/// The default of [`RouteConfig::max_steps`]: ten seconds or so.
 pub const DEFAULT_MAX_STEPS: u64 = 1_000_000_000;
 
 fn default_max_steps() -> u64 {
@@ -123,19 +122,21 @@ impl Default for RouteConfig {
     }
 }
 
-/// How a payload is written.
+/// The format of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Codec {
-    /// <https://www.rfc-editor.org/rfc/rfc8259>
+    /// JSON, <https://www.rfc-editor.org/rfc/rfc8259>
     Json,
-    /// <https://github.com/msgpack/msgpack/blob/master/spec.md>
+    /// MessagePack, <https://github.com/msgpack/msgpack/blob/master/spec.md>
     Messagepack,
 }
 
-/// What becomes of events that no route takes.
+/// What happens to events that no route takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Unmatched {
     /// They are stored in table `events`.
     #[default]
@@ -145,7 +146,7 @@ pub enum Unmatched {
 }
 
 impl RouteConfig {
-    /// What errors and dead letters call it.
+    /// Its name in errors and dead letters.
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.subject)
@@ -154,8 +155,8 @@ impl RouteConfig {
     /// Checks what can be checked without a database.
     pub(super) fn validate(&self) -> Result<(), Error> {
         let refused = |reason: String| Err(Error::config(format!("route {}", self.name()), reason));
-        if let Err(reason) = self.subject.parse::<Filter>() {
-            return refused(format!("subject {reason}"));
+        if let Err(error) = self.subject.parse::<Filter>() {
+            return refused(format!("subject {error}"));
         }
         if self.sql.is_empty() {
             return refused("has no sql; give a statement, as \"INSERT INTO lines(text) VALUES (:text)\"".into());

@@ -1,4 +1,4 @@
-//! What may be shown of settings that hold secrets, and secrets that were given where a file was meant.
+//! What a log line may show of settings that hold secrets, and how to recognise a secret that stands in place of a file's name.
 
 use std::path::Path;
 
@@ -19,13 +19,8 @@ pub(super) fn is_contents(path: &Path) -> bool {
     text.contains("-----BEGIN") || text.contains('\n') || is_jwt(text.trim()) || is_seed(Path::new(text.trim()))
 }
 
-pub(super) fn hidden_unless(path: &Path, shown: bool) -> String {
-    if shown { path.display().to_string() } else { "***".into() }
-}
-
-/// A server's address without user, password or token: what stands before its last `@`.
-#[must_use]
-pub fn without_login(server: &str) -> String {
+/// A server's address without user, password or token, which stand before its last `@`.
+pub(crate) fn without_login(server: &str) -> String {
     match (server.split_once("://"), server.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         (None, Some((_, host))) => host.to_owned(),
@@ -33,10 +28,9 @@ pub fn without_login(server: &str) -> String {
     }
 }
 
-/// A server's address for a log line or an error: its scheme, host and port. Whatever else stands there is hidden, for it may
-/// be part of a password: one that has a `/` or an `@` in it, or whose host was forgotten.
-#[must_use]
-pub fn without_secrets(server: &str) -> String {
+/// A server's address for a log line or an error: its scheme, host and port. Everything else is hidden, because it may be part of a
+/// password: a password may contain a `/` or an `@`, or the host may be missing.
+pub(crate) fn without_secrets(server: &str) -> String {
     let without_login = without_login(server);
     let (scheme, rest) = match without_login.split_once("://") {
         Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => (format!("{scheme}://"), rest),
@@ -73,7 +67,7 @@ mod tests {
             ("nats://[::1]:4222", "nats://[::1]:4222"),
             ("nats://me:hunter2@a:4222", "nats://a:4222"),
             ("tls://me:p@ss@c", "tls://c"),
-            // The host was forgotten, or the password is not percent-encoded.
+            // The host is missing, or the password is not percent-encoded.
             ("nats://me:hunter2", "nats://me:***"),
             ("nats://me:hunter2/a", "nats://me:***"),
             ("nats://me:hunter2/a:4222", "nats://me:***"),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::config::QueryConfig;
 use crate::error::Error;
-use crate::subject::Filter;
+use crate::subject::{Filter, InvalidSubject};
 
 /// A query's place in the service. The first whose subject matches takes a request.
 #[derive(Debug)]
@@ -72,7 +72,10 @@ impl Endpoint {
     ) -> Result<Vec<Self>, Error> {
         let mut names = BTreeSet::new();
         let endpoint = |(query, parameters): (&QueryConfig, &[String])| {
-            let subject = query.subject.parse().map_err(|e| Error::config(format!("query {}", query.name()), e))?;
+            let subject = query
+                .subject
+                .parse()
+                .map_err(|e: InvalidSubject| Error::config(format!("query {}", query.name()), e.to_string()))?;
             let plain = plain(query.name());
             let numbered = (2..).map(|number| format!("{plain}_{number}"));
             let name = std::iter::once(plain.clone()).chain(numbered).find(|name| !names.contains(name));

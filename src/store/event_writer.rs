@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_failed_by_a_new_trigger_leaves_nothing_behind() {
+    fn a_failing_foreign_trigger_leaves_no_partial_event() {
         let (scene, writer) = scene("");
         let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
         for _ in 0..3 {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_fails_after_a_triggers_write_is_a_dead_letter() {
+    fn a_failure_after_a_triggers_write_is_a_dead_letter() {
         let (scene, writer) = scene(
             "CREATE TABLE log(name TEXT);
              CREATE TRIGGER full AFTER INSERT ON lines BEGIN
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_interrupted_at_its_end_is_stored_or_dead_not_both() {
+    fn an_event_interrupted_late_is_stored_or_a_dead_letter() {
         // Each sum adds a step, each row the steps of a row. For some of them the last check of the budget is after the commit.
         let kept = |upto: u64, sums: usize| {
             let count = format!(

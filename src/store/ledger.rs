@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_remembered_for_their_epoch_and_joined_where_there_are_too_many() {
+    fn gaps_are_kept_for_their_epoch_and_joined_if_too_many() {
         let db = database();
         let read =
             |number| history(&db, "S").unwrap().into_iter().find(|life| life.epoch.number == number).unwrap().gaps;

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_of_the_first_version_is_brought_to_this_one_with_all_that_is_in_it() {
+    fn a_database_of_the_first_version_is_upgraded_whole() {
         let mut connection = first_version();
         let identity = text(&connection, "SELECT value FROM catchment_meta WHERE key = 'identity'");
         for _ in 0..2 {

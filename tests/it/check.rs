@@ -203,7 +203,7 @@ fn a_database_is_looked_at_and_not_touched() {
 }
 
 #[test]
-fn a_running_collector_is_well_and_one_that_is_missing_is_missed() {
+fn a_running_collector_is_found_and_a_missing_one_reported() {
     let desk = Desk::new();
     let server = server_with(desk.folder.path(), &json!({}));
     let collector = Collector::start(desk.command(&["run", "--server", &server.url()]), &desk.path("collector.log"));
@@ -286,7 +286,7 @@ fn a_stream_that_does_not_fit_is_told_before_the_start() {
 }
 
 #[test]
-fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
+fn limits_on_unacknowledged_events_are_checked() {
     if !needs((2, 10), "limits of a stream's consumers") {
         return;
     }
@@ -303,7 +303,7 @@ fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
 }
 
 #[test]
-fn several_subjects_are_no_matter_for_a_server_that_takes_them_or_where_they_are_the_streams_own() {
+fn several_subjects_are_fine_where_the_server_takes_them() {
     let desk = Desk::new();
     let server = server_with(desk.folder.path(), &json!({"subjects": ["a.*", "b.*", "events.>"]}));
     desk.with("[\"events.>\"]", "[\"a.*\", \"events.*\"]");
@@ -318,8 +318,7 @@ fn several_subjects_are_no_matter_for_a_server_that_takes_them_or_where_they_are
 
 #[test]
 fn a_check_beside_a_start_keeps_nobody_from_starting() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (folder, server) = Server::in_new_folder();
     server.make_stream("EVENTS", &["events.>"]);
     let database = folder.path().join("a.db");
     let looking = std::sync::atomic::AtomicBool::new(true);

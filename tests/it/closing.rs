@@ -67,8 +67,7 @@ fn stored(server: &Server, folder: &std::path::Path) -> BTreeSet<String> {
 
 #[test]
 fn all_that_a_stopped_broker_leaves_open_comes_back_in_time() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (folder, server) = Server::in_new_folder();
     server.make_stream("EVENTS", &["events.>"]);
     let recorder = recorder(&server);
     server.signal("STOP");
@@ -81,9 +80,8 @@ fn all_that_a_stopped_broker_leaves_open_comes_back_in_time() {
 }
 
 #[test]
-fn of_a_broker_that_stops_in_the_middle_nothing_is_lost_without_a_word() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+fn a_broker_that_stops_midway_loses_nothing_silently() {
+    let (folder, server) = Server::in_new_folder();
     server.make_stream("EVENTS", &["events.>"]);
     let recorder = recorder(&server);
     let counters = recorder.counters();

@@ -103,7 +103,7 @@ fn a_leader_killed_under_load_costs_and_doubles_nothing() {
 }
 
 #[test]
-fn who_knows_one_server_of_three_goes_on_with_another_when_that_one_is_gone_for_good() {
+fn a_lost_server_is_replaced_by_one_learnt_from_it() {
     let mut scene = Scene::new();
     // One that does not lead: only the connection is at stake.
     let known = (scene.cluster.leader() + 1) % 3;
@@ -146,7 +146,7 @@ fn a_server_in_lame_duck_mode_is_left_for_another() {
 }
 
 #[test]
-fn a_recorder_without_a_stream_leaves_a_server_in_lame_duck_mode_in_doubt_of_nothing() {
+fn a_core_recorder_leaves_a_lame_duck_server_without_doubt() {
     let mut scene = Scene::new();
     let config = BrokerConfig { mode: Mode::Core, ..scene.config(&[0, 1, 2]) };
     let recorder = load::patient(config);

@@ -45,7 +45,7 @@ fn what_is_recorded_is_in_the_table_once_and_in_order() {
 }
 
 #[test]
-fn draining_ends_with_what_was_in_the_stream_and_goes_on_there_the_next_time() {
+fn a_drain_resumes_where_the_last_one_ended() {
     let folder = folder();
     let server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);

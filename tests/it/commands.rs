@@ -334,7 +334,7 @@ fn processes_of(folder: &Path) -> Vec<u32> {
 }
 
 #[test]
-fn a_server_of_its_own_is_found_by_the_other_commands_and_leaves_with_the_collector() {
+fn other_commands_find_the_collectors_own_server() {
     let folder = folder();
     let database = folder.path().join("a.db");
     let address = folder.path().join("a.db.server");
@@ -387,7 +387,7 @@ fn a_server_of_its_own_ends_even_when_the_collector_is_killed() {
 }
 
 #[test]
-fn a_server_of_its_own_that_dies_ends_the_collector_with_the_reason() {
+fn a_dead_server_of_its_own_ends_the_collector() {
     let folder = folder();
     let (database, log) = (folder.path().join("a.db"), folder.path().join("run.log"));
     let mut collector = with_server(&database, &log);
@@ -407,7 +407,7 @@ fn a_server_of_its_own_that_dies_ends_the_collector_with_the_reason() {
 }
 
 #[test]
-fn a_second_server_of_its_own_on_a_database_is_refused_and_harms_the_first_one_not() {
+fn a_second_own_server_is_refused_without_harm() {
     let folder = folder();
     let database = folder.path().join("a.db");
     let collector = with_server(&database, &folder.path().join("run.log"));
@@ -440,7 +440,7 @@ fn a_missing_server_program_is_named() {
 }
 
 #[test]
-fn an_interrupt_commits_what_was_taken_in_and_a_second_one_ends_at_once() {
+fn one_interrupt_commits_and_a_second_ends_at_once() {
     let scene = Scene::new();
     let log = scene.folder.path().join("log");
     let mut collector = Collector::start(run(&scene.server.url(), &scene.database()), &log);

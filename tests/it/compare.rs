@@ -155,8 +155,7 @@ fn a_profile_says_where_the_time_goes() {
 
 #[test]
 fn a_server_that_runs_already_is_left_as_it_was() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (folder, server) = Server::in_new_folder();
     let arms = ["--arms", "jetstream,jetstream-sync-always", "--server", &server.url()];
     let done =
         output(compare(folder.path()).args(["--events", "100", "--pairs", "1", "--codec", "messagepack"]).args(arms));
@@ -189,7 +188,7 @@ fn what_cannot_be_compared_is_said_with_a_way_out() {
 }
 
 #[test]
-fn several_threads_on_both_sides_and_all_of_the_study_s_work_lose_nothing() {
+fn several_threads_and_all_workloads_lose_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = compare(folder.path());
     command.args([

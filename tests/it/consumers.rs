@@ -9,39 +9,12 @@ use crate::support::collector::{Collector, catchment, output, run, stderr};
 use crate::support::load::Load;
 use crate::support::proxy::Proxy;
 use crate::support::scene::Scene;
-use crate::support::server::{Server, needs};
+use crate::support::server::needs;
 use crate::support::{eventually, eventually_within, oracle};
-
-/// A scene whose stream `EVENTS` has these settings beside the usual ones.
-fn scene_of(settings: &Value) -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let mut config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits" });
-    for (key, value) in settings.as_object().expect("settings") {
-        config[key] = value.clone();
-    }
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
-}
-
-/// A scene on a server with this configuration, whose stream has this retention.
-fn scene_on(configuration: &str, retention: &str) -> Scene {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::configured(folder.path(), configuration);
-    let scene = Scene { folder, server };
-    let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": retention });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
-}
 
 fn consumer(scene: &Scene) -> Value {
     let names = eventually("the consumer", || Some(scene.server.consumers("EVENTS")).filter(|names| names.len() == 1));
     scene.ask(&format!("$JS.API.CONSUMER.INFO.EVENTS.{}", names[0]), &Value::Null)
-}
-
-fn kept(scene: &Scene) -> u64 {
-    let info = scene.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null);
-    info["state"]["messages"].as_u64().expect("a number")
 }
 
 /// What the log says as warnings, and that all is well again.
@@ -52,7 +25,7 @@ fn news(log: &str) -> Vec<&str> {
 #[test]
 fn where_one_consumer_is_allowed_a_killed_collector_goes_on() {
     for retention in ["limits", "interest"] {
-        let scene = scene_of(&json!({ "retention": retention, "max_consumers": 1 }));
+        let scene = Scene::with_stream(&json!({ "retention": retention, "max_consumers": 1 }));
         let collector = scene.collector();
         collector.said("collecting stream EVENTS");
         let mut all = scene.publish("first", 300);
@@ -69,7 +42,7 @@ fn where_one_consumer_is_allowed_a_killed_collector_goes_on() {
         assert!(collector.stop().success());
         scene.holds_exactly(&all);
         if retention == "interest" {
-            eventually("the stream to have let go of all", || (kept(&scene) == 0).then_some(()));
+            eventually("the stream to have let go of all", || (scene.server.messages("EVENTS") == 0).then_some(()));
             assert_eq!(scene.server.consumers("EVENTS").len(), 1, "it stands for our interest");
         }
         // As after a kill, so after a stop.
@@ -83,7 +56,7 @@ fn where_one_consumer_is_allowed_a_killed_collector_goes_on() {
 fn survives_where_one_is_allowed(retention: &str) {
     const EVENTS: u64 = 20_000;
     let mut chance = Chance::new();
-    let mut scene = scene_of(&json!({ "retention": retention, "max_consumers": 1 }));
+    let mut scene = Scene::with_stream(&json!({ "retention": retention, "max_consumers": 1 }));
     let (database, log) = (scene.database(), scene.folder.path().join("log"));
     let proxy = Proxy::start(scene.server.port());
     let start = || {
@@ -120,7 +93,7 @@ fn survives_where_one_is_allowed(retention: &str) {
     assert!(collector.stop().success());
     oracle::is_exactly(&database, &events);
     if retention == "interest" {
-        eventually("the stream to have let go of all", || (kept(&scene) == 0).then_some(()));
+        eventually("the stream to have let go of all", || (scene.server.messages("EVENTS") == 0).then_some(()));
     }
 }
 
@@ -137,7 +110,7 @@ fn where_one_consumer_is_allowed_nothing_kept_for_it_is_lost() {
 #[test]
 fn where_one_consumer_is_allowed_a_cut_link_is_made_good() {
     for retention in ["limits", "interest"] {
-        let scene = scene_of(&json!({ "retention": retention, "max_consumers": 1 }));
+        let scene = Scene::with_stream(&json!({ "retention": retention, "max_consumers": 1 }));
         let proxy = Proxy::start(scene.server.port());
         let collector = Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join("log"));
         collector.said("collecting stream EVENTS");
@@ -153,8 +126,8 @@ fn where_one_consumer_is_allowed_a_cut_link_is_made_good() {
 }
 
 #[test]
-fn where_a_consumer_may_not_be_reset_what_it_delivered_is_read_raw() {
-    let scene = scene_of(&json!({ "retention": "interest", "max_consumers": 1 }));
+fn deliveries_are_read_raw_where_no_reset_is_possible() {
+    let scene = Scene::with_stream(&json!({ "retention": "interest", "max_consumers": 1 }));
     let proxy = Proxy::start(scene.server.port());
     proxy.drop_published("$JS.API.CONSUMER.RESET.");
     let start = || Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join("log"));
@@ -176,7 +149,7 @@ fn where_a_consumer_may_not_be_reset_what_it_delivered_is_read_raw() {
     all.extend(scene.publish("meanwhile", 100));
     let collector = start();
     scene.has(401);
-    eventually("the stream to have let go of all", || (kept(&scene) == 0).then_some(()));
+    eventually("the stream to have let go of all", || (scene.server.messages("EVENTS") == 0).then_some(()));
     assert!(collector.stop().success());
     scene.holds_exactly(&all);
     let sql = "SELECT headers ->> '$.Trace' FROM events WHERE payload = 'with-header'";
@@ -185,11 +158,11 @@ fn where_a_consumer_may_not_be_reset_what_it_delivered_is_read_raw() {
 }
 
 #[test]
-fn where_the_account_allows_one_consumer_a_killed_collector_goes_on() {
+fn a_killed_collector_resumes_with_one_allowed_consumer() {
     let limited = "jetstream: enabled\nno_auth_user: a\n\
                    accounts { A { jetstream { max_consumers: 1 }, users: [{ user: a, password: a }] } }\n";
     for retention in ["limits", "interest"] {
-        let scene = scene_on(limited, retention);
+        let scene = Scene::configured(limited, retention);
         let collector = scene.collector();
         collector.said("collecting stream EVENTS");
         let first = scene.publish("first", 100);
@@ -203,7 +176,7 @@ fn where_the_account_allows_one_consumer_a_killed_collector_goes_on() {
 
 #[test]
 fn where_others_have_all_the_room_it_is_said_with_the_way_out() {
-    let scene = scene_of(&json!({ "max_consumers": 1 }));
+    let scene = Scene::with_stream(&json!({ "max_consumers": 1 }));
     let other = json!({ "stream_name": "EVENTS", "config": { "durable_name": "other", "ack_policy": "explicit" } });
     scene.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &other);
     let done = output(scene.run().arg("--drain"));
@@ -216,7 +189,7 @@ fn where_others_have_all_the_room_it_is_said_with_the_way_out() {
 
 #[test]
 fn a_servers_limit_on_requests_is_kept_to() {
-    let scene = scene_on("jetstream { limits { max_request_batch: 100 } }\n", "limits");
+    let scene = Scene::configured("jetstream { limits { max_request_batch: 100 } }\n", "limits");
     let mut all = scene.publish("first", 1_000);
     let collector = scene.collector();
     scene.has(1_000);
@@ -256,12 +229,12 @@ fn limits_on_unacknowledged_events_are_kept_to() {
     let account = "jetstream: enabled\nno_auth_user: a\n\
                    accounts { A { jetstream { max_ack_pending: 50 }, users: [{ user: a, password: a }] } }\n";
     for configuration in ["jetstream { limits { max_ack_pending: 50 } }\n", account] {
-        let scene = scene_on(configuration, "interest");
+        let scene = Scene::configured(configuration, "interest");
         scene.drain();
         let all = scene.publish("event", 1_000);
         scene.drain();
         scene.holds_exactly(&all);
-        assert_eq!(kept(&scene), 0);
+        assert_eq!(scene.server.messages("EVENTS"), 0);
         assert_eq!(consumer(&scene)["config"]["max_ack_pending"], 50);
     }
 }
@@ -273,7 +246,7 @@ fn a_streams_limits_on_its_consumers_are_kept_to() {
     }
     for retention in ["limits", "interest"] {
         let limits = json!({ "inactive_threshold": 60_000_000_000_u64, "max_ack_pending": 50 });
-        let scene = scene_of(&json!({ "retention": retention, "consumer_limits": limits }));
+        let scene = Scene::with_stream(&json!({ "retention": retention, "consumer_limits": limits }));
         let collector = scene.collector();
         collector.said("collecting stream EVENTS");
         let all = scene.publish("event", 500);
@@ -337,7 +310,7 @@ fn a_pause_outlives_lost_links_stops_and_kills() {
         return;
     }
     for retention in ["limits", "interest"] {
-        let scene = scene_of(&json!({ "retention": retention }));
+        let scene = Scene::with_stream(&json!({ "retention": retention }));
         let proxy = Proxy::start(scene.server.port());
         let start = |log: &str| Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join(log));
         let collector = start("first");

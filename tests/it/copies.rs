@@ -12,15 +12,6 @@ use crate::support::load::Load;
 use crate::support::scene::Scene;
 use crate::support::{eventually, oracle};
 
-/// A scene whose stream has this retention.
-fn scene_with(retention: &str) -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": retention });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
-}
-
 /// A copy of the scene's database, as `.backup` makes one, under this name.
 fn copy(scene: &Scene, name: &str) -> PathBuf {
     let copy = scene.folder.path().join(name);
@@ -40,20 +31,10 @@ fn collect(scene: &Scene, database: &Path, log: &str) -> Collector {
     Collector::start(run(&scene.server.url(), database), &scene.folder.path().join(log))
 }
 
-fn identity(database: &Path) -> String {
-    let sql = "SELECT value FROM catchment_meta WHERE key = 'identity'";
-    oracle::open(database).query_row(sql, [], |row| row.get(0)).expect("an identity")
-}
-
 /// The tag of a database's file, as it is recorded.
 fn tag(database: &Path) -> String {
     let sql = "SELECT value ->> '$.tag' FROM catchment_meta WHERE key = 'home'";
     oracle::open(database).query_row(sql, [], |row| row.get(0)).expect("a home")
-}
-
-fn kept(scene: &Scene) -> u64 {
-    let info = scene.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null);
-    info["state"]["messages"].as_u64().expect("a number")
 }
 
 fn has(database: &Path, rows: u64) {
@@ -71,7 +52,7 @@ fn refused(scene: &Scene, database: &Path) -> String {
 #[test]
 fn a_copy_is_refused_and_its_original_left_alone() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
+        let scene = Scene::with_retention(retention);
         let original = scene.collector();
         original.said("collecting stream EVENTS");
         let mut all = scene.publish("first", 100);
@@ -101,7 +82,7 @@ fn a_copy_is_refused_and_its_original_left_alone() {
 #[test]
 fn a_copy_that_is_adopted_collects_beside_its_original() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
+        let scene = Scene::with_retention(retention);
         let original = scene.collector();
         original.said("collecting stream EVENTS");
         let mut all = scene.publish("first", 100);
@@ -110,7 +91,10 @@ fn a_copy_that_is_adopted_collects_beside_its_original() {
         let done = output(catchment().arg("adopt").arg("--database").arg(&path));
         assert!(done.status.success(), "{}", stderr(&done));
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(said.contains(&identity(&path)) && said.contains(&identity(&scene.database())), "{said}");
+        assert!(
+            said.contains(&oracle::identity(&path)) && said.contains(&oracle::identity(&scene.database())),
+            "{said}"
+        );
         let other = collect(&scene, &path, "copy.log");
         other.said("collecting stream EVENTS");
         all.extend(scene.publish("second", 1_000));
@@ -140,7 +124,7 @@ fn a_collector_whose_database_is_open_cannot_be_adopted() {
 #[test]
 fn a_moved_or_restored_database_goes_on_without_a_ceremony() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
+        let scene = Scene::with_retention(retention);
         scene.drain();
         let mut all = scene.publish("first", 100);
         scene.drain();
@@ -163,13 +147,13 @@ fn a_moved_or_restored_database_goes_on_without_a_ceremony() {
         scene.holds_exactly(&all);
         let left = usize::from(retention == "interest");
         assert_eq!(scene.server.consumers("EVENTS").len(), left, "those of the files before are gone");
-        assert_eq!(kept(&scene) == 0, retention == "interest");
+        assert_eq!(scene.server.messages("EVENTS") == 0, retention == "interest");
     }
 }
 
 #[test]
 fn a_copy_from_elsewhere_leaves_what_is_kept_for_its_original() {
-    let scene = scene_with("interest");
+    let scene = Scene::with_retention("interest");
     scene.drain();
     let mut all = scene.publish("first", 100);
     scene.drain();
@@ -182,7 +166,7 @@ fn a_copy_from_elsewhere_leaves_what_is_kept_for_its_original() {
     assert!(done.status.success(), "{said}");
     oracle::holds(&path, &all);
     assert!(said.contains(&format!("nats consumer rm EVENTS {original}")), "{said}");
-    assert_eq!(kept(&scene), 100, "for the original");
+    assert_eq!(scene.server.messages("EVENTS"), 100, "for the original");
     // The original knows of its copy by then, and deletes nothing of its either.
     let said = scene.drain();
     scene.holds_exactly(&all);
@@ -193,7 +177,7 @@ fn a_copy_from_elsewhere_leaves_what_is_kept_for_its_original() {
 #[test]
 fn a_copy_from_elsewhere_is_refused_while_its_original_collects() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
+        let scene = Scene::with_retention(retention);
         let original = scene.collector();
         original.said("collecting stream EVENTS");
         let mut all = scene.publish("first", 100);
@@ -224,7 +208,7 @@ struct Rival {
 impl Rival {
     fn start(scene: &Scene) -> Self {
         let database = scene.database();
-        let name = format!("catchment-{}-1-0-{}", identity(&database), tag(&database));
+        let name = format!("catchment-{}-1-0-{}", oracle::identity(&database), tag(&database));
         let config = json!({
             "name": name, "ack_policy": "none", "deliver_policy": "all", "filter_subject": "events.>",
             "description": "catchment, process 4711 at elsewhere:/a.db", "mem_storage": true,
@@ -252,7 +236,7 @@ impl Rival {
 }
 
 #[test]
-fn of_two_clones_the_one_that_finds_the_other_at_work_ends_by_name() {
+fn the_clone_that_finds_the_other_at_work_ends_and_names_it() {
     let scene = Scene::new();
     let mut collector = scene.collector();
     let mut all = scene.publish("first", 100);
@@ -296,12 +280,7 @@ fn what_a_process_that_died_has_left_is_waited_for_and_no_rival() {
 
 #[test]
 fn where_one_consumer_is_allowed_two_clones_do_not_share_it() {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config = json!({
-        "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "interest", "max_consumers": 1,
-    });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    let scene = Scene::with_stream(&json!({ "retention": "interest", "max_consumers": 1 }));
     scene.drain();
     // It takes the one over that the first run has left.
     let mut collector = scene.collector();
@@ -326,7 +305,7 @@ fn where_one_consumer_is_allowed_two_clones_do_not_share_it() {
 fn copies_at_any_moment(retention: &str) {
     const EVENTS: u64 = 12_000;
     let mut chance = Chance::new();
-    let scene = scene_with(retention);
+    let scene = Scene::with_retention(retention);
     let database = scene.database();
     let mut collector = scene.collector();
     collector.said("collecting stream EVENTS");
@@ -386,6 +365,6 @@ fn copies_started_at_any_moment_cost_the_original_nothing() {
 }
 
 #[test]
-fn copies_started_at_any_moment_take_nothing_kept_for_the_original() {
+fn copies_started_at_any_moment_leave_the_originals_events() {
     copies_at_any_moment("interest");
 }

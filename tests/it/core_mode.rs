@@ -117,7 +117,7 @@ fn events_are_rows_without_a_stream_and_keep_their_headers() {
 }
 
 #[test]
-fn an_event_that_cannot_be_stored_is_a_dead_letter_without_a_stream() {
+fn an_event_that_cannot_be_stored_is_a_dead_letter() {
     let folder = folder();
     let (server, database) = (server(&folder), folder.path().join("a.db"));
     let collector = Collector::start(&config(&server, &database)).expect("starts");
@@ -161,7 +161,7 @@ fn of_a_queue_group_one_gets_each_event() {
 }
 
 #[test]
-fn what_there_is_no_room_for_is_dropped_and_counted_in_bounded_memory() {
+fn overflow_is_dropped_and_counted_in_bounded_memory() {
     const EVENTS: u64 = 300_000;
     let folder = folder();
     let (server, database) = (server(&folder), folder.path().join("a.db"));
@@ -210,7 +210,7 @@ fn bytes_are_bounded_as_events_are() {
 }
 
 #[test]
-fn with_block_nothing_is_lost_while_the_database_is_held_shortly() {
+fn with_block_a_short_database_lock_loses_nothing() {
     const EVENTS: u64 = 100_000;
     let folder = folder();
     let (server, database) = (server(&folder), folder.path().join("a.db"));
@@ -315,7 +315,7 @@ fn it_goes_on_when_the_broker_comes_back_or_falls_silent() {
 }
 
 #[test]
-fn a_message_that_the_client_cannot_read_is_lost_and_the_next_is_not() {
+fn an_unreadable_message_is_lost_and_the_next_is_stored() {
     let folder = folder();
     let (server, database) = (server(&folder), folder.path().join("a.db"));
     let collector =

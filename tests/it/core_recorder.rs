@@ -164,7 +164,7 @@ fn events_keep_their_headers_and_get_no_identity_of_ours() {
 }
 
 #[test]
-fn lost_connections_give_back_what_is_uncertain_and_double_nothing() {
+fn lost_connections_return_uncertain_events_and_repeat_none() {
     const EVENTS: u64 = 30_000;
     let folder = folder();
     let server = Server::start_with(folder.path(), &[]);
@@ -186,7 +186,7 @@ fn lost_connections_give_back_what_is_uncertain_and_double_nothing() {
 }
 
 #[test]
-fn a_killed_broker_gives_back_what_is_uncertain_and_gets_the_rest_when_it_is_back() {
+fn a_killed_broker_returns_uncertain_events_and_gets_the_rest() {
     let folder = folder();
     let mut server = Server::start_with(folder.path(), &[]);
     let recorder = patient(core(quick(server.url())));
@@ -276,7 +276,7 @@ fn a_slow_link_is_found_out_and_used_as_it_is() {
 
 /// What a server has read of a connection that it ends: only a made-up one can be asked.
 #[test]
-fn what_is_said_to_be_read_was_read_whenever_the_server_hangs_up() {
+fn events_confirmed_before_a_disconnect_were_read() {
     const EVENTS: u64 = 20_000;
     let heard = Arc::new(Mutex::new(Vec::new()));
     let (since, hang_up_at) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(1)));
@@ -306,7 +306,7 @@ fn what_is_said_to_be_read_was_read_whenever_the_server_hangs_up() {
 }
 
 #[test]
-fn what_the_user_may_not_publish_comes_back_and_the_rest_goes_on() {
+fn denied_events_come_back_and_the_others_are_sent() {
     let folder = folder();
     let text = "authorization { users: [
         { user: \"u\", password: \"p\", permissions: { publish: { deny: [\"events.secret.>\"] } } },

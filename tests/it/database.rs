@@ -30,9 +30,9 @@ fn own_mounts() -> Option<&'static [&'static str]> {
 }
 
 #[test]
-fn a_full_disk_is_refused_at_a_start_and_waited_out_while_running() {
+fn a_full_disk_fails_a_start_and_pauses_a_running_collector() {
     let Some(unshare) = own_mounts() else {
-        eprintln!("skipped: a_full_disk_is_refused_at_a_start_and_waited_out_while_running: no mount of its own");
+        eprintln!("skipped: a_full_disk_fails_a_start_and_pauses_a_running_collector: no mount of its own");
         return;
     };
     let folder = folder();
@@ -144,7 +144,7 @@ fn a_database_locked_while_running_is_waited_for() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_a_locked_database_longer_than_it_may() {
+fn a_stop_with_a_locked_database_ends_by_its_deadline() {
     let folder = folder();
     let server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);
@@ -171,7 +171,7 @@ fn a_stop_does_not_wait_for_a_locked_database_longer_than_it_may() {
 }
 
 #[test]
-fn a_database_moved_away_under_a_collector_is_noticed_before_the_next_commit() {
+fn a_moved_database_is_noticed_before_the_next_commit() {
     for replaced in [false, true] {
         let folder = folder();
         let server = Server::start(folder.path());

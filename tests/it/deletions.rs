@@ -13,13 +13,7 @@ use crate::support::{eventually, oracle};
 
 /// A scene whose stream has these settings, with ten events that are collected.
 fn scene(settings: &Value) -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let mut config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits" });
-    for (name, value) in settings.as_object().expect("settings") {
-        config[name] = value.clone();
-    }
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    let scene = Scene::with_stream(settings);
     let mut raw = scene.server.raw();
     (0..10).for_each(|at| raw.send(format!("events.old.{at}"), None, format!("old-{at}")));
     raw.finish();
@@ -67,7 +61,7 @@ fn single_events_that_are_deleted_are_said() {
 }
 
 #[test]
-fn events_deleted_at_the_streams_end_are_said_without_another_event() {
+fn events_deleted_at_the_end_are_reported_at_once() {
     let scene = scene(&json!({}));
     scene.publish("new", 100);
     delete(&scene, 91..=110);
@@ -105,15 +99,12 @@ fn what_an_earlier_stream_lost_hides_nothing_of_the_next() {
 
 #[test]
 fn subjects_that_a_stream_had_before_are_no_loss() {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config =
-        |subjects: &[&str]| json!({ "name": "EVENTS", "subjects": subjects, "storage": "file", "retention": "limits" });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config(&["events.>", "old.>"]));
+    let scene = Scene::with_stream(&json!({ "subjects": ["events.>", "old.>"] }));
     let mut raw = scene.server.raw();
     (0..3_000).for_each(|at| raw.send(if at % 3 == 0 { "events.a" } else { "old.b" }, None, format!("{at}")));
     raw.finish();
-    scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &config(&["events.>"]));
+    let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits" });
+    scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &config);
     for _ in 0..2 {
         let said = scene.drain();
         assert!(!said.contains("WARN"), "{said}");
@@ -180,7 +171,7 @@ fn what_a_stream_lacked_before_the_first_start_is_nobodys_loss() {
 }
 
 #[test]
-fn events_of_other_subjects_are_no_loss_and_vanished_ones_of_ours_are() {
+fn only_missing_events_of_our_subjects_are_losses() {
     let scene = Scene::new();
     let run = |scene: &Scene| {
         let done = output(scene.run().arg("--drain").env("CATCHMENT_BROKER__SUBJECTS", "events.ours"));

@@ -31,7 +31,7 @@ fn open(database: &Path, commit: CommitMode) -> DirectRecorder {
 }
 
 #[test]
-fn events_of_many_threads_are_rows_once_and_each_threads_in_its_order() {
+fn events_of_many_threads_are_stored_once_and_in_order() {
     for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
@@ -84,7 +84,7 @@ fn an_event_recorded_one_by_one_is_there_when_record_returns() {
 }
 
 #[test]
-fn what_the_tables_refuse_is_a_dead_letter_and_costs_nothing_else() {
+fn an_event_the_tables_refuse_is_a_dead_letter_only() {
     for commit in [CommitMode::PerEvent, CommitMode::Grouped] {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
@@ -151,7 +151,7 @@ fn an_event_that_finds_the_database_locked_comes_back_or_waits() {
 }
 
 #[test]
-fn a_close_ends_in_time_and_receipts_give_back_what_is_not_committed() {
+fn a_close_ends_in_time_and_receipts_return_the_rest() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
     let recorder = open(&database, CommitMode::Grouped);

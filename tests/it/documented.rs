@@ -1,4 +1,4 @@
-//! What the pages of docs/ show is what happens: their files are written, their commands run, their output compared.
+//! README.md and the pages of docs/ show what happens: their files are written, their commands run, their output compared.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use catchment::testing::TestDatabase;
 
 use crate::support::collector::{Collector, catchment};
 use crate::support::eventually_within;
-use crate::support::server::Server;
+use crate::support::server::{Server, program};
 
 /// A fenced block of a page.
 struct Block<'p> {
@@ -85,14 +85,15 @@ fn in_the_background(command: &str, folder: &Path, server: &Server) -> Collector
     assert_eq!((words.next(), words.next()), (Some("catchment"), Some("run")), "{command}");
     let mut run = catchment();
     run.arg("run").args(words).current_dir(folder).env("NATS_URL", server.url());
+    // For `--with-server`.
+    run.env("NATS_SERVER_BIN", program());
     let collector = Collector::start(run, &folder.join("run.log"));
     collector.said("collecting stream");
     collector
 }
 
 fn holds(page: &str) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (folder, server) = Server::in_new_folder();
     let (mut files, mut ran, mut collectors) = (0, 0, Vec::new());
     for block in blocks(page) {
         match block.info.split_once(' ') {
@@ -123,12 +124,64 @@ fn holds(page: &str) {
                     }
                 }
             }
-            // A part of a configuration; see below.
-            None if block.info == "toml" => {}
+            // A part of a configuration, or the library; see below.
+            None if ["toml", "rust"].contains(&block.info) => {}
+            // What this test cannot run: `make`, other programs.
+            None if block.info == "text" => {}
             None => panic!("neither a file nor a console: {}", block.info),
         }
     }
     assert!(files > 0 && ran > 0, "{files} files, {ran} commands");
+}
+
+#[test]
+fn the_readme_is_as_documented() {
+    holds(include_str!("../../README.md"));
+}
+
+/// The README's Rust, compiled.
+#[allow(dead_code, reason = "a recorder through NATS needs a broker at its usual address")]
+mod readme {
+    use std::error::Error;
+    use std::time::Duration;
+
+    use catchment::{Collector, Config, DirectRecorder, Event, NatsRecorder, Recorder};
+
+    fn through_nats() -> Result<(), Box<dyn Error>> {
+        let recorder = NatsRecorder::connect("nats://127.0.0.1:4222")?;
+        recorder.record(Event::new("events.door", r#"{"open": true}"#))?; // returns at once
+        recorder.flush(Duration::from_secs(5))?; // all events are in the stream
+        Ok(())
+    }
+
+    fn directly() -> Result<(), Box<dyn Error>> {
+        let recorder = DirectRecorder::create("events.db")?;
+        recorder.record(Event::new("events.door", r#"{"open": true}"#))?;
+        recorder.flush(Duration::from_secs(5))?; // all events are committed
+        Ok(())
+    }
+
+    fn collecting() -> Result<(), Box<dyn Error>> {
+        let mut config = Config::default();
+        config.database.path = "events.db".into();
+        let collector = Collector::start(&config)?;
+        // ... and when the program ends:
+        let status = collector.stop(Duration::from_secs(10))?;
+        println!("{} events committed", status.committed);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_readmes_rust_is_compiled_here() {
+    let compiled: Vec<&str> = include_str!("documented.rs").lines().map(str::trim).collect();
+    let page = include_str!("../../README.md");
+    let rust: Vec<Block<'_>> = blocks(page).into_iter().filter(|block| block.info == "rust").collect();
+    assert_eq!(rust.len(), 3, "blocks of Rust");
+    for block in rust {
+        let lines: Vec<&str> = block.text.lines().collect();
+        assert!(compiled.windows(lines.len()).any(|window| window == lines), "in no function here:\n{}", block.text);
+    }
 }
 
 #[test]
@@ -190,6 +243,34 @@ fn every_configuration_in_the_pages_is_one() {
     assert!(whole >= 4 && parts >= 4, "{whole} whole ones and {parts} parts");
 }
 
+/// Targets of a page's links, `[text](target)`; without those to other sites and within the page.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets
+        .filter(|target| !target.contains("://"))
+        .filter_map(|target| target.split('#').next())
+        .filter(|file| !file.is_empty())
+}
+
+#[test]
+fn every_link_in_the_pages_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let others = ["ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "fuzz/README.md"].map(|name| {
+        let path = root.join(name);
+        let text = std::fs::read_to_string(&path).expect("reads");
+        (path.display().to_string(), text)
+    });
+    let mut found = 0;
+    for (page, text) in pages().iter().chain(&others) {
+        let folder = Path::new(page).parent().expect("a folder");
+        for target in links(text) {
+            assert!(folder.join(target).exists(), "{page}: {target}");
+            found += 1;
+        }
+    }
+    assert!(found > 30, "{found} links");
+}
+
 #[test]
 fn every_setting_has_its_place_on_the_page() {
     let page = include_str!("../../docs/configuration.md");
@@ -230,4 +311,42 @@ fn only_times_are_left_out_of_a_comparison() {
     );
     assert_eq!(timeless("\"published_us\":1795452899430223,\"n\":3"), "\"published_us\":0000000000000000,\"n\":3");
     assert_eq!(timeless("stored 1 of 2; line 1:17"), "stored 1 of 2; line 1:17");
+}
+
+/// The tests that a page names: `module::function`, or a module `…::tests`.
+fn named_tests(page: &str) -> Vec<&str> {
+    let is_path = |text: &&str| {
+        let is_word = |word: &str| {
+            !word.is_empty() && word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        text.contains("::") && text.split("::").all(is_word)
+    };
+    let rows = page.lines().filter_map(|line| line.strip_prefix('|')?.trim_end().strip_suffix('|')?.rsplit('|').next());
+    rows.flat_map(|tests| tests.split('`')).filter(is_path).collect()
+}
+
+/// Whether there is such a test, here or beside the code.
+fn is_there(test: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (module, name) = test.rsplit_once("::").expect("a path");
+    // Tests of a module are in a file of their own, or in the module's.
+    let modules = [Some(module), module.strip_suffix("::tests")].into_iter().flatten();
+    modules.map(|module| module.replace("::", "/")).any(|module| {
+        let files = ["tests/it", "src"].map(|folder| [".rs", "/mod.rs"].map(|end| format!("{folder}/{module}{end}")));
+        files.as_flattened().iter().filter_map(|file| std::fs::read_to_string(root.join(file)).ok()).any(|text| {
+            text.contains(&format!("fn {name}() {{"))
+                || text.lines().any(|line| line.starts_with(&format!("mod {name}")))
+        })
+    })
+}
+
+#[test]
+fn every_fault_on_the_page_names_tests_that_exist() {
+    let page = include_str!("../../docs/faults.md");
+    let tests = named_tests(page);
+    assert!(tests.len() > 100, "only {} are found", tests.len());
+    let missing: Vec<_> = tests.into_iter().filter(|test| !is_there(test)).collect();
+    assert!(missing.is_empty(), "there is no {missing:?}");
+    assert!(!is_there("links::no_such_test") && !is_there("no_such_module::tests"));
+    assert!(!page.contains("`…"), "a name is written in full");
 }

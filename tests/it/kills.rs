@@ -32,7 +32,7 @@ fn a_collector_killed_at_any_moment_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn a_broker_killed_at_any_moment_costs_no_event_and_nobody_has_to_be_started_again() {
+fn a_broker_killed_at_any_moment_loses_no_event() {
     survive(Victim::Broker, 3, 40_000);
 }
 
@@ -158,7 +158,7 @@ impl Impostor {
 }
 
 #[test]
-fn a_collector_comes_back_from_an_outage_longer_than_the_clients_sixty_attempts() {
+fn a_collector_recovers_after_the_clients_60_attempts() {
     let folder = tempfile::tempdir().expect("a folder");
     let (database, log) = (folder.path().join("a.db"), folder.path().join("log"));
     let mut server = Server::start(folder.path());
@@ -204,7 +204,7 @@ fn soak_lost_connections_leave_no_threads_behind() {
 }
 
 #[test]
-fn a_recorder_comes_back_from_an_outage_longer_than_the_clients_sixty_attempts() {
+fn a_recorder_recovers_after_the_clients_60_attempts() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
     let mut server = Server::start(folder.path());
@@ -229,7 +229,7 @@ fn a_recorder_comes_back_from_an_outage_longer_than_the_clients_sixty_attempts()
 }
 
 #[test]
-fn a_second_collector_is_refused_by_name_until_the_first_is_killed() {
+fn a_second_collector_is_refused_while_the_first_lives() {
     let folder = tempfile::tempdir().expect("a folder");
     let (database, log) = (folder.path().join("a.db"), folder.path().join("log"));
     let server = Server::start(folder.path());
@@ -249,7 +249,7 @@ fn a_second_collector_is_refused_by_name_until_the_first_is_killed() {
 }
 
 #[test]
-fn what_publish_said_it_published_is_in_the_stream_though_all_are_killed_at_once() {
+fn events_reported_by_publish_survive_a_kill_of_all() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
     let mut server = Server::start(folder.path());
@@ -332,7 +332,7 @@ fn a_full_recorder_that_may_block_waits_for_the_broker() {
 }
 
 #[test]
-fn a_blocking_recorder_gives_the_event_back_when_its_patience_ends() {
+fn a_blocking_recorder_returns_the_event_at_its_deadline() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);

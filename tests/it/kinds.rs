@@ -12,23 +12,6 @@ use crate::support::scene::Scene;
 use crate::support::server::needs;
 use crate::support::{eventually, eventually_within};
 
-/// A scene whose stream `EVENTS` keeps what somebody is interested in, until it is acknowledged.
-fn interest() -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "interest" });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
-}
-
-fn info(scene: &Scene) -> Value {
-    scene.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null)
-}
-
-fn kept(scene: &Scene) -> u64 {
-    info(scene)["state"]["messages"].as_u64().expect("a number")
-}
-
 /// How many messages the stream's one consumer has sent and not heard back of.
 fn unacknowledged(scene: &Scene) -> u64 {
     let answer = scene.ask("$JS.API.CONSUMER.LIST.EVENTS", &Value::Null);
@@ -41,19 +24,23 @@ fn reaches(scene: &Scene, rows: u64) {
 }
 
 fn is_empty(scene: &Scene) {
-    eventually("the stream to have let go of all", || (kept(scene) == 0).then_some(()));
+    eventually("the stream to have let go of all", || (scene.server.messages("EVENTS") == 0).then_some(()));
 }
 
 #[test]
-fn a_stream_with_interest_retention_lets_go_of_what_is_committed_and_of_nothing_before() {
-    let scene = interest();
+fn an_interest_stream_drops_only_committed_events() {
+    let scene = Scene::with_retention("interest");
     let collector = scene.collector();
     collector.said("collecting stream EVENTS");
     let lock = oracle::lock(&scene.database());
     let events = load::publish(&scene.server, 500);
     eventually("the events to be taken in", || (unacknowledged(&scene) > 0).then_some(()));
     collector.said("database: ");
-    assert_eq!((kept(&scene), oracle::position(&scene.database())), (500, 0), "nothing is committed");
+    assert_eq!(
+        (scene.server.messages("EVENTS"), oracle::position(&scene.database())),
+        (500, 0),
+        "nothing is committed"
+    );
     drop(lock);
     reaches(&scene, 500);
     is_empty(&scene);
@@ -63,8 +50,8 @@ fn a_stream_with_interest_retention_lets_go_of_what_is_committed_and_of_nothing_
 }
 
 #[test]
-fn what_a_stream_with_interest_retention_is_given_while_its_collector_is_stopped_is_kept() {
-    let scene = interest();
+fn an_interest_stream_keeps_events_while_stopped() {
+    let scene = Scene::with_retention("interest");
     let collector = scene.collector();
     collector.said("collecting stream EVENTS");
     let mut events = load::publish(&scene.server, 300);
@@ -73,7 +60,7 @@ fn what_a_stream_with_interest_retention_is_given_while_its_collector_is_stopped
     assert!(collector.stop().success());
     assert_eq!(scene.server.consumers("EVENTS").len(), 1, "it stands for our interest");
     events.extend(load::publish_from(&scene.server, 300, 300));
-    assert_eq!(kept(&scene), 300);
+    assert_eq!(scene.server.messages("EVENTS"), 300);
     let collector = scene.collector();
     reaches(&scene, 600);
     is_empty(&scene);
@@ -90,8 +77,8 @@ fn what_a_stream_with_interest_retention_is_given_while_its_collector_is_stopped
 }
 
 #[test]
-fn a_drain_of_a_stream_with_interest_retention_ends_with_all_that_was_in_it() {
-    let scene = interest();
+fn a_drain_with_interest_retention_collects_all() {
+    let scene = Scene::with_retention("interest");
     // Its consumer, made by the first run, is what the stream keeps events for.
     scene.drain();
     let events = load::publish(&scene.server, 2_000);
@@ -104,7 +91,7 @@ fn a_drain_of_a_stream_with_interest_retention_ends_with_all_that_was_in_it() {
 fn survives(kills: u64, collector_dies: bool, broker_dies: bool) {
     const EVENTS: u64 = 20_000;
     let mut chance = Chance::new();
-    let mut scene = interest();
+    let mut scene = Scene::with_retention("interest");
     let (database, log) = (scene.database(), scene.folder.path().join("log"));
     let url = scene.server.url();
     let start = || {
@@ -154,29 +141,29 @@ fn survives(kills: u64, collector_dies: bool, broker_dies: bool) {
     if broker_dies && !needs((2, 10), "interest retention that outlives a kill") {
         return;
     }
-    assert_eq!(kept(&scene), EVENTS, "kept for the other");
+    assert_eq!(scene.server.messages("EVENTS"), EVENTS, "kept for the other");
     let other = scene.ask("$JS.API.CONSUMER.INFO.EVENTS.other", &Value::Null);
     assert_eq!((&other["num_pending"], &other["delivered"]["consumer_seq"]), (&json!(EVENTS), &json!(0)));
 }
 
 #[test]
-fn a_collector_of_a_stream_with_interest_retention_killed_at_any_moment_loses_and_doubles_nothing() {
+fn an_interest_collector_killed_anytime_loses_nothing() {
     survives(5, true, false);
 }
 
 #[test]
-fn a_broker_with_interest_retention_killed_at_any_moment_costs_and_doubles_nothing() {
+fn an_interest_broker_killed_anytime_loses_and_repeats_nothing() {
     survives(3, false, true);
 }
 
 #[test]
-fn collector_and_broker_with_interest_retention_killed_together_lose_and_double_nothing() {
+fn collector_and_interest_broker_killed_together_lose_nothing() {
     survives(3, true, true);
 }
 
 #[test]
-fn two_databases_of_one_stream_with_interest_retention_have_it_each() {
-    let scene = interest();
+fn two_databases_of_an_interest_stream_each_get_all() {
+    let scene = Scene::with_retention("interest");
     let other = scene.folder.path().join("b.db");
     let first = scene.collector();
     let second = Collector::start(run(&scene.server.url(), &other), &scene.folder.path().join("second.log"));

@@ -77,13 +77,13 @@ fn restless(mut command: Command, log: &Path) -> Collector {
 }
 
 #[test]
-fn a_collector_that_lost_its_connection_again_and_again_has_what_it_had() {
+fn a_collector_leaks_nothing_in_many_lost_connections() {
     collector_loses(200);
 }
 
 #[test]
 #[ignore = "long; make soak runs it"]
-fn soak_a_collector_that_lost_a_thousand_connections_has_what_it_had() {
+fn soak_a_collector_leaks_nothing_in_a_thousand_losses() {
     collector_loses(1_000);
 }
 
@@ -105,19 +105,19 @@ fn collector_loses(connections: u64) {
 }
 
 #[test]
-fn a_recorder_that_lost_its_connection_again_and_again_has_what_it_had() {
+fn a_recorder_leaks_nothing_in_many_lost_connections() {
     recorder_loses(200);
 }
 
 #[test]
 #[ignore = "long; make soak runs it"]
-fn soak_a_recorder_that_lost_a_thousand_connections_has_what_it_had() {
+fn soak_a_recorder_leaks_nothing_in_a_thousand_losses() {
     recorder_loses(1_000);
 }
 
 /// Without a stream: what was on its way when a connection was lost comes back, and the command says so at its end.
 #[test]
-fn a_recorder_without_a_stream_that_lost_its_connection_again_and_again_has_what_it_had() {
+fn a_core_recorder_leaks_nothing_in_many_lost_connections() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start_with(folder.path(), &[]);
     let proxy = Proxy::start(server.port());
@@ -132,9 +132,8 @@ fn a_recorder_without_a_stream_that_lost_its_connection_again_and_again_has_what
 
 /// Each connection must have answered before the next one is cut: the server is asked without an end.
 #[test]
-fn a_service_that_lost_its_connection_again_and_again_has_what_it_had() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+fn a_service_leaks_nothing_in_many_lost_connections() {
+    let (folder, server) = Server::in_new_folder();
     server.make_stream("EVENTS", &["events.>"]);
     let proxy = Proxy::start(server.port());
     let settings = folder.path().join("a.toml");

@@ -37,7 +37,7 @@ fn config(server: &Server, database: PathBuf) -> Config {
 }
 
 #[test]
-fn a_consumer_over_the_accounts_limit_is_said_and_made_when_the_limit_is_lifted() {
+fn a_consumer_over_the_limit_is_created_when_it_is_lifted() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
     let mut server = Server::configured(folder.path(), &limited("max_consumers: 2"));
@@ -83,7 +83,7 @@ fn a_stream_over_the_accounts_limit_is_refused_with_the_reason() {
 }
 
 #[test]
-fn an_event_that_a_full_server_refuses_waits_until_there_is_room() {
+fn an_event_refused_by_a_full_server_is_sent_again() {
     const EVENTS: u64 = 3_000;
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
@@ -126,7 +126,7 @@ const NO_ROOM: &str =
 const KEPT: &str = r#"{"stream":"EVENTS","seq":1}"#;
 
 #[test]
-fn a_recorder_whose_last_refusal_is_overtaken_by_good_news_is_well() {
+fn a_recorder_is_healthy_when_success_follows_a_refusal() {
     // Refused and sent again, an event may hear both words in one breath.
     let server = Scripted::start(|talk, line| {
         let is_event = line.verb() == "PUB" && line.subject().starts_with("events.");
@@ -147,7 +147,7 @@ fn a_recorder_whose_last_refusal_is_overtaken_by_good_news_is_well() {
 }
 
 #[test]
-fn an_event_that_a_full_stream_refuses_comes_back_with_the_reason() {
+fn an_event_refused_by_a_full_stream_comes_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
     let server = Server::start(folder.path());

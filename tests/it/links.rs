@@ -1,22 +1,18 @@
-//! Bad links and mute servers: noticed in the configured time, said with the reason, and nothing is lost or doubled when
-//! they are well again.
+//! Bad links: noticed in the configured time, said with the reason, and nothing is lost or doubled when they are well again.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use catchment::record::{FailureReason, WaitError};
-use catchment::{Collector, Config, Error, Event, NatsRecorder, NatsRecorderConfig, Recorder};
-use parking_lot::Mutex;
+use catchment::{Collector, Event, NatsRecorder, NatsRecorderConfig, Recorder};
 
 use crate::support::collector as process;
-use crate::support::health::{GRACE, SILENCE, noticed, quick, stays_well, well};
+use crate::support::health::{
+    GRACE, SILENCE, cannot_record, cannot_start, noticed, quick, quick_config, stays_well, well,
+};
 use crate::support::load::{self, Account, payload};
 use crate::support::oracle::{self, Kept};
 use crate::support::proxy::{Proxy, Way, is_publish_acknowledgement};
-use crate::support::scripted::{self, Scripted};
 use crate::support::server::Server;
 use crate::support::{eventually, eventually_within};
 
@@ -29,8 +25,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         server.make_stream("EVENTS", &["events.>"]);
         let proxy = Proxy::start(server.port());
         Self { folder, server, proxy }
@@ -42,7 +37,7 @@ impl Scene {
 
     /// A collector on the bad way.
     fn collector(&self) -> Collector {
-        Collector::start(&config(&self.proxy.url(), self.database())).expect("starts")
+        Collector::start(&quick_config(&self.proxy.url(), self.database())).expect("starts")
     }
 
     /// A recorder on the bad way.
@@ -51,66 +46,13 @@ impl Scene {
     }
 
     fn has(&self, rows: u64) {
-        rows_are(&self.database(), rows);
+        eventually(&format!("{rows} rows"), || (oracle::position(&self.database()) == rows).then_some(()));
     }
 
     /// Publishes on the good way.
     fn publish(&self, first: u64, count: u64) -> Vec<Kept> {
         load::publish_from(&self.server, first, count)
     }
-}
-
-fn config(url: &str, database: PathBuf) -> Config {
-    let mut config = Config { broker: quick(url), ..Config::default() };
-    config.database.path = database;
-    config
-}
-
-fn rows_are(database: &std::path::Path, rows: u64) {
-    eventually(&format!("{rows} rows"), || (oracle::position(database) == rows).then_some(()));
-}
-
-/// Starting a collector and a recorder there fails in time, and says one of these words.
-#[track_caller]
-fn cannot_start(url: &str, words: &[&str]) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let began = Instant::now();
-    let error = Collector::start(&config(url, folder.path().join("a.db"))).expect_err("cannot start");
-    assert!(began.elapsed() < SILENCE + GRACE, "after {:?}", began.elapsed());
-    assert!(matches!(error, Error::Broker { .. }), "{error}");
-    let said = error.to_string();
-    assert!(words.iter().any(|word| said.contains(word)), "{said}");
-}
-
-#[track_caller]
-fn cannot_record(url: &str, words: &[&str]) {
-    let began = Instant::now();
-    let mut config = NatsRecorderConfig::default();
-    config.broker = quick(url);
-    let said = NatsRecorder::open(config).expect_err("cannot open").to_string();
-    assert!(began.elapsed() < SILENCE + GRACE, "after {:?}", began.elapsed());
-    assert!(words.iter().any(|word| said.contains(word)), "{said}");
-}
-
-#[test]
-fn a_server_that_never_greets_is_refused_in_time() {
-    let mute = Scripted::greeting_with(|_| String::new(), |_, _| true);
-    cannot_start(&mute.url(), &["said nothing"]);
-    cannot_record(&mute.url(), &["said nothing"]);
-    assert!(mute.visits() > 0);
-}
-
-#[test]
-fn a_server_that_greets_and_then_keeps_silent_is_refused_in_time() {
-    let mute = Scripted::start(|_, _| true);
-    cannot_start(&mute.url(), &["said nothing", "no answer"]);
-    cannot_record(&mute.url(), &["said nothing", "no answer"]);
-}
-
-#[test]
-fn a_server_that_answers_pings_but_no_jetstream_request_is_refused_in_time() {
-    let pings = Scripted::start(|_, _| false);
-    cannot_start(&pings.url(), &["no answer"]);
 }
 
 #[test]
@@ -189,7 +131,7 @@ fn a_link_that_swallows_everything_is_noticed_in_time() {
 }
 
 #[test]
-fn a_server_that_answers_pings_but_no_jetstream_request_any_more_is_noticed_in_time() {
+fn missing_jetstream_answers_are_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.drop_published("$JS.API.");
@@ -201,7 +143,7 @@ fn a_server_that_answers_pings_but_no_jetstream_request_any_more_is_noticed_in_t
 }
 
 #[test]
-fn a_connection_that_is_reset_and_then_refused_is_noticed_in_time() {
+fn a_reset_then_refused_connection_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.refuse();
@@ -213,7 +155,7 @@ fn a_connection_that_is_reset_and_then_refused_is_noticed_in_time() {
 }
 
 #[test]
-fn a_server_that_accepts_again_but_never_greets_is_noticed_in_time() {
+fn a_server_that_no_longer_greets_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.swallow(Way::ToClient);
@@ -225,7 +167,7 @@ fn a_server_that_accepts_again_but_never_greets_is_noticed_in_time() {
 }
 
 #[test]
-fn a_server_that_greets_again_but_then_keeps_silent_is_noticed_in_time() {
+fn a_server_silent_after_a_new_greeting_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| {
             proxy.only(Way::ToClient, |message| message.starts_with(b"INFO "));
@@ -239,7 +181,7 @@ fn a_server_that_greets_again_but_then_keeps_silent_is_noticed_in_time() {
 }
 
 #[test]
-fn a_stopped_server_is_noticed_in_time_and_healed_when_it_goes_on() {
+fn a_stopped_server_is_noticed_and_used_again_later() {
     let scene = Scene::new();
     let (collector, recorder) = (scene.collector(), scene.recorder());
     let mut account = Account::default();
@@ -260,7 +202,7 @@ fn a_stopped_server_is_noticed_in_time_and_healed_when_it_goes_on() {
 }
 
 #[test]
-fn a_connection_cut_in_the_middle_of_a_payload_costs_and_doubles_nothing() {
+fn a_cut_inside_a_payload_loses_and_repeats_nothing() {
     let scene = Scene::new();
     let collector = scene.collector();
     // A number of its own each, and far longer than an answer to a request.
@@ -321,7 +263,7 @@ fn a_recorder_on_a_slow_link_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity() {
+fn a_lost_acknowledgement_repeats_the_same_identity() {
     let scene = Scene::new();
     let recorder = scene.recorder();
     scene.proxy.drop_publish_acknowledgements();
@@ -350,7 +292,7 @@ fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity(
 }
 
 #[test]
-fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sent_again() {
+fn an_event_the_stream_may_not_recognise_is_given_back() {
     let scene = Scene::new();
     let window = Duration::from_millis(500);
     let mut config = NatsRecorderConfig::default();
@@ -378,104 +320,6 @@ fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sen
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
     process::drain(&scene.server.url(), &scene.database());
     oracle::holds(&scene.database(), &[payload(2)]);
-}
-
-#[test]
-fn a_server_that_takes_events_and_never_says_so_leaves_every_receipt_open() {
-    let published = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&published);
-    let server = Scripted::start(move |_, line| {
-        let is_event = line.verb() == "PUB" && line.subject().starts_with("events.");
-        counter.fetch_add(u64::from(is_event), Ordering::Relaxed);
-        is_event
-    });
-    let recorder = load::patient(quick(server.url()));
-    let began = Instant::now();
-    let receipt = recorder.record(Event::new("events.a", "x")).expect("taken");
-    noticed(began, &["not confirmed"], || recorder.health());
-    eventually("it to be sent again", || (published.load(Ordering::Relaxed) >= 3).then_some(()));
-    assert!(!receipt.is_settled());
-    let closed = recorder.close(Duration::from_millis(100)).expect_err("nothing was said of it");
-    assert!(closed.to_string().contains("1 event"), "{closed}");
-}
-
-/// A server with three messages that answers the first pulls in a bad way.
-fn answers_badly(words: &[&str], bad: impl Fn(&mut scripted::Talk, &scripted::Line) + Send + Sync + 'static) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let database = folder.path().join("a.db");
-    let is_bad = Arc::new(AtomicBool::new(true));
-    let still_bad = Arc::clone(&is_bad);
-    // Where each consumer begins, until it has been sent what there is.
-    let starts = Mutex::new(BTreeMap::<String, u64>::new());
-    let server = Scripted::start(move |talk, line| {
-        if let Some(consumer) = line.subject().strip_prefix("$JS.API.CONSUMER.CREATE.EVENTS.") {
-            let asked: serde_json::Value = serde_json::from_slice(line.payload()).expect("JSON");
-            let start = asked["config"]["opt_start_seq"].as_u64().unwrap_or(1);
-            starts.lock().insert(consumer.to_owned(), start);
-        }
-        if let Some(consumer) = line.subject().strip_prefix("$JS.API.CONSUMER.MSG.NEXT.EVENTS.") {
-            if still_bad.load(Ordering::Relaxed) {
-                bad(talk, line);
-            } else if let Some(start) = starts.lock().remove(consumer) {
-                for n in start..=3 {
-                    let time = 1_700_000_000_000_000_000_u64 + n;
-                    let place = format!("$JS.ACK.EVENTS.{consumer}.1.{n}.{}.{time}.{}", n + 1 - start, 3 - n);
-                    talk.deliver("events.a", line.reply(), &place, &[], format!("{n}"));
-                }
-            }
-            return true;
-        }
-        scripted::stream(talk, line, 3)
-    });
-    let began = Instant::now();
-    let collector = Collector::start(&config(&server.url(), database.clone())).expect("starts");
-    noticed(began, words, || collector.health());
-    assert_eq!(oracle::count(&database), 0, "no status is a row");
-    is_bad.store(false, Ordering::Relaxed);
-    rows_are(&database, 3);
-    well(|| collector.health());
-    collector.stop(Duration::from_secs(10)).expect("stops");
-    assert_eq!(oracle::payloads(&database), ["1", "2", "3"]);
-    oracle::sound(&database);
-}
-
-#[test]
-fn a_pull_that_nobody_takes_is_no_row_and_is_tried_again() {
-    answers_badly(&["503"], |talk, line| {
-        talk.deliver(line.reply(), line.reply(), "", b"NATS/1.0 503\r\n\r\n", "");
-    });
-}
-
-#[test]
-fn a_pull_that_is_refused_is_no_row_and_is_tried_again() {
-    answers_badly(&["409"], |talk, line| {
-        let status = b"NATS/1.0 409 Exceeded MaxWaiting\r\n\r\n";
-        talk.deliver(line.reply(), line.reply(), "", status, "");
-    });
-}
-
-#[test]
-fn a_protocol_line_longer_than_the_client_reads_ends_only_its_connection() {
-    for length in [5_000, 40_000] {
-        answers_badly(&["was lost", "said nothing"], move |talk, line| {
-            let subject = format!("events.{}", "x".repeat(length));
-            let place = "$JS.ACK.EVENTS.c.1.1.1.1700000000000000001.2";
-            talk.deliver(&subject, line.reply(), place, &[], "1");
-        });
-    }
-}
-
-#[test]
-fn lines_that_no_server_sends_end_only_their_connection() {
-    for said in [
-        "MSG\r\n",
-        "MSG a b c d e\r\n",
-        "\u{0}\u{1}\u{2}\r\n",
-        "HMSG a 1 99 3\r\nabc\r\n",
-        "-ERR 'Stale Connection'\r\n",
-    ] {
-        answers_badly(&["was lost", "said nothing"], move |talk, _| talk.say(said));
-    }
 }
 
 #[test]

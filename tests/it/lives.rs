@@ -69,13 +69,8 @@ fn a_rollback_is_noticed_where_the_ledgers_message_is_gone() {
 }
 
 #[test]
-fn a_rollback_is_noticed_where_a_stream_keeps_one_message_a_subject() {
-    let mut scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
-    let config = json!({
-        "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits", "max_msgs_per_subject": 1,
-    });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+fn a_rollback_is_noticed_with_one_message_per_subject() {
+    let mut scene = Scene::with_stream(&json!({ "max_msgs_per_subject": 1 }));
     let publish = |scene: &Scene, life: &str, subjects: &mut dyn Iterator<Item = usize>| {
         let mut raw = scene.server.raw();
         subjects.for_each(|at| raw.send(format!("events.{at}"), None, format!("{life}-{at}")));
@@ -113,7 +108,7 @@ fn a_deleted_message_where_the_ledger_stands_is_no_rollback() {
 }
 
 #[test]
-fn events_that_were_purged_before_they_came_and_are_restored_are_stored() {
+fn events_purged_early_and_restored_are_stored() {
     let mut scene = Scene::new();
     let first = scene.publish("first", 100);
     let copy = StoreCopy::take(&mut scene);
@@ -132,7 +127,7 @@ fn events_that_were_purged_before_they_came_and_are_restored_are_stored() {
 }
 
 #[test]
-fn single_events_that_are_restored_are_stored_though_the_stream_goes_on() {
+fn single_restored_events_are_stored_in_a_live_stream() {
     let mut scene = Scene::new();
     let first = scene.publish("first", 100);
     let copy = StoreCopy::take(&mut scene);
@@ -180,7 +175,7 @@ fn a_restored_event_of_a_filtered_stream_is_stored() {
 }
 
 #[test]
-fn a_broker_that_comes_back_after_another_is_read_on_where_it_was() {
+fn a_broker_back_after_another_is_read_from_its_old_position() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
     let servers = ["a", "b"].map(|name| {

@@ -78,7 +78,7 @@ impl Scene {
 }
 
 #[test]
-fn a_stream_of_tiny_headers_fills_no_memory_while_the_database_is_held() {
+fn tiny_headers_fill_no_memory_while_the_database_is_held() {
     let scene = Scene::new(&["--jetstream"], &[]);
     let (mut raw, headers) = (scene.server.raw(), headers());
     for _ in 0..EVENTS {
@@ -111,7 +111,7 @@ fn core(overflow: &str, room: &str) -> Scene {
 }
 
 #[test]
-fn tiny_headers_without_a_stream_are_dropped_before_they_fill_memory() {
+fn tiny_core_headers_are_dropped_before_they_fill_memory() {
     let scene = core("drop_newest", "2MiB");
     let dropped = |collector: &Collector| {
         let log = collector.log();
@@ -125,7 +125,7 @@ fn tiny_headers_without_a_stream_are_dropped_before_they_fill_memory() {
 }
 
 #[test]
-fn tiny_headers_without_a_stream_stop_reading_before_they_fill_memory() {
+fn tiny_core_headers_stop_reading_before_memory_is_full() {
     // Half of it has room for what comes until reading stops.
     let scene = core("block", "4MiB");
     scene.settles_below_the_most("what there is room for");

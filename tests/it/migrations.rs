@@ -59,7 +59,7 @@ fn tables(database: &Path) -> String {
 }
 
 #[test]
-fn routes_write_to_the_tables_that_migrations_made_and_each_is_applied_once() {
+fn migrations_run_once_and_routes_use_their_tables() {
     let scene = scene();
     write(&scene, "001_lines.sql", LINES);
     scene.server.raw().publish("events.line", None, "{\"text\": \"one\"}");
@@ -75,7 +75,7 @@ fn routes_write_to_the_tables_that_migrations_made_and_each_is_applied_once() {
 }
 
 #[test]
-fn a_migration_that_cannot_be_applied_ends_the_start_in_one_line() {
+fn a_failed_migration_ends_the_start_with_one_line() {
     let scene = scene();
     refused(&mut run(&scene), 2, &["configuration: database.migrations", "has no .sql file"]);
     write(&scene, "001_lines.sql", LINES);

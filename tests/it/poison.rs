@@ -25,7 +25,7 @@ fn many_headers(lines: usize, last: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_message_with_ten_thousand_header_lines_is_a_row_or_where_one_is_bad_a_dead_letter() {
+fn ten_thousand_header_lines_are_a_row_or_a_dead_letter() {
     let mut scene = Scene::new();
     let good = scene.publish("events.test", Some(&many_headers(10_000, b"")), "many");
     scene.bad("events.test", Some(&many_headers(10_000, b"no colon\r\n")));
@@ -39,7 +39,7 @@ fn a_message_with_ten_thousand_header_lines_is_a_row_or_where_one_is_bad_a_dead_
 }
 
 #[test]
-fn a_subject_longer_than_the_client_reads_is_a_dead_letter_however_long_it_is() {
+fn an_overlong_subject_is_a_dead_letter() {
     let mut scene = Scene::configured("jetstream: enabled\nmax_control_line: 65536\n");
     let collector = scene.collector();
     for length in [4_100, 10_000, 33_000, 60_000] {
@@ -54,7 +54,7 @@ fn a_subject_longer_than_the_client_reads_is_a_dead_letter_however_long_it_is() 
 }
 
 #[test]
-fn a_message_exactly_as_large_as_the_server_takes_is_stored_whole() {
+fn a_message_of_the_maximum_size_is_stored_whole() {
     let mut scene = Scene::new();
     let headers = b"NATS/1.0\r\nA: b\r\n\r\n";
     scene.publish("events.test", None, vec![b'x'; LARGEST]);
@@ -65,7 +65,7 @@ fn a_message_exactly_as_large_as_the_server_takes_is_stored_whole() {
 }
 
 #[test]
-fn a_server_that_takes_larger_messages_than_the_default_is_collected_whole() {
+fn messages_above_the_default_size_are_stored_whole() {
     const LARGE: usize = 8 << 20;
     let mut scene = Scene::configured("jetstream: enabled\nmax_payload: 8MB\n");
     scene.publish("events.test", None, vec![b'x'; LARGE]);
@@ -109,7 +109,7 @@ fn a_search_for_bad_messages_survives_the_collectors_kills() {
 }
 
 #[test]
-fn bad_messages_among_several_subjects_are_those_of_the_wanted_subjects() {
+fn bad_messages_of_unwanted_subjects_are_ignored() {
     if !needs((2, 10), "several subjects") {
         return;
     }

@@ -11,7 +11,7 @@ use crate::support::oracle;
 use crate::support::scene::Scene;
 
 #[test]
-fn a_profiled_collector_stores_everything_and_finds_sqlite_and_nats() {
+fn a_profiled_collector_stores_all_and_attributes_time() {
     let scene = Scene::new();
     let prefix = scene.folder.path().join("profile");
     let kept = load::publish(&scene.server, 60_000);

@@ -39,7 +39,7 @@ fn a_drain_whose_rest_is_purged_ends_by_itself_and_says_so() {
 }
 
 #[test]
-fn a_drain_whose_rest_is_purged_ends_by_itself_though_more_comes_behind_it() {
+fn a_drain_ends_when_its_rest_is_purged() {
     // What comes after the drain began is none of its business, and no reason to wait either.
     drained_under_a_purge(true);
 }
@@ -59,7 +59,7 @@ fn drained_under_a_purge(more_comes: bool) {
 }
 
 #[test]
-fn a_stream_purged_under_a_collector_that_then_idles_is_said_with_its_size() {
+fn a_purge_under_an_idle_collector_is_counted() {
     let scene = Scene::new();
     let published = scene.publish("event", BACKLOG);
     let (collector, proxy) = slow(&scene, &[]);
@@ -77,7 +77,7 @@ fn a_stream_purged_under_a_collector_that_then_idles_is_said_with_its_size() {
 }
 
 #[test]
-fn a_stream_purged_under_a_collector_is_said_with_its_size_when_the_next_event_comes() {
+fn a_purge_is_counted_when_the_next_event_comes() {
     let scene = Scene::new();
     let published = scene.publish("event", BACKLOG);
     let (collector, proxy) = slow(&scene, &[]);

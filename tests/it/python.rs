@@ -28,7 +28,7 @@ fn script(arguments: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn a_bot_in_python_publishes_asks_and_hears_that_it_is_committed() {
+fn a_python_client_publishes_asks_and_gets_confirmations() {
     let folder = tempfile::tempdir().expect("a folder");
     let made = output(catchment().current_dir(folder.path()).args(["init", "--preset", "chat", "--prefix", "bots.py"]));
     assert!(made.status.success(), "{}", stderr(&made));

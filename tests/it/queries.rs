@@ -90,7 +90,7 @@ fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
 }
 
 #[test]
-fn many_clients_are_answered_while_events_are_written_and_see_what_is_committed() {
+fn many_clients_see_commits_while_events_are_written() {
     const EVENTS: u64 = 60_000;
     const CLIENTS: usize = 8;
     let scene = Scene::new();

@@ -19,7 +19,7 @@ use crate::support::proxy::Proxy;
 use crate::support::server::Server;
 
 #[test]
-fn what_is_reported_stored_is_stored_there_across_the_brokers_kills() {
+fn reported_events_are_stored_across_broker_kills() {
     const EVENTS: u64 = 15_000;
     let mut chance = Chance::new();
     let folder = tempfile::tempdir().expect("a folder");
@@ -87,7 +87,7 @@ fn events_sent_again_after_a_reset_keep_their_identity() {
 }
 
 #[test]
-fn what_a_new_server_no_longer_takes_comes_back_and_the_rest_goes_on() {
+fn events_too_large_for_a_new_server_come_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
     let mut server = Server::configured(folder.path(), "jetstream: enabled\nmax_payload: 65536\n");
@@ -127,7 +127,7 @@ fn what_a_new_server_no_longer_takes_comes_back_and_the_rest_goes_on() {
 }
 
 #[test]
-fn an_event_that_may_not_be_published_comes_back_with_the_reason_and_holds_up_nothing() {
+fn a_denied_event_comes_back_and_delays_no_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let users =
         "authorization: { users: [{ user: a, password: a, permissions: { publish: { deny: [\"events.denied\"] } } }] }";

@@ -21,8 +21,7 @@ struct Scene {
 impl Scene {
     /// Events on `events.asked.>` are confirmed; a number below 0 is not stored. Others are not confirmed.
     fn new(mode: Mode) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         let database = folder.path().join("a.db");
         let sql = "CREATE TABLE numbers(n INTEGER NOT NULL CHECK (n >= 0))";
         rusqlite::Connection::open(&database).and_then(|database| database.execute_batch(sql)).expect("SQL");
@@ -64,7 +63,7 @@ fn read(message: &nats::Message) -> (Value, Option<String>) {
 }
 
 #[test]
-fn who_asks_hears_that_the_event_is_committed_or_why_it_is_a_dead_letter() {
+fn a_confirmation_tells_of_the_commit_or_dead_letter() {
     for mode in [Mode::Jetstream, Mode::Core] {
         let scene = Scene::new(mode);
         let collector = Collector::start(&scene.config).expect("starts");
@@ -73,7 +72,7 @@ fn who_asks_hears_that_the_event_is_committed_or_why_it_is_a_dead_letter() {
         let next = || inbox.next_timeout(Duration::from_secs(10)).expect("a confirmation");
         let place = |sequence: u64| match mode {
             Mode::Jetstream => (json!("EVENTS"), json!(sequence)),
-            Mode::Core => (Value::Null, Value::Null),
+            _ => (Value::Null, Value::Null),
         };
         publish(&client, "events.asked.a", "_INBOX.me.1", 7);
         let (message, (stream, sequence)) = (next(), place(1));
@@ -143,7 +142,7 @@ fn read_stored(body: &[u8]) -> bool {
 }
 
 #[test]
-fn each_of_many_events_is_confirmed_once_and_a_stop_confirms_what_it_commits() {
+fn many_events_are_confirmed_once_each_also_at_a_stop() {
     const EVENTS: i64 = 20_000;
     let scene = Scene::new(Mode::Jetstream);
     let client = scene.server.client();

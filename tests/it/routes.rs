@@ -107,7 +107,7 @@ fn line(name: &str, text: &str) -> String {
 }
 
 #[test]
-fn an_event_runs_what_the_first_route_that_matches_says_and_triggers_do_the_rest() {
+fn an_event_runs_its_first_route_and_the_triggers() {
     let chat = Chat::usual();
     let mut raw = chat.scene.server.raw();
     raw.publish("events.chat.log", None, line("ann", "hi"));
@@ -165,7 +165,7 @@ fn sql_that_cannot_work_is_refused_at_the_start_with_its_place() {
 }
 
 #[test]
-fn a_dead_letter_names_its_route_and_statement_and_costs_nothing_else() {
+fn a_dead_letter_names_its_route_and_statement() {
     let chat = Chat::usual();
     chat.edit("CREATE TRIGGER short BEFORE INSERT ON users BEGIN SELECT raise(ROLLBACK, 'too long') WHERE length(NEW.name) > 9; END");
     let mut raw = chat.scene.server.raw();
@@ -187,7 +187,7 @@ fn a_dead_letter_names_its_route_and_statement_and_costs_nothing_else() {
 }
 
 #[test]
-fn a_table_that_goes_while_running_stops_the_collector_and_costs_no_event() {
+fn a_dropped_table_stops_the_collector_without_loss() {
     let chat = Chat::usual();
     let mut collector = Collector::start(chat.run(), &chat.log());
     let mut raw = chat.scene.server.raw();

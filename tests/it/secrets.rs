@@ -43,8 +43,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         Self { folder, server }
     }
 

@@ -122,7 +122,7 @@ fn only_who_has_queries_has_threads_and_a_connection_for_them() {
 }
 
 #[test]
-fn what_waits_is_answered_before_a_stop_and_what_hangs_is_broken_off() {
+fn a_stop_answers_waiting_and_interrupts_hanging_queries() {
     let scene = Scene::new();
     let slow = format!(
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT max(i) AS i FROM n",
@@ -130,11 +130,7 @@ fn what_waits_is_answered_before_a_stop_and_what_hangs_is_broken_off() {
     );
     let endless = QueryConfig { timeout: Duration::from_secs(3600), ..query("ask.endless", ENDLESS) };
     let patient = QueryConfig { timeout: Duration::from_secs(60), ..query("ask.slow", &slow) };
-    let start = || {
-        let mut config = scene.config(vec![patient.clone(), endless.clone()]);
-        config.service.threads = 1;
-        Collector::start(&config).expect("starts")
-    };
+    let start = || scene.collector_of_one_thread(vec![patient.clone(), endless.clone()]);
     let client = scene.client();
     let replies = client.0.subscribe("_INBOX.waiting").expect("subscribes");
     let collector = start();
@@ -172,7 +168,7 @@ fn a_stream_that_takes_requests_for_events_is_said() {
 }
 
 #[test]
-fn what_the_user_may_not_do_is_said_and_keeps_no_event_from_being_stored() {
+fn denied_rights_are_reported_and_events_still_stored() {
     // May neither listen on ask.secret nor publish replies to anything but the usual inboxes.
     let scene = Scene::configured(
         r#"jetstream: {}
@@ -245,7 +241,7 @@ fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
 const LONGEST_READ: usize = 4_096 - "MSG ask.one 1  0\r\n".len();
 
 #[test]
-fn a_long_subject_for_the_reply_is_not_answered_and_costs_others_nothing() {
+fn an_overlong_reply_subject_gets_no_reply() {
     let scene = Scene::new();
     let collector = scene.process("ask.one", ONE);
     collector.said("answers on ask.one");
@@ -267,7 +263,7 @@ fn a_long_subject_for_the_reply_is_not_answered_and_costs_others_nothing() {
 }
 
 #[test]
-fn a_server_with_shorter_lines_keeps_long_subjects_from_the_service() {
+fn a_server_with_shorter_lines_refuses_long_subjects() {
     let scene = Scene::configured("jetstream {}\nmax_control_line: 4000\n");
     let collector = scene.process("ask.one", ONE);
     collector.said("answers on ask.one");

@@ -43,8 +43,7 @@ struct Storm {
 
 impl Storm {
     fn begin(chance: Chance, interest: bool) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         let mut storm = Self {
             chance,
             folder,
@@ -342,12 +341,12 @@ fn storm(chance: Chance, interest: bool, steps: usize) {
 }
 
 #[test]
-fn a_storm_over_a_stream_with_limits_loses_nothing_without_a_word() {
+fn a_storm_with_limits_retention_reports_every_loss() {
     storm(Chance::new(), false, 12);
 }
 
 #[test]
-fn a_storm_over_a_stream_with_interest_loses_nothing_without_a_word() {
+fn a_storm_with_interest_retention_reports_every_loss() {
     storm(Chance::new(), true, 12);
 }
 

@@ -16,7 +16,7 @@ fn both(first: &[String], second: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_stream_made_anew_under_a_running_collector_is_collected_from_its_start() {
+fn a_stream_created_again_is_collected_from_its_start() {
     let scene = Scene::new();
     let collector = scene.collector();
     let before = scene.publish("before", 300);
@@ -31,7 +31,7 @@ fn a_stream_made_anew_under_a_running_collector_is_collected_from_its_start() {
 }
 
 #[test]
-fn a_stream_made_anew_at_once_under_a_running_collector_is_collected_from_its_start() {
+fn a_stream_created_again_at_once_is_collected_whole() {
     let scene = Scene::new();
     let collector = scene.collector();
     let mut all = scene.publish("life-0", 50);
@@ -49,7 +49,7 @@ fn a_stream_made_anew_at_once_under_a_running_collector_is_collected_from_its_st
 }
 
 #[test]
-fn a_deleted_stream_that_nobody_makes_anew_is_made_by_the_collector() {
+fn a_deleted_stream_is_created_by_the_collector() {
     let scene = Scene::new();
     let collector = scene.collector();
     let before = scene.publish("before", 3);
@@ -63,7 +63,7 @@ fn a_deleted_stream_that_nobody_makes_anew_is_made_by_the_collector() {
 }
 
 #[test]
-fn a_stream_made_anew_while_the_collector_was_stopped_is_collected_from_its_start() {
+fn a_stream_created_meanwhile_is_collected_from_its_start() {
     let scene = Scene::new();
     let before = scene.publish("before", 300);
     scene.drain();
@@ -76,7 +76,7 @@ fn a_stream_made_anew_while_the_collector_was_stopped_is_collected_from_its_star
 }
 
 #[test]
-fn a_stream_made_anew_that_has_outgrown_the_ledger_is_collected_from_its_start() {
+fn a_longer_new_stream_is_collected_from_its_start() {
     let scene = Scene::new();
     let before = scene.publish("before", 100);
     scene.drain();
@@ -114,7 +114,7 @@ fn restore(copy: &Path, database: &Path) {
 }
 
 #[test]
-fn what_a_restored_database_lacks_and_the_stream_no_longer_has_is_said_with_its_size() {
+fn events_lost_to_a_restored_database_are_counted() {
     let scene = Scene::new();
     let first = scene.publish("first", 100);
     scene.drain();
@@ -131,7 +131,7 @@ fn what_a_restored_database_lacks_and_the_stream_no_longer_has_is_said_with_its_
 }
 
 #[test]
-fn what_a_stream_dropped_before_it_was_collected_is_said_with_its_size() {
+fn events_dropped_before_collection_are_counted() {
     let scene = Scene::new();
     let first = scene.publish("first", 10);
     scene.drain();
@@ -145,7 +145,7 @@ fn what_a_stream_dropped_before_it_was_collected_is_said_with_its_size() {
 }
 
 #[test]
-fn what_a_stream_drops_under_a_running_collector_is_said_with_its_size() {
+fn events_dropped_during_collection_are_counted() {
     let scene = Scene::new();
     let collector = scene.collector();
     let first = scene.publish("first", 10);
@@ -178,7 +178,7 @@ fn collector_pauses(collector: &Collector, meanwhile: impl FnOnce()) {
 }
 
 #[test]
-fn a_broker_restored_from_an_older_copy_costs_no_new_event_and_doubles_none_that_is_known() {
+fn a_restored_broker_loses_and_repeats_no_event() {
     let mut scene = Scene::new();
     let first = scene.publish("first", 100);
     scene.drain();
@@ -206,7 +206,7 @@ fn a_broker_restored_from_an_older_copy_costs_no_new_event_and_doubles_none_that
 }
 
 #[test]
-fn a_broker_restored_from_an_older_copy_that_has_outgrown_the_ledger_again_is_recognised() {
+fn a_restored_broker_longer_than_the_ledger_is_noticed() {
     let mut scene = Scene::new();
     let first = scene.publish("first", 100);
     scene.drain();
@@ -229,7 +229,7 @@ fn a_broker_restored_from_an_older_copy_that_has_outgrown_the_ledger_again_is_re
 }
 
 #[test]
-fn a_broker_restored_from_an_older_copy_with_an_event_that_breaks_the_client_is_collected_all_the_same() {
+fn a_restored_broker_with_a_client_breaking_event_is_collected() {
     let mut scene = Scene::new();
     let breaking =
         |scene: &Scene| scene.server.raw().publish("events.bad", Some(b"NATS/1.0\r\nno colon\r\n\r\n"), "bad");
@@ -334,7 +334,7 @@ fn a_missing_stream_that_must_not_be_made_is_refused() {
 }
 
 #[test]
-fn a_missing_stream_whose_subjects_another_has_is_refused_with_the_servers_word() {
+fn a_missing_stream_with_taken_subjects_is_refused() {
     let scene = Scene::new();
     let refused = output(scene.run().args(["--stream", "OTHER", "--drain"]));
     let said = stderr(&refused);
@@ -367,9 +367,7 @@ fn consumers_left_by_this_database_are_deleted_and_nobody_elses() {
     scene.publish("a", 10);
     scene.drain();
     assert_eq!(scene.server.consumers("EVENTS"), Vec::<String>::new(), "an orderly end leaves none");
-    let identity: String = oracle::open(&scene.database())
-        .query_row("SELECT value FROM catchment_meta WHERE key = 'identity'", [], |row| row.get(0))
-        .expect("an identity");
+    let identity = oracle::identity(&scene.database());
     let others = ["mine", "catchment-0123456789abcdef-1-0", "catchment", "x-catchment"];
     let left = [format!("catchment-{identity}-1-0"), format!("catchment-{identity}-2-7")];
     for name in others.iter().copied().chain(left.iter().map(String::as_str)) {
@@ -414,7 +412,7 @@ fn two_databases_collect_one_stream_side_by_side() {
 }
 
 #[test]
-fn a_second_collector_on_a_database_is_refused_by_the_name_of_the_first() {
+fn a_second_collector_is_refused_and_the_first_named() {
     let scene = Scene::new();
     let collector = scene.collector();
     collector.said("collecting stream EVENTS");
@@ -426,7 +424,7 @@ fn a_second_collector_on_a_database_is_refused_by_the_name_of_the_first() {
 }
 
 #[test]
-fn several_subjects_are_collected_in_the_streams_order_or_refused_by_an_old_server() {
+fn several_subjects_are_collected_in_stream_order() {
     let scene = Scene::new();
     scene.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
     let mut raw = scene.server.raw();
@@ -457,7 +455,7 @@ fn several_subjects_are_collected_in_the_streams_order_or_refused_by_an_old_serv
 }
 
 #[test]
-fn the_subjects_that_a_stream_has_are_collected_by_any_server_and_nothing_it_had_before() {
+fn only_the_present_subjects_of_a_stream_are_collected() {
     let scene = Scene::new();
     scene.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
     let mut raw = scene.server.raw();

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use catchment::Collector;
 use catchment::config::QueryConfig;
 use serde_json::json;
 
-use crate::support::asking::{ONE, RECENT, Scene, query, read, refused, stop};
+use crate::support::asking::{Client, ONE, RECENT, Scene, query, read, refused, stop};
 use crate::support::eventually;
 
 /// How long a step of [`stuck`] takes, about.
@@ -32,13 +31,8 @@ fn stuck() -> String {
     step(each.clamp(few, 1_000_000)) + " WHERE :any IS NULL"
 }
 
-#[test]
-fn a_step_that_does_not_end_is_answered_at_its_timeout() {
-    let scene = Scene::new();
-    let quick = |subject, sql| QueryConfig { timeout: Duration::from_millis(300), ..query(subject, sql) };
-    let mut config = scene.config(vec![quick("ask.stuck", &stuck()), quick("ask.one", ONE)]);
-    config.service.threads = 1;
-    let collector = Collector::start(&config).expect("starts");
+/// A client that has asked for the one step, and three times for what waits behind it.
+fn asked(scene: &Scene) -> (Client, nats::Subscription) {
     let client = scene.client();
     client.until_answered("ask.one");
     let replies = client.0.subscribe("_INBOX.ours.*").expect("subscribes");
@@ -46,6 +40,15 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
     for _ in 0..3 {
         client.0.publish_request("ask.one", "_INBOX.ours.waiting", "").expect("published");
     }
+    (client, replies)
+}
+
+#[test]
+fn a_step_that_does_not_end_is_answered_at_its_timeout() {
+    let scene = Scene::new();
+    let quick = |subject, sql| QueryConfig { timeout: Duration::from_millis(300), ..query(subject, sql) };
+    let collector = scene.collector_of_one_thread(vec![quick("ask.stuck", &stuck()), quick("ask.one", ONE)]);
+    let (client, replies) = asked(&scene);
     let mut told = BTreeMap::<String, Vec<(u16, String)>>::new();
     for _ in 0..4 {
         let reply = replies.next_timeout(PATIENCE).expect("each gets a word");
@@ -63,19 +66,11 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
 }
 
 #[test]
-fn a_stop_is_in_time_while_a_step_does_not_end_and_tells_who_asked() {
+fn a_stop_during_an_endless_step_is_in_time_and_answers() {
     let scene = Scene::new();
     let patient = |subject, sql: &str| QueryConfig { timeout: Duration::from_secs(60), ..query(subject, sql) };
-    let mut config = scene.config(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);
-    config.service.threads = 1;
-    let collector = Collector::start(&config).expect("starts");
-    let client = scene.client();
-    client.until_answered("ask.one");
-    let replies = client.0.subscribe("_INBOX.ours.*").expect("subscribes");
-    client.0.publish_request("ask.stuck", "_INBOX.ours.stuck", "").expect("published");
-    for _ in 0..3 {
-        client.0.publish_request("ask.one", "_INBOX.ours.waiting", "").expect("published");
-    }
+    let collector = scene.collector_of_one_thread(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);
+    let (client, replies) = asked(&scene);
     // They wait behind it: what comes later is refused when their bytes, and those of large ones, are too many.
     let large = vec![b' '; 1_000_000];
     for _ in 0..34 {
@@ -106,9 +101,7 @@ fn a_row_that_takes_long_is_interrupted_before_the_next() {
                 SELECT count(length(trim(replace(hex(zeroblob(100000 + i)), '0', 'a'),
                                          replace(hex(zeroblob(500)), '0', 'b') || 'a'))) AS n FROM n";
     let slow = QueryConfig { timeout: Duration::from_millis(300), ..query("ask.slow", rows) };
-    let mut config = scene.config(vec![slow, query("ask.one", ONE)]);
-    config.service.threads = 1;
-    let collector = Collector::start(&config).expect("starts");
+    let collector = scene.collector_of_one_thread(vec![slow, query("ask.one", ONE)]);
     let client = scene.client();
     client.until_answered("ask.one");
     refused(client.ask("ask.slow", ""), 504, "took longer than its timeout, 300ms");

@@ -50,8 +50,7 @@ const ANSWERS: [&str; 4] = [r#"{"status":"ok"}"#, "", r#"{"error":"busy"}"#, r#"
 #[test]
 fn only_the_streams_own_answer_is_a_verdict() {
     for answer in ANSWERS {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (_folder, server) = Server::in_new_folder();
         server.make_stream("EVENTS", &["events.>"]);
         let service = Service::start(&server, answer);
         let done = output(&mut publish(&server.url(), &["events.a", "--count", "300", "--rate", "2000", "--json"]));
@@ -66,8 +65,7 @@ fn only_the_streams_own_answer_is_a_verdict() {
 
 #[test]
 fn what_only_another_service_answers_is_called_unknown() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (_folder, server) = Server::in_new_folder();
     let _service = Service::start(&server, ANSWERS[0]);
     let done = output(&mut publish(&server.url(), &["events.a", "--count", "20"]));
     let said = stderr(&done);
@@ -78,8 +76,7 @@ fn what_only_another_service_answers_is_called_unknown() {
 
 #[test]
 fn events_that_no_stream_takes_are_all_counted() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (_folder, server) = Server::in_new_folder();
     let done = output(&mut publish(&server.url(), &["events.a", "--count", "12000", "--json"]));
     let said = stderr(&done);
     assert_eq!(done.status.code(), Some(1), "{said}");
@@ -90,8 +87,7 @@ fn events_that_no_stream_takes_are_all_counted() {
 
 #[test]
 fn events_without_an_answer_are_called_unknown() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (_folder, server) = Server::in_new_folder();
     server.make_stream("EVENTS", &["events.>"]);
     let proxy = Proxy::start(server.port());
     proxy.drop_publish_acknowledgements();
@@ -161,8 +157,7 @@ fn comes_next(recorder: &impl Recorder, sequence: u64) {
 
 #[test]
 fn nothing_is_sent_again_beyond_the_streams_own_window() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_millis(500));
     let proxy = Proxy::start(server.port());
     let recorder = load::patient(quick(proxy.url()));
@@ -174,8 +169,7 @@ fn nothing_is_sent_again_beyond_the_streams_own_window() {
 
 #[test]
 fn a_window_that_is_edited_while_a_recorder_runs_counts() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_secs(120));
     let proxy = Proxy::start(server.port());
     let recorder = load::patient(quick(proxy.url()));
@@ -189,8 +183,7 @@ fn a_window_that_is_edited_while_a_recorder_runs_counts() {
 
 #[test]
 fn what_cannot_be_looked_for_beyond_the_window_is_unconfirmed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_millis(500));
     let proxy = Proxy::start(server.port());
     let recorder = load::patient(quick(proxy.url()));
@@ -211,8 +204,7 @@ fn what_cannot_be_looked_for_beyond_the_window_is_unconfirmed() {
 
 #[test]
 fn publish_says_what_a_stream_does_not_keep_its_word_for() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(folder.path());
+    let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_secs(2));
     let done = output(&mut publish(&server.url(), &["events.a", "x"]));
     assert!(stderr(&done).contains("stream EVENTS recognises a repetition for 2s only"), "{}", stderr(&done));

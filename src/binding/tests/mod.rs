@@ -218,7 +218,7 @@ fn an_empty_request_has_no_fields() {
 }
 
 #[test]
-fn rows_stand_beside_each_other_and_a_refused_payload_leaves_none() {
+fn rows_are_kept_apart_and_a_refused_payload_leaves_none() {
     let parameters = parameters(&["a", "b"], &[], None).expect("good names");
     let messages = [r#"{"a":"one","b":1}"#, r#"{"a":"no","b":2"#, r#"{"b":"two","a":2}"#];
     let messages = messages.map(|payload| Message::new(payload.as_bytes(), &[]));

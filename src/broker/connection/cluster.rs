@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_learnt_once_and_forgotten_when_they_are_no_longer_told_of() {
+    fn other_servers_are_learnt_once_and_later_forgotten() {
         let cluster = cluster(&["tls://me:pw@a:4222", "nats://b"]);
         cluster.learn("tls://me:pw@a:4222", &["a:4222".into(), "b:4222".into(), "c:4222".into()]);
         assert_eq!(cluster.urls(), ["tls://me:pw@a:4222", "nats://b", "tls://me:pw@c:4222"]);

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_nothing_of_what_was_published_behind_its_flush() {
+    fn a_flush_answer_covers_only_what_was_published_before() {
         let (mut teller, verdicts) = teller();
         publish(&teller, 0, "a");
         teller.begins();

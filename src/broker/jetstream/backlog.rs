@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn they_come_in_order_whoever_took_them_out_and_none_is_waited_for_in_vain() {
+    fn deliveries_come_in_order_whichever_thread_packs() {
         const MESSAGES: usize = 20_000;
         let (client, messages) = crossbeam_channel::unbounded();
         let backlog = Backlog::of(&messages).expect("a thread");

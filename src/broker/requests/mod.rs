@@ -145,7 +145,7 @@ fn one_line(text: &str) -> String {
 ///
 /// One line that says why not.
 pub fn answerable(reply: &str) -> Result<(), String> {
-    subject::validate(reply)?;
+    subject::validate(reply).map_err(|error| error.to_string())?;
     if reply.starts_with('$') {
         return Err(format!("the subject {reply:?} is the server's own"));
     }

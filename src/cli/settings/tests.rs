@@ -19,7 +19,7 @@ impl Home {
         let path = dir.path().join("catchment.toml");
         fs::write(&path, file).unwrap();
         let variables = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let environment = ours(variables).unwrap();
+        let environment = relevant(variables).unwrap();
         Self { dir, settings: Settings { file: Some(path), environment } }
     }
 
@@ -46,24 +46,34 @@ fn url(text: &str) -> String {
 }
 
 #[test]
-fn each_source_outranks_those_below_it() {
+fn a_higher_source_takes_precedence() {
     let file = "[broker]\nservers = ['nats://file']\nstream = 'FILE'\ntimeout = '2s'";
     let nats = ("NATS_URL", "nats://env-a, nats://env-b");
-    let ours = ("CATCHMENT_BROKER__SERVERS", "nats://ours");
+    let variable = ("CATCHMENT_BROKER__SERVERS", "nats://variable");
     let servers = |file, environment: &[_], flags| Home::new(file, environment).broker(&flags).broker.servers;
 
     assert_eq!(servers("", &[], flags(&[])), ["nats://127.0.0.1:4222"]);
     assert_eq!(servers("", &[nats], flags(&[])), ["nats://env-a", "nats://env-b"]);
     assert_eq!(servers(file, &[nats], flags(&[])), ["nats://file"]);
-    assert_eq!(servers(file, &[nats, ours], flags(&[])), ["nats://ours"]);
-    assert_eq!(servers(file, &[nats, ours], flags(&["nats://flag", " nats://b"])), ["nats://flag", "nats://b"]);
+    assert_eq!(servers(file, &[nats, variable], flags(&[])), ["nats://variable"]);
+    assert_eq!(servers(file, &[nats, variable], flags(&["nats://flag", " nats://b"])), ["nats://flag", "nats://b"]);
 
-    let config = Home::new(file, &[ours, ("NATS_TIMEOUT", "9s")]).broker(&flags(&[]));
+    let config = Home::new(file, &[variable, ("NATS_TIMEOUT", "9s")]).broker(&flags(&[]));
     assert_eq!((config.broker.stream, config.broker.timeout), ("FILE".into(), Duration::from_secs(2)));
 }
 
 #[test]
-fn a_server_beside_the_database_stands_in_for_nats_variables_only() {
+fn the_old_key_of_prefetch_still_works_beside_the_new_one() {
+    let home = Home::new("[broker.prefetch]\nevents = 8\nrequests = 4", &[("CATCHMENT_BROKER__AHEAD__EVENTS", "9")]);
+    let prefetch = home.broker(&flags(&[])).broker.prefetch;
+    assert_eq!((prefetch.events, prefetch.requests), (9, 4));
+    assert_eq!(Home::new("[broker.ahead]\nevents = 8", &[]).broker(&flags(&[])).broker.prefetch.events, 8);
+    let both = Home::new("[broker]\nahead = { events = 8 }\nprefetch = { events = 9 }", &[]).refusal();
+    assert!(both.contains("duplicate field `prefetch`"), "{both}");
+}
+
+#[test]
+fn a_server_beside_the_database_replaces_only_nats_variables() {
     let nats = [("NATS_URL", "nats://env"), ("NATS_TOKEN", "t0ken"), ("NATS_TIMEOUT", "9s")];
     let home = Home::new("", &nats);
     fs::write(home.dir.path().join("a.db.server"), "nats://127.0.0.1:4567\n").unwrap();
@@ -98,7 +108,7 @@ fn a_variable_is_toml_or_text_or_a_list() {
             ("CATCHMENT_BROKER__USER", "true"),
             ("CATCHMENT_BROKER__PASSWORD", "12345"),
             ("CATCHMENT_BROKER__CREATE_STREAM", "false"),
-            ("CATCHMENT_BROKER__AHEAD__EVENTS", "9"),
+            ("CATCHMENT_BROKER__PREFETCH__EVENTS", "9"),
             ("CATCHMENT_LOG_FORMAT", "json"),
         ],
     )
@@ -190,8 +200,8 @@ fn a_context_counts_as_much_as_it_was_asked_for() {
     assert_eq!(who(broker("", &[named, url], None, &[])), ("nats://env".into(), None, two_creds(), None));
     // One that a flag names, above everything but other flags.
     let file = "[broker]\nservers = ['nats://file']\ntoken = 't'";
-    let ours = ("CATCHMENT_BROKER__SERVERS", "nats://ours");
-    let given = broker(file, &[url, ours, ("NATS_CONTEXT", "one")], Some("two"), &[]);
+    let variable = ("CATCHMENT_BROKER__SERVERS", "nats://variable");
+    let given = broker(file, &[url, variable, ("NATS_CONTEXT", "one")], Some("two"), &[]);
     assert_eq!((given.token.clone(), given.tls.ca.clone()), (None, Some("two.pem".into())));
     assert_eq!(who(given), (two_servers.into(), None, two_creds(), None));
     assert_eq!(who(broker("", &[], Some("two"), &["nats://flag"])), ("nats://flag".into(), None, two_creds(), None));
@@ -215,7 +225,7 @@ fn a_context_that_cannot_be_used_is_named() {
     assert!(gone.starts_with("configuration: context gone: there is no ") && gone.contains("gone.json"), "{gone}");
     let broken = refusal("broken");
     assert!(broken.contains("broken.json: is no JSON object at line 1") && !broken.contains("hunter2"), "{broken}");
-    assert!(refusal("../broken").contains("is no name"));
+    assert!(refusal("../broken").contains("is no context's name"));
 }
 
 #[test]

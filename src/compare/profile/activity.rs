@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_function_decides_first_and_then_those_that_called_it() {
+    fn the_running_function_decides_before_its_callers() {
         assert_eq!(of(&["main", "catchment::store::writer::commit", "sqlite3_step", "pwrite64"]), Activity::Kernel);
         assert_eq!(of(&["catchment::store::writer::commit", "sqlite3_step", "balance_nonroot"]), Activity::Sqlite);
         assert_eq!(of(&["nats::client::Client::run", "nats::proto::decode", "malloc"]), Activity::Nats);

@@ -107,7 +107,7 @@ fn an_interval_of_eight_pairs_is_the_exact_one() {
 }
 
 #[test]
-fn an_interval_of_twenty_one_samples_is_the_exact_one_whatever_the_seed() {
+fn an_interval_of_21_samples_is_exact_for_any_seed() {
     let samples: Vec<f64> = (1..=21).map(f64::from).collect();
     // odd(): 6 at 0.0183, 7 at 0.0557; 14 at 0.9443, 15 at 0.9817.
     for seed in 0..20 {

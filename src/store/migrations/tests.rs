@@ -128,7 +128,7 @@ fn an_error_names_its_line() {
 }
 
 #[test]
-fn comments_and_empty_statements_are_passed_over_and_nothing_else_is() {
+fn only_comments_and_empty_statements_are_skipped() {
     let scene = scene(&[
         (
             "1_a.sql",
@@ -236,7 +236,7 @@ fn what_a_schema_needs_is_allowed() {
 }
 
 #[test]
-fn a_table_can_be_made_anew_under_its_name_without_what_refers_to_it() {
+fn a_table_can_be_rebuilt_under_its_name() {
     let scene = scene(&[(
         "1_a.sql",
         "CREATE TABLE users(name TEXT PRIMARY KEY);

@@ -75,7 +75,7 @@ fn a_statement_that_ends_the_transaction_takes_nobody_along() {
 }
 
 #[test]
-fn constraints_that_only_commit_checks_are_pinned_on_their_event() {
+fn a_deferred_constraint_is_blamed_on_its_event() {
     let mut scene = Scene::new(
         "CREATE TABLE known(name TEXT PRIMARY KEY);
                            CREATE TABLE seen(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED);

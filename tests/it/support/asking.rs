@@ -23,8 +23,7 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         Self { folder, server }
     }
 
@@ -47,6 +46,13 @@ impl Scene {
 
     pub fn collector(&self, queries: Vec<QueryConfig>) -> Collector {
         Collector::start(&self.config(queries)).expect("starts")
+    }
+
+    /// A collector in which a single thread answers.
+    pub fn collector_of_one_thread(&self, queries: Vec<QueryConfig>) -> Collector {
+        let mut config = self.config(queries);
+        config.service.threads = 1;
+        Collector::start(&config).expect("starts")
     }
 
     /// `catchment run` with this one query.

@@ -1,9 +1,10 @@
 //! What a collector or a recorder says of itself while something is wrong.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use catchment::Health;
 use catchment::config::BrokerConfig;
+use catchment::{Collector, Config, Error, Health, NatsRecorder, NatsRecorderConfig};
 
 use super::{eventually, eventually_within};
 
@@ -71,4 +72,33 @@ pub fn stays_well(health: impl Fn() -> Health) {
         }
         (since.elapsed() > 2 * SILENCE).then_some(())
     });
+}
+
+/// A collector with [`quick`] settings.
+pub fn quick_config(url: &str, database: PathBuf) -> Config {
+    let mut config = Config { broker: quick(url), ..Config::default() };
+    config.database.path = database;
+    config
+}
+
+/// Starting a collector and a recorder there fails in time, and says one of these words.
+#[track_caller]
+pub fn cannot_start(url: &str, words: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let began = Instant::now();
+    let error = Collector::start(&quick_config(url, folder.path().join("a.db"))).expect_err("cannot start");
+    assert!(began.elapsed() < SILENCE + GRACE, "after {:?}", began.elapsed());
+    assert!(matches!(error, Error::Broker { .. }), "{error}");
+    let said = error.to_string();
+    assert!(words.iter().any(|word| said.contains(word)), "{said}");
+}
+
+#[track_caller]
+pub fn cannot_record(url: &str, words: &[&str]) {
+    let began = Instant::now();
+    let mut config = NatsRecorderConfig::default();
+    config.broker = quick(url);
+    let said = NatsRecorder::open(config).expect_err("cannot open").to_string();
+    assert!(began.elapsed() < SILENCE + GRACE, "after {:?}", began.elapsed());
+    assert!(words.iter().any(|word| said.contains(word)), "{said}");
 }

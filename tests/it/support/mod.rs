@@ -1,5 +1,6 @@
 //! What the tests share: a server, a collector as a process, a publisher, and the oracle.
 
+pub mod access;
 pub mod asking;
 pub mod authority;
 pub mod chance;

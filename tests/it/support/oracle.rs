@@ -21,6 +21,12 @@ pub fn count(database: &Path) -> u64 {
     open(database).query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap_or(0)
 }
 
+/// What tells this database and its copies from others.
+pub fn identity(database: &Path) -> String {
+    let sql = "SELECT value FROM catchment_meta WHERE key = 'identity'";
+    open(database).query_row(sql, [], |row| row.get(0)).expect("an identity")
+}
+
 /// Every payload as text, in the order of the rows.
 pub fn payloads(database: &Path) -> Vec<String> {
     let connection = open(database);

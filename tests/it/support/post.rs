@@ -28,8 +28,7 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
+        let (folder, server) = Server::in_new_folder();
         Self::of(folder, server)
     }
 

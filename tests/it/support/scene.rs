@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::collector::{Collector, output, run, stderr};
 use super::server::Server;
@@ -17,9 +17,28 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
+        Self::with_stream(&json!({}))
+    }
+
+    /// The stream has these settings beside the usual ones, or in their place.
+    pub fn with_stream(settings: &Value) -> Self {
+        Self::of(Server::in_new_folder(), settings)
+    }
+
+    /// The stream keeps messages as long as this retention says.
+    pub fn with_retention(retention: &str) -> Self {
+        Self::with_stream(&json!({ "retention": retention }))
+    }
+
+    /// As [`Scene::with_retention`], on a server that has this configuration.
+    pub fn configured(configuration: &str, retention: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::start(folder.path());
-        server.make_stream("EVENTS", &["events.>"]);
+        let server = Server::configured(folder.path(), configuration);
+        Self::of((folder, server), &json!({ "retention": retention }))
+    }
+
+    fn of((folder, server): (tempfile::TempDir, Server), settings: &Value) -> Self {
+        server.make_stream_with("EVENTS", &["events.>"], settings);
         Self { folder, server }
     }
 

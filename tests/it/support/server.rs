@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use catchment::config::BrokerConfig;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::eventually;
 use super::raw::Raw;
@@ -76,6 +76,13 @@ impl Server {
         let file = folder.join("server.conf");
         std::fs::write(&file, text).expect("writes");
         Self::start_with(folder, &["--config", file.to_str().expect("UTF-8")])
+    }
+
+    /// A server in a folder of its own, which is removed when it is dropped.
+    pub fn in_new_folder() -> (tempfile::TempDir, Self) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Self::start(folder.path());
+        (folder, server)
     }
 
     /// Has a server that was [`Server::configured`] take other lines, at once where it can without a restart.
@@ -195,10 +202,24 @@ impl Server {
 
     /// Makes stream `name` on these subjects and returns its description.
     pub fn make_stream(&self, name: &str, subjects: &[&str]) -> Value {
-        let body = serde_json::json!({ "name": name, "subjects": subjects, "storage": "file", "retention": "limits" });
+        self.make_stream_with(name, subjects, &json!({}))
+    }
+
+    /// As [`Server::make_stream`], with these settings beside the usual ones, or in their place.
+    pub fn make_stream_with(&self, name: &str, subjects: &[&str], settings: &Value) -> Value {
+        let mut body = json!({ "name": name, "subjects": subjects, "storage": "file", "retention": "limits" });
+        for (setting, value) in settings.as_object().expect("settings") {
+            body[setting] = value.clone();
+        }
         let answer = self.ask(&format!("$JS.API.STREAM.CREATE.{name}"), &body);
         assert!(answer["error"].is_null(), "{answer}");
         answer
+    }
+
+    /// How many messages the stream has.
+    pub fn messages(&self, stream: &str) -> u64 {
+        let info = self.ask(&format!("$JS.API.STREAM.INFO.{stream}"), &Value::Null);
+        info["state"]["messages"].as_u64().expect("a number")
     }
 
     pub fn delete_stream(&self, name: &str) {

@@ -82,7 +82,7 @@ fn what_is_stored_is_a_dead_letter_no_more() {
 }
 
 #[test]
-fn what_is_refused_again_stays_with_its_new_reason_and_leaves_nothing_behind() {
+fn a_letter_refused_again_stays_with_its_new_reason() {
     let scene = scene("CREATE TABLE lines(text NOT NULL UNIQUE); CREATE TABLE counts(n)");
     scene.letters("a", ["{\"text\":\"one\"}", "{}", "{\"text\":\"one\"}", "not JSON", "{\"text\":\"two\"}"]);
     let insert = "INSERT INTO lines VALUES (:text)";
@@ -182,7 +182,7 @@ fn a_table_that_is_gone_loses_nothing() {
 }
 
 #[test]
-fn a_letter_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
+fn a_letter_that_exhausts_row_numbers_stops_no_other() {
     let scene = scene("CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
     scene.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
     let retried = scene.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());

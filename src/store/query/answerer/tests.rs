@@ -127,7 +127,7 @@ fn an_answer_is_whole_or_an_error() {
 }
 
 #[test]
-fn a_statement_that_takes_too_long_or_is_in_the_way_is_broken_off() {
+fn a_slow_or_blocking_statement_is_interrupted() {
     let timeout = Duration::from_millis(50);
     let endless = QueryConfig { timeout, ..QueryConfig::new("chat.endless", ENDLESS) };
     let mut scene = Scene::new(&[endless, QueryConfig::new("chat.one", "SELECT 1 AS one")]);

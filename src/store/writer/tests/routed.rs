@@ -59,7 +59,7 @@ fn an_event_runs_all_statements_of_the_first_route_that_matches() {
 }
 
 #[test]
-fn what_no_route_takes_is_dropped_and_counted_only_if_it_is_to_be() {
+fn unmatched_events_are_dropped_only_where_configured() {
     let mut scene = scene(&[chat()], Unmatched::Drop);
     let ann = line("ann", "hi");
     let committed = scene.commit(&batch_of(0, &[("a", "x"), ("chat.log", &ann), ("b", "y")]));
@@ -70,7 +70,7 @@ fn what_no_route_takes_is_dropped_and_counted_only_if_it_is_to_be() {
 }
 
 #[test]
-fn an_event_whose_later_statement_fails_leaves_nothing_of_its_earlier_ones() {
+fn a_failed_statement_undoes_the_events_earlier_ones() {
     let mut scene = scene(&[chat()], Unmatched::Store);
     let payloads: Vec<String> = (0..6).map(|n| line("ann", &n.to_string())).chain([line("bob", "x")]).collect();
     let events: Vec<_> = payloads.iter().map(|payload| ("chat.log", payload.as_str())).collect();
@@ -129,7 +129,7 @@ fn a_defective_event_is_its_routes_dead_letter() {
 }
 
 #[test]
-fn what_was_prepared_survives_a_retry_and_so_do_the_counts_of_an_unclear_commit() {
+fn preparation_and_counts_survive_retries_and_unclear_commits() {
     let mut scene = scene(&[chat()], Unmatched::Drop);
     let ann = line("ann", "hi");
     let events = [("chat.log", ann.as_str()), ("chat.log", "{"), ("else", ""), ("chat.log", ann.as_str())];
@@ -148,7 +148,7 @@ fn what_was_prepared_survives_a_retry_and_so_do_the_counts_of_an_unclear_commit(
 }
 
 #[test]
-fn a_table_that_goes_while_running_stops_with_the_routes_name_and_costs_no_event() {
+fn a_dropped_table_stops_the_route_by_name() {
     let mut scene = scene(&[chat()], Unmatched::Store);
     let ann = line("ann", "hi");
     scene.commit(&batch_of(0, &[("chat.log", &ann)]));
@@ -218,7 +218,7 @@ fn a_second_statement_never_runs_outside_the_batchs_transaction() {
 }
 
 #[test]
-fn an_event_that_a_full_text_index_knows_nothing_of_is_a_dead_letter() {
+fn an_event_missing_from_a_text_index_is_a_dead_letter() {
     let index = "CREATE VIRTUAL TABLE found USING fts5(text, content='lines', content_rowid='id');";
     let forget = "INSERT INTO found(found, rowid, text) VALUES ('delete', :id, :text)";
     let routes = [route("forget", &[forget]), route("add", &["INSERT INTO found(rowid, text) VALUES (:id, :text)"])];
@@ -232,7 +232,7 @@ fn an_event_that_a_full_text_index_knows_nothing_of_is_a_dead_letter() {
 }
 
 #[test]
-fn an_event_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
+fn an_event_that_exhausts_row_numbers_stops_no_other() {
     let add = "INSERT INTO lines(id, name, at) VALUES (:id, 'x', :sequence)";
     let (last, any) = (format!("{{\"id\":{}}}", i64::MAX), "{}");
     let events = [any, any, &last, any, "{\"id\":7}", any].map(|payload| ("a", payload));
@@ -274,7 +274,7 @@ fn an_event_whose_statement_does_not_end_is_a_dead_letter() {
 }
 
 #[test]
-fn what_takes_fewer_steps_than_it_may_is_never_interrupted_however_often_it_runs() {
+fn a_statement_below_its_step_limit_is_never_interrupted() {
     // SQLite counts a statement's steps over all its runs.
     let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
                  INSERT INTO lines(name, at) SELECT :name, max(i) FROM n";
@@ -363,7 +363,7 @@ fn nobody_hears_of_what_is_not_committed() {
 }
 
 #[test]
-fn a_full_disk_is_no_events_fault_whatever_other_table_is_used_up() {
+fn a_full_disk_is_not_blamed_on_an_event() {
     let schema = "CREATE TABLE other(id INTEGER PRIMARY KEY AUTOINCREMENT, x); INSERT INTO other VALUES (9223372036854775807, 1);
                   CREATE TABLE big(x);";
     let routes = [route("a", &["INSERT INTO big VALUES (zeroblob(:n))"])];
@@ -397,7 +397,7 @@ fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
 }
 
 #[test]
-fn what_makes_a_step_long_is_a_dead_letter_and_the_largest_event_is_not() {
+fn a_long_step_is_a_dead_letter_but_not_a_large_event() {
     let made = route("made", &["INSERT INTO lines(name, text) VALUES ('made', hex(zeroblob(:n)))"]);
     let found = route("found", &["INSERT INTO lines(name, text) SELECT 'found', :text LIKE :pattern"]);
     let whole = route("whole", &["INSERT INTO lines(name, text) VALUES (:token_1, :payload)"]);
