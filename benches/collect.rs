@@ -1,8 +1,9 @@
-//! The main job, measured: how fast a stream becomes rows, what that costs, and how long one event takes.
+//! Measures the collector: how fast it turns a stream into rows, how much CPU and memory that takes, and the latency of one
+//! event.
 //!
-//! `make bench` runs it. The collector is a process of its own and so is the broker; the database lies on the disk that
-//! holds the target directory. Beside the whole way stand the two limits of the same machine in the same run: the same
-//! intake with a sink that discards, and the same sink without a broker.
+//! `make bench` runs it. Collector and broker are processes of their own. The database is on the disk of the target directory.
+//! In the same run, two limits of the machine are measured: the same intake with a sink that discards everything, and the same
+//! sink without a broker.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -39,7 +40,7 @@ fn main() {
     fs::create_dir_all(&folder).expect("a folder");
     let program = std::env::var_os("NATS_SERVER_BIN").map_or_else(|| "nats-server".into(), PathBuf::from);
     let server = Server::start(&program, &folder.join("nats"), &folder.join("address"))
-        .expect("a server; make bench sees to one");
+        .expect("a server; run make bench, which provides one");
     let bench = Bench { folder: folder.clone(), server };
     bench.publish(&["--count", &EVENTS.to_string()]);
     bench.throughput();
@@ -53,7 +54,7 @@ struct Bench {
     server: Server,
 }
 
-/// What one run of the whole way took.
+/// What one run of the collector took.
 struct Drain {
     seconds: f64,
     collector_us: f64,
@@ -75,7 +76,7 @@ impl Bench {
         catchment
     }
 
-    /// Publishes generated load into the default stream, which is made where it is missing.
+    /// Publishes generated load into the default stream. Makes the stream if it does not exist.
     fn publish(&self, arguments: &[&str]) {
         let made = self.catchment("run").arg("--drain").arg("--database").arg(self.folder.join("make.db")).status();
         assert!(made.expect("runs").success());
@@ -83,7 +84,7 @@ impl Bench {
         assert!(done.success());
     }
 
-    /// The three in turn, so that a change of the machine's mood meets all of them.
+    /// Runs the three in turn, so that a change of the machine's speed affects all of them.
     fn throughput(&self) {
         let (mut drains, mut discards, mut inserts) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..=RUNS {
@@ -108,7 +109,7 @@ impl Bench {
         row("peak memory of the collector, MiB", column(|drain| drain.peak_mib), 1);
     }
 
-    /// The whole way: `catchment run --drain`, from its start to its end.
+    /// Runs `catchment run --drain` from its start to its end.
     fn drain(&self, run: usize) -> Drain {
         let database = self.folder.join(format!("drain-{run}.db"));
         let (children, broker, began) = (children_cpu(), process_cpu(self.server.pid()), Instant::now());
@@ -130,12 +131,12 @@ impl Bench {
             broker_us: per_event(process_cpu(self.server.pid()).saturating_sub(broker)),
             peak_mib: peak as f64 / 1024.0,
         };
-        assert_eq!(rows(&database), EVENTS, "a figure for other work than was asked for");
+        assert_eq!(rows(&database), EVENTS, "the run stored another number of rows");
         remove(&database);
         result
     }
 
-    /// Seconds to read the stream and throw it away.
+    /// Seconds to read the stream and discard it.
     fn discard(&self) -> f64 {
         let config = self.config("discard.db");
         let shared = Shared::new("nothing");
@@ -146,7 +147,7 @@ impl Bench {
         began.elapsed().as_secs_f64()
     }
 
-    /// Seconds to commit as many rows from batches that lie ready.
+    /// Seconds to commit as many rows from batches that are in memory already.
     fn insert(&self, run: usize) -> f64 {
         let config = DatabaseConfig { path: self.folder.join(format!("insert-{run}.db")), ..DatabaseConfig::default() };
         let mut writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
@@ -168,7 +169,7 @@ impl Bench {
         seconds
     }
 
-    /// From the moment an event is due at its publisher, another process, to its commit.
+    /// The time from when an event is due at its publisher, another process, to its commit.
     fn latency(&self) {
         let config = self.config("latency.db");
         let database = Database::open(&config.database, &Routes::default()).expect("opens");
@@ -206,7 +207,7 @@ impl Sink for Discard {
     }
 }
 
-/// Commits, and tells how long ago each event was due.
+/// Commits, and reports how long ago each event was due.
 struct Watched {
     writer: Writer,
     commits: mpsc::Sender<f64>,
@@ -256,9 +257,9 @@ fn remove(database: &Path) {
     }
 }
 
-/// User and system time of children that have ended.
+/// User and system time of the child processes that have ended.
 fn children_cpu() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel tells");
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel answers");
     let time = |value: nix::sys::time::TimeVal| {
         Duration::from_micros(value.tv_sec().unsigned_abs() * 1_000_000 + value.tv_usec().unsigned_abs())
     };

@@ -1,14 +1,14 @@
-//! The direct path against the barest loop that does the same: what the recorder itself costs.
+//! Compares the direct recorder with the simplest loop that does the same: the cost of the recorder itself.
 //!
-//! Both make each event's payload, take the time, write the same row with the same statement and the same PRAGMAs, and end
-//! with the last commit. The bare loop is one thread with one connection; grouped, it commits as many rows at a time as the
-//! recorder may. Runs alternate, and ratios are of neighbours. An argument leaves only the cases whose names contain it.
+//! Both make each event's payload, read the clock, write the same row with the same statement and PRAGMAs, and end with the last
+//! commit. The simple loop is one thread with one connection; grouped, it commits as many rows at a time as the recorder may.
+//! Runs alternate, and each ratio is of two adjacent runs. Give a word to run only the cases whose names contain it.
 #![allow(clippy::cast_precision_loss, reason = "counts become figures")]
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catchment::config::{BatchConfig, DatabaseConfig, Synchronous};
+use catchment::config::{DatabaseConfig, Synchronous};
 use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig, Event, Recorder};
 use rusqlite::{Connection, params};
@@ -38,15 +38,15 @@ fn main() {
         Case { name: "grouped, full", commit: CommitMode::Grouped, synchronous: Synchronous::Full, events: 400_000 },
     ];
     println!(
-        "direct path against a bare loop, {RUNS} pairs each, groups of up to {BATCH}; medians (lowest to highest)\n"
+        "direct recorder against a simple loop, {RUNS} pairs each, groups of up to {BATCH}; medians (lowest to highest)\n"
     );
-    println!("{:20} {:>34} {:>34} {:>24}", "", "recorder, events/s", "bare loop, rows/s", "time, recorder / bare");
+    println!("{:20} {:>34} {:>34} {:>24}", "", "recorder, events/s", "simple loop, rows/s", "time, recorder / loop");
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let is_wanted = |case: &Case| wanted.is_empty() || wanted.iter().any(|word| case.name.contains(word));
     for case in cases.into_iter().filter(is_wanted) {
         let (mut recorder, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..=RUNS {
-            // Which goes first changes from pair to pair.
+            // The order alternates from pair to pair.
             let (with, without) = if run % 2 == 0 {
                 let with = case.recorder();
                 (with, case.bare())
@@ -83,12 +83,10 @@ impl Case {
 
     fn recorder(&self) -> Duration {
         let folder = folder();
-        let config = DirectRecorderConfig {
-            database: self.database(folder.path()),
-            batch: BatchConfig { max_events: BATCH, ..BatchConfig::default() },
-            commit: self.commit,
-            ..DirectRecorderConfig::default()
-        };
+        let mut config = DirectRecorderConfig::default();
+        config.database = self.database(folder.path());
+        config.batch.max_events = BATCH;
+        config.commit = self.commit;
         let recorder = DirectRecorder::open(config).expect("opens");
         let began = Instant::now();
         for number in 0..self.events {
@@ -101,7 +99,7 @@ impl Case {
     fn bare(&self) -> Duration {
         let folder = folder();
         let database = self.database(folder.path());
-        // Makes the tables.
+        // Creates the tables.
         drop(
             catchment::unversioned::store::Database::open(&database, &catchment::unversioned::store::Routes::default())
                 .expect("opens"),
@@ -132,7 +130,7 @@ impl Case {
     }
 }
 
-/// On the disk that holds the target directory.
+/// A folder on the disk of the target directory.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }

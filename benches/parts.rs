@@ -1,19 +1,19 @@
-//! The parts one by one: what a commit costs by its size, what the ledger adds, what writers add, what handing over costs,
-//! and what a payload's encoding does. `make bench` runs it; it needs no broker and takes half a minute.
+//! Measures the parts one by one: the cost of a commit by its size, of the ledger, of more writers, of passing batches between
+//! threads, and of a payload's encoding. `make bench` runs it; it needs no broker and takes half a minute.
 //!
-//! Every figure is a median of seven rounds with its range. A round measures everything in a table once, so that a change of
-//! the machine's mood meets all of it. The databases lie on the disk that holds the target directory. What the figures mean:
+//! Each figure is the median of seven rounds with its range. A round measures everything in a table once, so that a change of
+//! the machine's speed affects all of it. The databases are on the disk of the target directory. The figures are:
 //!
-//! - *A transaction*: the time of `Writer::commit`, from `BEGIN` to the answer of `COMMIT`, for a batch that lies ready; by
-//!   the number of events in it, each with 100 bytes of payload and one header, and by `synchronous`. `full` waits for the
-//!   disk once a transaction, `normal` only when the log is written back. The same as events a second is what a collector
-//!   would reach if reading cost nothing.
-//! - *The ledger's step*: the same transaction of one event, with its entry in the ledger and without, and the difference
-//!   within each round: what it costs to know where to go on. It is paid once a transaction, not once an event.
-//! - *Writers*: a pipeline whose intake has everything ready, `full`, batches of 1,000. SQLite commits one transaction at
-//!   a time, so more writers only prepare side by side; where this shows no gain, one is right.
-//! - *Handing over*: from the intake thread to a writer thread and back, with a sink that does nothing: for each event alone,
-//!   which is what one pays that comes by itself, and in batches of 1,000.
+//! - *A transaction*: the time of `Writer::commit`, from `BEGIN` to the answer of `COMMIT`, for a batch in memory; by the number
+//!   of its events, each with 100 bytes of payload and one header, and by `synchronous`. `full` waits for the disk once a
+//!   transaction, `normal` only at a checkpoint. Given as events per second, it is what a collector would reach if reading took
+//!   no time.
+//! - *The ledger's step*: the same transaction of one event with and without its entry in the ledger, and the difference
+//!   within each round. This cost occurs once for each transaction, not for each event.
+//! - *Writers*: a pipeline whose intake has everything in memory, with `full` and batches of 1,000. SQLite commits one
+//!   transaction at a time, so more writers only prepare in parallel. Where this shows no gain, use one writer.
+//! - *Handing over*: from the intake thread to a writer thread and back, with a sink that does nothing: for each event alone, as
+//!   where events come one by one, and in batches of 1,000.
 //! - *Codecs*: a chat message of five fields to bytes and back, into a struct and into a value whose fields are looked up
 //!   by name, as JSON (`serde_json`) and as MessagePack (`rmp-serde`, fields by name).
 #![allow(clippy::cast_precision_loss, reason = "counts become figures")]
@@ -36,7 +36,7 @@ use figures::row;
 use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 7;
-/// The least time that is spent on one figure in one round.
+/// The least time to measure one figure in one round.
 const LEAST: Duration = Duration::from_millis(100);
 const SIZES: [usize; 5] = [1, 10, 100, 1_000, 5_000];
 
@@ -52,7 +52,7 @@ fn main() {
     let _ = fs::remove_dir_all(folder);
 }
 
-/// Measures everything once a round; of each the values of all rounds but the first, which warms up.
+/// Measures everything once in each round. Returns the values of all rounds except the first, which warms up.
 fn rounds<const N: usize>(mut round: impl FnMut() -> [f64; N]) -> [Vec<f64>; N] {
     let mut columns = [const { Vec::new() }; N];
     for number in 0..=ROUNDS {
@@ -73,7 +73,7 @@ fn events(count: usize) -> String {
     if count == 1 { "1 event".into() } else { format!("{count} events") }
 }
 
-/// Microseconds a call takes, called for a while.
+/// Microseconds that a call takes, averaged over many calls.
 fn micros(mut call: impl FnMut()) -> f64 {
     let began = Instant::now();
     let mut calls = 0_u32;
@@ -95,38 +95,38 @@ fn push(batch: &mut Batch, sequence: u64) -> Mark {
 }
 
 /// A database with a writer and a batch for it.
-struct Scene {
+struct Fixture {
     file: PathBuf,
     writer: Writer,
     batch: Batch,
     epoch: Arc<Epoch>,
-    stands: Mark,
+    mark: Mark,
 }
 
-impl Scene {
+impl Fixture {
     fn new(folder: &Path, name: &str, synchronous: Synchronous) -> Self {
         let file = folder.join(name);
         let config = DatabaseConfig { path: file.clone(), synchronous, ..DatabaseConfig::default() };
         let writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
         let batch = Batch::new(Limits { events: 5_000, bytes: 4 << 20 });
-        Self { file, writer, batch, epoch: epoch(), stands: Mark::START }
+        Self { file, writer, batch, epoch: epoch(), mark: Mark::START }
     }
 
-    /// Commits so many events; the time of the commit alone, in microseconds.
+    /// Commits this many events. Returns the time of the commit alone, in microseconds.
     fn commit(&mut self, events: usize, with_ledger: bool) -> f64 {
         self.batch.clear();
         if with_ledger {
-            self.batch.begin(Arc::clone(&self.epoch), self.stands);
+            self.batch.begin(Arc::clone(&self.epoch), self.mark);
         }
         for _ in 0..events {
-            self.stands = push(&mut self.batch, self.stands.sequence + 1);
+            self.mark = push(&mut self.batch, self.mark.sequence + 1);
         }
         let began = Instant::now();
         self.writer.commit(&self.batch).expect("commits");
         began.elapsed().as_secs_f64() * 1e6
     }
 
-    /// The mean of commits made for a while.
+    /// The mean time of many commits.
     fn commits(&mut self, events: usize, with_ledger: bool) -> f64 {
         let (began, mut taken, mut commits) = (Instant::now(), 0.0, 0_u32);
         while began.elapsed() < LEAST {
@@ -137,13 +137,13 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for Fixture {
     fn drop(&mut self) {
         remove(&self.file);
     }
 }
 
-/// What has it open writes to a file without a name from now on.
+/// Deletes the file. A process that has it open goes on writing to it.
 fn remove(database: &Path) {
     for extension in ["", "-wal", "-shm"] {
         let mut name = database.as_os_str().to_owned();
@@ -154,8 +154,8 @@ fn remove(database: &Path) {
 
 fn transactions(folder: &Path) {
     for (synchronous, name) in [(Synchronous::Full, "full"), (Synchronous::Normal, "normal")] {
-        let mut scene = Scene::new(folder, name, synchronous);
-        let times: [Vec<f64>; SIZES.len()] = rounds(|| SIZES.map(|size| scene.commits(size, true)));
+        let mut fixture = Fixture::new(folder, name, synchronous);
+        let times: [Vec<f64>; SIZES.len()] = rounds(|| SIZES.map(|size| fixture.commits(size, true)));
         table(&format!("A transaction, synchronous = {name}"), "µs");
         for (size, times) in SIZES.iter().zip(&times) {
             row(&events(*size), times.clone(), 0);
@@ -168,8 +168,8 @@ fn transactions(folder: &Path) {
 }
 
 fn ledger(folder: &Path) {
-    let mut with = Scene::new(folder, "with-ledger", Synchronous::Normal);
-    let mut without = Scene::new(folder, "without-ledger", Synchronous::Normal);
+    let mut with = Fixture::new(folder, "with-ledger", Synchronous::Normal);
+    let mut without = Fixture::new(folder, "without-ledger", Synchronous::Normal);
     let [bare, whole, step] = rounds(|| {
         let (bare, whole) = (without.commits(1, false), with.commits(1, true));
         [bare, whole, whole - bare]
@@ -180,30 +180,30 @@ fn ledger(folder: &Path) {
     row("the difference", step, 1);
 }
 
-/// Has all its events at once.
+/// An intake that has all its events at once.
 struct Ready {
     epoch: Arc<Epoch>,
-    stands: Mark,
+    mark: Mark,
     last: u64,
 }
 
 impl Intake for Ready {
     fn fill(&mut self, batch: &mut Batch, _: Duration) -> Result<IntakeState, Error> {
         if batch.is_empty() {
-            batch.begin(Arc::clone(&self.epoch), self.stands);
+            batch.begin(Arc::clone(&self.epoch), self.mark);
         }
-        while self.stands.sequence < self.last && batch.has_room_for(200) {
-            self.stands = push(batch, self.stands.sequence + 1);
+        while self.mark.sequence < self.last && batch.has_room_for(200) {
+            self.mark = push(batch, self.mark.sequence + 1);
         }
-        Ok(if self.stands.sequence < self.last { IntakeState::Open } else { IntakeState::Drained })
+        Ok(if self.mark.sequence < self.last { IntakeState::Open } else { IntakeState::Drained })
     }
 }
 
-/// Seconds that so many events take through a pipeline.
+/// Seconds that this many events take through a pipeline.
 fn pipeline(events: u64, batch: usize, sinks: Vec<impl Sink>) -> f64 {
     let shared = Shared::new("nothing");
     let settings = Settings { limits: Limits { events: batch, bytes: 4 << 20 }, linger: Duration::ZERO };
-    let intake = Ready { epoch: epoch(), stands: Mark::START, last: events };
+    let intake = Ready { epoch: epoch(), mark: Mark::START, last: events };
     let began = Instant::now();
     let mut pipeline = Pipeline::start(intake, sinks, settings, shared.clone()).expect("starts");
     assert!(pipeline.wait(Duration::from_secs(60)).expect("no failure"));
@@ -260,9 +260,9 @@ struct Message {
     subscriber: bool,
 }
 
-/// Nanoseconds a call takes.
+/// Nanoseconds that a call takes.
 fn nanos<T>(mut call: impl FnMut() -> T) -> f64 {
-    /// Looking at the clock takes a part of what a call does.
+    /// Calls between two readings of the clock, which takes as long as a part of a call.
     const CALLS: u32 = 1_000;
     let calls = || (0..CALLS).for_each(|_| drop(black_box(call())));
     micros(calls) * 1_000.0 / f64::from(CALLS)

@@ -1,16 +1,14 @@
-//! Queries, measured: how long 20 recent rows take while 50,000 events a second are written, and while none are.
+//! Measures queries: the latency of 20 recent rows while 50,000 events per second are written, and while none are.
 //!
-//! `make bench` runs it. Broker, collector and `catchment publish` are processes of their own. Each question is due at a time of
-//! its own, and what counts is how long after that its rows were there: a late answer delays those behind it and is not the last
-//! word.
+//! `make bench` runs it. Broker, collector and `catchment publish` are processes of their own. Each request is due at a fixed
+//! time, and its latency is counted from that time. So a late answer also adds to the latency of the requests it delays.
 //!
-//! The events come in three ways. A plain client that only publishes, a thread here, leaves the machine to broker and collector:
-//! the load of a measurement that is not its subject. `catchment publish` gives each event an identity and has it acknowledged,
-//! which is more work for the broker, and works itself on the cores that are measured. Over core NATS it has them read by the
-//! server.
+//! The events come in three ways. A plain client, a thread of this program, only publishes: it takes little from broker and
+//! collector, which are measured. `catchment publish` gives each event an identity and waits for its acknowledgement: that is more
+//! work for the broker, and it uses the same cores itself. Over core NATS, it only waits until the server has read the events.
 //!
-//! Every other question goes to an echo instead: a thread that answers at once with as many bytes, without collector, client or
-//! database. What that takes is what machine and broker take, in the same seconds.
+//! Every other request goes to an echo instead: a thread that answers at once with as many bytes, without collector, client
+//! library or database. Its latency is that of machine and broker, in the same seconds.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -28,12 +26,12 @@ use std::time::{Duration, Instant};
 
 use catchment::unversioned::broker::Server;
 
-/// Events a second, while there are any.
+/// Events per second, while there are any.
 const RATE: u64 = 50_000;
-/// How long is measured, behind a start that is not.
+/// How long to measure, after a start that is not measured.
 const SECONDS: u64 = 20;
 const WARM_UP: u64 = 3;
-/// Connections that ask, and how often each does.
+/// Connections that send requests, and how often each does.
 const ASKERS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 const ROWS: usize = 20;
@@ -59,12 +57,12 @@ fn main() {
     }
 }
 
-/// How the events come to the collector.
+/// How the events reach the collector.
 #[derive(Clone, Copy, Debug)]
 enum Load {
-    /// Through a stream, from a plain client that waits for nothing.
+    /// Through a stream, from a plain client that does not wait for acknowledgements.
     Published,
-    /// Through a stream that acknowledges each to `catchment publish`.
+    /// Through a stream, from `catchment publish`, which waits for each acknowledgement.
     Acknowledged,
     /// Over core NATS, from `catchment publish`.
     Core,
@@ -144,13 +142,13 @@ impl Bench {
         catchment
     }
 
-    /// A collector that answers.
+    /// A collector that answers queries.
     fn collector(&self) -> Child {
         let collector = self.catchment("run").arg("--config").arg(self.folder.join("a.toml")).spawn().expect("starts");
         let until = Instant::now() + Duration::from_secs(30);
         let mut asker = Client::connect(self.server.url());
         while asker.ask(QUERY, 0).is_none() {
-            assert!(Instant::now() < until, "nobody answers");
+            assert!(Instant::now() < until, "there is no answer");
             thread::sleep(Duration::from_millis(50));
         }
         collector
@@ -166,18 +164,18 @@ impl Bench {
         Publisher::Program(publish.args(["events.bench", "--count", &events, "--rate", &rate]).spawn().expect("starts"))
     }
 
-    /// How many there are by now: ids have no gaps.
+    /// The number of rows so far: ids have no gaps.
     fn rows(&self) -> u64 {
         let connection = rusqlite::Connection::open(self.database()).expect("opens");
         connection.query_row("SELECT max(id) FROM events", [], |row| row.get(0)).expect("a number")
     }
 
-    /// Asks for as long as is measured.
+    /// Sends requests while the measurement lasts.
     fn ask(&self) -> Took {
         let start = Instant::now() + Duration::from_millis(100);
         let askers = (0..ASKERS).map(|number| {
             let mut asker = Client::connect(self.server.url());
-            // They take turns.
+            // Queries and echo take turns.
             let first = start + PAUSE * number / ASKERS;
             thread::spawn(move || {
                 let mut took = Took::default();
@@ -203,14 +201,14 @@ impl Bench {
     }
 }
 
-/// Who publishes the load.
+/// What publishes the load.
 enum Publisher {
     Client(JoinHandle<()>),
     Program(Child),
 }
 
 impl Publisher {
-    /// Waits until all is published.
+    /// Waits until everything is published.
     fn end(self) {
         match self {
             Self::Client(thread) => thread.join().expect("publishes"),
@@ -219,7 +217,7 @@ impl Publisher {
     }
 }
 
-/// A client that writes at once, which the nats crate's does not: a request of its own may wait for 5 ms.
+/// A client that writes at once. The client of the nats crate may delay a request by 5 ms.
 struct Client {
     from: BufReader<TcpStream>,
 }
@@ -236,14 +234,14 @@ impl Client {
         client
     }
 
-    /// Answers on [`ECHO`] with these bytes, on a thread of its own, until the server ends.
+    /// Answers requests on [`ECHO`] with these bytes, on its own thread, until the server ends.
     fn echo(url: &str, body: Vec<u8>) {
         let mut echo = Self::connect(url);
         echo.from.get_ref().set_read_timeout(None).expect("sets");
         echo.write(&format!("SUB {ECHO} 2\r\n"));
         thread::spawn(move || {
             while let Some((reply, _)) = echo.message() {
-                let reply = reply.expect("whoever asks wants an answer");
+                let reply = reply.expect("the request has a reply subject");
                 let head = format!("PUB {reply} {}\r\n", body.len()).into_bytes();
                 let whole = [&head, body.as_slice(), b"\r\n"].concat();
                 echo.from.get_mut().write_all(&whole).expect("the server listens");
@@ -251,14 +249,14 @@ impl Client {
         });
     }
 
-    /// Publishes so many events at this rate, those of a millisecond in one write, and waits until the server has read them.
+    /// Publishes this many events at this rate, all events of a millisecond in one write, and waits until the server has read them.
     fn publish(&mut self, events: u64, rate: u64) {
         let (began, mut published) = (Instant::now(), 0);
         while published < events {
             let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
             let mut tick = Vec::new();
             while published < due.min(events) {
-                // As many bytes as those of `catchment publish`.
+                // As large as the events of `catchment publish`.
                 let event = format!("{{\"number\":{published:>9},\"text\":\"{:<70}\"}}", "a line of a chat");
                 write!(tick, "PUB events.bench {}\r\n{event}\r\n", event.len()).expect("there is memory");
                 published += 1;
@@ -277,14 +275,14 @@ impl Client {
         panic!("the server hung up");
     }
 
-    /// Asks for so many rows; how many came, if somebody answers.
+    /// Requests this many rows. Returns how many came, or `None` if there was no answer.
     fn ask(&mut self, subject: &str, rows: usize) -> Option<usize> {
         let body = self.question(subject, rows)?;
         let answer: Vec<serde_json::Value> = serde_json::from_slice(&body).expect("rows");
         Some(answer.len())
     }
 
-    /// Asks for so many rows; the answer, if there is somebody to answer.
+    /// Requests this many rows. Returns the answer, if there was one.
     fn question(&mut self, subject: &str, rows: usize) -> Option<Vec<u8>> {
         let body = format!("{{\"limit\":{rows}}}");
         let inbox = inbox(self.from.get_ref());
@@ -292,7 +290,7 @@ impl Client {
         self.message().map(|(_, body)| body)
     }
 
-    /// The next message: where its answer goes, and its payload; `None` where the server says that nobody listens, or hangs up.
+    /// The reply subject and the payload of the next message. `None` where the server reports no responders or closes the connection.
     fn message(&mut self) -> Option<(Option<String>, Vec<u8>)> {
         loop {
             let mut line = String::new();
@@ -307,9 +305,9 @@ impl Client {
                     return Some((reply, self.read(length)));
                 }
                 Some("HMSG") => {
-                    let said = self.read(length);
-                    let nobody = said.starts_with(b"NATS/1.0 503");
-                    assert!(nobody, "no answer: {}", String::from_utf8_lossy(&said));
+                    let received = self.read(length);
+                    let no_responders = received.starts_with(b"NATS/1.0 503");
+                    assert!(no_responders, "no answer: {}", String::from_utf8_lossy(&received));
                     return None;
                 }
                 Some("PING") => self.write("PONG\r\n"),
@@ -331,7 +329,7 @@ impl Client {
     }
 }
 
-/// Unique on its server: the local port.
+/// Unique on its server: made of the local port.
 fn inbox(stream: &TcpStream) -> String {
     format!("_INBOX.bench.{}", stream.local_addr().expect("connected").port())
 }

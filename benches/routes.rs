@@ -1,9 +1,9 @@
-//! Bound routes against the same inserts written by hand: what it costs that SQL comes from a configuration.
+//! Compares routes with the same inserts written by hand: the cost of SQL that comes from a configuration.
 //!
-//! Both take payloads that lie ready in memory, write the same rows with the same statements and the same PRAGMAs, and commit
-//! as many at a time. By hand, a payload is read into a struct with derived serde. The route's time includes its ledger entry,
-//! and reading and binding what the statements ask for; that of laying events out as a batch is the intake's and left out.
-//! Runs alternate, and ratios are of neighbours.
+//! Both use payloads in memory, write the same rows with the same statements and PRAGMAs, and commit as many at a time. By hand, a
+//! payload is read into a struct with derived serde. The time of the routes includes the ledger entry, and reading and binding
+//! the parameters of the statements. It does not include making the batch, which the intake does. Runs alternate, and each
+//! ratio is of two adjacent runs.
 #![allow(clippy::cast_precision_loss, reason = "counts become figures")]
 
 use std::collections::BTreeMap;
@@ -136,7 +136,7 @@ fn main() {
         let payloads: Vec<Vec<u8>> = (0..EVENTS).map(case.payload).collect();
         let (mut routed, mut by_hand, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..=RUNS {
-            // Which goes first changes from pair to pair.
+            // The order alternates from pair to pair.
             let (with, without) = if run % 2 == 0 {
                 let with = case.route(&payloads);
                 (with, case.by_hand(&payloads))
@@ -212,13 +212,13 @@ impl Case {
         let mut writer = Database::open(&database, &self.routes()).expect("opens").writers().remove(0);
         let epoch = Arc::new(Epoch::new("BENCH", 1, ""));
         let mut batch = Batch::new(Limits { events: BATCH, bytes: 1 << 20 });
-        let (mut stands, mut taken) = (Mark::START, Duration::ZERO);
+        let (mut mark, mut taken) = (Mark::START, Duration::ZERO);
         for payloads in payloads.chunks(BATCH) {
             batch.clear();
-            batch.begin(Arc::clone(&epoch), stands);
+            batch.begin(Arc::clone(&epoch), mark);
             for payload in payloads {
-                stands = Mark { sequence: stands.sequence + 1, published_ns: 1 };
-                batch.push(stands, "bench.route", [], payload);
+                mark = Mark { sequence: mark.sequence + 1, published_ns: 1 };
+                batch.push(mark, "bench.route", [], payload);
             }
             let began = Instant::now();
             writer.prepare(&batch);
@@ -232,7 +232,7 @@ impl Case {
     fn by_hand(&self, payloads: &[Vec<u8>]) -> Duration {
         let folder = folder();
         let database = Self::database(folder.path());
-        // Makes catchment's own tables and switches to WAL.
+        // Creates catchment's own tables and switches to WAL.
         drop(Database::open(&database, &Routes::default()).expect("opens"));
         let connection = Connection::open(&database.path).expect("opens");
         connection.pragma_update(None, "synchronous", "NORMAL").expect("sets");
@@ -248,7 +248,7 @@ impl Case {
     }
 }
 
-/// On the disk that holds the target directory.
+/// A folder on the disk of the target directory.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }

@@ -1,4 +1,4 @@
-//! A collector inside a program of one's own: settings in code, counts on request, an orderly end.
+//! A collector inside your own program: settings in code, counters at any time, and an orderly stop.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The collector: a stream in, a database out, watched and stopped as one.
+//! The collector: reads a stream and writes a database.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Troub
 use crate::query::{self, Asked, Service};
 use crate::store::{Before, Database, Home, Lock, Routes};
 
-/// A running collector. It works on threads of its own until it is stopped or dropped.
+/// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
+/// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
 ///
 /// ```no_run
 /// use catchment::{Collector, Config};
@@ -32,7 +33,7 @@ pub struct Collector {
     _lock: Lock,
 }
 
-/// What all parts of a collector report to.
+/// Where all parts of a collector report their state.
 #[derive(Clone, Debug)]
 struct Parts {
     shared: Shared,
@@ -41,72 +42,73 @@ struct Parts {
     service: Condition,
 }
 
-/// What a collector is to do.
+/// How long a collector collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Until {
-    /// Collect until stopped.
+    /// Until it is stopped.
     Stopped,
-    /// Collect what is in the stream now, then end. Not in mode `core`, where there is no stream.
+    /// Until everything that is in the stream at the start is committed. Not in mode `core`, where there is no stream.
     Drained,
 }
 
-/// Counts from a collector's start, and how its two sides are doing.
+/// The counters of a collector, from its start, and the condition of its parts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// Deliveries taken in.
+    /// Deliveries received.
     pub received: u64,
     /// Deliveries committed, dead letters included.
     pub committed: u64,
-    /// Deliveries passed over because an earlier life of the stream had brought them.
+    /// Deliveries skipped because an earlier epoch of the stream had delivered them already.
     pub duplicates: u64,
     /// Deliveries committed as dead letters.
     pub dead_letters: u64,
     /// Deliveries dropped because no route takes them and `unmatched` is `drop`. They count as committed.
     pub unmatched_dropped: u64,
-    /// Deliveries committed without the confirmation that their publisher asked for: too many asked at a time, the connection
-    /// was away, or what they named is no inbox.
+    /// Deliveries committed whose publisher requested a confirmation that was not sent: there were too many requests at a time,
+    /// the connection was lost, or the reply subject is not an inbox.
     pub unconfirmed: u64,
-    /// Events of core NATS dropped, for there was no room for them.
+    /// Events of core NATS dropped because the receive buffer was full.
     pub dropped: u64,
-    /// Transactions that committed them.
+    /// Batches committed, each in one transaction.
     pub batches: u64,
-    /// Events that the stream dropped before they were collected, at most: the log says which.
+    /// Events that the stream deleted before they were collected, at most. The log has their sequences.
     pub gone: u64,
-    /// Connections or consumers made anew.
+    /// Connections or consumers that were made again.
     pub rebuilds: u64,
-    /// What the broker last said is still to be delivered.
+    /// Events still to be delivered, as the broker last reported.
     pub pending: u64,
     /// What is wrong with the broker, if anything.
     pub broker: Option<Trouble>,
-    /// Whether events are being dropped, if so since when.
+    /// Why events are being dropped, if they are.
     pub intake: Option<Trouble>,
     /// What is wrong with the database, if anything.
     pub database: Option<Trouble>,
-    /// Requests of queries that were answered with rows, and with an error.
+    /// How many requests of queries were answered with rows, and how many with an error.
     pub asked: Asked,
-    /// What keeps queries from being answered, if anything.
+    /// What prevents queries from being answered, if anything.
     pub service: Option<Trouble>,
 }
 
 impl Collector {
-    /// Starts collecting. Blocks until the database is open, the stream found or made, and the first consumer set up: at most
-    /// a few times `broker.timeout` and `database.busy_timeout`, for `broker.wait` where the broker is not there, and 12 seconds
-    /// more where somebody else seems to use the database's consumer: a process that died without the server noticing looks like
-    /// that for 10 seconds.
+    /// Starts collecting. Blocks until the database is open, the stream is found or made, and the first consumer is made. That takes
+    /// at most a few times `broker.timeout` and `database.busy_timeout`. It takes up to `broker.wait` longer where the broker is not
+    /// available, and up to 12 seconds longer where another process seems to use the database's consumer: for 10 seconds, a
+    /// process that died unnoticed by the server cannot be told from one that runs.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Thread`] or [`Error::Broker`]: whatever would keep the
-    /// first event from being stored, wrong SQL of a route or query included. A copy of a database is refused while its original is
-    /// there ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or in use
-    /// ([`BrokerFault::Contested`]). Trouble that comes later is waited out and shows in
-    /// [`Collector::status`]; so is all that keeps queries from being answered.
+    /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Migration`], [`Error::Thread`] or [`Error::Broker`]:
+    /// everything that would prevent the first event from being stored, wrong SQL of a route or query included. A copy of a
+    /// database is refused while its original exists ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or is in use
+    /// ([`BrokerFault::Contested`]). Problems after the start do not end the collector where waiting can solve them: it tries
+    /// again and reports them in [`Collector::status`]. The same is true of everything that prevents queries from being answered.
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_until(config, Until::Stopped)
     }
 
-    /// Like [`Collector::start`], for a collector that may end by itself.
+    /// Like [`Collector::start`]; `until` says whether the collector ends by itself. [`Collector::wait`] waits for the end.
     ///
     /// # Errors
     ///
@@ -115,7 +117,8 @@ impl Collector {
         Self::start_while(config, until, &|| true)
     }
 
-    /// Like [`Collector::start_until`], but where `broker.wait` has it wait for the broker, only while `wanted` says so.
+    /// Like [`Collector::start_until`]. While it waits for the broker (`broker.wait`), it calls `wanted` several times a second and
+    /// gives up as soon as that returns `false`.
     ///
     /// # Errors
     ///
@@ -158,7 +161,7 @@ impl Collector {
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
-                let stream = patiently(&config.broker, wanted, || {
+                let stream = retry_until_broker(&config.broker, wanted, || {
                     JetStreamIntake::open(Cluster::new(&config.broker)?, beginning(), wanted, &stop, &reports)
                 })?;
                 database.settle(&home)?;
@@ -166,7 +169,7 @@ impl Collector {
             }
             Mode::Core => {
                 let epoch = database.begin_local()?;
-                let subjects = patiently(&config.broker, wanted, || {
+                let subjects = retry_until_broker(&config.broker, wanted, || {
                     let routes = routes.clone();
                     let confirms = move |subject: &str| routes.confirm_on(subject);
                     let cluster = Cluster::new(&config.broker)?;
@@ -175,45 +178,45 @@ impl Collector {
                 Pipeline::start(subjects, sinks, settings, shared.clone())?
             }
         };
-        // The service hears by it that nothing more will be committed.
+        // Only the writers still have a sender: when they end, the service sees that nothing more will be committed.
         drop(confirmed);
         let service =
             Service::start(config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
         Ok(Self { pipeline, service, parts, mode: config.broker.mode, _lock: lock })
     }
 
-    /// Blocks until the collector has ended by itself, at most for `wait`. `true` when it has: all that
-    /// [`Until::Drained`] asked for is committed.
+    /// Blocks until the collector has ended by itself, at most for `wait`. Returns whether it has ended: then everything that
+    /// [`Until::Drained`] includes is committed.
     ///
     /// # Errors
     ///
-    /// What made it fail: the ledger moved by another program, a table gone, another collector with a clone of the database, a
-    /// panic of ours.
+    /// What made the collector fail: another program advanced the ledger, a table is missing, another collector uses a clone of the
+    /// database, or a thread of the library panicked.
     pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
         self.pipeline.wait(wait)
     }
 
-    /// Counts and conditions, now.
+    /// The counters and conditions at this moment. Does not block.
     #[must_use]
     pub fn status(&self) -> Status {
         self.parts.status(self.service.as_ref().map(Service::asked))
     }
 
-    /// What is wrong, if anything, and since when: the broker away or silent, the database locked or full, nobody there to
-    /// answer queries. Does not block.
+    /// What is wrong at this moment, and since when: the broker is unreachable or silent, the database is locked or full, queries are
+    /// not answered. Does not block.
     #[must_use]
     pub fn health(&self) -> Health {
         let Parts { shared, broker, intake, service } = &self.parts;
         Health::of([broker, intake, &shared.sink, service])
     }
 
-    /// Takes in no more, commits what has been taken in, answers the requests that wait, and ends all threads. Blocks at most
-    /// for `patience`; then what is not committed is left in the stream (core NATS has none: there it is lost), what is not
-    /// answered gets an error, and a thread that hangs is left behind.
+    /// Receives no more, commits what was received, answers the pending requests, and ends all threads. Blocks at most for
+    /// `patience`. Events that are not committed by then stay in the stream; in mode `core` they are lost. Requests that are
+    /// not answered by then get an error. A thread that hangs is left running.
     ///
     /// # Errors
     ///
-    /// [`Error::StopDeadline`] naming what had not ended, or what made the collector fail.
+    /// [`Error::StopDeadline`] with the names of the threads that had not ended, or what made the collector fail.
     pub fn stop(self, patience: Duration) -> Result<Status, Error> {
         let Self { pipeline, mut service, parts, mode, _lock } = self;
         let until = deadline::after(patience);
@@ -233,7 +236,7 @@ impl Collector {
     }
 }
 
-/// A database as the owner of consumers.
+/// The database's description as the owner of consumers.
 pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
     let origin = match &home.before {
         Before::This | Before::There { .. } | Before::Gone { .. } => None,
@@ -243,17 +246,17 @@ pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
     Owner { identity: identity.to_owned(), tag: home.tag.clone(), inherits, origin, place: home.place.clone() }
 }
 
-/// Tries again while there is no broker, for `broker.wait` at most.
-fn patiently<T>(
+/// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.
+fn retry_until_broker<T>(
     config: &BrokerConfig,
     wanted: &dyn Fn() -> bool,
     mut open: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    /// How often to look whether it is still wanted.
-    const LOOK: Duration = Duration::from_millis(50);
+    /// How often to call `wanted`.
+    const CHECK: Duration = Duration::from_millis(50);
     let until = deadline::after(config.wait);
-    let mut pause = LOOK;
-    let mut said = false;
+    let mut pause = CHECK;
+    let mut is_logged = false;
     loop {
         let error = match open() {
             Err(error @ Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. }) => error,
@@ -263,7 +266,7 @@ fn patiently<T>(
         if left.is_zero() {
             return Err(error);
         }
-        if !std::mem::replace(&mut said, true) {
+        if !std::mem::replace(&mut is_logged, true) {
             log::warn!("{error}; waiting for it, at most {:?} (broker.wait)", config.wait);
         }
         let next = Instant::now() + pause.min(left);
@@ -271,9 +274,9 @@ fn patiently<T>(
             if !wanted() {
                 return Err(error);
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK);
         }
-        pause = (pause * 2).min(config.retry.max(LOOK));
+        pause = (pause * 2).min(config.retry.max(CHECK));
     }
 }
 

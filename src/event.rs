@@ -1,17 +1,19 @@
-//! What an application hands over: a subject, headers and a payload.
+//! The event that an application records: a subject, headers and a payload.
+
+use std::fmt;
 
 use serde::Serialize;
 
-use crate::subject;
+use crate::{printable, subject};
 
-/// The largest event: twice what the largest server takes. SQLite takes rows of 1,000,000,000 bytes, and as JSON headers may be
-/// six times as long.
+/// The largest event in bytes: twice the largest that a server accepts. SQLite accepts rows of 1,000,000,000 bytes, and headers
+/// can be six times as long when they are stored as JSON.
 const LARGEST: usize = 128 << 20;
 
-/// Something that happened, to be recorded.
+/// An event to be recorded.
 ///
-/// The subject is a NATS subject (tokens separated by dots); on the direct path it is stored as it stands. The payload
-/// is any bytes: text is kept as text, anything else as a blob.
+/// The subject is a NATS subject: tokens separated by dots. A direct recorder stores it unchanged. The payload is any bytes: UTF-8
+/// is stored as text, anything else as a blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     subject: String,
@@ -30,21 +32,22 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// When `value` cannot be written as JSON, a map with keys that are no strings for instance.
+    /// When `value` cannot be written as JSON, for instance a map whose keys are not strings.
     pub fn json(subject: impl Into<String>, value: &impl Serialize) -> Result<Self, serde_json::Error> {
         Ok(Self::new(subject, serde_json::to_vec(value)?))
     }
 
-    /// Adds a header. A name may stand several times, each with its value.
+    /// Adds a header. A name may be added several times, each time with a value of its own.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Sets the identity by which a stream recognises the same event sent twice (the `Nats-Msg-Id` header, see
-    /// <https://docs.nats.io/using-nats/developer/develop_jetstream/model_deep_dive#message-deduplication>). Without
-    /// one, a recorder makes one up, which covers its own repetitions but not those of the application.
+    /// Sets the identity by which a stream recognises that an event was sent twice (the `Nats-Msg-Id` header, see
+    /// <https://docs.nats.io/using-nats/developer/develop_jetstream/model_deep_dive#message-deduplication>). Without it, a
+    /// recorder makes an identity: then the stream recognises what the recorder sends twice, but not what the application records
+    /// twice.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
@@ -75,8 +78,8 @@ impl Event {
         &self.payload
     }
 
-    /// Bytes of subject, headers and payload: what counts against a recorder's buffer. A header counts 128 more than its name and
-    /// its value are long, which it takes in memory.
+    /// The size in bytes that counts against a recorder's buffer: subject, payload and headers. Each header counts 128 bytes more
+    /// than its name and value, for the memory it takes.
     #[must_use]
     pub fn size(&self) -> usize {
         const HEADER: usize = 128;
@@ -84,39 +87,77 @@ impl Event {
         self.subject.len() + self.id.as_ref().map_or(0, String::len) + headers + self.payload.len()
     }
 
-    /// Says what a server, a client or the database would choke on: an empty or wildcard subject, white space or control
-    /// characters in it, line breaks in a header (they would smuggle in headers of their own), a name that no header can have,
-    /// more than 128 MiB.
+    /// Checks for everything that a server, a client or the database could not process: an empty subject, wildcards, white space or
+    /// control characters in it; a header name with characters that no header name can have; line breaks in a header, which
+    /// could add other headers; more than 128 MiB. Recorders call this.
     ///
     /// # Errors
     ///
-    /// One line that names the part and what is wrong with it.
-    pub fn validate(&self) -> Result<(), String> {
-        subject::validate(&self.subject).map_err(|error| error.to_string())?;
+    /// [`InvalidEvent`], which names the part and what is wrong with it.
+    pub fn validate(&self) -> Result<(), InvalidEvent> {
+        subject::validate(&self.subject).map_err(|invalid| InvalidEvent::new(invalid.to_string()))?;
         if self.size() > LARGEST {
-            return Err(format!("it has {} bytes; an event has {LARGEST} at most", self.size()));
+            let detail = format!("it has {} bytes; an event has {LARGEST} at most", self.size());
+            return Err(InvalidEvent::new(detail));
         }
         if let Some(id) = &self.id {
             validate_header("Nats-Msg-Id", id)?;
             if id.trim() != id || id.is_empty() {
-                return Err(format!("the id {id:?} is empty or has white space at its ends"));
+                return Err(InvalidEvent::new(format!("the id {id:?} is empty or has white space at its ends")));
             }
         }
         if self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Nats-Msg-Id")) {
-            return Err("the header Nats-Msg-Id is the event's identity; give it with Event::id, or --id".into());
+            let invalid = InvalidEvent::new("the header Nats-Msg-Id is the event's identity");
+            return Err(InvalidEvent { remedy: Some("give it with Event::id"), ..invalid });
         }
         self.headers.iter().try_for_each(|(name, value)| validate_header(name, value))
     }
 }
 
-fn validate_header(name: &str, value: &str) -> Result<(), String> {
-    // RFC 9110's token characters, less none: NATS takes the same (ADR-4).
+/// Why an event cannot be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidEvent {
+    detail: String,
+    remedy: Option<&'static str>,
+}
+
+impl InvalidEvent {
+    pub(crate) fn new(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), remedy: None }
+    }
+
+    /// The part that is not valid, and what is wrong with it: one line.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What to do about it, where the detail does not already say it. The message contains it too.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy
+    }
+}
+
+impl fmt::Display for InvalidEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.detail))?;
+        self.remedy.map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+    }
+}
+
+impl std::error::Error for InvalidEvent {}
+
+fn validate_header(name: &str, value: &str) -> Result<(), InvalidEvent> {
+    // The token characters of RFC 9110. NATS accepts the same (ADR-4).
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || !name.chars().all(is_token) {
-        return Err(format!("the header name {name:?} has characters that no header name can have"));
+        let detail = format!("the header name {name:?} has characters that no header name can have");
+        return Err(InvalidEvent::new(detail));
     }
     if value.contains(['\r', '\n']) {
-        return Err(format!("the value of header {name} has a line break"));
+        return Err(InvalidEvent::new(format!("the value of header {name} has a line break")));
     }
     Ok(())
 }
@@ -126,7 +167,7 @@ mod tests {
     use super::*;
 
     fn refusal(event: &Event) -> String {
-        event.validate().expect_err("must be refused")
+        event.validate().expect_err("must be refused").to_string()
     }
 
     #[test]
@@ -144,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_row_holds_is_refused() {
+    fn an_event_too_large_for_a_row_is_refused() {
         let refused = refusal(&Event::new("a", vec![0; LARGEST]));
         assert_eq!(refused, "it has 134217729 bytes; an event has 134217728 at most");
         assert_eq!(Event::new("a", vec![0; LARGEST - 1]).validate(), Ok(()));
@@ -155,5 +196,12 @@ mod tests {
         assert!(refusal(&Event::new("a", "").header("X", "1\r\nNats-Msg-Id: 2")).contains("line break"));
         assert!(refusal(&Event::new("a", "").header("X: 1\r\nY", "1")).contains("header name"));
         assert!(refusal(&Event::new("a", "").id("1\n2")).contains("line break"));
+    }
+
+    #[test]
+    fn an_identity_is_no_header() {
+        let invalid = Event::new("a", "").header("nats-msg-id", "1").validate().expect_err("must be refused");
+        assert_eq!(invalid.remedy(), Some("give it with Event::id"));
+        assert_eq!(invalid.to_string(), format!("{}; give it with Event::id", invalid.detail()));
     }
 }

@@ -106,7 +106,7 @@ pub mod testing;
 pub use collect::{Collector, Status, Until};
 pub use config::Config;
 pub use error::Error;
-pub use event::Event;
+pub use event::{Event, InvalidEvent};
 pub use pipeline::{Health, Trouble};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 pub use subject::{Filter, InvalidSubject};
@@ -130,7 +130,7 @@ pub mod unversioned {
     pub mod pipeline {
         pub use crate::pipeline::{
             Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared,
-            Sink,
+            SingleEvent, Sink,
         };
     }
     pub mod store {

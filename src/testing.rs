@@ -1,7 +1,6 @@
-//! Events through routes into a temporary database: what would become of them, without a broker and without a file that
-//! matters.
+//! Runs events through a configuration's routes into a temporary database, without a broker.
 //!
-//! For tests of your own:
+//! For your own tests:
 //!
 //! ```
 //! use catchment::config::{Config, RouteConfig};
@@ -20,13 +19,13 @@
 //!     ..RouteConfig::default()
 //! }];
 //!
-//! let mut testing = TestDatabase::new(&config)?;
-//! trial.run([
+//! let mut database = TestDatabase::new(&config)?;
+//! database.run([
 //!     Event::new("chat.line", r#"{"user": "ada", "text": "hello"}"#),
 //!     Event::new("chat.line", r#"{"text": "from nobody"}"#),
 //! ])?;
-//! assert_eq!(trial.rows("SELECT user, text FROM lines")?, [["ada".into(), "hello".into()]]);
-//! assert_eq!(trial.dead_letters()?[0].error, "NOT NULL constraint failed: lines.user");
+//! assert_eq!(database.rows("SELECT user, text FROM lines")?, [["ada".into(), "hello".into()]]);
+//! assert_eq!(database.dead_letters()?[0].error, "NOT NULL constraint failed: lines.user");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -43,7 +42,7 @@ use crate::binding::Envelope;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
-use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, Sink};
+use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
 pub use crate::store::{Changed, Unanswered, Value};
 
 use crate::store::{
@@ -52,17 +51,17 @@ use crate::store::{
 };
 use crate::subject::{Filter, InvalidSubject};
 
-/// A temporary database with a configuration's migrations, and the routes into it. It goes when this is dropped.
+/// A temporary database with a configuration's migrations and routes. Dropping this deletes it.
 ///
-/// Events are committed as a collector would: by the same routes, in batches of the same size, with the same rules for what
-/// becomes a dead letter. They come from the configuration's stream, numbered from 1 (in mode `core`, from none).
+/// Events are committed as by a collector: by the same routes, in batches of the same size, with the same rules for dead letters.
+/// They count as events of the configuration's stream, numbered from 1; in mode `core` they come from no stream.
 #[derive(Debug)]
 pub struct TestDatabase {
     folder: TempDir,
     subjects: Vec<Filter>,
     writer: Writer,
-    /// The subjects of the queries.
-    asked: Vec<Filter>,
+    /// The subjects of the queries, in their order.
+    query_subjects: Vec<Filter>,
     answerer: Answerer,
     batch: Batch,
     epoch: Arc<Epoch>,
@@ -70,37 +69,37 @@ pub struct TestDatabase {
     last: Mark,
 }
 
-/// What became of the events of one run.
+/// The outcome of one run: how many events were committed, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
     /// Events committed, dead letters and dropped ones included.
     pub committed: usize,
-    /// Those that became dead letters.
+    /// How many of them became dead letters.
     pub dead_letters: usize,
-    /// Those that were dropped, for no route takes them and `unmatched` is `drop`.
+    /// How many of them were dropped because no route takes them and `unmatched` is `drop`.
     pub dropped: usize,
-    /// Events on subjects that `broker.subjects` does not take: a collector would not see them, so nothing was done with them.
+    /// Events on subjects that `broker.subjects` does not take. A collector would not receive them, so they were skipped.
     pub not_collected: usize,
 }
 
 const BEFORE: &str = "before.db";
-const NOW: &str = "trial.db";
+const NOW: &str = "test.db";
 
 impl TestDatabase {
-    /// An empty database with the configuration's migrations; its routes and queries are prepared. Reads the migrations and
-    /// nothing else that the configuration names; blocks for as long as making a small file takes.
+    /// Makes an empty database, applies the configuration's migrations, and prepares its routes and queries. Of the files that the
+    /// configuration names, it reads only the migrations. Blocks as long as it takes to make a small file.
     ///
     /// # Errors
     ///
-    /// Whatever would keep a collector with an empty database from starting, but for the broker: [`Error::Config`],
+    /// The errors with which a collector with an empty database would not start, except those of the broker: [`Error::Config`],
     /// [`Error::Migration`], [`Error::Database`].
     pub fn new(config: &Config) -> Result<Self, Error> {
         Self::begin(config, |_| Ok(()))
     }
 
-    /// The same with the tables that the configuration's database has, but none of their rows; migrations that are new to it
-    /// are applied to the copy. The database itself is only read.
+    /// Like [`TestDatabase::new`], but starts with the tables of the configuration's database, without their rows. Migrations that
+    /// are new to that database are applied to the copy. The database itself is only read.
     ///
     /// # Errors
     ///
@@ -116,8 +115,8 @@ impl TestDatabase {
         let path = folder.path().join(NOW);
         make(&path)?;
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
-        // The temporary file is gone by the time somebody reads of it.
-        let named = |error| name_after(error, &config.database.path);
+        // An error names the configuration's database: the temporary file no longer exists when the error is read.
+        let named = |error| with_path(error, &config.database.path);
         let routes = Routes::new(&config.routes, config.unmatched)?;
         let (database, queries) = Database::open_with_queries(&database, &routes, &config.queries).map_err(named)?;
         let before = folder.path().join(BEFORE);
@@ -125,14 +124,14 @@ impl TestDatabase {
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());
         let limits = Limits { events: max_events, bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX) };
         let epoch = match config.broker.mode {
-            Mode::Jetstream => Epoch::new(&config.broker.stream, 1, "a trial"),
+            Mode::Jetstream => Epoch::new(&config.broker.stream, 1, "a test"),
             Mode::Core => database.begin_local()?,
         };
         let writer = database.writers().pop();
         Ok(Self {
             folder,
             subjects: filters(config.broker.subjects.iter())?,
-            asked: filters(config.queries.iter().map(|query| &query.subject))?,
+            query_subjects: filters(config.queries.iter().map(|query| &query.subject))?,
             answerer: queries.answerer(&Signal::default()),
             writer: writer.ok_or_else(|| Error::config("database.writers", "is 0; at least 1"))?,
             batch: Batch::new(limits),
@@ -141,17 +140,17 @@ impl TestDatabase {
         })
     }
 
-    /// Commits events, published now. Blocks until it is done.
+    /// Commits these events, with the current time as their publish time. Blocks until they are committed.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] for an event that cannot be published; the events before it are committed. [`Error::Database`] for
-    /// what would stop a collector.
+    /// everything that would stop a collector.
     pub fn run(&mut self, events: impl IntoIterator<Item = Event>) -> Result<Outcome, Error> {
         self.run_at(events.into_iter().map(|event| (event, SystemTime::now())))
     }
 
-    /// As [`TestDatabase::run`], each event with the time at which it was published: what `:published_s` and `:published_us` are.
+    /// Like [`TestDatabase::run`], with a publish time for each event, for `:published_s` and `:published_us`.
     ///
     /// # Errors
     ///
@@ -159,9 +158,9 @@ impl TestDatabase {
     pub fn run_at(&mut self, events: impl IntoIterator<Item = (Event, SystemTime)>) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         for (event, published) in events {
-            if let Err(reason) = event.validate() {
+            if let Err(invalid) = event.validate() {
                 self.commit(&mut outcome)?;
-                return Err(Error::config("event", reason));
+                return Err(Error::config("event", invalid.to_string()));
             }
             if !self.subjects.iter().any(|filter| filter.matches(event.subject())) {
                 outcome.not_collected += 1;
@@ -170,13 +169,13 @@ impl TestDatabase {
             if self.batch.is_full() || !self.batch.has_room_for(event.size()) {
                 self.commit(&mut outcome)?;
             }
-            self.take(&event, published);
+            self.push(&event, published);
         }
         self.commit(&mut outcome)?;
         Ok(outcome)
     }
 
-    fn take(&mut self, event: &Event, published: SystemTime) {
+    fn push(&mut self, event: &Event, published: SystemTime) {
         if self.batch.is_empty() {
             self.batch.begin(Arc::clone(&self.epoch), self.last);
         }
@@ -204,7 +203,7 @@ impl TestDatabase {
         Ok(())
     }
 
-    /// The rows that a statement answers: read-only SQL of your own.
+    /// The rows that your own, read-only SQL returns.
     ///
     /// # Errors
     ///
@@ -220,23 +219,23 @@ impl TestDatabase {
         Ok(rows)
     }
 
-    /// What the configuration's query of this subject answers to a request that comes now: a JSON array of its rows.
+    /// The answer of the configuration's query with this subject, to a request that is received now: a JSON array of its rows.
     ///
     /// # Errors
     ///
-    /// [`Unanswered`]; with [`Unanswered::Request`] where no query has such a subject.
+    /// [`Unanswered`]; [`Unanswered::Request`] where no query has the subject.
     pub fn ask(&mut self, subject: &str, request: &[u8]) -> Result<String, Unanswered> {
-        let Some(query) = self.asked.iter().position(|filter| filter.matches(subject)) else {
+        let Some(query) = self.query_subjects.iter().position(|filter| filter.matches(subject)) else {
             return Err(Unanswered::Request(format!("no query has the subject {subject}")));
         };
-        let mut carrier = Batch::new(Limits { events: 1, bytes: 1 << 10 });
-        carrier.push(Mark { sequence: 0, published_ns: nanos(SystemTime::now()) }, subject, [], request);
+        let mark = Mark { sequence: 0, published_ns: nanos(SystemTime::now()) };
+        let event = SingleEvent::new(mark, subject, [], request);
         let mut answer = Vec::new();
-        self.answerer.answer(query, &Envelope::of(&carrier.delivery(0), None), usize::MAX, &mut answer)?;
+        self.answerer.answer(query, &Envelope::of(&event.delivery(), None), usize::MAX, &mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// The dead letters, from the first.
+    /// All dead letters, oldest first.
     ///
     /// # Errors
     ///
@@ -245,7 +244,7 @@ impl TestDatabase {
         DeadLetters::open(&self.path())?.list(&Selection::default())?.collect()
     }
 
-    /// The rows that have come or changed since the trial began, table by table. Holds them in memory.
+    /// The rows that were added or changed since this was made, table by table. Holds them all in memory.
     ///
     /// # Errors
     ///
@@ -259,22 +258,23 @@ impl TestDatabase {
     }
 }
 
-/// In the system's folder for them; where that cannot be written, as in a container with a read-only root, beside the database.
+/// A folder in the system's temporary folder. Where that cannot be written, as in a container with a read-only root, a folder beside
+/// the database.
 fn temporary_folder(database: &Path) -> Result<TempDir, Error> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix("catchment-trial-");
+    builder.prefix("catchment-test-");
     let beside = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     builder.tempdir().or_else(|error| builder.tempdir_in(beside).map_err(|_| error)).map_err(|source| Error::Database {
         fault: DatabaseFault::Unwritable,
         path: std::env::temp_dir(),
-        detail: format!("no temporary database can be made: {source}; set TMPDIR to a directory that can be written"),
-        remedy: None,
+        detail: format!("no temporary database can be made: {source}"),
+        remedy: Some("set TMPDIR to a directory that can be written".into()),
         source: Some(Box::new(source)),
     })
 }
 
-/// What a collector would say of a statement that does not fit: it names the database it would have collected into.
-fn name_after(error: Error, database: &Path) -> Error {
+/// The error with this path, where it is about a statement or the tables.
+fn with_path(error: Error, database: &Path) -> Error {
     match error {
         Error::Database {
             fault: fault @ (DatabaseFault::Statement | DatabaseFault::Schema),
@@ -325,22 +325,22 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_and_what_failed_is_told() {
+    fn changes_and_dead_letters_are_returned() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = config(folder.path());
-        // Several batches; the last event of one depends on those before.
+        // Several batches. The last event of a batch depends on the ones before.
         config.batch.max_events = 2;
         config.batch.max_bytes = ByteSize::b(40);
-        let mut testing = TestDatabase::new(&config).expect("begins");
+        let mut database = TestDatabase::new(&config).expect("begins");
         let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let events = ["\"a\"", "\"b\"", "\"a\"", "null}", "\"a\""].map(|word| (said(word), at));
-        let outcome = testing.run_at(events).expect("runs");
+        let outcome = database.run_at(events).expect("runs");
         assert_eq!(outcome, Outcome { committed: 5, dead_letters: 1, ..Outcome::default() });
-        let [changed] = &testing.changes().expect("reads")[..] else { panic!("one table") };
+        let [changed] = &database.changes().expect("reads")[..] else { panic!("one table") };
         assert_eq!((changed.table.as_str(), changed.gone), ("counted", 0));
         let last = || Value::Integer(1_700_000_000);
         assert_eq!(changed.rows, [["a".into(), 3.into(), last()], ["b".into(), 1.into(), last()]]);
-        let letters = testing.dead_letters().expect("reads");
+        let letters = database.dead_letters().expect("reads");
         assert_eq!((letters.len(), letters[0].sequence, letters[0].route.as_deref()), (1, Some(4), Some("said.*")));
         assert!(!config.database.path.exists());
     }
@@ -349,13 +349,13 @@ mod tests {
     fn events_that_go_nowhere_are_counted() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = Config { unmatched: Unmatched::Drop, ..config(folder.path()) };
-        let mut testing = TestDatabase::new(&config).expect("begins");
-        let outcome = testing.run([Event::new("other", ""), Event::new("elsewhere", "")]).expect("runs");
+        let mut database = TestDatabase::new(&config).expect("begins");
+        let outcome = database.run([Event::new("other", ""), Event::new("elsewhere", "")]).expect("runs");
         assert_eq!(outcome, Outcome { committed: 1, dropped: 1, not_collected: 1, ..Outcome::default() });
-        assert_eq!(testing.changes().expect("reads"), []);
-        let refused = testing.run([said("1"), Event::new("said.*", "")]).expect_err("no subject").to_string();
+        assert_eq!(database.changes().expect("reads"), []);
+        let refused = database.run([said("1"), Event::new("said.*", "")]).expect_err("no subject").to_string();
         assert!(refused.contains("has a wildcard"), "{refused}");
-        assert_eq!(testing.rows("SELECT word FROM counted WHERE times = 1").expect("reads"), [["1".into()]]);
+        assert_eq!(database.rows("SELECT word FROM counted WHERE times = 1").expect("reads"), [["1".into()]]);
     }
 
     #[test]
@@ -363,18 +363,18 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = config(folder.path());
         config.queries = vec![QueryConfig::new("words.*", "SELECT times FROM counted WHERE word = :word")];
-        let mut testing = TestDatabase::new(&config).expect("begins");
-        assert_eq!(testing.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[]"));
-        testing.run([said("\"a\"")]).expect("runs");
-        assert_eq!(testing.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[{\"times\":1}]"));
-        assert!(matches!(testing.ask("words.x", b"{"), Err(Unanswered::Request(_))));
+        let mut database = TestDatabase::new(&config).expect("begins");
+        assert_eq!(database.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[]"));
+        database.run([said("\"a\"")]).expect("runs");
+        assert_eq!(database.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[{\"times\":1}]"));
+        assert!(matches!(database.ask("words.x", b"{"), Err(Unanswered::Request(_))));
         assert!(
-            testing.ask("other", b"").expect_err("no query").to_string().contains("no query has the subject other")
+            database.ask("other", b"").expect_err("no query").to_string().contains("no query has the subject other")
         );
     }
 
     #[test]
-    fn what_would_keep_a_collector_from_starting_keeps_a_trial() {
+    fn a_configuration_that_cannot_collect_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = config(folder.path());
         config.routes[0].sql[0] = "INSERT INTO gone VALUES (1)".into();

@@ -8,15 +8,14 @@
 //!
 //! ```
 //! use catchment::binding::{Envelope, Fields, Parameters, Value};
-//! use catchment::pipeline::{Batch, Limits, Mark};
+//! use catchment::pipeline::{Mark, SingleEvent};
 //!
 //! let bind = [("city".to_owned(), "/address/city".to_owned())].into();
 //! let parameters = Parameters::new(["name", "city", "token_2"], &bind, None)?;
 //! let mut fields = Fields::default();
 //!
-//! let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
-//! batch.push(Mark::START, "users.joined", [], br#"{"name": "Ada", "address": {"city": "London"}}"#);
-//! let envelope = Envelope::of(&batch.delivery(0), None);
+//! let event = SingleEvent::new(Mark::START, "users.joined", [], br#"{"name": "Ada", "address": {"city": "London"}}"#);
+//! let envelope = Envelope::of(&event.delivery(), None);
 //! let row = parameters.read(&envelope, &mut fields)?;
 //! assert_eq!(parameters.value(1, &envelope, &fields, row), Value::Text("London"));
 //! assert_eq!(parameters.value(2, &envelope, &fields, row), Value::Text("joined"));

@@ -98,7 +98,7 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
             event = values.into_iter().fold(event, |event, value| event.header(name.as_str(), value));
         }
     }
-    event.validate()?;
+    event.validate().map_err(|invalid| invalid.to_string())?;
     Ok((event, given.published_us))
 }
 

@@ -85,16 +85,14 @@ impl Publish {
         let headers = self.headers()?;
         let with_headers = |event| headers.iter().fold(event, |event: Event, (name, value)| event.header(name, value));
         let subject = self.subject.as_deref().unwrap_or("events");
-        with_headers(Event::new(subject, "")).validate().map_err(Usage)?;
+        with_headers(Event::new(subject, "")).validate().map_err(|invalid| Usage(invalid.to_string()))?;
         let signals = Signals::catch()?;
         let (events, total) = self.events(subject, &signals)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
         let (patience, mode) = (config.broker.timeout, config.broker.mode);
-        let recorder = NatsRecorder::open(NatsRecorderConfig {
-            broker: config.broker,
-            overflow: Overflow::Block(patience),
-            ..NatsRecorderConfig::default()
-        })?;
+        let mut recorder_config = NatsRecorderConfig::default();
+        (recorder_config.broker, recorder_config.overflow) = (config.broker, Overflow::Block(patience));
+        let recorder = NatsRecorder::open(recorder_config)?;
         let progress = Progress::new(total, "events handed over");
         let began = Instant::now();
         let mut outcome = Outcome::of(&recorder, mode);
@@ -122,10 +120,13 @@ impl Publish {
     }
 
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let parse = |header: &String| {
+        let parse = |header: &String| -> anyhow::Result<(String, String)> {
             let (name, value) = header
                 .split_once(':')
                 .ok_or_else(|| Usage(format!("--header {header:?} has no colon; a header looks like Trace-Id:7")))?;
+            if name.trim().eq_ignore_ascii_case("Nats-Msg-Id") {
+                return Err(Usage("the header Nats-Msg-Id is the event's identity; give it with --id".into()).into());
+            }
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         };
         self.header.iter().map(parse).collect()

@@ -86,7 +86,7 @@ impl Test {
             Some(subject) => (Event::new(subject, line), None),
             None => event_line::read_with_time(&line).map_err(refused)?,
         };
-        event.validate().map_err(refused)?;
+        event.validate().map_err(|invalid| refused(invalid.to_string()))?;
         let since_1970 = published_us.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
         Ok((event, since_1970.map_or_else(SystemTime::now, |time| UNIX_EPOCH + time)))
     }

@@ -1,122 +1,41 @@
-//! The deliveries that one transaction commits, laid out in one piece of memory.
+//! The deliveries that one transaction commits, in one buffer.
 //!
-//! A delivery costs no allocation of its own: its subject, headers and payload are copied behind each other into the
-//! batch's buffer, which goes round between the intake and a writer for as long as the pipeline lives.
+//! A delivery needs no allocation of its own: its subject, headers and payload are appended to the batch's buffer. The intake
+//! and the writers pass batches back and forth for as long as the pipeline runs, so the buffers are used again.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::gaps::{Gap, Gaps};
-
-/// One life of a stream: from its creation, or from a rollback of its sequences, to the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Epoch {
-    /// The stream's name; see [`Epoch::origin`] for events that come from none.
-    pub stream: String,
-    /// Counts the lives of this stream in this database, from 1.
-    pub number: u32,
-    /// When the stream was created, in the server's own words: compared, never interpreted.
-    pub created: String,
-    /// Where it begins: behind the last event of an earlier epoch that it goes on from. [`Mark::START`] for most, and for
-    /// every epoch that has an entry in the ledger already.
-    pub begins: Mark,
-}
-
-/// Stands where a stream's name does, for events that come from none. No stream can have a name with a dot.
-const LOCAL: &str = ".local";
-
-impl Epoch {
-    /// An epoch that begins at the stream's start.
-    #[must_use]
-    pub fn new(stream: impl Into<String>, number: u32, created: impl Into<String>) -> Self {
-        Self { stream: stream.into(), number, created: created.into(), begins: Mark::START }
-    }
-
-    /// The epoch of events that come from no stream, from one start of their intake to the next: the intake numbers them
-    /// itself, from 1. The ledger needs it all the same, or nobody could tell whether a commit without an answer succeeded.
-    #[must_use]
-    pub fn local(number: u32, created: String) -> Self {
-        Self::new(LOCAL, number, created)
-    }
-
-    /// The name under which the ledger keeps local epochs.
-    #[must_use]
-    pub fn local_name() -> &'static str {
-        LOCAL
-    }
-
-    /// The stream that its events came from, if they came from one.
-    #[must_use]
-    pub fn origin(&self) -> Option<&str> {
-        (self.stream != LOCAL).then_some(self.stream.as_str())
-    }
-}
-
-/// A place in an epoch: the stream sequence of an event and when the stream took it.
-///
-/// A sequence alone does not tell events apart, for sequences can be used again; the time beside it does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    /// The stream sequence; 0 before the first event.
-    pub sequence: u64,
-    /// Publish time in nanoseconds since 1970.
-    pub published_ns: i64,
-}
-
-impl Mark {
-    /// Before the first event of an epoch.
-    pub const START: Self = Self { sequence: 0, published_ns: 0 };
-}
-
-/// What is known of one epoch: how far it was read, and what was missing on the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EpochProgress {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The last event of it that was taken in.
-    pub mark: Mark,
-    /// Sequences up to there that the stream did not have when they were due, so that they are not in the database.
-    pub gaps: Gaps,
-}
-
-impl EpochProgress {
-    /// Whether this event was taken in, as far as its place tells.
-    #[must_use]
-    pub fn has(&self, mark: Mark) -> bool {
-        let reached = mark.sequence <= self.mark.sequence && mark.published_ns <= self.mark.published_ns;
-        reached && !self.gaps.contains(mark.sequence)
-    }
-}
+use super::delivery::{
+    Defect, Delivery, HeaderSpans, Headers, Span, append, append_headers, length, part, range, text,
+};
+use super::epoch::{Epoch, Mark};
+use super::gaps::Gap;
 
 /// How large a batch may grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// At most this many deliveries.
     pub events: usize,
-    /// At most this many bytes, unless the batch's only delivery is larger.
+    /// At most this many bytes; a batch may exceed it where it has a single, larger delivery.
     pub bytes: usize,
 }
 
-/// The deliveries of one transaction, in the order they came, all of one epoch.
+/// The deliveries of one transaction, in order, all of one epoch.
 #[derive(Debug)]
 pub struct Batch {
     limits: Limits,
     epoch: Option<Arc<Epoch>>,
     before: Mark,
     ticket: u64,
-    /// What comes next does not fit.
+    /// The next delivery does not fit, so the batch counts as full.
     sealed: bool,
     bytes: Vec<u8>,
-    headers: Vec<Pair>,
+    headers: Vec<HeaderSpans>,
     slots: Vec<Slot>,
-    /// What the stream did not have, each with the index of the delivery that it is committed with.
+    /// Gaps of the stream, each with the index of the delivery that it is committed with.
     gaps: Vec<(usize, Gap)>,
 }
-
-type Span = Range<u32>;
-
-/// Where the name and the value of a header stand.
-type Pair = (Span, Span);
 
 #[derive(Debug)]
 struct Slot {
@@ -124,56 +43,13 @@ struct Slot {
     subject: Span,
     payload: Span,
     headers: Span,
+    /// Indices into `headers`: one entry that has the reason and the raw headers.
     defect: Option<Span>,
 }
 
-/// An event as it came in.
-#[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
-    /// Its place in the stream.
-    pub mark: Mark,
-    /// Its subject.
-    pub subject: &'a str,
-    /// Its payload.
-    pub payload: &'a [u8],
-    /// Its headers.
-    pub headers: Headers<'a>,
-    /// Why it cannot be stored as it should be, where that is known before the database has seen it.
-    pub defect: Option<Defect<'a>>,
-}
-
-/// A delivery that goes straight to the dead letters.
-#[derive(Clone, Copy, Debug)]
-pub struct Defect<'a> {
-    /// What is wrong with it.
-    pub reason: &'a str,
-    /// Its header block as it came, for it could not be read.
-    pub raw_headers: &'a [u8],
-}
-
-/// The headers of a delivery: names and values, in order.
-#[derive(Clone, Copy, Debug)]
-pub struct Headers<'a> {
-    bytes: &'a [u8],
-    spans: &'a [Pair],
-}
-
-impl<'a> Headers<'a> {
-    /// Names and values, in order; a name may stand several times.
-    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.spans.iter().map(move |(name, value)| (text(self.bytes, name), text(self.bytes, value)))
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.spans.is_empty()
-    }
-}
-
 impl Batch {
-    /// What a header takes in a batch beside its name and its value.
-    pub const HEADER: usize = size_of::<Pair>();
+    /// Bytes that a header takes in a batch beside its name and value.
+    pub const HEADER: usize = size_of::<HeaderSpans>();
 
     /// An empty batch with these limits.
     #[must_use]
@@ -191,24 +67,24 @@ impl Batch {
         }
     }
 
-    /// Whether it can take this many bytes more. An empty batch takes anything.
+    /// Whether a delivery of this many bytes fits. In an empty batch any delivery fits.
     #[must_use]
     pub fn has_room_for(&self, bytes: usize) -> bool {
         self.slots.is_empty() || (self.slots.len() < self.limits.events && self.bytes() + bytes <= self.limits.bytes)
     }
 
-    /// Whether another delivery could only be turned away.
+    /// Whether no further delivery fits.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.sealed || self.slots.len() >= self.limits.events || self.bytes() >= self.limits.bytes
     }
 
-    /// Says that the next delivery has no room here: from now on the batch is full.
+    /// Marks the batch as full: the next delivery does not fit.
     pub fn seal(&mut self) {
         self.sealed = true;
     }
 
-    /// Whether nothing is in it, neither deliveries nor gaps.
+    /// Whether it has neither deliveries nor gaps.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty() && self.gaps.is_empty()
@@ -220,29 +96,29 @@ impl Batch {
         self.slots.is_empty() && !self.gaps.is_empty()
     }
 
-    /// Whether some delivery in it has one.
+    /// Whether one of its deliveries has a defect.
     #[must_use]
     pub fn has_defects(&self) -> bool {
         self.slots.iter().any(|slot| slot.defect.is_some())
     }
 
-    /// Bytes in it: subjects, headers with [`Batch::HEADER`] for each, and payloads.
+    /// Its size in bytes: subjects, payloads, headers, and [`Batch::HEADER`] for each header.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len() + self.headers.len() * Self::HEADER
     }
 
-    /// Deliveries in it.
+    /// The number of its deliveries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Says which epoch the deliveries to come belong to and where that epoch stood before the first of them.
+    /// Sets the epoch of the deliveries that follow, and the mark before the first of them.
     ///
     /// # Panics
     ///
-    /// On a batch that is not empty: one transaction moves one epoch.
+    /// When the batch is not empty: one transaction advances one epoch.
     pub fn begin(&mut self, epoch: Arc<Epoch>, before: Mark) {
         assert!(self.is_empty(), "a batch of two epochs");
         self.epoch = Some(epoch);
@@ -258,25 +134,22 @@ impl Batch {
         payload: &[u8],
     ) {
         let first_header = length(&self.headers);
-        for (name, value) in headers {
-            let spans = (self.copy(name.as_bytes()), self.copy(value.as_bytes()));
-            self.headers.push(spans);
-        }
+        append_headers(&mut self.bytes, &mut self.headers, headers);
         let headers = first_header..length(&self.headers);
-        self.place(mark, subject, headers, payload, None);
+        self.add(mark, subject, headers, payload, None);
     }
 
-    /// Adds a delivery that cannot be stored as it should be: it goes to the dead letters.
+    /// Adds a delivery with a defect: it becomes a dead letter.
     pub fn push_defect(&mut self, mark: Mark, subject: &str, defect: Defect<'_>, payload: &[u8]) {
         let at = length(&self.headers);
-        let reason = self.copy(defect.reason.as_bytes());
-        let raw = self.copy(defect.raw_headers);
-        self.headers.push((reason.clone(), raw));
-        self.place(mark, subject, at..at, payload, Some(at..at + 1));
+        let reason = append(&mut self.bytes, defect.reason.as_bytes());
+        let raw_headers = append(&mut self.bytes, defect.raw_headers);
+        self.headers.push((reason, raw_headers));
+        self.add(mark, subject, at..at, payload, Some(at..at + 1));
     }
 
-    /// Adds a range of sequences that the stream does not have. It is committed with the delivery that comes next, or where
-    /// none does with the one before.
+    /// Adds a range of sequences that the stream does not have. It is committed with the next delivery; if none follows in this
+    /// batch, with the last one.
     pub fn push_gap(&mut self, gap: Gap) {
         self.gaps.push((self.slots.len(), gap));
     }
@@ -288,29 +161,23 @@ impl Batch {
         self.gaps[from..].iter().take_while(move |(index, _)| *index < to).map(|(_, gap)| *gap)
     }
 
-    fn place(&mut self, mark: Mark, subject: &str, headers: Span, payload: &[u8], defect: Option<Span>) {
-        // Most batches have one subject many times over: it is kept once.
+    fn add(&mut self, mark: Mark, subject: &str, headers: Span, payload: &[u8], defect: Option<Span>) {
+        // In most batches one subject occurs many times: consecutive deliveries share its bytes.
         let same = self.slots.last().filter(|slot| text(&self.bytes, &slot.subject) == subject);
         let subject = match same.map(|slot| slot.subject.clone()) {
             Some(span) => span,
-            None => self.copy(subject.as_bytes()),
+            None => append(&mut self.bytes, subject.as_bytes()),
         };
-        let payload = self.copy(payload);
+        let payload = append(&mut self.bytes, payload);
         self.slots.push(Slot { mark, subject, payload, headers, defect });
     }
 
-    fn copy(&mut self, bytes: &[u8]) -> Span {
-        let start = length(&self.bytes);
-        self.bytes.extend_from_slice(bytes);
-        start..length(&self.bytes)
-    }
-
-    /// Moves the deliveries of `next`, which come behind its own in the same epoch, into this batch; `false`, and nothing is
-    /// moved, where there is no room for all of them: then it is full.
+    /// Moves all deliveries of `next` into this batch, after its own. Returns `false` and moves nothing where not all of them
+    /// fit; the batch is full then.
     ///
     /// # Panics
     ///
-    /// Where they are of another epoch, or do not come behind.
+    /// When they are of another epoch, or do not follow this batch's deliveries directly.
     pub fn append(&mut self, next: &mut Self) -> bool {
         if self.slots.len() + next.slots.len() > self.limits.events || self.bytes() + next.bytes() > self.limits.bytes {
             self.seal();
@@ -338,7 +205,7 @@ impl Batch {
     ///
     /// # Panics
     ///
-    /// Beyond the end.
+    /// When the index is out of bounds.
     #[must_use]
     pub fn delivery(&self, index: usize) -> Delivery<'_> {
         let slot = &self.slots[index];
@@ -346,7 +213,7 @@ impl Batch {
             mark: slot.mark,
             subject: text(&self.bytes, &slot.subject),
             payload: part(&self.bytes, &slot.payload),
-            headers: Headers { bytes: &self.bytes, spans: &self.headers[range(&slot.headers)] },
+            headers: Headers::new(&self.bytes, &self.headers[range(&slot.headers)]),
             defect: slot.defect.as_ref().map(|at| {
                 let (reason, raw) = &self.headers[at.start as usize];
                 Defect { reason: text(&self.bytes, reason), raw_headers: part(&self.bytes, raw) }
@@ -354,25 +221,25 @@ impl Batch {
         }
     }
 
-    /// The epoch; `None` where there is no stream behind the intake and so no ledger to move.
+    /// The epoch; `None` where no ledger entry is to be advanced.
     #[must_use]
     pub fn epoch(&self) -> Option<&Arc<Epoch>> {
         self.epoch.as_ref()
     }
 
-    /// Where the epoch stood before the delivery at this index.
+    /// The mark before the delivery at this index.
     #[must_use]
     pub fn before(&self, index: usize) -> Mark {
         if index == 0 { self.before } else { self.slots[index - 1].mark }
     }
 
-    /// Where the epoch stands after the last delivery.
+    /// The mark of the last delivery.
     #[must_use]
     pub fn after(&self) -> Mark {
         self.before(self.slots.len())
     }
 
-    /// Its place in line.
+    /// Its number in the order of commits.
     #[must_use]
     pub fn ticket(&self) -> u64 {
         self.ticket
@@ -382,7 +249,7 @@ impl Batch {
         self.ticket = ticket;
     }
 
-    /// Empties it and keeps its memory, but for what a single huge event made it grow to.
+    /// Empties it. Keeps its memory up to twice the limit: what one large event needed is freed.
     pub fn clear(&mut self) {
         self.epoch = None;
         self.sealed = false;
@@ -395,25 +262,6 @@ impl Batch {
     }
 }
 
-/// Lengths fit 32 bits: a batch is at most 1 GiB by configuration, one event at most 64 MiB by the server's limit and 128 MiB
-/// by ours.
-fn length<T>(items: &[T]) -> u32 {
-    u32::try_from(items.len()).expect("a batch stays below 4 GiB")
-}
-
-fn range(span: &Span) -> Range<usize> {
-    span.start as usize..span.end as usize
-}
-
-fn part<'a>(bytes: &'a [u8], span: &Span) -> &'a [u8] {
-    &bytes[range(span)]
-}
-
-/// Only ever called with spans that a `str` was copied to.
-fn text<'a>(bytes: &'a [u8], span: &Span) -> &'a str {
-    std::str::from_utf8(part(bytes, span)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_come_out_as_they_went_in() {
+    fn deliveries_come_out_unchanged() {
         let mut batch = Batch::new(Limits { events: 3, bytes: 1000 });
         batch.push(mark(1), "a.b", [("K", "v"), ("K", "w")], b"one");
         batch.push(mark(2), "a.b", [], b"");
@@ -440,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_appended_comes_out_behind_as_it_went_in() {
+    fn appended_deliveries_follow_unchanged() {
         let limits = Limits { events: 4, bytes: 1000 };
         let (mut batch, mut next) = (Batch::new(limits), Batch::new(limits));
         batch.push(mark(1), "a.b", [("K", "v")], b"one");
@@ -460,17 +308,17 @@ mod tests {
         fill(&mut next);
         assert!(!batch.is_full());
         assert!(!batch.append(&mut next) && next.len() == 2, "there is room for one");
-        assert!(batch.is_full(), "what comes next does not fit");
+        assert!(batch.is_full(), "the next delivery does not fit");
         batch.clear();
         assert!(!batch.is_full());
     }
 
     #[test]
-    fn a_gap_is_committed_with_the_delivery_behind_it() {
+    fn a_gap_is_committed_with_the_delivery_after_it() {
         let gap = |first, last| Gap::of(first, last).expect("not empty");
         let mut batch = Batch::new(Limits { events: 10, bytes: 1000 });
         batch.push_gap(gap(1, 3));
-        assert!(!batch.is_empty(), "a gap is something to commit");
+        assert!(!batch.is_empty(), "a gap must be committed too");
         batch.push(mark(4), "a", [], b"");
         batch.push(mark(5), "a", [], b"");
         batch.push_gap(gap(6, 7));
@@ -479,7 +327,7 @@ mod tests {
         let of = |span: Range<usize>| batch.gaps(&span).collect::<Vec<_>>();
         assert_eq!(of(0..3), [gap(1, 3), gap(6, 7), gap(2, 2)]);
         assert_eq!((of(0..1), of(1..2)), (vec![gap(1, 3)], vec![]));
-        assert_eq!(of(2..3), [gap(6, 7), gap(2, 2)], "nothing comes behind the last");
+        assert_eq!(of(2..3), [gap(6, 7), gap(2, 2)], "no delivery follows the last gap");
         let mut first = Batch::new(Limits { events: 10, bytes: 1000 });
         first.push(mark(0), "a", [], b"");
         batch.before = mark(0);

@@ -1,17 +1,18 @@
-//! The intake thread: cuts what the intake yields into batches, numbers them, hands them to the writers.
+//! The intake thread: makes batches of what the intake yields, numbers them, and passes them to the writers.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::{Batch, Intake, IntakeState, Notice, Settings, Shared};
+use super::shared::CommitNotice;
+use super::{Batch, Intake, IntakeState, Settings, Shared};
 use crate::deadline;
 use crate::error::Error;
 
-/// How often to look up from filling a batch that no writer has asked for yet.
-const TOP_UP: Duration = Duration::from_millis(1);
+/// How long to wait for a free writer before filling the batch further.
+const FREE_WRITER_WAIT: Duration = Duration::from_millis(1);
 
-/// How long an idle intake blocks at a time; a stop wakes it at once.
+/// How long an idle intake blocks at a time. A stop wakes it at once.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// The intake thread's side of the channels.
@@ -20,17 +21,19 @@ pub(super) struct Batcher<I> {
     settings: Settings,
     work: Sender<Batch>,
     spare: Receiver<Batch>,
-    /// Taken while a full batch waits for the next free writer.
+    /// The batch to fill while a full one is queued for the next free writer.
     reserve: Option<Batch>,
-    notices: Receiver<Notice>,
+    notices: Receiver<CommitNotice>,
     shared: Shared,
     next_ticket: u64,
 }
 
-/// What came of waiting for a free writer.
+/// The result of waiting for a free writer.
 enum Writers {
+    /// The current batch may be sent; here is an empty one to fill next.
     Free(Batch),
     Busy,
+    /// All writers have ended.
     Gone,
 }
 
@@ -40,21 +43,21 @@ impl<I: Intake> Batcher<I> {
         settings: Settings,
         work: Sender<Batch>,
         spare: Receiver<Batch>,
-        notices: Receiver<Notice>,
+        notices: Receiver<CommitNotice>,
         shared: Shared,
     ) -> Self {
         let reserve = Some(Batch::new(settings.limits));
         Self { intake, settings, work, spare, reserve, notices, shared, next_ticket: 0 }
     }
 
-    /// Works until the intake has ended, or no writer is left.
+    /// Runs until the intake is drained or no writer is left.
     pub(super) fn run(mut self) -> Result<(), Error> {
         let mut batch = Batch::new(self.settings.limits);
         let mut counted = 0;
         loop {
             let wait = if batch.is_empty() { IDLE } else { Duration::ZERO };
             let stopping = self.shared.stop.is_raised();
-            let supply = if batch.is_full() {
+            let state = if batch.is_full() {
                 IntakeState::Open
             } else if stopping {
                 self.intake.drain(&mut batch)?
@@ -66,24 +69,24 @@ impl<I: Intake> Batcher<I> {
             for (epoch, last) in self.notices.try_iter() {
                 self.intake.committed(&epoch, last);
             }
-            let ending = supply == IntakeState::Drained;
+            let is_last = state == IntakeState::Drained;
             if batch.is_empty() {
-                if ending {
+                if is_last {
                     break;
                 }
                 continue;
             }
-            match self.free_writer(stopping || ending || batch.is_full()) {
+            match self.free_writer(stopping || is_last || batch.is_full()) {
                 Writers::Busy => {}
                 Writers::Gone => return Ok(()),
                 Writers::Free(spare) => {
-                    if !stopping && !ending {
+                    if !stopping && !is_last {
                         self.top_up(&mut batch)?;
                         self.shared.counters.received.add(batch.len() - counted);
                     }
                     batch.set_ticket(self.next_ticket);
                     self.next_ticket += 1;
-                    if self.work.send(batch).is_err() || ending {
+                    if self.work.send(batch).is_err() || is_last {
                         break;
                     }
                     batch = spare;
@@ -91,12 +94,12 @@ impl<I: Intake> Batcher<I> {
                 }
             }
         }
-        self.hear_the_last();
+        self.pass_on_last_notices();
         Ok(())
     }
 
-    /// Lets the writers come to their end and tells the intake what they committed.
-    fn hear_the_last(self) {
+    /// Closes the writers' channel, so that they end after the batches in it. Reports their commits to the intake until then.
+    fn pass_on_last_notices(self) {
         let Self { mut intake, work, notices, shared, .. } = self;
         drop(work);
         loop {
@@ -110,16 +113,17 @@ impl<I: Intake> Batcher<I> {
         }
     }
 
-    /// Waits for a writer: shortly when the batch can still grow. One that cannot need not wait for it here.
+    /// Waits for a free writer, briefly where the batch can still grow. A batch that cannot grow is queued instead, as long as
+    /// there is a reserve to fill next.
     fn free_writer(&mut self, cannot_grow: bool) -> Writers {
-        let wait = if cannot_grow { IDLE } else { TOP_UP };
+        let wait = if cannot_grow { IDLE } else { FREE_WRITER_WAIT };
         loop {
             if let Some(reserve) = self.reserve.take_if(|_| cannot_grow) {
                 return Writers::Free(reserve);
             }
             match self.spare.recv_timeout(wait) {
                 Ok(spare) if self.reserve.is_some() => return Writers::Free(spare),
-                // This writer takes the batch that waits.
+                // This writer takes the queued batch.
                 Ok(spare) => self.reserve = Some(spare),
                 Err(RecvTimeoutError::Disconnected) => return Writers::Gone,
                 Err(RecvTimeoutError::Timeout) if self.shared.quit.is_raised() => return Writers::Gone,
@@ -129,15 +133,15 @@ impl<I: Intake> Batcher<I> {
         }
     }
 
-    /// Takes along what came while no writer was free, and waits for more if `linger` says so.
+    /// Adds what arrived while no writer was free, and waits up to `linger` for more.
     fn top_up(&mut self, batch: &mut Batch) -> Result<(), Error> {
         let until = deadline::after(self.settings.linger);
         while !batch.is_full() {
             let before = batch.len();
             let left = until.saturating_duration_since(Instant::now());
-            let supply = self.intake.fill(batch, left)?;
-            let stood_still = batch.len() == before;
-            if supply == IntakeState::Drained || stood_still || self.shared.stop.is_raised() {
+            let state = self.intake.fill(batch, left)?;
+            let is_unchanged = batch.len() == before;
+            if state == IntakeState::Drained || is_unchanged || self.shared.stop.is_raised() {
                 break;
             }
             if self.settings.linger.is_zero() {

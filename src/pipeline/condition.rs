@@ -1,4 +1,4 @@
-//! How a part of the collector is doing, said once when it changes.
+//! Whether a part of the collector works. Changes are logged once.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,32 +7,33 @@ use parking_lot::Mutex;
 
 use crate::printable;
 
-/// How a part is doing. Clones share it.
+/// Whether a part works. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Condition {
     part: &'static str,
     trouble: Arc<Mutex<Option<Trouble>>>,
 }
 
-/// Why a part does not do its work, and since when.
+/// Why a part does not work, and since when.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Trouble {
-    /// The part: `broker`, `database`.
+    /// The part: `broker`, `intake`, `database` or `service`.
     pub part: &'static str,
-    /// One line.
+    /// Why it does not work: one line.
     pub reason: String,
-    /// When it began.
+    /// Since when.
     pub since: Instant,
 }
 
 impl Condition {
-    /// A part that does its work.
+    /// A part that works.
     #[must_use]
     pub fn new(part: &'static str) -> Self {
         Self { part, trouble: Arc::default() }
     }
 
-    /// Says that the part does not do its work now. Logged when the reason is new, on one line whatever is in it.
+    /// Notes that the part does not work. Logs the reason if it is new, on one line.
     pub fn degrade(&self, reason: impl Into<String>) {
         let reason = printable(&reason.into()).into_owned();
         let mut trouble = self.trouble.lock();
@@ -49,34 +50,35 @@ impl Condition {
         }
     }
 
-    /// Says that the part does its work again. Logged when it had not.
+    /// Notes that the part works. Logs it if it did not work before.
     pub fn recover(&self) {
         if let Some(trouble) = self.trouble.lock().take() {
             log::info!("{}: well again after {:.1?}", self.part, trouble.since.elapsed());
         }
     }
 
-    /// What is wrong now, if anything.
+    /// What is wrong now, if anything. Does not block.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         self.trouble.lock().clone()
     }
 }
 
-/// How all parts are doing.
+/// Whether all parts work.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Health {
-    /// What is wrong now, a part each; empty when all is well.
+    /// One entry for each part that does not work; empty when all parts work.
     pub troubles: Vec<Trouble>,
 }
 
 impl Health {
-    /// The health that these conditions make up.
+    /// The health of the parts with these conditions.
     pub fn of<'c>(conditions: impl IntoIterator<Item = &'c Condition>) -> Self {
         Self { troubles: conditions.into_iter().filter_map(Condition::trouble).collect() }
     }
 
-    /// Whether every part does its work.
+    /// Whether all parts work.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.troubles.is_empty()

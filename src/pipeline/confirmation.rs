@@ -1,21 +1,21 @@
-//! The word that an event is committed, for whoever asked for it.
+//! The confirmation that an event is committed, for a publisher that asked for it.
 
-/// What became of an event whose publisher asked to hear of it.
+/// Tells the publisher of an event that it is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confirmation {
-    /// The subject that the event named for the answer, in its header [`Confirmation::HEADER`]. It comes from the publisher:
-    /// who publishes to it must see to it that it may be answered to.
+    /// The subject for the reply, from the event's header [`Confirmation::HEADER`]. The publisher of the event chose it: before
+    /// you publish to it, check that it is allowed.
     pub reply_to: String,
-    /// The stream that the event came from, if it came from one.
+    /// The stream of the event; `None` where it came from no stream.
     pub stream: Option<String>,
-    /// Its sequence there.
+    /// Its sequence in the stream.
     pub sequence: Option<u64>,
-    /// Why it is a dead letter; `None` where it was stored. Either is committed.
+    /// Why the event is a dead letter; `None` where it is stored. Both are committed.
     pub dead_letter: Option<String>,
 }
 
 impl Confirmation {
-    /// The header by which an event asks for its confirmation: a stream does not keep the reply subject of what is published
-    /// to it.
+    /// The header that asks for a confirmation. A header is needed because a stream does not keep the reply subject of a
+    /// message.
     pub const HEADER: &str = "Catchment-Reply-To";
 }

@@ -1,50 +1,51 @@
-//! What went through, counted.
+//! The counters of a collector.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What one collector has counted, from its start. Relaxed: each is right by itself, two read together may be a batch apart.
+/// The counters of a collector, from its start. Each is exact, but two that are read together may differ by a batch: they are
+/// updated without a common lock.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Deliveries taken in.
+    /// Deliveries received.
     pub received: Counter,
     /// Deliveries committed, dead letters included.
     pub committed: Counter,
-    /// Deliveries passed over because an earlier life of the stream had brought them already.
+    /// Deliveries skipped because an earlier epoch of the stream had delivered them already.
     pub duplicates: Counter,
     /// Deliveries committed as dead letters.
     pub dead_letters: Counter,
-    /// Deliveries dropped, for no route takes them. They count as committed.
+    /// Deliveries dropped because no route takes them. They count as committed.
     pub unmatched_dropped: Counter,
-    /// Deliveries committed without the confirmation that was asked for: there was no room for it, or no way.
+    /// Deliveries committed whose requested confirmation was not sent: the queue was full, or it could not be sent.
     pub unconfirmed: Counter,
-    /// Events dropped on their way in, for there was no room; a stream would have kept them, core NATS does not.
+    /// Events of core NATS dropped because the receive buffer was full.
     pub dropped: Counter,
     /// Batches committed.
     pub batches: Counter,
-    /// What the stream no longer had when it was due, at most.
+    /// Events that the stream no longer had when they were due, at most.
     pub gone: Counter,
-    /// Connections or consumers made anew.
+    /// Connections or consumers that were made again.
     pub rebuilds: Counter,
-    /// What the broker last said is still to come.
+    /// Events still to be delivered, as the broker last reported.
     pub pending: Counter,
 }
 
-/// A number that threads share.
+/// A number shared by threads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it.
+    /// Adds this much.
     pub fn add(&self, n: usize) {
         self.0.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    /// Replaces it.
+    /// Sets the number.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// Its value.
+    /// The number.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

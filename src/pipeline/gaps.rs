@@ -1,21 +1,21 @@
-//! Sequences of a stream that were passed over because the stream did not have them.
+//! Sequences of a stream that were skipped because the stream did not have them.
 //!
-//! The ledger's mark says how far a stream was read. It does not say that everything before it was stored: some events were
-//! gone when they were due. A restored copy of the stream can bring them back, so they are remembered, as ranges.
+//! The ledger's mark shows how far a stream was read. It does not show that everything before it was stored: some events were
+//! missing when they were due. A restored copy of the stream can contain them again. So they are recorded, as ranges.
 
-/// A range of sequences, all of them missing or at least some.
+/// A range of sequences of which all or some were missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The first sequence.
     pub first: u64,
     /// The last sequence.
     pub last: u64,
-    /// How many of the range were missing. Less than its length where ranges were joined to save room.
+    /// How many of the range were missing. Less than its length where ranges were joined to save memory.
     pub missing: u64,
 }
 
 impl Gap {
-    /// From `first` to `last`, all missing. `None` where the range is empty.
+    /// The range from `first` to `last`, all missing. `None` where it is empty.
     #[must_use]
     pub fn of(first: u64, last: u64) -> Option<Self> {
         (first <= last).then(|| Self { first, last, missing: last - first + 1 })
@@ -31,14 +31,14 @@ impl Gap {
         self.last - self.first + 1
     }
 
-    /// The part that lies between these sequences. Of a range that is not exact, as many as could be there are missing.
+    /// The part between these sequences. If the range is not exact, `missing` is the least that must be in this part.
     #[must_use]
     pub fn within(self, first: u64, last: u64) -> Option<Self> {
         let part = Self::of(self.first.max(first), self.last.min(last))?;
         Some(Self { missing: self.missing.saturating_sub(self.length() - part.length()), ..part })
     }
 
-    /// Both, and what lies between them.
+    /// One range over both, and over what lies between them.
     fn joined(self, other: Self) -> Self {
         let whole = Self { first: self.first.min(other.first), last: self.last.max(other.last), missing: 0 };
         let overlap = (self.last.min(other.last) + 1).saturating_sub(self.first.max(other.first));
@@ -47,15 +47,15 @@ impl Gap {
     }
 }
 
-/// Ranges in ascending order that neither overlap nor touch.
+/// Ranges in ascending order that neither overlap nor adjoin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gaps(Vec<Gap>);
 
 impl Gaps {
-    /// How many ranges an epoch may have before the closest ones are joined.
+    /// The most ranges that an epoch keeps; beyond that, the closest ones are joined.
     pub const MOST: usize = 10_000;
 
-    /// Adds a range, and joins it with those that it touches.
+    /// Adds a range, and joins it with ranges that it overlaps or adjoins.
     pub fn insert(&mut self, mut gap: Gap) {
         let from = self.0.partition_point(|known| known.last.saturating_add(1) < gap.first);
         let mut to = from;
@@ -73,7 +73,7 @@ impl Gaps {
         self.0.get(at).is_some_and(|gap| gap.first <= sequence)
     }
 
-    /// The ranges.
+    /// The ranges, in ascending order.
     #[must_use = "an iterator does nothing by itself"]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Gap> + '_ {
         self.0.iter().copied()
@@ -97,7 +97,7 @@ impl Gaps {
         self.0.iter().map(|gap| gap.missing).sum()
     }
 
-    /// How many of these sequences were missing, at least.
+    /// How many sequences from `first` to `last` were missing, at least.
     #[must_use]
     pub fn missing_between(&self, first: u64, last: u64) -> u64 {
         let from = self.0.partition_point(|gap| gap.last < first);
@@ -105,7 +105,7 @@ impl Gaps {
         within.map(|gap| gap.missing).sum()
     }
 
-    /// The sequences that are in both. Exact where both are.
+    /// The sequences in both. Exact where both are exact.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {
         let mut common = Self::default();
@@ -120,12 +120,12 @@ impl Gaps {
         common
     }
 
-    /// What lies neither in these ranges nor up to `told_to`. Exact where both are.
+    /// The sequences after `reported_to` that are not in `others`. Exact where both are exact.
     #[must_use]
-    pub fn without(&self, others: &Self, told_to: u64) -> Self {
+    pub fn without(&self, others: &Self, reported_to: u64) -> Self {
         let mut left = Vec::new();
         for gap in &self.0 {
-            let mut from = gap.first.max(told_to.saturating_add(1));
+            let mut from = gap.first.max(reported_to.saturating_add(1));
             let others = &others.0[others.0.partition_point(|other| other.last < from)..];
             for other in others.iter().take_while(|other| other.first <= gap.last) {
                 left.extend(gap.within(from, other.first.saturating_sub(1)));
@@ -136,8 +136,8 @@ impl Gaps {
         Self(left)
     }
 
-    /// Joins ranges until there are no more than `most`, those that are closest to each other first. What lies between two
-    /// ranges that are joined then counts as perhaps missing: in doubt an event is stored again.
+    /// Joins ranges until there are no more than `most`, the closest ones first. The sequences between two joined ranges then count
+    /// as possibly missing, and a restored event there may be stored twice rather than lost.
     pub fn compact(&mut self, most: usize) {
         let surplus = self.0.len().saturating_sub(most.max(1));
         if surplus == 0 {
@@ -175,19 +175,19 @@ impl FromIterator<Gap> for Gaps {
     }
 }
 
-/// For people: `3, 7 to 9 and 2 more ranges`.
+/// Readable text: `3, 7 to 9 and 2 more ranges up to 30`.
 impl std::fmt::Display for Gaps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        /// Ranges named one by one.
-        const NAMED: usize = 5;
-        for (index, gap) in self.0.iter().take(NAMED).enumerate() {
+        /// The number of ranges that are listed.
+        const LISTED: usize = 5;
+        for (index, gap) in self.0.iter().take(LISTED).enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             write!(f, "{comma}{}", gap.first)?;
             if gap.last > gap.first {
                 write!(f, " to {}", gap.last)?;
             }
         }
-        match (self.0.len().saturating_sub(NAMED), self.0.last()) {
+        match (self.0.len().saturating_sub(LISTED), self.0.last()) {
             (0, _) | (_, None) => Ok(()),
             (1, Some(last)) => write!(f, " and another range up to {}", last.last),
             (more, Some(last)) => write!(f, " and {more} more ranges up to {}", last.last),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_touch_become_one() {
+    fn adjoining_ranges_become_one() {
         assert_eq!(gaps(&[(5, 6), (1, 2), (3, 4)]), gaps(&[(1, 6)]));
         assert_eq!(gaps(&[(1, 2), (4, 4)]).len(), 2);
         assert_eq!(gaps(&[(4, 3)]), Gaps::default(), "an empty range is none");
@@ -224,12 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn the_closest_ranges_are_joined_to_save_room() {
+    fn the_closest_ranges_are_joined_to_save_memory() {
         let mut many = gaps(&[(1, 10), (12, 20), (100, 200), (300, 300)]);
         many.compact(3);
         let joined = Gap { first: 1, last: 20, missing: 19 };
         assert_eq!(many.iter().next(), Some(joined));
-        assert!(!joined.is_exact() && many.contains(11), "perhaps missing");
+        assert!(!joined.is_exact() && many.contains(11), "possibly missing");
         assert_eq!((many.len(), many.missing()), (3, 19 + 101 + 1));
     }
 
@@ -242,7 +242,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set_of_numbers(ranges in prop::collection::vec((1u64..60, 0u64..6), 0..20), others in prop::collection::vec((1u64..60, 0u64..6), 0..20)) {
+        fn gaps_are_a_set_of_numbers(ranges in prop::collection::vec((1u64..60, 0u64..6), 0..20), others in prop::collection::vec((1u64..60, 0u64..6), 0..20)) {
             let made = |ranges: &[(u64, u64)]| gaps(&ranges.iter().map(|(first, length)| (*first, first + length)).collect::<Vec<_>>());
             let set = |ranges: &[(u64, u64)]| -> BTreeSet<u64> { ranges.iter().flat_map(|(first, length)| *first..=first + length).collect() };
             let (ours, theirs) = (made(&ranges), made(&others));
@@ -261,7 +261,7 @@ mod tests {
         }
 
         #[test]
-        fn compacting_forgets_nothing(ranges in prop::collection::vec((1u64..500, 0u64..6), 0..60), most in 1usize..20) {
+        fn compacting_loses_no_sequence(ranges in prop::collection::vec((1u64..500, 0u64..6), 0..60), most in 1usize..20) {
             let before: Gaps = ranges.iter().filter_map(|(first, length)| Gap::of(*first, first + length)).collect();
             let mut after = before.clone();
             after.compact(most);

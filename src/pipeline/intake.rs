@@ -1,25 +1,26 @@
-//! The seam above the pipeline: where deliveries come from.
+//! The interface through which a pipeline gets deliveries.
 
 use std::time::Duration;
 
 use super::{Batch, Epoch, Mark};
 use crate::error::Error;
 
-/// Where deliveries come from. Runs on the pipeline's intake thread.
+/// Yields deliveries. Runs on the pipeline's intake thread.
 pub trait Intake: Send + 'static {
-    /// Adds to `batch` what has arrived, in order, as far as there is room. Where nothing has, blocks for the first
-    /// delivery, at most for `wait` and not past the pipeline's stop. May do its own housekeeping, reconnecting for
-    /// instance, but blocks for that only while the batch is empty.
+    /// Adds the deliveries that have arrived to `batch`, in order, as far as there is room. If none have arrived, blocks for the
+    /// first, at most for `wait` and not after the pipeline's stop is raised. May also do other work, such as connecting again,
+    /// but blocks for it only while the batch is empty.
     ///
-    /// A delivery that is returned will be committed or the pipeline fails: the intake may go on behind it.
+    /// Each delivery that is added is committed, or the pipeline fails. So the intake may continue after it.
     ///
     /// # Errors
     ///
-    /// What no waiting can mend; the pipeline stops with it.
+    /// Only errors that waiting cannot repair: the pipeline stops with the error.
     fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error>;
 
-    /// Called instead of [`Intake::fill`] once the pipeline is to stop, until it says that it has ended: takes in no more and
-    /// adds to `batch` what it holds already and nobody else keeps. Without a body of its own there is none of that.
+    /// Called instead of [`Intake::fill`] once the pipeline's stop is raised, until it returns [`IntakeState::Drained`]. Receives no
+    /// more, and adds to `batch` the deliveries that it holds in memory and that would otherwise be lost. The default
+    /// implementation drains nothing.
     ///
     /// # Errors
     ///
@@ -29,18 +30,18 @@ pub trait Intake: Send + 'static {
         Ok(IntakeState::Drained)
     }
 
-    /// Hears that everything up to `last` is committed in this epoch. An intake whose source waits for acknowledgement
+    /// Called when everything up to `last` is committed in this epoch. An intake whose source waits for acknowledgements
     /// acknowledges now.
     fn committed(&mut self, epoch: &Epoch, last: Mark) {
         let _ = (epoch, last);
     }
 }
 
-/// Whether there is more to come.
+/// Whether an intake may yield more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntakeState {
-    /// There may be.
+    /// It may yield more.
     Open,
-    /// What is in the batch is the last.
+    /// It yields nothing after this batch.
     Drained,
 }

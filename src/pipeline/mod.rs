@@ -1,31 +1,41 @@
-//! From an intake to a sink: one thread cuts batches, a pool of writers commits them in order.
+//! From an intake to a sink: one thread makes batches of deliveries, several writers commit the batches in order.
 //!
-//! Knows neither NATS nor SQL. Memory is bounded by construction: there are two batches more than writers, and they go
-//! round. A writer that is free offers an empty batch for one with deliveries; only then does the intake thread hand over,
-//! and until then it goes on filling, so batches grow by themselves while the database is busy and stay small when it is
-//! not. A batch that is full cannot grow: one such waits for the next free writer, who so waits for nobody. When there is
-//! one and the next is full too, the intake is not asked for more.
+//! Nothing here depends on NATS or SQL. Memory is bounded by construction: there are two batches more than writers, and they are
+//! used again. A free writer exchanges its empty batch for one with deliveries. Until a writer is free, the intake thread goes on
+//! filling its batch. So batches grow while the database is busy and stay small while it is not. A full batch is queued, so
+//! the next free writer starts at once, and the intake thread fills another. When that one is full too, the intake thread waits
+//! for a writer.
 
 mod batch;
 mod batcher;
 mod condition;
 mod confirmation;
 mod counters;
+mod delivery;
+mod epoch;
 mod gaps;
 mod intake;
+mod settings;
+mod shared;
 mod signal;
+mod single_event;
 mod sink;
 mod thread_group;
 mod ticket;
 mod writer;
 
-pub use batch::{Batch, Defect, Delivery, Epoch, EpochProgress, Headers, Limits, Mark};
+pub use batch::{Batch, Limits};
 pub use condition::{Condition, Health, Trouble};
 pub use confirmation::Confirmation;
 pub use counters::{Counter, Counters};
+pub use delivery::{Defect, Delivery, Headers};
+pub use epoch::{Epoch, EpochProgress, Mark};
 pub use gaps::{Gap, Gaps};
 pub use intake::{Intake, IntakeState};
+pub use settings::Settings;
+pub use shared::Shared;
 pub use signal::Signal;
+pub use single_event::SingleEvent;
 pub use sink::{Committed, Refusal, Sink};
 pub use thread_group::{ThreadGroup, room_for_threads};
 
@@ -39,50 +49,13 @@ use batcher::Batcher;
 use ticket::Gate;
 use writer::Writer;
 
-/// Batches beside those of the writers: one is being filled, one may wait.
+/// Batches beside those of the writers: one is being filled, one may be queued.
 const BESIDE_WRITERS: usize = 2;
 
 /// How many events a pipeline holds between its intake and its sinks, at most.
 #[must_use]
 pub(crate) fn holds(batch: &BatchConfig, writers: usize) -> usize {
     batch.max_events * (writers + BESIDE_WRITERS)
-}
-
-/// What the pipeline is run with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The size of a batch.
-    pub limits: Limits,
-    /// How long a batch waits for more once a writer is free.
-    pub linger: Duration,
-}
-
-impl From<&BatchConfig> for Settings {
-    fn from(config: &BatchConfig) -> Self {
-        let bytes = usize::try_from(config.max_bytes.as_u64()).unwrap_or(usize::MAX);
-        Self { limits: Limits { events: config.max_events, bytes }, linger: config.linger }
-    }
-}
-
-/// What all threads of a pipeline share.
-#[derive(Clone, Debug)]
-pub struct Shared {
-    /// Raised: take in no more, commit what is there, end.
-    pub stop: Signal,
-    /// Raised: end now, without what is not committed.
-    pub quit: Signal,
-    /// Counts.
-    pub counters: Arc<Counters>,
-    /// How the sink is doing.
-    pub sink: Condition,
-}
-
-impl Shared {
-    /// A pipeline's shared state, nothing raised, nothing counted. `sink` is what the log calls the sink.
-    #[must_use]
-    pub fn new(sink: &'static str) -> Self {
-        Self { stop: Signal::default(), quit: Signal::default(), counters: Arc::default(), sink: Condition::new(sink) }
-    }
 }
 
 /// A running pipeline.
@@ -92,24 +65,22 @@ pub struct Pipeline {
     shared: Shared,
 }
 
-/// What a writer tells the intake: this much is committed.
-type Notice = (Arc<Epoch>, Mark);
-
 impl Pipeline {
-    /// Starts the intake thread and one writer thread a sink.
+    /// Starts the intake thread and one writer thread for each sink.
     ///
     /// # Errors
     ///
-    /// [`Error::Thread`]; then none of them runs.
+    /// [`Error::Thread`]; no thread is left running then.
     pub fn start(
         intake: impl Intake,
         sinks: Vec<impl Sink>,
         settings: Settings,
         shared: Shared,
     ) -> Result<Self, Error> {
-        // Dropped after the channels where a thread is missing: that ends the others.
+        // Declared before the channels and so dropped after them: where a thread cannot be started, the closed channels end
+        // the others, and then this joins them.
         let mut pipeline = Self { thread_group: ThreadGroup::new(shared.stop.clone()), shared: shared.clone() };
-        // Room for all batches there are: nobody waits to hand one on.
+        // The channels have room for all batches, so sending never blocks.
         let batches = sinks.len() + BESIDE_WRITERS;
         let (work_in, work_out) = crossbeam_channel::bounded(batches);
         let (spare_in, spare_out) = crossbeam_channel::bounded(batches);
@@ -132,33 +103,33 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Blocks until the pipeline has ended by itself, at most for `wait`. `true` when it has.
+    /// Blocks until the pipeline has ended by itself, at most for `wait`. Returns whether it has ended.
     ///
     /// # Errors
     ///
-    /// What made a thread fail, or the panic of one.
+    /// The error or panic of a thread.
     pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
         self.thread_group.join_until(deadline::after(wait))
     }
 
-    /// Takes in no more, commits what is there, and joins all threads. At the deadline what is not committed is left,
-    /// and a thread that hangs in a call is left behind.
+    /// Receives no more, commits what was received, and joins all threads. Blocks at most for `patience`. After that time nothing
+    /// more is committed, and a thread that hangs in a call is left running.
     ///
     /// # Errors
     ///
-    /// [`Error::StopDeadline`] naming the threads, or what made one fail.
+    /// [`Error::StopDeadline`] with the names of the threads, or the error of a thread.
     pub fn stop(mut self, patience: Duration) -> Result<(), Error> {
-        /// Kept back from the patience for threads to notice that they are to leave their work.
-        const LEAVE: Duration = Duration::from_millis(500);
+        /// The part of `patience` that threads get to end after `quit` is raised.
+        const QUIT_TIME: Duration = Duration::from_millis(500);
         let until = deadline::after(patience);
         self.shared.stop.raise();
-        let drained = self.thread_group.join_until(deadline::after(patience.saturating_sub(LEAVE)));
+        let drained = self.thread_group.join_until(deadline::after(patience.saturating_sub(QUIT_TIME)));
         let unfinished = self.thread_group.running();
         self.shared.quit.raise();
         if let Ok(true) = drained {
             return Ok(());
         }
-        // The others are joined whatever the first failure was; a second one would say less than the first.
+        // All threads are joined, whatever the first error was. Later errors usually follow from the first, which is returned.
         while self.thread_group.join_until(until).is_err() {}
         drained?;
         Err(Error::StopDeadline { waited: patience, unfinished, kept: true })
@@ -169,7 +140,7 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         self.shared.stop.raise();
         self.shared.quit.raise();
-        // Whoever opens the database next must find the last commit in it.
+        // Where the caller opens the database next, the last commit must be in it.
         while self.thread_group.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
     }
 }

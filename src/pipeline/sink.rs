@@ -1,18 +1,18 @@
-//! The seam below the pipeline: where batches are committed.
+//! The interface through which a pipeline commits batches.
 
 use super::Batch;
 use crate::error::Error;
 
 /// Commits batches. Each writer thread has its own.
 pub trait Sink: Send + 'static {
-    /// Does what can be done for a batch before its turn, side by side with other writers. Called once a batch, before its
-    /// first commit, which does it else.
+    /// Does the work on a batch that need not wait for its turn, in parallel with other writers. Called once for each batch, before
+    /// its first commit. The default implementation does nothing.
     fn prepare(&mut self, batch: &Batch) {
         let _ = batch;
     }
 
-    /// Commits the batch and its epoch's new position in one transaction, or nothing. Called in ticket order, one call
-    /// at a time over all writers, and again with the same batch after [`Refusal::Retry`].
+    /// Commits the batch and its epoch's new position in one transaction, or commits nothing. Called in ticket order, one call at
+    /// a time over all writers. Called again with the same batch after [`Refusal::Retry`].
     ///
     /// # Errors
     ///
@@ -25,17 +25,17 @@ pub trait Sink: Send + 'static {
 pub struct Committed {
     /// How many of the batch's deliveries became dead letters.
     pub dead_letters: usize,
-    /// How many were dropped, for no route takes them.
+    /// How many were dropped because no route takes them.
     pub unmatched_dropped: usize,
-    /// How many were to be confirmed and were not, for there was no room for the confirmation.
+    /// How many requested confirmations were dropped because their queue was full.
     pub unconfirmed: usize,
 }
 
 /// Why a batch is not committed.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The sink is unwell: the same batch is to be tried again. The text says what is wrong and what would help.
+    /// A problem that may pass: try the same batch again. The text says what is wrong and what to do.
     Retry(String),
-    /// No waiting can mend it: the pipeline stops.
+    /// A problem that waiting cannot repair: the pipeline stops.
     Fatal(Error),
 }

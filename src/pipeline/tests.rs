@@ -1,4 +1,4 @@
-//! Batches going round between an intake and writers that are held up as each test wants.
+//! Batches between an intake and writers that each test can hold up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,15 +10,15 @@ use super::*;
 
 const LIMITS: Limits = Limits { events: 2, bytes: 1_000 };
 
-/// Yields numbered events without a pause, up to the last.
+/// Yields numbered events without pauses, up to the last.
 struct Numbers {
     last: u64,
     counts: Arc<Counts>,
 }
 
-/// Commits a batch for each word that comes, and all of them once nobody is there to give one.
+/// Commits one batch for each permit, and all batches once the channel of permits is closed.
 struct Held {
-    word: Receiver<()>,
+    permits: Receiver<()>,
     counts: Arc<Counts>,
 }
 
@@ -50,10 +50,10 @@ impl Intake for Numbers {
 
 impl Sink for Held {
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-        let _ = self.word.recv();
+        let _ = self.permits.recv();
         let first = batch.delivery(0).mark.sequence;
         let before = self.counts.committed.fetch_add(batch.len() as u64, Ordering::AcqRel);
-        assert_eq!(first, before + 1, "in the order in which they came");
+        assert_eq!(first, before + 1, "in order");
         self.counts.batches.fetch_add(1, Ordering::AcqRel);
         Ok(Committed::default())
     }
@@ -61,28 +61,28 @@ impl Sink for Held {
 
 fn start(events: u64, writers: usize) -> (Pipeline, Arc<Counts>, crossbeam_channel::Sender<()>) {
     let counts = Arc::<Counts>::default();
-    let (say, word) = crossbeam_channel::unbounded();
-    let sinks = (0..writers).map(|_| Held { word: word.clone(), counts: Arc::clone(&counts) }).collect();
+    let (permit, permits) = crossbeam_channel::unbounded();
+    let sinks = (0..writers).map(|_| Held { permits: permits.clone(), counts: Arc::clone(&counts) }).collect();
     let intake = Numbers { last: events, counts: Arc::clone(&counts) };
     let settings = Settings { limits: LIMITS, linger: Duration::ZERO };
-    (Pipeline::start(intake, sinks, settings, Shared::new("sink")).expect("starts"), counts, say)
+    (Pipeline::start(intake, sinks, settings, Shared::new("sink")).expect("starts"), counts, permit)
 }
 
 #[test]
-fn a_held_sink_holds_the_intake_and_a_full_batch_waits_for_it() {
+fn a_held_sink_stops_the_intake_and_a_full_batch_is_queued() {
     for writers in 1..=3 {
         let holds = (LIMITS.events * (writers + BESIDE_WRITERS)) as u64;
-        let (mut pipeline, counts, say) = start(20 * holds, writers);
+        let (mut pipeline, counts, permit) = start(20 * holds, writers);
         while counts.given() < holds {
             std::thread::yield_now();
         }
         assert_eq!(counts.committed.load(Ordering::Acquire), 0);
-        // One more is taken in for one that is committed.
+        // For each committed event, another one is received.
         for _ in 0..holds {
-            say.send(()).expect("the sink listens");
+            permit.send(()).expect("the sink receives it");
         }
-        drop(say);
-        assert!(pipeline.wait(Duration::from_secs(60)).expect("no failure"), "{writers} writers hand on all there is");
+        drop(permit);
+        assert!(pipeline.wait(Duration::from_secs(60)).expect("no failure"), "{writers} writers commit everything");
         assert_eq!(counts.committed.load(Ordering::Acquire), 20 * holds);
         assert_eq!(counts.most.load(Ordering::Acquire), holds, "with {writers} writers");
         assert_eq!(counts.batches.load(Ordering::Acquire), 10 * holds, "all of them full");
@@ -90,14 +90,14 @@ fn a_held_sink_holds_the_intake_and_a_full_batch_waits_for_it() {
 }
 
 #[test]
-fn a_stop_commits_what_waits() {
+fn a_stop_commits_what_was_received() {
     for writers in 1..=3 {
         let holds = (LIMITS.events * (writers + BESIDE_WRITERS)) as u64;
-        let (pipeline, counts, say) = start(u64::MAX, writers);
+        let (pipeline, counts, permit) = start(u64::MAX, writers);
         while counts.given() < holds {
             std::thread::yield_now();
         }
-        drop(say);
+        drop(permit);
         pipeline.stop(Duration::from_secs(60)).expect("stops");
         assert_eq!(counts.committed.load(Ordering::Acquire), counts.given(), "with {writers} writers");
     }

@@ -1,4 +1,4 @@
-//! The threads of a pipeline: named, watched, joined within a deadline.
+//! Named threads that are joined within a deadline.
 
 use std::any::Any;
 use std::thread::{self, JoinHandle};
@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Signal;
 use crate::error::Error;
 
-/// Threads that belong together: when one fails, all are told to stop.
+/// Threads that stop together: when one fails, the stop signal of all is raised.
 #[derive(Debug)]
 pub struct ThreadGroup {
     members: Vec<Member>,
@@ -23,51 +23,51 @@ struct Member {
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-/// Tells the crew that its thread ends, whichever way it ends.
-struct Leaving {
+/// Reports to the group that its thread has ended, panics included.
+struct EndNotice {
     member: usize,
     ended: Sender<usize>,
 }
 
-impl Drop for Leaving {
+impl Drop for EndNotice {
     fn drop(&mut self) {
         let _ = self.ended.send(self.member);
     }
 }
 
 impl ThreadGroup {
-    /// A crew without members. `stop` is raised when a member fails.
+    /// A group without threads. `stop` is raised when one of its threads fails.
     #[must_use]
     pub fn new(stop: Signal) -> Self {
         Self { members: Vec::new(), ended: crossbeam_channel::unbounded(), stop }
     }
 
-    /// Starts a thread.
+    /// Starts a thread. `stop` is raised if it returns an error or panics.
     ///
     /// # Errors
     ///
-    /// [`Error::Thread`] when the operating system gives none.
+    /// [`Error::Thread`] when the operating system refuses the thread.
     pub fn spawn(
         &mut self,
         name: impl Into<String>,
         work: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
         let name = name.into();
-        let leaving = Leaving { member: self.members.len(), ended: self.ended.0.clone() };
+        let end_notice = EndNotice { member: self.members.len(), ended: self.ended.0.clone() };
         let stop = self.stop.clone();
         let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
-                let _leaving = leaving;
-                let failing = RaiseUnlessDone(Some(stop));
+                let _end_notice = end_notice;
+                let stop_others = RaiseUnlessDone(Some(stop));
                 let result = work();
                 if result.is_ok() {
-                    failing.done();
+                    stop_others.done();
                 }
                 result
             })
             .map_err(|source| Error::Thread { name: name.clone(), source });
-        // One without a thread has its place all the same: its work, dropped, has said that it ended.
+        // Added even without a thread: dropping its closure has sent the end notice, which has this member's index.
         let (thread, refused) = match thread {
             Ok(thread) => (Some(thread), Ok(())),
             Err(error) => (None, Err(error)),
@@ -76,11 +76,11 @@ impl ThreadGroup {
         refused
     }
 
-    /// Blocks until all members have ended, at most until the deadline. `true` when all have. May be called again.
+    /// Blocks until all threads have ended, at most until the deadline. Returns whether all have ended. Can be called again.
     ///
     /// # Errors
     ///
-    /// The first failure or panic of a member.
+    /// The first error or panic of a thread.
     pub fn join_until(&mut self, deadline: Instant) -> Result<bool, Error> {
         while self.members.iter().any(|member| member.thread.is_some()) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -99,7 +99,7 @@ impl ThreadGroup {
         }
     }
 
-    /// The names of the members that have not ended.
+    /// The names of the threads that have not ended.
     #[must_use]
     pub fn running(&self) -> String {
         let running = self.members.iter().filter(|member| member.thread.is_some());
@@ -107,14 +107,14 @@ impl ThreadGroup {
     }
 }
 
-/// Whether the operating system would give so many threads more. For libraries that panic where it does not: asked before,
-/// this is an error instead. Takes a fraction of a millisecond.
+/// Checks that the operating system allows this many more threads. Call it before code of a library that panics where a thread is
+/// refused: the caller gets an error instead. Takes a fraction of a millisecond.
 ///
 /// # Errors
 ///
-/// [`Error::Thread`] with `what` they are for.
+/// [`Error::Thread`], with `what` as the name.
 pub fn room_for_threads(count: usize, what: &str) -> Result<(), Error> {
-    /// How long to wait until those that have ended no longer count.
+    /// How long to wait until the system no longer counts the ended probes.
     const PATIENCE: Duration = Duration::from_millis(100);
     let running = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     let before = running();
@@ -165,10 +165,10 @@ mod tests {
     fn a_panic_surfaces_with_its_thread_and_stops_the_others() {
         let stop = Signal::default();
         let mut thread_group = ThreadGroup::new(stop.clone());
-        let heard = stop.clone();
+        let stop_of_thread = stop.clone();
         thread_group
             .spawn("patient", move || {
-                assert!(heard.wait(Duration::from_mins(1)));
+                assert!(stop_of_thread.wait(Duration::from_mins(1)));
                 Ok(())
             })
             .expect("a thread");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_left_behind_is_named() {
+    fn a_thread_that_has_not_ended_is_named() {
         let mut thread_group = ThreadGroup::new(Signal::default());
         let forever = Signal::default();
         let kept = forever.clone();

@@ -1,8 +1,8 @@
-//! The gate through which batches commit in ticket order, whichever writer holds them.
+//! Makes the writers commit batches in the order of their tickets.
 
 use parking_lot::{Condvar, Mutex};
 
-/// Lets one ticket through at a time, in order.
+/// Admits one ticket at a time, in order.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     state: Mutex<State>,
@@ -15,15 +15,15 @@ struct State {
     closed: bool,
 }
 
-/// The gate's holder. Leaving without [`Turn::done`] closes the gate: what comes after a batch that was not committed
-/// must not be committed either.
+/// Held by the writer whose ticket is admitted. Dropping it without [`Turn::done`] closes the gate: no batch may be committed
+/// after one that was not.
 pub(super) struct Turn<'a> {
     gate: &'a Gate,
     done: bool,
 }
 
 impl Gate {
-    /// Blocks until it is this ticket's turn; `None` when the gate was closed.
+    /// Blocks until it is this ticket's turn. `None` when the gate was closed.
     pub(super) fn enter(&self, ticket: u64) -> Option<Turn<'_>> {
         let mut state = self.state.lock();
         while state.next != ticket && !state.closed {
@@ -36,7 +36,7 @@ impl Gate {
 }
 
 impl Turn<'_> {
-    /// Lets the next ticket through.
+    /// Admits the next ticket.
     pub(super) fn done(mut self) {
         self.done = true;
     }
@@ -60,7 +60,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn tickets_pass_in_order_whoever_comes_first() {
+    fn tickets_pass_in_order_whichever_comes_first() {
         let gate = Gate::default();
         let (passed, order) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -68,7 +68,7 @@ mod tests {
                 let (gate, passed) = (&gate, passed.clone());
                 scope.spawn(move || {
                     let turn = gate.enter(ticket).expect("the gate stays open");
-                    passed.send(ticket).expect("the test listens");
+                    passed.send(ticket).expect("the test receives it");
                     turn.done();
                 });
             }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_passes_behind_a_ticket_that_was_not_done() {
+    fn no_ticket_passes_after_one_that_was_not_done() {
         let gate = Gate::default();
         std::thread::scope(|scope| {
             let later = scope.spawn(|| gate.enter(1).is_none());

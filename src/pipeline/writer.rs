@@ -1,16 +1,17 @@
-//! A writer thread: offers itself, takes a batch, waits for its turn, commits.
+//! A writer thread: takes a batch, prepares it, waits for its turn, commits it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::shared::CommitNotice;
 use super::sink::{Refusal, Sink};
 use super::ticket::Gate;
-use super::{Batch, Notice, Shared};
+use super::{Batch, Shared};
 use crate::error::Error;
 
-/// Pauses between tries while the sink is unwell: the first, and the longest.
+/// Pauses between attempts while the sink fails: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 pub(super) struct Writer<S> {
@@ -18,12 +19,12 @@ pub(super) struct Writer<S> {
     pub(super) gate: Arc<Gate>,
     pub(super) work: Receiver<Batch>,
     pub(super) spare: Sender<Batch>,
-    pub(super) notices: Sender<Notice>,
+    pub(super) notices: Sender<CommitNotice>,
     pub(super) shared: Shared,
 }
 
 impl<S: Sink> Writer<S> {
-    /// Works until the intake has ended and nothing is left, or until the pipeline is told to quit.
+    /// Runs until the intake has ended and all batches are committed, or until `quit` is raised.
     pub(super) fn run(mut self, mut batch: Batch) -> Result<(), Error> {
         while self.spare.send(batch).is_ok() {
             let Ok(taken) = self.work.recv() else { break };
@@ -43,7 +44,7 @@ impl<S: Sink> Writer<S> {
         Ok(())
     }
 
-    /// Tries for as long as it takes; `false` when told to quit before it succeeded.
+    /// Tries until the commit succeeds; `false` where `quit` was raised before.
     fn commit(&mut self, batch: &Batch) -> Result<bool, Error> {
         let mut pause = PAUSE.0;
         loop {

@@ -7,7 +7,7 @@ use super::endpoint::Endpoint;
 use super::work::{Place, Waiting};
 use crate::binding::Envelope;
 use crate::broker::{AddressedReply, Reply, ReplyQueue};
-use crate::pipeline::{Batch, Limits, Mark};
+use crate::pipeline::{Mark, SingleEvent};
 use crate::store::{Answerer, Unanswered};
 
 /// How long a reply waits for a connection that takes no more.
@@ -26,11 +26,10 @@ pub(super) struct Responder {
 impl Responder {
     /// Answers until there will be nothing more to answer.
     pub(super) fn run(mut self) {
-        // Carries a request as it does an event: headers are kept in a batch.
-        let mut carrier = Batch::new(Limits { events: 1, bytes: 64 << 10 });
+        let mut event = SingleEvent::default();
         while let Some(waiting) = self.place.take() {
             let began = Instant::now();
-            let answered = self.answer(&waiting, &mut carrier);
+            let answered = self.answer(&waiting, &mut event);
             if !self.place.is_mine_to_answer() {
                 log::debug!("service: a query ended {:?} after it began", began.elapsed());
                 continue;
@@ -54,13 +53,12 @@ impl Responder {
         }
     }
 
-    fn answer(&mut self, waiting: &Waiting, carrier: &mut Batch) -> Result<Vec<u8>, Unanswered> {
+    fn answer(&mut self, waiting: &Waiting, event: &mut SingleEvent) -> Result<Vec<u8>, Unanswered> {
         let Waiting { request, received_ns, .. } = waiting;
-        carrier.clear();
         let mark = Mark { sequence: 0, published_ns: *received_ns };
-        carrier.push(mark, &request.subject, request.headers(), &request.payload);
+        event.replace(mark, &request.subject, request.headers(), &request.payload);
         let most = self.reply_queue.room().map_or(usize::MAX, |room| room.saturating_sub(ROOM));
-        let envelope = Envelope::of(&carrier.delivery(0), None);
+        let envelope = Envelope::of(&event.delivery(), None);
         let mut rows = Vec::with_capacity(1 << 10);
         self.answerer.answer(waiting.endpoint, &envelope, most, &mut rows).map(|_| rows)
     }

@@ -1,73 +1,28 @@
-//! Recording straight into the database, without a broker.
+//! Recording directly into the database, without a broker.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tray::{self, FromTray, Telling, Tray};
-use super::{FailureReason, FlushError, Overflow, Receipt, RecordError, Recorder};
-use crate::config::{BatchConfig, DatabaseConfig, RouteConfig, Unmatched};
+use super::commit_queue::{self, CommitQueue, CommitQueueIntake, NotifyingSink};
+use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Overflow, Receipt, RecordError, Recorder};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Counter, Health, Pipeline, Settings, Shared};
-use crate::store::{Database, Kept, Lock, Routes, Single};
+use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 
-/// How long a recorder that is dropped goes on committing what waits.
-const LAST_EFFORT: Duration = Duration::from_secs(5);
+/// How long dropping a recorder may go on committing.
+const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How a [`DirectRecorder`] works.
-#[derive(Clone, Debug)]
-pub struct DirectRecorderConfig {
-    /// The database. `writers` counts for [`CommitMode::Grouped`] only.
-    pub database: DatabaseConfig,
-    /// How many events one transaction commits at most, with [`CommitMode::Grouped`]. As many wait in memory besides, for each
-    /// writer and twice more. One whose receipt is dropped takes its room twice until it is committed: as it will be stored,
-    /// and as it would be given back.
-    pub batch: BatchConfig,
-    /// What events do to the database. Default none: all of them are unmatched. `{prefix}` stands for nothing here, and
-    /// nobody is answered.
-    pub routes: Vec<RouteConfig>,
-    /// What becomes of events that no route takes. Default: they are stored in table `events`.
-    pub unmatched: Unmatched,
-    /// When events are committed. Default [`CommitMode::Grouped`].
-    pub commit: CommitMode,
-    /// What to do when there is no room, with [`CommitMode::Grouped`]. Default: block for 5 s.
-    pub overflow: Overflow,
-}
-
-/// When events are committed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CommitMode {
-    /// Each by itself, on the caller's thread: when `record` returns, the event is committed. Any number of threads; any
-    /// number of processes, too.
-    PerEvent,
-    /// By writer threads, as many at a time as have come meanwhile: `record` hands over and returns, the receipt tells when
-    /// the event is committed. One process a database.
-    #[default]
-    Grouped,
-}
-
-impl Default for DirectRecorderConfig {
-    fn default() -> Self {
-        Self {
-            database: DatabaseConfig::default(),
-            batch: BatchConfig::default(),
-            routes: Vec::new(),
-            unmatched: Unmatched::default(),
-            commit: CommitMode::default(),
-            overflow: Overflow::Block(Duration::from_secs(5)),
-        }
-    }
-}
-
-/// Writes events into a SQLite database: the same rows as a collector would, but for the columns `stream` and `sequence`,
-/// which are NULL, and `published_us`, which is when the event was handed over.
+/// Writes events into a SQLite database. The rows are the same as a collector's, except that the columns `stream` and `sequence`
+/// are NULL, and `published_us` is the time at which `record` was called.
 ///
-/// Kept means committed, with the `synchronous` of the configuration: `full` is on the disk. What the database's own tables
-/// and triggers refuse becomes a dead letter and counts as kept.
+/// Recorded means committed. How durable that is depends on `synchronous` in the settings: with `full`, the event is on the
+/// disk. An event that the database's tables and triggers refuse becomes a dead letter and counts as recorded.
 ///
-/// Dropping the recorder goes on committing for up to 5 seconds; call [`Recorder::flush`] first to know.
+/// Dropping the recorder commits what is in its buffer, for up to 5 seconds. To be sure that everything is committed, call
+/// [`Recorder::flush`] or [`DirectRecorder::close`].
 ///
 /// ```no_run
 /// use catchment::{DirectRecorder, Event, Recorder};
@@ -80,146 +35,149 @@ impl Default for DirectRecorderConfig {
 /// ```
 #[derive(Debug)]
 pub struct DirectRecorder {
-    way: Way,
+    write_mode: WriteMode,
     condition: Condition,
-    /// Of those recorded one by one.
+    /// With [`WriteMode::PerEvent`] only; the commit queue counts its own.
     dead_letters: Counter,
-    /// The same.
     unmatched_dropped: Counter,
 }
 
 #[derive(Debug)]
-enum Way {
-    PerEvent(Box<Single>),
+enum WriteMode {
+    PerEvent(Box<EventWriter>),
     Grouped(Grouped),
 }
 
 #[derive(Debug)]
 struct Grouped {
-    tray: Arc<Tray>,
+    queue: Arc<CommitQueue>,
     overflow: Overflow,
-    /// Gone once it was stopped.
+    /// `None` once it was stopped.
     pipeline: Option<Pipeline>,
     _lock: Lock,
 }
 
 impl DirectRecorder {
-    /// Records into this file, which is created where it is missing, with default settings.
+    /// Records into this file, with default settings. Creates the file if it does not exist.
     ///
     /// # Errors
     ///
     /// As [`DirectRecorder::open`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let database = DatabaseConfig { path: path.as_ref().to_owned(), ..DatabaseConfig::default() };
-        Self::open(DirectRecorderConfig { database, ..DirectRecorderConfig::default() })
+        let mut config = DirectRecorderConfig::default();
+        path.as_ref().clone_into(&mut config.database.path);
+        Self::open(config)
     }
 
     /// Opens the database. Blocks at most for `database.busy_timeout`.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Database`], [`Error::Thread`], or [`Error::Locked`] where another process collects or records grouped.
+    /// [`Error::Config`], [`Error::Database`], [`Error::Migration`] or [`Error::Thread`]. [`Error::Locked`] where another process
+    /// collects into the database or records into it with [`CommitMode::Grouped`], and this recorder is grouped too.
     pub fn open(config: DirectRecorderConfig) -> Result<Self, Error> {
         let DirectRecorderConfig { database: database_config, batch, routes, unmatched, commit, overflow } = config;
         database_config.validate()?;
         batch.validate()?;
         let routes = Routes::new(&routes, unmatched)?;
         if commit == CommitMode::PerEvent {
-            let single = Database::open(&database_config, &routes)?.single();
+            let writer = Database::open(&database_config, &routes)?.event_writer();
             let condition = Condition::new("database");
-            return Ok(Self::with(Way::PerEvent(Box::new(single)), condition));
+            return Ok(Self::with(WriteMode::PerEvent(Box::new(writer)), condition));
         }
         let lock = Lock::take(&database_config.path)?;
         let database = Database::open(&database_config, &routes)?;
         let settings = Settings::from(&batch);
-        let tray = Arc::new(Tray::new(database.begin_local()?, settings.limits));
-        let sinks = database.writers().into_iter().map(|sink| Telling { sink, tray: Arc::clone(&tray) }).collect();
+        let queue = Arc::new(CommitQueue::new(database.begin_local()?, settings.limits));
+        let sinks = database.writers().into_iter().map(|sink| NotifyingSink { sink, queue: Arc::clone(&queue) });
+        let sinks = sinks.collect();
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
-        let pipeline = Some(Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, shared)?);
-        Ok(Self::with(Way::Grouped(Grouped { tray, overflow, pipeline, _lock: lock }), condition))
+        let pipeline = Some(Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, shared)?);
+        Ok(Self::with(WriteMode::Grouped(Grouped { queue, overflow, pipeline, _lock: lock }), condition))
     }
 
-    fn with(way: Way, condition: Condition) -> Self {
-        Self { way, condition, dead_letters: Counter::default(), unmatched_dropped: Counter::default() }
+    fn with(write_mode: WriteMode, condition: Condition) -> Self {
+        Self { write_mode, condition, dead_letters: Counter::default(), unmatched_dropped: Counter::default() }
     }
 
-    /// How many events the database refused so far: they are dead letters.
+    /// How many events became dead letters so far. Does not block.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
-        match &self.way {
-            Way::PerEvent(_) => self.dead_letters.get(),
-            Way::Grouped(Grouped { tray, .. }) => tray.dead_letters(),
+        match &self.write_mode {
+            WriteMode::PerEvent(_) => self.dead_letters.get(),
+            WriteMode::Grouped(Grouped { queue, .. }) => queue.dead_letters(),
         }
     }
 
-    /// How many events were dropped so far, because no route takes them and `unmatched` says so. They count as kept.
+    /// How many events were dropped so far because no route takes them and `unmatched` is `drop`. They count as recorded. Does
+    /// not block.
     #[must_use]
     pub fn unmatched_dropped(&self) -> u64 {
-        match &self.way {
-            Way::PerEvent(_) => self.unmatched_dropped.get(),
-            Way::Grouped(Grouped { tray, .. }) => tray.unmatched_dropped(),
+        match &self.write_mode {
+            WriteMode::PerEvent(_) => self.unmatched_dropped.get(),
+            WriteMode::Grouped(Grouped { queue, .. }) => queue.unmatched_dropped(),
         }
     }
 
-    /// Takes no more events, commits what waits, and ends. Blocks at most for `patience`.
+    /// Accepts no more events, commits those in the buffer, and ends. Blocks at most for `patience`.
     ///
     /// # Errors
     ///
-    /// As [`Recorder::flush`]: every event that is not committed then comes back, in the error or from its receipt. One whose
-    /// commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be stored or not.
+    /// As [`Recorder::flush`]. Every event that is not committed comes back: in the error, or from its receipt where that still
+    /// exists. An event whose commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be stored.
     pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
         self.end(patience)
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
-        let Way::Grouped(Grouped { tray, pipeline, .. }) = &mut self.way else { return Ok(()) };
+        let WriteMode::Grouped(Grouped { queue, pipeline, .. }) = &mut self.write_mode else { return Ok(()) };
         let Some(pipeline) = pipeline.take() else { return Ok(()) };
-        tray.close();
+        queue.close();
         match pipeline.stop(patience) {
-            // What keeps it from its end, the tray has heard.
+            // The queue already has the reason why a commit does not end.
             Ok(()) | Err(Error::StopDeadline { .. }) => {}
-            Err(error) => tray.fail(&error),
+            Err(error) => queue.set_failure(&error),
         }
-        tray.abandon()
+        queue.abandon()
     }
 }
 
 impl Recorder for DirectRecorder {
-    /// [`CommitMode::PerEvent`]: blocks until the event is committed, at most for `database.busy_timeout` where another process
-    /// writes, and for the other threads' events before it. [`CommitMode::Grouped`]: blocks only where there is no room.
+    /// With [`CommitMode::PerEvent`], blocks until the event is committed: while other threads commit theirs, and at most for
+    /// `database.busy_timeout` while another process writes. With [`CommitMode::Grouped`], blocks only while the buffer is full,
+    /// as `overflow` says.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
-        let failed = |event, reason| Err(RecordError { event: Box::new(event), reason });
-        if let Err(what) = event.validate() {
-            return failed(event, FailureReason::Invalid(what));
+        if let Err(invalid) = event.validate() {
+            return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
         }
-        match &self.way {
-            Way::PerEvent(single) => {
+        match &self.write_mode {
+            WriteMode::PerEvent(writer) => {
                 let (subject, payload) = (event.subject(), event.payload());
-                match single.commit(tray::now_ns(), subject, tray::headers(&event), payload) {
-                    Ok(kept) => {
+                match writer.commit(commit_queue::now_ns(), subject, commit_queue::headers(&event), payload) {
+                    Ok(outcome) => {
                         self.condition.recover();
-                        self.dead_letters.add(usize::from(kept == Kept::DeadLetter));
-                        self.unmatched_dropped.add(usize::from(kept == Kept::Dropped));
+                        self.dead_letters.add(usize::from(outcome == EventOutcome::DeadLetter));
+                        self.unmatched_dropped.add(usize::from(outcome == EventOutcome::Dropped));
                         Ok(Receipt::committed())
                     }
                     Err(what) => {
                         self.condition.degrade(what.clone());
-                        failed(event, FailureReason::Database(what))
+                        Err(RecordError::new(event, FailureReason::Database(what)))
                     }
                 }
             }
-            Way::Grouped(Grouped { tray, overflow, .. }) => match tray.hand_in(&event, *overflow) {
-                Ok(number) => Ok(Receipt::from_tray(Arc::clone(tray), number, event)),
-                Err(reason) => failed(event, reason),
+            WriteMode::Grouped(Grouped { queue, overflow, .. }) => match queue.enqueue(&event, *overflow) {
+                Ok(number) => Ok(Receipt::in_commit_queue(Arc::clone(queue), number, event)),
+                Err(reason) => Err(RecordError::new(event, reason)),
             },
         }
     }
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        match &self.way {
-            Way::PerEvent(_) => Ok(()),
-            Way::Grouped(Grouped { tray, .. }) => tray.flush(deadline::after(patience)),
+        match &self.write_mode {
+            WriteMode::PerEvent(_) => Ok(()),
+            WriteMode::Grouped(Grouped { queue, .. }) => queue.flush(deadline::after(patience)),
         }
     }
 
@@ -230,7 +188,7 @@ impl Recorder for DirectRecorder {
 
 impl Drop for DirectRecorder {
     fn drop(&mut self) {
-        if let Err(error) = self.end(LAST_EFFORT) {
+        if let Err(error) = self.end(DROP_PATIENCE) {
             log::error!("recorder: dropped with {error}");
         }
     }

@@ -1,41 +1,41 @@
-//! What a recorder could not keep and nobody holds a receipt for, until somebody asks.
+//! Failed events whose receipts were dropped: the next flush returns them.
 
 use super::RecordError;
 
-/// Failures for the next flush, as far as there is room.
+/// Failed events for the next flush, within limits.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     kept: Vec<RecordError>,
-    /// Failures that may be kept.
-    most: usize,
+    /// The number of failures that may be kept.
+    max_events: usize,
     /// Bytes that may still be kept.
-    room: usize,
-    lost: usize,
-    /// Lines for the log, which whoever holds a lock must not write: that may block.
+    bytes_left: usize,
+    dropped: usize,
+    /// Lines for the log. They are written after the lock is released, because logging may block.
     unlogged: Vec<String>,
 }
 
 impl Failures {
-    /// With room for so many events and bytes.
+    /// Keeps at most this many events and bytes.
     pub(super) fn within(events: usize, bytes: usize) -> Self {
-        Self { most: events, room: bytes, ..Self::default() }
+        Self { max_events: events, bytes_left: bytes, ..Self::default() }
     }
 
-    /// Keeps one, or counts it where there is no room. Write [`Failures::unlogged`] to the log afterwards.
+    /// Keeps a failure, or only counts it where it exceeds the limits. Log [`Failures::unlogged`] afterwards.
     pub(super) fn keep(&mut self, failure: RecordError) {
         self.unlogged.push(failure.to_string());
         let size = failure.event.size();
-        if self.kept.len() < self.most && size <= self.room {
-            self.room -= size;
+        if self.kept.len() < self.max_events && size <= self.bytes_left {
+            self.bytes_left -= size;
             self.kept.push(failure);
         } else {
-            self.lost += 1;
+            self.dropped += 1;
         }
     }
 
-    /// Keeps one in any case, and without a line in the log: the recorder ends, and the caller is told of it at once.
+    /// Keeps a failure whatever the limits, and does not log it: the recorder ends, and its caller gets the failure at once.
     pub(super) fn keep_last(&mut self, failure: RecordError) {
-        self.room = self.room.saturating_sub(failure.event.size());
+        self.bytes_left = self.bytes_left.saturating_sub(failure.event.size());
         self.kept.push(failure);
     }
 
@@ -44,19 +44,19 @@ impl Failures {
         !self.unlogged.is_empty()
     }
 
-    /// Lines for the log since the last call.
+    /// The lines for the log since the last call.
     pub(super) fn unlogged(&mut self) -> Vec<String> {
         std::mem::take(&mut self.unlogged)
     }
 
-    /// Those kept since the last call. Write [`Failures::unlogged`] to the log afterwards.
+    /// The failures since the last call. Log [`Failures::unlogged`] afterwards.
     pub(super) fn take(&mut self) -> Vec<RecordError> {
-        if self.lost > 0 {
-            self.unlogged.push(format!("{} more failed events are only in the log above", self.lost));
-            self.lost = 0;
+        if self.dropped > 0 {
+            self.unlogged.push(format!("{} more failed events are only in the log above", self.dropped));
+            self.dropped = 0;
         }
         let kept = std::mem::take(&mut self.kept);
-        self.room += kept.iter().map(|failure| failure.event.size()).sum::<usize>();
+        self.bytes_left += kept.iter().map(|failure| failure.event.size()).sum::<usize>();
         kept
     }
 }

@@ -1,95 +1,41 @@
-//! Recording through a NATS server: to a JetStream stream, or to whoever listens.
+//! Recording through a NATS server: to a `JetStream` stream, or to the subscribers of core NATS.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::desk::{Bounds, Desk, Settled};
-use super::{FailureReason, FlushError, Receipt, ReceiptKind, RecordError, Recorder, RecorderCounters};
-use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
-use crate::config::{BrokerConfig, Mode};
+use super::event_sender::{self, EventSender};
+use super::send_queue::{Bounds, SendQueue};
+use super::{
+    FailureReason, FlushError, NatsRecorderConfig, Overflow, Receipt, ReceiptKind, RecordError, Recorder,
+    RecorderCounters,
+};
+use crate::broker::{Cluster, KnownStreams, Publisher};
+use crate::config::Mode;
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Condition, Health, Signal, ThreadGroup};
 
-/// How long an event may be told that no stream takes it, from a server that has kept some before: a cluster that elects
-/// a leader says so too, and one that starts.
-const ELECTION: Duration = Duration::from_secs(30);
+/// How long dropping a recorder may go on sending.
+const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a recorder that is dropped goes on trying to send what waits.
-const LAST_EFFORT: Duration = Duration::from_secs(5);
-
-/// How a [`NatsRecorder`] works.
-#[derive(Clone, Debug)]
-pub struct NatsRecorderConfig {
-    /// The broker. `stream` and `subjects` are not used: a stream takes what its subjects say. With `mode` `core` there is no
-    /// stream: see [`NatsRecorder`].
-    pub broker: BrokerConfig,
-    /// At most this many events wait, sent ones included. Default 50,000.
-    pub buffer_events: usize,
-    /// At most this many bytes wait, sent ones included. Default 64 MiB.
-    pub buffer_bytes: usize,
-    /// What to do when there is no room. Default: block for 5 s.
-    pub overflow: Overflow,
-    /// Events sent and not confirmed yet, at most. Default 4,000.
-    pub window: usize,
-    /// Bytes sent and not confirmed yet, at most, unless a single event is larger. Default 1 MiB: over TLS the NATS client
-    /// breaks a connection that has some 4 MB written which the server does not read. In mode `core` also
-    /// no more than the connection carries in a quarter of `broker.silence`, as far as is known.
-    pub window_bytes: usize,
-    /// Start without the broker where it cannot be reached: events wait in the buffer until it can. What the broker would
-    /// refuse, a password for instance, then shows in [`Recorder::health`] only. Default false: [`NatsRecorder::open`] fails.
-    pub start_without_broker: bool,
-    /// How long after it was sent for the first time an event may be sent again, at most. The stream's own `duplicate_window`
-    /// counts where it is shorter: the recorder asks for it, again on each new connection before it sends anything again, and keeps
-    /// off its end by `broker.silence` or half of the window. An event without an answer for longer is looked for
-    /// among the last 20,000 messages of the stream, by its identity, once there is a connection. If it is not found, it
-    /// is given back with [`FailureReason::Unconfirmed`], for it may still be on its way. Where the user may not ask
-    /// (`$JS.API.STREAM.INFO.<stream>`, `$JS.API.STREAM.MSG.GET.<stream>`), only this setting counts, and nothing is found. Default 2
-    /// minutes, as the server's. In mode `core` nothing recognises a repetition, and this is not used.
-    pub duplicate_window: Duration,
-}
-
-/// What `record` does when the buffer is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overflow {
-    /// Blocks for room, at most for this long, then gives the event back.
-    Block(Duration),
-    /// Gives the event back at once.
-    Refuse,
-}
-
-impl Default for NatsRecorderConfig {
-    fn default() -> Self {
-        Self {
-            broker: BrokerConfig::default(),
-            buffer_events: 50_000,
-            buffer_bytes: 64 << 20,
-            overflow: Overflow::Block(Duration::from_secs(5)),
-            window: 4_000,
-            window_bytes: 1 << 20,
-            start_without_broker: false,
-            duplicate_window: Duration::from_secs(120),
-        }
-    }
-}
-
-/// Publishes events to a stream, or in core NATS to whoever listens, and tells when it has them.
+/// Publishes events to a `JetStream` stream, or in core NATS to the subscribers, and tells when they are recorded.
 ///
-/// `record` hands over and returns at once. Events are sent in the order of their hand-over, many at a time unconfirmed; after a
-/// lost connection the unconfirmed ones are sent again under the same identity, which the stream recognises, or looked for in the
-/// stream where it may not recognise them any more. An event counts as recorded when the stream has acknowledged it or was
-/// found to have it, and not before. What other programs answer on an event's subject is passed over.
+/// `record` puts an event into a buffer and returns at once; it blocks only while the buffer is full, as `overflow` says. Events
+/// are sent in the order of the calls, many at a time without waiting for the answers. An event is recorded when the stream
+/// has acknowledged it or was found to have it. After a lost connection, the recorder sends unconfirmed events again with
+/// the same identity, which the stream recognises. Where the stream may no longer recognise it, the recorder looks for the event
+/// in the stream instead. Answers to an event's subject from other programs are ignored.
 ///
-/// With [`Mode::Core`] there is no stream, and nobody acknowledges anything. An event counts as recorded when the server has
-/// read it: when it has answered a flush that stands behind it. So [`Recorder::flush`] and [`NatsRecorder::close`] mean that
-/// the server has everything, not that anybody stored it ([`ReceiptKind::HandedToBroker`]). When a connection is lost, events that
-/// were sent and not known to be read come back with [`FailureReason::Unconfirmed`], for sent again they could arrive twice; those not
-/// sent yet go to the next connection, and may arrive before an uncertain one that is still on its way. An event that the user
-/// may not publish comes back with [`FailureReason::Refused`].
+/// With [`Mode::Core`] there is no stream, and nothing acknowledges an event. An event counts as recorded when the server has read
+/// it: when the server has answered a flush that was sent after the event. So [`Recorder::flush`] and [`NatsRecorder::close`]
+/// mean that the server has everything, not that anything stored it ([`ReceiptKind::HandedToBroker`]). When a
+/// connection is lost, events that were sent and not confirmed come back with [`FailureReason::Unconfirmed`]: sent again, they
+/// could arrive twice. Events that were not sent yet go to the next connection, and may arrive before an unconfirmed one that is
+/// still on its way. An event that the user may not publish comes back with [`FailureReason::Refused`].
 ///
-/// Dropping the recorder goes on sending for up to 5 seconds; call [`Recorder::flush`] first to know.
+/// Dropping the recorder sends what is in its buffer, for up to 5 seconds. To be sure that everything is recorded, call
+/// [`Recorder::flush`] or [`NatsRecorder::close`].
 ///
 /// ```no_run
 /// use catchment::{Event, NatsRecorder, Recorder};
@@ -102,7 +48,7 @@ impl Default for NatsRecorderConfig {
 /// ```
 #[derive(Debug)]
 pub struct NatsRecorder {
-    desk: Arc<Desk>,
+    queue: Arc<SendQueue>,
     overflow: Overflow,
     mode: Mode,
     thread_group: ThreadGroup,
@@ -111,22 +57,23 @@ pub struct NatsRecorder {
 }
 
 impl NatsRecorder {
-    /// Connects to the servers (comma separated), with default settings.
+    /// Connects to these servers (separated by commas) with default settings.
     ///
     /// # Errors
     ///
     /// As [`NatsRecorder::open`].
     pub fn connect(servers: &str) -> Result<Self, Error> {
-        let servers = servers.split(',').map(|server| server.trim().to_owned()).collect();
-        let broker = BrokerConfig { servers, ..BrokerConfig::default() };
-        Self::open(NatsRecorderConfig { broker, ..NatsRecorderConfig::default() })
+        let mut config = NatsRecorderConfig::default();
+        config.broker.servers = servers.split(',').map(|server| server.trim().to_owned()).collect();
+        Self::open(config)
     }
 
-    /// Connects. Blocks at most for `broker.timeout`. A broker that goes away later is waited for.
+    /// Connects. Blocks at most for `broker.timeout`. If the connection is lost later, the recorder buffers events and connects
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] or [`Error::Broker`].
+    /// [`Error::Config`], [`Error::Broker`] or [`Error::Thread`].
     pub fn open(config: NatsRecorderConfig) -> Result<Self, Error> {
         config.broker.validate()?;
         if config.window == 0 || config.buffer_events == 0 {
@@ -138,15 +85,15 @@ impl NatsRecorder {
             bytes: config.buffer_bytes,
             window: config.window,
             window_bytes: config.window_bytes,
-            repeatable: repeatable(&config, None),
-            // One answer for all that is under way, and it must come before the server counts as silent.
-            patience: (mode == Mode::Core).then_some(config.broker.silence),
+            resend_window: event_sender::resend_window(&config, None),
+            // In core NATS one answer covers all events in flight. It must come before the server counts as silent.
+            flush_timeout: (mode == Mode::Core).then_some(config.broker.silence),
         };
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
         let condition = Condition::new("broker");
-        let known = Arc::new(KnownStreams::new(&config.broker));
-        let publisher = match Publisher::open(&cluster, &stop, &known) {
+        let known_streams = Arc::new(KnownStreams::new(&config.broker));
+        let publisher = match Publisher::open(&cluster, &stop, &known_streams) {
             Ok(publisher) => Some(publisher),
             Err(error @ Error::Broker { .. }) if config.start_without_broker => {
                 condition.degrade(error.to_string());
@@ -154,58 +101,52 @@ impl NatsRecorder {
             }
             Err(error) => return Err(error),
         };
-        let limit = publisher.as_ref().map_or(usize::MAX, Publisher::max_payload);
-        let desk = Arc::new(Desk::new(bounds, limit));
+        let max_payload = publisher.as_ref().map_or(usize::MAX, Publisher::max_payload);
+        let queue = Arc::new(SendQueue::new(bounds, max_payload));
         let mut thread_group = ThreadGroup::new(stop.clone());
         let overflow = config.overflow;
-        let courier = Courier {
-            config,
-            cluster,
-            known,
-            desk: Arc::clone(&desk),
-            stop: stop.clone(),
-            condition: condition.clone(),
-            nonce: nonce(),
-        };
-        thread_group.spawn("catchment-courier", move || {
-            courier.run(publisher);
+        let sender =
+            EventSender::new(config, cluster, known_streams, Arc::clone(&queue), stop.clone(), condition.clone());
+        thread_group.spawn("catchment-sender", move || {
+            sender.run(publisher);
             Ok(())
         })?;
-        Ok(Self { desk, overflow, mode, thread_group, stop, condition })
+        Ok(Self { queue, overflow, mode, thread_group, stop, condition })
     }
 
-    /// Takes no more events, sends what waits, and ends. Blocks at most for `patience`, whatever the broker does. Every event
-    /// that is not confirmed by then comes back, however many: with [`FailureReason::Closed`] if it is not stored, with
-    /// [`FailureReason::Unconfirmed`] if it was sent, for then it may be stored or not. It comes back by its receipt where that
-    /// is still held, else in the error. An unconfirmed one may still be on its way.
+    /// Accepts no more events, sends those in the buffer, and ends. Blocks at most for `patience`, whatever the broker does.
+    ///
+    /// Every event that is not confirmed by then comes back, however many there are: with [`FailureReason::Closed`] if it is not
+    /// stored, with [`FailureReason::Unconfirmed`] if it was sent and may be stored or still be on its way. It comes back from
+    /// its receipt where that still exists, otherwise in the error.
     ///
     /// # Errors
     ///
-    /// [`FlushError::Failed`] with the events whose receipts are gone; [`FlushError::Deadline`] where the receipts of all of
-    /// them are held.
+    /// [`FlushError::Failed`] with the events whose receipts were dropped; [`FlushError::Deadline`] where the receipts of all of
+    /// them still exist.
     pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
         self.end(patience)
     }
 
-    /// What became of all events so far, in numbers. It can be asked after [`NatsRecorder::close`] too.
+    /// Counters of all events by their outcome. They can be read after [`NatsRecorder::close`] too.
     #[must_use]
     pub fn counters(&self) -> RecorderCounters {
-        RecorderCounters::of(Arc::clone(&self.desk))
+        RecorderCounters::of(Arc::clone(&self.queue))
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
         let until = deadline::after(patience);
-        self.desk.close();
-        let ended = match self.desk.flush(until) {
-            // Whatever the courier is in the middle of: it gives out nothing any more.
-            Err(FlushError::Deadline { trouble, .. }) => match self.desk.abandon() {
-                0 => self.desk.failures(),
-                waiting => self.desk.failures().and(Err(FlushError::Deadline { waiting, trouble })),
+        self.queue.close();
+        let ended = match self.queue.flush(until) {
+            // From here on, the queue passes no more events to the sender, whatever that is doing.
+            Err(FlushError::Deadline { trouble, .. }) => match self.queue.abandon() {
+                0 => self.queue.failures(),
+                waiting => self.queue.failures().and(Err(FlushError::Deadline { waiting, trouble })),
             },
             flushed => flushed,
         };
         self.stop.raise();
-        // One that has not ended by then ends by itself.
+        // A sender that has not ended by then ends later by itself.
         if let Err(error) = self.thread_group.join_until(until.min(Instant::now() + Duration::from_secs(1))) {
             log::error!("recorder: {error}");
         }
@@ -214,20 +155,21 @@ impl NatsRecorder {
 }
 
 impl Recorder for NatsRecorder {
+    /// Puts the event into the buffer. Blocks only while the buffer is full, as `overflow` says.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
-        if let Err(what) = event.validate() {
-            return Err(RecordError { event: Box::new(event), reason: FailureReason::Invalid(what) });
+        if let Err(invalid) = event.validate() {
+            return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
         }
-        let entry = self.desk.hand_in(event, self.overflow)?;
+        let entry = self.queue.enqueue(event, self.overflow)?;
         let kind = match self.mode {
             Mode::Jetstream => ReceiptKind::StoredByStream,
             Mode::Core => ReceiptKind::HandedToBroker,
         };
-        Ok(Receipt::from_desk(Arc::clone(&self.desk), entry, kind))
+        Ok(Receipt::in_send_queue(Arc::clone(&self.queue), entry, kind))
     }
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
-        self.desk.flush(deadline::after(patience))
+        self.queue.flush(deadline::after(patience))
     }
 
     fn health(&self) -> Health {
@@ -238,160 +180,9 @@ impl Recorder for NatsRecorder {
 impl Drop for NatsRecorder {
     fn drop(&mut self) {
         if !self.stop.is_raised()
-            && let Err(error) = self.end(LAST_EFFORT)
+            && let Err(error) = self.end(DROP_PATIENCE)
         {
             log::error!("recorder: dropped with {error}");
-        }
-    }
-}
-
-/// Tells this recorder's made-up identities from all others'.
-fn nonce() -> String {
-    static RECORDERS: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let number = RECORDERS.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}-{:x}-{number}", now.as_nanos(), std::process::id())
-}
-
-/// How long after an event was sent for the first time it may be sent again, where the streams allow this long.
-fn repeatable(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
-    match config.broker.mode {
-        Mode::Jetstream => of_streams.map_or(config.duplicate_window, |time| time.min(config.duplicate_window)),
-        Mode::Core => Duration::ZERO,
-    }
-}
-
-/// Keeps a connection going and brings back what is said of events.
-struct Courier {
-    config: NatsRecorderConfig,
-    cluster: Arc<Cluster>,
-    known: Arc<KnownStreams>,
-    desk: Arc<Desk>,
-    stop: Signal,
-    condition: Condition,
-    nonce: String,
-}
-
-/// Whichever way the courier ends, nobody waits for it any more.
-struct Abandoned<'d>(&'d Desk);
-
-impl Drop for Abandoned<'_> {
-    fn drop(&mut self) {
-        self.0.abandon();
-    }
-}
-
-impl Courier {
-    fn run(&self, first: Option<Publisher>) {
-        let _abandoned = Abandoned(&self.desk);
-        let mut publisher = first;
-        // A connection without any result is never replaced at once.
-        let mut reconnect = Reconnect::new(&self.config.broker, &self.condition, &self.stop).strict();
-        while !self.stop.is_raised() && !self.desk.is_done() {
-            let open = || Publisher::open(&self.cluster, &self.stop, &self.known);
-            match publisher.take().map_or_else(open, Ok) {
-                Ok(publisher) => {
-                    reconnect.opened();
-                    self.clear_up(&publisher);
-                    let why = self.serve(&publisher, &mut reconnect);
-                    if !self.stop.is_raised() && !self.desk.is_done() {
-                        reconnect.ended(&*why);
-                    }
-                    self.desk.disconnect(why);
-                    let _ = reconnect.wait(Duration::MAX);
-                }
-                // A stop ended the attempt to connect.
-                Err(_) if self.stop.is_raised() => break,
-                Err(error) => {
-                    reconnect.failed(&error);
-                    self.desk.disconnect(error.to_string());
-                    let _ = reconnect.wait(Duration::MAX);
-                }
-            }
-            // A stream can be asked once there is a connection.
-            if self.config.broker.mode == Mode::Core {
-                self.desk.give_up_unconfirmed(Duration::ZERO);
-            }
-        }
-    }
-
-    /// Finds out on a new connection what became of events that were sent on an older one and not confirmed. Those that their
-    /// stream still recognises are sent again. The others are looked for in the stream, and given up where they are
-    /// not found.
-    fn clear_up(&self, publisher: &Publisher) {
-        let subjects = self.desk.subjects_in_doubt();
-        if !subjects.is_empty() {
-            // The window may have been edited meanwhile.
-            publisher.ask_streams(&subjects, &self.stop);
-        }
-        let repeatable = repeatable(&self.config, self.known.repeatable());
-        // Those included that may have to wait for their turn for too long.
-        let (doubtful, after) = self.desk.doubtful(repeatable.saturating_sub(self.config.broker.silence));
-        if !doubtful.is_empty() {
-            let found = publisher.search(&doubtful, &self.nonce, after.as_ref(), &self.stop);
-            log::info!(
-                "recorder: of {} events without an answer {} are found in the stream",
-                doubtful.len(),
-                found.len()
-            );
-            let _ = self.desk.settle(found, Duration::ZERO);
-        }
-        self.desk.give_up_unconfirmed(repeatable);
-    }
-
-    /// Serves one connection until it ends. Returns why it ended.
-    fn serve(&self, publisher: &Publisher, reconnect: &mut Reconnect) -> String {
-        publisher.start(self.desk.connect(publisher.max_payload()), &self.nonce);
-        let silence = self.config.broker.silence;
-        let mut liveness = Liveness::new(silence);
-        loop {
-            let verdicts = publisher.results(silence / 4, self.desk.woken(), &|number| self.desk.subject_of(number));
-            if publisher.has_questions() {
-                self.desk.interrupt();
-            }
-            if let Some(remark) = publisher.remark() {
-                self.condition.degrade(remark.clone());
-                self.desk.is_troubled_by(remark);
-            }
-            for denial in publisher.denials() {
-                self.condition.degrade(denial.to_string());
-                self.desk.deny(&denial);
-            }
-            if !verdicts.is_empty() {
-                reconnect.productive();
-                liveness.answered(Instant::now());
-            }
-            let some_kept = verdicts.iter().any(|verdict| verdict.result.is_ok());
-            let timeout = self.config.broker.timeout;
-            let patience = if self.desk.has_kept_any() { ELECTION.max(timeout) } else { timeout / 2 };
-            if let Settled::Again(reason) = self.desk.settle(verdicts, patience) {
-                self.condition.degrade(format!("{reason}; sending again"));
-            } else if some_kept {
-                self.condition.recover();
-            }
-            if self.stop.is_raised() || self.desk.is_done() {
-                return "closed".into();
-            }
-            if let Some(departure) = publisher.departure(&liveness) {
-                let why = departure.to_string();
-                if self.config.broker.mode == Mode::Jetstream {
-                    return why;
-                }
-                // What is under way could not be sent again elsewhere: it is waited for, and nothing follows it.
-                self.desk.disconnect(why.clone());
-                if !self.desk.is_under_way() {
-                    return why;
-                }
-            }
-            if let Some(loss) = publisher.loss(&liveness) {
-                return loss.to_string();
-            }
-            // An event may stay without an answer while others get theirs, one that the user may not publish for instance.
-            let oldest_wait = self.desk.oldest_wait().unwrap_or_default();
-            if let Some(silent) = publisher.check_confirmations(&liveness, oldest_wait) {
-                self.desk.fell_silent();
-                return silent.to_string();
-            }
         }
     }
 }

@@ -1,118 +1,116 @@
-//! What `record` gives back.
+//! The receipt of an event.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::desk::{Desk, Entry, Outcome};
-use super::tray::Tray;
+use super::commit_queue::CommitQueue;
+use super::send_queue::{Entry, Outcome, SendQueue};
 use super::{Destination, RecordError, RecordMetadata};
 use crate::deadline;
 use crate::event::Event;
 
-/// Tells when an event is kept, and where. Dropping it is fine: the event goes its way.
+/// Tells when and where an event is recorded. A receipt can be dropped: the event is recorded all the same, and if it fails,
+/// [`Recorder::flush`](super::Recorder::flush) returns it.
 #[derive(Debug)]
-pub struct Receipt(Way);
+pub struct Receipt(ReceiptState);
 
-/// Who knows what becomes of the event.
 #[derive(Debug)]
-enum Way {
-    Desk(AtDesk),
-    Tray(InTray),
+enum ReceiptState {
+    InSendQueue(InSendQueue),
+    InCommitQueue(InCommitQueue),
     Committed,
 }
 
 #[derive(Debug)]
-struct AtDesk {
-    desk: Arc<Desk>,
+struct InSendQueue {
+    queue: Arc<SendQueue>,
     entry: Arc<Entry>,
     kind: ReceiptKind,
 }
 
 #[derive(Debug)]
-struct InTray {
-    tray: Arc<Tray>,
+struct InCommitQueue {
+    queue: Arc<CommitQueue>,
     number: u64,
-    /// Gone once it is known what became of it.
+    /// `None` once it was given back.
     event: Option<Event>,
 }
 
-/// What "kept" means for a receipt.
+/// What "recorded" means for an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReceiptKind {
-    /// Stored by the stream: the collector will bring it into the database. How safe it is until then is the stream's
-    /// matter: replicas, storage, and how often the server syncs (every two minutes by default,
+    /// Stored by the stream; the collector will bring it into the database. How durable it is until then depends on the stream's
+    /// replicas and storage, and on how often the server syncs (every two minutes by default,
     /// <https://docs.nats.io/running-a-nats-service/configuration#jetstream>).
     StoredByStream,
-    /// Handed to a broker without a stream (core NATS): the server has read it, for it has answered a flush behind it, and
-    /// passed it on to whoever listened. Nobody says that anybody did, or stored it: at most once.
+    /// Read by a server without a stream (core NATS): the server has answered a flush that was sent after the event, and has
+    /// passed the event on to the subscribers. Nothing confirms that there are any or that they stored it: at most once.
     HandedToBroker,
-    /// Committed by the database, with its `synchronous`: `full` is on the disk.
+    /// Committed in the database. How durable that is depends on its `synchronous`: with `full`, it is on the disk.
     Committed,
 }
 
 impl Receipt {
-    pub(super) fn from_desk(desk: Arc<Desk>, entry: Arc<Entry>, kind: ReceiptKind) -> Self {
-        Self(Way::Desk(AtDesk { desk, entry, kind }))
+    pub(super) fn in_send_queue(queue: Arc<SendQueue>, entry: Arc<Entry>, kind: ReceiptKind) -> Self {
+        Self(ReceiptState::InSendQueue(InSendQueue { queue, entry, kind }))
     }
 
-    /// The event is only there to be given back.
-    pub(super) fn from_tray(tray: Arc<Tray>, number: u64, event: Event) -> Self {
-        Self(Way::Tray(InTray { tray, number, event: Some(event) }))
+    /// The receipt holds the event only to give it back.
+    pub(super) fn in_commit_queue(queue: Arc<CommitQueue>, number: u64, event: Event) -> Self {
+        Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, event: Some(event) }))
     }
 
     pub(super) fn committed() -> Self {
-        Self(Way::Committed)
+        Self(ReceiptState::Committed)
     }
 
-    /// What this receipt promises.
+    /// What "recorded" means for this event.
     #[must_use]
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
-            Way::Desk(at) => at.kind,
-            Way::Tray(_) | Way::Committed => ReceiptKind::Committed,
+            ReceiptState::InSendQueue(at) => at.kind,
+            ReceiptState::InCommitQueue(_) | ReceiptState::Committed => ReceiptKind::Committed,
         }
     }
 
-    /// Whether it is known what became of the event. Does not block.
+    /// Whether the event is recorded or has failed. Does not block.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         match &self.0 {
-            Way::Desk(AtDesk { entry, .. }) => entry.outcome.get().is_some(),
-            Way::Tray(InTray { tray, number, .. }) => tray.is_settled(*number),
-            Way::Committed => true,
+            ReceiptState::InSendQueue(InSendQueue { entry, .. }) => entry.outcome.get().is_some(),
+            ReceiptState::InCommitQueue(InCommitQueue { queue, number, .. }) => queue.is_settled(*number),
+            ReceiptState::Committed => true,
         }
     }
 
-    /// Blocks until it is known what became of the event, at most for `patience`; the receipt is given back when that is
-    /// not enough.
+    /// Blocks until the event is recorded or has failed, at most for `patience`.
     ///
     /// # Errors
     ///
-    /// [`WaitError::Failed`] with the event in it; [`WaitError::Pending`] with the receipt.
+    /// [`WaitError::Failed`] with the event in it. [`WaitError::Pending`] with the receipt, where `patience` is over.
     pub fn wait(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
         let until = deadline::after(patience);
         match self.0 {
-            Way::Committed => Ok(RecordMetadata { destination: Destination::Database }),
-            Way::Tray(mut at) => match at.tray.wait_for(at.number, until) {
-                None => Err(WaitError::Pending(Self(Way::Tray(at)))),
+            ReceiptState::Committed => Ok(RecordMetadata { destination: Destination::Database }),
+            ReceiptState::InCommitQueue(mut at) => match at.queue.wait_for(at.number, until) {
+                None => Err(WaitError::Pending(Self(ReceiptState::InCommitQueue(at)))),
                 Some(Ok(())) => Ok(RecordMetadata { destination: Destination::Database }),
                 Some(Err(reason)) => {
-                    at.tray.gave_back();
-                    let event = Box::new(at.event.take().unwrap_or_default());
-                    Err(WaitError::Failed(RecordError { event, reason }))
+                    at.queue.given_back();
+                    let event = at.event.take().unwrap_or_default();
+                    Err(WaitError::Failed(RecordError::new(event, reason)))
                 }
             },
-            Way::Desk(at) => {
-                at.desk.wait_for(&at.entry, until);
+            ReceiptState::InSendQueue(at) => {
+                at.queue.wait_for(&at.entry, until);
                 match at.entry.outcome.get() {
-                    None => Err(WaitError::Pending(Self(Way::Desk(at)))),
-                    Some(Outcome::Kept(recorded)) => Ok(recorded.clone()),
+                    None => Err(WaitError::Pending(Self(ReceiptState::InSendQueue(at)))),
+                    Some(Outcome::Recorded(metadata)) => Ok(metadata.clone()),
                     Some(Outcome::Failed(reason)) => {
-                        at.entry.told.store(true, Ordering::Relaxed);
-                        let (event, reason) = (Box::new((*at.entry.event).clone()), reason.clone());
-                        Err(WaitError::Failed(RecordError { event, reason }))
+                        at.entry.reported.store(true, Ordering::Relaxed);
+                        Err(WaitError::Failed(RecordError::new((*at.entry.event).clone(), reason.clone())))
                     }
                 }
             }
@@ -120,27 +118,27 @@ impl Receipt {
     }
 }
 
-impl Drop for InTray {
+impl Drop for InCommitQueue {
     fn drop(&mut self) {
         if let Some(event) = self.event.take() {
-            self.tray.release(self.number, event);
+            self.queue.receipt_dropped(self.number, event);
         }
     }
 }
 
-impl Drop for AtDesk {
+impl Drop for InSendQueue {
     fn drop(&mut self) {
-        self.desk.release(&self.entry);
+        self.queue.receipt_dropped(&self.entry);
     }
 }
 
-/// A receipt that cannot be honoured, or not yet.
+/// Why [`Receipt::wait`] returned no metadata.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// The event is not kept.
+    /// The event was not recorded.
     #[error(transparent)]
     Failed(RecordError),
-    /// Not known yet; the event is still on its way.
+    /// The event is neither recorded nor failed yet. The receipt can be waited for again.
     #[error("not confirmed yet")]
     Pending(Receipt),
 }

@@ -10,6 +10,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
+use super::event_writer::EventWriter;
 use super::failure::database_error;
 use super::file::{File, must_have_one_name};
 use super::home::Home;
@@ -21,7 +22,6 @@ use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
 use super::schema::{self, Schema};
-use super::single::Single;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::error::{DatabaseFault, Error};
@@ -208,8 +208,8 @@ impl Database {
 
     /// Commits events one by one on the threads that bring them, on a connection of its own.
     #[must_use]
-    pub fn single(&self) -> Single {
-        Single::new(self.manager.clone(), self.file.clone(), Arc::clone(&self.plan))
+    pub fn event_writer(&self) -> EventWriter {
+        EventWriter::new(self.manager.clone(), self.file.clone(), Arc::clone(&self.plan))
     }
 
     /// A connection beside the writers', who may be using all of the pool's.
@@ -285,10 +285,10 @@ mod tests {
         let mut scene = Scene::with_routes("", &[], Unmatched::Store).expect("opens");
         scene.config.writers = 1;
         let database = scene.open();
-        let singles = [database.single(), database.single(), database.single()];
+        let writers = [database.event_writer(), database.event_writer(), database.event_writer()];
         for _ in 0..2 {
-            for single in &singles {
-                single.commit(7_000, "a", [], b"one").expect("commits");
+            for event_writer in &writers {
+                event_writer.commit(7_000, "a", [], b"one").expect("commits");
             }
         }
         let _busy = database.pool.get().expect("the writer's");

@@ -178,11 +178,13 @@ impl Writer {
         let Self { file, decoded, dead, .. } = self;
         let start = span.start;
         let mut statements = Statements::new(decoded.plan(), pooled);
+        let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
+            let delivery = batch.delivery(index);
             let ran = match findings.doomed.get(&index).or_else(|| decoded.doom(index)) {
                 Some(reason) => Err(Failure::Event(reason.clone())),
-                None if findings.one_by_one => statements.run_apart(decoded, batch, index),
-                None => match statements.run(decoded, batch, index) {
+                None if findings.one_by_one => statements.run_apart(decoded, index, &delivery, epoch),
+                None => match statements.run(decoded, index, &delivery, epoch) {
                     // None before it in this transaction failed, so it is the one; and it may have taken long to find out.
                     Err(Failure::Event(reason)) if pooled.sqlite.is_autocommit() => {
                         return Err(Trial::Event(index, reason));
@@ -208,7 +210,6 @@ impl Writer {
                     });
                 }
             };
-            let (epoch, delivery) = (batch.epoch().map(Arc::as_ref), batch.delivery(index));
             dead_letters::insert(&pooled.sqlite, epoch, &delivery, &reason)
                 .map_err(|e| Trial::Refused(refusal(file, e)))?;
             dead.insert(index, reason.error);

@@ -19,9 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_millis(700);
 
 fn recorder(server: &Server) -> NatsRecorder {
-    let broker = catchment::config::BrokerConfig { silence: Duration::from_secs(5), ..server.config() };
-    NatsRecorder::open(NatsRecorderConfig { broker, overflow: Overflow::Refuse, ..NatsRecorderConfig::default() })
-        .expect("connects")
+    let mut config = NatsRecorderConfig::default();
+    config.broker = server.config();
+    config.broker.silence = Duration::from_secs(5);
+    config.overflow = Overflow::Refuse;
+    NatsRecorder::open(config).expect("connects")
 }
 
 fn record(recorder: &NatsRecorder) {

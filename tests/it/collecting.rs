@@ -21,8 +21,9 @@ fn what_is_recorded_is_in_the_table_once_and_in_order() {
     let mut config = Config { broker: server.config(), ..Config::default() };
     config.database.path = folder.path().join("a.db");
     let collector = catchment::Collector::start(&config).expect("starts");
-    let recorder = NatsRecorder::open(NatsRecorderConfig { broker: server.config(), ..NatsRecorderConfig::default() })
-        .expect("connects");
+    let mut recorder_config = NatsRecorderConfig::default();
+    recorder_config.broker = server.config();
+    let recorder = NatsRecorder::open(recorder_config).expect("connects");
     let payloads: Vec<String> = (0..5_000).map(|n| format!("{{\"n\":{n}}}")).collect();
     let receipts: Vec<_> = payloads
         .iter()
@@ -75,8 +76,9 @@ fn several_writers_keep_the_streams_order() {
     config.database.writers = 4;
     config.batch.max_events = 7;
     server.make_stream("EVENTS", &["events.>"]);
-    let recorder = NatsRecorder::open(NatsRecorderConfig { broker: server.config(), ..NatsRecorderConfig::default() })
-        .expect("connects");
+    let mut recorder_config = NatsRecorderConfig::default();
+    recorder_config.broker = server.config();
+    let recorder = NatsRecorder::open(recorder_config).expect("connects");
     let payloads: Vec<String> = (0..3_000).map(|n| n.to_string()).collect();
     for payload in &payloads {
         recorder.record(Event::new("events.test", payload.as_str())).expect("takes it");

@@ -19,7 +19,8 @@ use crate::support::{eventually, load};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config(database: &Path, commit: CommitMode) -> DirectRecorderConfig {
-    let mut config = DirectRecorderConfig { commit, ..DirectRecorderConfig::default() };
+    let mut config = DirectRecorderConfig::default();
+    config.commit = commit;
     database.clone_into(&mut config.database.path);
     config.database.busy_timeout = Duration::from_millis(200);
     config

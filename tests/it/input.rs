@@ -323,7 +323,8 @@ fn requests_that_end_without_events_leave_no_rows() {
 }
 
 fn recorder(server: &Server) -> NatsRecorder {
-    let config = NatsRecorderConfig { broker: server.config(), ..NatsRecorderConfig::default() };
+    let mut config = NatsRecorderConfig::default();
+    config.broker = server.config();
     NatsRecorder::open(config).expect("connects")
 }
 

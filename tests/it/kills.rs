@@ -211,8 +211,9 @@ fn a_recorder_recovers_after_the_clients_60_attempts() {
     server.make_stream("EVENTS", &["events.>"]);
     let mut broker = server.config();
     broker.retry = Duration::from_millis(10);
-    let recorder =
-        NatsRecorder::open(NatsRecorderConfig { broker, ..NatsRecorderConfig::default() }).expect("connects");
+    let mut config = NatsRecorderConfig::default();
+    config.broker = broker;
+    let recorder = NatsRecorder::open(config).expect("connects");
     let mut account = load::Account::default();
     (0..500).for_each(|number| account.record(&recorder, payload(number)));
     recorder.flush(Duration::from_secs(60)).expect("before it");
@@ -268,13 +269,11 @@ fn events_reported_by_publish_survive_a_kill_of_all() {
 
 /// A recorder with room for a hundred events.
 fn small_recorder(server: &Server, overflow: Overflow) -> NatsRecorder {
-    NatsRecorder::open(NatsRecorderConfig {
-        broker: server.config(),
-        buffer_events: 100,
-        overflow,
-        ..NatsRecorderConfig::default()
-    })
-    .expect("connects")
+    let mut config = NatsRecorderConfig::default();
+    config.broker = server.config();
+    config.buffer_events = 100;
+    config.overflow = overflow;
+    NatsRecorder::open(config).expect("connects")
 }
 
 #[test]

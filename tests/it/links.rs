@@ -295,12 +295,10 @@ fn a_lost_acknowledgement_repeats_the_same_identity() {
 fn an_event_the_stream_may_not_recognise_is_given_back() {
     let scene = Scene::new();
     let window = Duration::from_millis(500);
-    let recorder = NatsRecorder::open(NatsRecorderConfig {
-        broker: quick(scene.proxy.url()),
-        duplicate_window: window,
-        ..NatsRecorderConfig::default()
-    })
-    .expect("connects");
+    let mut config = NatsRecorderConfig::default();
+    config.broker = quick(scene.proxy.url());
+    config.duplicate_window = window;
+    let recorder = NatsRecorder::open(config).expect("connects");
     // Sent, as far as the recorder can tell.
     scene.proxy.drop_published("events.");
     let receipt = recorder.record(Event::new("events.load", payload(0)).header("A", "b")).expect("taken");

@@ -50,7 +50,8 @@ fn a_database_with_a_second_hard_link_is_not_written() {
     assert!(collector.stop().success());
     refused(&mut scene.run(), 1, said);
     for commit in [CommitMode::Grouped, CommitMode::PerEvent] {
-        let mut config = DirectRecorderConfig { commit, ..DirectRecorderConfig::default() };
+        let mut config = DirectRecorderConfig::default();
+        config.commit = commit;
         config.database.path.clone_from(&second);
         let refused = DirectRecorder::open(config).expect_err("two names").to_string();
         assert!(refused.contains(said[0]), "{refused}");

@@ -295,7 +295,8 @@ fn direct(database: &Path, commit: CommitMode, unmatched: Unmatched) -> DirectRe
         route("line", "events.chat.log", &[ADD_LINE, COUNT_LINE]),
         route("greeting", "events.chat.*", &[GREETING]),
     ];
-    let mut config = DirectRecorderConfig { commit, routes, unmatched, ..DirectRecorderConfig::default() };
+    let mut config = DirectRecorderConfig::default();
+    (config.commit, config.routes, config.unmatched) = (commit, routes, unmatched);
     database.clone_into(&mut config.database.path);
     config
 }

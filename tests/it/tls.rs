@@ -215,8 +215,9 @@ fn no_event_waits_for_the_next_one_over_tls() {
     collector.said("collecting stream");
     let mut broker = server.config();
     broker.tls.ca = Some(authority.file);
-    let recorder =
-        NatsRecorder::open(NatsRecorderConfig { broker, ..NatsRecorderConfig::default() }).expect("connects");
+    let mut config = NatsRecorderConfig::default();
+    config.broker = broker;
+    let recorder = NatsRecorder::open(config).expect("connects");
     for number in 1..=300 {
         let receipt = recorder.record(Event::new("events.a", "x")).expect("takes it");
         receipt.wait(Duration::from_secs(1)).expect("confirmed before long");

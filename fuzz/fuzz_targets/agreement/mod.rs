@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use catchment::unversioned::binding::{Envelope, Fields, Parameters, Value};
 use catchment::config::Codec;
-use catchment::unversioned::pipeline::{Batch, Limits, Mark};
+use catchment::unversioned::pipeline::{Mark, SingleEvent};
 use oracle::Bound;
 
 /// Each bit of the first byte asks for one of them.
@@ -38,9 +38,8 @@ fn read(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Boun
     let pointers = places.iter().enumerate().map(|(at, place)| (format!("p{at}"), oracle::pointer(place)));
     let bind: BTreeMap<String, String> = pointers.collect();
     let parameters = Parameters::new(bind.keys().map(String::as_str), &bind, Some(codec)).expect("good pointers");
-    let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
-    batch.push(Mark::START, "a", [], payload);
-    let envelope = Envelope::of(&batch.delivery(0), None);
+    let event = SingleEvent::new(Mark::START, "a", [], payload);
+    let envelope = Envelope::of(&event.delivery(), None);
     let mut fields = Fields::default();
     let row = parameters.read(&envelope, &mut fields).map_err(|e| e.to_string())?;
     let bound = |at| match parameters.value(at, &envelope, &fields, row) {

@@ -9,7 +9,7 @@ use proptest::sample::select;
 use super::super::{Envelope, Fields, Parameters, Value};
 use super::oracle::{self, Bound};
 use crate::config::Codec;
-use crate::pipeline::{Batch, Limits, Mark};
+use crate::pipeline::{Mark, SingleEvent};
 
 const NAMES: [&str; 9] = ["b", "c", "", "0", "1", "01", "~/", "é", "a long name of more than eight bytes"];
 
@@ -27,9 +27,8 @@ fn read(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Boun
     let bind: BTreeMap<String, String> =
         places.iter().enumerate().map(|(at, place)| (format!("p{at:03}"), oracle::pointer(place))).collect();
     let parameters = Parameters::new(bind.keys().map(String::as_str), &bind, Some(codec)).expect("good pointers");
-    let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
-    batch.push(Mark::START, "a", [], payload);
-    let envelope = Envelope::of(&batch.delivery(0), None);
+    let event = SingleEvent::new(Mark::START, "a", [], payload);
+    let envelope = Envelope::of(&event.delivery(), None);
     let mut fields = Fields::default();
     let before = parameters.without_fields(&mut fields);
     let row = parameters.read(&envelope, &mut fields);

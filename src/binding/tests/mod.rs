@@ -7,30 +7,28 @@ mod oracle;
 use std::thread;
 
 use super::*;
-use crate::pipeline::{Batch, Epoch, Limits, Mark};
+use crate::pipeline::{Epoch, Mark, SingleEvent};
 
 /// An event with this payload.
 struct Message {
-    batch: Batch,
+    event: SingleEvent,
     epoch: Option<Epoch>,
 }
 
 impl Message {
     fn new(payload: &[u8], headers: &[(&str, &str)]) -> Self {
-        let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
         let mark = Mark { sequence: 7, published_ns: 1_500_000_999 };
-        batch.push(mark, "rooms.north.door", headers.iter().copied(), payload);
-        Self { batch, epoch: None }
+        let event = SingleEvent::new(mark, "rooms.north.door", headers.iter().copied(), payload);
+        Self { event, epoch: None }
     }
 
     fn of_stream(name: &str, published_ns: i64) -> Self {
-        let mut batch = Batch::new(Limits { events: 1, bytes: 1 });
-        batch.push(Mark { sequence: 7, published_ns }, "a", [], b"");
-        Self { batch, epoch: Some(Epoch::new(name, 1, "")) }
+        let event = SingleEvent::new(Mark { sequence: 7, published_ns }, "a", [], b"");
+        Self { event, epoch: Some(Epoch::new(name, 1, "")) }
     }
 
     fn bound(&self, parameters: &Parameters) -> Result<Vec<String>, String> {
-        let envelope = Envelope::of(&self.batch.delivery(0), self.epoch.as_ref());
+        let envelope = Envelope::of(&self.event.delivery(), self.epoch.as_ref());
         let mut fields = Fields::default();
         let row = parameters.read(&envelope, &mut fields).map_err(|e| e.to_string())?;
         Ok((0..parameters.len()).map(|at| format!("{:?}", parameters.value(at, &envelope, &fields, row))).collect())
@@ -210,7 +208,7 @@ fn a_payload_that_nobody_asks_for_is_not_read() {
 fn an_empty_request_has_no_fields() {
     let parameters = parameters(&["a", "subject"], &[], None).expect("good names");
     let message = Message::new(b"", &[]);
-    let envelope = Envelope::of(&message.batch.delivery(0), None);
+    let envelope = Envelope::of(&message.event.delivery(), None);
     let mut fields = Fields::default();
     let row = parameters.without_fields(&mut fields);
     assert_eq!(parameters.value(0, &envelope, &fields, row), Value::Null);
@@ -228,11 +226,11 @@ fn rows_are_kept_apart_and_a_refused_payload_leaves_none() {
     for _ in 0..2 {
         fields.clear();
         let rows = messages.each_ref().map(|message| {
-            let envelope = Envelope::of(&message.batch.delivery(0), None);
+            let envelope = Envelope::of(&message.event.delivery(), None);
             parameters.read(&envelope, &mut fields)
         });
         let bound = |at: usize| {
-            let envelope = Envelope::of(&messages[at].batch.delivery(0), None);
+            let envelope = Envelope::of(&messages[at].event.delivery(), None);
             let row = *rows[at].as_ref().expect("good");
             [0, 1].map(|parameter| format!("{:?}", parameters.value(parameter, &envelope, &fields, row)))
         };

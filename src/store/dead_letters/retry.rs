@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use super::selection::{Place, Selection};
 use super::{DeadLetter, DeadLetterReason, PAGE, PATIENCE, page};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{Batch, Epoch, Limits, Mark};
+use crate::pipeline::{Epoch, Mark, SingleEvent};
 use crate::store::columns::now_us;
 use crate::store::failure::{database_error, detail, is_constraint};
 use crate::store::pool::Pooled;
@@ -69,7 +69,8 @@ pub(in crate::store) struct Retry<'c> {
     plan: &'c Arc<Plan>,
     selection: &'c Selection,
     unreadable: UnreadableHeaders,
-    event: Batch,
+    event: SingleEvent,
+    epoch: Option<Epoch>,
     decoded: Decoded,
 }
 
@@ -97,8 +98,8 @@ impl<'c> Retry<'c> {
         selection: &'c Selection,
         unreadable: UnreadableHeaders,
     ) -> Self {
-        let event = Batch::new(Limits { events: 1, bytes: 64 << 10 });
-        Self { path, pooled, plan, selection, unreadable, event, decoded: Decoded::new(Arc::clone(plan)) }
+        let event = SingleEvent::default();
+        Self { path, pooled, plan, selection, unreadable, event, epoch: None, decoded: Decoded::new(Arc::clone(plan)) }
     }
 
     /// Page by page, each in a transaction with a savepoint a letter. Where one undoes such a transaction, that page's letters
@@ -145,7 +146,7 @@ impl<'c> Retry<'c> {
                 retried.stays(letter.id, why);
                 continue;
             }
-            match statements.run_apart(&self.decoded, &self.event, 0) {
+            match statements.run_apart(&self.decoded, 0, &self.event.delivery(), self.epoch.as_ref()) {
                 Ok(()) => {
                     remove(&transaction, letter.id).map_err(otherwise)?;
                     retried.stored += 1;
@@ -175,13 +176,9 @@ impl<'c> Retry<'c> {
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let published_ns = letter.published_us.saturating_mul(1_000);
         let mark = Mark { sequence: letter.sequence.unwrap_or(0), published_ns };
-        self.event.clear();
-        if let Some(stream) = letter.stream.clone() {
-            let epoch = Epoch::new(stream, letter.epoch.unwrap_or(0), "");
-            self.event.begin(Arc::new(epoch), Mark::START);
-        }
-        self.event.push(mark, &letter.subject, headers, &bytes(&letter.payload));
-        self.decoded.read(&self.event);
+        self.epoch = letter.stream.clone().map(|stream| Epoch::new(stream, letter.epoch.unwrap_or(0), ""));
+        self.event.replace(mark, &letter.subject, headers, &bytes(&letter.payload));
+        self.decoded.read_one(&self.event.delivery(), self.epoch.as_ref());
         match self.decoded.course(0) {
             Course::Dropped => {
                 Err("no route takes it, and unmatched = \"drop\" would lose it; give it a route, or drop it")

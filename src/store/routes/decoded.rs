@@ -62,6 +62,17 @@ impl Decoded {
         }
     }
 
+    /// Reads what the routes' statements ask for from one event.
+    pub(in crate::store) fn read_one(&mut self, delivery: &Delivery<'_>, epoch: Option<&Epoch>) {
+        self.courses.clear();
+        self.fields.clear();
+        self.one_course = self.plan.routes().is_plain() && delivery.defect.is_none();
+        if !self.one_course {
+            let course = self.course_of(self.plan.routes().taker(delivery.subject), delivery, epoch);
+            self.courses.push(course);
+        }
+    }
+
     fn course_of(&mut self, taker: Taker, delivery: &Delivery<'_>, epoch: Option<&Epoch>) -> Course {
         let route = match taker {
             Taker::Nothing => return Course::Dropped,

@@ -1,14 +1,12 @@
 //! Runs an event's statements on one connection.
 
-use std::sync::Arc;
-
 use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, Statement, params};
 
 use super::decoded::{Course, Decoded};
 use super::plan::{Place, Plan};
 use crate::binding::{Envelope, Row};
 use crate::error::Error;
-use crate::pipeline::{Batch, Delivery, Epoch};
+use crate::pipeline::{Delivery, Epoch};
 use crate::store::columns::{bound, headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
 use crate::store::failure::{is_events_own, is_virtual_tables, may_pass, what};
@@ -40,15 +38,20 @@ impl<'c> Statements<'c> {
         Self { plan, pooled, insert_event: None, of_routes: (0..plan.statements).map(|_| None).collect() }
     }
 
-    /// Runs the statements of a batch's event in order, up to the first that fails. What those before it did stays.
-    pub(in crate::store) fn run(&mut self, decoded: &Decoded, batch: &Batch, index: usize) -> Result<(), Failure> {
-        let delivery = batch.delivery(index);
-        let epoch = batch.epoch().map(Arc::as_ref);
+    /// Runs the statements of the event at this index of `decoded`, in order, up to the first that fails. What those before it
+    /// did stays.
+    pub(in crate::store) fn run(
+        &mut self,
+        decoded: &Decoded,
+        index: usize,
+        delivery: &Delivery<'_>,
+        epoch: Option<&Epoch>,
+    ) -> Result<(), Failure> {
         match decoded.course(index) {
             Course::Dropped => Ok(()),
             Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
-            Course::Events => self.run_events(epoch, &delivery),
-            Course::Route(route, row) => self.run_route(*route, decoded, *row, &Envelope::of(&delivery, epoch)),
+            Course::Events => self.run_events(epoch, delivery),
+            Course::Route(route, row) => self.run_route(*route, decoded, *row, &Envelope::of(delivery, epoch)),
         }
     }
 
@@ -56,13 +59,14 @@ impl<'c> Statements<'c> {
     pub(in crate::store) fn run_apart(
         &mut self,
         decoded: &Decoded,
-        batch: &Batch,
         index: usize,
+        delivery: &Delivery<'_>,
+        epoch: Option<&Epoch>,
     ) -> Result<(), Failure> {
         let connection = &self.pooled.sqlite;
         let control = |sql| connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(Failure::Database);
         control("SAVEPOINT one_event")?;
-        let ran = self.run(decoded, batch, index);
+        let ran = self.run(decoded, index, delivery, epoch);
         if connection.is_autocommit() {
             return Err(match ran {
                 Err(Failure::Event(reason)) => Failure::Ended(reason),

@@ -96,7 +96,8 @@ pub fn cannot_start(url: &str, words: &[&str]) {
 #[track_caller]
 pub fn cannot_record(url: &str, words: &[&str]) {
     let began = Instant::now();
-    let config = NatsRecorderConfig { broker: quick(url), ..NatsRecorderConfig::default() };
+    let mut config = NatsRecorderConfig::default();
+    config.broker = quick(url);
     let said = NatsRecorder::open(config).expect_err("cannot open").to_string();
     assert!(began.elapsed() < SILENCE + GRACE, "after {:?}", began.elapsed());
     assert!(words.iter().any(|word| said.contains(word)), "{said}");

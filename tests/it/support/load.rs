@@ -101,12 +101,10 @@ pub fn publish_from(server: &Server, first: u64, total: u64) -> Vec<Kept> {
 
 /// A recorder that waits for a broker as long as a test may take.
 pub fn patient(broker: BrokerConfig) -> NatsRecorder {
-    NatsRecorder::open(NatsRecorderConfig {
-        broker,
-        overflow: Overflow::Block(Duration::from_secs(60)),
-        ..NatsRecorderConfig::default()
-    })
-    .expect("connects")
+    let mut config = NatsRecorderConfig::default();
+    config.broker = broker;
+    config.overflow = Overflow::Block(Duration::from_secs(60));
+    NatsRecorder::open(config).expect("connects")
 }
 
 /// About 100 bytes, different for each number.

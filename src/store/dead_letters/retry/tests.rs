@@ -196,7 +196,11 @@ fn the_first_of_two_headers_that_are_one_to_a_route_is_so_again() {
     let scene = scene("CREATE TABLE lines(x CHECK (x < 0))");
     let add = [route("a", &["INSERT INTO lines VALUES (:header_trace_id)"])];
     let routes = Routes::new(&add, Unmatched::Store).expect("routes");
-    Database::open(&scene.config, &routes).expect("opens").single().commit(5, "a", headers, b"").expect("commits");
+    Database::open(&scene.config, &routes)
+        .expect("opens")
+        .event_writer()
+        .commit(5, "a", headers, b"")
+        .expect("commits");
     scene.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(x)").expect("SQL");
     assert_eq!(scene.retry(&add, &Selection::default()).stored, 1);
     assert_eq!(scene.texts("SELECT x FROM lines"), ["2"]);

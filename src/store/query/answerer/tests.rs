@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 
 use super::*;
 use crate::config::{DatabaseConfig, QueryConfig};
-use crate::pipeline::{Batch, Limits, Mark};
+use crate::pipeline::{Mark, SingleEvent};
 use crate::store::{Database, Editor, Routes};
 
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
@@ -45,11 +45,10 @@ impl Scene {
     }
 
     fn ask_for(&mut self, query: usize, payload: &str, most: usize) -> Result<String, Unanswered> {
-        let mut batch = Batch::new(Limits { events: 1, bytes: 1 << 10 });
         let mark = Mark { sequence: 0, published_ns: 1_700_000_000_123_456_789 };
-        batch.push(mark, "chat.q.7", [("Trace-Id", "t")], payload.as_bytes());
+        let event = SingleEvent::new(mark, "chat.q.7", [("Trace-Id", "t")], payload.as_bytes());
         let mut answer = b"before ".to_vec();
-        let rows = self.answerer.answer(query, &Envelope::of(&batch.delivery(0), None), most, &mut answer)?;
+        let rows = self.answerer.answer(query, &Envelope::of(&event.delivery(), None), most, &mut answer)?;
         let answer = String::from_utf8(answer).expect("UTF-8").split_off(7);
         let found: Vec<serde_json::Value> = serde_json::from_str(&answer).expect("an array");
         assert_eq!(found.len(), rows);

@@ -1,7 +1,7 @@
-//! Where a direct recorder's events wait for a writer: laid out as the batch that they will be.
+//! The events of a [`DirectRecorder`](super::DirectRecorder) that are not committed yet, in the batch that a writer will commit.
 //!
-//! An event is copied into the open batch under one short lock and has a number from then on. The pipeline's intake takes
-//! the whole batch at once and leaves an empty one; while the writers are busy it fills up, and then `record` waits.
+//! An event is copied into the open batch under one short lock and gets a number. The pipeline's intake takes the whole batch
+//! and leaves an empty one. While the writers are busy the open batch fills up; when it is full, `record` waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,54 +9,54 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::released::Released;
+use super::unclaimed::UnclaimedEvents;
 use super::{FailureReason, FlushError, Overflow, RecordError};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Refusal, Sink};
 
-/// Bytes of a name that an identity is stored under.
+/// The header that stores an event's identity.
 const ID: &str = "Nats-Msg-Id";
 
 #[derive(Debug)]
-pub(super) struct Tray {
+pub(super) struct CommitQueue {
     epoch: Arc<Epoch>,
     state: Mutex<State>,
-    /// The number up to which all is committed. Written under the state's lock.
+    /// All events up to this number are committed. Written under the state's lock.
     committed: AtomicU64,
-    /// Events that nobody holds a receipt for.
-    released: Released,
-    /// The open batch has something in it, or nothing will come.
-    arrived: Condvar,
-    /// It was taken.
-    room: Condvar,
-    /// Something was committed, or nothing will be.
+    /// Events whose receipts were dropped.
+    unclaimed: UnclaimedEvents,
+    /// The open batch has an event, or no more will come.
+    has_events: Condvar,
+    /// The open batch was taken.
+    has_room: Condvar,
+    /// Events were committed, or no more will be.
     settled: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     open: Batch,
-    /// Where the last event stands that was handed in.
+    /// The mark of the last event that was enqueued.
     last: Mark,
     dead_letters: usize,
     unmatched_dropped: usize,
-    /// Takes nothing in any more.
+    /// No more events are accepted.
     closed: bool,
     /// The pipeline has ended.
-    over: bool,
-    /// Why it failed.
+    ended: bool,
+    /// Why the pipeline failed.
     failure: Option<String>,
-    /// Why the last try at a commit failed, while it is to be tried again.
+    /// Why the last attempt to commit failed, while it will be repeated.
     trouble: Option<String>,
-    /// A try that has not returned: the number of its last event, and when it began.
-    trying: Option<(u64, Instant)>,
-    /// How many of those that are not kept were given back.
+    /// An attempt to commit that has not returned: the number of its last event, and when it began.
+    attempt: Option<(u64, Instant)>,
+    /// How many of the events that are not committed were given back.
     given_back: u64,
 }
 
-impl Tray {
+impl CommitQueue {
     pub(super) fn new(epoch: Epoch, limits: Limits) -> Self {
         let state = State {
             open: Batch::new(limits),
@@ -64,37 +64,37 @@ impl Tray {
             dead_letters: 0,
             unmatched_dropped: 0,
             closed: false,
-            over: false,
+            ended: false,
             failure: None,
             trouble: None,
-            trying: None,
+            attempt: None,
             given_back: 0,
         };
         Self {
             epoch: Arc::new(epoch),
             state: Mutex::new(state),
             committed: AtomicU64::new(0),
-            released: Released::default(),
-            arrived: Condvar::new(),
-            room: Condvar::new(),
+            unclaimed: UnclaimedEvents::default(),
+            has_events: Condvar::new(),
+            has_room: Condvar::new(),
             settled: Condvar::new(),
         }
     }
 
-    /// Takes an event in, waiting for room as `overflow` says; its number.
-    pub(super) fn hand_in(&self, event: &Event, overflow: Overflow) -> Result<u64, FailureReason> {
+    /// Adds an event and returns its number. Where there is no room, waits as `overflow` says.
+    pub(super) fn enqueue(&self, event: &Event, overflow: Overflow) -> Result<u64, FailureReason> {
         let size = event.size();
         let mut state = self.state.lock();
         if let (Overflow::Block(patience), false) = (overflow, state.open.has_room_for(size)) {
             let until = deadline::after(patience);
-            while !state.closed && !state.over && !state.open.has_room_for(size) {
-                if self.room.wait_until(&mut state, until).timed_out() {
+            while !state.closed && !state.ended && !state.open.has_room_for(size) {
+                if self.has_room.wait_until(&mut state, until).timed_out() {
                     break;
                 }
             }
         }
-        if state.closed || state.over {
-            return Err(state.why_not(u64::MAX));
+        if state.closed || state.ended {
+            return Err(state.failure_reason(u64::MAX));
         }
         if !state.open.has_room_for(size) {
             let (events, bytes) = (state.open.len(), state.open.bytes());
@@ -110,15 +110,16 @@ impl Tray {
         let number = last.sequence;
         drop(state);
         if first {
-            self.arrived.notify_one();
+            self.has_events.notify_one();
         }
         Ok(number)
     }
 
-    fn take(&self, batch: &mut Batch, wait: Duration) -> IntakeState {
+    /// Moves the open batch's events into `batch`. Where there are none, waits for the first, at most for `wait`.
+    fn take_batch(&self, batch: &mut Batch, wait: Duration) -> IntakeState {
         let mut state = self.state.lock();
         if state.open.is_empty() && !state.closed && !wait.is_zero() {
-            let _ = self.arrived.wait_for(&mut state, wait);
+            let _ = self.has_events.wait_for(&mut state, wait);
         }
         if !state.open.is_empty() {
             if batch.is_empty() {
@@ -126,20 +127,21 @@ impl Tray {
             } else if !batch.append(&mut state.open) {
                 return IntakeState::Open;
             }
-            self.room.notify_all();
+            self.has_room.notify_all();
         }
         if state.closed && state.open.is_empty() { IntakeState::Drained } else { IntakeState::Open }
     }
 
-    fn begins(&self, number: u64) {
-        self.state.lock().trying = Some((number, Instant::now()));
+    /// Notes that a writer begins to commit the events up to this number.
+    fn attempt_started(&self, number: u64) {
+        self.state.lock().attempt = Some((number, Instant::now()));
     }
 
-    /// Hears what came of a try at the events up to this number.
-    fn ends(&self, number: u64, came: &Result<Committed, Refusal>) {
+    /// Notes the result of an attempt to commit the events up to this number.
+    fn attempt_finished(&self, number: u64, result: &Result<Committed, Refusal>) {
         let mut state = self.state.lock();
-        state.trying = None;
-        match came {
+        state.attempt = None;
+        match result {
             Ok(done) => {
                 self.committed.store(number, Ordering::Release);
                 state.trouble = None;
@@ -149,7 +151,7 @@ impl Tray {
                 drop(state);
                 self.settled.notify_all();
                 if is_idle {
-                    self.released.forget(number);
+                    self.unclaimed.forget(number);
                 }
             }
             Err(Refusal::Fatal(error)) => drop(state.failure.get_or_insert_with(|| error.to_string())),
@@ -157,45 +159,46 @@ impl Tray {
         }
     }
 
-    /// Hears why the pipeline ended.
-    pub(super) fn fail(&self, error: &Error) {
+    /// Notes why the pipeline ended.
+    pub(super) fn set_failure(&self, error: &Error) {
         self.state.lock().failure.get_or_insert_with(|| error.to_string());
     }
 
-    /// Hears that the receipt of an event is gone.
-    pub(super) fn release(&self, number: u64, event: Event) {
+    /// Notes that an event's receipt was dropped. If the event is not committed, a flush gives it back.
+    pub(super) fn receipt_dropped(&self, number: u64, event: Event) {
         let committed = self.committed.load(Ordering::Acquire);
         if number > committed {
-            self.released.keep(number, event, committed);
+            self.unclaimed.keep(number, event, committed);
         }
     }
 
+    /// Notes that the pipeline has ended: nothing more will be committed.
     fn end(&self) {
         let mut state = self.state.lock();
-        state.over = true;
+        state.ended = true;
         state.closed = true;
-        self.wake(&state);
+        self.notify_waiters(&state);
     }
 
-    /// Takes nothing in any more. What is in it is still committed.
+    /// Accepts no more events. The events in the queue are still committed.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
-        self.wake(&state);
+        self.notify_waiters(&state);
     }
 
-    fn wake(&self, _state: &MutexGuard<'_, State>) {
-        self.arrived.notify_all();
-        self.room.notify_all();
+    fn notify_waiters(&self, _locked: &MutexGuard<'_, State>) {
+        self.has_events.notify_all();
+        self.has_room.notify_all();
         self.settled.notify_all();
     }
 
-    /// How many of what was committed are dead letters.
+    /// How many of the committed events are dead letters.
     pub(super) fn dead_letters(&self) -> u64 {
         self.state.lock().dead_letters as u64
     }
 
-    /// How many of what was committed were dropped, for no route takes them.
+    /// How many of the committed events were dropped because no route takes them.
     pub(super) fn unmatched_dropped(&self) -> u64 {
         self.state.lock().unmatched_dropped as u64
     }
@@ -204,15 +207,15 @@ impl Tray {
         self.committed.load(Ordering::Acquire) >= number
     }
 
-    /// Whether it is known what became of an event.
+    /// Whether the event is committed, or will not be.
     pub(super) fn is_settled(&self, number: u64) -> bool {
-        self.is_committed(number) || self.state.lock().over
+        self.is_committed(number) || self.state.lock().ended
     }
 
-    /// Blocks until the event is committed, or known not to be; `None` when the time is over.
+    /// Blocks until the event is committed, or will not be. `None` when the time is over.
     pub(super) fn wait_for(&self, number: u64, until: Instant) -> Option<Result<(), FailureReason>> {
         let mut state = self.state.lock();
-        while !self.is_committed(number) && !state.over {
+        while !self.is_committed(number) && !state.ended {
             if self.settled.wait_until(&mut state, until).timed_out() {
                 break;
             }
@@ -220,37 +223,36 @@ impl Tray {
         if self.is_committed(number) {
             return Some(Ok(()));
         }
-        state.over.then(|| Err(state.why_not(number)))
+        state.ended.then(|| Err(state.failure_reason(number)))
     }
 
-    /// Hears that a receipt gave its event back.
-    pub(super) fn gave_back(&self) {
+    /// Notes that a receipt gave its event back.
+    pub(super) fn given_back(&self) {
         self.state.lock().given_back += 1;
     }
 
-    /// Blocks until everything handed in so far is committed, or known not to be.
+    /// Blocks until every event enqueued so far is committed, or will not be.
     pub(super) fn flush(&self, until: Instant) -> Result<(), FlushError> {
         let last = self.state.lock().last.sequence;
         let _ = self.wait_for(last, until);
         self.outcome(last)
     }
 
-    /// Gives up what is not committed: nobody waits for it any more.
+    /// Gives up the events that are not committed. No thread waits for them any more.
     pub(super) fn abandon(&self) -> Result<(), FlushError> {
         self.end();
         let last = self.state.lock().last.sequence;
         self.outcome(last)
     }
 
-    /// What became of the events up to this number.
+    /// The outcome of the events up to this number.
     fn outcome(&self, last: u64) -> Result<(), FlushError> {
         let mut state = self.state.lock();
         let committed = self.committed.load(Ordering::Acquire);
-        if state.over {
-            let unkept = self.released.take(committed).into_iter();
-            let failed: Vec<_> = unkept
-                .map(|(number, event)| RecordError { event: Box::new(event), reason: state.why_not(number) })
-                .collect();
+        if state.ended {
+            let uncommitted = self.unclaimed.take(committed).into_iter();
+            let failed: Vec<_> =
+                uncommitted.map(|(number, event)| RecordError::new(event, state.failure_reason(number))).collect();
             state.given_back += failed.len() as u64;
             if !failed.is_empty() {
                 return Err(FlushError::Failed { failed, trouble: None });
@@ -261,16 +263,16 @@ impl Tray {
             return Ok(());
         }
         let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
-        let over = || state.over.then(|| state.why_not(last).to_string());
-        let trouble = state.failure.clone().or_else(|| state.trouble.clone()).or_else(over);
+        let reason = || state.ended.then(|| state.failure_reason(last).to_string());
+        let trouble = state.failure.clone().or_else(|| state.trouble.clone()).or_else(reason);
         Err(FlushError::Deadline { waiting, trouble })
     }
 }
 
 impl State {
     /// Why an event was not committed.
-    fn why_not(&self, number: u64) -> FailureReason {
-        match (&self.failure, &self.trying, &self.trouble) {
+    fn failure_reason(&self, number: u64) -> FailureReason {
+        match (&self.failure, &self.attempt, &self.trouble) {
             (Some(failure), _, _) => FailureReason::Database(failure.clone()),
             (None, Some((last, began)), _) if number <= *last => FailureReason::Unconfirmed(began.elapsed()),
             (None, _, Some(trouble)) => FailureReason::Database(trouble.clone()),
@@ -285,50 +287,50 @@ pub(super) fn now_ns() -> i64 {
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The headers as they are stored: with the identity, where one was given.
+/// The headers as they are stored, the identity included where one was given.
 pub(super) fn headers(event: &Event) -> impl Iterator<Item = (&str, &str)> {
     let id = event.given_id().map(|id| (ID, id));
     id.into_iter().chain(event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// The pipeline's end of a tray.
-pub(super) struct FromTray(pub(super) Arc<Tray>);
+/// The intake of a pipeline that commits the queue's events.
+pub(super) struct CommitQueueIntake(pub(super) Arc<CommitQueue>);
 
-impl Intake for FromTray {
+impl Intake for CommitQueueIntake {
     fn fill(&mut self, batch: &mut Batch, wait: Duration) -> Result<IntakeState, Error> {
-        Ok(self.0.take(batch, wait))
+        Ok(self.0.take_batch(batch, wait))
     }
 
     fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
         self.0.close();
-        Ok(self.0.take(batch, Duration::ZERO))
+        Ok(self.0.take_batch(batch, Duration::ZERO))
     }
 }
 
-/// Whichever way the pipeline ends, nobody waits for it any more.
-impl Drop for FromTray {
+/// Dropped in every case when the pipeline ends, so no thread goes on waiting for a commit.
+impl Drop for CommitQueueIntake {
     fn drop(&mut self) {
         self.0.end();
     }
 }
 
-/// A sink that tells a tray what it committed, at once.
-pub(super) struct Telling<S> {
+/// A sink that notifies a commit queue of each attempt to commit.
+pub(super) struct NotifyingSink<S> {
     pub(super) sink: S,
-    pub(super) tray: Arc<Tray>,
+    pub(super) queue: Arc<CommitQueue>,
 }
 
-impl<S: Sink> Sink for Telling<S> {
+impl<S: Sink> Sink for NotifyingSink<S> {
     fn prepare(&mut self, batch: &Batch) {
         self.sink.prepare(batch);
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         let last = batch.after().sequence;
-        self.tray.begins(last);
-        let came = self.sink.commit(batch);
-        self.tray.ends(last, &came);
-        came
+        self.queue.attempt_started(last);
+        let result = self.sink.commit(batch);
+        self.queue.attempt_finished(last, &result);
+        result
     }
 }
 
@@ -338,43 +340,44 @@ mod tests {
     use crate::pipeline::{Pipeline, Settings, Shared};
     use crossbeam_channel::{Receiver, Sender};
 
-    /// Says when a commit begins, and goes on when it is told what comes of it.
-    struct Told {
+    /// Reports that a commit begins, then waits for the result that the test gives it.
+    struct ScriptedSink {
         begun: Sender<usize>,
-        outcome: Receiver<Result<Committed, Refusal>>,
+        results: Receiver<Result<Committed, Refusal>>,
     }
 
-    impl Sink for Told {
+    impl Sink for ScriptedSink {
         fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-            self.begun.send(batch.len()).expect("heard");
-            self.outcome.recv().unwrap_or(Err(Refusal::Retry("nobody says".into())))
+            self.begun.send(batch.len()).expect("the test receives it");
+            self.results.recv().unwrap_or(Err(Refusal::Retry("the test gives no result".into())))
         }
     }
 
-    struct Scene {
-        tray: Arc<Tray>,
+    struct Fixture {
+        queue: Arc<CommitQueue>,
         pipeline: Pipeline,
         begun: Receiver<usize>,
-        outcomes: Sender<Result<Committed, Refusal>>,
+        results: Sender<Result<Committed, Refusal>>,
     }
 
-    fn scene() -> Scene {
+    fn fixture() -> Fixture {
         let settings = Settings { limits: Limits { events: 10, bytes: 1_000 }, linger: Duration::ZERO };
-        let tray = Arc::new(Tray::new(Epoch::local(1, "now".into()), settings.limits));
+        let queue = Arc::new(CommitQueue::new(Epoch::local(1, "now".into()), settings.limits));
         let (to_test, begun) = crossbeam_channel::unbounded();
-        let (outcomes, from_test) = crossbeam_channel::unbounded();
-        let sinks = vec![Telling { sink: Told { begun: to_test, outcome: from_test }, tray: Arc::clone(&tray) }];
-        let pipeline =
-            Pipeline::start(FromTray(Arc::clone(&tray)), sinks, settings, Shared::new("sink")).expect("starts");
-        Scene { tray, pipeline, begun, outcomes }
+        let (results, from_test) = crossbeam_channel::unbounded();
+        let sink = ScriptedSink { begun: to_test, results: from_test };
+        let sinks = vec![NotifyingSink { sink, queue: Arc::clone(&queue) }];
+        let intake = CommitQueueIntake(Arc::clone(&queue));
+        let pipeline = Pipeline::start(intake, sinks, settings, Shared::new("sink")).expect("starts");
+        Fixture { queue, pipeline, begun, results }
     }
 
-    impl Scene {
-        /// Hands an event in whose receipt nobody keeps.
+    impl Fixture {
+        /// Enqueues an event and drops its receipt.
         fn record(&self, payload: &str) -> u64 {
             let event = Event::new("a", payload);
-            let number = self.tray.hand_in(&event, Overflow::Refuse).expect("there is room");
-            self.tray.release(number, event);
+            let number = self.queue.enqueue(&event, Overflow::Refuse).expect("there is room");
+            self.queue.receipt_dropped(number, event);
             number
         }
     }
@@ -387,51 +390,50 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hanging_commit_has_comes_back_as_unconfirmed() {
-        let scene = scene();
-        scene.record("hangs");
-        assert_eq!(scene.begun.recv(), Ok(1));
-        scene.record("waits");
+    fn events_of_a_hanging_commit_come_back_as_unconfirmed() {
+        let fixture = fixture();
+        fixture.record("hangs");
+        assert_eq!(fixture.begun.recv(), Ok(1));
+        fixture.record("waits");
         let until = Instant::now() + Duration::from_millis(20);
-        assert!(matches!(scene.tray.flush(until), Err(FlushError::Deadline { waiting: 2, trouble: None })));
-        scene.tray.close();
-        assert!(scene.pipeline.stop(Duration::from_millis(600)).is_err(), "it hangs");
-        let came_back = failed(scene.tray.abandon().expect_err("not all is committed"));
+        assert!(matches!(fixture.queue.flush(until), Err(FlushError::Deadline { waiting: 2, trouble: None })));
+        fixture.queue.close();
+        assert!(fixture.pipeline.stop(Duration::from_millis(600)).is_err(), "it hangs");
+        let came_back = failed(fixture.queue.abandon().expect_err("not all is committed"));
         let [(hangs, FailureReason::Unconfirmed(_)), (waits, FailureReason::Closed)] = &came_back[..] else {
             panic!("{came_back:?}")
         };
         assert_eq!((hangs.as_str(), waits.as_str()), ("hangs", "waits"));
-        // It has succeeded after all.
-        scene.outcomes.send(Ok(Committed::default())).expect("it waits");
-        // Its receipt says so as soon as the writer has.
+        // The commit succeeds after all, and the receipt reports it as soon as the writer has.
+        fixture.results.send(Ok(Committed::default())).expect("it waits");
         let until = Instant::now() + Duration::from_mins(1);
-        while scene.tray.wait_for(1, until) != Some(Ok(())) {
+        while fixture.queue.wait_for(1, until) != Some(Ok(())) {
             assert!(Instant::now() < until, "it stays unconfirmed");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     #[test]
-    fn what_failed_comes_back_once_with_the_cause() {
-        let scene = scene();
-        let kept = scene.record("kept");
-        scene.outcomes.send(Ok(Committed::default())).expect("it works");
-        assert_eq!(scene.tray.wait_for(kept, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
-        scene.record("one");
-        let held = scene.tray.hand_in(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
-        scene.record("two");
-        scene.outcomes.send(Err(Refusal::Retry("it is locked".into()))).expect("it works");
-        scene.outcomes.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");
+    fn failed_events_come_back_once_with_the_cause() {
+        let fixture = fixture();
+        let kept = fixture.record("kept");
+        fixture.results.send(Ok(Committed::default())).expect("it works");
+        assert_eq!(fixture.queue.wait_for(kept, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
+        fixture.record("one");
+        let held = fixture.queue.enqueue(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
+        fixture.record("two");
+        fixture.results.send(Err(Refusal::Retry("it is locked".into()))).expect("it works");
+        fixture.results.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");
         let reason = || FailureReason::Database("configuration: x: is gone".into());
-        let lost = scene.tray.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
+        let lost = fixture.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
         assert_eq!(failed(lost), [("one".into(), reason()), ("two".into(), reason())]);
-        // The receipt of the third has it.
-        let again = scene.tray.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone").to_string();
+        // The third event is still with its receipt.
+        let again = fixture.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone").to_string();
         assert_eq!(again, "1 events not confirmed yet: configuration: x: is gone");
-        assert_eq!(scene.tray.wait_for(held, Instant::now()), Some(Err(reason())));
-        scene.tray.release(held, Event::new("a", "held"));
-        let dropped = scene.tray.flush(Instant::now()).expect_err("it is gone");
+        assert_eq!(fixture.queue.wait_for(held, Instant::now()), Some(Err(reason())));
+        fixture.queue.receipt_dropped(held, Event::new("a", "held"));
+        let dropped = fixture.queue.flush(Instant::now()).expect_err("it is gone");
         assert_eq!(failed(dropped), [("held".into(), reason())]);
-        assert!(scene.tray.flush(Instant::now()).is_ok(), "all was given back");
+        assert!(fixture.queue.flush(Instant::now()).is_ok(), "all was given back");
     }
 }

@@ -1,4 +1,4 @@
-//! One event, one transaction, on the caller's thread.
+//! Commits one event in one transaction, on the caller's thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,78 +13,77 @@ use super::pool::{Manager, Pooled};
 use super::routes::decoded::{Course, Decoded};
 use super::routes::plan::Plan;
 use super::routes::statements::{Failure, Statements};
-use crate::pipeline::{Batch, Limits, Mark};
+use crate::pipeline::{Delivery, Mark, SingleEvent};
 
-/// How often to look whether the file is still in its place: more often would cost more than the commit.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often to check that the database file was not replaced. A check for each event would cost more than the commit.
+const FILE_CHECK: Duration = Duration::from_millis(100);
 
-/// Commits events one by one, whichever thread brings them. The threads take turns before SQLite's own lock, which would
-/// let some of them starve.
+/// Commits events one by one. Any number of threads may call it; a mutex makes them take turns, because SQLite's own lock
+/// can starve some of them.
 #[derive(Debug)]
-pub struct Single {
+pub struct EventWriter {
     manager: Manager,
     file: File,
-    turn: Mutex<Turn>,
+    state: Mutex<State>,
 }
 
-/// What whoever's turn it is works with.
-struct Turn {
-    event: Batch,
+struct State {
+    event: SingleEvent,
     decoded: Decoded,
-    looked: Instant,
-    /// Kept from event to event, but for one that is in doubt.
+    file_checked: Instant,
+    /// `None` after an error: a connection whose state is uncertain is not used again.
     connection: Option<Pooled>,
 }
 
-impl std::fmt::Debug for Turn {
+impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turn").field("looked", &self.looked).finish_non_exhaustive()
+        f.debug_struct("State").field("file_checked", &self.file_checked).finish_non_exhaustive()
     }
 }
 
-/// What became of an event.
+/// What was done with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// Its statements have run.
+pub enum EventOutcome {
+    /// Its statements ran.
     Stored,
-    /// They refused it: it is a dead letter.
+    /// It failed and became a dead letter.
     DeadLetter,
     /// No route takes it, and it was dropped.
     Dropped,
 }
 
-impl Single {
+impl EventWriter {
     pub(super) fn new(manager: Manager, file: File, plan: Arc<Plan>) -> Self {
-        let turn = Turn {
-            event: Batch::new(Limits { events: 1, bytes: 64 << 10 }),
+        let state = State {
+            event: SingleEvent::default(),
             decoded: Decoded::new(plan),
-            looked: Instant::now(),
+            file_checked: Instant::now(),
             connection: None,
         };
-        Self { manager, file, turn: Mutex::new(turn) }
+        Self { manager, file, state: Mutex::new(state) }
     }
 
-    /// Commits an event; when this returns, it is as durable as the database's `synchronous` makes it. Blocks for the events
-    /// of other threads, and for `busy_timeout` where another process writes.
+    /// Commits an event. When this returns, it is as durable as the database's `synchronous` makes it. Blocks while other threads
+    /// commit theirs, and at most for `busy_timeout` while another process writes.
     ///
     /// # Errors
     ///
-    /// One line: what is wrong with the database. After an I/O error the event may be stored or not; else it is not.
+    /// One line: what is wrong with the database. After an I/O error the event may be stored; after any other it is not.
     pub fn commit<'h>(
         &self,
         published_ns: i64,
         subject: &str,
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
         payload: &[u8],
-    ) -> Result<Kept, String> {
-        let mut turn = self.turn.lock();
-        let Turn { event, decoded, looked, connection } = &mut *turn;
-        event.clear();
-        event.push(Mark { sequence: 0, published_ns }, subject, headers, payload);
-        decoded.read(event);
-        // Before opening as well, which would make an empty file where there is none.
-        if connection.is_none() || looked.elapsed() >= LOOK {
-            *looked = Instant::now();
+    ) -> Result<EventOutcome, String> {
+        let mut state = self.state.lock();
+        let State { event, decoded, file_checked, connection } = &mut *state;
+        event.replace(Mark { sequence: 0, published_ns }, subject, headers, payload);
+        let delivery = event.delivery();
+        decoded.read_one(&delivery, None);
+        // Checked before opening too: opening creates an empty file where there is none.
+        if connection.is_none() || file_checked.elapsed() >= FILE_CHECK {
+            *file_checked = Instant::now();
             if self.file.was_replaced() {
                 *connection = None;
                 return Err(format!("{} was moved, removed or replaced meanwhile", self.file.path().display()));
@@ -94,12 +93,12 @@ impl Single {
             Some(pooled) => pooled,
             None => self.manager.open().map_err(|e| detail(&e))?,
         };
-        match commit(&pooled, decoded, event) {
-            Ok(kept) => {
+        match commit(&pooled, decoded, &delivery) {
+            Ok(outcome) => {
                 *connection = Some(pooled);
-                Ok(kept)
+                Ok(outcome)
             }
-            // The connection is in doubt and dropped.
+            // The connection's state is uncertain: it is dropped.
             Err(failure) => Err(match failure {
                 Failure::Database(error) => detail(&error),
                 Failure::Lost(error) => error.to_string(),
@@ -109,32 +108,32 @@ impl Single {
     }
 }
 
-fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<Kept, Failure> {
+fn commit(pooled: &Pooled, decoded: &Decoded, delivery: &Delivery<'_>) -> Result<EventOutcome, Failure> {
     let ran = match decoded.course(0) {
-        Course::Dropped => return Ok(Kept::Dropped),
+        Course::Dropped => return Ok(EventOutcome::Dropped),
         Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
-        Course::Events | Course::Route(..) => in_transaction(pooled, decoded, event),
+        Course::Events | Course::Route(..) => in_transaction(pooled, decoded, delivery),
     };
     match ran {
-        Ok(()) => Ok(Kept::Stored),
+        Ok(()) => Ok(EventOutcome::Stored),
         Err(Failure::Event(reason)) => {
-            let put_away = || {
-                let _unless_committed = RollBack::begin(&pooled.sqlite)?;
-                dead_letters::insert(&pooled.sqlite, None, &event.delivery(0), &reason)?;
+            let store_dead_letter = || {
+                let _rolled_back_unless_committed = RollBack::begin(&pooled.sqlite)?;
+                dead_letters::insert(&pooled.sqlite, None, delivery, &reason)?;
                 run(&pooled.sqlite, "COMMIT")
             };
-            put_away().map(|()| Kept::DeadLetter).map_err(Failure::Database)
+            store_dead_letter().map(|()| EventOutcome::DeadLetter).map_err(Failure::Database)
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// A single statement, too: by itself it would be a transaction as well, but one that fails may leave a part of what it did
-/// behind, as `FAIL` does in a statement, a constraint or a trigger (<https://sqlite.org/lang_conflict.html>). Another
-/// program may add such a trigger at any time.
-fn in_transaction(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<(), Failure> {
-    let _unless_committed = RollBack::begin(&pooled.sqlite).map_err(Failure::Database)?;
-    Statements::new(decoded.plan(), pooled).run(decoded, event, 0)?;
+/// Runs the statements in an explicit transaction, even where there is only one. Outside of one, a statement that fails may leave
+/// a part of its changes behind, as `FAIL` does in a statement, a constraint or a trigger
+/// (<https://sqlite.org/lang_conflict.html>). Another program may add such a trigger at any time.
+fn in_transaction(pooled: &Pooled, decoded: &Decoded, delivery: &Delivery<'_>) -> Result<(), Failure> {
+    let _rolled_back_unless_committed = RollBack::begin(&pooled.sqlite).map_err(Failure::Database)?;
+    Statements::new(decoded.plan(), pooled).run(decoded, 0, delivery, None)?;
     run(&pooled.sqlite, "COMMIT").map_err(|error| {
         if is_constraint(&error) {
             Failure::Event(decoded.at_commit(0, detail(&error)))
@@ -144,7 +143,7 @@ fn in_transaction(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<(
     })
 }
 
-/// Rolls a transaction back when it is dropped, unless that has ended by then.
+/// Rolls the transaction back when dropped, unless it has ended by then.
 struct RollBack<'c>(&'c Connection);
 
 impl<'c> RollBack<'c> {
@@ -156,13 +155,13 @@ impl<'c> RollBack<'c> {
 impl Drop for RollBack<'_> {
     fn drop(&mut self) {
         if !self.0.is_autocommit() {
-            // SQLite does so too when the connection is closed.
+            // An error can be ignored: closing the connection rolls back too.
             let _ = run(self.0, "ROLLBACK");
         }
     }
 }
 
-/// Compiled once: at `synchronous = normal` compiling it for each event would be felt.
+/// The statement is cached: with `synchronous = normal`, compiling it for each event would take a noticeable part of the time.
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
@@ -171,7 +170,7 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 mod tests {
     use crate::config::{RouteConfig, Unmatched};
     use crate::store::scene::{Scene, route};
-    use crate::store::{Kept, Single};
+    use crate::store::{EventOutcome, EventWriter};
 
     const SCHEMA: &str = "
         CREATE TABLE known(name TEXT PRIMARY KEY);
@@ -182,32 +181,32 @@ mod tests {
     ";
     const ADD_LINE: &str = "INSERT INTO lines VALUES (:name, :text)";
 
-    fn scene(schema: &str) -> (Scene, Single) {
+    fn scene(schema: &str) -> (Scene, EventWriter) {
         let routes = [route("both", &[ADD_LINE, "INSERT INTO users VALUES (:name)"]), route("one", &[ADD_LINE])];
         let scene = Scene::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
-        let single = scene.open().single();
-        (scene, single)
+        let writer = scene.open().event_writer();
+        (scene, writer)
     }
 
-    fn kept(single: &Single, subject: &str, name: &str) -> Kept {
+    fn kept(writer: &EventWriter, subject: &str, name: &str) -> EventOutcome {
         let payload = format!(r#"{{"name": "{name}", "text": "hi"}}"#);
-        single.commit(7_000, subject, [], payload.as_bytes()).expect("commits")
+        writer.commit(7_000, subject, [], payload.as_bytes()).expect("commits")
     }
 
     #[test]
     fn an_event_is_committed_whole_or_is_a_dead_letter() {
-        let (scene, single) = scene("");
-        let kept = |subject, name| kept(&single, subject, name);
+        let (scene, writer) = scene("");
+        let kept = |subject, name| kept(&writer, subject, name);
         assert_eq!(
             (kept("both", "ann"), kept("one", "ann"), kept("both", "bob")),
-            (Kept::Stored, Kept::Stored, Kept::Stored)
+            (EventOutcome::Stored, EventOutcome::Stored, EventOutcome::Stored)
         );
-        // Refused by the second statement, by its rollback, and by COMMIT, with two statements and with one.
+        // Refused by the second statement, by its rollback, and by COMMIT with two statements and with one.
         for (subject, name) in [("both", "late"), ("both", "ann"), ("both", "nobody"), ("one", "nobody")] {
-            assert_eq!(kept(subject, name), Kept::DeadLetter, "{name}");
+            assert_eq!(kept(subject, name), EventOutcome::DeadLetter, "{name}");
         }
-        assert_eq!(single.commit(7_000, "one", [], b"{"), Ok(Kept::DeadLetter));
-        assert_eq!(kept("other", "ann"), Kept::Dropped);
+        assert_eq!(writer.commit(7_000, "one", [], b"{"), Ok(EventOutcome::DeadLetter));
+        assert_eq!(kept("other", "ann"), EventOutcome::Dropped);
         assert_eq!(scene.texts("SELECT name FROM lines ORDER BY rowid"), ["ann", "ann", "bob"]);
         assert_eq!(scene.texts("SELECT name FROM users ORDER BY rowid"), ["ann", "bob"]);
         let dead = scene.texts(
@@ -226,23 +225,23 @@ mod tests {
 
     #[test]
     fn a_statement_that_fails_half_way_leaves_nothing_behind() {
-        let (scene, single) = scene(
+        let (scene, writer) = scene(
             "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full') WHERE NEW.name = 'full'; END;",
         );
-        assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!(kept(&writer, "one", "full"), EventOutcome::DeadLetter);
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"]);
     }
 
     #[test]
     fn a_failing_foreign_trigger_leaves_no_partial_event() {
-        let (scene, single) = scene("");
+        let (scene, writer) = scene("");
         let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
         for _ in 0..3 {
-            assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+            assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
             scene.connection.execute_batch(full).expect("adds a trigger");
-            // At once, and once more when the trigger has been seen.
-            assert_eq!([kept(&single, "one", "bob"), kept(&single, "one", "bob")], [Kept::DeadLetter; 2]);
+            // Once before the connection has noticed the trigger, and once after.
+            assert_eq!([kept(&writer, "one", "bob"), kept(&writer, "one", "bob")], [EventOutcome::DeadLetter; 2]);
             scene.connection.execute_batch("DROP TRIGGER full").expect("drops it");
         }
         assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"; 3]);
@@ -251,15 +250,15 @@ mod tests {
 
     #[test]
     fn a_failure_after_a_triggers_write_is_a_dead_letter() {
-        let (scene, single) = scene(
+        let (scene, writer) = scene(
             "CREATE TABLE log(name TEXT);
              CREATE TRIGGER full AFTER INSERT ON lines BEGIN
                  INSERT INTO log VALUES (NEW.name);
                  SELECT raise(ABORT, 'too much') WHERE NEW.name = 'full';
              END;",
         );
-        assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!(kept(&writer, "one", "full"), EventOutcome::DeadLetter);
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         assert_eq!((scene.texts("SELECT name FROM log"), scene.dead().len()), (vec!["ann".to_owned()], 1));
 
         let endless = "
@@ -272,13 +271,13 @@ mod tests {
             END;";
         let bounded = RouteConfig { max_steps: 1, ..route("one", &[ADD_LINE]) };
         let scene = Scene::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
-        assert_eq!(self::kept(&scene.open().single(), "one", "ann"), Kept::DeadLetter);
+        assert_eq!(self::kept(&scene.open().event_writer(), "one", "ann"), EventOutcome::DeadLetter);
         assert_eq!((scene.texts("SELECT text FROM lines").len(), scene.dead().len()), (0, 1));
     }
 
     #[test]
     fn an_event_interrupted_late_is_stored_or_a_dead_letter() {
-        // A step more for each sum, and those of a row for each row: somewhere the last look falls behind the commit.
+        // Each sum adds a step, each row the steps of a row. For some of them the last check of the budget is after the commit.
         let kept = |upto: u64, sums: usize| {
             let count = format!(
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :upto)
@@ -288,16 +287,16 @@ mod tests {
             let bounded = RouteConfig { max_steps: 1, ..route("count", &[&count]) };
             let scene = Scene::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
             let payload = format!(r#"{{"upto": {upto}}}"#);
-            let kept = scene.open().single().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
+            let kept = scene.open().event_writer().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
             let stored = scene.texts("SELECT text FROM lines").len();
             let of_both = (stored, scene.dead().len());
-            assert_eq!(of_both, if kept == Kept::Stored { (1, 0) } else { (0, 1) }, "{upto} rows, {sums} sums");
+            assert_eq!(of_both, if kept == EventOutcome::Stored { (1, 0) } else { (0, 1) }, "{upto} rows, {sums} sums");
             kept
         };
         let (mut fits, mut does_not) = (1_000, 1_000_000);
         while fits + 1 < does_not {
             let middle = u64::midpoint(fits, does_not);
-            if kept(middle, 0) == Kept::Stored { fits = middle } else { does_not = middle }
+            if kept(middle, 0) == EventOutcome::Stored { fits = middle } else { does_not = middle }
         }
         for sums in 1..20 {
             for upto in fits - 2..=does_not {
@@ -307,25 +306,25 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_goes_costs_no_event_its_place() {
-        let (scene, single) = scene("");
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+    fn a_missing_table_makes_no_dead_letters() {
+        let (scene, writer) = scene("");
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         scene.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
-        let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
+        let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
         assert!(said.ends_with("route one, statement 1: no such table: lines"), "{said}");
         assert!(scene.dead().is_empty());
         scene.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
     }
 
     #[test]
     fn no_file_is_made_where_the_database_was_removed() {
-        let (scene, single) = scene("");
-        assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
+        let (scene, writer) = scene("");
+        assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         std::fs::remove_file(&scene.config.path).expect("removes");
-        single.turn.lock().connection = None;
+        writer.state.lock().connection = None;
         for _ in 0..2 {
-            let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
+            let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
             assert!(said.contains("was moved, removed or replaced"), "{said}");
             assert!(!scene.config.path.exists());
         }

@@ -1,0 +1,128 @@
+//! The settings of the recorders.
+
+use std::time::Duration;
+
+use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, RouteConfig, Unmatched};
+
+/// The default of both recorders for [`Overflow::Block`].
+const BLOCK: Duration = Duration::from_secs(5);
+
+/// The settings of a [`NatsRecorder`](super::NatsRecorder).
+///
+/// ```
+/// let mut config = catchment::NatsRecorderConfig::default();
+/// config.broker.servers = vec!["nats://127.0.0.1:4222".into()];
+/// config.buffer_events = 10_000;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NatsRecorderConfig {
+    /// The broker. `stream` and `subjects` are not used: the server gives an event to the stream whose subjects match it. With
+    /// `mode` `core` there is no stream: see [`NatsRecorder`](super::NatsRecorder).
+    pub broker: BrokerConfig,
+    /// At most this many events are in the buffer, sent ones that are not confirmed included. Default 50,000.
+    pub buffer_events: usize,
+    /// At most this many bytes are in the buffer, sent events that are not confirmed included. Default 64 MiB.
+    pub buffer_bytes: usize,
+    /// What to do when the buffer is full. Default: block for 5 s.
+    pub overflow: Overflow,
+    /// At most this many events are sent and not confirmed. Default 4,000.
+    pub window: usize,
+    /// At most this many bytes are sent and not confirmed, unless a single event is larger. Default 1 MiB: over TLS, the NATS
+    /// client breaks a connection to which some 4 MB are written that the server does not read. In mode `core`, the limit is
+    /// also what the connection carries in a quarter of `broker.silence`, as far as that is known.
+    pub window_bytes: usize,
+    /// Start even if the broker cannot be reached. Events are then buffered until it can. Errors of the broker, such as a
+    /// refused password, show only in [`Recorder::health`](super::Recorder::health). Default false:
+    /// [`NatsRecorder::open`](super::NatsRecorder::open) fails.
+    pub start_without_broker: bool,
+    /// How long after it was first sent an event may be sent again, at most. The stream's own `duplicate_window` counts where
+    /// it is shorter: the recorder reads it on each new connection, before it sends anything again, and stops sending again
+    /// before the window ends, by `broker.silence` or half of the window.
+    ///
+    /// An event that has no answer for longer is looked for, by its identity, among the last 20,000 messages of the
+    /// stream. If it is not found, it comes back with [`FailureReason::Unconfirmed`](super::FailureReason::Unconfirmed), because
+    /// it may still be on its way. Where the user may not send these requests (`$JS.API.STREAM.INFO.<stream>`,
+    /// `$JS.API.STREAM.MSG.GET.<stream>`), only this setting counts, and no event is found.
+    ///
+    /// Default 2 minutes, the server's default. Not used in mode `core`, where nothing recognises a repetition.
+    pub duplicate_window: Duration,
+}
+
+impl Default for NatsRecorderConfig {
+    fn default() -> Self {
+        Self {
+            broker: BrokerConfig::default(),
+            buffer_events: 50_000,
+            buffer_bytes: 64 << 20,
+            overflow: Overflow::Block(BLOCK),
+            window: 4_000,
+            window_bytes: 1 << 20,
+            start_without_broker: false,
+            duplicate_window: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The settings of a [`DirectRecorder`](super::DirectRecorder).
+///
+/// ```
+/// let mut config = catchment::DirectRecorderConfig::default();
+/// config.database.path = "events.db".into();
+/// config.commit = catchment::record::CommitMode::PerEvent;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DirectRecorderConfig {
+    /// The database. `writers` is used with [`CommitMode::Grouped`] only.
+    pub database: DatabaseConfig,
+    /// The limits of one transaction, with [`CommitMode::Grouped`]. Memory holds one such batch for each writer and two more. An
+    /// event whose receipt was dropped is in memory twice until it is committed: as it will be stored, and as it would be
+    /// given back.
+    pub batch: BatchConfig,
+    /// The statements that events run. Default none: no route takes any event. There is no stream, so `{prefix}` is not
+    /// replaced, and no event is replied to.
+    pub routes: Vec<RouteConfig>,
+    /// What to do with events that no route takes. Default: store them in table `events`.
+    pub unmatched: Unmatched,
+    /// When events are committed. Default [`CommitMode::Grouped`].
+    pub commit: CommitMode,
+    /// What to do when the buffer is full, with [`CommitMode::Grouped`]. Default: block for 5 s.
+    pub overflow: Overflow,
+}
+
+impl Default for DirectRecorderConfig {
+    fn default() -> Self {
+        Self {
+            database: DatabaseConfig::default(),
+            batch: BatchConfig::default(),
+            routes: Vec::new(),
+            unmatched: Unmatched::default(),
+            commit: CommitMode::default(),
+            overflow: Overflow::Block(BLOCK),
+        }
+    }
+}
+
+/// When a [`DirectRecorder`](super::DirectRecorder) commits events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CommitMode {
+    /// Each event in a transaction of its own, on the caller's thread: it is committed when `record` returns. Any number of
+    /// threads and processes can write to the database.
+    PerEvent,
+    /// Several events in one transaction, on writer threads: `record` returns at once, and the receipt tells when the event is
+    /// committed. One process can write to the database.
+    #[default]
+    Grouped,
+}
+
+/// What `record` does when the buffer is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Blocks until there is room, at most for this long, then gives the event back.
+    Block(Duration),
+    /// Gives the event back at once.
+    Refuse,
+}

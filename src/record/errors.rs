@@ -1,0 +1,169 @@
+//! Why events are not recorded.
+
+use std::time::Duration;
+
+use crate::event::{Event, InvalidEvent};
+use crate::printable;
+
+/// An event that was not recorded, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("event on {} not recorded: {reason}", printable(event.subject()))]
+#[non_exhaustive]
+pub struct RecordError {
+    /// The event, given back.
+    pub event: Box<Event>,
+    /// Why it was not recorded.
+    pub reason: FailureReason,
+}
+
+impl RecordError {
+    pub(super) fn new(event: Event, reason: FailureReason) -> Self {
+        Self { event: Box::new(event), reason }
+    }
+
+    /// What to do about it, where that is known. The message contains it too.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        self.reason.remedy()
+    }
+}
+
+/// Why an event was not recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FailureReason {
+    /// The event is not valid.
+    #[error(transparent)]
+    Invalid(InvalidEvent),
+    /// It is larger than the server accepts.
+    #[error("it has {size} bytes and the server accepts {limit}; {SMALLER}")]
+    TooLarge {
+        /// Its size in bytes, headers included.
+        size: usize,
+        /// The server's `max_payload` in bytes.
+        limit: usize,
+    },
+    /// The buffer is full: the broker or database is not available, or slower than the application.
+    #[error("the buffer is full with {events} events, {bytes} bytes")]
+    BufferFull {
+        /// Events in the buffer.
+        events: usize,
+        /// Bytes in the buffer.
+        bytes: usize,
+    },
+    /// No stream takes its subject.
+    #[error("no stream takes its subject; {MAKE_STREAM}")]
+    NoStream,
+    /// The server refused it; the text is the server's.
+    #[error("the server refused it: {}", printable(.0))]
+    Refused(String),
+    /// It was sent, and no answer came within this time. It may be stored. It was not sent again because that could store it
+    /// twice: the stream would no longer recognise the repetition, or there is no stream.
+    #[error("sent but not confirmed within {0:?}: it may be stored or not")]
+    Unconfirmed(Duration),
+    /// The database did not store it; the text says why. After an I/O error of the disk it may be stored all the same.
+    #[error("the database did not store it: {}", printable(.0))]
+    Database(String),
+    /// The recorder was closed before the event could be sent or committed. It is not stored.
+    #[error("the recorder was closed before it was sent")]
+    Closed,
+}
+
+const SMALLER: &str = "raise max_payload there or send less";
+const MAKE_STREAM: &str = "make one, or start the collector that does";
+
+impl FailureReason {
+    /// Whether the event may be stored all the same: it was sent, and no answer came.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        matches!(self, Self::Unconfirmed(_))
+    }
+
+    /// What to do about it, where that is known. The message contains it too.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::Invalid(invalid) => invalid.remedy(),
+            Self::TooLarge { .. } => Some(SMALLER),
+            Self::NoStream => Some(MAKE_STREAM),
+            Self::BufferFull { .. } | Self::Refused(_) | Self::Unconfirmed(_) | Self::Database(_) | Self::Closed => {
+                None
+            }
+        }
+    }
+}
+
+/// Not all events are recorded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// The time is over. This many events are neither confirmed nor failed and may still be recorded. Where the recorder has
+    /// ended, they are not recorded, and their receipts give them back.
+    #[error("{waiting} events not confirmed yet{}", because(trouble.as_deref()))]
+    Deadline {
+        /// Events that are not confirmed.
+        waiting: usize,
+        /// What is wrong with the broker or the database, if anything.
+        trouble: Option<String>,
+    },
+    /// These events were not recorded, and their receipts had been dropped.
+    #[error(
+        "{} events not recorded{}, the first because: {}{}",
+        failed.len(),
+        maybe_stored(failed),
+        failed.first().map_or(String::new(), |e| e.reason.to_string()),
+        because(trouble.as_deref())
+    )]
+    Failed {
+        /// The events, each with its reason. Between two calls, a [`NatsRecorder`](super::NatsRecorder) keeps failed events up to
+        /// the limits of its buffer, in events and in bytes. Further ones are only counted in the log. When it is closed,
+        /// all events that were still in the buffer are in this list too.
+        failed: Vec<RecordError>,
+        /// What is wrong with the broker, if anything.
+        trouble: Option<String>,
+    },
+}
+
+/// How many of them may be stored all the same.
+fn maybe_stored(failed: &[RecordError]) -> String {
+    match failed.iter().filter(|error| error.reason.may_be_stored()).count() {
+        0 => String::new(),
+        count => format!(" ({count} of them may be stored)"),
+    }
+}
+
+fn because(trouble: Option<&str>) -> String {
+    trouble.map_or(String::new(), |trouble| format!(": {}", printable(trouble)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_forges_no_line_of_a_log() {
+        let event = Event::new("a\nERROR all is lost\u{1b}[2J", "");
+        for reason in ["no\r\nERROR at all", "no\u{2028}at all"] {
+            for reason in [
+                FailureReason::Invalid(InvalidEvent::new(reason)),
+                FailureReason::Refused(reason.into()),
+                FailureReason::Database(reason.into()),
+            ] {
+                let failed = vec![RecordError::new(event.clone(), reason)];
+                let text = failed[0].to_string();
+                let trouble = Some("b\nERROR".into());
+                let all = format!("{text} {}", FlushError::Failed { failed, trouble });
+                assert!(all.lines().count() == 1 && !all.contains(['\r', '\u{1b}', '\u{2028}']), "{all}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_remedy_is_part_of_the_message() {
+        for reason in [FailureReason::NoStream, FailureReason::TooLarge { size: 2, limit: 1 }] {
+            let remedy = reason.remedy().expect("it has one").to_owned();
+            let error = RecordError::new(Event::new("a", ""), reason);
+            assert!(error.to_string().ends_with(&format!("; {remedy}")), "{error}");
+        }
+    }
+}

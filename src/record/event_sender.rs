@@ -1,0 +1,177 @@
+//! The thread that sends a recorder's events and processes the answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::NatsRecorderConfig;
+use super::send_queue::{SendQueue, Settled};
+use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
+use crate::config::Mode;
+use crate::pipeline::{Condition, Signal};
+
+/// How long the answer that no stream takes an event is not final, from a server that has stored some before. A cluster gives this
+/// answer while it elects a leader and while it starts.
+const LEADER_ELECTION: Duration = Duration::from_secs(30);
+
+/// Keeps a connection open, sends the events of the queue, and sets their outcomes.
+pub(super) struct EventSender {
+    config: NatsRecorderConfig,
+    cluster: Arc<Cluster>,
+    known_streams: Arc<KnownStreams>,
+    queue: Arc<SendQueue>,
+    stop: Signal,
+    condition: Condition,
+    /// The prefix of the identities that this recorder makes.
+    nonce: String,
+}
+
+/// Dropped when the thread ends, panics included: no caller goes on waiting for it.
+struct AbandonOnDrop<'q>(&'q SendQueue);
+
+impl Drop for AbandonOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl EventSender {
+    pub(super) fn new(
+        config: NatsRecorderConfig,
+        cluster: Arc<Cluster>,
+        known_streams: Arc<KnownStreams>,
+        queue: Arc<SendQueue>,
+        stop: Signal,
+        condition: Condition,
+    ) -> Self {
+        Self { config, cluster, known_streams, queue, stop, condition, nonce: nonce() }
+    }
+
+    /// Runs until the recorder is closed and has nothing left to send, or until it is stopped.
+    pub(super) fn run(&self, first: Option<Publisher>) {
+        let _abandon = AbandonOnDrop(&self.queue);
+        let mut publisher = first;
+        // A server that answered nothing may fail again at once.
+        let mut reconnect = Reconnect::new(&self.config.broker, &self.condition, &self.stop).strict();
+        while !self.stop.is_raised() && !self.queue.is_done() {
+            let open = || Publisher::open(&self.cluster, &self.stop, &self.known_streams);
+            match publisher.take().map_or_else(open, Ok) {
+                Ok(publisher) => {
+                    reconnect.opened();
+                    self.resolve_unconfirmed(&publisher);
+                    let reason = self.serve(&publisher, &mut reconnect);
+                    if !self.stop.is_raised() && !self.queue.is_done() {
+                        reconnect.ended(&*reason);
+                    }
+                    self.queue.disconnect(reason);
+                    let _ = reconnect.wait(Duration::MAX);
+                }
+                // The stop interrupted connecting.
+                Err(_) if self.stop.is_raised() => break,
+                Err(error) => {
+                    reconnect.failed(&error);
+                    self.queue.disconnect(error.to_string());
+                    let _ = reconnect.wait(Duration::MAX);
+                }
+            }
+            // With a stream, the next connection asks the stream first.
+            if self.config.broker.mode == Mode::Core {
+                self.queue.fail_unconfirmed(Duration::ZERO);
+            }
+        }
+    }
+
+    /// On a new connection, finds out about events that were sent on an older one and not confirmed. Those that their stream still
+    /// recognises are sent again. The others are looked for in the stream, and fail where they are not found.
+    fn resolve_unconfirmed(&self, publisher: &Publisher) {
+        let subjects = self.queue.unconfirmed_subjects();
+        if !subjects.is_empty() {
+            // The duplicate window may have been changed meanwhile.
+            publisher.ask_streams(&subjects, &self.stop);
+        }
+        let resend_window = resend_window(&self.config, self.known_streams.repeatable());
+        // Includes events whose window may end before it is their turn to be sent.
+        let age = resend_window.saturating_sub(self.config.broker.silence);
+        let (unconfirmed, after) = self.queue.unconfirmed(age);
+        if !unconfirmed.is_empty() {
+            let found = publisher.search(&unconfirmed, &self.nonce, after.as_ref(), &self.stop);
+            let (count, found_count) = (unconfirmed.len(), found.len());
+            log::info!("recorder: of {count} events without an answer {found_count} were found in the stream");
+            let _ = self.queue.settle(found, Duration::ZERO);
+        }
+        self.queue.fail_unconfirmed(resend_window);
+    }
+
+    /// Uses one connection until it ends. Returns why it ended.
+    fn serve(&self, publisher: &Publisher, reconnect: &mut Reconnect) -> String {
+        publisher.start(self.queue.connect(publisher.max_payload()), &self.nonce);
+        let silence = self.config.broker.silence;
+        let mut liveness = Liveness::new(silence);
+        loop {
+            let results = publisher.results(silence / 4, self.queue.woken(), &|number| self.queue.subject_of(number));
+            if publisher.has_questions() {
+                self.queue.interrupt();
+            }
+            if let Some(remark) = publisher.remark() {
+                self.condition.degrade(remark.clone());
+                self.queue.set_trouble(remark);
+            }
+            for denial in publisher.denials() {
+                self.condition.degrade(denial.to_string());
+                self.queue.fail_denied(&denial);
+            }
+            if !results.is_empty() {
+                reconnect.productive();
+                liveness.answered(Instant::now());
+            }
+            let any_stored = results.iter().any(|result| result.result.is_ok());
+            let timeout = self.config.broker.timeout;
+            let patience = if self.queue.has_stored_any() { LEADER_ELECTION.max(timeout) } else { timeout / 2 };
+            if let Settled::Retry(reason) = self.queue.settle(results, patience) {
+                self.condition.degrade(format!("{reason}; sending again"));
+            } else if any_stored {
+                self.condition.recover();
+            }
+            if self.stop.is_raised() || self.queue.is_done() {
+                return "closed".into();
+            }
+            if let Some(departure) = publisher.departure(&liveness) {
+                let reason = departure.to_string();
+                if self.config.broker.mode == Mode::Jetstream {
+                    return reason;
+                }
+                // In core NATS, events in flight could not be sent again elsewhere. Wait for their answers and send no more.
+                self.queue.disconnect(reason.clone());
+                if !self.queue.has_in_flight() {
+                    return reason;
+                }
+            }
+            if let Some(loss) = publisher.loss(&liveness) {
+                return loss.to_string();
+            }
+            // One event may have no answer while others do, for instance where the user may not publish it.
+            let oldest_wait = self.queue.oldest_wait().unwrap_or_default();
+            if let Some(silent) = publisher.check_confirmations(&liveness, oldest_wait) {
+                self.queue.shrink_window();
+                return silent.to_string();
+            }
+        }
+    }
+}
+
+/// A prefix for the identities that a recorder makes: no other recorder has the same.
+fn nonce() -> String {
+    static RECORDERS: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let number = RECORDERS.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{:x}-{number}", now.as_nanos(), std::process::id())
+}
+
+/// How long after it was first sent an event may be sent again. `of_streams` is how long the streams recognise a repetition, where
+/// that is known.
+pub(super) fn resend_window(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
+    match config.broker.mode {
+        Mode::Jetstream => of_streams.map_or(config.duplicate_window, |time| time.min(config.duplicate_window)),
+        Mode::Core => Duration::ZERO,
+    }
+}

@@ -1,0 +1,287 @@
+//! The events of a [`NatsRecorder`](super::NatsRecorder) that have no outcome yet: those to be sent, and those in flight, which
+//! wait for the acknowledgement of the stream, or in core NATS for an answer of the server.
+//!
+//! Events are numbered as they are enqueued and sent in that order, as far as the window allows. An event that the server refuses
+//! for now is sent again a moment later, without those after it. A new connection starts again with all of them.
+
+mod closing;
+mod entry;
+mod source;
+mod state;
+mod unconfirmed;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Condvar, Mutex};
+
+use entry::PendingEvent;
+pub(super) use entry::{Entry, Outcome};
+pub(super) use state::Bounds;
+use state::{State, unlock_and_log};
+
+use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts};
+use crate::broker::{Acknowledgement, Denial, PublishResult, Rejection, wire_size};
+use crate::deadline;
+use crate::event::Event;
+
+#[derive(Debug)]
+pub(super) struct SendQueue {
+    bounds: Bounds,
+    state: Mutex<State>,
+    /// There is an event to send, or no more will come.
+    has_events: Condvar,
+    /// There is room for another event.
+    has_room: Condvar,
+    /// An event has an outcome.
+    settled: Condvar,
+    /// Wakes the sender, which waits for answers.
+    wake: (Sender<()>, Receiver<()>),
+    /// The connection has something else to do than to send events. Set under the lock.
+    interrupted: AtomicBool,
+}
+
+/// What follows from the answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// The events have their outcomes.
+    Done,
+    /// Some events have to be sent again. The reason may pass.
+    Retry(String),
+}
+
+impl SendQueue {
+    /// `max_payload` is the largest event that the server accepts.
+    pub(super) fn new(bounds: Bounds, max_payload: usize) -> Self {
+        Self {
+            state: Mutex::new(State::new(&bounds, max_payload)),
+            bounds,
+            has_events: Condvar::new(),
+            has_room: Condvar::new(),
+            settled: Condvar::new(),
+            wake: crossbeam_channel::bounded(1),
+            interrupted: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds an event. Where there is no room, waits as `overflow` says.
+    pub(super) fn enqueue(&self, event: Event, overflow: Overflow) -> Result<Arc<Entry>, RecordError> {
+        let size = event.size();
+        let mut state = self.state.lock();
+        if let Some(reason) = too_large(&event, state.max_payload) {
+            return Err(RecordError::new(event, reason));
+        }
+        if let Overflow::Block(patience) = overflow {
+            let until = deadline::after(patience);
+            while !state.closed && !self.fits(&state, size) {
+                if self.has_room.wait_until(&mut state, until).timed_out() {
+                    break;
+                }
+            }
+        }
+        if state.closed {
+            return Err(RecordError::new(event, FailureReason::Closed));
+        }
+        if !self.fits(&state, size) {
+            let (events, bytes) = (state.pending.len(), state.bytes);
+            return Err(RecordError::new(event, FailureReason::BufferFull { events, bytes }));
+        }
+        let number = state.next;
+        state.next += 1;
+        let entry = Arc::new(Entry {
+            event: Arc::new(event),
+            outcome: OnceLock::new(),
+            receipt_dropped: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
+        });
+        state.pending.insert(number, PendingEvent::new(Arc::clone(&entry)));
+        state.bytes += size;
+        if std::mem::take(&mut state.is_idle) {
+            self.has_events.notify_one();
+        }
+        Ok(entry)
+    }
+
+    /// In an empty buffer any event fits, however large.
+    fn fits(&self, state: &State, size: usize) -> bool {
+        state.pending.is_empty()
+            || (state.pending.len() < self.bounds.events && state.bytes + size <= self.bounds.bytes)
+    }
+
+    /// Passes no more events to the current connection.
+    pub(super) fn disconnect(&self, trouble: String) {
+        let mut state = self.state.lock();
+        state.connection += 1;
+        // When everything is done, the connection was ended on purpose.
+        if !state.is_done() {
+            state.trouble = Some(trouble);
+        }
+        self.has_events.notify_all();
+    }
+
+    /// Sets the outcomes that the answers state. For `patience`, the answer that no stream takes an event is not final: a server
+    /// that has just started gives it too.
+    pub(super) fn settle(&self, results: Vec<PublishResult>, patience: Duration) -> Settled {
+        if results.is_empty() {
+            return Settled::Done;
+        }
+        let mut refused_for_now = Vec::new();
+        let mut any_stored = false;
+        let mut answered = 0;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let waited = state.oldest_wait();
+        for PublishResult { number, result } in results {
+            let Some(pending) = state.pending.get_mut(&number) else { continue };
+            let size = if pending.in_flight { pending.entry.event.size() } else { 0 };
+            let outcome = match result {
+                Ok(taken) => {
+                    any_stored = true;
+                    let destination = match taken {
+                        Acknowledgement::ByStream { stream, sequence, duplicate } => {
+                            state.note_stored(&stream, sequence);
+                            Destination::Stream { stream, sequence, duplicate }
+                        }
+                        Acknowledgement::ByServer => Destination::Broker,
+                    };
+                    Outcome::Recorded(RecordMetadata { destination })
+                }
+                Err(Rejection::NoStream) if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
+                    state.schedule_retry(number);
+                    refused_for_now.push((number, "no stream takes the event's subject at the moment".into()));
+                    continue;
+                }
+                Err(Rejection::ForNow(what)) => {
+                    state.schedule_retry(number);
+                    refused_for_now.push((number, what));
+                    continue;
+                }
+                Err(Rejection::NoStream) => Outcome::Failed(pending.failure_reason(FailureReason::NoStream)),
+                Err(Rejection::ByServer(what)) => Outcome::Failed(pending.failure_reason(FailureReason::Refused(what))),
+            };
+            answered += size;
+            state.settle(number, outcome);
+        }
+        if let (Some(flush_timeout), Some(waited)) = (self.bounds.flush_timeout, waited) {
+            state.window_bytes = carried(answered, waited, flush_timeout / 4).clamp(1, self.bounds.window_bytes);
+        }
+        state.has_stored_any |= any_stored;
+        // An event that was refused first and stored then is no longer pending.
+        let refused = refused_for_now.into_iter().rev().find(|(number, _)| state.pending.contains_key(number));
+        let settled = refused.map_or(Settled::Done, |(_, reason)| Settled::Retry(reason));
+        match &settled {
+            Settled::Retry(trouble) => state.trouble = Some(trouble.clone()),
+            Settled::Done if any_stored => state.trouble = None,
+            Settled::Done => {}
+        }
+        self.notify_waiters();
+        unlock_and_log(guard);
+        settled
+    }
+
+    /// Makes the connection look for other work than events.
+    pub(super) fn interrupt(&self) {
+        let _state = self.state.lock();
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.has_events.notify_all();
+    }
+
+    /// Sets what prevents events from being confirmed.
+    pub(super) fn set_trouble(&self, trouble: String) {
+        self.state.lock().trouble = Some(trouble);
+    }
+
+    /// Fails the events in flight on the subject of this denial: the user may not publish there.
+    pub(super) fn fail_denied(&self, denial: &Denial) {
+        let mut state = self.state.lock();
+        state.fail(|pending| {
+            let denied = pending.in_flight && denial.is_about(pending.entry.event.subject());
+            denied.then(|| pending.failure_reason(FailureReason::Refused(denial.to_string())))
+        });
+        self.notify_waiters();
+        unlock_and_log(state);
+    }
+
+    /// Notifies the threads that wait for an outcome, for room or for events to send.
+    fn notify_waiters(&self) {
+        self.settled.notify_all();
+        self.has_room.notify_all();
+        self.has_events.notify_one();
+    }
+
+    /// Notes that an event's receipt was dropped. A failure that the receipt did not report is kept for the next flush.
+    pub(super) fn receipt_dropped(&self, entry: &Entry) {
+        let mut state = self.state.lock();
+        entry.receipt_dropped.store(true, Ordering::Relaxed);
+        if let Some(Outcome::Failed(reason)) = entry.outcome.get()
+            && !entry.reported.swap(true, Ordering::Relaxed)
+        {
+            state.failures.keep(RecordError::new((*entry.event).clone(), reason.clone()));
+        }
+        unlock_and_log(state);
+    }
+
+    /// Whether the stream has stored at least one event of this recorder.
+    pub(super) fn has_stored_any(&self) -> bool {
+        self.state.lock().has_stored_any
+    }
+
+    /// Whether events are in flight on the current connection.
+    pub(super) fn has_in_flight(&self) -> bool {
+        self.state.lock().in_flight.0 > 0
+    }
+
+    /// How long the oldest event in flight has waited for an answer.
+    pub(super) fn oldest_wait(&self) -> Option<Duration> {
+        self.state.lock().oldest_wait()
+    }
+
+    /// Reduces the window after a connection that did not answer in time: the events in flight may have been too much for it.
+    pub(super) fn shrink_window(&self) {
+        if self.bounds.flush_timeout.is_some() {
+            let mut state = self.state.lock();
+            state.window_bytes = (state.window_bytes / 4).max(1);
+        }
+    }
+
+    /// How many events have which outcome.
+    pub(super) fn counts(&self) -> RecorderCounts {
+        self.state.lock().counts
+    }
+
+    /// Whether nothing is pending, and no event can be enqueued.
+    pub(super) fn is_done(&self) -> bool {
+        self.state.lock().is_done()
+    }
+
+    fn wake_sender(&self) {
+        let _ = self.wake.0.try_send(());
+    }
+
+    /// Ready when the sender should check its state.
+    pub(super) fn woken(&self) -> &Receiver<()> {
+        &self.wake.1
+    }
+
+    /// Blocks until this entry has an outcome, at most until this time.
+    pub(super) fn wait_for(&self, entry: &Entry, until: Instant) {
+        let mut state = self.state.lock();
+        while entry.outcome.get().is_none() && !self.settled.wait_until(&mut state, until).timed_out() {}
+    }
+}
+
+fn too_large(event: &Event, limit: usize) -> Option<FailureReason> {
+    let size = wire_size(event);
+    (size > limit).then_some(FailureReason::TooLarge { size, limit })
+}
+
+/// How many bytes a connection carries in `time`, where it took `waited` for `bytes`.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+fn carried(bytes: usize, waited: Duration, time: Duration) -> usize {
+    (bytes as f64 * time.as_secs_f64() / waited.as_secs_f64().max(1e-6)) as usize
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! Passes the queue's events to a connection, as far as the window allows.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::entry::{Outcome, Sent};
+use super::state::{State, unlock_and_log};
+use super::{SendQueue, too_large};
+use crate::broker::{EventSource, Outgoing};
+use crate::record::FailureReason;
+
+/// The most events that are passed to the connection at a time.
+const MAX_BATCH: usize = 256;
+
+/// The events for one connection.
+pub(in crate::record) struct SendQueueSource {
+    queue: Arc<SendQueue>,
+    connection: u64,
+}
+
+impl SendQueue {
+    /// Starts to pass events to a new connection, and to no other. Pending events that an older connection sent come first.
+    pub(in crate::record) fn connect(self: &Arc<Self>, max_payload: usize) -> SendQueueSource {
+        let mut state = self.state.lock();
+        state.connection += 1;
+        state.to_send = 0;
+        state.retry.clear();
+        state.in_flight = (0, 0);
+        for pending in state.pending.values_mut() {
+            pending.in_flight = false;
+        }
+        if max_payload < state.max_payload {
+            state.fail(|pending| too_large(&pending.entry.event, max_payload));
+        }
+        state.max_payload = max_payload;
+        let connection = state.connection;
+        self.has_events.notify_all();
+        unlock_and_log(state);
+        SendQueueSource { queue: Arc::clone(self), connection }
+    }
+
+    /// The next events to send, as far as the window allows.
+    fn next_batch(&self, state: &mut State) -> Vec<Outgoing> {
+        let now = Instant::now();
+        let mut batch = Vec::new();
+        while batch.len() < MAX_BATCH && state.in_flight.0 < self.bounds.window {
+            let Some(number) = state.next_to_send() else { break };
+            let Some(pending) = state.pending.get_mut(&number) else { continue };
+            let size = pending.entry.event.size();
+            if state.in_flight.0 > 0 && state.in_flight.1 + size > state.window_bytes {
+                if number < state.to_send {
+                    state.retry.insert(number);
+                }
+                break;
+            }
+            state.to_send = state.to_send.max(number + 1);
+            if pending.sent.is_some_and(|sent| sent.is_older_than(state.resend_window)) {
+                let reason = FailureReason::Unconfirmed(state.resend_window);
+                state.settle(number, Outcome::Failed(reason));
+                self.notify_waiters();
+                continue;
+            }
+            state.in_flight = (state.in_flight.0 + 1, state.in_flight.1 + size);
+            // With several streams, a sequence does not show where the event will be.
+            let last_stored = if state.last_stored.0.is_some() { state.last_stored.1 } else { 0 };
+            let (first, before, after_sequence) =
+                pending.sent.map_or((now, 0, last_stored), |sent| (sent.first, sent.unanswered, sent.after_sequence));
+            pending.sent = Some(Sent { first, last: now, unanswered: before + 1, after_sequence });
+            pending.in_flight = true;
+            batch.push(Outgoing { number, event: Arc::clone(&pending.entry.event) });
+        }
+        batch
+    }
+}
+
+impl EventSource for SendQueueSource {
+    fn take(&mut self) -> Option<Vec<Outgoing>> {
+        let mut state = self.queue.state.lock();
+        loop {
+            if state.connection != self.connection || state.is_done() {
+                return None;
+            }
+            let before = Instant::now();
+            let batch = self.queue.next_batch(&mut state);
+            state.is_idle = batch.is_empty() && state.pending.range(state.to_send..).next().is_none();
+            if !batch.is_empty() || self.queue.interrupted.swap(false, Ordering::Relaxed) {
+                unlock_and_log(state);
+                return Some(batch);
+            }
+            if state.failures.has_unlogged() {
+                unlock_and_log(state);
+                state = self.queue.state.lock();
+                continue;
+            }
+            let retry_at = state.retry_at;
+            // A retry that was due already waits for the window, and a wider window notifies this thread.
+            if state.retry.is_empty() || retry_at <= before {
+                self.queue.has_events.wait(&mut state);
+            } else {
+                let _ = self.queue.has_events.wait_until(&mut state, retry_at);
+            }
+        }
+    }
+}
+
+impl State {
+    /// The next event to send, if one may be sent now.
+    fn next_to_send(&mut self) -> Option<u64> {
+        if self.retry_at <= Instant::now()
+            && let Some(number) = self.retry.pop_first()
+        {
+            return Some(number);
+        }
+        let (number, _) = self.pending.range(self.to_send..).next()?;
+        Some(*number)
+    }
+}

@@ -1,0 +1,188 @@
+//! The state of a send queue, which its mutex protects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+
+use super::entry::{Entry, Outcome, PendingEvent};
+use crate::event::Event;
+use crate::record::counts::RecorderCounts;
+use crate::record::failures::Failures;
+use crate::record::{FailureReason, RecordError};
+
+/// How long to wait before an event is sent again that the server refused for now.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The window in bytes before the speed of a connection is known, where all events in flight are answered together.
+const FIRST_WINDOW: usize = 64 << 10;
+
+/// The limits of a send queue.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::record) struct Bounds {
+    pub(in crate::record) events: usize,
+    pub(in crate::record) bytes: usize,
+    /// Events in flight, at most.
+    pub(in crate::record) window: usize,
+    /// Bytes in flight, at most, unless a single event is larger.
+    pub(in crate::record) window_bytes: usize,
+    /// How long after it was first sent an event may be sent again. [`State::resend_window`] replaces it once the stream's
+    /// window is known.
+    pub(in crate::record) resend_window: Duration,
+    /// Set where all events in flight are answered together, once all of them have arrived: how long that may take. Then no more
+    /// bytes are in flight than the connection carries in a quarter of this time. `None` where each event has its own answer.
+    pub(in crate::record) flush_timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Events without an outcome, by number.
+    pub(super) pending: BTreeMap<u64, PendingEvent>,
+    /// The number of the next event that is enqueued.
+    pub(super) next: u64,
+    /// All events before this number were sent on this connection, except those in `retry`.
+    pub(super) to_send: u64,
+    /// Events to send again because the server refused them for now, and the time from which they may be sent.
+    pub(super) retry: BTreeSet<u64>,
+    pub(super) retry_at: Instant,
+    /// Events and bytes in flight on this connection.
+    pub(super) in_flight: (usize, usize),
+    /// Bytes that may be in flight.
+    pub(super) window_bytes: usize,
+    /// The connection has sent everything and sleeps until an event is enqueued.
+    pub(super) is_idle: bool,
+    /// Bytes of all pending events.
+    pub(super) bytes: usize,
+    /// The number of the current connection. Older connections get no more events.
+    pub(super) connection: u64,
+    /// How long after it was first sent an event may be sent again.
+    pub(super) resend_window: Duration,
+    /// The largest event that the server accepts.
+    pub(super) max_payload: usize,
+    pub(super) closed: bool,
+    /// The stream has stored at least one event of this recorder.
+    pub(super) has_stored_any: bool,
+    /// The name of the stream and the highest sequence that it acknowledged. The name is `None` once there are several streams.
+    pub(super) last_stored: (Option<String>, u64),
+    pub(super) failures: Failures,
+    pub(super) counts: RecorderCounts,
+    pub(super) trouble: Option<String>,
+}
+
+impl State {
+    pub(super) fn new(bounds: &Bounds, max_payload: usize) -> Self {
+        Self {
+            pending: BTreeMap::new(),
+            next: 0,
+            to_send: 0,
+            retry: BTreeSet::new(),
+            retry_at: Instant::now(),
+            in_flight: (0, 0),
+            window_bytes: bounds.flush_timeout.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
+            is_idle: false,
+            bytes: 0,
+            connection: 0,
+            resend_window: bounds.resend_window,
+            max_payload,
+            closed: false,
+            has_stored_any: false,
+            last_stored: (None, 0),
+            failures: Failures::within(bounds.events, bounds.bytes),
+            counts: RecorderCounts::default(),
+            trouble: None,
+        }
+    }
+
+    /// Whether nothing is pending, and no event can be enqueued.
+    pub(super) fn is_done(&self) -> bool {
+        self.closed && self.pending.is_empty()
+    }
+
+    pub(super) fn has_pending_below(&self, number: u64) -> bool {
+        self.pending.first_key_value().is_some_and(|(first, _)| *first < number)
+    }
+
+    /// How long the oldest event in flight has waited for an answer.
+    pub(super) fn oldest_wait(&self) -> Option<Duration> {
+        // Events are sent in the order of their numbers, except the few that are sent again.
+        let oldest = self.pending.values().find(|pending| pending.in_flight)?;
+        oldest.sent.map(|sent| sent.last.elapsed())
+    }
+
+    /// Schedules an event to be sent again because the server refused it for now.
+    pub(super) fn schedule_retry(&mut self, number: u64) {
+        let Some(pending) = self.pending.get_mut(&number) else { return };
+        pending.attempt_refused();
+        if std::mem::take(&mut pending.in_flight) {
+            self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - pending.entry.event.size());
+        }
+        self.retry.insert(number);
+        self.retry_at = Instant::now() + RETRY_PAUSE;
+    }
+
+    /// Notes that the stream stored an event at this sequence. With several streams, no sequence is of use.
+    pub(super) fn note_stored(&mut self, stream: &str, sequence: u64) {
+        match &mut self.last_stored {
+            (Some(known), highest) if known == stream => *highest = sequence.max(*highest),
+            (None, 0) => self.last_stored = (Some(stream.to_owned()), sequence),
+            _ => self.last_stored = (None, u64::MAX),
+        }
+    }
+
+    /// Fails the pending events for which `reason` returns a reason. Call [`unlock_and_log`] afterwards.
+    pub(super) fn fail(&mut self, reason: impl Fn(&PendingEvent) -> Option<FailureReason>) {
+        let failed: Vec<_> =
+            self.pending.iter().filter_map(|(number, pending)| Some((*number, reason(pending)?))).collect();
+        for (number, reason) in failed {
+            self.settle(number, Outcome::Failed(reason));
+        }
+    }
+
+    /// Sets the outcome of a pending event. A failure that no receipt will report is kept for the next flush. Call
+    /// [`unlock_and_log`] afterwards.
+    pub(super) fn settle(&mut self, number: u64, outcome: Outcome) {
+        let Some(pending) = self.pending.remove(&number) else { return };
+        let size = pending.entry.event.size();
+        self.bytes -= size;
+        self.retry.remove(&number);
+        if pending.in_flight {
+            self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - size);
+        }
+        if let Some(failure) = self.set_outcome(pending.entry, outcome) {
+            self.failures.keep(failure);
+        }
+    }
+
+    /// Counts and sets the outcome of an event that is no longer pending. Returns a failure that no receipt will report.
+    pub(super) fn set_outcome(&mut self, entry: Arc<Entry>, outcome: Outcome) -> Option<RecordError> {
+        self.counts.add(&outcome);
+        let is_unclaimed = entry.receipt_dropped.load(Ordering::Relaxed) && !entry.reported.load(Ordering::Relaxed);
+        let reason = match &outcome {
+            Outcome::Failed(reason) if is_unclaimed => Some(reason.clone()),
+            _ => None,
+        };
+        let _ = entry.outcome.set(outcome);
+        reason.map(|reason| RecordError::new(take_event(entry), reason))
+    }
+}
+
+/// Unlocks the state, then logs the failures that were kept meanwhile. The log may block, and events can be enqueued while it
+/// does.
+pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
+    let lines = state.failures.unlogged();
+    drop(state);
+    for line in lines {
+        log::warn!("recorder: {line}");
+    }
+}
+
+/// The event of an entry. Copies it only where the receipt or the connection still holds it.
+fn take_event(entry: Arc<Entry>) -> Event {
+    let event = match Arc::try_unwrap(entry) {
+        Ok(entry) => entry.event,
+        Err(entry) => Arc::clone(&entry.event),
+    };
+    Arc::unwrap_or_clone(event)
+}
