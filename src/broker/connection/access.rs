@@ -19,7 +19,7 @@ use super::greeting::Greeting;
 use super::problem::Problem;
 use super::remarks::one_line;
 use super::tls::{self, Objection};
-use crate::config::{BrokerConfig, is_jwt, without_secrets};
+use crate::config::{Authentication, BrokerConfig, Secret, is_jwt, without_secrets};
 use crate::error::{BrokerFault, Error};
 
 /// An empty file of certificates. Without any file the client reads all authorities that this machine trusts, for each connection,
@@ -164,56 +164,68 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
         }
         None => {}
     }
-    if let Some(user) = &config.user {
-        let (password, remedy) = match (&config.password, &config.password_file) {
-            (None, Some(file)) => {
-                (secret(file, "the password", "check --password-file")?, "check --user and --password-file")
-            }
-            (password, _) => (password.clone().unwrap_or_default(), "check --user and --password"),
-        };
-        let what = format!("user {user} and its password");
-        return Ok((Options::with_user_pass(user, &password), given(what, remedy)));
-    }
-    if let Some(token) = &config.token {
-        return Ok((Options::with_token(token), given("the token".into(), "check --token")));
-    }
-    if let Some(file) = &config.token_file {
-        let remedy = "check --token-file";
-        let token = secret(file, "the token", remedy)?;
-        return Ok((Options::with_token(&token), given("the token".into(), remedy)));
-    }
-    if let Some(file) = &config.creds {
-        let remedy = "check --creds";
-        let text = read(file, "the credentials", remedy)?;
-        let bad = |what| unusable(format!("there is no {what} in the credentials {}", file.display()), remedy);
-        let jwt = jwt_in(&text).ok_or_else(|| bad("user's JWT"))?;
-        let pair = seed_in(&text).ok_or_else(|| bad("user's seed"))?;
-        let what = format!("the credentials {}", file.display());
-        return Ok(with_jwt(jwt, pair, given(what, remedy)));
-    }
-    if let Some(file) = &config.nkey {
-        let text = read(file, "the nkey", "check --nkey")?;
-        let pair = seed_in(&text).ok_or_else(|| {
-            let what = format!("there is no user's seed in the nkey's file {}; one begins with SU", file.display());
-            unusable(what, "check --nkey")
-        })?;
-        let Some(jwt) = &config.jwt else {
-            let (public, what) = (pair.public_key(), format!("the nkey {}", file.display()));
-            let what = format!("{what}, which is {public}");
+    let settings = config.authentication().map_err(|error| Problem::new(BrokerFault::Refused, error.to_string()))?;
+    match settings {
+        Authentication::None => {
+            let remedy = "give --user and --password, --token, --creds or --nkey";
+            Ok((Options::new(), given("a connection without credentials".into(), remedy)))
+        }
+        Authentication::Password { user, password } => {
+            let (password, remedy) = match password {
+                Secret::Given(password) => (password.to_owned(), "check --user and --password"),
+                Secret::File(file) => {
+                    (secret(file, "the password", "check --password-file")?, "check --user and --password-file")
+                }
+            };
+            let what = format!("user {user} and its password");
+            Ok((Options::with_user_pass(user, &password), given(what, remedy)))
+        }
+        Authentication::Token(token) => {
+            let (token, remedy) = match token {
+                Secret::Given(token) => (token.to_owned(), "check --token"),
+                Secret::File(file) => (secret(file, "the token", "check --token-file")?, "check --token-file"),
+            };
+            Ok((Options::with_token(&token), given("the token".into(), remedy)))
+        }
+        Authentication::Credentials(file) => {
+            let remedy = "check --creds";
+            let text = read(file, "the credentials", remedy)?;
+            let bad = |what| unusable(format!("there is no {what} in the credentials {}", file.display()), remedy);
+            let jwt = jwt_in(&text).ok_or_else(|| bad("user's JWT"))?;
+            let pair = seed_in(&text).ok_or_else(|| bad("user's seed"))?;
+            let what = format!("the credentials {}", file.display());
+            Ok(with_jwt(jwt, pair, given(what, remedy)))
+        }
+        Authentication::Nkey(file) => {
+            let pair = nkey(file)?;
+            let public = pair.public_key();
+            let what = format!("the nkey {}, which is {public}", file.display());
             let options = Options::with_nkey(&public, move |nonce| pair.sign(nonce).unwrap_or_default());
-            return Ok((options, given(what, "check --nkey")));
-        };
-        let (jwt, what) = if is_jwt(jwt) {
-            (jwt.clone(), "the JWT and the nkey".to_owned())
-        } else {
-            let text = read(Path::new(jwt), "the JWT", "check --jwt")?;
-            let found = jwt_in(&text).ok_or_else(|| unusable(format!("there is no JWT in {jwt}"), "check --jwt"))?;
-            (found, format!("the JWT {jwt} and the nkey"))
-        };
-        return Ok(with_jwt(jwt, pair, given(format!("{what} {}", file.display()), "check --jwt and --nkey")));
+            Ok((options, given(what, "check --nkey")))
+        }
+        Authentication::Jwt { jwt, nkey: file } => {
+            let pair = nkey(file)?;
+            let (jwt, what) = match jwt {
+                Secret::Given(jwt) => (jwt.to_owned(), "the JWT and the nkey".to_owned()),
+                Secret::File(path) => {
+                    let (shown, remedy) = (path.display(), "check --jwt");
+                    let text = read(path, "the JWT", remedy)?;
+                    let jwt = jwt_in(&text);
+                    let jwt = jwt.ok_or_else(|| unusable(format!("there is no JWT in {shown}"), remedy))?;
+                    (jwt, format!("the JWT {shown} and the nkey"))
+                }
+            };
+            Ok(with_jwt(jwt, pair, given(format!("{what} {}", file.display()), "check --jwt and --nkey")))
+        }
     }
-    let remedy = "give --user and --password, --token, --creds or --nkey";
-    Ok((Options::new(), given("a connection without credentials".into(), remedy)))
+}
+
+fn nkey(file: &Path) -> Result<KeyPair, Problem> {
+    let remedy = "check --nkey";
+    let text = read(file, "the nkey", remedy)?;
+    seed_in(&text).ok_or_else(|| {
+        unusable(format!("there is no user's seed in the nkey's file {}; one begins with SU", file.display()), remedy)
+    })
 }
 
 fn unusable(what: String, remedy: &'static str) -> Problem {
