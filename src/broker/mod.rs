@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub use asker::ask;
 pub use connection::Cluster;
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Origin, Owner, remove_stream};
+pub use jetstream::{IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, remove_stream};
 pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
 pub use requests::{
     AddressedReply, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects, answerable,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Cluster, Link};
-use super::jetstream::{Mismatch, Owner, stream_status};
+use super::jetstream::{Owner, SubjectMismatch, stream_status};
 use crate::config::{BrokerConfig, Mode};
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Signal};
@@ -51,9 +51,9 @@ pub struct StreamStatus {
     /// Whether it acknowledges events before they are written (`persist_mode: async`): a kill of its server loses them.
     pub loses_what_it_acknowledges: bool,
     /// What it does not store of the configured subjects, as its settings say.
-    pub mismatch: Option<Mismatch>,
+    pub mismatch: Option<SubjectMismatch>,
     /// That it has events and none on the configured subjects, where its settings do not tell what it stores.
-    pub silent: Option<Mismatch>,
+    pub silent: Option<SubjectMismatch>,
     /// Whether the configured subjects are all that it has.
     pub is_whole: bool,
     /// How many events it has.

@@ -2,7 +2,7 @@
 //!
 //! Other programs may listen on an event's subject and answer it. Only an answer with the form of a publish acknowledgement
 //! counts, and only if the stream that it names exists: the server is asked for a stream that is not known yet, and its
-//! verdicts wait for the answer. All other answers are passed over, and the stream's own is still waited for.
+//! verdicts wait for the response. All other answers are passed over, and the stream's own is still waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{self, ErrorBody, Failure, Stream, code};
+use super::api::{self, ApiError, ErrorBody, StreamInfo, code};
 use super::known_streams::KnownStreams;
 use crate::broker::publisher::{Refused, Taken, Verdict};
 use crate::config::is_stream_name;
 
 /// Names that were found to be no stream's, at most.
-const MOST_STRANGERS: usize = 100;
+const MAX_REJECTED_NAMES: usize = 100;
 
-/// How the tokens of replies begin to which the server answers our questions.
+/// How the tokens of replies begin to which the server answers our requests.
 const STREAM: &str = "stream-";
-const TAKERS: &str = "takers-";
+const BOUND: &str = "bound-";
 const SUBJECT: &str = "subject-";
 
 /// An identical event is being stored: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
@@ -29,7 +29,7 @@ const DUPLICATE_IN_PROCESS: u64 = 10158;
 
 /// Something to publish: a question to the server.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct ApiRequest {
     pub(super) subject: String,
     /// The last token of its reply.
     pub(super) reply: String,
@@ -37,7 +37,7 @@ pub(super) struct Question {
 }
 
 /// An answer to an event or to a question.
-pub(super) struct Answer<'a> {
+pub(super) struct Response<'a> {
     /// The last token of the reply that it came to.
     pub(super) token: &'a str,
     /// A status of the server's instead of a payload: `503` when nobody listens.
@@ -46,96 +46,100 @@ pub(super) struct Answer<'a> {
 }
 
 /// What was asked on one connection and what waits for it.
-pub(super) struct Inquiry {
+pub(super) struct AckVerifier {
     known: Arc<KnownStreams>,
     /// What `JetStream`'s requests begin with.
     prefix: String,
     /// How long an answer is waited for.
-    patience: Duration,
+    timeout: Duration,
     /// Questions to send.
-    questions: Vec<Question>,
+    requests: Vec<ApiRequest>,
     /// Questions without an answer yet: the token of the reply, and when they were asked.
     open: BTreeMap<String, Instant>,
     /// Verdicts that wait until it is known whether their stream is one.
-    parked: BTreeMap<String, Vec<Verdict>>,
-    strangers: BTreeSet<String>,
+    waiting: BTreeMap<String, Vec<Verdict>>,
+    rejected_names: BTreeSet<String>,
     /// Nobody answered some question for now: the server may be just starting.
-    unready: bool,
+    needs_retry: bool,
     /// What answered and is no stream, until somebody asks.
-    remark: Option<String>,
-    remarked: bool,
+    notice: Option<String>,
+    noticed: bool,
 }
 
-impl Inquiry {
-    pub(super) fn new(known: Arc<KnownStreams>, prefix: String, patience: Duration) -> Self {
+impl AckVerifier {
+    pub(super) fn new(known: Arc<KnownStreams>, prefix: String, timeout: Duration) -> Self {
         Self {
             known,
             prefix,
-            patience,
-            questions: Vec::new(),
+            timeout,
+            requests: Vec::new(),
             open: BTreeMap::new(),
-            parked: BTreeMap::new(),
-            strangers: BTreeSet::new(),
-            unready: false,
-            remark: None,
-            remarked: false,
+            waiting: BTreeMap::new(),
+            rejected_names: BTreeSet::new(),
+            needs_retry: false,
+            notice: None,
+            noticed: false,
         }
     }
 
     /// Asks the known streams for their settings again, and who takes these subjects: a stream may not be known yet.
-    pub(super) fn begin(&mut self, subjects: &[String]) {
-        self.unready = false;
+    pub(super) fn request_streams(&mut self, subjects: &[String]) {
+        self.needs_retry = false;
         for name in self.known.names() {
-            self.ask_stream(&name);
+            self.request_stream_info(&name);
         }
         for (at, subject) in subjects.iter().enumerate() {
-            self.ask("STREAM.NAMES", format!("{SUBJECT}{at}"), json!({ "subject": subject }).to_string());
+            self.request("STREAM.NAMES", format!("{SUBJECT}{at}"), json!({ "subject": subject }).to_string());
         }
     }
 
-    /// Whether some questions have no answer yet.
+    /// Whether some requests have no answer yet.
     pub(super) fn is_open(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// Whether to begin again a moment later, for nobody was there to answer.
-    pub(super) fn is_unready(&self) -> bool {
-        self.unready
+    /// Whether to begin again a moment later, for nobody was there to response.
+    pub(super) fn needs_retry(&self) -> bool {
+        self.needs_retry
     }
 
-    /// Whether there are questions to send.
-    pub(super) fn has_questions(&self) -> bool {
-        !self.questions.is_empty()
+    /// Whether there are requests to send.
+    pub(super) fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
     }
 
-    /// The questions to send now.
-    pub(super) fn questions(&mut self) -> Vec<Question> {
-        std::mem::take(&mut self.questions)
+    /// The requests to send now.
+    pub(super) fn requests(&mut self) -> Vec<ApiRequest> {
+        std::mem::take(&mut self.requests)
     }
 
     /// What to say of answers that are no stream's, once.
-    pub(super) fn remark(&mut self) -> Option<String> {
-        self.remark.take()
+    pub(super) fn notice(&mut self) -> Option<String> {
+        self.notice.take()
     }
 
-    /// Hears an answer; returns the verdicts that are certain by now. `subject_of` tells the subject of an event by its
+    /// Hears an response; returns the verdicts that are certain by now. `subject_of` tells the subject of an event by its
     /// number.
-    pub(super) fn hear(&mut self, answer: &Answer<'_>, subject_of: &dyn Fn(u64) -> Option<String>) -> Vec<Verdict> {
-        if let Ok(number) = answer.token.parse() {
-            return self.judge(number, answer).into_iter().collect();
+    pub(super) fn handle(
+        &mut self,
+        response: &Response<'_>,
+        subject_of: &dyn Fn(u64) -> Option<String>,
+    ) -> Vec<Verdict> {
+        if let Ok(number) = response.token.parse() {
+            return self.event_result(number, response).into_iter().collect();
         }
-        if self.open.remove(answer.token).is_none() {
+        if self.open.remove(response.token).is_none() {
             return Vec::new();
         }
-        self.unready |= answer.status.is_some();
-        if let Some(name) = answer.token.strip_prefix(STREAM) {
-            self.hear_of_stream(name, answer, subject_of)
-        } else if let Some(name) = answer.token.strip_prefix(TAKERS) {
-            self.hear_takers(name, answer)
+        self.needs_retry |= response.status.is_some();
+        if let Some(name) = response.token.strip_prefix(STREAM) {
+            self.handle_stream_info(name, response, subject_of)
+        } else if let Some(name) = response.token.strip_prefix(BOUND) {
+            self.handle_bound_streams(name, response)
         } else {
-            for name in takers(answer).unwrap_or_default() {
-                if !self.known.knows(&name) {
-                    self.ask_stream(&name);
+            for name in bound_streams(response).unwrap_or_default() {
+                if !self.known.contains(&name) {
+                    self.request_stream_info(&name);
                 }
             }
             Vec::new()
@@ -143,155 +147,158 @@ impl Inquiry {
     }
 
     /// What an answer says of the event of this number.
-    fn judge(&mut self, number: u64, answer: &Answer<'_>) -> Option<Verdict> {
+    fn event_result(&mut self, number: u64, response: &Response<'_>) -> Option<Verdict> {
         let refused = |refused| Some(Verdict { number, result: Err(refused) });
-        match answer.status {
+        match response.status {
             Some("503") => return refused(Refused::NoStream),
             // Too many requests at the moment, for instance.
             Some(status) => return refused(Refused::ForNow(format!("the server answers with status {status}"))),
             None => {}
         }
-        let Some((stream, result)) = read(answer.data) else {
-            self.pass_over(|| "something that is no stream answers the events".into());
+        let Some((stream, result)) = parse_ack(response.data) else {
+            self.ignore(|| "something that is no stream answers the events".into());
             return None;
         };
         let verdict = Verdict { number, result };
-        if self.known.knows(&stream) {
+        if self.known.contains(&stream) {
             return Some(verdict);
         }
-        if self.strangers.contains(&stream) || !is_stream_name(&stream) || self.parked.len() >= MOST_STRANGERS {
+        if self.rejected_names.contains(&stream) || !is_stream_name(&stream) || self.waiting.len() >= MAX_REJECTED_NAMES
+        {
             return None;
         }
-        if !self.parked.contains_key(&stream) {
-            self.ask_stream(&stream);
+        if !self.waiting.contains_key(&stream) {
+            self.request_stream_info(&stream);
         }
-        self.parked.entry(stream).or_default().push(verdict);
+        self.waiting.entry(stream).or_default().push(verdict);
         None
     }
 
-    fn hear_of_stream(
+    fn handle_stream_info(
         &mut self,
         name: &str,
-        answer: &Answer<'_>,
+        response: &Response<'_>,
         subject_of: &dyn Fn(u64) -> Option<String>,
     ) -> Vec<Verdict> {
-        match answered::<Stream>(answer) {
+        match parse_response::<StreamInfo>(response) {
             Ok(stream) => {
-                self.known.learn(name, &stream.config);
+                self.known.update(name, &stream.config);
                 self.release(name)
             }
-            Err(failure) if failure.is_code(code::NO_STREAM) && !self.known.knows(name) => {
-                let mut parked = self.parked.get(name).into_iter().flatten();
-                match parked.find_map(|verdict| subject_of(verdict.number)) {
+            Err(failure) if failure.is_code(code::NO_STREAM) && !self.known.contains(name) => {
+                let mut waiting = self.waiting.get(name).into_iter().flatten();
+                match waiting.find_map(|verdict| subject_of(verdict.number)) {
                     // It may be a stream of another account, if none of this one takes the subject.
                     Some(subject) => {
                         let body = json!({ "subject": subject }).to_string();
-                        self.ask("STREAM.NAMES", format!("{TAKERS}{name}"), body);
+                        self.request("STREAM.NAMES", format!("{BOUND}{name}"), body);
                     }
-                    None => drop(self.parked.remove(name)),
+                    None => drop(self.waiting.remove(name)),
                 }
                 Vec::new()
             }
-            Err(failure) => self.trust(name, &failure.to_string()),
+            Err(failure) => self.accept_unverified(name, &failure.to_string()),
         }
     }
 
-    fn hear_takers(&mut self, name: &str, answer: &Answer<'_>) -> Vec<Verdict> {
-        match takers(answer) {
-            Ok(takers) if takers.is_empty() => self.trust(name, "it is not in this account"),
+    fn handle_bound_streams(&mut self, name: &str, response: &Response<'_>) -> Vec<Verdict> {
+        match bound_streams(response) {
+            Ok(bound_streams) if bound_streams.is_empty() => self.accept_unverified(name, "it is not in this account"),
             // It was made a moment ago.
-            Ok(takers) if takers.iter().any(|taker| taker == name) => self.trust(name, "it is new"),
-            Ok(takers) => {
-                self.parked.remove(name);
-                if self.strangers.len() < MOST_STRANGERS {
-                    self.strangers.insert(name.to_owned());
+            Ok(bound_streams) if bound_streams.iter().any(|taker| taker == name) => {
+                self.accept_unverified(name, "it is new")
+            }
+            Ok(bound_streams) => {
+                self.waiting.remove(name);
+                if self.rejected_names.len() < MAX_REJECTED_NAMES {
+                    self.rejected_names.insert(name.to_owned());
                 }
-                let takers = takers.join(", ");
-                self.pass_over(|| {
-                    format!("something answers in the name of stream {name}, which is none ({takers} is)")
+                let bound_streams = bound_streams.join(", ");
+                self.ignore(|| {
+                    format!("something answers in the name of stream {name}, which is none ({bound_streams} is)")
                 });
                 Vec::new()
             }
-            Err(failure) => self.trust(name, &failure.to_string()),
+            Err(failure) => self.accept_unverified(name, &failure.to_string()),
         }
     }
 
     /// Hears that the server does not let us publish here. Returns whether it was a question of ours, and the verdicts that
-    /// waited for its answer.
-    pub(super) fn denied(&mut self, subject: &str) -> Option<Vec<Verdict>> {
+    /// waited for its response.
+    pub(super) fn handle_denial(&mut self, subject: &str) -> Option<Vec<Verdict>> {
         let question = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
         let of_stream = question.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
         let is_denied = |token: &str| of_stream.as_ref().map_or(!token.starts_with(STREAM), |denied| denied == token);
-        Some(self.give_up(|token, _| is_denied(token), "no permission"))
+        Some(self.abandon(|token, _| is_denied(token), "no permission"))
     }
 
-    /// Gives up questions that were not answered in time; returns the verdicts that waited for them.
+    /// Gives up requests that were not answered in time; returns the verdicts that waited for them.
     pub(super) fn expire(&mut self) -> Vec<Verdict> {
-        let patience = self.patience;
-        if self.open.values().all(|asked| asked.elapsed() < patience) {
+        let timeout = self.timeout;
+        if self.open.values().all(|asked| asked.elapsed() < timeout) {
             return Vec::new();
         }
-        self.give_up(|_, asked| asked.elapsed() >= patience, "no answer")
+        self.abandon(|_, asked| asked.elapsed() >= timeout, "no answer")
     }
 
-    fn give_up(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<Verdict> {
+    fn abandon(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<Verdict> {
         let given_up = self.open.iter().filter(|(token, asked)| which(token, asked));
         let given_up: Vec<String> = given_up.map(|(token, _)| token.clone()).collect();
         let mut verdicts = Vec::new();
         for token in given_up {
             self.open.remove(&token);
-            let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(TAKERS));
-            verdicts.extend(name.map(|name| self.trust(name, why)).unwrap_or_default());
+            let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(BOUND));
+            verdicts.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
         }
         verdicts
     }
 
-    fn trust(&mut self, name: &str, why: &str) -> Vec<Verdict> {
-        self.known.trust(name, why);
+    fn accept_unverified(&mut self, name: &str, why: &str) -> Vec<Verdict> {
+        self.known.insert_unverified(name, why);
         self.release(name)
     }
 
     fn release(&mut self, name: &str) -> Vec<Verdict> {
-        self.parked.remove(name).unwrap_or_default()
+        self.waiting.remove(name).unwrap_or_default()
     }
 
-    fn pass_over(&mut self, what: impl Fn() -> String) {
-        if !std::mem::replace(&mut self.remarked, true) {
-            self.remark = Some(format!("{}; only a stream's answers count, and they are waited for", what()));
+    fn ignore(&mut self, what: impl Fn() -> String) {
+        if !std::mem::replace(&mut self.noticed, true) {
+            self.notice = Some(format!("{}; only a stream's answers count, and they are waited for", what()));
         }
     }
 
-    fn ask_stream(&mut self, name: &str) {
-        self.ask(&format!("STREAM.INFO.{name}"), format!("{STREAM}{name}"), "{}".into());
+    fn request_stream_info(&mut self, name: &str) {
+        self.request(&format!("STREAM.INFO.{name}"), format!("{STREAM}{name}"), "{}".into());
     }
 
-    fn ask(&mut self, what: &str, reply: String, body: String) {
+    fn request(&mut self, what: &str, reply: String, body: String) {
         self.open.insert(reply.clone(), Instant::now());
-        self.questions.push(Question { subject: format!("{}.{what}", self.prefix), reply, body });
+        self.requests.push(ApiRequest { subject: format!("{}.{what}", self.prefix), reply, body });
     }
 }
 
 /// The answer to a question.
-fn answered<T: serde::de::DeserializeOwned>(answer: &Answer<'_>) -> Result<T, Failure> {
-    if answer.status == Some("503") {
-        return Err(Failure::NoResponders);
+fn parse_response<T: serde::de::DeserializeOwned>(response: &Response<'_>) -> Result<T, ApiError> {
+    if response.status == Some("503") {
+        return Err(ApiError::NoResponders);
     }
-    api::read(answer.data)
+    api::read(response.data)
 }
 
 /// The streams that take a subject.
-fn takers(answer: &Answer<'_>) -> Result<Vec<String>, Failure> {
+fn bound_streams(response: &Response<'_>) -> Result<Vec<String>, ApiError> {
     #[derive(Deserialize)]
     struct Names {
         #[serde(default)]
         streams: Option<Vec<String>>,
     }
-    answered::<Names>(answer).map(|names| names.streams.unwrap_or_default())
+    parse_response::<Names>(response).map(|names| names.streams.unwrap_or_default())
 }
 
 /// Reads a publish acknowledgement: <https://docs.nats.io/nats-concepts/jetstream/streams>. `None` for what is none. A refusal
 /// names its stream too.
-fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
+fn parse_ack(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     #[derive(Deserialize)]
     struct Acknowledgement {
         stream: String,
@@ -313,7 +320,7 @@ fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     if error.code == 0 {
         return None;
     }
-    let failure = Failure::from(error);
+    let failure = ApiError::from(error);
     let is_temporary = failure.is_temporary() || failure.is_code(DUPLICATE_IN_PROCESS);
     let refused = if is_temporary { Refused::ForNow } else { Refused::ByServer }(failure.to_string());
     Some((stream, Err(refused)))
@@ -326,16 +333,16 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn inquiry(patience: Duration) -> Inquiry {
-        Inquiry::new(Arc::new(KnownStreams::new(&BrokerConfig::default())), "$JS.API".into(), patience)
+    fn verifier(timeout: Duration) -> AckVerifier {
+        AckVerifier::new(Arc::new(KnownStreams::new(&BrokerConfig::default())), "$JS.API".into(), timeout)
     }
 
-    fn hear(inquiry: &mut Inquiry, token: &str, data: &str) -> Vec<Verdict> {
-        inquiry.hear(&Answer { token, status: None, data: data.as_bytes() }, &|_| Some("events.a".into()))
+    fn handle(verifier: &mut AckVerifier, token: &str, data: &str) -> Vec<Verdict> {
+        verifier.handle(&Response { token, status: None, data: data.as_bytes() }, &|_| Some("events.a".into()))
     }
 
-    fn asked(inquiry: &mut Inquiry) -> Vec<String> {
-        inquiry.questions().into_iter().map(|question| question.subject).collect()
+    fn asked(verifier: &mut AckVerifier) -> Vec<String> {
+        verifier.requests().into_iter().map(|question| question.subject).collect()
     }
 
     const INFO: &str = r#"{"config":{"name":"E","retention":"limits","duplicate_window":120000000000},
@@ -344,19 +351,19 @@ mod tests {
 
     #[test]
     fn a_streams_verdict_counts_once_the_stream_is_found() {
-        let mut inquiry = inquiry(MINUTE);
-        assert!(hear(&mut inquiry, "7", r#"{"stream":"E","seq":3}"#).is_empty());
-        assert!(hear(&mut inquiry, "8", r#"{"stream":"E","seq":4,"duplicate":true}"#).is_empty());
-        assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.INFO.E"], "once");
-        let numbers: Vec<u64> = hear(&mut inquiry, "stream-E", INFO).iter().map(|verdict| verdict.number).collect();
+        let mut verifier = verifier(MINUTE);
+        assert!(handle(&mut verifier, "7", r#"{"stream":"E","seq":3}"#).is_empty());
+        assert!(handle(&mut verifier, "8", r#"{"stream":"E","seq":4,"duplicate":true}"#).is_empty());
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E"], "once");
+        let numbers: Vec<u64> = handle(&mut verifier, "stream-E", INFO).iter().map(|verdict| verdict.number).collect();
         assert_eq!(numbers, [7, 8]);
-        assert_eq!(hear(&mut inquiry, "9", r#"{"stream":"E","seq":5}"#).len(), 1);
-        assert!(asked(&mut inquiry).is_empty() && !inquiry.is_open());
+        assert_eq!(handle(&mut verifier, "9", r#"{"stream":"E","seq":5}"#).len(), 1);
+        assert!(asked(&mut verifier).is_empty() && !verifier.is_open());
     }
 
     #[test]
     fn answers_that_are_no_streams_are_passed_over() {
-        let mut inquiry = inquiry(MINUTE);
+        let mut verifier = verifier(MINUTE);
         for answer in [
             "",
             "+ACK",
@@ -371,45 +378,45 @@ mod tests {
             r#"{"stream":"a b\r\n","seq":1}"#,
             r#"{"stream":7,"seq":1}"#,
         ] {
-            assert!(hear(&mut inquiry, "7", answer).is_empty(), "{answer}");
+            assert!(handle(&mut verifier, "7", answer).is_empty(), "{answer}");
         }
-        assert!(asked(&mut inquiry).is_empty(), "nothing names a stream");
-        assert!(inquiry.remark().is_some_and(|remark| remark.contains("no stream")));
-        assert!(inquiry.remark().is_none(), "said once");
+        assert!(asked(&mut verifier).is_empty(), "nothing names a stream");
+        assert!(verifier.notice().is_some_and(|notice| notice.contains("no stream")));
+        assert!(verifier.notice().is_none(), "said once");
     }
 
     #[test]
     fn a_name_that_is_no_streams_while_another_takes_the_subject_is_a_strangers() {
-        let mut inquiry = inquiry(MINUTE);
-        assert!(hear(&mut inquiry, "7", r#"{"stream":"X","seq":7}"#).is_empty());
-        assert!(hear(&mut inquiry, "stream-X", NO_STREAM).is_empty());
-        assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.INFO.X", "$JS.API.STREAM.NAMES"]);
-        assert!(hear(&mut inquiry, "takers-X", r#"{"streams":["E"]}"#).is_empty());
-        assert!(hear(&mut inquiry, "8", r#"{"stream":"X","seq":8}"#).is_empty());
-        assert!(asked(&mut inquiry).is_empty());
-        assert!(inquiry.remark().is_some_and(|remark| remark.contains("stream X")));
+        let mut verifier = verifier(MINUTE);
+        assert!(handle(&mut verifier, "7", r#"{"stream":"X","seq":7}"#).is_empty());
+        assert!(handle(&mut verifier, "stream-X", NO_STREAM).is_empty());
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.X", "$JS.API.STREAM.NAMES"]);
+        assert!(handle(&mut verifier, "bound-X", r#"{"streams":["E"]}"#).is_empty());
+        assert!(handle(&mut verifier, "8", r#"{"stream":"X","seq":8}"#).is_empty());
+        assert!(asked(&mut verifier).is_empty());
+        assert!(verifier.notice().is_some_and(|notice| notice.contains("stream X")));
     }
 
     #[test]
     fn a_stream_of_another_account_counts_where_none_of_this_one_takes_the_subject() {
-        let mut inquiry = inquiry(MINUTE);
-        assert!(hear(&mut inquiry, "7", r#"{"stream":"X","seq":7}"#).is_empty());
-        assert!(hear(&mut inquiry, "stream-X", NO_STREAM).is_empty());
-        assert_eq!(hear(&mut inquiry, "takers-X", r#"{"streams":null}"#).len(), 1);
-        assert_eq!(hear(&mut inquiry, "8", r#"{"stream":"X","seq":8}"#).len(), 1);
+        let mut verifier = verifier(MINUTE);
+        assert!(handle(&mut verifier, "7", r#"{"stream":"X","seq":7}"#).is_empty());
+        assert!(handle(&mut verifier, "stream-X", NO_STREAM).is_empty());
+        assert_eq!(handle(&mut verifier, "bound-X", r#"{"streams":null}"#).len(), 1);
+        assert_eq!(handle(&mut verifier, "8", r#"{"stream":"X","seq":8}"#).len(), 1);
     }
 
     #[test]
     fn who_may_not_ask_or_gets_no_answer_takes_the_acknowledgement_as_it_is() {
-        let mut denied = inquiry(MINUTE);
-        assert!(hear(&mut denied, "7", r#"{"stream":"E","seq":7}"#).is_empty());
-        assert!(denied.denied("\"events.a\"").is_none(), "that is an event's");
-        assert_eq!(denied.denied("\"$JS.API.STREAM.INFO.E\"").map(|verdicts| verdicts.len()), Some(1));
-        let mut unanswered = inquiry(Duration::ZERO);
-        assert!(hear(&mut unanswered, "7", r#"{"stream":"E","seq":7}"#).is_empty());
+        let mut denied = verifier(MINUTE);
+        assert!(handle(&mut denied, "7", r#"{"stream":"E","seq":7}"#).is_empty());
+        assert!(denied.handle_denial("\"events.a\"").is_none(), "that is an event's");
+        assert_eq!(denied.handle_denial("\"$JS.API.STREAM.INFO.E\"").map(|verdicts| verdicts.len()), Some(1));
+        let mut unanswered = verifier(Duration::ZERO);
+        assert!(handle(&mut unanswered, "7", r#"{"stream":"E","seq":7}"#).is_empty());
         assert_eq!(unanswered.expire().len(), 1);
-        let nobody = Answer { token: "8", status: Some("503"), data: b"" };
-        let verdicts = unanswered.hear(&nobody, &|_| None);
+        let nobody = Response { token: "8", status: Some("503"), data: b"" };
+        let verdicts = unanswered.handle(&nobody, &|_| None);
         assert_eq!(verdicts[0].result, Err(Refused::NoStream));
     }
 
@@ -417,14 +424,15 @@ mod tests {
     fn a_refusal_says_whether_it_may_pass() {
         let refusal = |code: u64, err_code: u64, description: &str| {
             let error = json!({ "code": code, "err_code": err_code, "description": description });
-            read(json!({ "error": error, "stream": "E", "seq": 0 }).to_string().as_bytes()).map(|(_, result)| result)
+            parse_ack(json!({ "error": error, "stream": "E", "seq": 0 }).to_string().as_bytes())
+                .map(|(_, result)| result)
         };
         for (code, err_code, description) in
             [(503, 10077, "insufficient resources"), (409, 10158, "duplicate message id is in process")]
         {
             assert!(matches!(refusal(code, err_code, description), Some(Err(Refused::ForNow(_)))), "{description}");
         }
-        let in_process = read(br#"{"stream":"E","seq":0,"duplicate":true}"#).map(|(_, result)| result);
+        let in_process = parse_ack(br#"{"stream":"E","seq":0,"duplicate":true}"#).map(|(_, result)| result);
         assert!(matches!(in_process, Some(Err(Refused::ForNow(_)))));
         let lasting = refusal(400, 10054, "message size exceeds maximum allowed");
         assert!(matches!(lasting, Some(Err(Refused::ByServer(_)))));
@@ -432,19 +440,19 @@ mod tests {
 
     #[test]
     fn before_anything_is_sent_again_the_streams_are_asked() {
-        let mut inquiry = inquiry(MINUTE);
-        inquiry.begin(&["events.a".into()]);
-        assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.NAMES"]);
-        hear(&mut inquiry, "subject-0", r#"{"streams":["E"]}"#);
-        assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.INFO.E"]);
-        assert!(inquiry.is_open());
-        hear(&mut inquiry, "stream-E", INFO);
-        assert!(!inquiry.is_open());
-        inquiry.begin(&["events.b".into()]);
-        assert_eq!(asked(&mut inquiry), ["$JS.API.STREAM.INFO.E", "$JS.API.STREAM.NAMES"], "the known one again");
-        assert!(inquiry.denied("\"$JS.API.STREAM.NAMES\"").is_some_and(|verdicts| verdicts.is_empty()));
-        assert!(inquiry.is_open(), "it may ask the stream");
-        inquiry.hear(&Answer { token: "stream-E", status: Some("503"), data: b"" }, &|_| None);
-        assert!(inquiry.is_unready() && !inquiry.is_open(), "a server that has just started");
+        let mut verifier = verifier(MINUTE);
+        verifier.request_streams(&["events.a".into()]);
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.NAMES"]);
+        handle(&mut verifier, "subject-0", r#"{"streams":["E"]}"#);
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E"]);
+        assert!(verifier.is_open());
+        handle(&mut verifier, "stream-E", INFO);
+        assert!(!verifier.is_open());
+        verifier.request_streams(&["events.b".into()]);
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E", "$JS.API.STREAM.NAMES"], "the known one again");
+        assert!(verifier.handle_denial("\"$JS.API.STREAM.NAMES\"").is_some_and(|verdicts| verdicts.is_empty()));
+        assert!(verifier.is_open(), "it may ask the stream");
+        verifier.handle(&Response { token: "stream-E", status: Some("503"), data: b"" }, &|_| None);
+        assert!(verifier.needs_retry() && !verifier.is_open(), "a server that has just started");
     }
 }

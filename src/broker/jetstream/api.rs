@@ -29,9 +29,9 @@ pub(super) mod code {
 
 /// Why a request was not answered as hoped.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ApiError {
     /// The connection is of no further use.
-    Gone(String),
+    NoAnswer(String),
     /// Nobody answers such requests here: no `JetStream`, or not at the moment.
     NoResponders,
     /// The server's answer is no.
@@ -40,10 +40,10 @@ pub(super) enum Failure {
     Unreadable(String),
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Gone(what) => f.write_str(what),
+            Self::NoAnswer(what) => f.write_str(what),
             Self::NoResponders => f.write_str("nobody answers JetStream requests"),
             Self::Refused { code, description, .. } => write!(f, "{} (error {code})", printable(description)),
             Self::Unreadable(what) => write!(f, "an answer that cannot be read: {what}"),
@@ -51,7 +51,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-impl Failure {
+impl ApiError {
     /// Whether the server may say something else soon: its storage is full, its cluster has no leader, it is just starting.
     /// That a stream which discards new messages is full, or a message too large for it, goes by the same status, and is an
     /// answer.
@@ -61,7 +61,7 @@ impl Failure {
                 !["maximum", "too large"].iter().any(|lasting| description.contains(lasting))
             }
             Self::Refused { status, .. } => *status == 503,
-            Self::NoResponders | Self::Gone(_) | Self::Unreadable(_) => false,
+            Self::NoResponders | Self::NoAnswer(_) | Self::Unreadable(_) => false,
         }
     }
 
@@ -82,7 +82,7 @@ pub(super) struct Api<'a> {
 
 /// A stream as the server describes it.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Stream {
+pub(super) struct StreamInfo {
     pub(super) config: StreamConfig,
     /// When it was created.
     pub(super) created: String,
@@ -113,39 +113,39 @@ pub(super) struct StreamConfig {
     pub(super) persist_mode: String,
     /// Renames what is published to it; server 2.10 and later.
     #[serde(default)]
-    pub(super) subject_transform: Option<Transform>,
+    pub(super) subject_transform: Option<SubjectTransform>,
     /// The stream that it copies.
     #[serde(default)]
-    pub(super) mirror: Option<Origin>,
+    pub(super) mirror: Option<UpstreamStream>,
     /// The streams that it copies from, beside its own subjects.
     #[serde(default)]
-    pub(super) sources: Option<Vec<Origin>>,
+    pub(super) sources: Option<Vec<UpstreamStream>>,
 }
 
 /// Where a mirror or a stream with sources takes events from.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Origin {
+pub(super) struct UpstreamStream {
     #[serde(default)]
     pub(super) filter_subject: String,
-    /// Each selects and renames; server 2.10 and later.
+    /// Each is_filtered and renames; server 2.10 and later.
     #[serde(default)]
-    pub(super) subject_transforms: Option<Vec<Transform>>,
+    pub(super) subject_transforms: Option<Vec<SubjectTransform>>,
 }
 
-impl Origin {
+impl UpstreamStream {
     /// Whether only some of its events are taken.
-    pub(super) fn selects(&self) -> bool {
+    pub(super) fn is_filtered(&self) -> bool {
         !self.filter_subject.is_empty() || self.subject_transforms.as_ref().is_some_and(|all| !all.is_empty())
     }
 }
 
 /// Renames subjects: <https://docs.nats.io/nats-concepts/subject_mapping>.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Transform {
+pub(super) struct SubjectTransform {
     /// Empty for all.
     #[serde(default)]
     pub(super) src: String,
-    /// Empty where it only selects.
+    /// Empty where it only is_filtered.
     #[serde(default)]
     pub(super) dest: String,
 }
@@ -162,7 +162,7 @@ pub(super) struct ConsumerLimits {
 
 /// What an account has of `JetStream`.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct Account {
+pub(super) struct AccountInfo {
     /// Bytes on disk.
     #[serde(default)]
     pub(super) storage: u64,
@@ -199,12 +199,12 @@ pub(super) struct StreamState {
 
 /// A consumer as the server describes it.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Consumer {
+pub(super) struct ConsumerInfo {
     pub(super) config: ConsumerConfig,
     /// What it has still to deliver.
     pub(super) num_pending: u64,
     /// What it has sent.
-    pub(super) delivered: Delivered,
+    pub(super) delivered: SequencePair,
     /// Pull requests the server has of us.
     #[serde(default)]
     pub(super) num_waiting: u64,
@@ -213,13 +213,13 @@ pub(super) struct Consumer {
     pub(super) num_ack_pending: u64,
     /// How far all that it has delivered is acknowledged.
     #[serde(default)]
-    pub(super) ack_floor: Delivered,
+    pub(super) ack_floor: SequencePair,
     /// Somebody has it deliver nothing for a while; server 2.11 and later.
     #[serde(default)]
     pub(super) paused: bool,
 }
 
-impl Consumer {
+impl ConsumerInfo {
     /// Until when somebody has it deliver nothing; `None` where it delivers.
     pub(super) fn paused_until(&self) -> Option<String> {
         let until = || self.config.pause_until.clone().unwrap_or_else(|| "further notice".into());
@@ -229,7 +229,7 @@ impl Consumer {
 
 /// How far a consumer has come.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct Delivered {
+pub(super) struct SequencePair {
     /// How many messages it has sent.
     pub(super) consumer_seq: u64,
     /// The last one's sequence in the stream.
@@ -296,7 +296,7 @@ pub(super) struct PullLimits {
 
 /// A message as it lies in the stream.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredMessage {
     pub(super) mark: Mark,
     pub(super) subject: String,
     pub(super) headers: Vec<u8>,
@@ -304,28 +304,28 @@ pub(super) struct Stored {
 }
 
 /// Which message of a stream.
-pub(super) enum Which<'a> {
+pub(super) enum MessageQuery<'a> {
     /// That of this sequence.
-    Exactly(u64),
+    Sequence(u64),
     /// The first of this subject filter from this sequence on.
-    NextOf(&'a str, u64),
+    NextBySubject(&'a str, u64),
 }
 
-impl Which<'_> {
+impl MessageQuery<'_> {
     /// The body of a request for it.
     pub(super) fn request(&self) -> serde_json::Value {
         match self {
-            Self::Exactly(sequence) => json!({ "seq": sequence }),
-            Self::NextOf(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
+            Self::Sequence(sequence) => json!({ "seq": sequence }),
+            Self::NextBySubject(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
         }
     }
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Answer<T> {
+enum Response<T> {
     Error { error: ErrorBody },
-    Fine(T),
+    Ok(T),
 }
 
 /// An error as the server describes it.
@@ -340,7 +340,7 @@ pub(super) struct ErrorBody {
     description: String,
 }
 
-impl From<ErrorBody> for Failure {
+impl From<ErrorBody> for ApiError {
     fn from(error: ErrorBody) -> Self {
         let code = if error.err_code == 0 { error.code } else { error.err_code };
         Self::Refused { code, status: error.code, description: error.description }
@@ -348,10 +348,10 @@ impl From<ErrorBody> for Failure {
 }
 
 /// Reads an answer of the server.
-pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
-    match serde_json::from_slice(data).map_err(|e| Failure::Unreadable(e.to_string()))? {
-        Answer::Fine(value) => Ok(value),
-        Answer::Error { error } => Err(error.into()),
+pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, ApiError> {
+    match serde_json::from_slice(data).map_err(|e| ApiError::Unreadable(e.to_string()))? {
+        Response::Ok(value) => Ok(value),
+        Response::Error { error } => Err(error.into()),
     }
 }
 
@@ -361,21 +361,21 @@ pub(super) fn deleted_details() -> serde_json::Value {
 }
 
 /// Reads the answer to a request for a message. `None` where there is none.
-pub(super) fn read_stored(data: &[u8]) -> Result<Option<Stored>, Failure> {
+pub(super) fn parse_stored_message(data: &[u8]) -> Result<Option<StoredMessage>, ApiError> {
     stored(read(data))
 }
 
-fn stored(answer: Result<Envelope, Failure>) -> Result<Option<Stored>, Failure> {
+fn stored(answer: Result<Envelope, ApiError>) -> Result<Option<StoredMessage>, ApiError> {
     let message = match answer {
         Ok(envelope) => envelope.message,
         Err(failure) if failure.is_code(code::NO_MESSAGE) => return Ok(None),
         Err(failure) => return Err(failure),
     };
     let decode = |text: &str| {
-        data_encoding::BASE64.decode(text.as_bytes()).map_err(|e| Failure::Unreadable(format!("base64: {e}")))
+        data_encoding::BASE64.decode(text.as_bytes()).map_err(|e| ApiError::Unreadable(format!("base64: {e}")))
     };
-    let time = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|e| Failure::Unreadable(e.to_string()))?;
-    Ok(Some(Stored {
+    let time = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|e| ApiError::Unreadable(e.to_string()))?;
+    Ok(Some(StoredMessage {
         mark: Mark {
             sequence: message.seq,
             published_ns: i64::try_from(time.unix_timestamp_nanos()).unwrap_or_default(),
@@ -403,42 +403,42 @@ struct EncodedMessage {
 }
 
 impl Api<'_> {
-    fn request<T: DeserializeOwned>(&self, what: &str, body: &serde_json::Value) -> Result<T, Failure> {
+    fn request<T: DeserializeOwned>(&self, what: &str, body: &serde_json::Value) -> Result<T, ApiError> {
         let subject = format!("{}.{what}", self.prefix);
         let answer = self
             .link
             .request(subject, body.to_string(), self.within, self.stop)
-            .map_err(|gone| Failure::Gone(gone.0))?;
+            .map_err(|gone| ApiError::NoAnswer(gone.0))?;
         if answer.is_no_responders() {
-            return Err(Failure::NoResponders);
+            return Err(ApiError::NoResponders);
         }
         read(&answer.data)
     }
 
-    pub(super) fn account(&self) -> Result<Account, Failure> {
+    pub(super) fn account(&self) -> Result<AccountInfo, ApiError> {
         self.request("INFO", &json!({}))
     }
 
-    pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {
+    pub(super) fn stream(&self, name: &str) -> Result<StreamInfo, ApiError> {
         self.request(&format!("STREAM.INFO.{name}"), &json!({}))
     }
 
     /// The subjects of the messages that the stream has. `None` where there are more than `most`.
-    pub(super) fn subjects(&self, name: &str, most: u64) -> Result<Option<Vec<String>>, Failure> {
-        let stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &json!({ "subjects_filter": ">" }))?;
+    pub(super) fn subjects(&self, name: &str, most: u64) -> Result<Option<Vec<String>>, ApiError> {
+        let stream: StreamInfo = self.request(&format!("STREAM.INFO.{name}"), &json!({ "subjects_filter": ">" }))?;
         let few = stream.state.num_subjects <= most;
         Ok(few.then(|| stream.state.subjects.into_iter().flatten().map(|(subject, _)| subject).collect()))
     }
 
     /// Which sequences from the first to the last have no message, beside the state that this is true of.
-    pub(super) fn deleted(&self, name: &str) -> Result<(StreamState, Gaps), Failure> {
-        let mut stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;
+    pub(super) fn deleted(&self, name: &str) -> Result<(StreamState, Gaps), ApiError> {
+        let mut stream: StreamInfo = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;
         let deleted = stream.state.deleted.take().unwrap_or_default();
         Ok((stream.state, deleted.into_iter().filter_map(|sequence| Gap::of(sequence, sequence)).collect()))
     }
 
     /// Makes a stream kept on disk, with the server's defaults for the rest.
-    pub(super) fn create_stream(&self, name: &str, subjects: &[String]) -> Result<Stream, Failure> {
+    pub(super) fn create_stream(&self, name: &str, subjects: &[String]) -> Result<StreamInfo, ApiError> {
         let config = json!({
             "name": name, "subjects": subjects, "storage": "file", "retention": "limits", "discard": "old",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msg_size": -1, "num_replicas": 1,
@@ -446,7 +446,7 @@ impl Api<'_> {
         self.request(&format!("STREAM.CREATE.{name}"), &config)
     }
 
-    pub(super) fn delete_stream(&self, name: &str) -> Result<(), Failure> {
+    pub(super) fn delete_stream(&self, name: &str) -> Result<(), ApiError> {
         let _: serde_json::Value = self.request(&format!("STREAM.DELETE.{name}"), &json!({}))?;
         Ok(())
     }
@@ -456,28 +456,28 @@ impl Api<'_> {
         stream: &str,
         name: &str,
         config: &ConsumerConfig,
-    ) -> Result<Consumer, Failure> {
+    ) -> Result<ConsumerInfo, ApiError> {
         let body = json!({ "stream_name": stream, "config": config, "action": "create" });
         self.request(&format!("CONSUMER.CREATE.{stream}.{name}"), &body)
     }
 
-    pub(super) fn consumer(&self, stream: &str, name: &str) -> Result<Consumer, Failure> {
+    pub(super) fn consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo, ApiError> {
         self.request(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({}))
     }
 
     /// Has a consumer deliver from this sequence on, as if it were new, and stand for what it has not delivered before; server
     /// 2.14 and later. An older one does not answer.
-    pub(super) fn reset_consumer(&self, stream: &str, name: &str, next: u64) -> Result<Consumer, Failure> {
+    pub(super) fn reset_consumer(&self, stream: &str, name: &str, next: u64) -> Result<ConsumerInfo, ApiError> {
         self.request(&format!("CONSUMER.RESET.{stream}.{name}"), &json!({ "seq": next }))
     }
 
-    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
+    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
         let _: serde_json::Value = self.request(&format!("CONSUMER.DELETE.{stream}.{name}"), &json!({}))?;
         Ok(())
     }
 
     /// The names of all consumers of a stream.
-    pub(super) fn consumer_names(&self, stream: &str) -> Result<Vec<String>, Failure> {
+    pub(super) fn consumer_names(&self, stream: &str) -> Result<Vec<String>, ApiError> {
         #[derive(Deserialize)]
         struct Page {
             total: usize,
@@ -498,7 +498,7 @@ impl Api<'_> {
     }
 
     /// A message as it lies in the stream, read without the client touching its headers. `None` where there is none.
-    pub(super) fn message(&self, stream: &str, which: &Which<'_>) -> Result<Option<Stored>, Failure> {
+    pub(super) fn message(&self, stream: &str, which: &MessageQuery<'_>) -> Result<Option<StoredMessage>, ApiError> {
         let body = which.request();
         stored(self.request(&format!("STREAM.MSG.GET.{stream}"), &body))
     }

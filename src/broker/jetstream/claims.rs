@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::api::{Api, Consumer, Failure};
+use super::api::{Api, ApiError, ConsumerInfo};
 use crate::pipeline::Signal;
 
 /// The stem of the names, followed by a database's identity.
@@ -26,42 +26,42 @@ pub struct Owner {
     /// Tells its file from copies.
     pub tag: String,
     /// The tag of the file whose place it took, and whose consumers are its own now.
-    pub inherits: Option<String>,
+    pub replaced_tag: Option<String>,
     /// The file that it comes from, where that may still be in use elsewhere.
-    pub origin: Option<Origin>,
+    pub original: Option<OriginalDatabase>,
     /// Host and path of its file: what its consumers say of themselves.
-    pub place: String,
+    pub location: String,
 }
 
 /// Where a database comes from.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct OriginalDatabase {
     /// Tells the file from copies.
     pub tag: String,
     /// Its host and path.
-    pub place: String,
+    pub location: String,
 }
 
 /// Whose a consumer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum Ownership {
     /// Made by this process.
-    Mine,
+    ThisProcess,
     /// Made by an earlier process on this database, or on the file whose place it took.
-    Ours,
+    ThisDatabase,
     /// Of the file that this database comes from.
-    Origins,
+    OriginalDatabase,
     /// Of a copy.
-    Copys,
+    Copy,
 }
 
 /// A consumer of a database with our identity.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) name: String,
-    pub(super) whose: Whose,
+    pub(super) ownership: Ownership,
     /// `None` where it was not asked for, or nobody answered: a consumer whose server is down is one too.
-    info: Option<Consumer>,
+    info: Option<ConsumerInfo>,
 }
 
 /// All of them, as the server had them when it was asked.
@@ -69,7 +69,7 @@ pub(super) struct Claim {
 pub(super) struct Claims {
     found: Vec<Claim>,
     /// Why the server could not be asked.
-    pub(super) unasked: Option<String>,
+    pub(super) list_error: Option<String>,
 }
 
 /// What the names of consumers with this identity begin with.
@@ -93,51 +93,51 @@ fn process() -> &'static str {
     })
 }
 
-/// Whose the consumer of this name is; `None` where it is of another identity.
-fn whose(name: &str, owner: &Owner) -> Option<Whose> {
+/// Ownership the consumer of this name is; `None` where it is of another identity.
+fn ownership(name: &str, owner: &Owner) -> Option<Ownership> {
     let mut parts = name.strip_prefix(&stem(&owner.identity))?.split('-');
     let (by, _number, tag) = (parts.next()?, parts.next(), parts.next());
     Some(match tag {
-        Some(tag) if tag == owner.tag && by == process() => Whose::Mine,
+        Some(tag) if tag == owner.tag && by == process() => Ownership::ThisProcess,
         // Without a tag: made before names had one.
-        None => Whose::Ours,
-        Some(tag) if tag == owner.tag || owner.inherits.as_deref() == Some(tag) => Whose::Ours,
-        Some(tag) if owner.origin.as_ref().is_some_and(|origin| origin.tag == tag) => Whose::Origins,
-        Some(_) => Whose::Copys,
+        None => Ownership::ThisDatabase,
+        Some(tag) if tag == owner.tag || owner.replaced_tag.as_deref() == Some(tag) => Ownership::ThisDatabase,
+        Some(tag) if owner.original.as_ref().is_some_and(|original| original.tag == tag) => Ownership::OriginalDatabase,
+        Some(_) => Ownership::Copy,
     })
 }
 
 impl Claims {
     /// Asks for the consumers of this identity, and how those are that this process has not made. `previous` is the one of its
-    /// last session, whoever made it. A user who may not ask has none. Asks again for as long as `patience` lasts: nobody answers
+    /// last session, whoever made it. A user who may not ask has none. Asks again for as long as `timeout` lasts: nobody answers
     /// while a cluster has no leader, and a request of that time is lost.
-    pub(super) fn ask(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, patience: Duration) -> Self {
-        let (until, quick) = (Instant::now() + patience, shortly(api));
+    pub(super) fn ask(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, timeout: Duration) -> Self {
+        let (until, quick) = (Instant::now() + timeout, with_short_timeout(api));
         let is_over =
             || Instant::now() >= until || api.link.lost().is_raised() || api.stop.is_some_and(Signal::is_raised);
         let names = loop {
             match quick.consumer_names(stream) {
-                Err(Failure::Gone(_)) if !is_over() => {}
+                Err(ApiError::NoAnswer(_)) if !is_over() => {}
                 names => break names,
             }
         };
         let names = match names {
             Ok(names) => names,
-            Err(failure) => return Self { found: Vec::new(), unasked: Some(failure.to_string()) },
+            Err(failure) => return Self { found: Vec::new(), list_error: Some(failure.to_string()) },
         };
         let mut found = Vec::new();
         for name in names {
-            let Some(whose) = whose(&name, owner) else { continue };
-            let mut claim = Claim { name, whose, info: None };
+            let Some(ownership) = ownership(&name, owner) else { continue };
+            let mut claim = Claim { name, ownership, info: None };
             if Some(claim.name.as_str()) == previous {
-                claim.whose = Whose::Mine;
+                claim.ownership = Ownership::ThisProcess;
             }
-            if claim.whose != Whose::Mine {
+            if claim.ownership != Ownership::ThisProcess {
                 claim.info = ask(api, stream, &claim.name);
             }
             found.push(claim);
         }
-        Self { found, unasked: None }
+        Self { found, list_error: None }
     }
 
     /// Asks how those are that were not asked for; who does not answer is none.
@@ -150,17 +150,19 @@ impl Claims {
 
     /// Those that this database may do with as it likes.
     pub(super) fn own(&self) -> impl Iterator<Item = &Claim> {
-        self.found.iter().filter(|claim| matches!(claim.whose, Whose::Mine | Whose::Ours))
+        self.found.iter().filter(|claim| matches!(claim.ownership, Ownership::ThisProcess | Ownership::ThisDatabase))
     }
 
     /// Those of copies and of the original.
     pub(super) fn others(&self) -> impl Iterator<Item = &Claim> {
-        self.found.iter().filter(|claim| matches!(claim.whose, Whose::Origins | Whose::Copys))
+        self.found.iter().filter(|claim| matches!(claim.ownership, Ownership::OriginalDatabase | Ownership::Copy))
     }
 
     /// One that somebody else uses, though it is ours or our original's: then this database must not be collected into.
     pub(super) fn contested(&self) -> Option<&Claim> {
-        self.found.iter().find(|claim| matches!(claim.whose, Whose::Ours | Whose::Origins) && claim.is_in_use())
+        self.found.iter().find(|claim| {
+            matches!(claim.ownership, Ownership::ThisDatabase | Ownership::OriginalDatabase) && claim.is_in_use()
+        })
     }
 
     /// Until when an operator wants none of our consumers to deliver.
@@ -171,13 +173,13 @@ impl Claims {
 
     /// Consumers of our own, each with its name.
     #[cfg(test)]
-    pub(super) fn of_ours(consumers: impl IntoIterator<Item = (String, Consumer)>) -> Self {
-        let claim = |(name, info)| Claim { name, whose: Whose::Ours, info: Some(info) };
-        Self { found: consumers.into_iter().map(claim).collect(), unasked: None }
+    pub(super) fn of_this_database(consumers: impl IntoIterator<Item = (String, ConsumerInfo)>) -> Self {
+        let claim = |(name, info)| Claim { name, ownership: Ownership::ThisDatabase, info: Some(info) };
+        Self { found: consumers.into_iter().map(claim).collect(), list_error: None }
     }
 
     /// Takes those of these names out: they are gone.
-    pub(super) fn forget(&mut self, names: &[String]) {
+    pub(super) fn remove(&mut self, names: &[String]) {
         self.found.retain(|claim| !names.contains(&claim.name));
     }
 }
@@ -190,7 +192,7 @@ impl Claim {
     }
 
     /// How it was when it was asked.
-    pub(super) fn info(&self) -> Option<&Consumer> {
+    pub(super) fn info(&self) -> Option<&ConsumerInfo> {
         self.info.as_ref()
     }
 
@@ -210,13 +212,16 @@ impl Claim {
     }
 }
 
-/// The same requests, with less patience.
-fn shortly<'a>(api: &Api<'a>) -> Api<'a> {
+/// The same requests, with less timeout.
+fn with_short_timeout<'a>(api: &Api<'a>) -> Api<'a> {
     Api { link: api.link, prefix: api.prefix.clone(), within: api.within.min(ANSWER), stop: api.stop }
 }
 
-fn ask(api: &Api<'_>, stream: &str, name: &str) -> Option<Consumer> {
-    shortly(api).consumer(stream, name).inspect_err(|failure| log::debug!("broker: consumer {name}: {failure}")).ok()
+fn ask(api: &Api<'_>, stream: &str, name: &str) -> Option<ConsumerInfo> {
+    with_short_timeout(api)
+        .consumer(stream, name)
+        .inspect_err(|failure| log::debug!("broker: consumer {name}: {failure}"))
+        .ok()
 }
 
 #[cfg(test)]
@@ -227,9 +232,9 @@ mod tests {
         Owner {
             identity: "0123456789abcdef".into(),
             tag: "aaaaaaaa".into(),
-            inherits: Some("bbbbbbbb".into()),
-            origin: Some(Origin { tag: "cccccccc".into(), place: "host:/b.db".into() }),
-            place: "host:/a.db".into(),
+            replaced_tag: Some("bbbbbbbb".into()),
+            original: Some(OriginalDatabase { tag: "cccccccc".into(), location: "host:/b.db".into() }),
+            location: "host:/a.db".into(),
         }
     }
 
@@ -240,16 +245,16 @@ mod tests {
         assert!(new.starts_with("catchment-0123456789abcdef-") && new.ends_with("-aaaaaaaa"), "{new}");
         assert_ne!(new, new_name(&owner));
         for (name, expected) in [
-            (new.as_str(), Some(Whose::Mine)),
-            ("catchment-0123456789abcdef-1-0-aaaaaaaa", Some(Whose::Ours)),
-            ("catchment-0123456789abcdef-1-0-bbbbbbbb", Some(Whose::Ours)),
-            ("catchment-0123456789abcdef-1-0", Some(Whose::Ours)),
-            ("catchment-0123456789abcdef-1-0-cccccccc", Some(Whose::Origins)),
-            ("catchment-0123456789abcdef-1-0-dddddddd", Some(Whose::Copys)),
+            (new.as_str(), Some(Ownership::ThisProcess)),
+            ("catchment-0123456789abcdef-1-0-aaaaaaaa", Some(Ownership::ThisDatabase)),
+            ("catchment-0123456789abcdef-1-0-bbbbbbbb", Some(Ownership::ThisDatabase)),
+            ("catchment-0123456789abcdef-1-0", Some(Ownership::ThisDatabase)),
+            ("catchment-0123456789abcdef-1-0-cccccccc", Some(Ownership::OriginalDatabase)),
+            ("catchment-0123456789abcdef-1-0-dddddddd", Some(Ownership::Copy)),
             ("catchment-fedcba9876543210-1-0-aaaaaaaa", None),
             ("mine", None),
         ] {
-            assert_eq!(whose(name, &owner), expected, "{name}");
+            assert_eq!(ownership(name, &owner), expected, "{name}");
         }
     }
 }

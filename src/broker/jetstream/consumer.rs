@@ -7,12 +7,12 @@
 
 use std::time::Duration;
 
-use super::api::{Api, Consumer, ConsumerConfig, Failure, Stream, code};
+use super::api::{Api, ApiError, ConsumerConfig, ConsumerInfo, StreamInfo, code};
 use super::claims::{self, Claims, Owner};
-use super::epoch::Resume;
-use super::stored;
+use super::resume_point::ResumePoint;
+use super::stored_subjects;
 use super::stream::{INTEREST, explain};
-use super::takeover::{self, Unread};
+use super::takeover::{self, UnstoredDeliveries};
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
@@ -20,16 +20,16 @@ use crate::pipeline::Mark;
 
 /// Whether the stream keeps events until they are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeping {
+pub(super) enum Retention {
     /// It keeps them as its limits say.
     Limits,
     /// Until every consumer has acknowledged them; so many can be under way to the database.
     Interest { unacknowledged: usize },
 }
 
-impl Keeping {
+impl Retention {
     /// How this stream keeps what a collector with these settings, whose pipeline holds so many events, takes in.
-    pub(super) fn of(stream: &Stream, config: &BrokerConfig, pipeline_holds: usize) -> Self {
+    pub(super) fn of(stream: &StreamInfo, config: &BrokerConfig, pipeline_holds: usize) -> Self {
         if stream.config.retention != INTEREST {
             return Self::Limits;
         }
@@ -56,44 +56,48 @@ const INACTIVE: Duration = Duration::from_secs(300);
 const ACK_WAIT: Duration = Duration::from_secs(3600);
 
 /// What a consumer is to be.
-pub(super) struct Wish<'a> {
+pub(super) struct ConsumerRequest<'a> {
     pub(super) config: &'a BrokerConfig,
     pub(super) owner: &'a Owner,
-    pub(super) stream: &'a Stream,
-    pub(super) resume: &'a Resume,
-    pub(super) keeping: Keeping,
-    /// It is to have the whole stream; then it may be without filters, see [`selection`](super::selection).
+    pub(super) stream: &'a StreamInfo,
+    pub(super) resume: &'a ResumePoint,
+    pub(super) retention: Retention,
+    /// It is to have the whole stream; then it may be without filters, see [`selection`](super::local_filter).
     pub(super) whole: bool,
     /// Until when somebody had the one before deliver nothing.
     pub(super) paused: Option<&'a str>,
 }
 
 /// A consumer to read from.
-pub(super) struct Made {
+pub(super) struct CreatedConsumer {
     pub(super) name: String,
-    pub(super) info: Consumer,
+    pub(super) info: ConsumerInfo,
     /// What it has delivered to nobody who stored it.
-    pub(super) unread: Option<Unread>,
+    pub(super) unstored: Option<UnstoredDeliveries>,
 }
 
 /// Makes the consumer and checks that it is what was asked for; or takes over one of our own, where the stream allows no more.
-pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Result<Made, Error> {
-    let Wish { config, owner, stream, resume, keeping, .. } = *wish;
+pub(super) fn create(
+    api: &Api<'_>,
+    request: &ConsumerRequest<'_>,
+    claims: &mut Claims,
+) -> Result<CreatedConsumer, Error> {
+    let ConsumerRequest { config, owner, stream, resume, retention, .. } = *request;
     let name = claims::new_name(owner);
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
         // On a stream with interest retention it must not hold what it does not collect.
-        _ if wish.whole && keeping == Keeping::Limits => (None, None),
+        _ if request.whole && retention == Retention::Limits => (None, None),
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };
-    let acks = keeping.unacknowledged();
+    let acks = retention.unacknowledged();
     let limit = stream.config.consumer_limits.inactive_threshold;
     let inactive = if acks.is_some() { limit } else { nanoseconds(INACTIVE) };
     let mut wanted = ConsumerConfig {
         name: Some(name.clone()),
         durable_name: acks.map(|_| name.clone()),
-        description: Some(format!("catchment, process {} at {}", std::process::id(), owner.place)),
+        description: Some(format!("catchment, process {} at {}", std::process::id(), owner.location)),
         deliver_policy: if from_start { "all" } else { "by_start_sequence" }.into(),
         opt_start_seq: (!from_start).then_some(resume.after.sequence + 1),
         ack_policy: if acks.is_some() { "all" } else { "none" }.into(),
@@ -104,24 +108,24 @@ pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Resul
         replay_policy: "instant".into(),
         inactive_threshold: if limit > 0 { inactive.min(limit) } else { inactive },
         mem_storage: acks.is_none(),
-        pause_until: wish.paused.or_else(|| claims.pause()).map(str::to_owned),
+        pause_until: request.paused.or_else(|| claims.pause()).map(str::to_owned),
         ..ConsumerConfig::default()
     };
     let info = loop {
         match api.create_consumer(&config.stream, &name, &wanted) {
             Ok(info) => break info,
             Err(failure) if failure.is_code(code::NO_ROOM_FOR_CONSUMERS) => {
-                if !takeover::make_room(api, config, keeping, claims) {
-                    return takeover::take_over(api, wish, &wanted, claims);
+                if !takeover::make_room(api, config, retention, claims) {
+                    return takeover::take_over(api, request, &wanted, claims);
                 }
             }
             Err(failure) => {
-                if let Some(most) = fewer_unacknowledged(&failure, wanted.max_ack_pending) {
+                if let Some(most) = max_ack_pending_limit(&failure, wanted.max_ack_pending) {
                     wanted.max_ack_pending = Some(most);
                     continue;
                 }
                 // A server before 2.10 refuses a filter of which the stream has nothing.
-                let mismatch = stored::mismatch(config, &stream.config);
+                let mismatch = stored_subjects::mismatch(config, &stream.config);
                 return Err(match mismatch.filter(|_| failure.is_code(code::FILTER_OUTSIDE)) {
                     Some(mismatch) => {
                         broker_error(&api.link.server().address, BrokerFault::Request, mismatch.to_string())
@@ -131,8 +135,8 @@ pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Resul
             }
         }
     };
-    if is_as_wanted(&info.config, &wanted, wish.whole) {
-        return Ok(Made { name, info, unread: None });
+    if matches_request(&info.config, &wanted, request.whole) {
+        return Ok(CreatedConsumer { name, info, unstored: None });
     }
     // An old server silently drops what it does not know, and would send another selection of events.
     let server = api.link.server();
@@ -151,7 +155,7 @@ pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Resul
 
 /// Whether a consumer delivers what was wanted, as it was wanted. Limits of the server, the account and the stream may have
 /// changed the rest of its settings: those are heeded as they are.
-pub(super) fn is_as_wanted(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
+pub(super) fn matches_request(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
     let unfiltered = whole && made.filter_subject.is_none() && made.filter_subjects.is_none();
     let same_events = unfiltered && wanted.filter_subject.is_none()
         || made.filter_subject == wanted.filter_subject && made.filter_subjects == wanted.filter_subjects;
@@ -167,20 +171,20 @@ pub(super) fn is_as_wanted(made: &ConsumerConfig, wanted: &ConsumerConfig, whole
 
 /// The limit that a refusal names, where it is on unacknowledged events and lower than what was asked for. Those of server and
 /// account are told nowhere else.
-fn fewer_unacknowledged(failure: &Failure, asked: Option<i64>) -> Option<i64> {
-    let Failure::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
+fn max_ack_pending_limit(failure: &ApiError, asked: Option<i64>) -> Option<i64> {
+    let ApiError::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
     let limit = description.rsplit(' ').next()?.parse().ok()?;
     (0 < limit && limit < asked?).then_some(limit)
 }
 
 /// Deletes what earlier sessions on this database have left, but not the current one. Where that fails, the server does it
 /// after a while; but not those for which a stream keeps events: they are left until the next session.
-pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current: &str, keeping: Keeping) {
-    let (level, until) = match keeping {
-        Keeping::Limits => (log::Level::Debug, "to expire"),
-        Keeping::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
+pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current: &str, retention: Retention) {
+    let (level, until) = match retention {
+        Retention::Limits => (log::Level::Debug, "to expire"),
+        Retention::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
     };
-    if let Some(failure) = &claims.unasked {
+    if let Some(failure) = &claims.list_error {
         log::log!(level, "broker: older consumers are left {until}: {failure}");
     }
     for claim in claims.own().filter(|claim| claim.name != current) {
@@ -194,9 +198,9 @@ pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current
 
 /// Says what an operator should know of the stream's consumers: when it forgets ours, and which of copies, or of the original,
 /// it keeps events for. Those are left alone.
-pub(super) fn tell(config: &BrokerConfig, made: &Consumer, claims: &Claims, keeping: Keeping) {
+pub(super) fn warn_operator(config: &BrokerConfig, made: &ConsumerInfo, claims: &Claims, retention: Retention) {
     let forgets = Duration::from_nanos(made.config.inactive_threshold);
-    if keeping != Keeping::Limits && !forgets.is_zero() {
+    if retention != Retention::Limits && !forgets.is_zero() {
         let stream = &config.stream;
         log::warn!(
             "broker: stream {stream} forgets our consumer when no collector has run for {forgets:?}, and drops what it keeps \
@@ -210,7 +214,7 @@ pub(super) fn tell(config: &BrokerConfig, made: &Consumer, claims: &Claims, keep
                 "broker: {maker} collects stream {stream} too, into a copy of this database; give that one an identity of \
                  its own: catchment adopt"
             );
-        } else if keeping != Keeping::Limits {
+        } else if retention != Retention::Limits {
             log::warn!(
                 "broker: stream {stream} also keeps events for consumer {name}, made by {maker} on a copy of this database \
                  or on its original; if that one is gone for good: nats consumer rm {stream} {name}"

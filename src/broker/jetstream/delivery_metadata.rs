@@ -7,7 +7,7 @@ use crate::pipeline::Mark;
 
 /// What a delivery's reply subject says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Metadata {
+pub(super) struct DeliveryMetadata {
     /// How many times this consumer has delivered it.
     pub(super) delivered: u64,
     /// Its place in the stream.
@@ -19,7 +19,7 @@ pub(super) struct Metadata {
 }
 
 /// Reads it; `None` for anything that is no delivery. Called once an event, so it looks at each byte at most once.
-pub(super) fn parse(reply: &str) -> Option<Metadata> {
+pub(super) fn parse(reply: &str) -> Option<DeliveryMetadata> {
     /// With domain and account hash; what stands behind these is nothing to us.
     const MOST_TOKENS: usize = 9;
     let mut tokens = reply.strip_prefix("$JS.ACK.")?;
@@ -42,7 +42,7 @@ pub(super) fn parse(reply: &str) -> Option<Metadata> {
     };
     starts[count] = tokens.len() + 1;
     let token = |at: usize| &tokens[starts[first + at]..starts[first + at + 1] - 1];
-    Some(Metadata {
+    Some(DeliveryMetadata {
         delivered: token(0).parse().ok()?,
         mark: Mark { sequence: token(1).parse().ok()?, published_ns: token(3).parse().ok()? },
         consumer_sequence: token(2).parse().ok()?,
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let expected = Metadata {
+        let expected = DeliveryMetadata {
             delivered: 1,
             mark: Mark { sequence: 20, published_ns: 1_700_000_000_123_456_789 },
             consumer_sequence: 7,

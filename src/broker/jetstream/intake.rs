@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nats::Message;
 
 use super::claims::Owner;
-use super::gaps::Gone;
-use super::history::History;
+use super::delivery_metadata::DeliveryMetadata;
+use super::epoch_history::EpochHistory;
+use super::gaps::LostEvents;
 use super::pulls;
-use super::reply::Metadata;
-use super::session::{Delivery, Item, Session, Setting};
-use super::unreadable::{Unreadable, unreadable_next};
+use super::session::{Delivery, Item, JetStreamSession, SessionOptions};
+use super::unreadable_message::{UnreadableMessage, read_unreadable_message};
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
 use crate::broker::{Reports, headers};
@@ -22,7 +22,7 @@ use crate::pipeline::{Batch, Defect, Epoch, EpochProgress, Gap, Gaps, Intake, In
 /// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
 
-/// A call of [`Intake::fill`] this long after the one before means that the database held the pipeline up.
+/// A call of [`Intake::fill`] this long after the one before means that the database unplaced the pipeline up.
 const AWAY: Duration = Duration::from_millis(100);
 
 /// How often to look whether what was handed over is committed.
@@ -45,7 +45,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// What an intake is opened with.
 #[derive(Debug)]
-pub struct Beginning {
+pub struct IntakeOptions {
     /// The database, as the owner of consumers.
     pub owner: Owner,
     /// How far the database has each epoch of the stream, the latest last.
@@ -67,40 +67,40 @@ pub struct JetStreamIntake {
     pipeline_holds: usize,
     stop: Signal,
     reports: Reports,
-    session: Option<Session>,
+    session: Option<JetStreamSession>,
     /// How far each epoch of the stream has been read.
-    history: History,
+    history: EpochHistory,
     /// How far it has been handed over, in this epoch: behind the history where known deliveries were passed over. The
     /// pipeline commits that or fails, so the ledger stands here when the next batch comes.
     handed: Mark,
     epoch: Option<Arc<Epoch>>,
     /// What the stream did not have, and no batch tells yet.
     missing: Vec<Gap>,
-    held: Option<Delivery>,
+    unplaced: Option<Delivery>,
     /// How far it is committed, in this epoch.
     committed: Mark,
     /// What the stream no longer has was said up to this sequence of this epoch.
-    said_to: u64,
-    acks: Acks,
+    reported_to: u64,
+    acks: PendingAcks,
     /// `--drain`: the sequence at which to end.
     drain_to: Option<u64>,
     /// Since when it has come that far.
     drained: Option<Instant>,
     ended: bool,
-    left: Instant,
+    last_fill: Instant,
     retry: Retry,
     /// Since when somebody else uses our consumer.
     contested: Option<Instant>,
     /// Trouble was said that is not known to be over.
-    unwell: bool,
+    is_degraded: bool,
 }
 
 /// What is to be acknowledged once it is committed, on a stream that waits for that: the last delivery of each call of
 /// [`Intake::fill`], for a batch ends with such a one. An acknowledgement counts for all deliveries before it.
 #[derive(Default)]
-struct Acks {
+struct PendingAcks {
     /// The last session's stream waits for acknowledgement.
-    wanted: bool,
+    required: bool,
     latest: Option<(u64, String)>,
     /// The last delivery that an earlier epoch had.
     known: Option<String>,
@@ -124,12 +124,12 @@ impl JetStreamIntake {
     /// [`Error::Broker`].
     pub fn open(
         cluster: Cluster,
-        beginning: Beginning,
+        options: IntakeOptions,
         wanted: &dyn Fn() -> bool,
         stop: &Signal,
         reports: &Reports,
     ) -> Result<Self, Error> {
-        let Beginning { owner, history, drain, pipeline_holds } = beginning;
+        let IntakeOptions { owner, history, drain, pipeline_holds } = options;
         let cluster = Arc::new(cluster);
         let pauses = Pauses::new(cluster.config());
         let mut intake = Self {
@@ -138,27 +138,27 @@ impl JetStreamIntake {
             consumer: None,
             paused: None,
             contested: None,
-            unwell: false,
+            is_degraded: false,
             stop: stop.clone(),
             reports: reports.clone(),
             session: None,
-            history: History::new(history),
+            history: EpochHistory::new(history),
             handed: Mark::START,
             epoch: None,
             missing: Vec::new(),
-            held: None,
+            unplaced: None,
             pipeline_holds,
             committed: Mark::START,
-            said_to: 0,
-            acks: Acks::default(),
+            reported_to: 0,
+            acks: PendingAcks::default(),
             drain_to: None,
             drained: None,
             ended: false,
-            left: Instant::now(),
+            last_fill: Instant::now(),
             retry: Retry { pauses, suspicious: false, missing_since: None },
         };
         let session = loop {
-            match Session::open(&intake.setting(true)) {
+            match JetStreamSession::open(&intake.session_options(true)) {
                 Ok(session) => break session,
                 Err(error) if !wanted() => return Err(error),
                 Err(error) => intake.contested_by(error)?,
@@ -172,29 +172,29 @@ impl JetStreamIntake {
         Ok(intake)
     }
 
-    fn setting(&self, may_create: bool) -> Setting<'_> {
-        Setting {
+    fn session_options(&self, may_create: bool) -> SessionOptions<'_> {
+        SessionOptions {
             cluster: &self.cluster,
             owner: &self.owner,
             previous: self.consumer.as_deref(),
             paused: self.paused.as_deref(),
-            history: self.history.lives(),
+            history: self.history.epochs(),
             may_create,
-            said_to: self.said_to,
+            reported_to: self.reported_to,
             under_way: self.pipeline_holds,
             stop: &self.stop,
         }
     }
 
-    fn adopt(&mut self, session: Session) {
+    fn adopt(&mut self, session: JetStreamSession) {
         if self.epoch.as_ref().is_none_or(|epoch| *epoch != session.epoch) {
             self.handed = session.after;
             self.committed = session.after;
-            self.said_to = 0;
+            self.reported_to = 0;
             self.missing.clear();
         }
-        self.acks = Acks { wanted: session.acknowledges(), ..Acks::default() };
-        self.history.go_on(&session.epoch, session.after);
+        self.acks = PendingAcks { required: session.acknowledges(), ..PendingAcks::default() };
+        self.history.continue_epoch(&session.epoch, session.after);
         self.epoch = Some(Arc::clone(&session.epoch));
         self.consumer = Some(session.consumer.clone());
         self.contested = None;
@@ -203,23 +203,23 @@ impl JetStreamIntake {
             self.drained.get_or_insert_with(Instant::now);
         }
         self.session = Some(session);
-        self.account_for_gone();
+        self.take_lost_events();
         self.retry.pauses.opened();
         self.retry.missing_since = None;
-        self.unwell = true;
-        self.tell();
+        self.is_degraded = true;
+        self.report_condition();
     }
 
     /// Says how the session is doing. One that was opened is no recovery yet: its requests may be refused.
-    fn tell(&mut self) {
+    fn report_condition(&mut self) {
         let Some(session) = &self.session else { return };
         self.paused = session.consumer_watch.paused().map(str::to_owned);
         if let Some(trouble) = session.consumer_watch.trouble() {
             self.reports.condition.degrade(trouble);
-            self.unwell = true;
-        } else if self.unwell && session.consumer_watch.is_proved() {
+            self.is_degraded = true;
+        } else if self.is_degraded && session.consumer_watch.is_proved() {
             self.reports.condition.recover();
-            self.unwell = false;
+            self.is_degraded = false;
         }
     }
 
@@ -239,32 +239,32 @@ impl JetStreamIntake {
     }
 
     /// Takes over from the session what the stream no longer had.
-    fn account_for_gone(&mut self) {
+    fn take_lost_events(&mut self) {
         let Some(session) = &mut self.session else { return };
         let gone = std::mem::take(&mut session.gone);
         self.reports.counters.gone.add(usize::try_from(gone).unwrap_or(usize::MAX));
-        self.said_to = self.said_to.max(session.said_to());
+        self.reported_to = self.reported_to.max(session.reported_to());
         for gap in std::mem::take(&mut session.missing) {
-            self.history.lacks(gap);
+            self.history.add_gap(gap);
             self.missing.push(gap);
         }
     }
 
     /// The stream did not have these when the delivery behind them came. The next batch tells the ledger. Where an earlier epoch
     /// has that delivery, it passed them too.
-    fn lacks(&mut self, missing: Option<Gap>, is_known: bool) {
+    fn add_missing(&mut self, missing: Option<Gap>, is_known: bool) {
         let Some(gap) = missing else { return };
-        self.history.lacks(gap);
+        self.history.add_gap(gap);
         self.missing.push(gap);
         match &mut self.session {
             _ if is_known => {}
             Some(session) => session.lost(gap),
             // Read raw, between two sessions.
             None => {
-                let news = Gaps::from(gap).without(&Gaps::default(), self.said_to);
+                let news = Gaps::from(gap).without(&Gaps::default(), self.reported_to);
                 if !news.is_empty() {
-                    let gone = Gone::of(news);
-                    log::warn!("broker: {}", gone.news(&self.cluster.config().stream, gap.first));
+                    let gone = LostEvents::of(news);
+                    log::warn!("broker: {}", gone.report(&self.cluster.config().stream, gap.first));
                     self.reports.counters.gone.add(usize::try_from(gone.events).unwrap_or(usize::MAX));
                 }
             }
@@ -272,7 +272,7 @@ impl JetStreamIntake {
     }
 
     /// Adds to the batch what was missing. A batch may have nothing else, once the ledger knows the epoch.
-    fn tell_missing(&mut self, batch: &mut Batch) {
+    fn push_missing(&mut self, batch: &mut Batch) {
         let Some(epoch) = self.epoch.as_ref().filter(|epoch| !self.missing.is_empty() && self.handed != epoch.begins)
         else {
             return;
@@ -284,9 +284,9 @@ impl JetStreamIntake {
     }
 
     /// Ends the session; the next one begins where this one came to.
-    fn lose(&mut self, why: &str) {
+    fn end_session(&mut self, why: &str) {
         self.reports.condition.degrade(why);
-        self.account_for_gone();
+        self.take_lost_events();
         self.session = None;
         self.retry.suspicious = true;
         self.retry.pauses.over();
@@ -299,7 +299,7 @@ impl JetStreamIntake {
     /// Another collector uses the same identity, and goes on doing so.
     fn reopen(&mut self, batch: &mut Batch, wait: Duration) -> Result<(), Error> {
         // The stream would drop what only the last consumer stood for: the next one begins where the database is.
-        if self.acks.wanted && self.committed != self.handed {
+        if self.acks.required && self.committed != self.handed {
             let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
             return Ok(());
         }
@@ -332,9 +332,9 @@ impl JetStreamIntake {
     }
 
     /// A new session, or `None` and a defect in the batch where the message that is next cannot be read by the client.
-    fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<Session>, Error> {
+    fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<JetStreamSession>, Error> {
         if self.retry.suspicious {
-            if let Some(unreadable) = unreadable_next(&self.setting(false))? {
+            if let Some(unreadable) = read_unreadable_message(&self.session_options(false))? {
                 let (sequence, defect) = (unreadable.stored.mark.sequence, unreadable.defect);
                 log::warn!("broker: message {sequence} of {}: {defect}; read raw", self.cluster.config().stream);
                 self.push_defect(batch, &unreadable);
@@ -343,15 +343,15 @@ impl JetStreamIntake {
             self.retry.suspicious = false;
         }
         let may_create = self.retry.missing_since.is_some_and(|since| since.elapsed() >= MISSING);
-        Session::open(&self.setting(may_create)).map(Some)
+        JetStreamSession::open(&self.session_options(may_create)).map(Some)
     }
 
     /// Adds a message that was read raw; the next session begins behind it.
-    fn push_defect(&mut self, batch: &mut Batch, unreadable: &Unreadable) {
-        let Unreadable { stored, defect, missing, is_loss } = unreadable;
+    fn push_defect(&mut self, batch: &mut Batch, unreadable: &UnreadableMessage) {
+        let UnreadableMessage { stored, defect, missing, is_loss } = unreadable;
         let Some(epoch) = self.epoch.clone() else { return };
         let is_known = self.history.is_known(stored.mark);
-        self.lacks(*missing, is_known || !is_loss);
+        self.add_missing(*missing, is_known || !is_loss);
         self.history.reached(stored.mark);
         self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
         if is_known {
@@ -372,16 +372,16 @@ impl JetStreamIntake {
         let mark = delivery.metadata.mark;
         let is_known = self.history.is_known(mark);
         if let Some(gap) = delivery.take_missing() {
-            self.lacks(Some(gap), is_known);
+            self.add_missing(Some(gap), is_known);
         }
         if is_known {
             self.reports.counters.duplicates.add(1);
             self.history.reached(mark);
-            self.acks.known = delivery.message.reply.filter(|_| self.acks.wanted);
+            self.acks.known = delivery.message.reply.filter(|_| self.acks.required);
             return true;
         }
         if !batch.has_room_for(size(&delivery.message)) {
-            self.held = Some(delivery);
+            self.unplaced = Some(delivery);
             batch.seal();
             return false;
         }
@@ -394,7 +394,7 @@ impl JetStreamIntake {
         batch.push(mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
         self.history.reached(mark);
         self.handed = mark;
-        if self.acks.wanted {
+        if self.acks.required {
             self.acks.latest = message.reply.map(|reply| (mark.sequence, reply));
         }
         true
@@ -410,7 +410,7 @@ impl JetStreamIntake {
         }
     }
 
-    fn is_drained(&self, metadata: Metadata) -> bool {
+    fn is_drained(&self, metadata: DeliveryMetadata) -> bool {
         self.drain_to.is_some_and(|last| metadata.pending == 0 || metadata.mark.sequence >= last)
     }
 }
@@ -431,7 +431,7 @@ impl Intake for JetStreamIntake {
             }
             return Ok(IntakeState::Open);
         }
-        if self.left.elapsed() >= AWAY
+        if self.last_fill.elapsed() >= AWAY
             && let Some(session) = &mut self.session
         {
             session.was_away();
@@ -439,8 +439,8 @@ impl Intake for JetStreamIntake {
         // All that is left is to hear what the stream dropped.
         let mut wait = if self.drained.is_some() { wait.min(LOOK_FOR_ANSWERS) } else { wait };
         while !batch.is_full() {
-            let next = match (self.held.take(), &mut self.session) {
-                (Some(held), _) => Item::Delivery(held),
+            let next = match (self.unplaced.take(), &mut self.session) {
+                (Some(unplaced), _) => Item::Delivery(unplaced),
                 (None, Some(session)) => session.next(wait, &self.stop),
                 (None, None) => Item::Nothing,
             };
@@ -463,25 +463,25 @@ impl Intake for JetStreamIntake {
                 }
                 Item::Nothing => break,
                 Item::Over(why) => {
-                    self.lose(&why);
+                    self.end_session(&why);
                     break;
                 }
             }
         }
         self.acks.due.extend(self.acks.latest.take());
-        self.account_for_gone();
-        self.tell_missing(batch);
+        self.take_lost_events();
+        self.push_missing(batch);
         self.acknowledge_known();
         if let Some(session) = &mut self.session {
             self.reports.counters.pending.set(session.pending);
-            if self.drain_to.is_some() && session.is_exhausted() && self.held.is_none() {
+            if self.drain_to.is_some() && session.is_exhausted() && self.unplaced.is_none() {
                 self.drained.get_or_insert_with(Instant::now);
             }
             // While events vanish all the time, there is always something left to ask.
             self.ended |= self.drained.is_some_and(|since| session.is_settled() || since.elapsed() >= SETTLING);
         }
-        self.tell();
-        self.left = Instant::now();
+        self.report_condition();
+        self.last_fill = Instant::now();
         Ok(if self.ended { IntakeState::Drained } else { IntakeState::Open })
     }
 

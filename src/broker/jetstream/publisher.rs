@@ -9,10 +9,10 @@ use log::Level;
 use nats::{Connection, Message};
 use parking_lot::Mutex;
 
+use super::ack_verifier::{AckVerifier, ApiRequest, Response};
 use super::api::Api;
-use super::inquiry::{Answer, Inquiry, Question};
 use super::known_streams::KnownStreams;
-use super::search::Search;
+use super::message_search::MessageSearch;
 use crate::broker::connection::{Cluster, Flusher, Link, one_line};
 use crate::broker::headers;
 use crate::broker::publisher::{Outgoing, Source, Verdict, denied, publish_all};
@@ -24,11 +24,11 @@ pub(in crate::broker) struct StreamPublisher {
     link: Link,
     denials: Arc<Mutex<Vec<String>>>,
     denied: Receiver<()>,
-    inquiry: Arc<Mutex<Inquiry>>,
+    verifier: Arc<Mutex<AckVerifier>>,
     known: Arc<KnownStreams>,
     prefix: String,
     /// How long an answer to a question is waited for.
-    patience: Duration,
+    answer_timeout: Duration,
     timeout: Duration,
 }
 
@@ -43,12 +43,15 @@ impl StreamPublisher {
         let denials = Arc::new(Mutex::new(Vec::new()));
         let (heard, denied_out) = crossbeam_channel::bounded(1);
         let kept = Arc::clone(&denials);
-        let asked = questions_on(&prefix);
+        let request_prefix = quoted_request_prefix(&prefix);
         let ear = move |remark: &str| {
             let denied = denied(remark);
             // That a recorder may not ask is no trouble.
-            let level =
-                if denied.is_some_and(|subject| subject.starts_with(&asked)) { Level::Debug } else { Level::Warn };
+            let level = if denied.is_some_and(|subject| subject.starts_with(&request_prefix)) {
+                Level::Debug
+            } else {
+                Level::Warn
+            };
             log::log!(level, "broker: the server says: {remark}");
             if denied.is_some() {
                 kept.lock().push(remark.to_owned());
@@ -57,11 +60,11 @@ impl StreamPublisher {
             }
         };
         // Verdicts may wait for an answer, and the connection must not count as silent before.
-        let patience = config.timeout.min(config.silence / 2);
-        let inquiry = Arc::new(Mutex::new(Inquiry::new(Arc::clone(known), prefix.clone(), patience)));
+        let answer_timeout = config.timeout.min(config.silence / 2);
+        let verifier = Arc::new(Mutex::new(AckVerifier::new(Arc::clone(known), prefix.clone(), answer_timeout)));
         let link = Link::open_with(cluster, stop, Arc::new(ear))?;
         let (known, timeout) = (Arc::clone(known), config.timeout);
-        Ok(Self { link, denials, denied: denied_out, inquiry, known, prefix, patience, timeout })
+        Ok(Self { link, denials, denied: denied_out, verifier, known, prefix, answer_timeout, timeout })
     }
 
     pub(in crate::broker) fn link(&self) -> &Link {
@@ -75,31 +78,32 @@ impl StreamPublisher {
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
         let tls = self.link.server().tls;
-        let inquiry = Arc::clone(&self.inquiry);
+        let verifier = Arc::clone(&self.verifier);
         self.link.post(move |connection| {
             let flusher = Flusher::start(connection, tls, &lost);
-            let ask = || ask(connection, &inbox, &inquiry);
-            publish_all(source, flusher, &lost, ask, |outgoing| publish(connection, &inbox, &nonce, &outgoing));
+            let before = || send_requests(connection, &inbox, &verifier);
+            publish_all(source, flusher, &lost, before, |outgoing| publish(connection, &inbox, &nonce, &outgoing));
         });
     }
 
     /// What the server has said since the last call of subjects that this user may not publish events to. What it says of our
     /// questions is left for [`StreamPublisher::verdicts`], also where it comes between two calls.
     pub(in crate::broker) fn denials(&self) -> Vec<String> {
-        let asked = questions_on(&self.prefix);
-        let is_of_events = |remark: &mut String| !denied(remark).is_some_and(|subject| subject.starts_with(&asked));
+        let request_prefix = quoted_request_prefix(&self.prefix);
+        let is_of_events =
+            |remark: &mut String| !denied(remark).is_some_and(|subject| subject.starts_with(&request_prefix));
         self.denials.lock().extract_if(.., is_of_events).collect()
     }
 
     /// Asks the known streams for their settings, and who takes these subjects. Blocks until all is
     /// answered, the connection has ended or `stop` is raised, and not for longer than an answer may take.
     pub(in crate::broker) fn ask_streams(&self, subjects: &[String], stop: &Signal) {
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + self.answer_timeout;
         loop {
-            self.inquiry.lock().begin(subjects);
+            self.verifier.lock().request_streams(subjects);
             self.await_answers(until, stop);
             // A server that has just started is asked again.
-            let again = self.inquiry.lock().is_unready() && !self.link.lost().is_raised() && Instant::now() < until;
+            let again = self.verifier.lock().needs_retry() && !self.link.lost().is_raised() && Instant::now() < until;
             if !again || stop.wait(Duration::from_millis(50)) {
                 return;
             }
@@ -118,24 +122,24 @@ impl StreamPublisher {
         let numbers: HashMap<String, u64> =
             events.iter().map(|outgoing| (identity(outgoing, nonce), outgoing.number)).collect();
         let api = Api { link: &self.link, prefix: self.prefix.clone(), within: self.timeout, stop: Some(stop) };
-        let search = Search { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
+        let search = MessageSearch { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
         search.run(&self.known.names(), after, &numbers)
     }
 
     /// Has the questions sent and hears the answers, until all are there.
     fn await_answers(&self, until: Instant, stop: &Signal) {
-        while self.inquiry.lock().is_open() && !self.link.lost().is_raised() && Instant::now() < until {
+        while self.verifier.lock().is_open() && !self.link.lost().is_raised() && Instant::now() < until {
             if stop.is_raised() {
                 return;
             }
-            let (inbox, inquiry) = (self.link.inbox().to_owned(), Arc::clone(&self.inquiry));
+            let (inbox, verifier) = (self.link.inbox().to_owned(), Arc::clone(&self.verifier));
             self.link.post(move |connection| {
-                if let Err(e) = ask(connection, &inbox, &inquiry) {
+                if let Err(e) = send_requests(connection, &inbox, &verifier) {
                     log::debug!("broker: asking broke off: {}", one_line(&e));
                 }
             });
             // Nothing was published on this connection yet.
-            let _none = self.verdicts(Duration::from_millis(100).min(self.patience), stop.channel(), &|_| None);
+            let _none = self.verdicts(Duration::from_millis(100).min(self.answer_timeout), stop.channel(), &|_| None);
         }
     }
 
@@ -158,43 +162,43 @@ impl StreamPublisher {
             recv(wake) -> _ => {}
             recv(self.denied) -> _ => {}
             recv(self.link.lost().channel()) -> _ => {}
-            default(wait.min(self.patience)) => {}
+            default(wait.min(self.answer_timeout)) => {}
         }
         let mut verdicts = Vec::new();
-        let mut inquiry = self.inquiry.lock();
+        let mut verifier = self.verifier.lock();
         for message in first.into_iter().chain(self.link.messages().try_iter()) {
-            verdicts.extend(inquiry.hear(&answer(&message), subject_of));
+            verdicts.extend(verifier.handle(&response(&message), subject_of));
         }
-        self.denials.lock().retain(|remark| match denied(remark).and_then(|subject| inquiry.denied(subject)) {
+        self.denials.lock().retain(|remark| match denied(remark).and_then(|subject| verifier.handle_denial(subject)) {
             Some(released) => {
                 verdicts.extend(released);
                 false
             }
             None => true,
         });
-        verdicts.extend(inquiry.expire());
+        verdicts.extend(verifier.expire());
         verdicts
     }
 
     /// Whether there are questions to send, which the publishing thread does before it takes more events.
     pub(in crate::broker) fn has_questions(&self) -> bool {
-        self.inquiry.lock().has_questions()
+        self.verifier.lock().has_requests()
     }
 
     /// What to say of answers that are no stream's, once a connection.
     pub(in crate::broker) fn remark(&self) -> Option<String> {
-        self.inquiry.lock().remark()
+        self.verifier.lock().notice()
     }
 }
 
 /// How the subjects of our questions begin, as the server quotes them.
-fn questions_on(prefix: &str) -> String {
+fn quoted_request_prefix(prefix: &str) -> String {
     format!("\"{prefix}.STREAM.")
 }
 
-fn ask(connection: &Connection, inbox: &str, inquiry: &Mutex<Inquiry>) -> std::io::Result<()> {
-    let questions = inquiry.lock().questions();
-    questions.into_iter().try_for_each(|Question { subject, reply, body }| {
+fn send_requests(connection: &Connection, inbox: &str, verifier: &Mutex<AckVerifier>) -> std::io::Result<()> {
+    let questions = verifier.lock().requests();
+    questions.into_iter().try_for_each(|ApiRequest { subject, reply, body }| {
         connection.publish_request(&subject, &format!("{inbox}.{reply}"), body)
     })
 }
@@ -214,10 +218,10 @@ fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoin
     connection.publish_with_reply_or_headers(event.subject(), Some(&reply), Some(&headers), event.payload())
 }
 
-fn answer(message: &Message) -> Answer<'_> {
+fn response(message: &Message) -> Response<'_> {
     // The client puts a status of the server's among the headers; an answer with a payload has none.
     let status = message.headers.as_ref().and_then(|headers| headers.get(nats::header::STATUS)).map(String::as_str);
-    Answer {
+    Response {
         token: message.subject.rsplit('.').next().unwrap_or_default(),
         status: status.filter(|_| message.data.is_empty()),
         data: &message.data,

@@ -12,7 +12,7 @@ use crate::config::PrefetchConfig;
 pub(super) const EXPIRES: Duration = Duration::from_secs(10);
 
 /// Requests that may be refused in a row, each for a limit: there are four limits, and 16 requests at most under way.
-const MOST_REFUSALS: usize = 64;
+const MAX_REFUSALS: usize = 64;
 
 /// Requests outstanding, counted in events. The server answers a request with messages, or ends it with a status that
 /// says how many of its messages will not come.
@@ -21,7 +21,7 @@ pub(super) struct Pulls {
     prefetch: PrefetchConfig,
     expires: Duration,
     /// How many events a request asked for before the last limit that was learnt.
-    asked_before: usize,
+    events_before: usize,
     /// Requests refused since one was accepted.
     refusals: usize,
     outstanding: usize,
@@ -40,7 +40,7 @@ enum Oversize {
 
 /// A request to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pull {
+pub(super) struct PullRequest {
     pub(super) events: usize,
     /// `None`: however large.
     pub(super) bytes: Option<u64>,
@@ -51,9 +51,9 @@ pub(super) struct Pull {
 impl Pulls {
     /// As `prefetch` says, within what the consumer allows.
     pub(super) fn new(prefetch: PrefetchConfig, limits: PullLimits) -> Self {
-        let asked_before = prefetch.events;
+        let events_before = prefetch.events;
         let mut pulls =
-            Self { prefetch, expires: EXPIRES, asked_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
+            Self { prefetch, expires: EXPIRES, events_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
         pulls.limit(limits);
         pulls
     }
@@ -62,7 +62,7 @@ impl Pulls {
     pub(super) fn limit(&mut self, limits: PullLimits) {
         let least = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
         if let Some(most) = least(limits.batch).filter(|most| *most < self.prefetch.events) {
-            self.asked_before = self.prefetch.events;
+            self.events_before = self.prefetch.events;
             self.prefetch.events = most;
         }
         if let Some(most) = least(limits.waiting) {
@@ -76,24 +76,24 @@ impl Pulls {
         }
     }
 
-    /// The server refused a request in these words. `true` where the next ones can keep to the limit that they name; `false`
+    /// The server refused a request in these description. `true` where the next ones can keep to the limit that they name; `false`
     /// where they name none, or the same again and again.
-    pub(super) fn refused(&mut self, words: &str) -> bool {
-        let limit = words.rsplit(' ').next().unwrap_or_default();
+    pub(super) fn refused(&mut self, description: &str) -> bool {
+        let limit = description.rsplit(' ').next().unwrap_or_default();
         let number = limit.parse().unwrap_or(0);
         let mut limits = PullLimits::default();
         let mut asked = self.prefetch.events;
-        if words.contains("Exceeded MaxRequestBatch") {
+        if description.contains("Exceeded MaxRequestBatch") {
             limits.batch = number;
             // Others of the size before may have been under way too.
             if usize::try_from(number).is_ok_and(|most| most >= asked) {
-                asked = self.asked_before;
+                asked = self.events_before;
             }
-        } else if words.contains("Exceeded MaxRequestExpires") {
+        } else if description.contains("Exceeded MaxRequestExpires") {
             limits.expires = i64::try_from(duration(limit).as_nanos()).unwrap_or(0);
-        } else if words.contains("Exceeded MaxRequestMaxBytes") {
+        } else if description.contains("Exceeded MaxRequestMaxBytes") {
             limits.bytes = number;
-        } else if words.contains("Exceeded MaxWaiting") {
+        } else if description.contains("Exceeded MaxWaiting") {
             limits.waiting = i64::try_from(self.prefetch.requests).unwrap_or(1) - 1;
         } else {
             return false;
@@ -102,7 +102,7 @@ impl Pulls {
         self.limit(limits);
         self.ended(Some(asked));
         self.refusals = refusals;
-        refusals <= MOST_REFUSALS
+        refusals <= MAX_REFUSALS
     }
 
     /// A message came.
@@ -138,21 +138,21 @@ impl Pulls {
     }
 
     /// The next request to send, if there is room for one.
-    pub(super) fn next(&mut self) -> Option<Pull> {
+    pub(super) fn next(&mut self) -> Option<PullRequest> {
         if self.oversize != Oversize::No {
             if self.oversize == Oversize::Asked || self.outstanding > 0 {
                 return None;
             }
             self.oversize = Oversize::Asked;
             self.outstanding = 1;
-            return Some(Pull { events: 1, bytes: None, expires: self.expires });
+            return Some(PullRequest { events: 1, bytes: None, expires: self.expires });
         }
         if !self.has_room() {
             return None;
         }
         self.outstanding += self.prefetch.events;
         let PrefetchConfig { events, bytes, .. } = self.prefetch;
-        Some(Pull { events, bytes: Some(bytes.as_u64()), expires: self.expires })
+        Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires: self.expires })
     }
 
     /// Whether another usual request would stay within the bound.
@@ -199,7 +199,7 @@ mod tests {
         let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 3 };
         let limits = PullLimits { waiting: 2, batch: 4, expires: 2_000_000_000, bytes: 512 };
         let mut pulls = Pulls::new(prefetch, limits);
-        let request = || Some(Pull { events: 4, bytes: Some(512), expires: Duration::from_secs(2) });
+        let request = || Some(PullRequest { events: 4, bytes: Some(512), expires: Duration::from_secs(2) });
         assert_eq!((pulls.next(), pulls.next(), pulls.next()), (request(), request(), None));
     }
 
@@ -243,8 +243,8 @@ mod tests {
         }
     }
 
-    fn usual() -> Pull {
-        Pull { events: 10, bytes: Some(1024), expires: EXPIRES }
+    fn usual() -> PullRequest {
+        PullRequest { events: 10, bytes: Some(1024), expires: EXPIRES }
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         pulls.too_large(Some(10));
         assert_eq!(pulls.next(), None, "the other request comes first");
         pulls.too_large(Some(10));
-        assert_eq!(pulls.next(), Some(Pull { events: 1, bytes: None, expires: EXPIRES }));
+        assert_eq!(pulls.next(), Some(PullRequest { events: 1, bytes: None, expires: EXPIRES }));
         assert_eq!(pulls.next(), None);
         pulls.arrived();
         assert_eq!(pulls.next(), Some(usual()));

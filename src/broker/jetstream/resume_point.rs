@@ -5,33 +5,33 @@
 //! other messages where the ledger's were. In doubt a new epoch begins and everything is stored that no earlier epoch has: a
 //! rollback may double an event, it never drops one.
 
-use super::facts::{Facts, There};
-use super::gaps::Gone;
+use super::gaps::LostEvents;
+use super::stream_comparison::{StreamContent, StreamFacts};
 use crate::pipeline::{Epoch, EpochProgress, Gaps, Mark};
 
 /// Where to go on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Resume {
+pub(super) struct ResumePoint {
     /// The epoch of what comes.
     pub(super) epoch: Epoch,
     /// Behind this.
     pub(super) after: Mark,
     /// What an operator wants to know: why a new epoch begins, or what the stream no longer has.
-    pub(super) news: Option<String>,
+    pub(super) notice: Option<String>,
     /// How many events the stream no longer has, at most.
-    pub(super) gone: u64,
+    pub(super) lost_events: u64,
     /// The gaps of the earlier epoch that this one goes on from.
     pub(super) inherited: Gaps,
 }
 
 /// Decides. `history` has all epochs of the stream, the latest last, and how far each was taken in.
-pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &Facts) -> Resume {
+pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &StreamFacts) -> ResumePoint {
     let number = history.last().map_or(1, |life| life.epoch.number + 1);
-    let whole = |news: Option<String>| Resume {
+    let whole = |notice: Option<String>| ResumePoint {
         epoch: Epoch::new(stream, number, &facts.created),
         after: Mark::START,
-        news,
-        gone: 0,
+        notice,
+        lost_events: 0,
         inherited: Gaps::default(),
     };
     let Some(newest) = history.last() else { return whole(None) };
@@ -43,10 +43,10 @@ pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &Facts) -> 
     let went_back = if facts.last < reached {
         Some(format!("it ends at {}", facts.last))
     } else {
-        match &facts.there {
-            There::Same => None,
-            There::Another(how) => Some(how.clone()),
-            There::Back(gaps) => {
+        match &facts.content {
+            StreamContent::Same => None,
+            StreamContent::Changed(how) => Some(how.clone()),
+            StreamContent::Restored(gaps) => {
                 return whole(Some(format!(
                     "stream {stream} has events again that were missing when they were due ({gaps}): reading it again, but \
                      for what is known"
@@ -59,8 +59,9 @@ pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &Facts) -> 
             "stream {stream} went back: {how}, and {reached} was reached; reading it again, but for what is known"
         )));
     }
-    let gone = if reached > 0 { Gone::before(reached.max(facts.said_to) + 1, facts.first) } else { None };
-    let lost = gone.as_ref().map(|gone| gone.news(stream, facts.first));
+    let lost_events =
+        if reached > 0 { LostEvents::before(reached.max(facts.reported_to) + 1, facts.first) } else { None };
+    let lost = lost_events.as_ref().map(|lost_events| lost_events.report(stream, facts.first));
     let is_newest = life.epoch == newest.epoch;
     let (epoch, inherited) = if is_newest && life.epoch.created == facts.created {
         (life.epoch.clone(), Gaps::default())
@@ -71,12 +72,12 @@ pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &Facts) -> 
     let returned = (!is_newest).then(|| {
         format!("stream {stream} is again the one of {}, read up to {reached}: going on there", facts.created)
     });
-    let news: Vec<String> = returned.into_iter().chain(lost).collect();
-    Resume {
+    let notice: Vec<String> = returned.into_iter().chain(lost).collect();
+    ResumePoint {
         epoch,
         after: life.mark,
-        news: (!news.is_empty()).then(|| news.join("; ")),
-        gone: gone.map_or(0, |gone| gone.events),
+        notice: (!notice.is_empty()).then(|| notice.join("; ")),
+        lost_events: lost_events.map_or(0, |lost_events| lost_events.events),
         inherited,
     }
 }
@@ -91,76 +92,77 @@ mod tests {
         EpochProgress { epoch: Epoch::new("S", number, created), mark, gaps: Gaps::default() }
     }
 
-    fn facts(created: &str, first: u64, last: u64, there: There) -> Facts {
+    fn facts(created: &str, first: u64, last: u64, content: StreamContent) -> StreamFacts {
         let known_as = (created == "monday").then_some(3);
-        Facts { created: created.into(), first, last, known_as, there, said_to: 0 }
+        StreamFacts { created: created.into(), first, last, known_as, content, reported_to: 0 }
     }
 
-    fn another() -> There {
-        There::Another("it has another message at 5".into())
+    fn another() -> StreamContent {
+        StreamContent::Changed("it has another message at 5".into())
     }
 
     #[test]
     fn an_unknown_stream_is_read_from_its_start() {
-        let resume = resume("S", &[], &facts("monday", 1, 100, There::Same));
-        assert_eq!((resume.epoch.number, resume.after, resume.news), (1, Mark::START, None));
+        let resume = resume("S", &[], &facts("monday", 1, 100, StreamContent::Same));
+        assert_eq!((resume.epoch.number, resume.after, resume.notice), (1, Mark::START, None));
     }
 
     #[test]
     fn the_same_stream_goes_on_behind_the_ledger() {
-        let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 5, There::Same));
-        assert_eq!((resume.epoch.number, resume.after.sequence, resume.news), (3, 5, None));
+        let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 5, StreamContent::Same));
+        assert_eq!((resume.epoch.number, resume.after.sequence, resume.notice), (3, 5, None));
     }
 
     #[test]
     fn what_the_stream_no_longer_has_is_said() {
-        let resume = |first| resume("S", &[life(3, "monday", 5)], &facts("monday", first, 20, There::Same));
-        assert_eq!(resume(6).news, None);
-        let news = resume(10).news.expect("said");
-        assert!(news.contains("no longer has 6 to 9, up to 4 events"), "{news}");
-        assert_eq!(resume(10).gone, 4);
+        let resume = |first| resume("S", &[life(3, "monday", 5)], &facts("monday", first, 20, StreamContent::Same));
+        assert_eq!(resume(6).notice, None);
+        let notice = resume(10).notice.expect("said");
+        assert!(notice.contains("no longer has 6 to 9, up to 4 events"), "{notice}");
+        assert_eq!(resume(10).lost_events, 4);
     }
 
     #[test]
     fn a_stream_made_anew_is_read_whole_even_where_it_has_outgrown_the_ledger() {
         let resume = resume("S", &[life(3, "monday", 5)], &facts("tuesday", 1, 500, another()));
         assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-        assert!(resume.news.expect("said").contains("made anew"));
+        assert!(resume.notice.expect("said").contains("made anew"));
     }
 
     #[test]
     fn the_same_messages_are_the_same_stream_whatever_the_time_of_its_creation() {
-        let facts = Facts { known_as: Some(3), ..facts("later", 1, 9, There::Same) };
+        let facts = StreamFacts { known_as: Some(3), ..facts("later", 1, 9, StreamContent::Same) };
         let resume = resume("S", &[life(3, "monday", 5)], &facts);
-        assert_eq!((resume.epoch.number, resume.after.sequence, resume.news), (4, 5, None));
+        assert_eq!((resume.epoch.number, resume.after.sequence, resume.notice), (4, 5, None));
         assert_eq!(resume.epoch.begins, resume.after);
     }
 
     #[test]
     fn a_rollback_is_read_again() {
-        for (last, there) in [(4, There::Same), (9, another())] {
-            let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, last, there));
+        for (last, content) in [(4, StreamContent::Same), (9, another())] {
+            let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, last, content));
             assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-            assert!(resume.news.expect("said").contains("went back"));
+            assert!(resume.notice.expect("said").contains("went back"));
         }
     }
 
     #[test]
     fn a_stream_that_has_again_what_was_missing_is_read_again() {
-        let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 9, There::Back(Gaps::default())));
+        let resume =
+            resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 9, StreamContent::Restored(Gaps::default())));
         assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-        assert!(resume.news.expect("said").contains("missing when they were due"));
+        assert!(resume.notice.expect("said").contains("missing when they were due"));
     }
 
     #[test]
     fn a_stream_that_comes_back_after_another_goes_on_where_it_was() {
         let mut history = [life(1, "monday", 5), life(2, "tuesday", 90)];
         history[0].gaps = Gap::of(2, 3).into_iter().collect();
-        let facts = |last, there| Facts { known_as: Some(1), ..facts("monday", 1, last, there) };
-        let resume = |last, there| resume("S", &history, &facts(last, there));
-        let same = resume(9, There::Same);
+        let facts = |last, content| StreamFacts { known_as: Some(1), ..facts("monday", 1, last, content) };
+        let resume = |last, content| resume("S", &history, &facts(last, content));
+        let same = resume(9, StreamContent::Same);
         assert_eq!((same.epoch.number, same.after, same.epoch.begins), (3, history[0].mark, history[0].mark));
-        assert!(same.news.expect("said").contains("again the one of monday, read up to 5"));
+        assert!(same.notice.expect("said").contains("again the one of monday, read up to 5"));
         assert_eq!(same.inherited, history[0].gaps, "what it lacked it still lacks");
         let another = resume(9, another());
         assert_eq!((another.epoch.number, another.after), (3, Mark::START));

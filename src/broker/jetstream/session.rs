@@ -12,28 +12,28 @@ use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
-use super::api::{self, Api, Consumer, Stream, Which};
+use super::api::{self, Api, ConsumerInfo, MessageQuery, StreamInfo};
 use super::backlog::Backlog;
-use super::consumer::{Keeping, nanoseconds};
-use super::consumer_watch::{ConsumerWatch, Verdict};
+use super::consumer::{Retention, nanoseconds};
+use super::consumer_watch::{ConsumerState, ConsumerWatch};
+use super::delivery_metadata::{self, DeliveryMetadata};
 use super::gaps::GapWatch;
+use super::local_filter::LocalFilter;
 use super::pulls::Pulls;
-use super::reply::{self, Metadata};
-use super::selection::Selection;
 use super::stream_watch::StreamWatch;
-use super::takeover::Unread;
+use super::takeover::UnstoredDeliveries;
 use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::pipeline::{Epoch, Gap, Mark, Signal};
-pub(super) use opening::Setting;
+pub(super) use opening::SessionOptions;
 
 /// How the reply of a question for one message begins; its sequence follows.
-const WITNESS: &str = "witness-";
+const CHECK: &str = "check-";
 
 /// After so many messages in a row, look at everything else too.
 const LOOK: u32 = 1_024;
 
-pub(super) struct Session {
+pub(super) struct JetStreamSession {
     link: Link,
     config: BrokerConfig,
     pub(super) consumer: String,
@@ -49,14 +49,14 @@ pub(super) struct Session {
     probe: Option<Instant>,
     gaps: GapWatch,
     stream_watch: StreamWatch,
-    keeping: Keeping,
+    retention: Retention,
     pub(super) consumer_watch: ConsumerWatch,
     /// What the consumer had delivered before it was taken over, and nobody stored.
-    unread: Option<Unread>,
+    unstored: Option<UnstoredDeliveries>,
     /// What it still delivers up to this sequence is stored already.
-    stored_to: u64,
+    stored_up_to: u64,
     /// What to collect of what comes, where the consumer does not select.
-    selection: Option<Selection>,
+    local_filter: Option<LocalFilter>,
     /// Nothing is left in the stream, by the last look.
     exhausted: bool,
     /// Gaps that no delivery carries; at first those inherited from the epoch that this one goes on from.
@@ -84,7 +84,7 @@ pub(super) enum Item {
 /// An event on its way, its place in the stream, and what was missing directly before it.
 pub(super) struct Delivery {
     pub(super) message: Message,
-    pub(super) metadata: Metadata,
+    pub(super) metadata: DeliveryMetadata,
     /// How many sequences directly before it the stream did not have.
     pub(super) missing: u64,
 }
@@ -98,11 +98,11 @@ impl Delivery {
     }
 }
 
-impl Session {
+impl JetStreamSession {
     /// The next delivery. Blocks at most for `wait`, and not past the stop; for a request's time-out where it reads what a consumer
     /// had delivered to nobody.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
-        if let Some(item) = self.read_unread(stop) {
+        if let Some(item) = self.next_unstored(stop) {
             return item;
         }
         if self.backlog.is_none() {
@@ -150,16 +150,16 @@ impl Session {
                 return Item::Nothing;
             }
             let next_look = (until - now).min(self.config.silence / 4);
-            let Some(backlog) = self.backlog.as_ref().filter(|backlog| backlog.attend()) else { continue };
+            let Some(backlog) = self.backlog.as_ref().filter(|backlog| backlog.begin_wait()) else { continue };
             let message = crossbeam_channel::select! {
                 recv(self.link.messages()) -> message => message.ok(),
                 recv(self.link.lost().channel()) -> _ => None,
                 recv(stop.channel()) -> _ => None,
                 default(next_look) => None,
             };
-            backlog.leave();
+            backlog.end_wait();
             if let Some(message) = message {
-                self.stream_watch.waited();
+                self.stream_watch.note_wait();
                 if let Some(item) = self.sort(message) {
                     return item;
                 }
@@ -185,18 +185,18 @@ impl Session {
     }
 
     /// What the stream no longer has was said up to here.
-    pub(super) fn said_to(&self) -> u64 {
-        self.gaps.told_to()
+    pub(super) fn reported_to(&self) -> u64 {
+        self.gaps.reported_to()
     }
 
     /// What was missing before a delivery was never stored, for no earlier epoch has the delivery.
     pub(super) fn lost(&mut self, gap: Gap) {
-        self.gaps.lost(gap);
+        self.gaps.add_lost(gap);
     }
 
     /// Whether the stream waits for acknowledgement.
     pub(super) fn acknowledges(&self) -> bool {
-        self.keeping != Keeping::Limits
+        self.retention != Retention::Limits
     }
 
     /// Tells the stream that the delivery of this reply subject and all before it are committed.
@@ -212,8 +212,8 @@ impl Session {
     /// Deletes the consumer, unless the stream keeps for it what comes while nobody collects, and closes the connection, as
     /// far as the server answers at once.
     pub(super) fn close(mut self) {
-        if let Some(gone) = self.gaps.tell_all() {
-            log::warn!("broker: {}", gone.news(&self.config.stream, self.stream_watch.first()));
+        if let Some(gone) = self.gaps.take_final_report() {
+            log::warn!("broker: {}", gone.report(&self.config.stream, self.stream_watch.first()));
         }
         if self.acknowledges() {
             return;
@@ -233,10 +233,10 @@ impl Session {
 
     /// Tells deliveries from everything else the server sends to the inbox.
     fn sort(&mut self, message: Message) -> Option<Item> {
-        if let Some(metadata) = message.reply.as_deref().and_then(reply::parse) {
+        if let Some(metadata) = message.reply.as_deref().and_then(delivery_metadata::parse) {
             self.hearing = true;
             self.pulls.arrived();
-            self.consumer_watch.delivers();
+            self.consumer_watch.note_delivery();
             if self.pulls.has_room() {
                 self.ask_for_more();
             }
@@ -247,7 +247,7 @@ impl Session {
                     self.consumer, metadata.delivered, metadata.consumer_sequence
                 )));
             }
-            if self.consumer_watch.lacks_payload(&message, expected) {
+            if self.consumer_watch.is_payload_missing(&message, expected) {
                 return Some(Item::Over(format!(
                     "consumer {} sends no payloads: somebody has edited it",
                     self.consumer
@@ -256,7 +256,7 @@ impl Session {
             self.consumer_sequence = expected;
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
-            if metadata.mark.sequence <= self.stored_to {
+            if metadata.mark.sequence <= self.stored_up_to {
                 message.reply.into_iter().for_each(|reply| self.acknowledge(reply));
                 return None;
             }
@@ -264,9 +264,9 @@ impl Session {
                 return Some(Item::Over(format!("{out_of_order}; looking whether the stream went back")));
             }
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
-            if self.selection.as_mut().is_some_and(|selection| !selection.takes(&message.subject)) {
+            if self.local_filter.as_mut().is_some_and(|filter| !filter.matches(&message.subject)) {
                 if let Some(gap) = missing {
-                    self.gaps.lost(gap);
+                    self.gaps.add_lost(gap);
                     self.missing.push(gap);
                 }
                 return None;
@@ -277,7 +277,7 @@ impl Session {
         let over = match message.subject.rsplit('.').next() {
             // That the stream is there is no sign that the consumer is.
             Some("stream") => self.looked(&message),
-            Some(token) if token.starts_with(WITNESS) => self.testified(token, &message),
+            Some(token) if token.starts_with(CHECK) => self.check_answer(token, &message),
             token => {
                 self.hearing = true;
                 if token == Some("probe") { self.probed(&message) } else { self.status(&message) }
@@ -292,7 +292,7 @@ impl Session {
         if status_code(message) == Some("503") {
             return Some("the server no longer answers JetStream requests".into());
         }
-        let consumer: Consumer = match api::read(&message.data) {
+        let consumer: ConsumerInfo = match api::read(&message.data) {
             Ok(consumer) => consumer,
             Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
         };
@@ -301,73 +301,73 @@ impl Session {
         }
         if consumer.delivered.consumer_seq == self.consumer_sequence {
             self.exhausted = consumer.num_pending == 0;
-            self.gaps.counted(consumer.num_pending);
+            self.gaps.note_pending(consumer.num_pending);
         }
         self.pending = consumer.num_pending;
-        if let Some(over) = self.consumer_watch.look(&consumer) {
+        if let Some(over) = self.consumer_watch.update_consumer(&consumer) {
             return Some(over);
         }
         self.pulls.limit(consumer.config.pulls);
-        match self.consumer_watch.judge(&consumer, self.consumer_sequence, self.config.silence) {
+        match self.consumer_watch.check_deliveries(&consumer, self.consumer_sequence, self.config.silence) {
             // Whatever made the server forget them may have taken it and the stream back too.
-            Verdict::Forgotten if self.pulls.are_outstanding() => {
+            ConsumerState::NoRequests if self.pulls.are_outstanding() => {
                 Some(format!("the server has forgotten what consumer {} was asked for", self.consumer))
             }
-            Verdict::Fine | Verdict::Forgotten => None,
-            Verdict::Useless(why) => Some(why),
+            ConsumerState::Healthy | ConsumerState::NoRequests => None,
+            ConsumerState::Unusable(why) => Some(why),
         }
     }
 
     /// The answer to what the stream looks like.
     fn looked(&mut self, message: &Message) -> Option<String> {
         // Whether the stream is still there is the probes' matter.
-        let stream = api::read::<Stream>(&message.data).ok()?;
-        let missing = self.gaps.answered(&stream.state);
+        let stream = api::read::<StreamInfo>(&message.data).ok()?;
+        let missing = self.gaps.handle_stream_state(&stream.state);
         self.missing.extend(missing.iter());
-        self.consumer_watch.hear_of_stream(&self.config, &stream);
-        self.stream_watch.looked(&self.config.stream, &stream)
+        self.consumer_watch.update_stream(&self.config, &stream);
+        self.stream_watch.check_info(&self.config.stream, &stream)
     }
 
     /// The answer to whether the stream still has a message.
-    fn testified(&mut self, token: &str, message: &Message) -> Option<String> {
-        let sequence = token.strip_prefix(WITNESS)?.parse().ok()?;
-        let stored = api::read_stored(&message.data).ok().flatten();
-        self.stream_watch.testified(&self.config.stream, sequence, stored.as_ref())
+    fn check_answer(&mut self, token: &str, message: &Message) -> Option<String> {
+        let sequence = token.strip_prefix(CHECK)?.parse().ok()?;
+        let stored = api::parse_stored_message(&message.data).ok().flatten();
+        self.stream_watch.check_answer(&self.config.stream, sequence, stored.as_ref())
     }
 
     /// Asks what has to be known of the stream, and tells what it no longer has.
     fn look_after_stream(&mut self) {
-        if self.gaps.ask() || self.stream_watch.is_due(self.config.silence / 2) {
-            self.stream_watch.asks();
+        if self.gaps.take_query_due() || self.stream_watch.is_due(self.config.silence / 2) {
+            self.stream_watch.note_query();
             let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
-            let details = self.gaps.wants_details().then(|| api::deleted_details().to_string());
+            let details = self.gaps.needs_deleted_list().then(|| api::deleted_details().to_string());
             self.link.publish(subject, "stream", details.unwrap_or_default());
         }
-        for sequence in self.stream_watch.witnesses() {
+        for sequence in self.stream_watch.take_messages_to_check() {
             let subject = format!("{}.STREAM.MSG.GET.{}", self.config.api_prefix(), self.config.stream);
-            let reply = format!("{WITNESS}{sequence}");
-            self.link.publish(subject, &reply, Which::Exactly(sequence).request().to_string());
+            let reply = format!("{CHECK}{sequence}");
+            self.link.publish(subject, &reply, MessageQuery::Sequence(sequence).request().to_string());
         }
-        if let Some(gone) = self.gaps.tell() {
-            log::warn!("broker: {}", gone.news(&self.config.stream, self.stream_watch.first()));
+        if let Some(gone) = self.gaps.take_report() {
+            log::warn!("broker: {}", gone.report(&self.config.stream, self.stream_watch.first()));
             self.gone += gone.events;
         }
     }
 
     /// The next event that the consumer had delivered to somebody who did not store it, read from the stream itself.
-    fn read_unread(&mut self, stop: &Signal) -> Option<Item> {
-        let unread = self.unread.take()?;
-        if unread.is_read() {
-            self.acknowledge(unread.acknowledgement());
+    fn next_unstored(&mut self, stop: &Signal) -> Option<Item> {
+        let unstored = self.unstored.take()?;
+        if unstored.is_read() {
+            self.acknowledge(unstored.acknowledgement());
             return None;
         }
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), within: self.config.timeout, stop: Some(stop) };
-        Some(match unread.read(&api, &self.config, self.pending) {
+        Some(match unstored.read(&api, &self.config, self.pending) {
             Ok((message, metadata, rest)) => {
                 let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
                 self.hearing = true;
-                self.unread = rest;
+                self.unstored = rest;
                 Item::Delivery(Delivery { message, metadata, missing: missing.map_or(0, |gap| gap.missing) })
             }
             Err(why) => Item::Over(format!("consumer {}: {why}", self.consumer)),
@@ -380,7 +380,7 @@ impl Session {
         let missing = header(message, "Nats-Pending-Messages").and_then(|count| count.parse().ok());
         match status_code(message) {
             Some("404" | "408") => {
-                self.consumer_watch.ended_a_request();
+                self.consumer_watch.note_request_end();
                 self.pulls.ended(missing);
             }
             Some("409") if self.pulls.refused(description) => {
@@ -403,7 +403,7 @@ impl Session {
             }
             let subject =
                 format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
-            self.consumer_watch.asked_for_events();
+            self.consumer_watch.note_pull();
             self.link.publish(subject, "pull", request.to_string());
         }
     }

@@ -1,15 +1,15 @@
 //! The subjects that a stream stores, which are not always those that it takes: a stream, a mirror or a source may rename
 //! what it takes in (<https://docs.nats.io/nats-concepts/subject_mapping>). Filters are on what is stored.
 
-use super::api::{Origin, StreamConfig, Transform};
+use super::api::{StreamConfig, SubjectTransform, UpstreamStream};
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 
 /// The subjects that a stream with these settings stores, as filters; `None` where a mirror or a source may bring any.
 pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
     let mut taken: Vec<String> = config.subjects.clone();
-    for origin in config.mirror.iter().chain(config.sources.iter().flatten()) {
-        taken.extend(brought(origin)?);
+    for upstream in config.mirror.iter().chain(config.sources.iter().flatten()) {
+        taken.extend(upstream_subjects(upstream)?);
     }
     let mut stored = Vec::new();
     for subject in taken {
@@ -25,16 +25,16 @@ pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
 }
 
 /// What a mirror or a source brings; `None` for anything.
-fn brought(origin: &Origin) -> Option<Vec<String>> {
-    let transforms = origin.subject_transforms.as_deref().unwrap_or_default();
+fn upstream_subjects(upstream: &UpstreamStream) -> Option<Vec<String>> {
+    let transforms = upstream.subject_transforms.as_deref().unwrap_or_default();
     if transforms.is_empty() {
-        return (!origin.filter_subject.is_empty()).then(|| vec![origin.filter_subject.clone()]);
+        return (!upstream.filter_subject.is_empty()).then(|| vec![upstream.filter_subject.clone()]);
     }
-    let brought = transforms.iter().map(|transform| match rename(transform, source_of(transform)) {
+    let upstream_subjects = transforms.iter().map(|transform| match rename(transform, source_of(transform)) {
         Renamed::No => source_of(transform).to_owned(),
         Renamed::Some(new) | Renamed::All(new) => new,
     });
-    Some(brought.collect())
+    Some(upstream_subjects.collect())
 }
 
 /// What becomes of a subject.
@@ -46,12 +46,12 @@ enum Renamed {
     All(String),
 }
 
-fn source_of(transform: &Transform) -> &str {
+fn source_of(transform: &SubjectTransform) -> &str {
     if transform.src.is_empty() { ">" } else { &transform.src }
 }
 
 /// What a transform makes of a filter.
-fn rename(transform: &Transform, subject: &str) -> Renamed {
+fn rename(transform: &SubjectTransform, subject: &str) -> Renamed {
     let source = source_of(transform);
     let (Ok(from), Ok(taken)) = (source.parse::<Filter>(), subject.parse::<Filter>()) else { return Renamed::No };
     if transform.dest.is_empty() || !from.overlaps(&taken) {
@@ -130,21 +130,21 @@ fn function(token: &str) -> Function {
 
 /// What keeps a collector from being given what it was told to collect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
+pub struct SubjectMismatch {
     /// What the stream does.
     pub what: String,
     /// What to do about it.
-    pub way_out: String,
+    pub remedy: String,
 }
 
-impl std::fmt::Display for Mismatch {
+impl std::fmt::Display for SubjectMismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; {}", self.what, self.way_out)
+        write!(f, "{}; {}", self.what, self.remedy)
     }
 }
 
 /// Whether the stream stores nothing on some of the subjects to collect, or stores what is published on them under others.
-pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<Mismatch> {
+pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<SubjectMismatch> {
     let stored = subjects(stream)?;
     let name = &config.stream;
     let empty: Vec<&str> =
@@ -153,11 +153,11 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<M
         let (empty, shown) = (empty.join(", "), stored.join(", "));
         return Some(if renames(stream) {
             let what = format!("stream {name} stores nothing on {empty}: it renames what it takes, and stores {shown}");
-            Mismatch { what, way_out: format!("set broker.subjects to what it stores, {shown}") }
+            SubjectMismatch { what, remedy: format!("set broker.subjects to what it stores, {shown}") }
         } else {
             let what = format!("stream {name} stores nothing on {empty}: it takes {shown}");
-            let way_out = "add it to the stream (nats stream edit), or take it out of broker.subjects";
-            Mismatch { what, way_out: way_out.into() }
+            let remedy = "add it to the stream (nats stream edit), or take it out of broker.subjects";
+            SubjectMismatch { what, remedy: remedy.into() }
         });
     }
     let transform = stream.subject_transform.as_ref()?;
@@ -173,17 +173,17 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<M
     let what = format!(
         "stream {name} acknowledges events on {source} and stores them on {lost}, which broker.subjects does not take"
     );
-    let way_out = format!("add {lost} to broker.subjects, or edit the stream's subject_transform");
-    Some(Mismatch { what, way_out })
+    let remedy = format!("add {lost} to broker.subjects, or edit the stream's subject_transform");
+    Some(SubjectMismatch { what, remedy })
 }
 
 fn renames(stream: &StreamConfig) -> bool {
-    let mut origins = stream.mirror.iter().chain(stream.sources.iter().flatten());
-    stream.subject_transform.is_some() || origins.any(|origin| origin.subject_transforms.is_some())
+    let mut upstream = stream.mirror.iter().chain(stream.sources.iter().flatten());
+    stream.subject_transform.is_some() || upstream.any(|upstream| upstream.subject_transforms.is_some())
 }
 
 /// Whether nothing that a stream with these settings stores is to be collected.
-pub(super) fn has_nothing_for(config: &BrokerConfig, stream: &StreamConfig) -> bool {
+pub(super) fn stores_nothing_wanted(config: &BrokerConfig, stream: &StreamConfig) -> bool {
     subjects(stream).is_some_and(|stored| !config.subjects.iter().any(|filter| overlaps_any(filter, &stored)))
 }
 

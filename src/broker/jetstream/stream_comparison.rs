@@ -1,22 +1,22 @@
 //! What a stream says of itself that decides where to go on in it: whether it still has the messages that the ledger knows,
 //! and whether it has some again that were missing.
 
-use super::api::{Api, Failure, Stored, Stream, StreamState, Which};
-use super::epoch::{Resume, resume};
+use super::api::{Api, ApiError, MessageQuery, StoredMessage, StreamInfo, StreamState};
+use super::resume_point::{ResumePoint, resume};
 use super::stream;
 use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap, Gaps, Mark};
 
 /// A server lists deleted sequences one by one. Up to so many are asked for.
-pub(super) const MOST_DELETED: u64 = 200_000;
+pub(super) const MAX_LISTED_DELETES: u64 = 200_000;
 
 /// Where the server cannot list what is deleted, so many gaps are looked at one by one.
 const MOST_LOOKS: usize = 256;
 
 /// What is asked of the stream to decide.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct StreamFacts {
     /// The stream's time of creation.
     pub(super) created: String,
     /// Its first sequence.
@@ -26,84 +26,90 @@ pub(super) struct Facts {
     /// The number of the latest epoch that is of this stream, if any is.
     pub(super) known_as: Option<u32>,
     /// How its messages compare with what that epoch has.
-    pub(super) there: There,
+    pub(super) content: StreamContent,
     /// What it no longer has was said up to this sequence.
-    pub(super) said_to: u64,
+    pub(super) reported_to: u64,
 }
 
 /// A stream compared with an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum There {
+pub(super) enum StreamContent {
     /// Nothing up to the position reached is new.
     Same,
     /// Some message up to the position is another than the one that was taken in; how that shows.
-    Another(String),
+    Changed(String),
     /// The stream has messages that were missing when they were due.
-    Back(Gaps),
+    Restored(Gaps),
 }
 
-/// Where to go on in the stream; what it no longer has was said up to `said_to`.
-pub(super) fn position_in(
+/// Where to go on in the stream; what it no longer has was said up to `reported_to`.
+pub(super) fn find_resume_point(
     api: &Api<'_>,
     config: &BrokerConfig,
     history: &[EpochProgress],
-    said_to: u64,
-    stream: &Stream,
-) -> Result<Resume, Error> {
-    let facts = look(api, &config.stream, history, said_to, stream)
+    reported_to: u64,
+    stream: &StreamInfo,
+) -> Result<ResumePoint, Error> {
+    let facts = look(api, &config.stream, history, reported_to, stream)
         .map_err(|failure| stream::explain(api.link, config, &failure))?;
     Ok(resume(&config.stream, history, &facts))
 }
 
 /// Asks.
-fn look(api: &Api<'_>, name: &str, history: &[EpochProgress], said_to: u64, stream: &Stream) -> Result<Facts, Failure> {
+fn look(
+    api: &Api<'_>,
+    name: &str,
+    history: &[EpochProgress],
+    reported_to: u64,
+    stream: &StreamInfo,
+) -> Result<StreamFacts, ApiError> {
     let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
     let mut life = history.iter().rev().find(|life| life.epoch.created == stream.created);
     // An old server may change the time of creation when it restarts. The same message at the same place, to the nanosecond, is
     // the same stream all the same.
     if let (None, Some(newest)) = (life, history.last().filter(|newest| newest.mark != Mark::START)) {
-        let there = api.message(name, &Which::Exactly(newest.mark.sequence))?;
-        life = there.is_some_and(|stored| stored.mark == newest.mark).then_some(newest);
+        let content = api.message(name, &MessageQuery::Sequence(newest.mark.sequence))?;
+        life = content.is_some_and(|stored| stored.mark == newest.mark).then_some(newest);
     }
-    let there = match life {
+    let content = match life {
         // One that ends before the position went back, whatever it has.
         Some(life) if life.mark != Mark::START && last >= life.mark.sequence => compare(api, name, life, stream)?,
-        _ => There::Same,
+        _ => StreamContent::Same,
     };
     let known_as = life.map(|life| life.epoch.number);
     // What was said of the newest epoch says nothing of an older one.
-    let said_to = if known_as == history.last().map(|life| life.epoch.number) { said_to } else { 0 };
-    Ok(Facts { created: stream.created.clone(), first, last, known_as, there, said_to })
+    let reported_to = if known_as == history.last().map(|life| life.epoch.number) { reported_to } else { 0 };
+    Ok(StreamFacts { created: stream.created.clone(), first, last, known_as, content, reported_to })
 }
 
-fn compare(api: &Api<'_>, name: &str, life: &EpochProgress, stream: &Stream) -> Result<There, Failure> {
+fn compare(api: &Api<'_>, name: &str, life: &EpochProgress, stream: &StreamInfo) -> Result<StreamContent, ApiError> {
     let Mark { sequence, published_ns } = life.mark;
-    match api.message(name, &Which::Exactly(sequence))? {
+    match api.message(name, &MessageQuery::Sequence(sequence))? {
         Some(stored) if stored.mark.published_ns != published_ns => {
-            return Ok(There::Another(format!("it has another message at {sequence}")));
+            return Ok(StreamContent::Changed(format!("it has another message at {sequence}")));
         }
         Some(_) => {}
         // That the message is gone proves nothing. In a stream that goes on, times ascend with the sequences: one before the
-        // position that is younger than what was read there came after a rollback.
+        // position that is younger than what was read content came after a rollback.
         None => {
             let before = last_before(api, name, sequence, stream.state.first_seq)?;
             if let Some(stored) = before.filter(|stored| stored.mark.published_ns > published_ns) {
                 let at = stored.mark.sequence;
-                return Ok(There::Another(format!(
+                return Ok(StreamContent::Changed(format!(
                     "its message {at} is younger than the one that was read at {sequence}"
                 )));
             }
         }
     }
     let back = back(api, name, &life.gaps, &stream.state)?;
-    Ok(if back.is_empty() { There::Same } else { There::Back(back) })
+    Ok(if back.is_empty() { StreamContent::Same } else { StreamContent::Restored(back) })
 }
 
 /// The last message before a sequence. The server only finds the next one behind a sequence, so this steps back in strides
 /// that double until something lies between, then halves them.
-fn last_before(api: &Api<'_>, name: &str, sequence: u64, first: u64) -> Result<Option<Stored>, Failure> {
-    let next = |from: u64| -> Result<Option<Stored>, Failure> {
-        let found = api.message(name, &Which::NextOf(">", from))?;
+fn last_before(api: &Api<'_>, name: &str, sequence: u64, first: u64) -> Result<Option<StoredMessage>, ApiError> {
+    let next = |from: u64| -> Result<Option<StoredMessage>, ApiError> {
+        let found = api.message(name, &MessageQuery::NextBySubject(">", from))?;
         Ok(found.filter(|stored| stored.mark.sequence < sequence))
     };
     let (mut found, mut low, mut stride) = (None, sequence, 1);
@@ -127,14 +133,14 @@ fn last_before(api: &Api<'_>, name: &str, sequence: u64, first: u64) -> Result<O
 }
 
 /// Which of these gaps the stream has messages in by now.
-fn back(api: &Api<'_>, name: &str, gaps: &Gaps, state: &StreamState) -> Result<Gaps, Failure> {
+fn back(api: &Api<'_>, name: &str, gaps: &Gaps, state: &StreamState) -> Result<Gaps, ApiError> {
     let among = |state: &StreamState| -> Gaps {
         gaps.iter().filter_map(|gap| gap.within(state.first_seq, state.last_seq)).collect()
     };
     if among(state).is_empty() {
         return Ok(Gaps::default());
     }
-    if state.num_deleted <= MOST_DELETED {
+    if state.num_deleted <= MAX_LISTED_DELETES {
         // The stream may have dropped its first messages meanwhile: what it lists belongs to the state in the same answer.
         let (state, missing) = api.deleted(name)?;
         let is_back = |gap: &Gap| missing.missing_between(gap.first, gap.last) < gap.missing;
@@ -146,7 +152,7 @@ fn back(api: &Api<'_>, name: &str, gaps: &Gaps, state: &StreamState) -> Result<G
     largest.sort_by_key(|gap| std::cmp::Reverse(gap.missing));
     let mut back = Gaps::default();
     for gap in largest.into_iter().take(MOST_LOOKS) {
-        let next = api.message(name, &Which::NextOf(">", gap.first))?;
+        let next = api.message(name, &MessageQuery::NextBySubject(">", gap.first))?;
         if next.is_some_and(|stored| stored.mark.sequence <= gap.last) {
             back.insert(gap);
         }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{Stored, Stream};
+use super::api::{StoredMessage, StreamInfo};
 use crate::pipeline::Mark;
 
 /// No delivery for this long may be a server that restarted.
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const NO_ANSWER: Duration = Duration::from_secs(10);
 
 /// So many of them are asked for at a time, at most.
-const MOST_WITNESSES: usize = 4;
+const MAX_CHECKS: usize = 4;
 
 /// A message is asked for only where it is no larger: the answer has all of it.
 const LARGE: usize = 64 << 10;
@@ -35,10 +35,10 @@ pub(super) struct StreamWatch {
     reached_is_large: bool,
     /// Whether anything came in this session.
     delivered: bool,
-    came: Instant,
+    last_delivery: Instant,
     /// When it was last asked what it looks like, and for messages.
-    looked_at: Instant,
-    asked: Instant,
+    queried_at: Instant,
+    requested_at: Instant,
     /// Messages to ask for, and those whose answers are due.
     due: Vec<Mark>,
     open: Vec<Mark>,
@@ -46,7 +46,7 @@ pub(super) struct StreamWatch {
 
 impl StreamWatch {
     /// Over a stream that was read up to `reached` and looked like this then.
-    pub(super) fn new(stream: &Stream, reached: Mark) -> Self {
+    pub(super) fn new(stream: &StreamInfo, reached: Mark) -> Self {
         let now = Instant::now();
         Self {
             created: stream.created.clone(),
@@ -55,9 +55,9 @@ impl StreamWatch {
             reached,
             reached_is_large: true,
             delivered: false,
-            came: now,
-            looked_at: now,
-            asked: now,
+            last_delivery: now,
+            queried_at: now,
+            requested_at: now,
             due: Vec::new(),
             open: Vec::new(),
         }
@@ -68,7 +68,7 @@ impl StreamWatch {
         self.first
     }
 
-    /// A delivery came. Why it cannot follow the one before, if it cannot.
+    /// A delivery last_delivery. Why it cannot follow the one before, if it cannot.
     pub(super) fn delivered(&mut self, mark: Mark, bytes: usize) -> Option<String> {
         let Mark { sequence, published_ns } = self.reached;
         if mark.sequence <= sequence {
@@ -85,38 +85,38 @@ impl StreamWatch {
     }
 
     /// The next delivery had to be waited for.
-    pub(super) fn waited(&mut self) {
+    pub(super) fn note_wait(&mut self) {
         let now = Instant::now();
-        let paused = now.duration_since(self.came) >= RESTART;
-        self.came = now;
-        if paused && self.reached != Mark::START && !self.reached_is_large && self.due.len() < MOST_WITNESSES {
+        let paused = now.duration_since(self.last_delivery) >= RESTART;
+        self.last_delivery = now;
+        if paused && self.reached != Mark::START && !self.reached_is_large && self.due.len() < MAX_CHECKS {
             self.due.push(self.reached);
         }
     }
 
     /// Whether to ask what the stream looks like, if it has not been asked for as long as `interval`.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
-        self.looked_at.elapsed() >= interval
+        self.queried_at.elapsed() >= interval
     }
 
     /// It is asked what it looks like.
-    pub(super) fn asks(&mut self) {
-        self.looked_at = Instant::now();
+    pub(super) fn note_query(&mut self) {
+        self.queried_at = Instant::now();
     }
 
     /// The messages to ask for now, by their sequences.
-    pub(super) fn witnesses(&mut self) -> Vec<u64> {
+    pub(super) fn take_messages_to_check(&mut self) -> Vec<u64> {
         let pause = if self.open.is_empty() { PAUSE } else { NO_ANSWER };
-        if self.due.is_empty() || self.asked.elapsed() < pause {
+        if self.due.is_empty() || self.requested_at.elapsed() < pause {
             return Vec::new();
         }
-        self.asked = Instant::now();
+        self.requested_at = Instant::now();
         self.open = std::mem::take(&mut self.due);
         self.open.iter().map(|mark| mark.sequence).collect()
     }
 
     /// What it looks like now. What has changed so that the session is over, if anything has.
-    pub(super) fn looked(&mut self, name: &str, stream: &Stream) -> Option<String> {
+    pub(super) fn check_info(&mut self, name: &str, stream: &StreamInfo) -> Option<String> {
         let (state, reached) = (&stream.state, self.reached.sequence);
         let Self { created, first, deleted, .. } = self;
         if stream.created != *created {
@@ -137,7 +137,7 @@ impl StreamWatch {
 
     /// The answer to the question for the message of this sequence: `None` where there is none, or it says nothing. What shows that
     /// the stream went back, if so.
-    pub(super) fn testified(&mut self, name: &str, sequence: u64, stored: Option<&Stored>) -> Option<String> {
+    pub(super) fn check_answer(&mut self, name: &str, sequence: u64, stored: Option<&StoredMessage>) -> Option<String> {
         let at = self.open.iter().position(|mark| mark.sequence == sequence)?;
         let mark = self.open.swap_remove(at);
         // That it is gone proves nothing.
@@ -150,7 +150,7 @@ impl StreamWatch {
 mod tests {
     use super::*;
 
-    fn stream(created: &str, first: u64, last: u64, deleted: u64) -> Stream {
+    fn stream(created: &str, first: u64, last: u64, deleted: u64) -> StreamInfo {
         let state = serde_json::json!({ "messages": 0, "first_seq": first, "last_seq": last, "num_deleted": deleted });
         let stream = serde_json::json!({ "config": { "retention": "limits" }, "created": created, "state": state });
         serde_json::from_value(stream).expect("a stream")
@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn a_stream_that_goes_on_is_the_same() {
         let mut watch = watch();
-        assert_eq!(watch.looked("S", &stream("monday", 3, 10, 2)), None);
+        assert_eq!(watch.check_info("S", &stream("monday", 3, 10, 2)), None);
         assert_eq!(watch.delivered(mark(12, 100), 1), None);
-        assert_eq!(watch.looked("S", &stream("monday", 3, 12, 3)), None);
-        assert_eq!(watch.looked("S", &stream("monday", 9, 12, 1)), None, "fewer lie between, for it begins later");
+        assert_eq!(watch.check_info("S", &stream("monday", 3, 12, 3)), None);
+        assert_eq!(watch.check_info("S", &stream("monday", 9, 12, 1)), None, "fewer lie between, for it begins later");
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
             (stream("monday", 2, 10, 2), "begins at 2, and began at 3"),
             (stream("monday", 3, 10, 1), "messages again that were deleted"),
         ] {
-            let over = watch().looked("S", &now).expect("over");
+            let over = watch().check_info("S", &now).expect("over");
             assert!(over.contains(what), "{over}");
         }
     }
@@ -198,35 +198,35 @@ mod tests {
     fn the_message_before_a_pause_is_asked_for() {
         let mut watch = watch();
         let pass = |watch: &mut StreamWatch, sequence| {
-            watch.came -= RESTART;
-            watch.waited();
+            watch.last_delivery -= RESTART;
+            watch.note_wait();
             assert_eq!(watch.delivered(mark(sequence, 100), 1), None);
         };
         pass(&mut watch, 11);
         assert!(watch.due.is_empty(), "the opening has looked at the one before");
         pass(&mut watch, 12);
         pass(&mut watch, 13);
-        assert!(watch.witnesses().is_empty(), "asked a moment ago");
-        watch.asked -= PAUSE;
-        assert_eq!(watch.witnesses(), [11, 12]);
-        let stored = |sequence, published_ns| Stored {
+        assert!(watch.take_messages_to_check().is_empty(), "asked a moment ago");
+        watch.requested_at -= PAUSE;
+        assert_eq!(watch.take_messages_to_check(), [11, 12]);
+        let stored = |sequence, published_ns| StoredMessage {
             mark: mark(sequence, published_ns),
             subject: String::new(),
             headers: Vec::new(),
             payload: Vec::new(),
         };
         assert!(!watch.is_due(PAUSE * 60), "that is another question");
-        assert_eq!(watch.testified("S", 13, Some(&stored(13, 101))), None, "nobody asked");
-        let over = watch.testified("S", 12, Some(&stored(12, 101)));
+        assert_eq!(watch.check_answer("S", 13, Some(&stored(13, 101))), None, "nobody asked");
+        let over = watch.check_answer("S", 12, Some(&stored(12, 101)));
         assert!(over.is_some_and(|over| over.contains("another message at 12")));
-        assert_eq!(watch.testified("S", 11, None), None, "gone proves nothing");
+        assert_eq!(watch.check_answer("S", 11, None), None, "gone proves nothing");
         pass(&mut watch, 14);
-        watch.asked -= PAUSE;
-        assert_eq!(watch.witnesses(), [13], "all were answered");
+        watch.requested_at -= PAUSE;
+        assert_eq!(watch.take_messages_to_check(), [13], "all were answered");
         pass(&mut watch, 15);
-        watch.asked -= PAUSE;
-        assert!(watch.witnesses().is_empty(), "an answer is due");
-        watch.asked -= NO_ANSWER;
-        assert_eq!(watch.witnesses(), [14], "it will not come");
+        watch.requested_at -= PAUSE;
+        assert!(watch.take_messages_to_check().is_empty(), "an answer is due");
+        watch.requested_at -= NO_ANSWER;
+        assert_eq!(watch.take_messages_to_check(), [14], "it will not come");
     }
 }

@@ -8,14 +8,14 @@
 
 use nats::{HeaderMap, Message};
 
-use super::api::{Api, Consumer, ConsumerConfig};
+use super::api::{Api, ConsumerConfig, ConsumerInfo};
 use super::claims::{Claim, Claims};
-use super::consumer::{Keeping, Made, Wish, is_as_wanted};
+use super::consumer::{ConsumerRequest, CreatedConsumer, Retention, matches_request};
+use super::delivery_metadata::DeliveryMetadata;
 use super::poison;
 use super::pulls::EXPIRES;
-use super::reply::Metadata;
 use super::stream::explain;
-use super::unreadable::next_of;
+use super::unreadable_message::next_of;
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
@@ -25,7 +25,7 @@ const RESETS: (u32, u32) = (2, 14);
 
 /// What a consumer has delivered to somebody else, up to the last delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unread {
+pub(super) struct UnstoredDeliveries {
     /// The first sequence that is not stored.
     next: u64,
     /// The last that was delivered.
@@ -34,7 +34,7 @@ pub(super) struct Unread {
     acknowledgement: String,
 }
 
-impl Unread {
+impl UnstoredDeliveries {
     /// Whether all of it is stored: then it may be acknowledged.
     pub(super) fn is_read(&self) -> bool {
         self.next > self.last
@@ -52,7 +52,7 @@ impl Unread {
         api: &Api<'_>,
         config: &BrokerConfig,
         pending: u64,
-    ) -> Result<(Message, Metadata, Option<Self>), String> {
+    ) -> Result<(Message, DeliveryMetadata, Option<Self>), String> {
         let Self { next, last, .. } = self;
         let stored = match next_of(api, config, next) {
             Ok(Some(stored)) if stored.mark.sequence <= last => stored,
@@ -70,14 +70,14 @@ impl Unread {
         let reply = (sequence == last).then_some(self.acknowledgement.as_str());
         let message = Message::new(&stored.subject, reply, stored.payload, headers);
         let pending = pending + (last - sequence);
-        let metadata = Metadata { delivered: 1, mark: stored.mark, consumer_sequence: 0, pending };
+        let metadata = DeliveryMetadata { delivered: 1, mark: stored.mark, consumer_sequence: 0, pending };
         Ok((message, metadata, (sequence < last).then_some(Self { next: sequence + 1, ..self })))
     }
 }
 
 /// Deletes consumers of our own that stand for nothing; `false` where there is none.
-pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, keeping: Keeping, claims: &mut Claims) -> bool {
-    if keeping != Keeping::Limits {
+pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, retention: Retention, claims: &mut Claims) -> bool {
+    if retention != Retention::Limits {
         claims.complete(api, &config.stream);
     }
     // What stands lower keeps all that the others of the same subjects do.
@@ -87,7 +87,7 @@ pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, keeping: Keeping, 
     };
     let lowest = claims.own().min_by_key(floor);
     let is_spare = |claim: &&Claim| {
-        keeping == Keeping::Limits
+        retention == Retention::Limits
             || lowest.is_some_and(|lowest| lowest.name != claim.name && subjects(lowest) == subjects(claim))
     };
     let spare: Vec<_> = claims.own().filter(is_spare).map(|claim| claim.name.clone()).collect();
@@ -101,21 +101,21 @@ pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, keeping: Keeping, 
             Err(failure) => log::debug!("broker: the older consumer {name} is left: {failure}"),
         }
     }
-    claims.forget(&deleted);
+    claims.remove(&deleted);
     !deleted.is_empty()
 }
 
 /// Goes on with the one consumer of our own, such as `wanted` would be.
 pub(super) fn take_over(
     api: &Api<'_>,
-    wish: &Wish<'_>,
+    request: &ConsumerRequest<'_>,
     wanted: &ConsumerConfig,
     claims: &Claims,
-) -> Result<Made, Error> {
-    let (config, server) = (wish.config, api.link.server());
+) -> Result<CreatedConsumer, Error> {
+    let (config, server) = (request.config, api.link.server());
     let stream = &config.stream;
     let refused = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
-    let own = choose(claims, wanted, wish.whole).filter(|_| wish.keeping != Keeping::Limits);
+    let own = choose(claims, wanted, request.whole).filter(|_| request.retention != Retention::Limits);
     let Some((claim, info)) = own else {
         let others: Vec<_> =
             claims.others().map(|claim| format!("; {} was made by {}", claim.name, claim.maker())).collect();
@@ -126,7 +126,7 @@ pub(super) fn take_over(
         )));
     };
     let name = &claim.name;
-    if !would_do(name, info, wanted, wish.whole) {
+    if !is_usable(name, info, wanted, request.whole) {
         return Err(refused(format!(
             "stream {stream}: maximum consumers limit reached, and consumer {name} has other settings than are wanted now; \
              raise max_consumers, or delete it (nats consumer rm {stream} {name}: what the stream keeps for it is lost)"
@@ -141,14 +141,14 @@ pub(super) fn take_over(
         );
         return Err(broker_error(&server.address, BrokerFault::Contested, detail));
     }
-    let next = wish.resume.after.sequence + 1;
+    let next = request.resume.after.sequence + 1;
     let mut info = info.clone();
     if numbers(&server.version) >= RESETS {
         let next = next.max(info.config.opt_start_seq.unwrap_or(1));
         match api.reset_consumer(stream, name, next) {
             Ok(info) => {
                 log::debug!("broker: reset consumer {name} to {next}: there is no room for two");
-                return Ok(Made { name: name.clone(), info, unread: None });
+                return Ok(CreatedConsumer { name: name.clone(), info, unstored: None });
             }
             // This user may not, or another server of the cluster is older.
             Err(failure) => log::debug!("broker: consumer {name} cannot be reset: {failure}"),
@@ -158,17 +158,17 @@ pub(super) fn take_over(
     log::debug!("broker: goes on with consumer {name}: there is no room for two");
     let (last, number) = (info.delivered.stream_seq, info.delivered.consumer_seq);
     let acknowledgement = format!("$JS.ACK.{stream}.{name}.1.{last}.{number}.0.0");
-    Ok(Made { name: name.clone(), info, unread: Some(Unread { next, last, acknowledgement }) })
+    Ok(CreatedConsumer { name: name.clone(), info, unstored: Some(UnstoredDeliveries { next, last, acknowledgement }) })
 }
 
 /// The consumer of our own to go on with: one that is as wanted, else any.
-fn choose<'c>(claims: &'c Claims, wanted: &ConsumerConfig, whole: bool) -> Option<(&'c Claim, &'c Consumer)> {
+fn choose<'c>(claims: &'c Claims, wanted: &ConsumerConfig, whole: bool) -> Option<(&'c Claim, &'c ConsumerInfo)> {
     let own = || claims.own().filter_map(|claim| Some((claim, claim.info()?)));
-    own().find(|(claim, info)| would_do(&claim.name, info, wanted, whole)).or_else(|| own().next())
+    own().find(|(claim, info)| is_usable(&claim.name, info, wanted, whole)).or_else(|| own().next())
 }
 
 /// Whether a consumer is as wanted. Where it began, and what it is called, is its own matter.
-fn would_do(name: &str, info: &Consumer, wanted: &ConsumerConfig, whole: bool) -> bool {
+fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole: bool) -> bool {
     let expected = ConsumerConfig {
         name: Some(name.to_owned()),
         durable_name: Some(name.to_owned()),
@@ -176,7 +176,7 @@ fn would_do(name: &str, info: &Consumer, wanted: &ConsumerConfig, whole: bool) -
         opt_start_seq: info.config.opt_start_seq,
         ..wanted.clone()
     };
-    is_as_wanted(&info.config, &expected, whole)
+    matches_request(&info.config, &expected, whole)
 }
 
 /// Major and minor number.
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_consumer_that_is_as_wanted_is_taken_before_others() {
+    fn a_consumer_that_matches_request_is_taken_before_others() {
         let config = |name: &str, subject: &str| {
             json!({
                 "name": name, "durable_name": name, "deliver_policy": "all", "ack_policy": "all",
@@ -205,7 +205,7 @@ mod tests {
             });
             (name.to_owned(), serde_json::from_value(info).expect("a consumer"))
         };
-        let claims = Claims::of_ours([consumer("edited", "a"), consumer("fits", "b")]);
+        let claims = Claims::of_this_database([consumer("edited", "a"), consumer("fits", "b")]);
         let taken = |subject: &str| {
             let wanted = serde_json::from_value(config("new", subject)).expect("settings");
             choose(&claims, &wanted, false).map(|(claim, _)| claim.name.as_str())

@@ -1,10 +1,10 @@
 //! Messages that the client cannot read, read raw: why a session ended, and what the next one begins behind.
 
-use super::api::{Api, Failure, Stored, Which, code};
-use super::consumer::Keeping;
-use super::facts::position_in;
-use super::gaps::Steps;
-use super::session::Setting;
+use super::api::{Api, ApiError, MessageQuery, StoredMessage, code};
+use super::consumer::Retention;
+use super::gaps::SkippedSequences;
+use super::session::SessionOptions;
+use super::stream_comparison::find_resume_point;
 use super::{poison, stream};
 use crate::broker::connection::Link;
 use crate::config::BrokerConfig;
@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap};
 
 /// A message that the client cannot read, what is wrong with it, and what was missing directly before it.
-pub(super) struct Unreadable {
-    pub(super) stored: Stored,
+pub(super) struct UnreadableMessage {
+    pub(super) stored: StoredMessage,
     pub(super) defect: &'static str,
     pub(super) missing: Option<Gap>,
     /// Whether that is a loss.
@@ -21,36 +21,37 @@ pub(super) struct Unreadable {
 }
 
 /// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
-pub(super) fn unreadable_next(setting: &Setting<'_>) -> Result<Option<Unreadable>, Error> {
-    let Some(EpochProgress { epoch, mark, .. }) = setting.history.last() else { return Ok(None) };
-    let config = setting.cluster.config();
-    let link = Link::open(setting.cluster, setting.stop)?;
-    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(setting.stop) };
-    let explain = |failure: Failure| stream::explain(&link, config, &failure);
+pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Option<UnreadableMessage>, Error> {
+    let Some(EpochProgress { epoch, mark, .. }) = options.history.last() else { return Ok(None) };
+    let config = options.cluster.config();
+    let link = Link::open(options.cluster, options.stop)?;
+    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(options.stop) };
+    let explain = |failure: ApiError| stream::explain(&link, config, &failure);
     let stream = match api.stream(&config.stream) {
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         found => found.map_err(explain)?,
     };
     // Another life of the stream: its messages are none of this position's.
-    if position_in(&api, config, setting.history, setting.said_to, &stream)?.epoch != *epoch {
+    if find_resume_point(&api, config, options.history, options.reported_to, &stream)?.epoch != *epoch {
         return Ok(None);
     }
     let due = mark.sequence + 1;
     let Some(stored) = next_of(&api, config, due).map_err(explain)? else { return Ok(None) };
     let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
     // Where others lie between, nothing is known of what is missing beside them.
-    let first = api.message(&config.stream, &Which::NextOf(">", due)).map_err(explain)?;
+    let first = api.message(&config.stream, &MessageQuery::NextBySubject(">", due)).map_err(explain)?;
     let is_next = first.is_some_and(|first| first.mark == stored.mark);
     let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_next);
-    let is_loss = stream::steps(config, &stream, Keeping::of(&stream, config, setting.under_way)) != Steps::Usual;
-    Ok(Some(Unreadable { stored, defect, missing, is_loss }))
+    let is_loss = stream::skipped_sequences(config, &stream, Retention::of(&stream, config, options.under_way))
+        != SkippedSequences::Expected;
+    Ok(Some(UnreadableMessage { stored, defect, missing, is_loss }))
 }
 
 /// The first message from this sequence on that is to be collected.
-pub(super) fn next_of(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<Option<Stored>, Failure> {
-    let mut next: Option<Stored> = None;
+pub(super) fn next_of(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<Option<StoredMessage>, ApiError> {
+    let mut next: Option<StoredMessage> = None;
     for filter in &config.subjects {
-        let found = api.message(&config.stream, &Which::NextOf(filter, from))?;
+        let found = api.message(&config.stream, &MessageQuery::NextBySubject(filter, from))?;
         next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
     }
     Ok(next)
