@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{self, ApiError, ErrorBody, StreamInfo, code};
+use super::api;
+use super::api_error::{ApiError, ErrorBody, code};
+use super::api_types::StreamInfo;
 use super::known_streams::KnownStreams;
 use crate::broker::publisher::{Refused, Taken, Verdict};
 use crate::config::is_stream_name;
@@ -283,7 +285,7 @@ fn parse_response<T: serde::de::DeserializeOwned>(response: &Response<'_>) -> Re
     if response.status == Some("503") {
         return Err(ApiError::NoResponders);
     }
-    api::read(response.data)
+    api::parse(response.data)
 }
 
 /// The streams that take a subject.

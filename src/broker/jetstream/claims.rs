@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::api::{Api, ApiError, ConsumerInfo};
+use super::api::Api;
+use super::api_error::ApiError;
+use super::api_types::ConsumerInfo;
 use crate::pipeline::Signal;
 
 /// The stem of the names, followed by a database's identity.
@@ -214,7 +216,7 @@ impl Claim {
 
 /// The same requests, with less timeout.
 fn with_short_timeout<'a>(api: &Api<'a>) -> Api<'a> {
-    Api { link: api.link, prefix: api.prefix.clone(), within: api.within.min(ANSWER), stop: api.stop }
+    Api { link: api.link, prefix: api.prefix.clone(), timeout: api.timeout.min(ANSWER), stop: api.stop }
 }
 
 fn ask(api: &Api<'_>, stream: &str, name: &str) -> Option<ConsumerInfo> {

@@ -7,46 +7,20 @@
 
 use std::time::Duration;
 
-use super::api::{Api, ApiError, ConsumerConfig, ConsumerInfo, StreamInfo, code};
-use super::claims::{self, Claims, Owner};
-use super::resume_point::ResumePoint;
+use super::api::Api;
+use super::api_error::to_error;
+use super::api_error::{ApiError, code};
+use super::api_types::nanoseconds;
+use super::api_types::{ConsumerConfig, ConsumerInfo};
+use super::claims::{self, Claims};
+use super::consumer_request::{ConsumerRequest, CreatedConsumer, matches_request};
+use super::retention::Retention;
 use super::stored_subjects;
-use super::stream::{INTEREST, explain};
-use super::takeover::{self, UnstoredDeliveries};
+use super::takeover;
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Mark;
-
-/// Whether the stream keeps events until they are acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retention {
-    /// It keeps them as its limits say.
-    Limits,
-    /// Until every consumer has acknowledged them; so many can be under way to the database.
-    Interest { unacknowledged: usize },
-}
-
-impl Retention {
-    /// How this stream keeps what a collector with these settings, whose pipeline holds so many events, takes in.
-    pub(super) fn of(stream: &StreamInfo, config: &BrokerConfig, pipeline_holds: usize) -> Self {
-        if stream.config.retention != INTEREST {
-            return Self::Limits;
-        }
-        Self::Interest { unacknowledged: pipeline_holds + config.prefetch.events * config.prefetch.requests }
-    }
-
-    pub(super) fn unacknowledged(self) -> Option<usize> {
-        match self {
-            Self::Limits => None,
-            Self::Interest { unacknowledged } => Some(unacknowledged),
-        }
-    }
-}
-
-pub(super) fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
 
 /// How long the server keeps a consumer that nobody asks: it clears away what a dead process leaves.
 const INACTIVE: Duration = Duration::from_secs(300);
@@ -54,27 +28,6 @@ const INACTIVE: Duration = Duration::from_secs(300);
 /// After this long without an acknowledgement the server delivers again. Longer than any commit should take; where one does
 /// take longer, the repetition ends the session and changes nothing.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
-
-/// What a consumer is to be.
-pub(super) struct ConsumerRequest<'a> {
-    pub(super) config: &'a BrokerConfig,
-    pub(super) owner: &'a Owner,
-    pub(super) stream: &'a StreamInfo,
-    pub(super) resume: &'a ResumePoint,
-    pub(super) retention: Retention,
-    /// It is to have the whole stream; then it may be without filters, see [`selection`](super::local_filter).
-    pub(super) whole: bool,
-    /// Until when somebody had the one before deliver nothing.
-    pub(super) paused: Option<&'a str>,
-}
-
-/// A consumer to read from.
-pub(super) struct CreatedConsumer {
-    pub(super) name: String,
-    pub(super) info: ConsumerInfo,
-    /// What it has delivered to nobody who stored it.
-    pub(super) unstored: Option<UnstoredDeliveries>,
-}
 
 /// Makes the consumer and checks that it is what was asked for; or takes over one of our own, where the stream allows no more.
 pub(super) fn create(
@@ -130,7 +83,7 @@ pub(super) fn create(
                     Some(mismatch) => {
                         broker_error(&api.link.server().address, BrokerFault::Request, mismatch.to_string())
                     }
-                    None => explain(api.link, config, &failure),
+                    None => to_error(api.link, config, &failure),
                 });
             }
         }
@@ -151,22 +104,6 @@ pub(super) fn create(
     }
     let detail = format!("server {} made {what}", server.version);
     Err(broker_error(&server.address, BrokerFault::Request, detail))
-}
-
-/// Whether a consumer delivers what was wanted, as it was wanted. Limits of the server, the account and the stream may have
-/// changed the rest of its settings: those are heeded as they are.
-pub(super) fn matches_request(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
-    let unfiltered = whole && made.filter_subject.is_none() && made.filter_subjects.is_none();
-    let same_events = unfiltered && wanted.filter_subject.is_none()
-        || made.filter_subject == wanted.filter_subject && made.filter_subjects == wanted.filter_subjects;
-    same_events
-        && !made.headers_only
-        && made.name == wanted.name
-        && made.durable_name == wanted.durable_name
-        && made.deliver_policy == wanted.deliver_policy
-        && made.opt_start_seq == wanted.opt_start_seq
-        && made.ack_policy == wanted.ack_policy
-        && made.replay_policy == wanted.replay_policy
 }
 
 /// The limit that a refusal names, where it is on unacknowledged events and lower than what was asked for. Those of server and

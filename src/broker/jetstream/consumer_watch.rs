@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nats::{HeaderMap, Message};
 
-use super::api::{ConsumerConfig, ConsumerInfo, StreamInfo};
+use super::api_types::{ConsumerConfig, ConsumerInfo, StreamInfo};
 use super::pulls::EXPIRES;
 use super::stored_subjects;
 use crate::config::BrokerConfig;

@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::StreamState;
-use super::stream_comparison::MAX_LISTED_DELETES;
+use super::api_types::MAX_LISTED_DELETES;
+use super::api_types::StreamState;
+use super::lost_events::LostEvents;
 use crate::pipeline::{Gap, Gaps};
 
 /// How often to ask or to tell, at most.
@@ -57,34 +58,6 @@ pub(super) struct GapWatch {
     /// Up to here the stream said what is gone.
     queried_to: u64,
     pending: u64,
-}
-
-/// Sequences that the stream no longer has and that were never taken in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LostEvents {
-    gaps: Gaps,
-    /// How many there were, at most: some may be none of ours.
-    pub(super) events: u64,
-}
-
-impl LostEvents {
-    /// Between the sequence that was due and the stream's first.
-    pub(super) fn before(due: u64, first: u64) -> Option<Self> {
-        Gap::of(due, first.saturating_sub(1)).map(|gap| Self::of(gap.into()))
-    }
-
-    /// All of these.
-    pub(super) fn of(gaps: Gaps) -> Self {
-        Self { events: gaps.missing(), gaps }
-    }
-
-    /// For an operator.
-    pub(super) fn report(&self, stream: &str, begins: u64) -> String {
-        let Self { gaps, events } = self;
-        let inside = gaps.iter().any(|gap| gap.last >= begins);
-        let start = if inside { "" } else { &format!(" begins at {begins}: it") };
-        format!("stream {stream}{start} no longer has {gaps}, up to {events} events that were never stored")
-    }
 }
 
 /// Adds a range. Where there are too many, the closest are joined, half of them at a time.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::api::StreamConfig;
+use super::api_types::StreamConfig;
 use super::stream::acknowledges_before_writing;
 use crate::config::BrokerConfig;
 

@@ -3,7 +3,7 @@
 //! Where the configured subjects are all that the stream has, the consumer has no filters: then a step in the sequences is a
 //! message that is gone. But what was published before the stream had the subjects it has now comes too, and is passed over here.
 
-use super::api::ConsumerInfo;
+use super::api_types::ConsumerInfo;
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 use nats::Message;
 
-use super::api::{self, Api, MessageQuery};
+use super::api::{self, Api};
+use super::api_types::MessageQuery;
 use crate::broker::connection::Link;
 use crate::broker::publisher::{Taken, Verdict};
 

@@ -2,9 +2,12 @@
 
 mod ack_verifier;
 mod api;
+mod api_error;
+mod api_types;
 mod backlog;
 mod claims;
 mod consumer;
+mod consumer_request;
 mod consumer_watch;
 mod delivery_metadata;
 mod epoch_history;
@@ -12,12 +15,15 @@ mod gaps;
 mod intake;
 mod known_streams;
 mod local_filter;
+mod lost_events;
 mod message_search;
 mod poison;
 mod publisher;
 mod pulls;
 mod resume_point;
+mod retention;
 mod session;
+mod session_options;
 mod status;
 mod stored_subjects;
 mod stream;
@@ -25,6 +31,7 @@ mod stream_comparison;
 mod stream_watch;
 mod takeover;
 mod unreadable_message;
+mod unstored_deliveries;
 
 pub use claims::{OriginalDatabase, Owner};
 pub use intake::{IntakeOptions, JetStreamIntake};

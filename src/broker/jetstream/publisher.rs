@@ -121,7 +121,7 @@ impl StreamPublisher {
     ) -> Vec<Verdict> {
         let numbers: HashMap<String, u64> =
             events.iter().map(|outgoing| (identity(outgoing, nonce), outgoing.number)).collect();
-        let api = Api { link: &self.link, prefix: self.prefix.clone(), within: self.timeout, stop: Some(stop) };
+        let api = Api { link: &self.link, prefix: self.prefix.clone(), timeout: self.timeout, stop: Some(stop) };
         let search = MessageSearch { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
         search.run(&self.known.names(), after, &numbers)
     }

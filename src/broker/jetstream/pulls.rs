@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::api::PullLimits;
+use super::api_types::PullLimits;
 use crate::config::PrefetchConfig;
 
 /// How long the server keeps a pull request before it ends it with a status. A process that died is taken for a living one for

@@ -5,9 +5,36 @@
 //! other messages where the ledger's were. In doubt a new epoch begins and everything is stored that no earlier epoch has: a
 //! rollback may double an event, it never drops one.
 
-use super::gaps::LostEvents;
-use super::stream_comparison::{StreamContent, StreamFacts};
+use super::lost_events::LostEvents;
 use crate::pipeline::{Epoch, EpochProgress, Gaps, Mark};
+
+/// What is asked of the stream to decide.
+#[derive(Debug)]
+pub(super) struct StreamFacts {
+    /// The stream's time of creation.
+    pub(super) created: String,
+    /// Its first sequence.
+    pub(super) first: u64,
+    /// Its last sequence.
+    pub(super) last: u64,
+    /// The number of the latest epoch that is of this stream, if any is.
+    pub(super) known_as: Option<u32>,
+    /// How its messages compare with what that epoch has.
+    pub(super) content: StreamContent,
+    /// What it no longer has was said up to this sequence.
+    pub(super) reported_to: u64,
+}
+
+/// A stream compared with an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StreamContent {
+    /// Nothing up to the position reached is new.
+    Same,
+    /// Some message up to the position is another than the one that was taken in; how that shows.
+    Changed(String),
+    /// The stream has messages that were missing when they were due.
+    Restored(Gaps),
+}
 
 /// Where to go on.
 #[derive(Debug, PartialEq, Eq)]

@@ -12,20 +12,21 @@ use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
-use super::api::{self, Api, ConsumerInfo, MessageQuery, StreamInfo};
+use super::api::{self, Api};
+use super::api_types::nanoseconds;
+use super::api_types::{ConsumerInfo, MessageQuery, StreamInfo};
 use super::backlog::Backlog;
-use super::consumer::{Retention, nanoseconds};
 use super::consumer_watch::{ConsumerState, ConsumerWatch};
 use super::delivery_metadata::{self, DeliveryMetadata};
 use super::gaps::GapWatch;
 use super::local_filter::LocalFilter;
 use super::pulls::Pulls;
+use super::retention::Retention;
 use super::stream_watch::StreamWatch;
-use super::takeover::UnstoredDeliveries;
+use super::unstored_deliveries::UnstoredDeliveries;
 use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::pipeline::{Epoch, Gap, Mark, Signal};
-pub(super) use opening::SessionOptions;
 
 /// How the reply of a question for one message begins; its sequence follows.
 const CHECK: &str = "check-";
@@ -220,7 +221,7 @@ impl JetStreamSession {
         }
         drop(self.backlog);
         let api =
-            Api { link: &self.link, prefix: self.config.api_prefix(), within: Duration::from_millis(500), stop: None };
+            Api { link: &self.link, prefix: self.config.api_prefix(), timeout: Duration::from_millis(500), stop: None };
         // A paused one tells the next collector of the pause, for as long as the server keeps it. It may be paused since the last look.
         let is_paused = api.consumer(&self.config.stream, &self.consumer).is_ok_and(|consumer| consumer.paused);
         if is_paused || self.consumer_watch.paused().is_some() {
@@ -292,7 +293,7 @@ impl JetStreamSession {
         if status_code(message) == Some("503") {
             return Some("the server no longer answers JetStream requests".into());
         }
-        let consumer: ConsumerInfo = match api::read(&message.data) {
+        let consumer: ConsumerInfo = match api::parse(&message.data) {
             Ok(consumer) => consumer,
             Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
         };
@@ -321,7 +322,7 @@ impl JetStreamSession {
     /// The answer to what the stream looks like.
     fn looked(&mut self, message: &Message) -> Option<String> {
         // Whether the stream is still there is the probes' matter.
-        let stream = api::read::<StreamInfo>(&message.data).ok()?;
+        let stream = api::parse::<StreamInfo>(&message.data).ok()?;
         let missing = self.gaps.handle_stream_state(&stream.state);
         self.missing.extend(missing.iter());
         self.consumer_watch.update_stream(&self.config, &stream);
@@ -357,12 +358,12 @@ impl JetStreamSession {
     /// The next event that the consumer had delivered to somebody who did not store it, read from the stream itself.
     fn next_unstored(&mut self, stop: &Signal) -> Option<Item> {
         let unstored = self.unstored.take()?;
-        if unstored.is_read() {
-            self.acknowledge(unstored.acknowledgement());
+        if unstored.is_stored() {
+            self.acknowledge(unstored.into_ack_reply());
             return None;
         }
         let api =
-            Api { link: &self.link, prefix: self.config.api_prefix(), within: self.config.timeout, stop: Some(stop) };
+            Api { link: &self.link, prefix: self.config.api_prefix(), timeout: self.config.timeout, stop: Some(stop) };
         Some(match unstored.read(&api, &self.config, self.pending) {
             Ok((message, metadata, rest)) => {
                 let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);

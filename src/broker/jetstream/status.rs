@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use super::api::{AccountInfo, Api, ApiError, StreamInfo, code};
+use super::api::Api;
+use super::api_error::to_error;
+use super::api_error::{ApiError, code};
+use super::api_types::{AccountInfo, StreamInfo};
 use super::claims::{Claim, Claims};
-use super::consumer::Retention;
+use super::retention::Retention;
 use super::stored_subjects;
-use super::stream::{acknowledges_before_writing, explain, no_matching_events, refusal, takes_whole_stream};
+use super::stream::{acknowledges_before_writing, no_matching_events, refusal, takes_whole_stream};
 use super::stream_comparison::find_resume_point;
 use crate::broker::connection::Link;
 use crate::broker::status::{ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
@@ -19,8 +22,8 @@ pub(in crate::broker) fn stream_status(
     config: &BrokerConfig,
     position: DatabasePosition<'_>,
 ) -> Result<JetStreamStatus, Error> {
-    let api = Api { link, prefix: config.api_prefix(), within: config.timeout, stop: None };
-    let explain = |failure: ApiError| explain(link, config, &failure);
+    let api = Api { link, prefix: config.api_prefix(), timeout: config.timeout, stop: None };
+    let explain = |failure: ApiError| to_error(link, config, &failure);
     let account = api.account().map_err(explain)?;
     let stream = match api.stream(&config.stream) {
         Err(failure) if failure.is_code(code::NO_STREAM) => None,
@@ -44,7 +47,7 @@ fn describe(
     let resume = find_resume_point(api, config, position.history, 0, stream)?;
     let retention = Retention::of(stream, config, position.pipeline_holds);
     let claims =
-        position.owner.map(|owner| Claims::ask(api, &config.stream, owner, None, api.within)).unwrap_or_default();
+        position.owner.map(|owner| Claims::ask(api, &config.stream, owner, None, api.timeout)).unwrap_or_default();
     Ok(StreamStatus {
         subjects: settings.subjects.clone(),
         retention: settings.retention.clone(),

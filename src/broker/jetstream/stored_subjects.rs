@@ -1,7 +1,7 @@
 //! The subjects that a stream stores, which are not always those that it takes: a stream, a mirror or a source may rename
 //! what it takes in (<https://docs.nats.io/nats-concepts/subject_mapping>). Filters are on what is stored.
 
-use super::api::{StreamConfig, SubjectTransform, UpstreamStream};
+use super::api_types::{StreamConfig, SubjectTransform, UpstreamStream};
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use super::api::{Api, ApiError, MessageQuery, StreamConfig, StreamInfo, UpstreamStream, code};
-use super::consumer::Retention;
+use super::api::Api;
+use super::api_error::to_error;
+use super::api_error::{ApiError, code};
+use super::api_types::{MessageQuery, StreamConfig, StreamInfo, UpstreamStream};
 use super::gaps::SkippedSequences;
+use super::retention::{INTEREST, Retention};
 use super::stored_subjects::{self, SubjectMismatch};
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
@@ -12,14 +15,11 @@ use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
-/// The retention of streams that keep an event until it is acknowledged.
-pub(super) const INTEREST: &str = "interest";
-
 /// The stream, made where it is missing and may be.
 pub(super) fn find_or_create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<StreamInfo, Error> {
     let stream = match api.stream(&config.stream) {
         Err(failure) if failure.is_code(code::NO_STREAM) => create(api, config, may_create)?,
-        found => found.map_err(|failure| explain(api.link, config, &failure))?,
+        found => found.map_err(|failure| to_error(api.link, config, &failure))?,
     };
     match refusal(config, &stream) {
         None => Ok(stream),
@@ -36,8 +36,8 @@ pub fn remove_stream(config: &BrokerConfig) -> Result<(), Error> {
     let cluster = Arc::new(Cluster::new(config)?);
     let stop = Signal::default();
     let link = Link::open(&cluster, &stop)?;
-    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(&stop) };
-    api.delete_stream(&config.stream).map_err(|failure| explain(&link, config, &failure))
+    let api = Api { link: &link, prefix: config.api_prefix(), timeout: config.timeout, stop: Some(&stop) };
+    api.delete_stream(&config.stream).map_err(|failure| to_error(&link, config, &failure))
 }
 
 fn create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<StreamInfo, Error> {
@@ -53,7 +53,7 @@ fn create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stre
         ApiError::Refused { description, .. } => {
             missing(format!("cannot make stream {}: {description}", config.stream))
         }
-        failure => explain(api.link, config, &failure),
+        failure => to_error(api.link, config, &failure),
     })?;
     log::info!("broker: made stream {} on {}", config.stream, config.subjects.join(", "));
     Ok(made)
@@ -150,31 +150,4 @@ pub(super) fn skipped_sequences(config: &BrokerConfig, stream: &StreamInfo, rete
         // It never kept what nobody wanted.
         SkippedSequences::Expected
     }
-}
-
-/// The library's error for a failed request.
-pub(super) fn explain(link: &Link, config: &BrokerConfig, failure: &ApiError) -> Error {
-    let server = &link.server().address;
-    match failure {
-        ApiError::NoResponders => no_jetstream(server, config),
-        ApiError::Refused { code, .. } if [code::NO_JETSTREAM, code::NO_JETSTREAM_FOR_ACCOUNT].contains(code) => {
-            no_jetstream(server, config)
-        }
-        ApiError::NoAnswer(what) => {
-            let api = config.api_prefix();
-            let detail = format!("{what} while asking for stream {}; may this user use {api}.>?", config.stream);
-            broker_error(server, BrokerFault::Silent, detail)
-        }
-        other => broker_error(server, BrokerFault::Request, format!("stream {}: {other}", config.stream)),
-    }
-}
-
-fn no_jetstream(server: &str, config: &BrokerConfig) -> Error {
-    let detail = if config.domain.is_some() || config.api_prefix.is_some() {
-        let api = config.api_prefix();
-        format!("nobody answers JetStream requests on {api} for this account; check --js-domain or --js-api-prefix")
-    } else {
-        "it has no JetStream for this account; start nats-server with --jetstream, or name another server".into()
-    };
-    broker_error(server, BrokerFault::NoJetStream, detail)
 }

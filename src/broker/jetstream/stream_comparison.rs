@@ -1,46 +1,18 @@
 //! What a stream says of itself that decides where to go on in it: whether it still has the messages that the ledger knows,
 //! and whether it has some again that were missing.
 
-use super::api::{Api, ApiError, MessageQuery, StoredMessage, StreamInfo, StreamState};
-use super::resume_point::{ResumePoint, resume};
-use super::stream;
+use super::api::Api;
+use super::api_error::ApiError;
+use super::api_error::to_error;
+use super::api_types::MAX_LISTED_DELETES;
+use super::api_types::{MessageQuery, StoredMessage, StreamInfo, StreamState};
+use super::resume_point::{ResumePoint, StreamContent, StreamFacts, resume};
 use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap, Gaps, Mark};
 
-/// A server lists deleted sequences one by one. Up to so many are asked for.
-pub(super) const MAX_LISTED_DELETES: u64 = 200_000;
-
 /// Where the server cannot list what is deleted, so many gaps are looked at one by one.
 const MOST_LOOKS: usize = 256;
-
-/// What is asked of the stream to decide.
-#[derive(Debug)]
-pub(super) struct StreamFacts {
-    /// The stream's time of creation.
-    pub(super) created: String,
-    /// Its first sequence.
-    pub(super) first: u64,
-    /// Its last sequence.
-    pub(super) last: u64,
-    /// The number of the latest epoch that is of this stream, if any is.
-    pub(super) known_as: Option<u32>,
-    /// How its messages compare with what that epoch has.
-    pub(super) content: StreamContent,
-    /// What it no longer has was said up to this sequence.
-    pub(super) reported_to: u64,
-}
-
-/// A stream compared with an epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum StreamContent {
-    /// Nothing up to the position reached is new.
-    Same,
-    /// Some message up to the position is another than the one that was taken in; how that shows.
-    Changed(String),
-    /// The stream has messages that were missing when they were due.
-    Restored(Gaps),
-}
 
 /// Where to go on in the stream; what it no longer has was said up to `reported_to`.
 pub(super) fn find_resume_point(
@@ -51,7 +23,7 @@ pub(super) fn find_resume_point(
     stream: &StreamInfo,
 ) -> Result<ResumePoint, Error> {
     let facts = look(api, &config.stream, history, reported_to, stream)
-        .map_err(|failure| stream::explain(api.link, config, &failure))?;
+        .map_err(|failure| to_error(api.link, config, &failure))?;
     Ok(resume(&config.stream, history, &facts))
 }
 

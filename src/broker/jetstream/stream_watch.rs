@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::{StoredMessage, StreamInfo};
+use super::api_types::{StoredMessage, StreamInfo};
 use crate::pipeline::Mark;
 
 /// No delivery for this long may be a server that restarted.

@@ -6,74 +6,20 @@
 //! for that too. So a server that can (2.14 and later) resets it to the position reached. With an older server, what it has
 //! delivered and nobody has stored is read from the stream message by message first.
 
-use nats::{HeaderMap, Message};
-
-use super::api::{Api, ConsumerConfig, ConsumerInfo};
+use super::api::Api;
+use super::api_error::to_error;
+use super::api_types::{ConsumerConfig, ConsumerInfo};
 use super::claims::{Claim, Claims};
-use super::consumer::{ConsumerRequest, CreatedConsumer, Retention, matches_request};
-use super::delivery_metadata::DeliveryMetadata;
-use super::poison;
+use super::consumer_request::{ConsumerRequest, CreatedConsumer, matches_request};
 use super::pulls::EXPIRES;
-use super::stream::explain;
-use super::unreadable_message::next_of;
+use super::retention::Retention;
+use super::unstored_deliveries::UnstoredDeliveries;
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 
 /// The first version that resets consumers.
 const RESETS: (u32, u32) = (2, 14);
-
-/// What a consumer has delivered to somebody else, up to the last delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct UnstoredDeliveries {
-    /// The first sequence that is not stored.
-    next: u64,
-    /// The last that was delivered.
-    last: u64,
-    /// Acknowledges everything up to that.
-    acknowledgement: String,
-}
-
-impl UnstoredDeliveries {
-    /// Whether all of it is stored: then it may be acknowledged.
-    pub(super) fn is_read(&self) -> bool {
-        self.next > self.last
-    }
-
-    /// The reply subject of the last delivery.
-    pub(super) fn acknowledgement(self) -> String {
-        self.acknowledgement
-    }
-
-    /// Reads the next of it from the stream itself, as if it were delivered; and what is left then. The consumer has `pending`
-    /// more. An error says why the session is over.
-    pub(super) fn read(
-        self,
-        api: &Api<'_>,
-        config: &BrokerConfig,
-        pending: u64,
-    ) -> Result<(Message, DeliveryMetadata, Option<Self>), String> {
-        let Self { next, last, .. } = self;
-        let stored = match next_of(api, config, next) {
-            Ok(Some(stored)) if stored.mark.sequence <= last => stored,
-            // The next session acknowledges it, once it is committed.
-            Ok(_) => return Err("all that it had delivered before is read".into()),
-            Err(failure) => return Err(failure.to_string()),
-        };
-        let sequence = stored.mark.sequence;
-        let headers = match (&stored.headers[..], poison::defect(&stored.subject, &stored.headers)) {
-            // The next session makes a dead letter of it.
-            (_, Some(defect)) => return Err(format!("message {sequence}: {defect}")),
-            ([], None) => None,
-            (raw, None) => HeaderMap::try_from(raw).ok(),
-        };
-        let reply = (sequence == last).then_some(self.acknowledgement.as_str());
-        let message = Message::new(&stored.subject, reply, stored.payload, headers);
-        let pending = pending + (last - sequence);
-        let metadata = DeliveryMetadata { delivered: 1, mark: stored.mark, consumer_sequence: 0, pending };
-        Ok((message, metadata, (sequence < last).then_some(Self { next: sequence + 1, ..self })))
-    }
-}
 
 /// Deletes consumers of our own that stand for nothing; `false` where there is none.
 pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, retention: Retention, claims: &mut Claims) -> bool {
@@ -153,12 +99,13 @@ pub(super) fn take_over(
             // This user may not, or another server of the cluster is older.
             Err(failure) => log::debug!("broker: consumer {name} cannot be reset: {failure}"),
         }
-        info = api.consumer(stream, name).map_err(|failure| explain(api.link, config, &failure))?;
+        info = api.consumer(stream, name).map_err(|failure| to_error(api.link, config, &failure))?;
     }
     log::debug!("broker: goes on with consumer {name}: there is no room for two");
     let (last, number) = (info.delivered.stream_seq, info.delivered.consumer_seq);
-    let acknowledgement = format!("$JS.ACK.{stream}.{name}.1.{last}.{number}.0.0");
-    Ok(CreatedConsumer { name: name.clone(), info, unstored: Some(UnstoredDeliveries { next, last, acknowledgement }) })
+    let ack_reply = format!("$JS.ACK.{stream}.{name}.1.{last}.{number}.0.0");
+    let unstored = UnstoredDeliveries::new(next, last, ack_reply);
+    Ok(CreatedConsumer { name: name.clone(), info, unstored: Some(unstored) })
 }
 
 /// The consumer of our own to go on with: one that is as wanted, else any.

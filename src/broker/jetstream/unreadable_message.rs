@@ -1,13 +1,14 @@
 //! Messages that the client cannot read, read raw: why a session ended, and what the next one begins behind.
 
-use super::api::{Api, ApiError, MessageQuery, StoredMessage, code};
-use super::consumer::Retention;
+use super::api::Api;
+use super::api_error::{ApiError, code, to_error};
+use super::api_types::{MessageQuery, StoredMessage};
 use super::gaps::SkippedSequences;
-use super::session::SessionOptions;
+use super::retention::Retention;
+use super::session_options::SessionOptions;
 use super::stream_comparison::find_resume_point;
 use super::{poison, stream};
 use crate::broker::connection::Link;
-use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap};
 
@@ -25,8 +26,8 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
     let Some(EpochProgress { epoch, mark, .. }) = options.history.last() else { return Ok(None) };
     let config = options.cluster.config();
     let link = Link::open(options.cluster, options.stop)?;
-    let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(options.stop) };
-    let explain = |failure: ApiError| stream::explain(&link, config, &failure);
+    let api = Api { link: &link, prefix: config.api_prefix(), timeout: config.timeout, stop: Some(options.stop) };
+    let explain = |failure: ApiError| to_error(&link, config, &failure);
     let stream = match api.stream(&config.stream) {
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         found => found.map_err(explain)?,
@@ -36,7 +37,9 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
         return Ok(None);
     }
     let due = mark.sequence + 1;
-    let Some(stored) = next_of(&api, config, due).map_err(explain)? else { return Ok(None) };
+    let Some(stored) = api.next_message(&config.stream, &config.subjects, due).map_err(explain)? else {
+        return Ok(None);
+    };
     let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
     // Where others lie between, nothing is known of what is missing beside them.
     let first = api.message(&config.stream, &MessageQuery::NextBySubject(">", due)).map_err(explain)?;
@@ -45,14 +48,4 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
     let is_loss = stream::skipped_sequences(config, &stream, Retention::of(&stream, config, options.under_way))
         != SkippedSequences::Expected;
     Ok(Some(UnreadableMessage { stored, defect, missing, is_loss }))
-}
-
-/// The first message from this sequence on that is to be collected.
-pub(super) fn next_of(api: &Api<'_>, config: &BrokerConfig, from: u64) -> Result<Option<StoredMessage>, ApiError> {
-    let mut next: Option<StoredMessage> = None;
-    for filter in &config.subjects {
-        let found = api.message(&config.stream, &MessageQuery::NextBySubject(filter, from))?;
-        next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
-    }
-    Ok(next)
 }

@@ -5,51 +5,38 @@ use std::time::{Duration, Instant};
 
 use super::JetStreamSession;
 use crate::broker::broker_error;
-use crate::broker::connection::{Cluster, Link};
-use crate::broker::jetstream::api::{Api, ApiError, StreamInfo, StreamState};
+use crate::broker::connection::Link;
+use crate::broker::jetstream::api::Api;
+use crate::broker::jetstream::api_error::ApiError;
+use crate::broker::jetstream::api_error::to_error;
+use crate::broker::jetstream::api_types::MAX_LISTED_DELETES;
+use crate::broker::jetstream::api_types::{StreamInfo, StreamState};
 use crate::broker::jetstream::backlog::Backlog;
-use crate::broker::jetstream::claims::{Claims, Owner};
-use crate::broker::jetstream::consumer::{self, ConsumerRequest, CreatedConsumer, Retention};
+use crate::broker::jetstream::claims::Claims;
+use crate::broker::jetstream::consumer;
+use crate::broker::jetstream::consumer_request::{ConsumerRequest, CreatedConsumer};
 use crate::broker::jetstream::consumer_watch::ConsumerWatch;
 use crate::broker::jetstream::gaps::{GapWatch, SkippedSequences};
 use crate::broker::jetstream::local_filter::LocalFilter;
 use crate::broker::jetstream::pulls::Pulls;
 use crate::broker::jetstream::resume_point::ResumePoint;
+use crate::broker::jetstream::retention::Retention;
+use crate::broker::jetstream::session_options::SessionOptions;
 use crate::broker::jetstream::stream;
-use crate::broker::jetstream::stream_comparison::{MAX_LISTED_DELETES, find_resume_point};
+use crate::broker::jetstream::stream_comparison::find_resume_point;
 use crate::broker::jetstream::stream_watch::StreamWatch;
-use crate::broker::jetstream::takeover::UnstoredDeliveries;
+use crate::broker::jetstream::unstored_deliveries::UnstoredDeliveries;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{EpochProgress, Gap, Gaps, Mark, Signal};
+use crate::pipeline::{Gap, Gaps, Mark};
 use crate::subject::Filter;
-
-/// What a session is opened with.
-pub(in crate::broker::jetstream) struct SessionOptions<'a> {
-    pub(in crate::broker::jetstream) cluster: &'a Arc<Cluster>,
-    /// Ownership the consumer is to be.
-    pub(in crate::broker::jetstream) owner: &'a Owner,
-    /// The consumer of the session before.
-    pub(in crate::broker::jetstream) previous: Option<&'a str>,
-    /// Until when somebody had that deliver nothing.
-    pub(in crate::broker::jetstream) paused: Option<&'a str>,
-    /// How far each epoch of the stream has been taken in, the latest last.
-    pub(in crate::broker::jetstream) history: &'a [EpochProgress],
-    /// Whether the stream may be made where it is missing.
-    pub(in crate::broker::jetstream) may_create: bool,
-    /// What the stream no longer has was said up to this sequence.
-    pub(in crate::broker::jetstream) reported_to: u64,
-    /// How many events can be taken in and not committed yet.
-    pub(in crate::broker::jetstream) under_way: usize,
-    pub(in crate::broker::jetstream) stop: &'a Signal,
-}
 
 impl JetStreamSession {
     /// Connects and makes a consumer behind the position.
     pub(in crate::broker::jetstream) fn open(options: &SessionOptions<'_>) -> Result<Self, Error> {
         let config = options.cluster.config();
         let link = Link::open(options.cluster, options.stop)?;
-        let api = Api { link: &link, prefix: config.api_prefix(), within: config.timeout, stop: Some(options.stop) };
-        let explain = |failure: ApiError| stream::explain(&link, config, &failure);
+        let api = Api { link: &link, prefix: config.api_prefix(), timeout: config.timeout, stop: Some(options.stop) };
+        let explain = |failure: ApiError| to_error(&link, config, &failure);
         let stream = stream::find_or_create(&api, config, options.may_create)?;
         let mut resume = find_resume_point(&api, config, options.history, options.reported_to, &stream)?;
         let whole = stream::takes_whole_stream(&config.subjects, &stream.config);
@@ -94,7 +81,7 @@ impl JetStreamSession {
         if let Some(notice) = &resume.notice {
             log::warn!("broker: {notice}");
         }
-        let nothing_unstored = unstored.as_ref().is_none_or(UnstoredDeliveries::is_read);
+        let nothing_unstored = unstored.as_ref().is_none_or(UnstoredDeliveries::is_stored);
         let stored_up_to = unstored.as_ref().map_or(0, |_| resume.after.sequence);
         // What a consumer has delivered to nobody is asked for on this link first.
         let backlog = if nothing_unstored { Some(Backlog::of(link.messages())) } else { None };

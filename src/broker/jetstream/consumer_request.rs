@@ -1,0 +1,45 @@
+//! What a consumer has to be, what the server created, and whether the two match.
+
+use super::api_types::{ConsumerConfig, ConsumerInfo, StreamInfo};
+use super::claims::Owner;
+use super::resume_point::ResumePoint;
+use super::retention::Retention;
+use super::unstored_deliveries::UnstoredDeliveries;
+use crate::config::BrokerConfig;
+
+/// What a consumer is to be.
+pub(super) struct ConsumerRequest<'a> {
+    pub(super) config: &'a BrokerConfig,
+    pub(super) owner: &'a Owner,
+    pub(super) stream: &'a StreamInfo,
+    pub(super) resume: &'a ResumePoint,
+    pub(super) retention: Retention,
+    /// It is to have the whole stream; then it may be without filters, see [`selection`](super::local_filter).
+    pub(super) whole: bool,
+    /// Until when somebody had the one before deliver nothing.
+    pub(super) paused: Option<&'a str>,
+}
+
+/// A consumer to read from.
+pub(super) struct CreatedConsumer {
+    pub(super) name: String,
+    pub(super) info: ConsumerInfo,
+    /// What it has delivered to nobody who stored it.
+    pub(super) unstored: Option<UnstoredDeliveries>,
+}
+
+/// Whether a consumer delivers what was wanted, as it was wanted. Limits of the server, the account and the stream may have
+/// changed the rest of its settings: those are heeded as they are.
+pub(super) fn matches_request(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
+    let unfiltered = whole && made.filter_subject.is_none() && made.filter_subjects.is_none();
+    let same_events = unfiltered && wanted.filter_subject.is_none()
+        || made.filter_subject == wanted.filter_subject && made.filter_subjects == wanted.filter_subjects;
+    same_events
+        && !made.headers_only
+        && made.name == wanted.name
+        && made.durable_name == wanted.durable_name
+        && made.deliver_policy == wanted.deliver_policy
+        && made.opt_start_seq == wanted.opt_start_seq
+        && made.ack_policy == wanted.ack_policy
+        && made.replay_policy == wanted.replay_policy
+}
