@@ -1,9 +1,9 @@
-//! The disposable consumer: made at a position, read back, and the older ones of the same database deleted.
+//! The disposable consumer: created at a position and compared with the request. Older ones of the same database are deleted.
 //!
-//! On a stream with limits it acknowledges nothing, lives in the server's memory and goes by itself. On one with interest
-//! retention the stream keeps an event only for consumers that have not acknowledged it, so there it acknowledges, is
-//! kept on disk, and stays when the collector ends: what is published meanwhile would be lost without it. Where the stream
-//! has no room for one more, see [`takeover`](super::takeover).
+//! On a stream with limits retention the consumer acknowledges nothing and is held in the server's memory; the server deletes it
+//! when it is inactive. A stream with interest retention keeps an event only for consumers that have not acknowledged it. There
+//! the consumer acknowledges, is stored on disk, and remains when the collector ends: without it, events that are published
+//! meanwhile would be lost. If the consumer limit is reached, see [`takeover`](super::takeover).
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Mark;
 
-/// How long the server keeps a consumer that nobody asks: it clears away what a dead process leaves.
+/// The server deletes a consumer without requests after this time. This removes the consumers of dead processes.
 const INACTIVE: Duration = Duration::from_secs(300);
 
-/// After this long without an acknowledgement the server delivers again. Longer than any commit should take; where one does
-/// take longer, the repetition ends the session and changes nothing.
+/// The server delivers an event again after this time without an acknowledgement. No commit should take that long. If one does,
+/// the repeated delivery ends the session and is not stored twice.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
 
-/// Makes the consumer and checks that it is what was asked for; or takes over one of our own, where the stream allows no more.
+/// Creates the consumer and compares it with the request. If the consumer limit is reached, takes over one of our own.
 pub(super) fn create(
     api: &Api<'_>,
     request: &ConsumerRequest<'_>,
@@ -39,7 +39,7 @@ pub(super) fn create(
     let name = claims::new_name(owner);
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
-        // On a stream with interest retention it must not hold what it does not collect.
+        // With interest retention the stream must not keep events for it that it does not collect.
         _ if request.whole && retention == Retention::Limits => (None, None),
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
@@ -77,12 +77,11 @@ pub(super) fn create(
                     wanted.max_ack_pending = Some(most);
                     continue;
                 }
-                // A server before 2.10 refuses a filter of which the stream has nothing.
+                // A server before 2.10 refuses a filter that matches none of the stream's subjects.
                 let mismatch = stored_subjects::mismatch(config, &stream.config);
                 return Err(match mismatch.filter(|_| failure.is_code(code::FILTER_OUTSIDE)) {
-                    Some(mismatch) => {
-                        broker_error(&api.link.server().address, BrokerFault::Request, mismatch.to_string())
-                    }
+                    Some(mismatch) => broker_error(&api.link.server().address, BrokerFault::Request, mismatch.what)
+                        .with_remedy(mismatch.remedy),
                     None => to_error(api.link, config, &failure),
                 });
             }
@@ -91,70 +90,76 @@ pub(super) fn create(
     if matches_request(&info.config, &wanted, request.whole) {
         return Ok(CreatedConsumer { name, info, unstored: None });
     }
-    // An old server silently drops what it does not know, and would send another selection of events.
-    let server = api.link.server();
-    let what = if info.config.filter_subjects == wanted.filter_subjects {
-        format!("another consumer than was asked for: {:?} instead of {wanted:?}", info.config)
-    } else {
-        let way_out = "give one subject, or exactly those of the stream, or use server 2.10 or later";
-        format!("a consumer without the several subjects; {way_out}")
-    };
+    // An old server silently ignores settings that it does not support, and would deliver other events.
     if let Err(failure) = api.delete_consumer(&config.stream, &name) {
-        log::debug!("broker: consumer {name} is left to expire: {failure}");
+        log::debug!("broker: consumer {name} cannot be deleted, and expires later: {failure}");
     }
-    let detail = format!("server {} made {what}", server.version);
-    Err(broker_error(&server.address, BrokerFault::Request, detail))
+    let server = api.link.server();
+    let version = &server.version;
+    if info.config.filter_subjects == wanted.filter_subjects {
+        let made = &info.config;
+        let detail =
+            format!("server {version} created another consumer than requested: {made:?} instead of {wanted:?}");
+        return Err(broker_error(&server.address, BrokerFault::Request, detail));
+    }
+    let detail = format!("server {version} created a consumer without its several subjects");
+    let remedy = "set one subject in broker.subjects, or all subjects of the stream, or use server 2.10 or later";
+    Err(broker_error(&server.address, BrokerFault::Request, detail).with_remedy(remedy))
 }
 
-/// The limit that a refusal names, where it is on unacknowledged events and lower than what was asked for. Those of server and
-/// account are told nowhere else.
+/// The limit on unacknowledged events that an error contains, if it is lower than the requested one. The server reports its own
+/// limit and the account's only in this error.
 fn max_ack_pending_limit(failure: &ApiError, asked: Option<i64>) -> Option<i64> {
     let ApiError::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
     let limit = description.rsplit(' ').next()?.parse().ok()?;
     (0 < limit && limit < asked?).then_some(limit)
 }
 
-/// Deletes what earlier sessions on this database have left, but not the current one. Where that fails, the server does it
-/// after a while; but not those for which a stream keeps events: they are left until the next session.
+/// Deletes the consumers of earlier sessions on this database, but not the current one. If that fails, the server deletes them
+/// later. With interest retention it does not: they remain until the next session.
 pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current: &str, retention: Retention) {
-    let (level, until) = match retention {
-        Retention::Limits => (log::Level::Debug, "to expire"),
-        Retention::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
+    let (level, consequence) = match retention {
+        Retention::Limits => (log::Level::Debug, "it expires later"),
+        Retention::Interest { .. } => {
+            (log::Level::Warn, "the stream keeps events for it until the next session deletes it")
+        }
     };
     if let Some(failure) = &claims.list_error {
-        log::log!(level, "broker: older consumers are left {until}: {failure}");
+        log::log!(level, "broker: older consumers cannot be found and deleted ({consequence}): {failure}");
     }
     for claim in claims.own().filter(|claim| claim.name != current) {
         let name = &claim.name;
         match api.delete_consumer(stream, name) {
             Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
-            Err(failure) => log::log!(level, "broker: the older consumer {name} is left {until}: {failure}"),
+            Err(failure) => {
+                log::log!(level, "broker: the older consumer {name} cannot be deleted ({consequence}): {failure}");
+            }
         }
     }
 }
 
-/// Says what an operator should know of the stream's consumers: when it forgets ours, and which of copies, or of the original,
-/// it keeps events for. Those are left alone.
+/// Logs what an operator should know about the stream's consumers: when the server deletes ours, and for which consumers of
+/// copies or of the original the stream keeps events. Those are not changed.
 pub(super) fn warn_operator(config: &BrokerConfig, made: &ConsumerInfo, claims: &Claims, retention: Retention) {
-    let forgets = Duration::from_nanos(made.config.inactive_threshold);
-    if retention != Retention::Limits && !forgets.is_zero() {
+    let inactive = Duration::from_nanos(made.config.inactive_threshold);
+    if retention != Retention::Limits && !inactive.is_zero() {
         let stream = &config.stream;
         log::warn!(
-            "broker: stream {stream} forgets our consumer when no collector has run for {forgets:?}, and drops what it keeps \
-             for it; raise inactive_threshold of its consumer_limits"
+            "broker: stream {stream} deletes our consumer and the events kept for it when no collector has run for \
+             {inactive:?}; raise inactive_threshold of its consumer_limits"
         );
     }
     for claim in claims.others() {
         let (name, maker, stream) = (&claim.name, claim.maker(), &config.stream);
         if claim.is_in_use() {
             log::warn!(
-                "broker: {maker} collects stream {stream} too, into a copy of this database; give that one an identity of \
+                "broker: {maker} collects stream {stream} too, into a copy of this database; give the copy an identity of \
                  its own: catchment adopt"
             );
         } else if retention != Retention::Limits {
             log::warn!(
-                "broker: stream {stream} also keeps events for consumer {name}, made by {maker} on a copy of this database \
-                 or on its original; if that one is gone for good: nats consumer rm {stream} {name}"
+                "broker: stream {stream} also keeps events for consumer {name}, created by {maker} for a copy of this \
+                 database or for its original; if that database no longer exists: nats consumer rm {stream} {name}"
             );
         }
     }

@@ -7,7 +7,7 @@ use super::retention::Retention;
 use super::unstored_deliveries::UnstoredDeliveries;
 use crate::config::BrokerConfig;
 
-/// What a consumer is to be.
+/// What a consumer is created from.
 pub(super) struct ConsumerRequest<'a> {
     pub(super) config: &'a BrokerConfig,
     pub(super) owner: &'a Owner,
@@ -16,20 +16,20 @@ pub(super) struct ConsumerRequest<'a> {
     pub(super) retention: Retention,
     /// It is to have the whole stream; then it may be without filters, see [`selection`](super::local_filter).
     pub(super) whole: bool,
-    /// Until when somebody had the one before deliver nothing.
+    /// When the pause of the previous consumer ends.
     pub(super) paused: Option<&'a str>,
 }
 
-/// A consumer to read from.
+/// A consumer that a session reads from.
 pub(super) struct CreatedConsumer {
     pub(super) name: String,
     pub(super) info: ConsumerInfo,
-    /// What it has delivered to nobody who stored it.
+    /// Events that it delivered before and nobody stored.
     pub(super) unstored: Option<UnstoredDeliveries>,
 }
 
-/// Whether a consumer delivers what was wanted, as it was wanted. Limits of the server, the account and the stream may have
-/// changed the rest of its settings: those are heeded as they are.
+/// Whether a consumer delivers the requested events in the requested way. Limits of the server, the account and the stream may
+/// have changed its other settings. The session respects those.
 pub(super) fn matches_request(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
     let unfiltered = whole && made.filter_subject.is_none() && made.filter_subjects.is_none();
     let same_events = unfiltered && wanted.filter_subject.is_none()

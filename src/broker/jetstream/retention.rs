@@ -6,17 +6,17 @@ use crate::config::BrokerConfig;
 /// The retention of streams that keep an event until it is acknowledged.
 pub(super) const INTEREST: &str = "interest";
 
-/// Whether the stream keeps events until they are acknowledged.
+/// What decides how long the stream keeps an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retention {
-    /// It keeps them as its limits say.
+    /// The stream's limits.
     Limits,
-    /// Until every consumer has acknowledged them; so many can be under way to the database.
+    /// The acknowledgements of its consumers. The collector may have so many events delivered and not committed.
     Interest { unacknowledged: usize },
 }
 
 impl Retention {
-    /// How this stream keeps what a collector with these settings, whose pipeline holds so many events, takes in.
+    /// The retention of this stream, for a collector with these settings whose pipeline holds so many events.
     pub(super) fn of(stream: &StreamInfo, config: &BrokerConfig, pipeline_holds: usize) -> Self {
         if stream.config.retention != INTEREST {
             return Self::Limits;
@@ -24,6 +24,7 @@ impl Retention {
         Self::Interest { unacknowledged: pipeline_holds + config.prefetch.events * config.prefetch.requests }
     }
 
+    /// The number of unacknowledged events that the collector needs; `None` if it acknowledges nothing.
     pub(super) fn unacknowledged(self) -> Option<usize> {
         match self {
             Self::Limits => None,

@@ -47,7 +47,7 @@ fn describe(
     let resume = find_resume_point(api, config, position.history, 0, stream)?;
     let retention = Retention::of(stream, config, position.pipeline_holds);
     let claims =
-        position.owner.map(|owner| Claims::ask(api, &config.stream, owner, None, api.timeout)).unwrap_or_default();
+        position.owner.map(|owner| Claims::list(api, &config.stream, owner, None, api.timeout)).unwrap_or_default();
     Ok(StreamStatus {
         subjects: settings.subjects.clone(),
         retention: settings.retention.clone(),

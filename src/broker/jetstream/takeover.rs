@@ -1,15 +1,15 @@
-//! What to do where the stream, or the account, has no room for one more consumer.
+//! What to do if the consumer limit of the stream or of the account is reached.
 //!
-//! On a stream with limits an older one of our own is deleted first: it stands for nothing. On one with interest retention
-//! the last one must stay, for the stream keeps events for it. It is taken over. It must not simply go on: what it delivered to
-//! a process that died before storing it would come again only after an hour, and acknowledging anything later would count
-//! for that too. So a server that can (2.14 and later) resets it to the position reached. With an older server, what it has
-//! delivered and nobody has stored is read from the stream message by message first.
+//! With limits retention an older consumer of our own is deleted first: the stream keeps no events for it. With interest
+//! retention the last one must remain, because the stream keeps events for it. It is taken over. Its earlier deliveries need
+//! care: a process may have died before it stored them. The server would repeat them only after an hour, and a later
+//! acknowledgement would include them. So the consumer is reset to the position reached (server 2.14 and later). With an older
+//! server, the deliveries that nobody stored are first read from the stream, message by message.
 
 use super::api::Api;
 use super::api_error::to_error;
 use super::api_types::{ConsumerConfig, ConsumerInfo};
-use super::claims::{Claim, Claims};
+use super::claims::{Claim, Claims, RESOLVE_CONFLICT};
 use super::consumer_request::{ConsumerRequest, CreatedConsumer, matches_request};
 use super::pulls::EXPIRES;
 use super::retention::Retention;
@@ -18,15 +18,15 @@ use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 
-/// The first version that resets consumers.
-const RESETS: (u32, u32) = (2, 14);
+/// The first version that can reset consumers.
+const RESET_VERSION: (u32, u32) = (2, 14);
 
-/// Deletes consumers of our own that stand for nothing; `false` where there is none.
+/// Deletes consumers of our own for which the stream keeps nothing. `false` if nothing was deleted.
 pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, retention: Retention, claims: &mut Claims) -> bool {
     if retention != Retention::Limits {
         claims.complete(api, &config.stream);
     }
-    // What stands lower keeps all that the others of the same subjects do.
+    // The one with the lowest acknowledgement keeps all events that others with the same subjects keep.
     let floor = |claim: &&Claim| claim.info().map_or(0, |info| info.ack_floor.stream_seq);
     let subjects = |claim: &Claim| {
         claim.info().map(|info| (info.config.filter_subject.clone(), info.config.filter_subjects.clone()))
@@ -41,17 +41,17 @@ pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, retention: Retenti
     for name in spare {
         match api.delete_consumer(&config.stream, &name) {
             Ok(()) => {
-                log::debug!("broker: deleted the older consumer {name}: there is no room for two");
+                log::debug!("broker: deleted the older consumer {name}: the consumer limit is reached");
                 deleted.push(name);
             }
-            Err(failure) => log::debug!("broker: the older consumer {name} is left: {failure}"),
+            Err(failure) => log::debug!("broker: the older consumer {name} cannot be deleted: {failure}"),
         }
     }
     claims.remove(&deleted);
     !deleted.is_empty()
 }
 
-/// Goes on with the one consumer of our own, such as `wanted` would be.
+/// Takes over a consumer of our own that matches `wanted`.
 pub(super) fn take_over(
     api: &Api<'_>,
     request: &ConsumerRequest<'_>,
@@ -61,60 +61,63 @@ pub(super) fn take_over(
     let (config, server) = (request.config, api.link.server());
     let stream = &config.stream;
     let refused = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
+    let limit = "maximum consumers limit reached";
     let own = choose(claims, wanted, request.whole).filter(|_| request.retention != Retention::Limits);
     let Some((claim, info)) = own else {
         let others: Vec<_> =
-            claims.others().map(|claim| format!("; {} was made by {}", claim.name, claim.maker())).collect();
+            claims.others().map(|claim| format!("; {} created {}", claim.maker(), claim.name)).collect();
+        let others = others.concat();
         return Err(refused(format!(
-            "stream {stream}: maximum consumers limit reached, of the stream or of the account, and none is ours; raise \
-             max_consumers, or delete one (nats consumer ls {stream}){}",
-            others.concat()
-        )));
+            "stream {stream}: {limit}, of the stream or of the account, and none of the consumers is ours{others}"
+        ))
+        .with_remedy(format!("raise max_consumers, or delete a consumer (nats consumer ls {stream})")));
     };
     let name = &claim.name;
     if !is_usable(name, info, wanted, request.whole) {
         return Err(refused(format!(
-            "stream {stream}: maximum consumers limit reached, and consumer {name} has other settings than are wanted now; \
-             raise max_consumers, or delete it (nats consumer rm {stream} {name}: what the stream keeps for it is lost)"
+            "stream {stream}: {limit}, and our consumer {name} does not have the settings that are needed now"
+        ))
+        .with_remedy(format!(
+            "raise max_consumers, or delete the consumer (nats consumer rm {stream} {name}: the events that the stream keeps \
+             for it are lost)"
         )));
     }
-    // Those of our own lost connections end by themselves within that time; who goes on is somebody else.
+    // Pull requests of our own lost connections expire within that time. Requests after that are somebody else's.
     if claim.is_in_use() {
         let detail = format!(
-            "stream {stream}: maximum consumers limit reached, and somebody pulls from consumer {name}: a connection that was \
-             lost, for {EXPIRES:?} at most, or another collector with a copy of this database; stop that one, or give one of \
-             the two an identity of its own: catchment adopt"
+            "stream {stream}: {limit}, and consumer {name} has pull requests: from a lost connection, for {EXPIRES:?} at \
+             most, or from another collector with a copy of this database"
         );
-        return Err(broker_error(&server.address, BrokerFault::Contested, detail));
+        return Err(broker_error(&server.address, BrokerFault::Contested, detail).with_remedy(RESOLVE_CONFLICT));
     }
     let next = request.resume.after.sequence + 1;
     let mut info = info.clone();
-    if numbers(&server.version) >= RESETS {
+    if major_minor(&server.version) >= RESET_VERSION {
         let next = next.max(info.config.opt_start_seq.unwrap_or(1));
         match api.reset_consumer(stream, name, next) {
             Ok(info) => {
-                log::debug!("broker: reset consumer {name} to {next}: there is no room for two");
+                log::debug!("broker: reset consumer {name} to {next}: the consumer limit is reached");
                 return Ok(CreatedConsumer { name: name.clone(), info, unstored: None });
             }
-            // This user may not, or another server of the cluster is older.
+            // The user lacks the permission, or another server of the cluster is older.
             Err(failure) => log::debug!("broker: consumer {name} cannot be reset: {failure}"),
         }
         info = api.consumer(stream, name).map_err(|failure| to_error(api.link, config, &failure))?;
     }
-    log::debug!("broker: goes on with consumer {name}: there is no room for two");
+    log::debug!("broker: taking over consumer {name}: the consumer limit is reached");
     let (last, number) = (info.delivered.stream_seq, info.delivered.consumer_seq);
     let ack_reply = format!("$JS.ACK.{stream}.{name}.1.{last}.{number}.0.0");
     let unstored = UnstoredDeliveries::new(next, last, ack_reply);
     Ok(CreatedConsumer { name: name.clone(), info, unstored: Some(unstored) })
 }
 
-/// The consumer of our own to go on with: one that is as wanted, else any.
+/// The consumer of our own to take over: one that matches the request, else any.
 fn choose<'c>(claims: &'c Claims, wanted: &ConsumerConfig, whole: bool) -> Option<(&'c Claim, &'c ConsumerInfo)> {
     let own = || claims.own().filter_map(|claim| Some((claim, claim.info()?)));
     own().find(|(claim, info)| is_usable(&claim.name, info, wanted, whole)).or_else(|| own().next())
 }
 
-/// Whether a consumer is as wanted. Where it began, and what it is called, is its own matter.
+/// Whether a consumer matches the request, apart from its name and its start.
 fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole: bool) -> bool {
     let expected = ConsumerConfig {
         name: Some(name.to_owned()),
@@ -126,8 +129,8 @@ fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole: bo
     matches_request(&info.config, &expected, whole)
 }
 
-/// Major and minor number.
-fn numbers(version: &str) -> (u32, u32) {
+/// Major and minor version.
+fn major_minor(version: &str) -> (u32, u32) {
     let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

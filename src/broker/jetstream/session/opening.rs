@@ -47,10 +47,9 @@ impl JetStreamSession {
             (resume.lost_events, resume.notice) = (0, None);
         }
         let ask_for_claims = |patience| {
-            let claims = Claims::ask(&api, &config.stream, options.owner, options.previous, patience);
-            let conflict = claims.contested().map(|claim| claim.conflict(&config.stream));
-            let error = |why| broker_error(&link.server().address, BrokerFault::Contested, why);
-            conflict.map_or(Ok(claims), |why| Err(error(why)))
+            let claims = Claims::list(&api, &config.stream, options.owner, options.previous, patience);
+            let conflict = claims.contested().map(|claim| claim.conflict(&link.server().address, &config.stream));
+            conflict.map_or(Ok(claims), Err)
         };
         let mut claims = ask_for_claims(config.timeout)?;
         let request = ConsumerRequest {
