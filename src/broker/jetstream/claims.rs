@@ -100,7 +100,7 @@ fn process() -> &'static str {
     })
 }
 
-/// Ownership the consumer of this name is; `None` where it is of another identity.
+/// The owner of the consumer with this name; `None` if it has another identity.
 fn ownership(name: &str, owner: &Owner) -> Option<Ownership> {
     let mut parts = name.strip_prefix(&stem(&owner.identity))?.split('-');
     let (by, _number, tag) = (parts.next()?, parts.next(), parts.next());

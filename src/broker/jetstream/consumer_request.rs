@@ -14,7 +14,8 @@ pub(super) struct ConsumerRequest<'a> {
     pub(super) stream: &'a StreamInfo,
     pub(super) resume: &'a ResumePoint,
     pub(super) retention: Retention,
-    /// It is to have the whole stream; then it may be without filters, see [`selection`](super::local_filter).
+    /// The configured subjects are all that the stream stores. Then the consumer may have no filters: see
+    /// [`local_filter`](super::local_filter).
     pub(super) whole: bool,
     /// When the pause of the previous consumer ends.
     pub(super) paused: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! How far each epoch of the stream has been taken in, and which events an earlier one has already.
+//! The progress in each epoch of the stream, and which events an earlier epoch already has.
 
 use crate::pipeline::{Epoch, EpochProgress, Gap, Gaps, Mark};
 
@@ -6,12 +6,12 @@ use crate::pipeline::{Epoch, EpochProgress, Gap, Gaps, Mark};
 #[derive(Debug)]
 pub(super) struct EpochHistory {
     epochs: Vec<EpochProgress>,
-    /// No event behind this sequence is in an earlier epoch of the stream's creation.
+    /// No earlier epoch with the same creation time has an event after this sequence.
     known_up_to: u64,
 }
 
 impl EpochHistory {
-    /// Of these epochs, the latest last.
+    /// From these epochs, the latest last.
     pub(super) fn new(epochs: Vec<EpochProgress>) -> Self {
         Self { epochs, known_up_to: 0 }
     }
@@ -20,42 +20,44 @@ impl EpochHistory {
         &self.epochs
     }
 
-    /// What comes belongs to this epoch, which is read up to `after`.
+    /// The next events belong to this epoch, which was read up to `after`.
     pub(super) fn continue_epoch(&mut self, epoch: &Epoch, after: Mark) {
-        match self.epochs.last_mut().filter(|life| life.epoch == *epoch) {
-            Some(life) => life.mark = after,
+        match self.epochs.last_mut().filter(|progress| progress.epoch == *epoch) {
+            Some(progress) => progress.mark = after,
             None => self.epochs.push(EpochProgress { epoch: epoch.clone(), mark: after, gaps: <_>::default() }),
         }
-        self.known_up_to = self.earlier().map(|life| life.mark.sequence).max().unwrap_or(0);
+        self.known_up_to = self.earlier().map(|progress| progress.mark.sequence).max().unwrap_or(0);
     }
 
-    /// The current epoch is read up to here.
+    /// The current epoch was read up to this event.
     pub(super) fn reached(&mut self, mark: Mark) {
-        if let Some(life) = self.epochs.last_mut() {
-            life.mark = mark;
+        if let Some(progress) = self.epochs.last_mut() {
+            progress.mark = mark;
         }
     }
 
-    /// The current epoch does not have these.
+    /// The current epoch does not have these sequences.
     pub(super) fn add_gap(&mut self, gap: Gap) {
-        if let Some(life) = self.epochs.last_mut() {
-            life.gaps.insert(gap);
-            if life.gaps.len() > Gaps::MOST {
-                life.gaps.compact(Gaps::MOST / 2);
+        if let Some(progress) = self.epochs.last_mut() {
+            progress.gaps.insert(gap);
+            if progress.gaps.len() > Gaps::MOST {
+                progress.gaps.compact(Gaps::MOST / 2);
             }
         }
     }
 
-    /// Whether an earlier epoch has this event of the current one.
+    /// Whether an earlier epoch already has this event.
     pub(super) fn is_known(&self, mark: Mark) -> bool {
-        mark.sequence <= self.known_up_to && self.earlier().any(|life| life.has(mark))
+        mark.sequence <= self.known_up_to && self.earlier().any(|progress| progress.has(mark))
     }
 
-    /// Earlier epochs of the same creation.
+    /// Earlier epochs with the same creation time.
     fn earlier(&self) -> impl Iterator<Item = &EpochProgress> {
         let current = self.epochs.last();
         let before = self.epochs.split_last().map_or(&[][..], |(_, before)| before);
-        before.iter().filter(move |life| current.is_some_and(|current| current.epoch.created == life.epoch.created))
+        before
+            .iter()
+            .filter(move |progress| current.is_some_and(|current| current.epoch.created == progress.epoch.created))
     }
 }
 
@@ -67,16 +69,16 @@ mod tests {
         Mark { sequence, published_ns }
     }
 
-    fn life(number: u32, created: &str, mark: Mark) -> EpochProgress {
+    fn progress(number: u32, created: &str, mark: Mark) -> EpochProgress {
         EpochProgress { epoch: Epoch::new("S", number, created), mark, gaps: <_>::default() }
     }
 
     #[test]
     fn what_any_earlier_epoch_of_the_creation_has_is_known() {
         let mut history = EpochHistory::new(vec![
-            life(1, "monday", mark(90, 9)),
-            life(2, "tuesday", mark(99, 8)),
-            life(3, "monday", mark(60, 5)),
+            progress(1, "monday", mark(90, 9)),
+            progress(2, "tuesday", mark(99, 8)),
+            progress(3, "monday", mark(60, 5)),
         ]);
         history.epochs[0].gaps.insert(Gap::of(10, 20).expect("not empty"));
         history.continue_epoch(&Epoch::new("S", 4, "monday"), Mark::START);

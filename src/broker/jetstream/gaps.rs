@@ -1,8 +1,8 @@
-//! What a stream dropped before it was collected: by its limits, or because somebody deleted or purged it.
+//! Detects events that a stream dropped before they were collected: by its limits, or because they were deleted or purged.
 //!
-//! A consumer does not tell; it goes on behind. What shows is a step in the stream's sequences, or a number of pending messages
-//! that falls without a delivery. For a consumer of the whole stream a step is proof. A filter also passes over messages
-//! that are there, so then the stream is asked which sequences it lacks.
+//! A consumer does not report them; it continues with the next event. There are two signs: deliveries that skip sequences, and a
+//! number of pending messages that falls without a delivery. For a consumer of the whole stream a skipped sequence is proof. A
+//! filter also skips messages that exist. Then the stream is asked which sequences it no longer has.
 
 use std::time::{Duration, Instant};
 
@@ -11,70 +11,70 @@ use super::api_types::StreamState;
 use super::lost_events::LostEvents;
 use crate::pipeline::{Gap, Gaps};
 
-/// How often to ask or to tell, at most.
+/// The shortest time between two requests, and between two reports.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Ranges kept until the stream is asked or an operator is reported_at.
-const MOST_RANGES: usize = 4_096;
+/// The number of ranges that are kept until the stream is asked or they are reported.
+const MAX_RANGES: usize = 4_096;
 
-/// What a step in the sequences means.
+/// What it means if a delivery skips sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SkippedSequences {
-    /// The consumer has every subject of the stream: each sequence passed over was an event that is gone.
+    /// The consumer receives every subject of the stream: each skipped sequence is an event that was lost.
     Lost,
-    /// The consumer has some subjects: others are passed over too.
+    /// The consumer receives a part of the subjects: events of other subjects are skipped too.
     MaybeFiltered,
-    /// The stream never kept what is passed over, or it is a copy of a part of another stream: nothing is reported_at.
+    /// The stream never kept the skipped events, or it copies a part of another stream. Nothing is reported.
     Expected,
 }
 
-/// Looks for what is gone within a session.
+/// Detects lost events during a session.
 #[derive(Debug)]
 pub(super) struct GapWatch {
     skipped: SkippedSequences,
-    /// Passed over, and the stream has not been asked yet whether they are there.
-    passed: Gaps,
-    /// LostEvents, and nobody was told yet.
+    /// Skipped sequences that the stream has not been asked about yet.
+    unchecked: Gaps,
+    /// Lost events that were not reported yet.
     unreported: Gaps,
-    /// Missing before the first event was collected, which is nobody's loss, or told before it was passed.
+    /// Sequences that are not reported: they were missing before the first event was collected, or were reported earlier.
     known: Gaps,
-    /// Told, or nobody's loss, up to this sequence.
+    /// Up to this sequence everything was reported, or need not be.
     reported_to: u64,
-    /// How many messages were deleted between others, by the last answer.
+    /// The number of deleted messages between others, in the last answer.
     deleted: u64,
-    /// The number of pending messages fell without a delivery, or may have while nobody looked.
+    /// The number of pending messages fell without a delivery, or may have fallen while nobody checked.
     pending_fell: bool,
     query_needed: bool,
     queried_at: Option<Instant>,
     reported_at: Option<Instant>,
-    /// When the first of what is unreported was first_unreported.
+    /// When the oldest unreported loss was detected.
     first_unreported: Option<Instant>,
     /// The answer has not come yet.
     query_open: bool,
-    /// The next sequence that can come.
+    /// The lowest sequence that the next delivery can have.
     next: u64,
-    /// The last one that the stream had when it was last looked at.
+    /// The stream's last sequence, in the last answer.
     last: u64,
-    /// Up to here the stream said what is gone.
+    /// The last answer lists missing sequences up to this one.
     queried_to: u64,
     pending: u64,
 }
 
-/// Adds a range. Where there are too many, the closest are joined, half of them at a time.
+/// Adds a range. If there are too many, the closest ranges are joined until half of them remain.
 fn insert(gaps: &mut Gaps, gap: Gap) {
     gaps.insert(gap);
-    if gaps.len() > MOST_RANGES {
-        gaps.compact(MOST_RANGES / 2);
+    if gaps.len() > MAX_RANGES {
+        gaps.compact(MAX_RANGES / 2);
     }
 }
 
 impl GapWatch {
-    /// For a consumer that begins at `next` with so many messages, of a stream that ends at `last`. What lies up to `reported_to` is
-    /// told already, or nobody's loss.
+    /// For a consumer that begins at `next` with so many pending messages, of a stream that ends at `last`. Up to `reported_to`
+    /// everything was reported, or need not be.
     pub(super) fn new(skipped: SkippedSequences, next: u64, last: u64, pending: u64, reported_to: u64) -> Self {
         let mut watch = Self {
             skipped,
-            passed: Gaps::default(),
+            unchecked: Gaps::default(),
             unreported: Gaps::default(),
             known: Gaps::default(),
             reported_to,
@@ -94,7 +94,8 @@ impl GapWatch {
         watch
     }
 
-    /// The consumer has nothing more, and the stream's last messages have not come: they may be gone, and were not asked for yet.
+    /// The consumer has no pending messages, and the stream's last messages were not delivered. They may be lost, and the stream
+    /// was not asked about them yet.
     fn has_open_tail(&self) -> bool {
         self.skipped == SkippedSequences::Lost
             && self.pending == 0
@@ -106,17 +107,17 @@ impl GapWatch {
         self.query_needed |= self.has_open_tail();
     }
 
-    /// Events may have vanished while nobody looked, so that the number of pending ones tells nothing.
+    /// Events may have been lost while no session was open. The number of pending messages proves nothing then.
     pub(super) fn after_absence(self) -> Self {
         Self { pending_fell: true, ..self }
     }
 
-    /// These were missing before the first event was collected.
+    /// These sequences were missing before the first event was collected.
     pub(super) fn with_known_gaps(self, known: Gaps) -> Self {
         Self { known, ..self }
     }
 
-    /// A delivery came. What was certainly missing directly before it.
+    /// Notes a delivery. Returns the sequences directly before it that are certainly missing.
     pub(super) fn delivered(&mut self, sequence: u64, pending: u64) -> Option<Gap> {
         self.pending_fell |= pending + 1 < self.pending;
         self.pending = pending;
@@ -133,27 +134,27 @@ impl GapWatch {
             return Some(gap);
         }
         self.query_needed = true;
-        insert(&mut self.passed, gap);
+        insert(&mut self.unchecked, gap);
         None
     }
 
-    /// These were missing, and never stored. They are reported_at, unless they were already, or are nobody's loss.
+    /// Adds missing sequences that were never stored. They are reported, unless they were reported before or need not be.
     pub(super) fn add_lost(&mut self, gap: Gap) {
-        let news = Gaps::from(gap).without(&self.known, self.reported_to);
-        if !news.is_empty() {
+        let new = Gaps::from(gap).without(&self.known, self.reported_to);
+        if !new.is_empty() {
             self.first_unreported.get_or_insert_with(Instant::now);
         }
-        news.iter().for_each(|gap| insert(&mut self.unreported, gap));
+        new.iter().for_each(|gap| insert(&mut self.unreported, gap));
     }
 
-    /// All that was sent has come, and the consumer has so many messages.
+    /// All sent deliveries were received, and the consumer has so many pending messages.
     pub(super) fn note_pending(&mut self, pending: u64) {
         self.pending_fell |= pending < self.pending;
         self.query_needed |= pending < self.pending;
         self.pending = pending;
     }
 
-    /// Whether to ask the stream now.
+    /// Whether to ask the stream now. If so, the request counts as sent.
     pub(super) fn take_query_due(&mut self) -> bool {
         let due = self.query_needed && self.queried_at.is_none_or(|at| at.elapsed() >= PAUSE);
         if due {
@@ -164,37 +165,37 @@ impl GapWatch {
         due
     }
 
-    /// Whether the stream has to list what is deleted.
+    /// Whether the request must ask for the list of deleted sequences.
     pub(super) fn needs_deleted_list(&self) -> bool {
-        self.deleted <= MAX_LISTED_DELETES && (!self.passed.is_empty() || self.has_open_tail())
+        self.deleted <= MAX_LISTED_DELETES && (!self.unchecked.is_empty() || self.has_open_tail())
     }
 
-    /// Whether all that looked like a gap has been asked about and reported_at.
+    /// Whether the stream was asked about all possible losses and all of them are reported.
     pub(super) fn is_settled(&self) -> bool {
         !self.query_needed && !self.query_open && self.unreported.is_empty()
     }
 
-    /// The stream's answer. What was missing among the sequences that were passed over.
+    /// Handles the stream's answer. Returns the skipped sequences that are missing.
     pub(super) fn handle_stream_state(&mut self, state: &StreamState) -> Gaps {
         self.query_open = false;
         let first = state.first_seq;
         (self.last, self.queried_to, self.deleted) = (state.last_seq, state.last_seq, state.num_deleted);
-        // LostEvents from the stream's start, and not passed yet.
+        // Lost at the stream's start, and not skipped by a delivery yet.
         if let Some(gap) =
             Gap::of(self.next, first.saturating_sub(1)).filter(|_| self.skipped != SkippedSequences::Expected)
         {
             self.add_lost(gap);
         }
-        let passed = std::mem::take(&mut self.passed);
+        let unchecked = std::mem::take(&mut self.unchecked);
         let mut absent: Gaps = Gap::of(1, first.saturating_sub(1)).into_iter().collect();
         match &state.deleted {
             Some(deleted) => deleted.iter().filter_map(|at| Gap::of(*at, *at)).for_each(|gap| absent.insert(gap)),
             None if state.num_deleted == 0 => {}
-            // Too many to list: any may be missing. In doubt an event is stored again.
-            None => return passed.iter().map(|gap| Gap { missing: 0, ..gap }).collect(),
+            // Too many to list: any of them may be missing. In doubt an event is stored again.
+            None => return unchecked.iter().map(|gap| Gap { missing: 0, ..gap }).collect(),
         }
-        let missing = passed.common(&absent);
-        // LostEvents from the stream's end: no delivery will tell, unless another event is published.
+        let missing = unchecked.common(&absent);
+        // Lost at the stream's end: no delivery shows it until another event is published.
         if let Some(tail) = Gap::of(self.next, self.last).filter(|_| self.skipped == SkippedSequences::Lost) {
             absent.common(&tail.into()).iter().for_each(|gap| self.add_lost(gap));
         }
@@ -205,7 +206,7 @@ impl GapWatch {
         missing
     }
 
-    /// What to tell an operator now: all that is known once nothing more comes, or after a while.
+    /// The losses to report now: all that are known, once nothing is pending or after a pause.
     pub(super) fn take_report(&mut self) -> Option<LostEvents> {
         let first_unreported = self.first_unreported?;
         let is_all = self.pending == 0 && !self.query_needed && !self.query_open;
@@ -216,14 +217,14 @@ impl GapWatch {
         self.take_final_report()
     }
 
-    /// What to tell an operator before the session ends.
+    /// The losses to report before the session ends.
     pub(super) fn take_final_report(&mut self) -> Option<LostEvents> {
         self.first_unreported.take()?;
         self.reported_at = Some(Instant::now());
         let gaps = std::mem::take(&mut self.unreported);
         for gap in gaps.iter() {
             match Gap::of(gap.first.max(self.next), gap.last) {
-                // Others before it may vanish yet.
+                // Events before it may still be lost.
                 Some(ahead) => self.known.insert(ahead),
                 None => self.reported_to = self.reported_to.max(gap.last),
             }
@@ -231,9 +232,9 @@ impl GapWatch {
         Some(LostEvents::of(gaps))
     }
 
-    /// What lies up to here is reported_at.
+    /// Up to this sequence everything is reported.
     pub(super) fn reported_to(&self) -> u64 {
-        // What was told ahead of the next delivery, without a sequence between that may come.
+        // Reported ahead of the next delivery, with no sequence in between that can be delivered.
         let ahead = self.known.iter().find(|gap| gap.first <= self.next && self.next <= gap.last);
         ahead.map_or(self.reported_to, |gap| gap.last.max(self.reported_to))
     }
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(pass(&mut watch, 90, 0), Some(gap(5, 89)));
         assert!(watch.take_query_due() && watch.needs_deleted_list());
         let deleted: Vec<u64> = (5..90).chain([91, 92, 99, 100]).collect();
-        assert!(watch.handle_stream_state(&state(1, &deleted)).is_empty(), "nothing more was passed");
+        assert!(watch.handle_stream_state(&state(1, &deleted)).is_empty(), "nothing more was skipped");
         assert_eq!(told(&mut watch), Some(("5 to 89, 91 to 92, 99 to 100".into(), 89)));
         assert_eq!((watch.reported_to(), watch.is_settled()), (92, true));
         assert_eq!(pass(&mut watch, 101, 0), Some(gap(91, 100)));
@@ -335,7 +336,7 @@ mod tests {
         watch.note_pending(0);
         assert!(watch.take_query_due());
         assert!(!watch.is_settled());
-        assert!(watch.handle_stream_state(&state(11, &[])).is_empty(), "nothing was passed yet");
+        assert!(watch.handle_stream_state(&state(11, &[])).is_empty(), "nothing was skipped yet");
         assert_eq!(told(&mut watch), Some(("1 to 10".into(), 10)));
         assert!(watch.is_settled());
         assert_eq!(pass(&mut watch, 11, 0), Some(gap(1, 10)));

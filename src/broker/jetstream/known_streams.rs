@@ -1,4 +1,4 @@
-//! The streams that acknowledge a recorder's events, and what they said of themselves.
+//! The streams that acknowledge a recorder's events, and their settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use super::api_types::StreamConfig;
 use super::stream::acknowledges_before_writing;
 use crate::config::BrokerConfig;
 
-/// Names remembered, at most: answers that are no stream's may name anything.
-const MOST: usize = 1_000;
+/// The number of names to keep. An answer that is not a stream's may contain any name.
+const MAX_STREAMS: usize = 1_000;
 
-/// What is known of the streams that a recorder publishes to. It outlives each of the recorder's connections.
+/// The streams that a recorder publishes to. Kept across the recorder's connections.
 #[derive(Debug)]
 pub struct KnownStreams {
-    /// A lost connection may be followed by a repetition this much later, at most.
+    /// The longest time between an event's first publication and its repetition on another connection.
     longest_resend: Duration,
-    /// How long a repetition may be on its way before the connection counts as silent.
+    /// How long a repetition may be in transit before the connection counts as silent.
     transit_time: Duration,
     known: Mutex<BTreeMap<String, Option<Settings>>>,
 }
 
-/// What matters of a stream's configuration.
+/// The settings of a stream that matter to a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Settings {
     duplicate_window: Duration,
@@ -30,15 +30,14 @@ struct Settings {
 }
 
 impl KnownStreams {
-    /// Knows none yet.
+    /// Without any stream.
     #[must_use]
     pub fn new(config: &BrokerConfig) -> Self {
         Self { longest_resend: config.repeats_within(), transit_time: config.silence, known: Mutex::default() }
     }
 
-    /// How long after an event was sent for the first time it may be sent again without being stored twice: the shortest
-    /// duplicate window of the known streams, less the time that the repetition may be on its way. `None` while none has
-    /// told its window.
+    /// How long after its first publication an event may be published again without being stored twice: the shortest duplicate
+    /// window of the known streams, less the time that the repetition may be in transit. `None` while no window is known.
     #[must_use]
     pub fn repeatable(&self) -> Option<Duration> {
         let known = self.known.lock();
@@ -46,7 +45,7 @@ impl KnownStreams {
         Some(window.saturating_sub(self.transit_time.min(window / 2)))
     }
 
-    /// Whether this stream's acknowledgements count.
+    /// Whether this name is a known stream's. Only then do its acknowledgements count.
     pub(super) fn contains(&self, stream: &str) -> bool {
         self.known.lock().contains_key(stream)
     }
@@ -56,14 +55,14 @@ impl KnownStreams {
         self.known.lock().keys().cloned().collect()
     }
 
-    /// Takes in what a stream says of itself, and logs what a publisher should know, once and when it changes.
+    /// Updates a stream's settings. Logs what a publisher should know, once and whenever it changes.
     pub(super) fn update(&self, stream: &str, config: &StreamConfig) {
         let settings = Settings {
             duplicate_window: Duration::from_nanos(config.duplicate_window),
             can_lose_acknowledged: acknowledges_before_writing(config),
         };
         let mut known = self.known.lock();
-        if known.len() >= MOST && !known.contains_key(stream) {
+        if known.len() >= MAX_STREAMS && !known.contains_key(stream) {
             return;
         }
         let before = known.insert(stream.to_owned(), Some(settings)).flatten();
@@ -71,27 +70,27 @@ impl KnownStreams {
         let window = settings.duplicate_window;
         if before.is_none_or(|before| before.duplicate_window != window) && window < self.longest_resend {
             log::warn!(
-                "recorder: stream {stream} recognises a repetition for {window:?} only (duplicate_window): later an event \
-                 without an answer is looked for in the stream, and given back if it is not found; raise the window with \
+                "recorder: stream {stream} detects repeated events for only {window:?} (duplicate_window): after that, an \
+                 event without an answer is searched for in the stream, and given back if it is not found; raise the window: \
                  nats stream edit --dupe-window 2m"
             );
         }
         if settings.can_lose_acknowledged && !before.is_some_and(|before| before.can_lose_acknowledged) {
             log::warn!(
-                "recorder: stream {stream} has persist_mode async: events that it acknowledged can be lost when its server is \
-                 killed; make it anew without it"
+                "recorder: stream {stream} has persist_mode async: it can lose acknowledged events when its server is killed; \
+                 create it again without persist_mode async"
             );
         }
     }
 
-    /// Takes a stream that cannot be asked for one all the same. What it said before stays.
+    /// Adds a stream whose settings cannot be requested. Settings that are known already remain.
     pub(super) fn insert_unverified(&self, stream: &str, why: &str) {
         let mut known = self.known.lock();
-        if known.len() < MOST && !known.contains_key(stream) {
+        if known.len() < MAX_STREAMS && !known.contains_key(stream) {
             known.insert(stream.to_owned(), None);
             log::info!(
-                "recorder: stream {stream} acknowledges and cannot be asked for its duplicate window ({why}); the recorder's \
-                 own options holds"
+                "recorder: stream {stream} acknowledges events, and its duplicate window cannot be requested ({why}); using the \
+                 recorder's own setting"
             );
         }
     }

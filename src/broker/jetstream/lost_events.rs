@@ -2,26 +2,26 @@
 
 use crate::pipeline::{Gap, Gaps};
 
-/// Sequences that the stream no longer has and that were never taken in.
+/// Sequences that the stream no longer has and that were never collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LostEvents {
     pub(super) gaps: Gaps,
-    /// How many there were, at most: some may be none of ours.
+    /// Their largest possible number. Some may have had other subjects.
     pub(super) events: u64,
 }
 
 impl LostEvents {
-    /// Between the sequence that was due and the stream's first.
+    /// From the sequence that was next to the stream's first.
     pub(super) fn before(due: u64, first: u64) -> Option<Self> {
         Gap::of(due, first.saturating_sub(1)).map(|gap| Self::of(gap.into()))
     }
 
-    /// All of these.
+    /// All sequences in these gaps.
     pub(super) fn of(gaps: Gaps) -> Self {
         Self { events: gaps.missing(), gaps }
     }
 
-    /// For an operator.
+    /// The message for the operator. `begins` is the stream's first sequence.
     pub(super) fn report(&self, stream: &str, begins: u64) -> String {
         let Self { gaps, events } = self;
         let inside = gaps.iter().any(|gap| gap.last >= begins);

@@ -1,59 +1,59 @@
-//! Which life of the stream this is, and where to go on in it.
+//! Decides in which epoch of the stream a session is, and from which position it reads.
 //!
-//! A sequence is trusted only within its epoch. A stream that was deleted and made anew has another time of creation. A
-//! server that forgot its last messages (a crash, an older store directory) has the same, but ends before the ledger, or has
-//! other messages where the ledger's were. In doubt a new epoch begins and everything is stored that no earlier epoch has: a
-//! rollback may double an event, it never drops one.
+//! A sequence is trusted only within its epoch. A stream that was deleted and created again has another creation time. A stream
+//! whose server lost its last messages (a crash, an older store directory) has the same creation time, but ends before the
+//! ledger's position or has other messages there. In doubt a new epoch begins, and every event is stored that no earlier epoch
+//! has. A rollback may store an event twice; it never drops one.
 
 use super::lost_events::LostEvents;
 use crate::pipeline::{Epoch, EpochProgress, Gaps, Mark};
 
-/// What is asked of the stream to decide.
+/// What the decision depends on.
 #[derive(Debug)]
 pub(super) struct StreamFacts {
-    /// The stream's time of creation.
+    /// The stream's creation time.
     pub(super) created: String,
     /// Its first sequence.
     pub(super) first: u64,
     /// Its last sequence.
     pub(super) last: u64,
-    /// The number of the latest epoch that is of this stream, if any is.
+    /// The number of the latest epoch that belongs to this stream, if there is one.
     pub(super) known_as: Option<u32>,
-    /// How its messages compare with what that epoch has.
+    /// The stream's messages compared with that epoch.
     pub(super) content: StreamContent,
-    /// What it no longer has was said up to this sequence.
+    /// Lost events were reported up to this sequence.
     pub(super) reported_to: u64,
 }
 
 /// A stream compared with an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StreamContent {
-    /// Nothing up to the position reached is new.
+    /// The stream has the same messages up to the position reached.
     Same,
-    /// Some message up to the position is another than the one that was taken in; how that shows.
+    /// A message up to the position is not the one that was collected. The text says which.
     Changed(String),
-    /// The stream has messages that were missing when they were due.
+    /// The stream has messages in these gaps, which were empty when they were collected.
     Restored(Gaps),
 }
 
-/// Where to go on.
+/// Where a session begins to read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ResumePoint {
-    /// The epoch of what comes.
+    /// The epoch of the next events.
     pub(super) epoch: Epoch,
-    /// Behind this.
+    /// The last event that was read before.
     pub(super) after: Mark,
-    /// What an operator wants to know: why a new epoch begins, or what the stream no longer has.
+    /// For the operator: why a new epoch begins, or which events the stream lost.
     pub(super) notice: Option<String>,
-    /// How many events the stream no longer has, at most.
+    /// The largest number of events that the stream may have lost.
     pub(super) lost_events: u64,
-    /// The gaps of the earlier epoch that this one goes on from.
+    /// The gaps of the earlier epoch that this one continues.
     pub(super) inherited: Gaps,
 }
 
-/// Decides. `history` has all epochs of the stream, the latest last, and how far each was taken in.
+/// Decides. `history` has all epochs of the stream and their progress, the latest last.
 pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &StreamFacts) -> ResumePoint {
-    let number = history.last().map_or(1, |life| life.epoch.number + 1);
+    let number = history.last().map_or(1, |progress| progress.epoch.number + 1);
     let whole = |notice: Option<String>| ResumePoint {
         epoch: Epoch::new(stream, number, &facts.created),
         after: Mark::START,
@@ -62,11 +62,13 @@ pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &StreamFact
         inherited: Gaps::default(),
     };
     let Some(newest) = history.last() else { return whole(None) };
-    let Some(life) = history.iter().find(|life| Some(life.epoch.number) == facts.known_as) else {
+    let Some(progress) = history.iter().find(|progress| Some(progress.epoch.number) == facts.known_as) else {
         let (now, before) = (&facts.created, &newest.epoch.created);
-        return whole(Some(format!("stream {stream} was made anew ({now}, before: {before}): reading it whole")));
+        return whole(Some(format!(
+            "stream {stream} was created again at {now} (before: {before}): reading all of it"
+        )));
     };
-    let reached = life.mark.sequence;
+    let reached = progress.mark.sequence;
     let went_back = if facts.last < reached {
         Some(format!("it ends at {}", facts.last))
     } else {
@@ -75,34 +77,34 @@ pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &StreamFact
             StreamContent::Changed(how) => Some(how.clone()),
             StreamContent::Restored(gaps) => {
                 return whole(Some(format!(
-                    "stream {stream} has events again that were missing when they were due ({gaps}): reading it again, but \
-                     for what is known"
+                    "stream {stream} has events again that were missing when they were collected ({gaps}): reading it again \
+                     without the events that are stored"
                 )));
             }
         }
     };
     if let Some(how) = went_back {
         return whole(Some(format!(
-            "stream {stream} went back: {how}, and {reached} was reached; reading it again, but for what is known"
+            "stream {stream} went back: {how}, and it was collected up to {reached}; reading it again without the events \
+             that are stored"
         )));
     }
     let lost_events =
         if reached > 0 { LostEvents::before(reached.max(facts.reported_to) + 1, facts.first) } else { None };
     let lost = lost_events.as_ref().map(|lost_events| lost_events.report(stream, facts.first));
-    let is_newest = life.epoch == newest.epoch;
-    let (epoch, inherited) = if is_newest && life.epoch.created == facts.created {
-        (life.epoch.clone(), Gaps::default())
+    let is_newest = progress.epoch == newest.epoch;
+    let (epoch, inherited) = if is_newest && progress.epoch.created == facts.created {
+        (progress.epoch.clone(), Gaps::default())
     } else {
-        let epoch = Epoch { begins: life.mark, ..Epoch::new(stream, number, &facts.created) };
-        (epoch, life.gaps.clone())
+        let epoch = Epoch { begins: progress.mark, ..Epoch::new(stream, number, &facts.created) };
+        (epoch, progress.gaps.clone())
     };
-    let returned = (!is_newest).then(|| {
-        format!("stream {stream} is again the one of {}, read up to {reached}: going on there", facts.created)
-    });
+    let returned = (!is_newest)
+        .then(|| format!("stream {stream} is again the one created at {}: continuing at {reached}", facts.created));
     let notice: Vec<String> = returned.into_iter().chain(lost).collect();
     ResumePoint {
         epoch,
-        after: life.mark,
+        after: progress.mark,
         notice: (!notice.is_empty()).then(|| notice.join("; ")),
         lost_events: lost_events.map_or(0, |lost_events| lost_events.events),
         inherited,
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
     use crate::pipeline::Gap;
 
-    fn life(number: u32, created: &str, sequence: u64) -> EpochProgress {
+    fn progress(number: u32, created: &str, sequence: u64) -> EpochProgress {
         let mark = Mark { sequence, published_ns: 7 };
         EpochProgress { epoch: Epoch::new("S", number, created), mark, gaps: Gaps::default() }
     }
@@ -136,13 +138,13 @@ mod tests {
 
     #[test]
     fn the_same_stream_goes_on_behind_the_ledger() {
-        let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 5, StreamContent::Same));
+        let resume = resume("S", &[progress(3, "monday", 5)], &facts("monday", 1, 5, StreamContent::Same));
         assert_eq!((resume.epoch.number, resume.after.sequence, resume.notice), (3, 5, None));
     }
 
     #[test]
     fn what_the_stream_no_longer_has_is_said() {
-        let resume = |first| resume("S", &[life(3, "monday", 5)], &facts("monday", first, 20, StreamContent::Same));
+        let resume = |first| resume("S", &[progress(3, "monday", 5)], &facts("monday", first, 20, StreamContent::Same));
         assert_eq!(resume(6).notice, None);
         let notice = resume(10).notice.expect("said");
         assert!(notice.contains("no longer has 6 to 9, up to 4 events"), "{notice}");
@@ -151,15 +153,15 @@ mod tests {
 
     #[test]
     fn a_stream_made_anew_is_read_whole_even_where_it_has_outgrown_the_ledger() {
-        let resume = resume("S", &[life(3, "monday", 5)], &facts("tuesday", 1, 500, another()));
+        let resume = resume("S", &[progress(3, "monday", 5)], &facts("tuesday", 1, 500, another()));
         assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-        assert!(resume.notice.expect("said").contains("made anew"));
+        assert!(resume.notice.expect("said").contains("created again"));
     }
 
     #[test]
     fn the_same_messages_are_the_same_stream_whatever_the_time_of_its_creation() {
         let facts = StreamFacts { known_as: Some(3), ..facts("later", 1, 9, StreamContent::Same) };
-        let resume = resume("S", &[life(3, "monday", 5)], &facts);
+        let resume = resume("S", &[progress(3, "monday", 5)], &facts);
         assert_eq!((resume.epoch.number, resume.after.sequence, resume.notice), (4, 5, None));
         assert_eq!(resume.epoch.begins, resume.after);
     }
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn a_rollback_is_read_again() {
         for (last, content) in [(4, StreamContent::Same), (9, another())] {
-            let resume = resume("S", &[life(3, "monday", 5)], &facts("monday", 1, last, content));
+            let resume = resume("S", &[progress(3, "monday", 5)], &facts("monday", 1, last, content));
             assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
             assert!(resume.notice.expect("said").contains("went back"));
         }
@@ -176,20 +178,20 @@ mod tests {
     #[test]
     fn a_stream_that_has_again_what_was_missing_is_read_again() {
         let resume =
-            resume("S", &[life(3, "monday", 5)], &facts("monday", 1, 9, StreamContent::Restored(Gaps::default())));
+            resume("S", &[progress(3, "monday", 5)], &facts("monday", 1, 9, StreamContent::Restored(Gaps::default())));
         assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-        assert!(resume.notice.expect("said").contains("missing when they were due"));
+        assert!(resume.notice.expect("said").contains("missing when they were collected"));
     }
 
     #[test]
     fn a_stream_that_comes_back_after_another_goes_on_where_it_was() {
-        let mut history = [life(1, "monday", 5), life(2, "tuesday", 90)];
+        let mut history = [progress(1, "monday", 5), progress(2, "tuesday", 90)];
         history[0].gaps = Gap::of(2, 3).into_iter().collect();
         let facts = |last, content| StreamFacts { known_as: Some(1), ..facts("monday", 1, last, content) };
         let resume = |last, content| resume("S", &history, &facts(last, content));
         let same = resume(9, StreamContent::Same);
         assert_eq!((same.epoch.number, same.after, same.epoch.begins), (3, history[0].mark, history[0].mark));
-        assert!(same.notice.expect("said").contains("again the one of monday, read up to 5"));
+        assert!(same.notice.expect("said").contains("again the one created at monday: continuing at 5"));
         assert_eq!(same.inherited, history[0].gaps, "what it lacked it still lacks");
         let another = resume(9, another());
         assert_eq!((another.epoch.number, another.after), (3, Mark::START));

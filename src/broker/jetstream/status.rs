@@ -1,4 +1,4 @@
-//! The stream and its surroundings as the server describes them, without a consumer of our own.
+//! The status of account, stream and consumers, without a consumer of our own.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::broker::status::{ConsumerStatus, DatabasePosition, JetStreamStatus, S
 use crate::config::BrokerConfig;
 use crate::error::Error;
 
-/// Asks for account, stream and consumer.
+/// Requests the status of account, stream and consumers.
 pub(in crate::broker) fn stream_status(
     link: &Link,
     config: &BrokerConfig,
@@ -62,7 +62,7 @@ fn describe(
         messages: stream.state.messages,
         behind: stream.state.messages.min(stream.state.last_seq.saturating_sub(resume.after.sequence)),
         news: resume.notice,
-        refusal: refusal(config, stream),
+        refusal: refusal(config, stream).map(|refusal| refusal.to_string()),
         unacknowledged: unacknowledged_limit(retention, account, stream),
         forgets: Some(Duration::from_nanos(settings.consumer_limits.inactive_threshold))
             .filter(|limit| retention != Retention::Limits && !limit.is_zero()),
@@ -71,7 +71,7 @@ fn describe(
     })
 }
 
-/// The lower of the limits on unacknowledged events where it is below what the consumer would ask for.
+/// The lowest limit on unacknowledged events and the number that the consumer needs, if the limit is lower.
 fn unacknowledged_limit(retention: Retention, account: &AccountInfo, stream: &StreamInfo) -> Option<(u64, u64)> {
     let needed = retention.unacknowledged()? as u64;
     let limits = [account.limits.max_ack_pending, stream.config.consumer_limits.max_ack_pending];

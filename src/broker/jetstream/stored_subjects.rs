@@ -1,11 +1,11 @@
-//! The subjects that a stream stores, which are not always those that it takes: a stream, a mirror or a source may rename
-//! what it takes in (<https://docs.nats.io/nats-concepts/subject_mapping>). Filters are on what is stored.
+//! The subjects that a stream stores. They may differ from the subjects that it receives: a stream, a mirror or a source may rename
+//! them (<https://docs.nats.io/nats-concepts/subject_mapping>). Consumers filter by the stored subjects.
 
 use super::api_types::{StreamConfig, SubjectTransform, UpstreamStream};
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 
-/// The subjects that a stream with these settings stores, as filters; `None` where a mirror or a source may bring any.
+/// The subjects that a stream with these settings stores, as filters; `None` if a mirror or a source may copy any subject.
 pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
     let mut taken: Vec<String> = config.subjects.clone();
     for upstream in config.mirror.iter().chain(config.sources.iter().flatten()) {
@@ -24,7 +24,7 @@ pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
     Some(stored)
 }
 
-/// What a mirror or a source brings; `None` for anything.
+/// The subjects that a mirror or a source copies; `None`: all.
 fn upstream_subjects(upstream: &UpstreamStream) -> Option<Vec<String>> {
     let transforms = upstream.subject_transforms.as_deref().unwrap_or_default();
     if transforms.is_empty() {
@@ -37,12 +37,13 @@ fn upstream_subjects(upstream: &UpstreamStream) -> Option<Vec<String>> {
     Some(upstream_subjects.collect())
 }
 
-/// What becomes of a subject.
+/// Whether a transform renames the subjects of a filter.
 #[derive(Debug, PartialEq, Eq)]
 enum Renamed {
     No,
-    /// Some of what the filter takes is stored under this one.
+    /// Some subjects of the filter, to this one.
     Some(String),
+    /// All subjects of the filter, to this one.
     All(String),
 }
 
@@ -50,7 +51,7 @@ fn source_of(transform: &SubjectTransform) -> &str {
     if transform.src.is_empty() { ">" } else { &transform.src }
 }
 
-/// What a transform makes of a filter.
+/// What a transform does to a filter.
 fn rename(transform: &SubjectTransform, subject: &str) -> Renamed {
     let source = source_of(transform);
     let (Ok(from), Ok(taken)) = (source.parse::<Filter>(), subject.parse::<Filter>()) else { return Renamed::No };
@@ -61,8 +62,8 @@ fn rename(transform: &SubjectTransform, subject: &str) -> Renamed {
     if from.covers(&taken) { Renamed::All(new) } else { Renamed::Some(new) }
 }
 
-/// The destination of a subject that the source takes, at least as wide as it is: what a function of the server makes is any
-/// token, and where it may make several, everything behind it is left open.
+/// The destination of a subject that the source matches. It may match more than the real destination: the result of a server's
+/// function becomes a wildcard, and `>` if it may be several tokens.
 fn destination(source: &str, subject: &str, destination: &str) -> String {
     let (mut wildcards, mut rest) = (Vec::new(), vec![">"]);
     let mut given = subject.split('.').peekable();
@@ -71,7 +72,7 @@ fn destination(source: &str, subject: &str, destination: &str) -> String {
             rest = given.by_ref().collect();
             break;
         }
-        // A `>` stands for all that follows.
+        // `>` matches all following tokens.
         let of_subject = match given.peek() {
             Some(&">") => "*",
             _ => given.next().unwrap_or("*"),
@@ -85,7 +86,7 @@ fn destination(source: &str, subject: &str, destination: &str) -> String {
     for token in destination.split('.') {
         match token {
             ">" => made.extend(rest.iter().copied()),
-            // As `$1`, `$2` and so on.
+            // Same as `$1`, `$2` and so on.
             "*" => {
                 made.push(wildcards.get(used).copied().unwrap_or("*"));
                 used += 1;
@@ -109,7 +110,7 @@ fn destination(source: &str, subject: &str, destination: &str) -> String {
 
 enum Function {
     None,
-    /// The token of the wildcard of this number.
+    /// The token that the wildcard with this number matched.
     Wildcard(usize),
     OneToken,
     Several,
@@ -128,7 +129,7 @@ fn function(token: &str) -> Function {
     }
 }
 
-/// What keeps a collector from being given what it was told to collect.
+/// Why a collector does not receive the configured subjects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectMismatch {
     /// What the stream does.
@@ -143,7 +144,7 @@ impl std::fmt::Display for SubjectMismatch {
     }
 }
 
-/// Whether the stream stores nothing on some of the subjects to collect, or stores what is published on them under others.
+/// Whether the stream stores nothing on some of the configured subjects, or stores events published on them under other subjects.
 pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<SubjectMismatch> {
     let stored = subjects(stream)?;
     let name = &config.stream;
@@ -152,11 +153,11 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<S
     if !empty.is_empty() {
         let (empty, shown) = (empty.join(", "), stored.join(", "));
         return Some(if renames(stream) {
-            let what = format!("stream {name} stores nothing on {empty}: it renames what it takes, and stores {shown}");
-            SubjectMismatch { what, remedy: format!("set broker.subjects to what it stores, {shown}") }
+            let what = format!("stream {name} stores nothing on {empty}: it renames subjects, and stores {shown}");
+            SubjectMismatch { what, remedy: format!("set broker.subjects to stored subjects: {shown}") }
         } else {
-            let what = format!("stream {name} stores nothing on {empty}: it takes {shown}");
-            let remedy = "add it to the stream (nats stream edit), or take it out of broker.subjects";
+            let what = format!("stream {name} stores nothing on {empty}: its subjects are {shown}");
+            let remedy = "add it to the stream (nats stream edit), or remove it from broker.subjects";
             SubjectMismatch { what, remedy: remedy.into() }
         });
     }
@@ -171,7 +172,7 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<S
         })
         .find(|new| !config.subjects.iter().any(|filter| covers(filter, new)))?;
     let what = format!(
-        "stream {name} acknowledges events on {source} and stores them on {lost}, which broker.subjects does not take"
+        "stream {name} acknowledges events on {source} and stores them on {lost}, which broker.subjects does not include"
     );
     let remedy = format!("add {lost} to broker.subjects, or edit the stream's subject_transform");
     Some(SubjectMismatch { what, remedy })
@@ -182,8 +183,8 @@ fn renames(stream: &StreamConfig) -> bool {
     stream.subject_transform.is_some() || upstream.any(|upstream| upstream.subject_transforms.is_some())
 }
 
-/// Whether nothing that a stream with these settings stores is to be collected.
-pub(super) fn stores_nothing_wanted(config: &BrokerConfig, stream: &StreamConfig) -> bool {
+/// Whether a stream with these settings stores none of the configured subjects.
+pub(super) fn stores_none_of(config: &BrokerConfig, stream: &StreamConfig) -> bool {
     subjects(stream).is_some_and(|stored| !config.subjects.iter().any(|filter| overlaps_any(filter, &stored)))
 }
 
@@ -274,7 +275,7 @@ mod tests {
         assert_eq!(says(&["clean.>"], &renamed), None);
         assert_eq!(says(&[">"], &renamed), None);
         let aside = json!({ "subjects": ["e.>", "raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
-        assert_eq!(says(&["e.>"], &aside), None, "what is renamed is not to be collected");
+        assert_eq!(says(&["e.>"], &aside), None, "renamed events are not collected");
     }
 
     #[test]
@@ -282,14 +283,14 @@ mod tests {
         let renamed =
             json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
         let said = says(&["events.>"], &renamed).expect("nothing is stored there");
-        assert!(said.contains("stores nothing on events.>: it renames what it takes, and stores stored.>"), "{said}");
+        assert!(said.contains("stores nothing on events.>: it renames subjects, and stores stored.>"), "{said}");
         let branch =
             json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.a", "dest": "stored.a" } });
         let said = says(&["events.>"], &branch).expect("a branch is renamed away");
         assert!(said.contains("acknowledges events on events.a and stores them on stored.a"), "{said}");
         assert_eq!(says(&["events.>", "stored.a"], &branch), None);
         let said = says(&["events.>"], &json!({ "subjects": ["other.>"] })).expect("another stream");
-        assert!(said.contains("stores nothing on events.>: it takes other.>"), "{said}");
+        assert!(said.contains("stores nothing on events.>: its subjects are other.>"), "{said}");
         let mirror =
             json!({ "mirror": { "name": "T", "subject_transforms": [{ "src": "clean.>", "dest": "copy.>" }] } });
         assert!(says(&["clean.>"], &mirror).is_some_and(|said| said.contains("stores copy.>")));

@@ -1,4 +1,4 @@
-//! The stream itself: found or made, and whether it can be collected at all.
+//! The stream: finds or creates it, and decides whether it can be collected.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
-/// The stream, made where it is missing and may be.
+/// The stream. If it is missing and may be created, creates it.
 pub(super) fn find_or_create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<StreamInfo, Error> {
     let stream = match api.stream(&config.stream) {
         Err(failure) if failure.is_code(code::NO_STREAM) => create(api, config, may_create)?,
@@ -23,15 +23,15 @@ pub(super) fn find_or_create(api: &Api<'_>, config: &BrokerConfig, may_create: b
     };
     match refusal(config, &stream) {
         None => Ok(stream),
-        Some(detail) => Err(broker_error(&api.link.server().address, BrokerFault::Stream, detail)),
+        Some(refusal) => Err(refusal.to_error(api.link)),
     }
 }
 
-/// Deletes the stream that the configuration names, with all that is in it. Blocks for a few times `timeout` at most.
+/// Deletes the configured stream and all its events. Blocks for a few times `timeout` at most.
 ///
 /// # Errors
 ///
-/// [`Error::Broker`] when the server cannot be asked or refuses, for there is no such stream for instance.
+/// [`Error::Broker`] if the server cannot be reached or refuses, for instance because there is no such stream.
 pub fn remove_stream(config: &BrokerConfig) -> Result<(), Error> {
     let cluster = Arc::new(Cluster::new(config)?);
     let stop = Signal::default();
@@ -43,41 +43,62 @@ pub fn remove_stream(config: &BrokerConfig) -> Result<(), Error> {
 fn create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<StreamInfo, Error> {
     let missing = |detail: String| broker_error(&api.link.server().address, BrokerFault::Stream, detail);
     if !config.create_stream {
-        let detail = format!("there is no stream {}; make it, or set broker.create_stream = true", config.stream);
-        return Err(missing(detail));
+        let remedy = "create it, or set broker.create_stream = true";
+        return Err(missing(format!("there is no stream {}", config.stream)).with_remedy(remedy));
     }
     if !may_create {
-        return Err(missing(format!("stream {} is gone; waiting a moment for whoever makes it anew", config.stream)));
+        return Err(missing(format!(
+            "stream {} was deleted; waiting a moment in case another program creates it again",
+            config.stream
+        )));
     }
     let made = api.create_stream(&config.stream, &config.subjects).map_err(|failure| match failure {
         ApiError::Refused { description, .. } => {
-            missing(format!("cannot make stream {}: {description}", config.stream))
+            missing(format!("cannot create stream {}: {description}", config.stream))
         }
         failure => to_error(api.link, config, &failure),
     })?;
-    log::info!("broker: made stream {} on {}", config.stream, config.subjects.join(", "));
+    log::info!("broker: created stream {} on {}", config.stream, config.subjects.join(", "));
     Ok(made)
 }
 
-/// Why the stream cannot be collected, if it cannot.
-pub(super) fn refusal(config: &BrokerConfig, stream: &StreamInfo) -> Option<String> {
+/// Why a stream cannot be collected.
+pub(super) struct Refusal {
+    what: String,
+    remedy: &'static str,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+impl Refusal {
+    fn to_error(&self, link: &Link) -> Error {
+        broker_error(&link.server().address, BrokerFault::Stream, &self.what).with_remedy(self.remedy)
+    }
+}
+
+/// Why the stream cannot be collected; `None` if it can.
+pub(super) fn refusal(config: &BrokerConfig, stream: &StreamInfo) -> Option<Refusal> {
     let why = match stream.config.retention.as_str() {
         "limits" | INTEREST => return None,
         "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
-        _ => "this program does not know what that keeps",
+        _ => "this program does not support it",
     };
-    Some(format!(
-        "stream {} has {} retention: {why}; collect a stream with limits retention that takes the events, and let the queue \
-         take them from there (sources); a mirror of the queue would empty it",
-        config.stream, stream.config.retention
-    ))
+    Some(Refusal {
+        what: format!("stream {} has {} retention: {why}", config.stream, stream.config.retention),
+        remedy: "collect a stream with limits retention that receives the events, and let the queue copy them from there \
+                 (sources); a mirror of the queue would empty it",
+    })
 }
 
-/// Says at the start of a session behind this sequence what keeps events from being collected or safe.
+/// Logs at the start of a session after this sequence why events are not collected or not safe.
 ///
 /// # Errors
 ///
-/// [`Error::Broker`] where nothing that the stream stores is to be collected, and nothing of what it has either.
+/// [`Error::Broker`] if the stream stores none of the configured subjects and has no events on them.
 pub(super) fn check_contents(
     api: &Api<'_>,
     config: &BrokerConfig,
@@ -87,13 +108,14 @@ pub(super) fn check_contents(
     let name = &config.stream;
     if acknowledges_before_writing(&stream.config) {
         log::warn!(
-            "broker: stream {name} has persist_mode async: it acknowledges events before they are written, and a kill of its \
-             server loses them; make it anew without it"
+            "broker: stream {name} has persist_mode async: it acknowledges events before it writes them, and loses them if its \
+             server is killed; create it again without persist_mode async"
         );
     }
     if let Some(mismatch) = stored_subjects::mismatch(config, &stream.config) {
-        if stored_subjects::stores_nothing_wanted(config, &stream.config) && !may_have_events(api, config, after + 1) {
-            return Err(broker_error(&api.link.server().address, BrokerFault::Stream, mismatch.to_string()));
+        if stored_subjects::stores_none_of(config, &stream.config) && !may_have_events(api, config, after + 1) {
+            return Err(broker_error(&api.link.server().address, BrokerFault::Stream, mismatch.what)
+                .with_remedy(mismatch.remedy));
         }
         log::warn!("broker: {mismatch}");
     } else if after == 0
@@ -104,7 +126,7 @@ pub(super) fn check_contents(
     Ok(())
 }
 
-/// That a stream has events and none of them is to be collected, where its settings do not tell what it stores.
+/// Whether a stream has events but none on the configured subjects. Only for streams whose settings do not show what they store.
 pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &StreamInfo) -> Option<SubjectMismatch> {
     let messages = stream.state.messages;
     if messages == 0
@@ -115,21 +137,24 @@ pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &
     }
     let (name, subjects) = (&config.stream, config.subjects.join(", "));
     let what = format!("stream {name} has {messages} events, and none of them is on {subjects}");
-    Some(SubjectMismatch { what, remedy: "set broker.subjects to what it stores: nats stream subjects".into() })
+    Some(SubjectMismatch {
+        what,
+        remedy: "set broker.subjects to subjects that it stores: nats stream subjects".into(),
+    })
 }
 
-/// Whether the stream has an event to collect from this sequence on, or cannot be asked.
+/// Whether the stream has an event on the configured subjects from this sequence on, or cannot be asked.
 fn may_have_events(api: &Api<'_>, config: &BrokerConfig, from: u64) -> bool {
     let first_of = |filter: &String| api.message(&config.stream, &MessageQuery::NextBySubject(filter, from.max(1)));
     config.subjects.iter().any(|filter| !matches!(first_of(filter), Ok(None)))
 }
 
-/// Whether the stream acknowledges events before they are written, so that a kill of its server loses them.
+/// Whether the stream acknowledges events before it writes them. It loses them if its server is killed.
 pub(super) fn acknowledges_before_writing(config: &StreamConfig) -> bool {
     config.persist_mode == "async"
 }
 
-/// Whether filters take everything of a stream with these settings. Where it renames what it takes, it may have events from
+/// Whether filters match everything that a stream with these settings stores. A stream that renames subjects may have events from
 /// before it did.
 pub(super) fn takes_whole_stream(filters: &[String], stream: &StreamConfig) -> bool {
     let has = |subject: &String| filters.contains(subject);
@@ -137,7 +162,7 @@ pub(super) fn takes_whole_stream(filters: &[String], stream: &StreamConfig) -> b
     has(&">".to_owned()) || (!stored.is_empty() && stored.iter().all(has))
 }
 
-/// What it means where a delivery does not carry the sequence behind the one before.
+/// What it means if a delivery skips sequences.
 pub(super) fn skipped_sequences(config: &BrokerConfig, stream: &StreamInfo, retention: Retention) -> SkippedSequences {
     let takes_whole_stream = takes_whole_stream(&config.subjects, &stream.config);
     if stream.config.mirror.as_ref().is_some_and(UpstreamStream::is_filtered) {
@@ -147,7 +172,7 @@ pub(super) fn skipped_sequences(config: &BrokerConfig, stream: &StreamInfo, rete
     } else if takes_whole_stream {
         SkippedSequences::MaybeFiltered
     } else {
-        // It never kept what nobody wanted.
+        // It never kept events without a consumer.
         SkippedSequences::Expected
     }
 }

@@ -1,51 +1,52 @@
-//! Whether the stream is still the one that the session was opened on.
+//! Watches whether the stream is still the one on which the session was opened.
 //!
-//! A stream can go back without a word: its server restarts with an older store, or with none, while the connection to another
-//! server of the cluster stays. So the stream is asked again and again what it looks like, and after each pause
-//! whether it still has the last message that came before the pause.
+//! A stream can go back without a sign: its server restarts with an older store, or with none, while the connection to another
+//! server of the cluster remains. So the stream's state is requested regularly. After each pause in the deliveries, the last
+//! message before the pause is requested too.
 
 use std::time::{Duration, Instant};
 
 use super::api_types::{StoredMessage, StreamInfo};
 use crate::pipeline::Mark;
 
-/// No delivery for this long may be a server that restarted.
+/// A server may have restarted if there was no delivery for this time.
 const RESTART: Duration = Duration::from_millis(500);
 
-/// How often to ask for messages that came before a pause.
+/// How often messages before a pause are requested.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// An answer that has not come by then will not come.
+/// After this time an answer is no longer expected.
 const NO_ANSWER: Duration = Duration::from_secs(10);
 
-/// So many of them are asked for at a time, at most.
+/// The number of messages that are requested at a time.
 const MAX_CHECKS: usize = 4;
 
-/// A message is asked for only where it is no larger: the answer has all of it.
+/// Larger messages are not requested: the answer contains the whole message.
 const LARGE: usize = 64 << 10;
 
-/// Compares what the stream says with what came from it.
+/// Compares the stream's state with its deliveries.
 #[derive(Debug)]
 pub(super) struct StreamWatch {
     created: String,
     first: u64,
     deleted: u64,
-    /// The last delivery, or where the session began.
+    /// The last delivery, or the position at which the session began.
     reached: Mark,
     reached_is_large: bool,
-    /// Whether anything came in this session.
+    /// Whether there was a delivery in this session.
     delivered: bool,
     last_delivery: Instant,
-    /// When it was last asked what it looks like, and for messages.
+    /// When the stream's state and when messages were last requested.
     queried_at: Instant,
     requested_at: Instant,
-    /// Messages to ask for, and those whose answers are due.
+    /// Messages to request.
     due: Vec<Mark>,
+    /// Requested messages without an answer.
     open: Vec<Mark>,
 }
 
 impl StreamWatch {
-    /// Over a stream that was read up to `reached` and looked like this then.
+    /// For a stream that was read up to `reached` and has this state.
     pub(super) fn new(stream: &StreamInfo, reached: Mark) -> Self {
         let now = Instant::now();
         Self {
@@ -63,18 +64,18 @@ impl StreamWatch {
         }
     }
 
-    /// The stream's first sequence, as it was last seen.
+    /// The stream's first sequence in its last known state.
     pub(super) fn first(&self) -> u64 {
         self.first
     }
 
-    /// A delivery last_delivery. Why it cannot follow the one before, if it cannot.
+    /// Notes a delivery. Returns why it cannot follow the one before, if so.
     pub(super) fn delivered(&mut self, mark: Mark, bytes: usize) -> Option<String> {
         let Mark { sequence, published_ns } = self.reached;
         if mark.sequence <= sequence {
-            return Some(format!("message {} came behind message {sequence}", mark.sequence));
+            return Some(format!("message {} was delivered after message {sequence}", mark.sequence));
         }
-        // A server's clock may be set back. The message then begins the next session, whose opening has looked at the stream.
+        // A server's clock may be set back. Then the message is the first of the next session, which has compared the stream.
         if mark.published_ns < published_ns && self.delivered {
             return Some(format!("message {} is older than message {sequence} before it", mark.sequence));
         }
@@ -84,7 +85,7 @@ impl StreamWatch {
         None
     }
 
-    /// The next delivery had to be waited for.
+    /// The next delivery was received after a wait.
     pub(super) fn note_wait(&mut self) {
         let now = Instant::now();
         let paused = now.duration_since(self.last_delivery) >= RESTART;
@@ -94,17 +95,17 @@ impl StreamWatch {
         }
     }
 
-    /// Whether to ask what the stream looks like, if it has not been asked for as long as `interval`.
+    /// Whether to request the stream's state: the last request is older than `interval`.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
         self.queried_at.elapsed() >= interval
     }
 
-    /// It is asked what it looks like.
+    /// The stream's state was requested.
     pub(super) fn note_query(&mut self) {
         self.queried_at = Instant::now();
     }
 
-    /// The messages to ask for now, by their sequences.
+    /// The sequences of the messages to request now.
     pub(super) fn take_messages_to_check(&mut self) -> Vec<u64> {
         let pause = if self.open.is_empty() { PAUSE } else { NO_ANSWER };
         if self.due.is_empty() || self.requested_at.elapsed() < pause {
@@ -115,18 +116,18 @@ impl StreamWatch {
         self.open.iter().map(|mark| mark.sequence).collect()
     }
 
-    /// What it looks like now. What has changed so that the session is over, if anything has.
+    /// Checks the stream's state. Returns why the session must end, if so.
     pub(super) fn check_info(&mut self, name: &str, stream: &StreamInfo) -> Option<String> {
         let (state, reached) = (&stream.state, self.reached.sequence);
         let Self { created, first, deleted, .. } = self;
         if stream.created != *created {
-            return Some(format!("stream {name} was made anew ({}, before: {created})", stream.created));
+            return Some(format!("stream {name} was created again at {} (before: {created})", stream.created));
         }
         if state.last_seq < reached {
-            return Some(format!("stream {name} ends at {}, and {reached} was reached", state.last_seq));
+            return Some(format!("stream {name} ends at {}, and it was collected up to {reached}", state.last_seq));
         }
         if state.first_seq < *first {
-            return Some(format!("stream {name} begins at {}, and began at {first}", state.first_seq));
+            return Some(format!("stream {name} begins at {}, and began at {first} before", state.first_seq));
         }
         if state.first_seq == *first && state.num_deleted < *deleted {
             return Some(format!("stream {name} has messages again that were deleted"));
@@ -135,14 +136,14 @@ impl StreamWatch {
         None
     }
 
-    /// The answer to the question for the message of this sequence: `None` where there is none, or it says nothing. What shows that
-    /// the stream went back, if so.
+    /// Checks the answer to the request for this message: `None` if there is no such message, or the answer cannot be read. Returns
+    /// how the stream shows that it went back, if so.
     pub(super) fn check_answer(&mut self, name: &str, sequence: u64, stored: Option<&StoredMessage>) -> Option<String> {
         let at = self.open.iter().position(|mark| mark.sequence == sequence)?;
         let mark = self.open.swap_remove(at);
-        // That it is gone proves nothing.
+        // A missing message proves nothing.
         let another = stored.is_some_and(|stored| stored.mark != mark);
-        another.then(|| format!("stream {name} has another message at {} than the one that came", mark.sequence))
+        another.then(|| format!("stream {name} has another message at {} than the delivered one", mark.sequence))
     }
 }
 
@@ -176,9 +177,9 @@ mod tests {
     #[test]
     fn a_stream_that_went_back_shows_in_what_it_looks_like() {
         for (now, what) in [
-            (stream("tuesday", 3, 10, 2), "made anew"),
-            (stream("monday", 3, 9, 2), "ends at 9, and 10 was reached"),
-            (stream("monday", 2, 10, 2), "begins at 2, and began at 3"),
+            (stream("tuesday", 3, 10, 2), "created again"),
+            (stream("monday", 3, 9, 2), "ends at 9, and it was collected up to 10"),
+            (stream("monday", 2, 10, 2), "begins at 2, and began at 3 before"),
             (stream("monday", 3, 10, 1), "messages again that were deleted"),
         ] {
             let over = watch().check_info("S", &now).expect("over");
