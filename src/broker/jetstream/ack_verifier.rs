@@ -1,8 +1,8 @@
-//! Which answers to a published event are a stream's own.
+//! Verifies that an answer to a published event comes from a stream.
 //!
-//! Other programs may listen on an event's subject and answer it. Only an answer with the form of a publish acknowledgement
-//! counts, and only if the stream that it names exists: the server is asked for a stream that is not known yet, and its
-//! verdicts wait for the response. All other answers are passed over, and the stream's own is still waited for.
+//! Other programs may subscribe to an event's subject and answer it. An answer counts only if it has the form of a publish
+//! acknowledgement and the stream that it names exists. The server is asked for streams that are not known yet; their results wait
+//! for that answer. All other answers are ignored, and the event still waits for the stream's answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,54 +18,54 @@ use super::known_streams::KnownStreams;
 use crate::broker::publisher::{Refused, Taken, Verdict};
 use crate::config::is_stream_name;
 
-/// Names that were found to be no stream's, at most.
+/// The number of names to keep that are not a stream's.
 const MAX_REJECTED_NAMES: usize = 100;
 
-/// How the tokens of replies begin to which the server answers our requests.
+/// The prefixes of the reply tokens of our requests.
 const STREAM: &str = "stream-";
 const BOUND: &str = "bound-";
 const SUBJECT: &str = "subject-";
 
-/// An identical event is being stored: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
+/// The error code while an identical event is being stored: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
 const DUPLICATE_IN_PROCESS: u64 = 10158;
 
-/// Something to publish: a question to the server.
+/// A request to the server, to be published.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ApiRequest {
     pub(super) subject: String,
-    /// The last token of its reply.
+    /// The last token of its reply subject.
     pub(super) reply: String,
     pub(super) body: String,
 }
 
-/// An answer to an event or to a question.
+/// An answer to an event or to a request.
 pub(super) struct Response<'a> {
-    /// The last token of the reply that it came to.
+    /// The last token of the subject that it was sent to.
     pub(super) token: &'a str,
-    /// A status of the server's instead of a payload: `503` when nobody listens.
+    /// A status of the server instead of a payload: `503` if there is no subscriber.
     pub(super) status: Option<&'a str>,
     pub(super) data: &'a [u8],
 }
 
-/// What was asked on one connection and what waits for it.
+/// The requests of one connection, and the results that wait for their answers.
 pub(super) struct AckVerifier {
     known: Arc<KnownStreams>,
-    /// What `JetStream`'s requests begin with.
+    /// The prefix of `JetStream`'s request subjects.
     prefix: String,
-    /// How long an answer is waited for.
+    /// How long to wait for an answer.
     timeout: Duration,
-    /// Questions to send.
+    /// Requests to send.
     requests: Vec<ApiRequest>,
-    /// Questions without an answer yet: the token of the reply, and when they were asked.
+    /// Requests without an answer: the reply token, and when the request was made.
     open: BTreeMap<String, Instant>,
-    /// Verdicts that wait until it is known whether their stream is one.
+    /// Results that wait until it is known whether their stream exists, by the stream's name.
     waiting: BTreeMap<String, Vec<Verdict>>,
     rejected_names: BTreeSet<String>,
-    /// Nobody answered some question for now: the server may be just starting.
+    /// Nobody answered some request: the server may be just starting.
     needs_retry: bool,
-    /// What answered and is no stream, until somebody asks.
+    /// The warning about answers that are not a stream's, until it is taken.
     notice: Option<String>,
-    noticed: bool,
+    has_noticed: bool,
 }
 
 impl AckVerifier {
@@ -80,11 +80,11 @@ impl AckVerifier {
             rejected_names: BTreeSet::new(),
             needs_retry: false,
             notice: None,
-            noticed: false,
+            has_noticed: false,
         }
     }
 
-    /// Asks the known streams for their settings again, and who takes these subjects: a stream may not be known yet.
+    /// Requests the settings of the known streams again, and the streams of these subjects: they may not be known yet.
     pub(super) fn request_streams(&mut self, subjects: &[String]) {
         self.needs_retry = false;
         for name in self.known.names() {
@@ -95,12 +95,12 @@ impl AckVerifier {
         }
     }
 
-    /// Whether some requests have no answer yet.
+    /// Whether requests have no answer yet.
     pub(super) fn is_open(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// Whether to begin again a moment later, for nobody was there to response.
+    /// Whether to repeat the requests a moment later, because nobody answered.
     pub(super) fn needs_retry(&self) -> bool {
         self.needs_retry
     }
@@ -111,17 +111,16 @@ impl AckVerifier {
     }
 
     /// The requests to send now.
-    pub(super) fn requests(&mut self) -> Vec<ApiRequest> {
+    pub(super) fn take_requests(&mut self) -> Vec<ApiRequest> {
         std::mem::take(&mut self.requests)
     }
 
-    /// What to say of answers that are no stream's, once.
-    pub(super) fn notice(&mut self) -> Option<String> {
+    /// The warning about answers that are not a stream's, once.
+    pub(super) fn take_notice(&mut self) -> Option<String> {
         self.notice.take()
     }
 
-    /// Hears an response; returns the verdicts that are certain by now. `subject_of` tells the subject of an event by its
-    /// number.
+    /// Handles an answer. Returns the results that are verified now. `subject_of` returns the subject of an event by its number.
     pub(super) fn handle(
         &mut self,
         response: &Response<'_>,
@@ -148,17 +147,17 @@ impl AckVerifier {
         }
     }
 
-    /// What an answer says of the event of this number.
+    /// The result that an answer contains for the event with this number.
     fn event_result(&mut self, number: u64, response: &Response<'_>) -> Option<Verdict> {
         let refused = |refused| Some(Verdict { number, result: Err(refused) });
         match response.status {
             Some("503") => return refused(Refused::NoStream),
-            // Too many requests at the moment, for instance.
+            // For instance too many requests at the moment.
             Some(status) => return refused(Refused::ForNow(format!("the server answers with status {status}"))),
             None => {}
         }
         let Some((stream, result)) = parse_ack(response.data) else {
-            self.ignore(|| "something that is no stream answers the events".into());
+            self.ignore(|| "a program that is no stream answers the events".into());
             return None;
         };
         let verdict = Verdict { number, result };
@@ -190,7 +189,7 @@ impl AckVerifier {
             Err(failure) if failure.is_code(code::NO_STREAM) && !self.known.contains(name) => {
                 let mut waiting = self.waiting.get(name).into_iter().flatten();
                 match waiting.find_map(|verdict| subject_of(verdict.number)) {
-                    // It may be a stream of another account, if none of this one takes the subject.
+                    // It may be a stream of another account, if no stream of this account has the subject.
                     Some(subject) => {
                         let body = json!({ "subject": subject }).to_string();
                         self.request("STREAM.NAMES", format!("{BOUND}{name}"), body);
@@ -206,8 +205,8 @@ impl AckVerifier {
     fn handle_bound_streams(&mut self, name: &str, response: &Response<'_>) -> Vec<Verdict> {
         match bound_streams(response) {
             Ok(bound_streams) if bound_streams.is_empty() => self.accept_unverified(name, "it is not in this account"),
-            // It was made a moment ago.
-            Ok(bound_streams) if bound_streams.iter().any(|taker| taker == name) => {
+            // It was created a moment ago.
+            Ok(bound_streams) if bound_streams.iter().any(|bound| bound == name) => {
                 self.accept_unverified(name, "it is new")
             }
             Ok(bound_streams) => {
@@ -217,7 +216,7 @@ impl AckVerifier {
                 }
                 let bound_streams = bound_streams.join(", ");
                 self.ignore(|| {
-                    format!("something answers in the name of stream {name}, which is none ({bound_streams} is)")
+                    format!("a program answers as stream {name}, which does not exist (the subject's: {bound_streams})")
                 });
                 Vec::new()
             }
@@ -225,16 +224,15 @@ impl AckVerifier {
         }
     }
 
-    /// Hears that the server does not let us publish here. Returns whether it was a question of ours, and the verdicts that
-    /// waited for its response.
+    /// Handles a denied publication. `None` if it was not one of our requests, else the results that waited for its answer.
     pub(super) fn handle_denial(&mut self, subject: &str) -> Option<Vec<Verdict>> {
-        let question = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
-        let of_stream = question.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
+        let request = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
+        let of_stream = request.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
         let is_denied = |token: &str| of_stream.as_ref().map_or(!token.starts_with(STREAM), |denied| denied == token);
         Some(self.abandon(|token, _| is_denied(token), "no permission"))
     }
 
-    /// Gives up requests that were not answered in time; returns the verdicts that waited for them.
+    /// Abandons requests without an answer in time. Returns the results that waited for them.
     pub(super) fn expire(&mut self) -> Vec<Verdict> {
         let timeout = self.timeout;
         if self.open.values().all(|asked| asked.elapsed() < timeout) {
@@ -244,10 +242,10 @@ impl AckVerifier {
     }
 
     fn abandon(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<Verdict> {
-        let given_up = self.open.iter().filter(|(token, asked)| which(token, asked));
-        let given_up: Vec<String> = given_up.map(|(token, _)| token.clone()).collect();
+        let abandoned = self.open.iter().filter(|(token, asked)| which(token, asked));
+        let abandoned: Vec<String> = abandoned.map(|(token, _)| token.clone()).collect();
         let mut verdicts = Vec::new();
-        for token in given_up {
+        for token in abandoned {
             self.open.remove(&token);
             let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(BOUND));
             verdicts.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
@@ -265,8 +263,8 @@ impl AckVerifier {
     }
 
     fn ignore(&mut self, what: impl Fn() -> String) {
-        if !std::mem::replace(&mut self.noticed, true) {
-            self.notice = Some(format!("{}; only a stream's answers count, and they are waited for", what()));
+        if !std::mem::replace(&mut self.has_noticed, true) {
+            self.notice = Some(format!("{}; such answers are ignored, and the stream's answer is awaited", what()));
         }
     }
 
@@ -280,7 +278,7 @@ impl AckVerifier {
     }
 }
 
-/// The answer to a question.
+/// Parses the answer to a request.
 fn parse_response<T: serde::de::DeserializeOwned>(response: &Response<'_>) -> Result<T, ApiError> {
     if response.status == Some("503") {
         return Err(ApiError::NoResponders);
@@ -288,7 +286,7 @@ fn parse_response<T: serde::de::DeserializeOwned>(response: &Response<'_>) -> Re
     api::parse(response.data)
 }
 
-/// The streams that take a subject.
+/// The streams that have a subject.
 fn bound_streams(response: &Response<'_>) -> Result<Vec<String>, ApiError> {
     #[derive(Deserialize)]
     struct Names {
@@ -298,8 +296,8 @@ fn bound_streams(response: &Response<'_>) -> Result<Vec<String>, ApiError> {
     parse_response::<Names>(response).map(|names| names.streams.unwrap_or_default())
 }
 
-/// Reads a publish acknowledgement: <https://docs.nats.io/nats-concepts/jetstream/streams>. `None` for what is none. A refusal
-/// names its stream too.
+/// Parses a publish acknowledgement: <https://docs.nats.io/nats-concepts/jetstream/streams>. `None` for anything else. A
+/// rejection names its stream too.
 fn parse_ack(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     #[derive(Deserialize)]
     struct Acknowledgement {
@@ -312,7 +310,7 @@ fn parse_ack(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     }
     let Acknowledgement { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
     let Some(error) = error else {
-        // A cluster says so of a repetition whose first copy it has not stored yet.
+        // A cluster answers so to a repetition whose first copy it has not stored yet.
         if duplicate && seq == 0 {
             return Some((stream, Err(Refused::ForNow("the stream has not stored its first copy yet".into()))));
         }
@@ -344,7 +342,7 @@ mod tests {
     }
 
     fn asked(verifier: &mut AckVerifier) -> Vec<String> {
-        verifier.requests().into_iter().map(|question| question.subject).collect()
+        verifier.take_requests().into_iter().map(|request| request.subject).collect()
     }
 
     const INFO: &str = r#"{"config":{"name":"E","retention":"limits","duplicate_window":120000000000},
@@ -382,9 +380,9 @@ mod tests {
         ] {
             assert!(handle(&mut verifier, "7", answer).is_empty(), "{answer}");
         }
-        assert!(asked(&mut verifier).is_empty(), "nothing names a stream");
-        assert!(verifier.notice().is_some_and(|notice| notice.contains("no stream")));
-        assert!(verifier.notice().is_none(), "said once");
+        assert!(asked(&mut verifier).is_empty(), "no answer names a stream");
+        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("no stream")));
+        assert!(verifier.take_notice().is_none(), "said once");
     }
 
     #[test]
@@ -396,7 +394,7 @@ mod tests {
         assert!(handle(&mut verifier, "bound-X", r#"{"streams":["E"]}"#).is_empty());
         assert!(handle(&mut verifier, "8", r#"{"stream":"X","seq":8}"#).is_empty());
         assert!(asked(&mut verifier).is_empty());
-        assert!(verifier.notice().is_some_and(|notice| notice.contains("stream X")));
+        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("stream X")));
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Deliveries that wait for the intake.
+//! Deliveries that wait for the intake, with their headers packed.
 //!
-//! A pull is bounded in bytes as the server counts them, and the client's map of headers takes up to sixty times that. So a thread
-//! looks at what waits in the client, and packs deliveries with many headers. Those with few stay where they are, as they came.
+//! A pull request is limited in bytes as the server counts them. The client's map of headers takes up to sixty times that memory. So
+//! a thread reads the deliveries that wait in the client and packs those with many headers. It keeps those with few as they are.
 //!
-//! Whatever comes to the link's inbox may pass through here. So no request is made on that link until [`Backlog::stop`].
+//! Everything that is sent to the link's inbox may pass through here. So no request may be made on that link until
+//! [`Backlog::stop`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::broker::headers::{Packed, pairs};
 
-/// How often the thread looks while deliveries come. The client reads less than half a megabyte of headers meanwhile.
+/// How often the thread checks while deliveries are received. The client reads less than half a megabyte of headers meanwhile.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The most headers with which a delivery is buffered as it came.
+/// A delivery with at most this many headers is not packed.
 const MAX_UNPACKED_HEADERS: usize = 4;
 
-/// So many deliveries without many headers in a row, and the thread leaves the others where they are.
+/// After this many deliveries in a row without many headers, the thread leaves the others in the client.
 const MAX_UNPACKED_IN_A_ROW: usize = 64;
 
 /// The deliveries of one connection, in order.
@@ -34,19 +35,19 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Whoever takes something out of the client has this locked: that keeps the order.
+/// Locked while a delivery is taken from the client: that keeps the order.
 #[derive(Default)]
 struct State {
-    /// What the thread has taken out.
+    /// The deliveries that the thread has taken from the client.
     buffered: VecDeque<Buffered>,
-    /// The intake waits for the next delivery: it is taken out as it comes.
+    /// The intake waits for the next delivery and takes it from the client itself.
     intake_waits: bool,
-    /// The thread sleeps until that wait is over.
+    /// The thread sleeps until that wait ends.
     idle: bool,
     stopped: bool,
 }
 
-/// A delivery that waits.
+/// A waiting delivery.
 enum Buffered {
     Unpacked(Message),
     Packed { subject: String, reply: Option<String>, headers: Packed, data: Vec<u8> },
@@ -56,7 +57,7 @@ impl Backlog {
     /// The name of its thread.
     pub(super) const THREAD: &str = "catchment-backlog";
 
-    /// Looks after what comes here from now on.
+    /// Starts the thread for the deliveries on this channel.
     pub(super) fn of(messages: &Receiver<Message>) -> std::io::Result<Self> {
         let shared = Shared { messages: messages.clone(), state: Mutex::default(), changed: Condvar::new() };
         let backlog = Self(Arc::new(shared));
@@ -76,15 +77,15 @@ impl Backlog {
         Ok(next.unpack())
     }
 
-    /// The caller waits for the next delivery, and takes it from the client itself. `false` where one is here already. Ends with
-    /// [`Backlog::end_wait`].
+    /// The caller is about to wait for the next delivery and will take it from the client itself. `false` if one is buffered already.
+    /// End the wait with [`Backlog::end_wait`].
     pub(super) fn begin_wait(&self) -> bool {
         let mut state = self.0.state.lock();
         state.intake_waits = state.buffered.is_empty();
         state.intake_waits
     }
 
-    /// The wait is over.
+    /// The wait has ended.
     pub(super) fn end_wait(&self) {
         let mut state = self.0.state.lock();
         state.intake_waits = false;
@@ -93,7 +94,7 @@ impl Backlog {
         }
     }
 
-    /// Looks after them no longer.
+    /// Stops the thread.
     pub(super) fn stop(&self) {
         self.0.state.lock().stopped = true;
         self.0.changed.notify_one();

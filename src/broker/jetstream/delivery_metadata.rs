@@ -1,26 +1,26 @@
-//! The reply subject of a delivery, which carries its place in the stream.
+//! The metadata of a delivery. Its reply subject contains them.
 //!
 //! `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, or with domain and account hash
-//! before the stream's name and a token behind: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md>.
+//! before the stream's name and another token at the end: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md>.
 
 use crate::pipeline::Mark;
 
-/// What a delivery's reply subject says.
+/// The metadata of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DeliveryMetadata {
-    /// How many times this consumer has delivered it.
+    /// How many times this consumer has delivered the message.
     pub(super) delivered: u64,
-    /// Its place in the stream.
+    /// Its position in the stream.
     pub(super) mark: Mark,
-    /// Its place among the consumer's deliveries.
+    /// Its number among the consumer's deliveries.
     pub(super) consumer_sequence: u64,
-    /// How many more the consumer has.
+    /// The number of messages that the consumer still has to deliver.
     pub(super) pending: u64,
 }
 
-/// Reads it; `None` for anything that is no delivery. Called once an event, so it looks at each byte at most once.
+/// Parses a reply subject; `None` if it is not a delivery's. Called for each event, so it reads each byte at most once.
 pub(super) fn parse(reply: &str) -> Option<DeliveryMetadata> {
-    /// With domain and account hash; what stands behind these is nothing to us.
+    /// With domain and account hash. Further tokens are ignored.
     const MOST_TOKENS: usize = 9;
     let mut tokens = reply.strip_prefix("$JS.ACK.")?;
     let mut starts = [0; MOST_TOKENS + 1];

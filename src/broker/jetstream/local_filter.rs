@@ -1,21 +1,21 @@
-//! Which events of a consumer without filters are to be collected.
+//! Filters the events of a consumer that has no filters.
 //!
-//! Where the configured subjects are all that the stream has, the consumer has no filters: then a step in the sequences is a
-//! message that is gone. But what was published before the stream had the subjects it has now comes too, and is passed over here.
+//! If the configured subjects are all that the stream stores, the consumer has no filters: then a skipped sequence is a lost event.
+//! But the stream may also have events from before its subjects were changed. These are skipped here.
 
 use super::api_types::ConsumerInfo;
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 
-/// Selects by subject.
+/// Filters by subject.
 pub(super) struct LocalFilter {
     filters: Vec<Filter>,
-    /// The last subject that was taken: most events have the one of the event before.
+    /// The last subject that matched: most events have the subject of the event before.
     last: String,
 }
 
 impl LocalFilter {
-    /// What has to be selected of what this consumer sends; `None` where that is all of it.
+    /// The filter for this consumer's events; `None` if all of them are collected.
     pub(super) fn for_consumer(consumer: &ConsumerInfo, config: &BrokerConfig) -> Option<Self> {
         let is_filtered = consumer.config.filter_subject.is_some() || consumer.config.filter_subjects.is_some();
         if is_filtered || config.subjects.iter().any(|subject| subject == ">") {
@@ -25,7 +25,7 @@ impl LocalFilter {
         Some(Self { filters, last: String::new() })
     }
 
-    /// Whether an event of this subject is to be collected.
+    /// Whether an event with this subject is collected.
     pub(super) fn matches(&mut self, subject: &str) -> bool {
         if subject == self.last {
             return true;

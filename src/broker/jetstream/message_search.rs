@@ -1,4 +1,4 @@
-//! Looks for events in a stream by their identity, where sending them again could store them twice.
+//! Searches a stream for events by their identity. Used where sending an event again could store it twice.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,23 +11,23 @@ use super::api_types::MessageQuery;
 use crate::broker::connection::Link;
 use crate::broker::publisher::{Taken, Verdict};
 
-/// The last sequences of a stream that are looked at, at most.
+/// The number of sequences at the stream's end that are searched.
 const MAX_SEQUENCES: u64 = 20_000;
 
-/// Requests under way at a time.
+/// The number of requests without an answer at a time.
 const MAX_REQUESTS: u64 = 500;
 
-/// A search over one connection on which nothing else is under way.
+/// A search on a connection that is used for nothing else.
 pub(super) struct MessageSearch<'a> {
     pub(super) api: &'a Api<'a>,
-    /// Ready when the server does not let us ask.
+    /// Ready when the server denies a request.
     pub(super) denied: &'a Receiver<()>,
     pub(super) until: Instant,
 }
 
 impl MessageSearch<'_> {
-    /// Looks in these streams for messages with these identities; returns what it found, under the events' numbers. Only in the
-    /// stream that `after` names are the sequences up to that one left out. What is not found may still be on its way.
+    /// Searches these streams for messages with these identities. Returns the events found, by their numbers. In the stream of
+    /// `after`, sequences up to that one are skipped. An event that is not found may still be in transit.
     pub(super) fn run(
         &self,
         streams: &[String],
@@ -44,11 +44,11 @@ impl MessageSearch<'_> {
         found
     }
 
-    /// Looks in one stream, behind this sequence.
+    /// Searches one stream after this sequence.
     fn search_stream(&self, search: &mut StreamSearch<'_>, after: u64) {
         let Ok(info) = self.api.stream(search.stream) else { return };
         let last = info.state.last_seq;
-        // One that was made anew begins again.
+        // A stream that was created again starts at sequence 1.
         let after = if after > last { 0 } else { after };
         let mut next = (after + 1).max(info.state.first_seq).max(last.saturating_sub(MAX_SEQUENCES) + 1);
         while next <= last && search.found.len() < search.numbers.len() {
@@ -60,7 +60,7 @@ impl MessageSearch<'_> {
         }
     }
 
-    /// Looks at these sequences; `false` when it came to no end.
+    /// Searches these sequences. `false` if not all answers were received.
     fn search_range(&self, search: &mut StreamSearch<'_>, first: u64, last: u64) -> bool {
         let Api { link, prefix, stop, .. } = self.api;
         for sequence in first..=last {
@@ -88,16 +88,16 @@ impl MessageSearch<'_> {
     }
 }
 
-/// The sequence of this stream up to which nothing has to be looked at.
+/// The sequence of this stream up to which nothing must be searched.
 fn after_in(stream: &str, after: Option<&(String, u64)>) -> u64 {
     after.filter(|(of, _)| of == stream).map_or(0, |(_, sequence)| *sequence)
 }
 
-/// The requests to one stream, and what they found.
+/// The requests to one stream, and the events found.
 struct StreamSearch<'a> {
     stream: &'a str,
-    /// What the last token of their replies begins with. Each stream has its own: where the search of one broke off, its answers
-    /// may come during the search of the next.
+    /// The prefix of the last token of their reply subjects. Each stream has its own: after an incomplete search, its answers may be
+    /// received during the search of the next stream.
     token: String,
     numbers: &'a HashMap<String, u64>,
     /// Requests without an answer.
@@ -106,7 +106,7 @@ struct StreamSearch<'a> {
 }
 
 impl StreamSearch<'_> {
-    /// Hears a message to this subject; one that answers none of its requests is passed over.
+    /// Handles a message sent to this subject. Ignores it if it does not answer one of these requests.
     fn handle(&mut self, subject: &str, data: &[u8]) {
         if !subject.rsplit('.').next().is_some_and(|token| token.starts_with(&self.token)) {
             return;
@@ -120,7 +120,7 @@ impl StreamSearch<'_> {
     }
 }
 
-/// Sequence and identity of a message, as the server gives it.
+/// Sequence and identity of a message in the server's JSON.
 fn identity(data: &[u8]) -> Option<(u64, String)> {
     let stored = api::parse_stored_message(data).ok()??;
     let headers = String::from_utf8_lossy(&stored.headers);

@@ -1,4 +1,4 @@
-//! Streams: collected by [`JetStreamIntake`], given events by [`StreamPublisher`].
+//! `JetStream`: [`JetStreamIntake`] collects a stream, [`StreamPublisher`] publishes to streams.
 
 mod ack_verifier;
 mod api;

@@ -1,4 +1,4 @@
-//! Publishes to streams and hears what they say of each event.
+//! Publishes events to streams and receives the result of each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(in crate::broker) struct StreamPublisher {
     verifier: Arc<Mutex<AckVerifier>>,
     known: Arc<KnownStreams>,
     prefix: String,
-    /// How long an answer to a question is waited for.
+    /// How long to wait for the answer to a request.
     answer_timeout: Duration,
     timeout: Duration,
 }
@@ -59,7 +59,7 @@ impl StreamPublisher {
                 let _ = heard.try_send(());
             }
         };
-        // Verdicts may wait for an answer, and the connection must not count as silent before.
+        // Results may wait for an answer. The connection must not count as silent before.
         let answer_timeout = config.timeout.min(config.silence / 2);
         let verifier = Arc::new(Mutex::new(AckVerifier::new(Arc::clone(known), prefix.clone(), answer_timeout)));
         let link = Link::open_with(cluster, stop, Arc::new(ear))?;
@@ -71,8 +71,8 @@ impl StreamPublisher {
         &self.link
     }
 
-    /// Publishes what `source` gives, in the background, until it gives no more; another source comes after it. `nonce` makes
-    /// the identities of events that were given none.
+    /// Publishes the events of `source` in the background until there are no more. Another source may follow. Events without an
+    /// identity get one made from `nonce`.
     pub(in crate::broker) fn start(&self, source: impl Source, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
@@ -95,14 +95,14 @@ impl StreamPublisher {
         self.denials.lock().extract_if(.., is_of_events).collect()
     }
 
-    /// Asks the known streams for their settings, and who takes these subjects. Blocks until all is
-    /// answered, the connection has ended or `stop` is raised, and not for longer than an answer may take.
+    /// Requests the settings of the known streams, and the streams of these subjects. Blocks until all answers are received, the
+    /// connection has ended or `stop` is raised, but not longer than the time-out of an answer.
     pub(in crate::broker) fn ask_streams(&self, subjects: &[String], stop: &Signal) {
         let until = Instant::now() + self.answer_timeout;
         loop {
             self.verifier.lock().request_streams(subjects);
             self.await_answers(until, stop);
-            // A server that has just started is asked again.
+            // The request to a server that has just started is repeated.
             let again = self.verifier.lock().needs_retry() && !self.link.lost().is_raised() && Instant::now() < until;
             if !again || stop.wait(Duration::from_millis(50)) {
                 return;
@@ -110,8 +110,9 @@ impl StreamPublisher {
         }
     }
 
-    /// Looks in the known streams for these events, sent before under identities made of this nonce. `after` names a stream
-    /// and a sequence up to which it has none of them. Blocks for twice the configured time-out at most. For a connection on which nothing was published.
+    /// Searches the known streams for these events, which were published before with identities made from this nonce. `after` is a
+    /// stream and a sequence up to which it has none of them. Blocks for twice the configured time-out at most. Nothing may have
+    /// been published on this connection.
     pub(in crate::broker) fn search(
         &self,
         events: &[Outgoing],
@@ -126,7 +127,7 @@ impl StreamPublisher {
         search.run(&self.known.names(), after, &numbers)
     }
 
-    /// Has the questions sent and hears the answers, until all are there.
+    /// Has the requests sent and handles the answers, until all are received.
     fn await_answers(&self, until: Instant, stop: &Signal) {
         while self.verifier.lock().is_open() && !self.link.lost().is_raised() && Instant::now() < until {
             if stop.is_raised() {
@@ -135,7 +136,7 @@ impl StreamPublisher {
             let (inbox, verifier) = (self.link.inbox().to_owned(), Arc::clone(&self.verifier));
             self.link.post(move |connection| {
                 if let Err(e) = send_requests(connection, &inbox, &verifier) {
-                    log::debug!("broker: asking broke off: {}", one_line(&e));
+                    log::debug!("broker: cannot send a request about streams: {}", one_line(&e));
                 }
             });
             // Nothing was published on this connection yet.
@@ -143,7 +144,7 @@ impl StreamPublisher {
         }
     }
 
-    /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are. `subject_of` tells the
+    /// Waits for results, at most for `wait` or until `wake` is ready, and returns all that there are. `subject_of` returns the
     /// subject of an event by its number.
     pub(in crate::broker) fn verdicts<T>(
         &self,
@@ -180,30 +181,30 @@ impl StreamPublisher {
         verdicts
     }
 
-    /// Whether there are questions to send, which the publishing thread does before it takes more events.
+    /// Whether there are requests to send. The publishing thread sends them before it takes more events.
     pub(in crate::broker) fn has_questions(&self) -> bool {
         self.verifier.lock().has_requests()
     }
 
-    /// What to say of answers that are no stream's, once a connection.
+    /// The warning about answers that are not a stream's, once per connection.
     pub(in crate::broker) fn remark(&self) -> Option<String> {
-        self.verifier.lock().notice()
+        self.verifier.lock().take_notice()
     }
 }
 
-/// How the subjects of our questions begin, as the server quotes them.
+/// The prefix of our requests' subjects, quoted as in the server's errors.
 fn quoted_request_prefix(prefix: &str) -> String {
     format!("\"{prefix}.STREAM.")
 }
 
 fn send_requests(connection: &Connection, inbox: &str, verifier: &Mutex<AckVerifier>) -> std::io::Result<()> {
-    let questions = verifier.lock().requests();
+    let questions = verifier.lock().take_requests();
     questions.into_iter().try_for_each(|ApiRequest { subject, reply, body }| {
         connection.publish_request(&subject, &format!("{inbox}.{reply}"), body)
     })
 }
 
-/// By which the stream recognises an event.
+/// The message identity by which the stream detects a repeated event.
 fn identity(outgoing: &Outgoing, nonce: &str) -> String {
     outgoing.event.given_id().map_or_else(|| format!("{nonce}-{}", outgoing.number), str::to_owned)
 }
@@ -219,7 +220,7 @@ fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoin
 }
 
 fn response(message: &Message) -> Response<'_> {
-    // The client puts a status of the server's among the headers; an answer with a payload has none.
+    // The client stores the server's status as a header. An answer with a payload has no status.
     let status = message.headers.as_ref().and_then(|headers| headers.get(nats::header::STATUS)).map(String::as_str);
     Response {
         token: message.subject.rsplit('.').next().unwrap_or_default(),

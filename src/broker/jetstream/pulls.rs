@@ -1,4 +1,4 @@
-//! How much has been asked for and not come yet: the bound of what the client holds in memory.
+//! The pull requests that are outstanding. They bound what the client holds in memory.
 
 use std::time::Duration;
 
@@ -7,49 +7,49 @@ use bytesize::ByteSize;
 use super::api_types::PullLimits;
 use crate::config::PrefetchConfig;
 
-/// How long the server keeps a pull request before it ends it with a status. A process that died is taken for a living one for
-/// this long where the server did not see it die.
+/// The server ends a pull request with a status after this time. For this time a dead process looks alive, if the server did not
+/// notice its end.
 pub(super) const EXPIRES: Duration = Duration::from_secs(10);
 
-/// Requests that may be refused in a row, each for a limit: there are four limits, and 16 requests at most under way.
+/// The number of requests that may be refused in a row for a limit. There are four limits and at most 16 outstanding requests.
 const MAX_REFUSALS: usize = 64;
 
-/// Requests outstanding, counted in events. The server answers a request with messages, or ends it with a status that
-/// says how many of its messages will not come.
+/// The outstanding requests, counted in events. The server answers a request with messages, or ends it with a status that contains
+/// the number of messages that it did not send.
 #[derive(Debug)]
 pub(super) struct Pulls {
     prefetch: PrefetchConfig,
     expires: Duration,
-    /// How many events a request asked for before the last limit that was learnt.
+    /// The number of events per request before the last limit was learnt.
     events_before: usize,
-    /// Requests refused since one was accepted.
+    /// The number of requests refused since one was accepted.
     refusals: usize,
     outstanding: usize,
-    /// The next message is larger than a request's limit in bytes.
+    /// Whether the next message is larger than a request's limit in bytes.
     oversize: Oversize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Oversize {
     No,
-    /// To be asked for by itself once nothing else is outstanding.
-    Ahead,
-    /// Asked for.
-    Asked,
+    /// To be requested alone, once nothing else is outstanding.
+    Next,
+    /// Requested.
+    Requested,
 }
 
-/// A request to send.
+/// A pull request to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PullRequest {
     pub(super) events: usize,
-    /// `None`: however large.
+    /// `None`: no limit.
     pub(super) bytes: Option<u64>,
-    /// How long it may wait.
+    /// How long the request may wait.
     pub(super) expires: Duration,
 }
 
 impl Pulls {
-    /// As `prefetch` says, within what the consumer allows.
+    /// With these settings, within the consumer's limits.
     pub(super) fn new(prefetch: PrefetchConfig, limits: PullLimits) -> Self {
         let events_before = prefetch.events;
         let mut pulls =
@@ -58,17 +58,17 @@ impl Pulls {
         pulls
     }
 
-    /// Keeps to these limits from now on.
+    /// Applies these limits to the next requests.
     pub(super) fn limit(&mut self, limits: PullLimits) {
-        let least = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
-        if let Some(most) = least(limits.batch).filter(|most| *most < self.prefetch.events) {
+        let limit = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        if let Some(most) = limit(limits.batch).filter(|most| *most < self.prefetch.events) {
             self.events_before = self.prefetch.events;
             self.prefetch.events = most;
         }
-        if let Some(most) = least(limits.waiting) {
+        if let Some(most) = limit(limits.waiting) {
             self.prefetch.requests = self.prefetch.requests.min(most);
         }
-        if let Some(most) = least(limits.bytes) {
+        if let Some(most) = limit(limits.bytes) {
             self.prefetch.bytes = self.prefetch.bytes.min(ByteSize::b(most as u64));
         }
         if let Ok(most @ 1..) = u64::try_from(limits.expires) {
@@ -85,7 +85,7 @@ impl Pulls {
         let mut asked = self.prefetch.events;
         if description.contains("Exceeded MaxRequestBatch") {
             limits.batch = number;
-            // Others of the size before may have been under way too.
+            // Requests of the size before may have been outstanding too.
             if usize::try_from(number).is_ok_and(|most| most >= asked) {
                 asked = self.events_before;
             }
@@ -105,34 +105,34 @@ impl Pulls {
         refusals <= MAX_REFUSALS
     }
 
-    /// A message came.
+    /// A message was received.
     pub(super) fn arrived(&mut self) {
         self.refusals = 0;
         self.outstanding = self.outstanding.saturating_sub(1);
-        if self.outstanding == 0 || self.oversize == Oversize::Asked {
+        if self.outstanding == 0 || self.oversize == Oversize::Requested {
             self.oversize = Oversize::No;
         }
     }
 
-    /// A request ended without this many of its messages; `None` when the server did not say how many.
+    /// A request ended without this many of its messages. `None` if the server did not send the number.
     pub(super) fn ended(&mut self, missing: Option<usize>) {
         self.refusals = 0;
         self.outstanding = self.outstanding.saturating_sub(missing.unwrap_or(self.prefetch.events));
-        if self.oversize == Oversize::Asked {
+        if self.oversize == Oversize::Requested {
             self.oversize = Oversize::No;
         }
     }
 
-    /// A request ended before its first message because that is larger than the request's limit.
+    /// A request ended because its next message is larger than the request's limit.
     pub(super) fn too_large(&mut self, missing: Option<usize>) {
         self.ended(missing);
-        // Some of it may have come before: then the next request has all its bytes for the large one.
+        // If the request had delivered messages, the next one has all its bytes for the large message.
         if missing.is_none_or(|missing| missing >= self.prefetch.events) {
-            self.oversize = Oversize::Ahead;
+            self.oversize = Oversize::Next;
         }
     }
 
-    /// Whether something that was asked for has not come.
+    /// Whether requested messages were not received yet.
     pub(super) fn are_outstanding(&self) -> bool {
         self.outstanding > 0
     }
@@ -140,10 +140,10 @@ impl Pulls {
     /// The next request to send, if there is room for one.
     pub(super) fn next(&mut self) -> Option<PullRequest> {
         if self.oversize != Oversize::No {
-            if self.oversize == Oversize::Asked || self.outstanding > 0 {
+            if self.oversize == Oversize::Requested || self.outstanding > 0 {
                 return None;
             }
-            self.oversize = Oversize::Asked;
+            self.oversize = Oversize::Requested;
             self.outstanding = 1;
             return Some(PullRequest { events: 1, bytes: None, expires: self.expires });
         }
@@ -155,13 +155,13 @@ impl Pulls {
         Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires: self.expires })
     }
 
-    /// Whether another usual request would stay within the bound.
+    /// Whether another normal request would stay within the bound.
     pub(super) fn has_room(&self) -> bool {
         self.outstanding + self.prefetch.events <= self.prefetch.events * self.prefetch.requests
     }
 }
 
-/// A time as the server writes it: `1m30s`, `1.5s`, `250ms`. Zero where it cannot be read.
+/// Parses a duration in the server's format: `1m30s`, `1.5s`, `250ms`. Zero if it cannot be parsed.
 fn duration(text: &str) -> Duration {
     let mut seconds = 0.0;
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Messages that the client cannot read, read raw: why a session ended, and what the next one begins behind.
+//! Reads a message raw that the client cannot parse. It ended the session, and the next session begins after it.
 
 use super::api::Api;
 use super::api_error::{ApiError, code, to_error};
@@ -12,16 +12,18 @@ use crate::broker::connection::Link;
 use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap};
 
-/// A message that the client cannot read, what is wrong with it, and what was missing directly before it.
+/// A message that the client cannot parse.
 pub(super) struct UnreadableMessage {
     pub(super) stored: StoredMessage,
+    /// Why the client cannot parse it.
     pub(super) defect: &'static str,
+    /// The missing sequences directly before it.
     pub(super) missing: Option<Gap>,
-    /// Whether that is a loss.
+    /// Whether these are lost events.
     pub(super) is_loss: bool,
 }
 
-/// Reads the message behind the position raw: if the client could not read it, that is why the last session ended.
+/// Reads the message after the position raw. If the client cannot parse it, it ended the last session.
 pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Option<UnreadableMessage>, Error> {
     let Some(EpochProgress { epoch, mark, .. }) = options.history.last() else { return Ok(None) };
     let config = options.cluster.config();
@@ -32,7 +34,7 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
         Err(failure) if failure.is_code(code::NO_STREAM) => return Ok(None),
         found => found.map_err(explain)?,
     };
-    // Another life of the stream: its messages are none of this position's.
+    // In another epoch of the stream this position means nothing.
     if find_resume_point(&api, config, options.history, options.reported_to, &stream)?.epoch != *epoch {
         return Ok(None);
     }
@@ -41,7 +43,7 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
         return Ok(None);
     };
     let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };
-    // Where others lie between, nothing is known of what is missing beside them.
+    // If there are other messages in between, it is not known what is missing beside them.
     let first = api.message(&config.stream, &MessageQuery::NextBySubject(">", due)).map_err(explain)?;
     let is_next = first.is_some_and(|first| first.mark == stored.mark);
     let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_next);
