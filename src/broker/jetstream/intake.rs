@@ -1,24 +1,23 @@
 //! A JetStream stream as the pipeline's intake: one session after the other, each where the last one ended.
 
-use std::collections::VecDeque;
+mod filling;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use nats::Message;
 
 use super::claims::Owner;
 use super::delivery_metadata::DeliveryMetadata;
 use super::epoch_history::EpochHistory;
-use super::lost_events::LostEvents;
+use super::pending_acks::PendingAcks;
 use super::pulls;
 use super::session::{Delivery, Item, JetStreamSession};
 use super::session_options::SessionOptions;
-use super::unreadable_message::{UnreadableMessage, read_unreadable_message};
+use super::unreadable_message::read_unreadable_message;
+use crate::broker::Reports;
 use crate::broker::connection::Cluster;
 use crate::broker::pauses::Pauses;
-use crate::broker::{Reports, headers};
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Batch, Defect, Epoch, EpochProgress, Gap, Gaps, Intake, IntakeState, Mark, Signal};
+use crate::pipeline::{Batch, Epoch, EpochProgress, Gap, Intake, IntakeState, Mark, Signal};
 
 /// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
@@ -96,18 +95,6 @@ pub struct JetStreamIntake {
     is_degraded: bool,
 }
 
-/// What is to be acknowledged once it is committed, on a stream that waits for that: the last delivery of each call of
-/// [`Intake::fill`], for a batch ends with such a one. An acknowledgement counts for all deliveries before it.
-#[derive(Default)]
-struct PendingAcks {
-    /// The last session's stream waits for acknowledgement.
-    required: bool,
-    latest: Option<(u64, String)>,
-    /// The last delivery that an earlier epoch had.
-    known: Option<String>,
-    due: VecDeque<(u64, String)>,
-}
-
 /// When and how to try again.
 struct Retry {
     pauses: Pauses,
@@ -182,7 +169,7 @@ impl JetStreamIntake {
             history: self.history.epochs(),
             may_create,
             reported_to: self.reported_to,
-            under_way: self.pipeline_holds,
+            pipeline_holds: self.pipeline_holds,
             stop: &self.stop,
         }
     }
@@ -194,7 +181,7 @@ impl JetStreamIntake {
             self.reported_to = 0;
             self.missing.clear();
         }
-        self.acks = PendingAcks { required: session.acknowledges(), ..PendingAcks::default() };
+        self.acks = PendingAcks::new(session.acknowledges());
         self.history.continue_epoch(&session.epoch, session.after);
         self.epoch = Some(Arc::clone(&session.epoch));
         self.consumer = Some(session.consumer.clone());
@@ -239,51 +226,6 @@ impl JetStreamIntake {
         if since.elapsed() < pulls::EXPIRES + GRACE && !self.stop.is_raised() { Ok(()) } else { Err(error) }
     }
 
-    /// Takes over from the session what the stream no longer had.
-    fn take_lost_events(&mut self) {
-        let Some(session) = &mut self.session else { return };
-        let gone = std::mem::take(&mut session.gone);
-        self.reports.counters.gone.add(usize::try_from(gone).unwrap_or(usize::MAX));
-        self.reported_to = self.reported_to.max(session.reported_to());
-        for gap in std::mem::take(&mut session.missing) {
-            self.history.add_gap(gap);
-            self.missing.push(gap);
-        }
-    }
-
-    /// The stream did not have these when the delivery behind them came. The next batch tells the ledger. Where an earlier epoch
-    /// has that delivery, it passed them too.
-    fn add_missing(&mut self, missing: Option<Gap>, is_known: bool) {
-        let Some(gap) = missing else { return };
-        self.history.add_gap(gap);
-        self.missing.push(gap);
-        match &mut self.session {
-            _ if is_known => {}
-            Some(session) => session.lost(gap),
-            // Read raw, between two sessions.
-            None => {
-                let news = Gaps::from(gap).without(&Gaps::default(), self.reported_to);
-                if !news.is_empty() {
-                    let gone = LostEvents::of(news);
-                    log::warn!("broker: {}", gone.report(&self.cluster.config().stream, gap.first));
-                    self.reports.counters.gone.add(usize::try_from(gone.events).unwrap_or(usize::MAX));
-                }
-            }
-        }
-    }
-
-    /// Adds to the batch what was missing. A batch may have nothing else, once the ledger knows the epoch.
-    fn push_missing(&mut self, batch: &mut Batch) {
-        let Some(epoch) = self.epoch.as_ref().filter(|epoch| !self.missing.is_empty() && self.handed != epoch.begins)
-        else {
-            return;
-        };
-        if batch.is_empty() {
-            batch.begin(Arc::clone(epoch), self.handed);
-        }
-        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
-    }
-
     /// Ends the session; the next one begins where this one came to.
     fn end_session(&mut self, why: &str) {
         self.reports.condition.degrade(why);
@@ -300,7 +242,7 @@ impl JetStreamIntake {
     /// Another collector uses the same identity, and goes on doing so.
     fn reopen(&mut self, batch: &mut Batch, wait: Duration) -> Result<(), Error> {
         // The stream would drop what only the last consumer stood for: the next one begins where the database is.
-        if self.acks.required && self.committed != self.handed {
+        if self.acks.are_required() && self.committed != self.handed {
             let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
             return Ok(());
         }
@@ -347,78 +289,9 @@ impl JetStreamIntake {
         JetStreamSession::open(&self.session_options(may_create)).map(Some)
     }
 
-    /// Adds a message that was read raw; the next session begins behind it.
-    fn push_defect(&mut self, batch: &mut Batch, unreadable: &UnreadableMessage) {
-        let UnreadableMessage { stored, defect, missing, is_loss } = unreadable;
-        let Some(epoch) = self.epoch.clone() else { return };
-        let is_known = self.history.is_known(stored.mark);
-        self.add_missing(*missing, is_known || !is_loss);
-        self.history.reached(stored.mark);
-        self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
-        if is_known {
-            self.reports.counters.duplicates.add(1);
-            return;
-        }
-        if batch.is_empty() {
-            batch.begin(epoch, self.handed);
-        }
-        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
-        let defect = Defect { reason: defect, raw_headers: &stored.headers };
-        batch.push_defect(stored.mark, &stored.subject, defect, &stored.payload);
-        self.handed = stored.mark;
-    }
-
-    /// Adds a delivery, unless an earlier epoch had it; `false` when the batch has no room for it.
-    fn push(&mut self, batch: &mut Batch, mut delivery: Delivery) -> bool {
-        let mark = delivery.metadata.mark;
-        let is_known = self.history.is_known(mark);
-        if let Some(gap) = delivery.take_missing() {
-            self.add_missing(Some(gap), is_known);
-        }
-        if is_known {
-            self.reports.counters.duplicates.add(1);
-            self.history.reached(mark);
-            self.acks.known = delivery.message.reply.filter(|_| self.acks.required);
-            return true;
-        }
-        if !batch.has_room_for(size(&delivery.message)) {
-            self.unplaced = Some(delivery);
-            batch.seal();
-            return false;
-        }
-        let Some(epoch) = &self.epoch else { return true };
-        if batch.is_empty() {
-            batch.begin(Arc::clone(epoch), self.handed);
-        }
-        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
-        let message = delivery.message;
-        batch.push(mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
-        self.history.reached(mark);
-        self.handed = mark;
-        if self.acks.required {
-            self.acks.latest = message.reply.map(|reply| (mark.sequence, reply));
-        }
-        true
-    }
-
-    /// What an earlier epoch had already is committed, once all that came before it is: nothing but an acknowledgement makes room
-    /// for more of it.
-    fn acknowledge_known(&mut self) {
-        let settled = self.committed == self.handed;
-        let reply = self.acks.known.take_if(|_| settled);
-        if let (Some(reply), Some(session)) = (reply, &self.session) {
-            session.acknowledge(reply);
-        }
-    }
-
     fn is_drained(&self, metadata: DeliveryMetadata) -> bool {
         self.drain_to.is_some_and(|last| metadata.pending == 0 || metadata.mark.sequence >= last)
     }
-}
-
-/// Bytes it takes in a batch.
-fn size(message: &Message) -> usize {
-    message.subject.len() + message.data.len() + headers::size(message.headers.as_ref())
 }
 
 impl Intake for JetStreamIntake {
@@ -469,7 +342,7 @@ impl Intake for JetStreamIntake {
                 }
             }
         }
-        self.acks.due.extend(self.acks.latest.take());
+        self.acks.end_fill();
         self.take_lost_events();
         self.push_missing(batch);
         self.acknowledge_known();
@@ -491,10 +364,7 @@ impl Intake for JetStreamIntake {
             return;
         }
         self.committed = last;
-        let mut reached = None;
-        while self.acks.due.front().is_some_and(|(sequence, _)| *sequence <= last.sequence) {
-            reached = self.acks.due.pop_front().map(|(_, reply)| reply);
-        }
+        let reached = self.acks.take_committed(last.sequence);
         if let (Some(reply), Some(session)) = (reached, &self.session) {
             session.acknowledge(reply);
         }

@@ -17,6 +17,7 @@ mod known_streams;
 mod local_filter;
 mod lost_events;
 mod message_search;
+mod pending_acks;
 mod poison;
 mod publisher;
 mod pulls;

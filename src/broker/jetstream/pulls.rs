@@ -60,15 +60,15 @@ impl Pulls {
 
     /// Applies these limits to the next requests.
     pub(super) fn limit(&mut self, limits: PullLimits) {
-        let limit = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
-        if let Some(most) = limit(limits.batch).filter(|most| *most < self.prefetch.events) {
+        let positive = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        if let Some(most) = positive(limits.batch).filter(|most| *most < self.prefetch.events) {
             self.events_before = self.prefetch.events;
             self.prefetch.events = most;
         }
-        if let Some(most) = limit(limits.waiting) {
+        if let Some(most) = positive(limits.waiting) {
             self.prefetch.requests = self.prefetch.requests.min(most);
         }
-        if let Some(most) = limit(limits.bytes) {
+        if let Some(most) = positive(limits.bytes) {
             self.prefetch.bytes = self.prefetch.bytes.min(ByteSize::b(most as u64));
         }
         if let Ok(most @ 1..) = u64::try_from(limits.expires) {
@@ -76,8 +76,8 @@ impl Pulls {
         }
     }
 
-    /// The server refused a request in these description. `true` where the next ones can keep to the limit that they name; `false`
-    /// where they name none, or the same again and again.
+    /// The server refused a request with this description. `true` if it contains a limit that the next requests can respect;
+    /// `false` if it contains none, or the same one too often.
     pub(super) fn refused(&mut self, description: &str) -> bool {
         let limit = description.rsplit(' ').next().unwrap_or_default();
         let number = limit.parse().unwrap_or(0);

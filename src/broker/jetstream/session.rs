@@ -1,7 +1,7 @@
-//! One connection with one consumer, from its first request to the first thing that is out of step.
+//! One connection with one consumer, from its first request to the first irregularity.
 //!
-//! The consumer is disposable: made anew at the position reached, for the database's ledger is the only truth about
-//! progress. Within its life every delivery must carry the next consumer sequence.
+//! The consumer is disposable: each session creates one at the position reached, because only the database's ledger decides what the
+//! progress is. Within a session every delivery must have the next consumer sequence.
 
 mod opening;
 
@@ -28,43 +28,44 @@ use crate::broker::connection::{Link, one_line};
 use crate::config::BrokerConfig;
 use crate::pipeline::{Epoch, Gap, Mark, Signal};
 
-/// How the reply of a question for one message begins; its sequence follows.
+/// The prefix of the reply token of a request for one message. Its sequence follows.
 const CHECK: &str = "check-";
 
-/// After so many messages in a row, look at everything else too.
+/// After this many messages in a row, everything else is checked too.
 const LOOK: u32 = 1_024;
 
+/// A connection with a consumer.
 pub(super) struct JetStreamSession {
     link: Link,
     config: BrokerConfig,
     pub(super) consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
-    /// None while requests are made on the same link.
+    /// `None` while requests are made on the same link.
     backlog: Option<Backlog>,
     heard: Instant,
     /// Something came since `heard` was last looked at: the clock is asked once for many messages.
     hearing: bool,
-    /// Deliveries since the last look at everything else.
+    /// Deliveries since everything else was checked.
     since_look: u32,
     probe: Option<Instant>,
     gaps: GapWatch,
     stream_watch: StreamWatch,
     retention: Retention,
     pub(super) consumer_watch: ConsumerWatch,
-    /// What the consumer had delivered before it was taken over, and nobody stored.
+    /// Events that the consumer delivered before it was taken over, and that nobody stored.
     unstored: Option<UnstoredDeliveries>,
-    /// What it still delivers up to this sequence is stored already.
+    /// Deliveries up to this sequence are stored already.
     stored_up_to: u64,
-    /// What to collect of what comes, where the consumer does not select.
+    /// Filters the deliveries if the consumer has no filters.
     local_filter: Option<LocalFilter>,
-    /// Nothing is left in the stream, by the last look.
+    /// The consumer had nothing more to deliver at the last check.
     exhausted: bool,
-    /// Gaps that no delivery carries; at first those inherited from the epoch that this one goes on from.
+    /// Gaps that no delivery contains. At first those inherited from the epoch that this one continues.
     pub(super) missing: Vec<Gap>,
-    /// Events the stream no longer had, at most.
-    pub(super) gone: u64,
-    /// Where this session began, and in which epoch.
+    /// The largest number of events that the stream may have lost.
+    pub(super) lost_events: u64,
+    /// The epoch and the position in which this session began.
     pub(super) epoch: Arc<Epoch>,
     pub(super) after: Mark,
     pub(super) pending: u64,
@@ -74,24 +75,24 @@ pub(super) struct JetStreamSession {
 
 /// What a session yields.
 pub(super) enum Item {
-    /// A delivery, in step.
+    /// The next delivery in order.
     Delivery(Delivery),
-    /// Nothing, for as long as was asked.
+    /// Nothing was received within the wait.
     Nothing,
-    /// The session is over; why.
+    /// The session has ended. The text says why.
     Over(String),
 }
 
-/// An event on its way, its place in the stream, and what was missing directly before it.
+/// A received event with its metadata.
 pub(super) struct Delivery {
     pub(super) message: Message,
     pub(super) metadata: DeliveryMetadata,
-    /// How many sequences directly before it the stream did not have.
+    /// The number of missing sequences directly before it.
     pub(super) missing: u64,
 }
 
 impl Delivery {
-    /// What was missing directly before it; told once.
+    /// The missing sequences directly before it. Returned once.
     pub(super) fn take_missing(&mut self) -> Option<Gap> {
         let missing = std::mem::take(&mut self.missing);
         let last = self.metadata.mark.sequence.saturating_sub(1);
@@ -100,8 +101,8 @@ impl Delivery {
 }
 
 impl JetStreamSession {
-    /// The next delivery. Blocks at most for `wait`, and not past the stop; for a request's time-out where it reads what a consumer
-    /// had delivered to nobody.
+    /// The next delivery. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that nobody stored, it
+    /// blocks for the time-out of a request.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.next_unstored(stop) {
             return item;
@@ -109,7 +110,7 @@ impl JetStreamSession {
         if self.backlog.is_none() {
             match Backlog::of(self.link.messages()) {
                 Ok(backlog) => self.backlog = Some(backlog),
-                Err(error) => return Item::Over(format!("no thread for what comes: {error}")),
+                Err(error) => return Item::Over(format!("the system gives no thread for the deliveries: {error}")),
             }
         }
         let mut until = None;
@@ -123,10 +124,10 @@ impl JetStreamSession {
         loop {
             match self.backlog.as_ref().map_or(Err(TryRecvError::Empty), Backlog::try_next) {
                 Ok(message) => {
-                    if let Some(item) = self.sort(message) {
+                    if let Some(item) = self.handle(message) {
                         return item;
                     }
-                    // A long row of what is not to be collected holds nobody up.
+                    // Many skipped events in a row must not delay everything else.
                     passed_over += 1;
                     if !passed_over.is_multiple_of(LOOK) {
                         continue;
@@ -161,7 +162,7 @@ impl JetStreamSession {
             backlog.end_wait();
             if let Some(message) = message {
                 self.stream_watch.note_wait();
-                if let Some(item) = self.sort(message) {
+                if let Some(item) = self.handle(message) {
                     return item;
                 }
             }
@@ -175,46 +176,46 @@ impl JetStreamSession {
         self.probe = None;
     }
 
-    /// Whether nothing is left in the stream, by the last look.
+    /// Whether the consumer had nothing more to deliver at the last check.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted
     }
 
-    /// Whether what the stream may have dropped so far has been said.
+    /// Whether all losses so far are detected and reported.
     pub(super) fn is_settled(&self) -> bool {
         self.gaps.is_settled()
     }
 
-    /// What the stream no longer has was said up to here.
+    /// Lost events were reported up to this sequence.
     pub(super) fn reported_to(&self) -> u64 {
         self.gaps.reported_to()
     }
 
-    /// What was missing before a delivery was never stored, for no earlier epoch has the delivery.
-    pub(super) fn lost(&mut self, gap: Gap) {
+    /// Adds missing sequences that were never stored: no earlier epoch has the delivery after them.
+    pub(super) fn add_lost(&mut self, gap: Gap) {
         self.gaps.add_lost(gap);
     }
 
-    /// Whether the stream waits for acknowledgement.
+    /// Whether the stream needs acknowledgements.
     pub(super) fn acknowledges(&self) -> bool {
         self.retention != Retention::Limits
     }
 
-    /// Tells the stream that the delivery of this reply subject and all before it are committed.
+    /// Acknowledges the delivery with this reply subject and all before it. They are committed.
     pub(super) fn acknowledge(&self, reply: String) {
         self.link.post(move |connection| {
-            // A lost one is made good by the next, or by the consumer that comes after this.
+            // The next acknowledgement, or the next consumer, replaces a lost one.
             if let Err(e) = connection.publish(&reply, "+ACK") {
                 log::debug!("broker: an acknowledgement was lost: {}", one_line(&e));
             }
         });
     }
 
-    /// Deletes the consumer, unless the stream keeps for it what comes while nobody collects, and closes the connection, as
-    /// far as the server answers at once.
+    /// Deletes the consumer and closes the connection, if the server answers at once. If the stream keeps events for the consumer, the
+    /// consumer remains.
     pub(super) fn close(mut self) {
-        if let Some(gone) = self.gaps.take_final_report() {
-            log::warn!("broker: {}", gone.report(&self.config.stream, self.stream_watch.first()));
+        if let Some(lost) = self.gaps.take_final_report() {
+            log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
         }
         if self.acknowledges() {
             return;
@@ -222,18 +223,18 @@ impl JetStreamSession {
         drop(self.backlog);
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), timeout: Duration::from_millis(500), stop: None };
-        // A paused one tells the next collector of the pause, for as long as the server keeps it. It may be paused since the last look.
+        // A paused consumer remains, so that the next collector continues the pause. It may have been paused since the last check.
         let is_paused = api.consumer(&self.config.stream, &self.consumer).is_ok_and(|consumer| consumer.paused);
         if is_paused || self.consumer_watch.paused().is_some() {
             return;
         }
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
-            log::debug!("broker: consumer {} is left to expire: {failure}", self.consumer);
+            log::debug!("broker: consumer {} cannot be deleted, and expires later: {failure}", self.consumer);
         }
     }
 
-    /// Tells deliveries from everything else the server sends to the inbox.
-    fn sort(&mut self, message: Message) -> Option<Item> {
+    /// Handles a message sent to the inbox: a delivery, or an answer of the server.
+    fn handle(&mut self, message: Message) -> Option<Item> {
         if let Some(metadata) = message.reply.as_deref().and_then(delivery_metadata::parse) {
             self.hearing = true;
             self.pulls.arrived();
@@ -244,15 +245,12 @@ impl JetStreamSession {
             let expected = self.consumer_sequence + 1;
             if metadata.consumer_sequence != expected || metadata.delivered != 1 {
                 return Some(Item::Over(format!(
-                    "consumer {} is out of step: delivery {} of {} came where {expected} was due",
+                    "consumer {} is out of order: received delivery {} of message {} instead of message {expected}",
                     self.consumer, metadata.delivered, metadata.consumer_sequence
                 )));
             }
             if self.consumer_watch.is_payload_missing(&message, expected) {
-                return Some(Item::Over(format!(
-                    "consumer {} sends no payloads: somebody has edited it",
-                    self.consumer
-                )));
+                return Some(Item::Over(format!("consumer {} was edited: it sends no payloads", self.consumer)));
             }
             self.consumer_sequence = expected;
             self.pending = metadata.pending;
@@ -262,7 +260,7 @@ impl JetStreamSession {
                 return None;
             }
             if let Some(out_of_order) = self.stream_watch.delivered(metadata.mark, message.data.len()) {
-                return Some(Item::Over(format!("{out_of_order}; looking whether the stream went back")));
+                return Some(Item::Over(format!("{out_of_order}; checking whether the stream went back")));
             }
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
             if self.local_filter.as_mut().is_some_and(|filter| !filter.matches(&message.subject)) {
@@ -276,12 +274,12 @@ impl JetStreamSession {
             return Some(Item::Delivery(Delivery { message, metadata, missing }));
         }
         let over = match message.subject.rsplit('.').next() {
-            // That the stream is there is no sign that the consumer is.
-            Some("stream") => self.looked(&message),
-            Some(token) if token.starts_with(CHECK) => self.check_answer(token, &message),
+            // An answer about the stream does not prove that the consumer exists.
+            Some("stream") => self.handle_stream_info(&message),
+            Some(token) if token.starts_with(CHECK) => self.handle_stored_message(token, &message),
             token => {
                 self.hearing = true;
-                if token == Some("probe") { self.probed(&message) } else { self.status(&message) }
+                if token == Some("probe") { self.probed(&message) } else { self.handle_status(&message) }
             }
         };
         over.map(Item::Over)
@@ -298,7 +296,7 @@ impl JetStreamSession {
             Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
         };
         if consumer.delivered.consumer_seq < self.consumer_sequence {
-            return Some(format!("the server has forgotten what consumer {} was sent", self.consumer));
+            return Some(format!("the server has lost the deliveries of consumer {}", self.consumer));
         }
         if consumer.delivered.consumer_seq == self.consumer_sequence {
             self.exhausted = consumer.num_pending == 0;
@@ -310,18 +308,18 @@ impl JetStreamSession {
         }
         self.pulls.limit(consumer.config.pulls);
         match self.consumer_watch.check_deliveries(&consumer, self.consumer_sequence, self.config.silence) {
-            // Whatever made the server forget them may have taken it and the stream back too.
+            // A server that lost the requests may have lost events of the stream too.
             ConsumerState::NoRequests if self.pulls.are_outstanding() => {
-                Some(format!("the server has forgotten what consumer {} was asked for", self.consumer))
+                Some(format!("the server has lost the pull requests at consumer {}", self.consumer))
             }
             ConsumerState::Healthy | ConsumerState::NoRequests => None,
             ConsumerState::Unusable(why) => Some(why),
         }
     }
 
-    /// The answer to what the stream looks like.
-    fn looked(&mut self, message: &Message) -> Option<String> {
-        // Whether the stream is still there is the probes' matter.
+    /// Handles the answer to a request for the stream's state.
+    fn handle_stream_info(&mut self, message: &Message) -> Option<String> {
+        // The probes detect a deleted stream.
         let stream = api::parse::<StreamInfo>(&message.data).ok()?;
         let missing = self.gaps.handle_stream_state(&stream.state);
         self.missing.extend(missing.iter());
@@ -329,14 +327,14 @@ impl JetStreamSession {
         self.stream_watch.check_info(&self.config.stream, &stream)
     }
 
-    /// The answer to whether the stream still has a message.
-    fn check_answer(&mut self, token: &str, message: &Message) -> Option<String> {
+    /// Handles the answer to a request for one message.
+    fn handle_stored_message(&mut self, token: &str, message: &Message) -> Option<String> {
         let sequence = token.strip_prefix(CHECK)?.parse().ok()?;
         let stored = api::parse_stored_message(&message.data).ok().flatten();
         self.stream_watch.check_answer(&self.config.stream, sequence, stored.as_ref())
     }
 
-    /// Asks what has to be known of the stream, and tells what it no longer has.
+    /// Requests the stream's state and messages if they are due, and reports lost events.
     fn look_after_stream(&mut self) {
         if self.gaps.take_query_due() || self.stream_watch.is_due(self.config.silence / 2) {
             self.stream_watch.note_query();
@@ -349,13 +347,13 @@ impl JetStreamSession {
             let reply = format!("{CHECK}{sequence}");
             self.link.publish(subject, &reply, MessageQuery::Sequence(sequence).request().to_string());
         }
-        if let Some(gone) = self.gaps.take_report() {
-            log::warn!("broker: {}", gone.report(&self.config.stream, self.stream_watch.first()));
-            self.gone += gone.events;
+        if let Some(lost) = self.gaps.take_report() {
+            log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
+            self.lost_events += lost.events;
         }
     }
 
-    /// The next event that the consumer had delivered to somebody who did not store it, read from the stream itself.
+    /// The next of the earlier deliveries that nobody stored, read from the stream.
     fn next_unstored(&mut self, stop: &Signal) -> Option<Item> {
         let unstored = self.unstored.take()?;
         if unstored.is_stored() {
@@ -375,8 +373,8 @@ impl JetStreamSession {
         })
     }
 
-    /// A status message: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers> ends a request with one.
-    fn status(&mut self, message: &Message) -> Option<String> {
+    /// Handles a status message. It ends a pull request: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers>.
+    fn handle_status(&mut self, message: &Message) -> Option<String> {
         let description = header(message, "Description").unwrap_or_default();
         let missing = header(message, "Nats-Pending-Messages").and_then(|count| count.parse().ok());
         match status_code(message) {
@@ -385,13 +383,13 @@ impl JetStreamSession {
                 self.pulls.ended(missing);
             }
             Some("409") if self.pulls.refused(description) => {
-                log::debug!("broker: consumer {} takes smaller requests: {description}", self.consumer);
+                log::debug!("broker: consumer {} requires smaller requests: {description}", self.consumer);
             }
             Some("409") if description.contains("MaxBytes") => self.pulls.too_large(missing),
             Some("409") if description.contains("Batch Completed") => self.pulls.ended(missing),
             Some("100") => {}
             Some(code) => return Some(format!("the server ended the consumer: {code} {description}")),
-            None => log::debug!("broker: a message on {:?} that is none of ours", message.subject),
+            None => log::debug!("broker: ignored an unknown message on {:?}", message.subject),
         }
         None
     }

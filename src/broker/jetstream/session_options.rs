@@ -9,19 +9,19 @@ use crate::pipeline::{EpochProgress, Signal};
 /// What a session is opened with.
 pub(super) struct SessionOptions<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
-    /// Ownership the consumer is to be.
+    /// The owner of the consumer.
     pub(super) owner: &'a Owner,
-    /// The consumer of the session before.
+    /// The consumer of the previous session.
     pub(super) previous: Option<&'a str>,
-    /// Until when somebody had that deliver nothing.
+    /// When that consumer's pause ends.
     pub(super) paused: Option<&'a str>,
-    /// How far each epoch of the stream has been taken in, the latest last.
+    /// The progress in each epoch of the stream, the latest last.
     pub(super) history: &'a [EpochProgress],
-    /// Whether the stream may be made where it is missing.
+    /// Whether a missing stream may be created.
     pub(super) may_create: bool,
-    /// What the stream no longer has was said up to this sequence.
+    /// Lost events were reported up to this sequence.
     pub(super) reported_to: u64,
-    /// How many events can be taken in and not committed yet.
-    pub(super) under_way: usize,
+    /// The largest number of events in the pipeline that are not committed.
+    pub(super) pipeline_holds: usize,
     pub(super) stop: &'a Signal,
 }

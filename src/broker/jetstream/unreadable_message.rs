@@ -47,7 +47,7 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
     let first = api.message(&config.stream, &MessageQuery::NextBySubject(">", due)).map_err(explain)?;
     let is_next = first.is_some_and(|first| first.mark == stored.mark);
     let missing = Gap::of(due, stored.mark.sequence - 1).filter(|_| is_next);
-    let is_loss = stream::skipped_sequences(config, &stream, Retention::of(&stream, config, options.under_way))
+    let is_loss = stream::skipped_sequences(config, &stream, Retention::of(&stream, config, options.pipeline_holds))
         != SkippedSequences::Expected;
     Ok(Some(UnreadableMessage { stored, defect, missing, is_loss }))
 }

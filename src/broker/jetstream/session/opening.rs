@@ -1,4 +1,4 @@
-//! How a session begins: the stream is found and compared with what is known of it, and a consumer is made at the position.
+//! Opens a session: finds the stream, compares it with the ledger, and creates a consumer at the position.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ use crate::pipeline::{Gap, Gaps, Mark};
 use crate::subject::Filter;
 
 impl JetStreamSession {
-    /// Connects and makes a consumer behind the position.
+    /// Connects and creates a consumer that begins after the position.
     pub(in crate::broker::jetstream) fn open(options: &SessionOptions<'_>) -> Result<Self, Error> {
         let config = options.cluster.config();
         let link = Link::open(options.cluster, options.stop)?;
@@ -41,8 +41,8 @@ impl JetStreamSession {
         let mut resume = find_resume_point(&api, config, options.history, options.reported_to, &stream)?;
         let whole = stream::takes_whole_stream(&config.subjects, &stream.config);
         stream::check_contents(&api, config, &stream, resume.after.sequence)?;
-        let retention = Retention::of(&stream, config, options.under_way);
-        // A stream with interest retention never kept what nobody wanted: what a filter leaves out is no gap.
+        let retention = Retention::of(&stream, config, options.pipeline_holds);
+        // A stream with interest retention never kept events without a consumer. What a filter omits is not a gap.
         if resume.lost_events > 0 && retention != Retention::Limits && !whole {
             (resume.lost_events, resume.notice) = (0, None);
         }
@@ -63,10 +63,10 @@ impl JetStreamSession {
         };
         let CreatedConsumer { name: consumer, info: made, unstored } = consumer::create(&api, &request, &mut claims)?;
         let local_filter = LocalFilter::for_consumer(&made, config);
-        // The stream may have been made anew between the two questions; then this consumer starts at the wrong place.
+        // The stream may have been created again between the two requests. Then this consumer starts at a wrong position.
         let again = api.stream(&config.stream).map_err(explain)?;
         if again.created != stream.created {
-            let detail = format!("stream {} was made anew just now; trying again", config.stream);
+            let detail = format!("stream {} was just created again; trying again", config.stream);
             return Err(broker_error(&link.server().address, BrokerFault::Stream, detail));
         }
         if claims.list_error.is_some() {
@@ -82,7 +82,7 @@ impl JetStreamSession {
         }
         let nothing_unstored = unstored.as_ref().is_none_or(UnstoredDeliveries::is_stored);
         let stored_up_to = unstored.as_ref().map_or(0, |_| resume.after.sequence);
-        // What a consumer has delivered to nobody is asked for on this link first.
+        // Earlier deliveries that nobody stored are requested on this link first.
         let backlog = if nothing_unstored { Some(Backlog::of(link.messages())) } else { None };
         let no_thread = |source| Error::Thread { name: Backlog::THREAD.into(), source };
         Ok(Self {
@@ -104,7 +104,7 @@ impl JetStreamSession {
             local_filter,
             exhausted: made.num_pending == 0 && nothing_unstored,
             missing: resume.inherited.iter().collect(),
-            gone: resume.lost_events,
+            lost_events: resume.lost_events,
             epoch: Arc::new(resume.epoch),
             after: resume.after,
             pending: made.num_pending,
@@ -114,10 +114,10 @@ impl JetStreamSession {
     }
 }
 
-/// A stream's subjects are asked for only where there are no more.
+/// The list of a stream's subjects is requested only up to this number.
 const MOST_SUBJECTS: u64 = 10_000;
 
-/// What to make of the skipped in the sequences that come.
+/// Decides what skipped sequences mean in this session.
 fn gap_watch(
     api: &Api<'_>,
     options: &SessionOptions<'_>,
@@ -128,7 +128,7 @@ fn gap_watch(
 ) -> Result<GapWatch, ApiError> {
     let config = options.cluster.config();
     let mut skipped = stream::skipped_sequences(config, stream, retention);
-    // Its consumer has filters. Where the stream has nothing that they leave out, a step is a loss all the same.
+    // The consumer has filters. If the stream has no events that they omit, a skipped sequence is still a lost event.
     if skipped == SkippedSequences::MaybeFiltered
         && retention != Retention::Limits
         && stream.state.num_subjects <= MOST_SUBJECTS
@@ -140,13 +140,13 @@ fn gap_watch(
         }
     }
     let StreamState { first_seq: first, last_seq: last, num_deleted, .. } = stream.state;
-    let first_time = options.history.iter().all(|life| life.mark == Mark::START);
-    let goes_on = resume.after != Mark::START;
-    // What was said of another life of the stream says nothing of this one.
-    let is_newest = options.history.last().is_some_and(|life| life.epoch.number == resume.epoch.number);
+    let first_time = options.history.iter().all(|progress| progress.mark == Mark::START);
+    let continues = resume.after != Mark::START;
+    // Reports for another epoch of the stream do not apply to this one.
+    let is_newest = options.history.last().is_some_and(|progress| progress.epoch.number == resume.epoch.number);
     let reported_to = if is_newest { options.reported_to } else { 0 };
-    // What the stream lacks when it is collected for the first time is nobody's loss. Where it goes on, the opening tells.
-    let reported_to = if first_time || goes_on { reported_to.max(first.saturating_sub(1)) } else { reported_to };
+    // Events that are missing before the first collection are not reported. When collection continues, the opening reports them.
+    let reported_to = if first_time || continues { reported_to.max(first.saturating_sub(1)) } else { reported_to };
     let watch = GapWatch::new(skipped, resume.after.sequence + 1, last, pending, reported_to);
     if !first_time {
         return Ok(watch.after_absence());
