@@ -7,13 +7,13 @@ use crate::pipeline::{Epoch, EpochProgress, Gap, Gaps, Mark};
 pub(super) struct EpochHistory {
     epochs: Vec<EpochProgress>,
     /// No earlier epoch with the same creation time has an event after this sequence.
-    known_up_to: u64,
+    stored_up_to: u64,
 }
 
 impl EpochHistory {
     /// From these epochs, the latest last.
     pub(super) fn new(epochs: Vec<EpochProgress>) -> Self {
-        Self { epochs, known_up_to: 0 }
+        Self { epochs, stored_up_to: 0 }
     }
 
     pub(super) fn epochs(&self) -> &[EpochProgress] {
@@ -26,7 +26,7 @@ impl EpochHistory {
             Some(progress) => progress.mark = after,
             None => self.epochs.push(EpochProgress { epoch: epoch.clone(), mark: after, gaps: <_>::default() }),
         }
-        self.known_up_to = self.earlier().map(|progress| progress.mark.sequence).max().unwrap_or(0);
+        self.stored_up_to = self.earlier().map(|progress| progress.mark.sequence).max().unwrap_or(0);
     }
 
     /// The current epoch was read up to this event.
@@ -47,8 +47,8 @@ impl EpochHistory {
     }
 
     /// Whether an earlier epoch already has this event.
-    pub(super) fn is_known(&self, mark: Mark) -> bool {
-        mark.sequence <= self.known_up_to && self.earlier().any(|progress| progress.has(mark))
+    pub(super) fn is_stored(&self, mark: Mark) -> bool {
+        mark.sequence <= self.stored_up_to && self.earlier().any(|progress| progress.has(mark))
     }
 
     /// Earlier epochs with the same creation time.
@@ -83,13 +83,13 @@ mod tests {
         history.epochs[0].gaps.insert(Gap::of(10, 20).expect("not empty"));
         history.continue_epoch(&Epoch::new("S", 4, "monday"), Mark::START);
         for known in [mark(1, 1), mark(90, 9), mark(15, 5)] {
-            assert!(history.is_known(known), "{known:?}");
+            assert!(history.is_stored(known), "{known:?}");
         }
         for unknown in [mark(15, 6), mark(90, 10), mark(91, 1)] {
-            assert!(!history.is_known(unknown), "{unknown:?}");
+            assert!(!history.is_stored(unknown), "{unknown:?}");
         }
         history.continue_epoch(&Epoch::new("S", 5, "tuesday"), Mark::START);
-        assert!(history.is_known(mark(91, 1)) && !history.is_known(mark(91, 9)));
+        assert!(history.is_stored(mark(91, 1)) && !history.is_stored(mark(91, 9)));
     }
 
     #[test]
@@ -97,7 +97,7 @@ mod tests {
         let mut history = EpochHistory::new(Vec::new());
         history.continue_epoch(&Epoch::new("S", 1, "monday"), Mark::START);
         history.reached(mark(5, 5));
-        assert!(!history.is_known(mark(4, 4)));
+        assert!(!history.is_stored(mark(4, 4)));
         assert_eq!(history.epochs()[0].mark, mark(5, 5));
     }
 }

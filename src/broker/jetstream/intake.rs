@@ -1,4 +1,4 @@
-//! A JetStream stream as the pipeline's intake: one session after the other, each where the last one ended.
+//! A JetStream stream as the pipeline's intake. It opens one session after another, each where the last one ended.
 
 mod filling;
 
@@ -19,79 +19,80 @@ use crate::broker::pauses::Pauses;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Epoch, EpochProgress, Gap, Intake, IntakeState, Mark, Signal};
 
-/// How long a stream must be missing before it is made anew: whoever deleted it may be about to do that.
+/// How long a stream must be missing before it is created again. The program that deleted it may be about to do that.
 const MISSING: Duration = Duration::from_secs(2);
 
-/// A call of [`Intake::fill`] this long after the one before means that the database unplaced the pipeline up.
+/// If a call of [`Intake::fill`] is this late after the one before, the database delayed the pipeline.
 const AWAY: Duration = Duration::from_millis(100);
 
-/// How often to look whether what was handed over is committed.
-const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
+/// How often to check whether everything that was handed over is committed.
+const COMMIT_CHECK: Duration = Duration::from_millis(10);
 
-/// How often to look, at the end of a drain, whether all questions are answered.
-const LOOK_FOR_ANSWERS: Duration = Duration::from_millis(10);
+/// How often to check, at the end of a drain, whether all requests are answered.
+const ANSWER_CHECK: Duration = Duration::from_millis(10);
 
-/// How long a drain waits at its end for what the stream says it dropped.
-const SETTLING: Duration = Duration::from_secs(3);
+/// How long a drain waits at its end for the stream's answer about lost events.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
-/// How often to look whether somebody else still uses our consumer.
-const LOOK_FOR_RIVALS: Duration = Duration::from_millis(100);
+/// How often to check whether somebody else still uses our consumer.
+const CONTEST_CHECK: Duration = Duration::from_millis(100);
 
-/// How long a server may take to notice that somebody has hung up, without a word of it in the log.
-const HANGING_UP: Duration = Duration::from_secs(1);
+/// How long a server may take to notice a closed connection before this is logged.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// For the server's own delays, on top of the time that a dead process's last request lasts.
-const GRACE: Duration = Duration::from_secs(2);
+/// For the server's own delays, in addition to the time until a dead process's last pull request expires.
+const EXPIRY_GRACE: Duration = Duration::from_secs(2);
 
 /// What an intake is opened with.
 #[derive(Debug)]
 pub struct IntakeOptions {
-    /// The database, as the owner of consumers.
+    /// The database as the owner of consumers.
     pub owner: Owner,
-    /// How far the database has each epoch of the stream, the latest last.
+    /// The database's progress in each epoch of the stream, the latest last.
     pub history: Vec<EpochProgress>,
-    /// End when what is in the stream now has been handed over.
+    /// End when all events that are in the stream now are handed over.
     pub drain: bool,
-    /// How many events the pipeline holds, at most.
+    /// The largest number of events that the pipeline holds.
     pub pipeline_holds: usize,
 }
 
-/// Reads a stream from a position on, for as long as it takes.
+/// Reads a stream from a position on, across lost connections.
 pub struct JetStreamIntake {
     cluster: Arc<Cluster>,
     owner: Owner,
     /// The consumer of the last session.
     consumer: Option<String>,
-    /// Until when somebody had it deliver nothing.
+    /// When that consumer's pause ends.
     paused: Option<String>,
     pipeline_holds: usize,
     stop: Signal,
     reports: Reports,
     session: Option<JetStreamSession>,
-    /// How far each epoch of the stream has been read.
+    /// The progress in reading each epoch of the stream.
     history: EpochHistory,
-    /// How far it has been handed over, in this epoch: behind the history where known deliveries were passed over. The
-    /// pipeline commits that or fails, so the ledger stands here when the next batch comes.
+    /// The last event handed over in this epoch. The history is ahead of it after events that are stored already. The pipeline
+    /// commits what is handed over, or fails. So this is the ledger's position when the next batch is written.
     handed: Mark,
     epoch: Option<Arc<Epoch>>,
-    /// What the stream did not have, and no batch tells yet.
+    /// Missing sequences that are in no batch yet.
     missing: Vec<Gap>,
+    /// A delivery that did not fit into the last batch.
     unplaced: Option<Delivery>,
-    /// How far it is committed, in this epoch.
+    /// The last event committed in this epoch.
     committed: Mark,
-    /// What the stream no longer has was said up to this sequence of this epoch.
+    /// Lost events were reported up to this sequence of this epoch.
     reported_to: u64,
     acks: PendingAcks,
-    /// `--drain`: the sequence at which to end.
+    /// The sequence at which a drain ends.
     drain_to: Option<u64>,
-    /// Since when it has come that far.
+    /// When the drain reached it.
     drained: Option<Instant>,
     ended: bool,
     last_fill: Instant,
     retry: Retry,
     /// Since when somebody else uses our consumer.
     contested: Option<Instant>,
-    /// Trouble was said that is not known to be over.
+    /// A problem was reported that may still exist.
     is_degraded: bool,
 }
 
@@ -104,8 +105,8 @@ struct Retry {
 }
 
 impl JetStreamIntake {
-    /// Opens the first session, so that what is wrong with broker or stream is said now. Blocks at most a few times the
-    /// configured time-out, and 12 seconds more where somebody else seems to use the consumer, as long as it is `wanted`.
+    /// Opens the first session, so that errors of broker or stream are returned now. Blocks for a few times the configured time-out
+    /// at most. If somebody else seems to use the consumer, it blocks for 12 seconds more, while `wanted` returns `true`.
     ///
     /// # Errors
     ///
@@ -151,7 +152,7 @@ impl JetStreamIntake {
                 Err(error) if !wanted() => return Err(error),
                 Err(error) => intake.contested_by(error)?,
             }
-            let _ = stop.wait(LOOK_FOR_RIVALS);
+            let _ = stop.wait(CONTEST_CHECK);
         };
         if drain {
             intake.drain_to = Some(session.last);
@@ -174,6 +175,7 @@ impl JetStreamIntake {
         }
     }
 
+    /// Makes this session the current one.
     fn adopt(&mut self, session: JetStreamSession) {
         if self.epoch.as_ref().is_none_or(|epoch| *epoch != session.epoch) {
             self.handed = session.after;
@@ -198,7 +200,7 @@ impl JetStreamIntake {
         self.report_condition();
     }
 
-    /// Says how the session is doing. One that was opened is no recovery yet: its requests may be refused.
+    /// Reports the session's condition. An opened session has not recovered yet: its pull requests may be refused.
     fn report_condition(&mut self) {
         let Some(session) = &self.session else { return };
         self.paused = session.consumer_watch.paused().map(str::to_owned);
@@ -211,22 +213,22 @@ impl JetStreamIntake {
         }
     }
 
-    /// Hears why no session could be opened. Where somebody else uses our consumer, that may be what a process that died has
-    /// left: so it is an error only once it has lasted longer than that can.
+    /// Decides whether to try again after this error. If somebody else seems to use our consumer, it may be the pull request of a dead
+    /// process. So this is an error only after that request must have expired.
     fn contested_by(&mut self, error: Error) -> Result<(), Error> {
         if !matches!(error, Error::Broker { fault: BrokerFault::Contested, .. }) {
             self.contested = None;
             return Err(error);
         }
         let since = *self.contested.get_or_insert_with(Instant::now);
-        // A process that has just ended may have hung up and not been noticed yet.
-        if since.elapsed() > HANGING_UP {
+        // The server may not have noticed yet that a process has closed its connection.
+        if since.elapsed() > CLOSE_GRACE {
             self.reports.condition.degrade(error.to_string());
         }
-        if since.elapsed() < pulls::EXPIRES + GRACE && !self.stop.is_raised() { Ok(()) } else { Err(error) }
+        if since.elapsed() < pulls::EXPIRES + EXPIRY_GRACE && !self.stop.is_raised() { Ok(()) } else { Err(error) }
     }
 
-    /// Ends the session; the next one begins where this one came to.
+    /// Ends the session. The next one begins at the position reached.
     fn end_session(&mut self, why: &str) {
         self.reports.condition.degrade(why);
         self.take_lost_events();
@@ -243,7 +245,7 @@ impl JetStreamIntake {
     fn reopen(&mut self, batch: &mut Batch, wait: Duration) -> Result<(), Error> {
         // The stream would drop what only the last consumer stood for: the next one begins where the database is.
         if self.acks.are_required() && self.committed != self.handed {
-            let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
+            let _ = self.stop.wait(wait.min(COMMIT_CHECK));
             return Ok(());
         }
         if !self.retry.pauses.due(wait, &self.stop) {
@@ -274,7 +276,7 @@ impl JetStreamIntake {
         Ok(())
     }
 
-    /// A new session, or `None` and a defect in the batch where the message that is next cannot be read by the client.
+    /// A new session; or `None` and a defect in the batch, if the client cannot parse the next message.
     fn try_reopen(&mut self, batch: &mut Batch) -> Result<Option<JetStreamSession>, Error> {
         if self.retry.suspicious {
             if let Some(unreadable) = read_unreadable_message(&self.session_options(false))? {
@@ -310,8 +312,8 @@ impl Intake for JetStreamIntake {
         {
             session.was_away();
         }
-        // All that is left is to hear what the stream dropped.
-        let mut wait = if self.drained.is_some() { wait.min(LOOK_FOR_ANSWERS) } else { wait };
+        // Only the stream's answer about lost events is missing.
+        let mut wait = if self.drained.is_some() { wait.min(ANSWER_CHECK) } else { wait };
         while !batch.is_full() {
             let next = match (self.unplaced.take(), &mut self.session) {
                 (Some(unplaced), _) => Item::Delivery(unplaced),
@@ -329,7 +331,7 @@ impl Intake for JetStreamIntake {
                         self.drained.get_or_insert_with(Instant::now);
                         break;
                     }
-                    // Known ones fill no batch: a long row of them must not hold up a stop.
+                    // Events that are stored already fill no batch. Many of them in a row must not delay a stop.
                     if batch.is_empty() && self.stop.is_raised() {
                         break;
                     }
@@ -345,14 +347,14 @@ impl Intake for JetStreamIntake {
         self.acks.end_fill();
         self.take_lost_events();
         self.push_missing(batch);
-        self.acknowledge_known();
+        self.acknowledge_stored();
         if let Some(session) = &mut self.session {
             self.reports.counters.pending.set(session.pending);
             if self.drain_to.is_some() && session.is_exhausted() && self.unplaced.is_none() {
                 self.drained.get_or_insert_with(Instant::now);
             }
-            // While events vanish all the time, there is always something left to ask.
-            self.ended |= self.drained.is_some_and(|since| session.is_settled() || since.elapsed() >= SETTLING);
+            // While events are lost all the time, there is always another request.
+            self.ended |= self.drained.is_some_and(|since| session.is_settled() || since.elapsed() >= DRAIN_GRACE);
         }
         self.report_condition();
         self.last_fill = Instant::now();
@@ -368,7 +370,7 @@ impl Intake for JetStreamIntake {
         if let (Some(reply), Some(session)) = (reached, &self.session) {
             session.acknowledge(reply);
         }
-        self.acknowledge_known();
+        self.acknowledge_stored();
     }
 }
 

@@ -10,7 +10,7 @@ pub(super) struct PendingAcks {
     /// Sequence and reply subject of the last delivery of this call.
     latest: Option<(u64, String)>,
     /// The reply subject of the last delivery that an earlier epoch has.
-    known: Option<String>,
+    stored: Option<String>,
     /// Sequences and reply subjects of the last deliveries of earlier calls.
     due: VecDeque<(u64, String)>,
 }
@@ -33,8 +33,8 @@ impl PendingAcks {
     }
 
     /// The last delivery that an earlier epoch has.
-    pub(super) fn set_known(&mut self, reply: Option<String>) {
-        self.known = reply.filter(|_| self.required);
+    pub(super) fn set_stored(&mut self, reply: Option<String>) {
+        self.stored = reply.filter(|_| self.required);
     }
 
     /// A call of `fill` has ended.
@@ -52,7 +52,7 @@ impl PendingAcks {
     }
 
     /// The reply subject of the last delivery that an earlier epoch has.
-    pub(super) fn take_known(&mut self) -> Option<String> {
-        self.known.take()
+    pub(super) fn take_stored(&mut self) -> Option<String> {
+        self.stored.take()
     }
 }
