@@ -186,7 +186,7 @@ fn a_copy_from_elsewhere_leaves_what_is_kept_for_its_original() {
     // The original knows of its copy by then, and deletes nothing of its either.
     let said = scene.drain();
     scene.holds_exactly(&all);
-    assert!(said.contains("on a copy of this database"), "{said}");
+    assert!(said.contains("for a copy of this database"), "{said}");
     assert_eq!(scene.server.consumers("EVENTS").len(), 2);
 }
 

@@ -83,7 +83,7 @@ fn filters_are_on_what_a_stream_that_renames_stores() {
     let renames = json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
     scene.stream("EVENTS", &renames);
     scene.publish("events.a", 10);
-    let said = "stream EVENTS stores nothing on events.>: it renames what it takes, and stores stored.>";
+    let said = "stream EVENTS stores nothing on events.>: it renames subjects, and stores stored.>";
     let refused = scene.drain("EVENTS", &["events.>"]);
     assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
     assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
@@ -195,7 +195,7 @@ fn a_queue_that_takes_its_events_from_a_collected_stream_keeps_them() {
     scene.publish("jobs.a", 10);
     let refused = scene.drain("QUEUE", &["jobs.>"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).contains("let the queue take them from there (sources)"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("let the queue copy them from there (sources)"), "{}", stderr(&refused));
     let done = scene.drain("EVENTS", &["jobs.>"]);
     assert!(done.status.success() && scene.rows() == 10, "{}", stderr(&done));
     let messages = |stream: &str| {

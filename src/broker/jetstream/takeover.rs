@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_consumer_that_matches_request_is_taken_before_others() {
+    fn a_consumer_that_is_as_wanted_is_taken_before_others() {
         let config = |name: &str, subject: &str| {
             json!({
                 "name": name, "durable_name": name, "deliver_policy": "all", "ack_policy": "all",
