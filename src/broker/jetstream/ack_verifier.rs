@@ -310,7 +310,7 @@ fn parse_ack(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     }
     let Acknowledgement { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
     let Some(error) = error else {
-        // A cluster answers so to a repetition whose first copy it has not stored yet.
+        // This is a cluster's answer to a repetition whose first copy it has not stored yet.
         if duplicate && seq == 0 {
             return Some((stream, Err(Refused::ForNow("the stream has not stored its first copy yet".into()))));
         }
@@ -382,7 +382,7 @@ mod tests {
         }
         assert!(asked(&mut verifier).is_empty(), "no answer names a stream");
         assert!(verifier.take_notice().is_some_and(|notice| notice.contains("no stream")));
-        assert!(verifier.take_notice().is_none(), "said once");
+        assert!(verifier.take_notice().is_none(), "reported once");
     }
 
     #[test]

@@ -202,7 +202,7 @@ mod tests {
         }
         assert_eq!(backlog.try_next().expect_err("no more"), TryRecvError::Empty);
         drop(client);
-        assert_eq!(backlog.try_next().expect_err("the client is gone"), TryRecvError::Disconnected);
+        assert_eq!(backlog.try_next().expect_err("the client was dropped"), TryRecvError::Disconnected);
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
                     break next;
                 }
                 if backlog.begin_wait() {
-                    let next = messages.recv_timeout(Duration::from_secs(20)).expect("the next one comes here");
+                    let next = messages.recv_timeout(Duration::from_secs(20)).expect("the next one is sent here");
                     backlog.end_wait();
                     break next;
                 }

@@ -165,7 +165,7 @@ impl Claims {
         self.found.iter().filter(|claim| matches!(claim.ownership, Ownership::OriginalDatabase | Ownership::Copy))
     }
 
-    /// A consumer of this database or of its original that somebody else uses. Then nothing must be collected into this database.
+    /// A consumer of this database or of its original that somebody else uses. Then this database must not be collected into.
     pub(super) fn contested(&self) -> Option<&Claim> {
         self.found.iter().find(|claim| {
             matches!(claim.ownership, Ownership::ThisDatabase | Ownership::OriginalDatabase) && claim.is_in_use()

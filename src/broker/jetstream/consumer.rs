@@ -40,7 +40,7 @@ pub(super) fn create(
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
         // With interest retention the stream must not keep events for it that it does not collect.
-        _ if request.whole && retention == Retention::Limits => (None, None),
+        _ if request.whole_stream && retention == Retention::Limits => (None, None),
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };
@@ -87,7 +87,7 @@ pub(super) fn create(
             }
         }
     };
-    if matches_request(&info.config, &wanted, request.whole) {
+    if matches_request(&info.config, &wanted, request.whole_stream) {
         return Ok(CreatedConsumer { name, info, unstored: None });
     }
     // An old server silently ignores settings that it does not support, and would deliver other events.
@@ -97,9 +97,9 @@ pub(super) fn create(
     let server = api.link.server();
     let version = &server.version;
     if info.config.filter_subjects == wanted.filter_subjects {
-        let made = &info.config;
+        let created = &info.config;
         let detail =
-            format!("server {version} created another consumer than requested: {made:?} instead of {wanted:?}");
+            format!("server {version} created another consumer than requested: {created:?} instead of {wanted:?}");
         return Err(broker_error(&server.address, BrokerFault::Request, detail));
     }
     let detail = format!("server {version} created a consumer without its several subjects");
@@ -140,8 +140,8 @@ pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current
 
 /// Logs what an operator should know about the stream's consumers: when the server deletes ours, and for which consumers of
 /// copies or of the original the stream keeps events. Those are not changed.
-pub(super) fn warn_operator(config: &BrokerConfig, made: &ConsumerInfo, claims: &Claims, retention: Retention) {
-    let inactive = Duration::from_nanos(made.config.inactive_threshold);
+pub(super) fn warn_operator(config: &BrokerConfig, created: &ConsumerInfo, claims: &Claims, retention: Retention) {
+    let inactive = Duration::from_nanos(created.config.inactive_threshold);
     if retention != Retention::Limits && !inactive.is_zero() {
         let stream = &config.stream;
         log::warn!(

@@ -16,7 +16,7 @@ pub(super) struct ConsumerRequest<'a> {
     pub(super) retention: Retention,
     /// The configured subjects are all that the stream stores. Then the consumer may have no filters: see
     /// [`local_filter`](super::local_filter).
-    pub(super) whole: bool,
+    pub(super) whole_stream: bool,
     /// When the pause of the previous consumer ends.
     pub(super) paused: Option<&'a str>,
 }
@@ -31,16 +31,16 @@ pub(super) struct CreatedConsumer {
 
 /// Whether a consumer delivers the requested events in the requested way. Limits of the server, the account and the stream may
 /// have changed its other settings. The session respects those.
-pub(super) fn matches_request(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
-    let unfiltered = whole && made.filter_subject.is_none() && made.filter_subjects.is_none();
+pub(super) fn matches_request(created: &ConsumerConfig, wanted: &ConsumerConfig, whole_stream: bool) -> bool {
+    let unfiltered = whole_stream && created.filter_subject.is_none() && created.filter_subjects.is_none();
     let same_events = unfiltered && wanted.filter_subject.is_none()
-        || made.filter_subject == wanted.filter_subject && made.filter_subjects == wanted.filter_subjects;
+        || created.filter_subject == wanted.filter_subject && created.filter_subjects == wanted.filter_subjects;
     same_events
-        && !made.headers_only
-        && made.name == wanted.name
-        && made.durable_name == wanted.durable_name
-        && made.deliver_policy == wanted.deliver_policy
-        && made.opt_start_seq == wanted.opt_start_seq
-        && made.ack_policy == wanted.ack_policy
-        && made.replay_policy == wanted.replay_policy
+        && !created.headers_only
+        && created.name == wanted.name
+        && created.durable_name == wanted.durable_name
+        && created.deliver_policy == wanted.deliver_policy
+        && created.opt_start_seq == wanted.opt_start_seq
+        && created.ack_policy == wanted.ack_policy
+        && created.replay_policy == wanted.replay_policy
 }

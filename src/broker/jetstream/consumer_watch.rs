@@ -19,7 +19,7 @@ pub(super) struct ConsumerWatch {
     name: String,
     stream: String,
     /// Its settings when the session began.
-    made: ConsumerConfig,
+    created: ConsumerConfig,
     /// The number of its deliveries when the session began.
     delivered_before: u64,
     /// It has delivered, or the server has accepted our pull requests. Only then has the session recovered.
@@ -61,7 +61,7 @@ impl ConsumerWatch {
         let mut watch = Self {
             name: name.to_owned(),
             stream: config.stream.clone(),
-            made: consumer.config.clone(),
+            created: consumer.config.clone(),
             delivered_before: consumer.delivered.consumer_seq,
             proved: false,
             paused: None,
@@ -152,27 +152,27 @@ impl ConsumerWatch {
     pub(super) fn update_consumer(&mut self, consumer: &ConsumerInfo) -> Option<String> {
         self.proved |= consumer.num_waiting > 0;
         self.note_pause(consumer);
-        let Self { name, made, .. } = self;
+        let Self { name, created, .. } = self;
         let now = &consumer.config;
         let subjects = |config: &ConsumerConfig| -> String {
             let several = config.filter_subjects.iter().flatten();
             let all: Vec<_> = config.filter_subject.iter().chain(several).map(String::as_str).collect();
             if all.is_empty() { "all subjects".into() } else { all.join(", ") }
         };
-        let (before, after) = (subjects(made), subjects(now));
+        let (before, after) = (subjects(created), subjects(now));
         if before != after {
             return Some(format!(
                 "consumer {name} was edited: it filters {after} instead of {before}; creating another one. Events that it \
                  skipped in the last seconds are not stored"
             ));
         }
-        if now.headers_only != made.headers_only {
+        if now.headers_only != created.headers_only {
             return Some(format!("consumer {name} was edited: it sends no payloads; creating another one"));
         }
         None
     }
 
-    /// Checks a consumer of whose deliveries `received` were received. Does nothing while messages are received or pull requests
+    /// Checks the consumer: `received` is the number of its deliveries that were received. Does nothing while messages are received or pull requests
     /// are in transit.
     pub(super) fn check_deliveries(
         &mut self,

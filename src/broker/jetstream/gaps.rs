@@ -266,7 +266,7 @@ mod tests {
         watch.delivered(sequence, pending).inspect(|gap| watch.add_lost(*gap))
     }
 
-    fn told(watch: &mut GapWatch) -> Option<(String, u64)> {
+    fn reported(watch: &mut GapWatch) -> Option<(String, u64)> {
         watch.reported_at = None;
         watch.first_unreported = watch.first_unreported.and_then(|at| at.checked_sub(PAUSE));
         watch.take_report().map(|gone| (gone.gaps.to_string(), gone.events))
@@ -278,10 +278,10 @@ mod tests {
         assert_eq!(pass(&mut watch, 1, 9), None);
         assert_eq!(pass(&mut watch, 5, 5), Some(gap(2, 4)));
         assert_eq!(pass(&mut watch, 9, 1), Some(gap(6, 8)));
-        assert!(!watch.take_query_due() && !watch.is_settled(), "nobody was told");
-        assert_eq!(told(&mut watch), Some(("2 to 4, 6 to 8".into(), 6)));
+        assert!(!watch.take_query_due() && !watch.is_settled(), "not reported yet");
+        assert_eq!(reported(&mut watch), Some(("2 to 4, 6 to 8".into(), 6)));
         assert!(watch.is_settled());
-        assert_eq!(told(&mut watch), None, "said once");
+        assert_eq!(reported(&mut watch), None, "reported once");
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         let mut watch = GapWatch::new(SkippedSequences::Lost, 1, 0, 10, 3).with_known_gaps(Gaps::from(gap(6, 7)));
         assert_eq!(pass(&mut watch, 4, 9), Some(gap(1, 3)));
         assert_eq!(pass(&mut watch, 10, 3), Some(gap(5, 9)));
-        assert_eq!(told(&mut watch), Some(("5, 8 to 9".into(), 3)));
+        assert_eq!(reported(&mut watch), Some(("5, 8 to 9".into(), 3)));
     }
 
     #[test]
@@ -298,12 +298,12 @@ mod tests {
         assert_eq!(pass(&mut watch, 4, 9), None);
         assert!(watch.take_query_due() && watch.needs_deleted_list() && !watch.is_settled());
         assert_eq!(watch.handle_stream_state(&state(2, &[3, 7])), [gap(1, 1), gap(3, 3)].into_iter().collect());
-        assert_eq!(told(&mut watch), None, "the count did not fall: none of ours");
+        assert_eq!(reported(&mut watch), None, "the count did not fall: other subjects");
         assert_eq!(pass(&mut watch, 9, 5), None);
         watch.queried_at = None;
         assert!(watch.take_query_due());
         assert_eq!(watch.handle_stream_state(&state(2, &[3, 5, 7])), [gap(5, 5), gap(7, 7)].into_iter().collect());
-        assert_eq!(told(&mut watch), Some(("5, 7".into(), 2)));
+        assert_eq!(reported(&mut watch), Some(("5, 7".into(), 2)));
     }
 
     #[test]
@@ -322,10 +322,10 @@ mod tests {
         assert!(watch.take_query_due() && watch.needs_deleted_list());
         let deleted: Vec<u64> = (5..90).chain([91, 92, 99, 100]).collect();
         assert!(watch.handle_stream_state(&state(1, &deleted)).is_empty(), "nothing more was skipped");
-        assert_eq!(told(&mut watch), Some(("5 to 89, 91 to 92, 99 to 100".into(), 89)));
+        assert_eq!(reported(&mut watch), Some(("5 to 89, 91 to 92, 99 to 100".into(), 89)));
         assert_eq!((watch.reported_to(), watch.is_settled()), (92, true));
         assert_eq!(pass(&mut watch, 101, 0), Some(gap(91, 100)));
-        assert_eq!(told(&mut watch), Some(("93 to 98".into(), 6)), "the rest");
+        assert_eq!(reported(&mut watch), Some(("93 to 98".into(), 6)), "the rest");
     }
 
     #[test]
@@ -337,9 +337,9 @@ mod tests {
         assert!(watch.take_query_due());
         assert!(!watch.is_settled());
         assert!(watch.handle_stream_state(&state(11, &[])).is_empty(), "nothing was skipped yet");
-        assert_eq!(told(&mut watch), Some(("1 to 10".into(), 10)));
+        assert_eq!(reported(&mut watch), Some(("1 to 10".into(), 10)));
         assert!(watch.is_settled());
         assert_eq!(pass(&mut watch, 11, 0), Some(gap(1, 10)));
-        assert_eq!(told(&mut watch), None, "said once");
+        assert_eq!(reported(&mut watch), None, "reported once");
     }
 }

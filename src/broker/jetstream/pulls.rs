@@ -231,7 +231,7 @@ mod tests {
             refusals += 1;
             assert!(refusals < 100);
         }
-        assert!(pulls.next().is_some(), "room all the same");
+        assert!(pulls.next().is_some(), "there is room again");
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         let mut pulls = pulls();
         assert!(pulls.next().is_some() && pulls.next().is_some());
         pulls.too_large(Some(10));
-        assert_eq!(pulls.next(), None, "the other request comes first");
+        assert_eq!(pulls.next(), None, "the other request must end first");
         pulls.too_large(Some(10));
         assert_eq!(pulls.next(), Some(PullRequest { events: 1, bytes: None, expires: EXPIRES }));
         assert_eq!(pulls.next(), None);

@@ -18,7 +18,7 @@ pub(super) struct StreamFacts {
     /// Its last sequence.
     pub(super) last: u64,
     /// The number of the latest epoch that belongs to this stream, if there is one.
-    pub(super) known_as: Option<u32>,
+    pub(super) epoch_number: Option<u32>,
     /// The stream's messages compared with that epoch.
     pub(super) content: StreamContent,
     /// Lost events were reported up to this sequence.
@@ -54,17 +54,17 @@ pub(super) struct ResumePoint {
 /// Decides. `history` has all epochs of the stream and their progress, the latest last.
 pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &StreamFacts) -> ResumePoint {
     let number = history.last().map_or(1, |progress| progress.epoch.number + 1);
-    let whole = |notice: Option<String>| ResumePoint {
+    let from_start = |notice: Option<String>| ResumePoint {
         epoch: Epoch::new(stream, number, &facts.created),
         after: Mark::START,
         notice,
         lost_events: 0,
         inherited: Gaps::default(),
     };
-    let Some(newest) = history.last() else { return whole(None) };
-    let Some(progress) = history.iter().find(|progress| Some(progress.epoch.number) == facts.known_as) else {
+    let Some(newest) = history.last() else { return from_start(None) };
+    let Some(progress) = history.iter().find(|progress| Some(progress.epoch.number) == facts.epoch_number) else {
         let (now, before) = (&facts.created, &newest.epoch.created);
-        return whole(Some(format!(
+        return from_start(Some(format!(
             "stream {stream} was created again at {now} (before: {before}): reading all of it"
         )));
     };
@@ -76,7 +76,7 @@ pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &StreamFact
             StreamContent::Same => None,
             StreamContent::Changed(how) => Some(how.clone()),
             StreamContent::Restored(gaps) => {
-                return whole(Some(format!(
+                return from_start(Some(format!(
                     "stream {stream} has events again that were missing when they were collected ({gaps}): reading it again \
                      without the events that are stored"
                 )));
@@ -84,7 +84,7 @@ pub(super) fn resume(stream: &str, history: &[EpochProgress], facts: &StreamFact
         }
     };
     if let Some(how) = went_back {
-        return whole(Some(format!(
+        return from_start(Some(format!(
             "stream {stream} went back: {how}, and it was collected up to {reached}; reading it again without the events \
              that are stored"
         )));
@@ -122,8 +122,8 @@ mod tests {
     }
 
     fn facts(created: &str, first: u64, last: u64, content: StreamContent) -> StreamFacts {
-        let known_as = (created == "monday").then_some(3);
-        StreamFacts { created: created.into(), first, last, known_as, content, reported_to: 0 }
+        let epoch_number = (created == "monday").then_some(3);
+        StreamFacts { created: created.into(), first, last, epoch_number, content, reported_to: 0 }
     }
 
     fn another() -> StreamContent {
@@ -146,7 +146,7 @@ mod tests {
     fn what_the_stream_no_longer_has_is_said() {
         let resume = |first| resume("S", &[progress(3, "monday", 5)], &facts("monday", first, 20, StreamContent::Same));
         assert_eq!(resume(6).notice, None);
-        let notice = resume(10).notice.expect("said");
+        let notice = resume(10).notice.expect("a notice");
         assert!(notice.contains("no longer has 6 to 9, up to 4 events"), "{notice}");
         assert_eq!(resume(10).lost_events, 4);
     }
@@ -155,12 +155,12 @@ mod tests {
     fn a_stream_made_anew_is_read_whole_even_where_it_has_outgrown_the_ledger() {
         let resume = resume("S", &[progress(3, "monday", 5)], &facts("tuesday", 1, 500, another()));
         assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-        assert!(resume.notice.expect("said").contains("created again"));
+        assert!(resume.notice.expect("a notice").contains("created again"));
     }
 
     #[test]
     fn the_same_messages_are_the_same_stream_whatever_the_time_of_its_creation() {
-        let facts = StreamFacts { known_as: Some(3), ..facts("later", 1, 9, StreamContent::Same) };
+        let facts = StreamFacts { epoch_number: Some(3), ..facts("later", 1, 9, StreamContent::Same) };
         let resume = resume("S", &[progress(3, "monday", 5)], &facts);
         assert_eq!((resume.epoch.number, resume.after.sequence, resume.notice), (4, 5, None));
         assert_eq!(resume.epoch.begins, resume.after);
@@ -171,7 +171,7 @@ mod tests {
         for (last, content) in [(4, StreamContent::Same), (9, another())] {
             let resume = resume("S", &[progress(3, "monday", 5)], &facts("monday", 1, last, content));
             assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-            assert!(resume.notice.expect("said").contains("went back"));
+            assert!(resume.notice.expect("a notice").contains("went back"));
         }
     }
 
@@ -180,19 +180,19 @@ mod tests {
         let resume =
             resume("S", &[progress(3, "monday", 5)], &facts("monday", 1, 9, StreamContent::Restored(Gaps::default())));
         assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
-        assert!(resume.notice.expect("said").contains("missing when they were collected"));
+        assert!(resume.notice.expect("a notice").contains("missing when they were collected"));
     }
 
     #[test]
     fn a_stream_that_comes_back_after_another_goes_on_where_it_was() {
         let mut history = [progress(1, "monday", 5), progress(2, "tuesday", 90)];
         history[0].gaps = Gap::of(2, 3).into_iter().collect();
-        let facts = |last, content| StreamFacts { known_as: Some(1), ..facts("monday", 1, last, content) };
+        let facts = |last, content| StreamFacts { epoch_number: Some(1), ..facts("monday", 1, last, content) };
         let resume = |last, content| resume("S", &history, &facts(last, content));
         let same = resume(9, StreamContent::Same);
         assert_eq!((same.epoch.number, same.after, same.epoch.begins), (3, history[0].mark, history[0].mark));
-        assert!(same.notice.expect("said").contains("again the one created at monday: continuing at 5"));
-        assert_eq!(same.inherited, history[0].gaps, "what it lacked it still lacks");
+        assert!(same.notice.expect("a notice").contains("again the one created at monday: continuing at 5"));
+        assert_eq!(same.inherited, history[0].gaps, "the gaps remain");
         let another = resume(9, another());
         assert_eq!((another.epoch.number, another.after), (3, Mark::START));
     }

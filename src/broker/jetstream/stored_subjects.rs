@@ -226,9 +226,10 @@ mod tests {
         assert_eq!(stored(settings).as_deref(), Some(&expected.iter().map(|&s| s.to_owned()).collect::<Vec<_>>()[..]));
     }
 
-    fn says(subjects: &[&str], settings: &Value) -> Option<String> {
+    fn mismatch_of(subjects: &[&str], settings: &Value) -> Option<String> {
         let subjects = subjects.iter().map(|&subject| subject.to_owned()).collect();
-        mismatch(&BrokerConfig { subjects, ..BrokerConfig::default() }, &stream(settings)).map(|said| said.to_string())
+        mismatch(&BrokerConfig { subjects, ..BrokerConfig::default() }, &stream(settings))
+            .map(|mismatch| mismatch.to_string())
     }
 
     #[test]
@@ -268,31 +269,31 @@ mod tests {
 
     #[test]
     fn filters_that_fit_are_passed() {
-        assert_eq!(says(&["events.>"], &json!({ "subjects": ["events.>"] })), None);
-        assert_eq!(says(&["events.a", "events.b"], &json!({ "subjects": ["events.>"] })), None);
-        assert_eq!(says(&["events.>"], &json!({ "mirror": { "name": "M" } })), None);
+        assert_eq!(mismatch_of(&["events.>"], &json!({ "subjects": ["events.>"] })), None);
+        assert_eq!(mismatch_of(&["events.a", "events.b"], &json!({ "subjects": ["events.>"] })), None);
+        assert_eq!(mismatch_of(&["events.>"], &json!({ "mirror": { "name": "M" } })), None);
         let renamed = json!({ "subjects": ["raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
-        assert_eq!(says(&["clean.>"], &renamed), None);
-        assert_eq!(says(&[">"], &renamed), None);
+        assert_eq!(mismatch_of(&["clean.>"], &renamed), None);
+        assert_eq!(mismatch_of(&[">"], &renamed), None);
         let aside = json!({ "subjects": ["e.>", "raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
-        assert_eq!(says(&["e.>"], &aside), None, "renamed events are not collected");
+        assert_eq!(mismatch_of(&["e.>"], &aside), None, "renamed events are not collected");
     }
 
     #[test]
     fn filters_on_what_is_renamed_are_told() {
         let renamed =
             json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
-        let said = says(&["events.>"], &renamed).expect("nothing is stored there");
+        let said = mismatch_of(&["events.>"], &renamed).expect("nothing is stored there");
         assert!(said.contains("stores nothing on events.>: it renames subjects, and stores stored.>"), "{said}");
         let branch =
             json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.a", "dest": "stored.a" } });
-        let said = says(&["events.>"], &branch).expect("a branch is renamed away");
+        let said = mismatch_of(&["events.>"], &branch).expect("a branch is renamed away");
         assert!(said.contains("acknowledges events on events.a and stores them on stored.a"), "{said}");
-        assert_eq!(says(&["events.>", "stored.a"], &branch), None);
-        let said = says(&["events.>"], &json!({ "subjects": ["other.>"] })).expect("another stream");
+        assert_eq!(mismatch_of(&["events.>", "stored.a"], &branch), None);
+        let said = mismatch_of(&["events.>"], &json!({ "subjects": ["other.>"] })).expect("another stream");
         assert!(said.contains("stores nothing on events.>: its subjects are other.>"), "{said}");
         let mirror =
             json!({ "mirror": { "name": "T", "subject_transforms": [{ "src": "clean.>", "dest": "copy.>" }] } });
-        assert!(says(&["clean.>"], &mirror).is_some_and(|said| said.contains("stores copy.>")));
+        assert!(mismatch_of(&["clean.>"], &mirror).is_some_and(|said| said.contains("stores copy.>")));
     }
 }

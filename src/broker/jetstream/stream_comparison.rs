@@ -50,10 +50,11 @@ fn stream_facts(
         }
         _ => StreamContent::Same,
     };
-    let known_as = progress.map(|progress| progress.epoch.number);
+    let epoch_number = progress.map(|progress| progress.epoch.number);
     // The reports for the newest epoch do not apply to an older one.
-    let reported_to = if known_as == history.last().map(|progress| progress.epoch.number) { reported_to } else { 0 };
-    Ok(StreamFacts { created: stream.created.clone(), first, last, known_as, content, reported_to })
+    let reported_to =
+        if epoch_number == history.last().map(|progress| progress.epoch.number) { reported_to } else { 0 };
+    Ok(StreamFacts { created: stream.created.clone(), first, last, epoch_number, content, reported_to })
 }
 
 fn compare(

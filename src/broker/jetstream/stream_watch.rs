@@ -191,7 +191,7 @@ mod tests {
     fn a_message_out_of_order_ends_the_session_but_not_twice() {
         let mut watch = watch();
         assert_eq!(watch.delivered(mark(11, 90), 1), None, "the first: the opening has looked");
-        assert!(watch.delivered(mark(11, 200), 1).is_some(), "a sequence that came already");
+        assert!(watch.delivered(mark(11, 200), 1).is_some(), "a sequence that was delivered already");
         assert!(watch.delivered(mark(12, 80), 1).is_some_and(|over| over.contains("older")));
     }
 
@@ -217,7 +217,7 @@ mod tests {
             payload: Vec::new(),
         };
         assert!(!watch.is_due(PAUSE * 60), "that is another question");
-        assert_eq!(watch.check_answer("S", 13, Some(&stored(13, 101))), None, "nobody asked");
+        assert_eq!(watch.check_answer("S", 13, Some(&stored(13, 101))), None, "not requested");
         let over = watch.check_answer("S", 12, Some(&stored(12, 101)));
         assert!(over.is_some_and(|over| over.contains("another message at 12")));
         assert_eq!(watch.check_answer("S", 11, None), None, "gone proves nothing");
@@ -228,6 +228,6 @@ mod tests {
         watch.requested_at -= PAUSE;
         assert!(watch.take_messages_to_check().is_empty(), "an answer is due");
         watch.requested_at -= NO_ANSWER;
-        assert_eq!(watch.take_messages_to_check(), [14], "it will not come");
+        assert_eq!(watch.take_messages_to_check(), [14], "the answer is no longer expected");
     }
 }

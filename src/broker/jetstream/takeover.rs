@@ -62,7 +62,7 @@ pub(super) fn take_over(
     let stream = &config.stream;
     let refused = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
     let limit = "maximum consumers limit reached";
-    let own = choose(claims, wanted, request.whole).filter(|_| request.retention != Retention::Limits);
+    let own = choose(claims, wanted, request.whole_stream).filter(|_| request.retention != Retention::Limits);
     let Some((claim, info)) = own else {
         let others: Vec<_> =
             claims.others().map(|claim| format!("; {} created {}", claim.maker(), claim.name)).collect();
@@ -73,7 +73,7 @@ pub(super) fn take_over(
         .with_remedy(format!("raise max_consumers, or delete a consumer (nats consumer ls {stream})")));
     };
     let name = &claim.name;
-    if !is_usable(name, info, wanted, request.whole) {
+    if !is_usable(name, info, wanted, request.whole_stream) {
         return Err(refused(format!(
             "stream {stream}: {limit}, and our consumer {name} does not have the settings that are needed now"
         ))
@@ -112,13 +112,17 @@ pub(super) fn take_over(
 }
 
 /// The consumer of our own to take over: one that matches the request, else any.
-fn choose<'c>(claims: &'c Claims, wanted: &ConsumerConfig, whole: bool) -> Option<(&'c Claim, &'c ConsumerInfo)> {
+fn choose<'c>(
+    claims: &'c Claims,
+    wanted: &ConsumerConfig,
+    whole_stream: bool,
+) -> Option<(&'c Claim, &'c ConsumerInfo)> {
     let own = || claims.own().filter_map(|claim| Some((claim, claim.info()?)));
-    own().find(|(claim, info)| is_usable(&claim.name, info, wanted, whole)).or_else(|| own().next())
+    own().find(|(claim, info)| is_usable(&claim.name, info, wanted, whole_stream)).or_else(|| own().next())
 }
 
 /// Whether a consumer matches the request, apart from its name and its start.
-fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole: bool) -> bool {
+fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole_stream: bool) -> bool {
     let expected = ConsumerConfig {
         name: Some(name.to_owned()),
         durable_name: Some(name.to_owned()),
@@ -126,7 +130,7 @@ fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole: bo
         opt_start_seq: info.config.opt_start_seq,
         ..wanted.clone()
     };
-    matches_request(&info.config, &expected, whole)
+    matches_request(&info.config, &expected, whole_stream)
 }
 
 /// Major and minor version.

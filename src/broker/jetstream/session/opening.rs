@@ -39,11 +39,11 @@ impl JetStreamSession {
         let explain = |failure: ApiError| to_error(&link, config, &failure);
         let stream = stream::find_or_create(&api, config, options.may_create)?;
         let mut resume = find_resume_point(&api, config, options.history, options.reported_to, &stream)?;
-        let whole = stream::takes_whole_stream(&config.subjects, &stream.config);
+        let whole_stream = stream::takes_whole_stream(&config.subjects, &stream.config);
         stream::check_contents(&api, config, &stream, resume.after.sequence)?;
         let retention = Retention::of(&stream, config, options.pipeline_holds);
         // A stream with interest retention never kept events without a consumer. What a filter omits is not a gap.
-        if resume.lost_events > 0 && retention != Retention::Limits && !whole {
+        if resume.lost_events > 0 && retention != Retention::Limits && !whole_stream {
             (resume.lost_events, resume.notice) = (0, None);
         }
         let ask_for_claims = |patience| {
@@ -58,11 +58,12 @@ impl JetStreamSession {
             stream: &stream,
             resume: &resume,
             retention,
-            whole,
+            whole_stream,
             paused: options.paused,
         };
-        let CreatedConsumer { name: consumer, info: made, unstored } = consumer::create(&api, &request, &mut claims)?;
-        let local_filter = LocalFilter::for_consumer(&made, config);
+        let CreatedConsumer { name: consumer, info: created, unstored } =
+            consumer::create(&api, &request, &mut claims)?;
+        let local_filter = LocalFilter::for_consumer(&created, config);
         // The stream may have been created again between the two requests. Then this consumer starts at a wrong position.
         let again = api.stream(&config.stream).map_err(explain)?;
         if again.created != stream.created {
@@ -74,9 +75,9 @@ impl JetStreamSession {
         }
         consumer::delete_older(&api, &config.stream, &claims, &consumer, retention);
         if options.previous.is_none() {
-            consumer::warn_operator(config, &made, &claims, retention);
+            consumer::warn_operator(config, &created, &claims, retention);
         }
-        let gaps = gap_watch(&api, options, &stream, &resume, retention, made.num_pending).map_err(explain)?;
+        let gaps = gap_watch(&api, options, &stream, &resume, retention, created.num_pending).map_err(explain)?;
         if let Some(notice) = &resume.notice {
             log::warn!("broker: {notice}");
         }
@@ -87,12 +88,12 @@ impl JetStreamSession {
         let no_thread = |source| Error::Thread { name: Backlog::THREAD.into(), source };
         Ok(Self {
             config: config.clone(),
-            consumer_watch: ConsumerWatch::new(&consumer, &made, config, &again),
+            consumer_watch: ConsumerWatch::new(&consumer, &created, config, &again),
             consumer,
             unstored,
             stored_up_to,
-            consumer_sequence: made.delivered.consumer_seq,
-            pulls: Pulls::new(config.prefetch.clone(), made.config.pulls),
+            consumer_sequence: created.delivered.consumer_seq,
+            pulls: Pulls::new(config.prefetch.clone(), created.config.pulls),
             backlog: backlog.transpose().map_err(no_thread)?,
             heard: Instant::now(),
             hearing: false,
@@ -102,12 +103,12 @@ impl JetStreamSession {
             stream_watch: StreamWatch::new(&again, resume.after),
             retention,
             local_filter,
-            exhausted: made.num_pending == 0 && nothing_unstored,
+            exhausted: created.num_pending == 0 && nothing_unstored,
             missing: resume.inherited.iter().collect(),
             lost_events: resume.lost_events,
             epoch: Arc::new(resume.epoch),
             after: resume.after,
-            pending: made.num_pending,
+            pending: created.num_pending,
             last: stream.state.last_seq,
             link,
         })
