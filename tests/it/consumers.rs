@@ -354,7 +354,7 @@ fn a_pause_outlives_lost_links_stops_and_kills() {
             let names = scene.server.consumers("EVENTS");
             (names.len() == 1 && names[0] != name).then(|| names[0].clone())
         });
-        collector.said(&format!("{next} of stream EVENTS {said}"));
+        collector.said(&format!("{next} of stream EVENTS is paused {said}"));
         assert!(collector.stop().success());
         let collector = start("second");
         collector.said(&said);
