@@ -265,8 +265,10 @@ fn of_two_clones_the_one_that_finds_the_other_at_work_ends_by_name() {
     let log = collector.log();
     assert_eq!(ended.code(), Some(1), "{log}");
     let last = log.lines().last().unwrap_or_default();
-    let expected =
-        format!("another collector uses consumer {}, created by catchment, process 4711 at elsewhere:/a.db", rival.name);
+    let expected = format!(
+        "another collector uses consumer {}, created by catchment, process 4711 at elsewhere:/a.db",
+        rival.name
+    );
     assert!(last.contains(&expected) && last.contains("catchment adopt"), "{log}");
     assert!(log.lines().count() < 10, "not again and again: {log}");
     assert_eq!(scene.server.consumers("EVENTS"), std::slice::from_ref(&rival.name), "the other's is left alone");

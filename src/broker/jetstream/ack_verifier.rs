@@ -1,8 +1,9 @@
 //! Verifies that an answer to a published event comes from a stream.
 //!
-//! Other programs may subscribe to an event's subject and answer it. An answer counts only if it has the form of a publish
-//! acknowledgement and the stream that it names exists. The server is asked for streams that are not known yet; their results wait
-//! for that answer. All other answers are ignored, and the event still waits for the stream's answer.
+//! Other programs may subscribe to an event's subject and answer it. An answer counts only if it has the form of a
+//! publish acknowledgement and the stream that it names exists. The server is asked for streams that are not known yet;
+//! their results wait for that answer. All other answers are ignored, and the event still waits for the stream's
+//! answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +27,8 @@ const STREAM: &str = "stream-";
 const BOUND: &str = "bound-";
 const SUBJECT: &str = "subject-";
 
-/// The error code while an identical event is being stored: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
+/// The error code while an identical event is being stored:
+/// <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
 const DUPLICATE_IN_PROCESS: u64 = 10158;
 
 /// A request to the server, to be published.
@@ -120,7 +122,8 @@ impl AckVerifier {
         self.notice.take()
     }
 
-    /// Handles an answer. Returns the results that are verified now. `subject_of` returns the subject of an event by its number.
+    /// Handles an answer. Returns the results that are verified now. `subject_of` returns the subject of an event by
+    /// its number.
     pub(super) fn handle(
         &mut self,
         response: &Response<'_>,
@@ -300,7 +303,7 @@ fn bound_streams(response: &Response<'_>) -> Result<Vec<String>, ApiError> {
 /// rejection names its stream too.
 fn parse_ack(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     #[derive(Deserialize)]
-    struct Acknowledgement {
+    struct PublishAck {
         stream: String,
         #[serde(default)]
         seq: u64,
@@ -308,7 +311,7 @@ fn parse_ack(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
         duplicate: bool,
         error: Option<ErrorBody>,
     }
-    let Acknowledgement { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
+    let PublishAck { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
     let Some(error) = error else {
         // This is a cluster's answer to a repetition whose first copy it has not stored yet.
         if duplicate && seq == 0 {

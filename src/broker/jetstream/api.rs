@@ -150,8 +150,8 @@ impl Api<'_> {
         self.request(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({}))
     }
 
-    /// Resets a consumer: it delivers from this sequence on, like a new one. The stream keeps events for it from there. Server
-    /// 2.14 and later; an older server does not answer.
+    /// Resets a consumer: it delivers from this sequence on, like a new one. The stream keeps events for it from there.
+    /// Server 2.14 and later; an older server does not answer.
     pub(super) fn reset_consumer(&self, stream: &str, name: &str, next: u64) -> Result<ConsumerInfo, ApiError> {
         self.request(&format!("CONSUMER.RESET.{stream}.{name}"), &json!({ "seq": next }))
     }

@@ -45,9 +45,9 @@ impl std::fmt::Display for ApiError {
 }
 
 impl ApiError {
-    /// Whether the same request may succeed soon: the server's storage is full, its cluster has no leader, it is just starting.
-    /// The same status is used where a stream that discards new messages is full, or a message is too large for it. These two
-    /// are lasting.
+    /// Whether the same request may succeed soon: the server's storage is full, its cluster has no leader, it is just
+    /// starting. The same status is used where a stream that discards new messages is full, or a message is too large
+    /// for it. These two are lasting.
     pub(super) fn is_temporary(&self) -> bool {
         match self {
             Self::Refused { code: code::STORE_FAILED, description, .. } => {

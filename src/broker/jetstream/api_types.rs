@@ -1,6 +1,7 @@
 //! What `JetStream` sends and takes: <https://docs.nats.io/reference/reference-protocols/nats_api_reference>.
 //!
-//! We define this JSON ourselves: the client's structs do not have all fields that matter here, and reset fields that they do not have.
+//! We define this JSON ourselves: the client's structs do not have all fields that matter here, and reset fields that
+//! they do not have.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

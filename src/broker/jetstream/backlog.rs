@@ -1,7 +1,8 @@
 //! Deliveries that wait for the intake, with their headers packed.
 //!
-//! A pull request is limited in bytes as the server counts them. The client's map of headers takes up to sixty times that memory. So
-//! a thread reads the deliveries that wait in the client and packs those with many headers. It keeps those with few as they are.
+//! A pull request is limited in bytes as the server counts them. The client's map of headers takes up to sixty times
+//! that memory. So a thread reads the deliveries that wait in the client and packs those with many headers. It keeps
+//! those with few as they are.
 //!
 //! Everything that is sent to the link's inbox may pass through here. So no request may be made on that link until
 //! [`Backlog::stop`].
@@ -17,7 +18,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::broker::headers::{Packed, pairs};
 
-/// How often the thread checks while deliveries are received. The client reads less than half a megabyte of headers meanwhile.
+/// How often the thread checks while deliveries are received. The client reads less than half a megabyte of headers
+/// meanwhile.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A delivery with at most this many headers is not packed.
@@ -77,8 +79,8 @@ impl Backlog {
         Ok(next.unpack())
     }
 
-    /// The caller is about to wait for the next delivery and will take it from the client itself. `false` if one is buffered already.
-    /// End the wait with [`Backlog::end_wait`].
+    /// The caller is about to wait for the next delivery and will take it from the client itself. `false` if one is
+    /// buffered already. End the wait with [`Backlog::end_wait`].
     pub(super) fn begin_wait(&self) -> bool {
         let mut state = self.0.state.lock();
         state.intake_waits = state.buffered.is_empty();

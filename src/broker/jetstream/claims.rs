@@ -1,8 +1,9 @@
 //! Which database owns a consumer: this one, the file that it was copied from, or a copy of it.
 //!
-//! A consumer's name contains the database's identity, the time and process that created it, and the tag of the database's file.
-//! Copies of a database have the same identity and different tags. So no collector deletes the consumer of a copy or of its
-//! original. Clones of a disk have even the same tag. They are detected by a consumer of ours from which somebody else pulls.
+//! A consumer's name contains the database's identity, the time and process that created it, and the tag of the
+//! database's file. Copies of a database have the same identity and different tags. So no collector deletes the
+//! consumer of a copy or of its original. Clones of a disk have even the same tag. They are detected by a consumer of
+//! ours from which somebody else pulls.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,9 +116,10 @@ fn ownership(name: &str, owner: &Owner) -> Option<Ownership> {
 }
 
 impl Claims {
-    /// Lists the consumers with this identity, and requests the state of those that this process has not created. `previous` is
-    /// the consumer of its last session, which counts as its own. A user without permission gets an empty list. Repeats the
-    /// request until `timeout`: nobody answers while a cluster has no leader, and such a request is lost.
+    /// Lists the consumers with this identity, and requests the state of those that this process has not created.
+    /// `previous` is the consumer of its last session, which counts as its own. A user without permission gets an empty
+    /// list. Repeats the request until `timeout`: nobody answers while a cluster has no leader, and such a request is
+    /// lost.
     pub(super) fn list(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, timeout: Duration) -> Self {
         let (until, quick) = (Instant::now() + timeout, with_short_timeout(api));
         let is_over =
@@ -165,7 +167,8 @@ impl Claims {
         self.found.iter().filter(|claim| matches!(claim.ownership, Ownership::OriginalDatabase | Ownership::Copy))
     }
 
-    /// A consumer of this database or of its original that somebody else uses. Then this database must not be collected into.
+    /// A consumer of this database or of its original that somebody else uses. Then this database must not be collected
+    /// into.
     pub(super) fn contested(&self) -> Option<&Claim> {
         self.found.iter().find(|claim| {
             matches!(claim.ownership, Ownership::ThisDatabase | Ownership::OriginalDatabase) && claim.is_in_use()
@@ -192,8 +195,8 @@ impl Claims {
 }
 
 impl Claim {
-    /// Whether a pull request waits at it. A request of a dead process waits until it expires, if the server did not notice the
-    /// process's end.
+    /// Whether a pull request waits at it. A request of a dead process waits until it expires, if the server did not
+    /// notice the process's end.
     pub(super) fn is_in_use(&self) -> bool {
         self.info.as_ref().is_some_and(|info| info.num_waiting > 0)
     }

@@ -1,17 +1,17 @@
-//! The disposable consumer: created at a position and compared with the request. Older ones of the same database are deleted.
+//! The disposable consumer: created at a position and compared with the request. Older ones of the same database are
+//! deleted.
 //!
-//! On a stream with limits retention the consumer acknowledges nothing and is held in the server's memory; the server deletes it
-//! when it is inactive. A stream with interest retention keeps an event only for consumers that have not acknowledged it. There
-//! the consumer acknowledges, is stored on disk, and remains when the collector ends: without it, events that are published
-//! meanwhile would be lost. If the consumer limit is reached, see [`takeover`](super::takeover).
+//! On a stream with limits retention the consumer acknowledges nothing and is held in the server's memory; the server
+//! deletes it when it is inactive. A stream with interest retention keeps an event only for consumers that have not
+//! acknowledged it. There the consumer acknowledges, is stored on disk, and remains when the collector ends: without
+//! it, events that are published meanwhile would be lost. If the consumer limit is reached, see
+//! [`takeover`](super::takeover).
 
 use std::time::Duration;
 
 use super::api::Api;
-use super::api_error::to_error;
-use super::api_error::{ApiError, code};
-use super::api_types::nanoseconds;
-use super::api_types::{ConsumerConfig, ConsumerInfo};
+use super::api_error::{ApiError, code, to_error};
+use super::api_types::{ConsumerConfig, ConsumerInfo, nanoseconds};
 use super::claims::{self, Claims};
 use super::consumer_request::{ConsumerRequest, CreatedConsumer, matches_request};
 use super::retention::Retention;
@@ -25,8 +25,8 @@ use crate::pipeline::Mark;
 /// The server deletes a consumer without requests after this time. This removes the consumers of dead processes.
 const INACTIVE: Duration = Duration::from_secs(300);
 
-/// The server delivers an event again after this time without an acknowledgement. No commit should take that long. If one does,
-/// the repeated delivery ends the session and is not stored twice.
+/// The server delivers an event again after this time without an acknowledgement. No commit should take that long. If
+/// one does, the repeated delivery ends the session and is not stored twice.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
 
 /// Creates the consumer and compares it with the request. If the consumer limit is reached, takes over one of our own.
@@ -107,16 +107,16 @@ pub(super) fn create(
     Err(broker_error(&server.address, BrokerFault::Request, detail).with_remedy(remedy))
 }
 
-/// The limit on unacknowledged events that an error contains, if it is lower than the requested one. The server reports its own
-/// limit and the account's only in this error.
+/// The limit on unacknowledged events that an error contains, if it is lower than the requested one. The server reports
+/// its own limit and the account's only in this error.
 fn max_ack_pending_limit(failure: &ApiError, asked: Option<i64>) -> Option<i64> {
     let ApiError::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
     let limit = description.rsplit(' ').next()?.parse().ok()?;
     (0 < limit && limit < asked?).then_some(limit)
 }
 
-/// Deletes the consumers of earlier sessions on this database, but not the current one. If that fails, the server deletes them
-/// later. With interest retention it does not: they remain until the next session.
+/// Deletes the consumers of earlier sessions on this database, but not the current one. If that fails, the server
+/// deletes them later. With interest retention it does not: they remain until the next session.
 pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current: &str, retention: Retention) {
     let (level, consequence) = match retention {
         Retention::Limits => (log::Level::Debug, "it expires later"),

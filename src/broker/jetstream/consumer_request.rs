@@ -29,8 +29,8 @@ pub(super) struct CreatedConsumer {
     pub(super) unstored: Option<UnstoredDeliveries>,
 }
 
-/// Whether a consumer delivers the requested events in the requested way. Limits of the server, the account and the stream may
-/// have changed its other settings. The session respects those.
+/// Whether a consumer delivers the requested events in the requested way. Limits of the server, the account and the
+/// stream may have changed its other settings. The session respects those.
 pub(super) fn matches_request(created: &ConsumerConfig, wanted: &ConsumerConfig, whole_stream: bool) -> bool {
     let unfiltered = whole_stream && created.filter_subject.is_none() && created.filter_subjects.is_none();
     let same_events = unfiltered && wanted.filter_subject.is_none()

@@ -1,5 +1,5 @@
-//! Watches the consumer during a session: whether it delivers, whether it was paused or edited, and whether the stream still stores
-//! the subjects of its filters.
+//! Watches the consumer during a session: whether it delivers, whether it was paused or edited, and whether the stream
+//! still stores the subjects of its filters.
 
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ pub(super) struct ConsumerWatch {
     /// Why the stream does not store some of the configured subjects.
     subject_mismatch: Option<String>,
     asked: Instant,
-    /// When a delivery was received or a pull request sent. `has_flow` notes that there was one since the last update, so that the
-    /// clock is read once for many.
+    /// When a delivery was received or a pull request sent. `has_flow` notes that there was one since the last update,
+    /// so that the clock is read once for many.
     last_flow: Instant,
     has_flow: bool,
     /// In how many checks in a row it had messages and sent none.
@@ -83,8 +83,8 @@ impl ConsumerWatch {
         self.stalled_in_a_row = 0;
     }
 
-    /// Whether the consumer omitted the payload of this message. The first delivery of a session is exempt: the consumer was just
-    /// checked, so a publisher must have set that header.
+    /// Whether the consumer omitted the payload of this message. The first delivery of a session is exempt: the
+    /// consumer was just checked, so a publisher must have set that header.
     pub(super) fn is_payload_missing(&self, message: &Message, consumer_sequence: u64) -> bool {
         let has_size = |headers: &HeaderMap| headers.get("Nats-Msg-Size").is_some_and(|size| size != "0");
         message.data.is_empty()
@@ -172,8 +172,8 @@ impl ConsumerWatch {
         None
     }
 
-    /// Checks the consumer: `received` is the number of its deliveries that were received. Does nothing while messages are received or pull requests
-    /// are in transit.
+    /// Checks the consumer: `received` is the number of its deliveries that were received. Does nothing while messages
+    /// are received or pull requests are in transit.
     pub(super) fn check_deliveries(
         &mut self,
         consumer: &ConsumerInfo,

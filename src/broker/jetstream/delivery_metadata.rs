@@ -1,7 +1,8 @@
 //! The metadata of a delivery. Its reply subject contains them.
 //!
-//! `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, or with domain and account hash
-//! before the stream's name and another token at the end: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md>.
+//! `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, or with domain and account
+//! hash before the stream's name and another token at the end:
+//! <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md>.
 
 use crate::pipeline::Mark;
 
@@ -21,13 +22,13 @@ pub(super) struct DeliveryMetadata {
 /// Parses a reply subject; `None` if it is not a delivery's. Called for each event, so it reads each byte at most once.
 pub(super) fn parse(reply: &str) -> Option<DeliveryMetadata> {
     /// With domain and account hash. Further tokens are ignored.
-    const MOST_TOKENS: usize = 9;
+    const MAX_TOKENS: usize = 9;
     let mut tokens = reply.strip_prefix("$JS.ACK.")?;
-    let mut starts = [0; MOST_TOKENS + 1];
+    let mut starts = [0; MAX_TOKENS + 1];
     let mut count = 1;
     for (at, byte) in tokens.bytes().enumerate() {
         if byte == b'.' {
-            if count == MOST_TOKENS {
+            if count == MAX_TOKENS {
                 tokens = &tokens[..at];
                 break;
             }
@@ -37,7 +38,7 @@ pub(super) fn parse(reply: &str) -> Option<DeliveryMetadata> {
     }
     let first = match count {
         7 => 2,
-        MOST_TOKENS => 4,
+        MAX_TOKENS => 4,
         _ => return None,
     };
     starts[count] = tokens.len() + 1;

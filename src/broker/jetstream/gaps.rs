@@ -1,13 +1,13 @@
 //! Detects events that a stream dropped before they were collected: by its limits, or because they were deleted or purged.
 //!
-//! A consumer does not report them; it continues with the next event. There are two signs: deliveries that skip sequences, and a
-//! number of pending messages that falls without a delivery. For a consumer of the whole stream a skipped sequence is proof. A
-//! filter also skips messages that exist. Then the stream is asked which sequences it no longer has.
+//! A consumer does not report them; it continues with the next event. There are two signs: deliveries that skip
+//! sequences, and a number of pending messages that falls without a delivery. For a consumer of the whole stream a
+//! skipped sequence is proof. A filter also skips messages that exist. Then the stream is asked which sequences it no
+//! longer has.
 
 use std::time::{Duration, Instant};
 
-use super::api_types::MAX_LISTED_DELETES;
-use super::api_types::StreamState;
+use super::api_types::{MAX_LISTED_DELETES, StreamState};
 use super::lost_events::LostEvents;
 use crate::pipeline::{Gap, Gaps};
 
@@ -69,8 +69,8 @@ fn insert(gaps: &mut Gaps, gap: Gap) {
 }
 
 impl GapWatch {
-    /// For a consumer that begins at `next` with so many pending messages, of a stream that ends at `last`. Up to `reported_to`
-    /// everything was reported, or need not be.
+    /// For a consumer that begins at `next` with so many pending messages, of a stream that ends at `last`. Up to
+    /// `reported_to` everything was reported, or need not be.
     pub(super) fn new(skipped: SkippedSequences, next: u64, last: u64, pending: u64, reported_to: u64) -> Self {
         let mut watch = Self {
             skipped,
@@ -94,8 +94,8 @@ impl GapWatch {
         watch
     }
 
-    /// The consumer has no pending messages, and the stream's last messages were not delivered. They may be lost, and the stream
-    /// was not asked about them yet.
+    /// The consumer has no pending messages, and the stream's last messages were not delivered. They may be lost, and
+    /// the stream was not asked about them yet.
     fn has_open_tail(&self) -> bool {
         self.skipped == SkippedSequences::Lost
             && self.pending == 0

@@ -70,8 +70,8 @@ pub struct JetStreamIntake {
     session: Option<JetStreamSession>,
     /// The progress in reading each epoch of the stream.
     history: EpochHistory,
-    /// The last event handed over in this epoch. The history is ahead of it after events that are stored already. The pipeline
-    /// commits what is handed over, or fails. So this is the ledger's position when the next batch is written.
+    /// The last event handed over in this epoch. The history is ahead of it after events that are stored already. The
+    /// pipeline commits what is handed over, or fails. So this is the ledger's position when the next batch is written.
     handed: Mark,
     epoch: Option<Arc<Epoch>>,
     /// Missing sequences that are in no batch yet.
@@ -105,8 +105,9 @@ struct Retry {
 }
 
 impl JetStreamIntake {
-    /// Opens the first session, so that errors of broker or stream are returned now. Blocks for a few times the configured time-out
-    /// at most. If somebody else seems to use the consumer, it blocks for 12 seconds more, while `wanted` returns `true`.
+    /// Opens the first session, so that errors of broker or stream are returned now. Blocks for a few times the
+    /// configured time-out at most. If somebody else seems to use the consumer, it blocks for 12 seconds more, while
+    /// `wanted` returns `true`.
     ///
     /// # Errors
     ///
@@ -213,8 +214,8 @@ impl JetStreamIntake {
         }
     }
 
-    /// Decides whether to try again after this error. If somebody else seems to use our consumer, it may be the pull request of a dead
-    /// process. So this is an error only after that request must have expired.
+    /// Decides whether to try again after this error. If somebody else seems to use our consumer, it may be the pull
+    /// request of a dead process. So this is an error only after that request must have expired.
     fn contested_by(&mut self, error: Error) -> Result<(), Error> {
         if !matches!(error, Error::Broker { fault: BrokerFault::Contested, .. }) {
             self.contested = None;

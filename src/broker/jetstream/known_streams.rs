@@ -36,8 +36,9 @@ impl KnownStreams {
         Self { longest_resend: config.repeats_within(), transit_time: config.silence, known: Mutex::default() }
     }
 
-    /// How long after its first publication an event may be published again without being stored twice: the shortest duplicate
-    /// window of the known streams, less the time that the repetition may be in transit. `None` while no window is known.
+    /// How long after its first publication an event may be published again without being stored twice: the shortest
+    /// duplicate window of the known streams, less the time that the repetition may be in transit. `None` while no
+    /// window is known.
     #[must_use]
     pub fn repeatable(&self) -> Option<Duration> {
         let known = self.known.lock();

@@ -1,7 +1,7 @@
 //! Filters the events of a consumer that has no filters.
 //!
-//! If the configured subjects are all that the stream stores, the consumer has no filters: then a skipped sequence is a lost event.
-//! But the stream may also have events from before its subjects were changed. These are skipped here.
+//! If the configured subjects are all that the stream stores, the consumer has no filters: then a skipped sequence is a
+//! lost event. But the stream may also have events from before its subjects were changed. These are skipped here.
 
 use super::api_types::ConsumerInfo;
 use crate::config::BrokerConfig;

@@ -26,8 +26,8 @@ pub(super) struct MessageSearch<'a> {
 }
 
 impl MessageSearch<'_> {
-    /// Searches these streams for messages with these identities. Returns the events found, by their numbers. In the stream of
-    /// `after`, sequences up to that one are skipped. An event that is not found may still be in transit.
+    /// Searches these streams for messages with these identities. Returns the events found, by their numbers. In the
+    /// stream of `after`, sequences up to that one are skipped. An event that is not found may still be in transit.
     pub(super) fn run(
         &self,
         streams: &[String],
@@ -96,8 +96,8 @@ fn after_in(stream: &str, after: Option<&(String, u64)>) -> u64 {
 /// The requests to one stream, and the events found.
 struct StreamSearch<'a> {
     stream: &'a str,
-    /// The prefix of the last token of their reply subjects. Each stream has its own: after an incomplete search, its answers may be
-    /// received during the search of the next stream.
+    /// The prefix of the last token of their reply subjects. Each stream has its own: after an incomplete search, its
+    /// answers may be received during the search of the next stream.
     token: String,
     numbers: &'a HashMap<String, u64>,
     /// Requests without an answer.

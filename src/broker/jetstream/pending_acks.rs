@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// The acknowledgements to send. One acknowledgement includes all deliveries before it, and a batch ends with the last delivery of
-/// a call of [`Intake::fill`](crate::pipeline::Intake::fill). So one acknowledgement per call is enough.
+/// The acknowledgements to send. One acknowledgement includes all deliveries before it, and a batch ends with the last
+/// delivery of a call of [`Intake::fill`](crate::pipeline::Intake::fill). So one acknowledgement per call is enough.
 #[derive(Default)]
 pub(super) struct PendingAcks {
     required: bool,

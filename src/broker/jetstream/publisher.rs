@@ -71,8 +71,8 @@ impl StreamPublisher {
         &self.link
     }
 
-    /// Publishes the events of `source` in the background until there are no more. Another source may follow. Events without an
-    /// identity get one made from `nonce`.
+    /// Publishes the events of `source` in the background until there are no more. Another source may follow. Events
+    /// without an identity get one made from `nonce`.
     pub(in crate::broker) fn start(&self, source: impl Source, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
@@ -86,8 +86,8 @@ impl StreamPublisher {
         });
     }
 
-    /// What the server has said since the last call of subjects that this user may not publish events to. What it says of our
-    /// questions is left for [`StreamPublisher::verdicts`], also where it comes between two calls.
+    /// What the server has said since the last call of subjects that this user may not publish events to. What it says
+    /// of our questions is left for [`StreamPublisher::verdicts`], also where it comes between two calls.
     pub(in crate::broker) fn denials(&self) -> Vec<String> {
         let request_prefix = quoted_request_prefix(&self.prefix);
         let is_of_events =
@@ -95,8 +95,8 @@ impl StreamPublisher {
         self.denials.lock().extract_if(.., is_of_events).collect()
     }
 
-    /// Requests the settings of the known streams, and the streams of these subjects. Blocks until all answers are received, the
-    /// connection has ended or `stop` is raised, but not longer than the time-out of an answer.
+    /// Requests the settings of the known streams, and the streams of these subjects. Blocks until all answers are
+    /// received, the connection has ended or `stop` is raised, but not longer than the time-out of an answer.
     pub(in crate::broker) fn ask_streams(&self, subjects: &[String], stop: &Signal) {
         let until = Instant::now() + self.answer_timeout;
         loop {
@@ -110,9 +110,9 @@ impl StreamPublisher {
         }
     }
 
-    /// Searches the known streams for these events, which were published before with identities made from this nonce. `after` is a
-    /// stream and a sequence up to which it has none of them. Blocks for twice the configured time-out at most. Nothing may have
-    /// been published on this connection.
+    /// Searches the known streams for these events, which were published before with identities made from this nonce.
+    /// `after` is a stream and a sequence up to which it has none of them. Blocks for twice the configured time-out at
+    /// most. Nothing may have been published on this connection.
     pub(in crate::broker) fn search(
         &self,
         events: &[Outgoing],
@@ -144,8 +144,8 @@ impl StreamPublisher {
         }
     }
 
-    /// Waits for results, at most for `wait` or until `wake` is ready, and returns all that there are. `subject_of` returns the
-    /// subject of an event by its number.
+    /// Waits for results, at most for `wait` or until `wake` is ready, and returns all that there are. `subject_of`
+    /// returns the subject of an event by its number.
     pub(in crate::broker) fn verdicts<T>(
         &self,
         wait: Duration,

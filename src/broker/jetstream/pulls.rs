@@ -7,15 +7,16 @@ use bytesize::ByteSize;
 use super::api_types::PullLimits;
 use crate::config::PrefetchConfig;
 
-/// The server ends a pull request with a status after this time. For this time a dead process looks alive, if the server did not
-/// notice its end.
+/// The server ends a pull request with a status after this time. For this time a dead process looks alive, if the
+/// server did not notice its end.
 pub(super) const EXPIRES: Duration = Duration::from_secs(10);
 
-/// The number of requests that may be refused in a row for a limit. There are four limits and at most 16 outstanding requests.
+/// The number of requests that may be refused in a row for a limit. There are four limits and at most 16 outstanding
+/// requests.
 const MAX_REFUSALS: usize = 64;
 
-/// The outstanding requests, counted in events. The server answers a request with messages, or ends it with a status that contains
-/// the number of messages that it did not send.
+/// The outstanding requests, counted in events. The server answers a request with messages, or ends it with a status
+/// that contains the number of messages that it did not send.
 #[derive(Debug)]
 pub(super) struct Pulls {
     prefetch: PrefetchConfig,
@@ -76,8 +77,8 @@ impl Pulls {
         }
     }
 
-    /// The server refused a request with this description. `true` if it contains a limit that the next requests can respect;
-    /// `false` if it contains none, or the same one too often.
+    /// The server refused a request with this description. `true` if it contains a limit that the next requests can
+    /// respect; `false` if it contains none, or the same one too often.
     pub(super) fn refused(&mut self, description: &str) -> bool {
         let limit = description.rsplit(' ').next().unwrap_or_default();
         let number = limit.parse().unwrap_or(0);

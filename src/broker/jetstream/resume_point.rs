@@ -1,9 +1,9 @@
 //! Decides in which epoch of the stream a session is, and from which position it reads.
 //!
-//! A sequence is trusted only within its epoch. A stream that was deleted and created again has another creation time. A stream
-//! whose server lost its last messages (a crash, an older store directory) has the same creation time, but ends before the
-//! ledger's position or has other messages there. In doubt a new epoch begins, and every event is stored that no earlier epoch
-//! has. A rollback may store an event twice; it never drops one.
+//! A sequence is trusted only within its epoch. A stream that was deleted and created again has another creation time.
+//! A stream whose server lost its last messages (a crash, an older store directory) has the same creation time, but
+//! ends before the ledger's position or has other messages there. In doubt a new epoch begins, and every event is
+//! stored that no earlier epoch has. A rollback may store an event twice; it never drops one.
 
 use super::lost_events::LostEvents;
 use crate::pipeline::{Epoch, EpochProgress, Gaps, Mark};

@@ -1,7 +1,7 @@
 //! One connection with one consumer, from its first request to the first irregularity.
 //!
-//! The consumer is disposable: each session creates one at the position reached, because only the database's ledger decides what the
-//! progress is. Within a session every delivery must have the next consumer sequence.
+//! The consumer is disposable: each session creates one at the position reached, because only the database's ledger
+//! decides what the progress is. Within a session every delivery must have the next consumer sequence.
 
 mod opening;
 
@@ -13,8 +13,7 @@ use nats::Message;
 use serde_json::json;
 
 use super::api::{self, Api};
-use super::api_types::nanoseconds;
-use super::api_types::{ConsumerInfo, MessageQuery, StreamInfo};
+use super::api_types::{ConsumerInfo, MessageQuery, StreamInfo, nanoseconds};
 use super::backlog::Backlog;
 use super::consumer_watch::{ConsumerState, ConsumerWatch};
 use super::delivery_metadata::{self, DeliveryMetadata};
@@ -101,8 +100,8 @@ impl Delivery {
 }
 
 impl JetStreamSession {
-    /// The next delivery. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that nobody stored, it
-    /// blocks for the time-out of a request.
+    /// The next delivery. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
+    /// nobody stored, it blocks for the time-out of a request.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.next_unstored(stop) {
             return item;
@@ -211,8 +210,8 @@ impl JetStreamSession {
         });
     }
 
-    /// Deletes the consumer and closes the connection, if the server answers at once. If the stream keeps events for the consumer, the
-    /// consumer remains.
+    /// Deletes the consumer and closes the connection, if the server answers at once. If the stream keeps events for
+    /// the consumer, the consumer remains.
     pub(super) fn close(mut self) {
         if let Some(lost) = self.gaps.take_final_report() {
             log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
@@ -223,7 +222,8 @@ impl JetStreamSession {
         drop(self.backlog);
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), timeout: Duration::from_millis(500), stop: None };
-        // A paused consumer remains, so that the next collector continues the pause. It may have been paused since the last check.
+        // A paused consumer remains, so that the next collector continues the pause. It may have been paused since the
+        // last check.
         let is_paused = api.consumer(&self.config.stream, &self.consumer).is_ok_and(|consumer| consumer.paused);
         if is_paused || self.consumer_watch.paused().is_some() {
             return;
@@ -373,7 +373,8 @@ impl JetStreamSession {
         })
     }
 
-    /// Handles a status message. It ends a pull request: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers>.
+    /// Handles a status message. It ends a pull request:
+    /// <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers>.
     fn handle_status(&mut self, message: &Message) -> Option<String> {
         let description = header(message, "Description").unwrap_or_default();
         let missing = header(message, "Nats-Pending-Messages").and_then(|count| count.parse().ok());

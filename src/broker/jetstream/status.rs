@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::api::Api;
-use super::api_error::to_error;
-use super::api_error::{ApiError, code};
+use super::api_error::{ApiError, code, to_error};
 use super::api_types::{AccountInfo, StreamInfo};
 use super::claims::{Claim, Claims};
 use super::retention::Retention;

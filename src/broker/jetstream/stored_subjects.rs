@@ -1,5 +1,6 @@
-//! The subjects that a stream stores. They may differ from the subjects that it receives: a stream, a mirror or a source may rename
-//! them (<https://docs.nats.io/nats-concepts/subject_mapping>). Consumers filter by the stored subjects.
+//! The subjects that a stream stores. They may differ from the subjects that it receives: a stream, a mirror or a
+//! source may rename them (<https://docs.nats.io/nats-concepts/subject_mapping>). Consumers filter by the stored
+//! subjects.
 
 use super::api_types::{StreamConfig, SubjectTransform, UpstreamStream};
 use crate::config::BrokerConfig;
@@ -62,8 +63,8 @@ fn rename(transform: &SubjectTransform, subject: &str) -> Renamed {
     if from.covers(&taken) { Renamed::All(new) } else { Renamed::Some(new) }
 }
 
-/// The destination of a subject that the source matches. It may match more than the real destination: the result of a server's
-/// function becomes a wildcard, and `>` if it may be several tokens.
+/// The destination of a subject that the source matches. It may match more than the real destination: the result of a
+/// server's function becomes a wildcard, and `>` if it may be several tokens.
 fn destination(source: &str, subject: &str, destination: &str) -> String {
     let (mut wildcards, mut rest) = (Vec::new(), vec![">"]);
     let mut given = subject.split('.').peekable();
@@ -144,7 +145,8 @@ impl std::fmt::Display for SubjectMismatch {
     }
 }
 
-/// Whether the stream stores nothing on some of the configured subjects, or stores events published on them under other subjects.
+/// Whether the stream stores nothing on some of the configured subjects, or stores events published on them under other
+/// subjects.
 pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<SubjectMismatch> {
     let stored = subjects(stream)?;
     let name = &config.stream;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::api::Api;
-use super::api_error::to_error;
-use super::api_error::{ApiError, code};
+use super::api_error::{ApiError, code, to_error};
 use super::api_types::{MessageQuery, StreamConfig, StreamInfo, UpstreamStream};
 use super::gaps::SkippedSequences;
 use super::retention::{INTEREST, Retention};
@@ -52,14 +51,14 @@ fn create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<Stre
             config.stream
         )));
     }
-    let made = api.create_stream(&config.stream, &config.subjects).map_err(|failure| match failure {
+    let created = api.create_stream(&config.stream, &config.subjects).map_err(|failure| match failure {
         ApiError::Refused { description, .. } => {
             missing(format!("cannot create stream {}: {description}", config.stream))
         }
         failure => to_error(api.link, config, &failure),
     })?;
     log::info!("broker: created stream {} on {}", config.stream, config.subjects.join(", "));
-    Ok(made)
+    Ok(created)
 }
 
 /// Why a stream cannot be collected.
@@ -126,7 +125,8 @@ pub(super) fn check_contents(
     Ok(())
 }
 
-/// Whether a stream has events but none on the configured subjects. Only for streams whose settings do not show what they store.
+/// Whether a stream has events but none on the configured subjects. Only for streams whose settings do not show what
+/// they store.
 pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &StreamInfo) -> Option<SubjectMismatch> {
     let messages = stream.state.messages;
     if messages == 0
@@ -154,8 +154,8 @@ pub(super) fn acknowledges_before_writing(config: &StreamConfig) -> bool {
     config.persist_mode == "async"
 }
 
-/// Whether filters match everything that a stream with these settings stores. A stream that renames subjects may have events from
-/// before it did.
+/// Whether filters match everything that a stream with these settings stores. A stream that renames subjects may have
+/// events from before it did.
 pub(super) fn takes_whole_stream(filters: &[String], stream: &StreamConfig) -> bool {
     let has = |subject: &String| filters.contains(subject);
     let stored = stored_subjects::subjects(stream).filter(|_| stream.subject_transform.is_none()).unwrap_or_default();

@@ -1,11 +1,9 @@
-//! Compares the stream with the ledger: whether it still has the messages that were collected, and whether it has messages again
-//! that were missing. This decides where a session begins to read.
+//! Compares the stream with the ledger: whether it still has the messages that were collected, and whether it has
+//! messages again that were missing. This decides where a session begins to read.
 
 use super::api::Api;
-use super::api_error::ApiError;
-use super::api_error::to_error;
-use super::api_types::MAX_LISTED_DELETES;
-use super::api_types::{MessageQuery, StoredMessage, StreamInfo, StreamState};
+use super::api_error::{ApiError, to_error};
+use super::api_types::{MAX_LISTED_DELETES, MessageQuery, StoredMessage, StreamInfo, StreamState};
 use super::resume_point::{ResumePoint, StreamContent, StreamFacts, resume};
 use crate::config::BrokerConfig;
 use crate::error::Error;
@@ -37,8 +35,8 @@ fn stream_facts(
 ) -> Result<StreamFacts, ApiError> {
     let StreamState { first_seq: first, last_seq: last, .. } = stream.state;
     let mut progress = history.iter().rev().find(|progress| progress.epoch.created == stream.created);
-    // An old server may change the creation time when it restarts. If it has the same message at the same sequence, published at
-    // the same nanosecond, it is the same stream.
+    // An old server may change the creation time when it restarts. If it has the same message at the same sequence,
+    // published at the same nanosecond, it is the same stream.
     if let (None, Some(newest)) = (progress, history.last().filter(|newest| newest.mark != Mark::START)) {
         let content = api.message(name, &MessageQuery::Sequence(newest.mark.sequence))?;
         progress = content.is_some_and(|stored| stored.mark == newest.mark).then_some(newest);
@@ -69,8 +67,8 @@ fn compare(
             return Ok(StreamContent::Changed(format!("it has another message at {sequence}")));
         }
         Some(_) => {}
-        // A missing message proves nothing. Without a rollback, publish times ascend with the sequences. So a younger message
-        // before the position was published after a rollback.
+        // A missing message proves nothing. Without a rollback, publish times ascend with the sequences. So a younger
+        // message before the position was published after a rollback.
         None => {
             let before = last_before(api, name, sequence, stream.state.first_seq)?;
             if let Some(stored) = before.filter(|stored| stored.mark.published_ns > published_ns) {
@@ -85,8 +83,8 @@ fn compare(
     Ok(if restored.is_empty() { StreamContent::Same } else { StreamContent::Restored(restored) })
 }
 
-/// The last message before a sequence. The server can only find the next one after a sequence. So this steps back, doubling the
-/// distance, until it finds a message, and then searches by bisection.
+/// The last message before a sequence. The server can only find the next one after a sequence. So this steps back,
+/// doubling the distance, until it finds a message, and then searches by bisection.
 fn last_before(api: &Api<'_>, name: &str, sequence: u64, first: u64) -> Result<Option<StoredMessage>, ApiError> {
     let next = |from: u64| -> Result<Option<StoredMessage>, ApiError> {
         let found = api.message(name, &MessageQuery::NextBySubject(">", from))?;

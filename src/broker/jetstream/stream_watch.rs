@@ -1,8 +1,8 @@
 //! Watches whether the stream is still the one on which the session was opened.
 //!
-//! A stream can go back without a sign: its server restarts with an older store, or with none, while the connection to another
-//! server of the cluster remains. So the stream's state is requested regularly. After each pause in the deliveries, the last
-//! message before the pause is requested too.
+//! A stream can go back without a sign: its server restarts with an older store, or with none, while the connection to
+//! another server of the cluster remains. So the stream's state is requested regularly. After each pause in the
+//! deliveries, the last message before the pause is requested too.
 
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,8 @@ impl StreamWatch {
         if mark.sequence <= sequence {
             return Some(format!("message {} was delivered after message {sequence}", mark.sequence));
         }
-        // A server's clock may be set back. Then the message is the first of the next session, which has compared the stream.
+        // A server's clock may be set back. Then the message is the first of the next session, which has compared the
+        // stream.
         if mark.published_ns < published_ns && self.delivered {
             return Some(format!("message {} is older than message {sequence} before it", mark.sequence));
         }
@@ -136,8 +137,8 @@ impl StreamWatch {
         None
     }
 
-    /// Checks the answer to the request for this message: `None` if there is no such message, or the answer cannot be read. Returns
-    /// how the stream shows that it went back, if so.
+    /// Checks the answer to the request for this message: `None` if there is no such message, or the answer cannot be
+    /// read. Returns how the stream shows that it went back, if so.
     pub(super) fn check_answer(&mut self, name: &str, sequence: u64, stored: Option<&StoredMessage>) -> Option<String> {
         let at = self.open.iter().position(|mark| mark.sequence == sequence)?;
         let mark = self.open.swap_remove(at);

@@ -33,8 +33,8 @@ impl UnstoredDeliveries {
         self.ack_reply
     }
 
-    /// Reads the next message from the stream, as a delivery, and returns it with the remaining range. `pending` is the number
-    /// of messages that the consumer still has to deliver. An error is the reason why the session ends.
+    /// Reads the next message from the stream, as a delivery, and returns it with the remaining range. `pending` is the
+    /// number of messages that the consumer still has to deliver. An error is the reason why the session ends.
     pub(super) fn read(
         self,
         api: &Api<'_>,

@@ -24,8 +24,8 @@ impl JetStreamIntake {
         }
     }
 
-    /// Adds sequences that the stream did not have when the next delivery was received. The next batch stores them in the ledger. If
-    /// an earlier epoch has that delivery (`is_stored`), it skipped them too.
+    /// Adds sequences that the stream did not have when the next delivery was received. The next batch stores them in
+    /// the ledger. If an earlier epoch has that delivery (`is_stored`), it skipped them too.
     pub(super) fn add_missing(&mut self, missing: Option<Gap>, is_stored: bool) {
         let Some(gap) = missing else { return };
         self.history.add_gap(gap);
@@ -109,8 +109,8 @@ impl JetStreamIntake {
         true
     }
 
-    /// Acknowledges events that an earlier epoch has, once all events before them are committed. Without this acknowledgement the
-    /// consumer may deliver no more.
+    /// Acknowledges events that an earlier epoch has, once all events before them are committed. Without this
+    /// acknowledgement the consumer may deliver no more.
     pub(super) fn acknowledge_stored(&mut self) {
         let settled = self.committed == self.handed;
         let reply = if settled { self.acks.take_stored() } else { None };

@@ -7,10 +7,8 @@ use super::JetStreamSession;
 use crate::broker::broker_error;
 use crate::broker::connection::Link;
 use crate::broker::jetstream::api::Api;
-use crate::broker::jetstream::api_error::ApiError;
-use crate::broker::jetstream::api_error::to_error;
-use crate::broker::jetstream::api_types::MAX_LISTED_DELETES;
-use crate::broker::jetstream::api_types::{StreamInfo, StreamState};
+use crate::broker::jetstream::api_error::{ApiError, to_error};
+use crate::broker::jetstream::api_types::{MAX_LISTED_DELETES, StreamInfo, StreamState};
 use crate::broker::jetstream::backlog::Backlog;
 use crate::broker::jetstream::claims::Claims;
 use crate::broker::jetstream::consumer;
@@ -116,7 +114,7 @@ impl JetStreamSession {
 }
 
 /// The list of a stream's subjects is requested only up to this number.
-const MOST_SUBJECTS: u64 = 10_000;
+const MAX_LISTED_SUBJECTS: u64 = 10_000;
 
 /// Decides what skipped sequences mean in this session.
 fn gap_watch(
@@ -132,11 +130,11 @@ fn gap_watch(
     // The consumer has filters. If the stream has no events that they omit, a skipped sequence is still a lost event.
     if skipped == SkippedSequences::MaybeFiltered
         && retention != Retention::Limits
-        && stream.state.num_subjects <= MOST_SUBJECTS
+        && stream.state.num_subjects <= MAX_LISTED_SUBJECTS
     {
         let filters: Vec<Filter> = config.subjects.iter().filter_map(|subject| subject.parse().ok()).collect();
         let is_ours = |subject: &String| filters.iter().any(|filter| filter.matches(subject));
-        if api.subjects(&config.stream, MOST_SUBJECTS)?.is_some_and(|subjects| subjects.iter().all(is_ours)) {
+        if api.subjects(&config.stream, MAX_LISTED_SUBJECTS)?.is_some_and(|subjects| subjects.iter().all(is_ours)) {
             skipped = SkippedSequences::Lost;
         }
     }
@@ -146,7 +144,8 @@ fn gap_watch(
     // Reports for another epoch of the stream do not apply to this one.
     let is_newest = options.history.last().is_some_and(|progress| progress.epoch.number == resume.epoch.number);
     let reported_to = if is_newest { options.reported_to } else { 0 };
-    // Events that are missing before the first collection are not reported. When collection continues, the opening reports them.
+    // Events that are missing before the first collection are not reported. When collection continues, the opening
+    // reports them.
     let reported_to = if first_time || continues { reported_to.max(first.saturating_sub(1)) } else { reported_to };
     let watch = GapWatch::new(skipped, resume.after.sequence + 1, last, pending, reported_to);
     if !first_time {
