@@ -44,8 +44,8 @@ impl JetStreamSession {
         if resume.lost_events > 0 && retention != Retention::Limits && !whole_stream {
             (resume.lost_events, resume.notice) = (0, None);
         }
-        let ask_for_claims = |patience| {
-            let claims = Claims::list(&api, &config.stream, options.owner, options.previous, patience);
+        let ask_for_claims = |timeout| {
+            let claims = Claims::list(&api, &config.stream, options.owner, options.previous, timeout);
             let conflict = claims.contested().map(|claim| claim.conflict(&link.server().address, &config.stream));
             conflict.map_or(Ok(claims), Err)
         };
