@@ -21,7 +21,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use catchment::config::{Config, DatabaseConfig};
-use catchment::unversioned::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
+use catchment::unversioned::broker::{Cluster, IntakeOptions, JetStreamIntake, Owner, Reports, Server};
 use catchment::unversioned::pipeline::{
     Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
 };
@@ -230,8 +230,8 @@ fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared
     let reports = Reports { counters: Arc::clone(&shared.counters), condition: Condition::new("broker") };
     let cluster = Cluster::new(&config.broker).expect("addresses");
     let owner = Owner { identity: "bench".into(), ..Owner::default() };
-    let beginning = Beginning { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
-    let intake = JetStreamIntake::open(cluster, beginning, &|| true, &shared.stop, &reports);
+    let options = IntakeOptions { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
+    let intake = JetStreamIntake::open(cluster, options, &|| true, &shared.stop, &reports);
     let settings = Settings { limits: limits(), linger: Duration::ZERO };
     Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone()).expect("starts")
 }

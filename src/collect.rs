@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::broker::{Beginning, Cluster, CoreIntake, JetStreamIntake, Origin, Owner, Reports};
+use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, OriginalDatabase, Owner, Reports};
 use crate::config::{BrokerConfig, Config, Mode};
 use crate::deadline;
 use crate::error::{BrokerFault, Error};
@@ -155,14 +155,14 @@ impl Collector {
                 let home = database.home()?;
                 home.must_be_its_own(&config.database.path)?;
                 let history = database.history(&config.broker.stream)?;
-                let beginning = || Beginning {
+                let options = || IntakeOptions {
                     owner: owner(database.identity(), &home),
                     history: history.clone(),
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
                 let stream = retry_until_broker(&config.broker, wanted, || {
-                    JetStreamIntake::open(Cluster::new(&config.broker)?, beginning(), wanted, &stop, &reports)
+                    JetStreamIntake::open(Cluster::new(&config.broker)?, options(), wanted, &stop, &reports)
                 })?;
                 database.settle(&home)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())?
@@ -238,12 +238,12 @@ impl Collector {
 
 /// The database's description as the owner of consumers.
 pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
-    let origin = match &home.before {
+    let original = match &home.before {
         Before::This | Before::There { .. } | Before::Gone { .. } => None,
-        Before::Elsewhere { tag, place } => Some(Origin { tag: tag.clone(), place: place.clone() }),
+        Before::Elsewhere { tag, place } => Some(OriginalDatabase { tag: tag.clone(), location: place.clone() }),
     };
-    let inherits = home.inherits.clone();
-    Owner { identity: identity.to_owned(), tag: home.tag.clone(), inherits, origin, place: home.place.clone() }
+    let replaced_tag = home.inherits.clone();
+    Owner { identity: identity.to_owned(), tag: home.tag.clone(), replaced_tag, original, location: home.place.clone() }
 }
 
 /// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.

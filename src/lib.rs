@@ -125,7 +125,7 @@ pub mod unversioned {
         pub use crate::binding::{Envelope, Fields, Parameters, Value};
     }
     pub mod broker {
-        pub use crate::broker::{Beginning, Cluster, JetStreamIntake, Owner, Reports, Server};
+        pub use crate::broker::{Cluster, IntakeOptions, JetStreamIntake, Owner, Reports, Server};
     }
     pub mod pipeline {
         pub use crate::pipeline::{

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use asker::ask;
 pub use connection::{Cluster, Denial, Liveness, Reconnect};
 pub use core_nats::CoreIntake;
-pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Origin, Owner, remove_stream};
+pub use jetstream::{IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, remove_stream};
 pub use publisher::Publisher;
 pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Rejection, wire_size};
 pub use requests::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::jetstream::{Mismatch, Owner};
+use super::jetstream::{Owner, SubjectMismatch};
 use crate::pipeline::EpochProgress;
 
 /// `JetStream` in our account.
@@ -34,9 +34,9 @@ pub struct StreamStatus {
     /// Whether it acknowledges events before they are written (`persist_mode: async`): a kill of its server loses them.
     pub loses_what_it_acknowledges: bool,
     /// The configured subjects that it does not store, by its settings.
-    pub mismatch: Option<Mismatch>,
+    pub mismatch: Option<SubjectMismatch>,
     /// Where its settings do not tell what it stores: that it has events, but none on the configured subjects.
-    pub silent: Option<Mismatch>,
+    pub silent: Option<SubjectMismatch>,
     /// Whether it has no other subjects than the configured ones.
     pub is_whole: bool,
     /// How many events it has.

@@ -138,10 +138,10 @@ fn consumers(config: &Config, stream: &StreamStatus, collecting: bool, notes: &m
 fn subjects(config: &Config, status: &BrokerStatus, stream: &StreamStatus, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
     if let Some(mismatch) = &stream.mismatch {
-        notes.critical("stream", &mismatch.what, &mismatch.way_out);
+        notes.critical("stream", &mismatch.what, &mismatch.remedy);
     }
     if let Some(silent) = &stream.silent {
-        notes.warning("stream", &silent.what, &silent.way_out);
+        notes.warning("stream", &silent.what, &silent.remedy);
     }
     let several = config.broker.subjects.len() > 1 && !stream.is_whole;
     if several && numbers(&status.version).is_some_and(|version| version < SEVERAL_SUBJECTS) {

@@ -230,7 +230,7 @@ fn a_running_collector_is_found_and_a_missing_one_reported() {
 
     server.delete_stream("EVENTS");
     server.make_stream("EVENTS", &["events.>"]);
-    has(&desk.check(1, &["--server", &url]), "warning", "progress", "was made anew");
+    has(&desk.check(1, &["--server", &url]), "warning", "progress", "was created again");
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn of_stream(status: i32, change: &Value) -> Vec<Finding> {
 fn a_stream_that_does_not_fit_is_told_before_the_start() {
     has(&of_stream(2, &json!({"retention": "workqueue"})), "critical", "stream", "workqueue retention");
     let elsewhere = of_stream(2, &json!({"subjects": ["other.>"]}));
-    has(&elsewhere, "critical", "stream", "EVENTS stores nothing on events.>: it takes other.>");
+    has(&elsewhere, "critical", "stream", "EVENTS stores nothing on events.>: its subjects are other.>");
     let swallowing = of_stream(2, &json!({"subjects": ["events.>", "ask.>"]}));
     has(&swallowing, "critical", "stream", "EVENTS takes ask.>: it answers the requests of query count itself");
     let storing = of_stream(1, &json!({"subjects": ["events.>", "ask.>"], "no_ack": true}));

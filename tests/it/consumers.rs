@@ -256,7 +256,7 @@ fn a_streams_limits_on_its_consumers_are_kept_to() {
         check.args(["check", "--server", &scene.server.url(), "--database"]).arg(scene.database());
         let found = String::from_utf8_lossy(&output(&mut check).stdout).into_owned();
         if retention == "interest" {
-            collector.said("forgets our consumer when no collector has run for 60s");
+            collector.said("deletes our consumer and the events kept for it when no collector has run for 60s");
             assert!(found.contains("forgets our consumer when no collector has run for 1m"), "{found}");
             assert!(found.contains("lets 50 events be unacknowledged"), "{found}");
         }
@@ -287,7 +287,7 @@ fn a_pause_is_said_once_and_respected() {
     let name = consumer(&scene)["name"].as_str().expect("a name").to_owned();
     let until = pause(&scene, &name, Duration::from_secs(3600));
     let second = scene.publish("second", 10);
-    collector.said(&format!("somebody has paused consumer {name} of stream EVENTS until {until}"));
+    collector.said(&format!("consumer {name} of stream EVENTS is paused until {until}"));
     // Several more looks at it change nothing.
     let answered = || scene.server.consumers("EVENTS") == [name.clone()] && oracle::count(&scene.database()) == 10;
     let until = std::time::Instant::now() + Duration::from_secs(5);
@@ -327,7 +327,7 @@ fn a_pause_outlives_lost_links_stops_and_kills() {
             let names = scene.server.consumers("EVENTS");
             (names.len() == 1 && names[0] != name).then(|| names[0].clone())
         });
-        collector.said(&format!("{next} of stream EVENTS {said}"));
+        collector.said(&format!("{next} of stream EVENTS is paused {said}"));
         assert!(collector.stop().success());
         let collector = start("second");
         collector.said(&said);
@@ -360,7 +360,7 @@ fn a_consumer_that_somebody_edits_is_noticed_and_made_anew() {
     let edit = json!({ "stream_name": "EVENTS", "config": config, "action": "update" });
     scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
     let second = scene.publish("second", 10);
-    collector.said(&format!("somebody has edited consumer {name}: it filters events.none instead of all subjects"));
+    collector.said(&format!("consumer {name} was edited: it filters events.none instead of all subjects"));
     scene.has(20);
     assert!(collector.stop().success());
     scene.holds_exactly(&[first, second].concat());
@@ -382,7 +382,7 @@ fn a_consumer_that_sends_no_payloads_any_more_costs_none() {
     scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
     all.extend(scene.publish("second", 10));
     scene.has(20);
-    collector.said("somebody has edited");
+    collector.said("was edited");
     // A publisher may say such a thing himself.
     let forged = b"NATS/1.0\r\nNats-Msg-Size: 7\r\n\r\n";
     scene.server.raw().publish("events.test", Some(forged), "");
@@ -404,7 +404,7 @@ fn a_stream_that_takes_no_more_of_our_subjects_is_said() {
         scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &config);
     };
     edit(&["other.>"]);
-    let said = "stream EVENTS stores nothing on events.>: it takes other.>";
+    let said = "stream EVENTS stores nothing on events.>: its subjects are other.>";
     collector.said(said);
     edit(&["other.>", "events.>"]);
     collector.said("well again");
@@ -429,7 +429,7 @@ fn a_session_whose_requests_go_nowhere_is_no_recovery() {
     let collector = Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join("log"));
     collector.said("collecting stream EVENTS");
     let all = scene.publish("event", 10);
-    collector.said("the server has forgotten what consumer");
+    collector.said("the server has lost the pull requests at consumer");
     // Some sessions later.
     eventually("several consumers", || (proxy.connections() >= 4).then_some(()));
     assert!(!collector.log().contains("well again"), "{}", collector.log());

@@ -170,7 +170,7 @@ fn a_copy_from_elsewhere_leaves_what_is_kept_for_its_original() {
     // The original knows of its copy by then, and deletes nothing of its either.
     let said = scene.drain();
     scene.holds_exactly(&all);
-    assert!(said.contains("on a copy of this database"), "{said}");
+    assert!(said.contains("for a copy of this database"), "{said}");
     assert_eq!(scene.server.consumers("EVENTS").len(), 2);
 }
 
@@ -249,8 +249,10 @@ fn the_clone_that_finds_the_other_at_work_ends_and_names_it() {
     let log = collector.log();
     assert_eq!(ended.code(), Some(1), "{log}");
     let last = log.lines().last().unwrap_or_default();
-    let expected =
-        format!("another collector uses consumer {}, made by catchment, process 4711 at elsewhere:/a.db", rival.name);
+    let expected = format!(
+        "another collector uses consumer {}, created by catchment, process 4711 at elsewhere:/a.db",
+        rival.name
+    );
     assert!(last.contains(&expected) && last.contains("catchment adopt"), "{log}");
     assert!(log.lines().count() < 10, "not again and again: {log}");
     assert_eq!(scene.server.consumers("EVENTS"), std::slice::from_ref(&rival.name), "the other's is left alone");

@@ -73,7 +73,7 @@ fn a_stream_over_the_accounts_limit_is_refused_with_the_reason() {
     server.make_stream("OTHER", &["other.>"]);
     let config = config(&server, folder.path().join("a.db"));
     let said = Collector::start(&config).expect_err("one is all there may be").to_string();
-    assert!(said.contains("cannot make stream EVENTS") && said.contains("maximum number of streams"), "{said}");
+    assert!(said.contains("cannot create stream EVENTS") && said.contains("maximum number of streams"), "{said}");
     relimit(&mut server, "max_streams: 2");
     let collector = eventually("the limit to be lifted", || Collector::start(&config).ok());
     let kept = load::publish(&server, 10);

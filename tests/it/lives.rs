@@ -139,7 +139,7 @@ fn single_restored_events_are_stored_in_a_live_stream() {
     copy.restore(&mut scene);
     let second = scene.publish("second", 5);
     let said = scene.drain();
-    assert!(said.contains("has events again that were missing when they were due (10 to 11, 50, 99)"), "{said}");
+    assert!(said.contains("has events again that were missing when they were collected (10 to 11, 50, 99)"), "{said}");
     assert_eq!(sorted(&scene), all(&[&first, &second]));
     let said = scene.drain();
     assert!(!said.contains("WARN"), "once: {said}");
@@ -169,7 +169,7 @@ fn a_restored_event_of_a_filtered_stream_is_stored() {
     assert_eq!(oracle::payloads(&scene.database()).len(), 18);
     copy.restore(&mut scene);
     let said = drain(&scene);
-    assert!(said.contains("missing when they were due"), "{said}");
+    assert!(said.contains("missing when they were collected"), "{said}");
     assert_eq!(sorted(&scene), all(&[&first, &second]));
     assert!(!drain(&scene).contains("WARN"), "once");
 }
@@ -194,7 +194,7 @@ fn a_broker_back_after_another_is_read_from_its_old_position() {
             assert!(done.status.success(), "{}", stderr(&done));
             expected.extend(payloads);
             if round > 0 {
-                assert!(stderr(&done).contains("is again the one of"), "{}", stderr(&done));
+                assert!(stderr(&done).contains("is again the one created at"), "{}", stderr(&done));
             }
             assert_eq!(oracle::payloads(&database), expected, "round {round}, broker {name}");
         }

@@ -22,7 +22,7 @@ fn a_stream_created_again_is_collected_from_its_start() {
     let before = scene.publish("before", 300);
     scene.has(300);
     scene.server.delete_stream("EVENTS");
-    collector.said("stream EVENTS is gone");
+    collector.said("stream EVENTS was deleted");
     scene.server.make_stream("EVENTS", &["events.>"]);
     let after = scene.publish("after", 200);
     scene.has(500);
@@ -43,7 +43,7 @@ fn a_stream_created_again_at_once_is_collected_whole() {
         all.extend(scene.publish(&format!("life-{life}"), 100 * life));
         scene.has(all.len());
     }
-    assert!(collector.log().contains("was made anew"), "{}", collector.log());
+    assert!(collector.log().contains("was created again"), "{}", collector.log());
     assert!(collector.stop().success());
     scene.holds_exactly(&all);
 }
@@ -55,7 +55,7 @@ fn a_deleted_stream_is_created_by_the_collector() {
     let before = scene.publish("before", 3);
     scene.has(3);
     scene.server.delete_stream("EVENTS");
-    collector.said("made stream EVENTS on events.>");
+    collector.said("created stream EVENTS on events.>");
     let after = scene.publish("after", 3);
     scene.has(6);
     assert!(collector.stop().success());
@@ -71,7 +71,7 @@ fn a_stream_created_meanwhile_is_collected_from_its_start() {
     scene.server.make_stream("EVENTS", &["events.>"]);
     let after = scene.publish("after", 20);
     let said = scene.drain();
-    assert!(said.contains("stream EVENTS was made anew"), "{said}");
+    assert!(said.contains("stream EVENTS was created again"), "{said}");
     scene.holds_exactly(&both(&before, &after));
 }
 
@@ -84,7 +84,7 @@ fn a_longer_new_stream_is_collected_from_its_start() {
     scene.server.make_stream("EVENTS", &["events.>"]);
     let after = scene.publish("after", 1_000);
     let said = scene.drain();
-    assert!(said.contains("stream EVENTS was made anew"), "{said}");
+    assert!(said.contains("stream EVENTS was created again"), "{said}");
     scene.holds_exactly(&both(&before, &after));
 }
 
@@ -340,7 +340,7 @@ fn a_missing_stream_with_taken_subjects_is_refused() {
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap_or_default();
-    assert!(last.contains("cannot make stream OTHER") && last.contains("overlap"), "{said}");
+    assert!(last.contains("cannot create stream OTHER") && last.contains("overlap"), "{said}");
 }
 
 #[test]

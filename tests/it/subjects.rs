@@ -81,7 +81,7 @@ fn filters_are_on_what_a_stream_that_renames_stores() {
     let renames = json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
     scene.stream("EVENTS", &renames);
     scene.publish("events.a", 10);
-    let said = "stream EVENTS stores nothing on events.>: it renames what it takes, and stores stored.>";
+    let said = "stream EVENTS stores nothing on events.>: it renames subjects, and stores stored.>";
     let refused = scene.drain("EVENTS", &["events.>"]);
     assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
     assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
@@ -193,7 +193,7 @@ fn a_work_queue_fed_by_a_collected_stream_keeps_its_events() {
     scene.publish("jobs.a", 10);
     let refused = scene.drain("QUEUE", &["jobs.>"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).contains("let the queue take them from there (sources)"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("let the queue copy them from there (sources)"), "{}", stderr(&refused));
     let done = scene.drain("EVENTS", &["jobs.>"]);
     assert!(done.status.success() && scene.rows() == 10, "{}", stderr(&done));
     eventually("the queue to have them", || (scene.server.messages("QUEUE") == 10).then_some(()));

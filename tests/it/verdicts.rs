@@ -207,7 +207,7 @@ fn publish_says_what_a_stream_does_not_keep_its_word_for() {
     let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_secs(2));
     let done = output(&mut publish(&server.url(), &["events.a", "x"]));
-    assert!(stderr(&done).contains("stream EVENTS recognises a repetition for 2s only"), "{}", stderr(&done));
+    assert!(stderr(&done).contains("stream EVENTS detects repeated events for only 2s"), "{}", stderr(&done));
     if needs((2, 12), "persist_mode") {
         let body = json!({ "name": "FAST", "subjects": ["fast.>"], "persist_mode": "async" });
         assert!(server.ask("$JS.API.STREAM.CREATE.FAST", &body)["error"].is_null());

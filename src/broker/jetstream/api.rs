@@ -1,381 +1,66 @@
 //! `JetStream`'s requests: <https://docs.nats.io/reference/reference-protocols/nats_api_reference>.
-//!
-//! In JSON of our own, for the client's structs leave out what matters here and reset what they do not know.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::api_error::{ApiError, ErrorBody, code};
+use super::api_types::{
+    AccountInfo, ConsumerConfig, ConsumerInfo, MessageQuery, StoredMessage, StreamInfo, StreamState,
+};
 use crate::broker::connection::Link;
 use crate::pipeline::{Gap, Gaps, Mark, Signal};
-use crate::printable;
-
-/// Error codes of the server: <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
-pub(super) mod code {
-    pub(in crate::broker) const NO_ROOM_FOR_CONSUMERS: u64 = 10026;
-    pub(in crate::broker) const NO_MESSAGE: u64 = 10037;
-    pub(in crate::broker) const NO_JETSTREAM_FOR_ACCOUNT: u64 = 10039;
-    pub(in crate::broker) const NO_STREAM: u64 = 10059;
-    pub(in crate::broker) const NO_JETSTREAM: u64 = 10076;
-    pub(in crate::broker) const STORE_FAILED: u64 = 10077;
-    pub(in crate::broker) const FILTER_OUTSIDE: u64 = 10093;
-    pub(in crate::broker) const TOO_MANY_UNACKNOWLEDGED: u64 = 10121;
-}
-
-/// Why a request was not answered as hoped.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The connection is of no further use.
-    Gone(String),
-    /// Nobody answers such requests here: no `JetStream`, or not at the moment.
-    NoResponders,
-    /// The server's answer is no.
-    Refused { code: u64, status: u64, description: String },
-    /// The server's answer cannot be read.
-    Unreadable(String),
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Gone(what) => f.write_str(what),
-            Self::NoResponders => f.write_str("nobody answers JetStream requests"),
-            Self::Refused { code, description, .. } => write!(f, "{} (error {code})", printable(description)),
-            Self::Unreadable(what) => write!(f, "an answer that cannot be read: {what}"),
-        }
-    }
-}
-
-impl Failure {
-    /// Whether the server may say something else soon: its storage is full, its cluster has no leader, it is just starting.
-    /// That a stream which discards new messages is full, or a message too large for it, goes by the same status, and is an
-    /// answer.
-    pub(super) fn is_temporary(&self) -> bool {
-        match self {
-            Self::Refused { code: code::STORE_FAILED, description, .. } => {
-                !["maximum", "too large"].iter().any(|lasting| description.contains(lasting))
-            }
-            Self::Refused { status, .. } => *status == 503,
-            Self::NoResponders | Self::Gone(_) | Self::Unreadable(_) => false,
-        }
-    }
-
-    pub(super) fn is_code(&self, wanted: u64) -> bool {
-        matches!(self, Self::Refused { code, .. } if *code == wanted)
-    }
-}
 
 /// Requests over a link.
 pub(super) struct Api<'a> {
     pub(super) link: &'a Link,
-    /// What their subjects begin with: `$JS.API`, or what stands in for it.
+    /// The prefix of the request subjects: `$JS.API` or the configured one.
     pub(super) prefix: String,
-    pub(super) within: Duration,
-    /// Breaks off waiting for an answer.
+    pub(super) timeout: Duration,
+    /// Ends the wait for an answer.
     pub(super) stop: Option<&'a Signal>,
-}
-
-/// A stream as the server describes it.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Stream {
-    pub(super) config: StreamConfig,
-    /// When it was created.
-    pub(super) created: String,
-    pub(super) state: StreamState,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct StreamConfig {
-    pub(super) retention: String,
-    /// None where it mirrors another.
-    #[serde(default)]
-    pub(super) subjects: Vec<String>,
-    #[serde(default)]
-    pub(super) storage: String,
-    /// Nanoseconds; 0 for ever.
-    #[serde(default)]
-    pub(super) max_age: u64,
-    /// Nanoseconds.
-    #[serde(default)]
-    pub(super) duplicate_window: u64,
-    /// Whoever publishes to it is not answered.
-    #[serde(default)]
-    pub(super) no_ack: bool,
-    #[serde(default)]
-    pub(super) consumer_limits: ConsumerLimits,
-    /// `async` where it acknowledges what it has not written yet; server 2.12 and later.
-    #[serde(default)]
-    pub(super) persist_mode: String,
-    /// Renames what is published to it; server 2.10 and later.
-    #[serde(default)]
-    pub(super) subject_transform: Option<Transform>,
-    /// The stream that it copies.
-    #[serde(default)]
-    pub(super) mirror: Option<Origin>,
-    /// The streams that it copies from, beside its own subjects.
-    #[serde(default)]
-    pub(super) sources: Option<Vec<Origin>>,
-}
-
-/// Where a mirror or a stream with sources takes events from.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Origin {
-    #[serde(default)]
-    pub(super) filter_subject: String,
-    /// Each selects and renames; server 2.10 and later.
-    #[serde(default)]
-    pub(super) subject_transforms: Option<Vec<Transform>>,
-}
-
-impl Origin {
-    /// Whether only some of its events are taken.
-    pub(super) fn selects(&self) -> bool {
-        !self.filter_subject.is_empty() || self.subject_transforms.as_ref().is_some_and(|all| !all.is_empty())
-    }
-}
-
-/// Renames subjects: <https://docs.nats.io/nats-concepts/subject_mapping>.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Transform {
-    /// Empty for all.
-    #[serde(default)]
-    pub(super) src: String,
-    /// Empty where it only selects.
-    #[serde(default)]
-    pub(super) dest: String,
-}
-
-/// What a stream grants its consumers; server 2.10 and later.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct ConsumerLimits {
-    #[serde(default)]
-    pub(super) max_ack_pending: i64,
-    /// Nanoseconds; 0 for no limit.
-    #[serde(default)]
-    pub(super) inactive_threshold: u64,
-}
-
-/// What an account has of `JetStream`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct Account {
-    /// Bytes on disk.
-    #[serde(default)]
-    pub(super) storage: u64,
-    #[serde(default)]
-    pub(super) limits: AccountLimits,
-}
-
-/// What it may have; not above 0 where there is no limit.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct AccountLimits {
-    #[serde(default)]
-    pub(super) max_storage: i64,
-    #[serde(default)]
-    pub(super) max_ack_pending: i64,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct StreamState {
-    pub(super) messages: u64,
-    pub(super) first_seq: u64,
-    pub(super) last_seq: u64,
-    /// How many sequences between the first and the last have no message.
-    #[serde(default)]
-    pub(super) num_deleted: u64,
-    /// Which these are, where that was asked for.
-    #[serde(default)]
-    pub(super) deleted: Option<Vec<u64>>,
-    #[serde(default)]
-    pub(super) num_subjects: u64,
-    /// How many messages each subject has, where that was asked for.
-    #[serde(default)]
-    pub(super) subjects: Option<BTreeMap<String, u64>>,
-}
-
-/// A consumer as the server describes it.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Consumer {
-    pub(super) config: ConsumerConfig,
-    /// What it has still to deliver.
-    pub(super) num_pending: u64,
-    /// What it has sent.
-    pub(super) delivered: Delivered,
-    /// Pull requests the server has of us.
-    #[serde(default)]
-    pub(super) num_waiting: u64,
-    /// What it has delivered and nobody has acknowledged.
-    #[serde(default)]
-    pub(super) num_ack_pending: u64,
-    /// How far all that it has delivered is acknowledged.
-    #[serde(default)]
-    pub(super) ack_floor: Delivered,
-    /// Somebody has it deliver nothing for a while; server 2.11 and later.
-    #[serde(default)]
-    pub(super) paused: bool,
-}
-
-impl Consumer {
-    /// Until when somebody has it deliver nothing; `None` where it delivers.
-    pub(super) fn paused_until(&self) -> Option<String> {
-        let until = || self.config.pause_until.clone().unwrap_or_else(|| "further notice".into());
-        self.paused.then(until)
-    }
-}
-
-/// How far a consumer has come.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub(super) struct Delivered {
-    /// How many messages it has sent.
-    pub(super) consumer_seq: u64,
-    /// The last one's sequence in the stream.
-    #[serde(default)]
-    pub(super) stream_seq: u64,
-}
-
-/// The settings we make a consumer with, and compare with what the server made of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ConsumerConfig {
-    pub(super) name: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) durable_name: Option<String>,
-    /// Who made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) description: Option<String>,
-    pub(super) deliver_policy: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) opt_start_seq: Option<u64>,
-    pub(super) ack_policy: String,
-    /// Nanoseconds. Means nothing without acknowledgement.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) ack_wait: Option<u64>,
-    /// Means nothing without acknowledgement.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) max_ack_pending: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) filter_subject: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) filter_subjects: Option<Vec<String>>,
-    pub(super) replay_policy: String,
-    /// Nanoseconds; 0 for ever.
-    #[serde(default)]
-    pub(super) inactive_threshold: u64,
-    #[serde(default)]
-    pub(super) mem_storage: bool,
-    /// It delivers nothing until then: a time of RFC 3339. Server 2.11 and later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) pause_until: Option<String>,
-    /// It delivers no payloads.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) headers_only: bool,
-    /// What a pull request may be; we leave it to the server.
-    #[serde(flatten, skip_serializing)]
-    pub(super) pulls: PullLimits,
-}
-
-/// The limits on a consumer's pull requests; 0 for none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct PullLimits {
-    /// How many may wait at a time.
-    #[serde(default, rename = "max_waiting")]
-    pub(super) waiting: i64,
-    /// How many messages one may ask for.
-    #[serde(default, rename = "max_batch")]
-    pub(super) batch: i64,
-    /// How long one may wait, in nanoseconds.
-    #[serde(default, rename = "max_expires")]
-    pub(super) expires: i64,
-    /// How many bytes one may ask for.
-    #[serde(default, rename = "max_bytes")]
-    pub(super) bytes: i64,
-}
-
-/// A message as it lies in the stream.
-#[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) mark: Mark,
-    pub(super) subject: String,
-    pub(super) headers: Vec<u8>,
-    pub(super) payload: Vec<u8>,
-}
-
-/// Which message of a stream.
-pub(super) enum Which<'a> {
-    /// That of this sequence.
-    Exactly(u64),
-    /// The first of this subject filter from this sequence on.
-    NextOf(&'a str, u64),
-}
-
-impl Which<'_> {
-    /// The body of a request for it.
-    pub(super) fn request(&self) -> serde_json::Value {
-        match self {
-            Self::Exactly(sequence) => json!({ "seq": sequence }),
-            Self::NextOf(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
-        }
-    }
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Answer<T> {
+enum Response<T> {
     Error { error: ErrorBody },
-    Fine(T),
+    Ok(T),
 }
 
-/// An error as the server describes it.
-#[derive(Deserialize)]
-pub(super) struct ErrorBody {
-    #[serde(default)]
-    err_code: u64,
-    /// The status: 0 where there is none, which the server never says.
-    #[serde(default)]
-    pub(super) code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-impl From<ErrorBody> for Failure {
-    fn from(error: ErrorBody) -> Self {
-        let code = if error.err_code == 0 { error.code } else { error.err_code };
-        Self::Refused { code, status: error.code, description: error.description }
+/// Parses an answer of the server.
+pub(super) fn parse<T: DeserializeOwned>(data: &[u8]) -> Result<T, ApiError> {
+    match serde_json::from_slice(data).map_err(|e| ApiError::Unreadable(e.to_string()))? {
+        Response::Ok(value) => Ok(value),
+        Response::Error { error } => Err(error.into()),
     }
 }
 
-/// Reads an answer of the server.
-pub(super) fn read<T: DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
-    match serde_json::from_slice(data).map_err(|e| Failure::Unreadable(e.to_string()))? {
-        Answer::Fine(value) => Ok(value),
-        Answer::Error { error } => Err(error.into()),
-    }
-}
-
-/// Asks the server, in a request for a stream's description, to list the sequences that are deleted.
+/// The body of a stream info request that asks for the list of deleted sequences.
 pub(super) fn deleted_details() -> serde_json::Value {
     json!({ "deleted_details": true })
 }
 
-/// Reads the answer to a request for a message. `None` where there is none.
-pub(super) fn read_stored(data: &[u8]) -> Result<Option<Stored>, Failure> {
-    stored(read(data))
+/// Parses the answer to a request for a message. `None` if the stream has no such message.
+pub(super) fn parse_stored_message(data: &[u8]) -> Result<Option<StoredMessage>, ApiError> {
+    to_stored_message(parse(data))
 }
 
-fn stored(answer: Result<Envelope, Failure>) -> Result<Option<Stored>, Failure> {
+fn to_stored_message(answer: Result<Envelope, ApiError>) -> Result<Option<StoredMessage>, ApiError> {
     let message = match answer {
         Ok(envelope) => envelope.message,
         Err(failure) if failure.is_code(code::NO_MESSAGE) => return Ok(None),
         Err(failure) => return Err(failure),
     };
     let decode = |text: &str| {
-        data_encoding::BASE64.decode(text.as_bytes()).map_err(|e| Failure::Unreadable(format!("base64: {e}")))
+        data_encoding::BASE64.decode(text.as_bytes()).map_err(|e| ApiError::Unreadable(format!("base64: {e}")))
     };
-    let time = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|e| Failure::Unreadable(e.to_string()))?;
-    Ok(Some(Stored {
+    let time = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|e| ApiError::Unreadable(e.to_string()))?;
+    Ok(Some(StoredMessage {
         mark: Mark {
             sequence: message.seq,
             published_ns: i64::try_from(time.unix_timestamp_nanos()).unwrap_or_default(),
@@ -403,42 +88,42 @@ struct EncodedMessage {
 }
 
 impl Api<'_> {
-    fn request<T: DeserializeOwned>(&self, what: &str, body: &serde_json::Value) -> Result<T, Failure> {
+    fn request<T: DeserializeOwned>(&self, what: &str, body: &serde_json::Value) -> Result<T, ApiError> {
         let subject = format!("{}.{what}", self.prefix);
         let answer = self
             .link
-            .request(subject, body.to_string(), self.within, self.stop)
-            .map_err(|gone| Failure::Gone(gone.0))?;
+            .request(subject, body.to_string(), self.timeout, self.stop)
+            .map_err(|gone| ApiError::NoAnswer(gone.0))?;
         if answer.is_no_responders() {
-            return Err(Failure::NoResponders);
+            return Err(ApiError::NoResponders);
         }
-        read(&answer.data)
+        parse(&answer.data)
     }
 
-    pub(super) fn account(&self) -> Result<Account, Failure> {
+    pub(super) fn account(&self) -> Result<AccountInfo, ApiError> {
         self.request("INFO", &json!({}))
     }
 
-    pub(super) fn stream(&self, name: &str) -> Result<Stream, Failure> {
+    pub(super) fn stream(&self, name: &str) -> Result<StreamInfo, ApiError> {
         self.request(&format!("STREAM.INFO.{name}"), &json!({}))
     }
 
-    /// The subjects of the messages that the stream has. `None` where there are more than `most`.
-    pub(super) fn subjects(&self, name: &str, most: u64) -> Result<Option<Vec<String>>, Failure> {
-        let stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &json!({ "subjects_filter": ">" }))?;
+    /// The subjects of the stream's messages. `None` if there are more than `most`.
+    pub(super) fn subjects(&self, name: &str, most: u64) -> Result<Option<Vec<String>>, ApiError> {
+        let stream: StreamInfo = self.request(&format!("STREAM.INFO.{name}"), &json!({ "subjects_filter": ">" }))?;
         let few = stream.state.num_subjects <= most;
         Ok(few.then(|| stream.state.subjects.into_iter().flatten().map(|(subject, _)| subject).collect()))
     }
 
-    /// Which sequences from the first to the last have no message, beside the state that this is true of.
-    pub(super) fn deleted(&self, name: &str) -> Result<(StreamState, Gaps), Failure> {
-        let mut stream: Stream = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;
+    /// The stream's state, and the sequences without a message between its first and last.
+    pub(super) fn deleted(&self, name: &str) -> Result<(StreamState, Gaps), ApiError> {
+        let mut stream: StreamInfo = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;
         let deleted = stream.state.deleted.take().unwrap_or_default();
         Ok((stream.state, deleted.into_iter().filter_map(|sequence| Gap::of(sequence, sequence)).collect()))
     }
 
-    /// Makes a stream kept on disk, with the server's defaults for the rest.
-    pub(super) fn create_stream(&self, name: &str, subjects: &[String]) -> Result<Stream, Failure> {
+    /// Creates a stream on disk, with the server's defaults for everything else.
+    pub(super) fn create_stream(&self, name: &str, subjects: &[String]) -> Result<StreamInfo, ApiError> {
         let config = json!({
             "name": name, "subjects": subjects, "storage": "file", "retention": "limits", "discard": "old",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msg_size": -1, "num_replicas": 1,
@@ -446,7 +131,7 @@ impl Api<'_> {
         self.request(&format!("STREAM.CREATE.{name}"), &config)
     }
 
-    pub(super) fn delete_stream(&self, name: &str) -> Result<(), Failure> {
+    pub(super) fn delete_stream(&self, name: &str) -> Result<(), ApiError> {
         let _: serde_json::Value = self.request(&format!("STREAM.DELETE.{name}"), &json!({}))?;
         Ok(())
     }
@@ -456,28 +141,28 @@ impl Api<'_> {
         stream: &str,
         name: &str,
         config: &ConsumerConfig,
-    ) -> Result<Consumer, Failure> {
+    ) -> Result<ConsumerInfo, ApiError> {
         let body = json!({ "stream_name": stream, "config": config, "action": "create" });
         self.request(&format!("CONSUMER.CREATE.{stream}.{name}"), &body)
     }
 
-    pub(super) fn consumer(&self, stream: &str, name: &str) -> Result<Consumer, Failure> {
+    pub(super) fn consumer(&self, stream: &str, name: &str) -> Result<ConsumerInfo, ApiError> {
         self.request(&format!("CONSUMER.INFO.{stream}.{name}"), &json!({}))
     }
 
-    /// Has a consumer deliver from this sequence on, as if it were new, and stand for what it has not delivered before; server
-    /// 2.14 and later. An older one does not answer.
-    pub(super) fn reset_consumer(&self, stream: &str, name: &str, next: u64) -> Result<Consumer, Failure> {
+    /// Resets a consumer: it delivers from this sequence on, like a new one. The stream keeps events for it from there.
+    /// Server 2.14 and later; an older server does not answer.
+    pub(super) fn reset_consumer(&self, stream: &str, name: &str, next: u64) -> Result<ConsumerInfo, ApiError> {
         self.request(&format!("CONSUMER.RESET.{stream}.{name}"), &json!({ "seq": next }))
     }
 
-    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), Failure> {
+    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
         let _: serde_json::Value = self.request(&format!("CONSUMER.DELETE.{stream}.{name}"), &json!({}))?;
         Ok(())
     }
 
     /// The names of all consumers of a stream.
-    pub(super) fn consumer_names(&self, stream: &str) -> Result<Vec<String>, Failure> {
+    pub(super) fn consumer_names(&self, stream: &str) -> Result<Vec<String>, ApiError> {
         #[derive(Deserialize)]
         struct Page {
             total: usize,
@@ -497,9 +182,24 @@ impl Api<'_> {
         }
     }
 
-    /// A message as it lies in the stream, read without the client touching its headers. `None` where there is none.
-    pub(super) fn message(&self, stream: &str, which: &Which<'_>) -> Result<Option<Stored>, Failure> {
+    /// A message as the stream stores it. The client does not parse its headers. `None` if there is no such message.
+    pub(super) fn message(&self, stream: &str, which: &MessageQuery<'_>) -> Result<Option<StoredMessage>, ApiError> {
         let body = which.request();
-        stored(self.request(&format!("STREAM.MSG.GET.{stream}"), &body))
+        to_stored_message(self.request(&format!("STREAM.MSG.GET.{stream}"), &body))
+    }
+
+    /// The first message from this sequence on whose subject one of these filters matches.
+    pub(super) fn next_message(
+        &self,
+        stream: &str,
+        filters: &[String],
+        from: u64,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        let mut next: Option<StoredMessage> = None;
+        for filter in filters {
+            let found = self.message(stream, &MessageQuery::NextBySubject(filter, from))?;
+            next = next.into_iter().chain(found).min_by_key(|stored| stored.mark.sequence);
+        }
+        Ok(next)
     }
 }

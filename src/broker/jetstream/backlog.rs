@@ -1,9 +1,11 @@
-//! Deliveries that wait for the intake.
+//! Deliveries that wait for the intake, with their headers packed.
 //!
-//! A pull is bounded in bytes as the server counts them, and the client's map of headers takes up to sixty times that. So a thread
-//! looks at what waits in the client, and packs deliveries with many headers. Those with few stay where they are, as they came.
+//! A pull request is limited in bytes as the server counts them. The client's map of headers takes up to sixty times
+//! that memory. So a thread reads the deliveries that wait in the client and packs those with many headers. It keeps
+//! those with few as they are.
 //!
-//! Whatever comes to the link's inbox may pass through here. So no request is made on that link until [`Backlog::stop`].
+//! Everything that is sent to the link's inbox may pass through here. So no request may be made on that link until
+//! [`Backlog::stop`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,14 +18,15 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::broker::headers::{Packed, pairs};
 
-/// How often the thread looks while deliveries come. The client reads less than half a megabyte of headers meanwhile.
+/// How often the thread checks while deliveries are received. The client reads less than half a megabyte of headers
+/// meanwhile.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The most headers with which a delivery is kept as it came.
-const FEW: usize = 4;
+/// A delivery with at most this many headers is not packed.
+const MAX_UNPACKED_HEADERS: usize = 4;
 
-/// So many deliveries without many headers in a row, and the thread leaves the others where they are.
-const GLANCE: usize = 64;
+/// After this many deliveries in a row without many headers, the thread leaves the others in the client.
+const MAX_UNPACKED_IN_A_ROW: usize = 64;
 
 /// The deliveries of one connection, in order.
 pub(super) struct Backlog(Arc<Shared>);
@@ -34,21 +37,21 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Whoever takes something out of the client has this locked: that keeps the order.
+/// Locked while a delivery is taken from the client: that keeps the order.
 #[derive(Default)]
 struct State {
-    /// What the thread has taken out.
-    kept: VecDeque<Kept>,
-    /// The intake waits for the next delivery: it is taken out as it comes.
-    attended: bool,
-    /// The thread sleeps until that wait is over.
+    /// The deliveries that the thread has taken from the client.
+    buffered: VecDeque<Buffered>,
+    /// The intake waits for the next delivery and takes it from the client itself.
+    intake_waits: bool,
+    /// The thread sleeps until that wait ends.
     idle: bool,
-    over: bool,
+    stopped: bool,
 }
 
-/// A delivery that waits.
-enum Kept {
-    AsItCame(Message),
+/// A waiting delivery.
+enum Buffered {
+    Unpacked(Message),
     Packed { subject: String, reply: Option<String>, headers: Packed, data: Vec<u8> },
 }
 
@@ -56,46 +59,46 @@ impl Backlog {
     /// The name of its thread.
     pub(super) const THREAD: &str = "catchment-backlog";
 
-    /// Looks after what comes here from now on.
+    /// Starts the thread for the deliveries on this channel.
     pub(super) fn of(messages: &Receiver<Message>) -> std::io::Result<Self> {
         let shared = Shared { messages: messages.clone(), state: Mutex::default(), changed: Condvar::new() };
         let backlog = Self(Arc::new(shared));
         let shared = Arc::clone(&backlog.0);
-        thread::Builder::new().name(Self::THREAD.into()).spawn(move || shared.look_after())?;
+        thread::Builder::new().name(Self::THREAD.into()).spawn(move || shared.run())?;
         Ok(backlog)
     }
 
     /// The next delivery.
     pub(super) fn try_next(&self) -> Result<Message, TryRecvError> {
         let mut state = self.0.state.lock();
-        let Some(next) = state.kept.pop_front() else { return self.0.messages.try_recv() };
-        if state.kept.is_empty() {
-            state.kept.shrink_to(GLANCE);
+        let Some(next) = state.buffered.pop_front() else { return self.0.messages.try_recv() };
+        if state.buffered.is_empty() {
+            state.buffered.shrink_to(MAX_UNPACKED_IN_A_ROW);
         }
         drop(state);
         Ok(next.unpack())
     }
 
-    /// The caller waits for the next delivery, and takes it from the client itself. `false` where one is here already. Ends with
-    /// [`Backlog::leave`].
-    pub(super) fn attend(&self) -> bool {
+    /// The caller is about to wait for the next delivery and will take it from the client itself. `false` if one is
+    /// buffered already. End the wait with [`Backlog::end_wait`].
+    pub(super) fn begin_wait(&self) -> bool {
         let mut state = self.0.state.lock();
-        state.attended = state.kept.is_empty();
-        state.attended
+        state.intake_waits = state.buffered.is_empty();
+        state.intake_waits
     }
 
-    /// The wait is over.
-    pub(super) fn leave(&self) {
+    /// The wait has ended.
+    pub(super) fn end_wait(&self) {
         let mut state = self.0.state.lock();
-        state.attended = false;
+        state.intake_waits = false;
         if state.idle {
             self.0.changed.notify_one();
         }
     }
 
-    /// Looks after them no longer.
+    /// Stops the thread.
     pub(super) fn stop(&self) {
-        self.0.state.lock().over = true;
+        self.0.state.lock().stopped = true;
         self.0.changed.notify_one();
     }
 }
@@ -107,39 +110,39 @@ impl Drop for Backlog {
 }
 
 impl Shared {
-    fn look_after(&self) {
+    fn run(&self) {
         let mut state = self.state.lock();
         loop {
             state.idle = true;
-            self.changed.wait_while(&mut state, |state| state.attended && !state.over);
+            self.changed.wait_while(&mut state, |state| state.intake_waits && !state.stopped);
             state.idle = false;
-            let _ = self.changed.wait_while_for(&mut state, |state| !state.over, TICK);
-            if state.over {
+            let _ = self.changed.wait_while_for(&mut state, |state| !state.stopped, TICK);
+            if state.stopped {
                 return;
             }
-            MutexGuard::unlocked(&mut state, || self.take_out());
+            MutexGuard::unlocked(&mut state, || self.pack_waiting());
         }
     }
 
-    fn take_out(&self) {
-        let mut glances = 0;
-        while glances < GLANCE {
+    fn pack_waiting(&self) {
+        let mut unpacked = 0;
+        while unpacked < MAX_UNPACKED_IN_A_ROW {
             let mut state = self.state.lock();
-            if state.attended || state.over {
+            if state.intake_waits || state.stopped {
                 return;
             }
             let Ok(message) = self.messages.try_recv() else { return };
-            let next = Kept::of(message);
-            glances = if matches!(next, Kept::Packed { .. }) { 0 } else { glances + 1 };
-            state.kept.push_back(next);
+            let next = Buffered::of(message);
+            unpacked = if matches!(next, Buffered::Packed { .. }) { 0 } else { unpacked + 1 };
+            state.buffered.push_back(next);
         }
     }
 }
 
-impl Kept {
+impl Buffered {
     fn of(message: Message) -> Self {
-        if pairs(message.headers.as_ref()).nth(FEW).is_none() {
-            return Self::AsItCame(message);
+        if pairs(message.headers.as_ref()).nth(MAX_UNPACKED_HEADERS).is_none() {
+            return Self::Unpacked(message);
         }
         let Message { subject, reply, headers, data, .. } = message;
         Self::Packed { subject, reply, headers: Packed::of(headers.as_ref()), data }
@@ -147,7 +150,7 @@ impl Kept {
 
     fn unpack(self) -> Message {
         match self {
-            Self::AsItCame(message) => message,
+            Self::Unpacked(message) => message,
             Self::Packed { subject, reply, headers, data } => {
                 Message { subject, reply, headers: headers.map(), data, ..Message::default() }
             }
@@ -180,7 +183,16 @@ mod tests {
     fn many_headers_are_packed_and_few_are_left_where_they_are() {
         let (client, messages) = crossbeam_channel::unbounded();
         let backlog = Backlog::of(&messages).expect("a thread");
-        let packed = || backlog.0.state.lock().kept.iter().filter(|kept| matches!(kept, Kept::Packed { .. })).count();
+        let packed = || {
+            backlog
+                .0
+                .state
+                .lock()
+                .buffered
+                .iter()
+                .filter(|buffered| matches!(buffered, Buffered::Packed { .. }))
+                .count()
+        };
         (0..1_000).for_each(|number| client.send(message(number, 5)).expect("taken"));
         until("all to be packed", || packed() == 1_000 && messages.is_empty());
         (0..1_000).for_each(|number| client.send(message(1_000 + number, 4)).expect("taken"));
@@ -192,7 +204,7 @@ mod tests {
         }
         assert_eq!(backlog.try_next().expect_err("no more"), TryRecvError::Empty);
         drop(client);
-        assert_eq!(backlog.try_next().expect_err("the client is gone"), TryRecvError::Disconnected);
+        assert_eq!(backlog.try_next().expect_err("the client was dropped"), TryRecvError::Disconnected);
     }
 
     #[test]
@@ -214,9 +226,9 @@ mod tests {
                 if let Ok(next) = backlog.try_next() {
                     break next;
                 }
-                if backlog.attend() {
-                    let next = messages.recv_timeout(Duration::from_secs(20)).expect("the next one comes here");
-                    backlog.leave();
+                if backlog.begin_wait() {
+                    let next = messages.recv_timeout(Duration::from_secs(20)).expect("the next one is sent here");
+                    backlog.end_wait();
                     break next;
                 }
             };

@@ -1,90 +1,98 @@
-//! Whose a stream's consumers are: this database's own, those of the file it comes from, those of its copies.
+//! Which database owns a consumer: this one, the file that it was copied from, or a copy of it.
 //!
-//! A consumer's name has the database's identity, when and by which process it was made, and the tag of the database's file.
-//! Copies of a database have one identity and different tags, so nobody deletes the consumer of a copy or of its original.
-//! Two that have even the same tag (clones of a disk) show by a consumer that is in use, and not by us: somebody else pulls
-//! from it.
+//! A consumer's name contains the database's identity, the time and process that created it, and the tag of the
+//! database's file. Copies of a database have the same identity and different tags. So no collector deletes the
+//! consumer of a copy or of its original. Clones of a disk have even the same tag. They are detected by a consumer of
+//! ours from which somebody else pulls.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::api::{Api, Consumer, Failure};
+use super::api::Api;
+use super::api_error::ApiError;
+use super::api_types::ConsumerInfo;
+use crate::broker::broker_error;
+use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
-/// The stem of the names, followed by a database's identity.
+/// The prefix of all names. The database's identity follows.
 const PREFIX: &str = "catchment-";
 
-/// How long to wait for one answer: nobody answers for a consumer whose server is down.
+/// What to do where two collectors use copies of one database.
+pub(super) const RESOLVE_CONFLICT: &str =
+    "stop that collector, or give one of the two databases an identity of its own: catchment adopt";
+
+/// How long to wait for one answer. Nobody answers for a consumer whose server is down.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// A database, as the owner of consumers.
+/// A database as the owner of consumers.
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
-    /// Names the database. Copies have the same.
+    /// Identifies the database. Copies have the same identity.
     pub identity: String,
-    /// Tells its file from copies.
+    /// Identifies its file. Copies have another tag.
     pub tag: String,
-    /// The tag of the file whose place it took, and whose consumers are its own now.
-    pub inherits: Option<String>,
-    /// The file that it comes from, where that may still be in use elsewhere.
-    pub origin: Option<Origin>,
-    /// Host and path of its file: what its consumers say of themselves.
-    pub place: String,
+    /// The tag of the file that it replaced. It owns that file's consumers now.
+    pub replaced_tag: Option<String>,
+    /// The file that it was copied from, if that may still be in use elsewhere.
+    pub original: Option<OriginalDatabase>,
+    /// Host and path of its file, for the description of its consumers.
+    pub location: String,
 }
 
-/// Where a database comes from.
+/// The database that another one was copied from.
 #[derive(Clone, Debug)]
-pub struct Origin {
-    /// Tells the file from copies.
+pub struct OriginalDatabase {
+    /// Identifies its file.
     pub tag: String,
     /// Its host and path.
-    pub place: String,
+    pub location: String,
 }
 
-/// Whose a consumer is.
+/// The owner of a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Made by this process.
-    Mine,
-    /// Made by an earlier process on this database, or on the file whose place it took.
-    Ours,
-    /// Of the file that this database comes from.
-    Origins,
-    /// Of a copy.
-    Copys,
+pub(super) enum Ownership {
+    /// This process created it.
+    ThisProcess,
+    /// An earlier process created it for this database, or for the file that this database replaced.
+    ThisDatabase,
+    /// The file that this database was copied from owns it.
+    OriginalDatabase,
+    /// A copy of this database owns it.
+    Copy,
 }
 
-/// A consumer of a database with our identity.
+/// A consumer whose name contains our identity.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) name: String,
-    pub(super) whose: Whose,
-    /// `None` where it was not asked for, or nobody answered: a consumer whose server is down is one too.
-    info: Option<Consumer>,
+    pub(super) ownership: Ownership,
+    /// `None` if it was not requested, or nobody answered. A consumer whose server is down counts too.
+    info: Option<ConsumerInfo>,
 }
 
-/// All of them, as the server had them when it was asked.
+/// All consumers with our identity at one time.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     found: Vec<Claim>,
-    /// Why the server could not be asked.
-    pub(super) unasked: Option<String>,
+    /// Why the server did not list the consumers.
+    pub(super) list_error: Option<String>,
 }
 
-/// What the names of consumers with this identity begin with.
+/// The prefix of the names of consumers with this identity.
 pub(super) fn stem(identity: &str) -> String {
     format!("{PREFIX}{identity}-")
 }
 
-/// A name that no consumer has. Later ones come later in the alphabet, unless they are of one process.
+/// A name that no consumer has. Names sort by the start of their process.
 pub(super) fn new_name(owner: &Owner) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{}{}-{number}-{}", stem(&owner.identity), process(), owner.tag)
 }
 
-/// Names this process among those that ever used a database.
+/// Identifies this process among all that ever used the database.
 fn process() -> &'static str {
     static STARTED: OnceLock<String> = OnceLock::new();
     STARTED.get_or_init(|| {
@@ -93,54 +101,55 @@ fn process() -> &'static str {
     })
 }
 
-/// Whose the consumer of this name is; `None` where it is of another identity.
-fn whose(name: &str, owner: &Owner) -> Option<Whose> {
+/// The owner of the consumer with this name; `None` if it has another identity.
+fn ownership(name: &str, owner: &Owner) -> Option<Ownership> {
     let mut parts = name.strip_prefix(&stem(&owner.identity))?.split('-');
     let (by, _number, tag) = (parts.next()?, parts.next(), parts.next());
     Some(match tag {
-        Some(tag) if tag == owner.tag && by == process() => Whose::Mine,
-        // Without a tag: made before names had one.
-        None => Whose::Ours,
-        Some(tag) if tag == owner.tag || owner.inherits.as_deref() == Some(tag) => Whose::Ours,
-        Some(tag) if owner.origin.as_ref().is_some_and(|origin| origin.tag == tag) => Whose::Origins,
-        Some(_) => Whose::Copys,
+        Some(tag) if tag == owner.tag && by == process() => Ownership::ThisProcess,
+        // No tag: it was created before names had one.
+        None => Ownership::ThisDatabase,
+        Some(tag) if tag == owner.tag || owner.replaced_tag.as_deref() == Some(tag) => Ownership::ThisDatabase,
+        Some(tag) if owner.original.as_ref().is_some_and(|original| original.tag == tag) => Ownership::OriginalDatabase,
+        Some(_) => Ownership::Copy,
     })
 }
 
 impl Claims {
-    /// Asks for the consumers of this identity, and how those are that this process has not made. `previous` is the one of its
-    /// last session, whoever made it. A user who may not ask has none. Asks again for as long as `patience` lasts: nobody answers
-    /// while a cluster has no leader, and a request of that time is lost.
-    pub(super) fn ask(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, patience: Duration) -> Self {
-        let (until, quick) = (Instant::now() + patience, shortly(api));
+    /// Lists the consumers with this identity, and requests the state of those that this process has not created.
+    /// `previous` is the consumer of its last session, which counts as its own. A user without permission gets an empty
+    /// list. Repeats the request until `timeout`: nobody answers while a cluster has no leader, and such a request is
+    /// lost.
+    pub(super) fn list(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, timeout: Duration) -> Self {
+        let (until, quick) = (Instant::now() + timeout, with_short_timeout(api));
         let is_over =
             || Instant::now() >= until || api.link.lost().is_raised() || api.stop.is_some_and(Signal::is_raised);
         let names = loop {
             match quick.consumer_names(stream) {
-                Err(Failure::Gone(_)) if !is_over() => {}
+                Err(ApiError::NoAnswer(_)) if !is_over() => {}
                 names => break names,
             }
         };
         let names = match names {
             Ok(names) => names,
-            Err(failure) => return Self { found: Vec::new(), unasked: Some(failure.to_string()) },
+            Err(failure) => return Self { found: Vec::new(), list_error: Some(failure.to_string()) },
         };
         let mut found = Vec::new();
         for name in names {
-            let Some(whose) = whose(&name, owner) else { continue };
-            let mut claim = Claim { name, whose, info: None };
+            let Some(ownership) = ownership(&name, owner) else { continue };
+            let mut claim = Claim { name, ownership, info: None };
             if Some(claim.name.as_str()) == previous {
-                claim.whose = Whose::Mine;
+                claim.ownership = Ownership::ThisProcess;
             }
-            if claim.whose != Whose::Mine {
+            if claim.ownership != Ownership::ThisProcess {
                 claim.info = ask(api, stream, &claim.name);
             }
             found.push(claim);
         }
-        Self { found, unasked: None }
+        Self { found, list_error: None }
     }
 
-    /// Asks how those are that were not asked for; who does not answer is none.
+    /// Requests the states that are still missing. Drops the consumers that nobody answers for.
     pub(super) fn complete(&mut self, api: &Api<'_>, stream: &str) {
         for claim in self.found.iter_mut().filter(|claim| claim.info.is_none()) {
             claim.info = ask(api, stream, &claim.name);
@@ -148,75 +157,81 @@ impl Claims {
         self.found.retain(|claim| claim.info.is_some());
     }
 
-    /// Those that this database may do with as it likes.
+    /// The consumers that this database owns and may delete.
     pub(super) fn own(&self) -> impl Iterator<Item = &Claim> {
-        self.found.iter().filter(|claim| matches!(claim.whose, Whose::Mine | Whose::Ours))
+        self.found.iter().filter(|claim| matches!(claim.ownership, Ownership::ThisProcess | Ownership::ThisDatabase))
     }
 
-    /// Those of copies and of the original.
+    /// The consumers of copies and of the original.
     pub(super) fn others(&self) -> impl Iterator<Item = &Claim> {
-        self.found.iter().filter(|claim| matches!(claim.whose, Whose::Origins | Whose::Copys))
+        self.found.iter().filter(|claim| matches!(claim.ownership, Ownership::OriginalDatabase | Ownership::Copy))
     }
 
-    /// One that somebody else uses, though it is ours or our original's: then this database must not be collected into.
+    /// A consumer of this database or of its original that somebody else uses. Then this database must not be collected
+    /// into.
     pub(super) fn contested(&self) -> Option<&Claim> {
-        self.found.iter().find(|claim| matches!(claim.whose, Whose::Ours | Whose::Origins) && claim.is_in_use())
+        self.found.iter().find(|claim| {
+            matches!(claim.ownership, Ownership::ThisDatabase | Ownership::OriginalDatabase) && claim.is_in_use()
+        })
     }
 
-    /// Until when an operator wants none of our consumers to deliver.
+    /// The latest end of a pause among our consumers.
     pub(super) fn pause(&self) -> Option<&str> {
         let pauses = self.own().filter_map(|claim| claim.info.as_ref()).filter(|info| info.paused);
         pauses.filter_map(|info| info.config.pause_until.as_deref()).max()
     }
 
-    /// Consumers of our own, each with its name.
+    /// Consumers of this database, each with its name.
     #[cfg(test)]
-    pub(super) fn of_ours(consumers: impl IntoIterator<Item = (String, Consumer)>) -> Self {
-        let claim = |(name, info)| Claim { name, whose: Whose::Ours, info: Some(info) };
-        Self { found: consumers.into_iter().map(claim).collect(), unasked: None }
+    pub(super) fn of_this_database(consumers: impl IntoIterator<Item = (String, ConsumerInfo)>) -> Self {
+        let claim = |(name, info)| Claim { name, ownership: Ownership::ThisDatabase, info: Some(info) };
+        Self { found: consumers.into_iter().map(claim).collect(), list_error: None }
     }
 
-    /// Takes those of these names out: they are gone.
-    pub(super) fn forget(&mut self, names: &[String]) {
+    /// Removes the consumers with these names: they were deleted.
+    pub(super) fn remove(&mut self, names: &[String]) {
         self.found.retain(|claim| !names.contains(&claim.name));
     }
 }
 
 impl Claim {
-    /// Whether somebody pulls from it now, or did before the server could notice his end: at most as long ago as a pull request
-    /// lasts.
+    /// Whether a pull request waits at it. A request of a dead process waits until it expires, if the server did not
+    /// notice the process's end.
     pub(super) fn is_in_use(&self) -> bool {
         self.info.as_ref().is_some_and(|info| info.num_waiting > 0)
     }
 
-    /// How it was when it was asked.
-    pub(super) fn info(&self) -> Option<&Consumer> {
+    /// Its state when it was requested.
+    pub(super) fn info(&self) -> Option<&ConsumerInfo> {
         self.info.as_ref()
     }
 
-    /// For people: that it is in use, and the ways out.
-    pub(super) fn conflict(&self, stream: &str) -> String {
+    /// The error for a consumer that somebody else uses.
+    pub(super) fn conflict(&self, server: &str, stream: &str) -> Error {
         let (name, maker) = (&self.name, self.maker());
-        format!(
-            "stream {stream}: another collector uses consumer {name}, made by {maker}, with a copy of this database; stop \
-             that one, or give one of the two an identity of its own: catchment adopt"
-        )
+        let detail = format!(
+            "stream {stream}: another collector uses consumer {name}, created by {maker}, with a copy of this database"
+        );
+        broker_error(server, BrokerFault::Contested, detail).with_remedy(RESOLVE_CONFLICT)
     }
 
-    /// For people: who made it.
+    /// The process and database that created it, from its description.
     pub(super) fn maker(&self) -> String {
         let description = self.info.as_ref().and_then(|info| info.config.description.clone());
-        description.unwrap_or_else(|| "somebody who did not say".into())
+        description.unwrap_or_else(|| "an unknown program".into())
     }
 }
 
-/// The same requests, with less patience.
-fn shortly<'a>(api: &Api<'a>) -> Api<'a> {
-    Api { link: api.link, prefix: api.prefix.clone(), within: api.within.min(ANSWER), stop: api.stop }
+/// The same requests, with a shorter time-out.
+fn with_short_timeout<'a>(api: &Api<'a>) -> Api<'a> {
+    Api { link: api.link, prefix: api.prefix.clone(), timeout: api.timeout.min(ANSWER), stop: api.stop }
 }
 
-fn ask(api: &Api<'_>, stream: &str, name: &str) -> Option<Consumer> {
-    shortly(api).consumer(stream, name).inspect_err(|failure| log::debug!("broker: consumer {name}: {failure}")).ok()
+fn ask(api: &Api<'_>, stream: &str, name: &str) -> Option<ConsumerInfo> {
+    with_short_timeout(api)
+        .consumer(stream, name)
+        .inspect_err(|failure| log::debug!("broker: consumer {name}: {failure}"))
+        .ok()
 }
 
 #[cfg(test)]
@@ -227,9 +242,9 @@ mod tests {
         Owner {
             identity: "0123456789abcdef".into(),
             tag: "aaaaaaaa".into(),
-            inherits: Some("bbbbbbbb".into()),
-            origin: Some(Origin { tag: "cccccccc".into(), place: "host:/b.db".into() }),
-            place: "host:/a.db".into(),
+            replaced_tag: Some("bbbbbbbb".into()),
+            original: Some(OriginalDatabase { tag: "cccccccc".into(), location: "host:/b.db".into() }),
+            location: "host:/a.db".into(),
         }
     }
 
@@ -240,16 +255,16 @@ mod tests {
         assert!(new.starts_with("catchment-0123456789abcdef-") && new.ends_with("-aaaaaaaa"), "{new}");
         assert_ne!(new, new_name(&owner));
         for (name, expected) in [
-            (new.as_str(), Some(Whose::Mine)),
-            ("catchment-0123456789abcdef-1-0-aaaaaaaa", Some(Whose::Ours)),
-            ("catchment-0123456789abcdef-1-0-bbbbbbbb", Some(Whose::Ours)),
-            ("catchment-0123456789abcdef-1-0", Some(Whose::Ours)),
-            ("catchment-0123456789abcdef-1-0-cccccccc", Some(Whose::Origins)),
-            ("catchment-0123456789abcdef-1-0-dddddddd", Some(Whose::Copys)),
+            (new.as_str(), Some(Ownership::ThisProcess)),
+            ("catchment-0123456789abcdef-1-0-aaaaaaaa", Some(Ownership::ThisDatabase)),
+            ("catchment-0123456789abcdef-1-0-bbbbbbbb", Some(Ownership::ThisDatabase)),
+            ("catchment-0123456789abcdef-1-0", Some(Ownership::ThisDatabase)),
+            ("catchment-0123456789abcdef-1-0-cccccccc", Some(Ownership::OriginalDatabase)),
+            ("catchment-0123456789abcdef-1-0-dddddddd", Some(Ownership::Copy)),
             ("catchment-fedcba9876543210-1-0-aaaaaaaa", None),
             ("mine", None),
         ] {
-            assert_eq!(whose(name, &owner), expected, "{name}");
+            assert_eq!(ownership(name, &owner), expected, "{name}");
         }
     }
 }

@@ -1,99 +1,56 @@
-//! The disposable consumer: made at a position, read back, and the older ones of the same database deleted.
+//! The disposable consumer: created at a position and compared with the request. Older ones of the same database are
+//! deleted.
 //!
-//! On a stream with limits it acknowledges nothing, lives in the server's memory and goes by itself. On one with interest
-//! retention the stream keeps an event only for consumers that have not acknowledged it, so there it acknowledges, is
-//! kept on disk, and stays when the collector ends: what is published meanwhile would be lost without it. Where the stream
-//! has no room for one more, see [`takeover`](super::takeover).
+//! On a stream with limits retention the consumer acknowledges nothing and is held in the server's memory; the server
+//! deletes it when it is inactive. A stream with interest retention keeps an event only for consumers that have not
+//! acknowledged it. There the consumer acknowledges, is stored on disk, and remains when the collector ends: without
+//! it, events that are published meanwhile would be lost. If the consumer limit is reached, see
+//! [`takeover`](super::takeover).
 
 use std::time::Duration;
 
-use super::api::{Api, Consumer, ConsumerConfig, Failure, Stream, code};
-use super::claims::{self, Claims, Owner};
-use super::epoch::Resume;
-use super::stored;
-use super::stream::{INTEREST, explain};
-use super::takeover::{self, Unread};
+use super::api::Api;
+use super::api_error::{ApiError, code, to_error};
+use super::api_types::{ConsumerConfig, ConsumerInfo, nanoseconds};
+use super::claims::{self, Claims};
+use super::consumer_request::{ConsumerRequest, CreatedConsumer, matches_request};
+use super::retention::Retention;
+use super::stored_subjects;
+use super::takeover;
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Mark;
 
-/// Whether the stream keeps events until they are acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeping {
-    /// It keeps them as its limits say.
-    Limits,
-    /// Until every consumer has acknowledged them; so many can be under way to the database.
-    Interest { unacknowledged: usize },
-}
-
-impl Keeping {
-    /// How this stream keeps what a collector with these settings, whose pipeline holds so many events, takes in.
-    pub(super) fn of(stream: &Stream, config: &BrokerConfig, pipeline_holds: usize) -> Self {
-        if stream.config.retention != INTEREST {
-            return Self::Limits;
-        }
-        Self::Interest { unacknowledged: pipeline_holds + config.prefetch.events * config.prefetch.requests }
-    }
-
-    pub(super) fn unacknowledged(self) -> Option<usize> {
-        match self {
-            Self::Limits => None,
-            Self::Interest { unacknowledged } => Some(unacknowledged),
-        }
-    }
-}
-
-pub(super) fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// How long the server keeps a consumer that nobody asks: it clears away what a dead process leaves.
+/// The server deletes a consumer without requests after this time. This removes the consumers of dead processes.
 const INACTIVE: Duration = Duration::from_secs(300);
 
-/// After this long without an acknowledgement the server delivers again. Longer than any commit should take; where one does
-/// take longer, the repetition ends the session and changes nothing.
+/// The server delivers an event again after this time without an acknowledgement. No commit should take that long. If
+/// one does, the repeated delivery ends the session and is not stored twice.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
 
-/// What a consumer is to be.
-pub(super) struct Wish<'a> {
-    pub(super) config: &'a BrokerConfig,
-    pub(super) owner: &'a Owner,
-    pub(super) stream: &'a Stream,
-    pub(super) resume: &'a Resume,
-    pub(super) keeping: Keeping,
-    /// It is to have the whole stream; then it may be without filters, see [`selection`](super::selection).
-    pub(super) whole: bool,
-    /// Until when somebody had the one before deliver nothing.
-    pub(super) paused: Option<&'a str>,
-}
-
-/// A consumer to read from.
-pub(super) struct Made {
-    pub(super) name: String,
-    pub(super) info: Consumer,
-    /// What it has delivered to nobody who stored it.
-    pub(super) unread: Option<Unread>,
-}
-
-/// Makes the consumer and checks that it is what was asked for; or takes over one of our own, where the stream allows no more.
-pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Result<Made, Error> {
-    let Wish { config, owner, stream, resume, keeping, .. } = *wish;
+/// Creates the consumer and compares it with the request. If the consumer limit is reached, takes over one of our own.
+pub(super) fn create(
+    api: &Api<'_>,
+    request: &ConsumerRequest<'_>,
+    claims: &mut Claims,
+) -> Result<CreatedConsumer, Error> {
+    let ConsumerRequest { config, owner, stream, resume, retention, .. } = *request;
     let name = claims::new_name(owner);
     let from_start = resume.after == Mark::START;
     let (filter_subject, filter_subjects) = match &config.subjects[..] {
-        // On a stream with interest retention it must not hold what it does not collect.
-        _ if wish.whole && keeping == Keeping::Limits => (None, None),
+        // With interest retention the stream must not keep events for it that it does not collect.
+        _ if request.whole_stream && retention == Retention::Limits => (None, None),
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };
-    let acks = keeping.unacknowledged();
+    let acks = retention.unacknowledged();
     let limit = stream.config.consumer_limits.inactive_threshold;
     let inactive = if acks.is_some() { limit } else { nanoseconds(INACTIVE) };
     let mut wanted = ConsumerConfig {
         name: Some(name.clone()),
         durable_name: acks.map(|_| name.clone()),
-        description: Some(format!("catchment, process {} at {}", std::process::id(), owner.place)),
+        description: Some(format!("catchment, process {} at {}", std::process::id(), owner.location)),
         deliver_policy: if from_start { "all" } else { "by_start_sequence" }.into(),
         opt_start_seq: (!from_start).then_some(resume.after.sequence + 1),
         ack_policy: if acks.is_some() { "all" } else { "none" }.into(),
@@ -104,116 +61,105 @@ pub(super) fn make(api: &Api<'_>, wish: &Wish<'_>, claims: &mut Claims) -> Resul
         replay_policy: "instant".into(),
         inactive_threshold: if limit > 0 { inactive.min(limit) } else { inactive },
         mem_storage: acks.is_none(),
-        pause_until: wish.paused.or_else(|| claims.pause()).map(str::to_owned),
+        pause_until: request.paused.or_else(|| claims.pause()).map(str::to_owned),
         ..ConsumerConfig::default()
     };
     let info = loop {
         match api.create_consumer(&config.stream, &name, &wanted) {
             Ok(info) => break info,
             Err(failure) if failure.is_code(code::NO_ROOM_FOR_CONSUMERS) => {
-                if !takeover::make_room(api, config, keeping, claims) {
-                    return takeover::take_over(api, wish, &wanted, claims);
+                if !takeover::make_room(api, config, retention, claims) {
+                    return takeover::take_over(api, request, &wanted, claims);
                 }
             }
             Err(failure) => {
-                if let Some(most) = fewer_unacknowledged(&failure, wanted.max_ack_pending) {
+                if let Some(most) = max_ack_pending_limit(&failure, wanted.max_ack_pending) {
                     wanted.max_ack_pending = Some(most);
                     continue;
                 }
-                // A server before 2.10 refuses a filter of which the stream has nothing.
-                let mismatch = stored::mismatch(config, &stream.config);
+                // A server before 2.10 refuses a filter that matches none of the stream's subjects.
+                let mismatch = stored_subjects::mismatch(config, &stream.config);
                 return Err(match mismatch.filter(|_| failure.is_code(code::FILTER_OUTSIDE)) {
-                    Some(mismatch) => {
-                        broker_error(&api.link.server().address, BrokerFault::Request, mismatch.to_string())
-                    }
-                    None => explain(api.link, config, &failure),
+                    Some(mismatch) => broker_error(&api.link.server().address, BrokerFault::Request, mismatch.what)
+                        .with_remedy(mismatch.remedy),
+                    None => to_error(api.link, config, &failure),
                 });
             }
         }
     };
-    if is_as_wanted(&info.config, &wanted, wish.whole) {
-        return Ok(Made { name, info, unread: None });
+    if matches_request(&info.config, &wanted, request.whole_stream) {
+        return Ok(CreatedConsumer { name, info, unstored: None });
     }
-    // An old server silently drops what it does not know, and would send another selection of events.
-    let server = api.link.server();
-    let what = if info.config.filter_subjects == wanted.filter_subjects {
-        format!("another consumer than was asked for: {:?} instead of {wanted:?}", info.config)
-    } else {
-        let way_out = "give one subject, or exactly those of the stream, or use server 2.10 or later";
-        format!("a consumer without the several subjects; {way_out}")
-    };
+    // An old server silently ignores settings that it does not support, and would deliver other events.
     if let Err(failure) = api.delete_consumer(&config.stream, &name) {
-        log::debug!("broker: consumer {name} is left to expire: {failure}");
+        log::debug!("broker: consumer {name} cannot be deleted, and expires later: {failure}");
     }
-    let detail = format!("server {} made {what}", server.version);
-    Err(broker_error(&server.address, BrokerFault::Request, detail))
+    let server = api.link.server();
+    let version = &server.version;
+    if info.config.filter_subjects == wanted.filter_subjects {
+        let created = &info.config;
+        let detail =
+            format!("server {version} created another consumer than requested: {created:?} instead of {wanted:?}");
+        return Err(broker_error(&server.address, BrokerFault::Request, detail));
+    }
+    let detail = format!("server {version} created a consumer without its several subjects");
+    let remedy = "set one subject in broker.subjects, or all subjects of the stream, or use server 2.10 or later";
+    Err(broker_error(&server.address, BrokerFault::Request, detail).with_remedy(remedy))
 }
 
-/// Whether a consumer delivers what was wanted, as it was wanted. Limits of the server, the account and the stream may have
-/// changed the rest of its settings: those are heeded as they are.
-pub(super) fn is_as_wanted(made: &ConsumerConfig, wanted: &ConsumerConfig, whole: bool) -> bool {
-    let unfiltered = whole && made.filter_subject.is_none() && made.filter_subjects.is_none();
-    let same_events = unfiltered && wanted.filter_subject.is_none()
-        || made.filter_subject == wanted.filter_subject && made.filter_subjects == wanted.filter_subjects;
-    same_events
-        && !made.headers_only
-        && made.name == wanted.name
-        && made.durable_name == wanted.durable_name
-        && made.deliver_policy == wanted.deliver_policy
-        && made.opt_start_seq == wanted.opt_start_seq
-        && made.ack_policy == wanted.ack_policy
-        && made.replay_policy == wanted.replay_policy
-}
-
-/// The limit that a refusal names, where it is on unacknowledged events and lower than what was asked for. Those of server and
-/// account are told nowhere else.
-fn fewer_unacknowledged(failure: &Failure, asked: Option<i64>) -> Option<i64> {
-    let Failure::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
+/// The limit on unacknowledged events that an error contains, if it is lower than the requested one. The server reports
+/// its own limit and the account's only in this error.
+fn max_ack_pending_limit(failure: &ApiError, asked: Option<i64>) -> Option<i64> {
+    let ApiError::Refused { code: code::TOO_MANY_UNACKNOWLEDGED, description, .. } = failure else { return None };
     let limit = description.rsplit(' ').next()?.parse().ok()?;
     (0 < limit && limit < asked?).then_some(limit)
 }
 
-/// Deletes what earlier sessions on this database have left, but not the current one. Where that fails, the server does it
-/// after a while; but not those for which a stream keeps events: they are left until the next session.
-pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current: &str, keeping: Keeping) {
-    let (level, until) = match keeping {
-        Keeping::Limits => (log::Level::Debug, "to expire"),
-        Keeping::Interest { .. } => (log::Level::Warn, "until the next session, and the stream keeps events for it"),
+/// Deletes the consumers of earlier sessions on this database, but not the current one. If that fails, the server
+/// deletes them later. With interest retention it does not: they remain until the next session.
+pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current: &str, retention: Retention) {
+    let (level, consequence) = match retention {
+        Retention::Limits => (log::Level::Debug, "it expires later"),
+        Retention::Interest { .. } => {
+            (log::Level::Warn, "the stream keeps events for it until the next session deletes it")
+        }
     };
-    if let Some(failure) = &claims.unasked {
-        log::log!(level, "broker: older consumers are left {until}: {failure}");
+    if let Some(failure) = &claims.list_error {
+        log::log!(level, "broker: older consumers cannot be found and deleted ({consequence}): {failure}");
     }
     for claim in claims.own().filter(|claim| claim.name != current) {
         let name = &claim.name;
         match api.delete_consumer(stream, name) {
             Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
-            Err(failure) => log::log!(level, "broker: the older consumer {name} is left {until}: {failure}"),
+            Err(failure) => {
+                log::log!(level, "broker: the older consumer {name} cannot be deleted ({consequence}): {failure}");
+            }
         }
     }
 }
 
-/// Says what an operator should know of the stream's consumers: when it forgets ours, and which of copies, or of the original,
-/// it keeps events for. Those are left alone.
-pub(super) fn tell(config: &BrokerConfig, made: &Consumer, claims: &Claims, keeping: Keeping) {
-    let forgets = Duration::from_nanos(made.config.inactive_threshold);
-    if keeping != Keeping::Limits && !forgets.is_zero() {
+/// Logs what an operator should know about the stream's consumers: when the server deletes ours, and for which consumers of
+/// copies or of the original the stream keeps events. Those are not changed.
+pub(super) fn warn_operator(config: &BrokerConfig, created: &ConsumerInfo, claims: &Claims, retention: Retention) {
+    let inactive = Duration::from_nanos(created.config.inactive_threshold);
+    if retention != Retention::Limits && !inactive.is_zero() {
         let stream = &config.stream;
         log::warn!(
-            "broker: stream {stream} forgets our consumer when no collector has run for {forgets:?}, and drops what it keeps \
-             for it; raise inactive_threshold of its consumer_limits"
+            "broker: stream {stream} deletes our consumer and the events kept for it when no collector has run for \
+             {inactive:?}; raise inactive_threshold of its consumer_limits"
         );
     }
     for claim in claims.others() {
         let (name, maker, stream) = (&claim.name, claim.maker(), &config.stream);
         if claim.is_in_use() {
             log::warn!(
-                "broker: {maker} collects stream {stream} too, into a copy of this database; give that one an identity of \
+                "broker: {maker} collects stream {stream} too, into a copy of this database; give the copy an identity of \
                  its own: catchment adopt"
             );
-        } else if keeping != Keeping::Limits {
+        } else if retention != Retention::Limits {
             log::warn!(
-                "broker: stream {stream} also keeps events for consumer {name}, made by {maker} on a copy of this database \
-                 or on its original; if that one is gone for good: nats consumer rm {stream} {name}"
+                "broker: stream {stream} also keeps events for consumer {name}, created by {maker} for a copy of this \
+                 database or for its original; if that database no longer exists: nats consumer rm {stream} {name}"
             );
         }
     }

@@ -1,116 +1,117 @@
-//! What becomes of the consumer while a session lives: whether it delivers at all, whether somebody pauses or edits it, whether
-//! the stream still has what it filters.
+//! Watches the consumer during a session: whether it delivers, whether it was paused or edited, and whether the stream
+//! still stores the subjects of its filters.
 
 use std::time::{Duration, Instant};
 
 use nats::{HeaderMap, Message};
 
-use super::api::{Consumer, ConsumerConfig, Stream};
+use super::api_types::{ConsumerConfig, ConsumerInfo, StreamInfo};
 use super::pulls::EXPIRES;
-use super::stored;
+use super::stored_subjects;
 use crate::config::BrokerConfig;
 
-/// How often to ask until it is proved that the consumer delivers.
+/// How often to request the consumer's state until it is proved that it works.
 const UNTIL_PROVED: Duration = Duration::from_millis(200);
 
-/// Watches a consumer.
+/// Watches one consumer.
 #[derive(Debug)]
 pub(super) struct ConsumerWatch {
     name: String,
     stream: String,
-    /// As it was when the session began.
-    made: ConsumerConfig,
-    /// How many it had delivered when the session began.
-    begins_behind: u64,
-    /// It has delivered, or the server has taken our requests: a session that has this behind it is a recovery.
+    /// Its settings when the session began.
+    created: ConsumerConfig,
+    /// The number of its deliveries when the session began.
+    delivered_before: u64,
+    /// It has delivered, or the server has accepted our pull requests. Only then has the session recovered.
     proved: bool,
-    /// Until when somebody has it deliver nothing.
+    /// When its pause ends.
     paused: Option<String>,
-    /// Why nothing can come.
-    deaf: Option<String>,
+    /// Why the stream does not store some of the configured subjects.
+    subject_mismatch: Option<String>,
     asked: Instant,
-    /// The last delivery or request for some, and that there was one since it was looked at: the clock is asked once for many.
-    flowed: Instant,
-    flowing: bool,
-    /// How often in a row it had messages and sent none.
-    stalls: u32,
-    /// How often in a row it had delivered more than came.
-    strays: u32,
+    /// When a delivery was received or a pull request sent. `has_flow` notes that there was one since the last update,
+    /// so that the clock is read once for many.
+    last_flow: Instant,
+    has_flow: bool,
+    /// In how many checks in a row it had messages and sent none.
+    stalled_in_a_row: u32,
+    /// In how many checks in a row deliveries were missing.
+    missing_in_a_row: u32,
 }
 
-/// What a look at a consumer comes to that has not sent anything for a while.
+/// The result of a check of a consumer that has not sent anything for a while.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Fine,
-    /// It has no request of ours.
-    Forgotten,
-    /// It will not do; why.
-    Useless(String),
+pub(super) enum ConsumerState {
+    Healthy,
+    /// It has no pull request of ours.
+    NoRequests,
+    /// The session needs another consumer. The text says why.
+    Unusable(String),
 }
 
-/// How often in a row it may have messages and send none.
-const MOST_STALLS: u32 = 3;
+/// The number of checks in a row in which it may have messages and send none.
+const MAX_STALLED_CHECKS: u32 = 3;
 
-/// How often in a row it may have delivered more than came: what is on its way comes between two looks.
-const MOST_STRAYS: u32 = 2;
+/// The number of checks in a row in which deliveries may be missing. Those in transit are received between two checks.
+const MAX_MISSING_CHECKS: u32 = 2;
 
 impl ConsumerWatch {
-    /// Of a consumer and its stream as they are when the session begins.
-    pub(super) fn new(name: &str, consumer: &Consumer, config: &BrokerConfig, stream: &Stream) -> Self {
+    /// For this consumer and stream at the beginning of the session.
+    pub(super) fn new(name: &str, consumer: &ConsumerInfo, config: &BrokerConfig, stream: &StreamInfo) -> Self {
         let mut watch = Self {
             name: name.to_owned(),
             stream: config.stream.clone(),
-            made: consumer.config.clone(),
-            begins_behind: consumer.delivered.consumer_seq,
+            created: consumer.config.clone(),
+            delivered_before: consumer.delivered.consumer_seq,
             proved: false,
             paused: None,
-            deaf: deaf(config, stream),
+            subject_mismatch: subject_mismatch(config, stream),
             asked: Instant::now(),
-            flowed: Instant::now(),
-            flowing: false,
-            stalls: 0,
-            strays: 0,
+            last_flow: Instant::now(),
+            has_flow: false,
+            stalled_in_a_row: 0,
+            missing_in_a_row: 0,
         };
         watch.note_pause(consumer);
         watch
     }
 
-    /// It delivered.
-    pub(super) fn delivers(&mut self) {
+    /// A delivery was received.
+    pub(super) fn note_delivery(&mut self) {
         self.proved = true;
-        self.flowing = true;
-        self.stalls = 0;
+        self.has_flow = true;
+        self.stalled_in_a_row = 0;
     }
 
-    /// Whether this message had a payload in the stream that the consumer keeps back. The first of a session is believed: then the
-    /// consumer was as it should be, and a publisher set that header.
-    pub(super) fn lacks_payload(&self, message: &Message, consumer_sequence: u64) -> bool {
-        let kept_back = |headers: &HeaderMap| headers.get("Nats-Msg-Size").is_some_and(|size| size != "0");
+    /// Whether the consumer omitted the payload of this message. The first delivery of a session is exempt: the
+    /// consumer was just checked, so a publisher must have set that header.
+    pub(super) fn is_payload_missing(&self, message: &Message, consumer_sequence: u64) -> bool {
+        let has_size = |headers: &HeaderMap| headers.get("Nats-Msg-Size").is_some_and(|size| size != "0");
         message.data.is_empty()
-            && consumer_sequence > self.begins_behind + 1
-            && message.headers.as_ref().is_some_and(kept_back)
+            && consumer_sequence > self.delivered_before + 1
+            && message.headers.as_ref().is_some_and(has_size)
     }
 
-    /// It ended a request that it had taken.
-    pub(super) fn ended_a_request(&mut self) {
+    /// The consumer ended a pull request that it had accepted.
+    pub(super) fn note_request_end(&mut self) {
         self.proved = true;
     }
 
-    /// A request for events was sent.
-    pub(super) fn asked_for_events(&mut self) {
-        self.flowing = true;
+    /// A pull request was sent.
+    pub(super) fn note_pull(&mut self) {
+        self.has_flow = true;
     }
 
-    /// Notes when what came or was sent since the last call did so.
+    /// Notes the time if there was a delivery or a pull request since the last call.
     pub(super) fn note_flow(&mut self) {
-        if std::mem::take(&mut self.flowing) {
-            self.flowed = Instant::now();
+        if std::mem::take(&mut self.has_flow) {
+            self.last_flow = Instant::now();
         }
     }
 
-    /// Nobody listened for a while.
+    /// Deliveries were not read for a while.
     pub(super) fn was_away(&mut self) {
-        self.flowed = Instant::now();
+        self.last_flow = Instant::now();
     }
 
     pub(super) fn is_proved(&self) -> bool {
@@ -121,18 +122,18 @@ impl ConsumerWatch {
         self.paused.as_deref()
     }
 
-    /// What keeps events from coming, if anything is known to.
+    /// Why no events are received, if the reason is known.
     pub(super) fn trouble(&self) -> Option<String> {
         let Self { name, stream, .. } = self;
         let paused = self.paused.as_ref().map(|until| {
             format!(
-                "somebody has paused consumer {name} of stream {stream} until {until}; nats consumer resume ends that"
+                "consumer {name} of stream {stream} is paused until {until}; to end the pause: nats consumer resume"
             )
         });
-        paused.or_else(|| self.deaf.clone())
+        paused.or_else(|| self.subject_mismatch.clone())
     }
 
-    /// Whether it is time to ask for it, with an answer every `pause`.
+    /// Whether to request the consumer's state now, so that there is an answer every `pause`.
     pub(super) fn is_due(&mut self, pause: Duration) -> bool {
         let pause = if self.proved { pause } else { pause.min(UNTIL_PROVED) };
         let due = self.asked.elapsed() >= pause;
@@ -142,66 +143,73 @@ impl ConsumerWatch {
         due
     }
 
-    /// The stream as it is now.
-    pub(super) fn hear_of_stream(&mut self, config: &BrokerConfig, stream: &Stream) {
-        self.deaf = deaf(config, stream);
+    /// Updates the state of the stream.
+    pub(super) fn update_stream(&mut self, config: &BrokerConfig, stream: &StreamInfo) {
+        self.subject_mismatch = subject_mismatch(config, stream);
     }
 
-    /// The consumer as it is now. What is wrong with it, where it cannot be used any longer.
-    pub(super) fn look(&mut self, consumer: &Consumer) -> Option<String> {
+    /// Updates the state of the consumer. Returns why it cannot be used any more, if so.
+    pub(super) fn update_consumer(&mut self, consumer: &ConsumerInfo) -> Option<String> {
         self.proved |= consumer.num_waiting > 0;
         self.note_pause(consumer);
-        let Self { name, made, .. } = self;
+        let Self { name, created, .. } = self;
         let now = &consumer.config;
         let subjects = |config: &ConsumerConfig| -> String {
             let several = config.filter_subjects.iter().flatten();
             let all: Vec<_> = config.filter_subject.iter().chain(several).map(String::as_str).collect();
             if all.is_empty() { "all subjects".into() } else { all.join(", ") }
         };
-        let (before, after) = (subjects(made), subjects(now));
+        let (before, after) = (subjects(created), subjects(now));
         if before != after {
             return Some(format!(
-                "somebody has edited consumer {name}: it filters {after} instead of {before}; making another. Of the last \
-                 seconds, events that it passed over are not stored"
+                "consumer {name} was edited: it filters {after} instead of {before}; creating another one. Events that it \
+                 skipped in the last seconds are not stored"
             ));
         }
-        if now.headers_only != made.headers_only {
-            return Some(format!("somebody has edited consumer {name}: it sends no payloads; making another"));
+        if now.headers_only != created.headers_only {
+            return Some(format!("consumer {name} was edited: it sends no payloads; creating another one"));
         }
         None
     }
 
-    /// What to think of a consumer of whose deliveries `came` have come. While messages come, or requests are on their way, it
-    /// says nothing of those under way.
-    pub(super) fn judge(&mut self, consumer: &Consumer, came: u64, silence: Duration) -> Verdict {
-        if self.flowing || self.flowed.elapsed() < (silence / 2).min(EXPIRES / 2) {
-            return Verdict::Fine;
+    /// Checks the consumer: `received` is the number of its deliveries that were received. Does nothing while messages
+    /// are received or pull requests are in transit.
+    pub(super) fn check_deliveries(
+        &mut self,
+        consumer: &ConsumerInfo,
+        received: u64,
+        silence: Duration,
+    ) -> ConsumerState {
+        if self.has_flow || self.last_flow.elapsed() < (silence / 2).min(EXPIRES / 2) {
+            return ConsumerState::Healthy;
         }
-        self.flowed = Instant::now();
+        self.last_flow = Instant::now();
         let (name, delivered, pending) = (&self.name, consumer.delivered.consumer_seq, consumer.num_pending);
-        self.strays = if delivered > came { self.strays + 1 } else { 0 };
-        if self.strays >= MOST_STRAYS {
-            return Verdict::Useless(format!("consumer {name} has delivered {delivered} messages, and {came} came"));
+        self.missing_in_a_row = if delivered > received { self.missing_in_a_row + 1 } else { 0 };
+        if self.missing_in_a_row >= MAX_MISSING_CHECKS {
+            return ConsumerState::Unusable(format!(
+                "consumer {name} has delivered {delivered} messages, and {received} were received"
+            ));
         }
-        // Without acknowledgement there is no such limit.
-        let waits_for_us = |most: i64| u64::try_from(most).is_ok_and(|most| consumer.num_ack_pending >= most);
-        let is_full = consumer.config.ack_policy == "all" && consumer.config.max_ack_pending.is_some_and(waits_for_us);
+        // Without acknowledgements there is no such limit.
+        let is_reached = |most: i64| u64::try_from(most).is_ok_and(|most| consumer.num_ack_pending >= most);
+        let is_full = consumer.config.ack_policy == "all" && consumer.config.max_ack_pending.is_some_and(is_reached);
         if pending > 0 && !consumer.paused && !is_full {
-            self.stalls += 1;
+            self.stalled_in_a_row += 1;
         }
-        if self.stalls >= MOST_STALLS {
-            let why = if consumer.num_waiting > 0 { "sends none" } else { "gets no request of ours" };
-            return Verdict::Useless(format!("consumer {name} has {pending} messages and {why}"));
+        if self.stalled_in_a_row >= MAX_STALLED_CHECKS {
+            let why = if consumer.num_waiting > 0 { "sends none" } else { "receives no pull request of ours" };
+            return ConsumerState::Unusable(format!("consumer {name} has {pending} messages and {why}"));
         }
-        if consumer.num_waiting == 0 { Verdict::Forgotten } else { Verdict::Fine }
+        if consumer.num_waiting == 0 { ConsumerState::NoRequests } else { ConsumerState::Healthy }
     }
 
-    fn note_pause(&mut self, consumer: &Consumer) {
+    fn note_pause(&mut self, consumer: &ConsumerInfo) {
         self.paused = consumer.paused_until();
     }
 }
 
-/// Why nothing can come of some subject to collect, where that is known.
-fn deaf(config: &BrokerConfig, stream: &Stream) -> Option<String> {
-    stored::mismatch(config, &stream.config).map(|mismatch| mismatch.to_string())
+/// Why the stream does not store some of the configured subjects, if that is known.
+fn subject_mismatch(config: &BrokerConfig, stream: &StreamInfo) -> Option<String> {
+    stored_subjects::mismatch(config, &stream.config).map(|mismatch| mismatch.to_string())
 }

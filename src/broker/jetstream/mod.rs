@@ -1,35 +1,43 @@
-//! Streams: collected by [`JetStreamIntake`], given events by [`StreamPublisher`].
+//! `JetStream`: [`JetStreamIntake`] collects a stream, [`StreamPublisher`] publishes to streams.
 
+mod ack_verifier;
 mod api;
+mod api_error;
+mod api_types;
 mod backlog;
 mod claims;
 mod consumer;
+mod consumer_request;
 mod consumer_watch;
-mod epoch;
-mod facts;
+mod delivery_metadata;
+mod epoch_history;
 mod gaps;
-mod history;
-mod inquiry;
 mod intake;
 mod known_streams;
+mod local_filter;
+mod lost_events;
+mod message_search;
+mod pending_acks;
 mod poison;
 mod publisher;
 mod pulls;
-mod reply;
-mod search;
-mod selection;
+mod resume_point;
+mod retention;
 mod session;
+mod session_options;
 mod status;
-mod stored;
+mod stored_subjects;
 mod stream;
+mod stream_comparison;
 mod stream_watch;
 mod takeover;
-mod unreadable;
+mod unreadable_message;
+mod unstored_deliveries;
 
-pub use claims::{Origin, Owner};
-pub use intake::{Beginning, JetStreamIntake};
+pub use claims::{OriginalDatabase, Owner};
+pub use intake::{IntakeOptions, JetStreamIntake};
 pub use known_streams::KnownStreams;
 pub(super) use publisher::StreamPublisher;
 pub(super) use status::stream_status;
-pub use stored::Mismatch;
+pub use stored_subjects::SubjectMismatch;
 pub use stream::remove_stream;

@@ -1,25 +1,25 @@
-//! Messages that the client cannot read: they would end the connection at every delivery, for ever.
+//! Messages that the client cannot parse. They would end the connection at every delivery, for ever.
 //!
-//! The server stores any bytes as headers and any subject its control line can carry; the client wants UTF-8, a colon in
-//! each line, and short protocol lines. Such a message is fetched raw, handed on as a defect, and passed over.
+//! The server stores any bytes as headers and any subject that fits its control line. The client requires UTF-8, a
+//! colon in each line, and short protocol lines. Such a message is read raw, passed on as a defect, and skipped.
 
-/// The client reads protocol lines into this many bytes; a longer one is an error or a panic of its thread.
+/// The client reads protocol lines into a buffer of this size. A longer line is an error, or a panic of its thread.
 const CLIENT_LINE: usize = 4096;
 
-/// Room for what stands around the subject in a delivery's protocol line: numbers and a reply subject with the names of
-/// stream and consumer, up to 255 bytes each.
-const AROUND_SUBJECT: usize = 1024;
+/// The size of the rest of a delivery's protocol line: numbers and a reply subject with the names of stream and
+/// consumer, up to 255 bytes each.
+const LINE_OVERHEAD: usize = 1024;
 
-/// What is wrong with a message for the client; `None` when it can read it.
+/// Why the client cannot parse a message; `None` if it can.
 pub(super) fn defect(subject: &str, headers: &[u8]) -> Option<&'static str> {
-    if subject.len() + AROUND_SUBJECT > CLIENT_LINE {
+    if subject.len() + LINE_OVERHEAD > CLIENT_LINE {
         return Some("its subject is too long for the NATS client");
     }
     if subject.contains(char::is_whitespace) {
         return Some("its subject has white space, which the NATS client cannot read");
     }
-    // In the server's JSON this stands for bytes that are no UTF-8. A subject may also really have it: as this is only asked
-    // when a connection has just ended, a dead letter that could have been a row is the smaller harm.
+    // The server's JSON has this character in place of bytes that are not UTF-8. A subject may also really contain it.
+    // This is only checked when a connection has just ended, so an unnecessary dead letter is the smaller harm.
     if subject.contains('\u{fffd}') {
         return Some("its subject is not UTF-8, which the NATS client cannot read");
     }
@@ -33,17 +33,17 @@ pub(super) fn defect(subject: &str, headers: &[u8]) -> Option<&'static str> {
     if !lines.next().is_some_and(|version| version.starts_with("NATS/1.0")) {
         return Some("its headers do not begin with NATS/1.0");
     }
-    let mut behind_header = false;
+    let mut after_header = false;
     for line in lines {
         if line.is_empty() {
-            behind_header = false;
+            after_header = false;
             continue;
         }
-        let continues = behind_header && line.starts_with([' ', '\t']);
+        let continues = after_header && line.starts_with([' ', '\t']);
         if !continues && !line.contains(':') {
             return Some("its headers have a line without a colon, which the NATS client cannot read");
         }
-        behind_header = true;
+        after_header = true;
     }
     None
 }

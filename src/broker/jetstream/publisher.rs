@@ -1,4 +1,4 @@
-//! Publishes to streams and hears what they say of each event.
+//! Publishes events to streams and receives the result of each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use log::Level;
 use nats::{Connection, Message};
 use parking_lot::Mutex;
 
+use super::ack_verifier::{AckVerifier, ApiRequest, Response};
 use super::api::Api;
-use super::inquiry::{Answer, Inquiry, Question};
 use super::known_streams::KnownStreams;
-use super::search::Search;
+use super::message_search::MessageSearch;
 use crate::broker::connection::{Cluster, Denial, Flusher, Link, ServerRemark, one_line};
 use crate::broker::headers;
 use crate::broker::publishing::{EventSource, Outgoing, PublishResult, publish_all};
@@ -24,11 +24,11 @@ pub(in crate::broker) struct StreamPublisher {
     link: Link,
     denials: Arc<Mutex<Vec<Denial>>>,
     denied: Receiver<()>,
-    inquiry: Arc<Mutex<Inquiry>>,
+    verifier: Arc<Mutex<AckVerifier>>,
     known: Arc<KnownStreams>,
     prefix: String,
-    /// How long an answer to a question is waited for.
-    patience: Duration,
+    /// How long to wait for the answer to a request.
+    answer_timeout: Duration,
     timeout: Duration,
 }
 
@@ -43,12 +43,12 @@ impl StreamPublisher {
         let denials = Arc::new(Mutex::new(Vec::new()));
         let (heard, denied_out) = crossbeam_channel::bounded(1);
         let kept = Arc::clone(&denials);
-        let asked = questions_on(&prefix);
+        let request_prefix = quoted_request_prefix(&prefix);
         let listener = move |remark: &ServerRemark| {
             let denial = if let ServerRemark::PublishDenied(denial) = remark { Some(denial) } else { None };
             // A recorder works without permission to ask.
-            let is_question = denial.is_some_and(|denial| denial.quoted_subject().starts_with(&asked));
-            let level = if is_question { Level::Debug } else { Level::Warn };
+            let is_request = denial.is_some_and(|denial| denial.quoted_subject().starts_with(&request_prefix));
+            let level = if is_request { Level::Debug } else { Level::Warn };
             log::log!(level, "broker: the server reports: {remark}");
             if let Some(denial) = denial {
                 kept.lock().push(denial.clone());
@@ -56,58 +56,59 @@ impl StreamPublisher {
                 let _ = heard.try_send(());
             }
         };
-        // Verdicts may wait for an answer, and the connection must not count as silent before.
-        let patience = config.timeout.min(config.silence / 2);
-        let inquiry = Arc::new(Mutex::new(Inquiry::new(Arc::clone(known), prefix.clone(), patience)));
+        // Results may wait for an answer. The connection must not count as silent before.
+        let answer_timeout = config.timeout.min(config.silence / 2);
+        let verifier = Arc::new(Mutex::new(AckVerifier::new(Arc::clone(known), prefix.clone(), answer_timeout)));
         let link = Link::open_with(cluster, stop, Arc::new(listener))?;
         let (known, timeout) = (Arc::clone(known), config.timeout);
-        Ok(Self { link, denials, denied: denied_out, inquiry, known, prefix, patience, timeout })
+        Ok(Self { link, denials, denied: denied_out, verifier, known, prefix, answer_timeout, timeout })
     }
 
     pub(in crate::broker) fn link(&self) -> &Link {
         &self.link
     }
 
-    /// Publishes what `source` gives, in the background, until it gives no more; another source comes after it. `nonce` makes
-    /// the identities of events that were given none.
+    /// Publishes the events of `source` in the background until there are no more. Another source may follow. Events
+    /// without an identity get one made from `nonce`.
     pub(in crate::broker) fn start(&self, source: impl EventSource, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
         let tls = self.link.server().tls;
-        let inquiry = Arc::clone(&self.inquiry);
+        let verifier = Arc::clone(&self.verifier);
         self.link.post(move |connection| {
             let flusher = Flusher::start(connection, tls, &lost);
-            let ask = || ask(connection, &inbox, &inquiry);
-            publish_all(source, flusher, &lost, ask, |outgoing| publish(connection, &inbox, &nonce, &outgoing));
+            let before = || send_requests(connection, &inbox, &verifier);
+            publish_all(source, flusher, &lost, before, |outgoing| publish(connection, &inbox, &nonce, &outgoing));
         });
     }
 
-    /// What the server has said since the last call of subjects that this user may not publish events to. What it says of our
-    /// questions is left for [`StreamPublisher::results`], also where it comes between two calls.
+    /// Subjects that this user may not publish events to, as the server reported since the last call. Denials of the recorder's own
+    /// requests are left for [`StreamPublisher::results`], also where they arrive between two calls.
     pub(in crate::broker) fn denials(&self) -> Vec<Denial> {
-        let asked = questions_on(&self.prefix);
-        let is_of_events = |denial: &mut Denial| !denial.quoted_subject().starts_with(&asked);
+        let request_prefix = quoted_request_prefix(&self.prefix);
+        let is_of_events = |denial: &mut Denial| !denial.quoted_subject().starts_with(&request_prefix);
         self.denials.lock().extract_if(.., is_of_events).collect()
     }
 
-    /// Asks the known streams for their settings, and who takes these subjects. Blocks until all is
-    /// answered, the connection has ended or `stop` is raised, and not for longer than an answer may take.
+    /// Requests the settings of the known streams, and the streams of these subjects. Blocks until all answers are
+    /// received, the connection has ended or `stop` is raised, but not longer than the time-out of an answer.
     pub(in crate::broker) fn ask_streams(&self, subjects: &[String], stop: &Signal) {
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + self.answer_timeout;
         loop {
-            self.inquiry.lock().begin(subjects);
+            self.verifier.lock().request_streams(subjects);
             self.await_answers(until, stop);
-            // A server that has just started is asked again.
-            let again = self.inquiry.lock().is_unready() && !self.link.lost().is_raised() && Instant::now() < until;
+            // The request to a server that has just started is repeated.
+            let again = self.verifier.lock().needs_retry() && !self.link.lost().is_raised() && Instant::now() < until;
             if !again || stop.wait(Duration::from_millis(50)) {
                 return;
             }
         }
     }
 
-    /// Looks in the known streams for these events, sent before under identities made of this nonce. `after` names a stream
-    /// and a sequence up to which it has none of them. Blocks for twice the configured time-out at most. For a connection on which nothing was published.
+    /// Searches the known streams for these events, which were published before with identities made from this nonce.
+    /// `after` is a stream and a sequence up to which it has none of them. Blocks for twice the configured time-out at
+    /// most. Nothing may have been published on this connection.
     pub(in crate::broker) fn search(
         &self,
         events: &[Outgoing],
@@ -117,30 +118,30 @@ impl StreamPublisher {
     ) -> Vec<PublishResult> {
         let numbers: HashMap<String, u64> =
             events.iter().map(|outgoing| (identity(outgoing, nonce), outgoing.number)).collect();
-        let api = Api { link: &self.link, prefix: self.prefix.clone(), within: self.timeout, stop: Some(stop) };
-        let search = Search { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
+        let api = Api { link: &self.link, prefix: self.prefix.clone(), timeout: self.timeout, stop: Some(stop) };
+        let search = MessageSearch { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
         search.run(&self.known.names(), after, &numbers)
     }
 
-    /// Has the questions sent and hears the answers, until all are there.
+    /// Has the requests sent and handles the answers, until all are received.
     fn await_answers(&self, until: Instant, stop: &Signal) {
-        while self.inquiry.lock().is_open() && !self.link.lost().is_raised() && Instant::now() < until {
+        while self.verifier.lock().is_open() && !self.link.lost().is_raised() && Instant::now() < until {
             if stop.is_raised() {
                 return;
             }
-            let (inbox, inquiry) = (self.link.inbox().to_owned(), Arc::clone(&self.inquiry));
+            let (inbox, verifier) = (self.link.inbox().to_owned(), Arc::clone(&self.verifier));
             self.link.post(move |connection| {
-                if let Err(e) = ask(connection, &inbox, &inquiry) {
-                    log::debug!("broker: asking broke off: {}", one_line(&e));
+                if let Err(e) = send_requests(connection, &inbox, &verifier) {
+                    log::debug!("broker: cannot send a request about streams: {}", one_line(&e));
                 }
             });
             // Nothing was published on this connection yet.
-            let _none = self.results(Duration::from_millis(100).min(self.patience), stop.channel(), &|_| None);
+            let _none = self.results(Duration::from_millis(100).min(self.answer_timeout), stop.channel(), &|_| None);
         }
     }
 
-    /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are. `subject_of` tells the
-    /// subject of an event by its number.
+    /// Waits for results, at most for `wait` or until `wake` is ready, and returns all that there are. `subject_of`
+    /// returns the subject of an event by its number.
     pub(in crate::broker) fn results<T>(
         &self,
         wait: Duration,
@@ -158,48 +159,48 @@ impl StreamPublisher {
             recv(wake) -> _ => {}
             recv(self.denied) -> _ => {}
             recv(self.link.lost().channel()) -> _ => {}
-            default(wait.min(self.patience)) => {}
+            default(wait.min(self.answer_timeout)) => {}
         }
-        let mut verdicts = Vec::new();
-        let mut inquiry = self.inquiry.lock();
+        let mut results = Vec::new();
+        let mut verifier = self.verifier.lock();
         for message in first.into_iter().chain(self.link.messages().try_iter()) {
-            verdicts.extend(inquiry.hear(&answer(&message), subject_of));
+            results.extend(verifier.handle(&response(&message), subject_of));
         }
-        self.denials.lock().retain(|denial| match inquiry.denied(denial.quoted_subject()) {
+        self.denials.lock().retain(|denial| match verifier.handle_denial(denial.quoted_subject()) {
             Some(released) => {
-                verdicts.extend(released);
+                results.extend(released);
                 false
             }
             None => true,
         });
-        verdicts.extend(inquiry.expire());
-        verdicts
+        results.extend(verifier.expire());
+        results
     }
 
-    /// Whether there are questions to send, which the publishing thread does before it takes more events.
+    /// Whether there are requests to send. The publishing thread sends them before it takes more events.
     pub(in crate::broker) fn has_questions(&self) -> bool {
-        self.inquiry.lock().has_questions()
+        self.verifier.lock().has_requests()
     }
 
-    /// What to say of answers that are no stream's, once a connection.
+    /// The warning about answers that are not a stream's, once per connection.
     pub(in crate::broker) fn remark(&self) -> Option<String> {
-        self.inquiry.lock().remark()
+        self.verifier.lock().take_notice()
     }
 }
 
-/// How the subjects of our questions begin, as the server quotes them.
-fn questions_on(prefix: &str) -> String {
+/// The prefix of our requests' subjects, quoted as in the server's errors.
+fn quoted_request_prefix(prefix: &str) -> String {
     format!("\"{prefix}.STREAM.")
 }
 
-fn ask(connection: &Connection, inbox: &str, inquiry: &Mutex<Inquiry>) -> std::io::Result<()> {
-    let questions = inquiry.lock().questions();
-    questions.into_iter().try_for_each(|Question { subject, reply, body }| {
+fn send_requests(connection: &Connection, inbox: &str, verifier: &Mutex<AckVerifier>) -> std::io::Result<()> {
+    let questions = verifier.lock().take_requests();
+    questions.into_iter().try_for_each(|ApiRequest { subject, reply, body }| {
         connection.publish_request(&subject, &format!("{inbox}.{reply}"), body)
     })
 }
 
-/// By which the stream recognises an event.
+/// The message identity by which the stream detects a repeated event.
 fn identity(outgoing: &Outgoing, nonce: &str) -> String {
     outgoing.event.given_id().map_or_else(|| format!("{nonce}-{}", outgoing.number), str::to_owned)
 }
@@ -214,10 +215,10 @@ fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoin
     connection.publish_with_reply_or_headers(event.subject(), Some(&reply), Some(&headers), event.payload())
 }
 
-fn answer(message: &Message) -> Answer<'_> {
-    // The client puts a status of the server's among the headers; an answer with a payload has none.
+fn response(message: &Message) -> Response<'_> {
+    // The client stores the server's status as a header. An answer with a payload has no status.
     let status = message.headers.as_ref().and_then(|headers| headers.get(nats::header::STATUS)).map(String::as_str);
-    Answer {
+    Response {
         token: message.subject.rsplit('.').next().unwrap_or_default(),
         status: status.filter(|_| message.data.is_empty()),
         data: &message.data,

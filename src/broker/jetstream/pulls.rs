@@ -1,74 +1,75 @@
-//! How much has been asked for and not come yet: the bound of what the client holds in memory.
+//! The pull requests that are outstanding. They bound what the client holds in memory.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::api::PullLimits;
+use super::api_types::PullLimits;
 use crate::config::PrefetchConfig;
 
-/// How long the server keeps a pull request before it ends it with a status. A process that died is taken for a living one for
-/// this long where the server did not see it die.
+/// The server ends a pull request with a status after this time. For this time a dead process looks alive, if the
+/// server did not notice its end.
 pub(super) const EXPIRES: Duration = Duration::from_secs(10);
 
-/// Requests that may be refused in a row, each for a limit: there are four limits, and 16 requests at most under way.
-const MOST_REFUSALS: usize = 64;
+/// The number of requests that may be refused in a row for a limit. There are four limits and at most 16 outstanding
+/// requests.
+const MAX_REFUSALS: usize = 64;
 
-/// Requests outstanding, counted in events. The server answers a request with messages, or ends it with a status that
-/// says how many of its messages will not come.
+/// The outstanding requests, counted in events. The server answers a request with messages, or ends it with a status
+/// that contains the number of messages that it did not send.
 #[derive(Debug)]
 pub(super) struct Pulls {
     prefetch: PrefetchConfig,
     expires: Duration,
-    /// How many events a request asked for before the last limit that was learnt.
-    asked_before: usize,
-    /// Requests refused since one was accepted.
+    /// The number of events per request before the last limit was learnt.
+    events_before: usize,
+    /// The number of requests refused since one was accepted.
     refusals: usize,
     outstanding: usize,
-    /// The next message is larger than a request's limit in bytes.
+    /// Whether the next message is larger than a request's limit in bytes.
     oversize: Oversize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Oversize {
     No,
-    /// To be asked for by itself once nothing else is outstanding.
-    Ahead,
-    /// Asked for.
-    Asked,
+    /// To be requested alone, once nothing else is outstanding.
+    Next,
+    /// Requested.
+    Requested,
 }
 
-/// A request to send.
+/// A pull request to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pull {
+pub(super) struct PullRequest {
     pub(super) events: usize,
-    /// `None`: however large.
+    /// `None`: no limit.
     pub(super) bytes: Option<u64>,
-    /// How long it may wait.
+    /// How long the request may wait.
     pub(super) expires: Duration,
 }
 
 impl Pulls {
-    /// As `prefetch` says, within what the consumer allows.
+    /// With these settings, within the consumer's limits.
     pub(super) fn new(prefetch: PrefetchConfig, limits: PullLimits) -> Self {
-        let asked_before = prefetch.events;
+        let events_before = prefetch.events;
         let mut pulls =
-            Self { prefetch, expires: EXPIRES, asked_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
+            Self { prefetch, expires: EXPIRES, events_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
         pulls.limit(limits);
         pulls
     }
 
-    /// Keeps to these limits from now on.
+    /// Applies these limits to the next requests.
     pub(super) fn limit(&mut self, limits: PullLimits) {
-        let least = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
-        if let Some(most) = least(limits.batch).filter(|most| *most < self.prefetch.events) {
-            self.asked_before = self.prefetch.events;
+        let positive = |limit: i64| usize::try_from(limit).ok().filter(|limit| *limit > 0);
+        if let Some(most) = positive(limits.batch).filter(|most| *most < self.prefetch.events) {
+            self.events_before = self.prefetch.events;
             self.prefetch.events = most;
         }
-        if let Some(most) = least(limits.waiting) {
+        if let Some(most) = positive(limits.waiting) {
             self.prefetch.requests = self.prefetch.requests.min(most);
         }
-        if let Some(most) = least(limits.bytes) {
+        if let Some(most) = positive(limits.bytes) {
             self.prefetch.bytes = self.prefetch.bytes.min(ByteSize::b(most as u64));
         }
         if let Ok(most @ 1..) = u64::try_from(limits.expires) {
@@ -76,24 +77,24 @@ impl Pulls {
         }
     }
 
-    /// The server refused a request in these words. `true` where the next ones can keep to the limit that they name; `false`
-    /// where they name none, or the same again and again.
-    pub(super) fn refused(&mut self, words: &str) -> bool {
-        let limit = words.rsplit(' ').next().unwrap_or_default();
+    /// The server refused a request with this description. `true` if it contains a limit that the next requests can
+    /// respect; `false` if it contains none, or the same one too often.
+    pub(super) fn refused(&mut self, description: &str) -> bool {
+        let limit = description.rsplit(' ').next().unwrap_or_default();
         let number = limit.parse().unwrap_or(0);
         let mut limits = PullLimits::default();
         let mut asked = self.prefetch.events;
-        if words.contains("Exceeded MaxRequestBatch") {
+        if description.contains("Exceeded MaxRequestBatch") {
             limits.batch = number;
-            // Others of the size before may have been under way too.
+            // Requests of the size before may have been outstanding too.
             if usize::try_from(number).is_ok_and(|most| most >= asked) {
-                asked = self.asked_before;
+                asked = self.events_before;
             }
-        } else if words.contains("Exceeded MaxRequestExpires") {
+        } else if description.contains("Exceeded MaxRequestExpires") {
             limits.expires = i64::try_from(duration(limit).as_nanos()).unwrap_or(0);
-        } else if words.contains("Exceeded MaxRequestMaxBytes") {
+        } else if description.contains("Exceeded MaxRequestMaxBytes") {
             limits.bytes = number;
-        } else if words.contains("Exceeded MaxWaiting") {
+        } else if description.contains("Exceeded MaxWaiting") {
             limits.waiting = i64::try_from(self.prefetch.requests).unwrap_or(1) - 1;
         } else {
             return false;
@@ -102,66 +103,66 @@ impl Pulls {
         self.limit(limits);
         self.ended(Some(asked));
         self.refusals = refusals;
-        refusals <= MOST_REFUSALS
+        refusals <= MAX_REFUSALS
     }
 
-    /// A message came.
+    /// A message was received.
     pub(super) fn arrived(&mut self) {
         self.refusals = 0;
         self.outstanding = self.outstanding.saturating_sub(1);
-        if self.outstanding == 0 || self.oversize == Oversize::Asked {
+        if self.outstanding == 0 || self.oversize == Oversize::Requested {
             self.oversize = Oversize::No;
         }
     }
 
-    /// A request ended without this many of its messages; `None` when the server did not say how many.
+    /// A request ended without this many of its messages. `None` if the server did not send the number.
     pub(super) fn ended(&mut self, missing: Option<usize>) {
         self.refusals = 0;
         self.outstanding = self.outstanding.saturating_sub(missing.unwrap_or(self.prefetch.events));
-        if self.oversize == Oversize::Asked {
+        if self.oversize == Oversize::Requested {
             self.oversize = Oversize::No;
         }
     }
 
-    /// A request ended before its first message because that is larger than the request's limit.
+    /// A request ended because its next message is larger than the request's limit.
     pub(super) fn too_large(&mut self, missing: Option<usize>) {
         self.ended(missing);
-        // Some of it may have come before: then the next request has all its bytes for the large one.
+        // If the request had delivered messages, the next one has all its bytes for the large message.
         if missing.is_none_or(|missing| missing >= self.prefetch.events) {
-            self.oversize = Oversize::Ahead;
+            self.oversize = Oversize::Next;
         }
     }
 
-    /// Whether something that was asked for has not come.
+    /// Whether requested messages were not received yet.
     pub(super) fn are_outstanding(&self) -> bool {
         self.outstanding > 0
     }
 
     /// The next request to send, if there is room for one.
-    pub(super) fn next(&mut self) -> Option<Pull> {
+    pub(super) fn next(&mut self) -> Option<PullRequest> {
         if self.oversize != Oversize::No {
-            if self.oversize == Oversize::Asked || self.outstanding > 0 {
+            if self.oversize == Oversize::Requested || self.outstanding > 0 {
                 return None;
             }
-            self.oversize = Oversize::Asked;
+            self.oversize = Oversize::Requested;
             self.outstanding = 1;
-            return Some(Pull { events: 1, bytes: None, expires: self.expires });
+            return Some(PullRequest { events: 1, bytes: None, expires: self.expires });
         }
         if !self.has_room() {
             return None;
         }
         self.outstanding += self.prefetch.events;
         let PrefetchConfig { events, bytes, .. } = self.prefetch;
-        Some(Pull { events, bytes: Some(bytes.as_u64()), expires: self.expires })
+        Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires: self.expires })
     }
 
-    /// Whether another usual request would stay within the bound.
+    /// Whether another normal request would stay within the bound.
     pub(super) fn has_room(&self) -> bool {
         self.outstanding + self.prefetch.events <= self.prefetch.events * self.prefetch.requests
     }
 }
 
-/// A time as the server writes it: `1m30s`, `1.5s`, `250ms`. Zero where it cannot be read.
+/// Parses a duration in the server's format: `1m30s`, `1.5s`, `250ms`. Zero if it cannot be parsed.
 fn duration(text: &str) -> Duration {
     let mut seconds = 0.0;
     let mut rest = text;
@@ -199,7 +200,7 @@ mod tests {
         let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 3 };
         let limits = PullLimits { waiting: 2, batch: 4, expires: 2_000_000_000, bytes: 512 };
         let mut pulls = Pulls::new(prefetch, limits);
-        let request = || Some(Pull { events: 4, bytes: Some(512), expires: Duration::from_secs(2) });
+        let request = || Some(PullRequest { events: 4, bytes: Some(512), expires: Duration::from_secs(2) });
         assert_eq!((pulls.next(), pulls.next(), pulls.next()), (request(), request(), None));
     }
 
@@ -231,7 +232,7 @@ mod tests {
             refusals += 1;
             assert!(refusals < 100);
         }
-        assert!(pulls.next().is_some(), "room all the same");
+        assert!(pulls.next().is_some(), "there is room again");
     }
 
     #[test]
@@ -243,8 +244,8 @@ mod tests {
         }
     }
 
-    fn usual() -> Pull {
-        Pull { events: 10, bytes: Some(1024), expires: EXPIRES }
+    fn usual() -> PullRequest {
+        PullRequest { events: 10, bytes: Some(1024), expires: EXPIRES }
     }
 
     #[test]
@@ -265,9 +266,9 @@ mod tests {
         let mut pulls = pulls();
         assert!(pulls.next().is_some() && pulls.next().is_some());
         pulls.too_large(Some(10));
-        assert_eq!(pulls.next(), None, "the other request comes first");
+        assert_eq!(pulls.next(), None, "the other request must end first");
         pulls.too_large(Some(10));
-        assert_eq!(pulls.next(), Some(Pull { events: 1, bytes: None, expires: EXPIRES }));
+        assert_eq!(pulls.next(), Some(PullRequest { events: 1, bytes: None, expires: EXPIRES }));
         assert_eq!(pulls.next(), None);
         pulls.arrived();
         assert_eq!(pulls.next(), Some(usual()));

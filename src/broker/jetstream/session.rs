@@ -1,7 +1,7 @@
-//! One connection with one consumer, from its first request to the first thing that is out of step.
+//! One connection with one consumer, from its first request to the first irregularity.
 //!
-//! The consumer is disposable: made anew at the position reached, for the database's ledger is the only truth about
-//! progress. Within its life every delivery must carry the next consumer sequence.
+//! The consumer is disposable: each session creates one at the position reached, because only the database's ledger
+//! decides what the progress is. Within a session every delivery must have the next consumer sequence.
 
 mod opening;
 
@@ -12,57 +12,58 @@ use crossbeam_channel::TryRecvError;
 use nats::Message;
 use serde_json::json;
 
-use super::api::{self, Api, Consumer, Stream, Which};
+use super::api::{self, Api};
+use super::api_types::{ConsumerInfo, MessageQuery, StreamInfo, nanoseconds};
 use super::backlog::Backlog;
-use super::consumer::{Keeping, nanoseconds};
-use super::consumer_watch::{ConsumerWatch, Verdict};
+use super::consumer_watch::{ConsumerState, ConsumerWatch};
+use super::delivery_metadata::{self, DeliveryMetadata};
 use super::gaps::GapWatch;
+use super::local_filter::LocalFilter;
 use super::pulls::Pulls;
-use super::reply::{self, Metadata};
-use super::selection::Selection;
+use super::retention::Retention;
 use super::stream_watch::StreamWatch;
-use super::takeover::Unread;
+use super::unstored_deliveries::UnstoredDeliveries;
 use crate::broker::connection::{Link, LinkState, Liveness, one_line};
 use crate::config::BrokerConfig;
 use crate::pipeline::{Epoch, Gap, Mark, Signal};
-pub(super) use opening::Setting;
 
-/// How the reply of a question for one message begins; its sequence follows.
-const WITNESS: &str = "witness-";
+/// The prefix of the reply token of a request for one message. Its sequence follows.
+const CHECK: &str = "check-";
 
-/// After so many messages in a row, look at everything else too.
+/// After this many messages in a row, everything else is checked too.
 const LOOK: u32 = 1_024;
 
-pub(super) struct Session {
+/// A connection with a consumer.
+pub(super) struct JetStreamSession {
     link: Link,
     config: BrokerConfig,
     pub(super) consumer: String,
     consumer_sequence: u64,
     pulls: Pulls,
-    /// None while requests are made on the same link.
+    /// `None` while requests are made on the same link.
     backlog: Option<Backlog>,
     liveness: Liveness,
     /// Something came since the last look at `liveness`: the clock is read once for many messages.
     hearing: bool,
-    /// Deliveries since the last look at everything else.
+    /// Deliveries since everything else was checked.
     since_look: u32,
     gaps: GapWatch,
     stream_watch: StreamWatch,
-    keeping: Keeping,
+    retention: Retention,
     pub(super) consumer_watch: ConsumerWatch,
-    /// What the consumer had delivered before it was taken over, and nobody stored.
-    unread: Option<Unread>,
-    /// What it still delivers up to this sequence is stored already.
-    stored_to: u64,
-    /// What to collect of what comes, where the consumer does not select.
-    selection: Option<Selection>,
-    /// Nothing is left in the stream, by the last look.
+    /// Events that the consumer delivered before it was taken over, and that nobody stored.
+    unstored: Option<UnstoredDeliveries>,
+    /// Deliveries up to this sequence are stored already.
+    stored_up_to: u64,
+    /// Filters the deliveries if the consumer has no filters.
+    local_filter: Option<LocalFilter>,
+    /// The consumer had nothing more to deliver at the last check.
     exhausted: bool,
-    /// Gaps that no delivery carries; at first those inherited from the epoch that this one goes on from.
+    /// Gaps that no delivery contains. At first those inherited from the epoch that this one continues.
     pub(super) missing: Vec<Gap>,
-    /// Events the stream no longer had, at most.
-    pub(super) gone: u64,
-    /// Where this session began, and in which epoch.
+    /// The largest number of events that the stream may have lost.
+    pub(super) lost_events: u64,
+    /// The epoch and the position in which this session began.
     pub(super) epoch: Arc<Epoch>,
     pub(super) after: Mark,
     pub(super) pending: u64,
@@ -72,24 +73,24 @@ pub(super) struct Session {
 
 /// What a session yields.
 pub(super) enum Item {
-    /// A delivery, in step.
+    /// The next delivery in order.
     Delivery(Delivery),
-    /// Nothing, for as long as was asked.
+    /// Nothing was received within the wait.
     Nothing,
-    /// The session is over; why.
+    /// The session has ended. The text says why.
     Over(String),
 }
 
-/// An event on its way, its place in the stream, and what was missing directly before it.
+/// A received event with its metadata.
 pub(super) struct Delivery {
     pub(super) message: Message,
-    pub(super) metadata: Metadata,
-    /// How many sequences directly before it the stream did not have.
+    pub(super) metadata: DeliveryMetadata,
+    /// The number of missing sequences directly before it.
     pub(super) missing: u64,
 }
 
 impl Delivery {
-    /// What was missing directly before it; told once.
+    /// The missing sequences directly before it. Returned once.
     pub(super) fn take_missing(&mut self) -> Option<Gap> {
         let missing = std::mem::take(&mut self.missing);
         let last = self.metadata.mark.sequence.saturating_sub(1);
@@ -97,17 +98,17 @@ impl Delivery {
     }
 }
 
-impl Session {
-    /// The next delivery. Blocks at most for `wait`, and not past the stop; for a request's time-out where it reads what a consumer
-    /// had delivered to nobody.
+impl JetStreamSession {
+    /// The next delivery. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
+    /// nobody stored, it blocks for the time-out of a request.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
-        if let Some(item) = self.read_unread(stop) {
+        if let Some(item) = self.next_unstored(stop) {
             return item;
         }
         if self.backlog.is_none() {
             match Backlog::of(self.link.messages()) {
                 Ok(backlog) => self.backlog = Some(backlog),
-                Err(error) => return Item::Over(format!("no thread for what comes: {error}")),
+                Err(error) => return Item::Over(format!("the system gives no thread for the deliveries: {error}")),
             }
         }
         let mut until = None;
@@ -121,10 +122,10 @@ impl Session {
         loop {
             match self.backlog.as_ref().map_or(Err(TryRecvError::Empty), Backlog::try_next) {
                 Ok(message) => {
-                    if let Some(item) = self.sort(message) {
+                    if let Some(item) = self.handle(message) {
                         return item;
                     }
-                    // A long row of what is not to be collected holds nobody up.
+                    // Many skipped events in a row must not delay everything else.
                     passed_over += 1;
                     if !passed_over.is_multiple_of(LOOK) {
                         continue;
@@ -145,17 +146,17 @@ impl Session {
                 return Item::Nothing;
             }
             let next_look = (until - now).min(self.config.silence / 4);
-            let Some(backlog) = self.backlog.as_ref().filter(|backlog| backlog.attend()) else { continue };
+            let Some(backlog) = self.backlog.as_ref().filter(|backlog| backlog.begin_wait()) else { continue };
             let message = crossbeam_channel::select! {
                 recv(self.link.messages()) -> message => message.ok(),
                 recv(self.link.lost().channel()) -> _ => None,
                 recv(stop.channel()) -> _ => None,
                 default(next_look) => None,
             };
-            backlog.leave();
+            backlog.end_wait();
             if let Some(message) = message {
-                self.stream_watch.waited();
-                if let Some(item) = self.sort(message) {
+                self.stream_watch.note_wait();
+                if let Some(item) = self.handle(message) {
                     return item;
                 }
             }
@@ -168,99 +169,97 @@ impl Session {
         self.consumer_watch.was_away();
     }
 
-    /// Whether nothing is left in the stream, by the last look.
+    /// Whether the consumer had nothing more to deliver at the last check.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted
     }
 
-    /// Whether what the stream may have dropped so far has been said.
+    /// Whether all losses so far are detected and reported.
     pub(super) fn is_settled(&self) -> bool {
         self.gaps.is_settled()
     }
 
-    /// What the stream no longer has was said up to here.
-    pub(super) fn said_to(&self) -> u64 {
-        self.gaps.told_to()
+    /// Lost events were reported up to this sequence.
+    pub(super) fn reported_to(&self) -> u64 {
+        self.gaps.reported_to()
     }
 
-    /// What was missing before a delivery was never stored, for no earlier epoch has the delivery.
-    pub(super) fn lost(&mut self, gap: Gap) {
-        self.gaps.lost(gap);
+    /// Adds missing sequences that were never stored: no earlier epoch has the delivery after them.
+    pub(super) fn add_lost(&mut self, gap: Gap) {
+        self.gaps.add_lost(gap);
     }
 
-    /// Whether the stream waits for acknowledgement.
+    /// Whether the stream needs acknowledgements.
     pub(super) fn acknowledges(&self) -> bool {
-        self.keeping != Keeping::Limits
+        self.retention != Retention::Limits
     }
 
-    /// Tells the stream that the delivery of this reply subject and all before it are committed.
+    /// Acknowledges the delivery with this reply subject and all before it. They are committed.
     pub(super) fn acknowledge(&self, reply: String) {
         self.link.post(move |connection| {
-            // A lost one is made good by the next, or by the consumer that comes after this.
+            // The next acknowledgement, or the next consumer, replaces a lost one.
             if let Err(e) = connection.publish(&reply, "+ACK") {
                 log::debug!("broker: an acknowledgement was lost: {}", one_line(&e));
             }
         });
     }
 
-    /// Deletes the consumer, unless the stream keeps for it what comes while nobody collects, and closes the connection, as
-    /// far as the server answers at once.
+    /// Deletes the consumer and closes the connection, if the server answers at once. If the stream keeps events for
+    /// the consumer, the consumer remains.
     pub(super) fn close(mut self) {
-        if let Some(gone) = self.gaps.tell_all() {
-            log::warn!("broker: {}", gone.news(&self.config.stream, self.stream_watch.first()));
+        if let Some(lost) = self.gaps.take_final_report() {
+            log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
         }
         if self.acknowledges() {
             return;
         }
         drop(self.backlog);
         let api =
-            Api { link: &self.link, prefix: self.config.api_prefix(), within: Duration::from_millis(500), stop: None };
-        // A paused one tells the next collector of the pause, for as long as the server keeps it. It may be paused since the last look.
+            Api { link: &self.link, prefix: self.config.api_prefix(), timeout: Duration::from_millis(500), stop: None };
+        // A paused consumer remains, so that the next collector continues the pause. It may have been paused since the
+        // last check.
         let is_paused = api.consumer(&self.config.stream, &self.consumer).is_ok_and(|consumer| consumer.paused);
         if is_paused || self.consumer_watch.paused().is_some() {
             return;
         }
         if let Err(failure) = api.delete_consumer(&self.config.stream, &self.consumer) {
-            log::debug!("broker: consumer {} is left to expire: {failure}", self.consumer);
+            log::debug!("broker: consumer {} cannot be deleted, and expires later: {failure}", self.consumer);
         }
     }
 
-    /// Tells deliveries from everything else the server sends to the inbox.
-    fn sort(&mut self, message: Message) -> Option<Item> {
-        if let Some(metadata) = message.reply.as_deref().and_then(reply::parse) {
+    /// Handles a message sent to the inbox: a delivery, or an answer of the server.
+    fn handle(&mut self, message: Message) -> Option<Item> {
+        if let Some(metadata) = message.reply.as_deref().and_then(delivery_metadata::parse) {
             self.hearing = true;
             self.pulls.arrived();
-            self.consumer_watch.delivers();
+            self.consumer_watch.note_delivery();
             if self.pulls.has_room() {
                 self.ask_for_more();
             }
             let expected = self.consumer_sequence + 1;
             if metadata.consumer_sequence != expected || metadata.delivered != 1 {
                 return Some(Item::Over(format!(
-                    "consumer {} is out of step: delivery {} of {} came where {expected} was due",
+                    "consumer {} is out of order: received delivery {} of message {} instead of message {expected}",
                     self.consumer, metadata.delivered, metadata.consumer_sequence
                 )));
             }
-            if self.consumer_watch.lacks_payload(&message, expected) {
-                return Some(Item::Over(format!(
-                    "consumer {} sends no payloads: somebody has edited it",
-                    self.consumer
-                )));
+            if self.consumer_watch.is_payload_missing(&message, expected) {
+                return Some(Item::Over(format!("consumer {} was edited: it sends no payloads", self.consumer)));
             }
             self.consumer_sequence = expected;
             self.pending = metadata.pending;
             self.exhausted = metadata.pending == 0;
-            if metadata.mark.sequence <= self.stored_to {
+            if metadata.mark.sequence <= self.stored_up_to {
                 message.reply.into_iter().for_each(|reply| self.acknowledge(reply));
                 return None;
             }
             if let Some(out_of_order) = self.stream_watch.delivered(metadata.mark, message.data.len()) {
-                return Some(Item::Over(format!("{out_of_order}; looking whether the stream went back")));
+                return Some(Item::Over(format!("{out_of_order}; checking whether the stream went back")));
             }
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
-            if self.selection.as_mut().is_some_and(|selection| !selection.takes(&message.subject)) {
+            if self.local_filter.as_mut().is_some_and(|filter| !filter.matches(&message.subject)) {
                 if let Some(gap) = missing {
-                    self.gaps.lost(gap);
+                    self.gaps.add_lost(gap);
                     self.missing.push(gap);
                 }
                 return None;
@@ -269,12 +268,12 @@ impl Session {
             return Some(Item::Delivery(Delivery { message, metadata, missing }));
         }
         let over = match message.subject.rsplit('.').next() {
-            // That the stream is there is no sign that the consumer is.
-            Some("stream") => self.looked(&message),
-            Some(token) if token.starts_with(WITNESS) => self.testified(token, &message),
+            // An answer about the stream does not prove that the consumer exists.
+            Some("stream") => self.handle_stream_info(&message),
+            Some(token) if token.starts_with(CHECK) => self.handle_stored_message(token, &message),
             token => {
                 self.hearing = true;
-                if token == Some("probe") { self.probed(&message) } else { self.status(&message) }
+                if token == Some("probe") { self.probed(&message) } else { self.handle_status(&message) }
             }
         };
         over.map(Item::Over)
@@ -286,105 +285,106 @@ impl Session {
         if status_code(message) == Some("503") {
             return Some("the server no longer answers JetStream requests".into());
         }
-        let consumer: Consumer = match api::read(&message.data) {
+        let consumer: ConsumerInfo = match api::parse(&message.data) {
             Ok(consumer) => consumer,
             Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
         };
         if consumer.delivered.consumer_seq < self.consumer_sequence {
-            return Some(format!("the server has forgotten what consumer {} was sent", self.consumer));
+            return Some(format!("the server has lost the deliveries of consumer {}", self.consumer));
         }
         if consumer.delivered.consumer_seq == self.consumer_sequence {
             self.exhausted = consumer.num_pending == 0;
-            self.gaps.counted(consumer.num_pending);
+            self.gaps.note_pending(consumer.num_pending);
         }
         self.pending = consumer.num_pending;
-        if let Some(over) = self.consumer_watch.look(&consumer) {
+        if let Some(over) = self.consumer_watch.update_consumer(&consumer) {
             return Some(over);
         }
         self.pulls.limit(consumer.config.pulls);
-        match self.consumer_watch.judge(&consumer, self.consumer_sequence, self.config.silence) {
-            // Whatever made the server forget them may have taken it and the stream back too.
-            Verdict::Forgotten if self.pulls.are_outstanding() => {
-                Some(format!("the server has forgotten what consumer {} was asked for", self.consumer))
+        match self.consumer_watch.check_deliveries(&consumer, self.consumer_sequence, self.config.silence) {
+            // A server that lost the requests may have lost events of the stream too.
+            ConsumerState::NoRequests if self.pulls.are_outstanding() => {
+                Some(format!("the server has lost the pull requests at consumer {}", self.consumer))
             }
-            Verdict::Fine | Verdict::Forgotten => None,
-            Verdict::Useless(why) => Some(why),
+            ConsumerState::Healthy | ConsumerState::NoRequests => None,
+            ConsumerState::Unusable(why) => Some(why),
         }
     }
 
-    /// The answer to what the stream looks like.
-    fn looked(&mut self, message: &Message) -> Option<String> {
-        // Whether the stream is still there is the probes' matter.
-        let stream = api::read::<Stream>(&message.data).ok()?;
-        let missing = self.gaps.answered(&stream.state);
+    /// Handles the answer to a request for the stream's state.
+    fn handle_stream_info(&mut self, message: &Message) -> Option<String> {
+        // The probes detect a deleted stream.
+        let stream = api::parse::<StreamInfo>(&message.data).ok()?;
+        let missing = self.gaps.handle_stream_state(&stream.state);
         self.missing.extend(missing.iter());
-        self.consumer_watch.hear_of_stream(&self.config, &stream);
-        self.stream_watch.looked(&self.config.stream, &stream)
+        self.consumer_watch.update_stream(&self.config, &stream);
+        self.stream_watch.check_info(&self.config.stream, &stream)
     }
 
-    /// The answer to whether the stream still has a message.
-    fn testified(&mut self, token: &str, message: &Message) -> Option<String> {
-        let sequence = token.strip_prefix(WITNESS)?.parse().ok()?;
-        let stored = api::read_stored(&message.data).ok().flatten();
-        self.stream_watch.testified(&self.config.stream, sequence, stored.as_ref())
+    /// Handles the answer to a request for one message.
+    fn handle_stored_message(&mut self, token: &str, message: &Message) -> Option<String> {
+        let sequence = token.strip_prefix(CHECK)?.parse().ok()?;
+        let stored = api::parse_stored_message(&message.data).ok().flatten();
+        self.stream_watch.check_answer(&self.config.stream, sequence, stored.as_ref())
     }
 
-    /// Asks what has to be known of the stream, and tells what it no longer has.
+    /// Requests the stream's state and messages if they are due, and reports lost events.
     fn look_after_stream(&mut self) {
-        if self.gaps.ask() || self.stream_watch.is_due(self.config.silence / 2) {
-            self.stream_watch.asks();
+        if self.gaps.take_query_due() || self.stream_watch.is_due(self.config.silence / 2) {
+            self.stream_watch.note_query();
             let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
-            let details = self.gaps.wants_details().then(|| api::deleted_details().to_string());
+            let details = self.gaps.needs_deleted_list().then(|| api::deleted_details().to_string());
             self.link.publish(subject, "stream", details.unwrap_or_default());
         }
-        for sequence in self.stream_watch.witnesses() {
+        for sequence in self.stream_watch.take_messages_to_check() {
             let subject = format!("{}.STREAM.MSG.GET.{}", self.config.api_prefix(), self.config.stream);
-            let reply = format!("{WITNESS}{sequence}");
-            self.link.publish(subject, &reply, Which::Exactly(sequence).request().to_string());
+            let reply = format!("{CHECK}{sequence}");
+            self.link.publish(subject, &reply, MessageQuery::Sequence(sequence).request().to_string());
         }
-        if let Some(gone) = self.gaps.tell() {
-            log::warn!("broker: {}", gone.news(&self.config.stream, self.stream_watch.first()));
-            self.gone += gone.events;
+        if let Some(lost) = self.gaps.take_report() {
+            log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
+            self.lost_events += lost.events;
         }
     }
 
-    /// The next event that the consumer had delivered to somebody who did not store it, read from the stream itself.
-    fn read_unread(&mut self, stop: &Signal) -> Option<Item> {
-        let unread = self.unread.take()?;
-        if unread.is_read() {
-            self.acknowledge(unread.acknowledgement());
+    /// The next of the earlier deliveries that nobody stored, read from the stream.
+    fn next_unstored(&mut self, stop: &Signal) -> Option<Item> {
+        let unstored = self.unstored.take()?;
+        if unstored.is_stored() {
+            self.acknowledge(unstored.into_ack_reply());
             return None;
         }
         let api =
-            Api { link: &self.link, prefix: self.config.api_prefix(), within: self.config.timeout, stop: Some(stop) };
-        Some(match unread.read(&api, &self.config, self.pending) {
+            Api { link: &self.link, prefix: self.config.api_prefix(), timeout: self.config.timeout, stop: Some(stop) };
+        Some(match unstored.read(&api, &self.config, self.pending) {
             Ok((message, metadata, rest)) => {
                 let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
                 self.hearing = true;
-                self.unread = rest;
+                self.unstored = rest;
                 Item::Delivery(Delivery { message, metadata, missing: missing.map_or(0, |gap| gap.missing) })
             }
             Err(why) => Item::Over(format!("consumer {}: {why}", self.consumer)),
         })
     }
 
-    /// A status message: <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers> ends a request with one.
-    fn status(&mut self, message: &Message) -> Option<String> {
+    /// Handles a status message. It ends a pull request:
+    /// <https://docs.nats.io/nats-concepts/jetstream/consumers#pull-consumers>.
+    fn handle_status(&mut self, message: &Message) -> Option<String> {
         let description = header(message, "Description").unwrap_or_default();
         let missing = header(message, "Nats-Pending-Messages").and_then(|count| count.parse().ok());
         match status_code(message) {
             Some("404" | "408") => {
-                self.consumer_watch.ended_a_request();
+                self.consumer_watch.note_request_end();
                 self.pulls.ended(missing);
             }
             Some("409") if self.pulls.refused(description) => {
-                log::debug!("broker: consumer {} takes smaller requests: {description}", self.consumer);
+                log::debug!("broker: consumer {} requires smaller requests: {description}", self.consumer);
             }
             Some("409") if description.contains("MaxBytes") => self.pulls.too_large(missing),
             Some("409") if description.contains("Batch Completed") => self.pulls.ended(missing),
             Some("100") => {}
             Some(code) => return Some(format!("the server ended the consumer: {code} {description}")),
-            None => log::debug!("broker: a message on {:?} that is none of ours", message.subject),
+            None => log::debug!("broker: ignored an unknown message on {:?}", message.subject),
         }
         None
     }
@@ -397,7 +397,7 @@ impl Session {
             }
             let subject =
                 format!("{}.CONSUMER.MSG.NEXT.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
-            self.consumer_watch.asked_for_events();
+            self.consumer_watch.note_pull();
             self.link.publish(subject, "pull", request.to_string());
         }
     }

@@ -1,52 +1,53 @@
-//! Whether the stream is still the one that the session was opened on.
+//! Watches whether the stream is still the one on which the session was opened.
 //!
-//! A stream can go back without a word: its server restarts with an older store, or with none, while the connection to another
-//! server of the cluster stays. So the stream is asked again and again what it looks like, and after each pause
-//! whether it still has the last message that came before the pause.
+//! A stream can go back without a sign: its server restarts with an older store, or with none, while the connection to
+//! another server of the cluster remains. So the stream's state is requested regularly. After each pause in the
+//! deliveries, the last message before the pause is requested too.
 
 use std::time::{Duration, Instant};
 
-use super::api::{Stored, Stream};
+use super::api_types::{StoredMessage, StreamInfo};
 use crate::pipeline::Mark;
 
-/// No delivery for this long may be a server that restarted.
+/// A server may have restarted if there was no delivery for this time.
 const RESTART: Duration = Duration::from_millis(500);
 
-/// How often to ask for messages that came before a pause.
+/// How often messages before a pause are requested.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// An answer that has not come by then will not come.
+/// After this time an answer is no longer expected.
 const NO_ANSWER: Duration = Duration::from_secs(10);
 
-/// So many of them are asked for at a time, at most.
-const MOST_WITNESSES: usize = 4;
+/// The number of messages that are requested at a time.
+const MAX_CHECKS: usize = 4;
 
-/// A message is asked for only where it is no larger: the answer has all of it.
+/// Larger messages are not requested: the answer contains the whole message.
 const LARGE: usize = 64 << 10;
 
-/// Compares what the stream says with what came from it.
+/// Compares the stream's state with its deliveries.
 #[derive(Debug)]
 pub(super) struct StreamWatch {
     created: String,
     first: u64,
     deleted: u64,
-    /// The last delivery, or where the session began.
+    /// The last delivery, or the position at which the session began.
     reached: Mark,
     reached_is_large: bool,
-    /// Whether anything came in this session.
+    /// Whether there was a delivery in this session.
     delivered: bool,
-    came: Instant,
-    /// When it was last asked what it looks like, and for messages.
-    looked_at: Instant,
-    asked: Instant,
-    /// Messages to ask for, and those whose answers are due.
+    last_delivery: Instant,
+    /// When the stream's state and when messages were last requested.
+    queried_at: Instant,
+    requested_at: Instant,
+    /// Messages to request.
     due: Vec<Mark>,
+    /// Requested messages without an answer.
     open: Vec<Mark>,
 }
 
 impl StreamWatch {
-    /// Over a stream that was read up to `reached` and looked like this then.
-    pub(super) fn new(stream: &Stream, reached: Mark) -> Self {
+    /// For a stream that was read up to `reached` and has this state.
+    pub(super) fn new(stream: &StreamInfo, reached: Mark) -> Self {
         let now = Instant::now();
         Self {
             created: stream.created.clone(),
@@ -55,26 +56,27 @@ impl StreamWatch {
             reached,
             reached_is_large: true,
             delivered: false,
-            came: now,
-            looked_at: now,
-            asked: now,
+            last_delivery: now,
+            queried_at: now,
+            requested_at: now,
             due: Vec::new(),
             open: Vec::new(),
         }
     }
 
-    /// The stream's first sequence, as it was last seen.
+    /// The stream's first sequence in its last known state.
     pub(super) fn first(&self) -> u64 {
         self.first
     }
 
-    /// A delivery came. Why it cannot follow the one before, if it cannot.
+    /// Notes a delivery. Returns why it cannot follow the one before, if so.
     pub(super) fn delivered(&mut self, mark: Mark, bytes: usize) -> Option<String> {
         let Mark { sequence, published_ns } = self.reached;
         if mark.sequence <= sequence {
-            return Some(format!("message {} came behind message {sequence}", mark.sequence));
+            return Some(format!("message {} was delivered after message {sequence}", mark.sequence));
         }
-        // A server's clock may be set back. The message then begins the next session, whose opening has looked at the stream.
+        // A server's clock may be set back. Then the message is the first of the next session, which has compared the
+        // stream.
         if mark.published_ns < published_ns && self.delivered {
             return Some(format!("message {} is older than message {sequence} before it", mark.sequence));
         }
@@ -84,49 +86,49 @@ impl StreamWatch {
         None
     }
 
-    /// The next delivery had to be waited for.
-    pub(super) fn waited(&mut self) {
+    /// The next delivery was received after a wait.
+    pub(super) fn note_wait(&mut self) {
         let now = Instant::now();
-        let paused = now.duration_since(self.came) >= RESTART;
-        self.came = now;
-        if paused && self.reached != Mark::START && !self.reached_is_large && self.due.len() < MOST_WITNESSES {
+        let paused = now.duration_since(self.last_delivery) >= RESTART;
+        self.last_delivery = now;
+        if paused && self.reached != Mark::START && !self.reached_is_large && self.due.len() < MAX_CHECKS {
             self.due.push(self.reached);
         }
     }
 
-    /// Whether to ask what the stream looks like, if it has not been asked for as long as `interval`.
+    /// Whether to request the stream's state: the last request is older than `interval`.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
-        self.looked_at.elapsed() >= interval
+        self.queried_at.elapsed() >= interval
     }
 
-    /// It is asked what it looks like.
-    pub(super) fn asks(&mut self) {
-        self.looked_at = Instant::now();
+    /// The stream's state was requested.
+    pub(super) fn note_query(&mut self) {
+        self.queried_at = Instant::now();
     }
 
-    /// The messages to ask for now, by their sequences.
-    pub(super) fn witnesses(&mut self) -> Vec<u64> {
+    /// The sequences of the messages to request now.
+    pub(super) fn take_messages_to_check(&mut self) -> Vec<u64> {
         let pause = if self.open.is_empty() { PAUSE } else { NO_ANSWER };
-        if self.due.is_empty() || self.asked.elapsed() < pause {
+        if self.due.is_empty() || self.requested_at.elapsed() < pause {
             return Vec::new();
         }
-        self.asked = Instant::now();
+        self.requested_at = Instant::now();
         self.open = std::mem::take(&mut self.due);
         self.open.iter().map(|mark| mark.sequence).collect()
     }
 
-    /// What it looks like now. What has changed so that the session is over, if anything has.
-    pub(super) fn looked(&mut self, name: &str, stream: &Stream) -> Option<String> {
+    /// Checks the stream's state. Returns why the session must end, if so.
+    pub(super) fn check_info(&mut self, name: &str, stream: &StreamInfo) -> Option<String> {
         let (state, reached) = (&stream.state, self.reached.sequence);
         let Self { created, first, deleted, .. } = self;
         if stream.created != *created {
-            return Some(format!("stream {name} was made anew ({}, before: {created})", stream.created));
+            return Some(format!("stream {name} was created again at {} (before: {created})", stream.created));
         }
         if state.last_seq < reached {
-            return Some(format!("stream {name} ends at {}, and {reached} was reached", state.last_seq));
+            return Some(format!("stream {name} ends at {}, and it was collected up to {reached}", state.last_seq));
         }
         if state.first_seq < *first {
-            return Some(format!("stream {name} begins at {}, and began at {first}", state.first_seq));
+            return Some(format!("stream {name} begins at {}, and began at {first} before", state.first_seq));
         }
         if state.first_seq == *first && state.num_deleted < *deleted {
             return Some(format!("stream {name} has messages again that were deleted"));
@@ -135,14 +137,14 @@ impl StreamWatch {
         None
     }
 
-    /// The answer to the question for the message of this sequence: `None` where there is none, or it says nothing. What shows that
-    /// the stream went back, if so.
-    pub(super) fn testified(&mut self, name: &str, sequence: u64, stored: Option<&Stored>) -> Option<String> {
+    /// Checks the answer to the request for this message: `None` if there is no such message, or the answer cannot be
+    /// read. Returns how the stream shows that it went back, if so.
+    pub(super) fn check_answer(&mut self, name: &str, sequence: u64, stored: Option<&StoredMessage>) -> Option<String> {
         let at = self.open.iter().position(|mark| mark.sequence == sequence)?;
         let mark = self.open.swap_remove(at);
-        // That it is gone proves nothing.
+        // A missing message proves nothing.
         let another = stored.is_some_and(|stored| stored.mark != mark);
-        another.then(|| format!("stream {name} has another message at {} than the one that came", mark.sequence))
+        another.then(|| format!("stream {name} has another message at {} than the delivered one", mark.sequence))
     }
 }
 
@@ -150,7 +152,7 @@ impl StreamWatch {
 mod tests {
     use super::*;
 
-    fn stream(created: &str, first: u64, last: u64, deleted: u64) -> Stream {
+    fn stream(created: &str, first: u64, last: u64, deleted: u64) -> StreamInfo {
         let state = serde_json::json!({ "messages": 0, "first_seq": first, "last_seq": last, "num_deleted": deleted });
         let stream = serde_json::json!({ "config": { "retention": "limits" }, "created": created, "state": state });
         serde_json::from_value(stream).expect("a stream")
@@ -167,21 +169,21 @@ mod tests {
     #[test]
     fn a_stream_that_goes_on_is_the_same() {
         let mut watch = watch();
-        assert_eq!(watch.looked("S", &stream("monday", 3, 10, 2)), None);
+        assert_eq!(watch.check_info("S", &stream("monday", 3, 10, 2)), None);
         assert_eq!(watch.delivered(mark(12, 100), 1), None);
-        assert_eq!(watch.looked("S", &stream("monday", 3, 12, 3)), None);
-        assert_eq!(watch.looked("S", &stream("monday", 9, 12, 1)), None, "fewer lie between, for it begins later");
+        assert_eq!(watch.check_info("S", &stream("monday", 3, 12, 3)), None);
+        assert_eq!(watch.check_info("S", &stream("monday", 9, 12, 1)), None, "fewer lie between, for it begins later");
     }
 
     #[test]
     fn a_stream_that_went_back_shows_in_what_it_looks_like() {
         for (now, what) in [
-            (stream("tuesday", 3, 10, 2), "made anew"),
-            (stream("monday", 3, 9, 2), "ends at 9, and 10 was reached"),
-            (stream("monday", 2, 10, 2), "begins at 2, and began at 3"),
+            (stream("tuesday", 3, 10, 2), "created again"),
+            (stream("monday", 3, 9, 2), "ends at 9, and it was collected up to 10"),
+            (stream("monday", 2, 10, 2), "begins at 2, and began at 3 before"),
             (stream("monday", 3, 10, 1), "messages again that were deleted"),
         ] {
-            let over = watch().looked("S", &now).expect("over");
+            let over = watch().check_info("S", &now).expect("over");
             assert!(over.contains(what), "{over}");
         }
     }
@@ -190,7 +192,7 @@ mod tests {
     fn a_message_out_of_order_ends_the_session_but_not_twice() {
         let mut watch = watch();
         assert_eq!(watch.delivered(mark(11, 90), 1), None, "the first: the opening has looked");
-        assert!(watch.delivered(mark(11, 200), 1).is_some(), "a sequence that came already");
+        assert!(watch.delivered(mark(11, 200), 1).is_some(), "a sequence that was delivered already");
         assert!(watch.delivered(mark(12, 80), 1).is_some_and(|over| over.contains("older")));
     }
 
@@ -198,35 +200,35 @@ mod tests {
     fn the_message_before_a_pause_is_asked_for() {
         let mut watch = watch();
         let pass = |watch: &mut StreamWatch, sequence| {
-            watch.came -= RESTART;
-            watch.waited();
+            watch.last_delivery -= RESTART;
+            watch.note_wait();
             assert_eq!(watch.delivered(mark(sequence, 100), 1), None);
         };
         pass(&mut watch, 11);
         assert!(watch.due.is_empty(), "the opening has looked at the one before");
         pass(&mut watch, 12);
         pass(&mut watch, 13);
-        assert!(watch.witnesses().is_empty(), "asked a moment ago");
-        watch.asked -= PAUSE;
-        assert_eq!(watch.witnesses(), [11, 12]);
-        let stored = |sequence, published_ns| Stored {
+        assert!(watch.take_messages_to_check().is_empty(), "asked a moment ago");
+        watch.requested_at -= PAUSE;
+        assert_eq!(watch.take_messages_to_check(), [11, 12]);
+        let stored = |sequence, published_ns| StoredMessage {
             mark: mark(sequence, published_ns),
             subject: String::new(),
             headers: Vec::new(),
             payload: Vec::new(),
         };
         assert!(!watch.is_due(PAUSE * 60), "that is another question");
-        assert_eq!(watch.testified("S", 13, Some(&stored(13, 101))), None, "nobody asked");
-        let over = watch.testified("S", 12, Some(&stored(12, 101)));
+        assert_eq!(watch.check_answer("S", 13, Some(&stored(13, 101))), None, "not requested");
+        let over = watch.check_answer("S", 12, Some(&stored(12, 101)));
         assert!(over.is_some_and(|over| over.contains("another message at 12")));
-        assert_eq!(watch.testified("S", 11, None), None, "gone proves nothing");
+        assert_eq!(watch.check_answer("S", 11, None), None, "gone proves nothing");
         pass(&mut watch, 14);
-        watch.asked -= PAUSE;
-        assert_eq!(watch.witnesses(), [13], "all were answered");
+        watch.requested_at -= PAUSE;
+        assert_eq!(watch.take_messages_to_check(), [13], "all were answered");
         pass(&mut watch, 15);
-        watch.asked -= PAUSE;
-        assert!(watch.witnesses().is_empty(), "an answer is due");
-        watch.asked -= NO_ANSWER;
-        assert_eq!(watch.witnesses(), [14], "it will not come");
+        watch.requested_at -= PAUSE;
+        assert!(watch.take_messages_to_check().is_empty(), "an answer is due");
+        watch.requested_at -= NO_ANSWER;
+        assert_eq!(watch.take_messages_to_check(), [14], "the answer is no longer expected");
     }
 }

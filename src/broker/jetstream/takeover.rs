@@ -1,93 +1,40 @@
-//! What to do where the stream, or the account, has no room for one more consumer.
+//! What to do if the consumer limit of the stream or of the account is reached.
 //!
-//! On a stream with limits an older one of our own is deleted first: it stands for nothing. On one with interest retention
-//! the last one must stay, for the stream keeps events for it. It is taken over. It must not simply go on: what it delivered to
-//! a process that died before storing it would come again only after an hour, and acknowledging anything later would count
-//! for that too. So a server that can (2.14 and later) resets it to the position reached. With an older server, what it has
-//! delivered and nobody has stored is read from the stream message by message first.
+//! With limits retention an older consumer of our own is deleted first: the stream keeps no events for it. With
+//! interest retention the last one must remain, because the stream keeps events for it. It is taken over. Its earlier
+//! deliveries need care: a process may have died before it stored them. The server would repeat them only after an
+//! hour, and a later acknowledgement would include them. So the consumer is reset to the position reached (server 2.14
+//! and later). With an older server, the deliveries that nobody stored are first read from the stream, message by
+//! message.
 
-use nats::{HeaderMap, Message};
-
-use super::api::{Api, Consumer, ConsumerConfig};
-use super::claims::{Claim, Claims};
-use super::consumer::{Keeping, Made, Wish, is_as_wanted};
-use super::poison;
+use super::api::Api;
+use super::api_error::to_error;
+use super::api_types::{ConsumerConfig, ConsumerInfo};
+use super::claims::{Claim, Claims, RESOLVE_CONFLICT};
+use super::consumer_request::{ConsumerRequest, CreatedConsumer, matches_request};
 use super::pulls::EXPIRES;
-use super::reply::Metadata;
-use super::stream::explain;
-use super::unreadable::next_of;
+use super::retention::Retention;
+use super::unstored_deliveries::UnstoredDeliveries;
 use crate::broker::broker_error;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 
-/// The first version that resets consumers.
-const RESETS: (u32, u32) = (2, 14);
+/// The first version that can reset consumers.
+const RESET_VERSION: (u32, u32) = (2, 14);
 
-/// What a consumer has delivered to somebody else, up to the last delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unread {
-    /// The first sequence that is not stored.
-    next: u64,
-    /// The last that was delivered.
-    last: u64,
-    /// Acknowledges everything up to that.
-    acknowledgement: String,
-}
-
-impl Unread {
-    /// Whether all of it is stored: then it may be acknowledged.
-    pub(super) fn is_read(&self) -> bool {
-        self.next > self.last
-    }
-
-    /// The reply subject of the last delivery.
-    pub(super) fn acknowledgement(self) -> String {
-        self.acknowledgement
-    }
-
-    /// Reads the next of it from the stream itself, as if it were delivered; and what is left then. The consumer has `pending`
-    /// more. An error says why the session is over.
-    pub(super) fn read(
-        self,
-        api: &Api<'_>,
-        config: &BrokerConfig,
-        pending: u64,
-    ) -> Result<(Message, Metadata, Option<Self>), String> {
-        let Self { next, last, .. } = self;
-        let stored = match next_of(api, config, next) {
-            Ok(Some(stored)) if stored.mark.sequence <= last => stored,
-            // The next session acknowledges it, once it is committed.
-            Ok(_) => return Err("all that it had delivered before is read".into()),
-            Err(failure) => return Err(failure.to_string()),
-        };
-        let sequence = stored.mark.sequence;
-        let headers = match (&stored.headers[..], poison::defect(&stored.subject, &stored.headers)) {
-            // The next session makes a dead letter of it.
-            (_, Some(defect)) => return Err(format!("message {sequence}: {defect}")),
-            ([], None) => None,
-            (raw, None) => HeaderMap::try_from(raw).ok(),
-        };
-        let reply = (sequence == last).then_some(self.acknowledgement.as_str());
-        let message = Message::new(&stored.subject, reply, stored.payload, headers);
-        let pending = pending + (last - sequence);
-        let metadata = Metadata { delivered: 1, mark: stored.mark, consumer_sequence: 0, pending };
-        Ok((message, metadata, (sequence < last).then_some(Self { next: sequence + 1, ..self })))
-    }
-}
-
-/// Deletes consumers of our own that stand for nothing; `false` where there is none.
-pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, keeping: Keeping, claims: &mut Claims) -> bool {
-    if keeping != Keeping::Limits {
+/// Deletes consumers of our own for which the stream keeps nothing. `false` if nothing was deleted.
+pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, retention: Retention, claims: &mut Claims) -> bool {
+    if retention != Retention::Limits {
         claims.complete(api, &config.stream);
     }
-    // What stands lower keeps all that the others of the same subjects do.
+    // The one with the lowest acknowledgement keeps all events that others with the same subjects keep.
     let floor = |claim: &&Claim| claim.info().map_or(0, |info| info.ack_floor.stream_seq);
     let subjects = |claim: &Claim| {
         claim.info().map(|info| (info.config.filter_subject.clone(), info.config.filter_subjects.clone()))
     };
     let lowest = claims.own().min_by_key(floor);
     let is_spare = |claim: &&Claim| {
-        keeping == Keeping::Limits
+        retention == Retention::Limits
             || lowest.is_some_and(|lowest| lowest.name != claim.name && subjects(lowest) == subjects(claim))
     };
     let spare: Vec<_> = claims.own().filter(is_spare).map(|claim| claim.name.clone()).collect();
@@ -95,80 +42,88 @@ pub(super) fn make_room(api: &Api<'_>, config: &BrokerConfig, keeping: Keeping, 
     for name in spare {
         match api.delete_consumer(&config.stream, &name) {
             Ok(()) => {
-                log::debug!("broker: deleted the older consumer {name}: there is no room for two");
+                log::debug!("broker: deleted the older consumer {name}: the consumer limit is reached");
                 deleted.push(name);
             }
-            Err(failure) => log::debug!("broker: the older consumer {name} is left: {failure}"),
+            Err(failure) => log::debug!("broker: the older consumer {name} cannot be deleted: {failure}"),
         }
     }
-    claims.forget(&deleted);
+    claims.remove(&deleted);
     !deleted.is_empty()
 }
 
-/// Goes on with the one consumer of our own, such as `wanted` would be.
+/// Takes over a consumer of our own that matches `wanted`.
 pub(super) fn take_over(
     api: &Api<'_>,
-    wish: &Wish<'_>,
+    request: &ConsumerRequest<'_>,
     wanted: &ConsumerConfig,
     claims: &Claims,
-) -> Result<Made, Error> {
-    let (config, server) = (wish.config, api.link.server());
+) -> Result<CreatedConsumer, Error> {
+    let (config, server) = (request.config, api.link.server());
     let stream = &config.stream;
     let refused = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
-    let own = choose(claims, wanted, wish.whole).filter(|_| wish.keeping != Keeping::Limits);
+    let limit = "maximum consumers limit reached";
+    let own = choose(claims, wanted, request.whole_stream).filter(|_| request.retention != Retention::Limits);
     let Some((claim, info)) = own else {
         let others: Vec<_> =
-            claims.others().map(|claim| format!("; {} was made by {}", claim.name, claim.maker())).collect();
+            claims.others().map(|claim| format!("; {} created {}", claim.maker(), claim.name)).collect();
+        let others = others.concat();
         return Err(refused(format!(
-            "stream {stream}: maximum consumers limit reached, of the stream or of the account, and none is ours; raise \
-             max_consumers, or delete one (nats consumer ls {stream}){}",
-            others.concat()
-        )));
+            "stream {stream}: {limit}, of the stream or of the account, and none of the consumers is ours{others}"
+        ))
+        .with_remedy(format!("raise max_consumers, or delete a consumer (nats consumer ls {stream})")));
     };
     let name = &claim.name;
-    if !would_do(name, info, wanted, wish.whole) {
+    if !is_usable(name, info, wanted, request.whole_stream) {
         return Err(refused(format!(
-            "stream {stream}: maximum consumers limit reached, and consumer {name} has other settings than are wanted now; \
-             raise max_consumers, or delete it (nats consumer rm {stream} {name}: what the stream keeps for it is lost)"
+            "stream {stream}: {limit}, and our consumer {name} does not have the settings that are needed now"
+        ))
+        .with_remedy(format!(
+            "raise max_consumers, or delete the consumer (nats consumer rm {stream} {name}: the events that the stream keeps \
+             for it are lost)"
         )));
     }
-    // Those of our own lost connections end by themselves within that time; who goes on is somebody else.
+    // Pull requests of our own lost connections expire within that time. Requests after that are somebody else's.
     if claim.is_in_use() {
         let detail = format!(
-            "stream {stream}: maximum consumers limit reached, and somebody pulls from consumer {name}: a connection that was \
-             lost, for {EXPIRES:?} at most, or another collector with a copy of this database; stop that one, or give one of \
-             the two an identity of its own: catchment adopt"
+            "stream {stream}: {limit}, and consumer {name} has pull requests: from a lost connection, for {EXPIRES:?} at \
+             most, or from another collector with a copy of this database"
         );
-        return Err(broker_error(&server.address, BrokerFault::Contested, detail));
+        return Err(broker_error(&server.address, BrokerFault::Contested, detail).with_remedy(RESOLVE_CONFLICT));
     }
-    let next = wish.resume.after.sequence + 1;
+    let next = request.resume.after.sequence + 1;
     let mut info = info.clone();
-    if numbers(&server.version) >= RESETS {
+    if major_minor(&server.version) >= RESET_VERSION {
         let next = next.max(info.config.opt_start_seq.unwrap_or(1));
         match api.reset_consumer(stream, name, next) {
             Ok(info) => {
-                log::debug!("broker: reset consumer {name} to {next}: there is no room for two");
-                return Ok(Made { name: name.clone(), info, unread: None });
+                log::debug!("broker: reset consumer {name} to {next}: the consumer limit is reached");
+                return Ok(CreatedConsumer { name: name.clone(), info, unstored: None });
             }
-            // This user may not, or another server of the cluster is older.
+            // The user lacks the permission, or another server of the cluster is older.
             Err(failure) => log::debug!("broker: consumer {name} cannot be reset: {failure}"),
         }
-        info = api.consumer(stream, name).map_err(|failure| explain(api.link, config, &failure))?;
+        info = api.consumer(stream, name).map_err(|failure| to_error(api.link, config, &failure))?;
     }
-    log::debug!("broker: goes on with consumer {name}: there is no room for two");
+    log::debug!("broker: taking over consumer {name}: the consumer limit is reached");
     let (last, number) = (info.delivered.stream_seq, info.delivered.consumer_seq);
-    let acknowledgement = format!("$JS.ACK.{stream}.{name}.1.{last}.{number}.0.0");
-    Ok(Made { name: name.clone(), info, unread: Some(Unread { next, last, acknowledgement }) })
+    let ack_reply = format!("$JS.ACK.{stream}.{name}.1.{last}.{number}.0.0");
+    let unstored = UnstoredDeliveries::new(next, last, ack_reply);
+    Ok(CreatedConsumer { name: name.clone(), info, unstored: Some(unstored) })
 }
 
-/// The consumer of our own to go on with: one that is as wanted, else any.
-fn choose<'c>(claims: &'c Claims, wanted: &ConsumerConfig, whole: bool) -> Option<(&'c Claim, &'c Consumer)> {
+/// The consumer of our own to take over: one that matches the request, else any.
+fn choose<'c>(
+    claims: &'c Claims,
+    wanted: &ConsumerConfig,
+    whole_stream: bool,
+) -> Option<(&'c Claim, &'c ConsumerInfo)> {
     let own = || claims.own().filter_map(|claim| Some((claim, claim.info()?)));
-    own().find(|(claim, info)| would_do(&claim.name, info, wanted, whole)).or_else(|| own().next())
+    own().find(|(claim, info)| is_usable(&claim.name, info, wanted, whole_stream)).or_else(|| own().next())
 }
 
-/// Whether a consumer is as wanted. Where it began, and what it is called, is its own matter.
-fn would_do(name: &str, info: &Consumer, wanted: &ConsumerConfig, whole: bool) -> bool {
+/// Whether a consumer matches the request, apart from its name and its start.
+fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole_stream: bool) -> bool {
     let expected = ConsumerConfig {
         name: Some(name.to_owned()),
         durable_name: Some(name.to_owned()),
@@ -176,11 +131,11 @@ fn would_do(name: &str, info: &Consumer, wanted: &ConsumerConfig, whole: bool) -
         opt_start_seq: info.config.opt_start_seq,
         ..wanted.clone()
     };
-    is_as_wanted(&info.config, &expected, whole)
+    matches_request(&info.config, &expected, whole_stream)
 }
 
-/// Major and minor number.
-fn numbers(version: &str) -> (u32, u32) {
+/// Major and minor version.
+fn major_minor(version: &str) -> (u32, u32) {
     let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
@@ -205,7 +160,7 @@ mod tests {
             });
             (name.to_owned(), serde_json::from_value(info).expect("a consumer"))
         };
-        let claims = Claims::of_ours([consumer("edited", "a"), consumer("fits", "b")]);
+        let claims = Claims::of_this_database([consumer("edited", "a"), consumer("fits", "b")]);
         let taken = |subject: &str| {
             let wanted = serde_json::from_value(config("new", subject)).expect("settings");
             choose(&claims, &wanted, false).map(|(claim, _)| claim.name.as_str())

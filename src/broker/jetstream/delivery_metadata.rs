@@ -1,33 +1,34 @@
-//! The reply subject of a delivery, which carries its place in the stream.
+//! The metadata of a delivery. Its reply subject contains them.
 //!
-//! `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, or with domain and account hash
-//! before the stream's name and a token behind: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md>.
+//! `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, or with domain and account
+//! hash before the stream's name and another token at the end:
+//! <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-15.md>.
 
 use crate::pipeline::Mark;
 
-/// What a delivery's reply subject says.
+/// The metadata of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Metadata {
-    /// How many times this consumer has delivered it.
+pub(super) struct DeliveryMetadata {
+    /// How many times this consumer has delivered the message.
     pub(super) delivered: u64,
-    /// Its place in the stream.
+    /// Its position in the stream.
     pub(super) mark: Mark,
-    /// Its place among the consumer's deliveries.
+    /// Its number among the consumer's deliveries.
     pub(super) consumer_sequence: u64,
-    /// How many more the consumer has.
+    /// The number of messages that the consumer still has to deliver.
     pub(super) pending: u64,
 }
 
-/// Reads it; `None` for anything that is no delivery. Called once an event, so it looks at each byte at most once.
-pub(super) fn parse(reply: &str) -> Option<Metadata> {
-    /// With domain and account hash; what stands behind these is nothing to us.
-    const MOST_TOKENS: usize = 9;
+/// Parses a reply subject; `None` if it is not a delivery's. Called for each event, so it reads each byte at most once.
+pub(super) fn parse(reply: &str) -> Option<DeliveryMetadata> {
+    /// With domain and account hash. Further tokens are ignored.
+    const MAX_TOKENS: usize = 9;
     let mut tokens = reply.strip_prefix("$JS.ACK.")?;
-    let mut starts = [0; MOST_TOKENS + 1];
+    let mut starts = [0; MAX_TOKENS + 1];
     let mut count = 1;
     for (at, byte) in tokens.bytes().enumerate() {
         if byte == b'.' {
-            if count == MOST_TOKENS {
+            if count == MAX_TOKENS {
                 tokens = &tokens[..at];
                 break;
             }
@@ -37,12 +38,12 @@ pub(super) fn parse(reply: &str) -> Option<Metadata> {
     }
     let first = match count {
         7 => 2,
-        MOST_TOKENS => 4,
+        MAX_TOKENS => 4,
         _ => return None,
     };
     starts[count] = tokens.len() + 1;
     let token = |at: usize| &tokens[starts[first + at]..starts[first + at + 1] - 1];
-    Some(Metadata {
+    Some(DeliveryMetadata {
         delivered: token(0).parse().ok()?,
         mark: Mark { sequence: token(1).parse().ok()?, published_ns: token(3).parse().ok()? },
         consumer_sequence: token(2).parse().ok()?,
@@ -56,7 +57,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let expected = Metadata {
+        let expected = DeliveryMetadata {
             delivered: 1,
             mark: Mark { sequence: 20, published_ns: 1_700_000_000_123_456_789 },
             consumer_sequence: 7,

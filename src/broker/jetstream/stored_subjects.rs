@@ -1,15 +1,16 @@
-//! The subjects that a stream stores, which are not always those that it takes: a stream, a mirror or a source may rename
-//! what it takes in (<https://docs.nats.io/nats-concepts/subject_mapping>). Filters are on what is stored.
+//! The subjects that a stream stores. They may differ from the subjects that it receives: a stream, a mirror or a
+//! source may rename them (<https://docs.nats.io/nats-concepts/subject_mapping>). Consumers filter by the stored
+//! subjects.
 
-use super::api::{Origin, StreamConfig, Transform};
+use super::api_types::{StreamConfig, SubjectTransform, UpstreamStream};
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 
-/// The subjects that a stream with these settings stores, as filters; `None` where a mirror or a source may bring any.
+/// The subjects that a stream with these settings stores, as filters; `None` if a mirror or a source may copy any subject.
 pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
     let mut taken: Vec<String> = config.subjects.clone();
-    for origin in config.mirror.iter().chain(config.sources.iter().flatten()) {
-        taken.extend(brought(origin)?);
+    for upstream in config.mirror.iter().chain(config.sources.iter().flatten()) {
+        taken.extend(upstream_subjects(upstream)?);
     }
     let mut stored = Vec::new();
     for subject in taken {
@@ -24,34 +25,35 @@ pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
     Some(stored)
 }
 
-/// What a mirror or a source brings; `None` for anything.
-fn brought(origin: &Origin) -> Option<Vec<String>> {
-    let transforms = origin.subject_transforms.as_deref().unwrap_or_default();
+/// The subjects that a mirror or a source copies; `None`: all.
+fn upstream_subjects(upstream: &UpstreamStream) -> Option<Vec<String>> {
+    let transforms = upstream.subject_transforms.as_deref().unwrap_or_default();
     if transforms.is_empty() {
-        return (!origin.filter_subject.is_empty()).then(|| vec![origin.filter_subject.clone()]);
+        return (!upstream.filter_subject.is_empty()).then(|| vec![upstream.filter_subject.clone()]);
     }
-    let brought = transforms.iter().map(|transform| match rename(transform, source_of(transform)) {
+    let upstream_subjects = transforms.iter().map(|transform| match rename(transform, source_of(transform)) {
         Renamed::No => source_of(transform).to_owned(),
         Renamed::Some(new) | Renamed::All(new) => new,
     });
-    Some(brought.collect())
+    Some(upstream_subjects.collect())
 }
 
-/// What becomes of a subject.
+/// Whether a transform renames the subjects of a filter.
 #[derive(Debug, PartialEq, Eq)]
 enum Renamed {
     No,
-    /// Some of what the filter takes is stored under this one.
+    /// Some subjects of the filter, to this one.
     Some(String),
+    /// All subjects of the filter, to this one.
     All(String),
 }
 
-fn source_of(transform: &Transform) -> &str {
+fn source_of(transform: &SubjectTransform) -> &str {
     if transform.src.is_empty() { ">" } else { &transform.src }
 }
 
-/// What a transform makes of a filter.
-fn rename(transform: &Transform, subject: &str) -> Renamed {
+/// What a transform does to a filter.
+fn rename(transform: &SubjectTransform, subject: &str) -> Renamed {
     let source = source_of(transform);
     let (Ok(from), Ok(taken)) = (source.parse::<Filter>(), subject.parse::<Filter>()) else { return Renamed::No };
     if transform.dest.is_empty() || !from.overlaps(&taken) {
@@ -61,8 +63,8 @@ fn rename(transform: &Transform, subject: &str) -> Renamed {
     if from.covers(&taken) { Renamed::All(new) } else { Renamed::Some(new) }
 }
 
-/// The destination of a subject that the source takes, at least as wide as it is: what a function of the server makes is any
-/// token, and where it may make several, everything behind it is left open.
+/// The destination of a subject that the source matches. It may match more than the real destination: the result of a
+/// server's function becomes a wildcard, and `>` if it may be several tokens.
 fn destination(source: &str, subject: &str, destination: &str) -> String {
     let (mut wildcards, mut rest) = (Vec::new(), vec![">"]);
     let mut given = subject.split('.').peekable();
@@ -71,7 +73,7 @@ fn destination(source: &str, subject: &str, destination: &str) -> String {
             rest = given.by_ref().collect();
             break;
         }
-        // A `>` stands for all that follows.
+        // `>` matches all following tokens.
         let of_subject = match given.peek() {
             Some(&">") => "*",
             _ => given.next().unwrap_or("*"),
@@ -85,7 +87,7 @@ fn destination(source: &str, subject: &str, destination: &str) -> String {
     for token in destination.split('.') {
         match token {
             ">" => made.extend(rest.iter().copied()),
-            // As `$1`, `$2` and so on.
+            // Same as `$1`, `$2` and so on.
             "*" => {
                 made.push(wildcards.get(used).copied().unwrap_or("*"));
                 used += 1;
@@ -109,7 +111,7 @@ fn destination(source: &str, subject: &str, destination: &str) -> String {
 
 enum Function {
     None,
-    /// The token of the wildcard of this number.
+    /// The token that the wildcard with this number matched.
     Wildcard(usize),
     OneToken,
     Several,
@@ -128,23 +130,24 @@ fn function(token: &str) -> Function {
     }
 }
 
-/// What keeps a collector from being given what it was told to collect.
+/// Why a collector does not receive the configured subjects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
+pub struct SubjectMismatch {
     /// What the stream does.
     pub what: String,
     /// What to do about it.
-    pub way_out: String,
+    pub remedy: String,
 }
 
-impl std::fmt::Display for Mismatch {
+impl std::fmt::Display for SubjectMismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; {}", self.what, self.way_out)
+        write!(f, "{}; {}", self.what, self.remedy)
     }
 }
 
-/// Whether the stream stores nothing on some of the subjects to collect, or stores what is published on them under others.
-pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<Mismatch> {
+/// Whether the stream stores nothing on some of the configured subjects, or stores events published on them under other
+/// subjects.
+pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<SubjectMismatch> {
     let stored = subjects(stream)?;
     let name = &config.stream;
     let empty: Vec<&str> =
@@ -152,12 +155,12 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<M
     if !empty.is_empty() {
         let (empty, shown) = (empty.join(", "), stored.join(", "));
         return Some(if renames(stream) {
-            let what = format!("stream {name} stores nothing on {empty}: it renames what it takes, and stores {shown}");
-            Mismatch { what, way_out: format!("set broker.subjects to what it stores, {shown}") }
+            let what = format!("stream {name} stores nothing on {empty}: it renames subjects, and stores {shown}");
+            SubjectMismatch { what, remedy: format!("set broker.subjects to stored subjects: {shown}") }
         } else {
-            let what = format!("stream {name} stores nothing on {empty}: it takes {shown}");
-            let way_out = "add it to the stream (nats stream edit), or take it out of broker.subjects";
-            Mismatch { what, way_out: way_out.into() }
+            let what = format!("stream {name} stores nothing on {empty}: its subjects are {shown}");
+            let remedy = "add it to the stream (nats stream edit), or remove it from broker.subjects";
+            SubjectMismatch { what, remedy: remedy.into() }
         });
     }
     let transform = stream.subject_transform.as_ref()?;
@@ -171,19 +174,19 @@ pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<M
         })
         .find(|new| !config.subjects.iter().any(|filter| covers(filter, new)))?;
     let what = format!(
-        "stream {name} acknowledges events on {source} and stores them on {lost}, which broker.subjects does not take"
+        "stream {name} acknowledges events on {source} and stores them on {lost}, which broker.subjects does not include"
     );
-    let way_out = format!("add {lost} to broker.subjects, or edit the stream's subject_transform");
-    Some(Mismatch { what, way_out })
+    let remedy = format!("add {lost} to broker.subjects, or edit the stream's subject_transform");
+    Some(SubjectMismatch { what, remedy })
 }
 
 fn renames(stream: &StreamConfig) -> bool {
-    let mut origins = stream.mirror.iter().chain(stream.sources.iter().flatten());
-    stream.subject_transform.is_some() || origins.any(|origin| origin.subject_transforms.is_some())
+    let mut upstream = stream.mirror.iter().chain(stream.sources.iter().flatten());
+    stream.subject_transform.is_some() || upstream.any(|upstream| upstream.subject_transforms.is_some())
 }
 
-/// Whether nothing that a stream with these settings stores is to be collected.
-pub(super) fn has_nothing_for(config: &BrokerConfig, stream: &StreamConfig) -> bool {
+/// Whether a stream with these settings stores none of the configured subjects.
+pub(super) fn stores_none_of(config: &BrokerConfig, stream: &StreamConfig) -> bool {
     subjects(stream).is_some_and(|stored| !config.subjects.iter().any(|filter| overlaps_any(filter, &stored)))
 }
 
@@ -225,9 +228,10 @@ mod tests {
         assert_eq!(stored(settings).as_deref(), Some(&expected.iter().map(|&s| s.to_owned()).collect::<Vec<_>>()[..]));
     }
 
-    fn says(subjects: &[&str], settings: &Value) -> Option<String> {
+    fn mismatch_of(subjects: &[&str], settings: &Value) -> Option<String> {
         let subjects = subjects.iter().map(|&subject| subject.to_owned()).collect();
-        mismatch(&BrokerConfig { subjects, ..BrokerConfig::default() }, &stream(settings)).map(|said| said.to_string())
+        mismatch(&BrokerConfig { subjects, ..BrokerConfig::default() }, &stream(settings))
+            .map(|mismatch| mismatch.to_string())
     }
 
     #[test]
@@ -267,31 +271,31 @@ mod tests {
 
     #[test]
     fn filters_that_fit_are_passed() {
-        assert_eq!(says(&["events.>"], &json!({ "subjects": ["events.>"] })), None);
-        assert_eq!(says(&["events.a", "events.b"], &json!({ "subjects": ["events.>"] })), None);
-        assert_eq!(says(&["events.>"], &json!({ "mirror": { "name": "M" } })), None);
+        assert_eq!(mismatch_of(&["events.>"], &json!({ "subjects": ["events.>"] })), None);
+        assert_eq!(mismatch_of(&["events.a", "events.b"], &json!({ "subjects": ["events.>"] })), None);
+        assert_eq!(mismatch_of(&["events.>"], &json!({ "mirror": { "name": "M" } })), None);
         let renamed = json!({ "subjects": ["raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
-        assert_eq!(says(&["clean.>"], &renamed), None);
-        assert_eq!(says(&[">"], &renamed), None);
+        assert_eq!(mismatch_of(&["clean.>"], &renamed), None);
+        assert_eq!(mismatch_of(&[">"], &renamed), None);
         let aside = json!({ "subjects": ["e.>", "raw.>"], "subject_transform": { "src": "raw.>", "dest": "clean.>" } });
-        assert_eq!(says(&["e.>"], &aside), None, "what is renamed is not to be collected");
+        assert_eq!(mismatch_of(&["e.>"], &aside), None, "renamed events are not collected");
     }
 
     #[test]
     fn filters_on_what_is_renamed_are_told() {
         let renamed =
             json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
-        let said = says(&["events.>"], &renamed).expect("nothing is stored there");
-        assert!(said.contains("stores nothing on events.>: it renames what it takes, and stores stored.>"), "{said}");
+        let said = mismatch_of(&["events.>"], &renamed).expect("nothing is stored there");
+        assert!(said.contains("stores nothing on events.>: it renames subjects, and stores stored.>"), "{said}");
         let branch =
             json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.a", "dest": "stored.a" } });
-        let said = says(&["events.>"], &branch).expect("a branch is renamed away");
+        let said = mismatch_of(&["events.>"], &branch).expect("a branch is renamed away");
         assert!(said.contains("acknowledges events on events.a and stores them on stored.a"), "{said}");
-        assert_eq!(says(&["events.>", "stored.a"], &branch), None);
-        let said = says(&["events.>"], &json!({ "subjects": ["other.>"] })).expect("another stream");
-        assert!(said.contains("stores nothing on events.>: it takes other.>"), "{said}");
+        assert_eq!(mismatch_of(&["events.>", "stored.a"], &branch), None);
+        let said = mismatch_of(&["events.>"], &json!({ "subjects": ["other.>"] })).expect("another stream");
+        assert!(said.contains("stores nothing on events.>: its subjects are other.>"), "{said}");
         let mirror =
             json!({ "mirror": { "name": "T", "subject_transforms": [{ "src": "clean.>", "dest": "copy.>" }] } });
-        assert!(says(&["clean.>"], &mirror).is_some_and(|said| said.contains("stores copy.>")));
+        assert!(mismatch_of(&["clean.>"], &mirror).is_some_and(|said| said.contains("stores copy.>")));
     }
 }

@@ -1,4 +1,4 @@
-//! Looks for events in a stream by their identity, where sending them again could store them twice.
+//! Searches a stream for events by their identity. Used where sending an event again could store it twice.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -6,27 +6,28 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 use nats::Message;
 
-use super::api::{self, Api, Which};
+use super::api::{self, Api};
+use super::api_types::MessageQuery;
 use crate::broker::connection::Link;
 use crate::broker::publishing::{Acknowledgement, PublishResult};
 
-/// The last sequences of a stream that are looked at, at most.
-const MOST: u64 = 20_000;
+/// The number of sequences at the stream's end that are searched.
+const MAX_SEQUENCES: u64 = 20_000;
 
-/// Requests under way at a time.
-const AT_ONCE: u64 = 500;
+/// The number of requests without an answer at a time.
+const MAX_REQUESTS: u64 = 500;
 
-/// A search over one connection on which nothing else is under way.
-pub(super) struct Search<'a> {
+/// A search on a connection that is used for nothing else.
+pub(super) struct MessageSearch<'a> {
     pub(super) api: &'a Api<'a>,
-    /// Ready when the server does not let us ask.
+    /// Ready when the server denies a request.
     pub(super) denied: &'a Receiver<()>,
     pub(super) until: Instant,
 }
 
-impl Search<'_> {
-    /// Looks in these streams for messages with these identities; returns what it found, under the events' numbers. Only in the
-    /// stream that `after` names are the sequences up to that one left out. What is not found may still be on its way.
+impl MessageSearch<'_> {
+    /// Searches these streams for messages with these identities. Returns the events found, by their numbers. In the
+    /// stream of `after`, sequences up to that one are skipped. An event that is not found may still be in transit.
     pub(super) fn run(
         &self,
         streams: &[String],
@@ -35,41 +36,42 @@ impl Search<'_> {
     ) -> Vec<PublishResult> {
         let mut found = Vec::new();
         for (index, stream) in streams.iter().enumerate() {
-            let mut lookup = Lookup { stream, token: format!("get-{index}-"), numbers, missing: 0, found: Vec::new() };
-            self.look_through(&mut lookup, after_in(stream, after));
-            found.append(&mut lookup.found);
+            let mut search =
+                StreamSearch { stream, token: format!("get-{index}-"), numbers, missing: 0, found: Vec::new() };
+            self.search_stream(&mut search, after_in(stream, after));
+            found.append(&mut search.found);
         }
         found
     }
 
-    /// Looks in one stream, behind this sequence.
-    fn look_through(&self, lookup: &mut Lookup<'_>, after: u64) {
-        let Ok(info) = self.api.stream(lookup.stream) else { return };
+    /// Searches one stream after this sequence.
+    fn search_stream(&self, search: &mut StreamSearch<'_>, after: u64) {
+        let Ok(info) = self.api.stream(search.stream) else { return };
         let last = info.state.last_seq;
-        // One that was made anew begins again.
+        // A stream that was created again starts at sequence 1.
         let after = if after > last { 0 } else { after };
-        let mut next = (after + 1).max(info.state.first_seq).max(last.saturating_sub(MOST) + 1);
-        while next <= last && lookup.found.len() < lookup.numbers.len() {
-            let end = last.min(next + AT_ONCE - 1);
-            if !self.look_at(lookup, next, end) {
+        let mut next = (after + 1).max(info.state.first_seq).max(last.saturating_sub(MAX_SEQUENCES) + 1);
+        while next <= last && search.found.len() < search.numbers.len() {
+            let end = last.min(next + MAX_REQUESTS - 1);
+            if !self.search_range(search, next, end) {
                 break;
             }
             next = end + 1;
         }
     }
 
-    /// Looks at these sequences; `false` when it came to no end.
-    fn look_at(&self, lookup: &mut Lookup<'_>, first: u64, last: u64) -> bool {
+    /// Searches these sequences. `false` if not all answers were received.
+    fn search_range(&self, search: &mut StreamSearch<'_>, first: u64, last: u64) -> bool {
         let Api { link, prefix, stop, .. } = self.api;
         for sequence in first..=last {
-            let subject = format!("{prefix}.STREAM.MSG.GET.{}", lookup.stream);
-            let body = Which::Exactly(sequence).request().to_string();
-            link.publish(subject, &format!("{}{sequence}", lookup.token), body);
+            let subject = format!("{prefix}.STREAM.MSG.GET.{}", search.stream);
+            let body = MessageQuery::Sequence(sequence).request().to_string();
+            link.publish(subject, &format!("{}{sequence}", search.token), body);
         }
-        lookup.missing = last - first + 1;
-        while lookup.missing > 0 {
+        search.missing = last - first + 1;
+        while search.missing > 0 {
             let Some(message) = self.next(link, stop.map(crate::pipeline::Signal::channel)) else { return false };
-            lookup.hear(&message.subject, &message.data);
+            search.handle(&message.subject, &message.data);
         }
         true
     }
@@ -86,16 +88,16 @@ impl Search<'_> {
     }
 }
 
-/// The sequence of this stream up to which nothing has to be looked at.
+/// The sequence of this stream up to which nothing must be searched.
 fn after_in(stream: &str, after: Option<&(String, u64)>) -> u64 {
     after.filter(|(of, _)| of == stream).map_or(0, |(_, sequence)| *sequence)
 }
 
-/// The requests to one stream, and what they found.
-struct Lookup<'a> {
+/// The requests to one stream, and the events found.
+struct StreamSearch<'a> {
     stream: &'a str,
-    /// What the last token of their replies begins with. Each stream has its own: where the search of one broke off, its answers
-    /// may come during the search of the next.
+    /// The prefix of the last token of their reply subjects. Each stream has its own: after an incomplete search, its
+    /// answers may be received during the search of the next stream.
     token: String,
     numbers: &'a HashMap<String, u64>,
     /// Requests without an answer.
@@ -103,9 +105,9 @@ struct Lookup<'a> {
     found: Vec<PublishResult>,
 }
 
-impl Lookup<'_> {
-    /// Hears a message to this subject; one that answers none of its requests is passed over.
-    fn hear(&mut self, subject: &str, data: &[u8]) {
+impl StreamSearch<'_> {
+    /// Handles a message sent to this subject. Ignores it if it does not answer one of these requests.
+    fn handle(&mut self, subject: &str, data: &[u8]) {
         if !subject.rsplit('.').next().is_some_and(|token| token.starts_with(&self.token)) {
             return;
         }
@@ -118,9 +120,9 @@ impl Lookup<'_> {
     }
 }
 
-/// Sequence and identity of a message, as the server gives it.
+/// Sequence and identity of a message in the server's JSON.
 fn identity(data: &[u8]) -> Option<(u64, String)> {
-    let stored = api::read_stored(data).ok()??;
+    let stored = api::parse_stored_message(data).ok()??;
     let headers = String::from_utf8_lossy(&stored.headers);
     let id = headers.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -144,16 +146,16 @@ mod tests {
     #[test]
     fn late_answers_of_one_stream_say_nothing_of_the_next() {
         let numbers = HashMap::from([("id-3".to_owned(), 3)]);
-        let mut lookup =
-            Lookup { stream: "B", token: "get-1-".into(), numbers: &numbers, missing: 2, found: Vec::new() };
+        let mut search =
+            StreamSearch { stream: "B", token: "get-1-".into(), numbers: &numbers, missing: 2, found: Vec::new() };
         let data = message("NATS/1.0\r\nNats-Msg-Id: id-3\r\n\r\n");
         for other in ["_INBOX.get-1-x.get-0-7", "_INBOX.x.get-11-7", "_INBOX.x.stream-E"] {
-            lookup.hear(other, data.as_bytes());
+            search.handle(other, data.as_bytes());
         }
-        assert_eq!((lookup.missing, lookup.found.len()), (2, 0));
-        lookup.hear("_INBOX.x.get-1-7", data.as_bytes());
+        assert_eq!((search.missing, search.found.len()), (2, 0));
+        search.handle("_INBOX.x.get-1-7", data.as_bytes());
         let taken = Acknowledgement::ByStream { stream: "B".into(), sequence: 7, duplicate: false };
-        assert_eq!((lookup.missing, &lookup.found[0].result), (1, &Ok(taken)));
+        assert_eq!((search.missing, &search.found[0].result), (1, &Ok(taken)));
     }
 
     #[test]

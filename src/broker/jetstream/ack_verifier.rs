@@ -1,0 +1,461 @@
+//! Verifies that an answer to a published event comes from a stream.
+//!
+//! Other programs may subscribe to an event's subject and answer it. An answer counts only if it has the form of a
+//! publish acknowledgement and the stream that it names exists. The server is asked for streams that are not known yet;
+//! their results wait for that answer. All other answers are ignored, and the event still waits for the stream's
+//! answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::api;
+use super::api_error::{ApiError, ErrorBody, code};
+use super::api_types::StreamInfo;
+use super::known_streams::KnownStreams;
+use crate::broker::publishing::{Acknowledgement, PublishResult, Rejection};
+use crate::config::is_stream_name;
+
+/// The number of names to keep that are not a stream's.
+const MAX_REJECTED_NAMES: usize = 100;
+
+/// The prefixes of the reply tokens of our requests.
+const STREAM: &str = "stream-";
+const BOUND: &str = "bound-";
+const SUBJECT: &str = "subject-";
+
+/// The error code while an identical event is being stored:
+/// <https://github.com/nats-io/nats-server/blob/main/server/errors.json>.
+const DUPLICATE_IN_PROCESS: u64 = 10158;
+
+/// A request to the server, to be published.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ApiRequest {
+    pub(super) subject: String,
+    /// The last token of its reply subject.
+    pub(super) reply: String,
+    pub(super) body: String,
+}
+
+/// An answer to an event or to a request.
+pub(super) struct Response<'a> {
+    /// The last token of the subject that it was sent to.
+    pub(super) token: &'a str,
+    /// A status of the server instead of a payload: `503` if there is no subscriber.
+    pub(super) status: Option<&'a str>,
+    pub(super) data: &'a [u8],
+}
+
+/// The requests of one connection, and the results that wait for their answers.
+pub(super) struct AckVerifier {
+    known: Arc<KnownStreams>,
+    /// The prefix of `JetStream`'s request subjects.
+    prefix: String,
+    /// How long to wait for an answer.
+    timeout: Duration,
+    /// Requests to send.
+    requests: Vec<ApiRequest>,
+    /// Requests without an answer: the reply token, and when the request was made.
+    open: BTreeMap<String, Instant>,
+    /// Results that wait until it is known whether their stream exists, by the stream's name.
+    waiting: BTreeMap<String, Vec<PublishResult>>,
+    rejected_names: BTreeSet<String>,
+    /// Nobody answered some request: the server may be just starting.
+    needs_retry: bool,
+    /// The warning about answers that are not a stream's, until it is taken.
+    notice: Option<String>,
+    has_noticed: bool,
+}
+
+impl AckVerifier {
+    pub(super) fn new(known: Arc<KnownStreams>, prefix: String, timeout: Duration) -> Self {
+        Self {
+            known,
+            prefix,
+            timeout,
+            requests: Vec::new(),
+            open: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            rejected_names: BTreeSet::new(),
+            needs_retry: false,
+            notice: None,
+            has_noticed: false,
+        }
+    }
+
+    /// Requests the settings of the known streams again, and the streams of these subjects: they may not be known yet.
+    pub(super) fn request_streams(&mut self, subjects: &[String]) {
+        self.needs_retry = false;
+        for name in self.known.names() {
+            self.request_stream_info(&name);
+        }
+        for (at, subject) in subjects.iter().enumerate() {
+            self.request("STREAM.NAMES", format!("{SUBJECT}{at}"), json!({ "subject": subject }).to_string());
+        }
+    }
+
+    /// Whether requests have no answer yet.
+    pub(super) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Whether to repeat the requests a moment later, because nobody answered.
+    pub(super) fn needs_retry(&self) -> bool {
+        self.needs_retry
+    }
+
+    /// Whether there are requests to send.
+    pub(super) fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    /// The requests to send now.
+    pub(super) fn take_requests(&mut self) -> Vec<ApiRequest> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// The warning about answers that are not a stream's, once.
+    pub(super) fn take_notice(&mut self) -> Option<String> {
+        self.notice.take()
+    }
+
+    /// Handles an answer. Returns the results that are verified now. `subject_of` returns the subject of an event by
+    /// its number.
+    pub(super) fn handle(
+        &mut self,
+        response: &Response<'_>,
+        subject_of: &dyn Fn(u64) -> Option<String>,
+    ) -> Vec<PublishResult> {
+        if let Ok(number) = response.token.parse() {
+            return self.event_result(number, response).into_iter().collect();
+        }
+        if self.open.remove(response.token).is_none() {
+            return Vec::new();
+        }
+        self.needs_retry |= response.status.is_some();
+        if let Some(name) = response.token.strip_prefix(STREAM) {
+            self.handle_stream_info(name, response, subject_of)
+        } else if let Some(name) = response.token.strip_prefix(BOUND) {
+            self.handle_bound_streams(name, response)
+        } else {
+            for name in bound_streams(response).unwrap_or_default() {
+                if !self.known.contains(&name) {
+                    self.request_stream_info(&name);
+                }
+            }
+            Vec::new()
+        }
+    }
+
+    /// The result that an answer contains for the event with this number.
+    fn event_result(&mut self, number: u64, response: &Response<'_>) -> Option<PublishResult> {
+        let refused = |refused| Some(PublishResult { number, result: Err(refused) });
+        match response.status {
+            Some("503") => return refused(Rejection::NoStream),
+            // For instance too many requests at the moment.
+            Some(status) => return refused(Rejection::ForNow(format!("the server answers with status {status}"))),
+            None => {}
+        }
+        let Some((stream, result)) = parse_ack(response.data) else {
+            self.ignore(|| "a program that is no stream answers the events".into());
+            return None;
+        };
+        let verdict = PublishResult { number, result };
+        if self.known.contains(&stream) {
+            return Some(verdict);
+        }
+        if self.rejected_names.contains(&stream) || !is_stream_name(&stream) || self.waiting.len() >= MAX_REJECTED_NAMES
+        {
+            return None;
+        }
+        if !self.waiting.contains_key(&stream) {
+            self.request_stream_info(&stream);
+        }
+        self.waiting.entry(stream).or_default().push(verdict);
+        None
+    }
+
+    fn handle_stream_info(
+        &mut self,
+        name: &str,
+        response: &Response<'_>,
+        subject_of: &dyn Fn(u64) -> Option<String>,
+    ) -> Vec<PublishResult> {
+        match parse_response::<StreamInfo>(response) {
+            Ok(stream) => {
+                self.known.update(name, &stream.config);
+                self.release(name)
+            }
+            Err(failure) if failure.is_code(code::NO_STREAM) && !self.known.contains(name) => {
+                let mut waiting = self.waiting.get(name).into_iter().flatten();
+                match waiting.find_map(|verdict| subject_of(verdict.number)) {
+                    // It may be a stream of another account, if no stream of this account has the subject.
+                    Some(subject) => {
+                        let body = json!({ "subject": subject }).to_string();
+                        self.request("STREAM.NAMES", format!("{BOUND}{name}"), body);
+                    }
+                    None => drop(self.waiting.remove(name)),
+                }
+                Vec::new()
+            }
+            Err(failure) => self.accept_unverified(name, &failure.to_string()),
+        }
+    }
+
+    fn handle_bound_streams(&mut self, name: &str, response: &Response<'_>) -> Vec<PublishResult> {
+        match bound_streams(response) {
+            Ok(bound_streams) if bound_streams.is_empty() => self.accept_unverified(name, "it is not in this account"),
+            // It was created a moment ago.
+            Ok(bound_streams) if bound_streams.iter().any(|bound| bound == name) => {
+                self.accept_unverified(name, "it is new")
+            }
+            Ok(bound_streams) => {
+                self.waiting.remove(name);
+                if self.rejected_names.len() < MAX_REJECTED_NAMES {
+                    self.rejected_names.insert(name.to_owned());
+                }
+                let bound_streams = bound_streams.join(", ");
+                self.ignore(|| {
+                    format!("a program answers as stream {name}, which does not exist (the subject's: {bound_streams})")
+                });
+                Vec::new()
+            }
+            Err(failure) => self.accept_unverified(name, &failure.to_string()),
+        }
+    }
+
+    /// Handles a denied publication. `None` if it was not one of our requests, else the results that waited for its answer.
+    pub(super) fn handle_denial(&mut self, subject: &str) -> Option<Vec<PublishResult>> {
+        let request = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
+        let of_stream = request.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
+        let is_denied = |token: &str| of_stream.as_ref().map_or(!token.starts_with(STREAM), |denied| denied == token);
+        Some(self.abandon(|token, _| is_denied(token), "no permission"))
+    }
+
+    /// Abandons requests without an answer in time. Returns the results that waited for them.
+    pub(super) fn expire(&mut self) -> Vec<PublishResult> {
+        let timeout = self.timeout;
+        if self.open.values().all(|asked| asked.elapsed() < timeout) {
+            return Vec::new();
+        }
+        self.abandon(|_, asked| asked.elapsed() >= timeout, "no answer")
+    }
+
+    fn abandon(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<PublishResult> {
+        let abandoned = self.open.iter().filter(|(token, asked)| which(token, asked));
+        let abandoned: Vec<String> = abandoned.map(|(token, _)| token.clone()).collect();
+        let mut verdicts = Vec::new();
+        for token in abandoned {
+            self.open.remove(&token);
+            let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(BOUND));
+            verdicts.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
+        }
+        verdicts
+    }
+
+    fn accept_unverified(&mut self, name: &str, why: &str) -> Vec<PublishResult> {
+        self.known.insert_unverified(name, why);
+        self.release(name)
+    }
+
+    fn release(&mut self, name: &str) -> Vec<PublishResult> {
+        self.waiting.remove(name).unwrap_or_default()
+    }
+
+    fn ignore(&mut self, what: impl Fn() -> String) {
+        if !std::mem::replace(&mut self.has_noticed, true) {
+            self.notice = Some(format!("{}; such answers are ignored, and the stream's answer is awaited", what()));
+        }
+    }
+
+    fn request_stream_info(&mut self, name: &str) {
+        self.request(&format!("STREAM.INFO.{name}"), format!("{STREAM}{name}"), "{}".into());
+    }
+
+    fn request(&mut self, what: &str, reply: String, body: String) {
+        self.open.insert(reply.clone(), Instant::now());
+        self.requests.push(ApiRequest { subject: format!("{}.{what}", self.prefix), reply, body });
+    }
+}
+
+/// Parses the answer to a request.
+fn parse_response<T: serde::de::DeserializeOwned>(response: &Response<'_>) -> Result<T, ApiError> {
+    if response.status == Some("503") {
+        return Err(ApiError::NoResponders);
+    }
+    api::parse(response.data)
+}
+
+/// The streams that have a subject.
+fn bound_streams(response: &Response<'_>) -> Result<Vec<String>, ApiError> {
+    #[derive(Deserialize)]
+    struct Names {
+        #[serde(default)]
+        streams: Option<Vec<String>>,
+    }
+    parse_response::<Names>(response).map(|names| names.streams.unwrap_or_default())
+}
+
+/// Parses a publish acknowledgement: <https://docs.nats.io/nats-concepts/jetstream/streams>. `None` for anything else. A
+/// rejection names its stream too.
+fn parse_ack(data: &[u8]) -> Option<(String, Result<Acknowledgement, Rejection>)> {
+    #[derive(Deserialize)]
+    struct PublishAck {
+        stream: String,
+        #[serde(default)]
+        seq: u64,
+        #[serde(default)]
+        duplicate: bool,
+        error: Option<ErrorBody>,
+    }
+    let PublishAck { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
+    let Some(error) = error else {
+        // This is a cluster's answer to a repetition whose first copy it has not stored yet.
+        if duplicate && seq == 0 {
+            return Some((stream, Err(Rejection::ForNow("the stream has not stored its first copy yet".into()))));
+        }
+        let taken = Acknowledgement::ByStream { stream: stream.clone(), sequence: seq, duplicate };
+        return (seq > 0).then_some((stream, Ok(taken)));
+    };
+    if error.code == 0 {
+        return None;
+    }
+    let failure = ApiError::from(error);
+    let is_temporary = failure.is_temporary() || failure.is_code(DUPLICATE_IN_PROCESS);
+    let refused = if is_temporary { Rejection::ForNow } else { Rejection::ByServer }(failure.to_string());
+    Some((stream, Err(refused)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BrokerConfig;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn verifier(timeout: Duration) -> AckVerifier {
+        AckVerifier::new(Arc::new(KnownStreams::new(&BrokerConfig::default())), "$JS.API".into(), timeout)
+    }
+
+    fn handle(verifier: &mut AckVerifier, token: &str, data: &str) -> Vec<PublishResult> {
+        verifier.handle(&Response { token, status: None, data: data.as_bytes() }, &|_| Some("events.a".into()))
+    }
+
+    fn asked(verifier: &mut AckVerifier) -> Vec<String> {
+        verifier.take_requests().into_iter().map(|request| request.subject).collect()
+    }
+
+    const INFO: &str = r#"{"config":{"name":"E","retention":"limits","duplicate_window":120000000000},
+        "created":"2026-01-01T00:00:00Z","state":{"messages":1,"first_seq":1,"last_seq":1}}"#;
+    const NO_STREAM: &str = r#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
+
+    #[test]
+    fn a_streams_verdict_counts_once_the_stream_is_found() {
+        let mut verifier = verifier(MINUTE);
+        assert!(handle(&mut verifier, "7", r#"{"stream":"E","seq":3}"#).is_empty());
+        assert!(handle(&mut verifier, "8", r#"{"stream":"E","seq":4,"duplicate":true}"#).is_empty());
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E"], "once");
+        let numbers: Vec<u64> = handle(&mut verifier, "stream-E", INFO).iter().map(|verdict| verdict.number).collect();
+        assert_eq!(numbers, [7, 8]);
+        assert_eq!(handle(&mut verifier, "9", r#"{"stream":"E","seq":5}"#).len(), 1);
+        assert!(asked(&mut verifier).is_empty() && !verifier.is_open());
+    }
+
+    #[test]
+    fn answers_that_are_no_streams_are_passed_over() {
+        let mut verifier = verifier(MINUTE);
+        for answer in [
+            "",
+            "+ACK",
+            "7",
+            "{}",
+            r#"{"status":"ok"}"#,
+            r#"{"error":"busy"}"#,
+            r#"{"stream":"E"}"#,
+            r#"{"stream":"E","seq":0}"#,
+            r#"{"error":{"code":500}}"#,
+            r#"{"stream":"E","error":{}}"#,
+            r#"{"stream":"a b\r\n","seq":1}"#,
+            r#"{"stream":7,"seq":1}"#,
+        ] {
+            assert!(handle(&mut verifier, "7", answer).is_empty(), "{answer}");
+        }
+        assert!(asked(&mut verifier).is_empty(), "no answer names a stream");
+        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("no stream")));
+        assert!(verifier.take_notice().is_none(), "reported once");
+    }
+
+    #[test]
+    fn a_name_that_is_no_streams_while_another_takes_the_subject_is_a_strangers() {
+        let mut verifier = verifier(MINUTE);
+        assert!(handle(&mut verifier, "7", r#"{"stream":"X","seq":7}"#).is_empty());
+        assert!(handle(&mut verifier, "stream-X", NO_STREAM).is_empty());
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.X", "$JS.API.STREAM.NAMES"]);
+        assert!(handle(&mut verifier, "bound-X", r#"{"streams":["E"]}"#).is_empty());
+        assert!(handle(&mut verifier, "8", r#"{"stream":"X","seq":8}"#).is_empty());
+        assert!(asked(&mut verifier).is_empty());
+        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("stream X")));
+    }
+
+    #[test]
+    fn a_stream_of_another_account_counts_where_none_of_this_one_takes_the_subject() {
+        let mut verifier = verifier(MINUTE);
+        assert!(handle(&mut verifier, "7", r#"{"stream":"X","seq":7}"#).is_empty());
+        assert!(handle(&mut verifier, "stream-X", NO_STREAM).is_empty());
+        assert_eq!(handle(&mut verifier, "bound-X", r#"{"streams":null}"#).len(), 1);
+        assert_eq!(handle(&mut verifier, "8", r#"{"stream":"X","seq":8}"#).len(), 1);
+    }
+
+    #[test]
+    fn who_may_not_ask_or_gets_no_answer_takes_the_acknowledgement_as_it_is() {
+        let mut denied = verifier(MINUTE);
+        assert!(handle(&mut denied, "7", r#"{"stream":"E","seq":7}"#).is_empty());
+        assert!(denied.handle_denial("\"events.a\"").is_none(), "that is an event's");
+        assert_eq!(denied.handle_denial("\"$JS.API.STREAM.INFO.E\"").map(|verdicts| verdicts.len()), Some(1));
+        let mut unanswered = verifier(Duration::ZERO);
+        assert!(handle(&mut unanswered, "7", r#"{"stream":"E","seq":7}"#).is_empty());
+        assert_eq!(unanswered.expire().len(), 1);
+        let nobody = Response { token: "8", status: Some("503"), data: b"" };
+        let verdicts = unanswered.handle(&nobody, &|_| None);
+        assert_eq!(verdicts[0].result, Err(Rejection::NoStream));
+    }
+
+    #[test]
+    fn a_refusal_says_whether_it_may_pass() {
+        let refusal = |code: u64, err_code: u64, description: &str| {
+            let error = json!({ "code": code, "err_code": err_code, "description": description });
+            parse_ack(json!({ "error": error, "stream": "E", "seq": 0 }).to_string().as_bytes())
+                .map(|(_, result)| result)
+        };
+        for (code, err_code, description) in
+            [(503, 10077, "insufficient resources"), (409, 10158, "duplicate message id is in process")]
+        {
+            assert!(matches!(refusal(code, err_code, description), Some(Err(Rejection::ForNow(_)))), "{description}");
+        }
+        let in_process = parse_ack(br#"{"stream":"E","seq":0,"duplicate":true}"#).map(|(_, result)| result);
+        assert!(matches!(in_process, Some(Err(Rejection::ForNow(_)))));
+        let lasting = refusal(400, 10054, "message size exceeds maximum allowed");
+        assert!(matches!(lasting, Some(Err(Rejection::ByServer(_)))));
+    }
+
+    #[test]
+    fn before_anything_is_sent_again_the_streams_are_asked() {
+        let mut verifier = verifier(MINUTE);
+        verifier.request_streams(&["events.a".into()]);
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.NAMES"]);
+        handle(&mut verifier, "subject-0", r#"{"streams":["E"]}"#);
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E"]);
+        assert!(verifier.is_open());
+        handle(&mut verifier, "stream-E", INFO);
+        assert!(!verifier.is_open());
+        verifier.request_streams(&["events.b".into()]);
+        assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E", "$JS.API.STREAM.NAMES"], "the known one again");
+        assert!(verifier.handle_denial("\"$JS.API.STREAM.NAMES\"").is_some_and(|verdicts| verdicts.is_empty()));
+        assert!(verifier.is_open(), "it may ask the stream");
+        verifier.handle(&Response { token: "stream-E", status: Some("503"), data: b"" }, &|_| None);
+        assert!(verifier.needs_retry() && !verifier.is_open(), "a server that has just started");
+    }
+}

@@ -1,0 +1,126 @@
+//! Adds deliveries, defects and gaps to a batch.
+
+use std::sync::Arc;
+
+use nats::Message;
+
+use super::JetStreamIntake;
+use crate::broker::headers;
+use crate::broker::jetstream::lost_events::LostEvents;
+use crate::broker::jetstream::session::Delivery;
+use crate::broker::jetstream::unreadable_message::UnreadableMessage;
+use crate::pipeline::{Batch, Defect, Gap, Gaps};
+
+impl JetStreamIntake {
+    /// Takes lost events and gaps from the session.
+    pub(super) fn take_lost_events(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let lost = std::mem::take(&mut session.lost_events);
+        self.reports.counters.gone.add(usize::try_from(lost).unwrap_or(usize::MAX));
+        self.reported_to = self.reported_to.max(session.reported_to());
+        for gap in std::mem::take(&mut session.missing) {
+            self.history.add_gap(gap);
+            self.missing.push(gap);
+        }
+    }
+
+    /// Adds sequences that the stream did not have when the next delivery was received. The next batch stores them in
+    /// the ledger. If an earlier epoch has that delivery (`is_stored`), it skipped them too.
+    pub(super) fn add_missing(&mut self, missing: Option<Gap>, is_stored: bool) {
+        let Some(gap) = missing else { return };
+        self.history.add_gap(gap);
+        self.missing.push(gap);
+        match &mut self.session {
+            _ if is_stored => {}
+            Some(session) => session.add_lost(gap),
+            // Read raw, between two sessions.
+            None => {
+                let new = Gaps::from(gap).without(&Gaps::default(), self.reported_to);
+                if !new.is_empty() {
+                    let lost = LostEvents::of(new);
+                    log::warn!("broker: {}", lost.report(&self.cluster.config().stream, gap.first));
+                    self.reports.counters.gone.add(usize::try_from(lost.events).unwrap_or(usize::MAX));
+                }
+            }
+        }
+    }
+
+    /// Adds the missing sequences to the batch. A batch may consist of them alone, once the ledger has the epoch.
+    pub(super) fn push_missing(&mut self, batch: &mut Batch) {
+        let Some(epoch) = self.epoch.as_ref().filter(|epoch| !self.missing.is_empty() && self.handed != epoch.begins)
+        else {
+            return;
+        };
+        if batch.is_empty() {
+            batch.begin(Arc::clone(epoch), self.handed);
+        }
+        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
+    }
+
+    /// Adds a message that was read raw. The next session begins after it.
+    pub(super) fn push_defect(&mut self, batch: &mut Batch, unreadable: &UnreadableMessage) {
+        let UnreadableMessage { stored, defect, missing, is_loss } = unreadable;
+        let Some(epoch) = self.epoch.clone() else { return };
+        let is_stored = self.history.is_stored(stored.mark);
+        self.add_missing(*missing, is_stored || !is_loss);
+        self.history.reached(stored.mark);
+        self.ended |= self.drain_to.is_some_and(|last| stored.mark.sequence >= last);
+        if is_stored {
+            self.reports.counters.duplicates.add(1);
+            return;
+        }
+        if batch.is_empty() {
+            batch.begin(epoch, self.handed);
+        }
+        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
+        let defect = Defect { reason: defect, raw_headers: &stored.headers };
+        batch.push_defect(stored.mark, &stored.subject, defect, &stored.payload);
+        self.handed = stored.mark;
+    }
+
+    /// Adds a delivery, unless an earlier epoch has it. `false` if it does not fit into the batch.
+    pub(super) fn push(&mut self, batch: &mut Batch, mut delivery: Delivery) -> bool {
+        let mark = delivery.metadata.mark;
+        let is_stored = self.history.is_stored(mark);
+        if let Some(gap) = delivery.take_missing() {
+            self.add_missing(Some(gap), is_stored);
+        }
+        if is_stored {
+            self.reports.counters.duplicates.add(1);
+            self.history.reached(mark);
+            self.acks.set_stored(delivery.message.reply);
+            return true;
+        }
+        if !batch.has_room_for(size(&delivery.message)) {
+            self.unplaced = Some(delivery);
+            batch.seal();
+            return false;
+        }
+        let Some(epoch) = &self.epoch else { return true };
+        if batch.is_empty() {
+            batch.begin(Arc::clone(epoch), self.handed);
+        }
+        self.missing.drain(..).for_each(|gap| batch.push_gap(gap));
+        let message = delivery.message;
+        batch.push(mark, &message.subject, headers::pairs(message.headers.as_ref()), &message.data);
+        self.history.reached(mark);
+        self.handed = mark;
+        self.acks.set_latest(mark.sequence, message.reply);
+        true
+    }
+
+    /// Acknowledges events that an earlier epoch has, once all events before them are committed. Without this
+    /// acknowledgement the consumer may deliver no more.
+    pub(super) fn acknowledge_stored(&mut self) {
+        let settled = self.committed == self.handed;
+        let reply = if settled { self.acks.take_stored() } else { None };
+        if let (Some(reply), Some(session)) = (reply, &self.session) {
+            session.acknowledge(reply);
+        }
+    }
+}
+
+/// The number of bytes that it takes in a batch.
+fn size(message: &Message) -> usize {
+    message.subject.len() + message.data.len() + headers::size(message.headers.as_ref())
+}
