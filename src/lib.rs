@@ -72,20 +72,21 @@
 //! Through the [`log`] crate. `warn`: a part does not do its work, or something was found that an operator wants to know
 //! (a stream made anew, events it no longer has). `info`: it works again, a stream was made. `debug`: the rest.
 
-// A build without some of the commands does not use what only they need.
-#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+// `check` and `compare` are the features that use all of the library; both enable `cli`. A build without one of them has code
+// that only the missing command uses.
+#![cfg_attr(not(all(feature = "check", feature = "compare")), allow(dead_code, unused_imports))]
 
 #[cfg(not(unix))]
 compile_error!("catchment needs Unix: file identities, file locks and signals");
 
 mod binding;
 mod broker;
-#[cfg(feature = "cli")]
+#[cfg(feature = "check")]
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
 mod collect;
-#[cfg(feature = "cli")]
+#[cfg(feature = "compare")]
 mod compare;
 pub mod config;
 pub mod dead_letters;
