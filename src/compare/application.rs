@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
-use super::events::{Message, Workload};
+use super::workload::{Message, Workload};
 use super::{Arm, Failure, Profile, ProfileError, arms, clock};
 use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Synchronous};
 use crate::event::Event;

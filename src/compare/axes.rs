@@ -1,7 +1,7 @@
 //! One setting varied while all else stays.
 
+use super::driver::Session;
 use super::options::Setup;
-use super::session::Session;
 use super::{Arm, Axis, AxisPoint, Codec, Failure, Options, arms, run};
 
 /// Events of a run that commits each by itself, at most: enough to tell what a commit costs.

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use super::commit_watch::{LOOK, Observation, Watch};
+use super::driver::Session;
 use super::options::Setup;
-use super::session::Session;
 use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
 use super::{Failure, Findings, Hotspots, arms, run};
 
 /// Looks at one arm. A process that computed too little for a single sample is not in the answer.

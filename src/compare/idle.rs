@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::driver::Session;
 use super::meter::Meters;
-use super::session::Session;
 use super::{Failure, Idle};
 
 /// What starting leaves behind is over by then.

@@ -13,10 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Failure;
+use super::commit_watch::{LOOK, Observation, Watch};
+use super::driver::Session;
 use super::options::Setup;
-use super::session::Session;
 use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
 
 /// Events of a run under callgrind, at most: it takes fifty times as long.
 const FEW: u64 = 1_000;

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::application::Call;
+use super::commit_watch::{LOOK, Observation, Watch};
+use super::driver::Session;
 use super::options::Setup;
 use super::process::Process;
-use super::session::Session;
 use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Isolation, arms, check, clock, run};
+use super::{Failure, Isolation, arms, clock, run, verification};
 
 /// How long another subscriber may need for one more event.
 const LIVE: u64 = 1_000_000_000;
@@ -114,7 +114,7 @@ fn of_direct(session: &Session<'_>, setup: Setup) -> Result<Isolation, Failure> 
     let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
     observation.until_all(&mut watch, expected, |_| Ok(()), |_| Ok(()))?;
     drop(application);
-    let found = check::look(&stage.database, &stage.workload, session.options.work)?;
+    let found = verification::look(&stage.database, &stage.workload, session.options.work)?;
     Ok(Isolation {
         arm: setup.arm,
         away_s: clock::seconds(killed, back),

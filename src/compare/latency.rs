@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::application::Order;
+use super::commit_watch::{Observation, Watch};
+use super::driver::Session;
 use super::options::Setup;
-use super::session::Session;
 use super::stage::Stage;
-use super::watch::{Observation, Watch};
 use super::{Failure, Idle, LatencyRun, clock, idle, run, statistics};
 use crate::store::Value;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::events::{Codec, Workload};
+use super::workload::{Codec, Workload};
 use super::{Arm, Failure, arms};
 use crate::config::Synchronous;
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::application::Outcome;
-use super::check::{self, Found};
+use super::commit_watch::{LOOK, Observation, Watch};
+use super::driver::Session;
 use super::options::Setup;
-use super::session::Session;
 use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
+use super::verification::{self, Found};
 use super::{Failure, Process, Run, clock, statistics};
 use crate::store::Editor;
 
@@ -52,7 +52,7 @@ pub(super) fn verified(session: &Session<'_>, stage: &Stage<'_>) -> Result<Found
     if session.options.lose_a_row == Some(stage.setup.arm) {
         Editor::open(&stage.database)?.run("DELETE FROM events WHERE id = 1")?;
     }
-    let found = check::look(&stage.database, &stage.workload, session.options.work)?;
+    let found = verification::look(&stage.database, &stage.workload, session.options.work)?;
     found.verify(&stage.setup)?;
     Ok(found)
 }

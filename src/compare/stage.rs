@@ -8,12 +8,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::application::{Order, Said};
-use super::events::Workload;
-use super::folder::Folder;
+use super::driver::Session;
 use super::meter::Meters;
 use super::options::Setup;
 use super::process::Process;
-use super::session::Session;
+use super::scratch_directory::Folder;
+use super::workload::Workload;
 use super::{Arm, Failure, Work, arms, instructions};
 use crate::broker::{self, Server};
 use crate::config::{BrokerConfig, DatabaseConfig, Mode};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::commit_watch::{LOOK, Observation, Watch};
+use super::driver::Session;
 use super::options::Setup;
-use super::session::Session;
 use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
 use super::{Failure, Stall, clock, run, statistics};
 use crate::error::{DatabaseFault, Error};
 use crate::store::Editor;

@@ -4,7 +4,7 @@ use super::figures;
 use super::names;
 use super::overview::overview;
 use super::prose;
-use super::sheets::{self, Sheet};
+use super::tables::{self, Sheet};
 use super::verdict::verdict;
 use crate::compare::statistics::metric;
 use crate::compare::{Axis, Comparison, Verdict};
@@ -63,14 +63,14 @@ pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
     blocks.extend(breakdown(comparison));
     blocks.push(heading(2, "Why CPU percent and CPU seconds disagree"));
     blocks.extend(prose::cpu(comparison).into_iter().map(Block::Paragraph));
-    blocks.push(Block::Table(sheets::cpu(comparison)));
+    blocks.push(Block::Table(tables::cpu(comparison)));
     blocks.push(heading(2, "Recommendation"));
     blocks.extend(recommendation(&verdict));
     blocks.push(heading(2, "Raw data"));
     blocks.push(Block::Paragraph(
         "Every timed run, in the order of its rounds. The JSON of this comparison has all samples, timelines and processes.".into(),
     ));
-    blocks.push(Block::Table(sheets::raw(comparison)));
+    blocks.push(Block::Table(tables::raw(comparison)));
     blocks
 }
 
@@ -100,10 +100,10 @@ fn overview_has_cpu(comparison: &Comparison) -> bool {
 fn method(comparison: &Comparison) -> Vec<Block<'_>> {
     let mut blocks = vec![heading(2, "Method")];
     blocks.extend(prose::method(comparison).into_iter().map(Block::Paragraph));
-    blocks.push(Block::Table(sheets::promises(comparison)));
+    blocks.push(Block::Table(tables::promises(comparison)));
     blocks.push(Block::Table(counterparts()));
-    blocks.push(Block::Table(sheets::settings(comparison)));
-    blocks.push(Block::Table(sheets::environment(comparison)));
+    blocks.push(Block::Table(tables::settings(comparison)));
+    blocks.push(Block::Table(tables::environment(comparison)));
     blocks
 }
 
@@ -116,17 +116,17 @@ fn counterparts() -> Sheet {
 
 fn results(comparison: &Comparison) -> Vec<Block<'_>> {
     let overview = overview(comparison);
-    let mut blocks = vec![heading(2, "Results"), Block::Table(sheets::medians(&overview))];
+    let mut blocks = vec![heading(2, "Results"), Block::Table(tables::medians(&overview))];
     if !overview.notes.is_empty() {
         blocks.push(Block::Notes(overview.notes.clone()));
     }
-    if let Some(differences) = sheets::differences(comparison, &overview) {
+    if let Some(differences) = tables::differences(comparison, &overview) {
         blocks.push(Block::Table(differences));
         blocks.push(Block::Paragraph(
             "In brackets the 95 % interval of the paired ratio. Differences without one come from one run each.".into(),
         ));
     }
-    blocks.push(Block::Table(sheets::ratios(comparison)));
+    blocks.push(Block::Table(tables::ratios(comparison)));
     if comparison.arms.iter().any(|arm| arm.latency.as_ref().is_some_and(|run| !run.curve.is_empty())) {
         blocks.push(Block::Chart(Chart::Latency));
     }
@@ -137,7 +137,7 @@ fn results(comparison: &Comparison) -> Vec<Block<'_>> {
         blocks.push(heading(3, "One setting varied"));
     }
     for axis in &comparison.axes {
-        blocks.push(Block::Table(sheets::axis(comparison, axis)));
+        blocks.push(Block::Table(tables::axis(comparison, axis)));
         blocks.push(Block::Chart(Chart::Axis(axis)));
     }
     blocks
@@ -145,7 +145,7 @@ fn results(comparison: &Comparison) -> Vec<Block<'_>> {
 
 /// The database locked, the database side dead.
 pub fn faults(comparison: &Comparison) -> Vec<Block<'_>> {
-    let tables: Vec<_> = [sheets::stalls(comparison), sheets::isolations(comparison)].into_iter().flatten().collect();
+    let tables: Vec<_> = [tables::stalls(comparison), tables::isolations(comparison)].into_iter().flatten().collect();
     if tables.is_empty() {
         return vec![
             heading(2, "When the database fails"),
@@ -162,7 +162,7 @@ fn hotspots(comparison: &Comparison) -> Vec<Block<'_>> {
     if comparison.hotspots.is_empty() {
         blocks.push(Block::Paragraph(without_profile(comparison)));
     }
-    blocks.extend(comparison.hotspots.iter().map(|of_one| Block::Table(sheets::hotspots(of_one, TOP))));
+    blocks.extend(comparison.hotspots.iter().map(|of_one| Block::Table(tables::hotspots(of_one, TOP))));
     let links = comparison.hotspots.iter().filter_map(|of_one| {
         let file = of_one.flamegraph.clone()?;
         Some((format!("Flamegraph of {}, {}", names::title(of_one.arm), of_one.role), file))
@@ -190,7 +190,7 @@ pub fn without_profile(comparison: &Comparison) -> String {
 fn breakdown(comparison: &Comparison) -> Vec<Block<'_>> {
     let mut blocks = vec![heading(2, "Breakdown of the NATS-specific work")];
     blocks.extend(prose::nats_share(comparison).into_iter().map(Block::Paragraph));
-    match sheets::shares(comparison) {
+    match tables::shares(comparison) {
         Some(shares) => blocks.push(Block::Table(shares)),
         None => blocks.push(Block::Paragraph(without_profile(comparison))),
     }

@@ -5,7 +5,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::charts::{self, palette};
 use super::document::{Block, document};
 use super::figures::plain;
-use super::sheets::Sheet;
+use super::tables::Sheet;
 use crate::compare::Comparison;
 
 const STYLE: &str = include_str!("style.css");

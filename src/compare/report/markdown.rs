@@ -3,7 +3,7 @@
 use super::document::{Block, document};
 use super::figures::plain;
 use super::html::relative;
-use super::sheets::Sheet;
+use super::tables::Sheet;
 use crate::compare::Comparison;
 
 /// The whole report, without its charts.

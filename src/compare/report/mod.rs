@@ -12,7 +12,7 @@ mod names;
 mod overview;
 mod prose;
 mod regressions;
-mod sheets;
+mod tables;
 mod terminal;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use super::figures::{self, plain};
 use super::names;
 use super::overview::{Overview, overview};
 use super::prose;
-use super::sheets::{self, Sheet};
+use super::tables::{self, Sheet};
 use crate::compare::Comparison;
 
 /// Narrower than this no table can be.
@@ -37,9 +37,9 @@ pub fn terminal(comparison: &Comparison, width: usize) -> String {
     ));
     main_table(comparison, &mut page);
     page.paragraph(prose::cpu_sentence());
-    page.table(&sheets::ratios(comparison));
+    page.table(&tables::ratios(comparison));
     for axis in &comparison.axes {
-        page.table(&sheets::axis(comparison, axis));
+        page.table(&tables::axis(comparison, axis));
     }
     for block in faults(comparison) {
         page.block(&block);
@@ -101,9 +101,9 @@ fn profile(comparison: &Comparison, page: &mut Page) {
         page.paragraph(&without_profile(comparison));
     }
     for hotspots in &comparison.hotspots {
-        page.table(&sheets::hotspots(hotspots, TOP));
+        page.table(&tables::hotspots(hotspots, TOP));
     }
-    if let Some(shares) = sheets::shares(comparison) {
+    if let Some(shares) = tables::shares(comparison) {
         page.table(&shares);
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::application::{Outcome, Said};
 use super::clock;
+use super::driver::Session;
 use super::process::Process;
-use super::session::Session;
 use super::stage::Stage;
 use super::{Failure, arms};
 use crate::store::Reader;

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::commit_watch::{LOOK, Observation, Watch};
+use super::driver::Session;
 use super::instructions::{self, Counter, Way};
 use super::options::Setup;
-use super::session::Session;
 use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
 use super::{Failure, Run, clock, run};
 
 /// How long the tracer may take to attach, or to write down what it counted.

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::events::{Workload, content};
 use super::options::Setup;
+use super::workload::{Workload, content};
 use super::{Failure, Work, arms};
 use crate::store::{Answer, Reader, Value};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::options::Options;
-use super::{Environment, Failure, folder};
+use super::{Environment, Failure, scratch_directory};
 use crate::config::DatabaseConfig;
 use crate::store::{self, Database, Routes};
 
@@ -44,7 +44,7 @@ impl ServerVersion {
 
 /// Looks around. `folder` is where the databases will be.
 pub(super) fn look(options: &Options, place: &Path, server: Option<&ServerVersion>) -> Result<Environment, Failure> {
-    let file_system = folder::file_system(place)
+    let file_system = scratch_directory::file_system(place)
         .map_or_else(|| "unknown".into(), |(kind, mount)| format!("{kind}, mounted on {}", mount.display()));
     Ok(Environment {
         processor: processor(),

@@ -1,7 +1,7 @@
 //! In which order the runs are made.
 
 use super::Arm;
-use super::events::Random;
+use super::workload::Random;
 
 /// A run of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

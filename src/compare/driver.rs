@@ -4,15 +4,15 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::environment::{self, ServerVersion};
-use super::folder::{self, Folder};
 use super::instructions::{self, Way};
+use super::machine::{self, ServerVersion};
 use super::options::{Options, Setup};
-use super::plan::{self, Slot};
+use super::schedule::{self, Slot};
+use super::scratch_directory::{self, Folder};
 use super::stall;
 use super::{
-    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, counted, hotspots, isolation,
-    latency, report, run, statistics,
+    Arm, ArmReport, Comparison, FORMAT, Failure, Run, Settings, Verdict, arms, axes, hotspots, isolation, latency,
+    report, run, statistics, syscalls,
 };
 
 /// Who watches a comparison, and may end it.
@@ -84,10 +84,10 @@ pub fn compare(options: &Options, surroundings: &Surroundings<'_>) -> Result<Com
     let began = Instant::now();
     let now = time::OffsetDateTime::now_utc();
     let folder = Folder::make(&options.directory)?;
-    folder::on_a_disk(folder.path())?;
+    scratch_directory::on_a_disk(folder.path())?;
     let needs_server = options.server.is_none() && options.arms.iter().any(|arm| !arms::is_direct(*arm));
     let version = if needs_server { Some(ServerVersion::ask(&options.nats_server)?) } else { None };
-    let environment = environment::look(options, folder.path(), version.as_ref())?;
+    let environment = machine::look(options, folder.path(), version.as_ref())?;
     let mut work = Work::new(options, version.as_ref());
     let session = Session {
         options,
@@ -193,7 +193,7 @@ impl Work {
             ),
             Err(why) => Some(format!("instructions: {why}")),
         };
-        let not_measured = counted::why_not().into_iter().chain(instructions).collect();
+        let not_measured = syscalls::why_not().into_iter().chain(instructions).collect();
         let (axes, stalls, hotspots, isolations, errors, cut_short) = Default::default();
         Self { arms, plans, axes, stalls, hotspots, isolations, not_measured, errors, cut_short }
     }
@@ -217,7 +217,7 @@ impl Work {
     fn rounds(&mut self, session: &Session<'_>) -> Result<(), Failure> {
         let (began, options, arms) = (Instant::now(), session.options, self.running());
         let budget = options.budget.map(|budget| budget * u32::try_from(arms.len() + 1).unwrap_or(1));
-        for (number, round) in plan::rounds(&arms, options.pairs, options.seed).into_iter().enumerate() {
+        for (number, round) in schedule::rounds(&arms, options.pairs, options.seed).into_iter().enumerate() {
             if let Some(budget) = budget.filter(|budget| number > 0 && began.elapsed() >= *budget) {
                 let pairs = options.pairs;
                 self.cut_short.push(format!("{number} of {pairs} pairs: their time budget of {budget:?} was used up"));
@@ -262,7 +262,7 @@ impl Work {
     fn experiments(&mut self, session: &Session<'_>, rate: u64) -> Result<(), Failure> {
         let options = session.options;
         let way = instructions::way();
-        let may_count = counted::why_not().is_none() || way == Ok(Way::Processor);
+        let may_count = syscalls::why_not().is_none() || way == Ok(Way::Processor);
         for arm in self.running() {
             let (name, setup) = (arms::name(arm), options.setup(arm));
             session.step(&format!("idle and latency, {name}"));
@@ -296,7 +296,7 @@ impl Work {
     }
 
     fn count(&mut self, session: &Session<'_>, setup: Setup) -> Result<(), Failure> {
-        let counted = counted::measure(session, setup);
+        let counted = syscalls::measure(session, setup);
         let counted = self.kept("counting system calls", setup.arm, counted)?;
         if let Some(report) = self.report(setup.arm) {
             if let Some(counted) = &counted {
