@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::application::{Outcome, Said};
 use super::clock;
 use super::driver::Session;
+use super::environment::Stage;
 use super::process::Process;
-use super::stage::Stage;
 use super::{Failure, arms};
 use crate::store::Reader;
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::commit_watch::{LOOK, Observation, Watch};
 use super::driver::Session;
+use super::environment::Stage;
 use super::options::Setup;
-use super::stage::Stage;
 use super::{Failure, Findings, Hotspots, arms, run};
 
 /// Looks at one arm. A process that computed too little for a single sample is not in the answer.

@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 use super::Failure;
 use super::commit_watch::{LOOK, Observation, Watch};
 use super::driver::Session;
+use super::environment::Stage;
 use super::options::Setup;
-use super::stage::Stage;
 
 /// Events of a run under callgrind, at most: it takes fifty times as long.
 const FEW: u64 = 1_000;

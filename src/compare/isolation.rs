@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::application::Call;
 use super::commit_watch::{LOOK, Observation, Watch};
 use super::driver::Session;
+use super::environment::Stage;
 use super::options::Setup;
 use super::process::Process;
-use super::stage::Stage;
 use super::{Failure, Isolation, arms, clock, run, verification};
 
 /// How long another subscriber may need for one more event.

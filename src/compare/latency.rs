@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::application::Order;
 use super::commit_watch::{Observation, Watch};
 use super::driver::Session;
+use super::environment::Stage;
 use super::options::Setup;
-use super::stage::Stage;
 use super::{Failure, Idle, LatencyRun, clock, idle, run, statistics};
 use crate::store::Value;
 

@@ -19,6 +19,7 @@ mod clock;
 mod commit_watch;
 mod comparison;
 mod driver;
+mod environment;
 mod error;
 mod hotspots;
 mod idle;
@@ -34,7 +35,7 @@ pub mod report;
 mod run;
 mod schedule;
 mod scratch_directory;
-mod stage;
+
 mod stall;
 pub mod statistics;
 mod syscalls;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::commit_watch::{LOOK, Observation, Watch};
 use super::driver::Session;
+use super::environment::Stage;
 use super::options::Setup;
-use super::stage::Stage;
 use super::{Failure, Stall, clock, run, statistics};
 use crate::error::{DatabaseFault, Error};
 use crate::store::Editor;

@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 
 use super::commit_watch::{LOOK, Observation, Watch};
 use super::driver::Session;
+use super::environment::Stage;
 use super::instructions::{self, Counter, Way};
 use super::options::Setup;
-use super::stage::Stage;
 use super::{Failure, Run, clock, run};
 
 /// How long the tracer may take to attach, or to write down what it counted.
