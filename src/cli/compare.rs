@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::compare::{self, Arm, Codec, Comparison, Options, Step, Surroundings, Work, arms, report};
+use crate::compare::{self, Arm, Callbacks, Codec, Comparison, Options, Step, Work, arms, report};
 use crate::config::Synchronous;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -171,7 +171,7 @@ impl Compare {
         let progress = Progress::new(Some(1), "runs");
         let found = compare::compare(
             &options,
-            &Surroundings {
+            &Callbacks {
                 progress: &|step: &Step| progress.step(step.number, step.of, &step.what),
                 stop: &|| signals.end_asked(),
             },
@@ -244,7 +244,7 @@ impl Compare {
         Ok(())
     }
 
-    /// Said before anything is measured, not minutes later.
+    /// ApplicationMessage before anything is measured, not minutes later.
     fn check_files(&self) -> anyhow::Result<()> {
         for file in [&self.json, &self.markdown, &self.html].into_iter().flatten() {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,54 +1,54 @@
-//! Sees the commits from outside, as any reader of the database would.
+//! Sees commits from outside, as any reader of the database does.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::application::{Outcome, Said};
+use super::application::{ApplicationMessage, Outcome};
 use super::clock;
-use super::driver::Session;
-use super::environment::Stage;
-use super::process::Process;
-use super::{Failure, arms};
+use super::context::RunContext;
+use super::environment::TestEnvironment;
+use super::process::ChildProcess;
+use super::{CompareError, arms};
 use crate::store::Reader;
 
-/// Between two looks at the database in a timed run.
-pub(super) const LOOK: Duration = Duration::from_micros(500);
+/// How often a timed run polls the database.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_micros(500);
 
-/// How long nothing may come before core NATS is taken to have lost the rest.
-const LOST: Duration = Duration::from_secs(1);
+/// After this long without a new row, core NATS has lost the rest.
+const LOST_AFTER: Duration = Duration::from_secs(1);
 
-/// How long nothing may come before an arm is taken to be broken.
-const BROKEN: Duration = Duration::from_secs(30);
+/// After this long without a new row, an arm that may lose nothing has failed.
+const FAILED_AFTER: Duration = Duration::from_secs(30);
 
-/// Points of a timeline, at most.
+/// The most points of a timeline.
 const POINTS: usize = 200;
 
 /// A reader that notices commits.
-pub(super) struct Watch {
+pub(super) struct CommitWatch {
     reader: Reader,
     version: Option<i64>,
     rows: u64,
-    /// When the last commit was seen, and how many rows there were.
-    seen: Vec<(u64, u64)>,
+    /// The time of each commit seen, and the rows by then.
+    commits: Vec<(u64, u64)>,
 }
 
-impl Watch {
-    pub(super) fn open(database: &Path) -> Result<Self, Failure> {
-        Ok(Self { reader: Reader::open(database)?, version: None, rows: 0, seen: Vec::new() })
+impl CommitWatch {
+    pub(super) fn open(database: &Path) -> Result<Self, CompareError> {
+        Ok(Self { reader: Reader::open(database)?, version: None, rows: 0, commits: Vec::new() })
     }
 
-    /// Looks once; whether there are more rows than before. While nobody commits this reads one number of shared memory.
-    pub(super) fn look(&mut self) -> Result<bool, Failure> {
+    /// Polls once; returns whether there are more rows than before. Without a new commit it reads one number of shared memory.
+    pub(super) fn poll(&mut self) -> Result<bool, CompareError> {
         let version = self.reader.version()?;
         if self.version.replace(version) == Some(version) {
             return Ok(false);
         }
-        // Rows are only added here, so that the last one's number is their number.
+        // Rows are only added here, so the last row's number is the number of rows.
         let rows = self.reader.id_before_last(0)?.unsigned_abs();
         let more = rows > self.rows;
         if more {
             self.rows = rows;
-            self.seen.push((clock::now(), rows));
+            self.commits.push((clock::now(), rows));
         }
         Ok(more)
     }
@@ -58,79 +58,80 @@ impl Watch {
     }
 
     /// When the last commit was seen.
-    pub(super) fn last(&self) -> Option<u64> {
-        self.seen.last().map(|(time, _)| *time)
+    pub(super) fn last_commit(&self) -> Option<u64> {
+        self.commits.last().map(|(time, _)| *time)
     }
 
-    /// Rows behind this id: see [`Reader::events_after`].
+    /// For rows after an id: see [`Reader::events_after`].
     pub(super) fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// Seconds since `began` and rows by then.
+    /// Seconds since `began`, and rows by then.
     pub(super) fn timeline(&self, began: u64) -> Vec<(f64, u64)> {
-        let step = self.seen.len().div_ceil(POINTS).max(1);
-        let last = self.seen.len().saturating_sub(1);
-        let points = self.seen.iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last);
+        let step = self.commits.len().div_ceil(POINTS).max(1);
+        let last = self.commits.len().saturating_sub(1);
+        let points = self.commits.iter().enumerate().filter(|(at, _)| at % step == 0 || *at == last);
         points.map(|(_, (time, rows))| (clock::seconds(began, *time), *rows)).collect()
     }
 }
 
-/// An application at work, and the database watched meanwhile.
-pub(super) struct Observation<'a, 's> {
-    pub(super) session: &'a Session<'s>,
-    pub(super) stage: &'a mut Stage<'s>,
-    pub(super) application: &'a mut Process,
-    pub(super) look: Duration,
+/// A running application and the test environment that it runs in.
+pub(super) struct Observation<'a, 'c> {
+    pub(super) context: &'a RunContext<'c>,
+    pub(super) environment: &'a mut TestEnvironment<'c>,
+    pub(super) application: &'a mut ChildProcess,
+    pub(super) poll_interval: Duration,
 }
 
 impl Observation<'_, '_> {
-    /// Until the application is done and `expected` rows are there, or no more come. `at_commit` is called at each commit
-    /// seen, `meanwhile` at each look with what the application said of its end, if it did.
-    pub(super) fn until_all(
+    /// Waits until the application is done and `expected` rows are there, or no more come. Calls `at_commit` after each commit
+    /// seen and `at_poll` after each poll.
+    pub(super) fn wait_for_all(
         &mut self,
-        watch: &mut Watch,
+        watch: &mut CommitWatch,
         expected: u64,
-        mut at_commit: impl FnMut(&Watch) -> Result<(), Failure>,
-        mut meanwhile: impl FnMut(&mut Stage<'_>) -> Result<(), Failure>,
-    ) -> Result<Outcome, Failure> {
-        let arm = self.stage.setup.arm;
+        mut at_commit: impl FnMut(&CommitWatch) -> Result<(), CompareError>,
+        mut at_poll: impl FnMut(&mut TestEnvironment<'_>) -> Result<(), CompareError>,
+    ) -> Result<Outcome, CompareError> {
+        let arm = self.environment.setup.arm;
         let mut outcome = None;
-        let mut moved = clock::now();
+        let mut last_progress = clock::now();
         loop {
-            if watch.look()? {
+            if watch.poll()? {
                 at_commit(watch)?;
-                moved = clock::now();
+                last_progress = clock::now();
             }
             if outcome.is_none() {
                 outcome = done(self.application)?;
                 if outcome.is_some() {
-                    moved = moved.max(clock::now());
+                    last_progress = last_progress.max(clock::now());
                 }
             }
-            let still = Duration::from_nanos(clock::now() - moved);
+            let idle = Duration::from_nanos(clock::now() - last_progress);
             if let Some(outcome) =
-                outcome.take_if(|_| watch.rows() >= expected || (arms::may_lose(arm) && still > LOST))
+                outcome.take_if(|_| watch.rows() >= expected || (arms::may_lose(arm) && idle > LOST_AFTER))
             {
                 return Ok(outcome);
             }
-            if outcome.is_some() && still > BROKEN {
-                let what = format!("{} of {expected} rows are there and no more came for {BROKEN:?}", watch.rows());
-                return Err(Failure::Unequal { arm: arms::name(arm).into(), what });
+            if outcome.is_some() && idle > FAILED_AFTER {
+                let detail =
+                    format!("{} of {expected} rows are there, and no more came for {FAILED_AFTER:?}", watch.rows());
+                return Err(CompareError::Mismatch { arm: arms::name(arm).into(), detail });
             }
-            self.session.go_on()?;
-            self.stage.stands()?;
-            meanwhile(self.stage)?;
-            std::thread::sleep(self.look);
+            self.context.check_stop()?;
+            self.environment.check_processes()?;
+            at_poll(self.environment)?;
+            std::thread::sleep(self.poll_interval);
         }
     }
 }
 
-/// What the application says of its end, if it has come.
-pub(super) fn done(application: &mut Process) -> Result<Option<Outcome>, Failure> {
-    let Some(line) = application.heard()? else { return Ok(None) };
+/// The application's outcome, once it is done.
+fn done(application: &mut ChildProcess) -> Result<Option<Outcome>, CompareError> {
+    let Some(line) = application.try_next_line()? else { return Ok(None) };
     match serde_json::from_str(&line) {
-        Ok(Said::Done(outcome)) => Ok(Some(outcome)),
-        _ => Err(application.failure("said something else than that it is done")),
+        Ok(ApplicationMessage::Done(outcome)) => Ok(Some(outcome)),
+        _ => Err(application.error("wrote a line that is not its outcome")),
     }
 }

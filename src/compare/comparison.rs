@@ -1,4 +1,4 @@
-//! What a comparison found: raw samples, surroundings, and what follows from them. Its JSON is the stable report.
+//! What a comparison found: raw samples, callbacks, and what follows from them. Its JSON is the stable report.
 //!
 //! Times are in seconds, latencies in microseconds, sizes in bytes. What could not be measured here is absent (`null`) and
 //! named in `not_measured`, never 0.
@@ -154,7 +154,7 @@ pub struct Run {
     pub events: u64,
     /// Events found in the database. Fewer than handed over only in core NATS; elsewhere that is an error, not a run.
     pub committed: u64,
-    /// What `record()` took, as its caller felt it.
+    /// What `record()` took, as its caller latencies it.
     pub record_us: Quantiles,
     /// Processes by role: `application`, `collector`, `broker`.
     pub processes: BTreeMap<String, Process>,

@@ -1,59 +1,59 @@
 //! Where a run takes place: a fresh database and, for the NATS arms, a broker with a fresh stream and a collector.
 //!
-//! All of it is gone when the stage is dropped.
+//! All of it is removed when the environment is dropped.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::application::{Order, Said};
-use super::driver::Session;
+use super::application::{ApplicationMessage, Job};
+use super::context::RunContext;
 use super::meter::Meters;
 use super::options::Setup;
-use super::process::Process;
-use super::scratch_directory::Folder;
+use super::process::ChildProcess;
+use super::scratch_directory::ScratchDirectory;
 use super::workload::Workload;
-use super::{Arm, Failure, Work, arms, instructions};
+use super::{Arm, CompareError, Work, arms, instructions};
 use crate::broker::{self, Server};
 use crate::config::{BrokerConfig, DatabaseConfig, Mode};
 use crate::store::{Database, Editor, Routes};
 
 /// How long a process may take to be ready.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Settings of a user's shell must not reach into a run; nor may it hide the line of the log that says a collector is ready.
+/// Settings of the user's shell must not affect a run, nor hide the log line that a collector is ready.
 const NOT_INHERITED: [&str; 3] = ["CATCHMENT_", "NATS_", "RUST_LOG"];
 
-/// A stage that is set.
-pub(super) struct Stage<'a> {
-    session: &'a Session<'a>,
+/// A running test environment.
+pub(super) struct TestEnvironment<'a> {
+    context: &'a RunContext<'a>,
     pub(super) setup: Setup,
     pub(super) workload: Workload,
     pub(super) database: PathBuf,
-    pub(super) collector: Option<Process>,
+    pub(super) collector: Option<ChildProcess>,
     broker: Option<Broker>,
-    // The last to go: the processes above have files in it.
-    folder: Folder,
+    // Dropped last: the processes above have files in it.
+    directory: ScratchDirectory,
 }
 
-/// The broker of a stage, and the stream on it.
+/// The broker, and the stream on it.
 struct Broker {
     url: String,
     stream: String,
     subject: String,
-    /// One of our own, which goes with the stage.
+    /// A server that was started for this environment and ends with it.
     own: Option<Server>,
 }
 
-impl<'a> Stage<'a> {
-    /// Makes it ready for an application.
-    pub(super) fn set(session: &'a Session<'a>, setup: Setup) -> Result<Self, Failure> {
-        session.go_on()?;
-        let options = session.options;
-        let number = session.number();
-        let folder = Folder::below(&session.folder, &number.to_string())?;
-        let database = folder.path().join("events.db");
+impl<'a> TestEnvironment<'a> {
+    /// Creates the database and starts broker and collector.
+    pub(super) fn start(context: &'a RunContext<'a>, setup: Setup) -> Result<Self, CompareError> {
+        context.check_stop()?;
+        let options = context.options;
+        let number = context.next_number();
+        let directory = ScratchDirectory::below(&context.directory, &number.to_string())?;
+        let database = directory.path().join("events.db");
         let config = DatabaseConfig {
             path: database.clone(),
             synchronous: options.synchronous,
@@ -62,17 +62,20 @@ impl<'a> Stage<'a> {
         };
         drop(Database::open(&config, &Routes::default())?);
         Editor::open(&database)?.run(statements(options.work))?;
-        let broker =
-            if arms::is_direct(setup.arm) { None } else { Some(Broker::start(session, setup.arm, &folder, number)?) };
+        let broker = if arms::is_direct(setup.arm) {
+            None
+        } else {
+            Some(Broker::start(context, setup.arm, &directory, number)?)
+        };
         let subject = broker.as_ref().map_or("events.chat", |broker| &broker.subject);
         let workload = options.workload(&setup, subject);
-        let mut stage = Self { session, setup, workload, database, collector: None, broker, folder };
-        stage.collect()?;
-        Ok(stage)
+        let mut environment = Self { context, setup, workload, database, collector: None, broker, directory };
+        environment.start_collector()?;
+        Ok(environment)
     }
 
-    /// Starts the collector, where the arm has one.
-    pub(super) fn collect(&mut self) -> Result<(), Failure> {
+    /// Starts the collector, if the arm has one.
+    pub(super) fn start_collector(&mut self) -> Result<(), CompareError> {
         if let Some(broker) = &self.broker {
             let mode = arms::mode(self.setup.arm);
             self.collector = Some(self.collector("collector", broker, mode, &self.database)?);
@@ -80,24 +83,31 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Another program that listens to the same events, and what it keeps them in; `None` where nobody can.
-    pub(super) fn subscribe(&self) -> Result<Option<(Process, PathBuf)>, Failure> {
+    /// Starts another subscriber to the same events; returns it and its database, or `None` where the arm has no broker.
+    pub(super) fn start_subscriber(&self) -> Result<Option<(ChildProcess, PathBuf)>, CompareError> {
         let Some(broker) = &self.broker else { return Ok(None) };
-        let database = self.folder.path().join("subscriber.db");
+        let database = self.directory.path().join("subscriber.db");
         Ok(Some((self.collector("subscriber", broker, Mode::Core, &database)?, database)))
     }
 
-    fn collector(&self, role: &'static str, broker: &Broker, mode: Mode, database: &Path) -> Result<Process, Failure> {
-        let file = self.folder.path().join(format!("{role}.toml"));
+    fn collector(
+        &self,
+        role: &'static str,
+        broker: &Broker,
+        mode: Mode,
+        database: &Path,
+    ) -> Result<ChildProcess, CompareError> {
+        let file = self.directory.path().join(format!("{role}.toml"));
         let settings = self.settings(broker, mode, database);
-        std::fs::write(&file, settings).map_err(Failure::system(format!("file {}", file.display())))?;
+        std::fs::write(&file, settings).map_err(CompareError::system(format!("file {}", file.display())))?;
         let mut command = self.program(role);
         if self.setup.profiled {
             command.env("CATCHMENT_PROFILE", self.path(role));
         }
         command.arg("--config").arg(&file).args(["run", "--end-with-input", "--stop-timeout", "3s"]);
-        let mut collector = Process::start(role, &mut command, &self.folder.path().join(format!("{role}.log")))?;
-        collector.logged("collecting ", READY, self.session.surroundings.stop)?;
+        let mut collector =
+            ChildProcess::start(role, &mut command, &self.directory.path().join(format!("{role}.log")))?;
+        collector.wait_for_log("collecting ", READY_TIMEOUT, self.context.callbacks.stop)?;
         Ok(collector)
     }
 
@@ -112,16 +122,16 @@ impl<'a> Stage<'a> {
             Mode::Jetstream => writeln!(settings, "stream = {}", text(&broker.stream)),
         };
         let _ = writeln!(settings, "[database]\npath = {}", text(&database.to_string_lossy()));
-        let _ = writeln!(settings, "synchronous = {}", text(self.session.options.synchronous_name()));
+        let _ = writeln!(settings, "synchronous = {}", text(self.context.options.synchronous_name()));
         let _ = writeln!(settings, "writers = {writers}\n[batch]\nmax_events = {batch}");
         settings
     }
 
-    /// An application, connected and waiting for the word to go.
-    pub(super) fn application(&self, first: u64) -> Result<(Process, Order), Failure> {
-        let options = self.session.options;
+    /// Starts an application that is connected and waits for the line to begin.
+    pub(super) fn start_application(&self, first: u64) -> Result<(ChildProcess, Job), CompareError> {
+        let options = self.context.options;
         let broker = self.broker.as_ref();
-        let order = Order {
+        let job = Job {
             arm: self.setup.arm,
             workload: self.workload.clone(),
             first,
@@ -138,21 +148,21 @@ impl<'a> Stage<'a> {
         };
         let mut command = self.program("application");
         command.arg("compare-application");
-        let log = self.folder.path().join("application.log");
-        let mut application = Process::start("application", &mut command, &log)?;
-        let line = serde_json::to_string(&order).map_err(|error| application.failure(&error.to_string()))?;
-        application.tell(&line)?;
-        let said = application.hear(READY, self.session.surroundings.stop)?;
-        match serde_json::from_str(&said) {
-            Ok(Said::Ready) => Ok((application, order)),
-            _ => Err(application.failure("is not ready")),
+        let log = self.directory.path().join("application.log");
+        let mut application = ChildProcess::start("application", &mut command, &log)?;
+        let line = serde_json::to_string(&job).map_err(|error| application.error(&error.to_string()))?;
+        application.send_line(&line)?;
+        let line = application.next_line(READY_TIMEOUT, self.context.callbacks.stop)?;
+        match serde_json::from_str(&line) {
+            Ok(ApplicationMessage::Ready) => Ok((application, job)),
+            _ => Err(application.error("is not ready")),
         }
     }
 
     fn program(&self, role: &str) -> Command {
-        let program = &self.session.options.program;
+        let program = &self.context.options.program;
         let mut command = if self.setup.under_callgrind {
-            instructions::wrapped(program, &self.path(&format!("{role}.callgrind")))
+            instructions::under_callgrind(program, &self.path(&format!("{role}.callgrind")))
         } else {
             Command::new(program)
         };
@@ -165,72 +175,77 @@ impl<'a> Stage<'a> {
         command
     }
 
-    /// A file of the stage.
+    /// The path of a file of this environment.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
-    /// The processes whose use counts.
-    pub(super) fn meters(&self, application: &Process) -> Meters {
+    /// Meters of the processes that take part in the run.
+    pub(super) fn meters(&self, application: &ChildProcess) -> Meters {
         let collector = self.collector.as_ref().map(|collector| ("collector", collector.pid()));
         let broker = self.broker.as_ref().and_then(|broker| Some(("broker", broker.own.as_ref()?.pid())));
         Meters([Some(("application", application.pid())), collector, broker].into_iter().flatten().collect())
     }
 
-    /// That nothing of the stage has broken down.
-    pub(super) fn stands(&mut self) -> Result<(), Failure> {
+    /// Fails if collector or broker has exited.
+    pub(super) fn check_processes(&mut self) -> Result<(), CompareError> {
         if let Some(collector) = &mut self.collector
-            && collector.is_over()
+            && collector.has_exited()
         {
-            return Err(collector.has_ended());
+            return Err(collector.exit_error());
         }
         if let Some(server) = self.broker.as_mut().and_then(|broker| broker.own.as_mut())
             && let Some(status) = server.ended()
         {
-            let what = format!("ended before its time ({status})");
-            return Err(Failure::Process { role: "broker".into(), what, log: String::new() });
+            let detail = format!("exited too early ({status})");
+            return Err(CompareError::Process { role: "broker".into(), detail, log: String::new() });
         }
         Ok(())
     }
 }
 
 impl Broker {
-    fn start(session: &Session<'_>, arm: Arm, folder: &Folder, number: u64) -> Result<Self, Failure> {
+    fn start(
+        context: &RunContext<'_>,
+        arm: Arm,
+        directory: &ScratchDirectory,
+        number: u64,
+    ) -> Result<Self, CompareError> {
         let name = format!("compare-{}-{number}", std::process::id());
         let (stream, subject) = (name.replace('-', "_"), name.replace('-', "."));
-        let Some(url) = &session.options.server else {
-            let streams = folder.path().join("nats");
+        let Some(url) = &context.options.server else {
+            let streams = directory.path().join("nats");
             let mut arguments = Vec::new();
             if arm == Arm::JetstreamSyncAlways {
-                let file = folder.path().join("nats.conf");
+                let file = directory.path().join("nats.conf");
                 std::fs::write(&file, "jetstream { sync_interval: always }\n")
-                    .map_err(Failure::system(format!("file {}", file.display())))?;
+                    .map_err(CompareError::system(format!("file {}", file.display())))?;
                 arguments = vec!["--config".into(), file.into()];
             }
-            let address = folder.path().join("nats.address");
-            let server = Server::start_with(&session.options.nats_server, &streams, &address, &arguments)?;
+            let address = directory.path().join("nats.address");
+            let server = Server::start_with(&context.options.nats_server, &streams, &address, &arguments)?;
             return Ok(Self { url: server.url().to_owned(), stream, subject, own: Some(server) });
         };
         Ok(Self { url: url.clone(), stream, subject, own: None })
     }
 }
 
-impl Drop for Stage<'_> {
+impl Drop for TestEnvironment<'_> {
     fn drop(&mut self) {
-        // The collector first: without its broker it would not end in good order.
+        // The collector first: without its broker it would not end in good job.
         drop(self.collector.take());
         if let Some(Broker { url, stream, own: None, .. }) = &self.broker
             && arms::mode(self.setup.arm) == Mode::Jetstream
         {
             let config = BrokerConfig { servers: vec![url.clone()], stream: stream.clone(), ..BrokerConfig::default() };
             if let Err(error) = broker::remove_stream(&config) {
-                log::warn!("stream {stream} is left on the server: {error}");
+                log::warn!("stream {stream} could not be removed and stays on the server: {error}");
             }
         }
     }
 }
 
-/// What the work adds to a fresh database. Triggers, so that it is the same whoever inserts the row.
+/// The tables and triggers that the work adds. Triggers, so that every arm does the same work for a row.
 fn statements(work: Work) -> &'static str {
     match work {
         Work::Insert => "",

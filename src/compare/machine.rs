@@ -1,4 +1,4 @@
-//! The machine and the programs that a comparison was made with.
+//! The machine and the programs that a comparison runs on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::options::Options;
-use super::{Environment, Failure, scratch_directory};
+use super::{CompareError, Environment, scratch_directory};
 use crate::config::DatabaseConfig;
 use crate::store::{self, Database, Routes};
 
@@ -18,33 +18,39 @@ pub(super) struct ServerVersion {
 }
 
 impl ServerVersion {
-    /// Asks the program.
-    pub(super) fn ask(program: &Path) -> Result<Self, Failure> {
-        let what = format!("{}: install nats-server, or name the program with NATS_SERVER_BIN", program.display());
-        let said = Command::new(program).arg("--version").output().map_err(Failure::system(what.clone()))?;
-        let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        Self::read(&said).ok_or_else(|| {
-            let source = std::io::Error::other(format!("does not call itself a nats-server: {}", said.trim()));
-            Failure::System { what, source }
+    /// Runs `nats-server --version`.
+    pub(super) fn ask(program: &Path) -> Result<Self, CompareError> {
+        let failed = |source| {
+            let remedy = "install nats-server, or set NATS_SERVER_BIN to the program".to_owned();
+            CompareError::System { object: program.display().to_string(), remedy: Some(remedy), source }
+        };
+        let output = Command::new(program).arg("--version").output().map_err(failed)?;
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        Self::read(&output).ok_or_else(|| {
+            failed(std::io::Error::other(format!("this is no nats-server; its --version prints {:?}", output.trim())))
         })
     }
 
     /// `nats-server: v2.10.25`
-    fn read(said: &str) -> Option<Self> {
-        let text = said.trim().strip_prefix("nats-server: v")?;
+    fn read(output: &str) -> Option<Self> {
+        let text = output.trim().strip_prefix("nats-server: v")?;
         let mut numbers = text.split(['.', '-']).map_while(|number| number.parse().ok());
         Some(Self { text: text.to_owned(), numbers: (numbers.next()?, numbers.next()?) })
     }
 
-    /// Whether it can sync every event before it acknowledges it.
+    /// Whether it has `sync_interval: always`: it syncs each event before it acknowledges it.
     pub(super) fn syncs_always(&self) -> bool {
         self.numbers >= (2, 10)
     }
 }
 
-/// Looks around. `folder` is where the databases will be.
-pub(super) fn look(options: &Options, place: &Path, server: Option<&ServerVersion>) -> Result<Environment, Failure> {
-    let file_system = scratch_directory::file_system(place)
+/// Describes the machine. `directory` is where the databases will be.
+pub(super) fn inspect(
+    options: &Options,
+    directory: &Path,
+    server: Option<&ServerVersion>,
+) -> Result<Environment, CompareError> {
+    let file_system = scratch_directory::file_system(directory)
         .map_or_else(|| "unknown".into(), |(kind, mount)| format!("{kind}, mounted on {}", mount.display()));
     Ok(Environment {
         processor: processor(),
@@ -54,7 +60,7 @@ pub(super) fn look(options: &Options, place: &Path, server: Option<&ServerVersio
         file_system,
         sqlite: store::sqlite_version().to_owned(),
         nats_server: server.map(|version| version.text.clone()),
-        pragmas: pragmas(options, place)?,
+        pragmas: pragmas(options, directory)?,
         broker: broker(options),
     })
 }
@@ -76,9 +82,9 @@ fn kernel(name: &str) -> String {
     fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default().trim().to_owned()
 }
 
-/// The PRAGMAs of a database such as the runs', as its writers have them.
-fn pragmas(options: &Options, place: &Path) -> Result<BTreeMap<String, String>, Failure> {
-    let config = DatabaseConfig { path: place.join("pragmas.db"), ..DatabaseConfig::default() };
+/// The PRAGMAs of a database like those of the runs.
+fn pragmas(options: &Options, directory: &Path) -> Result<BTreeMap<String, String>, CompareError> {
+    let config = DatabaseConfig { path: directory.join("pragmas.db"), ..DatabaseConfig::default() };
     let database = Database::open(&config, &Routes::default())?;
     let mut found = BTreeMap::from([("synchronous".to_owned(), options.synchronous_name().to_owned())]);
     for name in ["journal_mode", "page_size", "wal_autocheckpoint"] {
@@ -90,11 +96,11 @@ fn pragmas(options: &Options, place: &Path) -> Result<BTreeMap<String, String>, 
 fn broker(options: &Options) -> BTreeMap<String, String> {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     if options.server.is_some() {
-        return BTreeMap::from([setting("server", "one that ran already, with settings of its own")]);
+        return BTreeMap::from([setting("server", "already running, with its own settings")]);
     }
     BTreeMap::from([
         setting("storage", "file"),
-        setting("sync_interval", "the server's default, 2m; always in jetstream-sync-always"),
+        setting("sync_interval", "2m, the server's default; always in jetstream-sync-always"),
         setting("listens on", "127.0.0.1"),
     ])
 }
@@ -104,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_tells_what_it_can() {
+    fn the_version_decides_what_a_server_can() {
         let syncs = |said: &str| ServerVersion::read(said).expect("a version").syncs_always();
         assert!(syncs("nats-server: v2.10.25\n") && syncs("nats-server: v3.0.0-RC.1"));
         assert!(!syncs("nats-server: v2.9.10"));

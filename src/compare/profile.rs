@@ -10,6 +10,7 @@
 
 mod activity;
 mod flamegraph;
+mod stack;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use pprof::{Frames, ProfilerGuard};
 use serde::{Deserialize, Serialize};
 
 use activity::Activity;
+use stack::Stack;
 
 /// Samples for each second of CPU time: one a tick of most kernels, and more would not come.
 const FREQUENCY: i32 = 250;
@@ -68,13 +70,6 @@ pub enum ProfileError {
         /// Why.
         source: io::Error,
     },
-}
-
-/// Function names from the thread's first to the one that was running, and how often that was seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stack {
-    frames: Vec<String>,
-    samples: u64,
 }
 
 impl Profile {

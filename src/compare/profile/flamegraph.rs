@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::Stack;
 use super::activity::Activity;
+use super::stack::Stack;
 
 const WIDTH: f64 = 1200.0;
 /// Height of a box.

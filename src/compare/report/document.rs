@@ -4,7 +4,7 @@ use super::figures;
 use super::names;
 use super::overview::overview;
 use super::prose;
-use super::tables::{self, Sheet};
+use super::tables::{self, Table};
 use super::verdict::verdict;
 use crate::compare::statistics::metric;
 use crate::compare::{Axis, Comparison, Verdict};
@@ -18,7 +18,7 @@ pub enum Block<'a> {
     List(Vec<String>),
     /// Footnotes, numbered from 1.
     Notes(Vec<String>),
-    Table(Sheet),
+    Table(Table),
     /// Shown where there are pictures.
     Chart(Chart<'a>),
     /// A label and a file beside the report.
@@ -107,11 +107,11 @@ fn method(comparison: &Comparison) -> Vec<Block<'_>> {
     blocks
 }
 
-fn counterparts() -> Sheet {
+fn counterparts() -> Table {
     let rows =
         prose::COUNTERPARTS.iter().map(|(theirs, ours, why)| vec![(*theirs).into(), (*ours).into(), (*why).into()]);
     let title = "Rows of the study of an asyncio chat bot that this comparison goes back to, and their counterparts";
-    Sheet::of_words(title, &["There", "Here", "Because it is"], rows.collect())
+    Table::of_words(title, &["There", "Here", "Because it is"], rows.collect())
 }
 
 fn results(comparison: &Comparison) -> Vec<Block<'_>> {

@@ -5,6 +5,7 @@
 
 mod charts;
 mod document;
+mod escape;
 mod figures;
 mod html;
 mod markdown;

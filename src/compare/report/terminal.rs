@@ -1,13 +1,13 @@
 //! A comparison on a terminal: the main table first, the verdict last, where the eye is when the command ends.
 
-use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, presets};
 
 use super::document::{Block, faults, recommendation, verdict_of, without_profile};
 use super::figures::{self, plain};
 use super::names;
 use super::overview::{Overview, overview};
 use super::prose;
-use super::tables::{self, Sheet};
+use super::tables::{self, Table};
 use crate::compare::Comparison;
 
 /// Narrower than this no table can be.
@@ -77,7 +77,7 @@ fn main_table(comparison: &Comparison, page: &mut Page) {
     );
 }
 
-fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Sheet {
+fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Table {
     let title = |at: &usize| names::title(overview.arms[*at]).to_string();
     let with_difference = |name: String| if base.is_empty() { vec![name] } else { vec![name, "difference".into()] };
     let mut head = vec!["median of the runs".to_string()];
@@ -92,7 +92,7 @@ fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Sheet {
         }
         cells
     };
-    Sheet { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures: true }
+    Table { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures: true }
 }
 
 fn profile(comparison: &Comparison, page: &mut Page) {
@@ -129,7 +129,7 @@ impl Page {
                     self.item(&format!("[{}] ", at + 1), note);
                 }
             }
-            Block::Table(sheet) => self.table(sheet),
+            Block::Table(table) => self.table(table),
             Block::Chart(_) | Block::Links(_) => {}
         }
     }
@@ -165,40 +165,40 @@ impl Page {
         self.line(&line);
     }
 
-    /// The names of a wide table in one piece: what wraps is figures, which few readers search for.
-    fn table_with_names(&mut self, sheet: &Sheet) {
-        let mut table = self.set(sheet);
+    /// A table whose names are not broken, where the page is wide enough: figures are wrapped instead.
+    fn table_with_names(&mut self, table: &Table) {
+        let mut grid = self.grid(table);
         if self.width >= UNBROKEN
-            && let Some(names) = table.column_mut(0)
+            && let Some(names) = grid.column_mut(0)
         {
             names.set_constraint(ColumnConstraint::ContentWidth);
         }
-        self.line(&table.to_string());
+        self.line(&grid.to_string());
         self.text.push('\n');
     }
 
-    fn table(&mut self, sheet: &Sheet) {
-        if !sheet.title.is_empty() {
-            self.line(&sheet.title);
+    fn table(&mut self, table: &Table) {
+        if !table.title.is_empty() {
+            self.line(&table.title);
         }
-        let table = self.set(sheet);
-        self.line(&table.to_string());
+        let grid = self.grid(table);
+        self.line(&grid.to_string());
         self.text.push('\n');
     }
 
-    fn set(&self, sheet: &Sheet) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_width(u16::try_from(self.width).unwrap_or(u16::MAX));
-        table.set_header(sheet.head.iter().map(|title| Cell::new(plain(title))));
+    fn grid(&self, table: &Table) -> Grid {
+        let mut grid = Grid::new();
+        grid.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        grid.set_width(u16::try_from(self.width).unwrap_or(u16::MAX));
+        grid.set_header(table.head.iter().map(|title| Cell::new(plain(title))));
         let aligned = |(at, text): (usize, &String)| {
             let cell = Cell::new(plain(text));
-            if at > 0 && sheet.figures { cell.set_alignment(CellAlignment::Right) } else { cell }
+            if at > 0 && table.figures { cell.set_alignment(CellAlignment::Right) } else { cell }
         };
-        for row in &sheet.rows {
-            table.add_row(row.iter().enumerate().map(aligned));
+        for row in &table.rows {
+            grid.add_row(row.iter().enumerate().map(aligned));
         }
-        table
+        grid
     }
 
     fn line(&mut self, text: &str) {

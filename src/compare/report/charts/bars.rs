@@ -3,10 +3,10 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
+use super::canvas::{Area, DrawResult, Picture, TEXT_SIZE, drawn, text};
 use super::lanes::lanes;
 use super::palette::{APPLICATION, BROKER, COLLECTOR, Colour, INK};
 use super::scale::Scale;
-use super::{Drawn, LETTERS, Picture, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::that_ran;
@@ -88,14 +88,14 @@ fn colour(role: &str) -> Colour {
 }
 
 #[allow(clippy::cast_precision_loss)] // a handful of bars
-fn draw(area: &super::Area, bars: &[Bar], scale: &Scale) -> Drawn {
+fn draw(area: &Area, bars: &[Bar], scale: &Scale) -> DrawResult {
     let rows = bars.len() as f64;
     let mut chart = lanes(area, bars.len(), scale, "CPU seconds")?;
     for (at, bar) in bars.iter().enumerate() {
         let top = rows - at as f64;
         chart.draw_series([
-            Text::new(bar.name.clone(), (scale.low, top - 0.28), text(LETTERS, INK, HPos::Left)),
-            Text::new(bar.figure(), (scale.high, top - 0.28), text(LETTERS, INK, HPos::Right)),
+            Text::new(bar.name.clone(), (scale.low, top - 0.28), text(TEXT_SIZE, INK, HPos::Left)),
+            Text::new(bar.figure(), (scale.high, top - 0.28), text(TEXT_SIZE, INK, HPos::Right)),
         ])?;
         let mut from = 0.0;
         for (role, cpu_s) in &bar.parts {

@@ -3,9 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::palette::{self, QUIET, RULE};
+use super::canvas::{Area, DrawResult, Picture, SMALL_TEXT_SIZE, arm_legend, drawn, text};
+use super::palette::{self, MUTED, RULE};
 use super::scale::Scale;
-use super::{Drawn, Picture, SMALL, arm_legend, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::that_ran;
@@ -136,7 +136,7 @@ struct Marks<'a> {
     y_shown: &'a dyn Fn(f64) -> String,
 }
 
-fn draw(area: &super::Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> Drawn {
+fn draw(area: &Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> DrawResult {
     let mut chart = ChartBuilder::on(area)
         .margin(6)
         .margin_right(26)
@@ -146,15 +146,15 @@ fn draw(area: &super::Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Mark
         .build_cartesian_2d(x.clone(), y.clone())?;
     chart
         .configure_mesh()
-        .axis_style(QUIET.drawn())
+        .axis_style(MUTED.drawn())
         .bold_line_style(RULE.drawn())
         .light_line_style(TRANSPARENT)
-        .label_style(text(SMALL, QUIET, HPos::Center))
+        .label_style(text(SMALL_TEXT_SIZE, MUTED, HPos::Center))
         .x_label_formatter(&|place| (marks.x_shown)(*place))
         .y_label_formatter(&|place| (marks.y_shown)(*place))
         .x_desc(marks.x)
         .y_desc(marks.y)
-        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
+        .axis_desc_style(text(SMALL_TEXT_SIZE, MUTED, HPos::Center))
         .draw()?;
     for curve in curves {
         let points = curve.points.iter().map(|(at, figure)| (*at, *figure));

@@ -3,10 +3,10 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
+use super::canvas::{Area, DrawResult, Picture, TEXT_SIZE, drawn, text};
 use super::lanes::lanes;
 use super::palette::{self, Colour, INK};
 use super::scale::Scale;
-use super::{Drawn, LETTERS, Picture, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::{samples, that_ran};
@@ -72,7 +72,7 @@ fn picture(title: String, lines: &[Line]) -> Option<Picture> {
 }
 
 #[allow(clippy::cast_precision_loss)] // a handful of lines
-fn draw(area: &super::Area, lines: &[Line], scale: &Scale) -> Drawn {
+fn draw(area: &Area, lines: &[Line], scale: &Scale) -> DrawResult {
     let rows = lines.len() as f64;
     let mut chart = lanes(area, lines.len(), scale, "events/s")?;
     for (at, line) in lines.iter().enumerate() {
@@ -80,8 +80,8 @@ fn draw(area: &super::Area, lines: &[Line], scale: &Scale) -> Drawn {
         let (names, dots) = (top - 0.27, top - 0.7);
         let figure = figures::amount(line.interval.median);
         chart.draw_series([
-            Text::new(line.name.clone(), (scale.low, names), text(LETTERS, INK, HPos::Left)),
-            Text::new(figure, (scale.high, names), text(LETTERS, INK, HPos::Right)),
+            Text::new(line.name.clone(), (scale.low, names), text(TEXT_SIZE, INK, HPos::Left)),
+            Text::new(figure, (scale.high, names), text(TEXT_SIZE, INK, HPos::Right)),
         ])?;
         let colour = line.colour.drawn();
         let ring = |sample: &f64| Circle::new((*sample, dots), 4, colour.mix(0.75).stroke_width(1));

@@ -19,7 +19,7 @@ const fn colour(light: (u8, u8, u8), dark: (u8, u8, u8)) -> Colour {
 }
 
 pub const INK: Colour = colour((0x1a, 0x1a, 0x1b), (0xe8, 0xe8, 0xe6));
-pub const QUIET: Colour = colour((0x55, 0x55, 0x56), (0xb4, 0xb4, 0xb0));
+pub const MUTED: Colour = colour((0x55, 0x55, 0x56), (0xb4, 0xb4, 0xb0));
 pub const RULE: Colour = colour((0xd8, 0xd8, 0xd9), (0x3c, 0x3e, 0x42));
 pub const APPLICATION: Colour = colour((0x2f, 0x6d, 0xb5), (0x7f, 0xb2, 0xec));
 pub const COLLECTOR: Colour = colour((0xb8, 0x5c, 0x00), (0xf0, 0xb0, 0x60));
@@ -31,7 +31,7 @@ const JETSTREAM: Colour = colour((0xb3, 0x26, 0x1e), (0xff, 0x8f, 0x87));
 const SYNC_ALWAYS: Colour = colour((0x7a, 0x3e, 0x9d), (0xd0, 0xa0, 0xf0));
 
 const ALL: [Colour; 11] =
-    [INK, QUIET, RULE, APPLICATION, COLLECTOR, BROKER, PER_EVENT, GROUPED, CORE, JETSTREAM, SYNC_ALWAYS];
+    [INK, MUTED, RULE, APPLICATION, COLLECTOR, BROKER, PER_EVENT, GROUPED, CORE, JETSTREAM, SYNC_ALWAYS];
 
 impl Colour {
     pub fn drawn(self) -> RGBColor {
