@@ -23,7 +23,7 @@ impl Absent {
         // Without a standard error there is still the exit status.
         let _ = writeln!(
             std::io::stderr(),
-            "catchment: this program was built without `{feature}`; build it with the feature `{feature}`, which is in the default"
+            "catchment: this program was built without the command {feature}; build it with the feature {feature}, which is a default"
         );
         Err(Status(status).into())
     }

@@ -50,7 +50,7 @@ impl Profiling {
     pub fn of_environment() -> Self {
         if asked_for().is_some() {
             log::warn!(
-                "no profile: CATCHMENT_PROFILE is set, but this build lacks the feature `compare`, which has the profiler"
+                "no profile: CATCHMENT_PROFILE is set, but this program was built without the feature compare, which has the profiler"
             );
         }
         Self

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// committed then is read again at the next start, if it is in a stream.
 ///
 /// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and writes at the end where the time went:
-/// PREFIX.json, and PREFIX.svg with a flamegraph. This needs a build with the feature `compare`, which is in the default.
+/// PREFIX.json, and PREFIX.svg with a flamegraph. This needs a build with the feature compare, which is a default.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]

@@ -64,7 +64,7 @@ pub(super) struct Outcome {
     pub(super) began: u64,
     /// When all were committed, acknowledged or sent, depending on the arm.
     pub(super) accepted: u64,
-    /// Each call of `record()`, in the job of the messages of each producer.
+    /// Each call of `record()`: producer after producer, each in the order of its messages.
     pub(super) calls: Vec<RecordCall>,
     /// How often an event was refused and recorded again.
     pub(super) refusals: u64,

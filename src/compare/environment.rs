@@ -232,7 +232,7 @@ impl Broker {
 
 impl Drop for TestEnvironment<'_> {
     fn drop(&mut self) {
-        // The collector first: without its broker it would not end in good job.
+        // The collector first: without its broker it cannot drain.
         drop(self.collector.take());
         if let Some(Broker { url, stream, own: None, .. }) = &self.broker
             && arms::mode(self.setup.arm) == Mode::Jetstream
