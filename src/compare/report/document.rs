@@ -1,4 +1,4 @@
-//! What a written report consists of, in the order in which it reads.
+//! The parts of a written report, in their order.
 
 use super::figures;
 use super::names;
@@ -9,23 +9,23 @@ use super::verdict::verdict;
 use crate::compare::statistics::metric;
 use crate::compare::{Axis, Comparison, Verdict};
 
-/// A piece of it.
+/// A part of a report.
 pub enum Block<'a> {
     Heading(u8, String),
     Paragraph(String),
-    /// The sentence that a reader takes along.
+    /// The main sentence.
     Headline(String),
     List(Vec<String>),
     /// Footnotes, numbered from 1.
     Notes(Vec<String>),
     Table(Table),
-    /// Shown where there are pictures.
+    /// Only for renderings with charts.
     Chart(Chart<'a>),
-    /// A label and a file beside the report.
+    /// Labels and files beside the report.
     Links(Vec<(String, String)>),
 }
 
-/// A picture of figures that a table has too.
+/// A chart; a table has its figures too.
 #[derive(Clone, Copy)]
 pub enum Chart<'a> {
     Throughput,
@@ -35,10 +35,10 @@ pub enum Chart<'a> {
     Axis(&'a Axis),
 }
 
-/// Hotspots of each process that are shown.
+/// The number of hotspots shown for each process.
 const TOP: usize = 3;
 
-/// The verdict that a comparison carries, or the one that it should.
+/// The verdict of a comparison, computed if it has none.
 pub fn verdict_of(comparison: &Comparison) -> Verdict {
     if comparison.verdict.headline.is_empty() { verdict(comparison) } else { comparison.verdict.clone() }
 }
@@ -47,7 +47,7 @@ pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
     let verdict = verdict_of(comparison);
     let mut blocks = vec![heading(1, "Direct or through NATS: what it costs")];
     blocks.push(Block::Paragraph(format!(
-        "Measured by catchment {} from {} on, in {}, on {} ({}, {}).",
+        "Measured by catchment {}, started at {}, duration {}, on {} ({}, {}).",
         comparison.catchment,
         comparison.began,
         figures::seconds(comparison.took_s),
@@ -68,7 +68,7 @@ pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
     blocks.extend(recommendation(&verdict));
     blocks.push(heading(2, "Raw data"));
     blocks.push(Block::Paragraph(
-        "Every timed run, in the order of its rounds. The JSON of this comparison has all samples, timelines and processes.".into(),
+        "Every timed run, in the order of the rounds. The JSON of this comparison has all samples, timelines and processes.".into(),
     ));
     blocks.push(Block::Table(tables::raw(comparison)));
     blocks
@@ -110,8 +110,8 @@ fn method(comparison: &Comparison) -> Vec<Block<'_>> {
 fn counterparts() -> Table {
     let rows =
         prose::COUNTERPARTS.iter().map(|(theirs, ours, why)| vec![(*theirs).into(), (*ours).into(), (*why).into()]);
-    let title = "Rows of the study of an asyncio chat bot that this comparison goes back to, and their counterparts";
-    Table::of_words(title, &["There", "Here", "Because it is"], rows.collect())
+    let title = "Rows of an earlier study of an asyncio chat bot, and their counterparts here";
+    Table::of_words(title, &["In the study", "Here", "What it shows"], rows.collect())
 }
 
 fn results(comparison: &Comparison) -> Vec<Block<'_>> {
@@ -123,7 +123,7 @@ fn results(comparison: &Comparison) -> Vec<Block<'_>> {
     if let Some(differences) = tables::differences(comparison, &overview) {
         blocks.push(Block::Table(differences));
         blocks.push(Block::Paragraph(
-            "In brackets the 95 % interval of the paired ratio. Differences without one come from one run each.".into(),
+            "The 95 % interval of the paired ratio is in brackets. A difference without an interval comes from one run of each arm.".into(),
         ));
     }
     blocks.push(Block::Table(tables::ratios(comparison)));
@@ -143,14 +143,14 @@ fn results(comparison: &Comparison) -> Vec<Block<'_>> {
     blocks
 }
 
-/// The database locked, the database side dead.
+/// The database locked, and the database side killed.
 pub fn faults(comparison: &Comparison) -> Vec<Block<'_>> {
     let tables: Vec<_> = [tables::stalls(comparison), tables::isolations(comparison)].into_iter().flatten().collect();
     if tables.is_empty() {
         return vec![
             heading(2, "When the database fails"),
             Block::Paragraph(
-                "Not measured: neither a locked database nor a dead database side was part of this comparison.".into(),
+                "Not measured: this comparison had no run with a locked database or a killed database side.".into(),
             ),
         ];
     }
@@ -176,11 +176,11 @@ fn hotspots(comparison: &Comparison) -> Vec<Block<'_>> {
 
 /// Why there are no hotspots.
 pub fn without_profile(comparison: &Comparison) -> String {
-    let speaks_of_it = |reason: &&String| {
+    let is_about_it = |reason: &&String| {
         let reason = reason.to_lowercase();
         ["hotspot", "profile", "flamegraph"].iter().any(|word| reason.contains(word))
     };
-    let why = comparison.not_measured.iter().find(speaks_of_it);
+    let why = comparison.not_measured.iter().find(is_about_it);
     format!(
         "Not measured: {}.",
         why.map_or("no process was profiled in this comparison", |why| why.trim_end_matches('.'))
@@ -198,27 +198,27 @@ fn breakdown(comparison: &Comparison) -> Vec<Block<'_>> {
         let us: Option<Vec<f64>> = arm.runs.iter().map(|run| metric::cpu_us_of("broker", run)).collect();
         let us = us.filter(|us| !us.is_empty())?;
         let cost = figures::micros(crate::compare::statistics::median(&us));
-        Some(format!("{}: {cost} of CPU an event", names::title(arm.arm)))
+        Some(format!("{}: {cost} of broker CPU for each event", names::title(arm.arm)))
     });
     let broker: Vec<String> = broker.collect();
     if !broker.is_empty() {
-        blocks.push(Block::Paragraph(format!("The broker's own work comes on top of that. {}.", broker.join("; "))));
+        blocks.push(Block::Paragraph(format!("The broker's own work is not in these shares. {}.", broker.join("; "))));
     }
     blocks
 }
 
-/// When which, and what was left open.
+/// When to use which, and the limits of that.
 pub fn recommendation<'a>(verdict: &Verdict) -> Vec<Block<'a>> {
     let mut blocks = vec![Block::Headline(verdict.headline.clone())];
     let lists = [
         ("Stay direct", &verdict.direct_when),
         ("Go through NATS", &verdict.nats_when),
-        ("Left open", &verdict.caveats),
+        ("Limits of this comparison", &verdict.caveats),
     ];
     for (title, sentences) in lists {
         blocks.push(heading(3, title));
         if sentences.is_empty() {
-            blocks.push(Block::Paragraph("Nothing measured here speaks for it.".into()));
+            blocks.push(Block::Paragraph("No figure of this comparison supports it.".into()));
         } else {
             blocks.push(Block::List(sentences.clone()));
         }

@@ -1,4 +1,4 @@
-//! A comparison as one page: no script, nothing fetched, light and dark, on a phone and on paper.
+//! A comparison as one page without scripts that fetches nothing; for light and dark screens, phones and paper.
 
 use super::charts::{self, palette};
 use super::document::{Block, document};
@@ -55,7 +55,7 @@ fn list(name: &str, attributes: &str, items: impl Iterator<Item = String>) -> St
     element(name, attributes, &format!("\n{items}"))
 }
 
-/// In a box of its own that scrolls, for a phone is narrower than five arms. It can be reached by keyboard for that.
+/// A table in a box that scrolls, because a phone is narrower than five arms. The keyboard reaches the box.
 fn render_table(table: &Table) -> String {
     let title = escaped(&table.title);
     let head: String = table.head.iter().map(|head| element("th", " scope=\"col\"", &escaped(head))).collect();

@@ -6,12 +6,12 @@ use super::overview::{self, Overview, samples};
 use crate::compare::statistics::{interval_of_median, median, metric};
 use crate::compare::{Axis, AxisPoint, Comparison, Hotspots, Run};
 
-/// A table: its first column holds names, the others figures.
+/// A table. The first column has names.
 pub struct Table {
     pub title: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
-    /// Whether what is not in the first column are figures, which stand at the right.
+    /// Whether the other columns have figures, which are aligned right.
     pub figures: bool,
 }
 
@@ -20,6 +20,7 @@ impl Table {
         Self { title: title.into(), head: head.iter().map(ToString::to_string).collect(), rows, figures: true }
     }
 
+    /// A table without figures.
     pub fn of_words(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Self {
         Self { figures: false, ..Self::new(title, head, rows) }
     }
@@ -32,7 +33,7 @@ pub fn medians(overview: &Overview) -> Table {
     Table::new("The figures", &head.collect::<Vec<_>>(), overview.rows.iter().map(row).collect())
 }
 
-/// Differences of all arms against the first; nothing if nothing can be compared.
+/// Differences of all arms from the first; none if nothing can be compared.
 pub fn differences(comparison: &Comparison, overview: &Overview) -> Option<Table> {
     let first = comparison.arms.first()?.arm;
     let others: Vec<usize> = (0..overview.arms.len()).filter(|at| overview.arms[*at] != first).collect();
@@ -48,7 +49,7 @@ pub fn differences(comparison: &Comparison, overview: &Overview) -> Option<Table
     (!rows.is_empty()).then(|| Table::new(title, &head.collect::<Vec<_>>(), rows))
 }
 
-/// The ratios with their intervals, the noise floor among them.
+/// The ratios with their intervals, including the noise floor.
 pub fn ratios(comparison: &Comparison) -> Table {
     let row = |ratio: &crate::compare::Ratio| {
         let arm = names::title(ratio.arm);
@@ -110,7 +111,7 @@ pub fn stalls(comparison: &Comparison) -> Option<Table> {
             figures::count(stall.missing),
         ]
     };
-    let head = ["Arm", "Locked for", "Handed over", "record() p50", "p99", "max", "Missing afterwards"];
+    let head = ["Arm", "Locked for", "Recorded meanwhile", "record() p50", "p99", "max", "Missing afterwards"];
     let rows: Vec<_> = comparison.stalls.iter().map(row).collect();
     (!rows.is_empty()).then(|| Table::new("The database held locked", &head, rows))
 }
@@ -129,18 +130,18 @@ pub fn isolations(comparison: &Comparison) -> Option<Table> {
         ]
     };
     let head =
-        ["Arm", "Dead for", "Handed over meanwhile", "Events of all", "Stored in the end", "Seen live", "Application"];
+        ["Arm", "Dead for", "Recorded meanwhile", "All events", "Stored at the end", "Received live", "Application"];
     let rows: Vec<_> = comparison.isolations.iter().map(row).collect();
-    (!rows.is_empty()).then(|| Table::new("The database side dead", &head, rows))
+    (!rows.is_empty()).then(|| Table::new("The database side killed", &head, rows))
 }
 
-/// Where the time of one process goes: the functions most often on top of the stack.
+/// Where the time of one process goes: the functions that ran most often.
 pub fn hotspots(hotspots: &Hotspots, most: usize) -> Table {
     let rows = hotspots.top.iter().take(most).enumerate();
     let rows =
         rows.map(|(at, (function, share))| vec![format!("{}. {function}", at + 1), figures::percent(share * 100.0)]);
-    // Below this a share is off by a tenth of all more often than not.
-    let few = if hotspots.samples < 25 { ", too few to tell" } else { "" };
+    // With fewer samples, the error of a share is often more than ten percentage points.
+    let few = if hotspots.samples < 25 { ", too few to be reliable" } else { "" };
     let samples = figures::counted(hotspots.samples, "sample");
     let title = format!("{}, {} ({samples}{few})", names::title(hotspots.arm), hotspots.role);
     Table::new(title, &["Function", "Share of samples"], rows.collect())
@@ -154,7 +155,7 @@ pub fn shares(comparison: &Comparison) -> Option<Table> {
             kinds.push(kind);
         }
     }
-    // The rest comes last, whatever its name.
+    // "other" comes last.
     kinds.sort_by_key(|kind| (*kind == "other", kind.to_string()));
     let row = |hotspots: &Hotspots| {
         let share = |kind: &&str| {
@@ -165,7 +166,7 @@ pub fn shares(comparison: &Comparison) -> Option<Table> {
     };
     let head: Vec<&str> = std::iter::once("Process").chain(kinds.iter().copied()).collect();
     let rows: Vec<_> = comparison.hotspots.iter().map(row).collect();
-    (!kinds.is_empty()).then(|| Table::new("Share of samples by what the stack was doing", &head, rows))
+    (!kinds.is_empty()).then(|| Table::new("Share of samples by activity", &head, rows))
 }
 
 /// CPU percent beside CPU seconds.
@@ -188,10 +189,10 @@ pub fn cpu(comparison: &Comparison) -> Table {
 /// What each arm promises.
 pub fn promises(comparison: &Comparison) -> Table {
     let rows = comparison.arms.iter().map(|arm| vec![names::title(arm.arm).into(), arm.promise.clone()]);
-    Table::of_words("What an event that was reported kept survives", &["Arm", "Promise"], rows.collect())
+    Table::of_words("What a recorded event survives", &["Arm", "Promise"], rows.collect())
 }
 
-/// What each run did.
+/// The settings of the runs.
 pub fn settings(comparison: &Comparison) -> Table {
     let settings = &comparison.settings;
     let rows = [
@@ -203,7 +204,7 @@ pub fn settings(comparison: &Comparison) -> Table {
         ("synchronous", settings.synchronous.clone()),
         ("Codec", settings.codec.clone()),
         ("Work for each event", settings.work.clone()),
-        ("Events a transaction, at most", figures::count(settings.batch as u64)),
+        ("Most events of a transaction", figures::count(settings.batch as u64)),
         ("Events a second in the latency runs", figures::count(settings.rate)),
         ("Seed", settings.seed.to_string()),
         ("Command", comparison.command.clone()),
@@ -222,11 +223,11 @@ pub fn environment(comparison: &Comparison) -> Table {
         vec!["File system".into(), here.file_system.clone()],
         vec!["catchment".into(), comparison.catchment.clone()],
         vec!["SQLite".into(), here.sqlite.clone()],
-        vec!["nats-server".into(), here.nats_server.clone().unwrap_or_else(|| "none took part".into())],
+        vec!["nats-server".into(), here.nats_server.clone().unwrap_or_else(|| "none was started".into())],
     ];
     rows.extend(here.pragmas.iter().map(|(name, value)| vec![format!("PRAGMA {name}"), value.clone()]));
     rows.extend(here.broker.iter().map(|(name, value)| vec![format!("Broker: {name}"), value.clone()]));
-    Table::of_words("Environment", &["Where", "What"], rows)
+    Table::of_words("Environment", &["Property", "Value"], rows)
 }
 
 /// Every timed run.
@@ -238,18 +239,8 @@ pub fn raw(comparison: &Comparison) -> Table {
             rows.extend(runs.iter().enumerate().map(|(round, run)| raw_row(&name, round + 1, run)));
         }
     }
-    let head = [
-        "Arm",
-        "Round",
-        "Total s",
-        "Handing over s",
-        "Draining s",
-        "Events",
-        "Stored",
-        "CPU s app.",
-        "Coll.",
-        "Broker",
-    ];
+    let head =
+        ["Arm", "Round", "Total s", "Recording s", "Draining s", "Events", "Stored", "CPU s app.", "Coll.", "Broker"];
     Table::new("Timed runs", &head, rows)
 }
 

@@ -1,4 +1,4 @@
-//! A comparison on a terminal: the main table first, the verdict last, where the eye is when the command ends.
+//! A comparison for a terminal: the main table first, the verdict last, next to the prompt.
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, presets};
 
@@ -10,18 +10,18 @@ use super::prose;
 use super::tables::{self, Table};
 use crate::compare::Comparison;
 
-/// Narrower than this no table can be.
+/// No table can be narrower than this.
 const NARROWEST: usize = 40;
-/// From here on names are not broken.
+/// From this width on, names are not broken.
 const UNBROKEN: usize = 72;
-/// What the columns of the main table take, borders included.
+/// Widths of the columns of the main table, with their borders.
 const NAME: usize = 33;
 const VALUE: usize = 19;
 const DIFFERENCE: usize = 27;
-/// Hotspots of each process.
+/// The number of hotspots shown for each process.
 const TOP: usize = 3;
 
-/// Text of lines no longer than `width`, as far as words and names allow.
+/// Text with lines no longer than `width`, as far as words and names allow.
 #[must_use]
 pub fn terminal(comparison: &Comparison, width: usize) -> String {
     let mut page = Page { text: String::new(), width: width.max(NARROWEST) };
@@ -52,7 +52,7 @@ pub fn terminal(comparison: &Comparison, width: usize) -> String {
     page.text
 }
 
-/// As many arms beside the first as fit, then the next ones.
+/// The first arm with as many others as fit; then tables for the rest.
 fn main_table(comparison: &Comparison, page: &mut Page) {
     let overview = overview(comparison);
     let first = comparison.arms.first().map(|arm| arm.arm);
@@ -72,8 +72,9 @@ fn main_table(comparison: &Comparison, page: &mut Page) {
         page.text.push('\n');
     }
     page.paragraph(
-        "Instructions stand for a study's function calls, voluntary switches for event-loop iterations, involuntary ones for context \
-         runs, system calls for I/O polls. Differences: median of paired ratios and 95 % interval; without one, from one run each.",
+        "An earlier study of an asyncio program counted function calls (here: instructions), event-loop iterations (voluntary \
+         switches), context runs (involuntary switches) and I/O polls (system calls). A difference is the median of paired ratios \
+         with its 95 % interval; a difference without an interval comes from one run of each arm.",
     );
 }
 
@@ -144,7 +145,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Text behind a mark, its further lines indented by as much.
+    /// Text after a mark; further lines are indented by its width.
     fn item(&mut self, mark: &str, text: &str) {
         let indent = mark.chars().count();
         let mut line = mark.to_string();

@@ -1,4 +1,4 @@
-//! Every run a dot, the median a disc, the interval a bar through it.
+//! A ring for each run, a disc for the median, a bar for its interval.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -13,7 +13,7 @@ use crate::compare::report::overview::{samples, that_ran};
 use crate::compare::statistics::{Interval, interval_of_median, metric};
 use crate::compare::{Axis, Comparison};
 
-/// A line of the picture: its name stands above its dots, so that neither needs room beside the other.
+/// A line of the chart. Its name stands above its dots, so that neither needs room beside the other.
 struct Line {
     name: String,
     samples: Vec<f64>,
@@ -27,7 +27,7 @@ impl Line {
         Self { name, samples, interval, colour }
     }
 
-    fn said(&self) -> String {
+    fn description(&self) -> String {
         let [median, low, high] = [self.interval.median, self.interval.low, self.interval.high].map(figures::amount);
         format!("{}: {median} ({low} to {high})", self.name)
     }
@@ -64,14 +64,14 @@ fn picture(title: String, lines: &[Line]) -> Option<Picture> {
     let drawing = drawn(height, |area| draw(area, lines, &scale))?;
     Some(Picture {
         title,
-        reading: format!("Events/s that stood in the database. Bar: 95 % interval of the median; rings: runs{kind}."),
-        description: lines.iter().map(Line::said).collect::<Vec<_>>().join("; "),
+        reading: format!("Events/s in the database. Rings: runs; disc: median; bar: its 95 % interval{kind}."),
+        description: lines.iter().map(Line::description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: Vec::new(),
     })
 }
 
-#[allow(clippy::cast_precision_loss)] // a handful of lines
+#[allow(clippy::cast_precision_loss)] // a few lines
 fn draw(area: &Area, lines: &[Line], scale: &Scale) -> DrawResult {
     let rows = lines.len() as f64;
     let mut chart = lanes(area, lines.len(), scale, "events/s")?;

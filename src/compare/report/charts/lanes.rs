@@ -1,4 +1,4 @@
-//! Lanes below each other over one horizontal axis.
+//! Lanes above one horizontal axis.
 
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -9,8 +9,8 @@ use super::palette::{MUTED, RULE};
 use super::scale::Scale;
 use crate::compare::report::figures;
 
-/// An empty chart of this many lanes, each 1 high, the first at the top; `unit` stands below the axis.
-#[allow(clippy::cast_precision_loss)] // a handful of lanes
+/// An empty chart of this many lanes, each 1 high, the first at the top; `unit` labels the axis.
+#[allow(clippy::cast_precision_loss)] // a few lanes
 pub(super) fn lanes<'a>(
     area: &Area<'a>,
     lanes: usize,

@@ -1,5 +1,5 @@
-//! Colours. Charts are drawn in those for light paper, as attributes; the page's style replaces each by its dark counterpart
-//! where a screen asks for it. So a chart is one drawing, and stays readable where no style applies.
+//! Colours. A chart is drawn with the colours for a light page, as attributes. On a dark screen the page's style replaces each
+//! with its dark counterpart. So one drawing serves both, and it stays readable without the style.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use plotters::style::RGBColor;
 
 use crate::compare::Arm;
 
-/// On white, and on the page's dark paper: 4.5:1 at least for text, 3:1 for the rest.
+/// A colour for the light and for the dark page. The contrast is at least 4.5:1 for text and 3:1 for the rest.
 #[derive(Clone, Copy)]
 pub struct Colour {
     light: (u8, u8, u8),
@@ -39,7 +39,7 @@ impl Colour {
         RGBColor(red, green, blue)
     }
 
-    /// As it stands in a drawing: upper case, for selectors compare letter by letter.
+    /// As in a drawing. Upper case, because CSS selectors compare attribute values exactly.
     pub fn hex(self) -> String {
         hex(self.light)
     }
@@ -59,7 +59,7 @@ pub fn of_arm(arm: Arm) -> Colour {
     }
 }
 
-/// What darkens the charts.
+/// The CSS that replaces the colours on a dark screen.
 pub fn style() -> String {
     let mut rules = String::from("@media screen and (prefers-color-scheme: dark) {\n");
     for colour in ALL {
