@@ -60,7 +60,7 @@ pub(super) enum ApplicationMessage {
 /// What the application did. Times are those of [`clock::now`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Outcome {
-    /// When the first event was handed over, or due.
+    /// When the first event was recorded, or due.
     pub(super) began: u64,
     /// When all were committed, acknowledged or sent, depending on the arm.
     pub(super) accepted: u64,

@@ -148,7 +148,7 @@ pub struct Run {
     pub total_s: f64,
     /// From the first recorded event until all were accepted: committed, acknowledged or sent, depending on the arm.
     pub publish_s: f64,
-    /// From then until the last commit was seen.
+    /// From then until the last commit is seen.
     pub drain_s: f64,
     /// Events recorded.
     pub events: u64,
@@ -323,9 +323,9 @@ pub struct Hotspots {
 pub struct Verdict {
     /// One sentence.
     pub headline: String,
-    /// When to stay direct, with the figures that say so.
+    /// When to stay direct, with the figures that support it.
     pub direct_when: Vec<String>,
-    /// When to go through NATS, with the figures that say so.
+    /// When to go through NATS, with the figures that support it.
     pub nats_when: Vec<String>,
     /// Limits of what was measured.
     pub caveats: Vec<String>,

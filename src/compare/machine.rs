@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_version_decides_what_a_server_can() {
-        let syncs = |said: &str| ServerVersion::read(said).expect("a version").syncs_always();
+        let syncs = |output: &str| ServerVersion::read(output).expect("a version").syncs_always();
         assert!(syncs("nats-server: v2.10.25\n") && syncs("nats-server: v3.0.0-RC.1"));
         assert!(!syncs("nats-server: v2.9.10"));
         assert_eq!(ServerVersion::read("bash: nats-server: not found"), None);

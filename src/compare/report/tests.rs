@@ -77,7 +77,7 @@ fn an_absent_figure_has_its_reason() {
     assert!(instructions.values.iter().all(|value| value == "not measured [1]"));
     assert_eq!(overview.notes[0], "Not measured: instructions: perf_event_paranoid is 4 here.");
     let collector = overview.rows.iter().find(|row| row.name == "- collector").unwrap();
-    assert_eq!(collector.values[0], "–", "there is none to be measured");
+    assert_eq!(collector.values[0], "–", "this arm has no collector");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_flamegraph_elsewhere_is_not_linked() {
     comparison.hotspots[1].flamegraph = Some("javascript:alert(1)".into());
     let page = html(&comparison);
     assert!(!page.contains("href=\"/tmp") && !page.contains("href=\"javascript:"));
-    assert!(page.contains("href=\"javascript%3Aalert%281%29\""), "it is a file name");
+    assert!(page.contains("href=\"javascript%3Aalert%281%29\""), "a file name, not a script");
 }
 
 /// Every element that is opened is closed in its order, and every `&` begins an entity.
@@ -198,24 +198,34 @@ fn the_verdict_has_the_figures_of_the_tables() {
         assert!(verdict.headline.contains(&throughput.values[arm]), "{}", verdict.headline);
     }
     // Faster than one by one, slower than in groups: the verdict has both, each in its list.
-    assert!(verdict.nats_when.iter().any(|said| said.starts_with("JetStream is faster than committing one by one")));
-    assert!(verdict.direct_when.iter().any(|said| said.starts_with("JetStream is slower than committing in groups")));
     assert!(
-        verdict.nats_when.iter().any(|said| said.contains("database was locked") && said.contains("410 µs")),
+        verdict.nats_when.iter().any(|sentence| sentence.starts_with("JetStream is faster than committing one by one"))
+    );
+    assert!(
+        verdict
+            .direct_when
+            .iter()
+            .any(|sentence| sentence.starts_with("JetStream is slower than committing in groups"))
+    );
+    assert!(
+        verdict
+            .nats_when
+            .iter()
+            .any(|sentence| sentence.contains("database was locked") && sentence.contains("410 µs")),
         "{verdict:?}"
     );
     assert!(
         verdict
             .nats_when
             .iter()
-            .any(|said| said.contains("database side was dead") && said.contains("6,000 of 6,000 live"))
+            .any(|sentence| sentence.contains("database side was dead") && sentence.contains("6,000 of 6,000 live"))
     );
     let caveats = verdict.caveats.join("\n");
     assert!(caveats.contains("Core NATS lost 84 of 140,000 events"), "{caveats}");
-    for said in
+    for words in
         ["different promises", "series of the same arm", "perf_event_paranoid", "sync always was not run", "2 cores"]
     {
-        assert!(caveats.contains(said), "{said}: {caveats}");
+        assert!(caveats.contains(words), "{words}: {caveats}");
     }
 }
 
@@ -227,7 +237,7 @@ fn the_verdict_follows_the_numbers() {
     }
     let turned = again(turned);
     assert!(turned.verdict.headline.starts_with("NATS was faster"), "{}", turned.verdict.headline);
-    assert!(!turned.verdict.direct_when.iter().any(|said| said.contains("JetStream is slower")));
+    assert!(!turned.verdict.direct_when.iter().any(|sentence| sentence.contains("JetStream is slower")));
 
     let mut same = comparison();
     let grouped = arm(&mut same, Arm::DirectGrouped).runs.clone();
@@ -236,7 +246,7 @@ fn the_verdict_follows_the_numbers() {
     }
     let same = again(same);
     assert!(same.verdict.headline.contains("no difference is shown"), "{}", same.verdict.headline);
-    assert!(same.verdict.caveats.iter().any(|said| said.contains("JetStream against committing in groups")));
+    assert!(same.verdict.caveats.iter().any(|sentence| sentence.contains("JetStream against committing in groups")));
 }
 
 #[test]
@@ -244,8 +254,8 @@ fn the_verdict_copes_with_missing_arms() {
     for missing in [Arm::DirectPerEvent, Arm::DirectGrouped, Arm::CoreNats, Arm::Jetstream] {
         let mut comparison = comparison();
         skip(&mut comparison, missing);
-        let said = all_of(&again(comparison).verdict);
-        assert!(!said.contains("NaN") && !said.contains("inf"), "{said}");
+        let text = all_of(&again(comparison).verdict);
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
     }
     let mut only_direct = comparison();
     for nats in [Arm::CoreNats, Arm::Jetstream] {
@@ -269,9 +279,9 @@ fn there_is_no_sum_without_the_broker() {
             .verdict
             .caveats
             .iter()
-            .any(|said| said.contains("The CPU of a process of JetStream was not measured"))
+            .any(|sentence| sentence.contains("The CPU of a process of JetStream was not measured"))
     );
-    assert!(html(&comparison).contains("without broker"), "the bar says so");
+    assert!(html(&comparison).contains("without broker"), "the bar shows it");
 }
 
 #[test]
@@ -283,7 +293,11 @@ fn few_pairs_are_a_caveat() {
     let comparison = again(comparison);
     assert!(comparison.verdict.headline.contains("no difference is shown"), "{}", comparison.verdict.headline);
     assert!(
-        comparison.verdict.caveats.iter().any(|said| said.contains("With 2 runs of an arm no difference can be shown"))
+        comparison
+            .verdict
+            .caveats
+            .iter()
+            .any(|sentence| sentence.contains("With 2 runs of an arm no difference can be shown"))
     );
 }
 
@@ -333,7 +347,7 @@ fn other_settings_are_refused_and_other_machines_are_noted() {
     other.environment.cores = 4;
     skip(&mut other, Arm::Jetstream);
     assert!(regressions(&other, &comparison()).is_ok());
-    let said = notes(&other, &comparison());
-    assert_eq!(said[0], "the cores changed since the baseline: 2 then, 4 now");
-    assert!(said[1].starts_with("JetStream ran in the baseline but not now"));
+    let notes = notes(&other, &comparison());
+    assert_eq!(notes[0], "the cores changed since the baseline: 2 then, 4 now");
+    assert!(notes[1].starts_with("JetStream ran in the baseline but not now"));
 }
