@@ -75,20 +75,21 @@
 //! All are on by default, and none changes the library: `cli` is the `catchment` command, `check` and `compare` are its larger
 //! subcommands. An application turns them off with `default-features = false`.
 
-// A build without some of the commands does not use what only they need.
-#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+// `check` and `compare` are the features that use all of the library; both enable `cli`. A build without one of them has code
+// that only the missing command uses.
+#![cfg_attr(not(all(feature = "check", feature = "compare")), allow(dead_code, unused_imports))]
 
 #[cfg(not(unix))]
 compile_error!("catchment needs Unix: it uses file identities, file locks and signals that this system does not have");
 
 mod binding;
 mod broker;
-#[cfg(feature = "cli")]
+#[cfg(feature = "check")]
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
 mod collect;
-#[cfg(feature = "cli")]
+#[cfg(feature = "compare")]
 mod compare;
 pub mod config;
 pub mod dead_letters;

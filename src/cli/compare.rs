@@ -1,4 +1,4 @@
-//! `catchment compare`: the ways an event may go, measured against each other on this machine.
+//! `catchment compare`: direct recording and recording through NATS, measured against each other on this machine.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::compare::{self, Arm, Codec, Comparison, Options, Step, Surroundings, Work, arms, report};
+use crate::compare::{self, Arm, Callbacks, Codec, CompareError, Comparison, Options, Step, Work, arms, report};
 use crate::config::Synchronous;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -17,21 +17,21 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::values::counted;
 
-/// Where it is not known.
-const USUAL_WIDTH: usize = 120;
+/// The width where output is no terminal.
+const DEFAULT_WIDTH: usize = 120;
 
-/// Measure on this machine what it costs to record events directly, and through NATS
+/// Measure on this machine what it costs to record events directly and through NATS
 ///
-/// Each run has a database of its own, and a broker and a stream of its own, on a disk of this machine; it ends when the last
-/// commit is seen, and counts only if every row is there. The arms take turns in an order drawn by --seed. Ctrl-C leaves
-/// nothing behind. Exit status 1 where an arm failed.
+/// Each run has a database, a broker and a stream of its own, on a disk of this machine. A run ends when the last commit is
+/// seen, and it counts only if every row is there. The arms take turns in a random order (--seed). Ctrl-C removes everything
+/// that was started or written. Exit status 1 if an arm failed.
 #[derive(Args)]
 pub struct Compare {
     /// The arms, separated by commas; the others are compared with the first
     #[arg(long, value_name = "ARM", value_delimiter = ',', value_parser = arm, default_value = "direct-per-event,direct-grouped,core-nats,jetstream,jetstream-sync-always")]
     arms: Vec<Arm>,
 
-    /// Within two minutes on two cores: fewer events, shorter experiments
+    /// Finish within two minutes on two cores: fewer events, shorter experiments
     #[arg(long)]
     quick: bool,
 
@@ -43,11 +43,11 @@ pub struct Compare {
     #[arg(long, value_name = "RUNS", default_value_t = 10)]
     pairs: usize,
 
-    /// Make no more pairs after this long for each arm [default: 2m, 6s with --quick]
+    /// Start no further pair of runs after this long for each arm [default: 2m, 6s with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
 
-    /// Begin no further axis after this long [default: none, 105s with --quick]
+    /// Start no further axis after this long [default: none, 105s with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     within: Option<Duration>,
 
@@ -55,36 +55,36 @@ pub struct Compare {
     #[arg(long, value_name = "THREADS", default_value_t = 1)]
     producers: usize,
 
-    /// Threads that write the database, where not each event is committed by itself
+    /// Threads that write the database, in arms that commit many events at a time
     #[arg(long, value_name = "THREADS", default_value_t = 1)]
     writers: usize,
 
-    /// Events a transaction, at most, where events share one
+    /// The most events of a transaction, in arms that commit many events at a time
     #[arg(long, value_name = "EVENTS", default_value_t = 5_000)]
     batch: usize,
 
-    /// When a commit counts as done
+    /// PRAGMA synchronous of the databases
     #[arg(long, value_name = "WHEN", value_enum, default_value = "full")]
     synchronous: SynchronousArg,
 
-    /// How events are written
+    /// How events are encoded
     #[arg(long, value_name = "CODEC", value_enum, default_value = "json")]
     codec: CodecArg,
 
-    /// What the database does for each event: insert; insert+stats counts by subject; insert+stats+prune also keeps a log of
-    /// the latest thousand
+    /// What the database does for each event: insert a row; insert+stats also counts events by subject;
+    /// insert+stats+prune also keeps a log of the latest thousand
     #[arg(long, value_name = "WORK", value_parser = work, default_value = "insert")]
     work: Work,
 
-    /// Events a second where events come at a rate [default: half of what the slowest run managed, at most 1000]
+    /// Events a second in runs at a fixed rate [default: half of what the slowest run reached, at most 1000]
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
 
-    /// Look at idle CPU for this long [default: 5s, 1s with --quick]
+    /// Measure idle CPU for this long [default: 5s, 1s with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     idle: Option<Duration>,
 
-    /// Hold the database locked for this long, in the runs that do
+    /// Hold the database locked for this long, in the runs that measure a stall
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2s")]
     stall: Duration,
 
@@ -100,21 +100,21 @@ pub struct Compare {
     #[arg(long)]
     no_hotspots: bool,
 
-    /// Seed of the order of the runs, and of the events
+    /// Seed of the order of the runs and of the events
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 
-    /// Where databases and streams are kept meanwhile: on a disk [default: target where there is one, else here]
+    /// Keep databases and streams here during the comparison; it must be on a disk [default: target if it exists, else .]
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 
-    /// A server that runs already, as nats://127.0.0.1:4222, instead of one for each run: its CPU is not measured
+    /// Use a running server, such as nats://127.0.0.1:4222, instead of one for each run; its CPU is not measured
     ///
-    /// Without it the program is $NATS_SERVER_BIN, else nats-server on the PATH.
+    /// Without this option each run starts the program $NATS_SERVER_BIN, or nats-server from the PATH.
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 
-    /// Write all of it to this file, as JSON
+    /// Write the figures with all raw samples to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -126,18 +126,18 @@ pub struct Compare {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Compare with this earlier --json; exit status 1 if anything became worse
+    /// Compare with this earlier --json file; exit status 1 if a figure became worse
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
 
-    /// Lose a row of this arm before it is checked, to see that the check sees it
+    /// Delete a row of this arm before the rows are checked, to test the check
     #[arg(long, value_name = "ARM", hide = true, value_parser = arm)]
     lose_a_row: Option<Arm>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum SynchronousArg {
-    /// Every commit is on the disk when it returns
+    /// A commit returns when it is on the disk
     Full,
     /// A power cut may take the last commits
     Normal,
@@ -152,38 +152,42 @@ enum CodecArg {
 
 fn arm(name: &str) -> Result<Arm, String> {
     let names = || arms::ALL.map(arms::name).join(", ");
-    arms::named(name).ok_or_else(|| format!("is no arm; there are {}", names()))
+    arms::named(name).ok_or_else(|| format!("unknown arm; choose from {}", names()))
 }
 
 fn work(name: &str) -> Result<Work, String> {
     let names = || Work::ALL.map(Work::name).join(", ");
-    Work::ALL.into_iter().find(|work| work.name() == name).ok_or_else(|| format!("is no work; there are {}", names()))
+    Work::ALL
+        .into_iter()
+        .find(|work| work.name() == name)
+        .ok_or_else(|| format!("unknown work; choose from {}", names()))
 }
 
 impl Compare {
-    /// Compares, and tells.
+    /// Compares and prints the report.
     pub fn run(&self) -> anyhow::Result<()> {
         let signals = Signals::catch()?;
         let options = self.options()?;
         let baseline = self.baseline()?;
         self.check_files()?;
-        options.validate().map_err(|error| Usage(error.to_string()))?;
+        options.validate().map_err(|error| Usage(with_flag(&error)))?;
         let progress = Progress::new(Some(1), "runs");
         let found = compare::compare(
             &options,
-            &Surroundings {
+            &Callbacks {
                 progress: &|step: &Step| progress.step(step.number, step.of, &step.what),
                 stop: &|| signals.end_asked(),
             },
         );
         progress.clear();
-        let found = found?;
+        // The error has its cause in its own line.
+        let found = found.map_err(|error| anyhow::anyhow!(with_flag(&error)))?;
         self.write_files(&found)?;
-        let told = tell(&found, baseline.as_ref());
+        let printed = print(&found, baseline.as_ref());
         match found.errors.as_slice() {
-            [] => told,
+            [] => printed,
             [error] => anyhow::bail!("{error}"),
-            [first, rest @ ..] => anyhow::bail!("{first}; and {} more such, which are in the report", rest.len()),
+            [first, rest @ ..] => anyhow::bail!("{first}; the report has {} more errors", rest.len()),
         }
     }
 
@@ -222,10 +226,10 @@ impl Compare {
                 .map(|file| file.with_extension("")),
             profile_for: if self.no_hotspots { Duration::ZERO } else { defaults.profile_for },
             seed: self.seed,
-            directory: self.directory.clone().unwrap_or_else(usual_directory),
+            directory: self.directory.clone().unwrap_or_else(default_directory),
             server: self.server.clone(),
             nats_server: program("NATS_SERVER_BIN", "nats-server"),
-            program: std::env::current_exe().context("cannot tell which program this is")?,
+            program: std::env::current_exe().context("the path of this program cannot be found")?,
             command: command_line(std::env::args_os()),
             lose_a_row: self.lose_a_row,
             ..defaults
@@ -244,13 +248,13 @@ impl Compare {
         Ok(())
     }
 
-    /// Said before anything is measured, not minutes later.
+    /// Checks before the measurement, not minutes later, that the files can be written.
     fn check_files(&self) -> anyhow::Result<()> {
         for file in [&self.json, &self.markdown, &self.html].into_iter().flatten() {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
                 let name = file.display();
-                return Err(Usage(format!("{name} cannot be written: name a file in a directory that is there")).into());
+                return Err(Usage(format!("cannot write {name}; name a file in a directory that exists")).into());
             }
         }
         Ok(())
@@ -264,8 +268,17 @@ impl Compare {
     }
 }
 
-/// The report, and what to know of a baseline; regressions are an error.
-fn tell(found: &Comparison, baseline: Option<&Comparison>) -> anyhow::Result<()> {
+/// The text of an error, with the flag that it is about.
+fn with_flag(error: &CompareError) -> String {
+    match error {
+        CompareError::Option { .. } => format!("--{error}"),
+        CompareError::Directory { .. } => format!("{error} (--directory)"),
+        error => error.to_string(),
+    }
+}
+
+/// Prints the report and what differs from the baseline; regressions are an error.
+fn print(found: &Comparison, baseline: Option<&Comparison>) -> anyhow::Result<()> {
     let mut output = Output::new();
     write!(output, "{}", report::terminal(found, width()))?;
     let regressions = match baseline {
@@ -289,20 +302,20 @@ fn tell(found: &Comparison, baseline: Option<&Comparison>) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Columns of the terminal; what a pipe or a file gets is as wide as most terminals.
+/// Columns of the terminal; a fixed width for a pipe or a file.
 fn width() -> usize {
-    comfy_table::Table::new().width().map_or(USUAL_WIDTH, usize::from)
+    comfy_table::Table::new().width().map_or(DEFAULT_WIDTH, usize::from)
 }
 
-fn usual_directory() -> PathBuf {
+fn default_directory() -> PathBuf {
     let target = PathBuf::from("target");
     if target.is_dir() { target } else { ".".into() }
 }
 
-/// Flags whose values are secrets, or may be by mistake.
+/// Flags whose values are secrets. Some belong to other commands and are here only by mistake.
 const SECRET: [&str; 6] = ["--password", "--token", "--creds", "--nkey", "--jwt", "--tlskey"];
 
-/// The command line as it can be typed again, less the path of the program and the secrets in it.
+/// The command line, so that it can be repeated, without the path of the program and without secrets.
 fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
     let mut hidden = false;
     let words = arguments.skip(1).map(|word| {
@@ -320,7 +333,7 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
     std::iter::once("catchment".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Servers, comma separated, behind a flag or not, without secrets.
+/// Servers without secrets; they are separated by commas and may follow a flag and `=`.
 fn addresses(word: &str) -> String {
     let (flag, servers) = match word.split_once('=') {
         Some((flag, servers)) if flag.starts_with('-') => (format!("{flag}="), servers),
@@ -330,16 +343,17 @@ fn addresses(word: &str) -> String {
     format!("{flag}{}", shown.join(","))
 }
 
-/// What `catchment compare` starts as the application: told by standard input, heard by standard output
+/// The application that `catchment compare` starts; it takes its job from standard input
 #[derive(Args)]
 pub struct Application {}
 
 impl Application {
-    /// Does what it is told.
+    /// Does its job.
     #[allow(clippy::unused_self, reason = "commands are run alike")]
     pub fn run(&self) -> anyhow::Result<()> {
         let input = std::io::BufReader::new(std::io::stdin());
-        Ok(compare::application::serve(input, &mut std::io::stdout(), || std::process::exit(1))?)
+        compare::application::serve(input, &mut std::io::stdout(), || std::process::exit(1))
+            .map_err(|error| anyhow::anyhow!(error.to_string()))
     }
 }
 
@@ -348,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_can_be_typed_again_and_has_no_secret() {
+    fn the_command_line_can_be_repeated_and_has_no_secret() {
         let words = ["/x/catchment", "compare", "--server", "nats://me:hunter2@a:1", "--json", "my file"];
         let line = command_line(words.iter().map(OsString::from));
         assert_eq!(line, "catchment compare --server nats://a:1 --json 'my file'");

@@ -5,8 +5,12 @@
 
 #![allow(clippy::doc_markdown, reason = "the comments on arguments are help texts, where backticks would show")]
 
+#[cfg(not(all(feature = "check", feature = "compare")))]
+mod absent;
 mod adopt;
+#[cfg(feature = "check")]
 mod check;
+#[cfg(feature = "compare")]
 mod compare;
 mod context;
 mod dead_letters;
@@ -17,6 +21,7 @@ mod init;
 mod lines;
 mod logging;
 mod output;
+mod profiling;
 mod progress;
 mod publish;
 mod query;
@@ -33,7 +38,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::check::Level;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use settings::Settings;
@@ -68,12 +72,24 @@ enum Command {
     Tail(tail::Tail),
     Test(test::Test),
     DeadLetters(dead_letters::DeadLetters),
+    #[cfg(feature = "check")]
     Check(check::Check),
+    #[cfg(not(feature = "check"))]
+    #[command(hide = true)]
+    Check(absent::Absent),
     Adopt(adopt::Adopt),
+    #[cfg(feature = "compare")]
     Compare(Box<compare::Compare>),
+    #[cfg(not(feature = "compare"))]
+    #[command(hide = true)]
+    Compare(absent::Absent),
+    #[cfg(feature = "compare")]
     #[command(hide = true)]
     CompareApplication(compare::Application),
 }
+
+/// What `check` exits with when it could not check, as monitoring plug-ins do.
+const UNKNOWN: u8 = 3;
 
 /// Runs the command that this process's arguments name; returns its exit status.
 #[must_use]
@@ -96,7 +112,7 @@ impl Cli {
             let _ = error.print();
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
             let of_check = status != 0 && means_to_check(std::env::args_os());
-            ExitCode::from(if of_check { Level::Unknown.status() } else { status })
+            ExitCode::from(if of_check { UNKNOWN } else { status })
         })
     }
 
@@ -104,6 +120,7 @@ impl Cli {
     fn run(self) -> anyhow::Result<()> {
         logging::start(&self.log);
         let settings = match (Settings::new(self.config), &self.command) {
+            #[cfg(feature = "check")]
             (Err(error), Command::Check(check)) => return check.refuse(&error),
             (settings, _) => settings?,
         };
@@ -116,9 +133,16 @@ impl Cli {
             Command::Tail(tail) => tail.run(&settings),
             Command::Test(test) => test.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
+            #[cfg(feature = "check")]
             Command::Check(check) => check.run(&settings),
+            #[cfg(not(feature = "check"))]
+            Command::Check(absent) => absent.refuse("check", UNKNOWN),
             Command::Adopt(adopt) => adopt.run(&settings),
+            #[cfg(feature = "compare")]
             Command::Compare(compare) => compare.run(),
+            #[cfg(not(feature = "compare"))]
+            Command::Compare(absent) => absent.refuse("compare", 2),
+            #[cfg(feature = "compare")]
             Command::CompareApplication(application) => application.run(),
         }
     }
@@ -146,6 +170,15 @@ mod tests {
         assert!(
             !means("catchment publish check --nonsense") && !means("catchment -c check run -x") && !means("catchment")
         );
+    }
+
+    #[cfg(not(feature = "compare"))]
+    #[test]
+    fn a_command_that_was_left_out_is_known_by_name() {
+        for line in ["catchment compare", "catchment compare --help", "catchment compare --arms jetstream x"] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect("must parse");
+            assert!(matches!(cli.command, Command::Compare(absent::Absent { .. })), "{line}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Progress on a terminal's standard error; nothing anywhere else.
+//! A progress line on standard error, if that is a terminal.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::pipeline::room_for_threads;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// A count that moves, with a rate; a bar where the end is known.
+/// A count with its rate, and a bar where the total is known.
 pub struct Progress(ProgressBar);
 
-/// The progress on the terminal now, for those who write there beside it.
+/// The progress line that is shown now, for code that writes to the terminal too.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Does `write` while no progress is on the terminal.
+/// Runs `write` while the progress line is hidden.
 pub fn aside(write: impl FnOnce()) {
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match shown {
@@ -24,7 +24,7 @@ pub fn aside(write: impl FnOnce()) {
 }
 
 impl Progress {
-    /// Shows a count, of `total` where that is known. `what` is what is counted: `events committed`.
+    /// Shows a count, and the total where it is known. `what` is what is counted: `events committed`.
     pub fn new(total: Option<u64>, what: &'static str) -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr_with_hz(10)
@@ -44,7 +44,7 @@ impl Progress {
             bar.set_style(style.with_key("rate", rate));
         }
         bar.set_prefix(what);
-        // A thread's matter, and a panic where there is none.
+        // The ticker is a thread, and indicatif panics where no thread can be started.
         if !bar.is_hidden() && room_for_threads(1, "for the progress").is_ok() {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
@@ -52,19 +52,19 @@ impl Progress {
         Self(bar)
     }
 
-    /// Shows this count and a few words behind it.
+    /// Shows this count and a note after it.
     pub fn show(&self, count: u64, note: String) {
         self.0.set_position(count);
         self.0.set_message(note);
     }
 
-    /// Shows which of how many steps comes next, and what it is.
+    /// Shows the number of the next step, how many there are, and what it does.
     pub fn step(&self, number: u64, of: u64, what: &str) {
         self.0.set_length(of.max(number + 1));
         self.show(number, format!("· {what}"));
     }
 
-    /// Takes the line away, so that something else can be printed there.
+    /// Removes the line, so that something else can be printed there.
     pub fn clear(&self) {
         self.0.finish_and_clear();
         SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::broker::Server;
-use crate::compare::Profile;
 use crate::config::Mode;
 use crate::error::Error;
 use crate::query::Asked;
@@ -13,6 +12,7 @@ use crate::{Collector, Config, Status, Until, store};
 use clap::Args;
 use indicatif::HumanCount;
 
+use super::profiling::Profiling;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
@@ -29,8 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// SIGINT (Ctrl-C) and SIGTERM drain: what has been taken in is committed first. A second one ends at once; what was not
 /// committed then is read again at the next start, if it is in a stream.
 ///
-/// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and says at its end where the time went:
-/// PREFIX.json, and PREFIX.svg with a flamegraph.
+/// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and writes at the end where the time went:
+/// PREFIX.json, and PREFIX.svg with a flamegraph. This needs a build with the feature compare, which is a default.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
@@ -127,31 +127,6 @@ impl Run {
         let server = start_server(&config.database.path)?;
         config.broker = config.broker.on_own_server(server.url());
         Ok((config, Some(server)))
-    }
-}
-
-/// The collector's profile, where `CATCHMENT_PROFILE` says which files to write it to. Collecting matters more: what keeps
-/// the profile from being taken is a line in the log.
-struct Profiling(Option<(Profile, PathBuf)>);
-
-impl Profiling {
-    fn of_environment() -> Self {
-        let prefix = std::env::var_os("CATCHMENT_PROFILE").filter(|prefix| !prefix.is_empty());
-        Self(prefix.and_then(|prefix| match Profile::start() {
-            Ok(profile) => Some((profile, prefix.into())),
-            Err(error) => {
-                log::warn!("{error}");
-                None
-            }
-        }))
-    }
-
-    fn finish(self) {
-        let Some((profile, prefix)) = self.0 else { return };
-        match profile.finish(&prefix) {
-            Ok(found) => log::info!("profile of {} samples in {}.json and .svg", found.samples, prefix.display()),
-            Err(error) => log::warn!("{error}"),
-        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! The application of a run, a process of its own: opens a recorder as any program would, produces when it is told to, and
-//! says when it began, when all was accepted, and what `record()` took.
+//! The application of a run, a process of its own. It opens a recorder as any program does, produces events, and reports when
+//! it began, when all events were accepted, and how long each `record()` took.
 //!
-//! It is told its `Order` in the first line of standard input, answers `Said::Ready`, waits for a second line, produces,
-//! answers `Said::Done`, and ends when standard input does: with the comparison, however that ends.
+//! The first line of standard input is its `Job`. It replies `ApplicationMessage::Ready`, waits for a second line, produces,
+//! and replies `ApplicationMessage::Done`. It exits when standard input ends, so it never outlives the comparison.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
-use super::events::{Message, Workload};
-use super::{Arm, Failure, Profile, ProfileError, arms, clock};
+use super::workload::{Message, Workload};
+use super::{Arm, CompareError, Profile, ProfileError, arms, clock};
 use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Synchronous};
 use crate::event::Event;
 use crate::record::{
@@ -22,18 +22,18 @@ use crate::record::{
     Recorder,
 };
 
-/// The longest that the application waits for room, or for the last acknowledgement.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the application waits for room in the recorder, or for the last acknowledgement.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What an application is to do.
+/// What an application has to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Order {
+pub(super) struct Job {
     pub(super) arm: Arm,
     pub(super) workload: Workload,
     /// The first message to produce.
     pub(super) first: u64,
     pub(super) producers: usize,
-    /// Events a second; else as fast as they are taken.
+    /// Events a second; without it, as fast as the recorder accepts them.
     pub(super) rate: Option<u64>,
     pub(super) database: PathBuf,
     /// `synchronous = full`, else `normal`.
@@ -44,172 +44,173 @@ pub(super) struct Order {
     pub(super) stream: String,
     /// Recorders, each with a connection of its own, that the producers share.
     pub(super) connections: usize,
-    /// What the files of a profile begin with, if one is to be taken.
+    /// Path and prefix of the profile's files, if a profile is to be taken.
     pub(super) profile: Option<PathBuf>,
 }
 
-/// What it says, one line each.
+/// What it writes to standard output, one line each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Said {
-    /// Connected, and nothing to do yet.
+pub(super) enum ApplicationMessage {
+    /// It is connected and waits.
     Ready,
-    /// All of it was accepted.
+    /// All events were accepted.
     Done(Outcome),
 }
 
-/// What came of it. Times are those of [`clock::now`].
+/// What the application did. Times are those of [`clock::now`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Outcome {
-    /// When the first event was handed over, or due.
+    /// When the first event was recorded, or due.
     pub(super) began: u64,
-    /// When all were committed, acknowledged or written, as the arm has it.
+    /// When all were committed, acknowledged or sent, depending on the arm.
     pub(super) accepted: u64,
-    /// Each call of `record()`, in the order of the messages of each producer.
-    pub(super) calls: Vec<Call>,
-    /// How often an event was given back and handed over again.
+    /// Each call of `record()`: producer after producer, each in the order of its messages.
+    pub(super) calls: Vec<RecordCall>,
+    /// How often an event was refused and recorded again.
     pub(super) refusals: u64,
-    /// Context switches from the first event until all were accepted, voluntary and not, of threads that ended too.
+    /// Voluntary and involuntary context switches until all were accepted, also of threads that have ended.
     pub(super) switches: (u64, u64),
 }
 
 /// A call of `record()`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(from = "(u64, u64, u64, f64)", into = "(u64, u64, u64, f64)")]
-pub(super) struct Call {
-    /// Of the message.
+pub(super) struct RecordCall {
+    /// The message's number.
     pub(super) number: u64,
     /// When it should have begun.
     pub(super) due: u64,
     pub(super) returned: u64,
-    /// Microseconds as the caller felt them: at a rate with how late it began, where the call before it had not returned.
-    pub(super) felt_us: f64,
+    /// Microseconds that the caller waited. At a rate this includes the delay of a call that began late because the call before
+    /// it had not returned.
+    pub(super) latency_us: f64,
 }
 
-impl From<(u64, u64, u64, f64)> for Call {
-    fn from((number, due, returned, felt_us): (u64, u64, u64, f64)) -> Self {
-        Self { number, due, returned, felt_us }
+impl From<(u64, u64, u64, f64)> for RecordCall {
+    fn from((number, due, returned, latency_us): (u64, u64, u64, f64)) -> Self {
+        Self { number, due, returned, latency_us }
     }
 }
 
-impl From<Call> for (u64, u64, u64, f64) {
-    fn from(call: Call) -> Self {
-        (call.number, call.due, call.returned, call.felt_us)
+impl From<RecordCall> for (u64, u64, u64, f64) {
+    fn from(call: RecordCall) -> Self {
+        (call.number, call.due, call.returned, call.latency_us)
     }
 }
 
-impl Order {
-    /// When the message of this number is due, for an application that began then.
+impl Job {
+    /// When the message of this number is due, for an application that began at `began`.
     pub(super) fn due(&self, began: u64, number: u64) -> u64 {
         let since = u128::from(number - self.first) * 1_000_000_000 / u128::from(self.rate.unwrap_or(1));
         began + since as u64
     }
 }
 
-/// Does what standard input says.
+/// Does the job that standard input describes. Calls `abandoned` if it still runs 10 s after standard input has ended.
 ///
 /// # Errors
 ///
-/// [`Failure`], when the recorder cannot be opened or does not take the events.
+/// [`CompareError`] if the recorder cannot be opened or does not accept the events.
 pub fn serve(
     input: impl BufRead + Send + 'static,
     output: &mut impl Write,
     abandoned: impl FnOnce() + Send + 'static,
-) -> Result<(), Failure> {
-    let (told, lines) = mpsc::channel();
+) -> Result<(), CompareError> {
+    let (sender, lines) = mpsc::channel();
     std::thread::Builder::new()
-        .name("catchment-orders".into())
+        .name("catchment-input".into())
         .spawn(move || {
             for line in input.lines().map_while(Result::ok) {
-                let _ = told.send(line);
+                let _ = sender.send(line);
             }
-            drop(told);
-            // The end of an orderly application comes before this; one that hangs in a recorder must not outlive its parent.
+            drop(sender);
+            // Usually the process has exited by now. An application that hangs in a recorder must not outlive the comparison.
             std::thread::sleep(Duration::from_secs(10));
             abandoned();
         })
-        .map_err(Failure::system("a thread for orders"))?;
-    let Some(order) = next(&lines) else { return Ok(()) };
-    let order: Order = serde_json::from_str(&order).map_err(|e| unreadable(&e))?;
-    let recorders = (0..order.connections.max(1)).map(|_| open(&order)).collect::<Result<Vec<_>, _>>()?;
-    let messages: Vec<Message> = (order.first..order.workload.events).map(|n| order.workload.message(n)).collect();
-    say(output, &Said::Ready)?;
-    if next(&lines).is_none() {
+        .map_err(CompareError::system("no thread to read standard input"))?;
+    let Some(job) = next_line(&lines) else { return Ok(()) };
+    let job: Job = serde_json::from_str(&job).map_err(|e| unreadable(&e))?;
+    let recorders = (0..job.connections.max(1)).map(|_| open(&job)).collect::<Result<Vec<_>, _>>()?;
+    let messages: Vec<Message> = (job.first..job.workload.events).map(|n| job.workload.message(n)).collect();
+    send(output, &ApplicationMessage::Ready)?;
+    if next_line(&lines).is_none() {
         return Ok(());
     }
-    let profile = order.profile.as_ref().and_then(|prefix| Some((Profile::start().inspect_err(untaken).ok()?, prefix)));
-    let outcome = produce(&order, &messages, &recorders)?;
-    say(output, &Said::Done(outcome))?;
-    let _ = next(&lines);
+    let profile = job.profile.as_ref().and_then(|prefix| Some((Profile::start().inspect_err(warn).ok()?, prefix)));
+    let outcome = produce(&job, &messages, &recorders)?;
+    send(output, &ApplicationMessage::Done(outcome))?;
+    let _ = next_line(&lines);
     if let Some((profile, prefix)) = profile {
-        let _ = profile.finish(prefix).inspect_err(untaken);
+        let _ = profile.finish(prefix).inspect_err(warn);
     }
     Ok(())
 }
 
-fn untaken(error: &ProfileError) {
+fn warn(error: &ProfileError) {
     log::warn!("{error}");
 }
 
-fn next(lines: &Receiver<String>) -> Option<String> {
+fn next_line(lines: &Receiver<String>) -> Option<String> {
     lines.recv().ok()
 }
 
-fn unreadable(error: &serde_json::Error) -> Failure {
-    failed(format!("cannot read its order: {error}; it is started by catchment compare only"))
+fn unreadable(error: &serde_json::Error) -> CompareError {
+    failed(format!("cannot read its job: {error}; only catchment compare starts this command"))
 }
 
-fn say(output: &mut impl Write, said: &Said) -> Result<(), Failure> {
-    let line = serde_json::to_string(said).map_err(|e| unreadable(&e))?;
-    let told = writeln!(output, "{line}").and_then(|()| output.flush());
-    told.map_err(Failure::system("standard output"))
+fn send(output: &mut impl Write, message: &ApplicationMessage) -> Result<(), CompareError> {
+    let line = serde_json::to_string(message).map_err(|e| unreadable(&e))?;
+    let written = writeln!(output, "{line}").and_then(|()| output.flush());
+    written.map_err(CompareError::system("standard output"))
 }
 
-/// The one line of set-up in which the arms differ.
-fn open(order: &Order) -> Result<Arc<dyn Recorder>, Failure> {
-    let overflow = Overflow::Block(PATIENCE);
-    if arms::is_direct(order.arm) {
-        let synchronous = if order.full { Synchronous::Full } else { Synchronous::Normal };
-        let path = order.database.clone();
+/// Opens the recorder. The arms differ in nothing else here.
+fn open(job: &Job) -> Result<Arc<dyn Recorder>, CompareError> {
+    let overflow = Overflow::Block(TIMEOUT);
+    if arms::is_direct(job.arm) {
+        let synchronous = if job.full { Synchronous::Full } else { Synchronous::Normal };
+        let path = job.database.clone();
         let config = DirectRecorderConfig {
-            database: DatabaseConfig { path, synchronous, writers: order.writers, ..DatabaseConfig::default() },
-            batch: BatchConfig { max_events: order.batch, ..BatchConfig::default() },
-            commit: if order.arm == Arm::DirectPerEvent { CommitMode::PerEvent } else { CommitMode::Grouped },
+            database: DatabaseConfig { path, synchronous, writers: job.writers, ..DatabaseConfig::default() },
+            batch: BatchConfig { max_events: job.batch, ..BatchConfig::default() },
+            commit: if job.arm == Arm::DirectPerEvent { CommitMode::PerEvent } else { CommitMode::Grouped },
             overflow,
             ..DirectRecorderConfig::default()
         };
         return Ok(Arc::new(DirectRecorder::open(config)?));
     }
     let broker = BrokerConfig {
-        servers: vec![order.server.clone()],
-        mode: arms::mode(order.arm),
-        stream: order.stream.clone(),
+        servers: vec![job.server.clone()],
+        mode: arms::mode(job.arm),
+        stream: job.stream.clone(),
         ..BrokerConfig::default()
     };
     Ok(Arc::new(NatsRecorder::open(NatsRecorderConfig { broker, overflow, ..NatsRecorderConfig::default() })?))
 }
 
-fn produce(order: &Order, messages: &[Message], recorders: &[Arc<dyn Recorder>]) -> Result<Outcome, Failure> {
+fn produce(job: &Job, messages: &[Message], recorders: &[Arc<dyn Recorder>]) -> Result<Outcome, CompareError> {
     let before = switches();
     let began = clock::now();
     let mut calls = Vec::with_capacity(messages.len());
     let mut refusals = 0;
     std::thread::scope(|scope| {
-        let producers: Vec<_> = (0..order.producers.max(1))
+        let producers: Vec<_> = (0..job.producers.max(1))
             .map(|number| {
                 let recorder = &*recorders[number % recorders.len()];
-                let producer = Producer { order, recorder, began };
-                scope.spawn(move || producer.run(messages.iter().skip(number).step_by(order.producers.max(1))))
+                let producer = Producer { job, recorder, began };
+                scope.spawn(move || producer.run(messages.iter().skip(number).step_by(job.producers.max(1))))
             })
             .collect();
         for producer in producers {
-            let (its, refused) = producer.join().map_err(|_| failed("has a producer that panicked".into()))??;
-            calls.extend(its);
+            let (own, refused) = producer.join().map_err(|_| failed("had a panic in a producer thread".into()))??;
+            calls.extend(own);
             refusals += refused;
         }
-        Ok::<_, Failure>(())
+        Ok::<_, CompareError>(())
     })?;
     for recorder in recorders {
-        recorder.flush(PATIENCE).map_err(|error| failed(format!("could not have its events kept: {error}")))?;
+        recorder.flush(TIMEOUT).map_err(|error| failed(format!("could not flush its events: {error}")))?;
     }
     let (accepted, now) = (clock::now(), switches());
     let switches = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
@@ -224,45 +225,48 @@ fn switches() -> (u64, u64) {
     })
 }
 
-fn failed(what: String) -> Failure {
-    Failure::Process { role: "application".into(), what, log: String::new() }
+fn failed(detail: String) -> CompareError {
+    CompareError::Process { role: "application".into(), detail, log: String::new() }
 }
 
 /// A thread that produces its share of the messages.
 struct Producer<'a> {
-    order: &'a Order,
+    job: &'a Job,
     recorder: &'a dyn Recorder,
     began: u64,
 }
 
 impl Producer<'_> {
-    fn run<'m>(&self, messages: impl ExactSizeIterator<Item = &'m Message>) -> Result<(Vec<Call>, u64), Failure> {
+    fn run<'m>(
+        &self,
+        messages: impl ExactSizeIterator<Item = &'m Message>,
+    ) -> Result<(Vec<RecordCall>, u64), CompareError> {
         let mut calls = Vec::with_capacity(messages.len());
         let mut refusals = 0;
         for message in messages {
             let number = message.number();
-            let due = self.order.due(self.began, number);
-            let due = if self.order.rate.is_some() { due } else { clock::now() };
-            // One that could not be made in time, because the one before had not returned, was felt from when it was due.
+            let due = self.job.due(self.began, number);
+            let due = if self.job.rate.is_some() { due } else { clock::now() };
+            // A call that begins late, because the call before it had not returned, is measured from when it was due.
             let slept = clock::sleep_until(due);
-            let workload = &self.order.workload;
+            let workload = &self.job.workload;
             let event = Event::new(workload.subject(message), workload.encode(message)?);
-            let felt_from = if slept || self.order.rate.is_none() { clock::now() } else { due };
-            refusals += self.hand_over(event)?;
+            let measured_from = if slept || self.job.rate.is_none() { clock::now() } else { due };
+            refusals += self.record(event)?;
             let returned = clock::now();
-            let felt_us = returned.saturating_sub(felt_from) as f64 / 1e3;
-            calls.push(Call { number, due, returned, felt_us });
+            let latency_us = returned.saturating_sub(measured_from) as f64 / 1e3;
+            calls.push(RecordCall { number, due, returned, latency_us });
         }
         Ok((calls, refusals))
     }
 
-    /// Until it is taken; says how often it was not.
-    fn hand_over(&self, mut event: Event) -> Result<u64, Failure> {
-        let until = Instant::now() + PATIENCE;
+    /// Records an event, again where it is refused for now; returns how often it was refused.
+    fn record(&self, mut event: Event) -> Result<u64, CompareError> {
+        let until = Instant::now() + TIMEOUT;
         for refusals in 0.. {
             match self.recorder.record(event) {
                 Ok(_receipt) => return Ok(refusals),
-                Err(error) if passes(&error.reason) && Instant::now() < until => event = *error.event,
+                Err(error) if is_temporary(&error.reason) && Instant::now() < until => event = *error.event,
                 Err(error) => return Err(failed(format!("could not record: {error}"))),
             }
         }
@@ -270,7 +274,7 @@ impl Producer<'_> {
     }
 }
 
-/// Whether the same event may be taken at another time.
-fn passes(reason: &FailureReason) -> bool {
+/// Whether the recorder may accept the same event later.
+fn is_temporary(reason: &FailureReason) -> bool {
     matches!(reason, FailureReason::BufferFull { .. } | FailureReason::Database(_))
 }

@@ -1,9 +1,9 @@
-//! The arms: what they are called and what they promise.
+//! The arms: their names and their promises.
 
 use super::Arm;
 use crate::config::{Mode, Synchronous};
 
-/// All of them, in the order in which they are told.
+/// All arms, in the order of a report.
 pub const ALL: [Arm; 5] =
     [Arm::DirectPerEvent, Arm::DirectGrouped, Arm::CoreNats, Arm::Jetstream, Arm::JetstreamSyncAlways];
 
@@ -30,7 +30,7 @@ pub(super) fn is_direct(arm: Arm) -> bool {
     matches!(arm, Arm::DirectPerEvent | Arm::DirectGrouped)
 }
 
-/// Whether events may be lost without anything having failed.
+/// Whether events may be lost although nothing failed.
 pub(super) fn may_lose(arm: Arm) -> bool {
     arm == Arm::CoreNats
 }
@@ -39,7 +39,7 @@ pub(super) fn mode(arm: Arm) -> Mode {
     if arm == Arm::CoreNats { Mode::Core } else { Mode::Jetstream }
 }
 
-/// What an event that was reported kept survives.
+/// What a recorded event survives.
 pub(super) fn promise(arm: Arm, synchronous: Synchronous) -> String {
     let commit = match synchronous {
         Synchronous::Full => "survives a power cut",
@@ -48,15 +48,15 @@ pub(super) fn promise(arm: Arm, synchronous: Synchronous) -> String {
     match arm {
         Arm::DirectPerEvent => format!("committed when record() returns: {commit}"),
         Arm::DirectGrouped => {
-            format!("committed when the receipt says so: {commit}; until then a crash of the application loses it")
+            format!("committed when the receipt resolves: {commit}; until then a crash of the application loses it")
         }
-        Arm::CoreNats => "nothing: at most once, lost where nobody listens or anything is in the way".into(),
+        Arm::CoreNats => "nothing: at most once; an event is lost when no collector receives it or there is no room for it".into(),
         Arm::Jetstream => {
-            "acknowledged by the stream: survives a crash of application, collector or broker; a power cut may take what \
-             the broker has not synced yet, two minutes' worth by default"
+            "acknowledged by the stream: survives a crash of application, collector or broker; a power cut may take the \
+             events that the broker has not synced yet, by default those of the last two minutes"
                 .into()
         }
-        Arm::JetstreamSyncAlways => "acknowledged by the stream, which synced it first: survives a power cut".into(),
+        Arm::JetstreamSyncAlways => "acknowledged by the stream after a sync to disk: survives a power cut".into(),
     }
 }
 

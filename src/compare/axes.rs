@@ -1,16 +1,16 @@
 //! One setting varied while all else stays.
 
+use super::context::RunContext;
 use super::options::Setup;
-use super::session::Session;
-use super::{Arm, Axis, AxisPoint, Codec, Failure, Options, arms, run};
+use super::{Arm, Axis, AxisPoint, Codec, CompareError, Options, arms, run};
 
-/// Events of a run that commits each by itself, at most: enough to tell what a commit costs.
-const FEW: u64 = 2_000;
+/// The most events of a run with small batches: enough to measure what a commit costs.
+const MAX_EVENTS: u64 = 2_000;
 
-/// Batches that are tried.
+/// The batch sizes that are tried.
 const BATCHES: [usize; 4] = [1, 10, 100, 1_000];
 
-/// An axis that is to be measured: its points and their setups.
+/// An axis to measure: its points and their setups.
 pub(super) struct Plan {
     setting: &'static str,
     arm: Arm,
@@ -34,7 +34,8 @@ pub(super) fn plans(options: &Options, arms: &[Arm]) -> Vec<Plan> {
             continue;
         }
         plan("writers", numbers(|setup, writers| Setup { writers, ..setup }));
-        let batches = BATCHES.map(|batch| (batch.to_string(), Setup { batch, events: setup.events.min(FEW), ..setup }));
+        let batches =
+            BATCHES.map(|batch| (batch.to_string(), Setup { batch, events: setup.events.min(MAX_EVENTS), ..setup }));
         plan("batch", batches.into());
         let codecs = [Codec::Json, Codec::MessagePack];
         plan("codec", codecs.map(|codec| (codec.name().to_owned(), Setup { codec, ..setup })).into());
@@ -50,27 +51,27 @@ pub(super) fn plans(options: &Options, arms: &[Arm]) -> Vec<Plan> {
 }
 
 impl Plan {
-    /// Setting and arm.
+    /// Setting and arm, for people.
     pub(super) fn name(&self) -> String {
         format!("{} of {}", self.setting, arms::name(self.arm))
     }
 
-    /// How many runs it takes.
+    /// How many runs it needs.
     pub(super) fn runs(&self, rounds: usize) -> usize {
         self.points.len() * rounds
     }
 
-    /// Makes them, the points in turn and each time the other way round. Runs that failed are told to `failed` and are not
-    /// in the axis.
+    /// Makes the runs: the points in turn, in the reverse order in every second round. The axis leaves out runs that failed;
+    /// `failed` gets their errors.
     pub(super) fn measure(
         &self,
-        session: &Session<'_>,
+        context: &RunContext<'_>,
         rounds: usize,
         mut failed: impl FnMut(String),
-    ) -> Result<Axis, Failure> {
+    ) -> Result<Axis, CompareError> {
         let mut points: Vec<AxisPoint> = Vec::new();
         for (value, setup) in &self.points {
-            let payload = session.options.workload(setup, "events.chat").payload();
+            let payload = context.options.workload(setup, "events.chat").payload();
             points.push(AxisPoint { value: value.clone(), runs: Vec::new(), payload: Some(payload) });
         }
         for round in 0..rounds {
@@ -80,11 +81,11 @@ impl Plan {
             }
             for at in order {
                 let (value, setup) = &self.points[at];
-                session.step(&format!("{} {value}, {}", self.setting, arms::name(self.arm)));
-                match run::timed(session, *setup) {
+                context.begin_step(&format!("{} {value}, {}", self.setting, arms::name(self.arm)));
+                match run::timed(context, *setup) {
                     Ok(run) => points[at].runs.push(run),
-                    Err(Failure::Stopped) => return Err(Failure::Stopped),
-                    Err(failure) => failed(format!("{} {value} of {}: {failure}", self.setting, arms::name(self.arm))),
+                    Err(CompareError::Stopped) => return Err(CompareError::Stopped),
+                    Err(error) => failed(format!("{} {value} of {}: {error}", self.setting, arms::name(self.arm))),
                 }
             }
         }

@@ -1,49 +1,49 @@
-//! What a comparison found: raw samples, surroundings, and what follows from them. Its JSON is the stable report.
+//! What a comparison found: raw samples, the machine, the settings, and the verdict. Its JSON is the stable report.
 //!
-//! Times are in seconds, latencies in microseconds, sizes in bytes. What could not be measured here is absent (`null`) and
-//! named in `not_measured`, never 0.
+//! Times are in seconds, latencies in microseconds, sizes in bytes. A figure that could not be measured is absent (`null`) and
+//! named in `not_measured`; it is never 0.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The shape of the JSON. Fields are added without changing it; what is renamed or removed changes it.
+/// The version of the JSON. New fields do not change it; renamed or removed ones do.
 pub const FORMAT: u32 = 1;
 
-/// All of it.
+/// A whole comparison.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Comparison {
     /// [`FORMAT`].
     pub format: u32,
-    /// Version of catchment that measured.
+    /// The version of catchment.
     pub catchment: String,
     /// When it began, as RFC 3339.
     pub began: String,
     /// How long it took.
     pub took_s: f64,
-    /// The command line that repeats it.
+    /// The command line that repeats the comparison.
     pub command: String,
     /// Where it was measured.
     pub environment: Environment,
     /// What was measured.
     pub settings: Settings,
-    /// The ways an event may go. The first is what the others are compared with.
+    /// The arms. The others are compared with the first.
     pub arms: Vec<ArmReport>,
     /// Each arm against the first, and one arm against itself (the noise floor).
     pub ratios: Vec<Ratio>,
-    /// One setting varied while everything else stays: writers, producers, batch sizes, codecs.
+    /// One setting varied while the others stay: writers, producers, batch sizes, codecs.
     pub axes: Vec<Axis>,
-    /// The database held locked for a while: what the caller of `record` feels.
+    /// The database held locked for a while: how long the caller of `record()` waits.
     pub stalls: Vec<Stall>,
     /// The database side killed for a while.
     pub isolations: Vec<Isolation>,
     /// Where the time goes, from a run of its own under a sampling profiler.
     pub hotspots: Vec<Hotspots>,
-    /// What follows.
+    /// The conclusion.
     pub verdict: Verdict,
-    /// What this machine does not let be measured, and why.
+    /// What could not be measured on this machine, and why.
     pub not_measured: Vec<String>,
-    /// What failed, and has no figure for that.
+    /// What failed and therefore has no figure.
     #[serde(default)]
     pub errors: Vec<String>,
 }
@@ -63,7 +63,7 @@ pub struct Environment {
     pub file_system: String,
     /// Version of SQLite.
     pub sqlite: String,
-    /// Version of nats-server, where one took part.
+    /// Version of nats-server, if one was started.
     pub nats_server: Option<String>,
     /// PRAGMAs of the databases.
     pub pragmas: BTreeMap<String, String>,
@@ -90,17 +90,17 @@ pub struct Settings {
     pub codec: String,
     /// `insert`, `insert+stats` or `insert+stats+prune`.
     pub work: String,
-    /// Events a transaction, at most, where events share one.
+    /// The most events of a transaction, where events share one.
     pub batch: usize,
     /// Events a second in the latency runs.
     pub rate: u64,
     /// Seed of the order of the runs.
     pub seed: u64,
-    /// Whether fewer runs than asked for were made, and why.
+    /// Why fewer runs than requested were made, if so.
     pub cut_short: Option<String>,
 }
 
-/// Names of arms.
+/// The ways from an application to the database that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arm {
@@ -119,42 +119,42 @@ pub enum Arm {
 /// The runs of one arm.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArmReport {
-    /// Which.
+    /// The arm.
     pub arm: Arm,
-    /// What an event that was reported kept survives: it is not the same for all arms.
+    /// What a recorded event survives. It is not the same for all arms.
     pub promise: String,
-    /// Why it was not run, where it was not.
+    /// Why it was not run, if so.
     pub skipped: Option<String>,
-    /// Why it has no runs although it was run: it lost a row, for instance.
+    /// Why its runs have no figures: a row was missing, for instance.
     #[serde(default)]
     pub error: Option<String>,
-    /// A run under a tracer, for its system calls and syncs; its times mean nothing.
+    /// A run under a tracer that counts system calls and syncs; its times mean nothing.
     #[serde(default)]
     pub counted: Option<Run>,
-    /// Timed runs, in rounds: the first of every arm ran in one round, and so on.
+    /// Timed runs, one for each round: the first runs of all arms were in the same round.
     pub runs: Vec<Run>,
-    /// A second series of the same arm, for the noise floor; only of the first arm.
+    /// A second series, for the noise floor; only the first arm has one.
     pub again: Vec<Run>,
-    /// At a given rate, not as fast as possible.
+    /// A run at a given rate, not as fast as possible.
     pub latency: Option<LatencyRun>,
-    /// Everything connected and nothing to do.
+    /// CPU while everything is connected and no event comes.
     pub idle: Option<Idle>,
 }
 
 /// One timed run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Run {
-    /// From the first event handed over to the last commit seen in the database.
+    /// From the first recorded event to the last commit seen in the database.
     pub total_s: f64,
-    /// From the first event handed over until all were accepted: committed, acknowledged or written, as the arm has it.
+    /// From the first recorded event until all were accepted: committed, acknowledged or sent, depending on the arm.
     pub publish_s: f64,
-    /// From then until the last commit was seen.
+    /// From then until the last commit is seen.
     pub drain_s: f64,
-    /// Events handed over.
+    /// Events recorded.
     pub events: u64,
-    /// Events found in the database. Fewer than handed over only in core NATS; elsewhere that is an error, not a run.
+    /// Events found in the database. Only core NATS may have fewer than were recorded; in other arms that is an error.
     pub committed: u64,
-    /// What `record()` took, as its caller felt it.
+    /// How long the caller of `record()` waited.
     pub record_us: Quantiles,
     /// Processes by role: `application`, `collector`, `broker`.
     pub processes: BTreeMap<String, Process>,
@@ -167,19 +167,19 @@ pub struct Run {
 pub struct Process {
     /// CPU seconds, user and system.
     pub cpu_s: f64,
-    /// Of these in the kernel.
+    /// The part of it in the kernel.
     pub system_s: f64,
-    /// Context switches of all threads: waited for something.
+    /// Context switches of all threads because a thread waited for something.
     pub voluntary_switches: Option<u64>,
-    /// Context switches of all threads: was put off.
+    /// Context switches of all threads because another thread got the processor.
     pub involuntary_switches: Option<u64>,
-    /// System calls: counted in a run of its own ([`ArmReport::counted`]), for counting slows it down.
+    /// System calls. They are counted in a run of its own ([`ArmReport::counted`]), because counting slows a run.
     pub syscalls: Option<u64>,
-    /// Instructions, counted in runs of their own too; without those of the kernel.
+    /// Instructions without those of the kernel, also counted in runs of their own.
     pub instructions: Option<u64>,
     /// Bytes it caused to be written to storage.
     pub written: Option<u64>,
-    /// Calls of fsync and fdatasync, counted in that run too.
+    /// Calls of fsync and fdatasync, also counted in that run.
     pub syncs: Option<u64>,
     /// Resident memory at its highest.
     pub peak_memory: Option<u64>,
@@ -200,22 +200,22 @@ pub struct Quantiles {
     pub max: f64,
 }
 
-/// A run at a given rate: each event's time counts from when it was due, so one that is late delays none.
+/// A run at a given rate. Each event's time counts from when it was due, so a late event does not make the next ones look fast.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LatencyRun {
     /// Events a second.
     pub rate: u64,
     /// How many events.
     pub events: u64,
-    /// What `record()` took.
+    /// How long `record()` took.
     pub record_us: Quantiles,
     /// From when the event was due until its commit.
     pub commit_us: Quantiles,
-    /// Points of the curve of the second: quantile between 0 and 1, microseconds.
+    /// The curve of commit latency: quantile between 0 and 1, microseconds.
     pub curve: Vec<(f64, f64)>,
 }
 
-/// Everything connected and nothing to do.
+/// CPU while everything is connected and no event comes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Idle {
     /// For how long.
@@ -229,7 +229,7 @@ pub struct Idle {
 pub struct Ratio {
     /// What is compared: `total_s`, `cpu_s` (of all processes), `throughput`.
     pub of: String,
-    /// The arm above the line; below it is the first arm.
+    /// The arm in the numerator; the first arm is the denominator.
     pub arm: Arm,
     /// The first arm against itself.
     pub noise_floor: bool,
@@ -239,24 +239,24 @@ pub struct Ratio {
     pub low: f64,
     /// See `low`.
     pub high: f64,
-    /// Pairs it was made of.
+    /// Number of pairs.
     pub pairs: usize,
-    /// `higher`, `lower` or `no difference shown`: the interval, widened by the noise floor, does not hold 1 or does.
+    /// `higher` or `lower` if the interval, widened by the noise floor, excludes 1; else `no difference shown`.
     pub finding: String,
 }
 
 /// One setting varied.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Axis {
-    /// Which: `writers`, `producers`, `batch`, `connections`, `codec`.
+    /// The setting: `writers`, `producers`, `batch`, `connections`, `codec`.
     pub setting: String,
-    /// In which arm.
+    /// The arm.
     pub arm: Arm,
     /// Its values and their runs.
     pub points: Vec<AxisPoint>,
 }
 
-/// One value of it.
+/// One value of the setting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AxisPoint {
     /// The value.
@@ -270,47 +270,47 @@ pub struct AxisPoint {
 /// The database held locked for a while.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stall {
-    /// In which arm.
+    /// The arm.
     pub arm: Arm,
     /// For how long.
     pub held_s: f64,
-    /// What `record()` took meanwhile.
+    /// How long `record()` took meanwhile.
     pub record_us: Quantiles,
-    /// Events handed over meanwhile.
+    /// Events recorded meanwhile.
     pub events: u64,
-    /// Whether all were in the database afterwards; in core NATS, how many were not.
+    /// Events that were not in the database afterwards; only core NATS may have some.
     pub missing: u64,
 }
 
-/// The database side killed for a while under load, with another subscriber listening.
+/// The database side killed for a while under load, with another subscriber.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Isolation {
-    /// In which arm.
+    /// The arm.
     pub arm: Arm,
-    /// For how long it was away.
+    /// For how long it was dead.
     pub away_s: f64,
-    /// Events the application could hand over meanwhile.
+    /// Events that the application recorded meanwhile.
     pub handed_over: u64,
-    /// Events the other subscriber saw live, of all.
+    /// Events that the other subscriber received live.
     pub seen_live: Option<u64>,
-    /// Events of all.
+    /// All events of the run.
     pub events: u64,
     /// Events in the database at the end.
     pub committed: u64,
-    /// What became of the application.
+    /// What happened to the application.
     pub application: String,
 }
 
 /// Where one process's time goes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Hotspots {
-    /// In which arm.
+    /// The arm.
     pub arm: Arm,
     /// `application` or `collector`.
     pub role: String,
     /// Samples taken.
     pub samples: u64,
-    /// The functions most often on top of the stack, with their share.
+    /// The functions that ran most often, with their share of the samples.
     pub top: Vec<(String, f64)>,
     /// Share of samples by what the stack was doing: `nats`, `sqlite`, `json`, `channel`, `kernel`, `other`.
     pub shares: BTreeMap<String, f64>,
@@ -318,15 +318,15 @@ pub struct Hotspots {
     pub flamegraph: Option<String>,
 }
 
-/// What follows.
+/// The conclusion.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Verdict {
     /// One sentence.
     pub headline: String,
-    /// When to stay direct, with the figures that say so.
+    /// When to stay direct, with the figures that support it.
     pub direct_when: Vec<String>,
-    /// When to go through NATS, with the figures that say so.
+    /// When to go through NATS, with the figures that support it.
     pub nats_when: Vec<String>,
-    /// What was left open.
+    /// Limits of what was measured.
     pub caveats: Vec<String>,
 }

@@ -1,37 +1,45 @@
-//! Where the time goes: a run of its own in which application and collector take a profile of themselves.
+//! Where the time goes: a run of its own in which application and collector profile themselves.
 
 use std::fs;
 use std::path::Path;
 
+use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
+use super::context::RunContext;
+use super::environment::TestEnvironment;
 use super::options::Setup;
-use super::session::Session;
-use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Findings, Hotspots, arms, run};
+use super::{CompareError, Findings, Hotspots, arms, run};
 
-/// Looks at one arm. A process that computed too little for a single sample is not in the answer.
-pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Vec<Hotspots>, Failure> {
-    let mut stage = Stage::set(session, Setup { profiled: true, ..setup })?;
-    let (mut application, _) = stage.application(0)?;
-    let mut watch = Watch::open(&stage.database)?;
-    application.tell("go")?;
-    let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
-    observation.until_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
-    // Each writes its profile at its end.
+/// Profiles one arm. A process that computed too little for a single sample is left out.
+pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Vec<Hotspots>, CompareError> {
+    let mut environment = TestEnvironment::start(context, Setup { profiled: true, ..setup })?;
+    let (mut application, _) = environment.start_application(0)?;
+    let mut watch = CommitWatch::open(&environment.database)?;
+    application.send_line("go")?;
+    let mut observation = Observation {
+        context,
+        environment: &mut environment,
+        application: &mut application,
+        poll_interval: POLL_INTERVAL,
+    };
+    observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
+    // Each process writes its profile when it exits.
     drop(application);
-    drop(stage.collector.take());
-    run::verified(session, &stage)?;
+    drop(environment.collector.take());
+    run::verified(context, &environment)?;
     let roles = ["application", "collector"];
-    Ok(roles.into_iter().filter_map(|role| read(session, setup, role, &stage.path(&format!("{role}.json")))).collect())
+    Ok(roles
+        .into_iter()
+        .filter_map(|role| read(context, setup, role, &environment.path(&format!("{role}.json"))))
+        .collect())
 }
 
-fn read(session: &Session<'_>, setup: Setup, role: &str, file: &Path) -> Option<Hotspots> {
+fn read(context: &RunContext<'_>, setup: Setup, role: &str, file: &Path) -> Option<Hotspots> {
     let found: Findings = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-    let flamegraph = session.options.flamegraphs.as_ref().and_then(|prefix| {
+    let flamegraph = context.options.flamegraphs.as_ref().and_then(|prefix| {
         let mut name = prefix.file_name()?.to_os_string();
         name.push(format!("-{}-{role}.svg", arms::name(setup.arm)));
         let copied = fs::copy(&found.flamegraph, prefix.with_file_name(&name));
-        copied.inspect_err(|e| log::warn!("{}: cannot be written: {e}", name.display())).ok()?;
+        copied.inspect_err(|e| log::warn!("cannot write {}: {e}", name.display())).ok()?;
         name.into_string().ok()
     });
     let Findings { samples, top, shares, .. } = found;

@@ -1,53 +1,58 @@
-//! The database side killed for a while under load: does the application go on, does another subscriber see everything,
-//! is everything in the database afterwards?
+//! The database side is killed for a while under load. Does the application continue, does another subscriber see every event,
+//! is every event in the database at the end?
 //!
-//! On the NATS arms the database side is the collector. On the direct arms it is the application itself, so that there is
-//! nobody left to produce the events that come due meanwhile, and nobody else could listen in.
+//! In the NATS arms the database side is the collector. In the direct arms it is the application itself: then no process
+//! produces the events that come due meanwhile, and there is no broker to subscribe to.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::application::Call;
+use super::application::RecordCall;
+use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
+use super::context::RunContext;
+use super::environment::TestEnvironment;
 use super::options::Setup;
-use super::process::Process;
-use super::session::Session;
-use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Isolation, arms, check, clock, run};
+use super::process::ChildProcess;
+use super::{CompareError, Isolation, arms, clock, run, verification};
 
-/// How long another subscriber may need for one more event.
-const LIVE: u64 = 1_000_000_000;
+/// The other subscriber is done after this many nanoseconds without a new event.
+const LIVE_TIMEOUT: u64 = 1_000_000_000;
 
-/// Looks at one arm. The setup has a rate, and events for three times as long as the database side is away.
-pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Isolation, Failure> {
-    if arms::is_direct(setup.arm) { of_direct(session, setup) } else { of_nats(session, setup) }
+/// Measures one arm. The setup has a rate, and events for three times as long as the database side is away.
+pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, CompareError> {
+    if arms::is_direct(setup.arm) { of_direct(context, setup) } else { of_nats(context, setup) }
 }
 
-fn of_nats(session: &Session<'_>, setup: Setup) -> Result<Isolation, Failure> {
-    let away = session.options.away_for.as_nanos() as u64;
-    let mut stage = Stage::set(session, setup)?;
-    let subscriber = stage.subscribe()?;
-    let (mut application, _) = stage.application(0)?;
-    let mut watch = Watch::open(&stage.database)?;
-    application.tell("go")?;
+fn of_nats(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, CompareError> {
+    let away = context.options.away_for.as_nanos() as u64;
+    let mut environment = TestEnvironment::start(context, setup)?;
+    let subscriber = environment.start_subscriber()?;
+    let (mut application, _) = environment.start_application(0)?;
+    let mut watch = CommitWatch::open(&environment.database)?;
+    application.send_line("go")?;
     let kill_at = clock::now() + away;
     let (mut killed, mut back) = (None, None);
-    let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
-    let outcome = observation.until_all(
+    let mut observation = Observation {
+        context,
+        environment: &mut environment,
+        application: &mut application,
+        poll_interval: POLL_INTERVAL,
+    };
+    let outcome = observation.wait_for_all(
         &mut watch,
         setup.events,
         |_| Ok(()),
-        |stage| {
+        |environment| {
             let now = clock::now();
             match (killed, back) {
                 (None, _) if now >= kill_at => {
-                    if let Some(mut collector) = stage.collector.take() {
+                    if let Some(mut collector) = environment.collector.take() {
                         collector.kill();
                     }
                     killed = Some(now);
                 }
                 (Some(since), None) if now >= since + away => {
-                    stage.collect()?;
+                    environment.start_collector()?;
                     back = Some(clock::now());
                 }
                 _ => {}
@@ -56,9 +61,9 @@ fn of_nats(session: &Session<'_>, setup: Setup) -> Result<Isolation, Failure> {
         },
     )?;
     drop(application);
-    let found = run::verified(session, &stage)?;
+    let found = run::verified(context, &environment)?;
     let seen_live =
-        subscriber.map(|(process, database)| seen(session, process, &database, setup.events)).transpose()?;
+        subscriber.map(|(process, database)| seen_live(context, process, &database, setup.events)).transpose()?;
     let (from, to) = (killed.unwrap_or(kill_at), back.unwrap_or(kill_at));
     Ok(Isolation {
         arm: setup.arm,
@@ -67,54 +72,64 @@ fn of_nats(session: &Session<'_>, setup: Setup) -> Result<Isolation, Failure> {
         seen_live,
         events: setup.events,
         committed: found.distinct,
-        application: "went on".into(),
+        application: "kept running".into(),
     })
 }
 
-fn during(calls: &[Call], from: u64, to: u64) -> u64 {
+fn during(calls: &[RecordCall], from: u64, to: u64) -> u64 {
     calls.iter().filter(|call| (from..to).contains(&call.returned)).count() as u64
 }
 
-/// How many events the other subscriber has, once no more come.
-fn seen(session: &Session<'_>, mut process: Process, database: &Path, events: u64) -> Result<u64, Failure> {
-    let mut watch = Watch::open(database)?;
-    let mut moved = clock::now();
-    while watch.rows() < events && clock::now() < moved + LIVE {
-        session.go_on()?;
-        if watch.look()? {
-            moved = clock::now();
+/// How many events the other subscriber has once no more come.
+fn seen_live(
+    context: &RunContext<'_>,
+    mut process: ChildProcess,
+    database: &Path,
+    events: u64,
+) -> Result<u64, CompareError> {
+    let mut watch = CommitWatch::open(database)?;
+    let mut last_event = clock::now();
+    while watch.rows() < events && clock::now() < last_event + LIVE_TIMEOUT {
+        context.check_stop()?;
+        if watch.poll()? {
+            last_event = clock::now();
         }
-        if process.is_over() {
-            return Err(process.has_ended());
+        if process.has_exited() {
+            return Err(process.exit_error());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(watch.rows())
 }
 
-fn of_direct(session: &Session<'_>, setup: Setup) -> Result<Isolation, Failure> {
-    let away = session.options.away_for;
-    let mut stage = Stage::set(session, setup)?;
-    let mut watch = Watch::open(&stage.database)?;
-    let (mut application, order) = stage.application(0)?;
-    application.tell("go")?;
+fn of_direct(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, CompareError> {
+    let away = context.options.away_for;
+    let mut environment = TestEnvironment::start(context, setup)?;
+    let mut watch = CommitWatch::open(&environment.database)?;
+    let (mut application, job) = environment.start_application(0)?;
+    application.send_line("go")?;
     let began = clock::now();
-    look_until(session, &mut watch, began + away.as_nanos() as u64)?;
+    watch_until(context, &mut watch, began + away.as_nanos() as u64)?;
     application.kill();
     let killed = clock::now();
     drop(application);
-    look_until(session, &mut watch, killed + away.as_nanos() as u64)?;
-    // It begins again with what is due then: what came due while it was away has nobody to produce it.
-    let due = clock::seconds(began, clock::now()) * order.rate.unwrap_or(1) as f64;
+    watch_until(context, &mut watch, killed + away.as_nanos() as u64)?;
+    // It restarts with the event that is due then: events that came due while it was dead are never produced.
+    let due = clock::seconds(began, clock::now()) * job.rate.unwrap_or(1) as f64;
     let first = (due as u64).min(setup.events.saturating_sub(1));
-    let (mut application, _) = stage.application(first)?;
-    application.tell("go")?;
+    let (mut application, _) = environment.start_application(first)?;
+    application.send_line("go")?;
     let back = clock::now();
     let expected = watch.rows() + setup.events - first;
-    let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
-    observation.until_all(&mut watch, expected, |_| Ok(()), |_| Ok(()))?;
+    let mut observation = Observation {
+        context,
+        environment: &mut environment,
+        application: &mut application,
+        poll_interval: POLL_INTERVAL,
+    };
+    observation.wait_for_all(&mut watch, expected, |_| Ok(()), |_| Ok(()))?;
     drop(application);
-    let found = check::look(&stage.database, &stage.workload, session.options.work)?;
+    let found = verification::inspect(&environment.database, &environment.workload, context.options.work)?;
     Ok(Isolation {
         arm: setup.arm,
         away_s: clock::seconds(killed, back),
@@ -122,16 +137,16 @@ fn of_direct(session: &Session<'_>, setup: Setup) -> Result<Isolation, Failure> 
         seen_live: None,
         events: setup.events,
         committed: found.distinct,
-        application: "died with the database side: what came due meanwhile was never produced".into(),
+        application: "died with the database side, so events that came due meanwhile were never produced".into(),
     })
 }
 
-fn look_until(session: &Session<'_>, watch: &mut Watch, until: u64) -> Result<(), Failure> {
+fn watch_until(context: &RunContext<'_>, watch: &mut CommitWatch, until: u64) -> Result<(), CompareError> {
     while clock::now() < until {
-        session.go_on()?;
-        watch.look()?;
+        context.check_stop()?;
+        watch.poll()?;
         std::thread::sleep(Duration::from_millis(5));
     }
-    watch.look()?;
+    watch.poll()?;
     Ok(())
 }

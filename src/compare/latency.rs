@@ -1,34 +1,39 @@
-//! Events at a given rate: what `record()` takes, and how long until the commit. On the same stage, before the first event:
-//! what everything uses while there is nothing to do.
+//! Events at a given rate: how long `record()` takes, and how long until the commit. In the same environment, before the first
+//! event: CPU while idle.
 
 use std::time::Duration;
 
-use super::application::Order;
+use super::application::Job;
+use super::commit_watch::{CommitWatch, Observation};
+use super::context::RunContext;
+use super::environment::TestEnvironment;
 use super::options::Setup;
-use super::session::Session;
-use super::stage::Stage;
-use super::watch::{Observation, Watch};
-use super::{Failure, Idle, LatencyRun, clock, idle, run, statistics};
+use super::{CompareError, Idle, LatencyRun, clock, idle, run, statistics};
 use crate::store::Value;
 
-/// Between two looks at the database: what a commit may be seen too late by, at most, while this machine is not busy.
-const LOOK: Duration = Duration::from_micros(100);
+/// How often the database is polled: a commit is seen at most this much too late, while the machine is not busy.
+const POLL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// Rows read at a time.
 const ROWS: usize = 10_000;
 
-/// Looks at one arm.
-pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<(Idle, LatencyRun), Failure> {
-    let mut stage = Stage::set(session, setup)?;
-    let (mut application, order) = stage.application(0)?;
-    let idle = idle::look(session, &stage.meters(&application), session.options.idle_for)?;
-    let mut watch = Watch::open(&stage.database)?;
-    let workload = stage.workload.clone();
+/// Measures one arm.
+pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<(Idle, LatencyRun), CompareError> {
+    let mut environment = TestEnvironment::start(context, setup)?;
+    let (mut application, job) = environment.start_application(0)?;
+    let idle = idle::measure(context, &environment.meters(&application), context.options.idle_for)?;
+    let mut watch = CommitWatch::open(&environment.database)?;
+    let workload = environment.workload.clone();
     let mut commits: Vec<(u64, u64)> = Vec::with_capacity(setup.events as usize);
     let mut read = 0;
-    application.tell("go")?;
-    let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
-    let at_commit = |watch: &Watch| {
+    application.send_line("go")?;
+    let mut observation = Observation {
+        context,
+        environment: &mut environment,
+        application: &mut application,
+        poll_interval: POLL_INTERVAL,
+    };
+    let at_commit = |watch: &CommitWatch| {
         let now = clock::now();
         loop {
             let rows = watch.reader().events_after(read, ROWS)?;
@@ -41,15 +46,15 @@ pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<(Idle, Late
             }));
         }
     };
-    let outcome = observation.until_all(&mut watch, setup.events, at_commit, |_| Ok(()))?;
+    let outcome = observation.wait_for_all(&mut watch, setup.events, at_commit, |_| Ok(()))?;
     drop(application);
-    run::verified(session, &stage)?;
-    let mut felt: Vec<f64> = outcome.calls.iter().map(|call| call.felt_us).collect();
-    let mut waits = waits(&order, outcome.began, &commits);
+    run::verified(context, &environment)?;
+    let mut latencies: Vec<f64> = outcome.calls.iter().map(|call| call.latency_us).collect();
+    let mut waits = waits(&job, outcome.began, &commits);
     let latency = LatencyRun {
         rate: setup.rate.unwrap_or(0),
         events: setup.events,
-        record_us: statistics::quantiles(&mut felt),
+        record_us: statistics::quantiles(&mut latencies),
         commit_us: statistics::quantiles(&mut waits),
         curve: curve(&waits),
     };
@@ -66,9 +71,9 @@ fn curve(sorted: &[f64]) -> Vec<(f64, f64)> {
     points.filter(|_| !sorted.is_empty()).collect()
 }
 
-/// Microseconds from when each was due until its commit was seen.
-fn waits(order: &Order, began: u64, commits: &[(u64, u64)]) -> Vec<f64> {
-    commits.iter().map(|(number, seen)| clock::seconds(order.due(began, *number), *seen) * 1e6).collect()
+/// Microseconds from when each event was due until its commit was seen.
+fn waits(job: &Job, began: u64, commits: &[(u64, u64)]) -> Vec<f64> {
+    commits.iter().map(|(number, seen)| clock::seconds(job.due(began, *number), *seen) * 1e6).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! What a process used, as the kernel has it under `/proc`: <https://man7.org/linux/man-pages/man5/proc.5.html>.
+//! What a process used, from the kernel's `/proc`: <https://man7.org/linux/man-pages/man5/proc.5.html>.
 //!
-//! Read before the first event and after the last commit, so that starting and ending do not count.
+//! Read before the first event and after the last commit, so that starting and stopping do not count.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,14 +15,14 @@ use super::Process;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meters(pub(super) BTreeMap<&'static str, u32>);
 
-/// What they had used at some moment.
+/// What they had used at one moment.
 #[derive(Debug)]
-pub(super) struct Reading(BTreeMap<&'static str, Used>);
+pub(super) struct Reading(BTreeMap<&'static str, Usage>);
 
 #[derive(Debug, Default)]
-struct Used {
+struct Usage {
     cpu: Duration,
-    /// Clock ticks, user and system: they tell the share of each.
+    /// Clock ticks, user and system, for the share of each.
     ticks: (u64, u64),
     switches: Option<(u64, u64)>,
     written: Option<u64>,
@@ -31,7 +31,7 @@ struct Used {
 
 impl Meters {
     pub(super) fn read(&self) -> Reading {
-        Reading(self.0.iter().map(|(&role, &pid)| (role, used(pid))).collect())
+        Reading(self.0.iter().map(|(&role, &pid)| (role, usage(pid))).collect())
     }
 
     /// CPU seconds since an earlier reading, by role.
@@ -42,8 +42,8 @@ impl Meters {
     /// What was used since an earlier reading, by role.
     pub(super) fn since(&self, before: &Reading) -> BTreeMap<String, Process> {
         let now = self.read();
-        let difference = |role: &&'static str, now: &Used| {
-            let none = Used::default();
+        let difference = |role: &&'static str, now: &Usage| {
+            let none = Usage::default();
             let before = before.0.get(role).unwrap_or(&none);
             process(before, now)
         };
@@ -51,7 +51,7 @@ impl Meters {
     }
 }
 
-fn process(before: &Used, now: &Used) -> Process {
+fn process(before: &Usage, now: &Usage) -> Process {
     let less = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before.unwrap_or(0)));
     let cpu_s = now.cpu.saturating_sub(before.cpu).as_secs_f64();
     let (user, system) = (now.ticks.0.saturating_sub(before.ticks.0), now.ticks.1.saturating_sub(before.ticks.1));
@@ -67,9 +67,9 @@ fn process(before: &Used, now: &Used) -> Process {
     }
 }
 
-fn used(pid: u32) -> Used {
+fn usage(pid: u32) -> Usage {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    Used {
+    Usage {
         cpu: cpu(pid),
         ticks: ticks(pid).unwrap_or_default(),
         switches: switches(pid),
@@ -86,13 +86,13 @@ fn cpu(pid: u32) -> Duration {
 
 fn ticks(pid: u32) -> Option<(u64, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Behind the name, which may hold anything: utime and stime are the 14th and 15th of all.
+    // After the name, which may contain anything: utime and stime are fields 14 and 15.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-/// Of all threads that live: `/proc/PID/status` alone has those of the first. Those of an application, whose producers
-/// end, are counted by itself.
+/// Of all running threads: `/proc/PID/status` has only those of the first thread. An application, whose producer threads end,
+/// counts its own.
 fn switches(pid: u32) -> Option<(u64, u64)> {
     let mut sum = (0, 0);
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_process_uses_what_it_uses() {
+    fn a_busy_process_has_its_usage() {
         let meters = Meters(BTreeMap::from([("application", std::process::id())]));
         let before = meters.read();
         let until = std::time::Instant::now() + Duration::from_millis(60);

@@ -1,10 +1,10 @@
-//! The ways an event may go, compared: the same events, the same statements, the same durability, timed until the last
-//! commit is seen.
+//! `catchment compare`: direct recording and recording through NATS, measured against each other. The events, statements and
+//! durability are the same, and a run is timed until the last commit is seen.
 //!
-//! A *stage* is a fresh database with what belongs to it: for the NATS arms a broker and a collector, each a process of its
-//! own, as is the *application* that produces the events. A *run* has an application produce on a stage while a *watch* on
-//! the database sees the commits; a *check* counts and hashes the rows before a figure is believed. Nothing here knows a
-//! terminal: progress and the wish to stop go through [`Surroundings`].
+//! A *test environment* is a fresh database with the processes that belong to it: for the NATS arms a broker and a collector.
+//! The *application* that produces the events is a process of its own too. A *run* has an application produce events in an
+//! environment while a *commit watch* on the database sees the commits. The *verification* counts and hashes the rows before a
+//! figure is believed. Nothing here uses a terminal: progress and stopping go through [`Callbacks`].
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -15,35 +15,38 @@
 pub mod application;
 pub mod arms;
 mod axes;
-mod check;
+mod callgrind;
 mod clock;
+mod commit_watch;
 mod comparison;
-mod counted;
+mod context;
+mod driver;
 mod environment;
-mod events;
-mod failure;
-mod folder;
+mod error;
 mod hotspots;
 mod idle;
 mod instructions;
 mod isolation;
 mod latency;
+mod machine;
 mod meter;
 mod options;
-mod plan;
 mod process;
 mod profile;
 pub mod report;
 mod run;
-mod session;
-mod stage;
+mod schedule;
+mod scratch_directory;
 mod stall;
 pub mod statistics;
-mod watch;
+mod syscalls;
+mod verification;
+mod workload;
 
 pub use comparison::*;
-pub use events::Codec;
-pub use failure::Failure;
+pub use context::{Callbacks, Step};
+pub use driver::compare;
+pub use error::CompareError;
 pub use options::{Options, Work};
 pub use profile::{Findings, Profile, ProfileError};
-pub use session::{Step, Surroundings, compare};
+pub use workload::Codec;

@@ -1,15 +1,15 @@
-//! What is to be compared, and how thoroughly.
+//! What to compare, and how thoroughly.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::events::{Codec, Workload};
-use super::{Arm, Failure, arms};
+use super::workload::{Codec, Workload};
+use super::{Arm, CompareError, arms};
 use crate::config::Synchronous;
 
-/// What the database does for each event, besides what catchment itself does.
+/// What the database does for each event, besides catchment's own work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
     /// A row.
@@ -19,13 +19,13 @@ pub enum Work {
     /// A row, and a counter of its subject.
     #[serde(rename = "insert+stats")]
     Stats,
-    /// A row, a counter, and a log of the latest thousand events, from which older ones are deleted.
+    /// A row, a counter, and a log of the latest thousand events; older ones are deleted.
     #[serde(rename = "insert+stats+prune")]
     Prune,
 }
 
 impl Work {
-    /// All of it.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::Insert, Self::Stats, Self::Prune];
 
     /// Its name on the command line and in the report.
@@ -42,61 +42,61 @@ impl Work {
 /// What to compare. `Options::default()` is a thorough comparison of all arms.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The arms; the first is what the others are compared with.
+    /// The arms; the others are compared with the first.
     pub arms: Vec<Arm>,
     /// Events a run.
     pub events: u64,
     /// Runs of each arm.
     pub pairs: usize,
-    /// Timed runs end after this long for each arm, however many were made, but not before the first round.
+    /// No further round of timed runs begins after this long for each arm. The first round is always made.
     pub budget: Option<Duration>,
-    /// After this long no further axis is begun.
+    /// After this long no further axis begins.
     pub limit: Option<Duration>,
     /// Producer threads.
     pub producers: usize,
     /// Writer threads.
     pub writers: usize,
-    /// Events a transaction, at most, where events share one.
+    /// The most events of a transaction, where events share one.
     pub batch: usize,
-    /// When a commit counts as done.
+    /// `synchronous` of the databases.
     pub synchronous: Synchronous,
-    /// How messages are written.
+    /// How messages are encoded.
     pub codec: Codec,
     /// What the database does for each.
     pub work: Work,
-    /// Events a second where events come at a rate; else half of what the slowest run managed, at most 1,000.
+    /// Events a second where events come at a rate. Without it, half of what the slowest run reached, at most 1,000.
     pub rate: Option<u64>,
-    /// For how long they come.
+    /// How long events come at that rate in a latency run.
     pub rate_for: Duration,
-    /// How long idle CPU is looked at.
+    /// How long idle CPU is measured.
     pub idle_for: Duration,
     /// How long the database is held locked.
     pub stall_for: Duration,
-    /// How long the database side is away.
+    /// How long the database side is dead.
     pub away_for: Duration,
-    /// The values of writers, producers and connections besides 1 in the axes.
+    /// The value of writers, producers and connections in the axes, besides 1.
     pub several: usize,
     /// Runs of each point of an axis; 0 leaves the axes out.
     pub axis_runs: usize,
-    /// Whether instructions may be counted by callgrind, a few seconds an arm, where the processor does not count them.
+    /// Whether callgrind may count instructions where the processor cannot; that takes a few seconds an arm.
     pub callgrind: bool,
-    /// About how long the run takes in which each arm is profiled; 0 leaves it out.
+    /// How long the profiled run of each arm takes, about; 0 leaves it out.
     pub profile_for: Duration,
-    /// What the names of the flamegraphs begin with: `report` for `report-jetstream-collector.svg`. Else they are not kept.
+    /// Path and prefix of the flamegraphs: `report` for `report-jetstream-collector.svg`. Without it they are not kept.
     pub flamegraphs: Option<PathBuf>,
     /// Seed of the order of the runs and of the messages.
     pub seed: u64,
-    /// Where databases and streams are kept meanwhile.
+    /// Where databases and streams are kept during the comparison.
     pub directory: PathBuf,
-    /// A server that runs already, instead of one of our own for each run.
+    /// A server that is already running. Without it, each run starts its own.
     pub server: Option<String>,
-    /// The program of the broker.
+    /// The program `nats-server`.
     pub nats_server: PathBuf,
     /// The program `catchment`, for application and collector.
     pub program: PathBuf,
     /// The command line that repeats this.
     pub command: String,
-    /// An arm to lose a row of before it is checked, to see that the check sees it.
+    /// Delete a row of this arm before the rows are checked, to test the check.
     pub lose_a_row: Option<Arm>,
 }
 
@@ -135,7 +135,7 @@ impl Default for Options {
     }
 }
 
-/// What of the options one run may vary.
+/// The options that may differ between runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setup {
     pub(super) arm: Arm,
@@ -147,12 +147,12 @@ pub(super) struct Setup {
     pub(super) codec: Codec,
     pub(super) rate: Option<u64>,
     pub(super) under_callgrind: bool,
-    /// Application and collector take a profile of themselves.
+    /// Application and collector profile themselves.
     pub(super) profiled: bool,
 }
 
 impl Options {
-    /// The same within two minutes on two cores.
+    /// The same, within two minutes on two cores.
     #[must_use]
     pub fn quick(self) -> Self {
         Self {
@@ -169,25 +169,27 @@ impl Options {
         }
     }
 
-    /// Says what cannot be used.
+    /// Checks the options.
     ///
     /// # Errors
     ///
-    /// [`Failure::Option`] with the first that cannot.
-    pub fn validate(&self) -> Result<(), Failure> {
-        let refused = |option, what: &str| Err(Failure::Option { option, what: what.into() });
+    /// [`CompareError::Option`] for the first that cannot be used.
+    pub fn validate(&self) -> Result<(), CompareError> {
+        let refused = |option, detail: &str, remedy: &str| {
+            Err(CompareError::Option { option, detail: detail.into(), remedy: remedy.into() })
+        };
         let mut arms = self.arms.clone();
         arms.sort();
         arms.dedup();
         match () {
-            () if self.arms.is_empty() => refused("arms", "names none; name one at least"),
-            () if arms.len() < self.arms.len() => refused("arms", "names one twice; name each once"),
-            () if self.events == 0 => refused("events", "is 0; one at least makes a run"),
-            () if self.pairs == 0 => refused("pairs", "is 0; one at least makes a comparison"),
-            () if self.producers == 0 => refused("producers", "is 0; one at least has to produce"),
-            () if self.writers == 0 => refused("writers", "is 0; one at least has to write"),
-            () if self.batch == 0 => refused("batch", "is 0; a transaction has one event at least"),
-            () if self.rate == Some(0) => refused("rate", "is 0; give events a second"),
+            () if self.arms.is_empty() => refused("arms", "is empty", "name at least one"),
+            () if arms.len() < self.arms.len() => refused("arms", "names an arm twice", "name each once"),
+            () if self.events == 0 => refused("events", "is 0", "a run needs at least 1"),
+            () if self.pairs == 0 => refused("pairs", "is 0", "a comparison needs at least 1"),
+            () if self.producers == 0 => refused("producers", "is 0", "at least 1 has to produce"),
+            () if self.writers == 0 => refused("writers", "is 0", "at least 1 has to write"),
+            () if self.batch == 0 => refused("batch", "is 0", "a transaction has at least 1 event"),
+            () if self.rate == Some(0) => refused("rate", "is 0", "give events a second"),
             () => Ok(()),
         }
     }
@@ -207,7 +209,7 @@ impl Options {
         }
     }
 
-    /// The messages of a run on subjects that begin so.
+    /// The messages of a run; `subject` is the prefix of their subjects.
     pub(super) fn workload(&self, setup: &Setup, subject: &str) -> Workload {
         Workload { seed: self.seed, events: setup.events, codec: setup.codec, subject: subject.into() }
     }
@@ -221,7 +223,7 @@ impl Options {
 }
 
 impl Setup {
-    /// The same at a rate, for this long.
+    /// The same, at a rate for this long.
     pub(super) fn at(self, rate: u64, duration: Duration) -> Self {
         let events = (rate as f64 * duration.as_secs_f64()).ceil().max(1.0) as u64;
         Self { rate: Some(rate), events, ..self }
@@ -233,17 +235,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_makes_no_comparison_is_refused_by_name() {
+    fn options_that_cannot_be_used_are_refused_by_name() {
         let refused = |options: Options| options.validate().expect_err("must be refused").to_string();
         assert!(Options::default().validate().is_ok());
-        assert!(refused(Options { arms: Vec::new(), ..Options::default() }).starts_with("--arms"));
+        assert!(refused(Options { arms: Vec::new(), ..Options::default() }).starts_with("arms: "));
         assert!(refused(Options { arms: vec![Arm::CoreNats; 2], ..Options::default() }).contains("twice"));
-        assert!(refused(Options { events: 0, ..Options::default() }).starts_with("--events"));
-        assert!(refused(Options { rate: Some(0), ..Options::default() }).starts_with("--rate"));
+        assert!(refused(Options { events: 0, ..Options::default() }).starts_with("events: "));
+        assert!(refused(Options { rate: Some(0), ..Options::default() }).starts_with("rate: "));
     }
 
     #[test]
-    fn a_rate_for_a_time_is_a_number_of_events() {
+    fn a_rate_and_a_duration_make_a_number_of_events() {
         let setup = Options::default().setup(Arm::Jetstream).at(500, Duration::from_millis(1_500));
         assert_eq!((setup.events, setup.rate), (750, Some(500)));
     }

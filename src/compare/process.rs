@@ -1,4 +1,5 @@
-//! A process of a comparison: told by lines, heard by lines, and never left behind.
+//! A child process of a comparison. It gets lines on standard input and writes lines to standard output; none outlives the
+//! comparison.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -8,17 +9,17 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::Failure;
+use super::CompareError;
 
-/// How long a process may take to end in good order, once its standard input has ended.
-const GOES_DOWN: Duration = Duration::from_secs(15);
+/// How long a process may take to exit after its standard input has ended.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(15);
 
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A child in a process group of its own, so that a Ctrl-C in the terminal reaches us alone. It ends when its standard input
-/// does: when this is dropped, and when we are gone.
+/// A child in a process group of its own, so that a Ctrl-C in the terminal reaches only the parent. It exits when its standard
+/// input ends: when this is dropped, or when the parent is gone.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ChildProcess {
     role: &'static str,
     child: Child,
     input: Option<ChildStdin>,
@@ -26,27 +27,26 @@ pub(super) struct Process {
     log: PathBuf,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts it with standard error in the file `log`.
-    pub(super) fn start(role: &'static str, command: &mut Command, log: &Path) -> Result<Self, Failure> {
-        let file = File::create(log).map_err(Failure::system(format!("file {}", log.display())))?;
+    pub(super) fn start(role: &'static str, command: &mut Command, log: &Path) -> Result<Self, CompareError> {
+        let file = File::create(log).map_err(CompareError::system(format!("file {}", log.display())))?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
-        let mut child =
-            command.spawn().map_err(Failure::system(format!("the {role}, {program}, cannot be started")))?;
+        let mut child = command.spawn().map_err(CompareError::system(format!("cannot start the {role}, {program}")))?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
-        let (tell, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         if let Some(output) = output {
-            // Ends with the process.
+            // This thread ends with the process.
             let read = move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    let _ = tell.send(line);
+                    let _ = sender.send(line);
                 }
             };
             std::thread::Builder::new()
                 .name(format!("catchment-{role}"))
                 .spawn(read)
-                .map_err(Failure::system("a thread to hear a process"))?;
+                .map_err(CompareError::system("no thread to read the output of a process"))?;
         }
         Ok(Self { role, child, input, lines, log: log.to_owned() })
     }
@@ -55,93 +55,97 @@ impl Process {
         self.child.id()
     }
 
-    /// Tells it a line.
-    pub(super) fn tell(&mut self, line: &str) -> Result<(), Failure> {
-        let told = self.input.as_mut().map(|input| writeln!(input, "{line}").and_then(|()| input.flush()));
-        if let Some(Ok(())) = told { Ok(()) } else { Err(self.failure("hears nothing any more")) }
+    /// Writes a line to its standard input.
+    pub(super) fn send_line(&mut self, line: &str) -> Result<(), CompareError> {
+        let written = self.input.as_mut().map(|input| writeln!(input, "{line}").and_then(|()| input.flush()));
+        if let Some(Ok(())) = written { Ok(()) } else { Err(self.error("no longer reads its standard input")) }
     }
 
-    /// The next line it says.
-    pub(super) fn hear(&mut self, patience: Duration, stop: &dyn Fn() -> bool) -> Result<String, Failure> {
-        let until = Instant::now() + patience;
+    /// The next line of its standard output.
+    pub(super) fn next_line(&mut self, timeout: Duration, stop: &dyn Fn() -> bool) -> Result<String, CompareError> {
+        let until = Instant::now() + timeout;
         loop {
             match self.lines.recv_timeout(Duration::from_millis(20)) {
                 Ok(line) => return Ok(line),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.has_ended()),
-                Err(RecvTimeoutError::Timeout) if stop() => return Err(Failure::Stopped),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.exit_error()),
+                Err(RecvTimeoutError::Timeout) if stop() => return Err(CompareError::Stopped),
                 Err(RecvTimeoutError::Timeout) if Instant::now() >= until => {
-                    return Err(self.failure(&format!("said nothing for {patience:?}")));
+                    return Err(self.error(&format!("wrote no line for {timeout:?}")));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
 
-    /// What it has said, if anything new. Does not block.
-    pub(super) fn heard(&mut self) -> Result<Option<String>, Failure> {
+    /// The next line of its standard output, if there is one. Does not block.
+    pub(super) fn try_next_line(&mut self) -> Result<Option<String>, CompareError> {
         match self.lines.try_recv() {
             Ok(line) => Ok(Some(line)),
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(self.has_ended()),
+            Err(TryRecvError::Disconnected) => Err(self.exit_error()),
         }
     }
 
-    /// Waits until its log has these words.
-    pub(super) fn logged(&mut self, words: &str, patience: Duration, stop: &dyn Fn() -> bool) -> Result<(), Failure> {
-        let until = Instant::now() + patience;
+    /// Waits until its log contains these words.
+    pub(super) fn wait_for_log(
+        &mut self,
+        words: &str,
+        timeout: Duration,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), CompareError> {
+        let until = Instant::now() + timeout;
         loop {
-            let over = self.is_over();
+            let exited = self.has_exited();
             if fs::read_to_string(&self.log).is_ok_and(|log| log.contains(words)) {
                 return Ok(());
             }
-            if over {
-                return Err(self.has_ended());
+            if exited {
+                return Err(self.exit_error());
             }
             if stop() {
-                return Err(Failure::Stopped);
+                return Err(CompareError::Stopped);
             }
             if Instant::now() >= until {
-                return Err(self.failure(&format!("was not ready within {patience:?}")));
+                return Err(self.error(&format!("was not ready within {timeout:?}")));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Whether it has ended.
-    pub(super) fn is_over(&mut self) -> bool {
-        self.child.try_wait().is_ok_and(|ended| ended.is_some())
+    pub(super) fn has_exited(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the exit.
     pub(super) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// That it ended although nobody asked it to.
-    pub(super) fn has_ended(&mut self) -> Failure {
+    /// The error that it exited too early.
+    pub(super) fn exit_error(&mut self) -> CompareError {
         let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        self.failure(&format!("ended before its time ({status})"))
+        self.error(&format!("exited too early ({status})"))
     }
 
-    pub(super) fn failure(&self, what: &str) -> Failure {
+    pub(super) fn error(&self, detail: &str) -> CompareError {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        Failure::Process { role: self.role.into(), what: what.into(), log: last.trim().into() }
+        CompareError::Process { role: self.role.into(), detail: detail.into(), log: last.trim().into() }
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         drop(self.input.take());
-        let until = Instant::now() + GOES_DOWN;
-        while !self.is_over() {
+        let until = Instant::now() + EXIT_TIMEOUT;
+        while !self.has_exited() {
             if Instant::now() >= until {
-                log::warn!("the {} did not end within {GOES_DOWN:?} and is killed", self.role);
+                log::warn!("the {} did not exit within {EXIT_TIMEOUT:?}; killing it", self.role);
                 self.kill();
                 return;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }

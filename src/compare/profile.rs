@@ -1,15 +1,16 @@
-//! Where a process spends its time: samples of its own stacks, and what follows from them.
+//! Where a process spends its time: samples of its own stacks, and their shares.
 //!
-//! A timer of the kernel (`ITIMER_PROF`) interrupts whichever thread is running, 250 times for each second that all of them
-//! together compute, in user code or in the kernel; who waits is not seen. The signal restarts the calls that it interrupts
-//! (`SA_RESTART`), and what it does not restart, SQLite, the standard library and the NATS client do themselves. Sampling costs
-//! time, and naming what was sampled costs more, so a profile belongs into a run that is not timed.
+//! A timer of the kernel (`ITIMER_PROF`) interrupts the running thread 250 times for each CPU second of the process, in user
+//! code or in the kernel. Waiting threads are not sampled. Interrupted system calls restart (`SA_RESTART`); those that do not,
+//! SQLite, the standard library and the NATS client repeat. Sampling takes time, and finding the names of functions takes more,
+//! so no timed run is profiled.
 //!
-//! Names come from the program's symbol table, which a release build has, or from full debug information. Stripped of both, or
-//! with `debug = "line-tables-only"`, functions have no path to tell their crate by, and nearly all is `other`.
+//! Names come from the program's symbol table, which a release build has, or from full debug information. Without both, or with
+//! `debug = "line-tables-only"`, a function's name does not contain its crate, and nearly all samples are `other`.
 
 mod activity;
 mod flamegraph;
+mod stack;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -21,84 +22,87 @@ use pprof::{Frames, ProfilerGuard};
 use serde::{Deserialize, Serialize};
 
 use activity::Activity;
+use stack::Stack;
 
-/// Samples for each second of CPU time: one a tick of most kernels, and more would not come.
+/// Samples for each second of CPU time: one for each tick of most kernels, which is the most that the timer gives.
 const FREQUENCY: i32 = 250;
 
-/// Functions named.
+/// The number of functions in `top`.
 const TOP: usize = 20;
 
-/// A profile of this process that is being taken. There can be one at a time; dropping it takes none.
+/// A profile of this process in progress. There can be one at a time; dropping it discards the samples.
 pub struct Profile {
     guard: ProfilerGuard<'static>,
 }
 
-/// What a profile says.
+/// What a profile found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Findings {
     /// Samples taken.
     pub samples: u64,
-    /// The functions most often on top of the stack, with their share of the samples.
+    /// The functions that ran most often, with their share of the samples.
     pub top: Vec<(String, f64)>,
-    /// Share of the samples by what the stack was doing; all six are there, and add up to 1:
+    /// Share of the samples by activity; all six are there and add up to 1:
     ///
-    /// * `kernel`: the function on top is one of libc's that only asks the kernel: `pwrite64`, `fdatasync`, `recv`, …, whoever
-    ///   called it.
-    /// * `nats`, `sqlite`, `json`, `channel`: else the first function from the top down that belongs to one of these: the NATS
+    /// * `kernel`: the running function is a system call of libc: `pwrite64`, `fdatasync`, `recv`, …, whatever called it.
+    /// * `nats`, `sqlite`, `json`, `channel`: otherwise the innermost function that belongs to one of these decides: the NATS
     ///   client and `catchment::broker`; SQLite, its binding and `catchment::store`; readers and writers of JSON; channels and
-    ///   locks. So what memory and copying cost counts for whoever asked for it.
-    /// * `other`: none did.
+    ///   locks. So allocating and copying memory counts for its caller.
+    /// * `other`: no function belongs to one of these.
     pub shares: BTreeMap<String, f64>,
     /// The file with the flamegraph.
     pub flamegraph: PathBuf,
 }
 
-/// There is no profile, and why.
+/// Why there is no profile.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProfileError {
-    /// Sampling could not begin, or brought nothing.
-    #[error("profile: {0}")]
-    NoSamples(String),
+    /// Sampling could not begin, or took no samples.
+    #[error("profile: {detail}; {remedy}")]
+    #[non_exhaustive]
+    NoSamples {
+        /// What happened.
+        detail: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// A file could not be written.
     #[error("profile: cannot write {}: {source}", path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Function names from the thread's first to the one that was running, and how often that was seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stack {
-    frames: Vec<String>,
-    samples: u64,
-}
-
 impl Profile {
-    /// Begins to take samples of this process.
+    /// Starts sampling this process.
     ///
     /// # Errors
     ///
-    /// [`ProfileError::NoSamples`]: another one is being taken, or the system has no signals or files for it.
+    /// [`ProfileError::NoSamples`]: another profile is in progress, or the system refuses a signal handler or a temporary file.
     pub fn start() -> Result<Self, ProfileError> {
         let guard = ProfilerGuard::new(FREQUENCY).map_err(|e| {
-            let way_out = "it needs SIGPROF, and room in the directory for temporary files; or do without";
-            ProfileError::NoSamples(format!("cannot begin: {}; {way_out}", e.to_string().to_lowercase()))
+            let detail = format!("cannot start: {}", e.to_string().to_lowercase());
+            let remedy = "allow SIGPROF and make room in the directory for temporary files, or run without a profile";
+            ProfileError::NoSamples { detail, remedy }
         })?;
         Ok(Self { guard })
     }
 
-    /// Ends the profile and writes it to `<prefix>.json` and `<prefix>.svg`.
+    /// Stops sampling and writes the profile to `<prefix>.json` and `<prefix>.svg`.
     ///
     /// # Errors
     ///
-    /// [`ProfileError`]: there were no samples, or a file cannot be written.
+    /// [`ProfileError`]: there are no samples, or a file cannot be written.
     pub fn finish(self, prefix: &Path) -> Result<Findings, ProfileError> {
         let report = self.guard.report().build();
-        let report = report.map_err(|e| ProfileError::NoSamples(format!("cannot be read: {e}")))?;
+        let report = report.map_err(|e| ProfileError::NoSamples {
+            detail: format!("cannot be read: {e}"),
+            remedy: "run again, or run without a profile",
+        })?;
         let stacks: Vec<Stack> = report
             .data
             .iter()
@@ -106,9 +110,8 @@ impl Profile {
             .collect();
         drop(self.guard);
         if stacks.is_empty() {
-            let reason =
-                "no samples: the process did nothing for long, or the system has no timer (ITIMER_PROF) for it";
-            return Err(ProfileError::NoSamples(reason.into()));
+            let detail = "no samples: the process used too little CPU, or the system has no timer ITIMER_PROF".into();
+            return Err(ProfileError::NoSamples { detail, remedy: "profile more events" });
         }
         let file = |extension: &str| {
             let mut name = OsString::from(prefix);
@@ -126,11 +129,11 @@ impl Profile {
     }
 }
 
-/// From the thread's first function to the running one, below the thread's name. What belongs to the sampling is left out.
+/// The thread's name, then its functions from the first to the running one, without the functions of the profiler.
 fn names(sample: &Frames) -> Vec<String> {
-    let is_ours = |name: &String| name.contains("pprof::") || name.starts_with("backtrace::");
+    let is_profiler = |name: &String| name.contains("pprof::") || name.starts_with("backtrace::");
     let mut names: Vec<String> = sample.frames.iter().flatten().map(pprof::Symbol::name).collect();
-    let sampling = names.iter().take_while(|name| is_ours(name)).count();
+    let sampling = names.iter().take_while(|name| is_profiler(name)).count();
     names.drain(..sampling);
     names.push(sample.thread_name_or_id());
     names.reverse();
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_add_up_and_the_top_is_what_was_running() {
+    fn shares_add_up_and_top_has_the_running_functions() {
         let stacks = [
             stack(&["writer", "catchment::store::writer::Writer::commit", "sqlite3VdbeExec", "memcpy"], 5),
             stack(&["writer", "catchment::store::writer::Writer::commit", "sqlite3VdbeExec", "fdatasync"], 3),

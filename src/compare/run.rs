@@ -1,44 +1,49 @@
-//! One timed run: as fast as events are taken, until the last commit is seen.
+//! One timed run: events as fast as the recorder accepts them, until the last commit is seen.
 
 use std::collections::BTreeMap;
 
 use super::application::Outcome;
-use super::check::{self, Found};
+use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
+use super::context::RunContext;
+use super::environment::TestEnvironment;
 use super::options::Setup;
-use super::session::Session;
-use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Process, Run, clock, statistics};
+use super::verification::{self, RowCheck};
+use super::{CompareError, Process, Run, clock, statistics};
 use crate::store::Editor;
 
-/// Makes a stage, has an application produce on it, and takes it down again.
-pub(super) fn timed(session: &Session<'_>, setup: Setup) -> Result<Run, Failure> {
-    let mut stage = Stage::set(session, setup)?;
-    let (mut application, _) = stage.application(0)?;
-    let mut watch = Watch::open(&stage.database)?;
-    let meters = stage.meters(&application);
+/// Starts an environment and an application in it; measures until the last commit is seen.
+pub(super) fn timed(context: &RunContext<'_>, setup: Setup) -> Result<Run, CompareError> {
+    let mut environment = TestEnvironment::start(context, setup)?;
+    let (mut application, _) = environment.start_application(0)?;
+    let mut watch = CommitWatch::open(&environment.database)?;
+    let meters = environment.meters(&application);
     let before = meters.read();
-    application.tell("go")?;
-    let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
-    let outcome = observation.until_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
+    application.send_line("go")?;
+    let mut observation = Observation {
+        context,
+        environment: &mut environment,
+        application: &mut application,
+        poll_interval: POLL_INTERVAL,
+    };
+    let outcome = observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
     let processes = used(meters.since(&before), &outcome);
     drop(application);
-    let found = verified(session, &stage)?;
-    let last = watch.last().unwrap_or(outcome.accepted);
-    let mut felt: Vec<f64> = outcome.calls.iter().map(|call| call.felt_us).collect();
+    let found = verified(context, &environment)?;
+    let last = watch.last_commit().unwrap_or(outcome.accepted);
+    let mut latencies: Vec<f64> = outcome.calls.iter().map(|call| call.latency_us).collect();
     Ok(Run {
         total_s: clock::seconds(outcome.began, last),
         publish_s: clock::seconds(outcome.began, outcome.accepted),
         drain_s: clock::seconds(outcome.accepted, last),
         events: setup.events,
         committed: found.distinct,
-        record_us: statistics::quantiles(&mut felt),
+        record_us: statistics::quantiles(&mut latencies),
         processes,
         timeline: watch.timeline(outcome.began),
     })
 }
 
-/// What the processes used, with what the application alone can tell.
+/// What the processes used, with the context switches that only the application can count.
 pub(super) fn used(mut processes: BTreeMap<String, Process>, outcome: &Outcome) -> BTreeMap<String, Process> {
     if let Some(application) = processes.get_mut("application") {
         application.voluntary_switches = Some(outcome.switches.0);
@@ -47,12 +52,12 @@ pub(super) fn used(mut processes: BTreeMap<String, Process>, outcome: &Outcome) 
     processes
 }
 
-/// What is in the database of a stage, which must be what was handed over.
-pub(super) fn verified(session: &Session<'_>, stage: &Stage<'_>) -> Result<Found, Failure> {
-    if session.options.lose_a_row == Some(stage.setup.arm) {
-        Editor::open(&stage.database)?.run("DELETE FROM events WHERE id = 1")?;
+/// Checks that the database of an environment has the events that were recorded.
+pub(super) fn verified(context: &RunContext<'_>, environment: &TestEnvironment<'_>) -> Result<RowCheck, CompareError> {
+    if context.options.lose_a_row == Some(environment.setup.arm) {
+        Editor::open(&environment.database)?.run("DELETE FROM events WHERE id = 1")?;
     }
-    let found = check::look(&stage.database, &stage.workload, session.options.work)?;
-    found.verify(&stage.setup)?;
+    let found = verification::inspect(&environment.database, &environment.workload, context.options.work)?;
+    found.verify(&environment.setup)?;
     Ok(found)
 }

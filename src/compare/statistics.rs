@@ -1,7 +1,7 @@
-//! What raw samples say: medians, quantiles, intervals, and whether a difference is shown at all.
+//! Statistics of raw samples: medians, quantiles, intervals, and whether a difference is shown.
 //!
-//! Everything here is a function of its arguments; a bootstrap takes its seed from outside, so that a report made again
-//! from the same samples says the same.
+//! Everything here depends only on its arguments. The bootstrap takes its seed as an argument, so the same samples always give
+//! the same report.
 
 mod bootstrap;
 pub mod metric;
@@ -15,7 +15,7 @@ pub use ratios::{Compared, Finding, MINIMUM_PAIRS, compared, noise, ratios};
 
 use super::Quantiles;
 
-/// The median; NaN of nothing.
+/// The median; NaN without samples.
 #[must_use]
 pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
@@ -23,18 +23,18 @@ pub fn median(samples: &[f64]) -> f64 {
     quantile(&sorted, 0.5)
 }
 
-/// The quantile `q`, between 0 and 1, of samples that are sorted; NaN of nothing. Between two samples it lies on the
-/// straight line that joins them (type 7 of Hyndman and Fan, as in R and `numpy`).
+/// The quantile `q`, between 0 and 1, of sorted samples; NaN without samples. Between two samples it is interpolated linearly
+/// (type 7 of Hyndman and Fan, as in R and `numpy`).
 #[must_use]
 pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let place = q.clamp(0.0, 1.0) * as_f64(last);
-    let below = floor(place).min(last);
+    let position = q.clamp(0.0, 1.0) * as_f64(last);
+    let below = floor(position).min(last);
     let above = (below + 1).min(last);
-    sorted[below] + (sorted[above] - sorted[below]) * (place - as_f64(below))
+    sorted[below] + (sorted[above] - sorted[below]) * (position - as_f64(below))
 }
 
-/// The quantiles that reports show. Sorts the samples; of none, all are 0.
+/// The quantiles that reports show; all 0 without samples. Sorts the samples.
 pub fn quantiles(samples: &mut [f64]) -> Quantiles {
     if samples.is_empty() {
         return Quantiles::default();
@@ -54,7 +54,7 @@ fn as_f64(count: usize) -> f64 {
     count as f64
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a place in a slice: neither negative nor beyond it
-fn floor(place: f64) -> usize {
-    place as usize
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // an index of a slice: not negative and not beyond it
+fn floor(position: f64) -> usize {
+    position as usize
 }

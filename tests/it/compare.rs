@@ -1,4 +1,4 @@
-//! Comparing the ways an event may go: every figure there, none from a run that lost something, and nothing left behind.
+//! `catchment compare`: it has every figure, none from a run that lost an event, and leaves nothing behind.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -161,7 +161,11 @@ fn a_server_that_runs_already_is_left_as_it_was() {
         output(compare(folder.path()).args(["--events", "100", "--pairs", "1", "--codec", "messagepack"]).args(arms));
     assert!(done.status.success(), "{}", stderr(&done));
     let found = found(folder.path());
-    assert!(found["arms"][1]["skipped"].as_str().is_some_and(|why| why.contains("not ours")), "{}", found["arms"][1]);
+    assert!(
+        found["arms"][1]["skipped"].as_str().is_some_and(|why| why.contains("its own settings")),
+        "{}",
+        found["arms"][1]
+    );
     assert!(found["arms"][0]["runs"][0]["processes"]["broker"].is_null());
     assert!(found["not_measured"].to_string().contains("broker's CPU"));
     let streams = server.ask("$JS.API.STREAM.NAMES", &Value::Null);
@@ -172,9 +176,9 @@ fn a_server_that_runs_already_is_left_as_it_was() {
 fn what_cannot_be_compared_is_said_with_a_way_out() {
     let folder = tempfile::tempdir().expect("a folder");
     for (arguments, words, status) in [
-        (["--arms", "direct"], "is no arm; there are direct-per-event", 2),
+        (["--arms", "direct"], "unknown arm; choose from direct-per-event", 2),
         (["--events", "0"], "--events: is 0", 2),
-        (["--directory", "/dev/shm"], "name one on a disk with --directory", 1),
+        (["--directory", "/dev/shm"], "choose a directory on a disk (--directory)", 1),
     ] {
         let mut command = catchment();
         command.args(["compare", "--quick"]).args(arguments).current_dir(folder.path());

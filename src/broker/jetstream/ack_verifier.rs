@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_streams_while_another_takes_the_subject_is_a_strangers() {
+    fn an_unknown_stream_name_means_a_foreign_answer() {
         let mut verifier = verifier(MINUTE);
         assert!(handle(&mut verifier, "7", r#"{"stream":"X","seq":7}"#).is_empty());
         assert!(handle(&mut verifier, "stream-X", NO_STREAM).is_empty());
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_another_account_counts_where_none_of_this_one_takes_the_subject() {
+    fn a_foreign_accounts_stream_counts_if_ours_has_none() {
         let mut verifier = verifier(MINUTE);
         assert!(handle(&mut verifier, "7", r#"{"stream":"X","seq":7}"#).is_empty());
         assert!(handle(&mut verifier, "stream-X", NO_STREAM).is_empty());
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_ask_or_gets_no_answer_takes_the_acknowledgement_as_it_is() {
+    fn an_acknowledgement_counts_if_it_cannot_be_checked() {
         let mut denied = verifier(MINUTE);
         assert!(handle(&mut denied, "7", r#"{"stream":"E","seq":7}"#).is_empty());
         assert!(denied.handle_denial("\"events.a\"").is_none(), "that is an event's");

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missing_before_the_first_event_is_nobodys_loss_but_remembered() {
+    fn a_gap_before_the_first_event_is_kept_but_no_loss() {
         let mut watch = GapWatch::new(SkippedSequences::Lost, 1, 0, 10, 3).with_known_gaps(Gaps::from(gap(6, 7)));
         assert_eq!(pass(&mut watch, 4, 9), Some(gap(1, 3)));
         assert_eq!(pass(&mut watch, 10, 3), Some(gap(5, 9)));
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_stream_cannot_list_what_it_lacks_any_may_be_missing() {
+    fn any_message_may_be_missing_where_none_can_be_listed() {
         let mut watch = GapWatch::new(SkippedSequences::MaybeFiltered, 1, 0, 10, 0);
         pass(&mut watch, 4, 9);
         let answer = StreamState { deleted: None, num_deleted: 1_000_000, ..state(1, &[]) };
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_from_the_streams_end_is_told_without_another_delivery() {
+    fn a_gap_at_the_end_is_reported_without_a_delivery() {
         let mut watch = GapWatch::new(SkippedSequences::Lost, 5, 100, 1, 4);
         assert!(!watch.take_query_due());
         assert_eq!(pass(&mut watch, 90, 0), Some(gap(5, 89)));

@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_made_anew_is_read_whole_even_where_it_has_outgrown_the_ledger() {
+    fn a_new_stream_longer_than_the_ledger_is_read_whole() {
         let resume = resume("S", &[progress(3, "monday", 5)], &facts("tuesday", 1, 500, another()));
         assert_eq!((resume.epoch.number, resume.after), (4, Mark::START));
         assert!(resume.notice.expect("a notice").contains("created again"));
     }
 
     #[test]
-    fn the_same_messages_are_the_same_stream_whatever_the_time_of_its_creation() {
+    fn a_stream_is_known_by_its_messages_not_its_creation() {
         let facts = StreamFacts { epoch_number: Some(3), ..facts("later", 1, 9, StreamContent::Same) };
         let resume = resume("S", &[progress(3, "monday", 5)], &facts);
         assert_eq!((resume.epoch.number, resume.after.sequence, resume.notice), (4, 5, None));

@@ -1,6 +1,6 @@
-//! What a stack was doing, by the names of its functions.
+//! What a thread was doing, from the names of the functions on its stack.
 
-/// One of the shares of a profile.
+/// What the shares of a profile are by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Activity {
     Nats,
@@ -11,7 +11,7 @@ pub(super) enum Activity {
     Other,
 }
 
-/// Functions of libc that only ask the kernel, less what stands before them: `__libc_recv` and `recv` are the same.
+/// System calls of libc without their prefixes: `__libc_recv` and `recv` are the same.
 const CALLS: [&str; 52] = [
     "accept",
     "accept4",
@@ -81,7 +81,7 @@ impl Activity {
         }
     }
 
-    /// What a stack was doing; the running function is its last. See [`Findings::shares`](super::Findings::shares).
+    /// The activity of a stack; the running function is the last frame. See [`Findings::shares`](super::Findings::shares).
     pub(super) fn of(frames: &[String]) -> Self {
         if frames.last().is_some_and(|running| is_call(running)) {
             return Self::Kernel;
@@ -89,7 +89,7 @@ impl Activity {
         frames.iter().rev().find_map(|frame| Self::of_function(frame)).unwrap_or(Self::Other)
     }
 
-    /// What a function is for, where its name alone says so.
+    /// The activity that a function belongs to, if its name tells.
     fn of_function(name: &str) -> Option<Self> {
         let mut path = path(name).split("::");
         match (path.next()?, path.next()) {
@@ -100,7 +100,7 @@ impl Activity {
             ("serde_json" | "json", _) => Some(Self::Json),
             ("crossbeam_channel" | "crossbeam_utils" | "parking_lot" | "parking_lot_core", _)
             | ("std", Some("sync")) => Some(Self::Channel),
-            // SQLite's functions without the prefix are only called by those that have it.
+            // SQLite's functions without this prefix are called only by those that have it.
             (function, None) if function.starts_with("sqlite3") => Some(Self::Sqlite),
             _ => None,
         }
@@ -114,7 +114,7 @@ fn is_call(name: &str) -> bool {
     CALLS.binary_search(&bare.trim_end_matches("_nocancel")).is_ok()
 }
 
-/// Where a function's path begins: `<nats::client::Client as core::ops::Drop>::drop` is of `nats`.
+/// The name from the start of its path: `<nats::client::Client as core::ops::Drop>::drop` belongs to `nats`.
 fn path(name: &str) -> &str {
     let mut path = name;
     loop {
@@ -137,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_the_kernel_are_in_order() {
+    fn system_calls_are_sorted() {
         assert!(CALLS.is_sorted());
     }
 
     #[test]
-    fn the_running_function_decides_before_its_callers() {
+    fn the_running_function_decides_then_its_callers() {
         assert_eq!(of(&["main", "catchment::store::writer::commit", "sqlite3_step", "pwrite64"]), Activity::Kernel);
         assert_eq!(of(&["catchment::store::writer::commit", "sqlite3_step", "balance_nonroot"]), Activity::Sqlite);
         assert_eq!(of(&["nats::client::Client::run", "nats::proto::decode", "malloc"]), Activity::Nats);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_in_front_tells_the_crate_and_one_behind_does_not() {
+    fn the_first_type_of_a_name_tells_the_crate() {
         assert_eq!(of(&["<nats::message::Message as core::ops::drop::Drop>::drop"]), Activity::Nats);
         assert_eq!(
             of(&["<&mut serde_json::ser::Serializer<W,F> as serde::ser::Serializer>::serialize_str"]),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_asked_under_several_names() {
+    fn a_system_call_is_known_under_all_its_names() {
         for name in ["recv", "__libc_recv", "__GI___libc_write", "__pwrite64", "fdatasync", "__read_nocancel"] {
             assert_eq!(of(&["nats::client::Client::run", name]), Activity::Kernel, "{name}");
         }

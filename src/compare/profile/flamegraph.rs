@@ -1,21 +1,21 @@
-//! Stacks as a picture: a box a function, as wide as its share, above the one that called it. An SVG without scripts; what
-//! a box stands for shows when the pointer rests on it.
+//! A flamegraph of stacks: a box for each function, as wide as its share, above its caller. It is an SVG without scripts; the
+//! title of a box shows when the pointer rests on it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::Stack;
 use super::activity::Activity;
+use super::stack::Stack;
 
 const WIDTH: f64 = 1200.0;
 /// Height of a box.
 const ROW: f64 = 17.0;
 /// Boxes narrower than this are left out.
 const NARROWEST: f64 = 0.4;
-/// Width of a letter, about.
+/// Approximate width of a letter.
 const LETTER: f64 = 6.6;
 
-/// Functions seen above the same callers.
+/// A function with the same callers.
 #[derive(Default)]
 struct Node<'a> {
     samples: u64,
@@ -79,7 +79,7 @@ impl Picture {
         }
     }
 
-    /// `path` has the names of the callers.
+    /// Draws a box and the boxes above it. `path` has the names of the callers.
     #[allow(clippy::cast_precision_loss, reason = "counts become widths")]
     fn boxes<'a>(&mut self, name: &'a str, node: &Node<'a>, at: Corner, path: &mut Vec<String>) {
         let share = node.samples as f64 / self.total as f64;
@@ -110,7 +110,7 @@ impl Picture {
     }
 }
 
-/// As much of a name as fits, where anything of use does.
+/// As much of a name as fits; none if fewer than four letters fit.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a width is small and not negative")]
 fn label(name: &str, width: f64) -> Option<String> {
     let fits = ((width - 6.0).max(0.0) / LETTER) as usize;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_are_as_wide_as_what_they_call() {
+    fn a_caller_is_as_wide_as_its_callees() {
         let svg = draw(&[stack(&["a", "b"], 1), stack(&["a", "<c as D>::e"], 2), stack(&["f"], 1)]);
         assert!(svg.contains("<title>all: 4 samples, 100.0 %</title><rect x=\"0.0\""), "{svg}");
         assert!(svg.contains("<title>a: 3 samples, 75.0 %</title>"), "{svg}");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_cut_where_it_does_not_fit() {
+    fn a_name_that_does_not_fit_is_cut() {
         assert_eq!(label("memcpy", 100.0).as_deref(), Some("memcpy"));
         assert_eq!(label("sqlite3VdbeExec", 60.0).as_deref(), Some("sqlite3…"));
         assert_eq!(label("memcpy", 20.0), None);

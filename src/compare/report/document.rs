@@ -1,31 +1,31 @@
-//! What a written report consists of, in the order in which it reads.
+//! The parts of a written report, in their order.
 
 use super::figures;
 use super::names;
 use super::overview::overview;
 use super::prose;
-use super::sheets::{self, Sheet};
+use super::tables::{self, Table};
 use super::verdict::verdict;
 use crate::compare::statistics::metric;
 use crate::compare::{Axis, Comparison, Verdict};
 
-/// A piece of it.
+/// A part of a report.
 pub enum Block<'a> {
     Heading(u8, String),
     Paragraph(String),
-    /// The sentence that a reader takes along.
+    /// The main sentence.
     Headline(String),
     List(Vec<String>),
     /// Footnotes, numbered from 1.
     Notes(Vec<String>),
-    Table(Sheet),
-    /// Shown where there are pictures.
+    Table(Table),
+    /// Only for renderings with charts.
     Chart(Chart<'a>),
-    /// A label and a file beside the report.
+    /// Labels and files beside the report.
     Links(Vec<(String, String)>),
 }
 
-/// A picture of figures that a table has too.
+/// A chart; a table has its figures too.
 #[derive(Clone, Copy)]
 pub enum Chart<'a> {
     Throughput,
@@ -35,10 +35,10 @@ pub enum Chart<'a> {
     Axis(&'a Axis),
 }
 
-/// Hotspots of each process that are shown.
+/// The number of hotspots shown for each process.
 const TOP: usize = 3;
 
-/// The verdict that a comparison carries, or the one that it should.
+/// The verdict of a comparison, computed if it has none.
 pub fn verdict_of(comparison: &Comparison) -> Verdict {
     if comparison.verdict.headline.is_empty() { verdict(comparison) } else { comparison.verdict.clone() }
 }
@@ -47,7 +47,7 @@ pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
     let verdict = verdict_of(comparison);
     let mut blocks = vec![heading(1, "Direct or through NATS: what it costs")];
     blocks.push(Block::Paragraph(format!(
-        "Measured by catchment {} from {} on, in {}, on {} ({}, {}).",
+        "Measured by catchment {}, started at {}, duration {}, on {} ({}, {}).",
         comparison.catchment,
         comparison.began,
         figures::seconds(comparison.took_s),
@@ -63,14 +63,14 @@ pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
     blocks.extend(breakdown(comparison));
     blocks.push(heading(2, "Why CPU percent and CPU seconds disagree"));
     blocks.extend(prose::cpu(comparison).into_iter().map(Block::Paragraph));
-    blocks.push(Block::Table(sheets::cpu(comparison)));
+    blocks.push(Block::Table(tables::cpu(comparison)));
     blocks.push(heading(2, "Recommendation"));
     blocks.extend(recommendation(&verdict));
     blocks.push(heading(2, "Raw data"));
     blocks.push(Block::Paragraph(
-        "Every timed run, in the order of its rounds. The JSON of this comparison has all samples, timelines and processes.".into(),
+        "Every timed run, in the order of the rounds. The JSON of this comparison has all samples, timelines and processes.".into(),
     ));
-    blocks.push(Block::Table(sheets::raw(comparison)));
+    blocks.push(Block::Table(tables::raw(comparison)));
     blocks
 }
 
@@ -100,33 +100,33 @@ fn overview_has_cpu(comparison: &Comparison) -> bool {
 fn method(comparison: &Comparison) -> Vec<Block<'_>> {
     let mut blocks = vec![heading(2, "Method")];
     blocks.extend(prose::method(comparison).into_iter().map(Block::Paragraph));
-    blocks.push(Block::Table(sheets::promises(comparison)));
+    blocks.push(Block::Table(tables::promises(comparison)));
     blocks.push(Block::Table(counterparts()));
-    blocks.push(Block::Table(sheets::settings(comparison)));
-    blocks.push(Block::Table(sheets::environment(comparison)));
+    blocks.push(Block::Table(tables::settings(comparison)));
+    blocks.push(Block::Table(tables::environment(comparison)));
     blocks
 }
 
-fn counterparts() -> Sheet {
+fn counterparts() -> Table {
     let rows =
         prose::COUNTERPARTS.iter().map(|(theirs, ours, why)| vec![(*theirs).into(), (*ours).into(), (*why).into()]);
-    let title = "Rows of the study of an asyncio chat bot that this comparison goes back to, and their counterparts";
-    Sheet::of_words(title, &["There", "Here", "Because it is"], rows.collect())
+    let title = "Rows of an earlier study of an asyncio chat bot, and their counterparts here";
+    Table::of_words(title, &["In the study", "Here", "What it shows"], rows.collect())
 }
 
 fn results(comparison: &Comparison) -> Vec<Block<'_>> {
     let overview = overview(comparison);
-    let mut blocks = vec![heading(2, "Results"), Block::Table(sheets::medians(&overview))];
+    let mut blocks = vec![heading(2, "Results"), Block::Table(tables::medians(&overview))];
     if !overview.notes.is_empty() {
         blocks.push(Block::Notes(overview.notes.clone()));
     }
-    if let Some(differences) = sheets::differences(comparison, &overview) {
+    if let Some(differences) = tables::differences(comparison, &overview) {
         blocks.push(Block::Table(differences));
         blocks.push(Block::Paragraph(
-            "In brackets the 95 % interval of the paired ratio. Differences without one come from one run each.".into(),
+            "The 95 % interval of the paired ratio is in brackets. A difference without an interval comes from one run of each arm.".into(),
         ));
     }
-    blocks.push(Block::Table(sheets::ratios(comparison)));
+    blocks.push(Block::Table(tables::ratios(comparison)));
     if comparison.arms.iter().any(|arm| arm.latency.as_ref().is_some_and(|run| !run.curve.is_empty())) {
         blocks.push(Block::Chart(Chart::Latency));
     }
@@ -137,20 +137,20 @@ fn results(comparison: &Comparison) -> Vec<Block<'_>> {
         blocks.push(heading(3, "One setting varied"));
     }
     for axis in &comparison.axes {
-        blocks.push(Block::Table(sheets::axis(comparison, axis)));
+        blocks.push(Block::Table(tables::axis(comparison, axis)));
         blocks.push(Block::Chart(Chart::Axis(axis)));
     }
     blocks
 }
 
-/// The database locked, the database side dead.
+/// The database locked, and the database side killed.
 pub fn faults(comparison: &Comparison) -> Vec<Block<'_>> {
-    let tables: Vec<_> = [sheets::stalls(comparison), sheets::isolations(comparison)].into_iter().flatten().collect();
+    let tables: Vec<_> = [tables::stalls(comparison), tables::isolations(comparison)].into_iter().flatten().collect();
     if tables.is_empty() {
         return vec![
             heading(2, "When the database fails"),
             Block::Paragraph(
-                "Not measured: neither a locked database nor a dead database side was part of this comparison.".into(),
+                "Not measured: this comparison had no run with a locked database or a killed database side.".into(),
             ),
         ];
     }
@@ -162,7 +162,7 @@ fn hotspots(comparison: &Comparison) -> Vec<Block<'_>> {
     if comparison.hotspots.is_empty() {
         blocks.push(Block::Paragraph(without_profile(comparison)));
     }
-    blocks.extend(comparison.hotspots.iter().map(|of_one| Block::Table(sheets::hotspots(of_one, TOP))));
+    blocks.extend(comparison.hotspots.iter().map(|of_one| Block::Table(tables::hotspots(of_one, TOP))));
     let links = comparison.hotspots.iter().filter_map(|of_one| {
         let file = of_one.flamegraph.clone()?;
         Some((format!("Flamegraph of {}, {}", names::title(of_one.arm), of_one.role), file))
@@ -176,11 +176,11 @@ fn hotspots(comparison: &Comparison) -> Vec<Block<'_>> {
 
 /// Why there are no hotspots.
 pub fn without_profile(comparison: &Comparison) -> String {
-    let speaks_of_it = |reason: &&String| {
+    let is_about_it = |reason: &&String| {
         let reason = reason.to_lowercase();
         ["hotspot", "profile", "flamegraph"].iter().any(|word| reason.contains(word))
     };
-    let why = comparison.not_measured.iter().find(speaks_of_it);
+    let why = comparison.not_measured.iter().find(is_about_it);
     format!(
         "Not measured: {}.",
         why.map_or("no process was profiled in this comparison", |why| why.trim_end_matches('.'))
@@ -190,7 +190,7 @@ pub fn without_profile(comparison: &Comparison) -> String {
 fn breakdown(comparison: &Comparison) -> Vec<Block<'_>> {
     let mut blocks = vec![heading(2, "Breakdown of the NATS-specific work")];
     blocks.extend(prose::nats_share(comparison).into_iter().map(Block::Paragraph));
-    match sheets::shares(comparison) {
+    match tables::shares(comparison) {
         Some(shares) => blocks.push(Block::Table(shares)),
         None => blocks.push(Block::Paragraph(without_profile(comparison))),
     }
@@ -198,27 +198,27 @@ fn breakdown(comparison: &Comparison) -> Vec<Block<'_>> {
         let us: Option<Vec<f64>> = arm.runs.iter().map(|run| metric::cpu_us_of("broker", run)).collect();
         let us = us.filter(|us| !us.is_empty())?;
         let cost = figures::micros(crate::compare::statistics::median(&us));
-        Some(format!("{}: {cost} of CPU an event", names::title(arm.arm)))
+        Some(format!("{}: {cost} of broker CPU for each event", names::title(arm.arm)))
     });
     let broker: Vec<String> = broker.collect();
     if !broker.is_empty() {
-        blocks.push(Block::Paragraph(format!("The broker's own work comes on top of that. {}.", broker.join("; "))));
+        blocks.push(Block::Paragraph(format!("The broker's own work is not in these shares. {}.", broker.join("; "))));
     }
     blocks
 }
 
-/// When which, and what was left open.
+/// When to use which, and the limits of that.
 pub fn recommendation<'a>(verdict: &Verdict) -> Vec<Block<'a>> {
     let mut blocks = vec![Block::Headline(verdict.headline.clone())];
     let lists = [
         ("Stay direct", &verdict.direct_when),
         ("Go through NATS", &verdict.nats_when),
-        ("Left open", &verdict.caveats),
+        ("Limits of this comparison", &verdict.caveats),
     ];
     for (title, sentences) in lists {
         blocks.push(heading(3, title));
         if sentences.is_empty() {
-            blocks.push(Block::Paragraph("Nothing measured here speaks for it.".into()));
+            blocks.push(Block::Paragraph("No figure of this comparison supports it.".into()));
         } else {
             blocks.push(Block::List(sentences.clone()));
         }

@@ -1,4 +1,4 @@
-//! Figures as people read them: three significant digits, thousands apart, units that fit.
+//! Figures for people: three significant digits, thousands separated, units that fit.
 
 use crate::compare::statistics::{Compared, Finding, Interval};
 
@@ -20,7 +20,7 @@ pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// Three significant digits, all of them before the point: `0.0123`, `1.23`, `12.3`, `1,234`.
+/// Three significant digits, and all digits before the point: `0.0123`, `1.23`, `12.3`, `1,234`.
 pub fn amount(number: f64) -> String {
     let size = number.abs();
     if !number.is_finite() {
@@ -38,7 +38,7 @@ pub fn amount(number: f64) -> String {
     } else if !(1e-9..0.9995).contains(&size) {
         2
     } else {
-        // 0.0123 needs four: one for each zero behind the point, and three.
+        // 0.0123 needs four: one for each zero after the point, and three.
         (1..12)
             .find(|decimals| size * 10_f64.powi(*decimals) >= 0.9995)
             .map_or(2, |zeros| zeros.unsigned_abs() as usize + 2)
@@ -88,7 +88,7 @@ pub fn rate(number: f64) -> String {
     format!("{} events/s", amount(number))
 }
 
-/// For a tick: no digit that says nothing. `0.2`, `50`, `20k`, `1M`.
+/// For a tick of an axis, without trailing zeros: `0.2`, `50`, `20k`, `1M`.
 pub fn short(number: f64) -> String {
     let (size, unit) = match number.abs() {
         size if size >= 999_999.5 => (number / 1e6, "M"),
@@ -109,7 +109,7 @@ pub fn micros_short(number: f64) -> String {
     }
 }
 
-/// A ratio as the difference it makes: `+12.3 %`, and `12.4 ×` where percent no longer tell it.
+/// A ratio as a difference: `+12.3 %`; as a factor, `12.4 ×`, where a percentage would be hard to read.
 pub fn change(ratio: f64) -> String {
     if as_percent(ratio) { format!("{} %", signed(ratio)) } else { format!("{} ×", amount(ratio)) }
 }
@@ -119,7 +119,7 @@ pub fn change_within(ratio: Interval) -> String {
     format!("{} ({})", change(ratio.median), bounds(ratio, as_percent(ratio.median)))
 }
 
-/// [`change_within`] for a column of differences, or that none is shown.
+/// [`change_within`] for a column of differences, or the words that none is shown.
 pub fn difference(compared: &Compared) -> String {
     match compared.finding {
         Finding::Higher | Finding::Lower => change_within(compared.ratio),
@@ -127,7 +127,7 @@ pub fn difference(compared: &Compared) -> String {
     }
 }
 
-/// [`difference`] within a sentence.
+/// [`difference`] for a sentence.
 pub fn finding(compared: &Compared) -> String {
     match compared.finding {
         Finding::Higher | Finding::Lower => change_within(compared.ratio),
@@ -155,7 +155,7 @@ fn signed(ratio: f64) -> String {
     if matches!(shown.as_str(), "+0.0" | "-0.0") { "0.0".into() } else { shown }
 }
 
-/// One line without anything that moves a cursor or ends a table's row.
+/// One line without control characters, which could move a cursor or end a row of a table.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

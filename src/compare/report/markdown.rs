@@ -1,9 +1,9 @@
 //! A comparison as Markdown.
 
 use super::document::{Block, document};
+use super::escape::relative;
 use super::figures::plain;
-use super::html::relative;
-use super::sheets::Sheet;
+use super::tables::Table;
 use crate::compare::Comparison;
 
 /// The whole report, without its charts.
@@ -29,7 +29,7 @@ fn render(block: &Block, to: &mut String) {
                 line(to, &format!("{}. {}", at + 1, escaped(note)));
             }
         }
-        Block::Table(sheet) => table(sheet, to),
+        Block::Table(table) => render_table(table, to),
         Block::Links(links) => links.iter().for_each(|(label, file)| line(to, &format!("- {}", link(label, file)))),
         Block::Chart(_) => return,
     }
@@ -48,28 +48,28 @@ fn link(label: &str, file: &str) -> String {
     }
 }
 
-fn table(sheet: &Sheet, to: &mut String) {
+fn render_table(table: &Table, to: &mut String) {
     let row = |cells: &[String]| format!("| {} |", cells.join(" | "));
     let shown = |cells: &[String]| row(&cells.iter().map(|cell| escaped(cell)).collect::<Vec<_>>());
-    let rule = |at: usize| if at == 0 || !sheet.figures { ":--" } else { "--:" };
-    line(to, &format!("**{}**\n", escaped(&sheet.title)));
-    line(to, &shown(&sheet.head));
-    line(to, &row(&(0..sheet.head.len()).map(|at| rule(at).to_string()).collect::<Vec<_>>()));
-    sheet.rows.iter().for_each(|cells| line(to, &shown(cells)));
+    let rule = |at: usize| if at == 0 || !table.figures { ":--" } else { "--:" };
+    line(to, &format!("**{}**\n", escaped(&table.title)));
+    line(to, &shown(&table.head));
+    line(to, &row(&(0..table.head.len()).map(|at| rule(at).to_string()).collect::<Vec<_>>()));
+    table.rows.iter().for_each(|cells| line(to, &shown(cells)));
 }
 
-/// Text that means itself.
+/// Text without Markdown in it.
 fn escaped(text: &str) -> String {
     let text = plain(text);
     let mut shown = String::with_capacity(text.len() + 8);
     let mut before = ' ';
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
-        // Within a word an underscore is one; elsewhere it may begin an emphasis.
-        let within_a_word = before.is_alphanumeric() && rest.peek().is_some_and(|next| next.is_alphanumeric());
+        // Inside a word an underscore is plain text; elsewhere it may begin emphasis.
+        let in_word = before.is_alphanumeric() && rest.peek().is_some_and(|next| next.is_alphanumeric());
         match c {
             '\\' | '`' | '*' | '[' | ']' | '|' | '~' => shown.extend(['\\', c]),
-            '_' if !within_a_word => shown.push_str("\\_"),
+            '_' if !in_word => shown.push_str("\\_"),
             '<' => shown.push_str("&lt;"),
             '>' => shown.push_str("&gt;"),
             '&' => shown.push_str("&amp;"),

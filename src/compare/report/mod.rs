@@ -1,10 +1,11 @@
-//! What a comparison found, told: on a terminal, as JSON, as Markdown, as a page, as a verdict.
+//! Reports of a comparison: for a terminal, as JSON, as Markdown, as an HTML page; and its verdict.
 //!
-//! `overview` and `sheets` turn figures into tables, `verdict` into sentences; `document` puts them in the order in which a
-//! report reads, and the renderings only render. So no two of them can say different things.
+//! `overview` and `tables` turn figures into tables, `verdict` turns them into sentences. `document` puts both in the order of a
+//! report. `terminal`, `markdown` and `html` only render, so all of them have the same content.
 
 mod charts;
 mod document;
+mod escape;
 mod figures;
 mod html;
 mod markdown;
@@ -12,7 +13,7 @@ mod names;
 mod overview;
 mod prose;
 mod regressions;
-mod sheets;
+mod tables;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -42,13 +43,13 @@ pub fn json(comparison: &Comparison) -> String {
 ///
 /// # Errors
 ///
-/// A line for the user, if it is not JSON of this format.
+/// [`Incomparable`] if it is not JSON of this format.
 pub fn from_json(text: &str) -> Result<Comparison, Incomparable> {
     #[derive(serde::Deserialize)]
     struct Format {
         format: u32,
     }
-    // The format first: of another one, what serde finds missing would say nothing.
+    // The format first: with another format, serde's error about a missing field would be no help.
     let format = serde_json::from_str::<Format>(text).map_err(|error| Incomparable::unreadable(&error))?.format;
     if format != FORMAT {
         return Err(Incomparable::format(format));

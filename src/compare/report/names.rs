@@ -1,8 +1,8 @@
-//! What arms and roles are called.
+//! Names of arms in a report, and helpers for sentences.
 
 use crate::compare::Arm;
 
-/// Over a column.
+/// The arm as the title of a column.
 pub fn title(arm: Arm) -> &'static str {
     match arm {
         Arm::DirectPerEvent => "direct, per event",
@@ -13,18 +13,18 @@ pub fn title(arm: Arm) -> &'static str {
     }
 }
 
-/// Within a sentence, as what was done.
+/// The arm in a sentence.
 pub fn phrase(arm: Arm) -> &'static str {
     match arm {
         Arm::DirectPerEvent => "committing one by one",
         Arm::DirectGrouped => "committing in groups",
         Arm::CoreNats => "core NATS",
         Arm::Jetstream => "JetStream",
-        Arm::JetstreamSyncAlways => "JetStream that syncs always",
+        Arm::JetstreamSyncAlways => "JetStream with sync always",
     }
 }
 
-/// A sentence that begins with a phrase.
+/// The text with a capital letter first.
 pub fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())

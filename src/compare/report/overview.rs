@@ -1,5 +1,4 @@
-//! The main table: what the study of a chat bot that this comparison goes back to had, one row for each of its rows, and what it
-//! should have had besides.
+//! The main table: the rows of an earlier study of a chat bot, and rows that the study lacked.
 
 use super::figures;
 use super::names;
@@ -10,7 +9,7 @@ use crate::compare::{Arm, ArmReport, Comparison, Quantiles, Run};
 pub struct Overview {
     pub arms: Vec<Arm>,
     pub rows: Vec<Row>,
-    /// Numbered from 1, as `[1]` in the cells.
+    /// Footnotes, numbered from 1: `[1]` in the cells.
     pub notes: Vec<String>,
 }
 
@@ -18,24 +17,24 @@ pub struct Row {
     pub name: &'static str,
     /// One for each arm.
     pub values: Vec<String>,
-    /// One for each arm: against the comparison's first, empty for itself.
+    /// One for each arm: against the first arm of the comparison; empty for that arm.
     pub differences: Vec<String>,
 }
 
 struct Measure {
     name: &'static str,
-    of: Of,
+    of: Source,
     shown: fn(f64) -> String,
-    /// What a reason in `not_measured` would speak of.
+    /// Words that a reason in `not_measured` has if it is about this row.
     words: &'static [&'static str],
 }
 
-enum Of {
-    /// One number a run: its median is shown, differences have intervals.
+enum Source {
+    /// One number for each run: the median is shown, and differences have intervals.
     Run(Metric),
-    /// CPU of one process, where the arm has it.
+    /// CPU of one process, if the arm has it.
     Role(&'static str),
-    /// One number an arm.
+    /// One number for each arm.
     Arm(fn(&ArmReport) -> Option<f64>),
 }
 
@@ -56,11 +55,11 @@ const MEASURES: &[Measure] = &[
     run("Bytes written an event", metric::written, figures::bytes, &["written", "bytes", "/io"]),
     run("Syncs a thousand events", metric::syncs, figures::amount, &["sync"]),
     run("Peak memory, all processes", metric::peak_memory, figures::bytes, &["memory"]),
-    run("record() flat out, p50", |_, run| told(run.record_us, |us| us.p50), figures::micros, &["record"]),
-    run("record() flat out, p99", |_, run| told(run.record_us, |us| us.p99), figures::micros, &["record"]),
-    run("record() flat out, max", |_, run| told(run.record_us, |us| us.max), figures::micros, &["record"]),
-    arm("record() at the rate, p50", |arm| at_rate_record(arm, |us| us.p50), figures::micros, &["latency"]),
-    arm("record() at the rate, p99", |arm| at_rate_record(arm, |us| us.p99), figures::micros, &["latency"]),
+    run("record() at full speed, p50", |_, run| measured(run.record_us, |us| us.p50), figures::micros, &["record"]),
+    run("record() at full speed, p99", |_, run| measured(run.record_us, |us| us.p99), figures::micros, &["record"]),
+    run("record() at full speed, max", |_, run| measured(run.record_us, |us| us.max), figures::micros, &["record"]),
+    arm("record() at a fixed rate, p50", |arm| at_rate_record(arm, |us| us.p50), figures::micros, &["latency"]),
+    arm("record() at a fixed rate, p99", |arm| at_rate_record(arm, |us| us.p99), figures::micros, &["latency"]),
     arm("Commit latency, p50", |arm| at_rate_commit(arm, |us| us.p50), figures::micros, &["latency"]),
     arm("Commit latency, p90", |arm| at_rate_commit(arm, |us| us.p90), figures::micros, &["latency"]),
     arm("Commit latency, p99", |arm| at_rate_commit(arm, |us| us.p99), figures::micros, &["latency"]),
@@ -69,11 +68,11 @@ const MEASURES: &[Measure] = &[
 ];
 
 const fn run(name: &'static str, of: Metric, shown: fn(f64) -> String, words: &'static [&'static str]) -> Measure {
-    Measure { name, of: Of::Run(of), shown, words }
+    Measure { name, of: Source::Run(of), shown, words }
 }
 
 const fn role(name: &'static str, role: &'static str) -> Measure {
-    Measure { name, of: Of::Role(role), shown: figures::micros, words: &["cpu"] }
+    Measure { name, of: Source::Role(role), shown: figures::micros, words: &["cpu"] }
 }
 
 const fn arm(
@@ -82,30 +81,30 @@ const fn arm(
     shown: fn(f64) -> String,
     words: &'static [&'static str],
 ) -> Measure {
-    Measure { name, of: Of::Arm(of), shown, words }
+    Measure { name, of: Source::Arm(of), shown, words }
 }
 
-/// No call takes no time: all zeros are what a run says that did not look.
-fn told(quantiles: Quantiles, which: fn(Quantiles) -> f64) -> Option<f64> {
+/// A quantile, if it was measured: no call takes 0 µs, so zeros mean that nothing was measured.
+fn measured(quantiles: Quantiles, which: fn(Quantiles) -> f64) -> Option<f64> {
     (quantiles.max > 0.0).then(|| which(quantiles))
 }
 
 fn at_rate_record(arm: &ArmReport, which: fn(Quantiles) -> f64) -> Option<f64> {
-    arm.latency.as_ref().and_then(|run| told(run.record_us, which))
+    arm.latency.as_ref().and_then(|run| measured(run.record_us, which))
 }
 
 fn at_rate_commit(arm: &ArmReport, which: fn(Quantiles) -> f64) -> Option<f64> {
-    arm.latency.as_ref().and_then(|run| told(run.commit_us, which))
+    arm.latency.as_ref().and_then(|run| measured(run.commit_us, which))
 }
 
-/// CPU of all processes with nothing to do, in percent of one core; none if a process is missing.
+/// CPU of all processes while no event comes, in percent of one core; none if a process is missing.
 pub fn idle_percent(arm: &ArmReport) -> Option<f64> {
     let idle = arm.idle.as_ref().filter(|idle| idle.seconds > 0.0)?;
     let whole = metric::roles(arm.arm).iter().all(|role| idle.cpu_s.contains_key(*role));
     whole.then(|| idle.cpu_s.values().sum::<f64>() / idle.seconds * 100.0)
 }
 
-/// Runs of an arm have a number where each of them has it.
+/// The metric of each run; none if a run does not have it.
 pub fn samples(arm: Arm, runs: &[Run], of: Metric) -> Option<Vec<f64>> {
     let samples: Option<Vec<f64>> = runs.iter().map(|run| of(arm, run)).collect();
     samples.filter(|samples| !samples.is_empty())
@@ -134,10 +133,10 @@ pub fn overview(comparison: &Comparison) -> Overview {
     let mut rows: Vec<Row> = MEASURES.iter().map(|measure| row(comparison, &arms, measure, &mut notes)).collect();
     rows.push(lost(&arms));
     for skipped in comparison.arms.iter().filter(|arm| arm.runs.is_empty()) {
-        let why = skipped.skipped.as_deref().unwrap_or("it has no runs, and why was not recorded");
-        notes.said.push(format!("{} was not run: {}.", names::title(skipped.arm), why.trim_end_matches('.')));
+        let why = skipped.skipped.as_deref().unwrap_or("it has no runs, and the reason was not recorded");
+        notes.texts.push(format!("{} was not run: {}.", names::title(skipped.arm), why.trim_end_matches('.')));
     }
-    Overview { arms: arms.iter().map(|arm| arm.arm).collect(), rows, notes: notes.said }
+    Overview { arms: arms.iter().map(|arm| arm.arm).collect(), rows, notes: notes.texts }
 }
 
 fn row(comparison: &Comparison, arms: &[&ArmReport], measure: &Measure, notes: &mut Notes) -> Row {
@@ -148,26 +147,26 @@ fn row(comparison: &Comparison, arms: &[&ArmReport], measure: &Measure, notes: &
     });
     let values = values.collect();
     let differences = match measure.of {
-        Of::Run(of) => differences(comparison, arms, of),
-        Of::Role(_) => vec![String::new(); arms.len()],
-        Of::Arm(of) => arms.iter().map(|arm| single_difference(comparison, arm, of).unwrap_or_default()).collect(),
+        Source::Run(of) => differences(comparison, arms, of),
+        Source::Role(_) => vec![String::new(); arms.len()],
+        Source::Arm(of) => arms.iter().map(|arm| single_difference(comparison, arm, of).unwrap_or_default()).collect(),
     };
     Row { name: measure.name, values, differences }
 }
 
 fn value(arm: &ArmReport, measure: &Measure) -> Option<f64> {
     match measure.of {
-        Of::Run(of) => median(arm, of),
-        Of::Role(role) => {
+        Source::Run(of) => median(arm, of),
+        Source::Role(role) => {
             let samples: Option<Vec<f64>> = arm.runs.iter().map(|run| metric::cpu_us_of(role, run)).collect();
             samples.map(|samples| statistics::median(&samples))
         }
-        Of::Arm(of) => of(arm),
+        Source::Arm(of) => of(arm),
     }
 }
 
 fn belongs(arm: Arm, measure: &Measure) -> bool {
-    !matches!(measure.of, Of::Role(role) if !metric::roles(arm).contains(&role))
+    !matches!(measure.of, Source::Role(role) if !metric::roles(arm).contains(&role))
 }
 
 fn differences(comparison: &Comparison, arms: &[&ArmReport], of: Metric) -> Vec<String> {
@@ -181,7 +180,7 @@ fn differences(comparison: &Comparison, arms: &[&ArmReport], of: Metric) -> Vec<
     arms.iter().map(|arm| one(arm).unwrap_or_default()).collect()
 }
 
-/// Of one run each: a ratio, and nothing that could be an interval.
+/// The difference of two single runs: a ratio without an interval.
 fn single_difference(comparison: &Comparison, arm: &ArmReport, of: fn(&ArmReport) -> Option<f64>) -> Option<String> {
     let first = comparison.arms.first().filter(|first| first.arm != arm.arm)?;
     let below = of(first).filter(|below| *below > 0.0)?;
@@ -190,9 +189,9 @@ fn single_difference(comparison: &Comparison, arm: &ArmReport, of: fn(&ArmReport
 
 fn lost(arms: &[&ArmReport]) -> Row {
     let of_runs = |arm: &&ArmReport| {
-        let handed_over: u64 = arm.runs.iter().map(|run| run.events).sum();
+        let recorded: u64 = arm.runs.iter().map(|run| run.events).sum();
         let committed: u64 = arm.runs.iter().map(|run| run.committed).sum();
-        format!("{} of {}", figures::count(handed_over.saturating_sub(committed)), figures::count(handed_over))
+        format!("{} of {}", figures::count(recorded.saturating_sub(committed)), figures::count(recorded))
     };
     Row {
         name: "Events lost, all runs",
@@ -201,34 +200,34 @@ fn lost(arms: &[&ArmReport]) -> Row {
     }
 }
 
-/// Footnotes: why something is absent, each reason once.
+/// Footnotes: why a figure is absent, each reason once.
 struct Notes<'a> {
     reasons: &'a [String],
-    said: Vec<String>,
+    texts: Vec<String>,
 }
 
 impl<'a> Notes<'a> {
     fn new(comparison: &'a Comparison) -> Self {
-        Self { reasons: &comparison.not_measured, said: Vec::new() }
+        Self { reasons: &comparison.not_measured, texts: Vec::new() }
     }
 
     fn absent(&mut self, measure: &Measure) -> String {
-        let speaks_of_it = |reason: &&String| {
+        let is_about_it = |reason: &&String| {
             let reason = reason.to_lowercase();
             measure.words.iter().any(|word| reason.contains(word))
         };
-        let why = self.reasons.iter().find(speaks_of_it).map_or_else(
+        let why = self.reasons.iter().find(is_about_it).map_or_else(
             || {
                 format!(
-                    "{}: not measured in every run, and why was not recorded.",
+                    "{}: not measured in every run, and the reason was not recorded.",
                     measure.name.trim_start_matches("- ")
                 )
             },
             |reason| format!("Not measured: {}.", reason.trim_end_matches('.')),
         );
-        let at = self.said.iter().position(|said| *said == why).unwrap_or_else(|| {
-            self.said.push(why);
-            self.said.len() - 1
+        let at = self.texts.iter().position(|text| *text == why).unwrap_or_else(|| {
+            self.texts.push(why);
+            self.texts.len() - 1
         });
         format!("not measured [{}]", at + 1)
     }

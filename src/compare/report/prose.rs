@@ -1,4 +1,4 @@
-//! What a report says in whole sentences beside its tables.
+//! The paragraphs of a report.
 
 use super::figures;
 use super::names::phrase;
@@ -6,17 +6,17 @@ use super::overview::{median, that_ran};
 use crate::compare::statistics::{RESAMPLES, metric};
 use crate::compare::{ArmReport, Comparison};
 
-/// The rows of the study that this comparison goes back to, and what stands in their place.
+/// The rows of an earlier study, their counterparts here, and what these show.
 pub const COUNTERPARTS: [(&str, &str, &str); 9] = [
-    ("total time", "Total time", "until the last commit was seen in the database, not until publishing ended"),
-    ("throughput", "Throughput", "events that stood in the database, divided by that same time"),
-    ("function calls", "Instructions", "the work itself, without a tracer that slows what it counts"),
-    ("event-loop iterations", "Voluntary switches", "a thread that had to wait, as the loop did"),
-    ("context runs", "Involuntary switches", "a thread that could have gone on and was put off"),
-    ("I/O polls", "System calls", "each time the kernel was asked for something, polls included"),
-    ("top three hotspots", "Hotspots", "sampled in a run of its own, so that the timed runs pay nothing for it"),
-    ("share of NATS-specific work", "Shares of samples", "by what the stack was doing"),
-    ("CPU percent", "CPU seconds, CPU percent and idle CPU", "three lines, for they answer three questions"),
+    ("total time", "Total time", "the time until the last commit is seen in the database, not until publishing ends"),
+    ("throughput", "Throughput", "events in the database, divided by that time"),
+    ("function calls", "Instructions", "the work itself, without a tracer that slows the program"),
+    ("event-loop iterations", "Voluntary switches", "a thread had to wait, as the event loop had to"),
+    ("context runs", "Involuntary switches", "a thread could run, but another one got the processor"),
+    ("I/O polls", "System calls", "every call of the kernel, polls included"),
+    ("top three hotspots", "Hotspots", "sampled in a run of its own, so that sampling does not slow the timed runs"),
+    ("share of NATS-specific work", "Shares of samples", "what the thread was doing in each sample"),
+    ("CPU percent", "CPU seconds, CPU percent and idle CPU", "three rows, because they answer three questions"),
 ];
 
 /// How it was measured.
@@ -24,50 +24,51 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
     let settings = &comparison.settings;
     vec![
         format!(
-            "Every arm does the same work for each event ({}), into a SQLite file with synchronous = {}. The database is a file, \
-             so everyone pays for durability.",
+            "Every arm does the same work for each event ({}) in a SQLite file with synchronous = {}. The file is on a disk, so \
+             every arm pays for durability.",
             settings.work, settings.synchronous
         ),
-        "A run lasts from the first event handed over to the last commit seen in the database. There is no fixed wait in it. Rows \
-         are counted afterwards: a run that stored fewer events than were handed over is an error, except in core NATS, where what \
-         was lost is reported."
+        "A run lasts from the first recorded event to the last commit seen in the database. It has no fixed wait. The rows are \
+         counted afterwards. A run that stored fewer events than were recorded is an error; core NATS may lose events, and the \
+         report counts them."
             .into(),
         format!(
-            "Arms take turns, {} of each, in an order drawn anew for every round from a seed, so that what disturbs the machine \
-             disturbs all of them. CPU seconds are those of all processes, the broker among them; idle CPU is measured by itself.",
+            "The arms take turns, {} of each. Every round has a new random order (from the seed), so a disturbance of the machine \
+             affects all arms. CPU seconds are those of all processes, including the broker. Idle CPU is measured separately.",
             figures::counted(settings.pairs as u64, "run")
         ),
         format!(
-            "A difference is the median of the ratios of runs of the same round, with the 95 % percentile interval of {} bootstrap \
-             resamples. The first arm is also run against itself: how far that interval reaches from 1 is the noise floor, and \
-             intervals are widened by it before a difference is called one. \"No difference shown\" is a result.",
+            "A difference is the median of the ratios of two runs of the same round, with the 95 % percentile interval of {} \
+             bootstrap resamples. The first arm also runs against itself. The noise floor is how far that interval reaches from 1. \
+             Other intervals are widened by it, and a difference is reported only if the widened interval excludes 1. \"No \
+             difference shown\" is a result.",
             figures::count(RESAMPLES as u64)
         ),
         format!(
-            "Latency is measured in runs of their own at {} events/s. Each event's time counts from when it was due, so one that is \
-             late delays no other's clock. Such runs are made once, and their figures have no interval.",
+            "Latency is measured in separate runs at {} events/s. Each event's time counts from when it was due, so a late event \
+             does not hide the delay of the next ones. There is one such run of each arm, so its figures have no interval.",
             figures::count(settings.rate)
         ),
     ]
 }
 
-/// Why percent and seconds disagree, with this comparison's own example if it has one.
+/// Why percent and seconds disagree, with an example from this comparison if it has one.
 pub fn cpu(comparison: &Comparison) -> Vec<String> {
-    let mut said = vec![cpu_sentence().to_string()];
-    said.extend(example(comparison));
-    said.push(
-        "Idle CPU is a third thing: connections and their monitoring cost it for as long as a process lives, whether or not \
-         events come. Charged to a busy run it hides; measured over a quiet window as percent it makes the side with more \
-         connections look costly. It is therefore on a line of its own."
+    let mut paragraphs = vec![cpu_sentence().to_string()];
+    paragraphs.extend(example(comparison));
+    paragraphs.push(
+        "Idle CPU is a third figure. Connections and their monitoring use it as long as a process runs, with or without events. \
+         In a busy run it is too small to be seen. As a percentage of a quiet period it makes the side with more connections \
+         look expensive. So it has a row of its own."
             .into(),
     );
-    said
+    paragraphs
 }
 
 /// The short form, for a terminal.
 pub fn cpu_sentence() -> &'static str {
-    "CPU percent is CPU seconds divided by total time, so the same work done in half the time shows twice the percent: percent \
-     says how busy the machine was, seconds say what the events cost."
+    "CPU percent is CPU seconds divided by total time. The same work in half the time shows twice the percentage. So the \
+     percentage shows how busy the machine was, and the seconds show what the events cost."
 }
 
 /// Two arms of which one has the higher percent and the other the higher cost.
@@ -79,7 +80,7 @@ fn example(comparison: &Comparison) -> Option<String> {
             let ((percent, cost), (other_percent, other_cost)) = both(&one).zip(both(&other))?;
             if percent > other_percent * 1.1 && cost * 1.1 < other_cost {
                 return Some(format!(
-                    "Here {} shows {} against {} of {}, and yet an event costs {} of CPU against {}.",
+                    "Here {} uses {} of CPU and {} uses {}, but an event costs {} of CPU time with the first and {} with the second.",
                     phrase(one.arm),
                     figures::percent(percent),
                     figures::percent(other_percent),
@@ -93,14 +94,14 @@ fn example(comparison: &Comparison) -> Option<String> {
     None
 }
 
-/// What the profile says of NATS-specific work.
+/// The share of NATS-specific work in the profiles.
 pub fn nats_share(comparison: &Comparison) -> Vec<String> {
-    let of_nats = comparison.hotspots.iter().filter(|hotspots| metric::through_nats(hotspots.arm));
-    of_nats
+    let through_nats = comparison.hotspots.iter().filter(|hotspots| metric::through_nats(hotspots.arm));
+    through_nats
         .filter_map(|hotspots| {
             let nats = hotspots.shares.get("nats")?;
             let json = hotspots.shares.get("json").map_or_else(String::new, |share| {
-                format!(", encoding and decoding {}", figures::percent(share * 100.0))
+                format!(" and {} in encoding and decoding", figures::percent(share * 100.0))
             });
             Some(format!(
                 "In {}, the {} spends {} of its samples in the NATS client{json}.",

@@ -1,4 +1,4 @@
-//! A comparison against an earlier one of the same settings: what got worse beyond the noise of both.
+//! A comparison against an earlier one with the same settings: what became worse by more than the noise of both.
 
 use super::figures;
 use super::names;
@@ -6,44 +6,57 @@ use super::overview::samples;
 use crate::compare::statistics::{Interval, MINIMUM_PAIRS, Metric, interval_of_median, metric, noise};
 use crate::compare::{ArmReport, Comparison, FORMAT, Settings};
 
-/// Two sessions are never paired: between them a machine differs from itself by more than within one. Differences below
-/// this factor are not told, however narrow the intervals.
-const BETWEEN_SESSIONS: f64 = 1.02;
+/// Runs of two comparisons cannot be paired, and a machine changes more between two comparisons than during one. Differences
+/// below this factor are not reported, however narrow the intervals are.
+const BETWEEN_COMPARISONS: f64 = 1.02;
 
-/// Why a baseline cannot be compared with: a line for the user.
+/// Why a comparison cannot be compared with the baseline.
 #[derive(Debug, thiserror::Error)]
-#[error("the baseline cannot be compared with: {0}")]
-pub struct Incomparable(String);
+#[error("cannot compare with the baseline: {detail}; {remedy}")]
+pub struct Incomparable {
+    detail: String,
+    remedy: &'static str,
+}
+
+const MEASURE_AGAIN: &str = "measure the baseline again";
+const SAME_SETTINGS: &str = "measure both with the same settings";
 
 impl Incomparable {
     pub(super) fn unreadable(error: &serde_json::Error) -> Self {
-        Self(format!("it is not the JSON of a comparison ({error})"))
+        let detail = format!("it is not the JSON of a comparison ({error})");
+        Self { detail, remedy: "give a file that catchment compare --json wrote" }
     }
 
     pub(super) fn format(format: u32) -> Self {
-        Self(format!("it has format {format}, this catchment reads format {FORMAT}; measure the baseline again"))
+        let detail = format!("it has format {format}, but this catchment reads format {FORMAT}");
+        Self { detail, remedy: MEASURE_AGAIN }
     }
 }
 
-struct Judged {
+struct JudgedMetric {
     name: &'static str,
     of: Metric,
     more_is_better: bool,
     shown: fn(f64) -> String,
 }
 
-const JUDGED: [Judged; 3] = [
-    Judged { name: "total time", of: metric::total_s, more_is_better: false, shown: figures::seconds },
-    Judged { name: "throughput", of: metric::throughput, more_is_better: true, shown: figures::rate },
-    Judged { name: "CPU seconds of all processes", of: metric::cpu_s, more_is_better: false, shown: figures::seconds },
+const JUDGED: [JudgedMetric; 3] = [
+    JudgedMetric { name: "total time", of: metric::total_s, more_is_better: false, shown: figures::seconds },
+    JudgedMetric { name: "throughput", of: metric::throughput, more_is_better: true, shown: figures::rate },
+    JudgedMetric {
+        name: "CPU seconds of all processes",
+        of: metric::cpu_s,
+        more_is_better: false,
+        shown: figures::seconds,
+    },
 ];
 
-/// What is worse than in the baseline, a line each; empty if nothing is. Worse means that the 95 % intervals of the two
-/// medians, each widened by the noise floor, have nothing in common.
+/// What is worse than in the baseline, a line each; empty if nothing is. A figure is worse if the 95 % intervals of the two
+/// medians do not overlap, each widened by the noise floor.
 ///
 /// # Errors
 ///
-/// If the two measured different things.
+/// [`Incomparable`] if the two measured different things.
 pub fn regressions(now: &Comparison, baseline: &Comparison) -> Result<Vec<String>, Incomparable> {
     comparable(now, baseline)?;
     let of_arm = |arm: &ArmReport| {
@@ -53,12 +66,12 @@ pub fn regressions(now: &Comparison, baseline: &Comparison) -> Result<Vec<String
     Ok(now.arms.iter().filter_map(of_arm).flatten().collect())
 }
 
-/// What a reader of [`regressions`] has to know: other machines or programs, arms that only one of the two has.
+/// What to consider with [`regressions`]: another machine or program, arms that only the baseline has.
 #[must_use]
 pub fn notes(now: &Comparison, baseline: &Comparison) -> Vec<String> {
     let (here, there) = (&now.environment, &baseline.environment);
     let cores = |cores: usize| cores.to_string();
-    let surroundings = [
+    let environments = [
         ("processor", there.processor.clone(), here.processor.clone()),
         ("cores", cores(there.cores), cores(here.cores)),
         ("kernel", there.kernel.clone(), here.kernel.clone()),
@@ -66,23 +79,23 @@ pub fn notes(now: &Comparison, baseline: &Comparison) -> Vec<String> {
         ("SQLite", there.sqlite.clone(), here.sqlite.clone()),
         ("nats-server", or_none(there.nats_server.as_ref()), or_none(here.nats_server.as_ref())),
     ];
-    let differ = surroundings.into_iter().filter(|(_, before, after)| before != after);
+    let differ = environments.into_iter().filter(|(_, before, after)| before != after);
     let mut notes: Vec<String> = differ
-        .map(|(what, before, after)| format!("not the same {what} as in the baseline: {before} then, {after} now"))
+        .map(|(what, before, after)| format!("the {what} changed since the baseline: {before} then, {after} now"))
         .collect();
     if here.pragmas != there.pragmas {
-        notes.push("not the same PRAGMAs as in the baseline".into());
+        notes.push("the PRAGMAs changed since the baseline".into());
     }
     if here.broker != there.broker {
-        notes.push("not the same settings of the broker as in the baseline".into());
+        notes.push("the settings of the broker changed since the baseline".into());
     }
     for before in baseline.arms.iter().filter(|arm| !arm.runs.is_empty()) {
         if !now.arms.iter().any(|arm| arm.arm == before.arm && !arm.runs.is_empty()) {
-            notes.push(format!("{} ran in the baseline and not now: it is not compared", names::title(before.arm)));
+            notes.push(format!("{} ran in the baseline but not now, so it is not compared", names::title(before.arm)));
         }
     }
     if now.arms.iter().chain(&baseline.arms).any(|arm| (1..MINIMUM_PAIRS).contains(&arm.runs.len())) {
-        notes.push(format!("an arm with fewer than {MINIMUM_PAIRS} runs is not judged"));
+        notes.push(format!("arms with fewer than {MINIMUM_PAIRS} runs are not compared with the baseline"));
     }
     notes
 }
@@ -93,10 +106,10 @@ fn or_none(version: Option<&String>) -> String {
 
 fn comparable(now: &Comparison, baseline: &Comparison) -> Result<(), Incomparable> {
     if baseline.format != now.format {
-        return Err(Incomparable(format!(
-            "it has format {}, this comparison has format {}",
-            baseline.format, now.format
-        )));
+        return Err(Incomparable {
+            detail: format!("it has format {}, but this comparison has format {}", baseline.format, now.format),
+            remedy: MEASURE_AGAIN,
+        });
     }
     let (after, before) = (settings(&now.settings), settings(&baseline.settings));
     let differ: Vec<String> = before
@@ -106,17 +119,19 @@ fn comparable(now: &Comparison, baseline: &Comparison) -> Result<(), Incomparabl
         .map(|((name, before), (_, after))| format!("{name} is {before} there and {after} here"))
         .collect();
     if !differ.is_empty() {
-        return Err(Incomparable(format!("its settings are others: {}", differ.join("; "))));
+        let detail = format!("its settings differ: {}", differ.join(", "));
+        return Err(Incomparable { detail, remedy: SAME_SETTINGS });
     }
-    // An average of generated payloads, which another seed moves by a little.
+    // The average size of generated payloads: another seed changes it a little.
     let (after, before) = (now.settings.payload, baseline.settings.payload);
     if (after - before).abs() > 0.01 * before.abs() {
-        return Err(Incomparable(format!("its settings are others: payload is {before} bytes there and {after} here")));
+        let detail = format!("its settings differ: payload is {before} bytes there and {after} here");
+        return Err(Incomparable { detail, remedy: SAME_SETTINGS });
     }
     Ok(())
 }
 
-/// What must be the same: all that changes what a timed run does. Pairs and seed change only how sure one can be.
+/// The settings that must be the same: those that change what a timed run does. Pairs and seed change only the certainty.
 fn settings(settings: &Settings) -> [(&'static str, String); 7] {
     [
         ("events", settings.events.to_string()),
@@ -133,11 +148,11 @@ fn regression(
     now: &Comparison,
     baseline: &Comparison,
     (arm, before): (&ArmReport, &ArmReport),
-    judged: &Judged,
+    judged: &JudgedMetric,
 ) -> Option<String> {
     let floor = noise(&now.arms, judged.of, now.settings.seed)
         .max(noise(&baseline.arms, judged.of, baseline.settings.seed))
-        .max(BETWEEN_SESSIONS);
+        .max(BETWEEN_COMPARISONS);
     let new = interval(arm, judged, now.settings.seed)?;
     let old = interval(before, judged, baseline.settings.seed)?;
     let worse = if judged.more_is_better { new.median < old.median } else { new.median > old.median };
@@ -149,7 +164,7 @@ fn regression(
         format!("{median} ({low} to {high})")
     };
     Some(format!(
-        "{}: {} was {}, is {}, {}: the intervals do not meet even when each is widened by the noise floor of {:.1} %",
+        "{}: {} was {} and is {}, {}; the intervals do not overlap, even if each is widened by the noise floor of {:.1} %",
         names::title(arm.arm),
         judged.name,
         within(old),
@@ -159,7 +174,7 @@ fn regression(
     ))
 }
 
-fn interval(arm: &ArmReport, judged: &Judged, seed: u64) -> Option<Interval> {
+fn interval(arm: &ArmReport, judged: &JudgedMetric, seed: u64) -> Option<Interval> {
     let samples = samples(arm.arm, &arm.runs, judged.of)?;
     (samples.len() >= MINIMUM_PAIRS).then(|| interval_of_median(&samples, seed))
 }

@@ -1,27 +1,27 @@
-//! A comparison on a terminal: the main table first, the verdict last, where the eye is when the command ends.
+//! A comparison for a terminal: the main table first, the verdict last, next to the prompt.
 
-use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, presets};
 
 use super::document::{Block, faults, recommendation, verdict_of, without_profile};
 use super::figures::{self, plain};
 use super::names;
 use super::overview::{Overview, overview};
 use super::prose;
-use super::sheets::{self, Sheet};
+use super::tables::{self, Table};
 use crate::compare::Comparison;
 
-/// Narrower than this no table can be.
+/// No table can be narrower than this.
 const NARROWEST: usize = 40;
-/// From here on names are not broken.
+/// From this width on, names are not broken.
 const UNBROKEN: usize = 72;
-/// What the columns of the main table take, borders included.
+/// Widths of the columns of the main table, with their borders.
 const NAME: usize = 33;
 const VALUE: usize = 19;
 const DIFFERENCE: usize = 27;
-/// Hotspots of each process.
+/// The number of hotspots shown for each process.
 const TOP: usize = 3;
 
-/// Text of lines no longer than `width`, as far as words and names allow.
+/// Text with lines no longer than `width`, as far as words and names allow.
 #[must_use]
 pub fn terminal(comparison: &Comparison, width: usize) -> String {
     let mut page = Page { text: String::new(), width: width.max(NARROWEST) };
@@ -37,9 +37,9 @@ pub fn terminal(comparison: &Comparison, width: usize) -> String {
     ));
     main_table(comparison, &mut page);
     page.paragraph(prose::cpu_sentence());
-    page.table(&sheets::ratios(comparison));
+    page.table(&tables::ratios(comparison));
     for axis in &comparison.axes {
-        page.table(&sheets::axis(comparison, axis));
+        page.table(&tables::axis(comparison, axis));
     }
     for block in faults(comparison) {
         page.block(&block);
@@ -52,7 +52,7 @@ pub fn terminal(comparison: &Comparison, width: usize) -> String {
     page.text
 }
 
-/// As many arms beside the first as fit, then the next ones.
+/// The first arm with as many others as fit; then tables for the rest.
 fn main_table(comparison: &Comparison, page: &mut Page) {
     let overview = overview(comparison);
     let first = comparison.arms.first().map(|arm| arm.arm);
@@ -72,12 +72,13 @@ fn main_table(comparison: &Comparison, page: &mut Page) {
         page.text.push('\n');
     }
     page.paragraph(
-        "Instructions stand for a study's function calls, voluntary switches for event-loop iterations, involuntary ones for context \
-         runs, system calls for I/O polls. Differences: median of paired ratios and 95 % interval; without one, from one run each.",
+        "An earlier study of an asyncio program counted function calls (here: instructions), event-loop iterations (voluntary \
+         switches), context runs (involuntary switches) and I/O polls (system calls). A difference is the median of paired ratios \
+         with its 95 % interval; a difference without an interval comes from one run of each arm.",
     );
 }
 
-fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Sheet {
+fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Table {
     let title = |at: &usize| names::title(overview.arms[*at]).to_string();
     let with_difference = |name: String| if base.is_empty() { vec![name] } else { vec![name, "difference".into()] };
     let mut head = vec!["median of the runs".to_string()];
@@ -92,7 +93,7 @@ fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Sheet {
         }
         cells
     };
-    Sheet { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures: true }
+    Table { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures: true }
 }
 
 fn profile(comparison: &Comparison, page: &mut Page) {
@@ -101,9 +102,9 @@ fn profile(comparison: &Comparison, page: &mut Page) {
         page.paragraph(&without_profile(comparison));
     }
     for hotspots in &comparison.hotspots {
-        page.table(&sheets::hotspots(hotspots, TOP));
+        page.table(&tables::hotspots(hotspots, TOP));
     }
-    if let Some(shares) = sheets::shares(comparison) {
+    if let Some(shares) = tables::shares(comparison) {
         page.table(&shares);
     }
 }
@@ -129,7 +130,7 @@ impl Page {
                     self.item(&format!("[{}] ", at + 1), note);
                 }
             }
-            Block::Table(sheet) => self.table(sheet),
+            Block::Table(table) => self.table(table),
             Block::Chart(_) | Block::Links(_) => {}
         }
     }
@@ -144,7 +145,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Text behind a mark, its further lines indented by as much.
+    /// Text after a mark; further lines are indented by its width.
     fn item(&mut self, mark: &str, text: &str) {
         let indent = mark.chars().count();
         let mut line = mark.to_string();
@@ -165,40 +166,40 @@ impl Page {
         self.line(&line);
     }
 
-    /// The names of a wide table in one piece: what wraps is figures, which few readers search for.
-    fn table_with_names(&mut self, sheet: &Sheet) {
-        let mut table = self.set(sheet);
+    /// A table whose names are not broken, where the page is wide enough: figures are wrapped instead.
+    fn table_with_names(&mut self, table: &Table) {
+        let mut grid = self.grid(table);
         if self.width >= UNBROKEN
-            && let Some(names) = table.column_mut(0)
+            && let Some(names) = grid.column_mut(0)
         {
             names.set_constraint(ColumnConstraint::ContentWidth);
         }
-        self.line(&table.to_string());
+        self.line(&grid.to_string());
         self.text.push('\n');
     }
 
-    fn table(&mut self, sheet: &Sheet) {
-        if !sheet.title.is_empty() {
-            self.line(&sheet.title);
+    fn table(&mut self, table: &Table) {
+        if !table.title.is_empty() {
+            self.line(&table.title);
         }
-        let table = self.set(sheet);
-        self.line(&table.to_string());
+        let grid = self.grid(table);
+        self.line(&grid.to_string());
         self.text.push('\n');
     }
 
-    fn set(&self, sheet: &Sheet) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_width(u16::try_from(self.width).unwrap_or(u16::MAX));
-        table.set_header(sheet.head.iter().map(|title| Cell::new(plain(title))));
+    fn grid(&self, table: &Table) -> Grid {
+        let mut grid = Grid::new();
+        grid.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        grid.set_width(u16::try_from(self.width).unwrap_or(u16::MAX));
+        grid.set_header(table.head.iter().map(|title| Cell::new(plain(title))));
         let aligned = |(at, text): (usize, &String)| {
             let cell = Cell::new(plain(text));
-            if at > 0 && sheet.figures { cell.set_alignment(CellAlignment::Right) } else { cell }
+            if at > 0 && table.figures { cell.set_alignment(CellAlignment::Right) } else { cell }
         };
-        for row in &sheet.rows {
-            table.add_row(row.iter().enumerate().map(aligned));
+        for row in &table.rows {
+            grid.add_row(row.iter().enumerate().map(aligned));
         }
-        table
+        grid
     }
 
     fn line(&mut self, text: &str) {

@@ -1,4 +1,4 @@
-//! Renderings of a made-up comparison, of one with holes in it, and of an empty one.
+//! Reports of an invented comparison, of one with missing parts, and of an empty one.
 
 mod fixture;
 
@@ -6,7 +6,7 @@ use self::fixture::{EVENTS, comparison};
 use super::*;
 use crate::compare::{Arm, ArmReport, Comparison, statistics};
 
-/// What each row of the study has become.
+/// The counterparts of the rows of the earlier study.
 const ROWS: [&str; 14] = [
     "Total time",
     "Throughput",
@@ -40,7 +40,7 @@ fn skip(comparison: &mut Comparison, which: Arm) {
     arm.skipped = Some("not asked for".into());
 }
 
-/// Nothing but what every comparison has.
+/// A comparison without runs.
 fn bare() -> Comparison {
     let mut bare = comparison();
     bare.arms.clear();
@@ -65,7 +65,7 @@ fn every_row_of_the_study_is_everywhere() {
 }
 
 #[test]
-fn what_is_absent_is_said_with_its_reason() {
+fn an_absent_figure_has_its_reason() {
     let comparison = comparison();
     for text in [terminal(&comparison, 200), markdown(&comparison), html(&comparison)] {
         assert!(text.contains("not measured"), "{text}");
@@ -77,11 +77,11 @@ fn what_is_absent_is_said_with_its_reason() {
     assert!(instructions.values.iter().all(|value| value == "not measured [1]"));
     assert_eq!(overview.notes[0], "Not measured: instructions: perf_event_paranoid is 4 here.");
     let collector = overview.rows.iter().find(|row| row.name == "- collector").unwrap();
-    assert_eq!(collector.values[0], "–", "there is none to be measured");
+    assert_eq!(collector.values[0], "–", "this arm has no collector");
 }
 
 #[test]
-fn lines_of_the_terminal_are_no_longer_than_it_is_wide() {
+fn no_line_is_wider_than_the_terminal() {
     for width in [60, 80, 120, 200] {
         let text = terminal(&comparison(), width);
         let longest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
@@ -90,16 +90,16 @@ fn lines_of_the_terminal_are_no_longer_than_it_is_wide() {
 }
 
 #[test]
-fn nothing_measured_is_still_a_report() {
+fn an_empty_comparison_has_a_report() {
     let bare = bare();
     for text in [terminal(&bare, 80), markdown(&bare), html(&bare)] {
-        assert!(text.contains("nothing can be said of direct against NATS"), "{text}");
+        assert!(text.contains("direct and NATS cannot be compared"), "{text}");
     }
     well_formed(&html(&bare));
 }
 
 #[test]
-fn json_comes_back_whole() {
+fn json_is_read_again_without_loss() {
     let comparison = comparison();
     let text = json(&comparison);
     assert!(json(&from_json(&text).unwrap()) == text);
@@ -109,7 +109,7 @@ fn json_comes_back_whole() {
 }
 
 #[test]
-fn markdown_reads_in_the_studys_order() {
+fn markdown_has_the_order_of_the_study() {
     let text = markdown(&comparison());
     let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let expected = [
@@ -159,7 +159,7 @@ fn a_flamegraph_elsewhere_is_not_linked() {
     comparison.hotspots[1].flamegraph = Some("javascript:alert(1)".into());
     let page = html(&comparison);
     assert!(!page.contains("href=\"/tmp") && !page.contains("href=\"javascript:"));
-    assert!(page.contains("href=\"javascript%3Aalert%281%29\""), "it is a file name");
+    assert!(page.contains("href=\"javascript%3Aalert%281%29\""), "a file name, not a script");
 }
 
 /// Every element that is opened is closed in its order, and every `&` begins an entity.
@@ -191,31 +191,41 @@ fn well_formed(page: &str) {
 fn the_verdict_has_the_figures_of_the_tables() {
     let comparison = comparison();
     let verdict = &comparison.verdict;
-    assert!(verdict.headline.starts_with("For speed stay direct"), "{}", verdict.headline);
+    assert!(verdict.headline.starts_with("For speed, stay direct"), "{}", verdict.headline);
     let overview = overview::overview(&comparison);
     let throughput = overview.rows.iter().find(|row| row.name.starts_with("Throughput")).unwrap();
     for arm in [1, 3] {
         assert!(verdict.headline.contains(&throughput.values[arm]), "{}", verdict.headline);
     }
-    // Faster than one by one, slower than in groups: both are said, each where it belongs.
-    assert!(verdict.nats_when.iter().any(|said| said.starts_with("JetStream is faster than committing one by one")));
-    assert!(verdict.direct_when.iter().any(|said| said.starts_with("JetStream is slower than committing in groups")));
+    // Faster than one by one, slower than in groups: the verdict has both, each in its list.
     assert!(
-        verdict.nats_when.iter().any(|said| said.contains("held locked") && said.contains("410 µs")),
+        verdict.nats_when.iter().any(|sentence| sentence.starts_with("JetStream is faster than committing one by one"))
+    );
+    assert!(
+        verdict
+            .direct_when
+            .iter()
+            .any(|sentence| sentence.starts_with("JetStream is slower than committing in groups"))
+    );
+    assert!(
+        verdict
+            .nats_when
+            .iter()
+            .any(|sentence| sentence.contains("database was locked") && sentence.contains("410 µs")),
         "{verdict:?}"
     );
     assert!(
         verdict
             .nats_when
             .iter()
-            .any(|said| said.contains("database side dead") && said.contains("6,000 of 6,000 live"))
+            .any(|sentence| sentence.contains("database side was dead") && sentence.contains("6,000 of 6,000 live"))
     );
     let caveats = verdict.caveats.join("\n");
     assert!(caveats.contains("Core NATS lost 84 of 140,000 events"), "{caveats}");
-    for said in
-        ["do not promise the same", "against itself", "perf_event_paranoid", "syncs always was not run", "2 cores"]
+    for words in
+        ["different promises", "series of the same arm", "perf_event_paranoid", "sync always was not run", "2 cores"]
     {
-        assert!(caveats.contains(said), "{said}: {caveats}");
+        assert!(caveats.contains(words), "{words}: {caveats}");
     }
 }
 
@@ -226,8 +236,8 @@ fn the_verdict_follows_the_numbers() {
         run.total_s /= 10.0;
     }
     let turned = again(turned);
-    assert!(turned.verdict.headline.starts_with("Through NATS was the faster way"), "{}", turned.verdict.headline);
-    assert!(!turned.verdict.direct_when.iter().any(|said| said.contains("JetStream is slower")));
+    assert!(turned.verdict.headline.starts_with("NATS was faster"), "{}", turned.verdict.headline);
+    assert!(!turned.verdict.direct_when.iter().any(|sentence| sentence.contains("JetStream is slower")));
 
     let mut same = comparison();
     let grouped = arm(&mut same, Arm::DirectGrouped).runs.clone();
@@ -236,16 +246,16 @@ fn the_verdict_follows_the_numbers() {
     }
     let same = again(same);
     assert!(same.verdict.headline.contains("no difference is shown"), "{}", same.verdict.headline);
-    assert!(same.verdict.caveats.iter().any(|said| said.contains("JetStream against committing in groups")));
+    assert!(same.verdict.caveats.iter().any(|sentence| sentence.contains("JetStream against committing in groups")));
 }
 
 #[test]
-fn the_verdict_does_without_what_is_missing() {
+fn the_verdict_copes_with_missing_arms() {
     for missing in [Arm::DirectPerEvent, Arm::DirectGrouped, Arm::CoreNats, Arm::Jetstream] {
         let mut comparison = comparison();
         skip(&mut comparison, missing);
-        let said = all_of(&again(comparison).verdict);
-        assert!(!said.contains("NaN") && !said.contains("inf"), "{said}");
+        let text = all_of(&again(comparison).verdict);
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
     }
     let mut only_direct = comparison();
     for nats in [Arm::CoreNats, Arm::Jetstream] {
@@ -257,7 +267,7 @@ fn the_verdict_does_without_what_is_missing() {
 }
 
 #[test]
-fn a_sum_without_the_broker_is_not_given() {
+fn there_is_no_sum_without_the_broker() {
     let mut comparison = comparison();
     for run in &mut arm(&mut comparison, Arm::Jetstream).runs {
         run.processes.remove("broker");
@@ -269,13 +279,13 @@ fn a_sum_without_the_broker_is_not_given() {
             .verdict
             .caveats
             .iter()
-            .any(|said| said.contains("The CPU of a process of JetStream was not measured"))
+            .any(|sentence| sentence.contains("The CPU of a process of JetStream was not measured"))
     );
-    assert!(html(&comparison).contains("without broker"), "the bar says so");
+    assert!(html(&comparison).contains("without broker"), "the bar shows it");
 }
 
 #[test]
-fn few_pairs_are_said() {
+fn few_pairs_are_a_caveat() {
     let mut comparison = comparison();
     for arm in &mut comparison.arms {
         arm.runs.truncate(2);
@@ -283,7 +293,11 @@ fn few_pairs_are_said() {
     let comparison = again(comparison);
     assert!(comparison.verdict.headline.contains("no difference is shown"), "{}", comparison.verdict.headline);
     assert!(
-        comparison.verdict.caveats.iter().any(|said| said.contains("With 2 runs of an arm no difference can be shown"))
+        comparison
+            .verdict
+            .caveats
+            .iter()
+            .any(|sentence| sentence.contains("With 2 runs of an arm no difference can be shown"))
     );
 }
 
@@ -294,7 +308,7 @@ fn a_comparison_is_no_regression_of_itself() {
 }
 
 #[test]
-fn what_got_slower_is_named_and_what_got_faster_is_not() {
+fn a_slower_arm_is_named_and_a_faster_one_is_not() {
     let mut slower = comparison();
     for run in &mut arm(&mut slower, Arm::Jetstream).runs {
         run.total_s *= 1.4;
@@ -309,7 +323,7 @@ fn what_got_slower_is_named_and_what_got_faster_is_not() {
 }
 
 #[test]
-fn what_is_within_the_noise_is_no_regression() {
+fn a_difference_within_the_noise_is_no_regression() {
     let mut slightly = comparison();
     for run in &mut arm(&mut slightly, Arm::Jetstream).runs {
         run.total_s *= 1.03;
@@ -318,7 +332,7 @@ fn what_is_within_the_noise_is_no_regression() {
 }
 
 #[test]
-fn other_settings_are_not_compared_and_other_machines_are_said() {
+fn other_settings_are_refused_and_other_machines_are_noted() {
     let mut other = comparison();
     other.settings.events = EVENTS * 2;
     let refused = regressions(&other, &comparison()).unwrap_err().to_string();
@@ -333,7 +347,7 @@ fn other_settings_are_not_compared_and_other_machines_are_said() {
     other.environment.cores = 4;
     skip(&mut other, Arm::Jetstream);
     assert!(regressions(&other, &comparison()).is_ok());
-    let said = notes(&other, &comparison());
-    assert_eq!(said[0], "not the same cores as in the baseline: 2 then, 4 now");
-    assert!(said[1].starts_with("JetStream ran in the baseline and not now"));
+    let notes = notes(&other, &comparison());
+    assert_eq!(notes[0], "the cores changed since the baseline: 2 then, 4 now");
+    assert!(notes[1].starts_with("JetStream ran in the baseline but not now"));
 }

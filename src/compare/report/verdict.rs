@@ -1,7 +1,7 @@
-//! When to stay direct and when to go through NATS, on this machine: sentences made of this comparison's own figures.
+//! When to stay direct and when to go through NATS on this machine: sentences with the figures of the comparison.
 //!
-//! What was run several times is called a difference only if its interval says so. What was run once has no interval and
-//! must be [`CLEAR`] apart. What shows no difference goes to the caveats, and what was not measured is said to be so.
+//! Figures of several runs differ only if the interval shows it. Figures of single runs have no interval and must differ by the
+//! factor [`CLEAR`]. Figures without a difference, and what was not measured, go to the caveats.
 
 use super::figures;
 use super::names::{self, capital, listed, phrase};
@@ -9,10 +9,10 @@ use super::overview::{against, idle_percent, median, that_ran};
 use crate::compare::statistics::{Compared, Finding, MINIMUM_PAIRS, metric};
 use crate::compare::{Arm, ArmReport, Comparison, Isolation, Quantiles, Verdict};
 
-/// How many times apart two single runs must be to be called different.
+/// The least factor between the figures of two single runs that counts as a difference.
 const CLEAR: f64 = 1.5;
 
-/// What follows from a comparison.
+/// The verdict of a comparison.
 #[must_use]
 pub fn verdict(comparison: &Comparison) -> Verdict {
     let mut verdict = Verdict { headline: headline(comparison), ..Verdict::default() };
@@ -34,21 +34,21 @@ fn headline(comparison: &Comparison) -> String {
         rated.max_by(|(_, one), (_, other)| one.total_cmp(other))
     };
     let Some((direct, direct_rate)) = fastest(|arm| !metric::through_nats(arm)) else {
-        return "No direct arm was measured, so nothing can be said of direct against NATS.".into();
+        return "No direct arm was measured, so direct and NATS cannot be compared.".into();
     };
-    // Core NATS loses what it has no room for, so it speaks for NATS only where nothing else does.
+    // Core NATS may lose events, so it stands for NATS only if no other such arm ran.
     let keeps = |arm| metric::through_nats(arm) && arm != Arm::CoreNats;
     let Some((nats, nats_rate)) = fastest(keeps).or_else(|| fastest(metric::through_nats)) else {
-        return "No arm through NATS was measured, so nothing can be said of direct against NATS.".into();
+        return "No arm through NATS was measured, so direct and NATS cannot be compared.".into();
     };
     let Some(speed) = against(comparison, nats, direct, metric::throughput) else {
-        return "No two runs could be paired, so nothing can be said of direct against NATS.".into();
+        return "No two runs could be paired, so direct and NATS cannot be compared.".into();
     };
     let (by, through) = (phrase(direct.arm), phrase(nats.arm));
     let (direct_rate, nats_rate) = (figures::rate(direct_rate), figures::rate(nats_rate));
     let cpu = match (median(direct, metric::cpu_us_an_event), median(nats, metric::cpu_us_an_event)) {
         (Some(direct), Some(nats)) => format!(
-            "; an event costs {} of CPU directly and {} through NATS, broker included",
+            ". An event costs {} of CPU directly and {} through NATS, including the broker",
             figures::micros(direct),
             figures::micros(nats)
         ),
@@ -56,23 +56,23 @@ fn headline(comparison: &Comparison) -> String {
     };
     match speed.finding {
         Finding::Lower => format!(
-            "For speed stay direct: {by} stored {direct_rate} here and {through} {nats_rate}{cpu}. NATS has to be worth it for \
-             what else it gives."
+            "For speed, stay direct: {by} stored {direct_rate} here, and {through} stored {nats_rate}{cpu}. Use NATS if you need \
+             its other advantages."
         ),
         Finding::Higher => {
-            format!("Through NATS was the faster way here: {through} stored {nats_rate} and {by} {direct_rate}{cpu}.")
+            format!("NATS was faster here: {through} stored {nats_rate}, and {by} stored {direct_rate}{cpu}.")
         }
         Finding::NoDifferenceShown => format!(
-            "Speed does not decide here: between {by} ({direct_rate}) and {through} ({nats_rate}) no difference is shown{cpu}."
+            "Speed does not decide here: no difference is shown between {by} ({direct_rate}) and {through} ({nats_rate}){cpu}."
         ),
     }
 }
 
-/// Throughput and CPU, each way through NATS against each direct one.
+/// Throughput and CPU: each arm through NATS against each direct arm.
 fn speed(comparison: &Comparison, verdict: &mut Verdict) {
     let ran = that_ran(comparison);
     let (mut through_nats, direct): (Vec<_>, Vec<_>) = ran.into_iter().partition(|arm| metric::through_nats(arm.arm));
-    // What may lose events comes last: a summary takes the first.
+    // Core NATS may lose events, so it comes last: a summary takes the first sentence.
     through_nats.sort_by_key(|arm| arm.arm == Arm::CoreNats);
     for nats in through_nats {
         for direct in &direct {
@@ -97,9 +97,14 @@ fn speed_of(comparison: &Comparison, nats: &ArmReport, direct: &ArmReport, speed
     let cpu = match against(comparison, nats, direct, metric::cpu_us_an_event) {
         Some(cpu) => {
             let of = |arm| median(arm, metric::cpu_us_an_event).map_or_else(|| "–".into(), figures::micros);
-            format!(" CPU of all processes an event: {} against {}, {}.", of(nats), of(direct), figures::finding(&cpu))
+            format!(
+                " CPU of all processes for an event: {} against {}, {}.",
+                of(nats),
+                of(direct),
+                figures::finding(&cpu)
+            )
         }
-        None => " The CPU of all processes was not measured on both sides.".into(),
+        None => " The CPU of all processes was not measured for both.".into(),
     };
     format!(
         "{}{outcome}{} {}: {} against {} events/s, {}.{cpu}",
@@ -112,16 +117,16 @@ fn speed_of(comparison: &Comparison, nats: &ArmReport, direct: &ArmReport, speed
     )
 }
 
-/// A figure of one run for several arms; less is better.
-struct Single {
+/// A figure with a single run for each arm; less is better.
+struct SingleRun {
     opening: String,
     of: Vec<(Arm, f64)>,
     shown: fn(f64) -> String,
     ending: String,
 }
 
-impl Single {
-    fn tell(self, verdict: &mut Verdict) {
+impl SingleRun {
+    fn add_to(self, verdict: &mut Verdict) {
         let least = |through_nats: bool| {
             let of_kind = self.of.iter().filter(|(arm, _)| metric::through_nats(*arm) == through_nats);
             of_kind.map(|(_, figure)| *figure).min_by(f64::total_cmp)
@@ -131,18 +136,18 @@ impl Single {
         let figures = listed(&self.of.iter().map(each).collect::<Vec<_>>());
         let sentence = format!("{}: {figures}{}", self.opening, self.ending);
         if nats * CLEAR < direct {
-            verdict.nats_when.push(format!("{sentence}. One run each."));
+            verdict.nats_when.push(format!("{sentence}. (One run of each arm.)"));
         } else if direct * CLEAR < nats {
-            verdict.direct_when.push(format!("{sentence}. One run each."));
+            verdict.direct_when.push(format!("{sentence}. (One run of each arm.)"));
         } else {
             verdict.caveats.push(format!(
-                "{sentence}. One run each, the best of both sides less than {CLEAR} times apart: that decides nothing."
+                "{sentence}. (One run of each arm. The best of both sides differ by less than a factor of {CLEAR}, which decides nothing.)"
             ));
         }
     }
 }
 
-/// At which rate an arm's latency run was made. Runs at other rates are other questions.
+/// The quantiles of the latency runs at the rate of the settings; runs at other rates cannot be compared with them.
 fn at_the_rate(comparison: &Comparison, which: fn(&crate::compare::LatencyRun) -> Quantiles) -> Vec<(Arm, Quantiles)> {
     let rate = comparison.settings.rate;
     let of_arm = |arm: &ArmReport| arm.latency.as_ref().filter(|run| run.rate == rate).map(|run| (arm.arm, which(run)));
@@ -153,32 +158,32 @@ fn latency(comparison: &Comparison, verdict: &mut Verdict) {
     let runs = at_the_rate(comparison, |run| run.commit_us);
     let medians: Vec<String> =
         runs.iter().map(|(arm, us)| format!("{} {}", phrase(*arm), figures::micros(us.p50))).collect();
-    Single {
+    SingleRun {
         opening: format!(
-            "At {} events/s, 99 of 100 events stood in the database within",
+            "At {} events/s, 99 of 100 events were in the database within",
             figures::count(comparison.settings.rate)
         ),
         of: runs.iter().map(|(arm, us)| (*arm, us.p99)).collect(),
         shown: figures::micros,
         ending: format!(" (half of them within: {})", listed(&medians)),
     }
-    .tell(verdict);
+    .add_to(verdict);
 }
 
 fn waiting(comparison: &Comparison, verdict: &mut Verdict) {
     let runs = at_the_rate(comparison, |run| run.record_us);
-    Single {
-        opening: "The caller of record() was held, 99 times of 100, for no more than".into(),
+    SingleRun {
+        opening: "99 of 100 calls of record() took no longer than".into(),
         of: runs.iter().map(|(arm, us)| (*arm, us.p99)).collect(),
         shown: figures::micros,
         ending: String::new(),
     }
-    .tell(verdict);
+    .add_to(verdict);
 }
 
 fn stalls(comparison: &Comparison, verdict: &mut Verdict) {
     let Some(first) = comparison.stalls.first() else {
-        verdict.caveats.push("What a locked database does to the caller was not measured.".into());
+        verdict.caveats.push("How a locked database affects the caller was not measured.".into());
         return;
     };
     let missing = comparison.stalls.iter().filter(|stall| stall.missing > 0);
@@ -188,21 +193,21 @@ fn stalls(comparison: &Comparison, verdict: &mut Verdict) {
         [] => "; no event was missing afterwards".into(),
         some => format!("; missing afterwards: {}", listed(some)),
     };
-    Single {
+    SingleRun {
         opening: format!(
-            "While the database was held locked for {}, the longest record() took",
+            "While the database was locked for {}, the longest call of record() took",
             figures::seconds(first.held_s)
         ),
         of: comparison.stalls.iter().map(|stall| (stall.arm, stall.record_us.max)).collect(),
         shown: figures::micros,
         ending,
     }
-    .tell(verdict);
+    .add_to(verdict);
 }
 
 fn isolations(comparison: &Comparison, verdict: &mut Verdict) {
     if comparison.isolations.is_empty() {
-        verdict.caveats.push("What becomes of events while the database side is dead was not measured.".into());
+        verdict.caveats.push("What happens to events while the database side is dead was not measured.".into());
     }
     for isolation in &comparison.isolations {
         let kept = isolation.committed >= isolation.events && isolation.handed_over > 0;
@@ -216,21 +221,25 @@ fn isolations(comparison: &Comparison, verdict: &mut Verdict) {
 }
 
 fn isolation_of(isolation: &Isolation) -> String {
-    let handed_over = match isolation.handed_over {
-        0 => "nothing could be handed over meanwhile".into(),
-        some => format!("the application handed {} over meanwhile", figures::counted(some, "event")),
+    let recorded = match isolation.handed_over {
+        0 => "no event could be recorded meanwhile".into(),
+        some => format!("the application recorded {} meanwhile", figures::counted(some, "event")),
     };
     let lost = isolation.events.saturating_sub(isolation.committed);
     let end = if lost == 0 {
-        format!("all {} stood in the database in the end", figures::count(isolation.events))
+        format!("at the end all {} were in the database", figures::count(isolation.events))
     } else {
-        format!("of {}, {} never came to stand in the database", figures::count(isolation.events), figures::count(lost))
+        format!(
+            "at the end {} of {} were missing in the database",
+            figures::count(lost),
+            figures::count(isolation.events)
+        )
     };
     let live = isolation.seen_live.map_or_else(String::new, |seen| {
-        format!("; another subscriber saw {} of {} live", figures::count(seen), figures::count(isolation.events))
+        format!("; another subscriber received {} of {} live", figures::count(seen), figures::count(isolation.events))
     });
     format!(
-        "With the database side dead for {}, {}: {handed_over}, and {end}{live}. The application: {}.",
+        "The database side was dead for {} ({}): {recorded}, and {end}{live}. The application {}.",
         figures::seconds(isolation.away_s),
         phrase(isolation.arm),
         isolation.application.trim_end_matches('.'),
@@ -238,13 +247,13 @@ fn isolation_of(isolation: &Isolation) -> String {
 }
 
 fn idle(comparison: &Comparison, verdict: &mut Verdict) {
-    Single {
-        opening: "Of one core, all processes together use with nothing to do".into(),
+    SingleRun {
+        opening: "CPU of all processes while no event comes, of one core".into(),
         of: comparison.arms.iter().filter_map(|arm| Some((arm.arm, idle_percent(arm)?))).collect(),
         shown: figures::percent,
         ending: String::new(),
     }
-    .tell(verdict);
+    .add_to(verdict);
 }
 
 fn caveats(comparison: &Comparison, verdict: &mut Verdict) {
@@ -253,14 +262,14 @@ fn caveats(comparison: &Comparison, verdict: &mut Verdict) {
     let promises: Vec<String> =
         promises.map(|arm| format!("{}: {}", names::title(arm.arm), arm.promise.trim_end_matches('.'))).collect();
     if !promises.is_empty() {
-        caveats.push(format!("The arms do not promise the same. {}.", promises.join("; ")));
+        caveats.push(format!("The arms have different promises. {}.", promises.join("; ")));
     }
     for arm in that_ran(comparison) {
         let events: u64 = arm.runs.iter().map(|run| run.events).sum();
         let committed: u64 = arm.runs.iter().map(|run| run.committed).sum();
         if committed < events {
             caveats.push(format!(
-                "{} lost {} of {} in the timed runs; its throughput counts only what was stored.",
+                "{} lost {} of {} in the timed runs; its throughput counts only stored events.",
                 capital(phrase(arm.arm)),
                 figures::count(events - committed),
                 figures::counted(events, "event"),
@@ -268,7 +277,7 @@ fn caveats(comparison: &Comparison, verdict: &mut Verdict) {
         }
         if metric::through_nats(arm.arm) && median(arm, metric::cpu_s).is_none() {
             caveats.push(format!(
-                "The CPU of a process of {} was not measured, so no sum is given for it.",
+                "The CPU of a process of {} was not measured, so there is no sum for that arm.",
                 phrase(arm.arm)
             ));
         }
@@ -276,16 +285,16 @@ fn caveats(comparison: &Comparison, verdict: &mut Verdict) {
     caveats.push(noise_of(comparison));
     caveats.extend(pairs_of(comparison));
     caveats
-        .extend(comparison.settings.cut_short.iter().map(|why| format!("Fewer runs were made than asked for: {why}.")));
+        .extend(comparison.settings.cut_short.iter().map(|why| format!("Fewer runs were made than requested: {why}.")));
     for arm in comparison.arms.iter().filter(|arm| arm.runs.is_empty()) {
-        let why = arm.skipped.as_deref().unwrap_or("why was not recorded");
+        let why = arm.skipped.as_deref().unwrap_or("the reason was not recorded");
         caveats.push(format!("{} was not run: {}.", capital(phrase(arm.arm)), why.trim_end_matches('.')));
     }
     caveats.extend(comparison.not_measured.iter().map(|what| format!("Not measured: {}.", what.trim_end_matches('.'))));
     if that_ran(comparison).iter().any(|arm| metric::through_nats(arm.arm)) {
         caveats.push(format!(
-            "Everything ran on one machine with {}, which application, collector and broker shared: on machines of their own \
-             they do not, and a network adds its own time.",
+            "Application, collector and broker shared one machine with {}. On separate machines they do not share it, and the \
+             network adds time.",
             figures::counted(comparison.environment.cores as u64, "core"),
         ));
     }
@@ -294,20 +303,20 @@ fn caveats(comparison: &Comparison, verdict: &mut Verdict) {
 fn noise_of(comparison: &Comparison) -> String {
     let floors: Vec<_> = comparison.ratios.iter().filter(|ratio| ratio.noise_floor).collect();
     if floors.is_empty() {
-        return "No arm was run against itself, so the noise floor is unknown and differences may be the machine's."
+        return "No arm ran against itself, so the noise floor is unknown, and noise of the machine may cause differences."
             .into();
     }
     let each = floors.iter().map(|ratio| {
         let far = ratio.high.max(1.0 / ratio.low).max(1.0);
         let outside = if ratio.low > 1.0 || ratio.high < 1.0 {
-            " (the interval does not even hold 1: the machine was not quiet)"
+            " (this interval excludes 1: the machine was not quiet)"
         } else {
             ""
         };
         format!("{} by up to {:.1} %{outside}", ratio.of, (far - 1.0) * 100.0)
     });
     format!(
-        "The same arm run against itself differs in {}: smaller differences are not told.",
+        "Two series of the same arm differ in {}. Smaller differences are not reported.",
         listed(&each.collect::<Vec<_>>())
     )
 }
@@ -316,12 +325,12 @@ fn pairs_of(comparison: &Comparison) -> Option<String> {
     let pairs = that_ran(comparison).iter().map(|arm| arm.runs.len()).min()?;
     if pairs < MINIMUM_PAIRS {
         let found = figures::counted(pairs as u64, "run");
-        return Some(format!("With {found} of an arm no difference can be shown; it takes {MINIMUM_PAIRS} at least."));
+        return Some(format!("With {found} of an arm no difference can be shown; make at least {MINIMUM_PAIRS}."));
     }
     let coverage = Compared::coverage(pairs)?;
     Some(format!(
-        "With {pairs} pairs an interval is no more than their range, which holds the true ratio {:.0} times in 100 and not 95; \
-         it takes 6 pairs for that.",
+        "With {pairs} pairs an interval is the whole range of their ratios. It contains the true ratio {:.0} times in 100, not 95 \
+         times; that needs 6 pairs.",
         coverage * 100.0,
     ))
 }

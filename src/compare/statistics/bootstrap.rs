@@ -1,18 +1,18 @@
-//! Intervals without an assumption about how the samples are distributed: resample, look, repeat.
+//! Bootstrap intervals: they assume nothing about the distribution of the samples.
 
 use super::{as_f64, quantile};
 
-/// Resamples of one interval.
+/// Resamples for one interval.
 pub const RESAMPLES: usize = 10_000;
 
-/// A median and where it may lie: the 95 % percentile interval of its bootstrap.
+/// A median with the 95 % percentile interval of its bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// Of the samples themselves.
+    /// The median of the samples.
     pub median: f64,
-    /// 2.5 % of the resamples' medians are below.
+    /// 2.5 % of the resamples' medians are below it.
     pub low: f64,
-    /// 2.5 % are above.
+    /// 2.5 % of the resamples' medians are above it.
     pub high: f64,
 }
 
@@ -30,17 +30,17 @@ impl Interval {
     }
 }
 
-/// The median of the ratios of pairs, with its interval. The pairs are resampled, not the two sides each for itself:
-/// what slowed both runs of a round down is in neither the ratio nor its interval. Samples without a partner are left
-/// out; of no pairs, everything is NaN.
+/// The median of the ratios of pairs, with its interval. Pairs are resampled, not each side by itself, so a slowdown of both
+/// runs of a round affects neither the ratio nor its interval. Samples without a partner are left out; without pairs, all is
+/// NaN.
 #[must_use]
 pub fn paired_ratio(numerators: &[f64], denominators: &[f64], seed: u64) -> Interval {
     let ratios: Vec<f64> = numerators.iter().zip(denominators).map(|(above, below)| above / below).collect();
     interval_of_median(&ratios, seed)
 }
 
-/// The median of samples, with its interval; of no samples, everything is NaN. With fewer than six the interval is the
-/// range of the samples, which is all they can say.
+/// The median of samples, with its interval; without samples, all is NaN. With fewer than six samples the interval is their
+/// whole range.
 #[must_use]
 pub fn interval_of_median(samples: &[f64], seed: u64) -> Interval {
     let mut sorted = samples.to_vec();
@@ -51,7 +51,7 @@ pub fn interval_of_median(samples: &[f64], seed: u64) -> Interval {
     Interval { median, low: quantile(&medians, 0.025), high: quantile(&medians, 0.975) }
 }
 
-/// Resampling sorted samples is drawing places; how often each was drawn tells the one in the middle, without sorting.
+/// A resample of sorted samples is a draw of indexes. Counting how often each was drawn gives the median without sorting.
 fn medians_of_resamples(sorted: &[f64], seed: u64) -> Vec<f64> {
     if sorted.is_empty() {
         return Vec::new();
@@ -63,26 +63,26 @@ fn medians_of_resamples(sorted: &[f64], seed: u64) -> Vec<f64> {
         for _ in 0..sorted.len() {
             drawn[random.below(sorted.len())] += 1;
         }
-        let low = place_of(&drawn, (sorted.len() - 1) / 2);
-        let high = place_of(&drawn, sorted.len() / 2);
+        let low = index_of(&drawn, (sorted.len() - 1) / 2);
+        let high = index_of(&drawn, sorted.len() / 2);
         if low == high { sorted[low] } else { f64::midpoint(sorted[low], sorted[high]) }
     };
     (0..RESAMPLES).map(|_| one()).collect()
 }
 
-/// The place of the draw that `before` others come before.
-fn place_of(drawn: &[usize], before: usize) -> usize {
+/// The index of the draw that `before` others come before.
+fn index_of(drawn: &[usize], before: usize) -> usize {
     let mut so_far = 0;
-    for (place, times) in drawn.iter().enumerate() {
+    for (index, times) in drawn.iter().enumerate() {
         so_far += times;
         if so_far > before {
-            return place;
+            return index;
         }
     }
     0
 }
 
-/// Steele, Lea and Flood's generator: enough for a bootstrap, and the same on every machine and in every release.
+/// The generator of Steele, Lea and Flood: good enough for a bootstrap, and the same on every machine and in every release.
 struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -94,14 +94,14 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// A place below `bound`. Multiplied and shifted; its bias is of the order of `bound / 2^64`.
+    /// An index below `bound`, by multiplication and shift; its bias is about `bound / 2^64`.
     fn below(&mut self, bound: usize) -> usize {
         let wide = u128::from(self.next()) * bound as u128;
         usize::try_from(wide >> 64).unwrap_or(0)
     }
 }
 
-/// How often the range of so many samples holds the true median: the samples are not all on one side of it.
+/// The probability that the range of this many samples contains the true median: not all samples are on one side of it.
 #[must_use]
 pub(super) fn coverage_of_range(samples: usize) -> f64 {
     1.0 - 2.0 * 0.5_f64.powf(as_f64(samples))

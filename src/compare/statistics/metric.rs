@@ -1,11 +1,11 @@
-//! What is compared: one number of a run, or none where the run does not have it.
+//! The metrics: one number of a run, or none if the run does not have it.
 
 use crate::compare::{Arm, Process, Run};
 
-/// Takes its number from a run. The arm says which processes belong to it.
+/// Takes a number from a run. The arm decides which processes belong to it.
 pub type Metric = fn(Arm, &Run) -> Option<f64>;
 
-/// The processes that an event goes through. A sum over fewer of them would leave somebody's work out.
+/// The processes that an event passes through. A sum needs all of them.
 #[must_use]
 pub fn roles(arm: Arm) -> &'static [&'static str] {
     match arm {
@@ -20,13 +20,13 @@ pub fn through_nats(arm: Arm) -> bool {
     roles(arm).len() > 1
 }
 
-/// Seconds from the first event handed over to the last commit.
+/// Seconds from the first recorded event to the last commit.
 #[must_use]
 pub fn total_s(_: Arm, run: &Run) -> Option<f64> {
     positive(run.total_s)
 }
 
-/// Events a second that stood in the database, over the whole time. What was lost does not count.
+/// Events in the database divided by the total time. Lost events do not count.
 #[must_use]
 pub fn throughput(arm: Arm, run: &Run) -> Option<f64> {
     Some(number(run.committed) / total_s(arm, run)?)
@@ -38,7 +38,7 @@ pub fn cpu_s(arm: Arm, run: &Run) -> Option<f64> {
     of_all(arm, run, |process| Some(process.cpu_s))
 }
 
-/// CPU microseconds of all processes for each event handed over.
+/// CPU microseconds of all processes for each recorded event.
 #[must_use]
 pub fn cpu_us_an_event(arm: Arm, run: &Run) -> Option<f64> {
     an_event(run, cpu_s(arm, run)? * 1e6)
@@ -98,7 +98,7 @@ pub fn cpu_us_of(role: &str, run: &Run) -> Option<f64> {
     an_event(run, run.processes.get(role)?.cpu_s * 1e6)
 }
 
-/// A sum over all processes, if each that belongs to the arm has the number.
+/// A sum over all processes, if each process of the arm has the number.
 fn of_all(arm: Arm, run: &Run, number: impl Fn(&Process) -> Option<f64>) -> Option<f64> {
     let whole = roles(arm).iter().all(|role| run.processes.contains_key(*role));
     whole.then(|| run.processes.values().map(number).sum())?
@@ -112,7 +112,7 @@ fn positive(number: f64) -> Option<f64> {
     (number.is_finite() && number > 0.0).then_some(number)
 }
 
-#[allow(clippy::cast_precision_loss)] // beyond 2^52 the last digits of a count are of no interest
+#[allow(clippy::cast_precision_loss)] // beyond 2^52 the last digits of a count do not matter
 pub(in crate::compare) fn number(count: u64) -> f64 {
     count as f64
 }

@@ -1,29 +1,29 @@
-//! One arm against another: the paired ratio, and whether it says anything beyond the machine's own unrest.
+//! One arm against another: the paired ratio, and whether it is more than the noise of the machine.
 
 use super::bootstrap::{Interval, coverage_of_range, paired_ratio};
 use super::metric::{self, Metric};
 use crate::compare::{Arm, ArmReport, Ratio, Run};
 
-/// Fewer pairs than this show no difference: their range holds the true median less than three times in four.
+/// Fewer pairs than this show no difference: their range contains the true median less than three times in four.
 pub const MINIMUM_PAIRS: usize = 3;
 
-/// What a comparison's `ratios` are of.
+/// The metrics of a comparison's `ratios`.
 const COMPARED: [(&str, Metric); 3] =
     [("total_s", metric::total_s), ("throughput", metric::throughput), ("cpu_s", metric::cpu_s)];
 
-/// Whether a difference is shown, and which way.
+/// Whether a difference is shown, and its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// More than the other, beyond the noise.
     Higher,
     /// Less than the other, beyond the noise.
     Lower,
-    /// Not one, at least not by these samples.
+    /// These samples show no difference.
     NoDifferenceShown,
 }
 
 impl Finding {
-    /// As a [`Ratio`] has it.
+    /// As in a [`Ratio`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -44,19 +44,19 @@ impl Finding {
     }
 }
 
-/// A metric of one arm against the same of another.
+/// A metric of one arm against the same metric of another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compared {
-    /// The paired ratio as it was measured, without the noise.
+    /// The paired ratio as measured, not widened by the noise.
     pub ratio: Interval,
-    /// Pairs it was made of.
+    /// Number of pairs.
     pub pairs: usize,
-    /// What it shows once it is widened by the noise.
+    /// What the ratio shows after it is widened by the noise.
     pub finding: Finding,
 }
 
 impl Compared {
-    /// How often an interval of so few pairs holds the true ratio, where that is less than 95 in 100.
+    /// How often an interval of this many pairs contains the true ratio, if less than 95 times in 100.
     #[must_use]
     pub fn coverage(pairs: usize) -> Option<f64> {
         let coverage = coverage_of_range(pairs);
@@ -64,11 +64,11 @@ impl Compared {
     }
 }
 
-/// `above` against `below`, round by round, widened by the factor `noise`. None if no round has the number on both sides.
+/// `above` against `below`, round by round, widened by the factor `noise`. None if no round has the number for both.
 #[must_use]
 pub fn compared(above: (Arm, &[Run]), below: (Arm, &[Run]), of: Metric, noise: f64, seed: u64) -> Option<Compared> {
     let pairs = above.1.iter().zip(below.1).filter_map(|(up, down)| Some((of(above.0, up)?, of(below.0, down)?)));
-    // A count of 0 below the line has no ratio.
+    // A denominator of 0 has no ratio.
     let (ups, downs): (Vec<f64>, Vec<f64>) = pairs.filter(|(_, down)| *down > 0.0).unzip();
     if ups.is_empty() {
         return None;
@@ -77,8 +77,8 @@ pub fn compared(above: (Arm, &[Run]), below: (Arm, &[Run]), of: Metric, noise: f
     Some(Compared { ratio, pairs: ups.len(), finding: Finding::of(ratio.widened(noise), ups.len()) })
 }
 
-/// The noise floor of a metric as a factor: how far the interval of an arm against itself reaches from 1, either way.
-/// 1 if no arm was run twice.
+/// The noise floor of a metric as a factor: how far the interval of an arm against itself reaches from 1, in either direction.
+/// It is 1 if no arm was run twice.
 #[must_use]
 pub fn noise(arms: &[ArmReport], of: Metric, seed: u64) -> f64 {
     arms.first()
@@ -87,15 +87,15 @@ pub fn noise(arms: &[ArmReport], of: Metric, seed: u64) -> f64 {
         .max(1.0)
 }
 
-/// The second series of an arm against its first. Its finding is not widened by anything: an arm that differs from itself
-/// says that the machine was not quiet.
+/// The second series of an arm against its first. Its finding is not widened: if an arm differs from itself, the machine was
+/// not quiet.
 fn itself(arm: &ArmReport, of: Metric, seed: u64) -> Option<Compared> {
     compared((arm.arm, &arm.again), (arm.arm, &arm.runs), of, 1.0, seed)
 }
 
-/// Each arm against the first, and the first against itself, for all that a comparison's `ratios` are of. An arm without
-/// runs has none; nor has `cpu_s` where a process of the arm was not measured. The seed
-/// is that of the comparison's settings, with which reports make the intervals of all other figures.
+/// Each arm against the first, and the first against itself, in all metrics of a comparison's `ratios`. An arm without runs has
+/// no ratio, and an arm with a process that was not measured has no `cpu_s`. The seed is that of the comparison's settings;
+/// reports use it for all other intervals too.
 #[must_use]
 pub fn ratios(arms: &[ArmReport], seed: u64) -> Vec<Ratio> {
     let Some((first, others)) = arms.split_first() else { return Vec::new() };

@@ -1,8 +1,8 @@
-//! Known samples, and intervals that were computed without any of this code and without random numbers.
+//! Known samples, and intervals that were computed without this code and without random numbers.
 //!
-//! The distribution that a bootstrap samples from can be had exactly. Of n sorted samples, n odd, the median of a resample
-//! is at most the j-th with the probability that at least (n + 1) / 2 of n draws are among the first j; for n even, all
-//! multisets of n places are listed with their multinomial weights. In Python, with nothing but its standard library:
+//! The distribution that a bootstrap samples from can be computed exactly. For n sorted samples, n odd, the median of a
+//! resample is at most the j-th with the probability that at least (n + 1) / 2 of n draws are among the first j. For n even,
+//! all multisets of n indexes are listed with their multinomial weights. In Python, with its standard library:
 //!
 //! ```python
 //! from fractions import Fraction as F
@@ -107,7 +107,7 @@ fn an_interval_of_eight_pairs_is_the_exact_one() {
 }
 
 #[test]
-fn an_interval_of_21_samples_is_exact_for_any_seed() {
+fn an_interval_of_twenty_one_samples_is_exact_for_any_seed() {
     let samples: Vec<f64> = (1..=21).map(f64::from).collect();
     // odd(): 6 at 0.0183, 7 at 0.0557; 14 at 0.9443, 15 at 0.9817.
     for seed in 0..20 {
@@ -116,7 +116,7 @@ fn an_interval_of_21_samples_is_exact_for_any_seed() {
 }
 
 #[test]
-fn few_samples_say_no_more_than_their_range() {
+fn the_interval_of_few_samples_is_their_range() {
     // odd() of five: the smallest at 0.058, the second largest at 0.942.
     let found = interval_of_median(&[2.4, 1.8, 2.2, 2.8, 2.0], SEED);
     assert_eq!(found, Interval { median: 2.2, low: 1.8, high: 2.8 });
@@ -132,7 +132,7 @@ fn constant_ratios_have_an_interval_without_width() {
 }
 
 #[test]
-fn pairs_cancel_what_slowed_both_down() {
+fn pairs_cancel_a_slowdown_of_both_runs() {
     // One round three times as slow as another: each side alone varies threefold, the ratio not at all.
     let below = [1.0, 2.0, 3.0, 1.5, 2.5, 1.2];
     let above = below.map(|seconds| seconds * 1.25);
@@ -178,7 +178,7 @@ fn a_difference_within_the_noise_floor_is_not_shown() {
 }
 
 #[test]
-fn an_arm_that_differs_from_itself_is_said() {
+fn an_arm_that_differs_from_itself_has_a_finding() {
     let arms = [arm(Arm::DirectPerEvent, &[1.0; 6], &[1.2; 6])];
     assert_eq!(ratio_of(&ratios(&arms, SEED), "total_s", true).finding, "higher");
 }
@@ -204,7 +204,7 @@ fn what_was_not_measured_has_no_ratio() {
 }
 
 #[test]
-fn events_that_were_lost_are_no_throughput() {
+fn lost_events_are_not_throughput() {
     let lossy = Run { total_s: 2.0, events: 1_000, committed: 600, ..Run::default() };
     assert_eq!(metric::throughput(Arm::CoreNats, &lossy), Some(300.0));
     assert_eq!(metric::throughput(Arm::CoreNats, &Run::default()), None);

@@ -1,12 +1,12 @@
-//! CPU seconds of a run, the processes one behind the other.
+//! CPU seconds of a run: a bar for each arm, with a part for each process.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
+use super::canvas::{Area, DrawResult, Picture, TEXT_SIZE, drawn, text};
 use super::lanes::lanes;
 use super::palette::{APPLICATION, BROKER, COLLECTOR, Colour, INK};
 use super::scale::Scale;
-use super::{Drawn, LETTERS, Picture, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::that_ran;
@@ -16,7 +16,7 @@ use crate::compare::{ArmReport, Comparison, Run};
 struct Bar {
     name: String,
     parts: Vec<(&'static str, f64)>,
-    /// The median of the runs' sums, as the tables have it; the parts' medians add up to something near it.
+    /// The median of the runs' sums, as in the tables. The medians of the parts add up to about this.
     sum: f64,
     /// A process of the arm that was not measured.
     missing: Option<&'static str>,
@@ -49,7 +49,7 @@ impl Bar {
         }
     }
 
-    fn said(&self) -> String {
+    fn description(&self) -> String {
         let parts = self.parts.iter().map(|(role, cpu_s)| format!("{role} {}", figures::seconds(*cpu_s)));
         format!("{}: {}", self.name, parts.collect::<Vec<_>>().join(", "))
     }
@@ -70,10 +70,10 @@ pub fn cpu(comparison: &Comparison) -> Option<Picture> {
     Some(Picture {
         title: "CPU seconds of a run".into(),
         reading: format!(
-            "User and system, medians of the runs, each of {}.",
+            "User and system time; medians of the runs, each with {}.",
             figures::counted(comparison.settings.events, "event")
         ),
-        description: bars.iter().map(Bar::said).collect::<Vec<_>>().join("; "),
+        description: bars.iter().map(Bar::description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: roles.map(|role| (role.to_string(), colour(role))).collect(),
     })
@@ -87,15 +87,15 @@ fn colour(role: &str) -> Colour {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // a handful of bars
-fn draw(area: &super::Area, bars: &[Bar], scale: &Scale) -> Drawn {
+#[allow(clippy::cast_precision_loss)] // a few bars
+fn draw(area: &Area, bars: &[Bar], scale: &Scale) -> DrawResult {
     let rows = bars.len() as f64;
     let mut chart = lanes(area, bars.len(), scale, "CPU seconds")?;
     for (at, bar) in bars.iter().enumerate() {
         let top = rows - at as f64;
         chart.draw_series([
-            Text::new(bar.name.clone(), (scale.low, top - 0.28), text(LETTERS, INK, HPos::Left)),
-            Text::new(bar.figure(), (scale.high, top - 0.28), text(LETTERS, INK, HPos::Right)),
+            Text::new(bar.name.clone(), (scale.low, top - 0.28), text(TEXT_SIZE, INK, HPos::Left)),
+            Text::new(bar.figure(), (scale.high, top - 0.28), text(TEXT_SIZE, INK, HPos::Right)),
         ])?;
         let mut from = 0.0;
         for (role, cpu_s) in &bar.parts {

@@ -1,18 +1,18 @@
-//! Lines: how late events were, and how many stood in the database when.
+//! Curves: commit latency, and events in the database over time.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::palette::{self, QUIET, RULE};
+use super::canvas::{Area, DrawResult, Picture, SMALL_TEXT_SIZE, arm_legend, drawn, text};
+use super::palette::{self, MUTED, RULE};
 use super::scale::Scale;
-use super::{Drawn, Picture, SMALL, arm_legend, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::that_ran;
 use crate::compare::statistics::{median, metric};
 use crate::compare::{Arm, ArmReport, Comparison, Run};
 
-/// More points than this a line of this size cannot show.
+/// The most points that a line of this size can show.
 const POINTS: usize = 150;
 const HEIGHT: u32 = 300;
 
@@ -24,7 +24,7 @@ struct Curve {
 pub fn latency(comparison: &Comparison) -> Option<Picture> {
     let curve = |arm: &ArmReport| {
         let run = arm.latency.as_ref()?;
-        // The largest of all has no place on this axis; it is in the table.
+        // The maximum is infinitely far right on this axis; the table has it.
         let shown = run.curve.iter().filter(|(quantile, us)| (0.0..1.0).contains(quantile) && *us > 0.0);
         let points: Vec<_> = thinned(&shown.map(|(quantile, us)| (rarity(*quantile), *us)).collect::<Vec<_>>());
         (points.len() > 1).then_some(Curve { arm: arm.arm, points })
@@ -35,7 +35,7 @@ pub fn latency(comparison: &Comparison) -> Option<Picture> {
     let y = Scale::logarithmic(least(&heights)?, heights.iter().copied().fold(0.0, f64::max));
     let marks = Marks { x: "share of events", y: "committed within", x_shown: &share, y_shown: &figures::micros_short };
     let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
-    let said = |arm: &ArmReport| {
+    let description = |arm: &ArmReport| {
         let us = arm.latency.as_ref()?.commit_us;
         let [p50, p99, max] = [us.p50, us.p99, us.max].map(figures::micros);
         Some(format!("{}: half within {p50}, 99 of 100 within {p99}, all within {max}", names::title(arm.arm)))
@@ -46,7 +46,7 @@ pub fn latency(comparison: &Comparison) -> Option<Picture> {
             "At {} events/s, from when an event was due until its commit. Lower is better; logarithmic axis.",
             figures::count(comparison.settings.rate)
         ),
-        description: comparison.arms.iter().filter_map(said).collect::<Vec<_>>().join("; "),
+        description: comparison.arms.iter().filter_map(description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: arm_legend(curves.iter().map(|curve| curve.arm)),
     })
@@ -64,7 +64,7 @@ pub fn timeline(comparison: &Comparison) -> Option<Picture> {
     let starts: Vec<f64> =
         curves.iter().filter_map(|curve| curve.points.first()).map(|(seconds, _)| *seconds).collect();
     let last = ends.iter().copied().fold(0.0, f64::max);
-    // Where one arm takes many times as long as another, the quick ones would be one line at the edge.
+    // If one arm takes many times as long as another, a linear axis squeezes the fast ones to the edge.
     let x =
         if last / least(&ends)? > 8.0 { Scale::logarithmic(least(&starts)?, last) } else { Scale::from_zero(&ends) };
     let y =
@@ -76,7 +76,7 @@ pub fn timeline(comparison: &Comparison) -> Option<Picture> {
         y_shown: &figures::short,
     };
     let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
-    let said = |curve: &Curve| {
+    let description = |curve: &Curve| {
         let (seconds, events) = curve.points.last()?;
         Some(format!("{}: {} after {}", names::title(curve.arm), figures::amount(*events), figures::seconds(*seconds)))
     };
@@ -84,20 +84,20 @@ pub fn timeline(comparison: &Comparison) -> Option<Picture> {
     Some(Picture {
         title: "Committed over time".into(),
         reading: format!("The run of each arm whose total time is the median{kind}."),
-        description: curves.iter().filter_map(said).collect::<Vec<_>>().join("; "),
+        description: curves.iter().filter_map(description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: arm_legend(curves.iter().map(|curve| curve.arm)),
     })
 }
 
-/// The run nearest to the median of total time.
+/// The run whose total time is closest to the median.
 fn typical(arm: &ArmReport) -> Option<&Run> {
     let middle = median(&arm.runs.iter().map(|run| run.total_s).collect::<Vec<_>>());
     let far = |run: &&Run| (run.total_s - middle).abs();
     arm.runs.iter().filter(|run| run.timeline.len() > 1).min_by(|one, other| far(one).total_cmp(&far(other)))
 }
 
-/// Nine of ten is 1, 99 of 100 is 2: so that each further nine has as much room as the one before.
+/// The position of a quantile on the axis: 90 % is 1, 99 % is 2, so every further nine has the same room.
 fn rarity(quantile: f64) -> f64 {
     -(1.0 - quantile).log10()
 }
@@ -122,7 +122,7 @@ fn least(figures: &[f64]) -> Option<f64> {
     figures.iter().copied().filter(|figure| *figure > 0.0).min_by(f64::total_cmp)
 }
 
-/// No more points than can be seen; the last one stays.
+/// At most the points that can be seen, including the last one.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let every = points.len().div_ceil(POINTS).max(1);
     let last = points.last().filter(|_| points.len() % every != 1 && every > 1);
@@ -136,7 +136,7 @@ struct Marks<'a> {
     y_shown: &'a dyn Fn(f64) -> String,
 }
 
-fn draw(area: &super::Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> Drawn {
+fn draw(area: &Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> DrawResult {
     let mut chart = ChartBuilder::on(area)
         .margin(6)
         .margin_right(26)
@@ -146,15 +146,15 @@ fn draw(area: &super::Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Mark
         .build_cartesian_2d(x.clone(), y.clone())?;
     chart
         .configure_mesh()
-        .axis_style(QUIET.drawn())
+        .axis_style(MUTED.drawn())
         .bold_line_style(RULE.drawn())
         .light_line_style(TRANSPARENT)
-        .label_style(text(SMALL, QUIET, HPos::Center))
+        .label_style(text(SMALL_TEXT_SIZE, MUTED, HPos::Center))
         .x_label_formatter(&|place| (marks.x_shown)(*place))
         .y_label_formatter(&|place| (marks.y_shown)(*place))
         .x_desc(marks.x)
         .y_desc(marks.y)
-        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
+        .axis_desc_style(text(SMALL_TEXT_SIZE, MUTED, HPos::Center))
         .draw()?;
     for curve in curves {
         let points = curve.points.iter().map(|(at, figure)| (*at, *figure));

@@ -1,19 +1,19 @@
-//! Every run a dot, the median a disc, the interval a bar through it.
+//! A ring for each run, a disc for the median, a bar for its interval.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
+use super::canvas::{Area, DrawResult, Picture, TEXT_SIZE, drawn, text};
 use super::lanes::lanes;
 use super::palette::{self, Colour, INK};
 use super::scale::Scale;
-use super::{Drawn, LETTERS, Picture, drawn, text};
 use crate::compare::report::figures;
 use crate::compare::report::names;
 use crate::compare::report::overview::{samples, that_ran};
 use crate::compare::statistics::{Interval, interval_of_median, metric};
 use crate::compare::{Axis, Comparison};
 
-/// A line of the picture: its name stands above its dots, so that neither needs room beside the other.
+/// A line of the chart. Its name stands above its dots, so that neither needs room beside the other.
 struct Line {
     name: String,
     samples: Vec<f64>,
@@ -27,7 +27,7 @@ impl Line {
         Self { name, samples, interval, colour }
     }
 
-    fn said(&self) -> String {
+    fn description(&self) -> String {
         let [median, low, high] = [self.interval.median, self.interval.low, self.interval.high].map(figures::amount);
         format!("{}: {median} ({low} to {high})", self.name)
     }
@@ -64,15 +64,15 @@ fn picture(title: String, lines: &[Line]) -> Option<Picture> {
     let drawing = drawn(height, |area| draw(area, lines, &scale))?;
     Some(Picture {
         title,
-        reading: format!("Events/s that stood in the database. Bar: 95 % interval of the median; rings: runs{kind}."),
-        description: lines.iter().map(Line::said).collect::<Vec<_>>().join("; "),
+        reading: format!("Events/s in the database. Rings: runs; disc: median; bar: its 95 % interval{kind}."),
+        description: lines.iter().map(Line::description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: Vec::new(),
     })
 }
 
-#[allow(clippy::cast_precision_loss)] // a handful of lines
-fn draw(area: &super::Area, lines: &[Line], scale: &Scale) -> Drawn {
+#[allow(clippy::cast_precision_loss)] // a few lines
+fn draw(area: &Area, lines: &[Line], scale: &Scale) -> DrawResult {
     let rows = lines.len() as f64;
     let mut chart = lanes(area, lines.len(), scale, "events/s")?;
     for (at, line) in lines.iter().enumerate() {
@@ -80,8 +80,8 @@ fn draw(area: &super::Area, lines: &[Line], scale: &Scale) -> Drawn {
         let (names, dots) = (top - 0.27, top - 0.7);
         let figure = figures::amount(line.interval.median);
         chart.draw_series([
-            Text::new(line.name.clone(), (scale.low, names), text(LETTERS, INK, HPos::Left)),
-            Text::new(figure, (scale.high, names), text(LETTERS, INK, HPos::Right)),
+            Text::new(line.name.clone(), (scale.low, names), text(TEXT_SIZE, INK, HPos::Left)),
+            Text::new(figure, (scale.high, names), text(TEXT_SIZE, INK, HPos::Right)),
         ])?;
         let colour = line.colour.drawn();
         let ring = |sample: &f64| Circle::new((*sample, dots), 4, colour.mix(0.75).stroke_width(1));

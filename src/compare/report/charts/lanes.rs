@@ -1,22 +1,22 @@
-//! Lanes below each other over one horizontal axis.
+//! Lanes above one horizontal axis.
 
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::palette::{QUIET, RULE};
+use super::canvas::{Area, DrawError, SMALL_TEXT_SIZE, text};
+use super::palette::{MUTED, RULE};
 use super::scale::Scale;
-use super::{Area, SMALL, Trouble, text};
 use crate::compare::report::figures;
 
-/// An empty chart of this many lanes, each 1 high, the first at the top; `unit` stands below the axis.
-#[allow(clippy::cast_precision_loss)] // a handful of lanes
+/// An empty chart of this many lanes, each 1 high, the first at the top; `unit` labels the axis.
+#[allow(clippy::cast_precision_loss)] // a few lanes
 pub(super) fn lanes<'a>(
     area: &Area<'a>,
     lanes: usize,
     scale: &Scale,
     unit: &str,
-) -> Result<ChartContext<'a, SVGBackend<'a>, Cartesian2d<Scale, RangedCoordf64>>, Trouble> {
+) -> Result<ChartContext<'a, SVGBackend<'a>, Cartesian2d<Scale, RangedCoordf64>>, DrawError> {
     let mut chart = ChartBuilder::on(area)
         .margin(4)
         .margin_left(10)
@@ -27,13 +27,13 @@ pub(super) fn lanes<'a>(
         .configure_mesh()
         .disable_y_mesh()
         .disable_y_axis()
-        .axis_style(QUIET.drawn())
+        .axis_style(MUTED.drawn())
         .bold_line_style(RULE.drawn())
         .light_line_style(TRANSPARENT)
-        .x_label_style(text(SMALL, QUIET, HPos::Center))
+        .x_label_style(text(SMALL_TEXT_SIZE, MUTED, HPos::Center))
         .x_label_formatter(&|place| figures::short(*place))
         .x_desc(unit)
-        .axis_desc_style(text(SMALL, QUIET, HPos::Center))
+        .axis_desc_style(text(SMALL_TEXT_SIZE, MUTED, HPos::Center))
         .draw()?;
     Ok(chart)
 }

@@ -1,5 +1,5 @@
-//! Colours. Charts are drawn in those for light paper, as attributes; the page's style replaces each by its dark counterpart
-//! where a screen asks for it. So a chart is one drawing, and stays readable where no style applies.
+//! Colours. A chart is drawn with the colours for a light page, as attributes. On a dark screen the page's style replaces each
+//! with its dark counterpart. So one drawing serves both, and it stays readable without the style.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use plotters::style::RGBColor;
 
 use crate::compare::Arm;
 
-/// On white, and on the page's dark paper: 4.5:1 at least for text, 3:1 for the rest.
+/// A colour for the light and for the dark page. The contrast is at least 4.5:1 for text and 3:1 for the rest.
 #[derive(Clone, Copy)]
 pub struct Colour {
     light: (u8, u8, u8),
@@ -19,7 +19,7 @@ const fn colour(light: (u8, u8, u8), dark: (u8, u8, u8)) -> Colour {
 }
 
 pub const INK: Colour = colour((0x1a, 0x1a, 0x1b), (0xe8, 0xe8, 0xe6));
-pub const QUIET: Colour = colour((0x55, 0x55, 0x56), (0xb4, 0xb4, 0xb0));
+pub const MUTED: Colour = colour((0x55, 0x55, 0x56), (0xb4, 0xb4, 0xb0));
 pub const RULE: Colour = colour((0xd8, 0xd8, 0xd9), (0x3c, 0x3e, 0x42));
 pub const APPLICATION: Colour = colour((0x2f, 0x6d, 0xb5), (0x7f, 0xb2, 0xec));
 pub const COLLECTOR: Colour = colour((0xb8, 0x5c, 0x00), (0xf0, 0xb0, 0x60));
@@ -31,7 +31,7 @@ const JETSTREAM: Colour = colour((0xb3, 0x26, 0x1e), (0xff, 0x8f, 0x87));
 const SYNC_ALWAYS: Colour = colour((0x7a, 0x3e, 0x9d), (0xd0, 0xa0, 0xf0));
 
 const ALL: [Colour; 11] =
-    [INK, QUIET, RULE, APPLICATION, COLLECTOR, BROKER, PER_EVENT, GROUPED, CORE, JETSTREAM, SYNC_ALWAYS];
+    [INK, MUTED, RULE, APPLICATION, COLLECTOR, BROKER, PER_EVENT, GROUPED, CORE, JETSTREAM, SYNC_ALWAYS];
 
 impl Colour {
     pub fn drawn(self) -> RGBColor {
@@ -39,7 +39,7 @@ impl Colour {
         RGBColor(red, green, blue)
     }
 
-    /// As it stands in a drawing: upper case, for selectors compare letter by letter.
+    /// As in a drawing. Upper case, because CSS selectors compare attribute values exactly.
     pub fn hex(self) -> String {
         hex(self.light)
     }
@@ -59,7 +59,7 @@ pub fn of_arm(arm: Arm) -> Colour {
     }
 }
 
-/// What darkens the charts.
+/// The CSS that replaces the colours on a dark screen.
 pub fn style() -> String {
     let mut rules = String::from("@media screen and (prefers-color-scheme: dark) {\n");
     for colour in ALL {

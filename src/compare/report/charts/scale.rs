@@ -1,4 +1,4 @@
-//! Axes whose ticks are few enough never to touch.
+//! Axes with so few ticks that their labels never overlap.
 
 use std::ops::Range;
 
@@ -10,10 +10,10 @@ use crate::compare::report::figures;
 #[derive(Clone)]
 pub struct Scale {
     logarithmic: bool,
-    /// Figures at its ends; positive if it is logarithmic.
+    /// The figures at its ends; both are positive if it is logarithmic.
     pub low: f64,
     pub high: f64,
-    /// Figures that have a tick.
+    /// The figures that have a tick.
     ticks: Vec<f64>,
 }
 
@@ -25,7 +25,7 @@ impl Ranged for Scale {
     fn map(&self, figure: &f64, (from, to): (i32, i32)) -> i32 {
         let (low, high) = (self.place(self.low), self.place(self.high));
         let part = ((self.place(*figure) - low) / (high - low)).clamp(0.0, 1.0);
-        // What has no place, as the logarithm of 0, is at the beginning.
+        // A figure without a position, such as the logarithm of 0, is at the start.
         let part = if part.is_nan() { 0.0 } else { part };
         from + (part * f64::from(to - from)).round() as i32
     }
@@ -45,12 +45,12 @@ impl ValueFormatter<f64> for Scale {
     }
 }
 
-/// Beyond this many times between the smallest and the largest a linear axis shows only the largest.
+/// The largest ratio between two figures that a linear axis shows well.
 const SPREAD: f64 = 15.0;
 const TICKS: usize = 5;
 
 impl Scale {
-    /// From 0, for bars: their length is the figure.
+    /// Linear from 0: the length of a bar is its figure.
     pub fn from_zero(figures: &[f64]) -> Self {
         let most = figures.iter().copied().fold(0.0, f64::max);
         let step = step(most);
@@ -58,7 +58,7 @@ impl Scale {
         Self { logarithmic: false, low: 0.0, high: steps * step, ticks: multiples(step, steps * step) }
     }
 
-    /// Linear from 0, or logarithmic where the figures are too far apart for that.
+    /// Linear from 0, or logarithmic if the figures are too far apart for that.
     pub fn fitting(figures: &[f64]) -> Self {
         let positive = figures.iter().copied().filter(|figure| *figure > 0.0);
         let least = positive.fold(f64::INFINITY, f64::min);
@@ -70,7 +70,7 @@ impl Scale {
         }
     }
 
-    /// Between two positive figures, with room on both sides.
+    /// Logarithmic between two positive figures, with room on both sides.
     pub fn logarithmic(least: f64, most: f64) -> Self {
         let (low, high) = (least / 1.3, most * 1.3);
         let digits: &[f64] = match high / low {
@@ -87,7 +87,7 @@ impl Scale {
         Self { logarithmic: true, low, high, ticks: within.into_iter().step_by(every).collect() }
     }
 
-    /// Ticks of one's own, up to an end of one's own.
+    /// The same axis with these ticks, up to `high`.
     pub fn with_ticks(self, ticks: Vec<f64>, high: f64) -> Self {
         Self { ticks: ticks.into_iter().filter(|tick| *tick <= high).collect(), high, ..self }
     }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_begin_at_nothing_and_ticks_are_few() {
+    fn bars_begin_at_zero_and_ticks_are_few() {
         let scale = Scale::from_zero(&[3.0, 61_234.0]);
         assert_eq!(scale.ticks, [0.0, 20_000.0, 40_000.0, 60_000.0, 80_000.0]);
         assert_eq!(scale.map(&40_000.0, (0, 100)), 50);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_apart_is_shown_by_decades() {
+    fn figures_far_apart_have_a_logarithmic_axis() {
         let scale = Scale::fitting(&[400.0, 61_000.0]);
         assert!(scale.is_logarithmic());
         assert_eq!(scale.ticks, [1_000.0, 3_000.0, 10_000.0, 30_000.0]);

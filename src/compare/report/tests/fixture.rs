@@ -1,4 +1,4 @@
-//! A comparison as a two-core machine might give it: figures made up, shapes real.
+//! A comparison with invented figures, such as a machine with two cores might give.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -12,12 +12,12 @@ use crate::compare::{
 pub const EVENTS: u64 = 20_000;
 const SEED: u64 = 1;
 
-/// How much slower than usual each round was, for everybody.
+/// How much slower than usual each round was, for all arms.
 const ROUNDS: [f64; 7] = [1.0, 1.02, 0.99, 1.05, 0.98, 1.01, 1.0];
 /// How much each run differs by itself.
-const UNREST: [f64; 7] = [1.0, 0.995, 1.004, 0.998, 1.006, 1.001, 0.997];
+const NOISE: [f64; 7] = [1.0, 0.995, 1.004, 0.998, 1.006, 1.001, 0.997];
 
-/// All of it: four arms that ran, one that was skipped.
+/// Four arms that ran, and one that was skipped.
 pub fn comparison() -> Comparison {
     static MADE: LazyLock<Comparison> = LazyLock::new(made);
     MADE.clone()
@@ -133,7 +133,7 @@ fn arm(arm: Arm, total_s: f64, cpu_s: &[(&str, f64)], record_us: f64, commit_us:
 }
 
 pub fn run(total_s: f64, cpu_s: &[(&str, f64)], round: usize, committed: u64) -> Run {
-    let factor = ROUNDS[round % ROUNDS.len()] * UNREST[(round * 3 + cpu_s.len()) % UNREST.len()];
+    let factor = ROUNDS[round % ROUNDS.len()] * NOISE[(round * 3 + cpu_s.len()) % NOISE.len()];
     let total_s = total_s * factor;
     let process = |cpu_s: f64| Process {
         cpu_s: cpu_s * factor,
@@ -215,7 +215,7 @@ fn isolations() -> Vec<Isolation> {
             seen_live: Some(6_000),
             events: 6_000,
             committed: 6_000,
-            application: "went on".into(),
+            application: "kept running".into(),
         },
     ]
 }

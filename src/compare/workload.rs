@@ -1,19 +1,19 @@
-//! The workload: chat messages of a fixed seed, the same for every arm and run.
+//! The workload: chat messages made from a seed, the same for every arm and run.
 
 use std::hash::Hasher;
 
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::CompareError;
 
-/// How a message becomes bytes.
+/// How a message is encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     /// Text.
     #[default]
     Json,
-    /// Binary, with the names of the fields: <https://msgpack.org>.
+    /// Binary, with field names: <https://msgpack.org>.
     MessagePack,
 }
 
@@ -28,7 +28,7 @@ impl Codec {
     }
 }
 
-/// A chat message, and its place in the workload.
+/// A chat message; `id` is its number in the workload.
 #[allow(clippy::struct_field_names, reason = "the names of the fields in the payload")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Message {
@@ -44,13 +44,13 @@ impl Message {
     }
 }
 
-/// Which messages, and how they are written.
+/// Which messages, and how they are encoded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Workload {
     pub(super) seed: u64,
     pub(super) events: u64,
     pub(super) codec: Codec,
-    /// What the subjects begin with; the user's name follows.
+    /// The prefix of the subjects; the user's name follows.
     pub(super) subject: String,
 }
 
@@ -59,7 +59,7 @@ const WORDS: [&str; 24] = [
     "song", "please", "what", "a", "night", "grüße", "aus", "dem", "tal",
 ];
 
-/// Users who chat: statistics are kept for each.
+/// Users; the statistics have a row for each.
 const USERS: u64 = 50;
 
 impl Workload {
@@ -81,15 +81,15 @@ impl Workload {
     }
 
     /// The message as bytes.
-    pub(super) fn encode(&self, message: &Message) -> Result<Vec<u8>, Failure> {
-        let refused = |what: String| Failure::Unequal { arm: "workload".into(), what };
+    pub(super) fn encode(&self, message: &Message) -> Result<Vec<u8>, CompareError> {
+        let refused = |detail: String| CompareError::Mismatch { arm: "workload".into(), detail };
         match self.codec {
             Codec::Json => serde_json::to_vec(message).map_err(|e| refused(e.to_string())),
             Codec::MessagePack => rmp_serde::to_vec_named(message).map_err(|e| refused(e.to_string())),
         }
     }
 
-    /// Which message these bytes are; `None` where they are none.
+    /// The number of the message that these bytes encode; `None` if they are no message.
     pub(super) fn identity(&self, payload: &[u8]) -> Option<u64> {
         let message: Message = match self.codec {
             Codec::Json => serde_json::from_slice(payload).ok()?,
@@ -106,7 +106,7 @@ impl Workload {
     }
 }
 
-/// A hash of one row's content. Those of a set of rows are added, so that their order does not count.
+/// A hash of one row's content.
 pub(super) fn content(subject: &str, payload: &[u8]) -> u64 {
     #[allow(deprecated, reason = "the one hash of the standard library that is the same everywhere and always")]
     let mut hash = std::hash::SipHasher::new();
@@ -116,7 +116,7 @@ pub(super) fn content(subject: &str, payload: &[u8]) -> u64 {
     hash.finish()
 }
 
-/// Numbers that look random and are the same for the same seed: `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c>.
+/// Pseudo-random numbers, the same for the same seed: `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c>.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -132,7 +132,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `limit`, which is small: the last bit of evenness does not matter.
+    /// Below `limit`, which is small, so that the bias of the remainder does not matter.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn each_codec_tells_which_message_its_bytes_are() {
+    fn bytes_of_each_codec_identify_their_message() {
         for codec in [Codec::Json, Codec::MessagePack] {
             let workload = workload(codec);
             let bytes = workload.encode(&workload.message(42)).expect("bytes");

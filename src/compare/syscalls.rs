@@ -1,5 +1,5 @@
-//! System calls and syncs, counted by a tracer in a run whose times mean nothing: <https://strace.io>. In the same run,
-//! instructions, where the processor's counter may be read.
+//! System calls and syncs, counted by strace (<https://strace.io>), which slows the run: its times mean nothing. The same run
+//! counts instructions, where the processor's counter may be read.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::instructions::{self, Counter, Way};
+use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
+use super::context::RunContext;
+use super::environment::TestEnvironment;
+use super::instructions::{self, CountingMethod, PerfCounter};
 use super::options::Setup;
-use super::session::Session;
-use super::stage::Stage;
-use super::watch::{LOOK, Observation, Watch};
-use super::{Failure, Run, clock, run};
+use super::{CompareError, Run, clock, run};
 
-/// How long the tracer may take to attach, or to write down what it counted.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the tracer may take to attach, or to write its counts.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The calls that make a file's content safe.
+/// The calls that sync a file to the disk.
 const SYNCS: [&str; 4] = ["fsync", "fdatasync", "sync_file_range", "msync"];
 
-/// Why nothing can be counted here, if so.
-pub(super) fn why_not() -> Option<String> {
+/// Why system calls cannot be counted here, if they cannot.
+pub(super) fn unavailable() -> Option<String> {
     match Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status() {
         Ok(status) if status.success() => {}
         _ => return Some("system calls and syncs: strace is not installed".into()),
@@ -36,33 +36,38 @@ pub(super) fn why_not() -> Option<String> {
     match scope.trim() {
         "" | "0" => None,
         "1" | "2" if root => None,
-        scope => Some(format!("system calls and syncs: kernel.yama.ptrace_scope is {scope}, so nobody may be traced")),
+        scope => Some(format!("system calls and syncs: kernel.yama.ptrace_scope is {scope}, which forbids tracing")),
     }
 }
 
 /// Counts in a run of its own.
-pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Run, Failure> {
-    let traceable = why_not().is_none();
-    let mut stage = Stage::set(session, setup)?;
-    let (mut application, _) = stage.application(0)?;
-    let mut watch = Watch::open(&stage.database)?;
-    let meters = stage.meters(&application);
+pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Run, CompareError> {
+    let traceable = unavailable().is_none();
+    let mut environment = TestEnvironment::start(context, setup)?;
+    let (mut application, _) = environment.start_application(0)?;
+    let mut watch = CommitWatch::open(&environment.database)?;
+    let meters = environment.meters(&application);
     let tracers: BTreeMap<&'static str, Tracer> = meters
         .0
         .iter()
         .filter(|_| traceable)
-        .map(|(role, pid)| Ok((*role, Tracer::attach(*pid, &stage.path(&format!("{role}.strace")))?)))
-        .collect::<Result<_, Failure>>()?;
-    let counters: BTreeMap<&'static str, Counter> = match instructions::way() {
-        Ok(Way::Processor) => {
-            meters.0.iter().map(|(role, pid)| Ok::<_, Failure>((*role, Counter::attach(*pid)?))).collect()
+        .map(|(role, pid)| Ok((*role, Tracer::attach(*pid, &environment.path(&format!("{role}.strace")))?)))
+        .collect::<Result<_, CompareError>>()?;
+    let counters: BTreeMap<&'static str, PerfCounter> = match instructions::counting_method() {
+        Ok(CountingMethod::Processor) => {
+            meters.0.iter().map(|(role, pid)| Ok::<_, CompareError>((*role, PerfCounter::attach(*pid)?))).collect()
         }
         _ => Ok(BTreeMap::new()),
     }?;
     let before = meters.read();
-    application.tell("go")?;
-    let mut observation = Observation { session, stage: &mut stage, application: &mut application, look: LOOK };
-    let outcome = observation.until_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
+    application.send_line("go")?;
+    let mut observation = Observation {
+        context,
+        environment: &mut environment,
+        application: &mut application,
+        poll_interval: POLL_INTERVAL,
+    };
+    let outcome = observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
     let mut processes = run::used(meters.since(&before), &outcome);
     for (role, tracer) in tracers {
         let counts = tracer.detach()?;
@@ -78,9 +83,9 @@ pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Run, Failur
         }
     }
     drop(application);
-    let found = run::verified(session, &stage)?;
+    let found = run::verified(context, &environment)?;
     Ok(Run {
-        total_s: clock::seconds(outcome.began, watch.last().unwrap_or(outcome.accepted)),
+        total_s: clock::seconds(outcome.began, watch.last_commit().unwrap_or(outcome.accepted)),
         events: setup.events,
         committed: found.distinct,
         processes,
@@ -88,41 +93,41 @@ pub(super) fn measure(session: &Session<'_>, setup: Setup) -> Result<Run, Failur
     })
 }
 
-/// A tracer of one process and all its threads. Dropping it lets the process go.
+/// A tracer of one process and all its threads. Dropping it detaches.
 struct Tracer {
     child: Child,
     counts: PathBuf,
 }
 
 impl Tracer {
-    fn attach(pid: u32, counts: &Path) -> Result<Self, Failure> {
+    fn attach(pid: u32, counts: &Path) -> Result<Self, CompareError> {
         let log = counts.with_extension("log");
-        let file = File::create(&log).map_err(Failure::system(format!("file {}", log.display())))?;
+        let file = File::create(&log).map_err(CompareError::system(format!("file {}", log.display())))?;
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-o"]).arg(counts).args(["-p", &pid.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        let child = command.spawn().map_err(Failure::system("strace cannot be started"))?;
+        let child = command.spawn().map_err(CompareError::system("cannot start strace"))?;
         let mut tracer = Self { child, counts: counts.to_owned() };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            if said.contains("attached") {
+            let output = fs::read_to_string(&log).unwrap_or_default();
+            if output.contains("attached") {
                 return Ok(tracer);
             }
             if Instant::now() >= until || tracer.child.try_wait().is_ok_and(|ended| ended.is_some()) {
-                return Err(failed("does not attach", &said));
+                return Err(failed("did not attach", &output));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Lets the process go, and says how often it made each call.
-    fn detach(mut self) -> Result<BTreeMap<String, u64>, Failure> {
+    /// Detaches; returns how often the process made each call.
+    fn detach(mut self) -> Result<BTreeMap<String, u64>, CompareError> {
         self.interrupt();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             if Instant::now() >= until {
-                return Err(failed("does not end", ""));
+                return Err(failed("did not end", ""));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -145,12 +150,12 @@ impl Drop for Tracer {
     }
 }
 
-fn failed(what: &str, said: &str) -> Failure {
-    let log = said.lines().last().unwrap_or_default().into();
-    Failure::Process { role: "tracer".into(), what: format!("(strace) {what}"), log }
+fn failed(detail: &str, output: &str) -> CompareError {
+    let log = output.lines().last().unwrap_or_default().into();
+    CompareError::Process { role: "tracer".into(), detail: format!("(strace) {detail}"), log }
 }
 
-/// The calls of strace's table: share, seconds, microseconds a call, calls, errors where there were any, name.
+/// The counts of strace's table. Its columns: share, seconds, microseconds a call, calls, errors if there were any, name.
 fn read(table: &str) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for line in table.lines() {

@@ -1,20 +1,23 @@
-//! Where a comparison keeps its databases and streams: a directory on a disk, gone at the end.
+//! Where a comparison keeps its databases and streams: a directory on a disk, removed at the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Failure;
+use super::CompareError;
 
 const NAME: &str = "catchment-compare-";
 
 /// A directory that is removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct ScratchDirectory(PathBuf);
 
-impl Folder {
-    /// Makes one in `directory`, and removes those that killed comparisons left there.
-    pub(super) fn make(directory: &Path) -> Result<Self, Failure> {
-        let failed = |source| Failure::System { what: format!("directory {}", directory.display()), source };
+impl ScratchDirectory {
+    /// Creates one in `directory`, and removes those that killed comparisons left there.
+    pub(super) fn create(directory: &Path) -> Result<Self, CompareError> {
+        let failed = |source| {
+            let remedy = "choose a directory that can be written".to_owned();
+            CompareError::System { object: format!("directory {}", directory.display()), remedy: Some(remedy), source }
+        };
         fs::create_dir_all(directory).map_err(failed)?;
         let directory = directory.canonicalize().map_err(failed)?;
         clear_leftovers(&directory);
@@ -23,10 +26,10 @@ impl Folder {
         Ok(Self(path))
     }
 
-    /// One below another.
-    pub(super) fn below(parent: &Self, name: &str) -> Result<Self, Failure> {
+    /// Creates a directory inside another.
+    pub(super) fn below(parent: &Self, name: &str) -> Result<Self, CompareError> {
         let path = parent.0.join(name);
-        fs::create_dir_all(&path).map_err(Failure::system(format!("directory {}", path.display())))?;
+        fs::create_dir_all(&path).map_err(CompareError::system(format!("directory {}", path.display())))?;
         Ok(Self(path))
     }
 
@@ -35,10 +38,10 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ScratchDirectory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            log::warn!("directory {}: cannot be removed: {error}", self.0.display());
+            log::warn!("cannot remove directory {}: {error}", self.0.display());
         }
     }
 }
@@ -59,23 +62,24 @@ pub(super) fn file_system(path: &Path) -> Option<(String, PathBuf)> {
     let mut found: Option<(String, PathBuf)> = None;
     for line in mounts.lines() {
         let mut words = line.split(' ').skip(1);
-        let (Some(place), Some(kind)) = (words.next(), words.next()) else { continue };
-        let place = PathBuf::from(place.replace("\\040", " "));
-        // Of two mounts on one place the later one counts.
-        let deeper = |(_, known): &(String, PathBuf)| place.components().count() >= known.components().count();
-        if path.starts_with(&place) && found.as_ref().is_none_or(deeper) {
-            found = Some((kind.to_owned(), place));
+        let (Some(mount), Some(kind)) = (words.next(), words.next()) else { continue };
+        let mount = PathBuf::from(mount.replace("\\040", " "));
+        // If two file systems are mounted on one path, the later one is visible.
+        let deeper = |(_, known): &(String, PathBuf)| mount.components().count() >= known.components().count();
+        if path.starts_with(&mount) && found.as_ref().is_none_or(deeper) {
+            found = Some((kind.to_owned(), mount));
         }
     }
     found
 }
 
-/// Refuses a file system that keeps nothing: commits would cost nothing there.
-pub(super) fn on_a_disk(path: &Path) -> Result<(), Failure> {
-    let path = path.canonicalize().map_err(Failure::system(format!("directory {}", path.display())))?;
+/// Refuses a file system in memory: a commit would cost nothing there.
+pub(super) fn require_disk(path: &Path) -> Result<(), CompareError> {
+    let path = path.canonicalize().map_err(CompareError::system(format!("directory {}", path.display())))?;
     match file_system(&path) {
         Some((kind, _)) if matches!(kind.as_str(), "tmpfs" | "ramfs") => {
-            Err(Failure::Directory { path, what: format!("is on {kind}, where nothing is ever synced to a disk") })
+            let detail = format!("is on {kind}, which is in memory, so a commit would cost nothing");
+            Err(CompareError::Directory { path, detail, remedy: "choose a directory on a disk".into() })
         }
         _ => Ok(()),
     }
@@ -86,21 +90,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_no_disk() {
+    fn a_directory_in_memory_is_refused() {
         assert_eq!(file_system(Path::new("/proc/self")).map(|(kind, _)| kind), Some("proc".into()));
         if file_system(Path::new("/dev/shm")).is_some_and(|(kind, _)| kind == "tmpfs") {
-            let refused = on_a_disk(Path::new("/dev/shm")).expect_err("must be refused").to_string();
-            assert!(refused.contains("tmpfs") && refused.contains("--directory"), "{refused}");
+            let refused = require_disk(Path::new("/dev/shm")).expect_err("must be refused").to_string();
+            assert!(refused.contains("tmpfs") && refused.contains("choose a directory on a disk"), "{refused}");
         }
     }
 
     #[test]
-    fn what_a_killed_comparison_left_is_removed_by_the_next() {
+    fn the_next_comparison_removes_what_a_killed_one_left() {
         let folder = tempfile::tempdir().expect("a folder");
         // No process has a number this high.
         let left = folder.path().join(format!("{NAME}999999999"));
         fs::create_dir_all(left.join("0")).expect("makes");
-        let made = Folder::make(folder.path()).expect("makes");
+        let made = ScratchDirectory::create(folder.path()).expect("makes");
         let path = made.path().to_owned();
         assert!(!left.exists() && path.exists());
         drop(made);

@@ -1,19 +1,19 @@
-//! In which order the runs are made.
+//! The order of the runs.
 
 use super::Arm;
-use super::events::Random;
+use super::workload::Random;
 
 /// A run of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot {
     pub(super) arm: Arm,
-    /// The second series of the first arm: what the machine does to two runs of the same.
+    /// Of the second series of the first arm, which shows how much two equal runs differ.
     pub(super) again: bool,
 }
 
-/// The rounds: each has every arm once, and the first arm once more. Over as many rounds as there are runs in one, each
-/// stands in each place once, in an order drawn anew each time, so that what grows or shrinks with time, or with what ran
-/// before, meets all alike.
+/// The rounds: each has every arm once, and the first arm once more. Over as many rounds as a round has runs, each run is in
+/// each position once. The order is drawn again each time, so that drift of the machine and effects of the run before are the same
+/// for all arms.
 pub(super) fn rounds(arms: &[Arm], rounds: usize, seed: u64) -> Vec<Vec<Slot>> {
     let mut slots: Vec<Slot> = arms.iter().map(|&arm| Slot { arm, again: false }).collect();
     slots.extend(arms.first().map(|&arm| Slot { arm, again: true }));
@@ -57,17 +57,17 @@ mod tests {
     }
 
     #[test]
-    fn each_stands_in_each_place_equally_often() {
+    fn each_run_is_in_each_position_equally_often() {
         let rounds = rounds(&arms::ALL, 12, 1);
-        for place in 0..6 {
+        for position in 0..6 {
             for slot in &rounds[0] {
-                assert_eq!(rounds.iter().filter(|round| round[place] == *slot).count(), 2, "{slot:?} at {place}");
+                assert_eq!(rounds.iter().filter(|round| round[position] == *slot).count(), 2, "{slot:?} at {position}");
             }
         }
     }
 
     #[test]
-    fn the_seed_decides() {
+    fn the_seed_decides_the_order() {
         assert_eq!(rounds(&arms::ALL, 9, 4), rounds(&arms::ALL, 9, 4));
         assert_ne!(rounds(&arms::ALL, 9, 4), rounds(&arms::ALL, 9, 5));
         assert!(rounds(&[], 3, 1).is_empty());

@@ -1,36 +1,37 @@
-//! Whether a run did the work that was asked for: before that is known, its figures mean nothing.
+//! Checks that a run stored exactly the events that were recorded. Without that its figures mean nothing.
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::events::{Workload, content};
 use super::options::Setup;
-use super::{Failure, Work, arms};
+use super::workload::{Workload, content};
+use super::{CompareError, Work, arms};
 use crate::store::{Answer, Reader, Value};
 
-/// What is in a database.
+/// What the rows of a database are.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct RowCheck {
     pub(super) rows: u64,
-    /// Different messages of the workload.
+    /// Messages of the workload that have a row.
     pub(super) distinct: u64,
-    /// Rows whose content is not that of the message they claim to be.
+    /// Rows with the identity of a message and other content.
     pub(super) changed: u64,
-    /// Rows that are no message of the workload.
+    /// Rows that are not a message of the workload.
     pub(super) foreign: u64,
-    /// Messages that no row has, and the first of them.
+    /// Messages without a row.
     pub(super) missing: u64,
+    /// The first of them.
     pub(super) first_missing: Option<u64>,
     pub(super) dead_letters: u64,
-    /// Events that the counters of the work have counted, where it has some.
+    /// What the counters of the work add up to, where the work has counters.
     pub(super) counted: Option<u64>,
 }
 
-/// Reads the whole database and compares it with the messages `first..` of the workload.
-pub(super) fn look(database: &Path, workload: &Workload, work: Work) -> Result<Found, Failure> {
+/// Reads the whole database and compares it with the messages of the workload.
+pub(super) fn inspect(database: &Path, workload: &Workload, work: Work) -> Result<RowCheck, CompareError> {
     let reader = Reader::open(database)?;
-    let mut found = Found::default();
+    let mut found = RowCheck::default();
     let mut seen = vec![false; workload.events as usize];
     reader.run::<()>("SELECT subject, payload FROM events", |answer| {
         if let Answer::Row(values) = answer {
@@ -47,8 +48,8 @@ pub(super) fn look(database: &Path, workload: &Workload, work: Work) -> Result<F
     Ok(found)
 }
 
-/// A number that the database answers.
-pub(super) fn number(reader: &Reader, sql: &str) -> Result<u64, Failure> {
+/// The number that a query returns.
+pub(super) fn number(reader: &Reader, sql: &str) -> Result<u64, CompareError> {
     let answer = reader.run(sql, |answer| match answer {
         Answer::Row(values) => match values.first() {
             Some(Value::Integer(number)) => ControlFlow::Break(number.unsigned_abs()),
@@ -59,7 +60,7 @@ pub(super) fn number(reader: &Reader, sql: &str) -> Result<u64, Failure> {
     Ok(answer.unwrap_or(0))
 }
 
-impl Found {
+impl RowCheck {
     fn row(&mut self, values: &[Value], workload: &Workload, seen: &mut [bool]) {
         self.rows += 1;
         let (subject, payload) = match values {
@@ -81,30 +82,30 @@ impl Found {
         self.distinct += u64::from(!std::mem::replace(&mut seen[number as usize], true));
     }
 
-    /// What is wrong, if anything. An arm that may lose events may have some missing, and nothing else.
-    pub(super) fn verify(&self, setup: &Setup) -> Result<(), Failure> {
+    /// Fails if rows and events differ. An arm that may lose events may have missing ones, but nothing else may differ.
+    pub(super) fn verify(&self, setup: &Setup) -> Result<(), CompareError> {
         let lost = !arms::may_lose(setup.arm) && self.missing > 0;
         let counted = self.counted.is_some_and(|counted| counted != self.rows);
         let odd = self.rows != self.distinct || self.changed + self.foreign + self.dead_letters > 0;
         if !lost && !odd && !counted {
             return Ok(());
         }
-        let mut what = format!("{} rows for {} events", self.rows, setup.events);
+        let mut detail = format!("{} rows for {} events", self.rows, setup.events);
         let first = self.first_missing.map_or(String::new(), |number| format!(" (the first: event {number})"));
         let counted = if counted { self.counted } else { None };
         for (number, words) in [
             (if lost { self.missing } else { 0 }, format!("missing{first}")),
-            (self.rows - self.foreign - self.distinct, "there twice".into()),
-            (self.changed, "with other content than was handed over".into()),
-            (self.foreign, "that nobody handed over".into()),
+            (self.rows - self.foreign - self.distinct, "duplicated".into()),
+            (self.changed, "with changed content".into()),
+            (self.foreign, "that were not recorded".into()),
             (self.dead_letters, "dead letters".into()),
             (counted.unwrap_or(0), "counted by the database's own counters".into()),
         ] {
             if number > 0 {
-                let _ = write!(what, ", {number} {words}");
+                let _ = write!(detail, ", {number} {words}");
             }
         }
-        Err(Failure::Unequal { arm: arms::name(setup.arm).into(), what })
+        Err(CompareError::Mismatch { arm: arms::name(setup.arm).into(), detail })
     }
 }
 
@@ -119,8 +120,8 @@ mod tests {
         Setup { events: 5, ..Options::default().setup(arm) }
     }
 
-    /// What is found after all five events were stored and this was done to them.
-    fn found(sql: &str) -> Found {
+    /// What is found after five events were stored and this SQL was run.
+    fn found(sql: &str) -> RowCheck {
         let folder = tempfile::tempdir().expect("a folder");
         let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
         drop(Database::open(&config, &Routes::default()).expect("opens"));
@@ -134,7 +135,7 @@ mod tests {
             editor.run(&format!("{sql} VALUES ('{subject}', 0, '{payload}')")).expect("inserts");
         }
         editor.run(sql).expect("runs");
-        look(&config.path, &workload, Work::Insert).expect("reads")
+        inspect(&config.path, &workload, Work::Insert).expect("reads")
     }
 
     fn refusal(arm: Arm, sql: &str) -> String {
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it_is_all_of_it() {
+    fn a_complete_database_is_accepted() {
         let found = found("");
         assert_eq!((found.rows, found.distinct, found.missing), (5, 5, 0));
         assert!(found.verify(&setup(Arm::Jetstream)).is_ok());
@@ -151,18 +152,20 @@ mod tests {
     #[test]
     fn a_row_that_is_missing_is_an_error_except_in_core_nats() {
         let sql = "DELETE FROM events WHERE id = 3";
-        let said = refusal(Arm::Jetstream, sql);
-        assert!(said.contains("jetstream: 4 rows for 5 events, 1 missing (the first: event 2)"), "{said}");
+        let message = refusal(Arm::Jetstream, sql);
+        assert!(message.contains("jetstream: 4 rows for 5 events, 1 missing (the first: event 2)"), "{message}");
         assert!(found(sql).verify(&setup(Arm::CoreNats)).is_ok());
     }
 
     #[test]
-    fn rows_twice_changed_or_foreign_are_errors_in_every_arm() {
+    fn duplicated_changed_or_foreign_rows_are_errors_in_every_arm() {
         let copy =
             "INSERT INTO events(subject, published_us, payload) SELECT subject, 0, payload FROM events WHERE id = 1";
-        assert!(refusal(Arm::CoreNats, copy).contains("1 there twice"));
+        assert!(refusal(Arm::CoreNats, copy).contains("1 duplicated"));
         let change = "UPDATE events SET payload = replace(payload, 'viewer', 'viever') WHERE id = 1";
-        assert!(refusal(Arm::CoreNats, change).contains("1 with other content"));
-        assert!(refusal(Arm::CoreNats, "UPDATE events SET payload = 'x' WHERE id = 1").contains("nobody handed over"));
+        assert!(refusal(Arm::CoreNats, change).contains("1 with changed content"));
+        assert!(
+            refusal(Arm::CoreNats, "UPDATE events SET payload = 'x' WHERE id = 1").contains("1 that were not recorded")
+        );
     }
 }

@@ -6,34 +6,35 @@ use super::overview::{self, Overview, samples};
 use crate::compare::statistics::{interval_of_median, median, metric};
 use crate::compare::{Axis, AxisPoint, Comparison, Hotspots, Run};
 
-/// A table: its first column holds names, the others figures.
-pub struct Sheet {
+/// A table. The first column has names.
+pub struct Table {
     pub title: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
-    /// Whether what is not in the first column are figures, which stand at the right.
+    /// Whether the other columns have figures, which are aligned right.
     pub figures: bool,
 }
 
-impl Sheet {
+impl Table {
     fn new(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Self {
         Self { title: title.into(), head: head.iter().map(ToString::to_string).collect(), rows, figures: true }
     }
 
+    /// A table without figures.
     pub fn of_words(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Self {
         Self { figures: false, ..Self::new(title, head, rows) }
     }
 }
 
 /// Medians of all arms.
-pub fn medians(overview: &Overview) -> Sheet {
+pub fn medians(overview: &Overview) -> Table {
     let head = ["Median of the runs"].into_iter().chain(overview.arms.iter().map(|arm| names::title(*arm)));
     let row = |row: &overview::Row| [vec![row.name.to_string()], row.values.clone()].concat();
-    Sheet::new("The figures", &head.collect::<Vec<_>>(), overview.rows.iter().map(row).collect())
+    Table::new("The figures", &head.collect::<Vec<_>>(), overview.rows.iter().map(row).collect())
 }
 
-/// Differences of all arms against the first; nothing if nothing can be compared.
-pub fn differences(comparison: &Comparison, overview: &Overview) -> Option<Sheet> {
+/// Differences of all arms from the first; none if nothing can be compared.
+pub fn differences(comparison: &Comparison, overview: &Overview) -> Option<Table> {
     let first = comparison.arms.first()?.arm;
     let others: Vec<usize> = (0..overview.arms.len()).filter(|at| overview.arms[*at] != first).collect();
     let compared = overview.rows.iter().filter(|row| row.differences.iter().any(|difference| !difference.is_empty()));
@@ -45,11 +46,11 @@ pub fn differences(comparison: &Comparison, overview: &Overview) -> Option<Sheet
         .collect();
     let title = format!("Difference from {}", names::title(first));
     let head = ["Difference"].into_iter().chain(others.iter().map(|at| names::title(overview.arms[*at])));
-    (!rows.is_empty()).then(|| Sheet::new(title, &head.collect::<Vec<_>>(), rows))
+    (!rows.is_empty()).then(|| Table::new(title, &head.collect::<Vec<_>>(), rows))
 }
 
-/// The ratios with their intervals, the noise floor among them.
-pub fn ratios(comparison: &Comparison) -> Sheet {
+/// The ratios with their intervals, including the noise floor.
+pub fn ratios(comparison: &Comparison) -> Table {
     let row = |ratio: &crate::compare::Ratio| {
         let arm = names::title(ratio.arm);
         vec![
@@ -62,11 +63,11 @@ pub fn ratios(comparison: &Comparison) -> Sheet {
         ]
     };
     let head = ["Ratio of", "Arm", "Median", "95 % interval", "Pairs", "Finding"];
-    Sheet::new("Paired ratios", &head, comparison.ratios.iter().map(row).collect())
+    Table::new("Paired ratios", &head, comparison.ratios.iter().map(row).collect())
 }
 
 /// One setting varied.
-pub fn axis(comparison: &Comparison, axis: &Axis) -> Sheet {
+pub fn axis(comparison: &Comparison, axis: &Axis) -> Table {
     let with_payload = axis.points.iter().any(|point| point.payload.is_some());
     let mut head = vec![axis.setting.as_str(), "Runs", "Events/s", "95 % interval", "CPU an event"];
     if with_payload {
@@ -93,11 +94,11 @@ pub fn axis(comparison: &Comparison, axis: &Axis) -> Sheet {
         row
     };
     let title = format!("{} in {}", names::capital(&axis.setting), names::title(axis.arm));
-    Sheet::new(title, &head, axis.points.iter().map(row).collect())
+    Table::new(title, &head, axis.points.iter().map(row).collect())
 }
 
 /// The database held locked.
-pub fn stalls(comparison: &Comparison) -> Option<Sheet> {
+pub fn stalls(comparison: &Comparison) -> Option<Table> {
     let row = |stall: &crate::compare::Stall| {
         let us = stall.record_us;
         vec![
@@ -110,13 +111,13 @@ pub fn stalls(comparison: &Comparison) -> Option<Sheet> {
             figures::count(stall.missing),
         ]
     };
-    let head = ["Arm", "Locked for", "Handed over", "record() p50", "p99", "max", "Missing afterwards"];
+    let head = ["Arm", "Locked for", "Recorded meanwhile", "record() p50", "p99", "max", "Missing afterwards"];
     let rows: Vec<_> = comparison.stalls.iter().map(row).collect();
-    (!rows.is_empty()).then(|| Sheet::new("The database held locked", &head, rows))
+    (!rows.is_empty()).then(|| Table::new("The database held locked", &head, rows))
 }
 
 /// The database side killed.
-pub fn isolations(comparison: &Comparison) -> Option<Sheet> {
+pub fn isolations(comparison: &Comparison) -> Option<Table> {
     let row = |isolation: &crate::compare::Isolation| {
         vec![
             names::title(isolation.arm).into(),
@@ -129,32 +130,32 @@ pub fn isolations(comparison: &Comparison) -> Option<Sheet> {
         ]
     };
     let head =
-        ["Arm", "Dead for", "Handed over meanwhile", "Events of all", "Stored in the end", "Seen live", "Application"];
+        ["Arm", "Dead for", "Recorded meanwhile", "All events", "Stored at the end", "Received live", "Application"];
     let rows: Vec<_> = comparison.isolations.iter().map(row).collect();
-    (!rows.is_empty()).then(|| Sheet::new("The database side dead", &head, rows))
+    (!rows.is_empty()).then(|| Table::new("The database side killed", &head, rows))
 }
 
-/// Where the time of one process goes: the functions most often on top of the stack.
-pub fn hotspots(hotspots: &Hotspots, most: usize) -> Sheet {
+/// Where the time of one process goes: the functions that ran most often.
+pub fn hotspots(hotspots: &Hotspots, most: usize) -> Table {
     let rows = hotspots.top.iter().take(most).enumerate();
     let rows =
         rows.map(|(at, (function, share))| vec![format!("{}. {function}", at + 1), figures::percent(share * 100.0)]);
-    // Below this a share is off by a tenth of all more often than not.
-    let few = if hotspots.samples < 25 { ", too few to tell" } else { "" };
+    // With fewer samples, the error of a share is often more than ten percentage points.
+    let few = if hotspots.samples < 25 { ", too few to be reliable" } else { "" };
     let samples = figures::counted(hotspots.samples, "sample");
     let title = format!("{}, {} ({samples}{few})", names::title(hotspots.arm), hotspots.role);
-    Sheet::new(title, &["Function", "Share of samples"], rows.collect())
+    Table::new(title, &["Function", "Share of samples"], rows.collect())
 }
 
 /// What each profiled process was doing.
-pub fn shares(comparison: &Comparison) -> Option<Sheet> {
+pub fn shares(comparison: &Comparison) -> Option<Table> {
     let mut kinds: Vec<&str> = Vec::new();
     for kind in comparison.hotspots.iter().flat_map(|hotspots| hotspots.shares.keys()) {
         if !kinds.contains(&kind.as_str()) {
             kinds.push(kind);
         }
     }
-    // The rest comes last, whatever its name.
+    // "other" comes last.
     kinds.sort_by_key(|kind| (*kind == "other", kind.to_string()));
     let row = |hotspots: &Hotspots| {
         let share = |kind: &&str| {
@@ -165,11 +166,11 @@ pub fn shares(comparison: &Comparison) -> Option<Sheet> {
     };
     let head: Vec<&str> = std::iter::once("Process").chain(kinds.iter().copied()).collect();
     let rows: Vec<_> = comparison.hotspots.iter().map(row).collect();
-    (!kinds.is_empty()).then(|| Sheet::new("Share of samples by what the stack was doing", &head, rows))
+    (!kinds.is_empty()).then(|| Table::new("Share of samples by activity", &head, rows))
 }
 
 /// CPU percent beside CPU seconds.
-pub fn cpu(comparison: &Comparison) -> Sheet {
+pub fn cpu(comparison: &Comparison) -> Table {
     let row = |arm: &&crate::compare::ArmReport| {
         let of = |of, shown: fn(f64) -> String| overview::median(arm, of).map_or_else(|| "not measured".into(), shown);
         vec![
@@ -182,17 +183,17 @@ pub fn cpu(comparison: &Comparison) -> Sheet {
         ]
     };
     let head = ["Arm", "CPU seconds", "Total time", "CPU percent", "CPU an event", "Idle CPU"];
-    Sheet::new("CPU, all processes", &head, overview::that_ran(comparison).iter().map(row).collect())
+    Table::new("CPU, all processes", &head, overview::that_ran(comparison).iter().map(row).collect())
 }
 
 /// What each arm promises.
-pub fn promises(comparison: &Comparison) -> Sheet {
+pub fn promises(comparison: &Comparison) -> Table {
     let rows = comparison.arms.iter().map(|arm| vec![names::title(arm.arm).into(), arm.promise.clone()]);
-    Sheet::of_words("What an event that was reported kept survives", &["Arm", "Promise"], rows.collect())
+    Table::of_words("What a recorded event survives", &["Arm", "Promise"], rows.collect())
 }
 
-/// What each run did.
-pub fn settings(comparison: &Comparison) -> Sheet {
+/// The settings of the runs.
+pub fn settings(comparison: &Comparison) -> Table {
     let settings = &comparison.settings;
     let rows = [
         ("Events a run", figures::count(settings.events)),
@@ -203,16 +204,16 @@ pub fn settings(comparison: &Comparison) -> Sheet {
         ("synchronous", settings.synchronous.clone()),
         ("Codec", settings.codec.clone()),
         ("Work for each event", settings.work.clone()),
-        ("Events a transaction, at most", figures::count(settings.batch as u64)),
+        ("Most events of a transaction", figures::count(settings.batch as u64)),
         ("Events a second in the latency runs", figures::count(settings.rate)),
         ("Seed", settings.seed.to_string()),
         ("Command", comparison.command.clone()),
     ];
-    Sheet::of_words("Settings", &["Setting", "Value"], rows.map(|(name, value)| vec![name.into(), value]).to_vec())
+    Table::of_words("Settings", &["Setting", "Value"], rows.map(|(name, value)| vec![name.into(), value]).to_vec())
 }
 
 /// Where it was measured.
-pub fn environment(comparison: &Comparison) -> Sheet {
+pub fn environment(comparison: &Comparison) -> Table {
     let here = &comparison.environment;
     let mut rows = vec![
         vec!["Processor".to_string(), here.processor.clone()],
@@ -222,15 +223,15 @@ pub fn environment(comparison: &Comparison) -> Sheet {
         vec!["File system".into(), here.file_system.clone()],
         vec!["catchment".into(), comparison.catchment.clone()],
         vec!["SQLite".into(), here.sqlite.clone()],
-        vec!["nats-server".into(), here.nats_server.clone().unwrap_or_else(|| "none took part".into())],
+        vec!["nats-server".into(), here.nats_server.clone().unwrap_or_else(|| "none was started".into())],
     ];
     rows.extend(here.pragmas.iter().map(|(name, value)| vec![format!("PRAGMA {name}"), value.clone()]));
     rows.extend(here.broker.iter().map(|(name, value)| vec![format!("Broker: {name}"), value.clone()]));
-    Sheet::of_words("Environment", &["Where", "What"], rows)
+    Table::of_words("Environment", &["Property", "Value"], rows)
 }
 
 /// Every timed run.
-pub fn raw(comparison: &Comparison) -> Sheet {
+pub fn raw(comparison: &Comparison) -> Table {
     let mut rows = Vec::new();
     for arm in &comparison.arms {
         for (series, runs) in [("", &arm.runs), (" (again)", &arm.again)] {
@@ -238,19 +239,9 @@ pub fn raw(comparison: &Comparison) -> Sheet {
             rows.extend(runs.iter().enumerate().map(|(round, run)| raw_row(&name, round + 1, run)));
         }
     }
-    let head = [
-        "Arm",
-        "Round",
-        "Total s",
-        "Handing over s",
-        "Draining s",
-        "Events",
-        "Stored",
-        "CPU s app.",
-        "Coll.",
-        "Broker",
-    ];
-    Sheet::new("Timed runs", &head, rows)
+    let head =
+        ["Arm", "Round", "Total s", "Recording s", "Draining s", "Events", "Stored", "CPU s app.", "Coll.", "Broker"];
+    Table::new("Timed runs", &head, rows)
 }
 
 fn raw_row(name: &str, round: usize, run: &Run) -> Vec<String> {

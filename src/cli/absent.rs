@@ -1,0 +1,30 @@
+//! A command that this build does not have. It is known by name, so that the error can say how to get it.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::Args;
+
+use super::failure::Status;
+
+/// Not in this build
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+pub struct Absent {
+    /// Whatever the command would take
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+impl Absent {
+    /// Prints which feature has the command; fails with this exit status.
+    pub fn refuse(&self, feature: &str, status: u8) -> anyhow::Result<()> {
+        log::debug!("{feature} was called with {:?}", self.arguments);
+        // Without a standard error there is still the exit status.
+        let _ = writeln!(
+            std::io::stderr(),
+            "catchment: this program was built without the command {feature}; build it with the feature {feature}, which is a default"
+        );
+        Err(Status(status).into())
+    }
+}
