@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use catchment::config::QueryConfig;
 use serde_json::json;
 
-use crate::support::asking::{Client, ONE, RECENT, Scene, query, read, refused, stop};
+use crate::support::asking::{Client, Fixture, ONE, RECENT, query, read, refused, stop};
 use crate::support::eventually;
 
 /// How long a step of [`stuck`] takes, about.
@@ -32,8 +32,8 @@ fn stuck() -> String {
 }
 
 /// A client that has asked for the one step, and three times for what waits behind it.
-fn asked(scene: &Scene) -> (Client, nats::Subscription) {
-    let client = scene.client();
+fn asked(fixture: &Fixture) -> (Client, nats::Subscription) {
+    let client = fixture.client();
     client.until_answered("ask.one");
     let replies = client.0.subscribe("_INBOX.ours.*").expect("subscribes");
     client.0.publish_request("ask.stuck", "_INBOX.ours.stuck", "").expect("published");
@@ -45,10 +45,10 @@ fn asked(scene: &Scene) -> (Client, nats::Subscription) {
 
 #[test]
 fn a_step_that_does_not_end_is_answered_at_its_timeout() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let quick = |subject, sql| QueryConfig { timeout: Duration::from_millis(300), ..query(subject, sql) };
-    let collector = scene.collector_of_one_thread(vec![quick("ask.stuck", &stuck()), quick("ask.one", ONE)]);
-    let (client, replies) = asked(&scene);
+    let collector = fixture.collector_of_one_thread(vec![quick("ask.stuck", &stuck()), quick("ask.one", ONE)]);
+    let (client, replies) = asked(&fixture);
     let mut told = BTreeMap::<String, Vec<(u16, String)>>::new();
     for _ in 0..4 {
         let reply = replies.next_timeout(PATIENCE).expect("each gets a word");
@@ -67,10 +67,10 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
 
 #[test]
 fn a_stop_during_an_endless_step_is_in_time_and_answers() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let patient = |subject, sql: &str| QueryConfig { timeout: Duration::from_secs(60), ..query(subject, sql) };
-    let collector = scene.collector_of_one_thread(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);
-    let (client, replies) = asked(&scene);
+    let collector = fixture.collector_of_one_thread(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);
+    let (client, replies) = asked(&fixture);
     // They wait behind it: what comes later is refused when their bytes, and those of large ones, are too many.
     let large = vec![b' '; 1_000_000];
     for _ in 0..34 {
@@ -95,14 +95,14 @@ fn a_stop_during_an_endless_step_is_in_time_and_answers() {
 
 #[test]
 fn a_row_that_takes_long_is_interrupted_before_the_next() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     // Each row takes some tenths of a second, and the whole half a minute.
     let rows = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100)
                 SELECT count(length(trim(replace(hex(zeroblob(100000 + i)), '0', 'a'),
                                          replace(hex(zeroblob(500)), '0', 'b') || 'a'))) AS n FROM n";
     let slow = QueryConfig { timeout: Duration::from_millis(300), ..query("ask.slow", rows) };
-    let collector = scene.collector_of_one_thread(vec![slow, query("ask.one", ONE)]);
-    let client = scene.client();
+    let collector = fixture.collector_of_one_thread(vec![slow, query("ask.one", ONE)]);
+    let client = fixture.client();
     client.until_answered("ask.one");
     refused(client.ask("ask.slow", ""), 504, "took longer than its timeout, 300ms");
     let again = Instant::now();
@@ -114,10 +114,10 @@ fn a_row_that_takes_long_is_interrupted_before_the_next() {
 #[test]
 fn ten_thousand_requests_at_once_are_all_answered() {
     const REQUESTS: usize = 10_000;
-    let scene = Scene::new();
-    let collector = scene.collector(vec![query("ask.recent", RECENT)]);
-    scene.filled(10);
-    let client = scene.client();
+    let fixture = Fixture::new();
+    let collector = fixture.collector(vec![query("ask.recent", RECENT)]);
+    fixture.filled(10);
+    let client = fixture.client();
     client.until_answered("ask.recent");
     let replies = client.0.subscribe("_INBOX.flood.*").expect("subscribes");
     for number in 0..REQUESTS {
@@ -141,9 +141,9 @@ fn ten_thousand_requests_at_once_are_all_answered() {
 
 #[test]
 fn a_request_of_many_headers_is_refused() {
-    let scene = Scene::new();
-    let collector = scene.collector(vec![query("ask.h", "SELECT :header_name_31 AS last")]);
-    let client = scene.client();
+    let fixture = Fixture::new();
+    let collector = fixture.collector(vec![query("ask.h", "SELECT :header_name_31 AS last")]);
+    let client = fixture.client();
     client.until_answered("ask.h");
     let ask = |headers: usize| {
         let headers = (0..headers).map(|number| (format!("Name-{number}"), "x".to_owned())).collect();

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod chance;
 pub mod cluster;
 pub mod collector;
+pub mod fixture;
 pub mod health;
 pub mod load;
 pub mod operator;
@@ -14,7 +15,6 @@ pub mod post;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
-pub mod scene;
 pub mod scripted;
 pub mod server;
 

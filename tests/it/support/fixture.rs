@@ -1,4 +1,4 @@
-//! The usual scene: a server with a stream, a database to be, and the command between them.
+//! The usual fixture: a server with a stream, a database to be, and the command between them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,12 +10,12 @@ use super::server::Server;
 use super::{eventually, oracle};
 
 /// A server with stream `EVENTS`, and a database to be.
-pub struct Scene {
+pub struct Fixture {
     pub folder: tempfile::TempDir,
     pub server: Server,
 }
 
-impl Scene {
+impl Fixture {
     pub fn new() -> Self {
         Self::with_stream(&json!({}))
     }
@@ -30,7 +30,7 @@ impl Scene {
         Self::with_stream(&json!({ "retention": retention }))
     }
 
-    /// As [`Scene::with_retention`], on a server that has this configuration.
+    /// As [`Fixture::with_retention`], on a server that has this configuration.
     pub fn configured(configuration: &str, retention: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::configured(folder.path(), configuration);
