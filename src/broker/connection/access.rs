@@ -129,7 +129,9 @@ pub(in crate::broker) fn prepare<'a>(
     }
     if greeting.tls_verify && config.tls.cert.is_none() {
         let what = "it asks for a client certificate, and none was given";
-        return Err(Problem::new(BrokerFault::Tls, what).with_remedy("give one with --tlscert and --tlskey"));
+        return Err(
+            Problem::new(BrokerFault::Tls, what).with_remedy("give one with broker.tls.cert and broker.tls.key")
+        );
     }
     let (client, objection) = tls::client(&config.tls)?;
     let options = options.tls_client_config(client).tls_required(true);
@@ -141,8 +143,8 @@ fn tls_demand(config: &BrokerConfig, address: &Address) -> Option<&'static str> 
     let demands = [
         (address.server.tls_required(), "tls://"),
         (config.tls.required, "broker.tls.required"),
-        (config.tls.ca.is_some(), "--tlsca"),
-        (config.tls.cert.is_some(), "--tlscert"),
+        (config.tls.ca.is_some(), "broker.tls.ca"),
+        (config.tls.cert.is_some(), "broker.tls.cert"),
     ];
     demands.into_iter().find_map(|(given, demand)| given.then_some(demand))
 }
@@ -154,12 +156,12 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
         Some(Login::User(user, password)) => {
             let given = given(
                 format!("user {user} and the password in its address"),
-                "correct them there, or give --user and --password instead",
+                "correct them there, or give broker.user and broker.password instead",
             );
             return Ok((Options::with_user_pass(user, password), given));
         }
         Some(Login::Token(token)) => {
-            let given = given("the token in its address".into(), "correct it there, or give --token instead");
+            let given = given("the token in its address".into(), "correct it there, or give broker.token instead");
             return Ok((Options::with_token(token), given));
         }
         None => {}
@@ -167,28 +169,31 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
     let settings = config.authentication().map_err(|error| Problem::new(BrokerFault::Refused, error.to_string()))?;
     match settings {
         Authentication::None => {
-            let remedy = "give --user and --password, --token, --creds or --nkey";
+            let remedy = "give broker.user and broker.password, broker.token, broker.creds or broker.nkey";
             Ok((Options::new(), given("a connection without credentials".into(), remedy)))
         }
         Authentication::Password { user, password } => {
             let (password, remedy) = match password {
-                Secret::Given(password) => (password.to_owned(), "check --user and --password"),
-                Secret::File(file) => {
-                    (secret(file, "the password", "check --password-file")?, "check --user and --password-file")
-                }
+                Secret::Given(password) => (password.to_owned(), "check broker.user and broker.password"),
+                Secret::File(file) => (
+                    secret(file, "the password", "check broker.password_file")?,
+                    "check broker.user and broker.password_file",
+                ),
             };
             let what = format!("user {user} and its password");
             Ok((Options::with_user_pass(user, &password), given(what, remedy)))
         }
         Authentication::Token(token) => {
             let (token, remedy) = match token {
-                Secret::Given(token) => (token.to_owned(), "check --token"),
-                Secret::File(file) => (secret(file, "the token", "check --token-file")?, "check --token-file"),
+                Secret::Given(token) => (token.to_owned(), "check broker.token"),
+                Secret::File(file) => {
+                    (secret(file, "the token", "check broker.token_file")?, "check broker.token_file")
+                }
             };
             Ok((Options::with_token(&token), given("the token".into(), remedy)))
         }
         Authentication::Credentials(file) => {
-            let remedy = "check --creds";
+            let remedy = "check broker.creds";
             let text = read(file, "the credentials", remedy)?;
             let bad = |what| unusable(format!("there is no {what} in the credentials {}", file.display()), remedy);
             let jwt = jwt_in(&text).ok_or_else(|| bad("user's JWT"))?;
@@ -201,27 +206,27 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
             let public = pair.public_key();
             let what = format!("the nkey {}, which is {public}", file.display());
             let options = Options::with_nkey(&public, move |nonce| pair.sign(nonce).unwrap_or_default());
-            Ok((options, given(what, "check --nkey")))
+            Ok((options, given(what, "check broker.nkey")))
         }
         Authentication::Jwt { jwt, nkey: file } => {
             let pair = nkey(file)?;
             let (jwt, what) = match jwt {
                 Secret::Given(jwt) => (jwt.to_owned(), "the JWT and the nkey".to_owned()),
                 Secret::File(path) => {
-                    let (shown, remedy) = (path.display(), "check --jwt");
+                    let (shown, remedy) = (path.display(), "check broker.jwt");
                     let text = read(path, "the JWT", remedy)?;
                     let jwt = jwt_in(&text);
                     let jwt = jwt.ok_or_else(|| unusable(format!("there is no JWT in {shown}"), remedy))?;
                     (jwt, format!("the JWT {shown} and the nkey"))
                 }
             };
-            Ok(with_jwt(jwt, pair, given(format!("{what} {}", file.display()), "check --jwt and --nkey")))
+            Ok(with_jwt(jwt, pair, given(format!("{what} {}", file.display()), "check broker.jwt and broker.nkey")))
         }
     }
 }
 
 fn nkey(file: &Path) -> Result<KeyPair, Problem> {
-    let remedy = "check --nkey";
+    let remedy = "check broker.nkey";
     let text = read(file, "the nkey", remedy)?;
     seed_in(&text).ok_or_else(|| {
         unusable(format!("there is no user's seed in the nkey's file {}; one begins with SU", file.display()), remedy)
@@ -299,7 +304,7 @@ impl Attempt<'_> {
             // A server that does not accept our certificate may just close the connection.
             (Some(_), Some(cert)) => {
                 let (cert, doubt) = (cert.display(), "does it accept the certificate");
-                let remedy = format!("{doubt} {cert}? check --tlscert and --tlskey");
+                let remedy = format!("{doubt} {cert}? check broker.tls.cert and broker.tls.key");
                 Problem::new(BrokerFault::Tls, reported).with_remedy(remedy)
             }
             (Some(_), None) if lower.contains("tls") || lower.contains("alert") => {

@@ -47,8 +47,8 @@ pub(in crate::broker) fn client(config: &TlsConfig) -> Result<(ClientConfig, Obj
         (Some(cert), Some(key)) => {
             let bad = |e| problem(format!("cannot use the private key {}: {e}", key.display()));
             builder
-                .with_client_auth_cert(certificates(cert, "check --tlscert")?, private_key(key)?)
-                .map_err(|e| bad(e).with_remedy("check --tlskey"))?
+                .with_client_auth_cert(certificates(cert, "check broker.tls.cert")?, private_key(key)?)
+                .map_err(|e| bad(e).with_remedy("check broker.tls.key"))?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -64,11 +64,13 @@ fn roots(ca: Option<&Path>) -> Result<Vec<TrustAnchor<'static>>, Problem> {
         if roots.is_empty() {
             let why = native.errors.first().map_or_else(|| "there are none".into(), ToString::to_string);
             let what = format!("cannot find the authorities that this machine trusts: {why}");
-            return Err(problem(what).with_remedy("name one with --tlsca, or check SSL_CERT_FILE and SSL_CERT_DIR"));
+            return Err(
+                problem(what).with_remedy("name one with broker.tls.ca, or check SSL_CERT_FILE and SSL_CERT_DIR")
+            );
         }
         return Ok(roots);
     };
-    let remedy = "check --tlsca";
+    let remedy = "check broker.tls.ca";
     let anchors = certificates(ca, remedy)?.iter().map(|cert| anchor(cert).ok_or(ca)).collect::<Result<_, _>>();
     anchors.map_err(|ca| problem(format!("{} has a certificate that cannot be read", ca.display())).with_remedy(remedy))
 }
@@ -93,7 +95,7 @@ fn certificates(file: &Path, remedy: &'static str) -> Result<Vec<CertificateDer<
 /// No error contains any part of the file.
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     let name = file.display();
-    let bad = |what: String| problem(what).with_remedy("check --tlskey");
+    let bad = |what: String| problem(what).with_remedy("check broker.tls.key");
     let text = std::fs::read(file).map_err(|e| bad(format!("cannot read the private key {name}: {e}")))?;
     PrivateKeyDer::from_pem_slice(&text)
         .map_err(|_| bad(format!("there is no private key in {name}; it must be PEM and not encrypted")))
@@ -204,12 +206,13 @@ impl Verifier {
         let refused = |what: String, remedy: &str| problem(what).with_remedy(remedy);
         match error {
             E::UnknownIssuer => match &self.authority {
-                Some(file) => {
-                    refused(format!("its certificate is from an authority that is not in {file}"), "check --tlsca")
-                }
+                Some(file) => refused(
+                    format!("its certificate is from an authority that is not in {file}"),
+                    "check broker.tls.ca",
+                ),
                 None => refused(
                     "its certificate is from an authority that this machine does not trust".into(),
-                    "name the authority's certificate with --tlsca",
+                    "name the authority's certificate with broker.tls.ca",
                 ),
             },
             E::CertExpired { not_after, .. } => refused(
