@@ -141,13 +141,28 @@ fn sql_that_does_not_fit_is_named() {
 fn a_route_or_query_that_nothing_comes_to_is_a_warning() {
     let fixture = Fixture::new();
     fixture.with("subject = \"events.door\"", "subject = \"evnts.door\"");
-    has(&fixture.offline(1), "warning", "routes", "route doors gets no event: evnts.door is not among broker.subjects");
+    has(
+        &fixture.offline(1),
+        "warning",
+        "routes",
+        "route doors receives no events: evnts.door is not in broker.subjects",
+    );
     let other = "[[route]]\nsubject = \"events.*\"\nsql = \"DELETE FROM doors\"\n\n[[route]]\nname = \"doors\"";
     fixture.with("[[route]]\nname = \"doors\"", other);
-    has(&fixture.offline(1), "warning", "routes", "route doors gets no event: route events.* stands before it");
+    has(
+        &fixture.offline(1),
+        "warning",
+        "routes",
+        "route doors receives no events: the earlier route events.* takes all",
+    );
     let other = "[[query]]\nsubject = \"ask.>\"\nsql = \"SELECT 1\"\n\n[[query]]\nname = \"count\"";
     fixture.with("[[query]]\nname = \"count\"", other);
-    has(&fixture.offline(1), "warning", "queries", "query count gets no request: query ask.> stands before it");
+    has(
+        &fixture.offline(1),
+        "warning",
+        "queries",
+        "query count receives no requests: the earlier query ask.> takes all",
+    );
 }
 
 #[test]
@@ -186,8 +201,8 @@ fn a_database_is_looked_at_and_not_touched() {
     let findings = fixture.offline(0);
     has(&findings, "ok", "migrations", "the next start applies 002_more.sql");
     has(&findings, "ok", "routes", "fit the tables");
-    has(&findings, "ok", "database", "is sound");
-    has(&findings, "ok", "collector", "nobody collects into a.db now");
+    has(&findings, "ok", "database", "is not damaged");
+    has(&findings, "ok", "collector", "no process collects into a.db");
     assert!(std::fs::read(fixture.path("a.db")).expect("reads") == before, "the database is as it was");
     assert_eq!(std::fs::metadata(fixture.path("a.db-wal")).map_or(0, |wal| wal.len()), 0);
     fixture.write("migrations/001_doors.sql", "CREATE TABLE doors(open INTEGER)");
@@ -219,14 +234,14 @@ fn a_running_collector_is_found_and_a_missing_one_reported() {
     let raw = &mut server.raw();
     raw.publish_all("events.door", &["{\"open\":1}".to_owned(), "{}".to_owned()]);
     let findings = fixture.check(1, &["--server", &url]);
-    has(&findings, "warning", "collector", "nobody collects into a.db now; start it");
+    has(&findings, "warning", "collector", "no process collects into a.db; start one");
     has(&findings, "ok", "progress", "not in the database yet: 2");
     has(&fixture.check(1, &["--server", &url, "--lag-warning", "2"]), "warning", "progress", "yet: 2");
     has(&fixture.check(2, &["--server", &url, "--lag-critical", "2"]), "critical", "progress", "yet: 2");
     fixture.drain(&server);
     let findings = fixture.check(1, &["--server", &url, "--quick"]);
     has(&findings, "warning", "dead letters", "1; the newest: events.door: NOT NULL constraint failed: doors.open");
-    has(&findings, "ok", "database", "--quick");
+    has(&findings, "ok", "database", "not checked for damage (quick)");
     assert_eq!(oracle::position(&fixture.path("a.db")), 2);
 
     server.delete_stream("EVENTS");
@@ -279,9 +294,9 @@ fn a_stream_that_does_not_fit_is_told_before_the_start() {
     has(&swallowing, "critical", "stream", "EVENTS takes ask.>: it answers the requests of query count itself");
     let storing = of_stream(1, &json!({"subjects": ["events.>", "ask.>"], "no_ack": true}));
     has(&storing, "warning", "stream", "it stores the requests of query count");
-    has(&of_stream(1, &json!({"storage": "memory"})), "warning", "stream", "kept in memory");
+    has(&of_stream(1, &json!({"storage": "memory"})), "warning", "stream", "is stored in memory");
     let forgetful = of_stream(1, &json!({"duplicate_window": 1_000_000_000}));
-    has(&forgetful, "warning", "stream", "recognises a publisher's repetition for 1s");
+    has(&forgetful, "warning", "stream", "detects duplicates for 1s");
     has(&of_stream(0, &json!({"max_age": 3_600_000_000_000_u64})), "ok", "stream", "by limits for 1h, in file");
     has(&of_stream(0, &json!({"retention": "interest"})), "ok", "stream", "by interest");
 }
@@ -293,12 +308,7 @@ fn limits_on_unacknowledged_events_are_checked() {
     }
     let limits = json!({"retention": "interest", "consumer_limits": {"max_ack_pending": 1_000}});
     let findings = of_stream(1, &limits);
-    has(
-        &findings,
-        "warning",
-        "stream",
-        "lets 1000 events be unacknowledged at a time, and a collector would have 30000",
-    );
+    has(&findings, "warning", "stream", "allows 1000 unacknowledged events, and a collector needs 30000");
     let enough = json!({"retention": "interest", "consumer_limits": {"max_ack_pending": 30_000}});
     has(&of_stream(0, &enough), "ok", "stream", "by interest");
 }
@@ -311,7 +321,12 @@ fn several_subjects_are_fine_where_the_server_takes_them() {
     if needs((2, 10), "several subjects") {
         fixture.check(0, &["--server", &server.url()]);
     } else {
-        has(&fixture.check(2, &["--server", &server.url()]), "critical", "stream", "takes no several subjects");
+        has(
+            &fixture.check(2, &["--server", &server.url()]),
+            "critical",
+            "stream",
+            "takes only one subject for a consumer",
+        );
     }
     fixture.with("[\"events.>\"]", "[\"b.*\", \"a.*\", \"events.>\"]");
     fixture.check(0, &["--server", &server.url()]);
