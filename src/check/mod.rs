@@ -5,7 +5,7 @@ mod broker;
 mod database;
 mod disk;
 pub mod finding;
-mod reach;
+mod reachability;
 mod statements;
 
 pub use finding::{Finding, Level, Report};
@@ -60,7 +60,7 @@ pub fn check(config: &Config, options: &Options, hear: &mut dyn FnMut(&Finding))
     };
     notes.ok("settings", "can be used");
     statements::look(&config, &mut notes);
-    reach::look(&config, &mut notes);
+    reachability::look(&config, &mut notes);
     let holder = Lock::holder(&config.database.path);
     let collecting = matches!(holder, Ok(Some(_)));
     let inspection = database::look(&config, options, holder, &mut notes);

@@ -1,13 +1,13 @@
 //! `catchment check`: is everything in order? As people, scripts and monitoring ask it.
 
-mod forms;
+mod formats;
 
 use crate::check::{self, Finding, Level, Options, Report};
 use crate::error::Error;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
-use super::failure::Status;
+use super::failure::ExitStatus;
 use super::logging;
 use super::output::Output;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
@@ -36,7 +36,7 @@ pub struct Check {
 
     /// How the findings are printed
     #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
-    format: Form,
+    format: ReportFormat,
 
     /// A warning from so many events on that are in the stream and not in the database
     #[arg(long, value_name = "EVENTS", default_value_t = Options::default().lag_warning, help_heading = "Limits")]
@@ -65,7 +65,7 @@ Examples:
   catchment check -c catchment.toml --quick --format prometheus > /var/lib/node_exporter/catchment.prom";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum ReportFormat {
     /// One line a finding, as it is made
     Text,
     /// One object
@@ -101,8 +101,8 @@ impl Check {
         let mut output = Output::new();
         let mut written = Ok(());
         let report = check::check(&config, &options, &mut |finding| {
-            if self.format == Form::Text && written.is_ok() {
-                written = forms::line(&mut output, finding);
+            if self.format == ReportFormat::Text && written.is_ok() {
+                written = formats::line(&mut output, finding);
             }
         });
         written?;
@@ -113,23 +113,23 @@ impl Check {
     pub fn refuse(&self, error: &Error) -> anyhow::Result<()> {
         let finding = Finding { level: Level::Unknown, object: "settings", what: error.to_string(), way_out: None };
         let mut output = Output::new();
-        if self.format == Form::Text {
-            forms::line(&mut output, &finding)?;
+        if self.format == ReportFormat::Text {
+            formats::line(&mut output, &finding)?;
         }
         self.end(output, &Report { findings: vec![finding], ..Report::default() }, &Options::default())
     }
 
     fn end(&self, mut output: Output, report: &Report, options: &Options) -> anyhow::Result<()> {
         match self.format {
-            Form::Text => forms::summary(&mut output, report)?,
-            Form::Json => forms::json(&mut output, report)?,
-            Form::Nagios => forms::nagios(&mut output, report, options)?,
-            Form::Prometheus => forms::prometheus(&mut output, report)?,
+            ReportFormat::Text => formats::summary(&mut output, report)?,
+            ReportFormat::Json => formats::json(&mut output, report)?,
+            ReportFormat::Nagios => formats::nagios(&mut output, report, options)?,
+            ReportFormat::Prometheus => formats::prometheus(&mut output, report)?,
         }
         std::io::Write::flush(&mut output)?;
         match report.level() {
             Level::Ok => Ok(()),
-            level => Err(Status(level.status()).into()),
+            level => Err(ExitStatus(level.status()).into()),
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Usage(pub String);
 /// The command has said what there is to say, and ends with this status.
 #[derive(Debug, thiserror::Error)]
 #[error("exit status {0}")]
-pub struct Status(pub u8);
+pub struct ExitStatus(pub u8);
 
 /// Says what went wrong and answers the exit status: 2 for wrong usage or configuration, else 1. That nobody reads
 /// standard output any more (`| head`) is no failure.
@@ -24,7 +24,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if output::nobody_reads(error) {
         return ExitCode::SUCCESS;
     }
-    if let Some(Status(status)) = error.downcast_ref() {
+    if let Some(ExitStatus(status)) = error.downcast_ref() {
         return ExitCode::from(*status);
     }
     // Without a standard error there is still the exit status.

@@ -23,7 +23,7 @@ pub struct LogArgs {
         env = "CATCHMENT_LOG_FORMAT",
         help_heading = "General"
     )]
-    log_format: Format,
+    log_format: LogFormat,
 
     /// Log more, and where in the program it comes from (finer: RUST_LOG, or CATCHMENT_LOG above it)
     #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = "General")]
@@ -35,7 +35,7 @@ pub struct LogArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum LogFormat {
     /// Time, level and message
     Text,
     /// One object a line: time, level, target, message
@@ -58,8 +58,8 @@ pub fn start(args: &LogArgs) {
     }
     let verbose = args.verbose;
     match args.log_format {
-        Format::Text => builder.format(move |to, record| text(to, record, verbose)),
-        Format::Json => builder.format(json),
+        LogFormat::Text => builder.format(move |to, record| text(to, record, verbose)),
+        LogFormat::Json => builder.format(json),
     };
     let logger = builder.build();
     log::set_max_level(logger.filter());
@@ -104,7 +104,7 @@ fn text(to: &mut Formatter, record: &Record<'_>, verbose: bool) -> io::Result<()
 }
 
 fn json(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
-    let line = Line {
+    let line = LogLine {
         time: to.timestamp_micros().to_string(),
         level: record.level().as_str(),
         target: record.target(),
@@ -115,7 +115,7 @@ fn json(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct LogLine<'a> {
     time: String,
     level: &'a str,
     target: &'a str,

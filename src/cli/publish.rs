@@ -1,6 +1,6 @@
 //! `catchment publish`: hand events to a stream, or in core NATS to whoever listens.
 
-mod outcome;
+mod report;
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::record::Overflow;
 use crate::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
 use clap::Args;
-use outcome::Outcome;
+use report::PublishReport;
 
 use super::event_line;
 use super::failure::Usage;
@@ -97,7 +97,7 @@ impl Publish {
         })?;
         let progress = Progress::new(total, "events handed over");
         let began = Instant::now();
-        let mut outcome = Outcome::of(&recorder, mode);
+        let mut report = PublishReport::of(&recorder, mode);
         let (mut published, mut refused) = (0, None);
         for event in events {
             self.pace(began, published);
@@ -105,7 +105,7 @@ impl Publish {
                 break;
             }
             match event.and_then(|event| Ok(recorder.record(with_headers(event))?)) {
-                Ok(receipt) => outcome.last(receipt),
+                Ok(receipt) => report.last(receipt),
                 Err(error) => {
                     refused = Some(error);
                     break;
@@ -116,9 +116,9 @@ impl Publish {
                 progress.show(published, String::new());
             }
         }
-        outcome.see_to_the_end(recorder, patience.max(Duration::from_secs(1)));
+        report.settle(recorder, patience.max(Duration::from_secs(1)));
         progress.clear();
-        outcome.tell(published, refused, self.json, began.elapsed())
+        report.finish(published, refused, self.json, began.elapsed())
     }
 
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {

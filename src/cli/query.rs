@@ -11,8 +11,8 @@ use data_encoding::BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::failure::Usage;
-use super::forms::{Form, JsonLines, Tables};
 use super::output::Output;
+use super::row_writers::{JsonLines, RowWriter, Tables};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 
 /// Ask a query of a running collector over NATS, and print the rows
@@ -127,16 +127,16 @@ fn acknowledging(body: &[u8]) -> Option<String> {
     serde_json::from_slice(body).ok().map(|Acknowledgement { stream, .. }| stream)
 }
 
-fn print(rows: &[Row], mut form: impl Form) -> anyhow::Result<()> {
+fn print(rows: &[Row], mut writer: impl RowWriter) -> anyhow::Result<()> {
     let mut names = None;
     for row in rows {
         if names != Some(&row.names) {
-            form.columns(&row.names)?;
+            writer.columns(&row.names)?;
             names = Some(&row.names);
         }
-        form.row(row.values.clone())?;
+        writer.row(row.values.clone())?;
     }
-    form.end()
+    writer.finish()
 }
 
 /// A row as it was answered: its columns in their order.

@@ -7,8 +7,8 @@ use crate::store::{Answer, Reader};
 use clap::Args;
 
 use super::failure::Usage;
-use super::forms::{Csv, Form, JsonLines, Tables};
 use super::output::Output;
+use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
 
 /// Run read-only SQL on the database, also beside a running collector
@@ -72,19 +72,19 @@ fn given(argument: String) -> anyhow::Result<String> {
 }
 
 /// Rows that were read before an error are printed too.
-fn print(reader: &Reader, sql: &str, mut form: impl Form) -> anyhow::Result<()> {
+fn print(reader: &Reader, sql: &str, mut writer: impl RowWriter) -> anyhow::Result<()> {
     let ran = reader.run(sql, |answer| {
         let written = match answer {
             Answer::Columns([]) => Ok(()),
-            Answer::Columns(names) => form.columns(names),
-            Answer::Row(values) => form.row(values),
+            Answer::Columns(names) => writer.columns(names),
+            Answer::Row(values) => writer.row(values),
         };
         written.map_or_else(ControlFlow::Break, ControlFlow::Continue)
     });
     if let Ok(Some(unwritten)) = ran {
         return Err(unwritten);
     }
-    form.end()?;
+    writer.finish()?;
     ran?;
     Ok(())
 }

@@ -10,10 +10,10 @@ use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
 use super::event_line;
-use super::forms::{Form, Tables};
 use super::lines::Lines;
 use super::logging;
 use super::output::Output;
+use super::row_writers::{RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::values::counted;
@@ -129,7 +129,7 @@ fn print(output: &mut Output, columns: &[String], rows: Vec<Vec<Value>>) -> anyh
     let mut table = Tables::new(output);
     table.columns(columns)?;
     rows.into_iter().try_for_each(|row| table.row(row))?;
-    table.end()
+    table.finish()
 }
 
 /// Rows are written as `sql --json` writes them: every digit, and the columns in their order.

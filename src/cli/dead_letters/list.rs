@@ -86,7 +86,7 @@ fn row(letter: &DeadLetter) -> Vec<Cell> {
 /// All that is known of a letter.
 pub fn json_line(to: &mut Output, letter: &DeadLetter) -> std::io::Result<()> {
     let raw_headers = letter.raw_headers.clone().map(Value::Blob);
-    let line = Line {
+    let line = LetterLine {
         id: letter.id,
         recorded_us: letter.recorded_us,
         published_us: letter.published_us,
@@ -106,7 +106,7 @@ pub fn json_line(to: &mut Output, letter: &DeadLetter) -> std::io::Result<()> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct LetterLine<'a> {
     id: i64,
     recorded_us: i64,
     published_us: i64,

@@ -9,13 +9,13 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table};
 use super::table::{ROWS_AT_A_TIME, empty_table};
 use super::values::{for_csv, for_eyes, printable};
 
-/// A form in which rows are printed.
-pub trait Form {
+/// A writer in which rows are printed.
+pub trait RowWriter {
     /// A statement's columns: at least one.
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()>;
     fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()>;
     /// Writes what is still held back.
-    fn end(&mut self) -> anyhow::Result<()>;
+    fn finish(&mut self) -> anyhow::Result<()>;
 }
 
 /// One JSON object a row and line.
@@ -31,7 +31,7 @@ impl<'a, W: Write> JsonLines<'a, W> {
     }
 }
 
-impl<W: Write> Form for JsonLines<'_, W> {
+impl<W: Write> RowWriter for JsonLines<'_, W> {
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
         self.objects = Objects::new(names.iter().map(String::as_str));
         Ok(())
@@ -44,7 +44,7 @@ impl<W: Write> Form for JsonLines<'_, W> {
         Ok(self.to.write_all(&self.line)?)
     }
 
-    fn end(&mut self) -> anyhow::Result<()> {
+    fn finish(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
 }
@@ -60,7 +60,7 @@ impl<W: Write> Csv<W> {
     }
 }
 
-impl<W: Write> Form for Csv<W> {
+impl<W: Write> RowWriter for Csv<W> {
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
         self.to.write_record(names).map_err(written)
     }
@@ -69,7 +69,7 @@ impl<W: Write> Form for Csv<W> {
         self.to.write_record(values.iter().map(for_csv).map(Cow::into_owned)).map_err(written)
     }
 
-    fn end(&mut self) -> anyhow::Result<()> {
+    fn finish(&mut self) -> anyhow::Result<()> {
         Ok(self.to.flush()?)
     }
 }
@@ -94,9 +94,9 @@ impl<'a, W: Write> Tables<'a, W> {
     }
 }
 
-impl<W: Write> Form for Tables<'_, W> {
+impl<W: Write> RowWriter for Tables<'_, W> {
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
-        self.end()?;
+        self.finish()?;
         self.open = Some(empty_table(names.iter().map(|name| Cell::new(printable(name))).collect()));
         Ok(())
     }
@@ -108,12 +108,12 @@ impl<W: Write> Form for Tables<'_, W> {
             return Ok(());
         }
         let next = table.header().map(|header| empty_table(header.cell_iter().cloned().collect()));
-        self.end()?;
+        self.finish()?;
         self.open = next;
         Ok(())
     }
 
-    fn end(&mut self) -> anyhow::Result<()> {
+    fn finish(&mut self) -> anyhow::Result<()> {
         match self.open.take() {
             Some(table) => Ok(writeln!(self.to, "{table}")?),
             None => Ok(()),
@@ -137,13 +137,17 @@ fn styled() -> bool {
 mod tests {
     use super::*;
 
-    fn printed<'a>(form: impl FnOnce(&'a mut Vec<u8>) -> Box<dyn Form + 'a>, to: &'a mut Vec<u8>, rows: &[Value]) {
-        let mut form = form(to);
-        form.columns(&["b".into(), "a".into(), "b".into()]).unwrap();
+    fn printed<'a>(
+        writer: impl FnOnce(&'a mut Vec<u8>) -> Box<dyn RowWriter + 'a>,
+        to: &'a mut Vec<u8>,
+        rows: &[Value],
+    ) {
+        let mut writer = writer(to);
+        writer.columns(&["b".into(), "a".into(), "b".into()]).unwrap();
         for row in rows.chunks(3) {
-            form.row(row.to_vec()).unwrap();
+            writer.row(row.to_vec()).unwrap();
         }
-        form.end().unwrap();
+        writer.finish().unwrap();
     }
 
     fn row() -> Vec<Value> {

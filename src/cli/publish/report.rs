@@ -15,7 +15,7 @@ use crate::cli::values::counted;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What became of the events of one recorder.
-pub struct Outcome {
+pub struct PublishReport {
     counters: RecorderCounters,
     mode: Mode,
     last: Option<Receipt>,
@@ -24,7 +24,7 @@ pub struct Outcome {
     trouble: Option<String>,
 }
 
-impl Outcome {
+impl PublishReport {
     pub fn of(recorder: &NatsRecorder, mode: Mode) -> Self {
         Self { counters: recorder.counters(), mode, last: None, first: None, trouble: None }
     }
@@ -35,7 +35,7 @@ impl Outcome {
     }
 
     /// Waits until all is settled, for as long as something is settled within every `patience`, and closes the recorder.
-    pub fn see_to_the_end(&mut self, recorder: NatsRecorder, patience: Duration) {
+    pub fn settle(&mut self, recorder: NatsRecorder, patience: Duration) {
         let (mut settled, mut since) = (self.counters.counts().settled(), Instant::now());
         loop {
             match recorder.flush(LOOK.min(patience)) {
@@ -71,7 +71,7 @@ impl Outcome {
     /// # Errors
     ///
     /// One line, where not all of them are stored or something was refused.
-    pub fn tell(
+    pub fn finish(
         mut self,
         published: u64,
         refused: Option<anyhow::Error>,

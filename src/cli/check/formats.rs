@@ -1,4 +1,4 @@
-//! The forms in which findings are printed.
+//! The formats in which findings are printed.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
