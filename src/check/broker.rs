@@ -3,8 +3,8 @@
 use bytesize::ByteSize;
 use humantime::format_duration;
 
-use super::Options;
 use super::finding::Notebook;
+use super::options::CheckOptions;
 use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::collect::owner;
 use crate::config::Config;
@@ -22,7 +22,7 @@ const NEARLY_FULL: u64 = 90;
 
 pub(super) fn look(
     config: &Config,
-    options: &Options,
+    options: &CheckOptions,
     inspection: Option<&Inspection>,
     collecting: bool,
     notes: &mut Notebook<'_>,
@@ -70,7 +70,7 @@ fn look_at_core(config: &Config, notes: &mut Notebook<'_>) {
 
 fn look_at_jetstream(
     config: &Config,
-    options: &Options,
+    options: &CheckOptions,
     status: &BrokerStatus,
     jetstream: &JetStreamStatus,
     collecting: bool,
@@ -200,7 +200,7 @@ fn limits(config: &Config, stream: &StreamStatus, notes: &mut Notebook<'_>) {
     }
 }
 
-fn lag(config: &Config, options: &Options, stream: &StreamStatus, collecting: bool, notes: &mut Notebook<'_>) {
+fn lag(config: &Config, options: &CheckOptions, stream: &StreamStatus, collecting: bool, notes: &mut Notebook<'_>) {
     let name = &config.broker.stream;
     if let Some(news) = &stream.news {
         notes.warning("progress", news, "nothing to be done; the next start says it once more and goes on");

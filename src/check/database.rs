@@ -2,9 +2,9 @@
 
 use bytesize::ByteSize;
 
-use super::Options;
 use super::disk::folder_of;
 use super::finding::Notebook;
+use super::options::CheckOptions;
 use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::store::Inspection;
@@ -15,7 +15,7 @@ const LARGE_WAL: ByteSize = ByteSize::mib(256);
 /// Gives the opened database back, where there is one.
 pub(super) fn look(
     config: &Config,
-    options: &Options,
+    options: &CheckOptions,
     holder: Result<Option<String>, Error>,
     notes: &mut Notebook<'_>,
 ) -> Option<Inspection> {
@@ -71,7 +71,7 @@ pub(super) fn look(
     Some(inspection)
 }
 
-fn integrity(inspection: &Inspection, options: &Options, shown: &str, notes: &mut Notebook<'_>) {
+fn integrity(inspection: &Inspection, options: &CheckOptions, shown: &str, notes: &mut Notebook<'_>) {
     if options.quick {
         return notes.ok("database", format!("{shown} can be read; whether it is sound was not looked at (--quick)"));
     }

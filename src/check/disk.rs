@@ -5,12 +5,12 @@ use std::path::Path;
 use bytesize::ByteSize;
 use nix::sys::statvfs::statvfs;
 
-use super::Options;
 use super::finding::Notebook;
+use super::options::CheckOptions;
 use crate::config::Config;
 
 #[allow(clippy::useless_conversion, reason = "these numbers have 32 bits on some systems")]
-pub(super) fn look(config: &Config, options: &Options, notes: &mut Notebook<'_>) {
+pub(super) fn look(config: &Config, options: &CheckOptions, notes: &mut Notebook<'_>) {
     let folder = folder_of(&config.database.path);
     let free = match statvfs(folder) {
         Ok(disk) => ByteSize::b(u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()))),

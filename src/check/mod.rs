@@ -5,50 +5,20 @@ mod broker;
 mod database;
 mod disk;
 pub mod finding;
+mod options;
 mod reachability;
 mod statements;
 
 pub use finding::{Finding, Level, Report};
-
-use bytesize::ByteSize;
+pub use options::CheckOptions;
 
 use crate::config::Config;
 use crate::store::Lock;
 use finding::Notebook;
 
-/// What to look at, and from where on something is bad.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Leave the broker out. Default false.
-    pub offline: bool,
-    /// Leave out what reads the whole database. Default false.
-    pub quick: bool,
-    /// A warning from this many events on that are in the stream and not in the database. Default 100,000.
-    pub lag_warning: u64,
-    /// Critical from this many on. Default 10,000,000.
-    pub lag_critical: u64,
-    /// A warning where the database's disk has less room. Default 1 GiB.
-    pub disk_warning: ByteSize,
-    /// Critical where it has less. Default 100 MiB.
-    pub disk_critical: ByteSize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            offline: false,
-            quick: false,
-            lag_warning: 100_000,
-            lag_critical: 10_000_000,
-            disk_warning: ByteSize::gib(1),
-            disk_critical: ByteSize::mib(100),
-        }
-    }
-}
-
 /// Looks at everything in turn; `hear` is told of each finding at once. Blocks for a few times `broker.timeout` at most, and
-/// for as long as reading the database takes unless [`Options::quick`] says not to.
-pub fn check(config: &Config, options: &Options, hear: &mut dyn FnMut(&Finding)) -> Report {
+/// for as long as reading the database takes unless [`CheckOptions::quick`] says not to.
+pub fn check(config: &Config, options: &CheckOptions, hear: &mut dyn FnMut(&Finding)) -> Report {
     let mut notes = Notebook { report: Report::default(), hear };
     let valid = config.resolved().and_then(|config| config.validate().map(|()| config));
     let config = match valid {

@@ -2,7 +2,7 @@
 
 mod formats;
 
-use crate::check::{self, Finding, Level, Options, Report};
+use crate::check::{self, CheckOptions, Finding, Level, Report};
 use crate::error::Error;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
@@ -11,7 +11,6 @@ use super::failure::ExitStatus;
 use super::logging;
 use super::output::Output;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
-use super::values::printable;
 
 /// Check settings, SQL, database, disk, broker and stream; nothing is made or changed
 ///
@@ -39,19 +38,19 @@ pub struct Check {
     format: ReportFormat,
 
     /// A warning from so many events on that are in the stream and not in the database
-    #[arg(long, value_name = "EVENTS", default_value_t = Options::default().lag_warning, help_heading = "Limits")]
+    #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_warning, help_heading = "Limits")]
     lag_warning: u64,
 
     /// Critical from so many on
-    #[arg(long, value_name = "EVENTS", default_value_t = Options::default().lag_critical, help_heading = "Limits")]
+    #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_critical, help_heading = "Limits")]
     lag_critical: u64,
 
     /// A warning where the disk of the database has less room
-    #[arg(long, value_name = "SIZE", default_value_t = Options::default().disk_warning, help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_warning, help_heading = "Limits")]
     disk_warning: ByteSize,
 
     /// Critical where it has less
-    #[arg(long, value_name = "SIZE", default_value_t = Options::default().disk_critical, help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_critical, help_heading = "Limits")]
     disk_critical: ByteSize,
 }
 
@@ -90,7 +89,7 @@ impl Check {
             Ok(config) => config,
             Err(error) => return self.refuse(&error),
         };
-        let options = Options {
+        let options = CheckOptions {
             offline: self.offline,
             quick: self.quick,
             lag_warning: self.lag_warning,
@@ -116,10 +115,10 @@ impl Check {
         if self.format == ReportFormat::Text {
             formats::line(&mut output, &finding)?;
         }
-        self.end(output, &Report { findings: vec![finding], ..Report::default() }, &Options::default())
+        self.end(output, &Report { findings: vec![finding], ..Report::default() }, &CheckOptions::default())
     }
 
-    fn end(&self, mut output: Output, report: &Report, options: &Options) -> anyhow::Result<()> {
+    fn end(&self, mut output: Output, report: &Report, options: &CheckOptions) -> anyhow::Result<()> {
         match self.format {
             ReportFormat::Text => formats::summary(&mut output, report)?,
             ReportFormat::Json => formats::json(&mut output, report)?,
@@ -132,11 +131,4 @@ impl Check {
             level => Err(ExitStatus(level.status()).into()),
         }
     }
-}
-
-/// A finding in one line, without its level.
-fn sentence(finding: &Finding) -> String {
-    let way_out = finding.way_out.as_ref().map_or_else(String::new, |way_out| format!("; {way_out}"));
-    let words = format!("{}{way_out}", finding.what);
-    printable(&words.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }

@@ -1,5 +1,6 @@
 //! `catchment dead-letters`: events that could not be stored, looked at, tried again, dropped, handed on.
 
+mod database;
 mod list;
 mod retry;
 mod selection;
@@ -7,22 +8,22 @@ mod show;
 
 use std::io::Write;
 
-use crate::store::{self, Json, Selection};
-use anyhow::ensure;
+use crate::store::{self, Json};
 use clap::{Args, Subcommand};
 
 use super::event_line::{self, EventLine};
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
 use super::values::counted;
-use selection::{Wanted, Which};
+use database::{open, require_ids};
+use selection::{ExplicitSelectionArgs, SelectionArgs};
 
 /// Look at events that could not be stored, and retry, drop or export them; also beside a running collector
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct DeadLetters {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 const AFTER_HELP: &str = "\
@@ -37,7 +38,7 @@ Examples:
   catchment publish --events --file lines.ndjson";
 
 #[derive(Subcommand)]
-enum What {
+enum Action {
     List(list::List),
     Show(show::Show),
     Retry(retry::Retry),
@@ -47,12 +48,12 @@ enum What {
 
 impl DeadLetters {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        match self.what {
-            What::List(list) => list.run(settings),
-            What::Show(show) => show.run(settings),
-            What::Retry(retry) => retry.run(settings),
-            What::Drop(drop) => drop.run(settings),
-            What::Export(export) => export.run(settings),
+        match self.action {
+            Action::List(list) => list.run(settings),
+            Action::Show(show) => show.run(settings),
+            Action::Retry(retry) => retry.run(settings),
+            Action::Drop(drop) => drop.run(settings),
+            Action::Export(export) => export.run(settings),
         }
     }
 }
@@ -64,7 +65,7 @@ struct Drop {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    wanted: Wanted,
+    selection: ExplicitSelectionArgs,
 
     /// Say how many there are, and remove none
     #[arg(long)]
@@ -77,7 +78,7 @@ struct Drop {
 
 impl Drop {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.wanted.selection()?;
+        let selection = self.selection.selection()?;
         // One that is gone already is what was wanted.
         let letters = open(settings, &self.database)?;
         let mut output = Output::new();
@@ -106,13 +107,14 @@ struct Export {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    which: Which,
+    selection: SelectionArgs,
 }
 
 impl Export {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.which.selection();
-        let letters = having(&selection, open(settings, &self.database)?)?;
+        let selection = self.selection.selection();
+        let letters = open(settings, &self.database)?;
+        require_ids(&letters, &selection)?;
         let mut output = Output::new();
         for letter in letters.list(&selection)? {
             let letter = letter?;
@@ -130,17 +132,4 @@ impl Export {
         }
         Ok(output.flush()?)
     }
-}
-
-fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<store::DeadLetters> {
-    Ok(store::DeadLetters::open(&settings.for_database(database)?.database.path)?)
-}
-
-/// Sees that each letter which is meant by its number is there before anything is done: a mistyped number is not taken for done.
-fn having(selection: &Selection, letters: store::DeadLetters) -> anyhow::Result<store::DeadLetters> {
-    for &id in &selection.ids {
-        let one = Selection { ids: vec![id], limit: None, ..selection.clone() };
-        ensure!(letters.count(&one)? > 0, "no dead letter {id} meets this; dead-letters list shows them");
-    }
-    Ok(letters)
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use crate::check::{Finding, Level, Options, Report};
+use crate::check::{CheckOptions, Finding, Level, Report};
 use serde_json::json;
 
-use super::sentence;
+use crate::cli::values::printable;
 
 /// A line of text, shown at once: the next finding may take a while.
 pub fn line(to: &mut dyn Write, finding: &Finding) -> io::Result<()> {
@@ -43,7 +43,7 @@ pub fn json(to: &mut dyn Write, report: &Report) -> io::Result<()> {
 
 /// <https://www.monitoring-plugins.org/doc/guidelines.html>: the worst finding, what was measured with its limits, and then all
 /// findings. `|` begins the numbers, so text cannot have it.
-pub fn nagios(to: &mut dyn Write, report: &Report, options: &Options) -> io::Result<()> {
+pub fn nagios(to: &mut dyn Write, report: &Report, options: &CheckOptions) -> io::Result<()> {
     let plain = |finding: &Finding| format!("{}: {}", finding.object, sentence(finding)).replace('|', "/");
     let level = report.level();
     let first = match report.findings.iter().find(|finding| finding.level == level && level != Level::Ok) {
@@ -88,6 +88,13 @@ pub fn prometheus(to: &mut dyn Write, report: &Report) -> io::Result<()> {
         objects.into_iter().map(|(object, level)| (format!("{{object=\"{object}\"}}"), level.status().into()));
     gauge("object_status", &format!("How what was looked at is: {statuses}"), &objects.collect::<Vec<_>>())?;
     report.measures.iter().try_for_each(|measure| gauge(measure.name, measure.help, &[(String::new(), measure.value)]))
+}
+
+/// A finding in one line, without its level.
+fn sentence(finding: &Finding) -> String {
+    let way_out = finding.way_out.as_ref().map_or_else(String::new, |way_out| format!("; {way_out}"));
+    let words = format!("{}{way_out}", finding.what);
+    printable(&words.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 #[cfg(test)]
@@ -141,7 +148,7 @@ mod tests {
 
     #[test]
     fn monitoring_reads_the_first_line() {
-        let options = Options::default();
+        let options = CheckOptions::default();
         let text = written(|to| nagios(to, &report(), &options));
         let expected = "CATCHMENT WARNING - dead letters: 3; the newest: a/b; look at them | dead_letters=3;0;;0 \
                         disk_free_bytes=5B;1073741824:;104857600:;0 lag_events=7;100000;10000000;0\n\

@@ -8,7 +8,8 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::selection::Which;
+use super::database::open;
+use super::selection::SelectionArgs;
 use crate::cli::event_line;
 use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
@@ -26,7 +27,7 @@ pub struct List {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    which: Which,
+    selection: SelectionArgs,
 
     /// The newest first; --limit counts from there
     #[arg(short, long)]
@@ -39,9 +40,9 @@ pub struct List {
 
 impl List {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let mut selection = self.which.selection();
+        let mut selection = self.selection.selection();
         selection.newest_first = self.newest;
-        let letters = super::open(settings, &self.database)?;
+        let letters = open(settings, &self.database)?;
         let mut output = Output::new();
         if self.json {
             for letter in letters.list(&selection)? {

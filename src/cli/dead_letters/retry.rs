@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::Args;
 use indicatif::HumanCount;
 
-use super::selection::Wanted;
+use super::database::{open, require_ids};
+use super::selection::ExplicitSelectionArgs;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
@@ -26,7 +27,7 @@ pub struct Retry {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    wanted: Wanted,
+    selection: ExplicitSelectionArgs,
 
     /// Say how many there are, and try none
     #[arg(long)]
@@ -44,9 +45,12 @@ pub struct Retry {
 
 impl Retry {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.wanted.selection()?;
+        let selection = self.selection.selection()?;
         let config = settings.for_database(&self.database)?;
-        let total = super::having(&selection, super::open(settings, &self.database)?)?.count(&selection)?;
+        let letters = open(settings, &self.database)?;
+        require_ids(&letters, &selection)?;
+        let total = letters.count(&selection)?;
+        drop(letters);
         let mut output = Output::new();
         if self.dry_run {
             if self.json {

@@ -14,7 +14,7 @@ use crate::cli::failure::Usage;
 const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
 
 #[derive(Args)]
-pub struct Which {
+pub struct SelectionArgs {
     /// Their numbers, as list shows them
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
@@ -44,7 +44,7 @@ pub struct Which {
     limit: Option<u64>,
 }
 
-impl Which {
+impl SelectionArgs {
     /// Those that meet every condition.
     pub fn selection(self) -> Selection {
         Selection {
@@ -62,19 +62,19 @@ impl Which {
 
 /// Which letters, for who must not mean all of them by mistake.
 #[derive(Args)]
-pub struct Wanted {
+pub struct ExplicitSelectionArgs {
     #[command(flatten)]
-    which: Which,
+    selection: SelectionArgs,
 
     /// All of them
     #[arg(long, conflicts_with_all = CONDITIONS)]
     all: bool,
 }
 
-impl Wanted {
+impl ExplicitSelectionArgs {
     /// Those that meet every condition, of which there is one at least; or all.
     pub fn selection(self) -> Result<Selection, Usage> {
-        let selection = self.which.selection();
+        let selection = self.selection.selection();
         if !self.all && selection == (Selection { limit: selection.limit, ..Selection::default() }) {
             return Err(Usage("say which: their numbers, a condition as --subject 'chat.>', or --all".into()));
         }

@@ -6,8 +6,9 @@ use crate::store::{DeadLetter, Value};
 use clap::Args;
 use data_encoding::HEXLOWER;
 
+use super::database::{open, require_ids};
 use super::list::json_line;
-use super::selection::Wanted;
+use super::selection::ExplicitSelectionArgs;
 use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::values::{printable, shown_time};
@@ -19,7 +20,7 @@ pub struct Show {
     database: DatabaseArgs,
 
     #[command(flatten)]
-    wanted: Wanted,
+    selection: ExplicitSelectionArgs,
 
     /// The payload alone, byte by byte
     #[arg(long, conflicts_with = "json")]
@@ -32,8 +33,9 @@ pub struct Show {
 
 impl Show {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let selection = self.wanted.selection()?;
-        let letters = super::having(&selection, super::open(settings, &self.database)?)?;
+        let selection = self.selection.selection()?;
+        let letters = open(settings, &self.database)?;
+        require_ids(&letters, &selection)?;
         let mut output = Output::new();
         for (at, letter) in letters.list(&selection)?.enumerate() {
             let letter = letter?;

@@ -1,0 +1,21 @@
+//! The dead letters of the database that the settings name.
+
+use crate::store::{DeadLetters, Selection};
+use anyhow::ensure;
+
+use crate::cli::settings::{DatabaseArgs, Settings};
+
+/// Opens them.
+pub fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<DeadLetters> {
+    Ok(DeadLetters::open(&settings.for_database(database)?.database.path)?)
+}
+
+/// Fails unless each letter that is selected by its number exists, before anything is changed: a mistyped number must not look
+/// like success.
+pub fn require_ids(letters: &DeadLetters, selection: &Selection) -> anyhow::Result<()> {
+    for &id in &selection.ids {
+        let one = Selection { ids: vec![id], limit: None, ..selection.clone() };
+        ensure!(letters.count(&one)? > 0, "no dead letter {id} meets the conditions; dead-letters list shows them");
+    }
+    Ok(())
+}
