@@ -103,7 +103,7 @@ impl Event {
             }
         }
         if self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Nats-Msg-Id")) {
-            return Err("the header Nats-Msg-Id is the event's identity; give it with Event::id, or --id".into());
+            return Err("the header Nats-Msg-Id is the event's identity; give it with Event::id".into());
         }
         self.headers.iter().try_for_each(|(name, value)| validate_header(name, value))
     }

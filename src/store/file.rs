@@ -45,8 +45,8 @@ pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
     Err(Error::Database {
         fault: DatabaseFault::Unwritable,
         path: path.to_owned(),
-        detail: "there is no such file; name another with --database, or collect something first".into(),
-        remedy: None,
+        detail: "there is no such file".into(),
+        remedy: Some("check database.path, or collect something first".into()),
         source: None,
     })
 }

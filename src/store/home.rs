@@ -130,12 +130,15 @@ impl Home {
     pub fn must_be_its_own(&self, path: &Path) -> Result<(), Error> {
         let Before::There { path: original } = &self.before else { return Ok(()) };
         let detail = format!(
-            "it is a copy of {}, which is still there, and both have one identity at the broker; give this one its own \
-             (catchment adopt --database {}), or move the other one away if this one is to take its place",
-            original.display(),
-            path.display()
+            "it is a copy of {}, which is still there, and both have one identity at the broker",
+            original.display()
         );
-        Err(Error::Database { fault: DatabaseFault::Copy, path: path.to_owned(), detail, remedy: None, source: None })
+        let remedy = Some(format!(
+            "give this one its own identity (catchment adopt with database.path {}), or move the other one away if this one is \
+             to take its place",
+            path.display()
+        ));
+        Err(Error::Database { fault: DatabaseFault::Copy, path: path.to_owned(), detail, remedy, source: None })
     }
 
     /// Writes down that the database is at home here.

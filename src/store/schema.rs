@@ -161,7 +161,7 @@ pub(super) fn must_be_ours(connection: &Connection, path: &Path) -> Result<(), E
         source: None,
     };
     match version(connection).map_err(|e| database_error(path, e))? {
-        None => Err(refused("it is no database of catchment's; name another with --database".into())),
+        None => Err(refused("it is no database of catchment's".into()).with_remedy("check database.path")),
         Some(version) if version > VERSION => Err(refused(later(version))),
         Some(_) => Ok(()),
     }

@@ -127,7 +127,7 @@ pub(in crate::broker) fn prepare<'a>(
         return Ok((options.add_root_certificate(NO_CERTIFICATES), Attempt { config, given, tls: None }));
     }
     if greeting.tls_verify && config.tls.cert.is_none() {
-        let way_out = "give one with --tlscert and --tlskey";
+        let way_out = "give one with broker.tls.cert and broker.tls.key";
         return Err((BrokerFault::Tls, format!("it asks for a client certificate, and none was given; {way_out}")));
     }
     let (client, objection) = tls::client(&config.tls).map_err(|why| (BrokerFault::Tls, why))?;
@@ -140,8 +140,8 @@ fn tls_wish(config: &BrokerConfig, address: &Address) -> Option<&'static str> {
     let wishes = [
         (address.server.tls_required(), "tls://"),
         (config.tls.required, "broker.tls.required"),
-        (config.tls.ca.is_some(), "--tlsca"),
-        (config.tls.cert.is_some(), "--tlscert"),
+        (config.tls.ca.is_some(), "broker.tls.ca"),
+        (config.tls.cert.is_some(), "broker.tls.cert"),
     ];
     wishes.into_iter().find_map(|(given, wish)| given.then_some(wish))
 }
@@ -153,12 +153,12 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
         Some(Login::User(user, password)) => {
             let given = given(
                 format!("user {user} and the password in its address"),
-                "correct them there, or give --user and --password instead",
+                "correct them there, or give broker.user and broker.password instead",
             );
             return Ok((Options::with_user_pass(user, password), given));
         }
         Some(Login::Token(token)) => {
-            let given = given("the token in its address".into(), "correct it there, or give --token instead");
+            let given = given("the token in its address".into(), "correct it there, or give broker.token instead");
             return Ok((Options::with_token(token), given));
         }
         None => {}
@@ -166,49 +166,56 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
     if let Some(user) = &config.user {
         let (password, way_out) = match (&config.password, &config.password_file) {
             (None, Some(file)) => {
-                (secret(file, "the password", "--password-file")?, "check --user and --password-file")
+                (secret(file, "the password", "broker.password_file")?, "check broker.user and broker.password_file")
             }
-            (password, _) => (password.clone().unwrap_or_default(), "check --user and --password"),
+            (password, _) => (password.clone().unwrap_or_default(), "check broker.user and broker.password"),
         };
         let what = format!("user {user} and its password");
         return Ok((Options::with_user_pass(user, &password), given(what, way_out)));
     }
     if let Some(token) = &config.token {
-        return Ok((Options::with_token(token), given("the token".into(), "check --token")));
+        return Ok((Options::with_token(token), given("the token".into(), "check broker.token")));
     }
     if let Some(file) = &config.token_file {
-        let token = secret(file, "the token", "--token-file")?;
-        return Ok((Options::with_token(&token), given("the token".into(), "check --token-file")));
+        let token = secret(file, "the token", "broker.token_file")?;
+        return Ok((Options::with_token(&token), given("the token".into(), "check broker.token_file")));
     }
     if let Some(file) = &config.creds {
-        let text = read(file, "the credentials", "--creds")?;
-        let bad = |what| format!("there is no {what} in the credentials {}; check --creds", file.display());
+        let text = read(file, "the credentials", "broker.creds")?;
+        let bad = |what| format!("there is no {what} in the credentials {}; check broker.creds", file.display());
         let jwt = jwt_in(&text).ok_or_else(|| bad("user's JWT"))?;
         let pair = seed_in(&text).ok_or_else(|| bad("user's seed"))?;
         let what = format!("the credentials {}", file.display());
-        return Ok(with_jwt(jwt, pair, given(what, "check --creds")));
+        return Ok(with_jwt(jwt, pair, given(what, "check broker.creds")));
     }
     if let Some(file) = &config.nkey {
-        let text = read(file, "the nkey", "--nkey")?;
+        let text = read(file, "the nkey", "broker.nkey")?;
         let pair = seed_in(&text).ok_or_else(|| {
-            format!("there is no user's seed in the nkey's file {}; one begins with SU; check --nkey", file.display())
+            format!(
+                "there is no user's seed in the nkey's file {}; one begins with SU; check broker.nkey",
+                file.display()
+            )
         })?;
         let Some(jwt) = &config.jwt else {
             let (public, what) = (pair.public_key(), format!("the nkey {}", file.display()));
             let what = format!("{what}, which is {public}");
             let options = Options::with_nkey(&public, move |nonce| pair.sign(nonce).unwrap_or_default());
-            return Ok((options, given(what, "check --nkey")));
+            return Ok((options, given(what, "check broker.nkey")));
         };
         let (jwt, what) = if is_jwt(jwt) {
             (jwt.clone(), "the JWT and the nkey".to_owned())
         } else {
-            let text = read(Path::new(jwt), "the JWT", "--jwt")?;
-            let found = jwt_in(&text).ok_or_else(|| format!("there is no JWT in {jwt}; check --jwt"))?;
+            let text = read(Path::new(jwt), "the JWT", "broker.jwt")?;
+            let found = jwt_in(&text).ok_or_else(|| format!("there is no JWT in {jwt}; check broker.jwt"))?;
             (found, format!("the JWT {jwt} and the nkey"))
         };
-        return Ok(with_jwt(jwt, pair, given(format!("{what} {}", file.display()), "check --jwt and --nkey")));
+        return Ok(with_jwt(
+            jwt,
+            pair,
+            given(format!("{what} {}", file.display()), "check broker.jwt and broker.nkey"),
+        ));
     }
-    let way_out = "give --user and --password, --token, --creds or --nkey";
+    let way_out = "give broker.user and broker.password, broker.token, broker.creds or broker.nkey";
     Ok((Options::new(), given("a connection without credentials".into(), way_out)))
 }
 
@@ -218,18 +225,18 @@ fn with_jwt(jwt: String, pair: KeyPair, given: Given) -> (Options, Given) {
     (options, given)
 }
 
-fn read(file: &Path, what: &str, flag: &str) -> Result<String, String> {
+fn read(file: &Path, what: &str, setting: &str) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|e| match e.kind() {
-        ErrorKind::InvalidData => format!("cannot use {what} {}: it is no text; check {flag}", file.display()),
-        _ => format!("cannot read {what} {}: {e}; check {flag}", file.display()),
+        ErrorKind::InvalidData => format!("cannot use {what} {}: it is no text; check {setting}", file.display()),
+        _ => format!("cannot read {what} {}: {e}; check {setting}", file.display()),
     })
 }
 
 /// What a file holds, less the white space around it.
-fn secret(file: &Path, what: &str, flag: &str) -> Result<String, String> {
-    let text = read(file, what, flag)?;
+fn secret(file: &Path, what: &str, setting: &str) -> Result<String, String> {
+    let text = read(file, what, setting)?;
     match text.trim() {
-        "" => Err(format!("there is nothing in {}, where {what} should be; check {flag}", file.display())),
+        "" => Err(format!("there is nothing in {}, where {what} should be; check {setting}", file.display())),
         secret => Ok(secret.to_owned()),
     }
 }
@@ -280,7 +287,7 @@ impl Attempt<'_> {
             // That it does not like our certificate may show in no more than its hanging up.
             (Some(_), Some(cert)) => {
                 let (cert, doubt) = (cert.display(), "does it accept the certificate");
-                (BrokerFault::Tls, format!("{said}; {doubt} {cert}? check --tlscert and --tlskey"))
+                (BrokerFault::Tls, format!("{said}; {doubt} {cert}? check broker.tls.cert and broker.tls.key"))
             }
             (Some(_), None) if lower.contains("tls") || lower.contains("alert") => (BrokerFault::Tls, said),
             _ => (BrokerFault::Unreachable, said),

@@ -38,13 +38,12 @@ pub(in crate::broker) fn client(config: &TlsConfig) -> Result<(ClientConfig, Obj
         // What rustls calls so is any verifier but its own. This one leaves nothing out: see below.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let client =
-        match (&config.cert, &config.key) {
-            (Some(cert), Some(key)) => builder
-                .with_client_auth_cert(certificates(cert, "--tlscert")?, private_key(key)?)
-                .map_err(|e| format!("cannot use the private key {}: {e}; check --tlskey", key.display()))?,
-            _ => builder.with_no_client_auth(),
-        };
+    let client = match (&config.cert, &config.key) {
+        (Some(cert), Some(key)) => builder
+            .with_client_auth_cert(certificates(cert, "broker.tls.cert")?, private_key(key)?)
+            .map_err(|e| format!("cannot use the private key {}: {e}; check broker.tls.key", key.display()))?,
+        _ => builder.with_no_client_auth(),
+    };
     Ok((client, objection))
 }
 
@@ -57,28 +56,29 @@ fn roots(ca: Option<&Path>) -> Result<Vec<TrustAnchor<'static>>, String> {
         if roots.is_empty() {
             let why = native.errors.first().map_or_else(|| "there are none".into(), ToString::to_string);
             return Err(format!(
-                "cannot find the authorities that this machine trusts: {why}; name one with --tlsca, or check \
+                "cannot find the authorities that this machine trusts: {why}; name one with broker.tls.ca, or check \
                  SSL_CERT_FILE and SSL_CERT_DIR"
             ));
         }
         return Ok(roots);
     };
-    let anchors = certificates(ca, "--tlsca")?.iter().map(|cert| anchor(cert).ok_or(ca)).collect::<Result<_, _>>();
-    anchors.map_err(|ca| format!("{} has a certificate that cannot be read; check --tlsca", ca.display()))
+    let anchors =
+        certificates(ca, "broker.tls.ca")?.iter().map(|cert| anchor(cert).ok_or(ca)).collect::<Result<_, _>>();
+    anchors.map_err(|ca| format!("{} has a certificate that cannot be read; check broker.tls.ca", ca.display()))
 }
 
 fn anchor(certificate: &CertificateDer<'_>) -> Option<TrustAnchor<'static>> {
     webpki::anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned())
 }
 
-fn certificates(file: &Path, flag: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(file: &Path, setting: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let name = file.display();
-    let text = std::fs::read(file).map_err(|e| format!("cannot read the certificates {name}: {e}; check {flag}"))?;
+    let text = std::fs::read(file).map_err(|e| format!("cannot read the certificates {name}: {e}; check {setting}"))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|_| format!("{name} is damaged: it is no PEM throughout; check {flag}"))?;
+        .map_err(|_| format!("{name} is damaged: it is no PEM throughout; check {setting}"))?;
     if certificates.is_empty() {
-        return Err(format!("there is no certificate in {name}; it must be PEM; check {flag}"));
+        return Err(format!("there is no certificate in {name}; it must be PEM; check {setting}"));
     }
     Ok(certificates)
 }
@@ -86,9 +86,11 @@ fn certificates(file: &Path, flag: &str) -> Result<Vec<CertificateDer<'static>>,
 /// Nothing of the file is told, whatever it is.
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let name = file.display();
-    let text = std::fs::read(file).map_err(|e| format!("cannot read the private key {name}: {e}; check --tlskey"))?;
-    PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| format!("there is no private key in {name}; it must be PEM and not encrypted; check --tlskey"))
+    let text =
+        std::fs::read(file).map_err(|e| format!("cannot read the private key {name}: {e}; check broker.tls.key"))?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+        format!("there is no private key in {name}; it must be PEM and not encrypted; check broker.tls.key")
+    })
 }
 
 /// Verifies as rustls does by itself, chain, name, time and the handshake's signature, with a rustls-webpki of today.
@@ -195,9 +197,11 @@ impl Verifier {
         use webpki::Error as E;
         match error {
             E::UnknownIssuer => match &self.authority {
-                Some(file) => format!("its certificate is from an authority that is not in {file}; check --tlsca"),
+                Some(file) => {
+                    format!("its certificate is from an authority that is not in {file}; check broker.tls.ca")
+                }
                 None => "its certificate is from an authority that this machine does not trust; name the authority's \
-                         certificate with --tlsca"
+                         certificate with broker.tls.ca"
                     .into(),
             },
             E::CertExpired { not_after, .. } => {

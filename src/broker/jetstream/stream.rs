@@ -163,7 +163,7 @@ pub(super) fn explain(link: &Link, config: &BrokerConfig, failure: &Failure) -> 
 fn no_jetstream(server: &str, config: &BrokerConfig) -> Error {
     let detail = if config.domain.is_some() || config.api_prefix.is_some() {
         let api = config.api_prefix();
-        format!("nobody answers JetStream requests on {api} for this account; check --js-domain or --js-api-prefix")
+        format!("nobody answers JetStream requests on {api} for this account; check broker.domain or broker.api_prefix")
     } else {
         "it has no JetStream for this account; start nats-server with --jetstream, or name another server".into()
     };

@@ -169,7 +169,7 @@ impl<'c> Retry<'c> {
     /// Makes the letter an event again, and reads what its route asks for; or says why it is not tried.
     fn read(&mut self, letter: &DeadLetter) -> Result<(), &'static str> {
         if letter.raw_headers.is_some() && self.unreadable == UnreadableHeaders::Keep {
-            return Err("its headers cannot be read; retry it without them (--without-headers)");
+            return Err("its headers cannot be read; retry it with UnreadableHeaders::LeaveOut");
         }
         let headers = headers(letter.headers.as_deref()).ok_or("its headers are no JSON object of texts; mend them")?;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -44,7 +44,7 @@ fn a_copy_is_refused_while_its_original_is_there() {
     assert_eq!(home.before, Before::There { path: original.path.clone() });
     assert_ne!(home.tag, original.tag);
     let said = home.must_be_its_own(&copy).expect_err("a copy").to_string();
-    for part in ["copy of", "a.db", "catchment adopt --database", "copy.db", "move the other one away"] {
+    for part in ["copy of", "a.db", "catchment adopt with database.path", "copy.db", "move the other one away"] {
         assert!(said.contains(part) && !said.contains('\n'), "{said}");
     }
     // A backup that took the original's place is as good as the original.

@@ -82,7 +82,7 @@ fn an_unknown_authority_and_a_wrong_time_are_named() {
         verifier.objection.lock().take().expect("a reason")
     };
     let (_, other) = authority(|params| params.distinguished_name.push(DnType::CommonName, "another"));
-    assert!(said(&other, 1_700_000_000).contains("not in ca.pem; check --tlsca"));
+    assert!(said(&other, 1_700_000_000).contains("not in ca.pem; check broker.tls.ca"));
     assert!(said(&authority_certificate, 0).contains("valid only from 1975-01-01T00:00:00Z on"));
     assert!(said(&authority_certificate, 1 << 40).contains("expired at 4096-01-01T00:00:00Z"));
 }
@@ -160,7 +160,7 @@ fn files_that_hold_no_certificate_or_key_are_named() {
     let refused = |config: TlsConfig| client(&config).expect_err("must be refused");
     let missing = refused(TlsConfig { ca: Some("/nowhere/ca.pem".into()), ..good.clone() });
     assert!(
-        missing.contains("cannot read the certificates /nowhere/ca.pem") && missing.contains("--tlsca"),
+        missing.contains("cannot read the certificates /nowhere/ca.pem") && missing.contains("broker.tls.ca"),
         "{missing}"
     );
     let empty = refused(TlsConfig { ca: file("empty.pem", "hunter2"), ..good.clone() });
@@ -169,7 +169,7 @@ fn files_that_hold_no_certificate_or_key_are_named() {
     let garbage = refused(TlsConfig { ca: file("garbage.pem", garbage), ..good.clone() });
     assert!(garbage.contains("garbage.pem has a certificate that cannot be read"), "{garbage}");
     let cut = refused(TlsConfig { cert: file("cut.pem", &certificate[..certificate.len() / 2]), ..good.clone() });
-    assert!(cut.contains("cut.pem is damaged") && cut.contains("--tlscert"), "{cut}");
+    assert!(cut.contains("cut.pem is damaged") && cut.contains("broker.tls.cert"), "{cut}");
     let swapped = refused(TlsConfig { key: good.cert.clone(), ..good.clone() });
-    assert!(swapped.contains("no private key in") && swapped.contains("--tlskey"), "{swapped}");
+    assert!(swapped.contains("no private key in") && swapped.contains("broker.tls.key"), "{swapped}");
 }

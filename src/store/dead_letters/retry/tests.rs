@@ -149,7 +149,7 @@ fn unreadable_headers_are_left_out_only_where_that_was_said() {
     scene.connection.execute_batch("UPDATE catchment_dead_letters SET headers = x'ff' WHERE id = 1").expect("SQL");
     let kept = scene.retry(&[], &Selection::default());
     assert_eq!((kept.stored, kept.refused, kept.passed_over), (1, 0, 1));
-    assert!(kept.reasons[0].1.contains("--without-headers"), "{kept:?}");
+    assert!(kept.reasons[0].1.contains("UnreadableHeaders::LeaveOut"), "{kept:?}");
     assert_eq!(scene.dead(), ["1 old old old untouched"]);
     let database = Database::open(&scene.config, &Routes::default()).expect("opens");
     let tried = database.retry(&Selection::default(), UnreadableHeaders::LeaveOut, |_| {}).expect("well");
