@@ -5,29 +5,29 @@ use std::process::ExitCode;
 
 use crate::error::Error;
 
-use super::output;
 use super::values::printable;
+use super::{flags, output};
 
-/// Wrong usage that the argument parser cannot see. Exit status 2.
+/// Wrong usage that the argument parser cannot detect. Exit status 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// The command has said what there is to say, and ends with this status.
+/// The command has printed its result and ends with this status.
 #[derive(Debug, thiserror::Error)]
 #[error("exit status {0}")]
 pub struct ExitStatus(pub u8);
 
-/// Says what went wrong and answers the exit status: 2 for wrong usage or configuration, else 1. That nobody reads
-/// standard output any more (`| head`) is no failure.
+/// Prints the error and returns the exit status: 2 for wrong usage or configuration, else 1. A closed standard output
+/// (`| head`) is not a failure.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    if output::nobody_reads(error) {
+    if output::is_closed(error) {
         return ExitCode::SUCCESS;
     }
     if let Some(ExitStatus(status)) = error.downcast_ref() {
         return ExitCode::from(*status);
     }
-    // Without a standard error there is still the exit status.
+    // If standard error is closed, the exit status still tells.
     let _ = writeln!(std::io::stderr(), "catchment: {}", line(error));
     ExitCode::from(status(error))
 }
@@ -39,14 +39,15 @@ fn status(error: &anyhow::Error) -> u8 {
     if wrong_usage { 2 } else { 1 }
 }
 
-/// The error and its causes in one line. Our own errors tell of their causes themselves.
+/// The error and its causes in one line. An error of the library includes its causes in its own text.
 fn line(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {
-        parts.push(cause.to_string());
-        if cause.is::<Error>() {
+        if let Some(error) = cause.downcast_ref::<Error>() {
+            parts.push(flags::shown(error));
             break;
         }
+        parts.push(flags::in_message(&cause.to_string()));
     }
     let one_line = |part: &String| part.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     printable(&parts.iter().map(one_line).collect::<Vec<_>>().join(": ")).into_owned()
@@ -59,9 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_line_whatever_its_causes_say() {
+    fn an_error_is_one_line_whatever_its_causes_contain() {
         let error = anyhow!("near \"x\": syntax error in SELECT\n  x\u{1b}[2J").context("chat.db");
         assert_eq!(line(&error), "chat.db: near \"x\": syntax error in SELECT x\\u{1b}[2J");
+    }
+
+    #[test]
+    fn the_way_out_of_a_library_error_names_flags() {
+        let error = Error::config("broker.jwt", "there is no nkey").with_remedy("give broker.nkey too");
+        assert_eq!(line(&error.into()), "configuration: broker.jwt: there is no nkey; give --nkey too");
     }
 
     #[test]

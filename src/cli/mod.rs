@@ -12,6 +12,7 @@ mod context;
 mod dead_letters;
 mod event_line;
 mod failure;
+mod flags;
 mod init;
 mod lines;
 mod logging;

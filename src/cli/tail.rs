@@ -133,7 +133,7 @@ impl Follower {
 /// Nothing may come for hours, and whoever reads may be gone long before (`| head`).
 fn pause(output: &Output) -> std::io::Result<()> {
     thread::sleep(POLL);
-    output.is_read()
+    output.check_open()
 }
 
 fn wait_for(path: &Path, output: &Output) -> anyhow::Result<(Option<FileId>, Reader)> {
