@@ -1,37 +1,37 @@
-//! Room on the database's disk.
+//! Free space on the disk of the database.
 
 use std::path::Path;
 
 use bytesize::ByteSize;
 use nix::sys::statvfs::statvfs;
 
-use super::finding::Notebook;
+use super::finding::ReportBuilder;
 use super::options::CheckOptions;
 use crate::config::Config;
 
 #[allow(clippy::useless_conversion, reason = "these numbers have 32 bits on some systems")]
-pub(super) fn look(config: &Config, options: &CheckOptions, notes: &mut Notebook<'_>) {
+pub(super) fn check(config: &Config, options: &CheckOptions, report: &mut ReportBuilder<'_>) {
     let folder = folder_of(&config.database.path);
     let free = match statvfs(folder) {
         Ok(disk) => ByteSize::b(u64::from(disk.blocks_available()).saturating_mul(u64::from(disk.fragment_size()))),
         Err(error) => {
-            let way_out = "make the directory, or give another database.path";
-            return notes.critical("disk", format!("{}: {}", folder.display(), error.desc()), way_out);
+            let remedy = "make the directory, or give another database.path";
+            return report.critical("disk", format!("{}: {}", folder.display(), error.desc()), remedy);
         }
     };
-    notes.measure("disk_free_bytes", "Room on the disk of the database.", free.as_u64());
+    report.measure("disk_free_bytes", "Free space on the disk of the database.", free.as_u64());
     let what = format!("{free} free at {}", folder.display());
-    let way_out = "make room; while there is none nothing is committed, and the stream has to keep it";
+    let remedy = "make room; on a full disk nothing is committed, and events wait in the stream";
     if free < options.disk_critical {
-        notes.critical("disk", what, way_out);
+        report.critical("disk", what, remedy);
     } else if free < options.disk_warning {
-        notes.warning("disk", what, way_out);
+        report.warning("disk", what, remedy);
     } else {
-        notes.ok("disk", what);
+        report.ok("disk", what);
     }
 }
 
-/// The folder a database is in, or will be.
+/// The folder that a database is in, or will be in.
 pub(super) fn folder_of(database: &Path) -> &Path {
     database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -1,14 +1,16 @@
-//! What was found, and how bad it is.
+//! Findings, and how bad they are.
 
-/// How bad it is: the exit statuses of monitoring plug-ins,
+use crate::error::Error;
+
+/// How bad a finding is: the exit statuses of monitoring plug-ins,
 /// <https://www.monitoring-plugins.org/doc/guidelines.html#AEN78>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// Not yet bad, but somebody should look.
+    /// Not bad yet, but worth a look.
     Warning,
-    /// It cannot be told: a setting cannot be used.
+    /// Not checked, because a setting is invalid.
     Unknown,
     /// Events are not collected, or will be lost.
     Critical,
@@ -26,7 +28,7 @@ impl Level {
         }
     }
 
-    /// In a word.
+    /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,34 +40,45 @@ impl Level {
     }
 }
 
-/// Something that was looked at.
+/// The result of checking one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
-    /// What was looked at: `database`, `stream`.
+    /// What was checked: `database`, `stream`.
     pub object: &'static str,
-    /// What there is to say of it, in one line.
+    /// The result, in one line.
     pub what: String,
-    /// What to do about it, where that is not said yet.
-    pub way_out: Option<String>,
+    /// What to do about it, if anything.
+    pub remedy: Option<String>,
 }
 
-/// A number that was found.
+impl Finding {
+    /// An error: unknown if a setting is invalid, else critical. The remedy is taken out of the error's text.
+    #[must_use]
+    pub fn of_error(object: &'static str, error: &Error) -> Self {
+        let level = if matches!(error, Error::Config { .. }) { Level::Unknown } else { Level::Critical };
+        let text = error.to_string();
+        let what = error.remedy().and_then(|remedy| text.strip_suffix(remedy)?.strip_suffix("; ")).unwrap_or(&text);
+        Self { level, object, what: what.to_owned(), remedy: error.remedy().map(str::to_owned) }
+    }
+}
+
+/// A number that was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measure {
-    /// What it counts, with its unit where it has one: `dead_letters`, `disk_free_bytes`.
+    /// Its name, with its unit if it has one: `dead_letters`, `disk_free_bytes`.
     pub name: &'static str,
-    /// In words.
+    /// What it means.
     pub help: &'static str,
-    /// How many.
+    /// Its value.
     pub value: u64,
 }
 
-/// All that was found, in its order.
+/// The results of a check, in the order in which they were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What was looked at.
+    /// The findings.
     pub findings: Vec<Finding>,
     /// The numbers.
     pub measures: Vec<Measure>,
@@ -79,38 +92,67 @@ impl Report {
     }
 }
 
-/// Hears of findings as they are made, and keeps them.
-pub(super) struct Notebook<'a> {
-    pub(super) report: Report,
-    pub(super) hear: &'a mut dyn FnMut(&Finding),
+/// Collects findings, and passes each one on at once.
+pub(super) struct ReportBuilder<'a> {
+    report: Report,
+    on_finding: &'a mut dyn FnMut(&Finding),
 }
 
-impl Notebook<'_> {
+impl<'a> ReportBuilder<'a> {
+    pub(super) fn new(on_finding: &'a mut dyn FnMut(&Finding)) -> Self {
+        Self { report: Report::default(), on_finding }
+    }
+
     pub(super) fn ok(&mut self, object: &'static str, what: impl Into<String>) {
         self.add(Level::Ok, object, what.into(), None);
     }
 
-    pub(super) fn warning(&mut self, object: &'static str, what: impl Into<String>, way_out: impl Into<String>) {
-        self.add(Level::Warning, object, what.into(), Some(way_out.into()));
+    pub(super) fn warning(&mut self, object: &'static str, what: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Warning, object, what.into(), Some(remedy.into()));
     }
 
-    pub(super) fn critical(&mut self, object: &'static str, what: impl Into<String>, way_out: impl Into<String>) {
-        self.add(Level::Critical, object, what.into(), Some(way_out.into()));
+    pub(super) fn critical(&mut self, object: &'static str, what: impl Into<String>, remedy: impl Into<String>) {
+        self.add(Level::Critical, object, what.into(), Some(remedy.into()));
     }
 
-    /// An error that says itself what to do about it.
-    pub(super) fn error(&mut self, object: &'static str, error: &crate::Error) {
-        let level = if matches!(error, crate::Error::Config { .. }) { Level::Unknown } else { Level::Critical };
-        self.add(level, object, error.to_string(), None);
+    pub(super) fn error(&mut self, object: &'static str, error: &Error) {
+        self.push(Finding::of_error(object, error));
     }
 
     pub(super) fn measure(&mut self, name: &'static str, help: &'static str, value: u64) {
         self.report.measures.push(Measure { name, help, value });
     }
 
-    fn add(&mut self, level: Level, object: &'static str, what: String, way_out: Option<String>) {
-        let finding = Finding { level, object, what, way_out };
-        (self.hear)(&finding);
+    /// How many findings there are so far.
+    pub(super) fn len(&self) -> usize {
+        self.report.findings.len()
+    }
+
+    pub(super) fn finish(self) -> Report {
+        self.report
+    }
+
+    fn add(&mut self, level: Level, object: &'static str, what: String, remedy: Option<String>) {
+        self.push(Finding { level, object, what, remedy });
+    }
+
+    fn push(&mut self, finding: Finding) {
+        (self.on_finding)(&finding);
         self.report.findings.push(finding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_of_an_error_is_not_repeated() {
+        let what = "configuration: broker.stream: is bad".to_owned();
+        let expected = |remedy| Finding { level: Level::Unknown, object: "settings", what: what.clone(), remedy };
+        let error = Error::config("broker.stream", "is bad");
+        assert_eq!(Finding::of_error("settings", &error), expected(None));
+        let error = error.with_remedy("name another");
+        assert_eq!(Finding::of_error("settings", &error), expected(Some("name another".into())));
     }
 }

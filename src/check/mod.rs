@@ -1,5 +1,5 @@
-//! `catchment check`: whether everything is in order, from the settings to the stream. Nothing is made or changed, but for a
-//! temporary database.
+//! `catchment check`: whether everything is in order, from the settings to the stream. A check makes and changes nothing, except
+//! a temporary database.
 
 mod broker;
 mod database;
@@ -14,29 +14,29 @@ pub use options::CheckOptions;
 
 use crate::config::Config;
 use crate::store::Lock;
-use finding::Notebook;
+use finding::ReportBuilder;
 
-/// Looks at everything in turn; `hear` is told of each finding at once. Blocks for a few times `broker.timeout` at most, and
-/// for as long as reading the database takes unless [`CheckOptions::quick`] says not to.
-pub fn check(config: &Config, options: &CheckOptions, hear: &mut dyn FnMut(&Finding)) -> Report {
-    let mut notes = Notebook { report: Report::default(), hear };
+/// Checks everything in turn and calls `on_finding` with each finding at once. Blocks for a few times `broker.timeout` at most,
+/// and, unless [`CheckOptions::quick`] is set, for as long as it takes to read the database.
+pub fn check(config: &Config, options: &CheckOptions, on_finding: &mut dyn FnMut(&Finding)) -> Report {
+    let mut report = ReportBuilder::new(on_finding);
     let valid = config.resolved().and_then(|config| config.validate().map(|()| config));
     let config = match valid {
         Ok(config) => config,
         Err(error) => {
-            notes.error("settings", &error);
-            return notes.report;
+            report.error("settings", &error);
+            return report.finish();
         }
     };
-    notes.ok("settings", "can be used");
-    statements::look(&config, &mut notes);
-    reachability::look(&config, &mut notes);
+    report.ok("settings", "valid");
+    statements::check(&config, &mut report);
+    reachability::check(&config, &mut report);
     let holder = Lock::holder(&config.database.path);
     let collecting = matches!(holder, Ok(Some(_)));
-    let inspection = database::look(&config, options, holder, &mut notes);
-    disk::look(&config, options, &mut notes);
+    let inspection = database::check(&config, options, holder, &mut report);
+    disk::check(&config, options, &mut report);
     if !options.offline {
-        broker::look(&config, options, inspection.as_ref(), collecting, &mut notes);
+        broker::check(&config, options, inspection.as_ref(), collecting, &mut report);
     }
-    notes.report
+    report.finish()
 }

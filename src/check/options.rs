@@ -1,21 +1,21 @@
-//! What a check examines, and its limits.
+//! What a check examines, and the limits it compares with.
 
 use bytesize::ByteSize;
 
-/// What to look at, and from where on something is bad.
+/// What to check, and from which values on a finding is a warning or critical.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckOptions {
-    /// Leave the broker out. Default false.
+    /// Skip the broker. Default false.
     pub offline: bool,
-    /// Leave out what reads the whole database. Default false.
+    /// Skip checks that read the whole database. Default false.
     pub quick: bool,
-    /// A warning from this many events on that are in the stream and not in the database. Default 100,000.
+    /// Warn if the stream has at least this many events that are not in the database. Default 100,000.
     pub lag_warning: u64,
-    /// Critical from this many on. Default 10,000,000.
+    /// Critical from this many events on. Default 10,000,000.
     pub lag_critical: u64,
-    /// A warning where the database's disk has less room. Default 1 GiB.
+    /// Warn if the disk of the database has less free space than this. Default 1 GiB.
     pub disk_warning: ByteSize,
-    /// Critical where it has less. Default 100 MiB.
+    /// Critical below this. Default 100 MiB.
     pub disk_critical: ByteSize,
 }
 

@@ -1,4 +1,4 @@
-//! `catchment check`: is everything in order? As people, scripts and monitoring ask it.
+//! `catchment check`: whether everything is in order, for people, scripts and monitoring.
 
 mod formats;
 
@@ -12,10 +12,10 @@ use super::logging;
 use super::output::Output;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 
-/// Check settings, SQL, database, disk, broker and stream; nothing is made or changed
+/// Check settings, SQL, database, disk, broker and stream; make and change nothing
 ///
-/// Settings, migrations, routes and queries are tried on a temporary database: an empty one, or where the database is there
-/// already, one with its tables. The database itself is only read.
+/// Migrations, routes and queries are compiled in a temporary database: an empty one, or if the database exists, one with its
+/// tables. The database itself is only read.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Check {
@@ -25,37 +25,37 @@ pub struct Check {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// Leave the broker out
+    /// Skip the broker
     #[arg(long)]
     offline: bool,
 
-    /// Leave out what reads the whole database: whether it is sound
+    /// Skip the search for damage, which reads the whole database
     #[arg(long)]
     quick: bool,
 
-    /// How the findings are printed
-    #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
+    /// Format of the findings
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     format: ReportFormat,
 
-    /// A warning from so many events on that are in the stream and not in the database
+    /// Warn if the stream has at least this many events that are not in the database
     #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_warning, help_heading = "Limits")]
     lag_warning: u64,
 
-    /// Critical from so many on
+    /// Critical from this many events on
     #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_critical, help_heading = "Limits")]
     lag_critical: u64,
 
-    /// A warning where the disk of the database has less room
+    /// Warn if the disk of the database has less free space
     #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_warning, help_heading = "Limits")]
     disk_warning: ByteSize,
 
-    /// Critical where it has less
+    /// Critical below this
     #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_critical, help_heading = "Limits")]
     disk_critical: ByteSize,
 }
 
 const AFTER_HELP: &str = "\
-Exit status, as monitoring plug-ins have it: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, settings that cannot be used).
+Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, invalid settings).
 JSON: {\"status\",\"findings\":[{\"level\",\"object\",\"what\",\"way_out\"}],\"measures\":{name: number}}.
 
 Examples:
@@ -65,21 +65,21 @@ Examples:
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ReportFormat {
-    /// One line a finding, as it is made
+    /// One line a finding, printed at once
     Text,
-    /// One object
+    /// One JSON object
     Json,
-    /// A line with the status and what was measured, then one a finding
+    /// A line with the status and the measures, then one line a finding
     Nagios,
-    /// Text of a Prometheus exporter, as node_exporter collects it from files
+    /// Metrics for the textfile collector of node_exporter
     Prometheus,
 }
 
 impl Check {
-    /// Looks at everything, and ends with the status of the worst finding.
+    /// Checks everything. The exit status is that of the worst finding.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        // What is said of the temporary database concerns nobody.
-        logging::quieten();
+        // Information about the temporary database is of no use to the reader.
+        logging::hide_information();
         let config = if self.offline {
             settings.for_database(&self.database)
         } else {
@@ -87,7 +87,7 @@ impl Check {
         };
         let config = match config {
             Ok(config) => config,
-            Err(error) => return self.refuse(&error),
+            Err(error) => return self.report_invalid_settings(&error),
         };
         let options = CheckOptions {
             offline: self.offline,
@@ -105,20 +105,21 @@ impl Check {
             }
         });
         written?;
-        self.end(output, &report, &options)
+        self.finish(output, &report, &options)
     }
 
-    /// Says that the settings cannot be used.
-    pub fn refuse(&self, error: &Error) -> anyhow::Result<()> {
-        let finding = Finding { level: Level::Unknown, object: "settings", what: error.to_string(), way_out: None };
+    /// Prints a report whose only finding is that the settings are invalid.
+    pub fn report_invalid_settings(&self, error: &Error) -> anyhow::Result<()> {
+        let finding = Finding::of_error("settings", error);
         let mut output = Output::new();
         if self.format == ReportFormat::Text {
             formats::line(&mut output, &finding)?;
         }
-        self.end(output, &Report { findings: vec![finding], ..Report::default() }, &CheckOptions::default())
+        let report = Report { findings: vec![finding], ..Report::default() };
+        self.finish(output, &report, &CheckOptions::default())
     }
 
-    fn end(&self, mut output: Output, report: &Report, options: &CheckOptions) -> anyhow::Result<()> {
+    fn finish(&self, mut output: Output, report: &Report, options: &CheckOptions) -> anyhow::Result<()> {
         match self.format {
             ReportFormat::Text => formats::summary(&mut output, report)?,
             ReportFormat::Json => formats::json(&mut output, report)?,

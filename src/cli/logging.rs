@@ -1,4 +1,4 @@
-//! The log on standard error, for eyes or as JSON.
+//! The log on standard error, as text or JSON.
 
 use std::io::{self, Write};
 
@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::progress;
 use super::values::printable;
 
-/// How much is logged, and how it looks.
+/// How much is logged, and in which format.
 #[derive(Args)]
 pub struct LogArgs {
-    /// How log lines on standard error look
+    /// Format of the log on standard error
     #[arg(
         long,
         global = true,
@@ -25,7 +25,7 @@ pub struct LogArgs {
     )]
     log_format: LogFormat,
 
-    /// Log more, and where in the program it comes from (finer: RUST_LOG, or CATCHMENT_LOG above it)
+    /// Log debug messages and their modules (finer control: CATCHMENT_LOG, else RUST_LOG)
     #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = "General")]
     verbose: bool,
 
@@ -42,7 +42,7 @@ enum LogFormat {
     Json,
 }
 
-/// Starts the log. What flags say about its level outranks the environment.
+/// Starts the log. For its level, flags precede the environment.
 pub fn start(args: &LogArgs) {
     let filters = ["CATCHMENT_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
     let mut builder = env_logger::Builder::new();
@@ -63,18 +63,18 @@ pub fn start(args: &LogArgs) {
     };
     let logger = builder.build();
     log::set_max_level(logger.filter());
-    // The first logger stays; there is no second one in this program.
+    // This fails only if there is a logger already; the command installs no other.
     let _ = log::set_boxed_logger(Box::new(AboveProgress(logger)));
 }
 
-/// Leaves out what is only told for information, unless more was asked for.
-pub fn quieten() {
+/// Hides messages of level info, unless --verbose or a variable asks for more.
+pub fn hide_information() {
     if log::max_level() == LevelFilter::Info {
         log::set_max_level(LevelFilter::Warn);
     }
 }
 
-/// Takes the progress line away while a line is logged, so that the two do not stand on one line.
+/// Hides the progress while a line is logged, so that the two do not share a line.
 struct AboveProgress(env_logger::Logger);
 
 impl log::Log for AboveProgress {

@@ -1,9 +1,9 @@
-//! The command line, one file a command: the only place that knows a terminal.
+//! The command line, one file a command. Only this module uses the terminal.
 //!
-//! A command is a struct of its arguments with `run(self, settings)`; [`Command`] names it. Results go to standard output
-//! through [`output::Output`], everything else to standard error through the log.
+//! A command is a struct of its arguments with `run(self, settings)`; [`Command`] lists the commands. Results go to standard
+//! output through [`output::Output`], everything else to standard error through the log.
 
-#![allow(clippy::doc_markdown, reason = "the comments on arguments are help texts, where backticks would show")]
+#![allow(clippy::doc_markdown, reason = "comments on arguments are help texts, which show backticks")]
 
 mod adopt;
 mod check;
@@ -43,7 +43,7 @@ use settings::Settings;
 #[derive(Parser)]
 #[command(name = "catchment", version, about = "Records events from NATS JetStream in SQLite", after_help = AFTER_HELP)]
 struct Cli {
-    /// Settings, as TOML [env: CATCHMENT_CONFIG] [default: none, every setting has a default]
+    /// Settings file, TOML [env: CATCHMENT_CONFIG] [default: none; every setting has a default]
     #[arg(short, long, global = true, value_name = "FILE", help_heading = "General")]
     config: Option<PathBuf>,
 
@@ -55,9 +55,9 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings: flags > --context > CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path) > file > NATS_* variables \
-> NATS_CONTEXT, else the selected context where nothing else names a server > defaults.
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration; of check 0 ok, 1 warning, 2 critical, 3 unknown.";
+Precedence of settings, highest first: flags, --context, CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path), \
+settings file, NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -76,7 +76,7 @@ enum Command {
     CompareApplication(compare::Application),
 }
 
-/// Runs the command that this process's arguments name; returns its exit status.
+/// Runs the command that the process's arguments name, and returns its exit status.
 #[must_use]
 pub fn run_command() -> ExitCode {
     let cli = match Cli::parse_arguments() {
@@ -90,22 +90,22 @@ pub fn run_command() -> ExitCode {
 }
 
 impl Cli {
-    /// The command that the arguments name. Where they name none, the reason is printed, and this is the exit status.
+    /// The command that the arguments name. If they cannot be used, prints the reason and returns the exit status.
     fn parse_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
-            // Without a standard error there is still the exit status.
+            // If standard error is closed, the exit status still tells.
             let _ = error.print();
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
-            let of_check = status != 0 && means_to_check(std::env::args_os());
+            let of_check = status != 0 && names_check(std::env::args_os());
             ExitCode::from(if of_check { Level::Unknown.status() } else { status })
         })
     }
 
-    /// Runs the command that was named, until it is done.
+    /// Runs the command to its end.
     fn run(self) -> anyhow::Result<()> {
         logging::start(&self.log);
         let settings = match (Settings::new(self.config), &self.command) {
-            (Err(error), Command::Check(check)) => return check.refuse(&error),
+            (Err(error), Command::Check(check)) => return check.report_invalid_settings(&error),
             (settings, _) => settings?,
         };
         match self.command {
@@ -125,8 +125,8 @@ impl Cli {
     }
 }
 
-/// Whether arguments that cannot be used are meant for `catchment check`, whose exit statuses are other ones.
-fn means_to_check(arguments: impl Iterator<Item = OsString>) -> bool {
+/// Whether invalid arguments name `catchment check`, which has exit statuses of its own.
+fn names_check(arguments: impl Iterator<Item = OsString>) -> bool {
     let parsed = Cli::command().ignore_errors(true).try_get_matches_from(arguments);
     parsed.is_ok_and(|matches| matches.subcommand_name() == Some("check"))
 }
@@ -141,16 +141,16 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_of_check_is_known_as_such() {
-        let means = |line: &str| means_to_check(line.split(' ').map(OsString::from));
-        assert!(means("catchment check --format xml") && means("catchment -c check.toml check --nonsense"));
+    fn wrong_usage_of_check_is_recognised() {
+        let named = |line: &str| names_check(line.split(' ').map(OsString::from));
+        assert!(named("catchment check --format xml") && named("catchment -c check.toml check --nonsense"));
         assert!(
-            !means("catchment publish check --nonsense") && !means("catchment -c check run -x") && !means("catchment")
+            !named("catchment publish check --nonsense") && !named("catchment -c check run -x") && !named("catchment")
         );
     }
 
     #[test]
-    fn general_options_stand_before_or_behind_the_command() {
+    fn general_options_are_accepted_before_and_after_the_command() {
         for line in [["catchment", "-v", "-c", "a.toml", "tail"], ["catchment", "tail", "-v", "-c", "a.toml"]] {
             let cli = Cli::try_parse_from(line).expect("must parse");
             assert_eq!(cli.config, Some("a.toml".into()));

@@ -425,7 +425,7 @@ fn a_server_without_tls_is_refused_where_it_was_asked_for() {
     let (url, ca) = (server.url(), text(&authority.file));
     let cert = ["--tlscert", text(&client.cert), "--tlskey", text(&client.key)];
     for (wish, scheme, arguments) in
-        [("tls://", "tls", &[][..]), ("--tlsca", "nats", &["--tlsca", ca]), ("--tlscert", "nats", &cert)]
+        [("tls://", "tls", &[][..]), ("broker.tls.ca", "nats", &["--tlsca", ca]), ("broker.tls.cert", "nats", &cert)]
     {
         place.refuses(&[], &["has no TLS", wish], |command| {
             command.args(["--server", &with_scheme(&server, scheme)]).args(arguments);

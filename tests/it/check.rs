@@ -30,17 +30,17 @@ sql = "SELECT count(*) FROM doors"
 "#;
 
 /// A folder with settings and migrations.
-struct Desk {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
-        let desk = Self { folder: tempfile::tempdir().expect("a folder") };
-        std::fs::create_dir(desk.path("migrations")).expect("makes");
-        desk.write("catchment.toml", SETTINGS);
-        desk.write("migrations/001_doors.sql", "CREATE TABLE doors(open INTEGER NOT NULL)");
-        desk
+        let fixture = Self { folder: tempfile::tempdir().expect("a folder") };
+        std::fs::create_dir(fixture.path("migrations")).expect("makes");
+        fixture.write("catchment.toml", SETTINGS);
+        fixture.write("migrations/001_doors.sql", "CREATE TABLE doors(open INTEGER NOT NULL)");
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -125,91 +125,107 @@ fn server_with(folder: &Path, change: &Value) -> Server {
 
 #[test]
 fn sql_that_does_not_fit_is_named() {
-    let desk = Desk::new();
-    has(&desk.offline(0), "ok", "routes", "1 with 1 statements fit the tables");
-    has(&desk.with("doors(open)", "gates(open)").offline(2), "critical", "routes", "no such table: gates");
-    has(&desk.with("VALUES (:open)", "VALUES (?)").offline(2), "critical", "routes", "route doors");
-    let findings = desk.with("count(*) FROM doors", "cuont(*) FROM doors").offline(2);
+    let fixture = Fixture::new();
+    has(&fixture.offline(0), "ok", "routes", "1 with 1 statements fit the tables");
+    has(&fixture.with("doors(open)", "gates(open)").offline(2), "critical", "routes", "no such table: gates");
+    has(&fixture.with("VALUES (:open)", "VALUES (?)").offline(2), "critical", "routes", "route doors");
+    let findings = fixture.with("count(*) FROM doors", "cuont(*) FROM doors").offline(2);
     has(&findings, "critical", "queries", "database a.db: query count: no such function: cuont");
-    desk.write("catchment.toml", SETTINGS);
-    desk.write("migrations/002_more.sql", "CREATE TABLE doors(a)");
-    has(&desk.offline(2), "critical", "migrations", "002_more.sql:1: table doors already exists");
-    assert!(!desk.path("a.db").exists(), "nothing is made");
+    fixture.write("catchment.toml", SETTINGS);
+    fixture.write("migrations/002_more.sql", "CREATE TABLE doors(a)");
+    has(&fixture.offline(2), "critical", "migrations", "002_more.sql:1: table doors already exists");
+    assert!(!fixture.path("a.db").exists(), "nothing is made");
 }
 
 #[test]
 fn a_route_or_query_that_nothing_comes_to_is_a_warning() {
-    let desk = Desk::new();
-    desk.with("subject = \"events.door\"", "subject = \"evnts.door\"");
-    has(&desk.offline(1), "warning", "routes", "route doors gets no event: evnts.door is not among broker.subjects");
+    let fixture = Fixture::new();
+    fixture.with("subject = \"events.door\"", "subject = \"evnts.door\"");
+    has(
+        &fixture.offline(1),
+        "warning",
+        "routes",
+        "route doors receives no events: evnts.door is not in broker.subjects",
+    );
     let other = "[[route]]\nsubject = \"events.*\"\nsql = \"DELETE FROM doors\"\n\n[[route]]\nname = \"doors\"";
-    desk.with("[[route]]\nname = \"doors\"", other);
-    has(&desk.offline(1), "warning", "routes", "route doors gets no event: route events.* stands before it");
+    fixture.with("[[route]]\nname = \"doors\"", other);
+    has(
+        &fixture.offline(1),
+        "warning",
+        "routes",
+        "route doors receives no events: the earlier route events.* takes all",
+    );
     let other = "[[query]]\nsubject = \"ask.>\"\nsql = \"SELECT 1\"\n\n[[query]]\nname = \"count\"";
-    desk.with("[[query]]\nname = \"count\"", other);
-    has(&desk.offline(1), "warning", "queries", "query count gets no request: query ask.> stands before it");
+    fixture.with("[[query]]\nname = \"count\"", other);
+    has(
+        &fixture.offline(1),
+        "warning",
+        "queries",
+        "query count receives no requests: the earlier query ask.> takes all",
+    );
 }
 
 #[test]
 fn settings_that_cannot_be_used_are_unknown_in_every_form() {
-    let desk = Desk::new();
-    desk.with("stream = \"EVENTS\"", "stream = \"A B\"");
-    has(&desk.offline(3), "unknown", "settings", "broker.stream");
-    desk.with("subject = \"ask.doors\"", "subject = \"events.ask\"");
-    has(&desk.offline(3), "unknown", "settings", "is among broker.subjects");
-    desk.write("catchment.toml", "[broker]\nstrem = 1");
+    let fixture = Fixture::new();
+    fixture.with("stream = \"EVENTS\"", "stream = \"A B\"");
+    has(&fixture.offline(3), "unknown", "settings", "broker.stream");
+    fixture.with("subject = \"ask.doors\"", "subject = \"events.ask\"");
+    has(&fixture.offline(3), "unknown", "settings", "is among broker.subjects");
+    fixture.write("catchment.toml", "[broker]\nstrem = 1");
     for (format, begins) in [
         ("text", "unknown   settings     configuration: catchment.toml:2: unknown key"),
         ("nagios", "CATCHMENT UNKNOWN - settings: configuration: catchment.toml:2"),
         ("prometheus", "# HELP catchment_check_status"),
         ("json", "{\"findings\":["),
     ] {
-        let done = output(&mut desk.command(&["check", "--format", format]));
+        let done = output(&mut fixture.command(&["check", "--format", format]));
         assert_eq!(done.status.code(), Some(3));
         let said = String::from_utf8(done.stdout).expect("UTF-8");
         assert!(said.starts_with(begins), "{said}");
     }
     for wrong in [&["check", "--format", "xml"][..], &["check", "--nonsense"]] {
-        assert_eq!(output(&mut desk.command(wrong)).status.code(), Some(3), "{wrong:?}");
+        assert_eq!(output(&mut fixture.command(wrong)).status.code(), Some(3), "{wrong:?}");
     }
     assert_eq!(output(catchment().args(["check", "--help"])).status.code(), Some(0));
 }
 
 #[test]
 fn a_database_is_looked_at_and_not_touched() {
-    let desk = Desk::new();
-    let server = server_with(desk.folder.path(), &json!({}));
-    desk.drain(&server);
-    desk.write("migrations/002_more.sql", "CREATE TABLE more(a)");
-    desk.with("doors(open) VALUES (:open)", "more(a) VALUES (:open)");
-    let before = std::fs::read(desk.path("a.db")).expect("reads");
-    let findings = desk.offline(0);
+    let fixture = Fixture::new();
+    let server = server_with(fixture.folder.path(), &json!({}));
+    fixture.drain(&server);
+    fixture.write("migrations/002_more.sql", "CREATE TABLE more(a)");
+    fixture.with("doors(open) VALUES (:open)", "more(a) VALUES (:open)");
+    let before = std::fs::read(fixture.path("a.db")).expect("reads");
+    let findings = fixture.offline(0);
     has(&findings, "ok", "migrations", "the next start applies 002_more.sql");
     has(&findings, "ok", "routes", "fit the tables");
-    has(&findings, "ok", "database", "is sound");
-    has(&findings, "ok", "collector", "nobody collects into a.db now");
-    assert!(std::fs::read(desk.path("a.db")).expect("reads") == before, "the database is as it was");
-    assert_eq!(std::fs::metadata(desk.path("a.db-wal")).map_or(0, |wal| wal.len()), 0);
-    desk.write("migrations/001_doors.sql", "CREATE TABLE doors(open INTEGER)");
-    has(&desk.offline(2), "critical", "migrations", "001_doors.sql");
+    has(&findings, "ok", "database", "is not damaged");
+    has(&findings, "ok", "collector", "no process collects into a.db");
+    assert!(std::fs::read(fixture.path("a.db")).expect("reads") == before, "the database is as it was");
+    assert_eq!(std::fs::metadata(fixture.path("a.db-wal")).map_or(0, |wal| wal.len()), 0);
+    fixture.write("migrations/001_doors.sql", "CREATE TABLE doors(open INTEGER)");
+    has(&fixture.offline(2), "critical", "migrations", "001_doors.sql");
 
     let (head, tail) = before.split_at(before.len() / 2);
-    std::fs::write(desk.path("a.db"), [head, &vec![0x55; tail.len()]].concat()).expect("writes");
-    desk.write("migrations/001_doors.sql", "CREATE TABLE doors(open INTEGER NOT NULL)");
-    let damaged = desk.offline(2);
+    std::fs::write(fixture.path("a.db"), [head, &vec![0x55; tail.len()]].concat()).expect("writes");
+    fixture.write("migrations/001_doors.sql", "CREATE TABLE doors(open INTEGER NOT NULL)");
+    let damaged = fixture.offline(2);
     assert!(damaged.iter().any(|f| f.level == "critical" && f.object == "database"), "{damaged:#?}");
-    std::fs::write(desk.path("a.db"), "no database at all, but long enough for one".repeat(30)).expect("writes");
-    has(&desk.offline(2), "critical", "database", "it is damaged or no database");
+    std::fs::write(fixture.path("a.db"), "no database at all, but long enough for one".repeat(30)).expect("writes");
+    has(&fixture.offline(2), "critical", "database", "it is damaged or no database");
 }
 
 #[test]
 fn a_running_collector_is_well_and_one_that_is_missing_is_missed() {
-    let desk = Desk::new();
-    let server = server_with(desk.folder.path(), &json!({}));
-    let collector = Collector::start(desk.command(&["run", "--server", &server.url()]), &desk.path("collector.log"));
+    let fixture = Fixture::new();
+    let server = server_with(fixture.folder.path(), &json!({}));
+    let collector =
+        Collector::start(fixture.command(&["run", "--server", &server.url()]), &fixture.path("collector.log"));
     collector.said("collecting stream EVENTS");
     let url = server.url();
-    let findings = desk.check(0, &["--server", &url]);
+    let findings = fixture.check(0, &["--server", &url]);
     has(&findings, "ok", "collector", &format!("process {} collects into a.db", collector.pid()));
     has(&findings, "ok", "broker", "sync_interval");
     has(&findings, "ok", "progress", "all of EVENTS is in the database");
@@ -217,54 +233,54 @@ fn a_running_collector_is_well_and_one_that_is_missing_is_missed() {
     assert!(collector.stop().success());
     let raw = &mut server.raw();
     raw.publish_all("events.door", &["{\"open\":1}".to_owned(), "{}".to_owned()]);
-    let findings = desk.check(1, &["--server", &url]);
-    has(&findings, "warning", "collector", "nobody collects into a.db now; start it");
+    let findings = fixture.check(1, &["--server", &url]);
+    has(&findings, "warning", "collector", "no process collects into a.db; start one");
     has(&findings, "ok", "progress", "not in the database yet: 2");
-    has(&desk.check(1, &["--server", &url, "--lag-warning", "2"]), "warning", "progress", "yet: 2");
-    has(&desk.check(2, &["--server", &url, "--lag-critical", "2"]), "critical", "progress", "yet: 2");
-    desk.drain(&server);
-    let findings = desk.check(1, &["--server", &url, "--quick"]);
+    has(&fixture.check(1, &["--server", &url, "--lag-warning", "2"]), "warning", "progress", "yet: 2");
+    has(&fixture.check(2, &["--server", &url, "--lag-critical", "2"]), "critical", "progress", "yet: 2");
+    fixture.drain(&server);
+    let findings = fixture.check(1, &["--server", &url, "--quick"]);
     has(&findings, "warning", "dead letters", "1; the newest: events.door: NOT NULL constraint failed: doors.open");
-    has(&findings, "ok", "database", "--quick");
-    assert_eq!(oracle::position(&desk.path("a.db")), 2);
+    has(&findings, "ok", "database", "not checked for damage (quick)");
+    assert_eq!(oracle::position(&fixture.path("a.db")), 2);
 
     server.delete_stream("EVENTS");
     server.make_stream("EVENTS", &["events.>"]);
-    has(&desk.check(1, &["--server", &url]), "warning", "progress", "was made anew");
+    has(&fixture.check(1, &["--server", &url]), "warning", "progress", "was made anew");
 }
 
 #[test]
 fn a_disk_without_room_is_critical_before_it_is_full() {
-    let desk = Desk::new();
-    has(&desk.check(1, &["--offline", "--disk-warning", "1EiB"]), "warning", "disk", "make room");
-    has(&desk.check(2, &["--offline", "--disk-critical", "1EiB"]), "critical", "disk", "make room");
-    desk.with("path = \"a.db\"", "path = \"nowhere/a.db\"");
-    has(&desk.offline(2), "critical", "database", "there is no such directory");
+    let fixture = Fixture::new();
+    has(&fixture.check(1, &["--offline", "--disk-warning", "1EiB"]), "warning", "disk", "make room");
+    has(&fixture.check(2, &["--offline", "--disk-critical", "1EiB"]), "critical", "disk", "make room");
+    fixture.with("path = \"a.db\"", "path = \"nowhere/a.db\"");
+    has(&fixture.offline(2), "critical", "database", "there is no such directory");
 }
 
 #[test]
 fn a_broker_that_cannot_be_collected_from_is_critical() {
-    let desk = Desk::new();
-    let gone = desk.check(2, &["--server", "nats://127.0.0.1:1"]);
+    let fixture = Fixture::new();
+    let gone = fixture.check(2, &["--server", "nats://127.0.0.1:1"]);
     has(&gone, "critical", "broker", "Connection refused");
     let folder = tempfile::tempdir().expect("a folder");
     let plain = Server::start_with(folder.path(), &[]);
-    has(&desk.check(2, &["--server", &plain.url()]), "critical", "broker", "it has no JetStream");
-    let server = Server::start(desk.folder.path());
+    has(&fixture.check(2, &["--server", &plain.url()]), "critical", "broker", "it has no JetStream");
+    let server = Server::start(fixture.folder.path());
     let url = server.url();
-    has(&desk.check(0, &["--server", &url]), "ok", "stream", "the first start makes it on events.>");
-    desk.with("[broker]", "[broker]\ncreate_stream = false");
-    has(&desk.check(2, &["--server", &url]), "critical", "stream", "there is no stream EVENTS; make it");
-    desk.with("[broker]", "[broker]\nmode = \"core\"");
-    has(&desk.check(0, &["--server", &plain.url()]), "ok", "broker", "at most once");
+    has(&fixture.check(0, &["--server", &url]), "ok", "stream", "the first start makes it on events.>");
+    fixture.with("[broker]", "[broker]\ncreate_stream = false");
+    has(&fixture.check(2, &["--server", &url]), "critical", "stream", "there is no stream EVENTS; make it");
+    fixture.with("[broker]", "[broker]\nmode = \"core\"");
+    has(&fixture.check(0, &["--server", &plain.url()]), "ok", "broker", "at most once");
 }
 
 /// What a check finds of a stream that differs in this from what we would make.
 #[track_caller]
 fn of_stream(status: i32, change: &Value) -> Vec<Finding> {
-    let desk = Desk::new();
-    let server = server_with(desk.folder.path(), change);
-    let findings = desk.check(status, &["--server", &server.url()]);
+    let fixture = Fixture::new();
+    let server = server_with(fixture.folder.path(), change);
+    let findings = fixture.check(status, &["--server", &server.url()]);
     assert!(server.consumers("EVENTS").is_empty(), "nothing is made");
     findings
 }
@@ -278,9 +294,9 @@ fn a_stream_that_does_not_fit_is_told_before_the_start() {
     has(&swallowing, "critical", "stream", "EVENTS takes ask.>: it answers the requests of query count itself");
     let storing = of_stream(1, &json!({"subjects": ["events.>", "ask.>"], "no_ack": true}));
     has(&storing, "warning", "stream", "it stores the requests of query count");
-    has(&of_stream(1, &json!({"storage": "memory"})), "warning", "stream", "kept in memory");
+    has(&of_stream(1, &json!({"storage": "memory"})), "warning", "stream", "is stored in memory");
     let forgetful = of_stream(1, &json!({"duplicate_window": 1_000_000_000}));
-    has(&forgetful, "warning", "stream", "recognises a publisher's repetition for 1s");
+    has(&forgetful, "warning", "stream", "detects duplicates for 1s");
     has(&of_stream(0, &json!({"max_age": 3_600_000_000_000_u64})), "ok", "stream", "by limits for 1h, in file");
     has(&of_stream(0, &json!({"retention": "interest"})), "ok", "stream", "by interest");
 }
@@ -292,28 +308,28 @@ fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
     }
     let limits = json!({"retention": "interest", "consumer_limits": {"max_ack_pending": 1_000}});
     let findings = of_stream(1, &limits);
-    has(
-        &findings,
-        "warning",
-        "stream",
-        "lets 1000 events be unacknowledged at a time, and a collector would have 30000",
-    );
+    has(&findings, "warning", "stream", "allows 1000 unacknowledged events, and a collector needs 30000");
     let enough = json!({"retention": "interest", "consumer_limits": {"max_ack_pending": 30_000}});
     has(&of_stream(0, &enough), "ok", "stream", "by interest");
 }
 
 #[test]
 fn several_subjects_are_no_matter_for_a_server_that_takes_them_or_where_they_are_the_streams_own() {
-    let desk = Desk::new();
-    let server = server_with(desk.folder.path(), &json!({"subjects": ["a.*", "b.*", "events.>"]}));
-    desk.with("[\"events.>\"]", "[\"a.*\", \"events.*\"]");
+    let fixture = Fixture::new();
+    let server = server_with(fixture.folder.path(), &json!({"subjects": ["a.*", "b.*", "events.>"]}));
+    fixture.with("[\"events.>\"]", "[\"a.*\", \"events.*\"]");
     if needs((2, 10), "several subjects") {
-        desk.check(0, &["--server", &server.url()]);
+        fixture.check(0, &["--server", &server.url()]);
     } else {
-        has(&desk.check(2, &["--server", &server.url()]), "critical", "stream", "takes no several subjects");
+        has(
+            &fixture.check(2, &["--server", &server.url()]),
+            "critical",
+            "stream",
+            "takes only one subject for a consumer",
+        );
     }
-    desk.with("[\"events.>\"]", "[\"b.*\", \"a.*\", \"events.>\"]");
-    desk.check(0, &["--server", &server.url()]);
+    fixture.with("[\"events.>\"]", "[\"b.*\", \"a.*\", \"events.>\"]");
+    fixture.check(0, &["--server", &server.url()]);
 }
 
 #[test]

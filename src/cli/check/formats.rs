@@ -1,4 +1,4 @@
-//! The formats in which findings are printed.
+//! The formats of a report: text, JSON, a monitoring plug-in, Prometheus.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -6,9 +6,10 @@ use std::io::{self, Write};
 use crate::check::{CheckOptions, Finding, Level, Report};
 use serde_json::json;
 
+use crate::cli::flags;
 use crate::cli::values::printable;
 
-/// A line of text, shown at once: the next finding may take a while.
+/// A line of text, flushed at once: the next finding may take a while.
 pub fn line(to: &mut dyn Write, finding: &Finding) -> io::Result<()> {
     writeln!(to, "{:<9} {:<12} {}", finding.level.name(), finding.object, sentence(finding))?;
     to.flush()
@@ -19,7 +20,7 @@ pub fn summary(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(to, "\n{}: {}", report.level().name(), counts(report))
 }
 
-/// How many there are of each level, the worst first.
+/// The number of findings of each level, the worst first.
 fn counts(report: &Report) -> String {
     let of = |level| report.findings.iter().filter(|finding| finding.level == level).count();
     let levels = [Level::Critical, Level::Unknown, Level::Warning, Level::Ok].map(|level| (of(level), level.name()));
@@ -32,8 +33,8 @@ pub fn json(to: &mut dyn Write, report: &Report) -> io::Result<()> {
         .findings
         .iter()
         .map(|finding| {
-            let Finding { level, object, what, way_out } = finding;
-            json!({ "level": level.name(), "object": object, "what": what, "way_out": way_out })
+            let (what, remedy) = parts(finding);
+            json!({ "level": finding.level.name(), "object": finding.object, "what": what, "way_out": remedy })
         })
         .collect();
     let measures: serde_json::Map<_, _> =
@@ -41,8 +42,8 @@ pub fn json(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(to, "{}", json!({ "status": report.level().name(), "findings": findings, "measures": measures }))
 }
 
-/// <https://www.monitoring-plugins.org/doc/guidelines.html>: the worst finding, what was measured with its limits, and then all
-/// findings. `|` begins the numbers, so text cannot have it.
+/// <https://www.monitoring-plugins.org/doc/guidelines.html>: the worst finding, the measures with their limits, and then all
+/// findings. `|` begins the measures, so it is replaced in text.
 pub fn nagios(to: &mut dyn Write, report: &Report, options: &CheckOptions) -> io::Result<()> {
     let plain = |finding: &Finding| format!("{}: {}", finding.object, sentence(finding)).replace('|', "/");
     let level = report.level();
@@ -78,7 +79,7 @@ pub fn prometheus(to: &mut dyn Write, report: &Report) -> io::Result<()> {
         samples.iter().try_for_each(|(labels, value)| writeln!(to, "catchment_check_{name}{labels} {value}"))
     };
     let statuses = "0 ok, 1 warning, 2 critical, 3 unknown.";
-    gauge("status", &format!("How all is: {statuses}"), &[(String::new(), report.level().status().into())])?;
+    gauge("status", &format!("The worst status: {statuses}"), &[(String::new(), report.level().status().into())])?;
     let mut objects: BTreeMap<&str, Level> = BTreeMap::new();
     for finding in &report.findings {
         let worst = objects.entry(finding.object).or_insert(Level::Ok);
@@ -86,15 +87,22 @@ pub fn prometheus(to: &mut dyn Write, report: &Report) -> io::Result<()> {
     }
     let objects =
         objects.into_iter().map(|(object, level)| (format!("{{object=\"{object}\"}}"), level.status().into()));
-    gauge("object_status", &format!("How what was looked at is: {statuses}"), &objects.collect::<Vec<_>>())?;
+    gauge("object_status", &format!("The worst status of each object: {statuses}"), &objects.collect::<Vec<_>>())?;
     report.measures.iter().try_for_each(|measure| gauge(measure.name, measure.help, &[(String::new(), measure.value)]))
 }
 
 /// A finding in one line, without its level.
 fn sentence(finding: &Finding) -> String {
-    let way_out = finding.way_out.as_ref().map_or_else(String::new, |way_out| format!("; {way_out}"));
-    let words = format!("{}{way_out}", finding.what);
+    let (what, remedy) = parts(finding);
+    let words = remedy.map_or_else(|| what.clone(), |remedy| format!("{what}; {remedy}"));
     printable(&words.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+}
+
+/// What was found and what to do about it, with flags instead of settings in the way out.
+fn parts(finding: &Finding) -> (String, Option<String>) {
+    // The way out of a broker's error may be part of its text.
+    let what = if finding.object == "broker" { flags::in_message(&finding.what) } else { finding.what.clone() };
+    (what, finding.remedy.as_deref().map(flags::in_remedy))
 }
 
 #[cfg(test)]
@@ -104,16 +112,16 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let finding = |level, object, what: &str, way_out: Option<&str>| Finding {
+        let finding = |level, object, what: &str, remedy: Option<&str>| Finding {
             level,
             object,
             what: what.into(),
-            way_out: way_out.map(Into::into),
+            remedy: remedy.map(Into::into),
         };
         Report {
             findings: vec![
-                finding(Level::Ok, "settings", "can be used", None),
-                finding(Level::Warning, "dead letters", "3; the newest: a|b", Some("look\nat them")),
+                finding(Level::Ok, "settings", "valid", None),
+                finding(Level::Warning, "dead letters", "3; the newest: a|b", Some("list\nthem")),
                 finding(Level::Ok, "dead letters", "x", None),
             ],
             measures: vec![
@@ -124,43 +132,43 @@ mod tests {
         }
     }
 
-    fn written(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
+    fn output_of(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
         let mut to = Vec::new();
-        write(&mut to).expect("memory takes everything");
+        write(&mut to).expect("writes to memory");
         String::from_utf8(to).expect("UTF-8")
     }
 
     #[test]
     fn a_finding_is_a_line() {
         let report = report();
-        let text = written(|to| line(to, &report.findings[1]));
-        assert_eq!(text, "warning   dead letters 3; the newest: a|b; look at them\n");
-        assert_eq!(written(|to| summary(to, &report)), "\nwarning: 1 warning, 2 ok\n");
+        let text = output_of(|to| line(to, &report.findings[1]));
+        assert_eq!(text, "warning   dead letters 3; the newest: a|b; list them\n");
+        assert_eq!(output_of(|to| summary(to, &report)), "\nwarning: 1 warning, 2 ok\n");
     }
 
     #[test]
-    fn json_has_all_of_it() {
-        let value: serde_json::Value = serde_json::from_str(&written(|to| json(to, &report()))).expect("JSON");
+    fn json_has_every_part() {
+        let value: serde_json::Value = serde_json::from_str(&output_of(|to| json(to, &report()))).expect("JSON");
         assert_eq!((&value["status"], &value["measures"]["lag_events"]), (&json!("warning"), &json!(7)));
-        assert_eq!(value["findings"][1]["way_out"], "look\nat them");
+        assert_eq!(value["findings"][1]["way_out"], "list\nthem");
         assert_eq!(value["findings"][0]["way_out"], serde_json::Value::Null);
     }
 
     #[test]
     fn monitoring_reads_the_first_line() {
         let options = CheckOptions::default();
-        let text = written(|to| nagios(to, &report(), &options));
-        let expected = "CATCHMENT WARNING - dead letters: 3; the newest: a/b; look at them | dead_letters=3;0;;0 \
+        let text = output_of(|to| nagios(to, &report(), &options));
+        let expected = "CATCHMENT WARNING - dead letters: 3; the newest: a/b; list them | dead_letters=3;0;;0 \
                         disk_free_bytes=5B;1073741824:;104857600:;0 lag_events=7;100000;10000000;0\n\
-                        ok: settings: can be used\n";
+                        ok: settings: valid\n";
         assert!(text.starts_with(expected), "{text}");
-        let nothing = written(|to| nagios(to, &Report::default(), &options));
+        let nothing = output_of(|to| nagios(to, &Report::default(), &options));
         assert_eq!(nothing, "CATCHMENT OK - \n");
     }
 
     #[test]
     fn the_worst_of_an_object_is_its_status() {
-        let text = written(|to| prometheus(to, &report()));
+        let text = output_of(|to| prometheus(to, &report()));
         for line in [
             "catchment_check_status 1\n",
             "catchment_check_object_status{object=\"dead letters\"} 1\n",
