@@ -1,4 +1,4 @@
-//! `catchment adopt`: a copy of a database becomes a database of its own.
+//! `catchment adopt`: gives a copy of a database an identity of its own.
 
 use std::io::Write;
 
@@ -8,12 +8,12 @@ use clap::Args;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
 
-/// Give a copy of a database an identity of its own, so that it can be collected into beside its original
+/// Give a copy of a database an identity of its own, so that both it and its original can be collected into
 ///
-/// A copy has the identity of its original, and with it the original's consumers at the broker: run refuses it while the
-/// original is there. Rows, dead letters and the position in each stream stay as they are; the next run goes on behind that
-/// position. What a stream with interest retention has dropped by then, because the original had it, is missing in the copy;
-/// run says how many events that are.
+/// A copy has the identity of its original, and so uses the original's consumers at the broker. While the original exists, run
+/// refuses the copy. Adopting keeps rows, dead letters and the position in each stream; the next run continues after that
+/// position. A stream with interest retention may have dropped events after that position because the original has them. The copy
+/// lacks those, and run logs how many there are.
 #[derive(Args)]
 pub struct Adopt {
     #[command(flatten)]
@@ -33,7 +33,7 @@ impl Adopt {
             let line = serde_json::json!({ "database": path.display().to_string(), "before": before, "now": now });
             writeln!(output, "{line}")?;
         } else {
-            writeln!(output, "{} has an identity of its own now: {now} (before: {before})", path.display())?;
+            writeln!(output, "{} has its own identity now: {now} (before: {before})", path.display())?;
         }
         Ok(output.flush()?)
     }

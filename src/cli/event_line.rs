@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// What stands for a payload that is no text: `{"$blob":"<base64>"}`.
+/// A payload that is not text: `{"$blob":"<base64>"}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Blob<'a> {
@@ -25,30 +25,30 @@ pub struct EventLine<'a> {
     pub subject: &'a str,
     pub published_us: i64,
     pub headers: Option<&'a RawValue>,
-    /// The header block as it came, where it could not be read.
+    /// The raw header block, if it could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw_headers: Option<Json<'a>>,
     pub payload: Json<'a>,
 }
 
-/// Headers that are kept as JSON, as they stand there.
+/// Stored headers, which are JSON already.
 pub fn headers(json: Option<&str>) -> Option<&RawValue> {
     json.and_then(|json| serde_json::from_str(json).ok())
 }
 
-/// A line that was read.
+/// A line to read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given<'a> {
+struct InputLine<'a> {
     #[serde(borrow)]
     subject: Cow<'a, str>,
     #[serde(default)]
-    headers: Option<BTreeMap<String, Values>>,
+    headers: Option<BTreeMap<String, HeaderValues>>,
     #[serde(default, borrow)]
     payload: Option<&'a RawValue>,
     #[serde(default)]
     raw_headers: Option<IgnoredAny>,
-    /// What the event was called where it was printed.
+    /// The id under which the event was printed; not used.
     #[serde(default, rename = "id")]
     _id: IgnoredAny,
     #[serde(default)]
@@ -57,40 +57,40 @@ struct Given<'a> {
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected text or a list of texts")]
-enum Values {
+enum HeaderValues {
     One(String),
     Several(Vec<String>),
 }
 
-/// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON as it stands there.
+/// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON, taken verbatim.
 ///
-/// Headers that begin with `Nats-` are what a publisher says to the server, to be said once: they are left out, but for the
+/// Headers that begin with `Nats-` are instructions of the first publisher to the server. They are left out, except for the
 /// event's identity.
 ///
 /// # Errors
 ///
-/// One line that says what is wrong with it.
+/// What is wrong with the line, in one line.
 pub fn read(line: &[u8]) -> Result<Event, String> {
     read_with_time(line).map(|(event, _)| event)
 }
 
-/// The same, and when it was published, where the line says so: in microseconds since 1970.
+/// The same with its publish time in microseconds since 1970, if the line has one.
 ///
 /// # Errors
 ///
 /// As [`read`].
 pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
-    let given: Given<'_> = serde_json::from_slice(line).map_err(|e| {
-        format!("is not as {{\"subject\":\"a.b\",\"headers\":{{\"Name\":\"value\"}},\"payload\":\"…\"}}: {e}")
+    let input: InputLine<'_> = serde_json::from_slice(line).map_err(|e| {
+        format!("does not look like {{\"subject\":\"a.b\",\"headers\":{{\"Name\":\"value\"}},\"payload\":\"…\"}}: {e}")
     })?;
-    if given.raw_headers.is_some() {
-        return Err("its headers could not be read; take raw_headers out, or write them as \"headers\"".into());
+    if input.raw_headers.is_some() {
+        return Err("its headers could not be read; remove raw_headers, or write them as \"headers\"".into());
     }
-    let mut event = Event::new(given.subject, payload(given.payload)?);
-    for (name, values) in given.headers.into_iter().flatten() {
+    let mut event = Event::new(input.subject, payload(input.payload)?);
+    for (name, values) in input.headers.into_iter().flatten() {
         let values = match values {
-            Values::One(value) => vec![value],
-            Values::Several(values) => values,
+            HeaderValues::One(value) => vec![value],
+            HeaderValues::Several(values) => values,
         };
         if name.eq_ignore_ascii_case("Nats-Msg-Id") {
             event = values.into_iter().take(1).fold(event, Event::id);
@@ -99,7 +99,7 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
         }
     }
     event.validate()?;
-    Ok((event, given.published_us))
+    Ok((event, input.published_us))
 }
 
 fn payload(given: Option<&RawValue>) -> Result<Vec<u8>, String> {
@@ -111,12 +111,12 @@ fn payload(given: Option<&RawValue>) -> Result<Vec<u8>, String> {
     match serde_json::from_str::<Blob<'_>>(given) {
         Ok(blob) => BASE64
             .decode(blob.base64.as_bytes())
-            .map_err(|e| format!("payload: {:?} is no base64: {e}", blob.base64.chars().take(40).collect::<String>())),
+            .map_err(|e| format!("payload: {:?} is not base64: {e}", blob.base64.chars().take(40).collect::<String>())),
         Err(_) => Ok(given.into()),
     }
 }
 
-/// What is printed of a stored event.
+/// The line for a stored event.
 pub fn line<'a>(
     id: i64,
     subject: &'a str,
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_is_read_as_the_same_event() {
+    fn a_printed_line_is_read_as_the_same_event() {
         for payload in
             [Value::Text("{\"a\": 1}\n\u{1}\"".into()), Value::Text(String::new()), Value::Blob(b"\xff\0".to_vec())]
         {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_may_stand_there_as_json() {
+    fn a_payload_may_be_json() {
         for (given, payload) in [
             (r#"{"b": 1.50, "a": [null]}"#, r#"{"b": 1.50, "a": [null]}"#),
             ("12345678901234567890123", "12345678901234567890123"),
@@ -171,20 +171,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_publisher_said_to_the_server_is_not_said_again_but_for_the_identity() {
+    fn instructions_to_the_server_are_left_out_except_for_the_identity() {
         let line = br#"{"subject": "a", "headers": {"nats-msg-id": "7", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
         assert_eq!(read(line), Ok(Event::new("a", "").id("7").header("A", "1")));
     }
 
     #[test]
-    fn what_is_no_event_is_refused() {
+    fn a_line_without_an_event_is_refused() {
         for (line, said) in [
-            (&b"hello"[..], "is not as {\"subject\":\"a.b\""),
+            (&b"hello"[..], "does not look like {\"subject\":\"a.b\""),
             (br#"{"payload": "x"}"#, "missing field `subject`"),
             (br#"{"subject": "a", "header": {}}"#, "unknown field `header`"),
             (br#"{"subject": "a", "headers": {"A": 1}}"#, "expected text or a list of texts"),
             (br#"{"subject": "a.>"}"#, "wildcard"),
-            (br#"{"subject": "a", "payload": {"$blob": "!"}}"#, "\"!\" is no base64"),
+            (br#"{"subject": "a", "payload": {"$blob": "!"}}"#, "\"!\" is not base64"),
             (br#"{"subject": "a", "raw_headers": {"$blob": "/w=="}}"#, "its headers could not be read"),
         ] {
             let refused = read(line).expect_err(said);

@@ -1,4 +1,4 @@
-//! Lines of a file or of standard input, read on a thread of their own: who waits for the next one hears a signal.
+//! Lines of a file or of standard input. A thread of its own reads them, so that waiting for a line ends at a signal.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -14,17 +14,17 @@ use super::signals::Signals;
 /// Lines read ahead.
 const AHEAD: usize = 1_000;
 
-/// How often to look for a signal while no line comes.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often to check for a signal while no line arrives.
+const POLL: Duration = Duration::from_millis(50);
 
-/// The lines that are not empty, without their ends, until the input or a signal ends them.
+/// Lines without their line ends, empty ones skipped, until the end of the input or a signal.
 pub struct Lines {
     lines: Receiver<io::Result<Vec<u8>>>,
     signals: Signals,
 }
 
 impl Lines {
-    /// The lines of this file, or of standard input.
+    /// The lines of this file, else of standard input.
     pub fn of(file: Option<&Path>, signals: &Signals) -> anyhow::Result<Self> {
         let (line, lines) = sync_channel(AHEAD);
         let file = file.map(|file| File::open(file).with_context(|| format!("cannot read {}", file.display())));
@@ -57,7 +57,7 @@ impl Iterator for Lines {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.lines.recv_timeout(LOOK) {
+            match self.lines.recv_timeout(POLL) {
                 Ok(line) => return Some(line),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if self.signals.end_asked() => return None,

@@ -1,4 +1,4 @@
-//! `catchment publish`: hand events to a stream, or in core NATS to whoever listens.
+//! `catchment publish`: publish events to a stream or to core NATS.
 
 mod report;
 
@@ -20,11 +20,11 @@ use super::signals::Signals;
 
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
-/// Done means that the stream has acknowledged every one of them. The collector brings them into the database. Else the exit
-/// status is 1, and the error says how many events are stored, how many are not, and of how many the stream gave no answer.
+/// The exit status is 0 if the stream has acknowledged every event; a collector then stores them in the database. Otherwise it is
+/// 1, and the error has the numbers of events that are stored, that are not, and that the stream did not answer for.
 ///
-/// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream: done means that the server has
-/// read every one of them, and nobody confirms that anybody stored them.
+/// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream. Exit status 0 then means that the
+/// server has read every event, but not that any subscriber has stored it.
 #[derive(Args)]
 pub struct Publish {
     #[command(flatten)]
@@ -33,54 +33,54 @@ pub struct Publish {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// The subject of the events, as events.hello
+    /// Subject of the events, for example events.hello
     #[arg(required_unless_present = "events")]
     subject: Option<String>,
 
-    /// The payload of a single event; without it each line of standard input is one event
+    /// Payload of a single event [default: each line of standard input is one event]
     payload: Option<String>,
 
     /// Read lines from this file instead of standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "payload")]
     file: Option<PathBuf>,
 
-    /// Each line is a whole event, as tail --json and dead-letters export print them: {"subject", "headers", "payload"}.
-    /// The payload is text, {"$blob":"<base64>"}, or JSON that is published as it stands there. Headers that begin with Nats-
-    /// are left out, but for the identity
+    /// Each line is a whole event as tail --json and dead-letters export print it: {"subject", "headers", "payload"}. The payload
+    /// is text, {"$blob":"<base64>"}, or JSON that is published verbatim. Headers that begin with Nats- are left out, except for
+    /// the identity
     #[arg(long, conflicts_with_all = ["subject", "payload", "count", "id"])]
     events: bool,
 
-    /// A header, NAME:VALUE; may be given several times
+    /// Header NAME:VALUE; can be repeated
     #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<String>,
 
-    /// The event's identity (Nats-Msg-Id): the stream takes an event of the same identity once
+    /// Identity of the event (Nats-Msg-Id): the stream stores only one event with the same identity
     #[arg(long, requires = "payload")]
     id: Option<String>,
 
-    /// Generate this many events, {"n": …, "sent_us": …}: the number, and when it was due
+    /// Generate this many events {"n": …, "sent_us": …}: their number and the time at which they were due
     #[arg(long, value_name = "EVENTS", conflicts_with_all = ["payload", "file"])]
     count: Option<u64>,
 
-    /// Publish this many events a second, above 1,000 those of a millisecond at once [default: as many as the stream takes]
+    /// Publish this many events a second; above 1,000, those of a millisecond at once [default: as fast as the stream accepts them]
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
 
-    /// The size of a generated payload in bytes, at least 48
+    /// Size of a generated payload in bytes, at least 48
     #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "count")]
     size: usize,
 
-    /// Say what became of them as JSON: {"published", "not_stored", "unknown", "stream", "last_sequence", "seconds"}; also when not
-    /// all are stored
+    /// Print the result as JSON, also if not all are stored: {"published", "not_stored", "unknown", "stream", "last_sequence",
+    /// "seconds"}
     #[arg(short, long)]
     json: bool,
 }
 
-/// What to publish, one event after the other.
+/// The events to publish, in order.
 type Events<'a> = Box<dyn Iterator<Item = anyhow::Result<Event>> + 'a>;
 
 impl Publish {
-    /// Publishes, and waits for the stream's word on each.
+    /// Publishes, and waits until the stream has answered for each event.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let headers = self.headers()?;
         let with_headers = |event| headers.iter().fold(event, |event: Event, (name, value)| event.header(name, value));
@@ -123,15 +123,19 @@ impl Publish {
 
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
         let parse = |header: &String| {
-            let (name, value) = header
-                .split_once(':')
-                .ok_or_else(|| Usage(format!("--header {header:?} has no colon; a header looks like Trace-Id:7")))?;
-            Ok((name.trim().to_owned(), value.trim().to_owned()))
+            let (name, value) = header.split_once(':').ok_or_else(|| {
+                Usage(format!("--header {header:?} has no colon; write NAME:VALUE, for example Trace-Id:7"))
+            })?;
+            let name = name.trim();
+            if name.eq_ignore_ascii_case("Nats-Msg-Id") {
+                return Err(Usage(format!("--header {name} is the event's identity; give it with --id")).into());
+            }
+            Ok((name.to_owned(), value.trim().to_owned()))
         };
         self.header.iter().map(parse).collect()
     }
 
-    /// What to publish and how many there will be, where that is known.
+    /// The events to publish, and their number if it is known.
     fn events<'a>(&self, subject: &'a str, signals: &Signals) -> anyhow::Result<(Events<'a>, Option<u64>)> {
         let event = move |payload: Vec<u8>| Event::new(subject, payload);
         if let Some(payload) = &self.payload {
@@ -141,7 +145,7 @@ impl Publish {
         }
         if let Some(count) = self.count {
             let (size, rate) = (self.size, self.rate);
-            // The clock starts with the first event, as `pace`'s does.
+            // The clock starts with the first event, like that of `pace`.
             let mut began = None;
             let events = (0..count).map(move |number| {
                 let now = SystemTime::now();
@@ -160,30 +164,30 @@ impl Publish {
         Ok((Box::new(lines.map(move |line| Ok(event(line?)))), None))
     }
 
-    /// Waits until the event of this number is due, and at high rates for as many behind it as a tick takes: waking up for each
-    /// would cost more than publishing it. The clock runs from the start, so a late event does not delay those behind it.
+    /// Waits until the event of this number is due. At high rates it waits a whole tick, because a wake-up for each event would cost
+    /// more than publishing it. Due times count from the start, so a late event does not delay later ones.
     fn pace(&self, began: Instant, number: u64) {
         const TICK: Duration = Duration::from_millis(1);
         let Some(rate) = self.rate else { return };
-        let early = (began + due(number, rate)).saturating_duration_since(Instant::now());
-        if !early.is_zero() {
-            // Where less than one is due in a tick, each goes at its own time.
-            std::thread::sleep(if due(1, rate) < TICK { early.max(TICK) } else { early });
+        let wait = (began + due(number, rate)).saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            // If less than one event is due in a tick, each is published at its own time.
+            std::thread::sleep(if due(1, rate) < TICK { wait.max(TICK) } else { wait });
         }
     }
 }
 
-/// When the event of this number is due, from the start.
+/// When the event of this number is due, counted from the start.
 fn due(number: u64, rate: u64) -> Duration {
     Duration::from_secs(number / rate) + Duration::from_nanos(number % rate * 1_000_000_000 / rate)
 }
 
-/// A payload of about this size that tells its number and when it was due.
+/// A payload of about this size with the number of the event and the time at which it was due.
 fn generated(number: u64, due: SystemTime, size: usize) -> Vec<u8> {
     let due_us = due.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let mut payload = format!("{{\"n\":{number},\"sent_us\":{due_us}");
     let rest = size.saturating_sub(payload.len());
-    // `,"pad":""}` takes ten bytes; what cannot hold it is only closed.
+    // `,"pad":""}` takes ten bytes; a smaller payload gets none.
     if rest > 10 {
         payload += ",\"pad\":\"";
         payload.extend(std::iter::repeat_n('x', rest - 10));
@@ -198,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generated_payloads_are_json_of_the_size_asked_for() {
+    fn generated_payloads_are_json_of_the_requested_size() {
         for size in [100, 1_000] {
             let payload = generated(7, UNIX_EPOCH, size);
             assert_eq!(payload.len(), size);

@@ -1,4 +1,4 @@
-//! `catchment query`: ask a named query over NATS.
+//! `catchment query`: run a named query over NATS.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use super::output::Output;
 use super::row_writers::{JsonLines, RowWriter, Tables};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 
-/// Ask a query of a running collector over NATS, and print the rows
+/// Run a query of a running collector over NATS, and print the rows
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Query {
@@ -25,10 +25,10 @@ pub struct Query {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// The query's subject
+    /// Subject of the query
     subject: String,
 
-    /// What the query is given; a single `-` has the whole request read from standard input, as it is
+    /// Parameters of the query; a single - sends standard input unchanged as the request
     #[arg(value_name = "KEY=VALUE")]
     parameters: Vec<String>,
 
@@ -38,8 +38,8 @@ pub struct Query {
 }
 
 const AFTER_HELP: &str = "\
-A value is JSON where it can be read as such (20, true, null, {\"a\":1}, \"20\" in quotes), else text.
-A reply that has no rows is printed as it is.
+A value is JSON if it parses as JSON (20, true, null, {\"a\":1}, \"20\" in quotes), else text.
+A reply that does not consist of rows is printed unchanged.
 
 Examples:
   catchment query chat.messages.recent limit=20
@@ -47,7 +47,7 @@ Examples:
   catchment query chat.users.stats 'username=\"20\"'";
 
 impl Query {
-    /// Asks, and prints what is answered.
+    /// Sends the request and prints the reply.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         subject::validate(&self.subject).map_err(Usage)?;
         let request = request(&self.parameters)?;
@@ -56,19 +56,19 @@ impl Query {
         let Some(reply) = broker::ask(&config.broker, subject, request)? else {
             let servers = config.broker.shown_servers();
             anyhow::bail!(
-                "nobody answers on {subject} at {servers}; start a collector whose configuration has a [[query]] with that \
-                 subject, or look for others with: nats micro ls"
+                "no collector answers on {subject} at {servers}; start one whose settings have a [[query]] with that subject, or \
+                 list the services there with: nats micro ls"
             );
         };
         let Reply { body, failure } = reply;
         if let Some(ServiceError { code, reason }) = failure {
-            // Most reasons name the query, whose name is mostly its subject.
+            // Most reasons contain the name of the query, which is its subject by default.
             let whose = if reason.contains(subject) { String::new() } else { format!("{subject}: ") };
             anyhow::bail!("{whose}{reason} (error {code})");
         }
-        if let Some(stream) = acknowledging(&body) {
+        if let Some(stream) = acknowledging_stream(&body) {
             anyhow::bail!(
-                "{subject}: stream {stream} took the request for an event; give events and queries subjects that tell them apart"
+                "{subject}: stream {stream} stored the request as an event; give queries subjects that the stream does not take"
             );
         }
         let mut output = Output::new();
@@ -96,15 +96,15 @@ fn request(parameters: &[String]) -> anyhow::Result<Vec<u8>> {
     for parameter in parameters {
         let Some((key, value)) = parameter.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             let example = "a parameter looks like limit=20";
-            return Err(Usage(format!("{parameter:?} is no parameter; {example}")).into());
+            return Err(Usage(format!("{parameter:?} is not a parameter; {example}")).into());
         };
         if !keys.insert(key) {
-            return Err(Usage(format!("the parameter {key} stands there twice")).into());
+            return Err(Usage(format!("the parameter {key} is given twice")).into());
         }
         request.push(if request.is_empty() { b'{' } else { b',' });
         serde_json::to_writer(&mut request, key)?;
         request.push(b':');
-        // As it stands, so that long numbers keep their digits.
+        // Written unchanged, so that long numbers keep their digits.
         match serde_json::from_str::<IgnoredAny>(value) {
             Ok(_) => request.extend_from_slice(value.as_bytes()),
             Err(_) => serde_json::to_writer(&mut request, value)?,
@@ -116,8 +116,8 @@ fn request(parameters: &[String]) -> anyhow::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// The stream, where this is its word that it has the message.
-fn acknowledging(body: &[u8]) -> Option<String> {
+/// The stream, if the reply is its acknowledgement.
+fn acknowledging_stream(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Acknowledgement {
         stream: String,
@@ -139,7 +139,7 @@ fn print(rows: &[Row], mut writer: impl RowWriter) -> anyhow::Result<()> {
     writer.finish()
 }
 
-/// A row as it was answered: its columns in their order.
+/// A row of a reply: its columns in their order.
 #[derive(Debug, PartialEq)]
 struct Row {
     names: Vec<String>,
@@ -148,8 +148,8 @@ struct Row {
 
 impl<'de> Deserialize<'de> for Row {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Columns;
-        impl<'de> Visitor<'de> for Columns {
+        struct RowVisitor;
+        impl<'de> Visitor<'de> for RowVisitor {
             type Value = Row;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -165,11 +165,11 @@ impl<'de> Deserialize<'de> for Row {
                 Ok(row)
             }
         }
-        deserializer.deserialize_map(Columns)
+        deserializer.deserialize_map(RowVisitor)
     }
 }
 
-/// What SQLite had there.
+/// The value that SQLite had in this column.
 fn column(value: serde_json::Value) -> Value {
     use serde_json::Value as Json;
     let blob = value.get("$blob").and_then(Json::as_str).and_then(|text| BASE64.decode(text.as_bytes()).ok());
@@ -190,23 +190,23 @@ fn column(value: serde_json::Value) -> Value {
 mod tests {
     use super::*;
 
-    fn asked(parameters: &[&str]) -> String {
+    fn request_of(parameters: &[&str]) -> String {
         let parameters: Vec<String> = parameters.iter().map(|&parameter| parameter.to_owned()).collect();
         String::from_utf8(request(&parameters).expect("a request")).expect("UTF-8")
     }
 
     #[test]
-    fn values_are_json_where_they_can_be_and_else_text() {
+    fn values_are_json_if_they_parse_and_else_text() {
         let given =
             ["limit=20", "name=ann b", "big=123456789012345678901", "ok=true", "none=null", "id=\"20\"", "e=", "a=b=c"];
         let expected = r#"{"limit":20,"name":"ann b","big":123456789012345678901,"ok":true,"none":null,"id":"20","e":"","a":"b=c"}"#;
-        assert_eq!(asked(&given), expected);
-        assert_eq!(asked(&["zip=007", "list=[1, 2]"]), r#"{"zip":"007","list":[1, 2]}"#);
-        assert_eq!(asked(&[]), "");
+        assert_eq!(request_of(&given), expected);
+        assert_eq!(request_of(&["zip=007", "list=[1, 2]"]), r#"{"zip":"007","list":[1, 2]}"#);
+        assert_eq!(request_of(&[]), "");
     }
 
     #[test]
-    fn what_is_no_parameter_is_wrong_usage() {
+    fn an_invalid_parameter_is_wrong_usage() {
         for given in [&["limit"][..], &["=1"], &["a=1", "a=2"], &["-", "a=1"]] {
             let given: Vec<String> = given.iter().map(|&parameter| parameter.to_owned()).collect();
             assert!(request(&given).expect_err("must be refused").is::<Usage>(), "{given:?}");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_as_they_were_in_their_order() {
+    fn rows_keep_their_values_and_order() {
         let body = br#"[{"b":9223372036854775807,"a":1.0,"c":"x","d":null,"e":{"$blob":"AP8="}}]"#;
         let rows: Vec<Row> = serde_json::from_slice(body).expect("rows");
         assert_eq!(rows[0].names, ["b", "a", "c", "d", "e"]);
@@ -232,9 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn a_streams_acknowledgement_is_no_answer() {
-        assert_eq!(acknowledging(br#"{"stream":"CHAT","seq":7}"#).as_deref(), Some("CHAT"));
-        assert_eq!(acknowledging(b"[]"), None);
-        assert_eq!(acknowledging(br#"{"stream":"CHAT"}"#), None);
+    fn a_streams_acknowledgement_is_not_a_reply() {
+        assert_eq!(acknowledging_stream(br#"{"stream":"CHAT","seq":7}"#).as_deref(), Some("CHAT"));
+        assert_eq!(acknowledging_stream(b"[]"), None);
+        assert_eq!(acknowledging_stream(br#"{"stream":"CHAT"}"#), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The forms in which rows are printed: JSON, CSV, tables.
+//! Writers of rows: JSON, CSV, tables.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -7,14 +7,14 @@ use crate::store::{Json, Objects, Value};
 use comfy_table::{Attribute, Cell, CellAlignment, Table};
 
 use super::table::{ROWS_AT_A_TIME, empty_table};
-use super::values::{for_csv, for_eyes, printable};
+use super::values::{for_csv, for_display, printable};
 
-/// A writer in which rows are printed.
+/// Writes rows in one format.
 pub trait RowWriter {
-    /// A statement's columns: at least one.
+    /// Begins the rows of a statement, which has at least one column.
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()>;
     fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()>;
-    /// Writes what is still held back.
+    /// Writes what is still buffered.
     fn finish(&mut self) -> anyhow::Result<()>;
 }
 
@@ -62,11 +62,11 @@ impl<W: Write> Csv<W> {
 
 impl<W: Write> RowWriter for Csv<W> {
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
-        self.to.write_record(names).map_err(written)
+        self.to.write_record(names).map_err(unwrapped)
     }
 
     fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()> {
-        self.to.write_record(values.iter().map(for_csv).map(Cow::into_owned)).map_err(written)
+        self.to.write_record(values.iter().map(for_csv).map(Cow::into_owned)).map_err(unwrapped)
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {
@@ -74,15 +74,15 @@ impl<W: Write> RowWriter for Csv<W> {
     }
 }
 
-/// The csv crate hides the error of the writer beneath it, by which a broken pipe is known.
-fn written(error: csv::Error) -> anyhow::Error {
+/// Unwraps the writer's own error, which tells whether the reader has left.
+fn unwrapped(error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error.into(),
         kind => anyhow::anyhow!("CSV: {kind:?}"),
     }
 }
 
-/// Tables for eyes.
+/// Tables for people.
 pub struct Tables<'a, W> {
     to: &'a mut W,
     open: Option<Table>,
@@ -124,8 +124,8 @@ impl<W: Write> RowWriter for Tables<'_, W> {
 fn cell(value: &Value) -> Cell {
     match value {
         Value::Null if styled() => Cell::new("NULL").add_attribute(Attribute::Dim),
-        Value::Integer(_) | Value::Real(_) => Cell::new(for_eyes(value)).set_alignment(CellAlignment::Right),
-        _ => Cell::new(for_eyes(value)),
+        Value::Integer(_) | Value::Real(_) => Cell::new(for_display(value)).set_alignment(CellAlignment::Right),
+        _ => Cell::new(for_display(value)),
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_the_order_and_tells_equal_names_apart() {
+    fn json_keeps_the_order_and_numbers_equal_names() {
         let mut to = Vec::new();
         printed(|to| Box::new(JsonLines::new(to)), &mut to, &row());
         assert_eq!(String::from_utf8(to).unwrap(), "{\"b\":1,\"a\":null,\"b_2\":\"x,\\ny\"}\n");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_is_several_tables() {
+    fn many_rows_are_several_tables() {
         let mut to = Vec::new();
         let rows: Vec<Value> = std::iter::repeat_with(row).take(ROWS_AT_A_TIME + 1).flatten().collect();
         printed(|to| Box::new(Tables::new(to)), &mut to, &rows);

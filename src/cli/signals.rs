@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks for an orderly end, the second ends at once.
+//! SIGINT and SIGTERM: the first requests an orderly stop, the second ends the process at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Whether somebody asked for an end.
+/// Whether a stop was requested.
 #[derive(Clone)]
 pub struct Signals(Arc<AtomicBool>);
 
@@ -17,7 +17,7 @@ impl Signals {
     pub fn catch() -> anyhow::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // Registered first, so that the first signal still finds the flag down.
+            // Registered first, so that the flag is not set yet when the first signal arrives.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
                 .and_then(|_| flag::register(signal, Arc::clone(&asked)))
                 .context("cannot catch signals")?;
@@ -25,7 +25,7 @@ impl Signals {
         Ok(Self(asked))
     }
 
-    /// Takes the end of standard input for a signal.
+    /// Treats the end of standard input as a signal.
     pub fn end_with_input(&self) -> anyhow::Result<()> {
         let asked = Arc::clone(&self.0);
         let read = move || {
@@ -36,7 +36,7 @@ impl Signals {
         Ok(())
     }
 
-    /// Whether one has come.
+    /// Whether a signal has arrived.
     pub fn end_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -11,11 +11,11 @@ use super::output::Output;
 use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
 
-/// Run read-only SQL on the database, also beside a running collector
+/// Run read-only SQL on the database, also while a collector runs
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Sql {
-    /// One statement or several; `-` reads them from standard input
+    /// One or more statements; - reads them from standard input
     #[arg(value_name = "SQL")]
     statements: String,
 
@@ -32,18 +32,18 @@ pub struct Sql {
 }
 
 const AFTER_HELP: &str = "\
-JSON: a blob is {\"$blob\":\"<base64>\"}, an infinity null; a column whose name came before gets _2, _3, ... behind it.
-CSV: NULL is empty, a blob is x'<hex>'. JSON and CSV are written as the rows are read; tables a thousand rows at a time.
+JSON: a blob is {\"$blob\":\"<base64>\"}, an infinity null; a repeated column name gets _2, _3, ... appended.
+CSV: NULL is empty, a blob is x'<hex>'. JSON and CSV are written while rows are read; tables, a thousand rows at a time.
 
 Examples:
   catchment sql \"SELECT subject, count(*) FROM events GROUP BY subject\"
   catchment sql --json \"SELECT payload ->> '$.user' AS user FROM events ORDER BY id DESC LIMIT 10\"";
 
 impl Sql {
-    /// Runs the statements and prints what they answer.
+    /// Runs the statements and prints their rows.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&self.database)?;
-        let sql = given(self.statements)?;
+        let sql = read_sql(self.statements)?;
         let reader = Reader::open(&config.database.path)?;
         let mut output = Output::new();
         if self.json {
@@ -57,7 +57,7 @@ impl Sql {
     }
 }
 
-fn given(argument: String) -> anyhow::Result<String> {
+fn read_sql(argument: String) -> anyhow::Result<String> {
     let sql = if argument == "-" {
         let mut sql = String::new();
         std::io::stdin().read_to_string(&mut sql).map_err(|e| anyhow::anyhow!("standard input: {e}"))?;
@@ -66,12 +66,14 @@ fn given(argument: String) -> anyhow::Result<String> {
         argument
     };
     if sql.trim().is_empty() {
-        return Err(Usage("the SQL is empty; give a statement, as \"SELECT count(*) FROM events\"".into()).into());
+        return Err(
+            Usage("the SQL is empty; give a statement, for example \"SELECT count(*) FROM events\"".into()).into()
+        );
     }
     Ok(sql)
 }
 
-/// Rows that were read before an error are printed too.
+/// Prints the rows, including those that were read before an error.
 fn print(reader: &Reader, sql: &str, mut writer: impl RowWriter) -> anyhow::Result<()> {
     let ran = reader.run(sql, |answer| {
         let written = match answer {
@@ -95,6 +97,6 @@ mod tests {
 
     #[test]
     fn empty_sql_is_wrong_usage() {
-        assert!(given(" \n".into()).expect_err("must be refused").is::<Usage>());
+        assert!(read_sql(" \n".into()).expect_err("must be refused").is::<Usage>());
     }
 }

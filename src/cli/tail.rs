@@ -1,4 +1,4 @@
-//! `catchment tail`: the last events, and those to come as they are committed.
+//! `catchment tail`: the last events, and new ones as they are committed.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -13,33 +13,33 @@ use clap::Args;
 use super::event_line;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
-use super::values::{for_eyes, printable, shown_time};
+use super::values::{for_display, printable, shown_time};
 
-/// How long after a commit its events show, at most.
+/// The longest time from a commit until its events are printed.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Events read at a time. A payload may have a megabyte.
 const PAGE: usize = 100;
 
-/// Print the last events of table `events`, then those to come as they are committed
+/// Print the last events of table events, then new ones as they are committed
 #[derive(Args)]
 #[command(after_help = "\
 Text: publish time (UTC), subject, payload; control characters are escaped, blobs shortened.
-JSON: {\"id\",\"subject\",\"published_us\",\"headers\",\"payload\"}; headers are an object or null, a payload that is no \
+JSON: {\"id\",\"subject\",\"published_us\",\"headers\",\"payload\"}; headers are an object or null, a payload that is not \
 text is {\"$blob\":\"<base64>\"}.")]
 pub struct Tail {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// How many of the events that are there already
+    /// Number of existing events to print
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     lines: usize,
 
-    /// Go on with events to come, until interrupted (the default)
+    /// Continue with new events until interrupted (the default)
     #[arg(short, long, overrides_with = "no_follow")]
     follow: bool,
 
-    /// End after the events that are there already
+    /// End after the existing events
     #[arg(long)]
     no_follow: bool,
 
@@ -49,7 +49,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Prints events until interrupted, or until the last one if that was asked for.
+    /// Prints events until interrupted, or with --no-follow until the last one.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let path = settings.for_database(&self.database)?.database.path;
         let mut output = Output::new();
@@ -75,16 +75,16 @@ impl Tail {
     }
 }
 
-/// Reads events as they are committed, also when the file is replaced by another.
+/// Reads events as they are committed, also if the file is replaced by another one.
 struct Follower {
     path: PathBuf,
     reader: Reader,
     file: Option<FileId>,
     after: i64,
-    /// When the event with this id was published, where there is one.
-    there: Option<i64>,
-    /// When the last one that was shown was published.
-    shown: Option<i64>,
+    /// When the event with id `after` was published, if it exists.
+    published_us: Option<i64>,
+    /// When the last event that was printed was published.
+    printed_us: Option<i64>,
 }
 
 impl Follower {
@@ -92,67 +92,70 @@ impl Follower {
     fn new(path: PathBuf, lines: usize, output: &Output) -> anyhow::Result<Self> {
         let (file, reader) = wait_for(&path, output)?;
         let after = reader.id_before_last(lines)?;
-        let there = reader.published_us(after)?;
-        Ok(Self { path, reader, file, after, there, shown: there })
+        let published_us = reader.published_us(after)?;
+        Ok(Self { path, reader, file, after, published_us, printed_us: published_us })
     }
 
-    /// The next events, at least one. Blocks until there are any, or nobody reads the output any more.
+    /// The next events, at least one. Blocks until there are any, or until the reader of the output has left.
     fn next(&mut self, output: &Output) -> anyhow::Result<Vec<EventRow>> {
         loop {
-            if self.began_anew()? {
-                // What is left of earlier rows was published no later than the last one that was shown.
-                self.after = self.shown.map_or(Ok(0), |shown| self.reader.id_before_later(shown))?;
-                self.there = self.reader.published_us(self.after)?;
+            if self.ids_restarted()? {
+                // Earlier rows that remain were published no later than the last printed one.
+                self.after = self.printed_us.map_or(Ok(0), |printed| self.reader.id_before_later(printed))?;
+                self.published_us = self.reader.published_us(self.after)?;
             }
             let events = self.reader.events_after(self.after, PAGE)?;
             if let Some(last) = events.last() {
-                (self.after, self.there) = (last.id, Some(last.published_us));
-                self.shown = self.there;
+                (self.after, self.published_us) = (last.id, Some(last.published_us));
+                self.printed_us = self.published_us;
                 return Ok(events);
             }
-            pause(output)?;
-            let there = file_id(&self.path);
-            if there.is_some() && there != self.file {
-                log::info!("database {}: is another file now; printing that one's events", self.path.display());
+            wait_for_poll(output)?;
+            let file = file_id(&self.path);
+            if file.is_some() && file != self.file {
+                log::info!(
+                    "database {}: was replaced by another file; printing the events of the new one",
+                    self.path.display()
+                );
                 (self.file, self.reader) = wait_for(&self.path, output)?;
-                (self.after, self.there, self.shown) = (0, None, None);
+                (self.after, self.published_us, self.printed_us) = (0, None, None);
             }
         }
     }
 
-    /// Whether ids are used again, as they are once the last rows were deleted. New rows may have come since.
-    fn began_anew(&self) -> Result<bool, Error> {
+    /// Whether ids are used again, as happens after the last rows were deleted. There may be new rows since then.
+    fn ids_restarted(&self) -> Result<bool, Error> {
         Ok(match self.reader.published_us(self.after)? {
-            Some(there) => self.there != Some(there),
+            Some(published_us) => self.published_us != Some(published_us),
             // Or the row was deleted, and there are later ones.
             None => self.reader.id_before_last(0)? < self.after,
         })
     }
 }
 
-/// Nothing may come for hours, and whoever reads may be gone long before (`| head`).
-fn pause(output: &Output) -> std::io::Result<()> {
+/// Waits, then checks that the output still has a reader (`| head`): there may be no event for hours.
+fn wait_for_poll(output: &Output) -> std::io::Result<()> {
     thread::sleep(POLL);
     output.check_open()
 }
 
 fn wait_for(path: &Path, output: &Output) -> anyhow::Result<(Option<FileId>, Reader)> {
-    let mut said = false;
+    let mut logged = false;
     loop {
-        // Taken before the file is opened: if it is replaced between, that shows at the next look.
+        // Read before the file is opened: if the file is replaced in between, the next poll notices it.
         let file = file_id(path);
         if path.exists() {
             let reader = Reader::open(path)?;
-            // Without the table, its maker has not committed yet.
+            // Without the table, the process that makes the database has not committed yet.
             if has_events(&reader)? {
                 return Ok((file, reader));
             }
         }
-        if !said {
-            log::info!("database {}: waiting for it and its table events", path.display());
-            said = true;
+        if !logged {
+            log::info!("database {}: waiting until it and its table events exist", path.display());
+            logged = true;
         }
-        pause(output)?;
+        wait_for_poll(output)?;
     }
 }
 
@@ -173,7 +176,7 @@ fn file_id(path: &Path) -> Option<FileId> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Elsewhere an open database cannot be replaced.
+/// On other systems an open database cannot be replaced.
 #[cfg(not(unix))]
 fn file_id(_: &Path) -> Option<FileId> {
     None
@@ -181,7 +184,7 @@ fn file_id(_: &Path) -> Option<FileId> {
 
 fn text_line(to: &mut dyn Write, event: &EventRow) -> std::io::Result<()> {
     let (time, subject) = (shown_time(event.published_us), printable(&event.subject));
-    writeln!(to, "{time} {subject} {}", for_eyes(&event.payload))
+    writeln!(to, "{time} {subject} {}", for_display(&event.payload))
 }
 
 fn json_line(to: &mut dyn Write, event: &EventRow) -> std::io::Result<()> {

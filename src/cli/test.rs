@@ -1,4 +1,4 @@
-//! `catchment test`: what would become of events, without a broker and without touching the database.
+//! `catchment test`: what events would do, without a broker and without changing the database.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,39 +18,39 @@ use super::settings::{DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::values::counted;
 
-/// Run events through migrations and routes into a temporary database, and print the rows and dead letters that come of it
+/// Run events through migrations and routes into a temporary database, and print the resulting rows and dead letters
 ///
-/// No broker is asked and the database is not touched. Exit status 1 where there are dead letters.
+/// Uses no broker and does not touch the database. The exit status is 1 if there are dead letters.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Test {
-    /// Events, one a line; `-` reads them from standard input
+    /// File of events, one a line; - is standard input
     file: PathBuf,
 
-    /// Each line is the payload of an event with this subject, as publish takes them; without it a whole event, as tail --json
-    /// and dead-letters export print them: {"subject", "headers", "payload", "published_us"}
+    /// Subject of the events; each line is a payload [default: each line is a whole event as tail --json and dead-letters export
+    /// print it: {"subject", "headers", "payload", "published_us"}]
     #[arg(long)]
     subject: Option<String>,
 
-    /// As JSON: {"events", "tables": {name: rows that came or changed}, "gone": {name: rows removed}, "dead_letters",
-    /// "dropped", "not_collected"}
+    /// Print JSON: {"events", "tables": {name: new or changed rows}, "gone": {name: removed rows}, "dead_letters", "dropped",
+    /// "not_collected"}
     #[arg(short, long)]
     json: bool,
 }
 
 const AFTER_HELP: &str = "\
-An event counts as published when its line says, else now.
+The publish time of an event is published_us of its line, else now.
 
 Examples:
   catchment test -c catchment.toml --subject chat.message.log lines.ndjson
   catchment tail -n 100 --no-follow --json | catchment test -c new.toml -";
 
 impl Test {
-    /// Runs all of them, and prints what changed.
+    /// Runs all events and prints what changed.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&DatabaseArgs::default())?;
-        // What is said of the temporary database concerns nobody.
-        logging::quieten();
+        // Information about the temporary database is of no use to the reader.
+        logging::hide_information();
         let signals = Signals::catch()?;
         let mut testing = TestDatabase::new(&config)?;
         let file = (self.file != Path::new("-")).then_some(self.file.as_path());
@@ -73,7 +73,7 @@ impl Test {
         output.flush()?;
         if outcome.not_collected > 0 {
             let count = counted(outcome.not_collected as u64, "event");
-            log::warn!("{count} on subjects that broker.subjects does not take: they would not be collected");
+            log::warn!("{count} on subjects outside broker.subjects: they would not be collected");
         }
         let all = counted(outcome.committed as u64, "event");
         anyhow::ensure!(letters.is_empty(), "of {all}, {} would be dead letters", outcome.dead_letters);
@@ -132,7 +132,7 @@ fn print(output: &mut Output, columns: &[String], rows: Vec<Vec<Value>>) -> anyh
     table.finish()
 }
 
-/// Rows are written as `sql --json` writes them: every digit, and the columns in their order.
+/// Writes rows as `sql --json` does: with every digit, and the columns in their order.
 fn print_json(
     output: &mut Output,
     outcome: Outcome,

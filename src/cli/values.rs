@@ -1,4 +1,4 @@
-//! How values look: to eyes, in CSV.
+//! How values are shown: on a terminal, in CSV.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -9,11 +9,11 @@ use data_encoding::HEXLOWER;
 use indicatif::HumanCount;
 use time::OffsetDateTime;
 
-/// Bytes of a blob that are shown to eyes.
+/// Bytes of a blob that are shown on a terminal.
 const SHOWN_BYTES: usize = 16;
 
-/// A value in one line for eyes: a blob shortened, NULL as nothing.
-pub fn for_eyes(value: &Value) -> Cow<'_, str> {
+/// A value in one line for a terminal: a blob is shortened, NULL is empty.
+pub fn for_display(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Text(text) => printable(text),
         Value::Blob(bytes) if bytes.len() > SHOWN_BYTES => {
@@ -26,7 +26,7 @@ pub fn for_eyes(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// A value as a field of CSV: text as it stands, a blob as SQL writes it, NULL as nothing.
+/// A value as a field of CSV: text unchanged, a blob as an SQL literal, NULL empty.
 pub fn for_csv(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Null => "".into(),
@@ -47,7 +47,7 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{ending}", HumanCount(count))
 }
 
-/// RFC 3339 in UTC; as it stands where it is no time of a year with four digits.
+/// RFC 3339 in UTC, or the number itself if its year does not have four digits.
 pub fn shown_time(us: i64) -> String {
     match OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1_000) {
         Ok(at) if at.year() >= 0 => {
@@ -64,21 +64,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blob_is_short_for_eyes_and_whole_elsewhere() {
+    fn a_blob_is_short_for_display_and_whole_elsewhere() {
         let blob = Value::Blob(vec![0xab; 20]);
-        assert_eq!(for_eyes(&blob), "x'abababababababababababababababab…' (20 bytes)");
-        assert_eq!(for_eyes(&Value::Blob(vec![1, 255])), "x'01ff'");
+        assert_eq!(for_display(&blob), "x'abababababababababababababababab…' (20 bytes)");
+        assert_eq!(for_display(&Value::Blob(vec![1, 255])), "x'01ff'");
         assert_eq!(for_csv(&blob), format!("x'{}'", "ab".repeat(20)));
     }
 
     #[test]
     fn numbers_keep_their_type() {
-        assert_eq!(for_eyes(&Value::Real(1.0)), "1.0");
+        assert_eq!(for_display(&Value::Real(1.0)), "1.0");
         assert_eq!(for_csv(&Value::Integer(i64::MIN)), i64::MIN.to_string());
     }
 
     #[test]
-    fn a_time_out_of_reach_is_a_number() {
+    fn a_time_that_rfc_3339_cannot_express_is_a_number() {
         assert_eq!(shown_time(-1), "1969-12-31T23:59:59.999999Z");
         assert_eq!(shown_time(i64::MAX), i64::MAX.to_string());
     }

@@ -371,7 +371,7 @@ fn the_command_says_that_nobody_confirmed_anything() {
         String::from_utf8(done.stdout).expect("text")
     };
     let said = publish(&["events.a", "hello"]);
-    assert_eq!(said.trim(), "published 1 event (core NATS: nobody confirmed that they were stored)");
+    assert_eq!(said.trim(), "published 1 event (core NATS does not confirm that they were stored)");
     let said: serde_json::Value =
         serde_json::from_str(&publish(&["events.load", "--count", "5000", "--json"])).expect("JSON");
     assert_eq!(said["published"], 5_000);

@@ -175,7 +175,7 @@ fn the_command_asks_and_prints_rows() {
     assert_eq!(nobody.status.code(), Some(1));
     let said = stderr(&nobody);
     assert!(
-        said.contains("nobody answers on ask.echo") && said.contains("[[query]]") && said.lines().count() == 1,
+        said.contains("no collector answers on ask.echo") && said.contains("[[query]]") && said.lines().count() == 1,
         "{said}"
     );
     let collector = scene.process("ask.echo", sql);

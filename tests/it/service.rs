@@ -168,7 +168,7 @@ fn a_stream_that_takes_requests_for_events_is_said() {
     assert!(collector.stop().success());
     let said = output(&mut scene.asking(&["ask.one"]));
     assert_eq!(said.status.code(), Some(1));
-    assert!(stderr(&said).contains("stream OTHER took the request for an event"), "{}", stderr(&said));
+    assert!(stderr(&said).contains("stream OTHER stored the request as an event"), "{}", stderr(&said));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What became of published events, and how it is told.
+//! What happened to published events.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -11,22 +11,22 @@ use indicatif::HumanCount;
 use crate::cli::output::Output;
 use crate::cli::values::counted;
 
-/// How often to look whether there is progress.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often to check for progress.
+const POLL: Duration = Duration::from_millis(100);
 
-/// What became of the events of one recorder.
+/// What happened to the events of one recorder.
 pub struct PublishReport {
     counters: RecorderCounters,
     mode: Mode,
     last: Option<Receipt>,
-    /// Why the first event failed that is known to have.
-    first: Option<String>,
+    /// Why the first failed event failed.
+    first_failure: Option<String>,
     trouble: Option<String>,
 }
 
 impl PublishReport {
     pub fn of(recorder: &NatsRecorder, mode: Mode) -> Self {
-        Self { counters: recorder.counters(), mode, last: None, first: None, trouble: None }
+        Self { counters: recorder.counters(), mode, last: None, first_failure: None, trouble: None }
     }
 
     /// Keeps the receipt of the last event.
@@ -34,11 +34,11 @@ impl PublishReport {
         self.last = Some(receipt);
     }
 
-    /// Waits until all is settled, for as long as something is settled within every `patience`, and closes the recorder.
+    /// Waits until every event is settled, then closes the recorder. Gives up when no event is settled for `patience`.
     pub fn settle(&mut self, recorder: NatsRecorder, patience: Duration) {
         let (mut settled, mut since) = (self.counters.counts().settled(), Instant::now());
         loop {
-            match recorder.flush(LOOK.min(patience)) {
+            match recorder.flush(POLL.min(patience)) {
                 Err(FlushError::Deadline { .. }) => {}
                 ended => {
                     self.note(ended);
@@ -62,15 +62,15 @@ impl PublishReport {
             Err(FlushError::Failed { failed, trouble }) => (failed.first().map(ToString::to_string), trouble),
             Err(FlushError::Deadline { trouble, .. }) => (None, trouble),
         };
-        self.first = self.first.take().or(first);
+        self.first_failure = self.first_failure.take().or(first);
         self.trouble = self.trouble.take().or(trouble);
     }
 
-    /// Tells what became of `published` events, behind which `refused` ended the publishing.
+    /// Prints the result for `published` events, after which `refused` may have ended the publishing.
     ///
     /// # Errors
     ///
-    /// One line, where not all of them are stored or something was refused.
+    /// One line, if not all of them are stored or an event was refused.
     pub fn finish(
         mut self,
         published: u64,
@@ -78,17 +78,17 @@ impl PublishReport {
         json: bool,
         took: Duration,
     ) -> anyhow::Result<()> {
-        let place = match self.last.take().map(|receipt| receipt.wait(Duration::ZERO)) {
+        let destination = match self.last.take().map(|receipt| receipt.wait(Duration::ZERO)) {
             Some(Ok(recorded)) => Some(recorded.destination),
             Some(Err(WaitError::Failed(error))) => {
-                self.first.get_or_insert_with(|| error.to_string());
+                self.first_failure.get_or_insert_with(|| error.to_string());
                 None
             }
             Some(Err(WaitError::Pending(_))) | None => None,
         };
         let counts = self.counters.counts();
         if json {
-            print_json(counts, place.as_ref(), took)?;
+            print_json(counts, destination.as_ref(), took)?;
         }
         let trouble = self.trouble.as_ref().map_or(String::new(), |trouble| format!(" ({trouble})"));
         if let Some(refused) = refused {
@@ -97,27 +97,27 @@ impl PublishReport {
                 unknown => format!(", {unknown} may be"),
             };
             let before = counted(published, "event");
-            anyhow::bail!("{refused}; of {before} before it {} are kept{unknown}{trouble}", counts.stored);
+            anyhow::bail!("{refused}; of {before} before it, {} are stored{unknown}{trouble}", counts.stored);
         }
         if counts.stored < published {
-            let first = self.first.unwrap_or_default();
+            let first = self.first_failure.unwrap_or_default();
             anyhow::bail!("{}{first}{trouble}", missing(self.mode, published, counts));
         }
         if !json {
-            print(published, place)?;
+            print(published, destination)?;
         }
         Ok(())
     }
 }
 
-/// The beginning of an error that says how many events came to what; nothing of a single event, for which the reason says
-/// all.
+/// The beginning of an error: how many events are stored, how many are not. Empty for a single event, where the reason is
+/// enough.
 fn missing(mode: Mode, published: u64, counts: RecorderCounts) -> String {
     if published == 1 {
         return String::new();
     }
     let (kept, not_kept, unknown) = match mode {
-        Mode::Jetstream => ("are in the stream", "are not", "may be (sent, and the stream gave no answer)"),
+        Mode::Jetstream => ("are in the stream", "are not", "may be (sent, but the stream did not answer)"),
         Mode::Core => ("were read by the server", "were not sent", "may have been read"),
     };
     let parts = [(counts.stored, kept), (counts.not_stored, not_kept), (counts.unknown, unknown)];
@@ -125,8 +125,8 @@ fn missing(mode: Mode, published: u64, counts: RecorderCounts) -> String {
     format!("of {} {}; the first: ", counted(published, "event"), parts.join(", "))
 }
 
-fn print_json(counts: RecorderCounts, place: Option<&Destination>, took: Duration) -> anyhow::Result<()> {
-    let (stream, sequence) = match place {
+fn print_json(counts: RecorderCounts, destination: Option<&Destination>, took: Duration) -> anyhow::Result<()> {
+    let (stream, sequence) = match destination {
         Some(Destination::Stream { stream, sequence, .. }) => (Some(stream), Some(sequence)),
         _ => (None, None),
     };
@@ -143,15 +143,15 @@ fn print_json(counts: RecorderCounts, place: Option<&Destination>, took: Duratio
     Ok(output.flush()?)
 }
 
-fn print(published: u64, place: Option<Destination>) -> anyhow::Result<()> {
+fn print(published: u64, destination: Option<Destination>) -> anyhow::Result<()> {
     let mut output = Output::new();
     write!(output, "published {}", counted(published, "event"))?;
-    match place {
+    match destination {
         Some(Destination::Stream { stream, sequence, duplicate }) => {
             let known = if duplicate { ", which had it already" } else { "" };
             write!(output, ", the last as {sequence} of stream {stream}{known}")?;
         }
-        Some(Destination::Broker) => write!(output, " (core NATS: nobody confirmed that they were stored)")?,
+        Some(Destination::Broker) => write!(output, " (core NATS does not confirm that they were stored)")?,
         _ => {}
     }
     writeln!(output)?;
