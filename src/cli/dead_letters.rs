@@ -1,4 +1,4 @@
-//! `catchment dead-letters`: events that could not be stored, looked at, tried again, dropped, handed on.
+//! `catchment dead-letters`: lists, shows, retries, drops and exports events that could not be stored.
 
 mod database;
 mod list;
@@ -18,7 +18,7 @@ use super::values::counted;
 use database::{open, require_ids};
 use selection::{ExplicitSelectionArgs, SelectionArgs};
 
-/// Look at events that could not be stored, and retry, drop or export them; also beside a running collector
+/// List, show, retry, drop or export events that could not be stored, also while a collector runs
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct DeadLetters {
@@ -27,7 +27,7 @@ pub struct DeadLetters {
 }
 
 const AFTER_HELP: &str = "\
-Those that meet every condition are taken, the oldest first.
+Each command takes the dead letters that meet all conditions, the oldest first.
 
 Examples:
   catchment dead-letters list --since 2h --subject 'chat.>'
@@ -58,7 +58,7 @@ impl DeadLetters {
     }
 }
 
-/// Remove dead letters for ever
+/// Delete dead letters
 #[derive(Args)]
 struct Drop {
     #[command(flatten)]
@@ -67,11 +67,11 @@ struct Drop {
     #[command(flatten)]
     selection: ExplicitSelectionArgs,
 
-    /// Say how many there are, and remove none
+    /// Print how many there are, and delete none
     #[arg(long)]
     dry_run: bool,
 
-    /// As JSON: {"dropped"}, or {"would_drop"}
+    /// Print JSON: {"dropped"}, or {"would_drop"}
     #[arg(short, long)]
     json: bool,
 }
@@ -79,7 +79,7 @@ struct Drop {
 impl Drop {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let selection = self.selection.selection()?;
-        // One that is gone already is what was wanted.
+        // No `require_ids`: a letter that is gone already is the desired result.
         let letters = open(settings, &self.database)?;
         let mut output = Output::new();
         let (count, words, key) = if self.dry_run {
@@ -99,9 +99,9 @@ impl Drop {
 /// Print dead letters as events, one JSON object a line, for `catchment publish --events`
 #[derive(Args)]
 #[command(after_help = "\
-Each line is as tail --json prints it: {\"id\",\"subject\",\"published_us\",\"headers\",\"payload\"}; a payload that is no text is
+A line is as tail --json prints it: {\"id\",\"subject\",\"published_us\",\"headers\",\"payload\"}; a payload that is not text is
 {\"$blob\":\"<base64>\"}. A header block that could not be read is \"raw_headers\":{\"$blob\":\"<base64>\"}, which publish refuses.
-They stay dead letters; drop those that were published again.")]
+Exported letters stay in the database; drop them after you have published them.")]
 struct Export {
     #[command(flatten)]
     database: DatabaseArgs,

@@ -1,4 +1,4 @@
-//! `catchment init`: settings to begin with, and the tables that go with them.
+//! `catchment init`: writes settings to begin with, and their tables.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -10,25 +10,25 @@ use clap::{Args, ValueEnum};
 
 use super::failure::Usage;
 
-/// Write a commented catchment.toml, and the migrations that go with it
+/// Write a commented catchment.toml and its migrations
 ///
-/// events: every event into table events, as it comes. chat: messages and users of a chat, and the questions that a bot asks
-/// of them. telemetry: what devices measure, the latest and the history of it.
+/// Presets: events stores every event unchanged in table events. chat stores messages and users of a chat, with queries for a bot.
+/// telemetry stores measurements of devices, with queries for the latest ones and their history.
 #[derive(Args)]
 pub struct Init {
-    /// What to begin with
+    /// Preset to begin with
     #[arg(short, long, value_name = "NAME", default_value = "events")]
     preset: Preset,
 
-    /// What the subjects begin with, as chat or bots.echo; the stream is named after it [default: the preset's name]
+    /// Prefix of the subjects, for example chat or bots.echo; the stream is named after it [default: the preset's name]
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
 
-    /// The folder to write to, made if it is missing
+    /// Folder to write to; made if it is missing
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     dir: PathBuf,
 
-    /// Overwrite what is there
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
 }
@@ -41,7 +41,7 @@ enum Preset {
 }
 
 impl Init {
-    /// Writes the files, or none of them where one is there already.
+    /// Writes the files, or none of them if one exists already.
     pub fn run(&self) -> anyhow::Result<()> {
         let prefix = self.prefix.as_deref().unwrap_or(self.preset.prefix());
         validate(prefix)?;
@@ -50,15 +50,15 @@ impl Init {
             (folder.join("catchment.toml"), self.preset.settings(prefix)),
             (folder.join("migrations/001_tables.sql"), self.preset.tables().to_owned()),
         ];
-        let there = files.iter().find(|(path, _)| path.exists());
-        if let Some((path, _)) = there.filter(|_| !self.force) {
-            anyhow::bail!("{} is there already; overwrite it with --force, or name another --dir", path.display());
+        let existing = files.iter().find(|(path, _)| path.exists());
+        if let Some((path, _)) = existing.filter(|_| !self.force) {
+            anyhow::bail!("{} exists already; overwrite it with --force, or give another --dir", path.display());
         }
         for (path, text) in &files {
             self.write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
             eprintln!("wrote {}", path.display());
         }
-        self.say_what_next(prefix);
+        self.print_next_steps(prefix);
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Init {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        // Whatever has come there since it was looked for is not overwritten either.
+        // A file that was made since then is not overwritten either.
         let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists && self.force => fs::File::create(path)?,
             opened => opened?,
@@ -74,25 +74,25 @@ impl Init {
         file.write_all(text.as_bytes())
     }
 
-    fn say_what_next(&self, prefix: &str) {
+    fn print_next_steps(&self, prefix: &str) {
         let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
         let command = format!("{program} --config catchment.toml");
         let (subject, payload) = self.preset.event();
-        let answer = self.preset.answer(prefix);
-        eprintln!("\nRead it, and change what you like. Then:\n");
+        let example = self.preset.example_command(prefix);
+        eprintln!("\nRead it and change what you like. Then:\n");
         if self.dir != Path::new(".") {
             eprintln!("  cd {}", self.dir.display());
         }
-        eprintln!("  {command} check --offline      is all of it in order?");
-        eprintln!("  {command} run --with-server    a nats-server and a collector, until Ctrl-C\n");
-        eprintln!("and in another terminal, in the same folder:\n");
+        eprintln!("  {command} check --offline      check the settings and the SQL");
+        eprintln!("  {command} run --with-server    run a nats-server and a collector until Ctrl-C\n");
+        eprintln!("And in another terminal, in the same folder:\n");
         eprintln!("  {command} publish {prefix}.{subject} '{payload}'");
-        eprintln!("  {command} {answer}\n");
+        eprintln!("  {command} {example}\n");
     }
 }
 
 impl Preset {
-    /// What its subjects begin with.
+    /// The default prefix of its subjects.
     fn prefix(self) -> &'static str {
         match self {
             Self::Events => "events",
@@ -101,14 +101,14 @@ impl Preset {
         }
     }
 
-    /// Its settings, for subjects that begin with `prefix`.
+    /// Its settings, for subjects with this prefix.
     fn settings(self, prefix: &str) -> String {
         let template = match self {
             Self::Events => include_str!("init/presets/events/catchment.toml"),
             Self::Chat => include_str!("init/presets/chat/catchment.toml"),
             Self::Telemetry => include_str!("init/presets/telemetry/catchment.toml"),
         };
-        // The tokens of a subject are counted from its front.
+        // Tokens of a subject are counted from its beginning, so the prefix counts too.
         let tokens = prefix.split('.').count();
         template
             .replace("@prefix@", prefix)
@@ -125,7 +125,7 @@ impl Preset {
         }
     }
 
-    /// An event to try it with: the subject behind the prefix, and the payload.
+    /// An event to try it with: the subject after the prefix, and the payload.
     fn event(self) -> (&'static str, &'static str) {
         match self {
             Self::Events => ("hello", r#"{"from": "me"}"#),
@@ -135,7 +135,7 @@ impl Preset {
     }
 
     /// The command that shows this event.
-    fn answer(self, prefix: &str) -> String {
+    fn example_command(self, prefix: &str) -> String {
         match self {
             Self::Events => "sql \"SELECT * FROM latest\"".into(),
             Self::Chat => format!("query {prefix}.messages.recent limit=20"),
@@ -144,11 +144,11 @@ impl Preset {
     }
 }
 
-/// Whether subjects can begin with it and a stream can be named after it.
+/// Checks that the prefix is valid in subjects and in the name of a stream.
 fn validate(prefix: &str) -> anyhow::Result<()> {
     Config { prefix: Some(prefix.to_owned()), ..Config::default() }.resolved()?;
     if let Some(bad) = prefix.chars().find(|c| !(c.is_alphanumeric() || ['.', '_', '-'].contains(c))) {
-        return Err(Usage(format!("--prefix {prefix} has {bad:?}; letters, digits, -, _ and dots can be in it")).into());
+        return Err(Usage(format!("--prefix {prefix} contains {bad:?}; use letters, digits, -, _ and dots")).into());
     }
     Ok(())
 }
@@ -172,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tokens_of_readings_stand_behind_the_prefix() {
+    fn token_numbers_of_telemetry_follow_the_prefix() {
         for (prefix, tokens) in [("a", ":token_2, :token_3"), ("a.b.c", ":token_4, :token_5")] {
             assert!(Preset::Telemetry.settings(prefix).contains(tokens));
         }
     }
 
     #[test]
-    fn a_prefix_that_cannot_be_one_is_refused() {
+    fn an_invalid_prefix_is_refused() {
         for prefix in ["", "a.", "a b", "a.*", "a\"b", "a/b", "{prefix}"] {
             assert!(validate(prefix).is_err(), "{prefix}");
         }

@@ -18,19 +18,19 @@ use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::values::counted;
 
-/// How often the counts are looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the counts are read.
+const POLL: Duration = Duration::from_millis(100);
 
-/// Collect a JetStream stream, or what is published to core NATS, into a SQLite database, until stopped
+/// Collect events from a JetStream stream, or from core NATS, into a SQLite database, until stopped
 ///
-/// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) no stream is used: broker.subjects are listened
-/// to, and what nobody listens to, or has no room for, is lost.
+/// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream: the collector subscribes to
+/// broker.subjects. Events are lost while it does not run, and while it has no room for them.
 ///
-/// SIGINT (Ctrl-C) and SIGTERM drain: what has been taken in is committed first. A second one ends at once; what was not
-/// committed then is read again at the next start, if it is in a stream.
+/// SIGINT (Ctrl-C) and SIGTERM stop it: events that it has received are committed first. A second signal ends it at once. Events
+/// that were not committed are read again at the next start if they are in a stream.
 ///
-/// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and says at its end where the time went:
-/// PREFIX.json, and PREFIX.svg with a flamegraph.
+/// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and writes a profile at its end: PREFIX.json, and
+/// PREFIX.svg with a flamegraph.
 #[derive(Args)]
 pub struct Run {
     #[command(flatten)]
@@ -39,32 +39,32 @@ pub struct Run {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// Also start a nats-server with JetStream on a free loopback port, and end it at the end
+    /// Also run a nats-server with JetStream on a free loopback port
     ///
-    /// The program is $NATS_SERVER_BIN, else nats-server on the PATH. Its streams are kept in DATABASE.nats, its address
-    /// is written to DATABASE.server, where the other commands find it.
+    /// The server ends with the collector. Its program is $NATS_SERVER_BIN, else nats-server on the PATH. It keeps its streams in
+    /// DATABASE.nats. Its address is in DATABASE.server, where the other commands find it.
     #[arg(long, conflicts_with = "context")]
     with_server: bool,
 
-    /// Wait for a broker that is not there yet, at most so long [default: broker.wait of the settings, 0s]
+    /// Wait at most this long for the broker to come up [default: broker.wait of the settings, 0s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "with_server")]
     wait: Option<Duration>,
 
-    /// End when everything that is in the stream now is committed
+    /// Stop when all events that are in the stream now are committed
     #[arg(long)]
     drain: bool,
 
-    /// End in good order when standard input does: with the process at its other end, however that ends
+    /// Stop in an orderly way when standard input ends, and so with the process that writes it
     #[arg(long, hide = true)]
     end_with_input: bool,
 
-    /// The longest that an orderly stop may take
+    /// Longest time for an orderly stop
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     stop_timeout: Duration,
 }
 
 impl Run {
-    /// Collects until the end.
+    /// Collects until stopped, or drained.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let signals = Signals::catch()?;
         if self.end_with_input {
@@ -76,7 +76,7 @@ impl Run {
         let began = Instant::now();
         let mut collector = match Collector::start_while(&config, until, &|| !signals.end_asked()) {
             Err(Error::Broker { .. }) if signals.end_asked() => {
-                log::info!("stopped before the broker was there: nothing was taken in");
+                log::info!("stopped before the broker came up: no events were received");
                 return Ok(());
             }
             started => started?,
@@ -90,26 +90,26 @@ impl Run {
             }
         }
         if self.with_server {
-            greet(&config, settings, &self.database);
+            print_next_steps(&config, settings, &self.database);
         }
         let total = self.drain.then(|| collector.status().pending);
         let progress = Progress::new(total, "events committed");
         let mut ended = false;
         while !ended && !signals.end_asked() {
-            ended = collector.wait(LOOK).inspect_err(|_| progress.clear())?;
+            ended = collector.wait(POLL).inspect_err(|_| progress.clear())?;
             let status = collector.status();
-            progress.show(status.committed, note(&status, config.broker.mode));
+            progress.show(status.committed, progress_note(&status, config.broker.mode));
             if let Some(own) = server.as_mut()
                 && let Some(status) = own.ended()
             {
                 progress.clear();
                 let log = own.folder().join("server.log");
-                anyhow::bail!("the nats-server beside the collector ended ({status}); its log is {}", log.display());
+                anyhow::bail!("the nats-server that run started has ended ({status}); see its log: {}", log.display());
             }
         }
         progress.clear();
         if !ended {
-            log::info!("stopping: what has been taken in is committed first; a second signal ends at once");
+            log::info!("stopping: committing the events received so far; a second signal ends at once");
         }
         let status = collector.stop(self.stop_timeout)?;
         log::info!("{}", summary(&status, began.elapsed()));
@@ -130,8 +130,8 @@ impl Run {
     }
 }
 
-/// The collector's profile, where `CATCHMENT_PROFILE` says which files to write it to. Collecting matters more: what keeps
-/// the profile from being taken is a line in the log.
+/// The collector's profile, if `CATCHMENT_PROFILE` names its files. An error of the profile is logged and does not stop the
+/// collector.
 struct Profiling(Option<(Profile, PathBuf)>);
 
 impl Profiling {
@@ -155,17 +155,17 @@ impl Profiling {
     }
 }
 
-/// Starts the nats-server beside the collector.
+/// Starts a nats-server for this collector.
 fn start_server(database: &Path) -> anyhow::Result<Server> {
-    // Asked before the server is: two servers on one store would be worse than two collectors on one database.
+    // Checked before the server starts, because a second server on the same store would damage it.
     drop(store::Lock::take(database)?);
     let program = std::env::var_os("NATS_SERVER_BIN").filter(|program| !program.is_empty());
     let program = program.map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
     Ok(Server::start(&program, &store::beside(database, "nats"), &store::beside(database, "server"))?)
 }
 
-/// Says what to type next, in the words of whoever started this.
-fn greet(config: &Config, settings: &Settings, database: &DatabaseArgs) {
+/// Prints the commands to try next, with the same program name and options.
+fn print_next_steps(config: &Config, settings: &Settings, database: &DatabaseArgs) {
     let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
     let path = &config.database.path;
     let mut options = settings.file().map_or_else(String::new, |file| format!(" --config {}", file.display()));
@@ -179,19 +179,19 @@ fn greet(config: &Config, settings: &Settings, database: &DatabaseArgs) {
         eprintln!("  send an event     {program} publish{options} {subject} '{{\"from\": \"me\"}}'");
         eprintln!("  read it back      {program} sql{options} \"SELECT id, subject, payload FROM events\"");
     } else {
-        // What its routes want of an event is theirs.
+        // Which payload fits depends on the routes.
         eprintln!("  send an event     {program} publish{options} {subject} '{{…}}'");
         eprintln!("  see the tables    {program} sql{options} \"SELECT name FROM sqlite_schema WHERE type = 'table'\"");
-        eprintln!("  and what failed   {program} dead-letters list{options}");
+        eprintln!("  see what failed   {program} dead-letters list{options}");
     }
     if let Some(query) = config.queries.first() {
-        eprintln!("  ask a query       {program} query{options} {}", query.subject);
+        eprintln!("  run a query       {program} query{options} {}", query.subject);
     }
-    eprintln!("\nCtrl-C ends collector and server; what they keep stays.\n");
+    eprintln!("\nCtrl-C stops collector and server; their files stay.\n");
 }
 
-/// A few words on how it goes.
-fn note(status: &Status, mode: Mode) -> String {
+/// The text beside the progress.
+fn progress_note(status: &Status, mode: Mode) -> String {
     let mut words = match mode {
         Mode::Jetstream => format!("· {} to come", HumanCount(status.pending)),
         Mode::Core => format!("· {} dropped", HumanCount(status.dropped)),
@@ -201,7 +201,7 @@ fn note(status: &Status, mode: Mode) -> String {
     }
     for (side, trouble) in [("broker", &status.broker), ("database", &status.database), ("service", &status.service)] {
         if let Some(trouble) = trouble {
-            let _ = write!(words, " · {side} unwell for {} s", trouble.since.elapsed().as_secs());
+            let _ = write!(words, " · {side} in trouble for {} s", trouble.since.elapsed().as_secs());
         }
     }
     words
@@ -216,10 +216,10 @@ fn summary(status: &Status, took: Duration) -> String {
         let _ = write!(words, ", {} of them dropped because no route takes them", HumanCount(status.unmatched_dropped));
     }
     if status.dropped > 0 {
-        let _ = write!(words, ", dropped {} for want of room", HumanCount(status.dropped));
+        let _ = write!(words, ", dropped {} because there was no room", HumanCount(status.dropped));
     }
     if status.duplicates > 0 {
-        let _ = write!(words, ", passed over {} known ones", HumanCount(status.duplicates));
+        let _ = write!(words, ", skipped {} duplicates", HumanCount(status.duplicates));
     }
     let Asked { answered, failed } = status.asked;
     if answered + failed > 0 {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -170,16 +171,8 @@ fn has_events(reader: &Reader) -> Result<bool, Error> {
 /// Device and inode.
 type FileId = (u64, u64);
 
-#[cfg(unix)]
 fn file_id(path: &Path) -> Option<FileId> {
-    use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-/// On other systems an open database cannot be replaced.
-#[cfg(not(unix))]
-fn file_id(_: &Path) -> Option<FileId> {
-    None
 }
 
 fn text_line(to: &mut dyn Write, event: &EventRow) -> std::io::Result<()> {

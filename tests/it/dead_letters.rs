@@ -333,7 +333,11 @@ fn a_message_whose_headers_cannot_be_read_is_retried_without_them_if_that_is_sai
     let mut kept = chat.letters(&["retry", "--all"]);
     let done = output(&mut kept);
     assert_eq!((done.status.code(), &*done.stdout), (Some(1), &b"stored 0 of 1 dead letter\n"[..]));
-    assert!(stderr(&done).contains("1 dead letter stays: 1: its headers cannot be read"), "{}", stderr(&done));
+    assert!(
+        stderr(&done).contains("1 dead letter stays: 1: its headers cannot be read; retry it with --without-headers"),
+        "{}",
+        stderr(&done)
+    );
     assert_eq!(chat.said(&["retry", "1", "--without-headers"]), "stored 1 of 1 dead letter\n");
     assert_eq!(chat.stored(), ["first", "behind bad headers"]);
 }
@@ -344,7 +348,7 @@ fn a_mistake_is_refused_and_changes_nothing() {
     chat.publish(&[("bob", "one")]);
     chat.drain();
     for arguments in [&["drop"][..], &["retry"], &["show"], &["drop", "--limit", "5"]] {
-        refused(&mut chat.letters(arguments), 2, &["say which", "--all"]);
+        refused(&mut chat.letters(arguments), 2, &["select dead letters", "--all"]);
     }
     for arguments in [
         &["drop", "--all", "1"][..],

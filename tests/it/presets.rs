@@ -105,7 +105,7 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
     let again = |arguments: &[&str]| output(catchment().current_dir(folder.path()).arg("init").args(arguments));
     let refused = again(&["--preset", "chat"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).contains("001_tables.sql is there already") && stderr(&refused).contains("--force"));
+    assert!(stderr(&refused).contains("001_tables.sql exists already") && stderr(&refused).contains("--force"));
     assert!(!folder.path().join("catchment.toml").exists(), "all or nothing");
     assert!(again(&["--preset", "chat", "--force"]).status.success());
     let tables = std::fs::read_to_string(folder.path().join("migrations/001_tables.sql")).expect("reads");

@@ -20,8 +20,8 @@ use crate::cli::values::{printable, shown_time};
 #[derive(Args)]
 #[command(after_help = "\
 JSON: {\"id\",\"recorded_us\",\"published_us\",\"stream\",\"epoch\",\"sequence\",\"subject\",\"headers\",\"raw_headers\",\"payload\",
-\"route\",\"statement\",\"error\"}; headers are an object or null, raw_headers the header block as it came where it could not be
-read, bytes are {\"$blob\":\"<base64>\"}.")]
+\"route\",\"statement\",\"error\"}; headers are an object or null, raw_headers the raw header block if it could not
+be read, bytes are {\"$blob\":\"<base64>\"}.")]
 pub struct List {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -29,11 +29,11 @@ pub struct List {
     #[command(flatten)]
     selection: SelectionArgs,
 
-    /// The newest first; --limit counts from there
+    /// List the newest first; --limit counts from the newest
     #[arg(short, long)]
     newest: bool,
 
-    /// One JSON object a letter and line, with all that is known of it
+    /// Print one JSON object a line with all data of the letter
     #[arg(short, long)]
     json: bool,
 }
@@ -84,7 +84,7 @@ fn row(letter: &DeadLetter) -> Vec<Cell> {
     ]
 }
 
-/// All that is known of a letter.
+/// All data of a letter.
 pub fn json_line(to: &mut Output, letter: &DeadLetter) -> std::io::Result<()> {
     let raw_headers = letter.raw_headers.clone().map(Value::Blob);
     let line = LetterLine {

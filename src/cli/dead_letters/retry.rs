@@ -13,13 +13,13 @@ use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::values::counted;
 use crate::dead_letters::{self, Retried, UnreadableHeaders};
 
-/// How many of those that stay are told by name.
-const TOLD: usize = 3;
+/// How many of the letters that stay are named in the error.
+const MAX_NAMED: usize = 3;
 
-/// Try dead letters again, through the routes of the settings
+/// Run dead letters through the routes of the settings again
 ///
-/// What is stored is removed from the dead letters in the same transaction as its rows are added. What is refused again
-/// stays, with what was wrong this time. The database is opened as `run` opens it: migrations that are new to it are applied.
+/// A letter that is stored is deleted in the transaction that adds its rows. A letter that is refused again stays, with its new
+/// error. The database is opened as run opens it, so new migrations are applied.
 #[derive(Args)]
 #[command(after_help = "Exit status: 0 all are stored, 1 some stay.")]
 pub struct Retry {
@@ -29,15 +29,15 @@ pub struct Retry {
     #[command(flatten)]
     selection: ExplicitSelectionArgs,
 
-    /// Say how many there are, and try none
+    /// Print how many there are, and retry none
     #[arg(long)]
     dry_run: bool,
 
-    /// Those whose headers could not be read are tried without headers, instead of staying
+    /// Store letters with unreadable headers without their headers [default: they stay]
     #[arg(long)]
     without_headers: bool,
 
-    /// As JSON: {"stored", "refused", "passed_over", "reasons": [{"id", "error"}]} with the first ten reasons, or
+    /// Print JSON: {"stored", "refused", "passed_over", "reasons": [{"id", "error"}]} with the first ten reasons, or
     /// {"would_retry"}
     #[arg(short, long)]
     json: bool,
@@ -72,14 +72,14 @@ impl Retry {
             writeln!(output, "stored {} of {}", HumanCount(retried.stored), counted(retried.total(), "dead letter"))?;
         }
         output.flush()?;
-        anyhow::ensure!(retried.stored == retried.total(), "{}", those_that_stay(&retried));
+        anyhow::ensure!(retried.stored == retried.total(), "{}", remaining(&retried));
         Ok(())
     }
 }
 
 fn json(retried: &Retried) -> serde_json::Value {
     let reasons: Vec<_> =
-        retried.reasons.iter().map(|(id, error)| serde_json::json!({ "id": id, "error": error })).collect();
+        retried.reasons.iter().map(|(id, error)| serde_json::json!({ "id": id, "error": shown(error) })).collect();
     serde_json::json!({
         "stored": retried.stored,
         "refused": retried.refused,
@@ -88,10 +88,16 @@ fn json(retried: &Retried) -> serde_json::Value {
     })
 }
 
-fn those_that_stay(retried: &Retried) -> String {
+fn remaining(retried: &Retried) -> String {
     let stay = retried.refused + retried.passed_over;
-    let told: Vec<String> = retried.reasons.iter().take(TOLD).map(|(id, why)| format!("{id}: {why}")).collect();
-    let more = if stay > told.len() as u64 { "; and others" } else { "" };
+    let named: Vec<String> =
+        retried.reasons.iter().take(MAX_NAMED).map(|(id, error)| format!("{id}: {}", shown(error))).collect();
+    let more = if stay > named.len() as u64 { "; and others" } else { "" };
     let verb = if stay == 1 { "stays" } else { "stay" };
-    format!("{} {verb}: {}{more}", counted(stay, "dead letter"), told.join("; "))
+    format!("{} {verb}: {}{more}", counted(stay, "dead letter"), named.join("; "))
+}
+
+/// An error, with the flag of this command instead of the library's item.
+fn shown(error: &str) -> String {
+    error.replace("UnreadableHeaders::LeaveOut", "--without-headers")
 }

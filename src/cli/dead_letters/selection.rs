@@ -1,4 +1,4 @@
-//! Which dead letters are meant, as flags.
+//! The arguments that select dead letters.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,42 +10,42 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::cli::failure::Usage;
 
-/// The conditions by which letters are chosen, by their names in clap.
+/// The names of the conditions in clap.
 const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
 
 #[derive(Args)]
 pub struct SelectionArgs {
-    /// Their numbers, as list shows them
+    /// Numbers of dead letters, as list shows them
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
 
-    /// Tried at this time or later: 2026-01-31, 2026-01-31T17:00:00Z, or 2h for two hours ago
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    /// Last tried at this time or later: 2026-01-31, 2026-01-31T17:00:00Z, or 2h for two hours ago
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<i64>,
 
-    /// Tried before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    /// Last tried before this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<i64>,
 
-    /// With such a subject; * and > as in NATS
+    /// Subject; * and > are wildcards as in NATS
     #[arg(long, value_name = "FILTER")]
     subject: Option<Filter>,
 
-    /// With this in the error, in upper or lower case
+    /// Text in the error, in upper or lower case
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
 
-    /// Of this route
+    /// Route of the letter
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
 
-    /// The first so many of them
+    /// At most this many
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
 }
 
 impl SelectionArgs {
-    /// Those that meet every condition.
+    /// The letters that meet every condition.
     pub fn selection(self) -> Selection {
         Selection {
             ids: self.ids,
@@ -60,30 +60,32 @@ impl SelectionArgs {
     }
 }
 
-/// Which letters, for who must not mean all of them by mistake.
+/// A selection that must be explicit, so that all letters are not selected by mistake.
 #[derive(Args)]
 pub struct ExplicitSelectionArgs {
     #[command(flatten)]
     selection: SelectionArgs,
 
-    /// All of them
+    /// All dead letters
     #[arg(long, conflicts_with_all = CONDITIONS)]
     all: bool,
 }
 
 impl ExplicitSelectionArgs {
-    /// Those that meet every condition, of which there is one at least; or all.
+    /// The letters that meet every condition. There must be at least one condition, or `--all`.
     pub fn selection(self) -> Result<Selection, Usage> {
         let selection = self.selection.selection();
         if !self.all && selection == (Selection { limit: selection.limit, ..Selection::default() }) {
-            return Err(Usage("say which: their numbers, a condition as --subject 'chat.>', or --all".into()));
+            return Err(Usage(
+                "select dead letters: give their numbers, a condition such as --subject 'chat.>', or --all".into(),
+            ));
         }
         Ok(selection)
     }
 }
 
 /// A time in microseconds since 1970.
-fn moment(text: &str) -> Result<i64, String> {
+fn parse_time(text: &str) -> Result<i64, String> {
     let now = SystemTime::now();
     let at = if let Ok(ago) = humantime::parse_duration(text) {
         let before = now.checked_sub(ago).and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
@@ -92,8 +94,8 @@ fn moment(text: &str) -> Result<i64, String> {
         let midnight = format!("{text}T00:00:00Z");
         OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339))
     };
-    let at = at.map_err(|_| "is no time; one looks like 2026-01-31, 2026-01-31T17:00:00Z or 2h (ago)")?;
-    i64::try_from(at.unix_timestamp_nanos() / 1_000).map_err(|_| "is out of reach".into())
+    let at = at.map_err(|_| "is not a time; write 2026-01-31, 2026-01-31T17:00:00Z or 2h (ago)")?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000).map_err(|_| "is too far away".into())
 }
 
 #[cfg(test)]
@@ -101,13 +103,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_a_date_a_moment_or_so_long_ago() {
-        assert_eq!(moment("1970-01-02"), Ok(86_400_000_000));
-        assert_eq!(moment("1970-01-01T01:00:00.000001+01:00"), Ok(1));
-        let (two_hours_ago, now) = (moment("2h").expect("a time"), moment("0s").expect("a time"));
+    fn a_time_is_a_date_a_time_of_day_or_an_age() {
+        assert_eq!(parse_time("1970-01-02"), Ok(86_400_000_000));
+        assert_eq!(parse_time("1970-01-01T01:00:00.000001+01:00"), Ok(1));
+        let (two_hours_ago, now) = (parse_time("2h").expect("a time"), parse_time("0s").expect("a time"));
         assert!((7_200_000_000..7_201_000_000).contains(&(now - two_hours_ago)), "{two_hours_ago} {now}");
         for text in ["", "soon", "2026-13-01", "17:00", "-2h"] {
-            assert!(moment(text).is_err(), "{text:?}");
+            assert!(parse_time(text).is_err(), "{text:?}");
         }
     }
 }

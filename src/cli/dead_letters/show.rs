@@ -13,7 +13,7 @@ use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::values::{printable, shown_time};
 
-/// Show all that is known of dead letters
+/// Show all data of dead letters
 #[derive(Args)]
 pub struct Show {
     #[command(flatten)]
@@ -22,11 +22,11 @@ pub struct Show {
     #[command(flatten)]
     selection: ExplicitSelectionArgs,
 
-    /// The payload alone, byte by byte
+    /// Print only the payload, unchanged
     #[arg(long, conflicts_with = "json")]
     payload: bool,
 
-    /// As list --json
+    /// Print JSON as list --json does
     #[arg(short, long)]
     json: bool,
 }
@@ -47,14 +47,14 @@ impl Show {
                 if at > 0 {
                     writeln!(output)?;
                 }
-                page(&mut output, &letter)?;
+                write_page(&mut output, &letter)?;
             }
         }
         Ok(output.flush()?)
     }
 }
 
-fn page(to: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
+fn write_page(to: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
     writeln!(to, "dead letter {}", letter.id)?;
     let mut field = |name: &str, value: Option<&str>| match value {
         Some(value) => writeln!(to, "  {name:<10}{}", printable(value)),
@@ -87,7 +87,7 @@ fn bytes(payload: &Value) -> &[u8] {
     }
 }
 
-/// Lines of text with what would play with the terminal escaped, or lines of 32 bytes.
+/// Text with control characters escaped, or lines of 32 bytes in hexadecimal.
 fn text_or_hex(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.lines().try_for_each(|line| writeln!(to, "{}", printable(line))),

@@ -1,11 +1,10 @@
--- Applied once, when the collector starts. What it has done is never done again, so change nothing here once it was applied:
--- what comes later goes to 002_….sql.
+-- Applied once, at the collector's next start. Do not change this file after that: put later changes into 002_….sql.
 
 CREATE TABLE messages(
     id INTEGER PRIMARY KEY,         -- in the order of the stream
     username TEXT NOT NULL CHECK (username <> ''),
     message TEXT NOT NULL,
-    timestamp ANY NOT NULL          -- as the bot sent it: seconds since 1970, whole or not, or text; else when the stream took it
+    timestamp ANY NOT NULL          -- as the bot sent it: seconds since 1970 or text; else the time of the stream
 ) STRICT;
 
 -- For the last message of a user.

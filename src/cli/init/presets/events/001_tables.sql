@@ -1,10 +1,9 @@
--- Applied once, when the collector starts. What it has done is never done again, so change nothing here once it was applied:
--- what comes later goes to 002_….sql.
+-- Applied once, at the collector's next start. Do not change this file after that: put later changes into 002_….sql.
 --
--- Table events is there already, and holds every event that no route takes:
+-- Table events exists already. It has every event that no route takes:
 --     id, subject, stream, sequence, published_us, headers (JSON), payload (text, or a blob)
 
--- The same for eyes, the newest event first.
+-- The same with readable times, the newest event first.
 CREATE VIEW latest AS
 SELECT id, strftime('%Y-%m-%d %H:%M:%f', published_us / 1e6, 'unixepoch') AS published, subject, payload
 FROM events

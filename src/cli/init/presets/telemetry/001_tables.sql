@@ -1,5 +1,4 @@
--- Applied once, when the collector starts. What it has done is never done again, so change nothing here once it was applied:
--- what comes later goes to 002_….sql.
+-- Applied once, at the collector's next start. Do not change this file after that: put later changes into 002_….sql.
 
 CREATE TABLE readings(
     id INTEGER PRIMARY KEY,
