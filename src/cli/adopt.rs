@@ -19,7 +19,7 @@ pub struct Adopt {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// As JSON: {"database","before","now"}
+    /// Print JSON: {"database", "before", "now"}
     #[arg(short, long)]
     json: bool,
 }

@@ -56,7 +56,7 @@ pub struct Check {
 
 const AFTER_HELP: &str = "\
 Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, invalid settings).
-JSON: {\"status\",\"findings\":[{\"level\",\"object\",\"what\",\"way_out\"}],\"measures\":{name: number}}.
+JSON: {\"status\", \"findings\": [{\"level\", \"object\", \"what\", \"way_out\"}], \"measures\": {name: number}}.
 
 Examples:
   catchment check -c catchment.toml --offline

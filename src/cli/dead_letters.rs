@@ -99,8 +99,8 @@ impl Drop {
 /// Print dead letters as events, one JSON object a line, for `catchment publish --events`
 #[derive(Args)]
 #[command(after_help = "\
-A line is as tail --json prints it: {\"id\",\"subject\",\"published_us\",\"headers\",\"payload\"}; a payload that is not text is
-{\"$blob\":\"<base64>\"}. A header block that could not be read is \"raw_headers\":{\"$blob\":\"<base64>\"}, which publish refuses.
+A line is as tail --json prints it: {\"id\", \"subject\", \"published_us\", \"headers\", \"payload\"}. A payload that is not text is \
+{\"$blob\":\"<base64>\"}. A header block that could not be read is \"raw_headers\": {\"$blob\":\"<base64>\"}, which publish refuses.
 Exported letters stay in the database; drop them after you have published them.")]
 struct Export {
     #[command(flatten)]

@@ -21,7 +21,7 @@ use super::signals::Signals;
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
 /// The exit status is 0 if the stream has acknowledged every event; a collector then stores them in the database. Otherwise it is
-/// 1, and the error has the numbers of events that are stored, that are not, and that the stream did not answer for.
+/// 1, and the error has the number of events that are stored, that are not, and that have no answer.
 ///
 /// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream. Exit status 0 then means that the
 /// server has read every event, but not that any subscriber has stored it.
@@ -58,7 +58,7 @@ pub struct Publish {
     #[arg(long, requires = "payload")]
     id: Option<String>,
 
-    /// Generate this many events {"n": …, "sent_us": …}: their number and the time at which they were due
+    /// Generate this many events: {"n": number, "sent_us": the time at which it was due}
     #[arg(long, value_name = "EVENTS", conflicts_with_all = ["payload", "file"])]
     count: Option<u64>,
 

@@ -32,7 +32,7 @@ pub struct Query {
     #[arg(value_name = "KEY=VALUE")]
     parameters: Vec<String>,
 
-    /// One JSON object a row and line
+    /// Print one JSON object a line for each row
     #[arg(short, long)]
     json: bool,
 }

@@ -18,7 +18,7 @@ pub trait RowWriter {
     fn finish(&mut self) -> anyhow::Result<()>;
 }
 
-/// One JSON object a row and line.
+/// One JSON object a line for each row.
 pub struct JsonLines<'a, W> {
     to: &'a mut W,
     objects: Objects,

@@ -22,11 +22,11 @@ pub struct Sql {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// One JSON object a row and line
+    /// Print one JSON object a line for each row
     #[arg(short, long, conflicts_with = "csv")]
     json: bool,
 
-    /// CSV with a header line for each statement
+    /// Print CSV with a header line for each statement
     #[arg(long)]
     csv: bool,
 }

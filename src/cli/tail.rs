@@ -26,7 +26,7 @@ const PAGE: usize = 100;
 #[derive(Args)]
 #[command(after_help = "\
 Text: publish time (UTC), subject, payload; control characters are escaped, blobs shortened.
-JSON: {\"id\",\"subject\",\"published_us\",\"headers\",\"payload\"}; headers are an object or null, a payload that is not \
+JSON: {\"id\", \"subject\", \"published_us\", \"headers\", \"payload\"}; headers are an object or null, a payload that is not \
 text is {\"$blob\":\"<base64>\"}.")]
 pub struct Tail {
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub struct Tail {
     #[arg(long)]
     no_follow: bool,
 
-    /// One JSON object an event and line
+    /// Print one JSON object a line for each event
     #[arg(short, long)]
     json: bool,
 }

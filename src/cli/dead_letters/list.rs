@@ -19,9 +19,9 @@ use crate::cli::values::{printable, shown_time};
 /// List dead letters, the oldest first
 #[derive(Args)]
 #[command(after_help = "\
-JSON: {\"id\",\"recorded_us\",\"published_us\",\"stream\",\"epoch\",\"sequence\",\"subject\",\"headers\",\"raw_headers\",\"payload\",
-\"route\",\"statement\",\"error\"}; headers are an object or null, raw_headers the raw header block if it could not
-be read, bytes are {\"$blob\":\"<base64>\"}.")]
+JSON: {\"id\", \"recorded_us\", \"published_us\", \"stream\", \"epoch\", \"sequence\", \"subject\", \"headers\", \"raw_headers\", \
+\"payload\", \"route\", \"statement\", \"error\"}. Headers are an object or null; raw_headers is the raw header block if it could \
+not be read; bytes are {\"$blob\":\"<base64>\"}.")]
 pub struct List {
     #[command(flatten)]
     database: DatabaseArgs,
