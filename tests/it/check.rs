@@ -138,7 +138,7 @@ fn sql_that_does_not_fit_is_named() {
 }
 
 #[test]
-fn a_route_or_query_that_nothing_comes_to_is_a_warning() {
+fn a_route_or_query_that_receives_nothing_is_a_warning() {
     let fixture = Fixture::new();
     fixture.with("subject = \"events.door\"", "subject = \"evnts.door\"");
     has(
@@ -166,7 +166,7 @@ fn a_route_or_query_that_nothing_comes_to_is_a_warning() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_unknown_in_every_form() {
+fn invalid_settings_are_unknown_in_every_format() {
     let fixture = Fixture::new();
     fixture.with("stream = \"EVENTS\"", "stream = \"A B\"");
     has(&fixture.offline(3), "unknown", "settings", "broker.stream");
@@ -191,7 +191,7 @@ fn settings_that_cannot_be_used_are_unknown_in_every_form() {
 }
 
 #[test]
-fn a_database_is_looked_at_and_not_touched() {
+fn a_database_is_checked_and_not_changed() {
     let fixture = Fixture::new();
     let server = server_with(fixture.folder.path(), &json!({}));
     fixture.drain(&server);
@@ -218,7 +218,7 @@ fn a_database_is_looked_at_and_not_touched() {
 }
 
 #[test]
-fn a_running_collector_is_well_and_one_that_is_missing_is_missed() {
+fn a_running_collector_is_ok_and_a_missing_one_is_a_warning() {
     let fixture = Fixture::new();
     let server = server_with(fixture.folder.path(), &json!({}));
     let collector =
@@ -286,7 +286,7 @@ fn of_stream(status: i32, change: &Value) -> Vec<Finding> {
 }
 
 #[test]
-fn a_stream_that_does_not_fit_is_told_before_the_start() {
+fn a_stream_that_does_not_fit_is_reported_before_the_start() {
     has(&of_stream(2, &json!({"retention": "workqueue"})), "critical", "stream", "workqueue retention");
     let elsewhere = of_stream(2, &json!({"subjects": ["other.>"]}));
     has(&elsewhere, "critical", "stream", "EVENTS stores nothing on events.>: it takes other.>");
@@ -302,7 +302,7 @@ fn a_stream_that_does_not_fit_is_told_before_the_start() {
 }
 
 #[test]
-fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
+fn a_limit_of_unacknowledged_events_is_compared_with_the_need() {
     if !needs((2, 10), "limits of a stream's consumers") {
         return;
     }
@@ -314,7 +314,7 @@ fn limits_on_what_is_unacknowledged_are_held_against_what_collecting_takes() {
 }
 
 #[test]
-fn several_subjects_are_no_matter_for_a_server_that_takes_them_or_where_they_are_the_streams_own() {
+fn several_subjects_need_a_new_server_or_those_of_the_stream() {
     let fixture = Fixture::new();
     let server = server_with(fixture.folder.path(), &json!({"subjects": ["a.*", "b.*", "events.>"]}));
     fixture.with("[\"events.>\"]", "[\"a.*\", \"events.*\"]");
@@ -333,7 +333,7 @@ fn several_subjects_are_no_matter_for_a_server_that_takes_them_or_where_they_are
 }
 
 #[test]
-fn a_check_beside_a_start_keeps_nobody_from_starting() {
+fn a_check_does_not_prevent_a_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path());
     server.make_stream("EVENTS", &["events.>"]);

@@ -189,7 +189,7 @@ fn sql_answers_as_json_as_csv_and_as_a_table() {
 }
 
 #[test]
-fn sql_changes_nothing_and_says_what_is_wrong() {
+fn sql_changes_nothing_and_names_the_error() {
     let scene = Scene::new();
     printed(&mut scene.publish(&["events.a", "x"]));
     scene.drain();
@@ -334,7 +334,7 @@ fn processes_of(folder: &Path) -> Vec<u32> {
 }
 
 #[test]
-fn a_server_of_its_own_is_found_by_the_other_commands_and_leaves_with_the_collector() {
+fn other_commands_find_the_server_that_run_started_and_ends() {
     let folder = folder();
     let database = folder.path().join("a.db");
     let address = folder.path().join("a.db.server");
@@ -387,7 +387,7 @@ fn a_server_of_its_own_ends_even_when_the_collector_is_killed() {
 }
 
 #[test]
-fn a_server_of_its_own_that_dies_ends_the_collector_with_the_reason() {
+fn the_collector_ends_when_the_server_that_run_started_dies() {
     let folder = folder();
     let (database, log) = (folder.path().join("a.db"), folder.path().join("run.log"));
     let mut collector = with_server(&database, &log);
@@ -407,7 +407,7 @@ fn a_server_of_its_own_that_dies_ends_the_collector_with_the_reason() {
 }
 
 #[test]
-fn a_second_server_of_its_own_on_a_database_is_refused_and_harms_the_first_one_not() {
+fn a_second_run_with_server_on_a_database_is_refused() {
     let folder = folder();
     let database = folder.path().join("a.db");
     let collector = with_server(&database, &folder.path().join("run.log"));
@@ -440,7 +440,7 @@ fn a_missing_server_program_is_named() {
 }
 
 #[test]
-fn an_interrupt_commits_what_was_taken_in_and_a_second_one_ends_at_once() {
+fn an_interrupt_commits_and_a_second_one_ends_at_once() {
     let scene = Scene::new();
     let log = scene.folder.path().join("log");
     let mut collector = Collector::start(run(&scene.server.url(), &scene.database()), &log);

@@ -117,7 +117,7 @@ impl Chat {
 }
 
 #[test]
-fn letters_are_listed_shown_and_dropped_beside_a_running_collector() {
+fn letters_are_listed_shown_and_dropped_while_a_collector_runs() {
     let chat = Chat::new();
     let collector = chat.collector();
     collector.said("collecting");
@@ -163,7 +163,7 @@ fn letters_are_listed_shown_and_dropped_beside_a_running_collector() {
 }
 
 #[test]
-fn a_retry_stores_what_can_be_stored_now_beside_a_running_collector() {
+fn a_retry_stores_letters_while_a_collector_runs() {
     let chat = Chat::new();
     let collector = chat.collector();
     collector.said("collecting");
@@ -322,7 +322,7 @@ fn a_line_that_is_no_event_ends_publishing_with_its_number() {
 }
 
 #[test]
-fn a_message_whose_headers_cannot_be_read_is_retried_without_them_if_that_is_said() {
+fn unreadable_headers_are_left_out_of_a_retry_on_request() {
     let chat = Chat::new();
     chat.publish(&[("ann", "first")]);
     let line = br#"{"user":"ann","text":"behind bad headers"}"#;

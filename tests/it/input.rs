@@ -142,7 +142,7 @@ fn a_header_block_that_breaks_the_client_becomes_a_dead_letter_and_the_next_even
 }
 
 #[test]
-fn many_events_that_break_the_client_in_a_row_are_all_dead_letters() {
+fn many_events_in_a_row_that_break_the_client_are_dead_letters() {
     let mut scene = Scene::new();
     scene.good();
     for round in 0..24 {
@@ -178,7 +178,7 @@ fn an_event_that_breaks_the_client_may_be_the_last_of_a_drain() {
 }
 
 #[test]
-fn an_event_that_breaks_the_client_may_be_the_only_one_and_the_last_that_the_filter_takes() {
+fn an_event_that_breaks_the_client_may_be_the_only_and_last_one() {
     let mut scene = Scene::new();
     scene.bad("events.wanted", Some(BREAKING[1]));
     let not_wanted = scene.raw.publish("events.other", None, "not wanted");
