@@ -16,12 +16,12 @@ use crate::support::{eventually, eventually_within, oracle};
 /// How long an election may take, and what follows from it: the servers wait for up to nine seconds themselves.
 const ELECTION: Duration = Duration::from_secs(60);
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     cluster: Cluster,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let cluster = Cluster::start(folder.path());
@@ -61,16 +61,16 @@ fn reaches(rows: u64, database: &Path, load: &Load) {
 #[test]
 fn leaders_that_step_down_under_load_cost_and_double_nothing() {
     const EVENTS: u64 = 20_000;
-    let scene = Scene::new();
-    let (database, collector) = (scene.database(), scene.collector(&[0, 1, 2]));
-    let load = Load::start_on(scene.config(&[2, 1, 0]), EVENTS, 2_000);
+    let fixture = Fixture::new();
+    let (database, collector) = (fixture.database(), fixture.collector(&[0, 1, 2]));
+    let load = Load::start_on(fixture.config(&[2, 1, 0]), EVENTS, 2_000);
     for round in 1..=3 {
         reaches(round * 3_000, &database, &load);
-        scene.cluster.step_down();
-        let names = scene.cluster.ask_any("$JS.API.CONSUMER.NAMES.EVENTS", &Value::Null).unwrap_or_default();
+        fixture.cluster.step_down();
+        let names = fixture.cluster.ask_any("$JS.API.CONSUMER.NAMES.EVENTS", &Value::Null).unwrap_or_default();
         for name in names["consumers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             // It may be gone again, or without a leader at the moment.
-            let _ = scene.cluster.ask_any(&format!("$JS.API.CONSUMER.LEADER.STEPDOWN.EVENTS.{name}"), &Value::Null);
+            let _ = fixture.cluster.ask_any(&format!("$JS.API.CONSUMER.LEADER.STEPDOWN.EVENTS.{name}"), &Value::Null);
         }
     }
     reaches(EVENTS, &database, &load);
@@ -83,18 +83,18 @@ fn leaders_that_step_down_under_load_cost_and_double_nothing() {
 #[test]
 fn a_leader_killed_under_load_costs_and_doubles_nothing() {
     const EVENTS: u64 = 20_000;
-    let mut scene = Scene::new();
-    let leader = scene.cluster.leader();
+    let mut fixture = Fixture::new();
+    let leader = fixture.cluster.leader();
     let others = [(leader + 1) % 3, (leader + 2) % 3];
     // Both are connected to the one that dies.
     let all = [leader, others[0], others[1]];
-    let (database, collector) = (scene.database(), scene.collector(&all));
-    let load = Load::start_on(scene.config(&all), EVENTS, 2_000);
+    let (database, collector) = (fixture.database(), fixture.collector(&all));
+    let load = Load::start_on(fixture.config(&all), EVENTS, 2_000);
     reaches(3_000, &database, &load);
-    scene.cluster.server(leader).kill();
+    fixture.cluster.server(leader).kill();
     reaches(10_000, &database, &load);
-    assert_ne!(scene.cluster.leader(), leader);
-    scene.cluster.server(leader).restart();
+    assert_ne!(fixture.cluster.leader(), leader);
+    fixture.cluster.server(leader).restart();
     reaches(EVENTS, &database, &load);
     let kept = load.finish();
     well(|| collector.health());
@@ -104,16 +104,16 @@ fn a_leader_killed_under_load_costs_and_doubles_nothing() {
 
 #[test]
 fn who_knows_one_server_of_three_goes_on_with_another_when_that_one_is_gone_for_good() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     // One that does not lead: only the connection is at stake.
-    let known = (scene.cluster.leader() + 1) % 3;
-    let (database, collector) = (scene.database(), scene.collector(&[known]));
-    let recorder = load::patient(scene.config(&[known]));
+    let known = (fixture.cluster.leader() + 1) % 3;
+    let (database, collector) = (fixture.database(), fixture.collector(&[known]));
+    let recorder = load::patient(fixture.config(&[known]));
     let mut account = Account::default();
     (0..500).for_each(|number| account.record(&recorder, payload(number)));
     recorder.flush(Duration::from_secs(20)).expect("all is well");
     eventually("the rows before", || (oracle::position(&database) == 500).then_some(()));
-    scene.cluster.server(known).kill();
+    fixture.cluster.server(known).kill();
     (500..1_000).for_each(|number| account.record(&recorder, payload(number)));
     recorder.flush(ELECTION).expect("sent to a server that it was told of");
     eventually_within(ELECTION, "the rows after", &mut || (oracle::position(&database) == 1_000).then_some(()));
@@ -126,14 +126,14 @@ fn who_knows_one_server_of_three_goes_on_with_another_when_that_one_is_gone_for_
 
 #[test]
 fn a_server_in_lame_duck_mode_is_left_for_another() {
-    let mut scene = Scene::new();
-    let leaving = (scene.cluster.leader() + 1) % 3;
+    let mut fixture = Fixture::new();
+    let leaving = (fixture.cluster.leader() + 1) % 3;
     let all = [leaving, (leaving + 1) % 3, (leaving + 2) % 3];
-    let (database, collector) = (scene.database(), scene.collector(&all));
-    let load = Load::start_on(scene.config(&all), 10_000, 1_000);
+    let (database, collector) = (fixture.database(), fixture.collector(&all));
+    let load = Load::start_on(fixture.config(&all), 10_000, 1_000);
     reaches(2_000, &database, &load);
-    scene.cluster.server(leaving).signal("USR2");
-    let server = scene.cluster.server(leaving);
+    fixture.cluster.server(leaving).signal("USR2");
+    let server = fixture.cluster.server(leaving);
     eventually("it to end", || {
         load.committed(oracle::position(&database));
         server.has_ended().then_some(())
@@ -147,13 +147,13 @@ fn a_server_in_lame_duck_mode_is_left_for_another() {
 
 #[test]
 fn a_recorder_without_a_stream_leaves_a_server_in_lame_duck_mode_in_doubt_of_nothing() {
-    let mut scene = Scene::new();
-    let config = BrokerConfig { mode: Mode::Core, ..scene.config(&[0, 1, 2]) };
+    let mut fixture = Fixture::new();
+    let config = BrokerConfig { mode: Mode::Core, ..fixture.config(&[0, 1, 2]) };
     let recorder = load::patient(config);
     let record = |number| recorder.record(Event::new("events.load", payload(number))).expect("taken");
     let mut receipts: Vec<_> = (0..1_000).map(record).collect();
-    scene.cluster.server(0).signal("USR2");
-    let server = scene.cluster.server(0);
+    fixture.cluster.server(0).signal("USR2");
+    let server = fixture.cluster.server(0);
     eventually("it to end", || {
         receipts.push(record(receipts.len() as u64));
         server.has_ended().then_some(())

@@ -37,12 +37,12 @@ fn numbered(numbers: std::ops::Range<u32>, text: impl Fn(u32) -> String) -> Vec<
     numbers.map(text).collect()
 }
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     server: Server,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let folder = folder();
         let server = Server::start(folder.path());
@@ -73,12 +73,12 @@ impl Scene {
 
 #[test]
 fn lines_of_standard_input_are_published_one_event_each() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let input = b"{\"a\":1}\n\n{\"a\":2}\r\nnot json\n\xff\xfe\n{\"last\":\"without a line end\"}";
-    let said = printed_from(&mut scene.publish(&["events.in"]), input);
+    let said = printed_from(&mut fixture.publish(&["events.in"]), input);
     assert_eq!(said, "published 5 events, the last as 5 of stream EVENTS\n");
-    scene.drain();
-    let connection = oracle::open(&scene.database());
+    fixture.drain();
+    let connection = oracle::open(&fixture.database());
     let mut sql = connection.prepare("SELECT CAST(payload AS BLOB) FROM events ORDER BY id").expect("SQL");
     let rows: Vec<Vec<u8>> =
         sql.query_map([], |row| row.get(0)).expect("runs").map(|row| row.expect("a row")).collect();
@@ -89,31 +89,31 @@ fn lines_of_standard_input_are_published_one_event_each() {
 
 #[test]
 fn a_file_is_published_as_standard_input_is() {
-    let scene = Scene::new();
-    let file = scene.folder.path().join("in.ndjson");
+    let fixture = Fixture::new();
+    let file = fixture.folder.path().join("in.ndjson");
     std::fs::write(&file, numbered(0..3_000, |n| format!("{{\"n\":{n}}}")).join("\n")).expect("writes");
-    let said = printed(&mut scene.publish(&["--json", "--file", file.to_str().expect("UTF-8"), "events.file"]));
+    let said = printed(&mut fixture.publish(&["--json", "--file", file.to_str().expect("UTF-8"), "events.file"]));
     let said: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(
         (&said["published"], &said["stream"], &said["last_sequence"]),
         (&3_000.into(), &"EVENTS".into(), &3_000.into())
     );
-    scene.drain();
-    assert_eq!(oracle::payloads(&scene.database()), numbered(0..3_000, |n| format!("{{\"n\":{n}}}")));
-    let missing = output(&mut scene.publish(&["--file", "missing.ndjson", "events.file"]));
+    fixture.drain();
+    assert_eq!(oracle::payloads(&fixture.database()), numbered(0..3_000, |n| format!("{{\"n\":{n}}}")));
+    let missing = output(&mut fixture.publish(&["--file", "missing.ndjson", "events.file"]));
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).starts_with("catchment: cannot read missing.ndjson"), "{}", stderr(&missing));
 }
 
 #[test]
 fn one_event_with_headers_and_an_identity_is_published_once() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let arguments = ["events.one", "hello", "-H", "Trace-Id: 7", "-H", "Empty:", "--id", "17"];
-    assert_eq!(printed(&mut scene.publish(&arguments)), "published 1 event, the last as 1 of stream EVENTS\n");
-    let again = printed(&mut scene.publish(&arguments));
+    assert_eq!(printed(&mut fixture.publish(&arguments)), "published 1 event, the last as 1 of stream EVENTS\n");
+    let again = printed(&mut fixture.publish(&arguments));
     assert_eq!(again, "published 1 event, the last as 1 of stream EVENTS, which had it already\n");
-    scene.drain();
-    let row = printed(&mut scene.reading(&["sql", "--json", "SELECT subject, payload, headers FROM events"]));
+    fixture.drain();
+    let row = printed(&mut fixture.reading(&["sql", "--json", "SELECT subject, payload, headers FROM events"]));
     let row: Value = serde_json::from_str(&row).expect("one row");
     assert_eq!((&row["subject"], &row["payload"]), (&"events.one".into(), &"hello".into()));
     let headers: Value = serde_json::from_str(row["headers"].as_str().expect("text")).expect("JSON");
@@ -122,7 +122,7 @@ fn one_event_with_headers_and_an_identity_is_published_once() {
 
 #[test]
 fn an_event_that_cannot_be_sent_is_refused_as_wrong_usage() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     for (arguments, words) in [
         (&["events.>", "x"][..], "wildcard"),
         (&["events a", "x"], "white space"),
@@ -131,20 +131,20 @@ fn an_event_that_cannot_be_sent_is_refused_as_wrong_usage() {
         (&["events.a", "x", "-H", "a b: c"], "header name"),
         (&["events.a", "x", "-H", "a: b\r\nc: d"], "line break"),
     ] {
-        let refused = output(&mut scene.publish(arguments));
+        let refused = output(&mut fixture.publish(arguments));
         let said = stderr(&refused);
         assert_eq!(refused.status.code(), Some(2), "{said}");
         assert!(said.starts_with("catchment: ") && said.contains(words) && said.lines().count() == 1, "{said}");
     }
-    assert_eq!(scene.server.last_sequence("EVENTS"), 0);
+    assert_eq!(fixture.server.last_sequence("EVENTS"), 0);
 }
 
 #[test]
 fn a_line_that_is_too_large_ends_publishing_with_its_reason() {
-    let scene = Scene::new();
-    let file = scene.folder.path().join("in.ndjson");
+    let fixture = Fixture::new();
+    let file = fixture.folder.path().join("in.ndjson");
     std::fs::write(&file, format!("small\n{}\n", "x".repeat(1 << 20))).expect("writes");
-    let refused = output(&mut scene.publish(&["--file", file.to_str().expect("UTF-8"), "events.file"]));
+    let refused = output(&mut fixture.publish(&["--file", file.to_str().expect("UTF-8"), "events.file"]));
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("max_payload") && !said.contains("xxxx"), "the reason, not the event: {said}");
@@ -152,47 +152,47 @@ fn a_line_that_is_too_large_ends_publishing_with_its_reason() {
 
 #[test]
 fn generated_load_has_the_count_the_size_and_the_rate_asked_for() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let began = std::time::Instant::now();
-    let said = printed(&mut scene.publish(&["events.load", "--count", "100", "--size", "300", "--rate", "200"]));
+    let said = printed(&mut fixture.publish(&["events.load", "--count", "100", "--size", "300", "--rate", "200"]));
     assert!(said.starts_with("published 100 events"), "{said}");
     assert!(began.elapsed().as_millis() >= 495, "the last of 100 is due after 495 ms: {:?}", began.elapsed());
-    scene.drain();
+    fixture.drain();
     let sql = "SELECT count(*) AS n, min(length(payload)) AS a, max(length(payload)) AS z, \
                count(DISTINCT payload ->> '$.n') AS apart FROM events";
-    let said = printed(&mut scene.reading(&["sql", "--json", sql]));
+    let said = printed(&mut fixture.reading(&["sql", "--json", sql]));
     assert_eq!(said, "{\"n\":100,\"a\":300,\"z\":300,\"apart\":100}\n");
 }
 
 #[test]
 fn sql_answers_as_json_as_csv_and_as_a_table() {
-    let scene = Scene::new();
-    printed_from(&mut scene.publish(&["events.a"]), "one, \"two\"\n\u{1b}[2J grüße\n".as_bytes());
-    scene.server.raw().publish("events.b", None, b"\xff\x00");
-    scene.drain();
+    let fixture = Fixture::new();
+    printed_from(&mut fixture.publish(&["events.a"]), "one, \"two\"\n\u{1b}[2J grüße\n".as_bytes());
+    fixture.server.raw().publish("events.b", None, b"\xff\x00");
+    fixture.drain();
     let query = "SELECT id, subject, payload, headers IS NULL AS bare FROM events ORDER BY id";
-    let json = printed(&mut scene.reading(&["sql", "--json", query]));
+    let json = printed(&mut fixture.reading(&["sql", "--json", query]));
     let expected = "{\"id\":1,\"subject\":\"events.a\",\"payload\":\"one, \\\"two\\\"\",\"bare\":0}\n\
                     {\"id\":2,\"subject\":\"events.a\",\"payload\":\"\\u001b[2J grüße\",\"bare\":0}\n\
                     {\"id\":3,\"subject\":\"events.b\",\"payload\":{\"$blob\":\"/wA=\"},\"bare\":1}\n";
     assert_eq!(json, expected);
-    let csv = printed(&mut scene.reading(&["sql", "--csv", query]));
+    let csv = printed(&mut fixture.reading(&["sql", "--csv", query]));
     let expected = "id,subject,payload,bare\n1,events.a,\"one, \"\"two\"\"\",0\n2,events.a,\u{1b}[2J grüße,0\n\
                     3,events.b,x'ff00',1\n";
     assert_eq!(csv, expected);
-    let table = printed(&mut scene.reading(&["sql", query]));
+    let table = printed(&mut fixture.reading(&["sql", query]));
     assert!(table.contains("payload") && table.contains("grüße") && table.contains("x'ff00'"), "{table}");
     assert!(!table.contains('\u{1b}'), "nothing plays with the terminal: {table:?}");
     // From standard input, several statements.
-    let two = printed_from(&mut scene.reading(&["sql", "--csv", "-"]), b"SELECT 1 AS a;\nSELECT 2 AS b;\n");
+    let two = printed_from(&mut fixture.reading(&["sql", "--csv", "-"]), b"SELECT 1 AS a;\nSELECT 2 AS b;\n");
     assert_eq!(two, "a\n1\nb\n2\n");
 }
 
 #[test]
 fn sql_changes_nothing_and_names_the_error() {
-    let scene = Scene::new();
-    printed(&mut scene.publish(&["events.a", "x"]));
-    scene.drain();
+    let fixture = Fixture::new();
+    printed(&mut fixture.publish(&["events.a", "x"]));
+    fixture.drain();
     for (sql, words) in [
         ("DELETE FROM events", "only statements that read"),
         ("DROP TABLE events", "only statements that read"),
@@ -200,18 +200,18 @@ fn sql_changes_nothing_and_names_the_error() {
         ("SELEC 1", "syntax error"),
         ("SELECT * FROM nowhere", "no such table: nowhere"),
     ] {
-        let refused = output(&mut scene.reading(&["sql", sql]));
+        let refused = output(&mut fixture.reading(&["sql", sql]));
         let said = stderr(&refused);
         assert_eq!(refused.status.code(), Some(1), "{said}");
         assert!(said.starts_with("catchment: database ") && said.contains(words), "{said}");
         assert!(said.contains("a.db") && said.lines().count() == 1, "{said}");
     }
-    let empty = output(&mut scene.reading(&["sql", " "]));
+    let empty = output(&mut fixture.reading(&["sql", " "]));
     assert_eq!(empty.status.code(), Some(2), "{}", stderr(&empty));
     let missing = output(catchment().args(["sql", "SELECT 1", "--database", "/nowhere/a.db"]));
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("/nowhere/a.db: there is no such file"), "{}", stderr(&missing));
-    assert_eq!(oracle::count(&scene.database()), 1);
+    assert_eq!(oracle::count(&fixture.database()), 1);
 }
 
 /// Reads one line and lets go of the pipe, as `head -1` does.
@@ -230,37 +230,37 @@ fn read_one_line_and_leave(command: &mut Command) -> ExitStatus {
 
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
-    let scene = Scene::new();
-    printed(&mut scene.publish(&["events.load", "--count", "5000", "--size", "200"]));
-    scene.drain();
+    let fixture = Fixture::new();
+    printed(&mut fixture.publish(&["events.load", "--count", "5000", "--size", "200"]));
+    fixture.drain();
     for form in [&["--json"][..], &["--csv"], &[]] {
-        let mut command = scene.reading(&["sql", "SELECT * FROM events"]);
+        let mut command = fixture.reading(&["sql", "SELECT * FROM events"]);
         assert_eq!(read_one_line_and_leave(command.args(form)).code(), Some(0), "{form:?}");
     }
     for form in [&["--json"][..], &[]] {
-        let mut command = scene.reading(&["tail", "-n", "5000", "--no-follow"]);
+        let mut command = fixture.reading(&["tail", "-n", "5000", "--no-follow"]);
         assert_eq!(read_one_line_and_leave(command.args(form)).code(), Some(0), "{form:?}");
     }
 }
 
 #[test]
 fn tail_prints_the_last_events_and_ends() {
-    let scene = Scene::new();
-    printed_from(&mut scene.publish(&["events.a"]), numbered(0..30, |n| n.to_string()).join("\n").as_bytes());
-    scene.drain();
-    let text = printed(&mut scene.reading(&["tail", "--no-follow"]));
+    let fixture = Fixture::new();
+    printed_from(&mut fixture.publish(&["events.a"]), numbered(0..30, |n| n.to_string()).join("\n").as_bytes());
+    fixture.drain();
+    let text = printed(&mut fixture.reading(&["tail", "--no-follow"]));
     let last: Vec<_> = text.lines().map(|line| line.rsplit(' ').next().expect("a payload")).collect();
     assert_eq!(last, numbered(20..30, |n| n.to_string()));
     assert!(text.lines().all(|line| line.split(' ').nth(1) == Some("events.a")), "{text}");
-    let json = printed(&mut scene.reading(&["tail", "--no-follow", "--json", "-n", "3"]));
+    let json = printed(&mut fixture.reading(&["tail", "--no-follow", "--json", "-n", "3"]));
     let ids: Vec<_> = json
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
         .map(|event| (event["id"].as_u64().expect("a number"), event["payload"].clone()))
         .collect();
     assert_eq!(ids, [(28, "27".into()), (29, "28".into()), (30, "29".into())]);
-    assert_eq!(printed(&mut scene.reading(&["tail", "--no-follow", "-n", "0"])), "");
-    assert_eq!(printed(&mut scene.reading(&["tail", "--no-follow", "-n", "1000"])).lines().count(), 30);
+    assert_eq!(printed(&mut fixture.reading(&["tail", "--no-follow", "-n", "0"])), "");
+    assert_eq!(printed(&mut fixture.reading(&["tail", "--no-follow", "-n", "1000"])).lines().count(), 30);
 }
 
 /// A command whose lines are read one by one; killed when dropped.
@@ -303,11 +303,12 @@ fn tail_ends_with_its_reader_though_nothing_comes() {
 
 #[test]
 fn tail_waits_for_the_database_and_follows_it() {
-    let scene = Scene::new();
-    let mut tail = Following::start(scene.reading(&["tail", "--json"]));
-    let collector = Collector::start(run(&scene.server.url(), &scene.database()), &scene.folder.path().join("log"));
+    let fixture = Fixture::new();
+    let mut tail = Following::start(fixture.reading(&["tail", "--json"]));
+    let collector =
+        Collector::start(run(&fixture.server.url(), &fixture.database()), &fixture.folder.path().join("log"));
     for n in 0..3 {
-        printed(&mut scene.publish(&["events.a", &format!("event {n}")]));
+        printed(&mut fixture.publish(&["events.a", &format!("event {n}")]));
         let event: Value = serde_json::from_str(&tail.next()).expect("JSON");
         assert_eq!(event["payload"], format!("event {n}"));
     }
@@ -441,28 +442,28 @@ fn a_missing_server_program_is_named() {
 
 #[test]
 fn an_interrupt_commits_and_a_second_one_ends_at_once() {
-    let scene = Scene::new();
-    let log = scene.folder.path().join("log");
-    let mut collector = Collector::start(run(&scene.server.url(), &scene.database()), &log);
+    let fixture = Fixture::new();
+    let log = fixture.folder.path().join("log");
+    let mut collector = Collector::start(run(&fixture.server.url(), &fixture.database()), &log);
     collector.said("collecting stream EVENTS");
-    printed(&mut scene.publish(&["events.load", "--count", "20000"]));
+    printed(&mut fixture.publish(&["events.load", "--count", "20000"]));
     signal(collector.pid(), "INT");
     assert!(collector.wait().success(), "{}", collector.log());
     collector.said("committed ");
-    let rows = oracle::count(&scene.database());
+    let rows = oracle::count(&fixture.database());
     let said = collector.log();
     assert!(said.contains(&format!("committed {} events", grouped(rows))), "{rows} rows: {said}");
-    oracle::sound(&scene.database());
+    oracle::sound(&fixture.database());
 
     // With the database held, the first signal cannot commit; the second does not wait.
-    let holder = rusqlite::Connection::open(scene.database()).expect("opens");
-    let mut command = run(&scene.server.url(), &scene.database());
+    let holder = rusqlite::Connection::open(fixture.database()).expect("opens");
+    let mut command = run(&fixture.server.url(), &fixture.database());
     command.args(["--stop-timeout", "1h"]);
-    let mut collector = Collector::start(command, &scene.folder.path().join("second.log"));
+    let mut collector = Collector::start(command, &fixture.folder.path().join("second.log"));
     collector.said("collecting stream EVENTS");
     holder.busy_timeout(std::time::Duration::from_secs(10)).expect("sets");
     holder.execute_batch("BEGIN IMMEDIATE").expect("gets the lock");
-    printed(&mut scene.publish(&["events.load", "--count", "10"]));
+    printed(&mut fixture.publish(&["events.load", "--count", "10"]));
     collector.said("another process holds its write lock");
     signal(collector.pid(), "INT");
     eventually("the first signal to be heard", || {

@@ -6,41 +6,42 @@ use serde_json::{Value, json};
 
 use crate::support::chance::Chance;
 use crate::support::collector::{Collector, catchment, output, run, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::load::Load;
 use crate::support::proxy::Proxy;
-use crate::support::scene::Scene;
 use crate::support::server::{Server, needs};
 use crate::support::{eventually, eventually_within, oracle};
 
-/// A scene whose stream `EVENTS` has these settings beside the usual ones.
-fn scene_of(settings: &Value) -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
+/// A fixture whose stream `EVENTS` has these settings beside the usual ones.
+fn fixture_of(settings: &Value) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.server.delete_stream("EVENTS");
     let mut config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits" });
     for (key, value) in settings.as_object().expect("settings") {
         config[key] = value.clone();
     }
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
+    fixture.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    fixture
 }
 
-/// A scene on a server with this configuration, whose stream has this retention.
-fn scene_on(configuration: &str, retention: &str) -> Scene {
+/// A fixture on a server with this configuration, whose stream has this retention.
+fn fixture_on(configuration: &str, retention: &str) -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::configured(folder.path(), configuration);
-    let scene = Scene { folder, server };
+    let fixture = Fixture { folder, server };
     let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": retention });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
+    fixture.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    fixture
 }
 
-fn consumer(scene: &Scene) -> Value {
-    let names = eventually("the consumer", || Some(scene.server.consumers("EVENTS")).filter(|names| names.len() == 1));
-    scene.ask(&format!("$JS.API.CONSUMER.INFO.EVENTS.{}", names[0]), &Value::Null)
+fn consumer(fixture: &Fixture) -> Value {
+    let names =
+        eventually("the consumer", || Some(fixture.server.consumers("EVENTS")).filter(|names| names.len() == 1));
+    fixture.ask(&format!("$JS.API.CONSUMER.INFO.EVENTS.{}", names[0]), &Value::Null)
 }
 
-fn kept(scene: &Scene) -> u64 {
-    let info = scene.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null);
+fn kept(fixture: &Fixture) -> u64 {
+    let info = fixture.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null);
     info["state"]["messages"].as_u64().expect("a number")
 }
 
@@ -52,30 +53,30 @@ fn news(log: &str) -> Vec<&str> {
 #[test]
 fn where_one_consumer_is_allowed_a_killed_collector_goes_on() {
     for retention in ["limits", "interest"] {
-        let scene = scene_of(&json!({ "retention": retention, "max_consumers": 1 }));
-        let collector = scene.collector();
+        let fixture = fixture_of(&json!({ "retention": retention, "max_consumers": 1 }));
+        let collector = fixture.collector();
         collector.said("collecting stream EVENTS");
-        let mut all = scene.publish("first", 300);
-        scene.has(300);
+        let mut all = fixture.publish("first", 300);
+        fixture.has(300);
         // These are delivered to it and not committed.
-        let lock = oracle::lock(&scene.database());
-        all.extend(scene.publish("under-way", 300));
-        eventually("the deliveries", || (consumer(&scene)["delivered"]["stream_seq"] == 600).then_some(()));
+        let lock = oracle::lock(&fixture.database());
+        all.extend(fixture.publish("under-way", 300));
+        eventually("the deliveries", || (consumer(&fixture)["delivered"]["stream_seq"] == 600).then_some(()));
         collector.kill();
         drop(lock);
-        all.extend(scene.publish("meanwhile", 300));
-        let collector = scene.collector();
-        scene.has(900);
+        all.extend(fixture.publish("meanwhile", 300));
+        let collector = fixture.collector();
+        fixture.has(900);
         assert!(collector.stop().success());
-        scene.holds_exactly(&all);
+        fixture.holds_exactly(&all);
         if retention == "interest" {
-            eventually("the stream to have let go of all", || (kept(&scene) == 0).then_some(()));
-            assert_eq!(scene.server.consumers("EVENTS").len(), 1, "it stands for our interest");
+            eventually("the stream to have let go of all", || (kept(&fixture) == 0).then_some(()));
+            assert_eq!(fixture.server.consumers("EVENTS").len(), 1, "it stands for our interest");
         }
         // As after a kill, so after a stop.
-        let last = scene.publish("last", 10);
-        scene.drain();
-        scene.holds_exactly(&[all, last].concat());
+        let last = fixture.publish("last", 10);
+        fixture.drain();
+        fixture.holds_exactly(&[all, last].concat());
     }
 }
 
@@ -83,9 +84,9 @@ fn where_one_consumer_is_allowed_a_killed_collector_goes_on() {
 fn survives_where_one_is_allowed(retention: &str) {
     const EVENTS: u64 = 20_000;
     let mut chance = Chance::new();
-    let mut scene = scene_of(&json!({ "retention": retention, "max_consumers": 1 }));
-    let (database, log) = (scene.database(), scene.folder.path().join("log"));
-    let proxy = Proxy::start(scene.server.port());
+    let mut fixture = fixture_of(&json!({ "retention": retention, "max_consumers": 1 }));
+    let (database, log) = (fixture.database(), fixture.folder.path().join("log"));
+    let proxy = Proxy::start(fixture.server.port());
     let start = || {
         let mut command = run(&proxy.url(), &database);
         command.env("CATCHMENT_BATCH__MAX_EVENTS", "100");
@@ -93,7 +94,7 @@ fn survives_where_one_is_allowed(retention: &str) {
     };
     let mut collector = start();
     collector.said("collecting stream EVENTS");
-    let load = Load::start(&scene.server, EVENTS, 2_000);
+    let load = Load::start(&fixture.server, EVENTS, 2_000);
     let reaches = |rows: u64| {
         eventually_within(Duration::from_secs(120), &format!("{rows} rows"), &mut || {
             let now = oracle::position(&database);
@@ -110,8 +111,8 @@ fn survives_where_one_is_allowed(retention: &str) {
             }
             1 => proxy.cut(),
             _ => {
-                scene.server.kill();
-                scene.server.restart();
+                fixture.server.kill();
+                fixture.server.restart();
             }
         }
     }
@@ -120,7 +121,7 @@ fn survives_where_one_is_allowed(retention: &str) {
     assert!(collector.stop().success());
     oracle::is_exactly(&database, &events);
     if retention == "interest" {
-        eventually("the stream to have let go of all", || (kept(&scene) == 0).then_some(()));
+        eventually("the stream to have let go of all", || (kept(&fixture) == 0).then_some(()));
     }
 }
 
@@ -137,50 +138,50 @@ fn where_one_consumer_is_allowed_nothing_kept_for_it_is_lost() {
 #[test]
 fn where_one_consumer_is_allowed_a_cut_link_is_made_good() {
     for retention in ["limits", "interest"] {
-        let scene = scene_of(&json!({ "retention": retention, "max_consumers": 1 }));
-        let proxy = Proxy::start(scene.server.port());
-        let collector = Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join("log"));
+        let fixture = fixture_of(&json!({ "retention": retention, "max_consumers": 1 }));
+        let proxy = Proxy::start(fixture.server.port());
+        let collector = Collector::start(run(&proxy.url(), &fixture.database()), &fixture.folder.path().join("log"));
         collector.said("collecting stream EVENTS");
         let mut all = Vec::new();
         for round in 0..4 {
-            all.extend(scene.publish(&format!("round-{round}"), 2_000));
+            all.extend(fixture.publish(&format!("round-{round}"), 2_000));
             proxy.cut();
         }
-        scene.has(all.len());
+        fixture.has(all.len());
         assert!(collector.stop().success());
-        scene.holds_exactly(&all);
+        fixture.holds_exactly(&all);
     }
 }
 
 #[test]
 fn where_a_consumer_may_not_be_reset_what_it_delivered_is_read_raw() {
-    let scene = scene_of(&json!({ "retention": "interest", "max_consumers": 1 }));
-    let proxy = Proxy::start(scene.server.port());
+    let fixture = fixture_of(&json!({ "retention": "interest", "max_consumers": 1 }));
+    let proxy = Proxy::start(fixture.server.port());
     proxy.drop_published("$JS.API.CONSUMER.RESET.");
-    let start = || Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join("log"));
+    let start = || Collector::start(run(&proxy.url(), &fixture.database()), &fixture.folder.path().join("log"));
     let collector = start();
     collector.said("collecting stream EVENTS");
-    let mut all = scene.publish("first", 100);
-    scene.has(100);
-    let lock = oracle::lock(&scene.database());
-    all.extend(scene.publish("under-way", 200));
-    scene.server.raw().publish("events.test", Some(b"NATS/1.0\r\nTrace: 7\r\n\r\n"), "with-header");
+    let mut all = fixture.publish("first", 100);
+    fixture.has(100);
+    let lock = oracle::lock(&fixture.database());
+    all.extend(fixture.publish("under-way", 200));
+    fixture.server.raw().publish("events.test", Some(b"NATS/1.0\r\nTrace: 7\r\n\r\n"), "with-header");
     all.push("with-header".into());
-    eventually("the deliveries", || (consumer(&scene)["delivered"]["stream_seq"] == 301).then_some(()));
+    eventually("the deliveries", || (consumer(&fixture)["delivered"]["stream_seq"] == 301).then_some(()));
     collector.kill();
     drop(lock);
     // Nothing is left to be delivered, and all the same there is something to drain.
-    let done = output(run(&proxy.url(), &scene.database()).arg("--drain"));
+    let done = output(run(&proxy.url(), &fixture.database()).arg("--drain"));
     assert!(done.status.success(), "{}", stderr(&done));
-    scene.holds_exactly(&all);
-    all.extend(scene.publish("meanwhile", 100));
+    fixture.holds_exactly(&all);
+    all.extend(fixture.publish("meanwhile", 100));
     let collector = start();
-    scene.has(401);
-    eventually("the stream to have let go of all", || (kept(&scene) == 0).then_some(()));
+    fixture.has(401);
+    eventually("the stream to have let go of all", || (kept(&fixture) == 0).then_some(()));
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
     let sql = "SELECT headers ->> '$.Trace' FROM events WHERE payload = 'with-header'";
-    let header: String = oracle::open(&scene.database()).query_row(sql, [], |row| row.get(0)).expect("a header");
+    let header: String = oracle::open(&fixture.database()).query_row(sql, [], |row| row.get(0)).expect("a header");
     assert_eq!(header, "7");
 }
 
@@ -189,42 +190,42 @@ fn where_the_account_allows_one_consumer_a_killed_collector_goes_on() {
     let limited = "jetstream: enabled\nno_auth_user: a\n\
                    accounts { A { jetstream { max_consumers: 1 }, users: [{ user: a, password: a }] } }\n";
     for retention in ["limits", "interest"] {
-        let scene = scene_on(limited, retention);
-        let collector = scene.collector();
+        let fixture = fixture_on(limited, retention);
+        let collector = fixture.collector();
         collector.said("collecting stream EVENTS");
-        let first = scene.publish("first", 100);
-        scene.has(100);
+        let first = fixture.publish("first", 100);
+        fixture.has(100);
         collector.kill();
-        let second = scene.publish("second", 100);
-        scene.drain();
-        scene.holds_exactly(&[first, second].concat());
+        let second = fixture.publish("second", 100);
+        fixture.drain();
+        fixture.holds_exactly(&[first, second].concat());
     }
 }
 
 #[test]
 fn where_others_have_all_the_room_it_is_said_with_the_way_out() {
-    let scene = scene_of(&json!({ "max_consumers": 1 }));
+    let fixture = fixture_of(&json!({ "max_consumers": 1 }));
     let other = json!({ "stream_name": "EVENTS", "config": { "durable_name": "other", "ack_policy": "explicit" } });
-    scene.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &other);
-    let done = output(scene.run().arg("--drain"));
+    fixture.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &other);
+    let done = output(fixture.run().arg("--drain"));
     let said = stderr(&done);
     assert_eq!(done.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.contains("maximum consumers") && last.contains("raise max_consumers"), "{said}");
-    assert_eq!(scene.server.consumers("EVENTS"), ["other"]);
+    assert_eq!(fixture.server.consumers("EVENTS"), ["other"]);
 }
 
 #[test]
 fn a_servers_limit_on_requests_is_kept_to() {
-    let scene = scene_on("jetstream { limits { max_request_batch: 100 } }\n", "limits");
-    let mut all = scene.publish("first", 1_000);
-    let collector = scene.collector();
-    scene.has(1_000);
-    all.extend(scene.publish("second", 1_000));
-    scene.has(2_000);
+    let fixture = fixture_on("jetstream { limits { max_request_batch: 100 } }\n", "limits");
+    let mut all = fixture.publish("first", 1_000);
+    let collector = fixture.collector();
+    fixture.has(1_000);
+    all.extend(fixture.publish("second", 1_000));
+    fixture.has(2_000);
     assert_eq!(news(&collector.log()), Vec::<&str>::new());
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
 }
 
 #[test]
@@ -232,23 +233,23 @@ fn limits_on_requests_that_come_later_are_kept_to() {
     if !needs((2, 10), "limits of a consumer that may be edited") {
         return;
     }
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let mut all = scene.publish("first", 100);
-    scene.has(100);
-    let mut config = consumer(&scene)["config"].clone();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let mut all = fixture.publish("first", 100);
+    fixture.has(100);
+    let mut config = consumer(&fixture)["config"].clone();
     (config["max_batch"], config["max_expires"]) = (json!(50), json!(1_000_000_000_u64));
     let name = config["name"].as_str().expect("a name").to_owned();
     let edit = json!({ "stream_name": "EVENTS", "config": config, "action": "update" });
-    scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
+    fixture.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
     for round in 0..3 {
-        all.extend(scene.publish(&format!("round-{round}"), 10_000));
-        scene.has(all.len());
+        all.extend(fixture.publish(&format!("round-{round}"), 10_000));
+        fixture.has(all.len());
     }
     assert_eq!(news(&collector.log()), Vec::<&str>::new());
-    assert_eq!(scene.server.consumers("EVENTS"), [name], "the same consumer all along");
+    assert_eq!(fixture.server.consumers("EVENTS"), [name], "the same consumer all along");
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
 }
 
 #[test]
@@ -256,13 +257,13 @@ fn limits_on_unacknowledged_events_are_kept_to() {
     let account = "jetstream: enabled\nno_auth_user: a\n\
                    accounts { A { jetstream { max_ack_pending: 50 }, users: [{ user: a, password: a }] } }\n";
     for configuration in ["jetstream { limits { max_ack_pending: 50 } }\n", account] {
-        let scene = scene_on(configuration, "interest");
-        scene.drain();
-        let all = scene.publish("event", 1_000);
-        scene.drain();
-        scene.holds_exactly(&all);
-        assert_eq!(kept(&scene), 0);
-        assert_eq!(consumer(&scene)["config"]["max_ack_pending"], 50);
+        let fixture = fixture_on(configuration, "interest");
+        fixture.drain();
+        let all = fixture.publish("event", 1_000);
+        fixture.drain();
+        fixture.holds_exactly(&all);
+        assert_eq!(kept(&fixture), 0);
+        assert_eq!(consumer(&fixture)["config"]["max_ack_pending"], 50);
     }
 }
 
@@ -273,14 +274,14 @@ fn a_streams_limits_on_its_consumers_are_kept_to() {
     }
     for retention in ["limits", "interest"] {
         let limits = json!({ "inactive_threshold": 60_000_000_000_u64, "max_ack_pending": 50 });
-        let scene = scene_of(&json!({ "retention": retention, "consumer_limits": limits }));
-        let collector = scene.collector();
+        let fixture = fixture_of(&json!({ "retention": retention, "consumer_limits": limits }));
+        let collector = fixture.collector();
         collector.said("collecting stream EVENTS");
-        let all = scene.publish("event", 500);
-        scene.has(500);
-        assert_eq!(consumer(&scene)["config"]["inactive_threshold"], 60_000_000_000_u64);
+        let all = fixture.publish("event", 500);
+        fixture.has(500);
+        assert_eq!(consumer(&fixture)["config"]["inactive_threshold"], 60_000_000_000_u64);
         let mut check = catchment();
-        check.args(["check", "--server", &scene.server.url(), "--database"]).arg(scene.database());
+        check.args(["check", "--server", &fixture.server.url(), "--database"]).arg(fixture.database());
         let found = String::from_utf8_lossy(&output(&mut check).stdout).into_owned();
         if retention == "interest" {
             collector.said("forgets our consumer when no collector has run for 60s");
@@ -289,15 +290,15 @@ fn a_streams_limits_on_its_consumers_are_kept_to() {
         }
         assert!(!found.contains("critical"), "{found}");
         assert!(collector.stop().success());
-        scene.holds_exactly(&all);
+        fixture.holds_exactly(&all);
     }
 }
 
 /// Has the consumer pause for so long; until when, as the server says it.
-fn pause(scene: &Scene, name: &str, time: Duration) -> String {
+fn pause(fixture: &Fixture, name: &str, time: Duration) -> String {
     let until = time::OffsetDateTime::now_utc() + time;
     let until = until.format(&time::format_description::well_known::Rfc3339).expect("a time");
-    let answer = scene.ask(&format!("$JS.API.CONSUMER.PAUSE.EVENTS.{name}"), &json!({ "pause_until": until }));
+    let answer = fixture.ask(&format!("$JS.API.CONSUMER.PAUSE.EVENTS.{name}"), &json!({ "pause_until": until }));
     assert_eq!(answer["paused"], true, "{answer}");
     answer["pause_until"].as_str().expect("a time").to_owned()
 }
@@ -307,28 +308,28 @@ fn a_pause_is_said_once_and_respected() {
     if !needs((2, 11), "pausing a consumer") {
         return;
     }
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let first = scene.publish("first", 10);
-    scene.has(10);
-    let name = consumer(&scene)["name"].as_str().expect("a name").to_owned();
-    let until = pause(&scene, &name, Duration::from_secs(3600));
-    let second = scene.publish("second", 10);
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let first = fixture.publish("first", 10);
+    fixture.has(10);
+    let name = consumer(&fixture)["name"].as_str().expect("a name").to_owned();
+    let until = pause(&fixture, &name, Duration::from_secs(3600));
+    let second = fixture.publish("second", 10);
     collector.said(&format!("somebody has paused consumer {name} of stream EVENTS until {until}"));
     // Several more looks at it change nothing.
-    let answered = || scene.server.consumers("EVENTS") == [name.clone()] && oracle::count(&scene.database()) == 10;
+    let answered = || fixture.server.consumers("EVENTS") == [name.clone()] && oracle::count(&fixture.database()) == 10;
     let until = std::time::Instant::now() + Duration::from_secs(5);
     while std::time::Instant::now() < until {
         assert!(answered(), "not made anew, and nothing collected");
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(news(&collector.log()).len(), 1, "{}", collector.log());
-    scene.ask(&format!("$JS.API.CONSUMER.PAUSE.EVENTS.{name}"), &json!({}));
-    scene.has(20);
+    fixture.ask(&format!("$JS.API.CONSUMER.PAUSE.EVENTS.{name}"), &json!({}));
+    fixture.has(20);
     collector.said("well again");
-    assert_eq!(scene.server.consumers("EVENTS"), [name]);
+    assert_eq!(fixture.server.consumers("EVENTS"), [name]);
     assert!(collector.stop().success());
-    scene.holds_exactly(&[first, second].concat());
+    fixture.holds_exactly(&[first, second].concat());
 }
 
 #[test]
@@ -337,21 +338,22 @@ fn a_pause_outlives_lost_links_stops_and_kills() {
         return;
     }
     for retention in ["limits", "interest"] {
-        let scene = scene_of(&json!({ "retention": retention }));
-        let proxy = Proxy::start(scene.server.port());
-        let start = |log: &str| Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join(log));
+        let fixture = fixture_of(&json!({ "retention": retention }));
+        let proxy = Proxy::start(fixture.server.port());
+        let start =
+            |log: &str| Collector::start(run(&proxy.url(), &fixture.database()), &fixture.folder.path().join(log));
         let collector = start("first");
         collector.said("collecting stream EVENTS");
-        let first = scene.publish("first", 10);
-        scene.has(10);
-        let name = consumer(&scene)["name"].as_str().expect("a name").to_owned();
-        let until = pause(&scene, &name, Duration::from_secs(3600));
-        let second = scene.publish("second", 10);
+        let first = fixture.publish("first", 10);
+        fixture.has(10);
+        let name = consumer(&fixture)["name"].as_str().expect("a name").to_owned();
+        let until = pause(&fixture, &name, Duration::from_secs(3600));
+        let second = fixture.publish("second", 10);
         let said = format!("until {until}");
         collector.said(&said);
         proxy.cut();
         let next = eventually("another consumer", || {
-            let names = scene.server.consumers("EVENTS");
+            let names = fixture.server.consumers("EVENTS");
             (names.len() == 1 && names[0] != name).then(|| names[0].clone())
         });
         collector.said(&format!("{next} of stream EVENTS {said}"));
@@ -361,14 +363,14 @@ fn a_pause_outlives_lost_links_stops_and_kills() {
         collector.kill();
         let collector = start("third");
         collector.said(&said);
-        assert_eq!(oracle::count(&scene.database()), 10);
+        assert_eq!(oracle::count(&fixture.database()), 10);
         let name = eventually("the older ones to go", || {
-            Some(scene.server.consumers("EVENTS")).filter(|names| names.len() == 1).map(|names| names[0].clone())
+            Some(fixture.server.consumers("EVENTS")).filter(|names| names.len() == 1).map(|names| names[0].clone())
         });
-        scene.ask(&format!("$JS.API.CONSUMER.PAUSE.EVENTS.{name}"), &json!({}));
-        scene.has(20);
+        fixture.ask(&format!("$JS.API.CONSUMER.PAUSE.EVENTS.{name}"), &json!({}));
+        fixture.has(20);
         assert!(collector.stop().success());
-        scene.holds_exactly(&[first, second].concat());
+        fixture.holds_exactly(&[first, second].concat());
     }
 }
 
@@ -377,20 +379,20 @@ fn a_consumer_that_somebody_edits_is_noticed_and_made_anew() {
     if !needs((2, 10), "editing a consumer's filter") {
         return;
     }
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let first = scene.publish("first", 10);
-    scene.has(10);
-    let mut config = consumer(&scene)["config"].clone();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let first = fixture.publish("first", 10);
+    fixture.has(10);
+    let mut config = consumer(&fixture)["config"].clone();
     let name = config["name"].as_str().expect("a name").to_owned();
     config["filter_subject"] = json!("events.none");
     let edit = json!({ "stream_name": "EVENTS", "config": config, "action": "update" });
-    scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
-    let second = scene.publish("second", 10);
+    fixture.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
+    let second = fixture.publish("second", 10);
     collector.said(&format!("somebody has edited consumer {name}: it filters events.none instead of all subjects"));
-    scene.has(20);
+    fixture.has(20);
     assert!(collector.stop().success());
-    scene.holds_exactly(&[first, second].concat());
+    fixture.holds_exactly(&[first, second].concat());
 }
 
 #[test]
@@ -398,37 +400,37 @@ fn a_consumer_that_sends_no_payloads_any_more_costs_none() {
     if !needs((2, 10), "editing a consumer") {
         return;
     }
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let mut all = scene.publish("first", 10);
-    scene.has(10);
-    let mut config = consumer(&scene)["config"].clone();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let mut all = fixture.publish("first", 10);
+    fixture.has(10);
+    let mut config = consumer(&fixture)["config"].clone();
     let name = config["name"].as_str().expect("a name").to_owned();
     config["headers_only"] = json!(true);
     let edit = json!({ "stream_name": "EVENTS", "config": config, "action": "update" });
-    scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
-    all.extend(scene.publish("second", 10));
-    scene.has(20);
+    fixture.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &edit);
+    all.extend(fixture.publish("second", 10));
+    fixture.has(20);
     collector.said("somebody has edited");
     // A publisher may say such a thing himself.
     let forged = b"NATS/1.0\r\nNats-Msg-Size: 7\r\n\r\n";
-    scene.server.raw().publish("events.test", Some(forged), "");
+    fixture.server.raw().publish("events.test", Some(forged), "");
     all.push(String::new());
-    all.extend(scene.publish("third", 10));
-    scene.has(31);
+    all.extend(fixture.publish("third", 10));
+    fixture.has(31);
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
 }
 
 #[test]
 fn a_stream_that_takes_no_more_of_our_subjects_is_said() {
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let first = scene.publish("first", 10);
-    scene.has(10);
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let first = fixture.publish("first", 10);
+    fixture.has(10);
     let edit = |subjects: &[&str]| {
         let config = json!({ "name": "EVENTS", "subjects": subjects, "storage": "file", "retention": "limits" });
-        scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &config);
+        fixture.ask("$JS.API.STREAM.UPDATE.EVENTS", &config);
     };
     edit(&["other.>"]);
     let said = "stream EVENTS stores nothing on events.>: it takes other.>";
@@ -438,31 +440,31 @@ fn a_stream_that_takes_no_more_of_our_subjects_is_said() {
     edit(&["other.>"]);
     assert!(collector.stop().success());
     // A start is refused, for nothing could come.
-    let done = output(&mut scene.run());
+    let done = output(&mut fixture.run());
     assert!(done.status.code() == Some(1) && stderr(&done).contains(said), "{}", stderr(&done));
     edit(&["other.>", "events.>"]);
-    let collector = Collector::start(scene.run(), &scene.folder.path().join("again"));
-    let second = scene.publish("second", 10);
-    scene.has(20);
+    let collector = Collector::start(fixture.run(), &fixture.folder.path().join("again"));
+    let second = fixture.publish("second", 10);
+    fixture.has(20);
     assert!(collector.stop().success());
-    scene.holds_exactly(&[first, second].concat());
+    fixture.holds_exactly(&[first, second].concat());
 }
 
 #[test]
 fn a_session_whose_requests_go_nowhere_is_no_recovery() {
-    let scene = Scene::new();
-    let proxy = Proxy::start(scene.server.port());
+    let fixture = Fixture::new();
+    let proxy = Proxy::start(fixture.server.port());
     proxy.drop_published("$JS.API.CONSUMER.MSG.NEXT.");
-    let collector = Collector::start(run(&proxy.url(), &scene.database()), &scene.folder.path().join("log"));
+    let collector = Collector::start(run(&proxy.url(), &fixture.database()), &fixture.folder.path().join("log"));
     collector.said("collecting stream EVENTS");
-    let all = scene.publish("event", 10);
+    let all = fixture.publish("event", 10);
     collector.said("the server has forgotten what consumer");
     // Some sessions later.
     eventually("several consumers", || (proxy.connections() >= 4).then_some(()));
     assert!(!collector.log().contains("well again"), "{}", collector.log());
     proxy.heal();
-    scene.has(10);
+    fixture.has(10);
     collector.said("well again");
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
 }

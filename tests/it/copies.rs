@@ -8,23 +8,23 @@ use serde_json::{Value, json};
 
 use crate::support::chance::Chance;
 use crate::support::collector::{Collector, catchment, output, run, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::load::Load;
-use crate::support::scene::Scene;
 use crate::support::{eventually, oracle};
 
-/// A scene whose stream has this retention.
-fn scene_with(retention: &str) -> Scene {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
+/// A fixture whose stream has this retention.
+fn fixture_with(retention: &str) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.server.delete_stream("EVENTS");
     let config = json!({ "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": retention });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene
+    fixture.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    fixture
 }
 
-/// A copy of the scene's database, as `.backup` makes one, under this name.
-fn copy(scene: &Scene, name: &str) -> PathBuf {
-    let copy = scene.folder.path().join(name);
-    oracle::open(&scene.database()).execute("VACUUM INTO ?", [copy.to_str()]).expect("copies");
+/// A copy of the fixture's database, as `.backup` makes one, under this name.
+fn copy(fixture: &Fixture, name: &str) -> PathBuf {
+    let copy = fixture.folder.path().join(name);
+    oracle::open(&fixture.database()).execute("VACUUM INTO ?", [copy.to_str()]).expect("copies");
     copy
 }
 
@@ -36,8 +36,8 @@ fn came_from_elsewhere(database: &Path) {
     assert_eq!(connection.execute(sql, []).expect("SQL"), 1);
 }
 
-fn collect(scene: &Scene, database: &Path, log: &str) -> Collector {
-    Collector::start(run(&scene.server.url(), database), &scene.folder.path().join(log))
+fn collect(fixture: &Fixture, database: &Path, log: &str) -> Collector {
+    Collector::start(run(&fixture.server.url(), database), &fixture.folder.path().join(log))
 }
 
 fn identity(database: &Path) -> String {
@@ -51,8 +51,8 @@ fn tag(database: &Path) -> String {
     oracle::open(database).query_row(sql, [], |row| row.get(0)).expect("a home")
 }
 
-fn kept(scene: &Scene) -> u64 {
-    let info = scene.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null);
+fn kept(fixture: &Fixture) -> u64 {
+    let info = fixture.ask("$JS.API.STREAM.INFO.EVENTS", &Value::Null);
     info["state"]["messages"].as_u64().expect("a number")
 }
 
@@ -61,8 +61,8 @@ fn has(database: &Path, rows: u64) {
 }
 
 /// Says why it did not start.
-fn refused(scene: &Scene, database: &Path) -> String {
-    let done = output(run(&scene.server.url(), database).arg("--drain"));
+fn refused(fixture: &Fixture, database: &Path) -> String {
+    let done = output(run(&fixture.server.url(), database).arg("--drain"));
     let said = stderr(&done);
     assert_eq!(done.status.code(), Some(1), "{said}");
     said.lines().last().unwrap_or_default().to_owned()
@@ -71,53 +71,53 @@ fn refused(scene: &Scene, database: &Path) -> String {
 #[test]
 fn a_copy_is_refused_and_its_original_left_alone() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
-        let original = scene.collector();
+        let fixture = fixture_with(retention);
+        let original = fixture.collector();
         original.said("collecting stream EVENTS");
-        let mut all = scene.publish("first", 100);
-        scene.has(100);
-        let copy = copy(&scene, "copy.db");
-        let consumers = scene.server.consumers("EVENTS");
-        let said = refused(&scene, &copy);
+        let mut all = fixture.publish("first", 100);
+        fixture.has(100);
+        let copy = copy(&fixture, "copy.db");
+        let consumers = fixture.server.consumers("EVENTS");
+        let said = refused(&fixture, &copy);
         assert!(said.contains("copy of") && said.contains("a.db") && said.contains("catchment adopt"), "{said}");
-        assert_eq!(scene.server.consumers("EVENTS"), consumers);
+        assert_eq!(fixture.server.consumers("EVENTS"), consumers);
         // Also while the original is stopped: then a stream with interest retention keeps events for it.
         assert!(original.stop().success());
-        all.extend(scene.publish("meanwhile", 100));
-        refused(&scene, &copy);
+        all.extend(fixture.publish("meanwhile", 100));
+        refused(&fixture, &copy);
         let mut check = catchment();
-        check.args(["check", "--quick", "--server", &scene.server.url(), "--database"]).arg(&copy);
+        check.args(["check", "--quick", "--server", &fixture.server.url(), "--database"]).arg(&copy);
         let done = output(&mut check);
         let found = String::from_utf8_lossy(&done.stdout).into_owned();
         assert!(done.status.code() == Some(2) && found.contains("catchment adopt"), "{found}");
-        let original = scene.collector();
-        scene.has(200);
+        let original = fixture.collector();
+        fixture.has(200);
         assert!(!original.log().contains("WARN"), "{}", original.log());
         assert!(original.stop().success());
-        scene.holds_exactly(&all);
+        fixture.holds_exactly(&all);
     }
 }
 
 #[test]
 fn a_copy_that_is_adopted_collects_beside_its_original() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
-        let original = scene.collector();
+        let fixture = fixture_with(retention);
+        let original = fixture.collector();
         original.said("collecting stream EVENTS");
-        let mut all = scene.publish("first", 100);
-        scene.has(100);
-        let path = copy(&scene, "copy.db");
+        let mut all = fixture.publish("first", 100);
+        fixture.has(100);
+        let path = copy(&fixture, "copy.db");
         let done = output(catchment().arg("adopt").arg("--database").arg(&path));
         assert!(done.status.success(), "{}", stderr(&done));
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(said.contains(&identity(&path)) && said.contains(&identity(&scene.database())), "{said}");
-        let other = collect(&scene, &path, "copy.log");
+        assert!(said.contains(&identity(&path)) && said.contains(&identity(&fixture.database())), "{said}");
+        let other = collect(&fixture, &path, "copy.log");
         other.said("collecting stream EVENTS");
-        all.extend(scene.publish("second", 1_000));
-        scene.has(1_100);
+        all.extend(fixture.publish("second", 1_000));
+        fixture.has(1_100);
         has(&path, 1_100);
-        assert_eq!(scene.server.consumers("EVENTS").len(), 2);
-        for (collector, database) in [(original, scene.database()), (other, path)] {
+        assert_eq!(fixture.server.consumers("EVENTS").len(), 2);
+        for (collector, database) in [(original, fixture.database()), (other, path)] {
             assert!(!collector.log().contains("WARN"), "{}", collector.log());
             assert!(collector.stop().success());
             oracle::holds(&database, &all);
@@ -127,10 +127,10 @@ fn a_copy_that_is_adopted_collects_beside_its_original() {
 
 #[test]
 fn a_collector_whose_database_is_open_cannot_be_adopted() {
-    let scene = Scene::new();
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
     collector.said("collecting stream EVENTS");
-    let done = output(catchment().arg("adopt").arg("--database").arg(scene.database()));
+    let done = output(catchment().arg("adopt").arg("--database").arg(fixture.database()));
     let said = stderr(&done);
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
@@ -140,77 +140,77 @@ fn a_collector_whose_database_is_open_cannot_be_adopted() {
 #[test]
 fn a_moved_or_restored_database_goes_on_without_a_ceremony() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
-        scene.drain();
-        let mut all = scene.publish("first", 100);
-        scene.drain();
+        let fixture = fixture_with(retention);
+        fixture.drain();
+        let mut all = fixture.publish("first", 100);
+        fixture.drain();
         // Copied to another place, as from one file system to another, and removed there.
-        let moved = copy(&scene, "moved.db");
-        let home = scene.database();
+        let moved = copy(&fixture, "moved.db");
+        let home = fixture.database();
         std::fs::remove_file(&home).expect("removes");
-        all.extend(scene.publish("second", 100));
-        let done = output(run(&scene.server.url(), &moved).arg("--drain"));
+        all.extend(fixture.publish("second", 100));
+        let done = output(run(&fixture.server.url(), &moved).arg("--drain"));
         assert!(done.status.success() && !stderr(&done).contains("WARN"), "{}", stderr(&done));
         oracle::holds(&moved, &all);
         // Renamed.
         std::fs::rename(&moved, &home).expect("moves");
-        all.extend(scene.publish("third", 100));
+        all.extend(fixture.publish("third", 100));
         // A backup in its place.
-        let backup = copy(&scene, "backup.db");
+        let backup = copy(&fixture, "backup.db");
         std::fs::rename(&backup, &home).expect("moves");
-        let said = scene.drain();
+        let said = fixture.drain();
         assert!(!said.contains("WARN"), "{said}");
-        scene.holds_exactly(&all);
+        fixture.holds_exactly(&all);
         let left = usize::from(retention == "interest");
-        assert_eq!(scene.server.consumers("EVENTS").len(), left, "those of the files before are gone");
-        assert_eq!(kept(&scene) == 0, retention == "interest");
+        assert_eq!(fixture.server.consumers("EVENTS").len(), left, "those of the files before are gone");
+        assert_eq!(kept(&fixture) == 0, retention == "interest");
     }
 }
 
 #[test]
 fn a_copy_from_elsewhere_leaves_what_is_kept_for_its_original() {
-    let scene = scene_with("interest");
-    scene.drain();
-    let mut all = scene.publish("first", 100);
-    scene.drain();
-    let path = copy(&scene, "copy.db");
+    let fixture = fixture_with("interest");
+    fixture.drain();
+    let mut all = fixture.publish("first", 100);
+    fixture.drain();
+    let path = copy(&fixture, "copy.db");
     came_from_elsewhere(&path);
-    all.extend(scene.publish("meanwhile", 100));
-    let original = scene.server.consumers("EVENTS")[0].clone();
-    let done = output(run(&scene.server.url(), &path).arg("--drain"));
+    all.extend(fixture.publish("meanwhile", 100));
+    let original = fixture.server.consumers("EVENTS")[0].clone();
+    let done = output(run(&fixture.server.url(), &path).arg("--drain"));
     let said = stderr(&done);
     assert!(done.status.success(), "{said}");
     oracle::holds(&path, &all);
     assert!(said.contains(&format!("nats consumer rm EVENTS {original}")), "{said}");
-    assert_eq!(kept(&scene), 100, "for the original");
+    assert_eq!(kept(&fixture), 100, "for the original");
     // The original knows of its copy by then, and deletes nothing of its either.
-    let said = scene.drain();
-    scene.holds_exactly(&all);
+    let said = fixture.drain();
+    fixture.holds_exactly(&all);
     assert!(said.contains("on a copy of this database"), "{said}");
-    assert_eq!(scene.server.consumers("EVENTS").len(), 2);
+    assert_eq!(fixture.server.consumers("EVENTS").len(), 2);
 }
 
 #[test]
 fn a_copy_from_elsewhere_is_refused_while_its_original_collects() {
     for retention in ["limits", "interest"] {
-        let scene = scene_with(retention);
-        let original = scene.collector();
+        let fixture = fixture_with(retention);
+        let original = fixture.collector();
         original.said("collecting stream EVENTS");
-        let mut all = scene.publish("first", 100);
-        scene.has(100);
-        let path = copy(&scene, "copy.db");
+        let mut all = fixture.publish("first", 100);
+        fixture.has(100);
+        let path = copy(&fixture, "copy.db");
         came_from_elsewhere(&path);
-        let consumers = scene.server.consumers("EVENTS");
-        let said = refused(&scene, &path);
+        let consumers = fixture.server.consumers("EVENTS");
+        let said = refused(&fixture, &path);
         for part in ["another collector uses consumer", &consumers[0], "a.db", "catchment adopt"] {
             assert!(said.contains(part), "{said}");
         }
-        all.extend(scene.publish("second", 100));
-        scene.has(200);
-        assert_eq!(scene.server.consumers("EVENTS"), consumers);
+        all.extend(fixture.publish("second", 100));
+        fixture.has(200);
+        assert_eq!(fixture.server.consumers("EVENTS"), consumers);
         assert!(!original.log().contains("WARN"), "{}", original.log());
         assert!(original.stop().success());
-        scene.holds_exactly(&all);
+        fixture.holds_exactly(&all);
     }
 }
 
@@ -222,21 +222,21 @@ struct Rival {
 }
 
 impl Rival {
-    fn start(scene: &Scene) -> Self {
-        let database = scene.database();
+    fn start(fixture: &Fixture) -> Self {
+        let database = fixture.database();
         let name = format!("catchment-{}-1-0-{}", identity(&database), tag(&database));
         let config = json!({
             "name": name, "ack_policy": "none", "deliver_policy": "all", "filter_subject": "events.>",
             "description": "catchment, process 4711 at elsewhere:/a.db", "mem_storage": true,
         });
         let body = json!({ "stream_name": "EVENTS", "config": config, "action": "create" });
-        scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &body);
-        Self::pull(scene, name)
+        fixture.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &body);
+        Self::pull(fixture, name)
     }
 
     /// Uses a consumer.
-    fn pull(scene: &Scene, name: String) -> Self {
-        let client = scene.server.client();
+    fn pull(fixture: &Fixture, name: String) -> Self {
+        let client = fixture.server.client();
         let answers = client.subscribe("_INBOX.rival").expect("subscribes");
         let pull = json!({ "batch": 100_000, "expires": 60_000_000_000_u64 }).to_string();
         client
@@ -253,14 +253,14 @@ impl Rival {
 
 #[test]
 fn of_two_clones_the_one_that_finds_the_other_at_work_ends_by_name() {
-    let scene = Scene::new();
-    let mut collector = scene.collector();
-    let mut all = scene.publish("first", 100);
-    scene.has(100);
-    let rival = Rival::start(&scene);
+    let fixture = Fixture::new();
+    let mut collector = fixture.collector();
+    let mut all = fixture.publish("first", 100);
+    fixture.has(100);
+    let rival = Rival::start(&fixture);
     // What a clone that did not see it at work would do.
-    let ours: Vec<_> = scene.server.consumers("EVENTS").into_iter().filter(|name| *name != rival.name).collect();
-    scene.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{}", ours[0]), &Value::Null);
+    let ours: Vec<_> = fixture.server.consumers("EVENTS").into_iter().filter(|name| *name != rival.name).collect();
+    fixture.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{}", ours[0]), &Value::Null);
     let ended = collector.wait();
     let log = collector.log();
     assert_eq!(ended.code(), Some(1), "{log}");
@@ -269,68 +269,68 @@ fn of_two_clones_the_one_that_finds_the_other_at_work_ends_by_name() {
         format!("another collector uses consumer {}, made by catchment, process 4711 at elsewhere:/a.db", rival.name);
     assert!(last.contains(&expected) && last.contains("catchment adopt"), "{log}");
     assert!(log.lines().count() < 10, "not again and again: {log}");
-    assert_eq!(scene.server.consumers("EVENTS"), std::slice::from_ref(&rival.name), "the other's is left alone");
+    assert_eq!(fixture.server.consumers("EVENTS"), std::slice::from_ref(&rival.name), "the other's is left alone");
     // It does not start either while the other is at work.
-    let said = refused(&scene, &scene.database());
+    let said = refused(&fixture, &fixture.database());
     assert!(said.contains(&expected), "{said}");
     rival.stop();
-    all.extend(scene.publish("second", 100));
-    scene.drain();
-    scene.holds_exactly(&all);
+    all.extend(fixture.publish("second", 100));
+    fixture.drain();
+    fixture.holds_exactly(&all);
 }
 
 #[test]
 fn what_a_process_that_died_has_left_is_waited_for_and_no_rival() {
-    let scene = Scene::new();
-    scene.drain();
-    let rival = Rival::start(&scene);
-    let all = scene.publish("event", 100);
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    fixture.drain();
+    let rival = Rival::start(&fixture);
+    let all = fixture.publish("event", 100);
+    let collector = fixture.collector();
     collector.said("another collector uses consumer");
     rival.stop();
-    scene.has(100);
+    fixture.has(100);
     collector.said("well again");
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
 }
 
 #[test]
 fn where_one_consumer_is_allowed_two_clones_do_not_share_it() {
-    let scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
+    let fixture = Fixture::new();
+    fixture.server.delete_stream("EVENTS");
     let config = json!({
         "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "interest", "max_consumers": 1,
     });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    scene.drain();
+    fixture.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    fixture.drain();
     // It takes the one over that the first run has left.
-    let mut collector = scene.collector();
+    let mut collector = fixture.collector();
     collector.said("collecting stream EVENTS");
-    let mut all = scene.publish("first", 100);
-    scene.has(100);
-    let name = scene.server.consumers("EVENTS")[0].clone();
-    let rival = Rival::pull(&scene, name);
+    let mut all = fixture.publish("first", 100);
+    fixture.has(100);
+    let name = fixture.server.consumers("EVENTS")[0].clone();
+    let rival = Rival::pull(&fixture, name);
     // Now one of the two has what the other misses.
-    all.extend(scene.publish("second", 2_000));
+    all.extend(fixture.publish("second", 2_000));
     let ended = collector.wait();
     let log = collector.log();
     assert_eq!(ended.code(), Some(1), "{log}");
     let last = log.lines().last().unwrap_or_default();
     assert!(last.contains(&rival.name) && last.contains("catchment adopt"), "{log}");
     rival.stop();
-    scene.drain();
-    scene.holds_exactly(&all);
+    fixture.drain();
+    fixture.holds_exactly(&all);
 }
 
 /// Starts copies of all kinds beside a collector that is now and then killed, while events flow.
 fn copies_at_any_moment(retention: &str) {
     const EVENTS: u64 = 12_000;
     let mut chance = Chance::new();
-    let scene = scene_with(retention);
-    let database = scene.database();
-    let mut collector = scene.collector();
+    let fixture = fixture_with(retention);
+    let database = fixture.database();
+    let mut collector = fixture.collector();
     collector.said("collecting stream EVENTS");
-    let load = Load::start(&scene.server, EVENTS, 1_000);
+    let load = Load::start(&fixture.server, EVENTS, 1_000);
     let reaches = |rows: u64| {
         eventually(&format!("{rows} rows"), || {
             let now = oracle::position(&database);
@@ -341,20 +341,20 @@ fn copies_at_any_moment(retention: &str) {
     let mut adopted = Vec::new();
     for round in 0..6 {
         reaches(oracle::position(&database) + chance.up_to(EVENTS / 10));
-        let path = copy(&scene, &format!("copy-{round}.db"));
+        let path = copy(&fixture, &format!("copy-{round}.db"));
         match round % 3 {
-            0 => assert!(refused(&scene, &path).contains("catchment adopt")),
+            0 => assert!(refused(&fixture, &path).contains("catchment adopt")),
             1 => {
                 came_from_elsewhere(&path);
                 collector.kill();
-                let done = output(run(&scene.server.url(), &path).arg("--drain"));
+                let done = output(run(&fixture.server.url(), &path).arg("--drain"));
                 assert!(done.status.success(), "{}", stderr(&done));
-                collector = scene.collector();
+                collector = fixture.collector();
             }
             _ => {
                 let done = output(catchment().arg("adopt").arg("--database").arg(&path));
                 assert!(done.status.success(), "{}", stderr(&done));
-                adopted.push((collect(&scene, &path, &format!("copy-{round}.log")), path));
+                adopted.push((collect(&fixture, &path, &format!("copy-{round}.log")), path));
             }
         }
     }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::input::BREAKING;
 use crate::support::chance::Chance;
 use crate::support::collector::{Collector, catchment, output, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::refusal::refused;
-use crate::support::scene::Scene;
 use crate::support::{eventually, oracle};
 
 /// A line of chat needs a user who is known.
@@ -31,32 +31,32 @@ sql = "INSERT INTO lines(user, text, sequence) VALUES (:user, :text, :sequence)"
 
 /// A server, and a collector whose lines go to a table of their own.
 struct Chat {
-    scene: Scene,
+    fixture: Fixture,
 }
 
 impl Chat {
     fn new() -> Self {
-        let scene = Scene::new();
-        let migrations = scene.folder.path().join("migrations");
+        let fixture = Fixture::new();
+        let migrations = fixture.folder.path().join("migrations");
         std::fs::create_dir(&migrations).expect("a folder");
         std::fs::write(migrations.join("001_tables.sql"), TABLES).expect("writes");
         let config = format!("[database]\nmigrations = {:?}\n{ROUTE}", migrations.display());
-        std::fs::write(scene.folder.path().join("chat.toml"), config).expect("writes");
-        Self { scene }
+        std::fs::write(fixture.folder.path().join("chat.toml"), config).expect("writes");
+        Self { fixture }
     }
 
     fn config(&self) -> PathBuf {
-        self.scene.folder.path().join("chat.toml")
+        self.fixture.folder.path().join("chat.toml")
     }
 
     fn run(&self) -> Command {
-        let mut command = self.scene.run();
+        let mut command = self.fixture.run();
         command.arg("--config").arg(self.config());
         command
     }
 
     fn collector(&self) -> Collector {
-        Collector::start(self.run(), &self.scene.folder.path().join("collector.log"))
+        Collector::start(self.run(), &self.fixture.folder.path().join("collector.log"))
     }
 
     fn drain(&self) {
@@ -67,13 +67,13 @@ impl Chat {
     fn publish(&self, lines: &[(&str, &str)]) {
         let payloads: Vec<String> =
             lines.iter().map(|(user, text)| json!({ "user": user, "text": text }).to_string()).collect();
-        self.scene.server.raw().publish_all("events.line", &payloads);
+        self.fixture.server.raw().publish_all("events.line", &payloads);
     }
 
     fn letters(&self, arguments: &[&str]) -> Command {
         let mut command = catchment();
         command.arg("dead-letters").args(arguments).arg("--config").arg(self.config());
-        command.arg("--database").arg(self.scene.database());
+        command.arg("--database").arg(self.fixture.database());
         command
     }
 
@@ -91,7 +91,7 @@ impl Chat {
     }
 
     fn texts(&self, sql: &str) -> Vec<String> {
-        let connection = oracle::open(&self.scene.database());
+        let connection = oracle::open(&self.fixture.database());
         let mut statement = connection.prepare(sql).expect("SQL");
         let rows = statement.query_map([], |row| row.get(0)).expect("runs");
         rows.collect::<Result<_, _>>().expect("text")
@@ -104,13 +104,13 @@ impl Chat {
     fn has(&self, table: &str, rows: u64) {
         eventually(&format!("{rows} rows of {table}"), || {
             let sql = format!("SELECT count(*) FROM {table}");
-            let count: u64 = oracle::open(&self.scene.database()).query_row(&sql, [], |row| row.get(0)).ok()?;
+            let count: u64 = oracle::open(&self.fixture.database()).query_row(&sql, [], |row| row.get(0)).ok()?;
             (count == rows).then_some(())
         });
     }
 
     fn mend(&self, sql: &str) {
-        let connection = Connection::open(self.scene.database()).expect("opens");
+        let connection = Connection::open(self.fixture.database()).expect("opens");
         connection.busy_timeout(Duration::from_secs(10)).expect("sets");
         connection.execute_batch(sql).expect("SQL");
     }
@@ -122,7 +122,7 @@ fn letters_are_listed_shown_and_dropped_while_a_collector_runs() {
     let collector = chat.collector();
     collector.said("collecting");
     chat.publish(&[("ann", "one"), ("bob", "two"), ("ann", "three"), ("bob", "four")]);
-    chat.scene.server.raw().publish("events.line", Some(b"NATS/1.0\r\nTrace-Id: 7\r\n\r\n"), b"\xff\x00");
+    chat.fixture.server.raw().publish("events.line", Some(b"NATS/1.0\r\nTrace-Id: 7\r\n\r\n"), b"\xff\x00");
     chat.has("catchment_dead_letters", 3);
 
     let table = chat.said(&["list"]);
@@ -179,7 +179,7 @@ fn a_retry_stores_letters_while_a_collector_runs() {
         let load = scope.spawn(|| {
             let load: Vec<String> =
                 (0..20_000).map(|n| json!({ "user": "ann", "text": n.to_string() }).to_string()).collect();
-            chat.scene.server.raw().publish_all("events.line", &load);
+            chat.fixture.server.raw().publish_all("events.line", &load);
             load.len() as u64
         });
         assert_eq!(chat.said(&["retry", "--all", "--dry-run"]), "would retry 300 dead letters\n");
@@ -255,7 +255,7 @@ fn an_export_is_published_again_byte_by_byte() {
         Some(b"NATS/1.0\r\nNats-Msg-Id: 17\r\nNats-Expected-Stream: EVENTS\r\n\r\n"),
         None,
     ];
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     for (payload, headers) in payloads.iter().zip(headers) {
         raw.publish("events.line", headers, payload);
     }
@@ -265,17 +265,17 @@ fn an_export_is_published_again_byte_by_byte() {
     assert_eq!(String::from_utf8_lossy(&export.stdout).lines().count(), 4);
 
     // Into another stream, whose collector knows no routes.
-    chat.scene.server.make_stream("OTHER", &["other.>"]);
+    chat.fixture.server.make_stream("OTHER", &["other.>"]);
     let elsewhere = String::from_utf8(export.stdout).expect("UTF-8").replace("events.line", "other.line");
     let mut publish = catchment();
-    publish.args(["publish", "--events", "-H", "From: export", "--server", &chat.scene.server.url()]);
+    publish.args(["publish", "--events", "-H", "From: export", "--server", &chat.fixture.server.url()]);
     let mut child =
         publish.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
     child.stdin.take().expect("piped").write_all(elsewhere.as_bytes()).expect("it reads");
     let published = child.wait_with_output().expect("it ends");
     assert!(published.status.success(), "{}", stderr(&published));
-    let database = chat.scene.folder.path().join("other.db");
-    let mut drain = crate::support::collector::run(&chat.scene.server.url(), &database);
+    let database = chat.fixture.folder.path().join("other.db");
+    let mut drain = crate::support::collector::run(&chat.fixture.server.url(), &database);
     let drained = output(drain.args(["--drain", "--stream", "OTHER"]).env("CATCHMENT_BROKER__SUBJECTS", "other.>"));
     assert!(drained.status.success(), "{}", stderr(&drained));
     let connection = oracle::open(&database);
@@ -295,10 +295,10 @@ fn an_export_is_published_again_byte_by_byte() {
 
     // And what tail prints.
     let tail = output(catchment().args(["tail", "--json", "--no-follow", "--database"]).arg(&database));
-    let file = chat.scene.folder.path().join("tail.ndjson");
+    let file = chat.fixture.folder.path().join("tail.ndjson");
     std::fs::write(&file, tail.stdout).expect("writes");
     let mut publish = catchment();
-    publish.args(["publish", "--events", "--json", "--server", &chat.scene.server.url(), "--file"]).arg(&file);
+    publish.args(["publish", "--events", "--json", "--server", &chat.fixture.server.url(), "--file"]).arg(&file);
     let published = output(&mut publish);
     assert!(published.status.success(), "{}", stderr(&published));
     assert_eq!(serde_json::from_slice::<Value>(&published.stdout).expect("JSON")["published"], 4);
@@ -307,13 +307,13 @@ fn an_export_is_published_again_byte_by_byte() {
 #[test]
 fn a_line_that_is_no_event_ends_publishing_with_its_number() {
     let chat = Chat::new();
-    let file = chat.scene.folder.path().join("in.ndjson");
+    let file = chat.fixture.folder.path().join("in.ndjson");
     let lines = "{\"subject\":\"events.a\",\"payload\":{\"n\":1.50}}\n\n{\"subject\":\"events.a\"}\nhello\n{\"subject\":\"events.a\"}\n";
     std::fs::write(&file, lines).expect("writes");
     let mut publish = catchment();
-    publish.args(["publish", "--events", "--server", &chat.scene.server.url(), "--file"]).arg(&file);
+    publish.args(["publish", "--events", "--server", &chat.fixture.server.url(), "--file"]).arg(&file);
     refused(&mut publish, 1, &["event 3: does not look like {\"subject\"", "of 2 events before it, 2 are stored"]);
-    assert_eq!(chat.scene.server.last_sequence("EVENTS"), 2);
+    assert_eq!(chat.fixture.server.last_sequence("EVENTS"), 2);
     for arguments in [&["publish"][..], &["publish", "--events", "events.a"], &["publish", "--events", "--count", "3"]]
     {
         let done = output(catchment().args(arguments));
@@ -326,7 +326,7 @@ fn unreadable_headers_are_left_out_of_a_retry_on_request() {
     let chat = Chat::new();
     chat.publish(&[("ann", "first")]);
     let line = br#"{"user":"ann","text":"behind bad headers"}"#;
-    chat.scene.server.raw().publish("events.line", Some(BREAKING[0]), line);
+    chat.fixture.server.raw().publish("events.line", Some(BREAKING[0]), line);
     chat.drain();
     let export: Value = serde_json::from_str(&chat.said(&["export"])).expect("JSON");
     assert_eq!(export["raw_headers"], json!({ "$blob": "TkFUUy8xLjANCkE6IP/+DQoNCg==" }));
@@ -365,7 +365,7 @@ fn a_mistake_is_refused_and_changes_nothing() {
     }
     assert_eq!(chat.ids(&[]), [1]);
 
-    let other = chat.scene.folder.path().join("other.db");
+    let other = chat.fixture.folder.path().join("other.db");
     for arguments in [&["list"][..], &["drop", "--all"], &["retry", "--all"], &["export"]] {
         let mut command = catchment();
         command.arg("dead-letters").args(arguments).arg("--database").arg(&other);

@@ -9,7 +9,7 @@ use catchment::{Event, NatsRecorder, Recorder};
 
 use crate::support::collector::Collector;
 use crate::support::oracle;
-use crate::support::post::Scene;
+use crate::support::post::Fixture;
 use crate::support::server::Server;
 
 /// The server's default `max_payload`.
@@ -33,8 +33,8 @@ pub const BREAKING_SUBJECTS: [&[u8]; 5] =
 
 #[test]
 fn whatever_a_payload_is_it_is_stored_as_it_is() {
-    let mut scene = Scene::new();
-    let collector = scene.collector();
+    let mut fixture = Fixture::new();
+    let collector = fixture.collector();
     let largest: Vec<u8> = (0..LARGEST).map(|at| b"0123456789abcdef"[at % 16]).collect();
     let largest_blob: Vec<u8> = (0x80..=0xff).cycle().take(LARGEST).collect();
     let kinds: [(&[u8], &str); 13] = [
@@ -53,31 +53,31 @@ fn whatever_a_payload_is_it_is_stored_as_it_is() {
         (&largest_blob, "blob"),
     ];
     for (payload, _) in &kinds {
-        scene.publish("events.test", None, payload);
+        fixture.publish("events.test", None, payload);
     }
-    scene.good();
-    scene.all_came();
+    fixture.good();
+    fixture.all_came();
     assert!(collector.stop().success());
-    scene.holds();
+    fixture.holds();
     for (at, (_, kind)) in kinds.iter().enumerate() {
-        let stored: String = scene.column("typeof(payload)", at as u64 + 1);
+        let stored: String = fixture.column("typeof(payload)", at as u64 + 1);
         assert_eq!(&stored, kind, "payload {at}");
     }
 }
 
 #[test]
 fn deep_nesting_and_doubled_keys_are_only_text() {
-    let mut scene = Scene::new();
-    scene.publish("events.test", None, "[".repeat(100_000) + &"]".repeat(100_000));
-    scene.publish("events.test", None, r#"{"a":1,"a":2}"#);
-    scene.publish("events.test", None, "1e999999");
-    scene.drain(|_| {});
-    scene.holds();
+    let mut fixture = Fixture::new();
+    fixture.publish("events.test", None, "[".repeat(100_000) + &"]".repeat(100_000));
+    fixture.publish("events.test", None, r#"{"a":1,"a":2}"#);
+    fixture.publish("events.test", None, "1e999999");
+    fixture.drain(|_| {});
+    fixture.holds();
 }
 
 #[test]
 fn events_larger_than_a_request_come_one_by_one_and_in_order() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     let mut size = 1_u64;
     for n in 0..400 {
         // A fixed sequence of sizes: tiny, around the limit of 8 KiB with its envelope, and far above.
@@ -89,44 +89,44 @@ fn events_larger_than_a_request_come_one_by_one_and_in_order() {
             6 => 4_000,
             _ => 60_000,
         };
-        scene.publish("events.test", None, format!("{n:0>size$}"));
+        fixture.publish("events.test", None, format!("{n:0>size$}"));
     }
-    scene.publish("events.test", None, vec![b'x'; LARGEST]);
-    scene.publish("events.test", None, vec![b'y'; LARGEST]);
-    scene.good();
+    fixture.publish("events.test", None, vec![b'x'; LARGEST]);
+    fixture.publish("events.test", None, vec![b'y'; LARGEST]);
+    fixture.good();
     let small = |command: &mut Command| {
         command.env("CATCHMENT_BROKER__AHEAD__BYTES", "8KiB").env("CATCHMENT_BROKER__AHEAD__EVENTS", "20");
         command.env("CATCHMENT_BATCH__MAX_BYTES", "10KiB");
     };
-    scene.drain(small);
-    scene.holds();
+    fixture.drain(small);
+    fixture.holds();
     // And live, one that is too large after the other.
-    let mut command = scene.run();
+    let mut command = fixture.run();
     small(&mut command);
-    let collector = Collector::start(command, &scene.folder.path().join("collector.log"));
+    let collector = Collector::start(command, &fixture.folder.path().join("collector.log"));
     for size in [10, 9_000, 9_001, 10, 100_000, 8_192, 10] {
-        scene.publish("events.test", None, vec![b'z'; size]);
-        scene.all_came();
+        fixture.publish("events.test", None, vec![b'z'; size]);
+        fixture.all_came();
     }
     assert!(!collector.log().contains("WARN"), "{}", collector.log());
     assert!(collector.stop().success());
-    scene.holds();
+    fixture.holds();
 }
 
 #[test]
 fn a_header_block_that_breaks_the_client_becomes_a_dead_letter_and_the_next_event_a_row() {
-    let mut scene = Scene::new();
-    let collector = scene.collector();
+    let mut fixture = Fixture::new();
+    let collector = fixture.collector();
     for headers in BREAKING {
-        scene.good();
-        scene.bad("events.test", Some(headers));
-        scene.good();
-        scene.all_came();
+        fixture.good();
+        fixture.bad("events.test", Some(headers));
+        fixture.good();
+        fixture.all_came();
     }
     assert!(collector.log().contains("read raw"), "{}", collector.log());
     assert!(collector.stop().success());
-    scene.holds();
-    let connection = oracle::open(&scene.database());
+    fixture.holds();
+    let connection = oracle::open(&fixture.database());
     let mut statement = connection
         .prepare("SELECT headers, error, subject, stream FROM catchment_dead_letters ORDER BY id")
         .expect("SQL");
@@ -143,72 +143,72 @@ fn a_header_block_that_breaks_the_client_becomes_a_dead_letter_and_the_next_even
 
 #[test]
 fn many_events_in_a_row_that_break_the_client_are_dead_letters() {
-    let mut scene = Scene::new();
-    scene.good();
+    let mut fixture = Fixture::new();
+    fixture.good();
     for round in 0..24 {
-        scene.bad("events.test", Some(BREAKING[round % BREAKING.len()]));
+        fixture.bad("events.test", Some(BREAKING[round % BREAKING.len()]));
     }
-    scene.good();
-    let collector = scene.collector();
-    scene.all_came();
+    fixture.good();
+    let collector = fixture.collector();
+    fixture.all_came();
     assert!(collector.stop().success());
-    scene.holds();
+    fixture.holds();
 }
 
 #[test]
 fn an_event_that_breaks_the_client_may_be_the_very_first() {
-    let mut scene = Scene::new();
-    scene.bad("events.test", Some(BREAKING[0]));
-    scene.good();
-    scene.drain(|_| {});
-    scene.holds();
+    let mut fixture = Fixture::new();
+    fixture.bad("events.test", Some(BREAKING[0]));
+    fixture.good();
+    fixture.drain(|_| {});
+    fixture.holds();
 }
 
 #[test]
 fn an_event_that_breaks_the_client_may_be_the_last_of_a_drain() {
     for several in [1, 3] {
-        let mut scene = Scene::new();
-        scene.good();
+        let mut fixture = Fixture::new();
+        fixture.good();
         for headers in &BREAKING[..several] {
-            scene.bad("events.test", Some(headers));
+            fixture.bad("events.test", Some(headers));
         }
-        scene.drain(|_| {});
-        scene.holds();
+        fixture.drain(|_| {});
+        fixture.holds();
     }
 }
 
 #[test]
 fn an_event_that_breaks_the_client_may_be_the_only_and_last_one() {
-    let mut scene = Scene::new();
-    scene.bad("events.wanted", Some(BREAKING[1]));
-    let not_wanted = scene.raw.publish("events.other", None, "not wanted");
+    let mut fixture = Fixture::new();
+    fixture.bad("events.wanted", Some(BREAKING[1]));
+    let not_wanted = fixture.raw.publish("events.other", None, "not wanted");
     assert_eq!(not_wanted, 2);
-    scene.drain(|command| {
+    fixture.drain(|command| {
         command.env("CATCHMENT_BROKER__SUBJECTS", "events.wanted");
     });
-    scene.holds();
+    fixture.holds();
 }
 
 #[test]
 fn a_large_event_that_breaks_the_client_is_kept_whole() {
-    let mut scene = Scene::new();
-    scene.good();
+    let mut fixture = Fixture::new();
+    fixture.good();
     let payload = vec![0x81; LARGEST - BREAKING[0].len()];
-    let sequence = scene.publish("events.test", Some(BREAKING[0]), payload);
-    scene.dead.insert(sequence);
+    let sequence = fixture.publish("events.test", Some(BREAKING[0]), payload);
+    fixture.dead.insert(sequence);
     let mut headers = b"NATS/1.0\r\n".to_vec();
     headers.extend(std::iter::repeat_n(b"no colon\r\n", 6_000).flatten());
     headers.extend(b"\r\n");
-    scene.bad("events.test", Some(&headers));
-    scene.good();
-    scene.drain(|_| {});
-    scene.holds();
+    fixture.bad("events.test", Some(&headers));
+    fixture.good();
+    fixture.drain(|_| {});
+    fixture.holds();
 }
 
 #[test]
 fn subjects_of_any_bytes_and_length_are_in_nobodys_way() {
-    let mut scene = Scene::new();
-    let collector = scene.collector();
+    let mut fixture = Fixture::new();
+    let collector = fixture.collector();
     let long = format!("events.{}", "x".repeat(3_000));
     let deep = format!("events{}", ".y".repeat(900));
     let odd = [
@@ -226,66 +226,66 @@ fn subjects_of_any_bytes_and_length_are_in_nobodys_way() {
     ];
     let mut sequences = Vec::new();
     for subject in odd {
-        sequences.push(scene.publish(subject, None, subject));
-        scene.good();
+        sequences.push(fixture.publish(subject, None, subject));
+        fixture.good();
     }
-    scene.all_came();
+    fixture.all_came();
     assert!(!collector.log().contains("WARN"), "the client reads these: {}", collector.log());
     for subject in BREAKING_SUBJECTS {
-        scene.bad(subject, None);
-        scene.good();
-        scene.bad(subject, Some(b"NATS/1.0\r\nA: b\r\n\r\n"));
-        scene.good();
-        scene.all_came();
+        fixture.bad(subject, None);
+        fixture.good();
+        fixture.bad(subject, Some(b"NATS/1.0\r\nA: b\r\n\r\n"));
+        fixture.good();
+        fixture.all_came();
     }
     // As long as the server takes it: with the acknowledgement's subject, the line is longer than the client reads.
-    scene.bad(format!("events.{}", "z".repeat(4_020)), None);
-    scene.good();
-    scene.all_came();
+    fixture.bad(format!("events.{}", "z".repeat(4_020)), None);
+    fixture.good();
+    fixture.all_came();
     assert!(collector.stop().success());
-    scene.holds();
+    fixture.holds();
     for (subject, sequence) in odd.iter().zip(sequences) {
-        assert_eq!(&scene.column::<String>("subject", sequence), subject);
+        assert_eq!(&fixture.column::<String>("subject", sequence), subject);
     }
 }
 
 #[test]
 fn odd_headers_are_stored_as_the_client_reads_them() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     let mut many = b"NATS/1.0\r\n".to_vec();
     for n in 0..7_000 {
         many.extend(format!("{n:x}:{}\r\n", n % 10).bytes());
     }
     many.extend(b"\r\n");
-    let many = scene.publish("events.test", Some(&many), "many");
+    let many = fixture.publish("events.test", Some(&many), "many");
     let several =
-        scene.publish("events.test", Some(b"NATS/1.0\r\nA: 1\r\nB: x\r\nA: 2\r\nA: 3\r\n\r\n"), "several values");
+        fixture.publish("events.test", Some(b"NATS/1.0\r\nA: 1\r\nB: x\r\nA: 2\r\nA: 3\r\n\r\n"), "several values");
     let odd =
         b"NATS/1.0\r\n\"': \"\\\r\nempty:\r\n:no name\r\nfolded: a\r\n b\r\nnul: \0\r\numl\xc3\xa4ut: \xc3\xbc\r\n\r\n";
-    let odd = scene.publish("events.test", Some(odd), "odd");
-    let none = scene.publish("events.test", Some(b"NATS/1.0\r\n\r\n"), "none");
-    let said = scene.drain(|_| {});
+    let odd = fixture.publish("events.test", Some(odd), "odd");
+    let none = fixture.publish("events.test", Some(b"NATS/1.0\r\n\r\n"), "none");
+    let said = fixture.drain(|_| {});
     assert!(!said.contains("WARN"), "{said}");
-    scene.holds();
-    assert_eq!(scene.column::<u64>("(SELECT count(*) FROM json_each(headers))", many), 7_000);
-    assert_eq!(scene.column::<String>("headers ->> '1b57'", many), "9");
-    assert_eq!(scene.column::<String>("headers ->> 'B'", several), "x");
+    fixture.holds();
+    assert_eq!(fixture.column::<u64>("(SELECT count(*) FROM json_each(headers))", many), 7_000);
+    assert_eq!(fixture.column::<String>("headers ->> '1b57'", many), "9");
+    assert_eq!(fixture.column::<String>("headers ->> 'B'", several), "x");
     let values: String =
-        scene.column("(SELECT group_concat(value ORDER BY value) FROM json_each(headers, '$.A'))", several);
+        fixture.column("(SELECT group_concat(value ORDER BY value) FROM json_each(headers, '$.A'))", several);
     assert_eq!(values, "1,2,3");
     let quotes = "(SELECT value FROM json_each(headers) WHERE key = '\"''')";
-    assert_eq!(scene.column::<String>(quotes, odd), "\"\\");
-    assert_eq!(scene.column::<String>("headers ->> 'empty'", odd), "");
-    assert_eq!(scene.column::<String>("headers ->> 'folded'", odd), "a b");
-    assert_eq!(scene.column::<String>("headers ->> 'uml\u{e4}ut'", odd), "\u{fc}");
-    assert!(scene.column::<bool>("json_valid(headers)", odd));
-    assert_eq!(scene.column::<Option<String>>("headers", none), None);
+    assert_eq!(fixture.column::<String>(quotes, odd), "\"\\");
+    assert_eq!(fixture.column::<String>("headers ->> 'empty'", odd), "");
+    assert_eq!(fixture.column::<String>("headers ->> 'folded'", odd), "a b");
+    assert_eq!(fixture.column::<String>("headers ->> 'uml\u{e4}ut'", odd), "\u{fc}");
+    assert!(fixture.column::<bool>("json_valid(headers)", odd));
+    assert_eq!(fixture.column::<Option<String>>("headers", none), None);
 }
 
 #[test]
 fn an_event_that_looks_like_a_status_is_an_event_all_the_same() {
-    let mut scene = Scene::new();
-    let collector = scene.collector();
+    let mut fixture = Fixture::new();
+    let collector = fixture.collector();
     for headers in [
         &b"NATS/1.0 503\r\n\r\n"[..],
         b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
@@ -293,33 +293,33 @@ fn an_event_that_looks_like_a_status_is_an_event_all_the_same() {
         b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
         b"NATS/1.0\r\nStatus: 404\r\n\r\n",
     ] {
-        scene.publish("events.test", Some(headers), "");
-        scene.good();
+        fixture.publish("events.test", Some(headers), "");
+        fixture.good();
     }
-    scene.all_came();
+    fixture.all_came();
     assert!(!collector.log().contains("WARN"), "{}", collector.log());
     assert!(collector.stop().success());
-    scene.holds();
+    fixture.holds();
     // The server itself drops a status line that was published; a header of that name it keeps.
-    assert_eq!(scene.column::<String>("headers ->> 'Status'", 9), "404");
+    assert_eq!(fixture.column::<String>("headers ->> 'Status'", 9), "404");
 }
 
 /// A request that ends with nothing, again and again: its statuses are no rows, and the next event comes at once.
 #[test]
 fn requests_that_end_without_events_leave_no_rows() {
-    let mut scene = Scene::new();
-    let collector = scene.collector();
+    let mut fixture = Fixture::new();
+    let collector = fixture.collector();
     collector.said("collecting stream EVENTS");
-    let names = scene.server.consumers("EVENTS");
+    let names = fixture.server.consumers("EVENTS");
     for name in names {
         // 409 Consumer Deleted to each outstanding request.
-        scene.server.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{name}"), &serde_json::Value::Null);
+        fixture.server.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{name}"), &serde_json::Value::Null);
     }
     collector.said("the server ended the consumer: 409");
-    scene.good();
-    scene.all_came();
+    fixture.good();
+    fixture.all_came();
     assert!(collector.stop().success());
-    scene.holds();
+    fixture.holds();
 }
 
 fn recorder(server: &Server) -> NatsRecorder {
@@ -329,8 +329,8 @@ fn recorder(server: &Server) -> NatsRecorder {
 
 #[test]
 fn the_recorder_gives_back_what_cannot_be_sent_and_goes_on() {
-    let scene = Scene::new();
-    let recorder = recorder(&scene.server);
+    let fixture = Fixture::new();
+    let recorder = recorder(&fixture.server);
     let refused = [
         Event::new("events.a", "x").header("A", "1\r\nNats-Msg-Id: smuggled"),
         Event::new("events.a", "x").header("A\r\nB", "1"),
@@ -367,15 +367,15 @@ fn the_recorder_gives_back_what_cannot_be_sent_and_goes_on() {
     let last = recorder.record(Event::new("events.a", "last")).expect("taken");
     assert_eq!(last.wait(Duration::from_secs(20)).expect("stored").sequence().expect("in a stream"), 2);
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
-    scene.drain(|_| {});
-    assert_eq!(oracle::payloads(&scene.database())[1..], ["last".to_owned()]);
-    assert_eq!(oracle::count(&scene.database()), 2);
+    fixture.drain(|_| {});
+    assert_eq!(oracle::payloads(&fixture.database())[1..], ["last".to_owned()]);
+    assert_eq!(oracle::count(&fixture.database()), 2);
 }
 
 #[test]
 fn an_identity_given_twice_is_stored_once() {
-    let scene = Scene::new();
-    let recorder = recorder(&scene.server);
+    let fixture = Fixture::new();
+    let recorder = recorder(&fixture.server);
     let record = |payload: &str, id: &str| {
         let receipt = recorder.record(Event::new("events.a", payload).id(id)).expect("taken");
         receipt.wait(Duration::from_secs(20)).expect("stored")
@@ -391,6 +391,6 @@ fn an_identity_given_twice_is_stored_once() {
         (1, 1, 2)
     );
     drop(recorder);
-    scene.drain(|_| {});
-    assert_eq!(oracle::payloads(&scene.database()), ["first", "other"]);
+    fixture.drain(|_| {});
+    assert_eq!(oracle::payloads(&fixture.database()), ["first", "other"]);
 }

@@ -21,13 +21,13 @@ use crate::support::server::Server;
 use crate::support::{eventually, eventually_within};
 
 /// A server with stream `EVENTS`, and a way to it that can be bad.
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     server: Server,
     proxy: Proxy,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::start(folder.path());
@@ -114,10 +114,10 @@ fn a_server_that_answers_pings_but_no_jetstream_request_is_refused_in_time() {
 
 #[test]
 fn no_broker_at_all_is_an_error_of_open() {
-    let scene = Scene::new();
-    scene.proxy.refuse();
-    cannot_start(&scene.proxy.url(), &["is nats-server running there?"]);
-    cannot_record(&scene.proxy.url(), &["is nats-server running there?"]);
+    let fixture = Fixture::new();
+    fixture.proxy.refuse();
+    cannot_start(&fixture.proxy.url(), &["is nats-server running there?"]);
+    cannot_record(&fixture.proxy.url(), &["is nats-server running there?"]);
 }
 
 /// A fault of the link, begun while a collector and a recorder are at work.
@@ -129,32 +129,32 @@ struct Fault {
 
 /// Both must notice it in time, say so, and go on by themselves when it is over.
 fn noticed_and_healed(fault: &Fault) {
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let recorder = scene.recorder();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let recorder = fixture.recorder();
     let mut account = Account::default();
     (0..500).for_each(|number| account.record(&recorder, payload(number)));
     recorder.flush(Duration::from_secs(20)).expect("all is well");
-    scene.has(500);
+    fixture.has(500);
     assert!(collector.health().is_well() && recorder.health().is_well());
 
     let began = Instant::now();
-    (fault.begin)(&scene.proxy);
+    (fault.begin)(&fixture.proxy);
     (500..1_000).for_each(|number| account.record(&recorder, payload(number)));
     let said = noticed(began, fault.collector, || collector.health());
     println!("collector: {said}");
     let said = noticed(began, fault.recorder, || recorder.health());
     println!("recorder: {said}");
-    scene.proxy.heal();
+    fixture.proxy.heal();
     well(|| collector.health());
     recorder.flush(Duration::from_secs(20)).expect("all is well again");
     well(|| recorder.health());
     let mut kept = account.close(recorder);
-    kept.extend(scene.publish(1_000, 10));
-    scene.has(1_010);
+    kept.extend(fixture.publish(1_000, 10));
+    fixture.has(1_010);
     stays_well(|| collector.health());
     collector.stop(Duration::from_secs(10)).expect("stops");
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
 }
 
 #[test]
@@ -239,100 +239,100 @@ fn a_server_that_greets_again_but_then_keeps_silent_is_noticed_in_time() {
 
 #[test]
 fn a_stopped_server_is_noticed_in_time_and_healed_when_it_goes_on() {
-    let scene = Scene::new();
-    let (collector, recorder) = (scene.collector(), scene.recorder());
+    let fixture = Fixture::new();
+    let (collector, recorder) = (fixture.collector(), fixture.recorder());
     let mut account = Account::default();
     (0..500).for_each(|number| account.record(&recorder, payload(number)));
     recorder.flush(Duration::from_secs(20)).expect("all is well");
-    scene.has(500);
+    fixture.has(500);
     let began = Instant::now();
-    scene.server.signal("STOP");
+    fixture.server.signal("STOP");
     (500..600).for_each(|number| account.record(&recorder, payload(number)));
     noticed(began, &["has said nothing for"], || collector.health());
     noticed(began, &["has not confirmed"], || recorder.health());
-    scene.server.signal("CONT");
+    fixture.server.signal("CONT");
     let kept = account.close(recorder);
-    scene.has(600);
+    fixture.has(600);
     well(|| collector.health());
     collector.stop(Duration::from_secs(10)).expect("stops");
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
 }
 
 #[test]
 fn a_connection_cut_in_the_middle_of_a_payload_costs_and_doubles_nothing() {
-    let scene = Scene::new();
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
     // A number of its own each, and far longer than an answer to a request.
     let payloads: Vec<String> = (0..60).map(|number| format!("{number:0>20000}")).collect();
-    let mut raw = scene.server.raw();
+    let mut raw = fixture.server.raw();
     for (round, part) in payloads.chunks(10).enumerate() {
-        let before = scene.proxy.connections();
-        scene.proxy.cut_payload_after([0, 1, 9_999, 10_000, 15_000, 19_999][round]);
+        let before = fixture.proxy.connections();
+        fixture.proxy.cut_payload_after([0, 1, 9_999, 10_000, 15_000, 19_999][round]);
         raw.publish_all("events.long", part);
-        eventually("another connection", || (scene.proxy.connections() > before).then_some(()));
-        scene.has(10 * (round as u64 + 1));
+        eventually("another connection", || (fixture.proxy.connections() > before).then_some(()));
+        fixture.has(10 * (round as u64 + 1));
     }
     collector.stop(Duration::from_secs(10)).expect("stops");
-    assert_eq!(oracle::payloads(&scene.database()), payloads);
-    oracle::holds(&scene.database(), &payloads);
+    assert_eq!(oracle::payloads(&fixture.database()), payloads);
+    oracle::holds(&fixture.database(), &payloads);
 }
 
 #[test]
 fn a_slow_link_is_used_as_it_is_and_fills_no_memory() {
     const EVENTS: u64 = 30_000;
-    let scene = Scene::new();
-    let log = scene.folder.path().join("log");
-    let mut command = process::run(&scene.proxy.url(), &scene.database());
+    let fixture = Fixture::new();
+    let log = fixture.folder.path().join("log");
+    let mut command = process::run(&fixture.proxy.url(), &fixture.database());
     command.env("CATCHMENT_BROKER__SILENCE", "1s").env("CATCHMENT_BROKER__TIMEOUT", "1s");
     let collector = process::Collector::start(command, &log);
     collector.said("collecting stream");
-    scene.proxy.throttle(1_000);
-    let (connections, began) = (scene.proxy.connections(), Instant::now());
-    let kept = scene.publish(0, EVENTS);
-    eventually("a few rows", || (oracle::position(&scene.database()) >= 10).then_some(()));
+    fixture.proxy.throttle(1_000);
+    let (connections, began) = (fixture.proxy.connections(), Instant::now());
+    let kept = fixture.publish(0, EVENTS);
+    eventually("a few rows", || (oracle::position(&fixture.database()) >= 10).then_some(()));
     eventually("some time to pass", || (began.elapsed() > 2 * SILENCE + GRACE).then_some(()));
-    assert!(oracle::position(&scene.database()) < 1_000, "it is slow");
-    assert_eq!(scene.proxy.connections(), connections, "slow is not lost: {}", collector.log());
+    assert!(oracle::position(&fixture.database()) < 1_000, "it is slow");
+    assert_eq!(fixture.proxy.connections(), connections, "slow is not lost: {}", collector.log());
     assert!(!collector.log().contains("WARN"), "{}", collector.log());
     let (_, highest) = collector.memory();
-    scene.proxy.heal();
-    scene.has(EVENTS);
+    fixture.proxy.heal();
+    fixture.has(EVENTS);
     assert!(highest < 60 << 10, "{highest} KiB on a slow link");
     let (_, highest) = collector.memory();
     assert!(highest < 100 << 10, "{highest} KiB when it had caught up");
     assert!(collector.stop().success());
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
 }
 
 #[test]
 fn a_recorder_on_a_slow_link_loses_and_doubles_nothing() {
-    let scene = Scene::new();
-    let recorder = scene.recorder();
-    scene.proxy.throttle(1_000);
+    let fixture = Fixture::new();
+    let recorder = fixture.recorder();
+    fixture.proxy.throttle(1_000);
     let mut account = Account::default();
     (0..1_000).for_each(|number| account.record(&recorder, payload(number)));
-    eventually("a few acknowledgements", || (scene.server.last_sequence("EVENTS") >= 10).then_some(()));
-    scene.proxy.heal();
+    eventually("a few acknowledgements", || (fixture.server.last_sequence("EVENTS") >= 10).then_some(()));
+    fixture.proxy.heal();
     let kept = account.close(recorder);
-    assert_eq!(scene.server.last_sequence("EVENTS"), 1_000);
-    process::drain(&scene.server.url(), &scene.database());
-    oracle::is_exactly(&scene.database(), &kept);
+    assert_eq!(fixture.server.last_sequence("EVENTS"), 1_000);
+    process::drain(&fixture.server.url(), &fixture.database());
+    oracle::is_exactly(&fixture.database(), &kept);
 }
 
 #[test]
 fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity() {
-    let scene = Scene::new();
-    let recorder = scene.recorder();
-    scene.proxy.drop_publish_acknowledgements();
+    let fixture = Fixture::new();
+    let recorder = fixture.recorder();
+    fixture.proxy.drop_publish_acknowledgements();
     let began = Instant::now();
     let receipts: Vec<_> =
         (0..10).map(|number| recorder.record(Event::new("events.load", payload(number))).expect("taken")).collect();
-    eventually("the stream to have them", || (scene.server.last_sequence("EVENTS") == 10).then_some(()));
+    eventually("the stream to have them", || (fixture.server.last_sequence("EVENTS") == 10).then_some(()));
     noticed(began, &["not confirmed"], || recorder.health());
     assert!(receipts.iter().all(|receipt| !receipt.is_settled()), "nothing was said of them");
-    let lost = scene.proxy.connections();
-    eventually("another connection", || (scene.proxy.connections() > lost).then_some(()));
-    scene.proxy.heal();
+    let lost = fixture.proxy.connections();
+    eventually("another connection", || (fixture.proxy.connections() > lost).then_some(()));
+    fixture.proxy.heal();
     let kept: Vec<Kept> = (0..10)
         .zip(receipts)
         .map(|(number, receipt)| {
@@ -343,23 +343,23 @@ fn an_event_whose_acknowledgement_is_lost_is_sent_again_under_the_same_identity(
         .collect();
     well(|| recorder.health());
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
-    assert_eq!(scene.server.last_sequence("EVENTS"), 10);
-    process::drain(&scene.server.url(), &scene.database());
-    oracle::is_exactly(&scene.database(), &kept);
+    assert_eq!(fixture.server.last_sequence("EVENTS"), 10);
+    process::drain(&fixture.server.url(), &fixture.database());
+    oracle::is_exactly(&fixture.database(), &kept);
 }
 
 #[test]
 fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sent_again() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let window = Duration::from_millis(500);
     let recorder = NatsRecorder::open(NatsRecorderConfig {
-        broker: quick(scene.proxy.url()),
+        broker: quick(fixture.proxy.url()),
         duplicate_window: window,
         ..NatsRecorderConfig::default()
     })
     .expect("connects");
     // Sent, as far as the recorder can tell.
-    scene.proxy.drop_published("events.");
+    fixture.proxy.drop_published("events.");
     let receipt = recorder.record(Event::new("events.load", payload(0)).header("A", "b")).expect("taken");
     let dropped = recorder.record(Event::new("events.load", payload(1))).expect("taken");
     drop(dropped);
@@ -370,15 +370,15 @@ fn an_event_that_the_stream_may_no_longer_recognise_is_given_back_instead_of_sen
         }
         other => panic!("{other:?}"),
     }
-    scene.proxy.heal();
+    fixture.proxy.heal();
     let flushed = recorder.flush(Duration::from_secs(20)).expect_err("one came to nothing, and nobody asked");
     assert!(flushed.to_string().contains("it may be stored or not"), "{flushed}");
     let last = recorder.record(Event::new("events.load", payload(2))).expect("taken");
     let stored = last.wait(Duration::from_secs(20)).expect("stored");
     assert_eq!(stored.sequence().expect("in a stream"), 1, "the others are not there, and were not sent again");
     recorder.close(Duration::from_secs(5)).expect("nothing is left");
-    process::drain(&scene.server.url(), &scene.database());
-    oracle::holds(&scene.database(), &[payload(2)]);
+    process::drain(&fixture.server.url(), &fixture.database());
+    oracle::holds(&fixture.database(), &[payload(2)]);
 }
 
 #[test]
@@ -481,34 +481,34 @@ fn lines_that_no_server_sends_end_only_their_connection() {
 
 #[test]
 fn a_recorders_reset_connections_cost_and_double_nothing() {
-    let scene = Scene::new();
-    let recorder = scene.recorder();
+    let fixture = Fixture::new();
+    let recorder = fixture.recorder();
     let mut account = Account::default();
     for round in 0..20 {
         (round * 100..round * 100 + 100).for_each(|number| account.record(&recorder, payload(number)));
-        eventually("a connection", || (scene.proxy.open() > 0).then_some(()));
-        scene.proxy.cut();
+        eventually("a connection", || (fixture.proxy.open() > 0).then_some(()));
+        fixture.proxy.cut();
     }
     let kept = account.close(recorder);
-    process::drain(&scene.server.url(), &scene.database());
+    process::drain(&fixture.server.url(), &fixture.database());
     assert_eq!(kept.len(), 2_000);
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
 }
 
 #[test]
 fn a_collectors_reset_connections_cost_and_double_nothing() {
-    let scene = Scene::new();
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
     let mut kept = Vec::new();
     for round in 0..10 {
-        kept.extend(scene.publish(round * 500, 500));
-        eventually("a connection", || (scene.proxy.open() > 0).then_some(()));
-        scene.proxy.cut();
+        kept.extend(fixture.publish(round * 500, 500));
+        eventually("a connection", || (fixture.proxy.open() > 0).then_some(()));
+        fixture.proxy.cut();
     }
     eventually_within(Duration::from_secs(60), "all rows", &mut || {
-        (oracle::position(&scene.database()) == 5_000).then_some(())
+        (oracle::position(&fixture.database()) == 5_000).then_some(())
     });
     well(|| collector.health());
     collector.stop(Duration::from_secs(10)).expect("stops");
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
 }

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
 use crate::support::collector::{output, run, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::health::quick;
 use crate::support::oracle;
-use crate::support::scene::Scene;
 use crate::support::server::Server;
 use crate::support::{copy_folder, eventually};
 
@@ -20,29 +20,29 @@ struct StoreCopy {
 }
 
 impl StoreCopy {
-    fn take(scene: &mut Scene) -> Self {
-        let (store, copy) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
-        scene.server.stop();
+    fn take(fixture: &mut Fixture) -> Self {
+        let (store, copy) = (fixture.folder.path().join("streams"), fixture.folder.path().join("older"));
+        fixture.server.stop();
         copy_folder(&store, &copy);
-        scene.server.restart();
+        fixture.server.restart();
         Self { store, copy }
     }
 
-    fn restore(self, scene: &mut Scene) {
-        scene.server.stop();
+    fn restore(self, fixture: &mut Fixture) {
+        fixture.server.stop();
         std::fs::remove_dir_all(&self.store).expect("removes");
         std::fs::rename(&self.copy, &self.store).expect("moves");
-        scene.server.restart();
+        fixture.server.restart();
     }
 }
 
-fn delete(scene: &Scene, sequence: u64) {
-    scene.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": sequence }));
+fn delete(fixture: &Fixture, sequence: u64) {
+    fixture.ask("$JS.API.STREAM.MSG.DELETE.EVENTS", &json!({ "seq": sequence }));
 }
 
 /// Payloads of the table, sorted, for an order that a second reading has changed.
-fn sorted(scene: &Scene) -> Vec<String> {
-    let mut payloads = oracle::payloads(&scene.database());
+fn sorted(fixture: &Fixture) -> Vec<String> {
+    let mut payloads = oracle::payloads(&fixture.database());
     payloads.sort();
     payloads
 }
@@ -55,43 +55,43 @@ fn all(parts: &[&[String]]) -> Vec<String> {
 
 #[test]
 fn a_rollback_is_noticed_where_the_ledgers_message_is_gone() {
-    let mut scene = Scene::new();
-    let first = scene.publish("first", 100);
-    let copy = StoreCopy::take(&mut scene);
-    let second = scene.publish("second", 100);
-    scene.drain();
-    copy.restore(&mut scene);
-    let third = scene.publish("third", 150);
-    delete(&scene, 200);
-    let said = scene.drain();
+    let mut fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    let copy = StoreCopy::take(&mut fixture);
+    let second = fixture.publish("second", 100);
+    fixture.drain();
+    copy.restore(&mut fixture);
+    let third = fixture.publish("third", 150);
+    delete(&fixture, 200);
+    let said = fixture.drain();
     assert!(said.contains("went back: its message 199 is younger"), "{said}");
-    assert_eq!(sorted(&scene), all(&[&first, &second, &third[..99], &third[100..]]));
+    assert_eq!(sorted(&fixture), all(&[&first, &second, &third[..99], &third[100..]]));
 }
 
 #[test]
 fn a_rollback_is_noticed_where_a_stream_keeps_one_message_a_subject() {
-    let mut scene = Scene::new();
-    scene.server.delete_stream("EVENTS");
+    let mut fixture = Fixture::new();
+    fixture.server.delete_stream("EVENTS");
     let config = json!({
         "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits", "max_msgs_per_subject": 1,
     });
-    scene.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
-    let publish = |scene: &Scene, life: &str, subjects: &mut dyn Iterator<Item = usize>| {
-        let mut raw = scene.server.raw();
+    fixture.ask("$JS.API.STREAM.CREATE.EVENTS", &config);
+    let publish = |fixture: &Fixture, life: &str, subjects: &mut dyn Iterator<Item = usize>| {
+        let mut raw = fixture.server.raw();
         subjects.for_each(|at| raw.send(format!("events.{at}"), None, format!("{life}-{at}")));
         raw.finish();
     };
-    publish(&scene, "old", &mut (0..50));
-    let copy = StoreCopy::take(&mut scene);
-    publish(&scene, "lost", &mut (50..100));
-    scene.drain();
-    copy.restore(&mut scene);
-    publish(&scene, "new", &mut (50..99));
-    publish(&scene, "newer", &mut (98..101));
+    publish(&fixture, "old", &mut (0..50));
+    let copy = StoreCopy::take(&mut fixture);
+    publish(&fixture, "lost", &mut (50..100));
+    fixture.drain();
+    copy.restore(&mut fixture);
+    publish(&fixture, "new", &mut (50..99));
+    publish(&fixture, "newer", &mut (98..101));
     // Sequence 100 is that of new-98, whose subject has a newer message.
-    let said = scene.drain();
+    let said = fixture.drain();
     assert!(said.contains("went back"), "{said}");
-    let rows = oracle::payloads(&scene.database());
+    let rows = oracle::payloads(&fixture.database());
     let missing: Vec<String> =
         (50..98).map(|at| format!("new-{at}")).chain((98..101).map(|at| format!("newer-{at}"))).collect();
     assert!(missing.iter().all(|payload| rows.contains(payload)), "{rows:?}");
@@ -100,83 +100,83 @@ fn a_rollback_is_noticed_where_a_stream_keeps_one_message_a_subject() {
 
 #[test]
 fn a_deleted_message_where_the_ledger_stands_is_no_rollback() {
-    let scene = Scene::new();
-    let first = scene.publish("first", 100);
-    scene.drain();
+    let fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    fixture.drain();
     for sequence in 95..=100 {
-        delete(&scene, sequence);
+        delete(&fixture, sequence);
     }
-    let second = scene.publish("second", 10);
-    let said = scene.drain();
+    let second = fixture.publish("second", 10);
+    let said = fixture.drain();
     assert!(!said.contains("WARN"), "{said}");
-    scene.holds_exactly(&[first, second].concat());
+    fixture.holds_exactly(&[first, second].concat());
 }
 
 #[test]
 fn events_that_were_purged_before_they_came_and_are_restored_are_stored() {
-    let mut scene = Scene::new();
-    let first = scene.publish("first", 100);
-    let copy = StoreCopy::take(&mut scene);
-    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 51 }));
-    let second = scene.publish("second", 20);
-    scene.drain();
-    scene.holds_exactly(&[&first[50..], &second].concat());
-    copy.restore(&mut scene);
-    let third = scene.publish("third", 10);
-    let said = scene.drain();
+    let mut fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    let copy = StoreCopy::take(&mut fixture);
+    fixture.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 51 }));
+    let second = fixture.publish("second", 20);
+    fixture.drain();
+    fixture.holds_exactly(&[&first[50..], &second].concat());
+    copy.restore(&mut fixture);
+    let third = fixture.publish("third", 10);
+    let said = fixture.drain();
     assert!(said.contains("went back"), "{said}");
-    assert_eq!(sorted(&scene), all(&[&first, &second, &third]));
+    assert_eq!(sorted(&fixture), all(&[&first, &second, &third]));
     // And that is remembered too.
-    scene.drain();
-    assert_eq!(sorted(&scene), all(&[&first, &second, &third]));
+    fixture.drain();
+    assert_eq!(sorted(&fixture), all(&[&first, &second, &third]));
 }
 
 #[test]
 fn single_events_that_are_restored_are_stored_though_the_stream_goes_on() {
-    let mut scene = Scene::new();
-    let first = scene.publish("first", 100);
-    let copy = StoreCopy::take(&mut scene);
+    let mut fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    let copy = StoreCopy::take(&mut fixture);
     for sequence in [10, 11, 50, 99] {
-        delete(&scene, sequence);
+        delete(&fixture, sequence);
     }
-    scene.drain();
-    assert_eq!(oracle::payloads(&scene.database()).len(), 96);
-    copy.restore(&mut scene);
-    let second = scene.publish("second", 5);
-    let said = scene.drain();
+    fixture.drain();
+    assert_eq!(oracle::payloads(&fixture.database()).len(), 96);
+    copy.restore(&mut fixture);
+    let second = fixture.publish("second", 5);
+    let said = fixture.drain();
     assert!(said.contains("has events again that were missing when they were due (10 to 11, 50, 99)"), "{said}");
-    assert_eq!(sorted(&scene), all(&[&first, &second]));
-    let said = scene.drain();
+    assert_eq!(sorted(&fixture), all(&[&first, &second]));
+    let said = fixture.drain();
     assert!(!said.contains("WARN"), "once: {said}");
 }
 
 #[test]
 fn a_restored_event_of_a_filtered_stream_is_stored() {
-    let mut scene = Scene::new();
-    let publish = |scene: &Scene, subject: &str, prefix: &str| {
+    let mut fixture = Fixture::new();
+    let publish = |fixture: &Fixture, subject: &str, prefix: &str| {
         let payloads: Vec<String> = (0..10).map(|at| format!("{prefix}-{at}")).collect();
-        scene.server.raw().publish_all(subject, &payloads);
+        fixture.server.raw().publish_all(subject, &payloads);
         payloads
     };
-    let first = publish(&scene, "events.ours", "first");
-    publish(&scene, "events.other", "other");
-    let second = publish(&scene, "events.ours", "second");
-    let copy = StoreCopy::take(&mut scene);
-    delete(&scene, 3);
-    delete(&scene, 15);
-    delete(&scene, 22);
-    let drain = |scene: &Scene| {
-        let done = output(scene.run().arg("--drain").env("CATCHMENT_BROKER__SUBJECTS", "events.ours"));
+    let first = publish(&fixture, "events.ours", "first");
+    publish(&fixture, "events.other", "other");
+    let second = publish(&fixture, "events.ours", "second");
+    let copy = StoreCopy::take(&mut fixture);
+    delete(&fixture, 3);
+    delete(&fixture, 15);
+    delete(&fixture, 22);
+    let drain = |fixture: &Fixture| {
+        let done = output(fixture.run().arg("--drain").env("CATCHMENT_BROKER__SUBJECTS", "events.ours"));
         assert!(done.status.success(), "{}", stderr(&done));
         stderr(&done)
     };
-    drain(&scene);
-    assert_eq!(oracle::payloads(&scene.database()).len(), 18);
-    copy.restore(&mut scene);
-    let said = drain(&scene);
+    drain(&fixture);
+    assert_eq!(oracle::payloads(&fixture.database()).len(), 18);
+    copy.restore(&mut fixture);
+    let said = drain(&fixture);
     assert!(said.contains("missing when they were due"), "{said}");
-    assert_eq!(sorted(&scene), all(&[&first, &second]));
-    assert!(!drain(&scene).contains("WARN"), "once");
+    assert_eq!(sorted(&fixture), all(&[&first, &second]));
+    assert!(!drain(&fixture).contains("WARN"), "once");
 }
 
 #[test]
@@ -208,21 +208,21 @@ fn a_broker_that_comes_back_after_another_is_read_on_where_it_was() {
 
 #[test]
 fn a_stream_edited_before_its_server_restarts_is_the_same() {
-    let mut scene = Scene::new();
-    let first = scene.publish("first", 100);
-    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 11 }));
-    scene.drain();
+    let mut fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    fixture.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 11 }));
+    fixture.drain();
     let edited = json!({
         "name": "EVENTS", "subjects": ["events.>"], "storage": "file", "retention": "limits", "max_msgs_per_subject": 1_000,
     });
-    scene.ask("$JS.API.STREAM.UPDATE.EVENTS", &edited);
+    fixture.ask("$JS.API.STREAM.UPDATE.EVENTS", &edited);
     // A 2.9 server says another time of creation from now on.
-    scene.server.kill();
-    scene.server.restart();
-    let second = scene.publish("second", 10);
-    let said = scene.drain();
+    fixture.server.kill();
+    fixture.server.restart();
+    let second = fixture.publish("second", 10);
+    let said = fixture.drain();
     assert!(!said.contains("WARN"), "{said}");
-    scene.holds_exactly(&[&first[10..], &second].concat());
+    fixture.holds_exactly(&[&first[10..], &second].concat());
 }
 
 #[test]

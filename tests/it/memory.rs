@@ -24,7 +24,7 @@ fn headers() -> Vec<u8> {
     format!("NATS/1.0\r\n{}\r\n", names.concat()).into_bytes()
 }
 
-struct Scene {
+struct Fixture {
     _folder: tempfile::TempDir,
     server: Server,
     database: PathBuf,
@@ -32,7 +32,7 @@ struct Scene {
     lock: rusqlite::Connection,
 }
 
-impl Scene {
+impl Fixture {
     /// A collector whose database is locked.
     fn new(server: &[&str], settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -79,66 +79,66 @@ impl Scene {
 
 #[test]
 fn a_stream_of_tiny_headers_fills_no_memory_while_the_database_is_held() {
-    let scene = Scene::new(&["--jetstream"], &[]);
-    let (mut raw, headers) = (scene.server.raw(), headers());
+    let fixture = Fixture::new(&["--jetstream"], &[]);
+    let (mut raw, headers) = (fixture.server.raw(), headers());
     for _ in 0..EVENTS {
         raw.send("events.load", Some(&headers), "");
     }
     assert_eq!(raw.finish(), EVENTS);
-    let consumer = scene.server.consumers("EVENTS").pop().expect("a consumer");
+    let consumer = fixture.server.consumers("EVENTS").pop().expect("a consumer");
     eventually("all to be sent", || {
-        let info = scene.server.ask(&format!("$JS.API.CONSUMER.INFO.EVENTS.{consumer}"), &serde_json::Value::Null);
+        let info = fixture.server.ask(&format!("$JS.API.CONSUMER.INFO.EVENTS.{consumer}"), &serde_json::Value::Null);
         (info["delivered"]["stream_seq"] == EVENTS).then_some(())
     });
-    scene.settles_below_the_most("all that was asked for");
-    scene.stores(|_| EVENTS);
+    fixture.settles_below_the_most("all that was asked for");
+    fixture.stores(|_| EVENTS);
 }
 
-fn core(overflow: &str, room: &str) -> Scene {
+fn core(overflow: &str, room: &str) -> Fixture {
     let settings = [
         ("CATCHMENT_BROKER__MODE", "core"),
         ("CATCHMENT_BROKER__CORE__MAX_BYTES", room),
         ("CATCHMENT_BROKER__CORE__OVERFLOW", overflow),
     ];
-    let scene = Scene::new(&[], &settings);
-    let client = scene.server.client();
+    let fixture = Fixture::new(&[], &settings);
+    let client = fixture.server.client();
     let headers = nats::HeaderMap::try_from(headers().as_slice()).expect("headers");
     for _ in 0..EVENTS {
         client.publish_with_reply_or_headers("events.load", None, Some(&headers), "").expect("published");
     }
     client.flush().expect("the server has them");
-    scene
+    fixture
 }
 
 #[test]
 fn tiny_headers_without_a_stream_are_dropped_before_they_fill_memory() {
-    let scene = core("drop_newest", "2MiB");
+    let fixture = core("drop_newest", "2MiB");
     let dropped = |collector: &Collector| {
         let log = collector.log();
         let counts = log.rsplit_once(" since the start").map_or("", |(before, _)| before);
         counts.rsplit_once(", ").map_or(0, |(_, count)| count.parse::<u64>().expect("a number"))
     };
-    scene.settles_below_the_most("all that was published");
-    eventually("a loss to be said", || (dropped(&scene.collector) > 0).then_some(()));
-    assert!(dropped(&scene.collector) < EVENTS / 2, "of {EVENTS}, which take 3.2 MB");
-    scene.stores(|collector| EVENTS - dropped(collector));
+    fixture.settles_below_the_most("all that was published");
+    eventually("a loss to be said", || (dropped(&fixture.collector) > 0).then_some(()));
+    assert!(dropped(&fixture.collector) < EVENTS / 2, "of {EVENTS}, which take 3.2 MB");
+    fixture.stores(|collector| EVENTS - dropped(collector));
 }
 
 #[test]
 fn tiny_headers_without_a_stream_stop_reading_before_they_fill_memory() {
     // Half of it has room for what comes until reading stops.
-    let scene = core("block", "4MiB");
-    scene.settles_below_the_most("what there is room for");
-    scene.stores(|_| EVENTS);
+    let fixture = core("block", "4MiB");
+    fixture.settles_below_the_most("what there is room for");
+    fixture.stores(|_| EVENTS);
 }
 
 #[test]
 fn requests_of_tiny_headers_are_refused_and_fill_no_memory() {
     const REQUESTS: usize = 600;
-    let scene = asking::Scene::new();
-    let collector = scene.process("ask.slow", ENDLESS);
+    let fixture = asking::Fixture::new();
+    let collector = fixture.process("ask.slow", ENDLESS);
     collector.said("answers on ask.slow");
-    let client = scene.client().0;
+    let client = fixture.client().0;
     let replies = client.subscribe("_INBOX.tiny").expect("subscribes");
     // Both threads are busy.
     for _ in 0..2 {

@@ -9,41 +9,41 @@ use catchment::{DirectRecorder, DirectRecorderConfig};
 use rusqlite::Connection;
 
 use crate::support::collector::{Collector, catchment, output, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::refusal::refused;
-use crate::support::scene::Scene;
 use crate::support::{eventually, oracle};
 
 const LINES: &str = "CREATE TABLE lines(id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;\n";
 
 const ROUTE: &str = "[[route]]\nsubject = \"events.line\"\nsql = \"INSERT INTO lines(text) VALUES (:text)\"\n";
 
-/// A scene with a settings file and a folder of migrations.
-fn scene() -> Scene {
-    let scene = Scene::new();
-    std::fs::create_dir(folder(&scene)).expect("a folder");
-    let config = format!("[database]\nmigrations = {:?}\n{ROUTE}", folder(&scene).display());
-    std::fs::write(scene.folder.path().join("chat.toml"), config).expect("writes");
-    scene
+/// A fixture with a settings file and a folder of migrations.
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    std::fs::create_dir(folder(&fixture)).expect("a folder");
+    let config = format!("[database]\nmigrations = {:?}\n{ROUTE}", folder(&fixture).display());
+    std::fs::write(fixture.folder.path().join("chat.toml"), config).expect("writes");
+    fixture
 }
 
-fn folder(scene: &Scene) -> PathBuf {
-    scene.folder.path().join("migrations")
+fn folder(fixture: &Fixture) -> PathBuf {
+    fixture.folder.path().join("migrations")
 }
 
-fn write(scene: &Scene, name: &str, sql: &str) {
-    std::fs::write(folder(scene).join(name), sql).expect("writes");
+fn write(fixture: &Fixture, name: &str, sql: &str) {
+    std::fs::write(folder(fixture).join(name), sql).expect("writes");
 }
 
-fn run(scene: &Scene) -> Command {
-    let mut command = scene.run();
-    command.arg("--config").arg(scene.folder.path().join("chat.toml"));
+fn run(fixture: &Fixture) -> Command {
+    let mut command = fixture.run();
+    command.arg("--config").arg(fixture.folder.path().join("chat.toml"));
     command
 }
 
 /// Collects what is there; what it logged.
 #[track_caller]
-fn drain(scene: &Scene) -> String {
-    let done = output(run(scene).arg("--drain"));
+fn drain(fixture: &Fixture) -> String {
+    let done = output(run(fixture).arg("--drain"));
     assert!(done.status.success(), "{}", stderr(&done));
     stderr(&done)
 }
@@ -60,90 +60,90 @@ fn tables(database: &Path) -> String {
 
 #[test]
 fn routes_write_to_the_tables_that_migrations_made_and_each_is_applied_once() {
-    let scene = scene();
-    write(&scene, "001_lines.sql", LINES);
-    scene.server.raw().publish("events.line", None, "{\"text\": \"one\"}");
-    let log = drain(&scene);
+    let fixture = fixture();
+    write(&fixture, "001_lines.sql", LINES);
+    fixture.server.raw().publish("events.line", None, "{\"text\": \"one\"}");
+    let log = drain(&fixture);
     assert!(log.contains("applied migration 001_lines.sql"), "{log}");
-    scene.server.raw().publish("events.line", None, "{\"text\": \"two\"}");
-    let log = drain(&scene);
+    fixture.server.raw().publish("events.line", None, "{\"text\": \"two\"}");
+    let log = drain(&fixture);
     assert!(!log.contains("applied"), "{log}");
-    write(&scene, "002_seen.sql", "ALTER TABLE lines ADD COLUMN seen INTEGER DEFAULT 0;\n");
-    let log = drain(&scene);
+    write(&fixture, "002_seen.sql", "ALTER TABLE lines ADD COLUMN seen INTEGER DEFAULT 0;\n");
+    let log = drain(&fixture);
     assert!(log.contains("applied migration 002_seen.sql") && !log.contains("001"), "{log}");
-    assert_eq!(text(&scene.database(), "SELECT group_concat(text || seen) FROM lines"), "one0,two0");
+    assert_eq!(text(&fixture.database(), "SELECT group_concat(text || seen) FROM lines"), "one0,two0");
 }
 
 #[test]
 fn a_migration_that_cannot_be_applied_ends_the_start_in_one_line() {
-    let scene = scene();
-    refused(&mut run(&scene), 2, &["configuration: database.migrations", "has no .sql file"]);
-    write(&scene, "001_lines.sql", LINES);
-    write(&scene, "002_bad.sql", "-- users\nCREATE TABLE users(name TEXT;\n");
+    let fixture = fixture();
+    refused(&mut run(&fixture), 2, &["configuration: database.migrations", "has no .sql file"]);
+    write(&fixture, "001_lines.sql", LINES);
+    write(&fixture, "002_bad.sql", "-- users\nCREATE TABLE users(name TEXT;\n");
     refused(
-        &mut run(&scene),
+        &mut run(&fixture),
         1,
         &["migrations/002_bad.sql:2: near \";\": syntax error", "no new migration was applied"],
     );
-    assert_eq!(tables(&scene.database()), "events");
-    write(&scene, "002_bad.sql", "DELETE FROM catchment_ledger;\n");
-    refused(&mut run(&scene), 1, &["002_bad.sql:1: catchment_ledger", "catchment's own"]);
-    std::fs::remove_file(folder(&scene).join("002_bad.sql")).expect("removes");
-    drain(&scene);
-    write(&scene, "001_lines.sql", &LINES.replace('\n', "\r\n"));
-    drain(&scene);
-    write(&scene, "001_lines.sql", &LINES.replace("NOT NULL", ""));
-    refused(&mut run(&scene), 1, &["001_lines.sql: was changed after it was applied at 20", "put it back as it was"]);
-    let mut elsewhere = run(&scene);
+    assert_eq!(tables(&fixture.database()), "events");
+    write(&fixture, "002_bad.sql", "DELETE FROM catchment_ledger;\n");
+    refused(&mut run(&fixture), 1, &["002_bad.sql:1: catchment_ledger", "catchment's own"]);
+    std::fs::remove_file(folder(&fixture).join("002_bad.sql")).expect("removes");
+    drain(&fixture);
+    write(&fixture, "001_lines.sql", &LINES.replace('\n', "\r\n"));
+    drain(&fixture);
+    write(&fixture, "001_lines.sql", &LINES.replace("NOT NULL", ""));
+    refused(&mut run(&fixture), 1, &["001_lines.sql: was changed after it was applied at 20", "put it back as it was"]);
+    let mut elsewhere = run(&fixture);
     elsewhere.env("CATCHMENT_DATABASE__MIGRATIONS", "/nowhere");
     refused(&mut elsewhere, 2, &["database.migrations: /nowhere cannot be read", "current directory"]);
 }
 
 #[test]
 fn a_relative_path_counts_from_the_current_directory() {
-    let scene = scene();
-    write(&scene, "001_lines.sql", LINES);
-    let conf = scene.folder.path().join("conf");
+    let fixture = fixture();
+    write(&fixture, "001_lines.sql", LINES);
+    let conf = fixture.folder.path().join("conf");
     std::fs::create_dir(&conf).expect("a folder");
     let config = format!("[database]\npath = \"b.db\"\nmigrations = \"migrations\"\n{ROUTE}");
     std::fs::write(conf.join("chat.toml"), config).expect("writes");
     let mut command = catchment();
-    command.args(["run", "--drain", "--config", "conf/chat.toml", "--server", &scene.server.url()]);
-    let done = output(command.current_dir(scene.folder.path()));
+    command.args(["run", "--drain", "--config", "conf/chat.toml", "--server", &fixture.server.url()]);
+    let done = output(command.current_dir(fixture.folder.path()));
     assert!(done.status.success(), "{}", stderr(&done));
-    assert_eq!(tables(&scene.folder.path().join("b.db")), "events,lines");
+    assert_eq!(tables(&fixture.folder.path().join("b.db")), "events,lines");
 }
 
 #[test]
 fn a_start_that_is_killed_amid_its_migrations_has_applied_none() {
-    let scene = scene();
-    write(&scene, "001_lines.sql", LINES);
+    let fixture = fixture();
+    write(&fixture, "001_lines.sql", LINES);
     let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
                    INSERT INTO lines(text) SELECT 'number ' || x FROM n;";
-    write(&scene, "002_fill.sql", endless);
-    let collector = Collector::start(run(&scene), &scene.folder.path().join("collector.log"));
+    write(&fixture, "002_fill.sql", endless);
+    let collector = Collector::start(run(&fixture), &fixture.folder.path().join("collector.log"));
     // It has begun once what does not fit into memory goes to the log.
-    let log = scene.folder.path().join("a.db-wal");
+    let log = fixture.folder.path().join("a.db-wal");
     eventually("rows that are not committed", || {
         (std::fs::metadata(&log).is_ok_and(|file| file.len() > 8 << 20)).then_some(())
     });
     collector.kill();
-    assert_eq!(tables(&scene.database()), "events");
-    write(&scene, "002_fill.sql", "INSERT INTO lines(text) VALUES ('one');");
-    drain(&scene);
-    assert_eq!(text(&scene.database(), "SELECT group_concat(text) FROM lines"), "one");
-    oracle::sound(&scene.database());
+    assert_eq!(tables(&fixture.database()), "events");
+    write(&fixture, "002_fill.sql", "INSERT INTO lines(text) VALUES ('one');");
+    drain(&fixture);
+    assert_eq!(text(&fixture.database(), "SELECT group_concat(text) FROM lines"), "one");
+    oracle::sound(&fixture.database());
 }
 
 #[test]
 fn a_database_of_the_first_version_is_collected_on() {
-    let scene = Scene::new();
-    scene.publish("before", 3);
-    let stream = scene.ask("$JS.API.STREAM.INFO.EVENTS", &serde_json::json!({}));
+    let fixture = Fixture::new();
+    fixture.publish("before", 3);
+    let stream = fixture.ask("$JS.API.STREAM.INFO.EVENTS", &serde_json::json!({}));
     let created = stream["created"].as_str().expect("a time");
-    let last = scene.ask("$JS.API.STREAM.MSG.GET.EVENTS", &serde_json::json!({ "seq": 2 }));
+    let last = fixture.ask("$JS.API.STREAM.MSG.GET.EVENTS", &serde_json::json!({ "seq": 2 }));
     let at = last["message"]["time"].as_str().expect("a time");
-    let connection = Connection::open(scene.database()).expect("a database");
+    let connection = Connection::open(fixture.database()).expect("a database");
     connection.execute_batch(include_str!("support/version-1.sql")).expect("SQL");
     // It has stored two of the three.
     let sql = "INSERT INTO catchment_ledger
@@ -159,16 +159,16 @@ fn a_database_of_the_first_version_is_collected_on() {
         )
         .expect("SQL");
     let letters = |arguments: &[&str]| {
-        let done = output(catchment().arg("dead-letters").args(arguments).arg("--database").arg(scene.database()));
+        let done = output(catchment().arg("dead-letters").args(arguments).arg("--database").arg(fixture.database()));
         assert!(done.status.success(), "{}", stderr(&done));
         String::from_utf8(done.stdout).expect("UTF-8")
     };
     assert!(letters(&["list"]).contains("old"), "as it is, before anything was changed");
-    scene.drain();
-    assert_eq!(oracle::payloads(&scene.database()), ["before-0", "before-1", "before-2"]);
+    fixture.drain();
+    assert_eq!(oracle::payloads(&fixture.database()), ["before-0", "before-1", "before-2"]);
     assert!(letters(&["list"]).contains("old"));
-    assert_eq!(text(&scene.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "3");
-    oracle::sound(&scene.database());
+    assert_eq!(text(&fixture.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "3");
+    oracle::sound(&fixture.database());
 }
 
 /// Tables that the routes and queries below fit, and what a second migration does to them.
@@ -211,28 +211,28 @@ fn a_migration_that_breaks_a_route_or_query_is_not_applied() {
         ("DROP VIEW last", &query("SELECT text FROM last"), "query ask.last: no such table: last"),
         ("ALTER TABLE names DROP COLUMN age", &query("SELECT age FROM names"), "query ask.last: no such column: age"),
     ];
-    let scene = scene();
-    write(&scene, "001_before.sql", BEFORE);
-    let settings = scene.folder.path().join("chat.toml");
-    let database = format!("[database]\npath = {:?}\nmigrations = {:?}\n", scene.database(), folder(&scene));
+    let fixture = fixture();
+    write(&fixture, "001_before.sql", BEFORE);
+    let settings = fixture.folder.path().join("chat.toml");
+    let database = format!("[database]\npath = {:?}\nmigrations = {:?}\n", fixture.database(), folder(&fixture));
     let schema = "SELECT group_concat(name || sql, ';') || (SELECT max(number) FROM catchment_migrations)
                   FROM sqlite_schema";
     let mut before = None;
     for (breaking, statements, said) in variants {
         std::fs::write(&settings, format!("{database}{statements}")).expect("writes");
-        drain(&scene);
-        let before = before.get_or_insert_with(|| text(&scene.database(), schema));
-        write(&scene, "002_breaking.sql", &format!("{breaking};\n"));
-        refused(&mut run(&scene), 1, &[said]);
-        assert_eq!(&text(&scene.database(), schema), before, "{breaking}");
+        drain(&fixture);
+        let before = before.get_or_insert_with(|| text(&fixture.database(), schema));
+        write(&fixture, "002_breaking.sql", &format!("{breaking};\n"));
+        refused(&mut run(&fixture), 1, &[said]);
+        assert_eq!(&text(&fixture.database(), schema), before, "{breaking}");
         let command = |arguments: &[&str]| {
             let done =
-                output(catchment().args(arguments).arg("--config").arg(&settings).current_dir(scene.folder.path()));
+                output(catchment().args(arguments).arg("--config").arg(&settings).current_dir(fixture.folder.path()));
             (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned() + &stderr(&done))
         };
         let (status, found) = command(&["check", "--offline"]);
         assert!(status == Some(2) && found.contains(said), "{breaking}: {found}");
-        std::fs::remove_file(folder(&scene).join("002_breaking.sql")).expect("removes");
+        std::fs::remove_file(folder(&fixture).join("002_breaking.sql")).expect("removes");
     }
 }
 

@@ -7,22 +7,28 @@ use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig};
 
 use crate::support::collector::{Collector, catchment, output, run, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::refusal::refused;
-use crate::support::scene::Scene;
 
 #[test]
 fn a_second_collector_is_refused_by_whatever_path_it_comes() {
-    let scene = Scene::new();
-    let at = |name: &str| scene.folder.path().join(name);
+    let fixture = Fixture::new();
+    let at = |name: &str| fixture.folder.path().join(name);
     std::fs::create_dir(at("real")).expect("a folder");
     symlink("real", at("linked")).expect("a link");
     symlink("real/a.db", at("file.db")).expect("a link");
-    let collector = Collector::start(run(&scene.server.url(), &at("real/a.db")), &at("collector.log"));
+    let collector = Collector::start(run(&fixture.server.url(), &at("real/a.db")), &at("collector.log"));
     collector.said("collecting stream");
     for path in ["linked/a.db", "file.db", "real/../linked/a.db"] {
-        refused(&mut run(&scene.server.url(), &at(path)), 1, &["collects into it already"]);
+        refused(&mut run(&fixture.server.url(), &at(path)), 1, &["collects into it already"]);
         let mut relative = catchment();
-        relative.current_dir(scene.folder.path()).args(["run", "--server", &scene.server.url(), "--database", path]);
+        relative.current_dir(fixture.folder.path()).args([
+            "run",
+            "--server",
+            &fixture.server.url(),
+            "--database",
+            path,
+        ]);
         refused(&mut relative, 1, &["collects into it already"]);
         let found = output(catchment().args(["check", "--offline", "--database"]).arg(at(path)));
         assert!(String::from_utf8_lossy(&found.stdout).contains("collects into"), "{}", stderr(&found));
@@ -30,37 +36,37 @@ fn a_second_collector_is_refused_by_whatever_path_it_comes() {
     assert!(collector.stop().success());
     // A link to a file that is not there yet makes one file, too.
     symlink("real/new.db", at("new.db")).expect("a link");
-    let collector = Collector::start(run(&scene.server.url(), &at("new.db")), &at("new.log"));
+    let collector = Collector::start(run(&fixture.server.url(), &at("new.db")), &at("new.log"));
     collector.said("collecting stream");
-    refused(&mut run(&scene.server.url(), &at("real/new.db")), 1, &["collects into it already"]);
+    refused(&mut run(&fixture.server.url(), &at("real/new.db")), 1, &["collects into it already"]);
     assert!(collector.stop().success());
 }
 
 #[test]
 fn a_database_with_a_second_hard_link_is_not_written() {
-    let scene = Scene::new();
-    let second = scene.folder.path().join("b.db");
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let second = fixture.folder.path().join("b.db");
+    let collector = fixture.collector();
     collector.said("collecting stream");
-    std::fs::hard_link(scene.database(), &second).expect("a link");
+    std::fs::hard_link(fixture.database(), &second).expect("a link");
     let said = &["the file has 2 names (hard links)", "remove the others"];
-    refused(&mut run(&scene.server.url(), &second), 1, said);
-    let payloads = scene.publish("one", 10);
-    scene.has(10);
+    refused(&mut run(&fixture.server.url(), &second), 1, said);
+    let payloads = fixture.publish("one", 10);
+    fixture.has(10);
     assert!(collector.stop().success());
-    refused(&mut scene.run(), 1, said);
+    refused(&mut fixture.run(), 1, said);
     for commit in [CommitMode::Grouped, CommitMode::PerEvent] {
         let mut config = DirectRecorderConfig { commit, ..DirectRecorderConfig::default() };
         config.database.path.clone_from(&second);
         let refused = DirectRecorder::open(config).expect_err("two names").to_string();
         assert!(refused.contains(said[0]), "{refused}");
     }
-    let found = output(catchment().args(["check", "--offline", "--database"]).arg(scene.database()));
+    let found = output(catchment().args(["check", "--offline", "--database"]).arg(fixture.database()));
     assert_eq!(found.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&found.stdout).contains(said[0]), "{}", stderr(&found));
     std::fs::remove_file(second).expect("removes");
-    scene.drain();
-    scene.holds_exactly(&payloads);
+    fixture.drain();
+    fixture.holds_exactly(&payloads);
 }
 
 #[test]

@@ -11,14 +11,14 @@ use crate::support::server::Server;
 use crate::support::{eventually, oracle};
 
 /// A folder that was made by `init`, and a server.
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     server: Server,
     collector: Collector,
     database: PathBuf,
 }
 
-impl Scene {
+impl Fixture {
     /// Runs what `init` writes for these arguments.
     fn new(arguments: &[&str], database: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -120,24 +120,26 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
 
 #[test]
 fn the_events_preset_keeps_everything_as_it_comes() {
-    let scene = Scene::new(&[], "events.db");
-    scene.publish("events.door.front", &[json!({"open": true})]);
-    scene.publish("events.x", &[json!("text")]);
-    scene.committed(2);
-    let Cell::Text(newest) = scene.one("SELECT subject || ' ' || payload FROM latest LIMIT 1") else { panic!("text") };
+    let fixture = Fixture::new(&[], "events.db");
+    fixture.publish("events.door.front", &[json!({"open": true})]);
+    fixture.publish("events.x", &[json!("text")]);
+    fixture.committed(2);
+    let Cell::Text(newest) = fixture.one("SELECT subject || ' ' || payload FROM latest LIMIT 1") else {
+        panic!("text")
+    };
     assert_eq!(newest, "events.x \"text\"");
-    let now = scene.one("SELECT abs(unixepoch(published) - unixepoch()) < 60 FROM latest LIMIT 1");
+    let now = fixture.one("SELECT abs(unixepoch(published) - unixepoch()) < 60 FROM latest LIMIT 1");
     assert_eq!(now, Cell::Integer(1));
-    scene.ends_well();
+    fixture.ends_well();
 }
 
 #[test]
 fn the_chat_preset_serves_a_bot() {
-    let scene = Scene::new(&["--preset", "chat"], "chat.db");
-    assert_eq!(scene.ask("chat.messages.recent", &[]), Vec::<Value>::new());
+    let fixture = Fixture::new(&["--preset", "chat"], "chat.db");
+    assert_eq!(fixture.ask("chat.messages.recent", &[]), Vec::<Value>::new());
     let nobody = json!({"messages": 0, "users": 0, "present": 0, "first_seen": null, "last_seen": null});
-    assert_eq!(scene.ask("chat.channel.stats", &[]), [nobody]);
-    scene.publish(
+    assert_eq!(fixture.ask("chat.channel.stats", &[]), [nobody]);
+    fixture.publish(
         "chat.message.log",
         &[
             json!({"username": "ada", "message": "one", "timestamp": 1_700_000_000}),
@@ -149,15 +151,15 @@ fn the_chat_preset_serves_a_bot() {
             json!({"username": "ada"}),
         ],
     );
-    scene.publish(
+    fixture.publish(
         "chat.user.joined",
         &[json!({"username": "eve", "timestamp": 1_699_999_999}), json!({"username": "ada"})],
     );
-    scene.publish("chat.user.left", &[json!({"username": "ada", "timestamp": 1_700_000_100})]);
-    scene.publish("chat.user.banned", &[json!({"username": "eve"})]);
-    scene.committed(11);
+    fixture.publish("chat.user.left", &[json!({"username": "ada", "timestamp": 1_700_000_100})]);
+    fixture.publish("chat.user.banned", &[json!({"username": "eve"})]);
+    fixture.committed(11);
 
-    let recent = scene.ask("chat.messages.recent", &["limit=3"]);
+    let recent = fixture.ask("chat.messages.recent", &["limit=3"]);
     let parts = |row: &Value| (row["username"].clone(), row["message"].clone());
     let expected = [("ada", "four"), ("ada", "three"), ("bob", "two")].map(|(who, what)| (json!(who), json!(what)));
     assert_eq!(recent.iter().map(parts).collect::<Vec<_>>(), expected);
@@ -168,38 +170,38 @@ fn the_chat_preset_serves_a_bot() {
     );
     assert!(recent[0]["timestamp"].as_i64().expect("whole seconds") > 1_700_001_000);
     for (limit, rows) in [("limit=-1", 0), ("limit=0", 0), ("limit=1000000", 4), ("limit=null", 4)] {
-        assert_eq!(scene.ask("chat.messages.recent", &[limit]).len(), rows, "{limit}");
+        assert_eq!(fixture.ask("chat.messages.recent", &[limit]).len(), rows, "{limit}");
     }
 
-    let [ada] = &scene.ask("chat.users.stats", &["username=ada"])[..] else { panic!("one row") };
+    let [ada] = &fixture.ask("chat.users.stats", &["username=ada"])[..] else { panic!("one row") };
     assert_eq!((&ada["lines"], &ada["joins"], &ada["present"]), (&json!(3), &json!(1), &json!(0)));
     assert_eq!((&ada["first_seen"], &ada["last_message"]), (&json!(1_700_000_000), &json!("four")));
-    let [eve] = &scene.ask("chat.users.stats", &["username=eve"])[..] else { panic!("one row") };
+    let [eve] = &fixture.ask("chat.users.stats", &["username=eve"])[..] else { panic!("one row") };
     assert_eq!((&eve["lines"], &eve["present"], &eve["last_message"]), (&json!(0), &json!(1), &Value::Null));
-    assert_eq!(scene.ask("chat.users.stats", &["username=nobody"]), Vec::<Value>::new());
-    let [channel] = &scene.ask("chat.channel.stats", &[])[..] else { panic!("one row") };
+    assert_eq!(fixture.ask("chat.users.stats", &["username=nobody"]), Vec::<Value>::new());
+    let [channel] = &fixture.ask("chat.channel.stats", &[])[..] else { panic!("one row") };
     assert_eq!((&channel["messages"], &channel["users"], &channel["present"]), (&json!(4), &json!(3), &json!(1)));
     assert_eq!(channel["first_seen"], 1_699_999_999);
 
-    assert_eq!(scene.one("SELECT count(*) FROM catchment_dead_letters"), Cell::Integer(3));
-    assert_eq!(scene.one("SELECT group_concat(subject) FROM events"), Cell::Text("chat.user.banned".into()));
-    scene.ends_well();
+    assert_eq!(fixture.one("SELECT count(*) FROM catchment_dead_letters"), Cell::Integer(3));
+    assert_eq!(fixture.one("SELECT group_concat(subject) FROM events"), Cell::Text("chat.user.banned".into()));
+    fixture.ends_well();
 }
 
 #[test]
 fn a_chat_keeps_the_subjects_of_a_bot_that_is_there_already() {
-    let scene = Scene::new(&["--preset", "chat", "--prefix", "bots.echo"], "chat.db");
-    scene.publish("bots.echo.message.log", &[json!({"username": "ada", "message": "hi"})]);
-    scene.committed(1);
-    assert_eq!(scene.ask("bots.echo.messages.recent", &["limit=5"])[0]["message"], "hi");
-    assert_eq!(scene.server.last_sequence("BOTS_ECHO"), 1, "requests are no events");
-    scene.ends_well();
+    let fixture = Fixture::new(&["--preset", "chat", "--prefix", "bots.echo"], "chat.db");
+    fixture.publish("bots.echo.message.log", &[json!({"username": "ada", "message": "hi"})]);
+    fixture.committed(1);
+    assert_eq!(fixture.ask("bots.echo.messages.recent", &["limit=5"])[0]["message"], "hi");
+    assert_eq!(fixture.server.last_sequence("BOTS_ECHO"), 1, "requests are no events");
+    fixture.ends_well();
 }
 
 #[test]
 fn the_telemetry_preset_answers_latest_and_history() {
-    let scene = Scene::new(&["--preset", "telemetry", "--prefix", "site.north"], "telemetry.db");
-    scene.publish(
+    let fixture = Fixture::new(&["--preset", "telemetry", "--prefix", "site.north"], "telemetry.db");
+    fixture.publish(
         "site.north.boiler.temperature",
         &[
             json!({"value": 60.5, "unit": "°C", "at": 1_700_000_000}),
@@ -210,20 +212,20 @@ fn the_telemetry_preset_answers_latest_and_history() {
             json!({"unit": "°C"}),
         ],
     );
-    scene.publish("site.north.door.open", &[json!({"value": true})]);
-    scene.committed(6);
+    fixture.publish("site.north.door.open", &[json!({"value": true})]);
+    fixture.committed(6);
 
-    let [latest] = &scene.ask("site.north.latest", &["device=boiler"])[..] else { panic!("one row") };
+    let [latest] = &fixture.ask("site.north.latest", &["device=boiler"])[..] else { panic!("one row") };
     let expected = json!({
         "device": "boiler", "metric": "temperature", "at": 1_700_000_060.25, "value": 61, "unit": "°C",
     });
     assert_eq!(*latest, expected);
-    assert_eq!(scene.ask("site.north.latest", &[]).len(), 2);
-    assert_eq!(scene.ask("site.north.latest", &["metric=open"])[0]["value"], 1);
+    assert_eq!(fixture.ask("site.north.latest", &[]).len(), 2);
+    assert_eq!(fixture.ask("site.north.latest", &["metric=open"])[0]["value"], 1);
 
     let of_boiler = ["device=boiler", "metric=temperature"];
     let history = |more: &[&str]| -> Vec<Value> {
-        let rows = scene.ask("site.north.history", &[&of_boiler, more].concat());
+        let rows = fixture.ask("site.north.history", &[&of_boiler, more].concat());
         rows.into_iter().map(|row| row["value"].clone()).collect()
     };
     assert_eq!(history(&[]), [json!(61), json!(60.5), json!(59)]);
@@ -234,6 +236,6 @@ fn the_telemetry_preset_answers_latest_and_history() {
 
     let letters = "SELECT group_concat(error, '; ') FROM catchment_dead_letters";
     let expected = "NOT NULL constraint failed: readings.at; NOT NULL constraint failed: readings.value";
-    assert_eq!(scene.one(letters), Cell::Text(expected.into()));
-    scene.ends_well();
+    assert_eq!(fixture.one(letters), Cell::Text(expected.into()));
+    fixture.ends_well();
 }

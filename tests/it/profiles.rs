@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use crate::support::collector::{output, stderr};
 use crate::support::eventually;
+use crate::support::fixture::Fixture;
 use crate::support::load;
 use crate::support::oracle;
-use crate::support::scene::Scene;
 
 #[test]
 fn a_profiled_collector_stores_everything_and_finds_sqlite_and_nats() {
-    let scene = Scene::new();
-    let prefix = scene.folder.path().join("profile");
-    let kept = load::publish(&scene.server, 60_000);
-    let done = output(scene.run().arg("--drain").env("CATCHMENT_PROFILE", &prefix));
+    let fixture = Fixture::new();
+    let prefix = fixture.folder.path().join("profile");
+    let kept = load::publish(&fixture.server, 60_000);
+    let done = output(fixture.run().arg("--drain").env("CATCHMENT_PROFILE", &prefix));
     assert!(done.status.success() && !stderr(&done).contains("WARN"), "{}", stderr(&done));
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
     let text = std::fs::read_to_string(prefix.with_extension("json")).expect("written");
     let found: Value = serde_json::from_str(&text).expect("JSON");
     assert!(found["samples"].as_u64() >= Some(20), "{text}");
@@ -36,35 +36,35 @@ fn a_profiled_collector_stores_everything_and_finds_sqlite_and_nats() {
 
 #[test]
 fn the_timers_signals_disturb_neither_waiting_nor_writing() {
-    let scene = Scene::new();
-    let prefix = scene.folder.path().join("profile");
-    let mut command = scene.run();
+    let fixture = Fixture::new();
+    let prefix = fixture.folder.path().join("profile");
+    let mut command = fixture.run();
     command.env("CATCHMENT_PROFILE", &prefix);
-    let collector = crate::support::collector::Collector::start(command, &scene.folder.path().join("log"));
+    let collector = crate::support::collector::Collector::start(command, &fixture.folder.path().join("log"));
     collector.said("collecting stream");
     let mut kept = Vec::new();
     for round in 0..20 {
-        kept.extend(load::publish_from(&scene.server, round * 1_000, 1_000));
-        eventually("the rows", || (oracle::position(&scene.database()) == (round + 1) * 1_000).then_some(()));
+        kept.extend(load::publish_from(&fixture.server, round * 1_000, 1_000));
+        eventually("the rows", || (oracle::position(&fixture.database()) == (round + 1) * 1_000).then_some(()));
         // Waits in every thread, with the timer set.
         std::thread::sleep(Duration::from_millis(50));
     }
     let log = collector.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
     assert!(collector.stop().success());
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
     assert!(prefix.with_extension("json").is_file());
 }
 
 #[test]
 fn a_profile_that_cannot_be_written_costs_a_line_in_the_log() {
-    let scene = Scene::new();
-    let kept = load::publish(&scene.server, 20_000);
-    let prefix = scene.folder.path().join("nowhere/profile");
-    let done = output(scene.run().arg("--drain").env("CATCHMENT_PROFILE", &prefix));
+    let fixture = Fixture::new();
+    let kept = load::publish(&fixture.server, 20_000);
+    let prefix = fixture.folder.path().join("nowhere/profile");
+    let done = output(fixture.run().arg("--drain").env("CATCHMENT_PROFILE", &prefix));
     assert!(done.status.success(), "{}", stderr(&done));
     let said = stderr(&done);
     let warnings: Vec<&str> = said.lines().filter(|line| line.contains("WARN")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("profile: cannot write"), "{said}");
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
 }

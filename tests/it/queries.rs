@@ -10,29 +10,29 @@ use catchment::config::{Codec, QueryConfig};
 use catchment::{Collector, Error};
 use serde_json::json;
 
-use crate::support::asking::{ENDLESS, ONE, RECENT, Scene, query, read, refused, stop};
+use crate::support::asking::{ENDLESS, Fixture, ONE, RECENT, query, read, refused, stop};
 use crate::support::collector::{output, stderr};
 use crate::support::{eventually, load, oracle};
 
 #[test]
 fn a_stopped_collector_leaves_all_in_the_one_file() {
-    let scene = Scene::new();
-    let collector = scene.collector(vec![query("ask.recent", RECENT)]);
-    scene.filled(10);
-    scene.client().until_answered("ask.recent");
+    let fixture = Fixture::new();
+    let collector = fixture.collector(vec![query("ask.recent", RECENT)]);
+    fixture.filled(10);
+    fixture.client().until_answered("ask.recent");
     stop(collector);
-    let log = scene.folder.path().join("a.db-wal");
+    let log = fixture.folder.path().join("a.db-wal");
     assert!(!log.exists(), "the last connection to close was one that only reads");
 }
 
 #[test]
 fn rows_are_answered_with_what_the_request_binds() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let of_token =
         "SELECT :token_3 AS token, :header_trace_id AS trace, :published_s > 1700000000 AS now, :stream AS stream";
-    let collector = scene.collector(vec![query("ask.recent", RECENT), query("ask.by.*", of_token)]);
-    scene.filled(10);
-    let client = scene.client();
+    let collector = fixture.collector(vec![query("ask.recent", RECENT), query("ask.by.*", of_token)]);
+    fixture.filled(10);
+    let client = fixture.client();
     let row = |n: u64| json!({ "id": n + 1, "n": n });
     assert_eq!(client.ask("ask.recent", r#"{"limit":2}"#), Ok(json!([row(9), row(8)])));
     assert_eq!(client.ask("ask.recent", ""), Ok(json!([row(9), row(8), row(7), row(6), row(5)])));
@@ -48,14 +48,14 @@ fn rows_are_answered_with_what_the_request_binds() {
 
 #[test]
 fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let two = QueryConfig { max_rows: 2, ..query("ask.two", RECENT) };
     let small = QueryConfig { max_bytes: ByteSize::b(64), ..query("ask.small", RECENT) };
     let huge = QueryConfig { max_bytes: ByteSize::mib(64), ..query("ask.huge", "SELECT hex(zeroblob(:n)) AS h") };
     let endless = QueryConfig { timeout: Duration::from_millis(200), ..query("ask.endless", ENDLESS) };
-    let collector = scene.collector(vec![two, small, huge, endless, query("ask.recent", RECENT)]);
-    scene.filled(10);
-    let client = scene.client();
+    let collector = fixture.collector(vec![two, small, huge, endless, query("ask.recent", RECENT)]);
+    fixture.filled(10);
+    let client = fixture.client();
     refused(client.ask("ask.two", ""), 413, "larger than 2 rows, its max_rows");
     assert!(client.ask("ask.two", r#"{"limit":2}"#).is_ok());
     refused(client.ask("ask.small", ""), 413, "larger than 64 bytes, its max_bytes");
@@ -73,7 +73,7 @@ fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
 
 #[test]
 fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     for (sql, words) in [
         (
             "SELECT subject,\n       body FROM events",
@@ -82,10 +82,10 @@ fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
         ("DELETE FROM events", "query ask.q: it does something else than read"),
         ("SELECT ?", "query ask.q: it has a parameter ? without a name"),
     ] {
-        let error = Collector::start(&scene.config(vec![query("ask.q", sql)])).expect_err(sql);
+        let error = Collector::start(&fixture.config(vec![query("ask.q", sql)])).expect_err(sql);
         assert!(error.to_string().contains(words), "{error}");
     }
-    let error = Collector::start(&scene.config(vec![query("events.q", "SELECT 1")])).expect_err("among the events");
+    let error = Collector::start(&fixture.config(vec![query("events.q", "SELECT 1")])).expect_err("among the events");
     assert!(matches!(error, Error::Config { .. }) && error.to_string().contains("among broker.subjects"), "{error}");
 }
 
@@ -93,16 +93,16 @@ fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
 fn many_clients_are_answered_while_events_are_written_and_see_what_is_committed() {
     const EVENTS: u64 = 60_000;
     const CLIENTS: usize = 8;
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let count = query("ask.count", "SELECT count(*) AS n, max(sequence) AS last FROM events WHERE :word = 'all'");
-    let mut config = scene.config(vec![count, query("ask.recent", RECENT)]);
+    let mut config = fixture.config(vec![count, query("ask.recent", RECENT)]);
     config.service.threads = 4;
     let collector = Collector::start(&config).expect("starts");
     let done = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(AtomicU64::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
-            let (client, done, asked) = (scene.client(), Arc::clone(&done), Arc::clone(&asked));
+            let (client, done, asked) = (fixture.client(), Arc::clone(&done), Arc::clone(&asked));
             thread::spawn(move || {
                 let mut last = 0;
                 while !done.load(Ordering::Relaxed) {
@@ -118,9 +118,9 @@ fn many_clients_are_answered_while_events_are_written_and_see_what_is_committed(
             })
         })
         .collect();
-    let kept = load::publish(&scene.server, EVENTS);
+    let kept = load::publish(&fixture.server, EVENTS);
     eventually("all rows", || (collector.status().committed == EVENTS).then_some(()));
-    let client = scene.client();
+    let client = fixture.client();
     let all = json!([{ "n": EVENTS, "last": EVENTS }]);
     assert_eq!(client.ask("ask.count", r#"{"word":"all"}"#), Ok(all), "what is committed is seen");
     eventually("many answers", || (asked.load(Ordering::Relaxed) > 500).then_some(()));
@@ -130,17 +130,17 @@ fn many_clients_are_answered_while_events_are_written_and_see_what_is_committed(
     }
     let status = collector.stop(Duration::from_secs(10)).expect("stops");
     assert_eq!((status.asked.answered, status.asked.failed), (asked.load(Ordering::Relaxed) + 1, 0));
-    oracle::is_exactly(&scene.database(), &kept);
+    oracle::is_exactly(&fixture.database(), &kept);
 }
 
 #[test]
 fn requests_beyond_those_that_may_wait_are_refused_at_once() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let slow = QueryConfig { timeout: Duration::from_secs(2), ..query("ask.slow", ENDLESS) };
-    let mut config = scene.config(vec![slow, query("ask.one", ONE)]);
+    let mut config = fixture.config(vec![slow, query("ask.one", ONE)]);
     (config.service.threads, config.service.waiting) = (1, 3);
     let collector = Collector::start(&config).expect("starts");
-    let client = scene.client();
+    let client = fixture.client();
     let replies = client.0.subscribe("_INBOX.slow").expect("subscribes");
     let began = Instant::now();
     for _ in 0..12 {
@@ -169,19 +169,19 @@ fn requests_beyond_those_that_may_wait_are_refused_at_once() {
 
 #[test]
 fn the_command_asks_and_prints_rows() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let sql = "SELECT :a AS a, :b AS b, x'ff00' AS bytes, NULL AS none, 1.5 AS real";
-    let nobody = output(&mut scene.asking(&["ask.echo"]));
+    let nobody = output(&mut fixture.asking(&["ask.echo"]));
     assert_eq!(nobody.status.code(), Some(1));
     let said = stderr(&nobody);
     assert!(
         said.contains("no collector answers on ask.echo") && said.contains("[[query]]") && said.lines().count() == 1,
         "{said}"
     );
-    let collector = scene.process("ask.echo", sql);
+    let collector = fixture.process("ask.echo", sql);
     collector.said("collecting stream");
     let printed = |arguments: &[&str]| {
-        let done = output(&mut scene.asking(arguments));
+        let done = output(&mut fixture.asking(arguments));
         assert!(done.status.success(), "{}", stderr(&done));
         String::from_utf8(done.stdout).expect("UTF-8")
     };
@@ -192,7 +192,7 @@ fn the_command_asks_and_prints_rows() {
     assert_eq!(json, expected);
     let table = printed(&["ask.echo", "a=1", "b=\u{1b}[2J"]);
     assert!(table.contains("x'ff00'") && table.contains("1.5") && !table.contains('\u{1b}'), "{table}");
-    let failed = output(scene.asking(&["ask.echo", "-"]).stdin(std::fs::File::open("Cargo.toml").expect("a file")));
+    let failed = output(fixture.asking(&["ask.echo", "-"]).stdin(std::fs::File::open("Cargo.toml").expect("a file")));
     let said = stderr(&failed);
     assert_eq!(failed.status.code(), Some(1));
     assert!(
@@ -201,14 +201,14 @@ fn the_command_asks_and_prints_rows() {
             && said.contains("(error 400)"),
         "{said}"
     );
-    assert_eq!(output(&mut scene.asking(&["ask.echo", "a"])).status.code(), Some(2));
-    let several = output(&mut scene.asking(&["ask.*"]));
+    assert_eq!(output(&mut fixture.asking(&["ask.echo", "a"])).status.code(), Some(2));
+    let several = output(&mut fixture.asking(&["ask.*"]));
     assert_eq!(several.status.code(), Some(2), "as of publish");
     assert_eq!(stderr(&several), "catchment: the subject \"ask.*\" has a wildcard, and it must be one subject\n");
-    let client = scene.server.client();
+    let client = fixture.server.client();
     let silent = client.subscribe("ask.silent").expect("subscribes");
     client.flush().expect("the server knows");
-    let late = output(&mut scene.asking(&["ask.silent", "--timeout", "300ms"]));
+    let late = output(&mut fixture.asking(&["ask.silent", "--timeout", "300ms"]));
     let said = stderr(&late);
     assert!(late.status.code() == Some(1) && said.contains("ask.silent: no answer within 300ms"), "{said}");
     drop(silent);
@@ -217,11 +217,11 @@ fn the_command_asks_and_prints_rows() {
 
 #[test]
 fn a_request_may_be_messagepack() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let sql = "SELECT :limit AS l, :text AS t, :bytes AS b";
     let packed = QueryConfig { codec: Some(Codec::Messagepack), ..query("ask.packed", sql) };
-    let collector = scene.collector(vec![query("ask.either", sql), packed]);
-    let client = scene.client();
+    let collector = fixture.collector(vec![query("ask.either", sql), packed]);
+    let client = fixture.client();
     // {"limit": 2^53 + 1, "text": "ü", "bytes": 0xff00}
     let mut request = b"\x83\xa5limit\xcf\x00\x20\x00\x00\x00\x00\x00\x01\xa4text\xa2".to_vec();
     request.extend_from_slice("ü".as_bytes());

@@ -12,13 +12,13 @@ use crate::support::{eventually, oracle};
 
 const HEADER: &str = "Catchment-Reply-To";
 
-struct Scene {
+struct Fixture {
     _folder: tempfile::TempDir,
     server: Server,
     config: Config,
 }
 
-impl Scene {
+impl Fixture {
     /// Events on `events.asked.>` are confirmed; a number below 0 is not stored. Others are not confirmed.
     fn new(mode: Mode) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -66,9 +66,9 @@ fn read(message: &nats::Message) -> (Value, Option<String>) {
 #[test]
 fn who_asks_hears_that_the_event_is_committed_or_why_it_is_a_dead_letter() {
     for mode in [Mode::Jetstream, Mode::Core] {
-        let scene = Scene::new(mode);
-        let collector = Collector::start(&scene.config).expect("starts");
-        let client = scene.server.client();
+        let fixture = Fixture::new(mode);
+        let collector = Collector::start(&fixture.config).expect("starts");
+        let client = fixture.server.client();
         let inbox = client.subscribe("_INBOX.me.*").expect("subscribes");
         let next = || inbox.next_timeout(Duration::from_secs(10)).expect("a confirmation");
         let place = |sequence: u64| match mode {
@@ -77,7 +77,7 @@ fn who_asks_hears_that_the_event_is_committed_or_why_it_is_a_dead_letter() {
         };
         publish(&client, "events.asked.a", "_INBOX.me.1", 7);
         let (message, (stream, sequence)) = (next(), place(1));
-        assert_eq!(scene.numbers(), 1, "it is there when the word comes");
+        assert_eq!(fixture.numbers(), 1, "it is there when the word comes");
         assert_eq!(message.subject, "_INBOX.me.1");
         assert_eq!(read(&message), (json!({ "stream": stream, "sequence": sequence, "stored": true }), None));
         publish(&client, "events.asked.a", "_INBOX.me.2", -1);
@@ -98,12 +98,12 @@ fn who_asks_hears_that_the_event_is_committed_or_why_it_is_a_dead_letter() {
 
 #[test]
 fn in_core_nats_a_request_is_enough() {
-    let scene = Scene::new(Mode::Core);
-    let collector = Collector::start(&scene.config).expect("starts");
-    let client = scene.server.client();
+    let fixture = Fixture::new(Mode::Core);
+    let collector = Collector::start(&fixture.config).expect("starts");
+    let client = fixture.server.client();
     let confirmed = client.request_timeout("events.asked.a", r#"{"n":1}"#, Duration::from_secs(10)).expect("confirmed");
     assert_eq!(read(&confirmed), (json!({ "stream": null, "sequence": null, "stored": true }), None));
-    assert_eq!(scene.numbers(), 1);
+    assert_eq!(fixture.numbers(), 1);
     let refused = client.request_timeout("events.asked.a", "{", Duration::from_secs(10)).expect("confirmed");
     assert!(read(&refused).1.is_some_and(|failure| failure.starts_with("400 ")));
     collector.stop(Duration::from_secs(10)).expect("stops");
@@ -112,10 +112,10 @@ fn in_core_nats_a_request_is_enough() {
 #[test]
 fn nothing_is_published_for_a_publisher_but_to_an_inbox() {
     for mode in [Mode::Jetstream, Mode::Core] {
-        let mut scene = Scene::new(mode);
-        scene.config.broker.inbox_prefix = Some("in.ours".into());
-        let collector = Collector::start(&scene.config).expect("starts");
-        let client = scene.server.client();
+        let mut fixture = Fixture::new(mode);
+        fixture.config.broker.inbox_prefix = Some("in.ours".into());
+        let collector = Collector::start(&fixture.config).expect("starts");
+        let client = fixture.server.client();
         let all = client.subscribe(">").expect("subscribes");
         let elsewhere =
             ["private.a", "_INBOX.*", "_INBOXES.a", "$JS.API.STREAM.PURGE.EVENTS", "in.other.a", "_INBOX.a b", ""];
@@ -133,7 +133,7 @@ fn nothing_is_published_for_a_publisher_but_to_an_inbox() {
         assert_eq!(heard, ["in.ours.1"]);
         let status = collector.stop(Duration::from_secs(10)).expect("stops");
         assert_eq!((status.committed, status.unconfirmed), (8, elsewhere.len() as u64));
-        assert_eq!(scene.numbers(), 8, "they are committed all the same");
+        assert_eq!(fixture.numbers(), 8, "they are committed all the same");
     }
 }
 
@@ -145,18 +145,18 @@ fn read_stored(body: &[u8]) -> bool {
 #[test]
 fn each_of_many_events_is_confirmed_once_and_a_stop_confirms_what_it_commits() {
     const EVENTS: i64 = 20_000;
-    let scene = Scene::new(Mode::Jetstream);
-    let client = scene.server.client();
+    let fixture = Fixture::new(Mode::Jetstream);
+    let client = fixture.server.client();
     let inbox = client.subscribe("_INBOX.many.*").expect("subscribes");
-    let collector = Collector::start(&scene.config).expect("starts");
+    let collector = Collector::start(&fixture.config).expect("starts");
     for number in 0..EVENTS {
         publish(&client, "events.asked.many", &format!("_INBOX.many.{number}"), number);
     }
     client.flush().expect("the server has them");
-    eventually("the stream to have them", || (scene.server.last_sequence("EVENTS") == EVENTS as u64).then_some(()));
+    eventually("the stream to have them", || (fixture.server.last_sequence("EVENTS") == EVENTS as u64).then_some(()));
     eventually("some to be committed", || (collector.status().committed > 0).then_some(()));
     let status = collector.stop(Duration::from_secs(30)).expect("stops");
-    assert_eq!((scene.numbers(), status.unconfirmed), (status.committed, 0));
+    assert_eq!((fixture.numbers(), status.unconfirmed), (status.committed, 0));
     client.flush().expect("all is here that was sent before");
     let mut confirmed: Vec<i64> = inbox
         .try_iter()
@@ -170,13 +170,13 @@ fn each_of_many_events_is_confirmed_once_and_a_stop_confirms_what_it_commits() {
 
 #[test]
 fn an_outage_costs_confirmations_and_no_events() {
-    let mut scene = Scene::new(Mode::Jetstream);
-    let collector = Collector::start(&scene.config).expect("starts");
-    scene.server.kill();
+    let mut fixture = Fixture::new(Mode::Jetstream);
+    let collector = Collector::start(&fixture.config).expect("starts");
+    fixture.server.kill();
     eventually("the trouble to show", || collector.status().service);
-    scene.server.restart();
+    fixture.server.restart();
     eventually("health", || collector.health().is_well().then_some(()));
-    let client = scene.server.client();
+    let client = fixture.server.client();
     let inbox = client.subscribe("_INBOX.me").expect("subscribes");
     publish(&client, "events.asked.a", "_INBOX.me", 1);
     assert!(inbox.next_timeout(Duration::from_secs(10)).is_ok(), "confirmed over the new connection");

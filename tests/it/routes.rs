@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::support::chance::Chance;
 use crate::support::collector::{Collector, output, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::refusal::refused;
-use crate::support::scene::Scene;
 use crate::support::{eventually, oracle};
 
 const TABLES: &str = "
@@ -31,14 +31,14 @@ const COUNT_LINE: &str = "INSERT INTO users VALUES (:name, 1, :text)
 const GREETING: &str =
     "INSERT INTO lines(at, name, text) VALUES (:sequence, :token_3, coalesce(:header_said, 'hello'))";
 
-/// A scene whose collector has these settings, and a database with the tables.
+/// A fixture whose collector has these settings, and a database with the tables.
 struct Chat {
-    scene: Scene,
+    fixture: Fixture,
 }
 
 impl Chat {
     fn new(settings: &str) -> Self {
-        let chat = Self { scene: Scene::new() };
+        let chat = Self { fixture: Fixture::new() };
         chat.settings(settings);
         chat.edit(TABLES);
         chat
@@ -50,23 +50,23 @@ impl Chat {
     }
 
     fn settings(&self, settings: &str) {
-        std::fs::write(self.scene.folder.path().join("chat.toml"), settings).expect("writes");
+        std::fs::write(self.fixture.folder.path().join("chat.toml"), settings).expect("writes");
     }
 
     fn edit(&self, sql: &str) {
-        let connection = Connection::open(self.scene.database()).expect("opens");
+        let connection = Connection::open(self.fixture.database()).expect("opens");
         connection.busy_timeout(Duration::from_secs(10)).expect("sets");
         connection.execute_batch(sql).expect("runs");
     }
 
     fn run(&self) -> Command {
-        let mut command = self.scene.run();
-        command.arg("--config").arg(self.scene.folder.path().join("chat.toml"));
+        let mut command = self.fixture.run();
+        command.arg("--config").arg(self.fixture.folder.path().join("chat.toml"));
         command
     }
 
     fn log(&self) -> PathBuf {
-        self.scene.folder.path().join("collector.log")
+        self.fixture.folder.path().join("collector.log")
     }
 
     fn drain(&self) -> String {
@@ -76,7 +76,7 @@ impl Chat {
     }
 
     fn texts(&self, sql: &str) -> Vec<String> {
-        texts(&self.scene.database(), sql)
+        texts(&self.fixture.database(), sql)
     }
 
     fn lines(&self) -> Vec<String> {
@@ -109,7 +109,7 @@ fn line(name: &str, text: &str) -> String {
 #[test]
 fn an_event_runs_what_the_first_route_that_matches_says_and_triggers_do_the_rest() {
     let chat = Chat::usual();
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     raw.publish("events.chat.log", None, line("ann", "hi"));
     raw.publish("events.chat.eve", None, "what it says is not asked for");
     raw.publish("events.chat.eve", Some(b"NATS/1.0\r\nSaid: good day\r\n\r\n"), "");
@@ -124,13 +124,13 @@ fn an_event_runs_what_the_first_route_that_matches_says_and_triggers_do_the_rest
         chat.texts("SELECT word || ' ' || count FROM words ORDER BY word"),
         ["good day 1", "hello 1", "hi 2", "ho 1"]
     );
-    assert_eq!(oracle::payloads(&chat.scene.database()), ["kept as it is"]);
+    assert_eq!(oracle::payloads(&chat.fixture.database()), ["kept as it is"]);
 }
 
 #[test]
 fn what_no_route_takes_is_dropped_and_counted_if_it_is_to_be() {
     let chat = Chat::new(&format!("unmatched = \"drop\"\n{}", routes()));
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     for subject in ["events.other", "events.chat.log", "events.chat.log.more"] {
         raw.publish(subject, None, line("ann", "hi"));
     }
@@ -139,7 +139,7 @@ fn what_no_route_takes_is_dropped_and_counted_if_it_is_to_be() {
         log.contains("committed 3 events") && log.contains("2 of them dropped because no route takes them"),
         "{log}"
     );
-    assert_eq!((chat.lines(), oracle::count(&chat.scene.database())), (vec!["2 ann: hi".into()], 0));
+    assert_eq!((chat.lines(), oracle::count(&chat.fixture.database())), (vec!["2 ann: hi".into()], 0));
     assert!(chat.drain().contains("committed 0 events"), "what was dropped is not read again");
 }
 
@@ -161,14 +161,14 @@ fn sql_that_cannot_work_is_refused_at_the_start_with_its_place() {
     }
     chat.settings("[[route]]\nsubject = \"events.>\"\nsql = \"DELETE FROM users\"\nbind = { city = \"/city\" }\n");
     refused(&mut chat.run(), 2, &["route events.>: bind.city is asked for by no statement"]);
-    assert_eq!(oracle::count(&chat.scene.database()), 0);
+    assert_eq!(oracle::count(&chat.fixture.database()), 0);
 }
 
 #[test]
 fn a_dead_letter_names_its_route_and_statement_and_costs_nothing_else() {
     let chat = Chat::usual();
     chat.edit("CREATE TRIGGER short BEFORE INSERT ON users BEGIN SELECT raise(ROLLBACK, 'too long') WHERE length(NEW.name) > 9; END");
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     for payload in
         [&line("ann", "1"), "{\"name\": ", &line("someone else", "2"), "{\"name\": \"ann\"}", &line("ann", "3")]
     {
@@ -190,7 +190,7 @@ fn a_dead_letter_names_its_route_and_statement_and_costs_nothing_else() {
 fn a_table_that_goes_while_running_stops_the_collector_and_costs_no_event() {
     let chat = Chat::usual();
     let mut collector = Collector::start(chat.run(), &chat.log());
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     raw.publish("events.chat.log", None, line("ann", "1"));
     eventually("the first line", || (chat.lines().len() == 1).then_some(()));
     chat.edit("ALTER TABLE users RENAME TO people");
@@ -198,7 +198,7 @@ fn a_table_that_goes_while_running_stops_the_collector_and_costs_no_event() {
     assert_eq!(collector.wait().code(), Some(1));
     let log = collector.log();
     assert!(log.contains("a.db: route line, statement 2: no such table: users"), "{log}");
-    assert!(texts(&chat.scene.database(), "SELECT error FROM catchment_dead_letters").is_empty());
+    assert!(texts(&chat.fixture.database(), "SELECT error FROM catchment_dead_letters").is_empty());
     chat.edit("ALTER TABLE people RENAME TO users");
     chat.drain();
     assert_eq!((chat.lines(), chat.users()), (vec!["1 ann: 1".into(), "2 ann: 2".into()], vec!["ann 2 2".into()]));
@@ -208,7 +208,7 @@ fn a_table_that_goes_while_running_stops_the_collector_and_costs_no_event() {
 fn a_trigger_made_while_running_cannot_touch_the_ledger() {
     let chat = Chat::usual();
     let mut collector = Collector::start(chat.run(), &chat.log());
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     raw.publish("events.chat.log", None, line("ann", "1"));
     eventually("the first line", || (chat.lines().len() == 1).then_some(()));
     chat.edit("CREATE TRIGGER evil AFTER INSERT ON words BEGIN DELETE FROM catchment_ledger; END");
@@ -229,7 +229,7 @@ fn small_batches(writers: usize) -> String {
 fn several_writers_bind_side_by_side_and_commit_in_order() {
     const EVENTS: usize = 20_000;
     let chat = Chat::new(&(small_batches(3) + &routes()));
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     for n in 1..=EVENTS {
         // Payloads of very different length take a writer very different times.
         let text = if n % 100 == 0 { "long ".repeat(2_000) } else { n.to_string() };
@@ -248,7 +248,7 @@ fn counts_stay_exact_through_kills() {
     const EVENTS: usize = 30_000;
     let mut chance = Chance::new();
     let chat = Chat::new(&(small_batches(2) + &routes()));
-    let mut raw = chat.scene.server.raw();
+    let mut raw = chat.fixture.server.raw();
     for n in 0..EVENTS {
         let name = ["ann", "bob", "eve"][n % 3];
         // Some fail at their first statement, some at their second, and some cannot be read.

@@ -36,12 +36,12 @@ const CONTENTS: [&str; 4] = [
     "SUHUNTER2AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA2",
 ];
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     server: Server,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::start(folder.path());
@@ -89,26 +89,26 @@ fn tells_nothing(mut command: Command) {
 
 #[test]
 fn a_secret_in_a_wrong_address_is_told_nowhere() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     for address in ADDRESSES {
-        let mut by_flag = scene.publish();
+        let mut by_flag = fixture.publish();
         by_flag.args(["--server", address]);
         tells_nothing(by_flag);
-        let mut by_variable = scene.publish();
+        let mut by_variable = fixture.publish();
         by_variable.env("NATS_URL", address);
         tells_nothing(by_variable);
-        let mut by_own_variable = scene.publish();
+        let mut by_own_variable = fixture.publish();
         by_own_variable.env("CATCHMENT_BROKER__SERVERS", address);
         tells_nothing(by_own_variable);
-        tells_nothing(scene.context(&serde_json::json!({ "url": address }).to_string()));
-        scene.settings(&format!("[broker]\nservers = ['{address}']\n")).into_iter().for_each(tells_nothing);
+        tells_nothing(fixture.context(&serde_json::json!({ "url": address }).to_string()));
+        fixture.settings(&format!("[broker]\nservers = ['{address}']\n")).into_iter().for_each(tells_nothing);
     }
 }
 
 #[test]
 fn contents_given_where_a_file_was_meant_are_told_nowhere() {
-    let scene = Scene::new();
-    let url = scene.server.url();
+    let fixture = Fixture::new();
+    let url = fixture.server.url();
     for contents in CONTENTS {
         for (flag, beside) in [
             ("--creds", None),
@@ -120,19 +120,19 @@ fn contents_given_where_a_file_was_meant_are_told_nowhere() {
             ("--tlscert", Some(["--tlskey", "/nowhere/a.key"])),
             ("--tlskey", Some(["--tlscert", "/nowhere/a.crt"])),
         ] {
-            let mut command = scene.publish();
+            let mut command = fixture.publish();
             command.args(["--server", &url, flag, contents]).args(beside.iter().flatten());
             tells_nothing(command);
         }
         for key in ["creds", "nkey", "user_jwt", "cert", "key", "ca"] {
-            tells_nothing(scene.context(&serde_json::json!({ "url": url, key: contents }).to_string()));
+            tells_nothing(fixture.context(&serde_json::json!({ "url": url, key: contents }).to_string()));
         }
     }
 }
 
 #[test]
 fn a_secret_in_broken_settings_is_told_nowhere() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     for line in [
         "password = \"hunter2",
         "password = hunter2",
@@ -144,7 +144,7 @@ fn a_secret_in_broken_settings_is_told_nowhere() {
         "password = \"hunter2\"\npassword = \"hunter2\"",
         "creds = \"eyJhunter2.a.b\"",
     ] {
-        scene.settings(&format!("[broker]\n{line}\n")).into_iter().for_each(tells_nothing);
+        fixture.settings(&format!("[broker]\n{line}\n")).into_iter().for_each(tells_nothing);
     }
     for (name, value) in [
         ("CATCHMENT_BROKER__PASWORD", "hunter2"),
@@ -152,7 +152,7 @@ fn a_secret_in_broken_settings_is_told_nowhere() {
         ("CATCHMENT_BROKER", "{password = \"hunter2\"}"),
         ("NATS_CREDS", "-----BEGIN hunter2"),
     ] {
-        let mut command = scene.publish();
+        let mut command = fixture.publish();
         command.env(name, value);
         tells_nothing(command);
     }
@@ -162,6 +162,6 @@ fn a_secret_in_broken_settings_is_told_nowhere() {
         r#"{"password": ["hunter2"]}"#,
         r#"{"url": 5, "token": "hunter2"}"#,
     ] {
-        tells_nothing(scene.context(json));
+        tells_nothing(fixture.context(json));
     }
 }

@@ -8,18 +8,18 @@ use catchment::Collector;
 use catchment::config::{Mode, QueryConfig};
 use serde_json::json;
 
-use crate::support::asking::{Client, ENDLESS, ONE, RECENT, Scene, query, refused, stop};
+use crate::support::asking::{Client, ENDLESS, Fixture, ONE, RECENT, query, refused, stop};
 use crate::support::authority::Authority;
 use crate::support::collector::{self, output, run, stderr};
 use crate::support::eventually;
 
 #[test]
 fn discovery_finds_the_service_and_counts_what_it_did() {
-    let scene = Scene::new();
-    let mut config = scene.config(vec![query("ask.recent", RECENT), query("ask.by.*", "SELECT :token_3 AS token")]);
+    let fixture = Fixture::new();
+    let mut config = fixture.config(vec![query("ask.recent", RECENT), query("ask.by.*", "SELECT :token_3 AS token")]);
     (config.service.name, config.service.description) = ("weather".into(), "readings".into());
     let collector = Collector::start(&config).expect("starts");
-    let client = scene.client();
+    let client = fixture.client();
     let pong = client.ask("$SRV.PING", "").expect("an answer");
     let id = pong["id"].as_str().expect("an id").to_owned();
     let described = |kind: &str| {
@@ -58,14 +58,14 @@ fn discovery_finds_the_service_and_counts_what_it_did() {
 
 #[test]
 fn of_two_collectors_one_answers_each_request() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let start = |file: &str| {
-        let mut config = scene.config(vec![query("ask.one", ONE)]);
-        config.database.path = scene.folder.path().join(file);
+        let mut config = fixture.config(vec![query("ask.one", ONE)]);
+        config.database.path = fixture.folder.path().join(file);
         Collector::start(&config).expect("starts")
     };
     let collectors = [start("a.db"), start("b.db")];
-    let client = scene.client();
+    let client = fixture.client();
     for _ in 0..200 {
         client.ask("ask.one", "").expect("rows");
     }
@@ -76,31 +76,31 @@ fn of_two_collectors_one_answers_each_request() {
 
 #[test]
 fn it_answers_again_when_the_server_is_back_or_goes_on() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     for mode in [Mode::Jetstream, Mode::Core] {
-        let mut config = scene.config(vec![query("ask.one", ONE)]);
+        let mut config = fixture.config(vec![query("ask.one", ONE)]);
         config.broker.mode = mode;
         let collector = Collector::start(&config).expect("starts");
         let one = json!([{ "one": 1 }]);
-        assert_eq!(scene.client().ask("ask.one", ""), Ok(one.clone()));
-        scene.server.kill();
+        assert_eq!(fixture.client().ask("ask.one", ""), Ok(one.clone()));
+        fixture.server.kill();
         eventually("the trouble to show", || collector.status().service);
         assert!(collector.health().troubles.iter().any(|trouble| trouble.part == "service"));
-        scene.server.restart();
+        fixture.server.restart();
         eventually("health", || collector.status().service.is_none().then_some(()));
-        assert_eq!(scene.client().ask("ask.one", ""), Ok(one.clone()));
-        scene.server.signal("STOP");
+        assert_eq!(fixture.client().ask("ask.one", ""), Ok(one.clone()));
+        fixture.server.signal("STOP");
         eventually("the silence to be noticed", || collector.status().service);
-        scene.server.signal("CONT");
+        fixture.server.signal("CONT");
         eventually("health", || collector.status().service.is_none().then_some(()));
-        assert_eq!(scene.client().until_answered("ask.one"), one);
+        assert_eq!(fixture.client().until_answered("ask.one"), one);
         stop(collector);
     }
 }
 
 #[test]
 fn only_who_has_queries_has_threads_and_a_connection_for_them() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     // Beside the link's own there are two threads of the client, which take its name.
     let connections = |process: &collector::Collector| process.thread_names()["catchment-link"] / 3;
     // The kernel keeps fifteen letters of a name.
@@ -108,14 +108,16 @@ fn only_who_has_queries_has_threads_and_a_connection_for_them() {
         let names = process.thread_names();
         ["catchment-query", "catchment-reque"].map(|name| names.get(name).copied().unwrap_or(0))
     };
-    let plain =
-        collector::Collector::start(run(&scene.server.url(), &scene.database()), &scene.folder.path().join("log"));
+    let plain = collector::Collector::start(
+        run(&fixture.server.url(), &fixture.database()),
+        &fixture.folder.path().join("log"),
+    );
     plain.said("collecting stream");
     assert_eq!(ours(&plain), [0, 0]);
     assert_eq!(connections(&plain), 1);
     assert!(plain.stop().success());
-    let asked = scene.process("ask.one", ONE);
-    scene.client().until_answered("ask.one");
+    let asked = fixture.process("ask.one", ONE);
+    fixture.client().until_answered("ask.one");
     assert_eq!(ours(&asked), [2, 1]);
     assert_eq!(connections(&asked), 2);
     assert!(asked.stop().success());
@@ -123,7 +125,7 @@ fn only_who_has_queries_has_threads_and_a_connection_for_them() {
 
 #[test]
 fn what_waits_is_answered_before_a_stop_and_what_hangs_is_broken_off() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let slow = format!(
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT max(i) AS i FROM n",
         300_000
@@ -131,11 +133,11 @@ fn what_waits_is_answered_before_a_stop_and_what_hangs_is_broken_off() {
     let endless = QueryConfig { timeout: Duration::from_secs(3600), ..query("ask.endless", ENDLESS) };
     let patient = QueryConfig { timeout: Duration::from_secs(60), ..query("ask.slow", &slow) };
     let start = || {
-        let mut config = scene.config(vec![patient.clone(), endless.clone()]);
+        let mut config = fixture.config(vec![patient.clone(), endless.clone()]);
         config.service.threads = 1;
         Collector::start(&config).expect("starts")
     };
-    let client = scene.client();
+    let client = fixture.client();
     let replies = client.0.subscribe("_INBOX.waiting").expect("subscribes");
     let collector = start();
     for _ in 0..5 {
@@ -161,12 +163,12 @@ fn what_waits_is_answered_before_a_stop_and_what_hangs_is_broken_off() {
 
 #[test]
 fn a_stream_that_takes_requests_for_events_is_said() {
-    let scene = Scene::new();
-    scene.server.make_stream("OTHER", &["ask.>"]);
-    let collector = scene.process("ask.one", ONE);
+    let fixture = Fixture::new();
+    fixture.server.make_stream("OTHER", &["ask.>"]);
+    let collector = fixture.process("ask.one", ONE);
     collector.said("service: stream OTHER takes requests on ask.one for events");
     assert!(collector.stop().success());
-    let said = output(&mut scene.asking(&["ask.one"]));
+    let said = output(&mut fixture.asking(&["ask.one"]));
     assert_eq!(said.status.code(), Some(1));
     assert!(stderr(&said).contains("stream OTHER stored the request as an event"), "{}", stderr(&said));
 }
@@ -174,15 +176,15 @@ fn a_stream_that_takes_requests_for_events_is_said() {
 #[test]
 fn what_the_user_may_not_do_is_said_and_keeps_no_event_from_being_stored() {
     // May neither listen on ask.secret nor publish replies to anything but the usual inboxes.
-    let scene = Scene::configured(
+    let fixture = Fixture::configured(
         r#"jetstream: {}
         authorization { users: [
             { user: ours, password: ours, permissions: {
                 subscribe: { deny: ["ask.secret"] }, publish: { deny: ["private.>"] } } }
             { user: all, password: all } ] }"#,
     );
-    let url = |user: &str| format!("nats://{user}:{user}@127.0.0.1:{}", scene.server.port());
-    let mut config = scene.config(vec![query("ask.one", ONE), query("ask.secret", ONE)]);
+    let url = |user: &str| format!("nats://{user}:{user}@127.0.0.1:{}", fixture.server.port());
+    let mut config = fixture.config(vec![query("ask.one", ONE), query("ask.secret", ONE)]);
     config.broker.servers = vec![url("ours")];
     let collector = Collector::start(&config).expect("starts");
     let trouble = collector.status().service.expect("it is said").reason;
@@ -208,16 +210,16 @@ fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
     // Whoever asks does without: the client alone has its own troubles with TLS.
     let files = format!("cert_file: {:?}, key_file: {:?}", pair.cert, pair.key);
     let tls = format!("jetstream: {{}}\nallow_non_tls: true\ntls {{ {files} }}");
-    let scene = Scene::configured(&tls);
+    let fixture = Fixture::configured(&tls);
     let large = QueryConfig { max_bytes: ByteSize::mib(1), ..query("ask.large", "SELECT hex(zeroblob(:n)) AS h") };
-    let mut config = scene.config(vec![query("ask.one", ONE), large]);
+    let mut config = fixture.config(vec![query("ask.one", ONE), large]);
     config.broker.tls.ca = Some(authority.file.clone());
     // What waits for a word of the server waits for long.
     config.broker.silence = Duration::from_secs(60);
     let collector = Collector::start(&config).expect("starts");
     let asking: Vec<_> = (0..4)
         .map(|_| {
-            let client = scene.client();
+            let client = fixture.client();
             thread::spawn(move || {
                 for _ in 0..25 {
                     let rows = client.ask("ask.large", format!("{{\"n\":{}}}", LARGE / 2)).expect("rows");
@@ -230,7 +232,7 @@ fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
     for asking in asking {
         asking.join().expect("each is answered");
     }
-    let client = scene.client();
+    let client = fixture.client();
     for _ in 0..100 {
         let began = Instant::now();
         client.ask("ask.one", "").expect("rows");
@@ -246,10 +248,10 @@ const LONGEST_READ: usize = 4_096 - "MSG ask.one 1  0\r\n".len();
 
 #[test]
 fn a_long_subject_for_the_reply_is_not_answered_and_costs_others_nothing() {
-    let scene = Scene::new();
-    let collector = scene.process("ask.one", ONE);
+    let fixture = Fixture::new();
+    let collector = fixture.process("ask.one", ONE);
     collector.said("answers on ask.one");
-    let client = scene.client();
+    let client = fixture.client();
     client.until_answered("ask.one");
     for length in [2_049, 3_000, LONGEST_READ] {
         client.0.publish_request("ask.one", &reply_of(length), "").expect("published");
@@ -268,15 +270,15 @@ fn a_long_subject_for_the_reply_is_not_answered_and_costs_others_nothing() {
 
 #[test]
 fn a_server_with_shorter_lines_keeps_long_subjects_from_the_service() {
-    let scene = Scene::configured("jetstream {}\nmax_control_line: 4000\n");
-    let collector = scene.process("ask.one", ONE);
+    let fixture = Fixture::configured("jetstream {}\nmax_control_line: 4000\n");
+    let collector = fixture.process("ask.one", ONE);
     collector.said("answers on ask.one");
-    let stranger = scene.client();
+    let stranger = fixture.client();
     for length in [3_900, LONGEST_READ + 1, 4_086] {
         let _ = stranger.0.publish_request("ask.one", &reply_of(length), "");
         let _ = stranger.0.flush();
     }
-    scene.client().until_answered("ask.one");
+    fixture.client().until_answered("ask.one");
     assert!(!collector.log().contains("was lost"), "{}", collector.log());
     assert!(collector.stop().success());
 }

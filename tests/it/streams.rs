@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::collector::{Collector, output, run, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::oracle;
-use crate::support::scene::Scene;
 use crate::support::server;
 use crate::support::{copy_folder, eventually};
 
@@ -17,92 +17,92 @@ fn both(first: &[String], second: &[String]) -> Vec<String> {
 
 #[test]
 fn a_stream_made_anew_under_a_running_collector_is_collected_from_its_start() {
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let before = scene.publish("before", 300);
-    scene.has(300);
-    scene.server.delete_stream("EVENTS");
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let before = fixture.publish("before", 300);
+    fixture.has(300);
+    fixture.server.delete_stream("EVENTS");
     collector.said("stream EVENTS is gone");
-    scene.server.make_stream("EVENTS", &["events.>"]);
-    let after = scene.publish("after", 200);
-    scene.has(500);
+    fixture.server.make_stream("EVENTS", &["events.>"]);
+    let after = fixture.publish("after", 200);
+    fixture.has(500);
     assert!(collector.stop().success());
-    scene.holds_exactly(&both(&before, &after));
+    fixture.holds_exactly(&both(&before, &after));
 }
 
 #[test]
 fn a_stream_made_anew_at_once_under_a_running_collector_is_collected_from_its_start() {
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let mut all = scene.publish("life-0", 50);
-    scene.has(50);
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let mut all = fixture.publish("life-0", 50);
+    fixture.has(50);
     for life in 1..4 {
-        scene.server.delete_stream("EVENTS");
-        scene.server.make_stream("EVENTS", &["events.>"]);
+        fixture.server.delete_stream("EVENTS");
+        fixture.server.make_stream("EVENTS", &["events.>"]);
         // More than before: the ledger's last sequence is one of the new stream's.
-        all.extend(scene.publish(&format!("life-{life}"), 100 * life));
-        scene.has(all.len());
+        all.extend(fixture.publish(&format!("life-{life}"), 100 * life));
+        fixture.has(all.len());
     }
     assert!(collector.log().contains("was made anew"), "{}", collector.log());
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
 }
 
 #[test]
 fn a_deleted_stream_that_nobody_makes_anew_is_made_by_the_collector() {
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let before = scene.publish("before", 3);
-    scene.has(3);
-    scene.server.delete_stream("EVENTS");
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let before = fixture.publish("before", 3);
+    fixture.has(3);
+    fixture.server.delete_stream("EVENTS");
     collector.said("made stream EVENTS on events.>");
-    let after = scene.publish("after", 3);
-    scene.has(6);
+    let after = fixture.publish("after", 3);
+    fixture.has(6);
     assert!(collector.stop().success());
-    scene.holds_exactly(&both(&before, &after));
+    fixture.holds_exactly(&both(&before, &after));
 }
 
 #[test]
 fn a_stream_made_anew_while_the_collector_was_stopped_is_collected_from_its_start() {
-    let scene = Scene::new();
-    let before = scene.publish("before", 300);
-    scene.drain();
-    scene.server.delete_stream("EVENTS");
-    scene.server.make_stream("EVENTS", &["events.>"]);
-    let after = scene.publish("after", 20);
-    let said = scene.drain();
+    let fixture = Fixture::new();
+    let before = fixture.publish("before", 300);
+    fixture.drain();
+    fixture.server.delete_stream("EVENTS");
+    fixture.server.make_stream("EVENTS", &["events.>"]);
+    let after = fixture.publish("after", 20);
+    let said = fixture.drain();
     assert!(said.contains("stream EVENTS was made anew"), "{said}");
-    scene.holds_exactly(&both(&before, &after));
+    fixture.holds_exactly(&both(&before, &after));
 }
 
 #[test]
 fn a_stream_made_anew_that_has_outgrown_the_ledger_is_collected_from_its_start() {
-    let scene = Scene::new();
-    let before = scene.publish("before", 100);
-    scene.drain();
-    scene.server.delete_stream("EVENTS");
-    scene.server.make_stream("EVENTS", &["events.>"]);
-    let after = scene.publish("after", 1_000);
-    let said = scene.drain();
+    let fixture = Fixture::new();
+    let before = fixture.publish("before", 100);
+    fixture.drain();
+    fixture.server.delete_stream("EVENTS");
+    fixture.server.make_stream("EVENTS", &["events.>"]);
+    let after = fixture.publish("after", 1_000);
+    let said = fixture.drain();
     assert!(said.contains("stream EVENTS was made anew"), "{said}");
-    scene.holds_exactly(&both(&before, &after));
+    fixture.holds_exactly(&both(&before, &after));
 }
 
 #[test]
 fn a_database_restored_from_an_older_copy_catches_up() {
-    let scene = Scene::new();
-    let first = scene.publish("first", 100);
-    scene.drain();
-    let older = scene.folder.path().join("older.db");
-    oracle::open(&scene.database()).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
-    let second = scene.publish("second", 400);
-    scene.drain();
-    scene.holds_exactly(&both(&first, &second));
-    restore(&older, &scene.database());
-    scene.holds_exactly(&first);
-    let said = scene.drain();
+    let fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    fixture.drain();
+    let older = fixture.folder.path().join("older.db");
+    oracle::open(&fixture.database()).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
+    let second = fixture.publish("second", 400);
+    fixture.drain();
+    fixture.holds_exactly(&both(&first, &second));
+    restore(&older, &fixture.database());
+    fixture.holds_exactly(&first);
+    let said = fixture.drain();
     assert!(!said.contains("WARN"), "nothing is wrong: {said}");
-    scene.holds_exactly(&both(&first, &second));
+    fixture.holds_exactly(&both(&first, &second));
 }
 
 /// Puts an older copy in a database's place.
@@ -115,47 +115,47 @@ fn restore(copy: &Path, database: &Path) {
 
 #[test]
 fn what_a_restored_database_lacks_and_the_stream_no_longer_has_is_said_with_its_size() {
-    let scene = Scene::new();
-    let first = scene.publish("first", 100);
-    scene.drain();
-    let older = scene.folder.path().join("older.db");
-    oracle::open(&scene.database()).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
-    let second = scene.publish("second", 400);
-    scene.drain();
+    let fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    fixture.drain();
+    let older = fixture.folder.path().join("older.db");
+    oracle::open(&fixture.database()).execute("VACUUM INTO ?", [older.to_str()]).expect("copies");
+    let second = fixture.publish("second", 400);
+    fixture.drain();
     // Sequences up to 250 go: 150 events that the older copy does not have.
-    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 251 }));
-    restore(&older, &scene.database());
-    let said = scene.drain();
+    fixture.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 251 }));
+    restore(&older, &fixture.database());
+    let said = fixture.drain();
     assert!(said.contains("begins at 251") && said.contains("101 to 250") && said.contains("150 events"), "{said}");
-    scene.holds_exactly(&both(&first, &second[150..]));
+    fixture.holds_exactly(&both(&first, &second[150..]));
 }
 
 #[test]
 fn what_a_stream_dropped_before_it_was_collected_is_said_with_its_size() {
-    let scene = Scene::new();
-    let first = scene.publish("first", 10);
-    scene.drain();
-    scene.publish("dropped", 30);
-    scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({}));
-    let said = scene.drain();
+    let fixture = Fixture::new();
+    let first = fixture.publish("first", 10);
+    fixture.drain();
+    fixture.publish("dropped", 30);
+    fixture.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({}));
+    let said = fixture.drain();
     assert!(said.contains("30 events"), "purged whole: {said}");
-    let last = scene.publish("last", 5);
-    scene.drain();
-    scene.holds_exactly(&both(&first, &last));
+    let last = fixture.publish("last", 5);
+    fixture.drain();
+    fixture.holds_exactly(&both(&first, &last));
 }
 
 #[test]
 fn what_a_stream_drops_under_a_running_collector_is_said_with_its_size() {
-    let scene = Scene::new();
-    let collector = scene.collector();
-    let first = scene.publish("first", 10);
-    scene.has(10);
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
+    let first = fixture.publish("first", 10);
+    fixture.has(10);
     collector_pauses(&collector, || {
-        scene.publish("dropped", 30);
-        scene.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 41 }));
+        fixture.publish("dropped", 30);
+        fixture.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 41 }));
     });
-    let last = scene.publish("last", 5);
-    let database = scene.database();
+    let last = fixture.publish("last", 5);
+    let database = fixture.database();
     // The server may have sent some of them before the purge; what came is stored, what did not is said.
     eventually("the last event", || {
         let rows = oracle::payloads(&database);
@@ -179,84 +179,84 @@ fn collector_pauses(collector: &Collector, meanwhile: impl FnOnce()) {
 
 #[test]
 fn a_broker_restored_from_an_older_copy_costs_no_new_event_and_doubles_none_that_is_known() {
-    let mut scene = Scene::new();
-    let first = scene.publish("first", 100);
-    scene.drain();
-    scene.server.stop();
-    let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
+    let mut fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    fixture.drain();
+    fixture.server.stop();
+    let (store, older) = (fixture.folder.path().join("streams"), fixture.folder.path().join("older"));
     copy_folder(&store, &older);
-    scene.server.restart();
-    let second = scene.publish("second", 100);
-    scene.drain();
-    scene.server.stop();
+    fixture.server.restart();
+    let second = fixture.publish("second", 100);
+    fixture.drain();
+    fixture.server.stop();
     std::fs::remove_dir_all(&store).expect("removes");
     std::fs::rename(&older, &store).expect("moves");
-    scene.server.restart();
-    assert_eq!(scene.server.last_sequence("EVENTS"), 100, "the copy is older");
+    fixture.server.restart();
+    assert_eq!(fixture.server.last_sequence("EVENTS"), 100, "the copy is older");
 
     // Short of the ledger, then past it: sequences 101 to 150 and 101 to 300 are used a second time.
-    let third = scene.publish("third", 50);
-    let said = scene.drain();
+    let third = fixture.publish("third", 50);
+    let said = fixture.drain();
     assert!(said.contains("went back"), "{said}");
-    scene.holds_exactly(&both(&both(&first, &second), &third));
-    let fourth = scene.publish("fourth", 150);
-    let said = scene.drain();
+    fixture.holds_exactly(&both(&both(&first, &second), &third));
+    let fourth = fixture.publish("fourth", 150);
+    let said = fixture.drain();
     assert!(!said.contains("went back"), "only once: {said}");
-    scene.holds_exactly(&both(&both(&first, &second), &both(&third, &fourth)));
+    fixture.holds_exactly(&both(&both(&first, &second), &both(&third, &fourth)));
 }
 
 #[test]
 fn a_broker_restored_from_an_older_copy_that_has_outgrown_the_ledger_again_is_recognised() {
-    let mut scene = Scene::new();
-    let first = scene.publish("first", 100);
-    scene.drain();
-    scene.server.stop();
-    let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
+    let mut fixture = Fixture::new();
+    let first = fixture.publish("first", 100);
+    fixture.drain();
+    fixture.server.stop();
+    let (store, older) = (fixture.folder.path().join("streams"), fixture.folder.path().join("older"));
     copy_folder(&store, &older);
-    scene.server.restart();
-    let second = scene.publish("second", 100);
-    let collector = scene.collector();
-    scene.has(200);
-    scene.server.stop();
+    fixture.server.restart();
+    let second = fixture.publish("second", 100);
+    let collector = fixture.collector();
+    fixture.has(200);
+    fixture.server.stop();
     std::fs::remove_dir_all(&store).expect("removes");
     std::fs::rename(&older, &store).expect("moves");
-    scene.server.restart();
-    let third = scene.publish("third", 300);
-    scene.has(500);
+    fixture.server.restart();
+    let third = fixture.publish("third", 300);
+    fixture.has(500);
     assert!(collector.log().contains("went back"), "{}", collector.log());
     assert!(collector.stop().success());
-    scene.holds_exactly(&both(&both(&first, &second), &third));
+    fixture.holds_exactly(&both(&both(&first, &second), &third));
 }
 
 #[test]
 fn a_broker_restored_from_an_older_copy_with_an_event_that_breaks_the_client_is_collected_all_the_same() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     let breaking =
-        |scene: &Scene| scene.server.raw().publish("events.bad", Some(b"NATS/1.0\r\nno colon\r\n\r\n"), "bad");
-    let first = scene.publish("first", 5);
-    breaking(&scene);
-    let second = scene.publish("second", 5);
-    scene.drain();
-    scene.server.stop();
-    let (store, older) = (scene.folder.path().join("streams"), scene.folder.path().join("older"));
+        |fixture: &Fixture| fixture.server.raw().publish("events.bad", Some(b"NATS/1.0\r\nno colon\r\n\r\n"), "bad");
+    let first = fixture.publish("first", 5);
+    breaking(&fixture);
+    let second = fixture.publish("second", 5);
+    fixture.drain();
+    fixture.server.stop();
+    let (store, older) = (fixture.folder.path().join("streams"), fixture.folder.path().join("older"));
     copy_folder(&store, &older);
-    scene.server.restart();
-    let third = scene.publish("third", 5);
-    scene.drain();
-    scene.server.stop();
+    fixture.server.restart();
+    let third = fixture.publish("third", 5);
+    fixture.drain();
+    fixture.server.stop();
     std::fs::remove_dir_all(&store).expect("removes");
     std::fs::rename(&older, &store).expect("moves");
-    scene.server.restart();
-    let fourth = scene.publish("fourth", 2);
-    breaking(&scene);
-    let fifth = scene.publish("fifth", 2);
-    let collector = scene.collector();
+    fixture.server.restart();
+    let fourth = fixture.publish("fourth", 2);
+    breaking(&fixture);
+    let fifth = fixture.publish("fifth", 2);
+    let collector = fixture.collector();
     collector.said("went back");
-    scene.has(19);
+    fixture.has(19);
     assert!(collector.stop().success());
     let all = [first, second, third, fourth, fifth].concat();
-    scene.holds_exactly(&all);
-    let dead: u64 = oracle::open(&scene.database())
+    fixture.holds_exactly(&all);
+    let dead: u64 = oracle::open(&fixture.database())
         .query_row("SELECT count(*) FROM catchment_dead_letters", [], |row| row.get(0))
         .expect("SQL");
     assert_eq!(dead, 2, "the known one is not there twice");
@@ -264,79 +264,79 @@ fn a_broker_restored_from_an_older_copy_with_an_event_that_breaks_the_client_is_
 
 #[test]
 fn a_consumer_deleted_under_a_running_collector_is_made_anew() {
-    let scene = Scene::new();
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
     let delete = |expected_rows| {
-        scene.has(expected_rows);
-        let names = eventually("the consumer", || Some(scene.server.consumers("EVENTS")).filter(|n| n.len() == 1));
-        scene.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{}", names[0]), &Value::Null);
+        fixture.has(expected_rows);
+        let names = eventually("the consumer", || Some(fixture.server.consumers("EVENTS")).filter(|n| n.len() == 1));
+        fixture.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{}", names[0]), &Value::Null);
         eventually("another consumer", || {
-            let now = scene.server.consumers("EVENTS");
+            let now = fixture.server.consumers("EVENTS");
             (now.len() == 1 && now != names).then_some(())
         });
     };
     // The first time before anything was ever collected.
-    eventually("the collector", || scene.database().exists().then_some(()));
+    eventually("the collector", || fixture.database().exists().then_some(()));
     delete(0);
-    let first = scene.publish("first", 500);
+    let first = fixture.publish("first", 500);
     delete(500);
-    let second = scene.publish("second", 500);
+    let second = fixture.publish("second", 500);
     delete(1_000);
-    let third = scene.publish("third", 1);
-    scene.has(1_001);
+    let third = fixture.publish("third", 1);
+    fixture.has(1_001);
     assert!(collector.stop().success());
-    scene.holds_exactly(&both(&both(&first, &second), &third));
+    fixture.holds_exactly(&both(&both(&first, &second), &third));
 }
 
 #[test]
 fn a_consumer_deleted_while_events_flow_costs_and_doubles_none() {
-    let scene = Scene::new();
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
     let mut all = Vec::new();
     for round in 0..6 {
-        all.extend(scene.publish(&format!("round-{round}"), 2_000));
-        for name in scene.server.consumers("EVENTS") {
+        all.extend(fixture.publish(&format!("round-{round}"), 2_000));
+        for name in fixture.server.consumers("EVENTS") {
             // Gone already where the collector was faster.
-            scene.server.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{name}"), &Value::Null);
+            fixture.server.ask(&format!("$JS.API.CONSUMER.DELETE.EVENTS.{name}"), &Value::Null);
         }
     }
-    scene.has(all.len());
+    fixture.has(all.len());
     assert!(collector.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
 }
 
 #[test]
 fn a_work_queue_is_refused_with_the_reason() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let config = json!({ "name": "WORK", "subjects": ["work.>"], "storage": "memory", "retention": "workqueue" });
-    scene.ask("$JS.API.STREAM.CREATE.WORK", &config);
-    let refused = output(scene.run().args(["--stream", "WORK"]).env("CATCHMENT_BROKER__SUBJECTS", "work.>"));
+    fixture.ask("$JS.API.STREAM.CREATE.WORK", &config);
+    let refused = output(fixture.run().args(["--stream", "WORK"]).env("CATCHMENT_BROKER__SUBJECTS", "work.>"));
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.starts_with("catchment: broker nats://127.0.0.1:"), "{said}");
     assert!(last.contains("stream WORK has workqueue retention"), "{said}");
     assert!(last.contains("limits retention"), "says the way out: {said}");
-    assert_eq!(scene.server.consumers("WORK"), Vec::<String>::new());
+    assert_eq!(fixture.server.consumers("WORK"), Vec::<String>::new());
 }
 
 #[test]
 fn a_missing_stream_that_must_not_be_made_is_refused() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let refused =
-        output(scene.run().args(["--stream", "OTHER", "--drain"]).env("CATCHMENT_BROKER__CREATE_STREAM", "false"));
+        output(fixture.run().args(["--stream", "OTHER", "--drain"]).env("CATCHMENT_BROKER__CREATE_STREAM", "false"));
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.contains("there is no stream OTHER") && last.contains("broker.create_stream"), "{said}");
-    let answer = scene.server.ask("$JS.API.STREAM.INFO.OTHER", &Value::Null);
+    let answer = fixture.server.ask("$JS.API.STREAM.INFO.OTHER", &Value::Null);
     assert_eq!(answer["error"]["err_code"], 10059, "it was not made: {answer}");
 }
 
 #[test]
 fn a_missing_stream_whose_subjects_another_has_is_refused_with_the_servers_word() {
-    let scene = Scene::new();
-    let refused = output(scene.run().args(["--stream", "OTHER", "--drain"]));
+    let fixture = Fixture::new();
+    let refused = output(fixture.run().args(["--stream", "OTHER", "--drain"]));
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap_or_default();
@@ -345,29 +345,29 @@ fn a_missing_stream_whose_subjects_another_has_is_refused_with_the_servers_word(
 
 #[test]
 fn a_stream_that_is_there_is_never_changed() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let odd = json!({
         "name": "ODD", "subjects": ["odd.a", "odd.b.*"], "storage": "memory", "retention": "limits",
         "max_msgs": 1_000, "max_bytes": 1 << 20, "max_age": 3_600_000_000_000_u64, "max_msg_size": 5_000,
         "discard": "new", "duplicate_window": 7_000_000_000_u64, "description": "somebody's own", "deny_delete": true,
     });
-    let before = scene.ask("$JS.API.STREAM.CREATE.ODD", &odd);
-    let mut raw = scene.server.raw();
+    let before = fixture.ask("$JS.API.STREAM.CREATE.ODD", &odd);
+    let mut raw = fixture.server.raw();
     raw.publish("odd.b.x", None, "1");
-    let done = output(scene.run().args(["--stream", "ODD", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "odd.>"));
+    let done = output(fixture.run().args(["--stream", "ODD", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "odd.>"));
     assert!(done.status.success(), "{}", stderr(&done));
-    assert_eq!(oracle::payloads(&scene.database()), ["1"]);
-    let after = scene.ask("$JS.API.STREAM.INFO.ODD", &Value::Null);
+    assert_eq!(oracle::payloads(&fixture.database()), ["1"]);
+    let after = fixture.ask("$JS.API.STREAM.INFO.ODD", &Value::Null);
     assert_eq!((&before["config"], &before["created"]), (&after["config"], &after["created"]));
 }
 
 #[test]
 fn consumers_left_by_this_database_are_deleted_and_nobody_elses() {
-    let scene = Scene::new();
-    scene.publish("a", 10);
-    scene.drain();
-    assert_eq!(scene.server.consumers("EVENTS"), Vec::<String>::new(), "an orderly end leaves none");
-    let identity: String = oracle::open(&scene.database())
+    let fixture = Fixture::new();
+    fixture.publish("a", 10);
+    fixture.drain();
+    assert_eq!(fixture.server.consumers("EVENTS"), Vec::<String>::new(), "an orderly end leaves none");
+    let identity: String = oracle::open(&fixture.database())
         .query_row("SELECT value FROM catchment_meta WHERE key = 'identity'", [], |row| row.get(0))
         .expect("an identity");
     let others = ["mine", "catchment-0123456789abcdef-1-0", "catchment", "x-catchment"];
@@ -375,23 +375,23 @@ fn consumers_left_by_this_database_are_deleted_and_nobody_elses() {
     for name in others.iter().copied().chain(left.iter().map(String::as_str)) {
         let config = json!({ "name": name, "ack_policy": "explicit", "durable_name": name, "deliver_policy": "all" });
         let body = json!({ "stream_name": "EVENTS", "config": config, "action": "create" });
-        scene.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &body);
+        fixture.ask(&format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}"), &body);
     }
-    let collector = scene.collector();
+    let collector = fixture.collector();
     collector.said("collecting stream EVENTS");
-    let names = scene.server.consumers("EVENTS");
+    let names = fixture.server.consumers("EVENTS");
     assert!(others.iter().all(|other| names.iter().any(|name| name == other)), "{names:?}");
     assert!(!left.iter().any(|gone| names.contains(gone)), "{names:?}");
     assert_eq!(names.len(), others.len() + 1, "{names:?}");
     // What a kill leaves is deleted at the next start.
     collector.kill();
-    let collector = scene.collector();
+    let collector = fixture.collector();
     eventually("the killed one's consumer to go", || {
-        let now = scene.server.consumers("EVENTS");
+        let now = fixture.server.consumers("EVENTS");
         (now.len() == others.len() + 1 && now != names).then_some(())
     });
     assert!(collector.stop().success());
-    let now = scene.server.consumers("EVENTS");
+    let now = fixture.server.consumers("EVENTS");
     let mut others = others.to_vec();
     others.sort_unstable();
     let mut sorted = now.clone();
@@ -401,24 +401,24 @@ fn consumers_left_by_this_database_are_deleted_and_nobody_elses() {
 
 #[test]
 fn two_databases_collect_one_stream_side_by_side() {
-    let scene = Scene::new();
-    let other = scene.folder.path().join("b.db");
-    let first = scene.collector();
-    let second = Collector::start(run(&scene.server.url(), &other), &scene.folder.path().join("second.log"));
-    let all = scene.publish("a", 1_000);
-    scene.has(1_000);
+    let fixture = Fixture::new();
+    let other = fixture.folder.path().join("b.db");
+    let first = fixture.collector();
+    let second = Collector::start(run(&fixture.server.url(), &other), &fixture.folder.path().join("second.log"));
+    let all = fixture.publish("a", 1_000);
+    fixture.has(1_000);
     eventually("the other's rows", || (oracle::count(&other) == 1_000).then_some(()));
     assert!(first.stop().success() && second.stop().success());
-    scene.holds_exactly(&all);
+    fixture.holds_exactly(&all);
     assert_eq!(oracle::payloads(&other), all);
 }
 
 #[test]
 fn a_second_collector_on_a_database_is_refused_by_the_name_of_the_first() {
-    let scene = Scene::new();
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
     collector.said("collecting stream EVENTS");
-    let refused = output(scene.run().arg("--drain"));
+    let refused = output(fixture.run().arg("--drain"));
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
@@ -427,29 +427,30 @@ fn a_second_collector_on_a_database_is_refused_by_the_name_of_the_first() {
 
 #[test]
 fn several_subjects_are_collected_in_the_streams_order_or_refused_by_an_old_server() {
-    let scene = Scene::new();
-    scene.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
-    let mut raw = scene.server.raw();
+    let fixture = Fixture::new();
+    fixture.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
+    let mut raw = fixture.server.raw();
     let payloads: Vec<String> = (0..90).map(|n| format!("{n}")).collect();
     for (n, payload) in payloads.iter().enumerate() {
         raw.send(["a.x", "b.y", "c.z"][n % 3], None, payload);
     }
     raw.finish();
-    let done = output(scene.run().args(["--stream", "MIXED", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "a.>,b.>"));
+    let done =
+        output(fixture.run().args(["--stream", "MIXED", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "a.>,b.>"));
     let said = stderr(&done);
     if server::version() < (2, 10) {
         assert_eq!(done.status.code(), Some(1), "{said}");
         let last = said.lines().last().unwrap_or_default();
         assert!(last.contains("several subjects") && last.contains("2.10"), "{said}");
         assert!(!last.contains("ConsumerConfig"), "in words, not in code: {said}");
-        assert_eq!(scene.server.consumers("MIXED"), Vec::<String>::new(), "the wrong one is deleted again");
-        assert_eq!(oracle::count(&scene.database()), 0);
+        assert_eq!(fixture.server.consumers("MIXED"), Vec::<String>::new(), "the wrong one is deleted again");
+        assert_eq!(oracle::count(&fixture.database()), 0);
         return;
     }
     assert!(done.status.success(), "{said}");
     let expected: Vec<String> = payloads.into_iter().enumerate().filter(|(n, _)| n % 3 != 2).map(|(_, p)| p).collect();
-    scene.holds_exactly(&expected);
-    let subjects: BTreeMap<String, u64> = oracle::open(&scene.database())
+    fixture.holds_exactly(&expected);
+    let subjects: BTreeMap<String, u64> = oracle::open(&fixture.database())
         .prepare("SELECT subject, count(*) FROM events GROUP BY subject")
         .and_then(|mut sql| sql.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
         .expect("rows");
@@ -458,18 +459,19 @@ fn several_subjects_are_collected_in_the_streams_order_or_refused_by_an_old_serv
 
 #[test]
 fn the_subjects_that_a_stream_has_are_collected_by_any_server_and_nothing_it_had_before() {
-    let scene = Scene::new();
-    scene.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
-    let mut raw = scene.server.raw();
+    let fixture = Fixture::new();
+    fixture.server.make_stream("MIXED", &["a.>", "b.>", "c.>"]);
+    let mut raw = fixture.server.raw();
     let payloads: Vec<String> = (0..90).map(|n| format!("{n}")).collect();
     for (n, payload) in payloads.iter().enumerate() {
         raw.send(["a.x", "b.y", "c.z"][n % 3], None, payload);
     }
     raw.finish();
-    scene
+    fixture
         .ask("$JS.API.STREAM.UPDATE.MIXED", &json!({ "name": "MIXED", "subjects": ["b.>", "a.>"], "storage": "file" }));
-    let done = output(scene.run().args(["--stream", "MIXED", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "a.>,b.>"));
+    let done =
+        output(fixture.run().args(["--stream", "MIXED", "--drain"]).env("CATCHMENT_BROKER__SUBJECTS", "a.>,b.>"));
     assert!(done.status.success(), "{}", stderr(&done));
     let expected: Vec<String> = payloads.into_iter().enumerate().filter(|(n, _)| n % 3 != 2).map(|(_, p)| p).collect();
-    scene.holds_exactly(&expected);
+    fixture.holds_exactly(&expected);
 }

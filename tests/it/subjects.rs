@@ -11,12 +11,12 @@ use crate::support::eventually;
 use crate::support::oracle;
 use crate::support::server::{Server, needs};
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     server: Server,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::start(folder.path());
@@ -79,21 +79,21 @@ fn filters_are_on_what_a_stream_that_renames_stores() {
     if !needs((2, 10), "subject transforms") {
         return;
     }
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let renames = json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
-    scene.stream("EVENTS", &renames);
-    scene.publish("events.a", 10);
+    fixture.stream("EVENTS", &renames);
+    fixture.publish("events.a", 10);
     let said = "stream EVENTS stores nothing on events.>: it renames what it takes, and stores stored.>";
-    let refused = scene.drain("EVENTS", &["events.>"]);
+    let refused = fixture.drain("EVENTS", &["events.>"]);
     assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
     assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
-    let critical = scene.check(2, "EVENTS", &["events.>"]);
+    let critical = fixture.check(2, "EVENTS", &["events.>"]);
     assert!(critical.contains(said), "{critical}");
-    let done = scene.drain("EVENTS", &["stored.>"]);
-    assert!(done.status.success() && scene.rows() == 10, "{}", stderr(&done));
+    let done = fixture.drain("EVENTS", &["stored.>"]);
+    assert!(done.status.success() && fixture.rows() == 10, "{}", stderr(&done));
     assert!(!stderr(&done).contains("WARN"), "{}", stderr(&done));
     // Nobody collects at the moment, which is a warning.
-    let fits = scene.check(1, "EVENTS", &["stored.>"]);
+    let fits = fixture.check(1, "EVENTS", &["stored.>"]);
     assert!(!fits.contains("critical") && fits.contains("ok        stream"), "{fits}");
 }
 
@@ -102,17 +102,17 @@ fn filters_are_on_what_a_mirror_that_renames_stores() {
     if !needs((2, 10), "subject transforms") {
         return;
     }
-    let scene = Scene::new();
-    scene.stream("RAW", &json!({ "subjects": ["raw.>"] }));
-    scene.publish("raw.a", 10);
+    let fixture = Fixture::new();
+    fixture.stream("RAW", &json!({ "subjects": ["raw.>"] }));
+    fixture.publish("raw.a", 10);
     let mirror = json!({ "name": "RAW", "subject_transforms": [{ "src": "raw.>", "dest": "copy.>" }] });
-    scene.stream("COPY", &json!({ "mirror": mirror }));
-    eventually("the mirror to have them", || (scene.server.last_sequence("COPY") == 10).then_some(()));
-    let refused = scene.drain("COPY", &["raw.>"]);
+    fixture.stream("COPY", &json!({ "mirror": mirror }));
+    eventually("the mirror to have them", || (fixture.server.last_sequence("COPY") == 10).then_some(()));
+    let refused = fixture.drain("COPY", &["raw.>"]);
     assert!(stderr(&refused).contains("stores copy.>"), "{}", stderr(&refused));
-    scene.check(2, "COPY", &["raw.>"]);
-    let done = scene.drain("COPY", &["copy.>"]);
-    assert!(done.status.success() && scene.rows() == 10, "{}", stderr(&done));
+    fixture.check(2, "COPY", &["raw.>"]);
+    let done = fixture.drain("COPY", &["copy.>"]);
+    assert!(done.status.success() && fixture.rows() == 10, "{}", stderr(&done));
 }
 
 #[test]
@@ -120,16 +120,16 @@ fn a_branch_that_is_renamed_away_is_told_and_the_rest_collected() {
     if !needs((2, 10), "subject transforms") {
         return;
     }
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let renames = json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.a", "dest": "stored.a" } });
-    scene.stream("EVENTS", &renames);
-    scene.publish("events.a", 5);
-    scene.publish("events.b", 5);
+    fixture.stream("EVENTS", &renames);
+    fixture.publish("events.a", 5);
+    fixture.publish("events.b", 5);
     let said = "acknowledges events on events.a and stores them on stored.a";
-    let done = scene.drain("EVENTS", &["events.>"]);
-    assert!(done.status.success() && scene.rows() == 5, "{}", stderr(&done));
+    let done = fixture.drain("EVENTS", &["events.>"]);
+    assert!(done.status.success() && fixture.rows() == 5, "{}", stderr(&done));
     assert!(stderr(&done).contains(said), "{}", stderr(&done));
-    assert!(scene.check(2, "EVENTS", &["events.>"]).contains(said));
+    assert!(fixture.check(2, "EVENTS", &["events.>"]).contains(said));
 }
 
 #[test]
@@ -137,38 +137,38 @@ fn what_was_stored_before_a_transform_was_added_is_collected() {
     if !needs((2, 10), "subject transforms") {
         return;
     }
-    let scene = Scene::new();
-    scene.stream("EVENTS", &json!({ "subjects": ["events.>"] }));
-    scene.publish("events.a", 5);
+    let fixture = Fixture::new();
+    fixture.stream("EVENTS", &json!({ "subjects": ["events.>"] }));
+    fixture.publish("events.a", 5);
     let renames = json!({ "subjects": ["events.>"], "subject_transform": { "src": "events.>", "dest": "stored.>" } });
-    scene.ask("UPDATE", "EVENTS", &renames);
-    let done = scene.drain("EVENTS", &["events.>"]);
-    assert!(done.status.success() && scene.rows() == 5, "{}", stderr(&done));
+    fixture.ask("UPDATE", "EVENTS", &renames);
+    let done = fixture.drain("EVENTS", &["events.>"]);
+    assert!(done.status.success() && fixture.rows() == 5, "{}", stderr(&done));
     assert!(stderr(&done).contains("stores nothing on events.>"), "and it is said: {}", stderr(&done));
-    scene.publish("events.a", 5);
-    let refused = scene.drain("EVENTS", &["events.>"]);
+    fixture.publish("events.a", 5);
+    let refused = fixture.drain("EVENTS", &["events.>"]);
     assert_eq!(refused.status.code(), Some(1), "nothing more can come: {}", stderr(&refused));
-    let both = scene.drain("EVENTS", &["events.>", "stored.>"]);
-    assert!(both.status.success() && scene.rows() == 10, "{}", stderr(&both));
+    let both = fixture.drain("EVENTS", &["events.>", "stored.>"]);
+    assert!(both.status.success() && fixture.rows() == 10, "{}", stderr(&both));
 }
 
 #[test]
 fn a_stream_of_another_ones_events_that_has_none_to_collect_is_told() {
-    let scene = Scene::new();
-    scene.stream("ORDERS", &json!({ "subjects": ["orders.>"] }));
-    scene.publish("orders.a", 5);
-    scene.stream("ALL", &json!({ "sources": [{ "name": "ORDERS" }] }));
-    eventually("it to have them", || (scene.server.last_sequence("ALL") == 5).then_some(()));
+    let fixture = Fixture::new();
+    fixture.stream("ORDERS", &json!({ "subjects": ["orders.>"] }));
+    fixture.publish("orders.a", 5);
+    fixture.stream("ALL", &json!({ "sources": [{ "name": "ORDERS" }] }));
+    eventually("it to have them", || (fixture.server.last_sequence("ALL") == 5).then_some(()));
     let said = "stream ALL has 5 events, and none of them is on events.>";
-    let done = scene.drain("ALL", &["events.>"]);
+    let done = fixture.drain("ALL", &["events.>"]);
     assert!(stderr(&done).contains(said), "{}", stderr(&done));
     if !needs((2, 10), "filters on subjects that only a source has") {
         return;
     }
     assert!(done.status.success(), "{}", stderr(&done));
-    assert!(scene.check(1, "ALL", &["events.>"]).contains(said));
-    let done = scene.drain("ALL", &["orders.>"]);
-    assert!(done.status.success() && scene.rows() == 5, "{}", stderr(&done));
+    assert!(fixture.check(1, "ALL", &["events.>"]).contains(said));
+    let done = fixture.drain("ALL", &["orders.>"]);
+    assert!(done.status.success() && fixture.rows() == 5, "{}", stderr(&done));
     assert!(!stderr(&done).contains("WARN"), "{}", stderr(&done));
 }
 
@@ -177,36 +177,36 @@ fn a_stream_that_loses_what_it_acknowledged_is_told() {
     if !needs((2, 12), "persist_mode") {
         return;
     }
-    let scene = Scene::new();
-    scene.stream("EVENTS", &json!({ "subjects": ["events.>"], "persist_mode": "async" }));
-    scene.publish("events.a", 5);
-    let done = scene.drain("EVENTS", &["events.>"]);
-    assert!(done.status.success() && scene.rows() == 5, "{}", stderr(&done));
+    let fixture = Fixture::new();
+    fixture.stream("EVENTS", &json!({ "subjects": ["events.>"], "persist_mode": "async" }));
+    fixture.publish("events.a", 5);
+    let done = fixture.drain("EVENTS", &["events.>"]);
+    assert!(done.status.success() && fixture.rows() == 5, "{}", stderr(&done));
     assert!(stderr(&done).contains("stream EVENTS has persist_mode async"), "{}", stderr(&done));
-    assert!(scene.check(2, "EVENTS", &["events.>"]).contains("persist_mode async"));
+    assert!(fixture.check(2, "EVENTS", &["events.>"]).contains("persist_mode async"));
 }
 
 /// What the refusal of a work queue advises.
 #[test]
 fn a_queue_that_takes_its_events_from_a_collected_stream_keeps_them() {
-    let scene = Scene::new();
-    scene.stream("EVENTS", &json!({ "subjects": ["jobs.>"] }));
-    scene.stream("QUEUE", &json!({ "retention": "workqueue", "sources": [{ "name": "EVENTS" }] }));
-    scene.publish("jobs.a", 10);
-    let refused = scene.drain("QUEUE", &["jobs.>"]);
+    let fixture = Fixture::new();
+    fixture.stream("EVENTS", &json!({ "subjects": ["jobs.>"] }));
+    fixture.stream("QUEUE", &json!({ "retention": "workqueue", "sources": [{ "name": "EVENTS" }] }));
+    fixture.publish("jobs.a", 10);
+    let refused = fixture.drain("QUEUE", &["jobs.>"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("let the queue take them from there (sources)"), "{}", stderr(&refused));
-    let done = scene.drain("EVENTS", &["jobs.>"]);
-    assert!(done.status.success() && scene.rows() == 10, "{}", stderr(&done));
+    let done = fixture.drain("EVENTS", &["jobs.>"]);
+    assert!(done.status.success() && fixture.rows() == 10, "{}", stderr(&done));
     let messages = |stream: &str| {
-        let info = scene.server.ask(&format!("$JS.API.STREAM.INFO.{stream}"), &Value::Null);
+        let info = fixture.server.ask(&format!("$JS.API.STREAM.INFO.{stream}"), &Value::Null);
         info["state"]["messages"].as_u64().expect("a count")
     };
     eventually("the queue to have them", || (messages("QUEUE") == 10).then_some(()));
     let worker = json!({ "stream_name": "QUEUE", "config": { "durable_name": "w", "ack_policy": "explicit" } });
-    let made = scene.server.ask("$JS.API.CONSUMER.DURABLE.CREATE.QUEUE.w", &worker);
+    let made = fixture.server.ask("$JS.API.CONSUMER.DURABLE.CREATE.QUEUE.w", &worker);
     assert!(made["error"].is_null(), "{made}");
-    let client = scene.server.client();
+    let client = fixture.server.client();
     for _ in 0..10 {
         let job =
             client.request_timeout("$JS.API.CONSUMER.MSG.NEXT.QUEUE.w", "", Duration::from_secs(5)).expect("a job");

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::collector::{catchment, signal};
-use crate::support::scene::Scene;
+use crate::support::fixture::Fixture;
 
 /// `tail --json`; killed when dropped.
 struct Tail {
@@ -16,9 +16,9 @@ struct Tail {
 }
 
 impl Tail {
-    fn start(scene: &Scene) -> Self {
+    fn start(fixture: &Fixture) -> Self {
         let mut command = catchment();
-        command.args(["tail", "-n", "1", "--json", "--database"]).arg(scene.database());
+        command.args(["tail", "-n", "1", "--json", "--database"]).arg(fixture.database());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("catchment starts");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         Self { child, lines }
@@ -48,22 +48,22 @@ impl Drop for Tail {
 
 #[test]
 fn it_goes_on_when_rows_were_deleted_and_ids_are_used_again() {
-    let scene = Scene::new();
-    let collector = scene.collector();
+    let fixture = Fixture::new();
+    let collector = fixture.collector();
     collector.said("collecting stream");
-    scene.publish("one", 20);
-    scene.has(20);
-    let mut tail = Tail::start(&scene);
+    fixture.publish("one", 20);
+    fixture.has(20);
+    let mut tail = Tail::start(&fixture);
     assert_eq!(tail.next(), (20, "one-19".into()));
     // Between two looks all rows are deleted, or all but the first, and fewer, as many or more are collected.
     for (round, (left, count)) in [(0, 5), (0, 5), (0, 12), (3, 9), (3, 20), (0, 1)].into_iter().enumerate() {
         let prefix = format!("round-{round}");
         tail.stopped(|| {
-            let connection = Connection::open(scene.database()).expect("opens");
+            let connection = Connection::open(fixture.database()).expect("opens");
             connection.busy_timeout(std::time::Duration::from_secs(10)).expect("sets");
             connection.execute("DELETE FROM events WHERE id > ?", [left]).expect("deletes");
-            scene.publish(&prefix, count);
-            scene.has(left + count);
+            fixture.publish(&prefix, count);
+            fixture.has(left + count);
         });
         for number in 0..count {
             assert_eq!(tail.next(), ((left + number + 1) as u64, format!("{prefix}-{number}")));

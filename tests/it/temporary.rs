@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 
 use crate::support::collector::{output, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::oracle;
-use crate::support::scene::Scene;
 
 /// Rows that no cache holds, an index on them, and a view that sorts.
 const TABLES: &str = "
@@ -20,7 +20,7 @@ const ROUTE: &str = "[[route]]\nsubject = \"events.*\"\nsql = [\"UPDATE big SET 
 
 #[test]
 fn events_are_stored_where_no_temporary_folder_can_be_written() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("m")).expect("a folder");
@@ -28,7 +28,7 @@ fn events_are_stored_where_no_temporary_folder_can_be_written() {
     let config = format!("[database]\npath = {:?}\nmigrations = {:?}\n{ROUTE}", at("a.db"), at("m"));
     std::fs::write(at("c.toml"), config).expect("writes");
     let program = env!("CARGO_BIN_EXE_catchment");
-    let (url, settings) = (scene.server.url(), at("c.toml"));
+    let (url, settings) = (fixture.server.url(), at("c.toml"));
     let script = format!(
         "for folder in /tmp /var/tmp /usr/tmp; do
              if [ -d $folder ]; then mount --bind $folder $folder && mount -o remount,ro,bind $folder || exit 77; fi
@@ -40,7 +40,7 @@ fn events_are_stored_where_no_temporary_folder_can_be_written() {
         settings.display(),
         folder.path().display()
     );
-    scene.server.raw().publish_all("events.a", &[r#"{"n": 1}"#.to_owned(), r#"{"n": 2}"#.to_owned()]);
+    fixture.server.raw().publish_all("events.a", &[r#"{"n": 1}"#.to_owned(), r#"{"n": 2}"#.to_owned()]);
     for way in [&["--mount"][..], &["--user", "--map-root-user", "--mount"]] {
         let mut command = Command::new("unshare");
         let done = output(command.args(way).args(["sh", "-c", &script]).stdin(Stdio::null()));

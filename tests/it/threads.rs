@@ -4,15 +4,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::support::collector::{output, stderr};
+use crate::support::fixture::Fixture;
 use crate::support::oracle;
-use crate::support::scene::Scene;
 
 /// A user without any process, for the limit counts those of a user, and root has none.
 const NOBODY: u32 = 54_321;
 
 #[test]
 fn a_thread_that_is_refused_is_one_line_whichever_it_is() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let folder = tempfile::tempdir().expect("a folder");
     let all_may = |path: &std::path::Path| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("sets");
@@ -26,7 +26,7 @@ fn a_thread_that_is_refused_is_one_line_whichever_it_is() {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".into()]);
         command.args(["prlimit".into(), format!("--nproc={threads}:{threads}")]).arg(&program).args(arguments);
-        command.args(["--server", &scene.server.url(), "--database"]).arg(&database).current_dir(folder.path());
+        command.args(["--server", &fixture.server.url(), "--database"]).arg(&database).current_dir(folder.path());
         command.env_remove("RUST_BACKTRACE").stdin(Stdio::null());
         output(&mut command)
     };

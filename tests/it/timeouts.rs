@@ -7,7 +7,7 @@ use catchment::Collector;
 use catchment::config::QueryConfig;
 use serde_json::json;
 
-use crate::support::asking::{ONE, RECENT, Scene, query, read, refused, stop};
+use crate::support::asking::{Fixture, ONE, RECENT, query, read, refused, stop};
 use crate::support::eventually;
 
 /// How long a step of [`stuck`] takes, about.
@@ -34,12 +34,12 @@ fn stuck() -> String {
 
 #[test]
 fn a_step_that_does_not_end_is_answered_at_its_timeout() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let quick = |subject, sql| QueryConfig { timeout: Duration::from_millis(300), ..query(subject, sql) };
-    let mut config = scene.config(vec![quick("ask.stuck", &stuck()), quick("ask.one", ONE)]);
+    let mut config = fixture.config(vec![quick("ask.stuck", &stuck()), quick("ask.one", ONE)]);
     config.service.threads = 1;
     let collector = Collector::start(&config).expect("starts");
-    let client = scene.client();
+    let client = fixture.client();
     client.until_answered("ask.one");
     let replies = client.0.subscribe("_INBOX.ours.*").expect("subscribes");
     client.0.publish_request("ask.stuck", "_INBOX.ours.stuck", "").expect("published");
@@ -64,12 +64,12 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
 
 #[test]
 fn a_stop_is_in_time_while_a_step_does_not_end_and_tells_who_asked() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let patient = |subject, sql: &str| QueryConfig { timeout: Duration::from_secs(60), ..query(subject, sql) };
-    let mut config = scene.config(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);
+    let mut config = fixture.config(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);
     config.service.threads = 1;
     let collector = Collector::start(&config).expect("starts");
-    let client = scene.client();
+    let client = fixture.client();
     client.until_answered("ask.one");
     let replies = client.0.subscribe("_INBOX.ours.*").expect("subscribes");
     client.0.publish_request("ask.stuck", "_INBOX.ours.stuck", "").expect("published");
@@ -100,16 +100,16 @@ fn a_stop_is_in_time_while_a_step_does_not_end_and_tells_who_asked() {
 
 #[test]
 fn a_row_that_takes_long_is_interrupted_before_the_next() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     // Each row takes some tenths of a second, and the whole half a minute.
     let rows = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100)
                 SELECT count(length(trim(replace(hex(zeroblob(100000 + i)), '0', 'a'),
                                          replace(hex(zeroblob(500)), '0', 'b') || 'a'))) AS n FROM n";
     let slow = QueryConfig { timeout: Duration::from_millis(300), ..query("ask.slow", rows) };
-    let mut config = scene.config(vec![slow, query("ask.one", ONE)]);
+    let mut config = fixture.config(vec![slow, query("ask.one", ONE)]);
     config.service.threads = 1;
     let collector = Collector::start(&config).expect("starts");
-    let client = scene.client();
+    let client = fixture.client();
     client.until_answered("ask.one");
     refused(client.ask("ask.slow", ""), 504, "took longer than its timeout, 300ms");
     let again = Instant::now();
@@ -121,10 +121,10 @@ fn a_row_that_takes_long_is_interrupted_before_the_next() {
 #[test]
 fn ten_thousand_requests_at_once_are_all_answered() {
     const REQUESTS: usize = 10_000;
-    let scene = Scene::new();
-    let collector = scene.collector(vec![query("ask.recent", RECENT)]);
-    scene.filled(10);
-    let client = scene.client();
+    let fixture = Fixture::new();
+    let collector = fixture.collector(vec![query("ask.recent", RECENT)]);
+    fixture.filled(10);
+    let client = fixture.client();
     client.until_answered("ask.recent");
     let replies = client.0.subscribe("_INBOX.flood.*").expect("subscribes");
     for number in 0..REQUESTS {
@@ -148,9 +148,9 @@ fn ten_thousand_requests_at_once_are_all_answered() {
 
 #[test]
 fn a_request_of_many_headers_is_refused() {
-    let scene = Scene::new();
-    let collector = scene.collector(vec![query("ask.h", "SELECT :header_name_31 AS last")]);
-    let client = scene.client();
+    let fixture = Fixture::new();
+    let collector = fixture.collector(vec![query("ask.h", "SELECT :header_name_31 AS last")]);
+    let client = fixture.client();
     client.until_answered("ask.h");
     let ask = |headers: usize| {
         let headers = (0..headers).map(|number| (format!("Name-{number}"), "x".to_owned())).collect();

@@ -1,4 +1,4 @@
-//! A scene with a collector that answers queries, and a program that asks them.
+//! A fixture with a collector that answers queries, and a program that asks them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,12 +16,12 @@ pub const RECENT: &str = "SELECT id, payload ->> '$.n' AS n FROM events ORDER BY
 pub const ENDLESS: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS i FROM n";
 pub const ONE: &str = "SELECT 1 AS one";
 
-pub struct Scene {
+pub struct Fixture {
     pub folder: tempfile::TempDir,
     pub server: Server,
 }
 
-impl Scene {
+impl Fixture {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::start(folder.path());

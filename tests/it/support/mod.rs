@@ -5,6 +5,7 @@ pub mod authority;
 pub mod chance;
 pub mod cluster;
 pub mod collector;
+pub mod fixture;
 pub mod health;
 pub mod load;
 pub mod operator;
@@ -13,7 +14,6 @@ pub mod post;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
-pub mod scene;
 pub mod scripted;
 pub mod server;
 

@@ -1,4 +1,4 @@
-//! A scene in which every byte counts: what is published, and what must become of it.
+//! A fixture in which every byte counts: what is published, and what must become of it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub struct Sent {
 }
 
 /// A server with stream `EVENTS`, what was published to it byte by byte, and what must become of it.
-pub struct Scene {
+pub struct Fixture {
     pub folder: tempfile::TempDir,
     pub server: Server,
     pub raw: Raw,
@@ -26,7 +26,7 @@ pub struct Scene {
     pub dead: BTreeSet<u64>,
 }
 
-impl Scene {
+impl Fixture {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::start(folder.path());

@@ -1,4 +1,4 @@
-//! The usual scene: a server with a stream, a database to be, and the command between them.
+//! The usual fixture: a server with a stream, the path of a database, and commands for both.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,13 +9,13 @@ use super::collector::{Collector, output, run, stderr};
 use super::server::Server;
 use super::{eventually, oracle};
 
-/// A server with stream `EVENTS`, and a database to be.
-pub struct Scene {
+/// A server with stream `EVENTS`, and the path of a database.
+pub struct Fixture {
     pub folder: tempfile::TempDir,
     pub server: Server,
 }
 
-impl Scene {
+impl Fixture {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let server = Server::start(folder.path());
