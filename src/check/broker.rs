@@ -185,7 +185,7 @@ fn limits(config: &Config, stream: &StreamStatus, report: &mut ReportBuilder<'_>
         report.warning("stream", what, "raise inactive_threshold in its consumer_limits above the longest outage");
     }
     let repeats_within = config.broker.repeats_within();
-    // Nobody publishes to a mirror.
+    // A mirror has no publishers.
     if stream.duplicate_window < repeats_within && !stream.subjects.is_empty() {
         let what = format!(
             "{name} detects duplicates for {}, and a recorder may repeat an event {} later, after a lost connection",

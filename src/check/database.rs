@@ -57,7 +57,7 @@ pub(super) fn check(
         Ok(Some(holder)) => report.ok("collector", format!("{holder} collects into {shown}")),
         Ok(None) if options.offline => report.ok("collector", format!("no process collects into {shown}")),
         Ok(None) => {
-            report.warning("collector", format!("no process collects into {shown}"), "start one: catchment run")
+            report.warning("collector", format!("no process collects into {shown}"), "start one: catchment run");
         }
         Err(error) => report.error("collector", &error),
     }

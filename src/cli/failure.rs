@@ -27,7 +27,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(ExitStatus(status)) = error.downcast_ref() {
         return ExitCode::from(*status);
     }
-    // If standard error is closed, the exit status still tells.
+    // If standard error is closed, the exit status is still set.
     let _ = writeln!(std::io::stderr(), "catchment: {}", line(error));
     ExitCode::from(status(error))
 }

@@ -93,7 +93,7 @@ impl Cli {
     /// The command that the arguments name. If they cannot be used, prints the reason and returns the exit status.
     fn parse_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
-            // If standard error is closed, the exit status still tells.
+            // If standard error is closed, the exit status is still set.
             let _ = error.print();
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
             let of_check = status != 0 && names_check(std::env::args_os());

@@ -1,4 +1,4 @@
-//! Standard output: buffered, and it notices when its reader has left.
+//! Standard output: buffered; detects that its reader has left.
 
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 use std::os::fd::AsFd;

@@ -74,7 +74,7 @@ impl<W: Write> RowWriter for Csv<W> {
     }
 }
 
-/// Unwraps the writer's own error, which tells whether the reader has left.
+/// Unwraps the writer's own error, to detect that the reader has left.
 fn unwrapped(error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error.into(),

@@ -5,7 +5,7 @@ use anyhow::ensure;
 
 use crate::cli::settings::{DatabaseArgs, Settings};
 
-/// Opens them.
+/// Opens the dead letters.
 pub fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<DeadLetters> {
     Ok(DeadLetters::open(&settings.for_database(database)?.database.path)?)
 }
