@@ -393,7 +393,7 @@ fn a_start_waits_for_its_broker_where_it_is_told_to() {
     let collector = Collector::start(waiting("1m"), &log);
     collector.said("waiting for it, at most 60s (broker.wait)");
     assert!(collector.stop().success());
-    assert!(std::fs::read_to_string(&log).expect("reads").contains("stopped before the broker was there"));
+    assert!(std::fs::read_to_string(&log).expect("reads").contains("stopped before the broker came up"));
     // In time.
     let mut command = run(&server.url(), &folder.path().join("a.db"));
     command.env("CATCHMENT_BROKER__WAIT", "1m").args(["--timeout", TIMEOUT]);
