@@ -4,8 +4,8 @@
 //! that are asked for, never with the payload.
 
 use super::fields::{Cell, Sheet};
-use super::place::Place;
-use super::unreadable::Fault;
+use super::path::Place;
+use super::payload_error::Fault;
 
 /// Fills the cells of the places that `root` asks for; says whether the payload is an object.
 pub(super) fn read(payload: &[u8], root: &Place, sheet: Sheet<'_>) -> Result<bool, Fault> {

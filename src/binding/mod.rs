@@ -27,13 +27,13 @@ mod envelope;
 mod fields;
 mod json;
 mod messagepack;
-mod place;
-mod unreadable;
+mod path;
+mod payload_error;
 mod value;
 
 pub use envelope::Envelope;
 pub use fields::{Fields, Row};
-pub use unreadable::Unreadable;
+pub use payload_error::Unreadable;
 pub use value::Value;
 
 use std::collections::BTreeMap;
@@ -41,8 +41,8 @@ use std::convert::Infallible;
 
 use crate::config::{Codec, validate_bind};
 use envelope::Part;
-use place::Place;
-use unreadable::Fault;
+use path::Place;
+use payload_error::Fault;
 
 /// The parameters that the statements of one route, or of one query, ask for, each once.
 #[derive(Clone, Debug)]

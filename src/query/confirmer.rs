@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use serde_json::json;
 
-use super::inboxes::Inboxes;
+use super::reply_policy::Inboxes;
 use crate::broker::{AddressedReply, Reply, ReplyQueue, ServiceError};
 use crate::pipeline::{Confirmation, Counters, Signal};
 

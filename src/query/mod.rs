@@ -5,11 +5,11 @@
 
 mod confirmer;
 mod discovery;
+mod dispatcher;
 mod endpoint;
-mod front;
-mod inboxes;
+mod reply_policy;
+mod request_queue;
 mod responder;
-mod work;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::pipeline::{Condition, Confirmation, Counters, Signal, ThreadGroup};
 use crate::store::{Database, Queries};
 use confirmer::Confirmer;
 use discovery::{Discovery, GROUP};
+use dispatcher::Front;
 use endpoint::Endpoint;
-use front::Front;
-use inboxes::Inboxes;
+use reply_policy::Inboxes;
+use request_queue::Work;
 use responder::Responder;
-use work::Work;
 
 /// A running service.
 pub struct Service {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
-use super::work::{Place, Waiting};
+use super::request_queue::{Place, Waiting};
 use crate::binding::Envelope;
 use crate::broker::{AddressedReply, Reply, ReplyQueue};
 use crate::pipeline::{Batch, Limits, Mark};

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::failure::database_error;
 use super::reader::{Value, read_only, value};
+use super::sqlite_error::database_error;
 use crate::error::Error;
 
 /// The rows of a table that came or changed.

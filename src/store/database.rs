@@ -9,19 +9,19 @@ use rusqlite::hooks::{AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::database_file::{File, must_have_one_name};
 use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
-use super::failure::database_error;
-use super::file::{File, must_have_one_name};
-use super::home::Home;
+use super::file_identity::Home;
 use super::ledger;
 use super::migrations;
 use super::pool::{Manager, Pooled};
-use super::query::Queries;
+use super::queries::Queries;
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
 use super::schema::{self, Schema};
 use super::single::Single;
+use super::sqlite_error::database_error;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::error::{DatabaseFault, Error};
@@ -278,13 +278,13 @@ fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::config::Unmatched;
-    use crate::store::scene::{Scene, route};
+    use crate::store::fixture::{Scene, route};
 
     #[test]
     fn nobody_waits_for_a_connection_that_another_keeps() {
-        let mut scene = Scene::with_routes("", &[], Unmatched::Store).expect("opens");
-        scene.config.writers = 1;
-        let database = scene.open();
+        let mut fixture = Scene::with_routes("", &[], Unmatched::Store).expect("opens");
+        fixture.config.writers = 1;
+        let database = fixture.open();
         let singles = [database.single(), database.single(), database.single()];
         for _ in 0..2 {
             for single in &singles {
@@ -296,18 +296,18 @@ mod tests {
         assert_eq!(database.pragma("wal_autocheckpoint").expect("asks"), "4000");
         database.begin_local().expect("begins");
         database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ()).expect("retries");
-        assert_eq!(scene.stored().len(), 6);
+        assert_eq!(fixture.stored().len(), 6);
     }
 
     #[test]
     fn routes_are_compiled_against_the_tables_of_now() {
         let routes = [route("a", &["INSERT INTO lines VALUES (:text)"])];
-        let scene = Scene::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
+        let fixture = Scene::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
         let routes = Routes::new(&routes, Unmatched::Drop).expect("routes");
-        let first = Manager::new(&scene.config, 1).open().expect("opens");
-        plan(&first, &scene.config.path, &routes).expect("fits");
-        scene.connection.execute_batch("DROP TABLE lines").expect("drops");
-        let said = plan(&first, &scene.config.path, &routes).expect_err("does not fit").to_string();
+        let first = Manager::new(&fixture.config, 1).open().expect("opens");
+        plan(&first, &fixture.config.path, &routes).expect("fits");
+        fixture.connection.execute_batch("DROP TABLE lines").expect("drops");
+        let said = plan(&first, &fixture.config.path, &routes).expect_err("does not fit").to_string();
         assert!(said.ends_with("route a, statement 1: no such table: lines"), "{said}");
     }
 }

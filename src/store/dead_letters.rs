@@ -1,13 +1,13 @@
 //! Events that no retry could store, kept whole with their reason: put away, found again, removed, tried again.
 
+mod dead_letter;
 mod insert;
-mod letter;
 mod retry;
 mod selection;
 
+pub use dead_letter::DeadLetter;
 pub use insert::DeadLetterReason;
 pub(super) use insert::insert;
-pub use letter::DeadLetter;
 pub(super) use retry::Retry;
 pub use retry::{Retried, UnreadableHeaders};
 pub use selection::Selection;
@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::failure::database_error;
-use super::file::{must_exist, must_have_one_name};
+use super::database_file::{must_exist, must_have_one_name};
 use super::schema;
-use super::temporary::keep_where_there_is_room;
+use super::sqlite_error::database_error;
+use super::temp_store::keep_where_there_is_room;
 use crate::error::Error;
-use letter::COLUMNS;
+use dead_letter::COLUMNS;
 use selection::Place;
 
 /// How long to wait for another process that writes.

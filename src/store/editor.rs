@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::failure::database_error;
-use super::temporary::keep_where_there_is_room;
+use super::sqlite_error::database_error;
+use super::temp_store::keep_where_there_is_room;
 use crate::error::Error;
 
 /// A connection that runs any statement. What it begins and does not end is undone when it is dropped.

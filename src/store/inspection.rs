@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::failure::database_error;
-use super::file::{must_exist, must_have_one_name};
-use super::home::Home;
+use super::database_file::{must_exist, must_have_one_name};
+use super::file_identity::Home;
 use super::reader::read_only;
+use super::sqlite_error::database_error;
 use super::{ledger, schema};
 use crate::error::Error;
 use crate::pipeline::EpochProgress;

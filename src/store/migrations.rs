@@ -12,8 +12,8 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::columns::now_us;
-use super::failure::{database_error, fault, may_pass, what};
-use super::temporary::keep_where_there_is_room;
+use super::sqlite_error::{database_error, fault, may_pass, what};
+use super::temp_store::keep_where_there_is_room;
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
 use folder::refused;

@@ -6,11 +6,12 @@
 mod changes;
 mod columns;
 mod database;
+mod database_file;
 mod dead_letters;
 mod editor;
-mod failure;
-mod file;
-mod home;
+mod file_identity;
+#[cfg(test)]
+mod fixture;
 mod inspection;
 mod json;
 mod ledger;
@@ -18,26 +19,25 @@ mod limits;
 mod lock;
 pub mod migrations;
 mod pool;
-mod query;
+mod queries;
 mod reader;
 mod routes;
-#[cfg(test)]
-mod scene;
 mod schema;
 mod schema_copy;
 mod single;
-mod temporary;
+mod sqlite_error;
+mod temp_store;
 mod writer;
 
 pub use changes::{Changed, changes};
 pub use database::Database;
 pub use dead_letters::{DeadLetter, DeadLetters, Letters, Retried, Selection, UnreadableHeaders};
 pub use editor::Editor;
-pub use home::{Adopted, Before, Home, adopt};
+pub use file_identity::{Adopted, Before, Home, adopt};
 pub use inspection::Inspection;
 pub use json::{Json, Objects};
 pub use lock::Lock;
-pub use query::{Answerer, Breaker, Queries, Unanswered};
+pub use queries::{Answerer, Breaker, Queries, Unanswered};
 pub use reader::{Answer, EventRow, Reader, Value};
 pub use routes::Routes;
 pub use schema_copy::copy_schema;
@@ -57,7 +57,7 @@ pub fn sqlite_version() -> &'static str {
 /// it.
 #[must_use]
 pub fn beside(database: &Path, extension: &str) -> PathBuf {
-    let mut name = OsString::from(file::followed(database));
+    let mut name = OsString::from(database_file::followed(database));
     name.push(".");
     name.push(extension);
     name.into()

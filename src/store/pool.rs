@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::limits;
 use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
-use super::temporary::keep_in_memory;
+use super::temp_store::keep_in_memory;
 use crate::config::{DatabaseConfig, Synchronous};
 
 /// More than catchment's own statements.

@@ -8,9 +8,9 @@ use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
 
-use super::failure::database_error;
-use super::file::must_exist;
-use super::temporary::keep_where_there_is_room;
+use super::database_file::must_exist;
+use super::sqlite_error::database_error;
+use super::temp_store::keep_where_there_is_room;
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 

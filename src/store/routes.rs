@@ -2,7 +2,7 @@
 
 pub(super) mod authorizer;
 pub(super) mod budget;
-pub(super) mod decoded;
+pub(super) mod decoded_batch;
 pub(super) mod plan;
 pub(super) mod statements;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::failure::database_error;
+use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
 
 /// The version of these tables: one more with each step.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::failure::database_error;
-use super::file::must_exist;
+use super::database_file::must_exist;
 use super::reader::read_only;
+use super::sqlite_error::database_error;
 use crate::error::Error;
 
 /// What makes everything anew, tables first, for the rest refers to them. Full-text tables and the like make the tables behind

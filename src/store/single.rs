@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::database_file::File;
 use super::dead_letters;
-use super::failure::{detail, is_constraint};
-use super::file::File;
 use super::pool::{Manager, Pooled};
-use super::routes::decoded::{Course, Decoded};
+use super::routes::decoded_batch::{Course, Decoded};
 use super::routes::plan::Plan;
 use super::routes::statements::{Failure, Statements};
+use super::sqlite_error::{detail, is_constraint};
 use crate::pipeline::{Batch, Limits, Mark};
 
 /// How often to look whether the file is still in its place: more often would cost more than the commit.
@@ -170,7 +170,7 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::config::{RouteConfig, Unmatched};
-    use crate::store::scene::{Scene, route};
+    use crate::store::fixture::{Scene, route};
     use crate::store::{Kept, Single};
 
     const SCHEMA: &str = "
@@ -182,11 +182,11 @@ mod tests {
     ";
     const ADD_LINE: &str = "INSERT INTO lines VALUES (:name, :text)";
 
-    fn scene(schema: &str) -> (Scene, Single) {
+    fn fixture(schema: &str) -> (Scene, Single) {
         let routes = [route("both", &[ADD_LINE, "INSERT INTO users VALUES (:name)"]), route("one", &[ADD_LINE])];
-        let scene = Scene::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
-        let single = scene.open().single();
-        (scene, single)
+        let fixture = Scene::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
+        let single = fixture.open().single();
+        (fixture, single)
     }
 
     fn kept(single: &Single, subject: &str, name: &str) -> Kept {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_event_is_committed_whole_or_is_a_dead_letter() {
-        let (scene, single) = scene("");
+        let (fixture, single) = fixture("");
         let kept = |subject, name| kept(&single, subject, name);
         assert_eq!(
             (kept("both", "ann"), kept("one", "ann"), kept("both", "bob")),
@@ -208,9 +208,9 @@ mod tests {
         }
         assert_eq!(single.commit(7_000, "one", [], b"{"), Ok(Kept::DeadLetter));
         assert_eq!(kept("other", "ann"), Kept::Dropped);
-        assert_eq!(scene.texts("SELECT name FROM lines ORDER BY rowid"), ["ann", "ann", "bob"]);
-        assert_eq!(scene.texts("SELECT name FROM users ORDER BY rowid"), ["ann", "bob"]);
-        let dead = scene.texts(
+        assert_eq!(fixture.texts("SELECT name FROM lines ORDER BY rowid"), ["ann", "ann", "bob"]);
+        assert_eq!(fixture.texts("SELECT name FROM users ORDER BY rowid"), ["ann", "bob"]);
+        let dead = fixture.texts(
             "SELECT route || ': ' || error || ' in ' || coalesce(statement, 'none') FROM catchment_dead_letters ORDER BY id",
         );
         let unique = "both: UNIQUE constraint failed: users.name in INSERT INTO users VALUES (:name)";
@@ -226,32 +226,32 @@ mod tests {
 
     #[test]
     fn a_statement_that_fails_half_way_leaves_nothing_behind() {
-        let (scene, single) = scene(
+        let (fixture, single) = fixture(
             "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full') WHERE NEW.name = 'full'; END;",
         );
         assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
-        assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"]);
+        assert_eq!(fixture.texts("SELECT name FROM lines"), ["ann"]);
     }
 
     #[test]
     fn a_trigger_that_somebody_else_adds_leaves_nothing_of_what_it_fails() {
-        let (scene, single) = scene("");
+        let (fixture, single) = fixture("");
         let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
         for _ in 0..3 {
             assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
-            scene.connection.execute_batch(full).expect("adds a trigger");
+            fixture.connection.execute_batch(full).expect("adds a trigger");
             // At once, and once more when the trigger has been seen.
             assert_eq!([kept(&single, "one", "bob"), kept(&single, "one", "bob")], [Kept::DeadLetter; 2]);
-            scene.connection.execute_batch("DROP TRIGGER full").expect("drops it");
+            fixture.connection.execute_batch("DROP TRIGGER full").expect("drops it");
         }
-        assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"; 3]);
-        assert_eq!(scene.dead().len(), 6);
+        assert_eq!(fixture.texts("SELECT name FROM lines"), ["ann"; 3]);
+        assert_eq!(fixture.dead().len(), 6);
     }
 
     #[test]
     fn what_fails_or_does_not_end_behind_a_triggers_write_is_a_dead_letter() {
-        let (scene, single) = scene(
+        let (fixture, single) = fixture(
             "CREATE TABLE log(name TEXT);
              CREATE TRIGGER full AFTER INSERT ON lines BEGIN
                  INSERT INTO log VALUES (NEW.name);
@@ -260,7 +260,7 @@ mod tests {
         );
         assert_eq!(kept(&single, "one", "full"), Kept::DeadLetter);
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
-        assert_eq!((scene.texts("SELECT name FROM log"), scene.dead().len()), (vec!["ann".to_owned()], 1));
+        assert_eq!((fixture.texts("SELECT name FROM log"), fixture.dead().len()), (vec!["ann".to_owned()], 1));
 
         let endless = "
             CREATE TABLE log(name TEXT);
@@ -271,9 +271,9 @@ mod tests {
                 );
             END;";
         let bounded = RouteConfig { max_steps: 1, ..route("one", &[ADD_LINE]) };
-        let scene = Scene::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
-        assert_eq!(self::kept(&scene.open().single(), "one", "ann"), Kept::DeadLetter);
-        assert_eq!((scene.texts("SELECT text FROM lines").len(), scene.dead().len()), (0, 1));
+        let fixture = Scene::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
+        assert_eq!(self::kept(&fixture.open().single(), "one", "ann"), Kept::DeadLetter);
+        assert_eq!((fixture.texts("SELECT text FROM lines").len(), fixture.dead().len()), (0, 1));
     }
 
     #[test]
@@ -286,11 +286,11 @@ mod tests {
                 " + 1".repeat(sums)
             );
             let bounded = RouteConfig { max_steps: 1, ..route("count", &[&count]) };
-            let scene = Scene::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
+            let fixture = Scene::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
             let payload = format!(r#"{{"upto": {upto}}}"#);
-            let kept = scene.open().single().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
-            let stored = scene.texts("SELECT text FROM lines").len();
-            let of_both = (stored, scene.dead().len());
+            let kept = fixture.open().single().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
+            let stored = fixture.texts("SELECT text FROM lines").len();
+            let of_both = (stored, fixture.dead().len());
             assert_eq!(of_both, if kept == Kept::Stored { (1, 0) } else { (0, 1) }, "{upto} rows, {sums} sums");
             kept
         };
@@ -308,26 +308,26 @@ mod tests {
 
     #[test]
     fn a_table_that_goes_costs_no_event_its_place() {
-        let (scene, single) = scene("");
+        let (fixture, single) = fixture("");
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
-        scene.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
+        fixture.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
         let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
         assert!(said.ends_with("route one, statement 1: no such table: lines"), "{said}");
-        assert!(scene.dead().is_empty());
-        scene.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
+        assert!(fixture.dead().is_empty());
+        fixture.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
     }
 
     #[test]
     fn no_file_is_made_where_the_database_was_removed() {
-        let (scene, single) = scene("");
+        let (fixture, single) = fixture("");
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
-        std::fs::remove_file(&scene.config.path).expect("removes");
+        std::fs::remove_file(&fixture.config.path).expect("removes");
         single.turn.lock().connection = None;
         for _ in 0..2 {
             let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
             assert!(said.contains("was moved, removed or replaced"), "{said}");
-            assert!(!scene.config.path.exists());
+            assert!(!fixture.config.path.exists());
         }
     }
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+use super::database_file::File;
 use super::dead_letters::{self, DeadLetterReason};
-use super::failure::{database_error, detail, is_constraint};
-use super::file::File;
 use super::ledger;
 use super::pool::{Manager, Pooled};
-use super::routes::decoded::{Course, Decoded};
+use super::routes::decoded_batch::{Course, Decoded};
 use super::routes::plan::Plan;
 use super::routes::statements::{Failure, Statements};
+use super::sqlite_error::{database_error, detail, is_constraint};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Committed, Confirmation, Refusal, Sink};
 

@@ -1,6 +1,6 @@
 //! What MessagePack is made of: <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 
-use crate::binding::unreadable::Fault;
+use crate::binding::payload_error::Fault;
 
 /// A value, or what begins one that has values in it.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,15 +4,15 @@
 //! never with the payload.
 
 mod item;
-mod transcript;
+mod to_json;
 
 use std::fmt::Write;
 
 use super::fields::{Cell, Sheet};
-use super::place::Place;
-use super::unreadable::Fault;
+use super::path::Place;
+use super::payload_error::Fault;
 use item::{Item, Items, Span};
-use transcript::transcribe;
+use to_json::transcribe;
 
 /// The type of the one extension that the format itself defines.
 const TIMESTAMP: i8 = -1;

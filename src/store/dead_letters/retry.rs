@@ -14,12 +14,12 @@ use super::{DeadLetter, DeadLetterReason, PAGE, PATIENCE, page};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Epoch, Limits, Mark};
 use crate::store::columns::now_us;
-use crate::store::failure::{database_error, detail, is_constraint};
 use crate::store::pool::Pooled;
 use crate::store::reader::Value;
-use crate::store::routes::decoded::{Course, Decoded};
+use crate::store::routes::decoded_batch::{Course, Decoded};
 use crate::store::routes::plan::Plan;
 use crate::store::routes::statements::{Failure, Statements};
+use crate::store::sqlite_error::{database_error, detail, is_constraint};
 
 /// How many letters that stay are told by name.
 const TOLD: usize = 10;

@@ -8,7 +8,7 @@ struct Scene {
 }
 
 /// A database with letters 1 to 6: `(subject, route, error)`, recorded at 10, 20, …
-fn scene() -> Scene {
+fn fixture() -> Scene {
     let folder = tempfile::tempdir().expect("a folder");
     let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
     drop(Database::open(&config, &Routes::default()).expect("a new database"));
@@ -26,18 +26,18 @@ fn scene() -> Scene {
     Scene { _folder: folder, letters }
 }
 
-fn ids(scene: &Scene, selection: &Selection) -> Vec<i64> {
-    let letters = scene.letters.list(selection).expect("can be read");
+fn ids(fixture: &Scene, selection: &Selection) -> Vec<i64> {
+    let letters = fixture.letters.list(selection).expect("can be read");
     let ids: Vec<i64> = letters.map(|letter| letter.expect("a letter").id).collect();
-    assert_eq!(scene.letters.count(selection).expect("can be counted"), ids.len() as u64);
+    assert_eq!(fixture.letters.count(selection).expect("can be counted"), ids.len() as u64);
     ids
 }
 
 #[test]
 fn a_letter_is_read_as_it_was_put_away() {
-    let scene = scene();
+    let fixture = fixture();
     let letters: Vec<DeadLetter> =
-        scene.letters.list(&Selection::default()).expect("reads").collect::<Result<_, _>>().expect("letters");
+        fixture.letters.list(&Selection::default()).expect("reads").collect::<Result<_, _>>().expect("letters");
     let first = DeadLetter {
         id: 1,
         recorded_us: 10,
@@ -65,7 +65,7 @@ fn a_letter_is_read_as_it_was_put_away() {
 
 #[test]
 fn each_condition_narrows_the_selection() {
-    let scene = scene();
+    let fixture = fixture();
     let all = Selection::default;
     let filter = |text: &str| Some(text.parse().expect("a filter"));
     for (selection, expected) in [
@@ -88,52 +88,52 @@ fn each_condition_narrows_the_selection() {
             &[5],
         ),
     ] {
-        assert_eq!(ids(&scene, &selection), expected, "{selection:?}");
+        assert_eq!(ids(&fixture, &selection), expected, "{selection:?}");
     }
 }
 
 #[test]
 fn what_is_removed_is_what_was_selected() {
-    let scene = scene();
+    let fixture = fixture();
     let of_doors = Selection { route: Some("doors".into()), limit: Some(2), ..Selection::default() };
-    assert_eq!(scene.letters.remove(&of_doors).expect("removes"), 2);
-    assert_eq!(ids(&scene, &Selection::default()), [1, 2, 3, 6]);
-    assert_eq!(scene.letters.remove(&Selection::of([4, 5])).expect("nothing to remove"), 0);
-    assert_eq!(scene.letters.remove(&Selection::default()).expect("removes"), 4);
-    assert_eq!(ids(&scene, &Selection::default()), [0; 0]);
+    assert_eq!(fixture.letters.remove(&of_doors).expect("removes"), 2);
+    assert_eq!(ids(&fixture, &Selection::default()), [1, 2, 3, 6]);
+    assert_eq!(fixture.letters.remove(&Selection::of([4, 5])).expect("nothing to remove"), 0);
+    assert_eq!(fixture.letters.remove(&Selection::default()).expect("removes"), 4);
+    assert_eq!(ids(&fixture, &Selection::default()), [0; 0]);
 }
 
 #[test]
 fn many_letters_are_gone_through_in_pages() {
-    let scene = scene();
+    let fixture = fixture();
     let many = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2500)
                 INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
                 SELECT x, 'many.' || (x % 2), zeroblob(CASE x WHEN 7 THEN 3000000 ELSE 9 END), '', x FROM n";
-    scene.letters.connection.execute_batch(many).expect("SQL");
+    fixture.letters.connection.execute_batch(many).expect("SQL");
     let selection = |text: &str| Selection { subject: Some(text.parse().expect("a filter")), ..Selection::default() };
     for newest_first in [false, true] {
         let mut expected: Vec<i64> = (7..=2506).collect();
         if newest_first {
             expected.reverse();
         }
-        assert_eq!(ids(&scene, &Selection { newest_first, ..selection("many.*") }), expected);
+        assert_eq!(ids(&fixture, &Selection { newest_first, ..selection("many.*") }), expected);
     }
     let limited = Selection { limit: Some(1_100), ..selection("many.1") };
-    assert_eq!(scene.letters.remove(&limited).expect("removes"), 1_100);
-    assert_eq!(ids(&scene, &selection("many.1")).len(), 150);
-    assert_eq!(scene.letters.remove(&selection("many.0")).expect("removes"), 1_250);
-    assert_eq!(ids(&scene, &Selection::default()).len(), 156);
+    assert_eq!(fixture.letters.remove(&limited).expect("removes"), 1_100);
+    assert_eq!(ids(&fixture, &selection("many.1")).len(), 150);
+    assert_eq!(fixture.letters.remove(&selection("many.0")).expect("removes"), 1_250);
+    assert_eq!(ids(&fixture, &Selection::default()).len(), 156);
 }
 
 #[test]
 fn letters_added_meanwhile_do_not_belong_to_the_list() {
-    let scene = scene();
+    let fixture = fixture();
     let all = Selection::default();
-    let mut list = scene.letters.list(&all).expect("reads");
+    let mut list = fixture.letters.list(&all).expect("reads");
     assert_eq!(list.next().expect("the first").expect("a letter").id, 1);
     let another = "INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
                    VALUES (1, 'a', '', '', 1)";
-    scene.letters.connection.execute_batch(another).expect("SQL");
+    fixture.letters.connection.execute_batch(another).expect("SQL");
     assert_eq!(list.last().expect("the last").expect("a letter").id, 6);
 }
 

@@ -11,7 +11,7 @@ use crate::binding::Parameters;
 use crate::config::DEFAULT_MAX_STEPS;
 use crate::error::Error;
 use crate::store::dead_letters::DeadLetterReason;
-use crate::store::failure::{detail, events_error, statement_error};
+use crate::store::sqlite_error::{detail, events_error, statement_error};
 
 /// What stands for a route's name where no route takes an event.
 const EVENTS: &str = "events";

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, Statement, params};
 
-use super::decoded::{Course, Decoded};
+use super::decoded_batch::{Course, Decoded};
 use super::plan::{Place, Plan};
 use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Batch, Delivery, Epoch};
 use crate::store::columns::{bound, headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
-use crate::store::failure::{is_events_own, is_virtual_tables, may_pass, what};
 use crate::store::limits;
 use crate::store::pool::Pooled;
+use crate::store::sqlite_error::{is_events_own, is_virtual_tables, may_pass, what};
 
 /// The statements of a plan, each prepared when the first event asks for it, for the length of a transaction.
 pub(in crate::store) struct Statements<'c> {

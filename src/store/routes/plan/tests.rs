@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::config::{RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
-use crate::store::scene::{Scene, route};
+use crate::store::fixture::{Scene, route};
 
 const SCHEMA: &str = "
     CREATE TABLE users(name TEXT PRIMARY KEY, lines INTEGER);
@@ -110,9 +110,9 @@ fn a_parameter_needs_a_name_that_can_be_bound() {
 fn parameters_are_numbered_over_all_statements_of_a_route() {
     let sql =
         ["INSERT INTO users VALUES (:name, :lines)", "INSERT INTO lines(text, name) VALUES (@text, $name || :name)"];
-    let scene =
+    let fixture =
         Scene::with_routes(SCHEMA, &[route("a", &sql), route("b", &sql[..1])], Unmatched::Store).expect("opens");
-    let plan = Arc::clone(&scene.open().plan);
+    let plan = Arc::clone(&fixture.open().plan);
     let bindings = |route: usize, step: usize| plan.route(route).steps[step].bindings.clone();
     assert_eq!((bindings(0, 0), bindings(0, 1), bindings(1, 0)), (vec![0, 1], vec![2, 0, 0], vec![0, 1]));
     assert_eq!(plan.statements, 2, "the same statement is prepared once");

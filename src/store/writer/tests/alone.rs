@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use rusqlite::{Connection, named_params};
 
 use crate::config::Unmatched;
-use crate::store::scene::{Scene, batch_of, route, texts};
+use crate::store::fixture::{Scene, batch_of, route, texts};
 
 /// Its triggers do to an event what its `kind` says.
 const SCHEMA: &str = "
@@ -108,7 +108,7 @@ fn alone(kinds: &[&str]) -> End {
 }
 
 fn batched(kinds: &[&str], sizes: &[usize]) -> (End, i64, usize) {
-    let mut scene = Scene::with_routes(SCHEMA, &[route("a", &STATEMENTS)], Unmatched::Store).expect("opens");
+    let mut fixture = Scene::with_routes(SCHEMA, &[route("a", &STATEMENTS)], Unmatched::Store).expect("opens");
     let payload = |(n, kind): (usize, &&str)| match *kind {
         "unreadable" => format!("[{n}"),
         kind => serde_json::json!({ "n": n, "kind": kind }).to_string(),
@@ -121,14 +121,14 @@ fn batched(kinds: &[&str], sizes: &[usize]) -> (End, i64, usize) {
             break;
         }
         let events: Vec<_> = payloads[after..end].iter().map(|payload| ("a", payload.as_str())).collect();
-        counted += scene.commit(&batch_of(after, &events)).dead_letters;
+        counted += fixture.commit(&batch_of(after, &events)).dead_letters;
         after = end;
     }
-    let dead = scene.texts(
+    let dead = fixture.texts(
         "SELECT (sequence - 1) || ': ' || CASE WHEN error LIKE 'the payload cannot be read%' THEN 'unreadable' ELSE error END
          FROM catchment_dead_letters ORDER BY id",
     );
-    ((tables(&scene.connection), dead), scene.ledger(), counted)
+    ((tables(&fixture.connection), dead), fixture.ledger(), counted)
 }
 
 fn agree(kinds: &[&str], sizes: &[usize]) {

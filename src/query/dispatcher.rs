@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::discovery::Discovery;
 use super::endpoint::Endpoint;
-use super::inboxes::Inboxes;
-use super::work::{MOST_BYTES, NoRoom, Waiting, Work};
+use super::reply_policy::Inboxes;
+use super::request_queue::{MOST_BYTES, NoRoom, Waiting, Work};
 use crate::broker::{AddressedReply, Reply, Request, RequestHandler};
 
 /// The most headers of a request. Each takes some 300 bytes of memory, however short it is.

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Lock;
-use super::failure::database_error;
-use super::file::must_exist;
+use super::database_file::must_exist;
 use super::reader::read_only;
 use super::schema;
+use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
 
 /// Where the record is kept in `catchment_meta`.

@@ -13,8 +13,8 @@ use super::{Queries, Query, connect};
 use crate::binding::{Envelope, Fields, Value};
 use crate::pipeline::Signal;
 use crate::store::columns::bound;
-use crate::store::failure::{detail, is_statements_own};
 use crate::store::json::{Json, Objects};
+use crate::store::sqlite_error::{detail, is_statements_own};
 
 /// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
 const STEPS: i32 = 1_000;

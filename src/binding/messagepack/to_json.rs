@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use super::item::{Item, Items, Span};
 use super::{TIMESTAMP, timestamp, write_integer};
 use crate::binding::fields::{Cell, Level};
-use crate::binding::unreadable::Fault;
+use crate::binding::payload_error::Fault;
 
 /// Writes the next value as JSON and goes behind it. `levels` is empty, and is so again unless something fails.
 pub(super) fn transcribe(items: &mut Items<'_>, json: &mut String, levels: &mut Vec<Level>) -> Result<(), Fault> {

@@ -1,8 +1,8 @@
 //! Named queries, checked against the database: each is one statement that reads, with named parameters.
 
-mod answerer;
+mod runner;
 
-pub use answerer::{Answerer, Breaker, Unanswered};
+pub use runner::{Answerer, Breaker, Unanswered};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, Statement};
 
-use super::failure::{database_error, statement_error};
-use super::file::File;
+use super::database_file::File;
+use super::sqlite_error::{database_error, statement_error};
 use super::{limits, reader};
 use crate::binding::Parameters;
 use crate::config::QueryConfig;

@@ -21,9 +21,9 @@ pub(super) struct Scene {
 impl Scene {
     /// Without routes, and with this in the database before the first event.
     pub(super) fn new(extra: &str) -> Self {
-        let scene = Self::with_routes("", &[], Unmatched::Store).expect("a new database");
-        scene.connection.execute_batch(extra).expect("extra SQL");
-        scene
+        let fixture = Self::with_routes("", &[], Unmatched::Store).expect("a new database");
+        fixture.connection.execute_batch(extra).expect("extra SQL");
+        fixture
     }
 
     /// With routes to the tables of this schema.

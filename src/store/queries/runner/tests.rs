@@ -63,7 +63,7 @@ fn edit(path: &Path, sql: &str) {
 
 #[test]
 fn rows_are_an_array_of_objects_with_every_type_and_digit() {
-    let mut scene = Scene::of(
+    let mut fixture = Scene::of(
         "SELECT 9223372036854775807 AS big, 1.5 AS real, 9e999 AS endless, NULL AS none, 'ü\"' AS text,
                 x'00ff' AS bytes, CAST(x'61ff62' AS TEXT) AS broken, 1 AS big",
     );
@@ -73,36 +73,36 @@ fn rows_are_an_array_of_objects_with_every_type_and_digit() {
         "\u{fffd}",
         r#"b","big_2":1}]"#
     );
-    assert_eq!(scene.ask("").as_deref(), Ok(expected));
+    assert_eq!(fixture.ask("").as_deref(), Ok(expected));
 }
 
 #[test]
 fn parameters_are_bound_from_the_request_and_its_envelope() {
-    let mut scene = Scene::of(
+    let mut fixture = Scene::of(
         "SELECT :limit AS l, :token_3 AS t, :header_trace_id AS h, :published_us AS at, :stream AS s, :payload AS p",
     );
     let expected =
         r#"[{"l":9007199254740993,"t":"7","h":"t","at":1700000000123456,"s":null,"p":"{\"limit\":9007199254740993}"}]"#;
-    assert_eq!(scene.ask(r#"{"limit":9007199254740993}"#).as_deref(), Ok(expected));
+    assert_eq!(fixture.ask(r#"{"limit":9007199254740993}"#).as_deref(), Ok(expected));
     let expected = r#"[{"l":null,"t":"7","h":"t","at":1700000000123456,"s":null,"p":""}]"#;
-    assert_eq!(scene.ask("").as_deref(), Ok(expected), "an empty request has no fields");
-    let mut scene = Scene::of("SELECT line FROM chat WHERE user = :user ORDER BY id DESC LIMIT coalesce(:limit, 1)");
-    assert_eq!(scene.ask(r#"{"user":"ann"}"#).as_deref(), Ok(r#"[{"line":"three"}]"#));
-    assert_eq!(scene.ask(r#"{"user":"ann","limit":9}"#).as_deref(), Ok(r#"[{"line":"three"},{"line":"one"}]"#));
-    assert_eq!(scene.ask(r#"{"user":"x' OR 1 --","limit":9}"#).as_deref(), Ok("[]"), "a value is never SQL");
+    assert_eq!(fixture.ask("").as_deref(), Ok(expected), "an empty request has no fields");
+    let mut fixture = Scene::of("SELECT line FROM chat WHERE user = :user ORDER BY id DESC LIMIT coalesce(:limit, 1)");
+    assert_eq!(fixture.ask(r#"{"user":"ann"}"#).as_deref(), Ok(r#"[{"line":"three"}]"#));
+    assert_eq!(fixture.ask(r#"{"user":"ann","limit":9}"#).as_deref(), Ok(r#"[{"line":"three"},{"line":"one"}]"#));
+    assert_eq!(fixture.ask(r#"{"user":"x' OR 1 --","limit":9}"#).as_deref(), Ok("[]"), "a value is never SQL");
 }
 
 #[test]
 fn a_request_that_cannot_be_read_or_bound_is_its_own_fault() {
-    let mut scene = Scene::of("SELECT line FROM chat WHERE json_valid(:ok) LIMIT :limit");
+    let mut fixture = Scene::of("SELECT line FROM chat WHERE json_valid(:ok) LIMIT :limit");
     for (payload, words) in [("{", "cannot be read as JSON"), (r#"{"limit":"many","ok":"1"}"#, "datatype mismatch")] {
-        let refused = scene.ask(payload).expect_err(payload);
+        let refused = fixture.ask(payload).expect_err(payload);
         assert!(matches!(&refused, Unanswered::Request(why) if why.contains(words)), "{payload}: {refused:?}");
         assert!(refused.to_string().contains("query chat.q: "), "{refused}");
     }
-    assert_eq!(scene.ask(r#"{"limit":1,"ok":"1"}"#).as_deref(), Ok(r#"[{"line":"one"}]"#), "the next is answered");
-    let mut scene = Scene::of("SELECT json_extract(:text, '$.a') AS a");
-    assert!(matches!(scene.ask(r#"{"text":"{"}"#), Err(Unanswered::Request(why)) if why.contains("malformed JSON")));
+    assert_eq!(fixture.ask(r#"{"limit":1,"ok":"1"}"#).as_deref(), Ok(r#"[{"line":"one"}]"#), "the next is answered");
+    let mut fixture = Scene::of("SELECT json_extract(:text, '$.a') AS a");
+    assert!(matches!(fixture.ask(r#"{"text":"{"}"#), Err(Unanswered::Request(why)) if why.contains("malformed JSON")));
 }
 
 #[test]
@@ -121,9 +121,9 @@ fn an_answer_is_whole_or_an_error() {
             Some(words) => assert!(answered.as_ref().expect_err("must be refused").contains(words), "{answered:?}"),
         }
     }
-    let mut scene = Scene::of("SELECT hex(zeroblob(:n)) AS h");
-    assert!(scene.ask_for(0, r#"{"n":100}"#, 210).is_ok());
-    let refused = scene.ask_for(0, r#"{"n":101}"#, 210).expect_err("too large");
+    let mut fixture = Scene::of("SELECT hex(zeroblob(:n)) AS h");
+    assert!(fixture.ask_for(0, r#"{"n":100}"#, 210).is_ok());
+    let refused = fixture.ask_for(0, r#"{"n":101}"#, 210).expect_err("too large");
     assert!(matches!(&refused, Unanswered::TooLarge(why) if why.contains("210 bytes, all that the server takes")));
 }
 
@@ -131,15 +131,16 @@ fn an_answer_is_whole_or_an_error() {
 fn a_statement_that_takes_too_long_or_is_in_the_way_is_broken_off() {
     let timeout = Duration::from_millis(50);
     let endless = QueryConfig { timeout, ..QueryConfig::new("chat.endless", ENDLESS) };
-    let mut scene = Scene::new(&[endless, QueryConfig::new("chat.one", "SELECT 1 AS one")]);
+    let mut fixture = Scene::new(&[endless, QueryConfig::new("chat.one", "SELECT 1 AS one")]);
     let began = Instant::now();
-    let refused = scene.ask("").expect_err("too slow");
+    let refused = fixture.ask("").expect_err("too slow");
     assert_eq!(refused, Unanswered::TooSlow("query chat.endless took longer than its timeout, 50ms".into()));
     assert!((timeout..Duration::from_secs(5)).contains(&began.elapsed()), "{:?}", began.elapsed());
-    assert_eq!(scene.ask_for(1, "", 100).as_deref(), Ok(r#"[{"one":1}]"#), "the next is answered");
-    let mut scene = Scene::new(&[QueryConfig { timeout: Duration::from_secs(3600), ..QueryConfig::new("q", ENDLESS) }]);
+    assert_eq!(fixture.ask_for(1, "", 100).as_deref(), Ok(r#"[{"one":1}]"#), "the next is answered");
+    let mut fixture =
+        Scene::new(&[QueryConfig { timeout: Duration::from_secs(3600), ..QueryConfig::new("q", ENDLESS) }]);
     // The quit comes while the statement runs: at its second look at the clock.
-    let (quit, watch) = (scene.quit.clone(), Arc::clone(&scene.answerer.watch));
+    let (quit, watch) = (fixture.quit.clone(), Arc::clone(&fixture.answerer.watch));
     let mut looks = 0;
     let look = move || {
         let is_over = watch.is_over();
@@ -149,35 +150,35 @@ fn a_statement_that_takes_too_long_or_is_in_the_way_is_broken_off() {
         }
         is_over
     };
-    scene.answerer.connection.as_ref().expect("one").progress_handler(STEPS, Some(look)).expect("sets");
-    assert_eq!(scene.ask(""), Err(Unanswered::Quitting));
+    fixture.answerer.connection.as_ref().expect("one").progress_handler(STEPS, Some(look)).expect("sets");
+    assert_eq!(fixture.ask(""), Err(Unanswered::Quitting));
 }
 
 #[test]
 fn values_and_patterns_that_make_a_step_long_are_refused() {
-    let mut scene = Scene::of("SELECT length(hex(zeroblob(:n))) AS h, :text LIKE :pattern AS l");
+    let mut fixture = Scene::of("SELECT length(hex(zeroblob(:n))) AS h, :text LIKE :pattern AS l");
     let ask = |n: u32, length: usize| format!(r#"{{"n":{n},"text":"abc","pattern":"%{}"}}"#, "b".repeat(length - 1));
-    assert_eq!(scene.ask(&ask((1 << 26) - 1, 1_000)).as_deref(), Ok(r#"[{"h":134217726,"l":0}]"#));
+    assert_eq!(fixture.ask(&ask((1 << 26) - 1, 1_000)).as_deref(), Ok(r#"[{"h":134217726,"l":0}]"#));
     for (n, length, words) in [(1 << 26, 9, "string or blob too big"), (1, 1_001, "pattern too complex")] {
-        let refused = scene.ask(&ask(n, length)).expect_err(words);
+        let refused = fixture.ask(&ask(n, length)).expect_err(words);
         assert!(matches!(&refused, Unanswered::Request(why) if why.contains(words)), "{refused:?}");
     }
 }
 
 #[test]
 fn a_schema_that_is_deeper_than_any_query_can_be_asked() {
-    let mut scene = Scene::of("SELECT count(*) AS n FROM chat");
+    let mut fixture = Scene::of("SELECT count(*) AS n FROM chat");
     let deep = (0..900).map(|n| format!("a = {n}")).collect::<Vec<_>>().join(" OR ");
     let wide = (0..400).map(|n| format!("SELECT {n}")).collect::<Vec<_>>().join(" UNION ALL ");
-    edit(&scene.path, &format!("CREATE TABLE deep(a CHECK ({deep})); CREATE VIEW wide AS {wide}"));
-    assert_eq!(scene.ask("").as_deref(), Ok(r#"[{"n":3}]"#));
+    edit(&fixture.path, &format!("CREATE TABLE deep(a CHECK ({deep})); CREATE VIEW wide AS {wide}"));
+    assert_eq!(fixture.ask("").as_deref(), Ok(r#"[{"n":3}]"#));
 }
 
 #[test]
 fn what_is_committed_is_seen_and_a_batch_is_seen_whole() {
-    let mut scene = Scene::of("SELECT count(*) AS n, count(DISTINCT user) AS users FROM chat WHERE line = 'load'");
+    let mut fixture = Scene::of("SELECT count(*) AS n, count(DISTINCT user) AS users FROM chat WHERE line = 'load'");
     let done = AtomicBool::new(false);
-    let path = scene.path.clone();
+    let path = fixture.path.clone();
     thread::scope(|threads| {
         threads.spawn(|| {
             let editor = Editor::open(&path).expect("opens");
@@ -190,7 +191,7 @@ fn what_is_committed_is_seen_and_a_batch_is_seen_whole() {
         let mut last = 0;
         loop {
             let is_last = done.load(Ordering::Acquire);
-            let rows: Vec<serde_json::Value> = serde_json::from_str(&scene.ask("").expect("rows")).expect("JSON");
+            let rows: Vec<serde_json::Value> = serde_json::from_str(&fixture.ask("").expect("rows")).expect("JSON");
             let count = rows[0]["n"].as_u64().expect("a number");
             assert!(count.is_multiple_of(2) && count >= last, "{count} behind {last}");
             last = count;
@@ -204,24 +205,24 @@ fn what_is_committed_is_seen_and_a_batch_is_seen_whole() {
 
 #[test]
 fn changes_of_the_schema_show_and_a_table_that_is_gone_is_named() {
-    let mut scene = Scene::of("SELECT * FROM chat WHERE id = 1");
-    assert_eq!(scene.ask("").as_deref(), Ok(r#"[{"id":1,"user":"ann","line":"one"}]"#));
-    edit(&scene.path, "ALTER TABLE chat ADD COLUMN at INTEGER DEFAULT 7");
-    assert_eq!(scene.ask("").as_deref(), Ok(r#"[{"id":1,"user":"ann","line":"one","at":7}]"#));
-    edit(&scene.path, "ALTER TABLE chat RENAME TO talk");
-    let misfit = scene.ask("").expect_err("gone");
+    let mut fixture = Scene::of("SELECT * FROM chat WHERE id = 1");
+    assert_eq!(fixture.ask("").as_deref(), Ok(r#"[{"id":1,"user":"ann","line":"one"}]"#));
+    edit(&fixture.path, "ALTER TABLE chat ADD COLUMN at INTEGER DEFAULT 7");
+    assert_eq!(fixture.ask("").as_deref(), Ok(r#"[{"id":1,"user":"ann","line":"one","at":7}]"#));
+    edit(&fixture.path, "ALTER TABLE chat RENAME TO talk");
+    let misfit = fixture.ask("").expect_err("gone");
     assert!(matches!(&misfit, Unanswered::Misfit(why) if why.contains("no such table: chat")), "{misfit:?}");
-    edit(&scene.path, "ALTER TABLE talk RENAME TO chat");
-    assert!(scene.ask("").is_ok(), "it is there again");
+    edit(&fixture.path, "ALTER TABLE talk RENAME TO chat");
+    assert!(fixture.ask("").is_ok(), "it is there again");
 }
 
 #[test]
 fn a_file_that_was_replaced_is_not_answered_from() {
-    let mut scene = Scene::of("SELECT count(*) AS n FROM chat");
-    assert!(scene.ask("").is_ok());
-    let away = scene.path.with_extension("away");
-    std::fs::rename(&scene.path, &away).expect("moves");
-    assert!(matches!(scene.ask(""), Err(Unanswered::Database(why)) if why.contains("was moved")));
-    std::fs::rename(&away, &scene.path).expect("moves");
-    assert!(scene.ask("").is_ok());
+    let mut fixture = Scene::of("SELECT count(*) AS n FROM chat");
+    assert!(fixture.ask("").is_ok());
+    let away = fixture.path.with_extension("away");
+    std::fs::rename(&fixture.path, &away).expect("moves");
+    assert!(matches!(fixture.ask(""), Err(Unanswered::Database(why)) if why.contains("was moved")));
+    std::fs::rename(&away, &fixture.path).expect("moves");
+    assert!(fixture.ask("").is_ok());
 }
