@@ -9,8 +9,8 @@ use crate::config::{BrokerConfig, Config, Mode};
 use crate::deadline;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
-use crate::query::{self, Asked, Service};
-use crate::store::{Before, Database, Home, Lock, Routes};
+use crate::query::{self, RequestCounts, Service};
+use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes};
 
 /// A running collector. It works on threads of its own until it is stopped or dropped.
 ///
@@ -84,7 +84,7 @@ pub struct Status {
     /// What is wrong with the database, if anything.
     pub database: Option<Trouble>,
     /// Requests of queries that were answered with rows, and with an error.
-    pub asked: Asked,
+    pub asked: RequestCounts,
     /// What keeps queries from being answered, if anything.
     pub service: Option<Trouble>,
 }
@@ -149,11 +149,11 @@ impl Collector {
         let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
         let pipeline = match config.broker.mode {
             Mode::Jetstream => {
-                let home = database.home()?;
-                home.must_be_its_own(&config.database.path)?;
+                let file = database.file_identity()?;
+                file.refuse_copy(&config.database.path)?;
                 let history = database.history(&config.broker.stream)?;
                 let beginning = || Beginning {
-                    owner: owner(database.identity(), &home),
+                    owner: owner(database.identity(), &file),
                     history: history.clone(),
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
@@ -161,7 +161,7 @@ impl Collector {
                 let stream = patiently(&config.broker, wanted, || {
                     JetStreamIntake::open(Cluster::new(&config.broker)?, beginning(), wanted, &stop, &reports)
                 })?;
-                database.settle(&home)?;
+                database.record_file(&file)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())?
             }
             Mode::Core => {
@@ -196,7 +196,7 @@ impl Collector {
     /// Counts and conditions, now.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.status(self.service.as_ref().map(Service::asked))
+        self.parts.status(self.service.as_ref().map(Service::counts))
     }
 
     /// What is wrong, if anything, and since when: the broker away or silent, the database locked or full, nobody there to
@@ -220,7 +220,7 @@ impl Collector {
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
         let answered = service.as_mut().map_or(Ok(None), |service| service.finish(until));
-        let asked = service.as_ref().map(Service::asked);
+        let asked = service.as_ref().map(Service::counts);
         let unfinished = |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
@@ -234,13 +234,13 @@ impl Collector {
 }
 
 /// A database as the owner of consumers.
-pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
-    let origin = match &home.before {
-        Before::This | Before::There { .. } | Before::Gone { .. } => None,
-        Before::Elsewhere { tag, place } => Some(Origin { tag: tag.clone(), place: place.clone() }),
+pub(crate) fn owner(identity: &str, file: &FileIdentity) -> Owner {
+    let origin = match &file.previous {
+        PreviousFile::Same | PreviousFile::StillExists { .. } | PreviousFile::Gone { .. } => None,
+        PreviousFile::OtherMachine { tag, place } => Some(Origin { tag: tag.clone(), place: place.clone() }),
     };
-    let inherits = home.inherits.clone();
-    Owner { identity: identity.to_owned(), tag: home.tag.clone(), inherits, origin, place: home.place.clone() }
+    let inherits = file.inherits.clone();
+    Owner { identity: identity.to_owned(), tag: file.tag.clone(), inherits, origin, place: file.place.clone() }
 }
 
 /// Tries again while there is no broker, for `broker.wait` at most.
@@ -278,7 +278,7 @@ fn patiently<T>(
 }
 
 impl Parts {
-    fn status(&self, asked: Option<Asked>) -> Status {
+    fn status(&self, asked: Option<RequestCounts>) -> Status {
         let counters = &self.shared.counters;
         Status {
             received: counters.received.get(),

@@ -1,6 +1,6 @@
 //! Events that no retry could store: find them, remove them, try them again.
 
-pub use crate::store::{DeadLetter, DeadLetters, Letters, Retried, Selection, UnreadableHeaders};
+pub use crate::store::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -17,8 +17,8 @@ pub fn retry(
     config: &Config,
     selection: &Selection,
     unreadable: UnreadableHeaders,
-    progress: impl FnMut(&Retried),
-) -> Result<Retried, Error> {
+    progress: impl FnMut(&RetryReport),
+) -> Result<RetryReport, Error> {
     let routes = Routes::new(&config.routes, config.unmatched)?;
     // With the queries: a new migration must not break what a collector answers.
     let (database, _) = Database::open_with_queries(&config.database, &routes, &config.queries)?;

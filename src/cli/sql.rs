@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 
-use crate::store::{Answer, Reader};
+use crate::store::{Reader, StatementOutput};
 use clap::Args;
 
 use super::failure::Usage;
@@ -75,9 +75,9 @@ fn given(argument: String) -> anyhow::Result<String> {
 fn print(reader: &Reader, sql: &str, mut form: impl Form) -> anyhow::Result<()> {
     let ran = reader.run(sql, |answer| {
         let written = match answer {
-            Answer::Columns([]) => Ok(()),
-            Answer::Columns(names) => form.columns(names),
-            Answer::Row(values) => form.row(values),
+            StatementOutput::Columns([]) => Ok(()),
+            StatementOutput::Columns(names) => form.columns(names),
+            StatementOutput::Row(values) => form.row(values),
         };
         written.map_or_else(ControlFlow::Break, ControlFlow::Continue)
     });

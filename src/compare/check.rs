@@ -7,7 +7,7 @@ use std::path::Path;
 use super::events::{Workload, content};
 use super::options::Setup;
 use super::{Failure, Work, arms};
-use crate::store::{Answer, Reader, Value};
+use crate::store::{Reader, StatementOutput, Value};
 
 /// What is in a database.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) fn look(database: &Path, workload: &Workload, work: Work) -> Result<F
     let mut found = Found::default();
     let mut seen = vec![false; workload.events as usize];
     reader.run::<()>("SELECT subject, payload FROM events", |answer| {
-        if let Answer::Row(values) = answer {
+        if let StatementOutput::Row(values) = answer {
             found.row(&values, workload, &mut seen);
         }
         ControlFlow::Continue(())
@@ -50,11 +50,11 @@ pub(super) fn look(database: &Path, workload: &Workload, work: Work) -> Result<F
 /// A number that the database answers.
 pub(super) fn number(reader: &Reader, sql: &str) -> Result<u64, Failure> {
     let answer = reader.run(sql, |answer| match answer {
-        Answer::Row(values) => match values.first() {
+        StatementOutput::Row(values) => match values.first() {
             Some(Value::Integer(number)) => ControlFlow::Break(number.unsigned_abs()),
             _ => ControlFlow::Break(0),
         },
-        Answer::Columns(_) => ControlFlow::Continue(()),
+        StatementOutput::Columns(_) => ControlFlow::Continue(()),
     })?;
     Ok(answer.unwrap_or(0))
 }

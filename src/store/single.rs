@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use super::database_file::File;
+use super::database_file::DatabaseFile;
 use super::dead_letters;
 use super::pool::{Manager, Pooled};
-use super::routes::decoded_batch::{Course, Decoded};
+use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
-use super::routes::statements::{Failure, Statements};
-use super::sqlite_error::{detail, is_constraint};
+use super::routes::statements::{StatementError, Statements};
+use super::sqlite_error::{is_constraint, one_line};
 use crate::pipeline::{Batch, Limits, Mark};
 
 /// How often to look whether the file is still in its place: more often would cost more than the commit.
@@ -23,14 +23,14 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Single {
     manager: Manager,
-    file: File,
+    file: DatabaseFile,
     turn: Mutex<Turn>,
 }
 
 /// What whoever's turn it is works with.
 struct Turn {
     event: Batch,
-    decoded: Decoded,
+    decoded: DecodedBatch,
     looked: Instant,
     /// Kept from event to event, but for one that is in doubt.
     connection: Option<Pooled>,
@@ -54,10 +54,10 @@ pub enum Kept {
 }
 
 impl Single {
-    pub(super) fn new(manager: Manager, file: File, plan: Arc<Plan>) -> Self {
+    pub(super) fn new(manager: Manager, file: DatabaseFile, plan: Arc<Plan>) -> Self {
         let turn = Turn {
             event: Batch::new(Limits { events: 1, bytes: 64 << 10 }),
-            decoded: Decoded::new(plan),
+            decoded: DecodedBatch::new(plan),
             looked: Instant::now(),
             connection: None,
         };
@@ -92,7 +92,7 @@ impl Single {
         }
         let pooled = match connection.take() {
             Some(pooled) => pooled,
-            None => self.manager.open().map_err(|e| detail(&e))?,
+            None => self.manager.open().map_err(|e| one_line(&e))?,
         };
         match commit(&pooled, decoded, event) {
             Ok(kept) => {
@@ -101,29 +101,29 @@ impl Single {
             }
             // The connection is in doubt and dropped.
             Err(failure) => Err(match failure {
-                Failure::Database(error) => detail(&error),
-                Failure::Lost(error) => error.to_string(),
-                Failure::Event(reason) | Failure::Ended(reason) => reason.error,
+                StatementError::Database(error) => one_line(&error),
+                StatementError::Invalid(error) => error.to_string(),
+                StatementError::Event(reason) | StatementError::EndedTransaction(reason) => reason.error,
             }),
         }
     }
 }
 
-fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<Kept, Failure> {
-    let ran = match decoded.course(0) {
-        Course::Dropped => return Ok(Kept::Dropped),
-        Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
-        Course::Events | Course::Route(..) => in_transaction(pooled, decoded, event),
+fn commit(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Result<Kept, StatementError> {
+    let ran = match decoded.disposition(0) {
+        Disposition::Dropped => return Ok(Kept::Dropped),
+        Disposition::DeadLetter(_, reason) => Err(StatementError::Event(reason.as_ref().clone())),
+        Disposition::Events | Disposition::Route(..) => in_transaction(pooled, decoded, event),
     };
     match ran {
         Ok(()) => Ok(Kept::Stored),
-        Err(Failure::Event(reason)) => {
+        Err(StatementError::Event(reason)) => {
             let put_away = || {
                 let _unless_committed = RollBack::begin(&pooled.sqlite)?;
                 dead_letters::insert(&pooled.sqlite, None, &event.delivery(0), &reason)?;
                 run(&pooled.sqlite, "COMMIT")
             };
-            put_away().map(|()| Kept::DeadLetter).map_err(Failure::Database)
+            put_away().map(|()| Kept::DeadLetter).map_err(StatementError::Database)
         }
         Err(failure) => Err(failure),
     }
@@ -132,14 +132,14 @@ fn commit(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<Kept, Fai
 /// A single statement, too: by itself it would be a transaction as well, but one that fails may leave a part of what it did
 /// behind, as `FAIL` does in a statement, a constraint or a trigger (<https://sqlite.org/lang_conflict.html>). Another
 /// program may add such a trigger at any time.
-fn in_transaction(pooled: &Pooled, decoded: &Decoded, event: &Batch) -> Result<(), Failure> {
-    let _unless_committed = RollBack::begin(&pooled.sqlite).map_err(Failure::Database)?;
+fn in_transaction(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Result<(), StatementError> {
+    let _unless_committed = RollBack::begin(&pooled.sqlite).map_err(StatementError::Database)?;
     Statements::new(decoded.plan(), pooled).run(decoded, event, 0)?;
     run(&pooled.sqlite, "COMMIT").map_err(|error| {
         if is_constraint(&error) {
-            Failure::Event(decoded.at_commit(0, detail(&error)))
+            StatementError::Event(decoded.at_commit(0, one_line(&error)))
         } else {
-            Failure::Database(error)
+            StatementError::Database(error)
         }
     })
 }
@@ -170,7 +170,7 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::config::{RouteConfig, Unmatched};
-    use crate::store::fixture::{Scene, route};
+    use crate::store::fixture::{Fixture, route};
     use crate::store::{Kept, Single};
 
     const SCHEMA: &str = "
@@ -182,9 +182,9 @@ mod tests {
     ";
     const ADD_LINE: &str = "INSERT INTO lines VALUES (:name, :text)";
 
-    fn fixture(schema: &str) -> (Scene, Single) {
+    fn fixture(schema: &str) -> (Fixture, Single) {
         let routes = [route("both", &[ADD_LINE, "INSERT INTO users VALUES (:name)"]), route("one", &[ADD_LINE])];
-        let fixture = Scene::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
+        let fixture = Fixture::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
         let single = fixture.open().single();
         (fixture, single)
     }
@@ -271,7 +271,7 @@ mod tests {
                 );
             END;";
         let bounded = RouteConfig { max_steps: 1, ..route("one", &[ADD_LINE]) };
-        let fixture = Scene::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
+        let fixture = Fixture::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
         assert_eq!(self::kept(&fixture.open().single(), "one", "ann"), Kept::DeadLetter);
         assert_eq!((fixture.texts("SELECT text FROM lines").len(), fixture.dead().len()), (0, 1));
     }
@@ -286,7 +286,7 @@ mod tests {
                 " + 1".repeat(sums)
             );
             let bounded = RouteConfig { max_steps: 1, ..route("count", &[&count]) };
-            let fixture = Scene::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
+            let fixture = Fixture::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
             let payload = format!(r#"{{"upto": {upto}}}"#);
             let kept = fixture.open().single().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
             let stored = fixture.texts("SELECT text FROM lines").len();

@@ -96,8 +96,8 @@ fn what_is_no_messagepack_is_refused_with_the_place() {
         (b"\xcd\x01", "it ends too early, at offset 2"),
         (b"\xdd\xff\xff\xff\xff", "it ends too early, at offset 5"),
         (b"\xc6\xff\xff\xff\xff", "it ends too early, at offset 5"),
-        (b"\x80\x80", "something behind its end, at offset 1"),
-        (b"\x91\xc1", "byte c1, which begins nothing, at offset 1"),
+        (b"\x80\x80", "extra data after its end, at offset 1"),
+        (b"\x91\xc1", "byte c1, which is never used, at offset 1"),
     ] {
         let refused = format!("the payload cannot be read as MessagePack: {reason}");
         assert_eq!(packed("/a", payload), refused, "{payload:x?}");

@@ -160,31 +160,31 @@ fn what_is_no_json_is_refused_with_the_place() {
         (r#"{"a":1"#, "it ends too early, at offset 6"),
         (r#"{"a":"#, "it ends too early, at offset 5"),
         (r#"{"a"#, "it ends too early, at offset 3"),
-        (r#"{"a":1,}"#, "no name at offset 7"),
-        ("{a:1}", "no name at offset 1"),
-        (r#"{"a" 1}"#, "no colon at offset 5"),
+        (r#"{"a":1,}"#, "a missing name at offset 7"),
+        ("{a:1}", "a missing name at offset 1"),
+        (r#"{"a" 1}"#, "a missing colon at offset 5"),
         (r#"{"a":1 "b":2}"#, "neither , nor } at offset 7"),
         ("[1 2]", "neither , nor ] at offset 3"),
         ("[1}", "neither , nor ] at offset 2"),
-        ("[1,]", "no value at offset 3"),
-        ("nul", "no value at offset 0"),
-        ("NaN", "no value at offset 0"),
-        ("+1", "no value at offset 0"),
-        ("01", "something behind its end, at offset 1"),
+        ("[1,]", "a missing value at offset 3"),
+        ("nul", "a missing value at offset 0"),
+        ("NaN", "a missing value at offset 0"),
+        ("+1", "a missing value at offset 0"),
+        ("01", "extra data after its end, at offset 1"),
         ("1.", "it ends too early, at offset 2"),
-        ("1.e5", "no digit at offset 2"),
-        ("-a", "no digit at offset 1"),
-        ("{} {}", "something behind its end, at offset 3"),
-        (r#""\x""#, "no escape at offset 2"),
-        (r#""\u12g4""#, "no hexadecimal digit at offset 5"),
+        ("1.e5", "a missing digit at offset 2"),
+        ("-a", "a missing digit at offset 1"),
+        ("{} {}", "extra data after its end, at offset 3"),
+        (r#""\x""#, "an unknown escape at offset 2"),
+        (r#""\u12g4""#, "a missing hexadecimal digit at offset 5"),
         ("\"a\nb\"", "a control character at offset 2"),
-        ("\u{feff}{}", "no value at offset 0"),
+        ("\u{feff}{}", "a missing value at offset 0"),
     ] {
         let refused = format!("the payload cannot be read as JSON: {reason}");
         assert_eq!(json("/a", payload), refused, "{payload}");
         assert_eq!(json("", payload), refused, "{payload}");
     }
-    let broken = "the payload cannot be read as JSON: what is no UTF-8, at offset 6";
+    let broken = "the payload cannot be read as JSON: bytes that are not UTF-8, at offset 6";
     assert_eq!(json("/a", b"{\"b\":\"\xff\"}"), broken);
 }
 
@@ -192,7 +192,7 @@ fn what_is_no_json_is_refused_with_the_place() {
 fn half_a_surrogate_pair_is_refused_only_where_it_is_bound() {
     for half in [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800\ue000", r"\ud800\n", r"\ud800A", r"x\ud83d"] {
         let offset = if half.starts_with('x') { 7 } else { 6 };
-        let refused = format!("half a surrogate pair, which is no character, at offset {offset}");
+        let refused = format!("half a surrogate pair, which is not a character, at offset {offset}");
         let payload = format!(r#"{{"a":"{half}","{half}":1,"b":2}}"#);
         assert!(json("/a", &payload).ends_with(&refused), "{half}: {}", json("/a", &payload));
         assert_eq!(json("/b", &payload), "Integer(2)", "{half}");
@@ -270,7 +270,7 @@ fn nesting_of_any_depth_takes_no_stack() {
         let pointer = "/0".repeat(128);
         assert!(json(&pointer, "[".repeat(DEEP) + &"]".repeat(DEEP)).starts_with("Text("));
     };
-    // What a thread has that recurses once a level is exhausted long before.
+    // What a thread has that recurses once a container is exhausted long before.
     let thread = thread::Builder::new().stack_size(512 << 10).spawn(checks).expect("a thread");
     thread.join().expect("no overflow");
 }
@@ -331,10 +331,10 @@ fn an_event_of_a_stream_has_its_place_and_time_there() {
 fn parameters_that_cannot_be_bound_are_refused() {
     for name in ["token_0", "token_", "token_99999999999999999999"] {
         let refused = parameters(&[name], &[], None).expect_err(name);
-        assert_eq!(refused, format!(":{name} is no token; the first is :token_1"));
+        assert_eq!(refused, format!(":{name} is not a token; the first is :token_1"));
     }
     let refused = parameters(&["a"], &[("b", "/b")], None).expect_err("nobody asks for b");
-    assert_eq!(refused, "bind.b is asked for by no statement; remove it, or write :b in one");
+    assert_eq!(refused, "bind.b is used by no statement; remove it, or write :b in one");
     let refused = parameters(&["a"], &[("a", "b")], None).expect_err("no pointer");
     assert!(refused.starts_with("bind.a is \"b\", no JSON Pointer"), "{refused}");
 }

@@ -126,7 +126,7 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Recursion must end somewhere; payloads for the oracle have fewer levels.
+/// Recursion must end somewhere; payloads for the oracle have fewer containers.
 const DEEPEST: usize = 10_000;
 
 /// What stands at each of these places of a MessagePack payload.

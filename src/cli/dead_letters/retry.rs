@@ -10,7 +10,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::values::counted;
-use crate::dead_letters::{self, Retried, UnreadableHeaders};
+use crate::dead_letters::{self, RetryReport, UnreadableHeaders};
 
 /// How many of those that stay are told by name.
 const TOLD: usize = 3;
@@ -73,7 +73,7 @@ impl Retry {
     }
 }
 
-fn json(retried: &Retried) -> serde_json::Value {
+fn json(retried: &RetryReport) -> serde_json::Value {
     let reasons: Vec<_> =
         retried.reasons.iter().map(|(id, error)| serde_json::json!({ "id": id, "error": error })).collect();
     serde_json::json!({
@@ -84,7 +84,7 @@ fn json(retried: &Retried) -> serde_json::Value {
     })
 }
 
-fn those_that_stay(retried: &Retried) -> String {
+fn those_that_stay(retried: &RetryReport) -> String {
     let stay = retried.refused + retried.passed_over;
     let told: Vec<String> = retried.reasons.iter().take(TOLD).map(|(id, why)| format!("{id}: {why}")).collect();
     let more = if stay > told.len() as u64 { "; and others" } else { "" };

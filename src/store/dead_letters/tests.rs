@@ -2,13 +2,13 @@ use super::*;
 use crate::config::DatabaseConfig;
 use crate::store::{Database, Routes, Value};
 
-struct Scene {
+struct Fixture {
     _folder: tempfile::TempDir,
     letters: DeadLetters,
 }
 
 /// A database with letters 1 to 6: `(subject, route, error)`, recorded at 10, 20, …
-fn fixture() -> Scene {
+fn fixture() -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
     drop(Database::open(&config, &Routes::default()).expect("a new database"));
@@ -23,10 +23,10 @@ fn fixture() -> Scene {
                    (NULL, NULL, NULL, 5, 'door', NULL, '12', 'doors', 'INSERT', 'not null constraint', 50),
                    (NULL, NULL, NULL, 6, 'door.front', NULL, '12', 'doors', 'COMMIT', 'FOREIGN KEY', 60)";
     letters.connection.execute_batch(sql).expect("SQL");
-    Scene { _folder: folder, letters }
+    Fixture { _folder: folder, letters }
 }
 
-fn ids(fixture: &Scene, selection: &Selection) -> Vec<i64> {
+fn ids(fixture: &Fixture, selection: &Selection) -> Vec<i64> {
     let letters = fixture.letters.list(selection).expect("can be read");
     let ids: Vec<i64> = letters.map(|letter| letter.expect("a letter").id).collect();
     assert_eq!(fixture.letters.count(selection).expect("can be counted"), ids.len() as u64);
@@ -145,5 +145,5 @@ fn a_file_without_dead_letters_is_refused_and_none_is_made() {
     assert!(said.contains("there is no such file") && !path.exists(), "{said}");
     Connection::open(&path).and_then(|other| other.execute_batch("CREATE TABLE t(x)")).expect("a database");
     let said = DeadLetters::open(&path).expect_err("must be refused").to_string();
-    assert!(said.contains("no database of catchment's"), "{said}");
+    assert!(said.contains("it has no tables of catchment"), "{said}");
 }

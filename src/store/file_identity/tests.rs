@@ -7,16 +7,16 @@ fn open(path: &Path) -> Database {
     Database::open(&config, &Routes::default()).expect("opens")
 }
 
-/// A database that was collected into, closed.
-fn collected(path: &Path) -> Home {
+/// A database that a collector has used, closed.
+fn collected(path: &Path) -> FileIdentity {
     let database = open(path);
-    let home = database.home().expect("reads");
-    assert_eq!(home.before, Before::This, "a new one");
-    database.settle(&home).expect("writes");
-    home
+    let file = database.file_identity().expect("reads");
+    assert_eq!(file.previous, PreviousFile::Same, "a new one");
+    database.record_file(&file).expect("writes");
+    file
 }
 
-/// Has the record say this in place of what is there.
+/// Replaces a part of the record.
 fn rewrite(path: &Path, what: &str, by: &str) {
     let connection = Connection::open(path).expect("opens");
     let sql = "UPDATE catchment_meta SET value = replace(value, ?1, ?2) WHERE key = 'home'";
@@ -24,14 +24,14 @@ fn rewrite(path: &Path, what: &str, by: &str) {
 }
 
 #[test]
-fn a_database_that_is_renamed_is_the_same() {
+fn a_renamed_database_is_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, other) = (folder.path().join("a.db"), folder.path().join("b.db"));
     let before = collected(&path);
-    assert_eq!(open(&path).home().expect("reads").before, Before::This);
+    assert_eq!(open(&path).file_identity().expect("reads").previous, PreviousFile::Same);
     fs::rename(&path, &other).expect("moves");
-    let after = open(&other).home().expect("reads");
-    assert_eq!((after.before, after.tag), (Before::This, before.tag));
+    let after = open(&other).file_identity().expect("reads");
+    assert_eq!((after.previous, after.tag), (PreviousFile::Same, before.tag));
 }
 
 #[test]
@@ -40,52 +40,54 @@ fn a_copy_is_refused_while_its_original_is_there() {
     let (path, copy) = (folder.path().join("a.db"), folder.path().join("copy.db"));
     let original = collected(&path);
     fs::copy(&path, &copy).expect("copies");
-    let home = open(&copy).home().expect("reads");
-    assert_eq!(home.before, Before::There { path: original.path.clone() });
-    assert_ne!(home.tag, original.tag);
-    let said = home.must_be_its_own(&copy).expect_err("a copy").to_string();
+    let file = open(&copy).file_identity().expect("reads");
+    assert_eq!(file.previous, PreviousFile::StillExists { path: original.path.clone() });
+    assert_ne!(file.tag, original.tag);
+    let error = file.refuse_copy(&copy).expect_err("a copy").to_string();
     for part in ["copy of", "a.db", "catchment adopt --database", "copy.db", "move the other one away"] {
-        assert!(said.contains(part) && !said.contains('\n'), "{said}");
+        assert!(error.contains(part) && !error.contains('\n'), "{error}");
     }
-    // A backup that took the original's place is as good as the original.
+    // A backup that replaced the original counts as the original.
     let backup = folder.path().join("backup.db");
     fs::copy(&path, &backup).expect("copies");
     fs::rename(&backup, &path).expect("moves");
-    assert!(matches!(open(&copy).home().expect("reads").before, Before::There { .. }));
-    // It takes the other's place once that is gone.
+    assert!(matches!(open(&copy).file_identity().expect("reads").previous, PreviousFile::StillExists { .. }));
+    // The copy replaces the original once that is gone.
     fs::remove_file(&path).expect("removes");
-    let home = open(&copy).home().expect("reads");
-    assert_eq!(home.before, Before::Gone { tag: original.tag });
-    home.must_be_its_own(&copy).expect("nobody else is there");
+    let file = open(&copy).file_identity().expect("reads");
+    assert_eq!(file.previous, PreviousFile::Gone { tag: original.tag });
+    file.refuse_copy(&copy).expect("the original is gone");
 }
 
 #[test]
-fn a_backup_in_its_place_is_the_successor() {
+fn a_backup_that_replaces_the_file_inherits_its_consumers() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, backup) = (folder.path().join("a.db"), folder.path().join("backup.db"));
     let original = collected(&path);
     fs::copy(&path, &backup).expect("copies");
     fs::rename(&backup, &path).expect("moves");
     let database = open(&path);
-    let home = database.home().expect("reads");
-    assert_eq!(home.before, Before::Gone { tag: original.tag });
-    database.settle(&home).expect("writes");
-    assert_eq!(database.home().expect("reads").before, Before::This);
+    let file = database.file_identity().expect("reads");
+    assert_eq!(file.previous, PreviousFile::Gone { tag: original.tag });
+    database.record_file(&file).expect("writes");
+    assert_eq!(database.file_identity().expect("reads").previous, PreviousFile::Same);
 }
 
 #[test]
-fn one_that_comes_from_another_machine_is_told_with_its_place() {
+fn a_file_of_another_machine_is_reported_with_its_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.db");
-    let home = collected(&path);
-    rewrite(&path, &home.tag, "0badcafe");
+    let file = collected(&path);
+    rewrite(&path, &file.tag, "0badcafe");
     rewrite(&path, &machine(), "another machine");
-    let Before::Elsewhere { tag, place } = open(&path).home().expect("reads").before else { panic!("elsewhere") };
-    assert_eq!((tag.as_str(), &place), ("0badcafe", &home.place));
+    let PreviousFile::OtherMachine { tag, place } = open(&path).file_identity().expect("reads").previous else {
+        panic!("elsewhere")
+    };
+    assert_eq!((tag.as_str(), &place), ("0badcafe", &file.place));
 }
 
 #[test]
-fn a_copy_that_is_adopted_has_another_identity_and_all_else() {
+fn an_adopted_copy_changes_only_its_identity() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, copy) = (folder.path().join("a.db"), folder.path().join("copy.db"));
     collected(&path);
@@ -93,12 +95,12 @@ fn a_copy_that_is_adopted_has_another_identity_and_all_else() {
         "INSERT INTO catchment_ledger(stream, epoch, created, sequence, published_ns) VALUES ('S', 1, 'then', 9, 10)";
     Connection::open(&path).expect("opens").execute_batch(sql).expect("SQL");
     fs::copy(&path, &copy).expect("copies");
-    let Adopted { before, now } = adopt(&copy).expect("adopts");
+    let IdentityChange { before, after } = adopt(&copy).expect("adopts");
     let (original, adopted) = (open(&path), open(&copy));
-    assert_eq!((original.identity(), adopted.identity()), (before.as_str(), now.as_str()));
-    assert_ne!(before, now);
-    assert_eq!(adopted.home().expect("reads").before, Before::This);
+    assert_eq!((original.identity(), adopted.identity()), (before.as_str(), after.as_str()));
+    assert_ne!(before, after);
+    assert_eq!(adopted.file_identity().expect("reads").previous, PreviousFile::Same);
     assert_eq!(adopted.history("S").expect("reads"), original.history("S").expect("reads"));
-    let _lock = Lock::take(&copy).expect("nobody has it");
+    let _lock = Lock::take(&copy).expect("is free");
     assert!(matches!(adopt(&copy), Err(Error::Locked { .. })));
 }

@@ -4,26 +4,26 @@ use std::path::PathBuf;
 use super::*;
 use crate::store::{Database, Routes};
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     config: DatabaseConfig,
 }
 
-/// A folder with these files, and a database to be.
-fn fixture(files: &[(&str, &str)]) -> Scene {
+/// A folder with these files, and the path of a new database.
+fn fixture(files: &[(&str, &str)]) -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let migrations = folder.path().join("m");
     fs::create_dir(&migrations).expect("a folder");
     let config =
         DatabaseConfig { path: folder.path().join("a.db"), migrations: Some(migrations), ..DatabaseConfig::default() };
-    let fixture = Scene { folder, config };
+    let fixture = Fixture { folder, config };
     for (name, text) in files {
         fixture.write(name, text);
     }
     fixture
 }
 
-impl Scene {
+impl Fixture {
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join("m").join(name)
     }
@@ -36,12 +36,12 @@ impl Scene {
         Database::open(&self.config, &Routes::default()).map(drop).map_err(|e| e.to_string())
     }
 
-    /// What is said when it does not open, without the folder's name.
+    /// The error of a failed open, without the folder's name.
     #[track_caller]
     fn refusal(&self) -> String {
-        let said = self.open().expect_err("must be refused");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        said.replace(&format!("{}/", self.folder.path().display()), "")
+        let message = self.open().expect_err("must be refused");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        message.replace(&format!("{}/", self.folder.path().display()), "")
     }
 
     fn pending(&self) -> Vec<String> {
@@ -65,7 +65,7 @@ impl Scene {
 }
 
 #[test]
-fn what_is_new_is_applied_in_the_order_of_the_numbers_and_once() {
+fn new_migrations_are_applied_once_in_number_order() {
     let fixture = fixture(&[
         ("10-more.sql", "INSERT INTO lines VALUES ('ten')"),
         ("002_fill.sql", "INSERT INTO lines VALUES ('two'); SELECT * FROM lines;"),
@@ -91,10 +91,10 @@ fn what_is_new_is_applied_in_the_order_of_the_numbers_and_once() {
 #[test]
 fn a_start_applies_all_of_them_or_none() {
     let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "CREATE TABLE b(x);\nCREATE TABEL c(x);")]);
-    let said = fixture.refusal();
+    let message = fixture.refusal();
     assert_eq!(
-        said,
-        "migration m/2_b.sql:2: near \"TABEL\": syntax error; no new migration was applied, mend this one"
+        message,
+        "migration m/2_b.sql:2: near \"TABEL\": syntax error; correct it; no new migration was applied"
     );
     assert_eq!(fixture.tables(), "");
     assert_eq!(fixture.pending(), ["1_a.sql", "2_b.sql"]);
@@ -105,7 +105,7 @@ fn a_start_applies_all_of_them_or_none() {
 
 #[test]
 fn an_error_names_its_line() {
-    for (text, said) in [
+    for (text, message) in [
         ("CREATE TABLE a(x);\n\n-- now\n\nCREATE TABLE b(\n  x,\n  ,\n);", ":7: near \",\": syntax error"),
         ("CREATE TABLE a(x);\n;;\n/* it\n fails */\n  INSERT INTO a VALUES (1),\n (x'', 2);", ":5: all VALUES must"),
         (
@@ -122,13 +122,13 @@ fn an_error_names_its_line() {
     ] {
         let fixture = fixture(&[("1_a.sql", text)]);
         let refusal = fixture.refusal();
-        assert!(refusal.starts_with(&format!("migration m/1_a.sql{said}")), "{text:?}: {refusal}");
+        assert!(refusal.starts_with(&format!("migration m/1_a.sql{message}")), "{text:?}: {refusal}");
         assert_eq!(fixture.tables(), "", "{text:?}");
     }
 }
 
 #[test]
-fn comments_and_empty_statements_are_passed_over_and_nothing_else_is() {
+fn only_comments_and_empty_statements_are_skipped() {
     let fixture = fixture(&[
         (
             "1_a.sql",
@@ -148,8 +148,8 @@ fn comments_and_empty_statements_are_passed_over_and_nothing_else_is() {
 }
 
 #[test]
-fn what_is_not_for_migrations_is_refused_with_its_line() {
-    for (sql, said) in [
+fn statements_against_the_rules_are_refused_with_their_line() {
+    for (sql, message) in [
         ("BEGIN", "take BEGIN, COMMIT and SAVEPOINT out"),
         ("COMMIT", "take BEGIN, COMMIT and SAVEPOINT out"),
         ("ROLLBACK", "take BEGIN, COMMIT and SAVEPOINT out"),
@@ -157,9 +157,9 @@ fn what_is_not_for_migrations_is_refused_with_its_line() {
         ("ATTACH 'b.db' AS b", "take ATTACH and DETACH out"),
         ("DETACH main", "take ATTACH and DETACH out"),
         ("PRAGMA foreign_keys = OFF", "off while migrations run"),
-        ("PRAGMA journal_mode = DELETE", "PRAGMA journal_mode is not for migrations"),
-        ("PRAGMA writable_schema = ON", "PRAGMA writable_schema is not"),
-        ("PRAGMA page_size = 512", "PRAGMA page_size is not"),
+        ("PRAGMA journal_mode = DELETE", "a migration may not run PRAGMA journal_mode"),
+        ("PRAGMA writable_schema = ON", "may not run PRAGMA writable_schema"),
+        ("PRAGMA page_size = 512", "may not run PRAGMA page_size"),
         ("DROP TABLE catchment_ledger", "catchment_ledger: names that begin with catchment_"),
         ("DELETE FROM Catchment_Ledger", "names that begin"),
         ("UPDATE catchment_meta SET value = 9", "names that begin"),
@@ -193,13 +193,13 @@ fn what_is_not_for_migrations_is_refused_with_its_line() {
     ] {
         let fixture = fixture(&[("1_a.sql", &format!("CREATE TABLE a(x);\n{sql};"))]);
         let refusal = fixture.refusal();
-        assert!(refusal.starts_with("migration m/1_a.sql:") && refusal.contains(said), "{sql}: {refusal}");
+        assert!(refusal.starts_with("migration m/1_a.sql:") && refusal.contains(message), "{sql}: {refusal}");
         assert_eq!(fixture.tables(), "", "{sql}");
     }
 }
 
 #[test]
-fn what_a_schema_needs_is_allowed() {
+fn statements_that_a_schema_needs_are_allowed() {
     let fixture = fixture(&[(
         "1_a.sql",
         "PRAGMA user_version = 7; PRAGMA application_id = 8;
@@ -213,7 +213,7 @@ fn what_a_schema_needs_is_allowed() {
          INSERT INTO boxes VALUES (1, 2, 3);
          CREATE INDEX events_by_subject ON events(subject);
          CREATE VIEW lost AS SELECT * FROM catchment_dead_letters;
-         ALTER TABLE lines ADD COLUMN at INTEGER; ALTER TABLE lines RENAME COLUMN at TO said_at;
+         ALTER TABLE lines ADD COLUMN at INTEGER; ALTER TABLE lines RENAME COLUMN at TO message_at;
          CREATE TABLE kinds(name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
          INSERT INTO kinds VALUES ('plain');
          ALTER TABLE kinds ADD COLUMN rank INTEGER NOT NULL DEFAULT 0 CHECK (rank >= 0);
@@ -236,7 +236,7 @@ fn what_a_schema_needs_is_allowed() {
 }
 
 #[test]
-fn a_table_can_be_made_anew_under_its_name_without_what_refers_to_it() {
+fn a_table_can_be_replaced_while_other_rows_refer_to_it() {
     let fixture = fixture(&[(
         "1_a.sql",
         "CREATE TABLE users(name TEXT PRIMARY KEY);
@@ -252,13 +252,16 @@ fn a_table_can_be_made_anew_under_its_name_without_what_refers_to_it() {
     fixture.open().expect("applies");
     assert_eq!(fixture.text("SELECT text || user FROM lines"), "helloann");
     fixture.write("3_gone.sql", "DELETE FROM users");
-    let said = fixture.refusal();
-    assert!(said.starts_with("migration m/3_gone.sql: behind it row 1 of lines refers to a row of users"), "{said}");
+    let message = fixture.refusal();
+    assert!(
+        message.starts_with("migration m/3_gone.sql: after it, row 1 of lines refers to a row of users"),
+        "{message}"
+    );
     assert_eq!(fixture.text("SELECT name FROM users"), "ann");
 }
 
 #[test]
-fn a_file_that_was_applied_stays_as_it_was() {
+fn an_applied_file_must_not_change() {
     let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x);\n"), ("5_b.sql", "CREATE TABLE b(x);\n")]);
     fixture.open().expect("applies");
     fixture.write("1_a.sql", "CREATE TABLE a(x);\r\n");
@@ -269,13 +272,13 @@ fn a_file_that_was_applied_stays_as_it_was() {
     assert!(fixture.refusal().starts_with("migration m/1_a.sql: was changed after it was applied at 20"));
     assert!(pending(&fixture.config).is_err());
     fs::remove_file(fixture.file("1_a.sql")).expect("removes");
-    let said = fixture.refusal();
-    assert!(said.starts_with("migration m/1_a.sql: is not there any more, and was applied at 20"), "{said}");
+    let message = fixture.refusal();
+    assert!(message.starts_with("migration m/1_a.sql: is missing, but was applied at 20"), "{message}");
     fixture.write("1_a.sql", "CREATE TABLE a(x);\n");
     fixture.write("4_late.sql", "CREATE TABLE late(x)");
-    let said = fixture.refusal();
+    let message = fixture.refusal();
     assert_eq!(
-        said,
+        message,
         "migration m/4_late.sql: comes before 5_b.sql, which is applied already; give it a number above that"
     );
     fs::rename(fixture.file("4_late.sql"), fixture.file("6_late.sql")).expect("renames");
@@ -284,23 +287,26 @@ fn a_file_that_was_applied_stays_as_it_was() {
 }
 
 #[test]
-fn files_that_cannot_be_migrations_are_refused_by_name() {
-    for (name, text, said) in [
-        ("lines.sql", &b"SELECT 1"[..], "migration m/lines.sql: has no number and name; one looks like 001_tables.sql"),
+fn unusable_files_are_refused_by_name() {
+    for (name, text, message) in [
+        ("lines.sql", &b"SELECT 1"[..], "migration m/lines.sql: has no number and name; name it as 001_tables.sql"),
         ("1.sql", b"SELECT 1", "migration m/1.sql: has no number and name"),
         ("1_.sql", b"SELECT 1", "migration m/1_.sql: has no number and name"),
         ("-1_a.sql", b"SELECT 1", "migration m/-1_a.sql: has no number and name"),
         ("99999999999999999999_a.sql", b"SELECT 1", "migration m/99999999999999999999_a.sql: has too large a number"),
-        ("1_a.SQL", b"SELECT 1;\n-- gr\xfc\xdfe", "migration m/1_a.SQL:2: is no UTF-8; save it as UTF-8"),
+        ("1_a.SQL", b"SELECT 1;\n-- gr\xfc\xdfe", "migration m/1_a.SQL:2: is not UTF-8; save it as UTF-8"),
         ("1_a.sql", b"SELECT 1;\n\0DROP TABLE events", "migration m/1_a.sql:2: has a NUL character"),
     ] {
         let fixture = fixture(&[]);
         fixture.write(name, text);
         let refusal = fixture.refusal();
-        assert!(refusal.starts_with(said), "{refusal}");
+        assert!(refusal.starts_with(message), "{refusal}");
     }
     let twice = fixture(&[("01_b.sql", ""), ("1_a.sql", ""), ("2_c.sql", "")]);
-    assert_eq!(twice.refusal(), "migration m/1_a.sql: has the number of 01_b.sql too; give one of them another");
+    assert_eq!(
+        twice.refusal(),
+        "migration m/1_a.sql: has the same number as 01_b.sql; give one of them another number"
+    );
     let dangling = fixture(&[]);
     std::os::unix::fs::symlink("nowhere", dangling.file("1_a.sql")).expect("a link");
     assert!(dangling.refusal().starts_with("migration m/1_a.sql: cannot be read: No such file"));
@@ -309,18 +315,21 @@ fn files_that_cannot_be_migrations_are_refused_by_name() {
 #[test]
 fn a_folder_without_migrations_is_a_wrong_setting() {
     let mut fixture = fixture(&[("README.md", "")]);
-    let said = fixture.refusal();
-    assert!(said.starts_with("configuration: database.migrations: m has no .sql file; put one in"), "{said}");
+    let message = fixture.refusal();
+    assert!(message.starts_with("configuration: database.migrations: m has no .sql file; add one"), "{message}");
     for folder in ["missing", "m/README.md"] {
         fixture.config.migrations = Some(fixture.folder.path().join(folder));
-        let said = fixture.refusal();
-        assert!(said.starts_with(&format!("configuration: database.migrations: {folder} cannot be read: ")), "{said}");
+        let message = fixture.refusal();
+        assert!(
+            message.starts_with(&format!("configuration: database.migrations: {folder} cannot be read: ")),
+            "{message}"
+        );
     }
     assert!(!fixture.config.path.exists() || fixture.tables().is_empty());
 }
 
 #[test]
-fn several_who_open_at_once_apply_each_migration_once() {
+fn concurrent_opens_apply_each_migration_once() {
     let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "INSERT INTO a VALUES (1)")]);
     let config = DatabaseConfig { busy_timeout: std::time::Duration::from_secs(30), ..fixture.config.clone() };
     std::thread::scope(|scope| {

@@ -9,133 +9,113 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, InterruptHandle, Rows};
 use serde::ser::{Serialize, Serializer};
 
+use super::query_error::{QueryError, QueryErrorKind};
 use super::{Queries, Query, connect};
 use crate::binding::{Envelope, Fields, Value};
 use crate::pipeline::Signal;
 use crate::store::columns::bound;
-use crate::store::json::{Json, Objects};
-use crate::store::sqlite_error::{detail, is_statements_own};
+use crate::store::json::{Json, JsonRowWriter};
+use crate::store::sqlite_error::{is_query_error, message, remedy};
 
-/// Steps of SQLite's virtual machine between two looks at the clock: some tens of microseconds.
+/// Steps of SQLite's virtual machine between two checks of the clock: some tens of microseconds.
 const STEPS: i32 = 1_000;
 
 /// Answers requests, one at a time.
 #[derive(Debug)]
-pub struct Answerer {
+pub struct QueryRunner {
     queries: Queries,
-    watch: Arc<Watch>,
+    watch: Arc<StatementWatch>,
     fields: Fields,
-    /// Dropped when it is in doubt.
+    /// Dropped after an error of the database.
     connection: Option<Connection>,
 }
 
-/// Why a request has no answer. Each says so in one line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unanswered {
-    /// The request cannot be read, or the statement fails for what it says.
-    #[error("{0}")]
-    Request(String),
-    /// The statement took longer than it may.
-    #[error("{0}")]
-    TooSlow(String),
-    /// The answer has more rows or bytes than it may.
-    #[error("{0}")]
-    TooLarge(String),
-    /// The statement no longer fits the database: a table or column is gone.
-    #[error("{0}")]
-    Misfit(String),
-    /// The database is unwell.
-    #[error("{0}")]
-    Database(String),
-    /// Told to quit.
-    #[error("the collector is stopping")]
-    Quitting,
-}
-
-/// Breaks off a statement that takes too long.
-struct Watch {
+/// When to interrupt the statement that runs, and how.
+struct StatementWatch {
     until: Mutex<Option<Instant>>,
     quit: Signal,
-    /// Leads to the connection in use.
+    /// Interrupts the connection in use.
     interrupt: Mutex<Option<InterruptHandle>>,
 }
 
-impl fmt::Debug for Watch {
+impl fmt::Debug for StatementWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
+        f.debug_struct("StatementWatch").finish_non_exhaustive()
     }
 }
 
-/// Interrupts what an [`Answerer`] runs, from another thread. Clones interrupt the same one.
+/// Interrupts the statement of a [`QueryRunner`] from another thread. Clones interrupt the same runner.
 #[derive(Clone, Debug)]
-pub struct Breaker(Arc<Watch>);
+pub struct Interrupter(Arc<StatementWatch>);
 
-impl Breaker {
-    /// Interrupts the statement that runs now, if one does: it ends at the next row or jump of its program, and its answer is
-    /// [`Unanswered::TooSlow`]. What a single step does, a function on a huge text for instance, is not interrupted. Does not
-    /// block. See <https://sqlite.org/c3ref/interrupt.html>.
-    pub fn break_off(&self) {
+impl Interrupter {
+    /// Interrupts the statement that runs now, if there is one: it ends at the next row or jump of its program, with
+    /// [`QueryErrorKind::Timeout`]. A single step, such as a function on a huge text, is not interrupted. Does not block. See
+    /// <https://sqlite.org/c3ref/interrupt.html>.
+    pub fn interrupt(&self) {
         if let Some(interrupt) = &*self.0.interrupt.lock() {
             interrupt.interrupt();
         }
     }
 }
 
-impl Watch {
+impl StatementWatch {
     fn is_over(&self) -> bool {
         self.until.lock().is_some_and(|until| Instant::now() >= until) || self.quit.is_raised()
     }
 }
 
-impl Answerer {
-    pub(in crate::store) fn new(queries: Queries, quit: Signal) -> Self {
-        let watch = Arc::new(Watch { until: Mutex::default(), quit, interrupt: Mutex::default() });
-        let mut answerer = Self { queries, watch, fields: Fields::default(), connection: None };
-        // Where that fails, the first request will say so.
-        answerer.connection = answerer.connect().ok();
-        answerer
+impl QueryRunner {
+    /// A runner with a connection of its own. `quit` interrupts its statement.
+    #[must_use]
+    pub fn new(queries: &Queries, quit: &Signal) -> Self {
+        let (until, interrupt) = (Mutex::default(), Mutex::default());
+        let watch = Arc::new(StatementWatch { until, quit: quit.clone(), interrupt });
+        let mut runner = Self { queries: queries.clone(), watch, fields: Fields::default(), connection: None };
+        // If this fails, the first request connects again and returns the error.
+        runner.connection = runner.connect().ok();
+        runner
     }
 
     /// Interrupts what this runs.
     #[must_use]
-    pub fn breaker(&self) -> Breaker {
-        Breaker(Arc::clone(&self.watch))
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter(Arc::clone(&self.watch))
     }
 
-    /// Runs the query with this number for a request and writes its rows behind what stands in `answer`, as a JSON array of
-    /// objects; says how many there are. What was committed before is seen. Blocks for the
-    /// query's `timeout` at most, but for what a single step of SQLite takes longer.
+    /// Runs the query with this number for a request, appends its rows to `answer` as a JSON array of objects, and returns how
+    /// many there are. It sees everything that was committed before. Blocks for the query's `timeout` at most, unless a single
+    /// step of SQLite takes longer.
     ///
     /// # Errors
     ///
-    /// [`Unanswered`]; what then stands in `answer` means nothing.
+    /// [`QueryError`]; the contents of `answer` are then undefined.
     ///
     /// # Panics
     ///
-    /// Where there is no query with this number.
+    /// If there is no query with this number.
     pub fn answer(
         &mut self,
         query: usize,
         request: &Envelope<'_>,
-        most_bytes: usize,
+        max_bytes: usize,
         answer: &mut Vec<u8>,
-    ) -> Result<usize, Unanswered> {
+    ) -> Result<usize, QueryError> {
         if self.queries.file.was_replaced() {
             let path = self.queries.file.path().display();
-            return Err(Unanswered::Database(format!(
-                "{path} was moved, removed or replaced while it was collected into"
-            )));
+            let detail = format!("{path} was moved, removed or replaced while it was collected into");
+            return Err(QueryError::new(QueryErrorKind::Database, detail));
         }
         let queries = Arc::clone(&self.queries.queries);
         let query = &queries[query];
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect().map_err(|e| Unanswered::Database(detail(&e)))?,
+            None => self.connect().map_err(unreadable_database)?,
         };
         *self.watch.until.lock() = Instant::now().checked_add(query.timeout);
-        let run = Run { query, connection: &connection, most_bytes };
-        let rows = run.answer(request, &mut self.fields, answer).map_err(|why| self.explain(query, why));
-        if !matches!(rows, Err(Unanswered::Database(_))) {
+        let run = Run { query, connection: &connection, max_bytes };
+        let rows = run.answer(request, &mut self.fields, answer).map_err(|error| self.query_error(query, error));
+        if !rows.as_ref().is_err_and(|error| error.kind() == QueryErrorKind::Database) {
             self.connection = Some(connection);
         }
         rows
@@ -150,98 +130,105 @@ impl Answerer {
         Ok(connection)
     }
 
-    fn explain(&self, query: &Query, why: Why) -> Unanswered {
-        let error = match why {
-            Why::Unanswered(unanswered) => return unanswered,
-            Why::Setup(error) | Why::Running(error) if !is_statements_own(&error) => {
-                return Unanswered::Database(detail(&error));
+    fn query_error(&self, query: &Query, error: RunError) -> QueryError {
+        let (name, timeout) = (&query.name, query.timeout);
+        let (kind, detail, error) = match error {
+            RunError::Query(error) => return error,
+            RunError::Preparing(error) | RunError::Running(error) if !is_query_error(&error) => {
+                return unreadable_database(error);
             }
-            Why::Setup(error) => {
-                return Unanswered::Misfit(format!(
-                    "query {} does not fit the database: {}",
-                    query.name,
-                    detail(&error)
-                ));
+            RunError::Preparing(error) => {
+                let detail = format!("query {name} does not match the database: {}", message(&error));
+                (QueryErrorKind::SchemaMismatch, detail, error)
             }
-            Why::Running(error) => error,
+            RunError::Running(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::OperationInterrupted) if self.watch.quit.is_raised() => return QueryError::stopping(),
+                Some(ErrorCode::OperationInterrupted) => {
+                    let detail = format!("query {name} took longer than its timeout, {timeout:?}");
+                    (QueryErrorKind::Timeout, detail, error)
+                }
+                _ => (QueryErrorKind::Request, format!("query {name}: {}", message(&error)), error),
+            },
         };
-        match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) if self.watch.quit.is_raised() => Unanswered::Quitting,
-            Some(ErrorCode::OperationInterrupted) => {
-                Unanswered::TooSlow(format!("query {} took longer than its timeout, {:?}", query.name, query.timeout))
-            }
-            _ => Unanswered::Request(format!("query {}: {}", query.name, detail(&error))),
-        }
+        QueryError::new(kind, detail).caused_by(error)
     }
+}
+
+fn unreadable_database(error: rusqlite::Error) -> QueryError {
+    let remedy = remedy(&error);
+    QueryError::new(QueryErrorKind::Database, message(&error)).with_remedy(remedy).caused_by(error)
 }
 
 /// One run of a query.
 struct Run<'a> {
     query: &'a Query,
     connection: &'a Connection,
-    most_bytes: usize,
+    max_bytes: usize,
 }
 
-enum Why {
-    Unanswered(Unanswered),
+enum RunError {
+    /// Not an error of SQLite.
+    Query(QueryError),
     /// The statement cannot be prepared.
-    Setup(rusqlite::Error),
+    Preparing(rusqlite::Error),
     Running(rusqlite::Error),
 }
 
 impl Run<'_> {
-    fn answer(&self, request: &Envelope<'_>, fields: &mut Fields, answer: &mut Vec<u8>) -> Result<usize, Why> {
+    fn answer(&self, request: &Envelope<'_>, fields: &mut Fields, answer: &mut Vec<u8>) -> Result<usize, RunError> {
         fields.clear();
         let parameters = &self.query.parameters;
         let row = if request.payload.is_empty() {
             parameters.without_fields(fields)
         } else {
-            let unreadable = |e| Why::Unanswered(Unanswered::Request(format!("query {}: {e}", self.query.name)));
-            parameters.read(request, fields).map_err(unreadable)?
+            parameters.read(request, fields).map_err(|error| {
+                let detail = format!("query {}: {error}", self.query.name);
+                RunError::Query(QueryError::new(QueryErrorKind::Request, detail).caused_by(error))
+            })?
         };
-        self.connection.busy_timeout(self.query.timeout).map_err(Why::Setup)?;
-        let mut statement = self.connection.prepare_cached(&self.query.sql).map_err(Why::Setup)?;
+        self.connection.busy_timeout(self.query.timeout).map_err(RunError::Preparing)?;
+        let mut statement = self.connection.prepare_cached(&self.query.sql).map_err(RunError::Preparing)?;
         for parameter in 0..parameters.len() {
             let value = parameters.value(parameter, request, fields, row);
-            statement.raw_bind_parameter(parameter + 1, bound(value)).map_err(Why::Running)?;
+            statement.raw_bind_parameter(parameter + 1, bound(value)).map_err(RunError::Running)?;
         }
         let written = self.write(&mut statement.raw_query(), answer);
         drop(statement);
         match written {
-            // A statement prepared before hides that its table is gone.
-            Err(Why::Running(error)) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
+            // A cached statement reports a missing table as an unknown error. Preparing it again gives the real one.
+            Err(RunError::Running(error)) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
                 self.connection.flush_prepared_statement_cache();
-                self.connection.prepare(&self.query.sql).map_err(Why::Setup)?;
-                Err(Why::Running(error))
+                self.connection.prepare(&self.query.sql).map_err(RunError::Preparing)?;
+                Err(RunError::Running(error))
             }
             written => written,
         }
     }
 
-    fn write(&self, rows: &mut Rows<'_>, answer: &mut Vec<u8>) -> Result<usize, Why> {
+    fn write(&self, rows: &mut Rows<'_>, answer: &mut Vec<u8>) -> Result<usize, RunError> {
         let start = answer.len();
-        let most = self.query.max_bytes.min(self.most_bytes);
-        let (mut count, mut objects) = (0, None);
+        let max_bytes = self.query.max_bytes.min(self.max_bytes);
+        let (mut count, mut writer) = (0, None);
         answer.push(b'[');
-        while let Some(row) = rows.next().map_err(Why::Running)? {
+        while let Some(row) = rows.next().map_err(RunError::Running)? {
             if count == self.query.max_rows {
                 return Err(self.too_large(&format!("{count} rows, its max_rows")));
             }
-            // Known for sure only now: `SELECT *` may have another column than before.
-            let objects = objects.get_or_insert_with(|| Objects::new(row.as_ref().column_names()));
+            // The columns are known only after the first step: `SELECT *` may have another column than before.
+            let writer = writer.get_or_insert_with(|| JsonRowWriter::new(row.as_ref().column_names()));
             let cells = (0..row.as_ref().column_count()).filter_map(|at| row.get_ref(at).ok().map(Cell));
             if count > 0 {
                 answer.push(b',');
             }
-            let least: usize = cells.clone().map(Cell::size).sum();
-            // What is huge is not even written.
-            if least <= most {
-                objects.write(cells, answer);
+            let min_size: usize = cells.clone().map(Cell::min_size).sum();
+            // A row that cannot fit is not written at all.
+            if min_size <= max_bytes {
+                writer.write(cells, answer);
             }
             // The closing bracket needs room too.
-            if least > most || answer.len() - start >= most {
-                let whose = if most == self.query.max_bytes { "its max_bytes" } else { "all that the server takes" };
-                return Err(self.too_large(&format!("{most} bytes, {whose}")));
+            if min_size > max_bytes || answer.len() - start >= max_bytes {
+                let limit = if max_bytes == self.query.max_bytes { "its max_bytes" } else { "the server's limit" };
+                return Err(self.too_large(&format!("{max_bytes} bytes, {limit}")));
             }
             count += 1;
         }
@@ -249,9 +236,9 @@ impl Run<'_> {
         Ok(count)
     }
 
-    fn too_large(&self, limit: &str) -> Why {
-        let reason = format!("the answer of query {} is larger than {limit}; ask for less", self.query.name);
-        Why::Unanswered(Unanswered::TooLarge(reason))
+    fn too_large(&self, limit: &str) -> RunError {
+        let detail = format!("the answer of query {} is larger than {limit}", self.query.name);
+        RunError::Query(QueryError::new(QueryErrorKind::TooLarge, detail).with_remedy(Some("ask for less")))
     }
 }
 
@@ -260,8 +247,8 @@ impl Run<'_> {
 struct Cell<'r>(ValueRef<'r>);
 
 impl Cell<'_> {
-    /// Bytes of it in JSON, at least.
-    fn size(self) -> usize {
+    /// A lower bound of its size in JSON, in bytes.
+    fn min_size(self) -> usize {
         match self.0 {
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
             _ => 0,

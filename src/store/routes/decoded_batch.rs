@@ -1,108 +1,108 @@
-//! A batch as the routes see it: which one takes each event, and what its statements will be bound to.
+//! A batch prepared for the routes: what happens to each event, and the values for its statements.
 //!
-//! Made before the batch's turn, side by side with other writers, and kept until it is committed.
+//! It is prepared before the batch's turn to commit, in parallel with other writers, and kept until the batch is committed.
 
 use std::sync::Arc;
 
-use super::Taker;
+use super::Target;
 use super::plan::Plan;
 use crate::binding::{Envelope, Fields, Row};
 use crate::pipeline::{Batch, Delivery, Epoch};
 use crate::store::dead_letters::DeadLetterReason;
 
-/// What becomes of a batch's events, in memory that is used again.
+/// The dispositions of a batch's events, in memory that is used again.
 #[derive(Debug)]
-pub(in crate::store) struct Decoded {
+pub(in crate::store) struct DecodedBatch {
     plan: Arc<Plan>,
-    courses: Vec<Course>,
-    /// Table `events` takes all of them: there are no courses.
-    one_course: bool,
+    dispositions: Vec<Disposition>,
+    /// All events go to table `events`: `dispositions` is empty.
+    all_to_events: bool,
     fields: Fields,
 }
 
-/// What becomes of an event.
+/// What happens to an event.
 #[derive(Clone, Debug)]
-pub(in crate::store) enum Course {
+pub(in crate::store) enum Disposition {
     /// It goes to table `events`.
     Events,
-    /// It is dropped, for no route takes it.
+    /// It is dropped, because no route matches it.
     Dropped,
     /// It runs the statements of the route with this number.
     Route(usize, Row),
-    /// It goes to the dead letters, by the route with this number, if one takes it.
-    Doomed(Option<usize>, Box<DeadLetterReason>),
+    /// It becomes a dead letter of the route with this number, if one matches.
+    DeadLetter(Option<usize>, Box<DeadLetterReason>),
 }
 
-impl Decoded {
+impl DecodedBatch {
     pub(in crate::store) fn new(plan: Arc<Plan>) -> Self {
-        let one_course = plan.routes().is_plain();
-        Self { plan, courses: Vec::new(), one_course, fields: Fields::default() }
+        let all_to_events = plan.routes().is_plain();
+        Self { plan, dispositions: Vec::new(), all_to_events, fields: Fields::default() }
     }
 
-    /// Reads what the routes' statements ask for from the batch's events.
+    /// Reads the values that the routes' statements need from the batch's events.
     pub(in crate::store) fn read(&mut self, batch: &Batch) {
-        self.courses.clear();
+        self.dispositions.clear();
         self.fields.clear();
-        self.one_course = self.plan.routes().is_plain() && !batch.has_defects();
-        if self.one_course {
+        self.all_to_events = self.plan.routes().is_plain() && !batch.has_defects();
+        if self.all_to_events {
             return;
         }
         let epoch = batch.epoch().map(Arc::as_ref);
-        let mut last: Option<(&str, Taker)> = None;
+        let mut last: Option<(&str, Target)> = None;
         for index in 0..batch.len() {
             let delivery = batch.delivery(index);
-            // Most batches have one subject many times over.
-            let taker = match last {
-                Some((subject, taker)) if subject == delivery.subject => taker,
-                _ => self.plan.routes().taker(delivery.subject),
+            // In most batches the same subject comes many times in a row.
+            let target = match last {
+                Some((subject, target)) if subject == delivery.subject => target,
+                _ => self.plan.routes().target(delivery.subject),
             };
-            last = Some((delivery.subject, taker));
-            let course = self.course_of(taker, &delivery, epoch);
-            self.courses.push(course);
+            last = Some((delivery.subject, target));
+            let disposition = self.disposition_of(target, &delivery, epoch);
+            self.dispositions.push(disposition);
         }
     }
 
-    fn course_of(&mut self, taker: Taker, delivery: &Delivery<'_>, epoch: Option<&Epoch>) -> Course {
-        let route = match taker {
-            Taker::Nothing => return Course::Dropped,
-            Taker::Events => None,
-            Taker::Route(route) => Some((route, self.plan.route(route))),
+    fn disposition_of(&mut self, target: Target, delivery: &Delivery<'_>, epoch: Option<&Epoch>) -> Disposition {
+        let route = match target {
+            Target::Nothing => return Disposition::Dropped,
+            Target::Events => None,
+            Target::Route(route) => Some((route, self.plan.route(route))),
         };
-        let doomed = |error: String| {
-            let reason =
-                DeadLetterReason { route: route.map(|(_, planned)| Arc::clone(&planned.name)), statement: None, error };
-            Course::Doomed(route.map(|(number, _)| number), Box::new(reason))
+        let dead_letter = |error: String| {
+            let name = route.map(|(_, planned)| Arc::clone(&planned.name));
+            let reason = DeadLetterReason { route: name, statement: None, error };
+            Disposition::DeadLetter(route.map(|(number, _)| number), Box::new(reason))
         };
         match (delivery.defect, route) {
-            (Some(defect), _) => doomed(defect.reason.to_owned()),
-            (None, None) => Course::Events,
+            (Some(defect), _) => dead_letter(defect.reason.to_owned()),
+            (None, None) => Disposition::Events,
             (None, Some((number, planned))) => {
                 let envelope = Envelope::of(delivery, epoch);
                 match planned.parameters.read(&envelope, &mut self.fields) {
-                    Ok(row) => Course::Route(number, row),
-                    Err(unreadable) => doomed(unreadable.to_string()),
+                    Ok(row) => Disposition::Route(number, row),
+                    Err(error) => dead_letter(error.to_string()),
                 }
             }
         }
     }
 
-    /// What becomes of the batch's event at this index.
-    pub(in crate::store) fn course(&self, index: usize) -> &Course {
-        if self.one_course { &Course::Events } else { &self.courses[index] }
+    /// What happens to the batch's event at this index.
+    pub(in crate::store) fn disposition(&self, index: usize) -> &Disposition {
+        if self.all_to_events { &Disposition::Events } else { &self.dispositions[index] }
     }
 
-    /// Why the event at this index cannot be stored, where that is known already.
-    pub(in crate::store) fn doom(&self, index: usize) -> Option<&DeadLetterReason> {
-        match self.course(index) {
-            Course::Doomed(_, reason) => Some(reason),
+    /// Why the event at this index is a dead letter, if that is known before its statements run.
+    pub(in crate::store) fn known_failure(&self, index: usize) -> Option<&DeadLetterReason> {
+        match self.disposition(index) {
+            Disposition::DeadLetter(_, reason) => Some(reason),
             _ => None,
         }
     }
 
-    /// Whether who sent the event at this index may ask to hear of it.
+    /// Whether the route of the event at this index confirms events.
     pub(in crate::store) fn replies(&self, index: usize) -> bool {
-        match self.course(index) {
-            Course::Route(route, _) | Course::Doomed(Some(route), _) => self.plan.route(*route).reply,
+        match self.disposition(index) {
+            Disposition::Route(route, _) | Disposition::DeadLetter(Some(route), _) => self.plan.route(*route).reply,
             _ => false,
         }
     }
@@ -115,22 +115,22 @@ impl Decoded {
         &self.plan
     }
 
-    /// The name of the route that takes the event at this index, where one does.
+    /// The name of the route that matches the event at this index, if one does.
     pub(in crate::store) fn route(&self, index: usize) -> Option<Arc<str>> {
-        match self.course(index) {
-            Course::Route(route, _) => Some(Arc::clone(&self.plan.route(*route).name)),
-            Course::Doomed(_, reason) => reason.route.clone(),
-            Course::Events | Course::Dropped => None,
+        match self.disposition(index) {
+            Disposition::Route(route, _) => Some(Arc::clone(&self.plan.route(*route).name)),
+            Disposition::DeadLetter(_, reason) => reason.route.clone(),
+            Disposition::Events | Disposition::Dropped => None,
         }
     }
 
-    /// Why an event failed whose constraints only COMMIT checked.
+    /// The reason of an event that breaks a constraint which SQLite checks only at COMMIT.
     pub(in crate::store) fn at_commit(&self, index: usize, error: String) -> DeadLetterReason {
         DeadLetterReason { route: self.route(index), statement: Some("COMMIT".into()), error }
     }
 
     /// How many events are dropped.
     pub(in crate::store) fn dropped(&self) -> usize {
-        self.courses.iter().filter(|course| matches!(course, Course::Dropped)).count()
+        self.dispositions.iter().filter(|disposition| matches!(disposition, Disposition::Dropped)).count()
     }
 }

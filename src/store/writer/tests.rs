@@ -3,7 +3,7 @@ mod routed;
 
 use super::*;
 use crate::pipeline::{Defect, Limits, Mark};
-use crate::store::fixture::{Scene, batch, mark};
+use crate::store::fixture::{Fixture, batch, mark};
 
 fn dead_letters(result: Result<Committed, Refusal>) -> usize {
     result.expect("commits").dead_letters
@@ -11,7 +11,7 @@ fn dead_letters(result: Result<Committed, Refusal>) -> usize {
 
 #[test]
 fn rows_and_ledger_are_one_commit() {
-    let mut fixture = Scene::new("");
+    let mut fixture = Fixture::new("");
     let writer = &mut fixture.writer;
     assert_eq!(dead_letters(writer.commit(&batch(0, &["x", "y"]))), 0);
     assert_eq!(dead_letters(writer.commit(&batch(2, &["z"]))), 0);
@@ -21,7 +21,7 @@ fn rows_and_ledger_are_one_commit() {
 
 #[test]
 fn a_second_writer_is_stopped_by_the_ledger_and_adds_nothing() {
-    let mut fixture = Scene::new("");
+    let mut fixture = Fixture::new("");
     fixture.writer.commit(&batch(0, &["x"])).expect("commits");
     let mut second = fixture.open().writers().pop().expect("a writer");
     let refused = second.commit(&batch(0, &["x"])).expect_err("it is there already");
@@ -33,7 +33,7 @@ fn a_second_writer_is_stopped_by_the_ledger_and_adds_nothing() {
 
 #[test]
 fn a_batch_whose_commit_was_unclear_is_not_stored_twice() {
-    let mut fixture = Scene::new("");
+    let mut fixture = Fixture::new("");
     fixture.writer.commit(&batch(0, &["x", "y"])).expect("commits");
     fixture.writer.unclear = true;
     fixture.writer.commit(&batch(0, &["x", "y"])).expect("finds it done");
@@ -44,7 +44,7 @@ fn a_batch_whose_commit_was_unclear_is_not_stored_twice() {
 
 #[test]
 fn a_bad_event_costs_nothing_else() {
-    let mut fixture = Scene::new(
+    let mut fixture = Fixture::new(
         "CREATE TRIGGER t BEFORE INSERT ON events WHEN NEW.payload = 'bad'
                            BEGIN SELECT raise(ABORT, 'no bad ones'); END;",
     );
@@ -56,7 +56,7 @@ fn a_bad_event_costs_nothing_else() {
 
 #[test]
 fn a_function_that_refuses_an_event_makes_it_a_dead_letter() {
-    let mut fixture = Scene::new("CREATE INDEX city ON events(payload ->> '$.city');");
+    let mut fixture = Fixture::new("CREATE INDEX city ON events(payload ->> '$.city');");
     assert_eq!(dead_letters(fixture.writer.commit(&batch(0, &["{}", "{", "[]"]))), 1);
     assert_eq!(fixture.stored(), ["{}", "[]"]);
     assert_eq!(fixture.dead(), ["{: malformed JSON"]);
@@ -64,7 +64,7 @@ fn a_function_that_refuses_an_event_makes_it_a_dead_letter() {
 
 #[test]
 fn a_statement_that_ends_the_transaction_takes_nobody_along() {
-    let mut fixture = Scene::new(
+    let mut fixture = Fixture::new(
         "CREATE TRIGGER t BEFORE INSERT ON events WHEN NEW.payload = 'bad'
                            BEGIN SELECT raise(ROLLBACK, 'all or nothing'); END;",
     );
@@ -76,7 +76,7 @@ fn a_statement_that_ends_the_transaction_takes_nobody_along() {
 
 #[test]
 fn constraints_that_only_commit_checks_are_pinned_on_their_event() {
-    let mut fixture = Scene::new(
+    let mut fixture = Fixture::new(
         "CREATE TABLE known(name TEXT PRIMARY KEY);
                            CREATE TABLE seen(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED);
                            INSERT INTO known VALUES ('x'), ('y'), ('z');
@@ -90,7 +90,7 @@ fn constraints_that_only_commit_checks_are_pinned_on_their_event() {
 
 #[test]
 fn an_event_known_to_be_defective_is_kept_whole() {
-    let mut fixture = Scene::new("");
+    let mut fixture = Fixture::new("");
     let mut odd = batch(0, &["x"]);
     odd.push_defect(mark(2), "a", Defect { reason: "unreadable headers", raw_headers: b"NATS/1.0\r\n\xff" }, b"y");
     assert_eq!(dead_letters(fixture.writer.commit(&odd)), 1);
@@ -100,7 +100,7 @@ fn an_event_known_to_be_defective_is_kept_whole() {
 
 #[test]
 fn a_full_database_is_tried_again_and_resumes() {
-    let mut fixture = Scene::new("");
+    let mut fixture = Fixture::new("");
     let payload = "x".repeat(5_000);
     let full = batch(0, &[payload.as_str(); 20]);
     {
@@ -117,7 +117,7 @@ fn a_full_database_is_tried_again_and_resumes() {
 
 #[test]
 fn a_foreign_writer_is_waited_for() {
-    let mut fixture = Scene::new("BEGIN IMMEDIATE");
+    let mut fixture = Fixture::new("BEGIN IMMEDIATE");
     fixture.writer.pool.get().expect("a connection").sqlite.busy_timeout(std::time::Duration::ZERO).expect("sets");
     let Err(Refusal::Retry(reason)) = fixture.writer.commit(&batch(0, &["x"])) else { panic!("it is locked") };
     assert!(reason.contains("another process holds its write lock"), "{reason}");
@@ -128,7 +128,7 @@ fn a_foreign_writer_is_waited_for() {
 
 #[test]
 fn a_table_that_goes_while_running_stops_too() {
-    let mut fixture = Scene::new("");
+    let mut fixture = Fixture::new("");
     fixture.writer.commit(&batch(0, &["x"])).expect("commits");
     fixture.connection.execute_batch("ALTER TABLE events RENAME TO old_events").expect("renames");
     let Err(Refusal::Fatal(error)) = fixture.writer.commit(&batch(1, &["y"])) else { panic!("no table, no commit") };
@@ -138,14 +138,14 @@ fn a_table_that_goes_while_running_stops_too() {
 
 #[test]
 fn a_missing_table_stops_with_the_routes_name() {
-    let mut fixture = Scene::new("DROP TABLE events");
+    let mut fixture = Fixture::new("DROP TABLE events");
     let Err(Refusal::Fatal(error)) = fixture.writer.commit(&batch(0, &["x"])) else { panic!("no table, no commit") };
     assert!(error.to_string().contains("route events: no such table: events"), "{error}");
 }
 
 #[test]
 fn events_that_come_from_no_stream_are_not_stored_twice_either() {
-    let mut fixture = Scene::new("");
+    let mut fixture = Fixture::new("");
     let epoch = Arc::new(fixture.open().begin_local().expect("a local epoch"));
     let batch = |after: usize, payloads: &[&str]| {
         let mut batch = Batch::new(Limits { events: 100, bytes: 10_000 });

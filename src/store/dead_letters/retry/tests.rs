@@ -2,20 +2,20 @@ use super::*;
 use crate::config::{DatabaseConfig, RouteConfig, Unmatched};
 use crate::store::{Database, Routes};
 
-struct Scene {
+struct Fixture {
     _folder: tempfile::TempDir,
     config: DatabaseConfig,
     connection: Connection,
 }
 
 /// A database with these tables beside catchment's own.
-fn fixture(tables: &str) -> Scene {
+fn fixture(tables: &str) -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
     drop(Database::open(&config, &Routes::default()).expect("a new database"));
     let connection = Connection::open(&config.path).expect("opens");
     connection.execute_batch(tables).expect("SQL");
-    Scene { _folder: folder, config, connection }
+    Fixture { _folder: folder, config, connection }
 }
 
 fn route(subject: &str, sql: &[&str]) -> RouteConfig {
@@ -23,7 +23,7 @@ fn route(subject: &str, sql: &[&str]) -> RouteConfig {
     RouteConfig { subject: subject.into(), sql, ..RouteConfig::default() }
 }
 
-impl Scene {
+impl Fixture {
     /// Adds a letter with each of these payloads.
     fn letters(&self, subject: &str, payloads: impl IntoIterator<Item = impl Into<String>>) {
         let sql = "INSERT INTO catchment_dead_letters(
@@ -34,10 +34,10 @@ impl Scene {
         }
     }
 
-    fn retry(&self, routes: &[RouteConfig], selection: &Selection) -> Retried {
+    fn retry(&self, routes: &[RouteConfig], selection: &Selection) -> RetryReport {
         let routes = Routes::new(routes, Unmatched::Store).expect("routes");
         let database = Database::open(&self.config, &routes).expect("opens");
-        let mut last = Retried::default();
+        let mut last = RetryReport::default();
         let retried = database.retry(selection, UnreadableHeaders::Keep, |so_far| {
             assert!(so_far.total() > last.total(), "{so_far:?}");
             last = so_far.clone();
@@ -61,7 +61,7 @@ impl Scene {
     }
 }
 
-const STORED: Retried = Retried { stored: 0, refused: 0, passed_over: 0, reasons: Vec::new() };
+const STORED: RetryReport = RetryReport { stored: 0, refused: 0, passed_over: 0, reasons: Vec::new() };
 
 #[test]
 fn what_is_stored_is_a_dead_letter_no_more() {
@@ -72,7 +72,7 @@ fn what_is_stored_is_a_dead_letter_no_more() {
     fixture.connection.execute_batch(from_no_stream).expect("SQL");
     let sql = "INSERT INTO lines VALUES (:text, :sequence, :stream, :published_us, :header_a, :message_id)";
     let retried = fixture.retry(&[route("a.*", &[sql])], &Selection::default());
-    assert_eq!(retried, Retried { stored: 3, ..STORED });
+    assert_eq!(retried, RetryReport { stored: 3, ..STORED });
     let lines = "SELECT concat_ws(' ', text, sequence, stream, at, header, id) FROM lines ORDER BY rowid";
     assert_eq!(fixture.texts(lines), ["one 1 S 5 1 m", "two 2 S 5 1 m"]);
     let events = "SELECT concat_ws(' ', subject, payload, stream, sequence, published_us, headers) FROM events";
@@ -98,7 +98,7 @@ fn what_is_refused_again_stays_with_its_new_reason_and_leaves_nothing_behind() {
     // Mended, they go.
     fixture.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(text)").expect("SQL");
     let mended = [route("a", &["INSERT INTO lines VALUES (:payload)"])];
-    assert_eq!(fixture.retry(&mended, &Selection::default()), Retried { stored: 3, ..STORED });
+    assert_eq!(fixture.retry(&mended, &Selection::default()), RetryReport { stored: 3, ..STORED });
     assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), ["{}", "{\"text\":\"one\"}", "not JSON"]);
 }
 
@@ -137,7 +137,7 @@ fn only_those_selected_are_tried() {
     fixture.letters("a", ["1", "2", "3"]);
     fixture.letters("b", ["4"]);
     let selection = Selection { subject: Some("a".parse().expect("a filter")), limit: Some(2), ..Selection::default() };
-    assert_eq!(fixture.retry(&[], &selection), Retried { stored: 2, ..STORED });
+    assert_eq!(fixture.retry(&[], &selection), RetryReport { stored: 2, ..STORED });
     assert_eq!(fixture.texts("SELECT payload FROM events ORDER BY id"), ["1", "2"]);
     assert_eq!(fixture.dead(), ["3 old old old untouched", "4 old old old untouched"]);
 }
@@ -153,7 +153,7 @@ fn unreadable_headers_are_left_out_only_where_that_was_said() {
     assert_eq!(fixture.dead(), ["1 old old old untouched"]);
     let database = Database::open(&fixture.config, &Routes::default()).expect("opens");
     let tried = database.retry(&Selection::default(), UnreadableHeaders::LeaveOut, |_| {}).expect("well");
-    assert_eq!(tried, Retried { stored: 1, ..STORED });
+    assert_eq!(tried, RetryReport { stored: 1, ..STORED });
     assert_eq!(fixture.texts("SELECT payload FROM events WHERE headers IS NULL"), ["1"]);
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use rusqlite::{Connection, named_params};
 
 use crate::config::Unmatched;
-use crate::store::fixture::{Scene, batch_of, route, texts};
+use crate::store::fixture::{Fixture, batch_of, route, texts};
 
 /// Its triggers do to an event what its `kind` says.
 const SCHEMA: &str = "
@@ -108,7 +108,7 @@ fn alone(kinds: &[&str]) -> End {
 }
 
 fn batched(kinds: &[&str], sizes: &[usize]) -> (End, i64, usize) {
-    let mut fixture = Scene::with_routes(SCHEMA, &[route("a", &STATEMENTS)], Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(SCHEMA, &[route("a", &STATEMENTS)], Unmatched::Store).expect("opens");
     let payload = |(n, kind): (usize, &&str)| match *kind {
         "unreadable" => format!("[{n}"),
         kind => serde_json::json!({ "n": n, "kind": kind }).to_string(),

@@ -6,7 +6,7 @@ use crossbeam_channel::bounded;
 
 use crate::config::{RouteConfig, Unmatched};
 use crate::pipeline::{Batch, Confirmation, Defect, Limits, Mark, Refusal, Sink};
-use crate::store::fixture::{Scene, batch, batch_of, mark, route};
+use crate::store::fixture::{Fixture, batch, batch_of, mark, route};
 
 const SCHEMA: &str = "
     CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, text TEXT, at INTEGER) STRICT;
@@ -19,15 +19,15 @@ fn chat() -> RouteConfig {
     RouteConfig { name: Some("log".into()), ..route("chat.*", &[ADD_LINE, COUNT_LINE]) }
 }
 
-fn fixture(routes: &[RouteConfig], unmatched: Unmatched) -> Scene {
-    Scene::with_routes(SCHEMA, routes, unmatched).expect("opens")
+fn fixture(routes: &[RouteConfig], unmatched: Unmatched) -> Fixture {
+    Fixture::with_routes(SCHEMA, routes, unmatched).expect("opens")
 }
 
 fn line(name: &str, text: &str) -> String {
     serde_json::json!({ "name": name, "text": text }).to_string()
 }
 
-impl Scene {
+impl Fixture {
     fn lines(&self) -> Vec<String> {
         self.texts("SELECT at || ' ' || name || ': ' || text FROM lines ORDER BY id")
     }
@@ -196,7 +196,7 @@ fn a_trigger_made_later_is_held_to_the_rules() {
 fn a_full_text_index_is_kept_by_a_trigger() {
     let index = "CREATE VIRTUAL TABLE found USING fts5(text);
                  CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO found(text) VALUES (NEW.text); END;";
-    let mut fixture = Scene::with_routes(&(SCHEMA.to_owned() + index), &[chat()], Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(&(SCHEMA.to_owned() + index), &[chat()], Unmatched::Store).expect("opens");
     for (after, text) in ["one", "two", "one two"].into_iter().enumerate() {
         fixture.commit(&batch_of(after, &[("chat.log", line("ann", text).as_str())]));
     }
@@ -222,7 +222,7 @@ fn an_event_that_a_full_text_index_knows_nothing_of_is_a_dead_letter() {
     let index = "CREATE VIRTUAL TABLE found USING fts5(text, content='lines', content_rowid='id');";
     let forget = "INSERT INTO found(found, rowid, text) VALUES ('delete', :id, :text)";
     let routes = [route("forget", &[forget]), route("add", &["INSERT INTO found(rowid, text) VALUES (:id, :text)"])];
-    let mut fixture = Scene::with_routes(&(SCHEMA.to_owned() + index), &routes, Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(&(SCHEMA.to_owned() + index), &routes, Unmatched::Store).expect("opens");
     let event = r#"{"id":1,"text":"a b"}"#;
     assert_eq!(fixture.commit(&batch_of(0, &[("forget", event), ("add", event)])).dead_letters, 1);
     let said = "database disk image is malformed: a virtual table holds something else than the statement says";
@@ -290,7 +290,7 @@ fn what_takes_fewer_steps_than_it_may_is_never_interrupted_however_often_it_runs
 #[test]
 fn many_bad_events_cost_no_more_than_a_few_tries_each() {
     /// As SQLite counts what a connection changed, undone or not.
-    fn changes(fixture: &Scene) -> u64 {
+    fn changes(fixture: &Fixture) -> u64 {
         fixture.writer.pool.get().expect("the connection").sqlite.total_changes()
     }
     const EVENTS: usize = 2_000;
@@ -300,7 +300,7 @@ fn many_bad_events_cost_no_more_than_a_few_tries_each() {
                  CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO seen VALUES (NEW.name); END;";
     for trouble in [roll_back, refer] {
         let mut fixture =
-            Scene::with_routes(&(SCHEMA.to_owned() + trouble), &[route("a", &[ADD_LINE])], Unmatched::Store)
+            Fixture::with_routes(&(SCHEMA.to_owned() + trouble), &[route("a", &[ADD_LINE])], Unmatched::Store)
                 .expect("opens");
         let mut bad = Batch::new(Limits { events: EVENTS, bytes: 1 << 20 });
         bad.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
@@ -367,7 +367,7 @@ fn a_full_disk_is_no_events_fault_whatever_other_table_is_used_up() {
     let schema = "CREATE TABLE other(id INTEGER PRIMARY KEY AUTOINCREMENT, x); INSERT INTO other VALUES (9223372036854775807, 1);
                   CREATE TABLE big(x);";
     let routes = [route("a", &["INSERT INTO big VALUES (zeroblob(:n))"])];
-    let mut fixture = Scene::with_routes(schema, &routes, Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(schema, &routes, Unmatched::Store).expect("opens");
     let batch = batch(0, &[r#"{"n": 1}"#, r#"{"n": 300000}"#, r#"{"n": 2}"#]);
     fixture.writer.prepare(&batch);
     // As full as a disk: SQLite says it in the same way. The next connection has room.
@@ -388,7 +388,7 @@ fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
                   INSERT INTO \"the \"\"log\" VALUES (9223372036854775807, 1);";
     for set_back in ["", "DELETE FROM sqlite_sequence", "UPDATE sqlite_sequence SET seq = 1"] {
         let routes = [route("a", &["INSERT INTO lines VALUES (:n)"])];
-        let mut fixture = Scene::with_routes(schema, &routes, Unmatched::Store).expect("opens");
+        let mut fixture = Fixture::with_routes(schema, &routes, Unmatched::Store).expect("opens");
         fixture.connection.execute_batch(set_back).expect("SQL");
         assert_eq!(fixture.commit(&batch(0, &[r#"{"n": 1}"#])).dead_letters, 1, "{set_back}");
         let said = fixture.dead();
