@@ -165,7 +165,7 @@ fn what_would_be_dropped_stays() {
     let database = Database::open(&fixture.config, &routes.expect("routes")).expect("opens");
     let tried = database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| {}).expect("well");
     assert_eq!((tried.stored, tried.passed_over), (0, 1));
-    assert!(tried.reasons[0].1.contains("no route takes it"), "{tried:?}");
+    assert!(tried.reasons[0].1.contains("no route matches it"), "{tried:?}");
     assert_eq!(fixture.dead(), ["1 old old old untouched"]);
 }
 
@@ -187,7 +187,7 @@ fn a_letter_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
     fixture.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
     let retried = fixture.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
     assert_eq!((retried.stored, retried.refused), (3, 1));
-    assert!(retried.reasons[0].1.starts_with("table lines has no number left"), "{retried:?}");
+    assert!(retried.reasons[0].1.starts_with("table lines has no row number left"), "{retried:?}");
 }
 
 #[test]

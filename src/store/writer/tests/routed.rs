@@ -225,7 +225,7 @@ fn an_event_that_a_full_text_index_knows_nothing_of_is_a_dead_letter() {
     let mut fixture = Fixture::with_routes(&(SCHEMA.to_owned() + index), &routes, Unmatched::Store).expect("opens");
     let event = r#"{"id":1,"text":"a b"}"#;
     assert_eq!(fixture.commit(&batch_of(0, &[("forget", event), ("add", event)])).dead_letters, 1);
-    let said = "database disk image is malformed: a virtual table holds something else than the statement says";
+    let said = "database disk image is malformed: a virtual table's content does not match the statement";
     assert_eq!(fixture.reasons(), [format!("forget | {forget} | {said}")]);
     assert_eq!(fixture.texts("SELECT rowid || '' FROM found('b')"), ["1"]);
     assert_eq!(fixture.commit(&batch_of(2, &[("forget", event)])).dead_letters, 0);
@@ -244,7 +244,7 @@ fn an_event_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
             after += size;
         }
         assert_eq!(fixture.texts("SELECT at || '' FROM lines ORDER BY at"), ["1", "2", "3", "5"]);
-        let said = format!("a | {add} | table lines has no number left for a row: its last, {}, was used", i64::MAX);
+        let said = format!("a | {add} | table lines has no row number left: the last, {}, was used", i64::MAX);
         assert_eq!(fixture.reasons(), [said.clone(), said]);
         assert_eq!(fixture.ledger(), 6);
     }
@@ -266,7 +266,7 @@ fn an_event_whose_statement_does_not_end_is_a_dead_letter() {
             fixture.commit(&batch_of(after, &events[after..after + size]));
             after += size;
         }
-        let said = "interrupted: it takes more than 2000000 steps of SQLite, the most it may (max_steps)";
+        let said = "interrupted: it takes more than 2000000 steps of SQLite, its limit (max_steps)";
         assert_eq!(fixture.reasons(), [format!("count | {count} | {said}")]);
         assert_eq!(fixture.texts("SELECT name || ' ' || at FROM lines ORDER BY id").len(), 5);
         assert_eq!(fixture.ledger(), 4);
@@ -392,7 +392,7 @@ fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
         fixture.connection.execute_batch(set_back).expect("SQL");
         assert_eq!(fixture.commit(&batch(0, &[r#"{"n": 1}"#])).dead_letters, 1, "{set_back}");
         let said = fixture.dead();
-        assert!(said[0].contains("table the \"log has no number left for a row"), "{said:?}");
+        assert!(said[0].contains("table the \"log has no row number left for a row"), "{said:?}");
     }
 }
 
