@@ -93,7 +93,7 @@ fn a_migration_that_cannot_be_applied_ends_the_start_in_one_line() {
     write(&scene, "001_lines.sql", &LINES.replace('\n', "\r\n"));
     drain(&scene);
     write(&scene, "001_lines.sql", &LINES.replace("NOT NULL", ""));
-    refused(&mut run(&scene), 1, &["001_lines.sql: was changed after it was applied at 20", "put it back as it was"]);
+    refused(&mut run(&scene), 1, &["001_lines.sql: was changed after it was applied at 20", "restore it unchanged"]);
     let mut elsewhere = run(&scene);
     elsewhere.env("CATCHMENT_DATABASE__MIGRATIONS", "/nowhere");
     refused(&mut elsewhere, 2, &["database.migrations: /nowhere cannot be read", "current directory"]);
