@@ -15,11 +15,11 @@ use super::routes::statements::{StatementError, Statements};
 use super::sqlite_error::{is_constraint, one_line};
 use crate::pipeline::{Batch, Limits, Mark};
 
-/// How often to look whether the file is still in its place: more often would cost more than the commit.
+/// How often to check that the file was not replaced. More often would cost more than the commit.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Commits events one by one, whichever thread brings them. The threads take turns before SQLite's own lock, which would
-/// let some of them starve.
+/// Commits events one by one, from any thread. The threads queue for a fair lock, because SQLite's own lock would let some of them
+/// starve.
 #[derive(Debug)]
 pub struct Single {
     manager: Manager,
@@ -27,12 +27,12 @@ pub struct Single {
     turn: Mutex<Turn>,
 }
 
-/// What whoever's turn it is works with.
+/// The state that the thread with the turn uses.
 struct Turn {
     event: Batch,
     decoded: DecodedBatch,
     looked: Instant,
-    /// Kept from event to event, but for one that is in doubt.
+    /// Kept from event to event; dropped after an error.
     connection: Option<Pooled>,
 }
 
@@ -42,14 +42,14 @@ impl std::fmt::Debug for Turn {
     }
 }
 
-/// What became of an event.
+/// What happened to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// Its statements have run.
+    /// It is stored.
     Stored,
-    /// They refused it: it is a dead letter.
+    /// Its statements refused it: it is a dead letter.
     DeadLetter,
-    /// No route takes it, and it was dropped.
+    /// No route matches it, and it was dropped.
     Dropped,
 }
 
@@ -65,11 +65,11 @@ impl Single {
     }
 
     /// Commits an event; when this returns, it is as durable as the database's `synchronous` makes it. Blocks for the events
-    /// of other threads, and for `busy_timeout` where another process writes.
+    /// of other threads, and for up to `busy_timeout` while another process writes.
     ///
     /// # Errors
     ///
-    /// One line: what is wrong with the database. After an I/O error the event may be stored or not; else it is not.
+    /// One line: the problem of the database. After an I/O error the event may be stored or not; after other errors it is not.
     pub fn commit<'h>(
         &self,
         published_ns: i64,
@@ -82,7 +82,7 @@ impl Single {
         event.clear();
         event.push(Mark { sequence: 0, published_ns }, subject, headers, payload);
         decoded.read(event);
-        // Before opening as well, which would make an empty file where there is none.
+        // Checked before opening too, which would create an empty file if there is none.
         if connection.is_none() || looked.elapsed() >= LOOK {
             *looked = Instant::now();
             if self.file.was_replaced() {
@@ -99,7 +99,7 @@ impl Single {
                 *connection = Some(pooled);
                 Ok(kept)
             }
-            // The connection is in doubt and dropped.
+            // The connection's state is unclear, so it is dropped.
             Err(failure) => Err(match failure {
                 StatementError::Database(error) => one_line(&error),
                 StatementError::Invalid(error) => error.to_string(),
@@ -118,22 +118,22 @@ fn commit(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Result<Kept
     match ran {
         Ok(()) => Ok(Kept::Stored),
         Err(StatementError::Event(reason)) => {
-            let put_away = || {
-                let _unless_committed = RollBack::begin(&pooled.sqlite)?;
+            let insert = || {
+                let _rollback = RollBack::begin(&pooled.sqlite)?;
                 dead_letters::insert(&pooled.sqlite, None, &event.delivery(0), &reason)?;
                 run(&pooled.sqlite, "COMMIT")
             };
-            put_away().map(|()| Kept::DeadLetter).map_err(StatementError::Database)
+            insert().map(|()| Kept::DeadLetter).map_err(StatementError::Database)
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// A single statement, too: by itself it would be a transaction as well, but one that fails may leave a part of what it did
-/// behind, as `FAIL` does in a statement, a constraint or a trigger (<https://sqlite.org/lang_conflict.html>). Another
-/// program may add such a trigger at any time.
+/// Runs an event's statements in a transaction, even a single one. Alone, a failing statement may leave a part of its changes, as
+/// with `FAIL` in a statement, a constraint or a trigger (<https://sqlite.org/lang_conflict.html>). Another program may add such a
+/// trigger at any time.
 fn in_transaction(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Result<(), StatementError> {
-    let _unless_committed = RollBack::begin(&pooled.sqlite).map_err(StatementError::Database)?;
+    let _rollback = RollBack::begin(&pooled.sqlite).map_err(StatementError::Database)?;
     Statements::new(decoded.plan(), pooled).run(decoded, event, 0)?;
     run(&pooled.sqlite, "COMMIT").map_err(|error| {
         if is_constraint(&error) {
@@ -144,7 +144,7 @@ fn in_transaction(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Res
     })
 }
 
-/// Rolls a transaction back when it is dropped, unless that has ended by then.
+/// Rolls the transaction back when dropped, unless it has ended.
 struct RollBack<'c>(&'c Connection);
 
 impl<'c> RollBack<'c> {
@@ -156,13 +156,13 @@ impl<'c> RollBack<'c> {
 impl Drop for RollBack<'_> {
     fn drop(&mut self) {
         if !self.0.is_autocommit() {
-            // SQLite does so too when the connection is closed.
+            // If this fails, SQLite rolls back when the connection is closed.
             let _ = run(self.0, "ROLLBACK");
         }
     }
 }
 
-/// Compiled once: at `synchronous = normal` compiling it for each event would be felt.
+/// Runs a statement from the cache: at `synchronous = normal`, compiling it for each event would be noticeably slower.
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_that_fails_half_way_leaves_nothing_behind() {
+    fn a_statement_that_fails_half_way_leaves_no_changes() {
         let (fixture, single) = fixture(
             "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full') WHERE NEW.name = 'full'; END;",
         );
@@ -235,13 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_that_somebody_else_adds_leaves_nothing_of_what_it_fails() {
+    fn a_trigger_added_by_another_program_leaves_no_partial_changes() {
         let (fixture, single) = fixture("");
         let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
         for _ in 0..3 {
             assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
             fixture.connection.execute_batch(full).expect("adds a trigger");
-            // At once, and once more when the trigger has been seen.
+            // At once, and again after the schema was read anew.
             assert_eq!([kept(&single, "one", "bob"), kept(&single, "one", "bob")], [Kept::DeadLetter; 2]);
             fixture.connection.execute_batch("DROP TRIGGER full").expect("drops it");
         }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_or_does_not_end_behind_a_triggers_write_is_a_dead_letter() {
+    fn a_trigger_that_fails_after_its_write_makes_a_dead_letter() {
         let (fixture, single) = fixture(
             "CREATE TABLE log(name TEXT);
              CREATE TRIGGER full AFTER INSERT ON lines BEGIN
@@ -277,8 +277,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_interrupted_at_its_very_end_is_stored_or_a_dead_letter_and_not_both() {
-        // A step more for each sum, and those of a row for each row: somewhere the last look falls behind the commit.
+    fn an_event_interrupted_at_its_end_is_stored_or_a_dead_letter() {
+        // One step more for each sum, several for each row: for some of them the last check comes after the commit.
         let kept = |upto: u64, sums: usize| {
             let count = format!(
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :upto)
@@ -307,26 +307,26 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_goes_costs_no_event_its_place() {
+    fn a_missing_table_makes_no_dead_letter() {
         let (fixture, single) = fixture("");
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
         fixture.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
-        let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
-        assert!(said.ends_with("route one, statement 1: no such table: lines"), "{said}");
+        let error = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
+        assert!(error.ends_with("route one, statement 1: no such table: lines"), "{error}");
         assert!(fixture.dead().is_empty());
         fixture.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
     }
 
     #[test]
-    fn no_file_is_made_where_the_database_was_removed() {
+    fn no_file_is_created_after_the_database_was_removed() {
         let (fixture, single) = fixture("");
         assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
         std::fs::remove_file(&fixture.config.path).expect("removes");
         single.turn.lock().connection = None;
         for _ in 0..2 {
-            let said = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
-            assert!(said.contains("was moved, removed or replaced"), "{said}");
+            let error = single.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
+            assert!(error.contains("was moved, removed or replaced"), "{error}");
             assert!(!fixture.config.path.exists());
         }
     }

@@ -34,7 +34,7 @@ fn ids(fixture: &Fixture, selection: &Selection) -> Vec<i64> {
 }
 
 #[test]
-fn a_letter_is_read_as_it_was_put_away() {
+fn a_letter_is_read_as_it_was_inserted() {
     let fixture = fixture();
     let letters: Vec<DeadLetter> =
         fixture.letters.list(&Selection::default()).expect("reads").collect::<Result<_, _>>().expect("letters");
@@ -104,7 +104,7 @@ fn what_is_removed_is_what_was_selected() {
 }
 
 #[test]
-fn many_letters_are_gone_through_in_pages() {
+fn many_letters_are_read_in_pages() {
     let fixture = fixture();
     let many = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2500)
                 INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
@@ -126,7 +126,7 @@ fn many_letters_are_gone_through_in_pages() {
 }
 
 #[test]
-fn letters_added_meanwhile_do_not_belong_to_the_list() {
+fn letters_added_later_are_not_listed() {
     let fixture = fixture();
     let all = Selection::default();
     let mut list = fixture.letters.list(&all).expect("reads");
@@ -138,12 +138,12 @@ fn letters_added_meanwhile_do_not_belong_to_the_list() {
 }
 
 #[test]
-fn a_file_without_dead_letters_is_refused_and_none_is_made() {
+fn a_missing_file_is_refused_and_not_created() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.db");
-    let said = DeadLetters::open(&path).expect_err("must be refused").to_string();
-    assert!(said.contains("there is no such file") && !path.exists(), "{said}");
+    let error = DeadLetters::open(&path).expect_err("must be refused").to_string();
+    assert!(error.contains("there is no such file") && !path.exists(), "{error}");
     Connection::open(&path).and_then(|other| other.execute_batch("CREATE TABLE t(x)")).expect("a database");
-    let said = DeadLetters::open(&path).expect_err("must be refused").to_string();
-    assert!(said.contains("it has no tables of catchment"), "{said}");
+    let error = DeadLetters::open(&path).expect_err("must be refused").to_string();
+    assert!(error.contains("it has no tables of catchment"), "{error}");
 }

@@ -20,7 +20,7 @@ fn rows_and_ledger_are_one_commit() {
 }
 
 #[test]
-fn a_second_writer_is_stopped_by_the_ledger_and_adds_nothing() {
+fn the_ledger_stops_a_second_writer() {
     let mut fixture = Fixture::new("");
     fixture.writer.commit(&batch(0, &["x"])).expect("commits");
     let mut second = fixture.open().writers().pop().expect("a writer");
@@ -43,7 +43,7 @@ fn a_batch_whose_commit_was_unclear_is_not_stored_twice() {
 }
 
 #[test]
-fn a_bad_event_costs_nothing_else() {
+fn a_bad_event_affects_no_other_event() {
     let mut fixture = Fixture::new(
         "CREATE TRIGGER t BEFORE INSERT ON events WHEN NEW.payload = 'bad'
                            BEGIN SELECT raise(ABORT, 'no bad ones'); END;",
@@ -63,7 +63,7 @@ fn a_function_that_refuses_an_event_makes_it_a_dead_letter() {
 }
 
 #[test]
-fn a_statement_that_ends_the_transaction_takes_nobody_along() {
+fn a_statement_that_ends_the_transaction_loses_no_other_event() {
     let mut fixture = Fixture::new(
         "CREATE TRIGGER t BEFORE INSERT ON events WHEN NEW.payload = 'bad'
                            BEGIN SELECT raise(ROLLBACK, 'all or nothing'); END;",
@@ -75,7 +75,7 @@ fn a_statement_that_ends_the_transaction_takes_nobody_along() {
 }
 
 #[test]
-fn constraints_that_only_commit_checks_are_pinned_on_their_event() {
+fn constraints_checked_at_commit_are_traced_to_their_event() {
     let mut fixture = Fixture::new(
         "CREATE TABLE known(name TEXT PRIMARY KEY);
                            CREATE TABLE seen(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED);
@@ -110,24 +110,24 @@ fn a_full_database_is_tried_again_and_resumes() {
     let Err(Refusal::Retry(reason)) = fixture.writer.commit(&full) else { panic!("it cannot fit") };
     assert_eq!(reason, "database or disk is full; make room on its disk");
     assert_eq!((fixture.stored().len(), fixture.ledger()), (0, 0));
-    // The limit was the connection's; a new one has room.
+    // The limit applied to the old connection; a new one has room.
     assert_eq!(dead_letters(fixture.writer.commit(&full)), 0);
     assert_eq!((fixture.stored().len(), fixture.ledger()), (20, 20));
 }
 
 #[test]
-fn a_foreign_writer_is_waited_for() {
+fn the_writer_waits_for_another_process() {
     let mut fixture = Fixture::new("BEGIN IMMEDIATE");
     fixture.writer.pool.get().expect("a connection").sqlite.busy_timeout(std::time::Duration::ZERO).expect("sets");
     let Err(Refusal::Retry(reason)) = fixture.writer.commit(&batch(0, &["x"])) else { panic!("it is locked") };
     assert!(reason.contains("another process holds its write lock"), "{reason}");
-    fixture.connection.execute_batch("COMMIT").expect("lets go");
+    fixture.connection.execute_batch("COMMIT").expect("unlocks");
     assert_eq!(dead_letters(fixture.writer.commit(&batch(0, &["x"]))), 0);
     assert_eq!(fixture.stored(), ["x"]);
 }
 
 #[test]
-fn a_table_that_goes_while_running_stops_too() {
+fn a_table_removed_while_running_stops_too() {
     let mut fixture = Fixture::new("");
     fixture.writer.commit(&batch(0, &["x"])).expect("commits");
     fixture.connection.execute_batch("ALTER TABLE events RENAME TO old_events").expect("renames");
@@ -144,7 +144,7 @@ fn a_missing_table_stops_with_the_routes_name() {
 }
 
 #[test]
-fn events_that_come_from_no_stream_are_not_stored_twice_either() {
+fn events_without_a_stream_are_not_stored_twice_either() {
     let mut fixture = Fixture::new("");
     let epoch = Arc::new(fixture.open().begin_local().expect("a local epoch"));
     let batch = |after: usize, payloads: &[&str]| {
@@ -161,7 +161,7 @@ fn events_that_come_from_no_stream_are_not_stored_twice_either() {
         fixture.texts("SELECT 'a stream' FROM events WHERE stream IS NOT NULL OR sequence IS NOT NULL").len(),
         0
     );
-    // The next start: an unclear batch of the one before must not count as its own.
+    // After the next start, an unclear batch of the previous start must not count as its own.
     let next = Arc::new(fixture.open().begin_local().expect("a local epoch"));
     assert_eq!(next.number, epoch.number + 1);
     assert!(matches!(fixture.writer.commit(&batch(2, &["z"])), Err(Refusal::Fatal(_))), "it is there already");

@@ -38,13 +38,13 @@ impl Fixture {
         let routes = Routes::new(routes, Unmatched::Store).expect("routes");
         let database = Database::open(&self.config, &routes).expect("opens");
         let mut last = RetryReport::default();
-        let retried = database.retry(selection, UnreadableHeaders::Keep, |so_far| {
+        let report = database.retry(selection, UnreadableHeaders::Keep, |so_far| {
             assert!(so_far.total() > last.total(), "{so_far:?}");
             last = so_far.clone();
         });
-        let retried = retried.expect("the database is well");
-        assert_eq!(retried, last);
-        retried
+        let report = report.expect("the database is well");
+        assert_eq!(report, last);
+        report
     }
 
     fn texts(&self, sql: &str) -> Vec<String> {
@@ -64,15 +64,15 @@ impl Fixture {
 const STORED: RetryReport = RetryReport { stored: 0, refused: 0, passed_over: 0, reasons: Vec::new() };
 
 #[test]
-fn what_is_stored_is_a_dead_letter_no_more() {
+fn a_stored_letter_is_removed() {
     let fixture = fixture("CREATE TABLE lines(text, sequence, stream, at, header, id)");
     fixture.letters("a.b", ["{\"text\":\"one\"}", "{\"text\":\"two\"}"]);
     fixture.letters("c", ["three"]);
     let from_no_stream = "UPDATE catchment_dead_letters SET stream = NULL, epoch = NULL, sequence = NULL WHERE id = 3";
     fixture.connection.execute_batch(from_no_stream).expect("SQL");
     let sql = "INSERT INTO lines VALUES (:text, :sequence, :stream, :published_us, :header_a, :message_id)";
-    let retried = fixture.retry(&[route("a.*", &[sql])], &Selection::default());
-    assert_eq!(retried, RetryReport { stored: 3, ..STORED });
+    let report = fixture.retry(&[route("a.*", &[sql])], &Selection::default());
+    assert_eq!(report, RetryReport { stored: 3, ..STORED });
     let lines = "SELECT concat_ws(' ', text, sequence, stream, at, header, id) FROM lines ORDER BY rowid";
     assert_eq!(fixture.texts(lines), ["one 1 S 5 1 m", "two 2 S 5 1 m"]);
     let events = "SELECT concat_ws(' ', subject, payload, stream, sequence, published_us, headers) FROM events";
@@ -82,28 +82,28 @@ fn what_is_stored_is_a_dead_letter_no_more() {
 }
 
 #[test]
-fn what_is_refused_again_stays_with_its_new_reason_and_leaves_nothing_behind() {
+fn a_letter_refused_again_stays_with_its_new_reason() {
     let fixture = fixture("CREATE TABLE lines(text NOT NULL UNIQUE); CREATE TABLE counts(n)");
     fixture.letters("a", ["{\"text\":\"one\"}", "{}", "{\"text\":\"one\"}", "not JSON", "{\"text\":\"two\"}"]);
     let insert = "INSERT INTO lines VALUES (:text)";
-    let retried = fixture.retry(&[route("a", &["INSERT INTO counts VALUES (:text)", insert])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused, retried.passed_over), (2, 3, 0));
-    assert_eq!(retried.reasons[0], (2, "NOT NULL constraint failed: lines.text".into()));
+    let report = fixture.retry(&[route("a", &["INSERT INTO counts VALUES (:text)", insert])], &Selection::default());
+    assert_eq!((report.stored, report.refused, report.passed_over), (2, 3, 0));
+    assert_eq!(report.reasons[0], (2, "NOT NULL constraint failed: lines.text".into()));
     assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), ["one", "two"]);
     assert_eq!(fixture.texts("SELECT n FROM counts ORDER BY rowid"), ["one", "two"]);
     let dead = fixture.dead();
     assert_eq!(dead[0], format!("{{}} a {insert} NOT NULL constraint failed: lines.text"));
     assert_eq!(dead[1], format!("{{\"text\":\"one\"}} a {insert} UNIQUE constraint failed: lines.text"));
     assert!(dead[2].starts_with("not JSON a - the payload"), "{}", dead[2]);
-    // Mended, they go.
+    // Once the table is corrected, they are stored.
     fixture.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(text)").expect("SQL");
-    let mended = [route("a", &["INSERT INTO lines VALUES (:payload)"])];
-    assert_eq!(fixture.retry(&mended, &Selection::default()), RetryReport { stored: 3, ..STORED });
+    let corrected = [route("a", &["INSERT INTO lines VALUES (:payload)"])];
+    assert_eq!(fixture.retry(&corrected, &Selection::default()), RetryReport { stored: 3, ..STORED });
     assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), ["{}", "{\"text\":\"one\"}", "not JSON"]);
 }
 
 #[test]
-fn a_letter_that_ends_the_transaction_takes_no_other_along() {
+fn a_letter_that_ends_the_transaction_affects_no_other() {
     let fixture = fixture(
         "CREATE TABLE lines(text);
          CREATE TRIGGER t BEFORE INSERT ON lines WHEN new.text = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'no bad lines'); END;",
@@ -111,22 +111,22 @@ fn a_letter_that_ends_the_transaction_takes_no_other_along() {
     let payloads =
         (0..250).map(|n| if n % 100 == 57 { "{\"text\":\"bad\"}".into() } else { format!("{{\"text\":\"{n}\"}}") });
     fixture.letters("a", payloads);
-    let retried = fixture.retry(&[route("a", &["INSERT INTO lines VALUES (:text)"])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused), (248, 2));
+    let report = fixture.retry(&[route("a", &["INSERT INTO lines VALUES (:text)"])], &Selection::default());
+    assert_eq!((report.stored, report.refused), (248, 2));
     let expected: Vec<String> = (0..250).filter(|n| n % 100 != 57).map(|n| n.to_string()).collect();
     assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), expected);
     assert_eq!(fixture.dead(), vec!["{\"text\":\"bad\"} a INSERT INTO lines VALUES (:text) no bad lines"; 2]);
 }
 
 #[test]
-fn a_letter_that_only_commit_refuses_takes_no_other_along() {
+fn a_letter_refused_at_commit_affects_no_other() {
     let fixture = fixture(
         "CREATE TABLE users(name TEXT PRIMARY KEY); INSERT INTO users VALUES ('ann');
          CREATE TABLE lines(user TEXT REFERENCES users(name) DEFERRABLE INITIALLY DEFERRED);",
     );
     fixture.letters("a", ["{\"user\":\"ann\"}", "{\"user\":\"bob\"}", "{\"user\":\"ann\"}"]);
-    let retried = fixture.retry(&[route("a", &["INSERT INTO lines VALUES (:user)"])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused), (2, 1));
+    let report = fixture.retry(&[route("a", &["INSERT INTO lines VALUES (:user)"])], &Selection::default());
+    assert_eq!((report.stored, report.refused), (2, 1));
     assert_eq!(fixture.texts("SELECT user FROM lines"), ["ann", "ann"]);
     assert_eq!(fixture.dead(), ["{\"user\":\"bob\"} a COMMIT FOREIGN KEY constraint failed"]);
 }
@@ -143,7 +143,7 @@ fn only_those_selected_are_tried() {
 }
 
 #[test]
-fn unreadable_headers_are_left_out_only_where_that_was_said() {
+fn unreadable_headers_are_left_out_only_on_request() {
     let fixture = fixture("");
     fixture.letters("a", ["1", "2"]);
     fixture.connection.execute_batch("UPDATE catchment_dead_letters SET headers = x'ff' WHERE id = 1").expect("SQL");
@@ -158,7 +158,7 @@ fn unreadable_headers_are_left_out_only_where_that_was_said() {
 }
 
 #[test]
-fn what_would_be_dropped_stays() {
+fn a_letter_that_would_be_dropped_stays() {
     let fixture = fixture("");
     fixture.letters("a", ["1"]);
     let routes = Routes::new(&[route("b", &["INSERT INTO events SELECT * FROM events WHERE 0"])], Unmatched::Drop);
@@ -170,7 +170,7 @@ fn what_would_be_dropped_stays() {
 }
 
 #[test]
-fn a_table_that_is_gone_loses_nothing() {
+fn a_missing_table_loses_no_letter() {
     let fixture = fixture("CREATE TABLE lines(text)");
     fixture.letters("a", ["{\"text\":\"one\"}"]);
     let routes = Routes::new(&[route("a", &["INSERT INTO lines VALUES (:text)"])], Unmatched::Store).expect("routes");
@@ -182,16 +182,16 @@ fn a_table_that_is_gone_loses_nothing() {
 }
 
 #[test]
-fn a_letter_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
+fn a_letter_that_uses_the_last_row_number_stops_no_later_ones() {
     let fixture = fixture("CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
     fixture.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
-    let retried = fixture.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused), (3, 1));
-    assert!(retried.reasons[0].1.starts_with("table lines has no row number left"), "{retried:?}");
+    let report = fixture.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
+    assert_eq!((report.stored, report.refused), (3, 1));
+    assert!(report.reasons[0].1.starts_with("table lines has no row number left"), "{report:?}");
 }
 
 #[test]
-fn the_first_of_two_headers_that_are_one_to_a_route_is_so_again() {
+fn the_order_of_equal_headers_is_kept() {
     let headers = [("trace-id", "2"), ("Trace-Id", "1"), ("trace-id", "3")];
     let fixture = fixture("CREATE TABLE lines(x CHECK (x < 0))");
     let add = [route("a", &["INSERT INTO lines VALUES (:header_trace_id)"])];

@@ -17,7 +17,7 @@ fn open(route: RouteConfig) -> Result<(), Error> {
     Fixture::with_routes(SCHEMA, &[route], Unmatched::Store).map(drop)
 }
 
-/// The error for a route whose second statement this is, from behind its name on.
+/// The error for a route with this second statement, without the statement's name.
 fn refused(sql: &str) -> String {
     match open(RouteConfig { name: Some("log".into()), ..route("a.>", &["DELETE FROM users", sql]) }) {
         Err(error @ Error::Database { fault: DatabaseFault::Statement, .. }) => {

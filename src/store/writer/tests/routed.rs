@@ -59,7 +59,7 @@ fn an_event_runs_all_statements_of_the_first_route_that_matches() {
 }
 
 #[test]
-fn what_no_route_takes_is_dropped_and_counted_only_if_it_is_to_be() {
+fn unmatched_events_are_dropped_and_counted_only_if_configured() {
     let mut fixture = fixture(&[chat()], Unmatched::Drop);
     let ann = line("ann", "hi");
     let committed = fixture.commit(&batch_of(0, &[("a", "x"), ("chat.log", &ann), ("b", "y")]));
@@ -70,7 +70,7 @@ fn what_no_route_takes_is_dropped_and_counted_only_if_it_is_to_be() {
 }
 
 #[test]
-fn an_event_whose_later_statement_fails_leaves_nothing_of_its_earlier_ones() {
+fn a_failed_statement_undoes_the_events_earlier_ones() {
     let mut fixture = fixture(&[chat()], Unmatched::Store);
     let payloads: Vec<String> = (0..6).map(|n| line("ann", &n.to_string())).chain([line("bob", "x")]).collect();
     let events: Vec<_> = payloads.iter().map(|payload| ("chat.log", payload.as_str())).collect();
@@ -92,14 +92,14 @@ fn a_payload_that_cannot_be_read_is_a_dead_letter_of_its_route() {
     assert_eq!(fixture.texts("SELECT name || ': ' || text FROM lines"), ["ann: hi", "eve: {\"name\":"]);
     let reasons = fixture.reasons();
     assert!(reasons[0].starts_with("log | - | the payload cannot be read as JSON: "), "{}", reasons[0]);
-    // It has no field of that name, and the table decides.
+    // The field is missing, so it is NULL, and the table refuses it.
     assert_eq!(reasons[1], format!("log | {ADD_LINE} | NOT NULL constraint failed: lines.name"));
 }
 
 #[test]
 fn a_dead_letter_has_all_that_a_retry_needs() {
     let mut fixture = fixture(&[chat()], Unmatched::Store);
-    // MessagePack of {"name": null} and of a blob that is no UTF-8.
+    // MessagePack of {"name": null} and of a blob that is not UTF-8.
     let payloads: [&[u8]; 2] = [b"\x81\xa4name\xc0", b"\x81\xa4name\xc4\x02\xff\xfe"];
     let mut batch = Batch::new(Limits { events: 9, bytes: 999 });
     batch.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
@@ -129,7 +129,7 @@ fn a_defective_event_is_its_routes_dead_letter() {
 }
 
 #[test]
-fn what_was_prepared_survives_a_retry_and_so_do_the_counts_of_an_unclear_commit() {
+fn a_retry_keeps_the_prepared_batch_and_its_counts() {
     let mut fixture = fixture(&[chat()], Unmatched::Drop);
     let ann = line("ann", "hi");
     let events = [("chat.log", ann.as_str()), ("chat.log", "{"), ("else", ""), ("chat.log", ann.as_str())];
@@ -138,40 +138,40 @@ fn what_was_prepared_survives_a_retry_and_so_do_the_counts_of_an_unclear_commit(
     fixture.writer.pool.get().expect("a connection").sqlite.busy_timeout(std::time::Duration::ZERO).expect("sets");
     fixture.writer.prepare(&batch);
     assert!(matches!(fixture.writer.commit(&batch), Err(Refusal::Retry(_))));
-    fixture.connection.execute_batch("COMMIT").expect("lets go");
+    fixture.connection.execute_batch("COMMIT").expect("unlocks");
     let first = fixture.writer.commit(&batch).expect("commits");
     assert_eq!((first.dead_letters, first.unmatched_dropped), (1, 1));
-    // As if the answer to that commit had been lost: nothing is run again, and what is known is said again.
+    // As if the result of that commit were unknown: nothing is run again, and the counts are the same.
     (fixture.writer.unclear, fixture.writer.prepared) = (true, true);
     assert_eq!(fixture.writer.commit(&batch).expect("finds it done"), first);
     assert_eq!((fixture.lines().len(), fixture.reasons().len()), (2, 1));
 }
 
 #[test]
-fn a_table_that_goes_while_running_stops_with_the_routes_name_and_costs_no_event() {
+fn a_table_removed_while_running_stops_without_losing_events() {
     let mut fixture = fixture(&[chat()], Unmatched::Store);
     let ann = line("ann", "hi");
     fixture.commit(&batch_of(0, &[("chat.log", &ann)]));
     fixture.connection.execute_batch("ALTER TABLE users RENAME TO people").expect("renames");
-    // No event of that route: nothing is missed.
+    // No event of that route: the missing table is not noticed.
     fixture.commit(&batch(1, &["x"]));
-    let said = fixture.fatal(&batch_of(2, &[("chat.log", &ann), ("chat.log", "{")]));
-    assert!(said.ends_with("a.db: route log, statement 2: no such table: users"), "{said}");
+    let error = fixture.fatal(&batch_of(2, &[("chat.log", &ann), ("chat.log", "{")]));
+    assert!(error.ends_with("a.db: route log, statement 2: no such table: users"), "{error}");
     assert_eq!((fixture.ledger(), fixture.lines().len(), fixture.reasons().len()), (2, 1, 0));
 }
 
 #[test]
-fn a_column_that_goes_while_running_is_named_with_its_place() {
+fn a_column_removed_while_running_is_named_with_its_position() {
     let mut fixture = fixture(&[chat()], Unmatched::Store);
     let ann = line("ann", "hi");
     fixture.commit(&batch_of(0, &[("chat.log", &ann)]));
     fixture.connection.execute_batch("ALTER TABLE lines RENAME COLUMN text TO words").expect("renames");
-    let said = fixture.fatal(&batch_of(1, &[("chat.log", &ann)]));
-    assert!(said.contains("route log, statement 1: table lines has no column named text"), "{said}");
+    let error = fixture.fatal(&batch_of(1, &[("chat.log", &ann)]));
+    assert!(error.contains("route log, statement 1: table lines has no column named text"), "{error}");
 }
 
 #[test]
-fn a_trigger_made_later_is_held_to_the_rules() {
+fn the_rules_apply_to_a_trigger_made_later() {
     for (event, table) in [(("chat.log", line("ann", "hi")), "lines"), (("x", "x".into()), "events")] {
         let mut fixture = fixture(&[chat()], Unmatched::Store);
         let event = (event.0, event.1.as_str());
@@ -182,9 +182,9 @@ fn a_trigger_made_later_is_held_to_the_rules() {
                 "CREATE TRIGGER evil AFTER INSERT ON {table} BEGIN UPDATE catchment_ledger SET sequence = 0; END"
             ))
             .expect("anybody may");
-        let said = fixture.fatal(&batch_of(1, &[event]));
+        let error = fixture.fatal(&batch_of(1, &[event]));
         let what = "it writes catchment_ledger, which is catchment's own, in trigger or view evil";
-        assert!(said.contains(what), "{said}");
+        assert!(error.contains(what), "{error}");
         assert_eq!(fixture.ledger(), 1);
         fixture.connection.execute_batch("DROP TRIGGER evil").expect("goes");
         fixture.commit(&batch_of(1, &[event]));
@@ -205,7 +205,7 @@ fn a_full_text_index_is_kept_by_a_trigger() {
 
 #[test]
 fn a_second_statement_never_runs_outside_the_batchs_transaction() {
-    // Were the second statement run behind the rollback of the first, it would be committed by itself.
+    // If the second statement ran after the rollback of the first, it would be committed by itself.
     let first = "INSERT OR ROLLBACK INTO users VALUES (:name, 1)";
     let mut fixture = fixture(&[route("chat.log", &[first, ADD_LINE])], Unmatched::Store);
     let names = ["ann", "bob", "ann", "ann", "eve", "bob"];
@@ -218,21 +218,21 @@ fn a_second_statement_never_runs_outside_the_batchs_transaction() {
 }
 
 #[test]
-fn an_event_that_a_full_text_index_knows_nothing_of_is_a_dead_letter() {
+fn a_mismatch_with_a_full_text_index_is_a_dead_letter() {
     let index = "CREATE VIRTUAL TABLE found USING fts5(text, content='lines', content_rowid='id');";
     let forget = "INSERT INTO found(found, rowid, text) VALUES ('delete', :id, :text)";
     let routes = [route("forget", &[forget]), route("add", &["INSERT INTO found(rowid, text) VALUES (:id, :text)"])];
     let mut fixture = Fixture::with_routes(&(SCHEMA.to_owned() + index), &routes, Unmatched::Store).expect("opens");
     let event = r#"{"id":1,"text":"a b"}"#;
     assert_eq!(fixture.commit(&batch_of(0, &[("forget", event), ("add", event)])).dead_letters, 1);
-    let said = "database disk image is malformed: a virtual table's content does not match the statement";
-    assert_eq!(fixture.reasons(), [format!("forget | {forget} | {said}")]);
+    let error = "database disk image is malformed: a virtual table's content does not match the statement";
+    assert_eq!(fixture.reasons(), [format!("forget | {forget} | {error}")]);
     assert_eq!(fixture.texts("SELECT rowid || '' FROM found('b')"), ["1"]);
     assert_eq!(fixture.commit(&batch_of(2, &[("forget", event)])).dead_letters, 0);
 }
 
 #[test]
-fn an_event_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
+fn an_event_that_uses_the_last_row_number_stops_no_later_ones() {
     let add = "INSERT INTO lines(id, name, at) VALUES (:id, 'x', :sequence)";
     let (last, any) = (format!("{{\"id\":{}}}", i64::MAX), "{}");
     let events = [any, any, &last, any, "{\"id\":7}", any].map(|payload| ("a", payload));
@@ -244,14 +244,14 @@ fn an_event_that_uses_up_a_tables_numbers_does_not_stop_those_behind_it() {
             after += size;
         }
         assert_eq!(fixture.texts("SELECT at || '' FROM lines ORDER BY at"), ["1", "2", "3", "5"]);
-        let said = format!("a | {add} | table lines has no row number left: the last, {}, was used", i64::MAX);
-        assert_eq!(fixture.reasons(), [said.clone(), said]);
+        let error = format!("a | {add} | table lines has no row number left: the last, {}, was used", i64::MAX);
+        assert_eq!(fixture.reasons(), [error.clone(), error]);
         assert_eq!(fixture.ledger(), 6);
     }
 }
 
 #[test]
-fn an_event_whose_statement_does_not_end_is_a_dead_letter() {
+fn an_event_with_an_endless_statement_is_a_dead_letter() {
     let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :upto OR :upto < 0)
                  INSERT INTO lines(name, at) SELECT 'x', max(i) FROM n";
     let bounded = RouteConfig { max_steps: 2_000_000, ..route("count", &[ADD_LINE, count]) };
@@ -266,15 +266,15 @@ fn an_event_whose_statement_does_not_end_is_a_dead_letter() {
             fixture.commit(&batch_of(after, &events[after..after + size]));
             after += size;
         }
-        let said = "interrupted: it takes more than 2000000 steps of SQLite, its limit (max_steps)";
-        assert_eq!(fixture.reasons(), [format!("count | {count} | {said}")]);
+        let error = "interrupted: it takes more than 2000000 steps of SQLite, its limit (max_steps)";
+        assert_eq!(fixture.reasons(), [format!("count | {count} | {error}")]);
         assert_eq!(fixture.texts("SELECT name || ' ' || at FROM lines ORDER BY id").len(), 5);
         assert_eq!(fixture.ledger(), 4);
     }
 }
 
 #[test]
-fn what_takes_fewer_steps_than_it_may_is_never_interrupted_however_often_it_runs() {
+fn statements_within_their_budget_are_never_interrupted() {
     // SQLite counts a statement's steps over all its runs.
     let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
                  INSERT INTO lines(name, at) SELECT :name, max(i) FROM n";
@@ -288,8 +288,8 @@ fn what_takes_fewer_steps_than_it_may_is_never_interrupted_however_often_it_runs
 }
 
 #[test]
-fn many_bad_events_cost_no_more_than_a_few_tries_each() {
-    /// As SQLite counts what a connection changed, undone or not.
+fn many_bad_events_take_a_few_attempts_each() {
+    /// How many rows a connection changed, undone changes included.
     fn changes(fixture: &Fixture) -> u64 {
         fixture.writer.pool.get().expect("the connection").sqlite.total_changes()
     }
@@ -307,7 +307,7 @@ fn many_bad_events_cost_no_more_than_a_few_tries_each() {
         (1..=EVENTS).for_each(|n| bad.push(mark(n), "a", [], line("ann", "x").as_bytes()));
         let before = changes(&fixture);
         assert_eq!(fixture.commit(&bad).dead_letters, EVENTS);
-        // A try is a row or two, a dead letter or the ledger's step.
+        // An attempt writes a row or two, a dead letter or the ledger's step.
         let per_event = (changes(&fixture) - before) / EVENTS as u64;
         assert!(per_event < 200, "{per_event} changes an event");
         assert_eq!(fixture.ledger(), i64::try_from(EVENTS).expect("small"));
@@ -325,7 +325,7 @@ fn asking(events: &[(&str, Option<&str>, &str)]) -> Batch {
 }
 
 #[test]
-fn who_asks_hears_of_the_commit_where_the_route_replies() {
+fn a_route_with_reply_confirms_events_that_request_it() {
     let replying = RouteConfig { reply: true, ..chat() };
     let mut fixture = fixture(&[replying, route("mute", &[ADD_LINE])], Unmatched::Store);
     let (confirmations, heard) = bounded(2);
@@ -353,7 +353,7 @@ fn who_asks_hears_of_the_commit_where_the_route_replies() {
 }
 
 #[test]
-fn nobody_hears_of_what_is_not_committed() {
+fn no_confirmation_is_sent_before_the_commit() {
     let mut fixture = fixture(&[RouteConfig { reply: true, ..chat() }], Unmatched::Store);
     let (confirmations, heard) = bounded(9);
     fixture.writer = fixture.open().writers().remove(0).confirming(confirmations);
@@ -363,14 +363,14 @@ fn nobody_hears_of_what_is_not_committed() {
 }
 
 #[test]
-fn a_full_disk_is_no_events_fault_whatever_other_table_is_used_up() {
+fn a_full_disk_makes_no_dead_letters() {
     let schema = "CREATE TABLE other(id INTEGER PRIMARY KEY AUTOINCREMENT, x); INSERT INTO other VALUES (9223372036854775807, 1);
                   CREATE TABLE big(x);";
     let routes = [route("a", &["INSERT INTO big VALUES (zeroblob(:n))"])];
     let mut fixture = Fixture::with_routes(schema, &routes, Unmatched::Store).expect("opens");
     let batch = batch(0, &[r#"{"n": 1}"#, r#"{"n": 300000}"#, r#"{"n": 2}"#]);
     fixture.writer.prepare(&batch);
-    // As full as a disk: SQLite says it in the same way. The next connection has room.
+    // SQLite gives the same code for this limit as for a full disk. The next connection has room.
     let pooled = fixture.writer.pool.get().expect("a connection");
     pooled.sqlite.pragma_update(None, "max_page_count", 20).expect("sets");
     drop(pooled);
@@ -381,7 +381,7 @@ fn a_full_disk_is_no_events_fault_whatever_other_table_is_used_up() {
 }
 
 #[test]
-fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
+fn an_exhausted_table_is_found_in_triggers_and_by_its_last_row() {
     let schema = "CREATE TABLE lines(x);
                   CREATE TABLE \"the \"\"log\"(id INTEGER PRIMARY KEY AUTOINCREMENT, x);
                   CREATE TRIGGER logs AFTER INSERT ON lines BEGIN INSERT INTO \"the \"\"log\"(x) VALUES (new.x); END;
@@ -391,13 +391,13 @@ fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
         let mut fixture = Fixture::with_routes(schema, &routes, Unmatched::Store).expect("opens");
         fixture.connection.execute_batch(set_back).expect("SQL");
         assert_eq!(fixture.commit(&batch(0, &[r#"{"n": 1}"#])).dead_letters, 1, "{set_back}");
-        let said = fixture.dead();
-        assert!(said[0].contains("table the \"log has no row number left for a row"), "{said:?}");
+        let error = fixture.dead();
+        assert!(error[0].contains("table the \"log has no row number left"), "{error:?}");
     }
 }
 
 #[test]
-fn what_makes_a_step_long_is_a_dead_letter_and_the_largest_event_is_not() {
+fn overlong_values_are_dead_letters_and_the_largest_event_is_not() {
     let made = route("made", &["INSERT INTO lines(name, text) VALUES ('made', hex(zeroblob(:n)))"]);
     let found = route("found", &["INSERT INTO lines(name, text) SELECT 'found', :text LIKE :pattern"]);
     let whole = route("whole", &["INSERT INTO lines(name, text) VALUES (:token_1, :payload)"]);
