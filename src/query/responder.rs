@@ -10,7 +10,7 @@ use crate::broker::{AddressedReply, Reply, ReplyQueue};
 use crate::pipeline::{Batch, Limits, Mark};
 use crate::store::{QueryError, QueryErrorKind, QueryRunner};
 
-/// How long a reply waits for a connection that takes no more.
+/// How long a reply waits while the connection is full.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a reply counts against the server's `max_payload` besides the rows.

@@ -1,4 +1,4 @@
-//! Which file a database is, and which file it was at its last start. So a copy is told from its original.
+//! Which file a database is, and which file it was at its last start. This distinguishes a copy from its original.
 //!
 //! A copy has the identity of its original, and so the original's consumers. Therefore the database records which file it is:
 //! a tag of the file (inode number and time of birth), its path and its machine. A rename keeps the tag; every way of copying

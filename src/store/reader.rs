@@ -57,7 +57,7 @@ impl From<f64> for Value {
 impl Value {
     /// A borrowed copy.
     #[must_use]
-    pub fn borrowed(&self) -> binding::Value<'_> {
+    pub(crate) fn borrowed(&self) -> binding::Value<'_> {
         match self {
             Self::Null => binding::Value::Null,
             Self::Integer(value) => binding::Value::Integer(*value),

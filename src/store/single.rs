@@ -87,7 +87,10 @@ impl Single {
             *looked = Instant::now();
             if self.file.was_replaced() {
                 *connection = None;
-                return Err(format!("{} was moved, removed or replaced meanwhile", self.file.path().display()));
+                return Err(format!(
+                    "{} was moved, removed or replaced while it was in use",
+                    self.file.path().display()
+                ));
             }
         }
         let pooled = match connection.take() {
@@ -241,7 +244,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(kept(&single, "one", "ann"), Kept::Stored);
             fixture.connection.execute_batch(full).expect("adds a trigger");
-            // At once, and again after the schema was read anew.
+            // At once, and again after the connection has read the new schema.
             assert_eq!([kept(&single, "one", "bob"), kept(&single, "one", "bob")], [Kept::DeadLetter; 2]);
             fixture.connection.execute_batch("DROP TRIGGER full").expect("drops it");
         }

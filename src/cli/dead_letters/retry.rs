@@ -79,13 +79,13 @@ fn json(retried: &RetryReport) -> serde_json::Value {
     serde_json::json!({
         "stored": retried.stored,
         "refused": retried.refused,
-        "passed_over": retried.passed_over,
+        "passed_over": retried.skipped,
         "reasons": reasons,
     })
 }
 
 fn those_that_stay(retried: &RetryReport) -> String {
-    let stay = retried.refused + retried.passed_over;
+    let stay = retried.refused + retried.skipped;
     let told: Vec<String> = retried.reasons.iter().take(TOLD).map(|(id, why)| format!("{id}: {why}")).collect();
     let more = if stay > told.len() as u64 { "; and others" } else { "" };
     let verb = if stay == 1 { "stays" } else { "stay" };

@@ -44,7 +44,7 @@ pub struct RetryReport {
     /// Letters that were refused again: they stay, with the new error.
     pub refused: u64,
     /// Letters that were not tried: they stay unchanged.
-    pub passed_over: u64,
+    pub skipped: u64,
     /// The first ten of those that stay: their numbers and the reasons.
     pub reasons: Vec<(i64, String)>,
 }
@@ -53,7 +53,7 @@ impl RetryReport {
     /// How many letters were selected so far.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.stored + self.refused + self.passed_over
+        self.stored + self.refused + self.skipped
     }
 
     fn add_reason(&mut self, id: i64, reason: &str) {
@@ -143,7 +143,7 @@ impl<'c> Retry<'c> {
         let mut statements = Statements::new(plan, pooled);
         for letter in &letters {
             if let Err(reason) = self.read(letter) {
-                report.passed_over += 1;
+                report.skipped += 1;
                 report.add_reason(letter.id, reason);
                 continue;
             }

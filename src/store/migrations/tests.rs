@@ -45,7 +45,7 @@ impl Fixture {
     }
 
     fn pending(&self) -> Vec<String> {
-        pending(&self.config).expect("can be told").iter().map(Migration::name).collect()
+        pending(&self.config).expect("reads").iter().map(Migration::name).collect()
     }
 
     fn connection(&self) -> Connection {

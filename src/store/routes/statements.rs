@@ -156,7 +156,7 @@ fn classify(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &Poole
     match error.sqlite_error_code() {
         Some(ErrorCode::AuthorizationForStatementDenied) => unprepared(plan, id, error, pooled),
         // SQLite gives the same code when it compiles a statement again and a table is gone, and when a function refuses its
-        // arguments. Preparing the statement anew tells them apart.
+        // arguments. Preparing the statement again distinguishes the two.
         Some(ErrorCode::Unknown) => match pooled.authorizer.enforce(|| pooled.sqlite.prepare(plan.sql(id)).map(drop)) {
             Ok(()) => StatementError::Event(plan.reason(id, &error)),
             Err(error) => unprepared(plan, id, error, pooled),
@@ -164,20 +164,20 @@ fn classify(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &Poole
         // SQLite gives the same code when the disk is full and when a table has no row number left.
         Some(ErrorCode::DiskFull) => match exhausted_table(plan, id, pooled) {
             Some(table) => {
-                let error_text = format!("table {table} has no row number left: the last, {}, was used", i64::MAX);
-                StatementError::Event(DeadLetterReason { error: error_text, ..plan.reason(id, &error) })
+                let text = format!("table {table} has no row number left: the last, {}, was used", i64::MAX);
+                StatementError::Event(DeadLetterReason { error: text, ..plan.reason(id, &error) })
             }
             None => StatementError::Database(error),
         },
         Some(ErrorCode::OperationInterrupted) => {
             let (message, max) = (message(&error), plan.max_steps(id));
-            let error_text = format!("{message}: it takes more than {max} steps of SQLite, its limit (max_steps)");
-            StatementError::Event(DeadLetterReason { error: error_text, ..plan.reason(id, &error) })
+            let text = format!("{message}: it takes more than {max} steps of SQLite, its limit (max_steps)");
+            StatementError::Event(DeadLetterReason { error: text, ..plan.reason(id, &error) })
         }
         // The file is sound: a full-text index was asked, for instance, to delete words that it does not contain.
         Some(ErrorCode::DatabaseCorrupt) if is_virtual_table_corruption(&error) => {
-            let error_text = format!("{}: a virtual table's content does not match the statement", message(&error));
-            StatementError::Event(DeadLetterReason { error: error_text, ..plan.reason(id, &error) })
+            let text = format!("{}: a virtual table's content does not match the statement", message(&error));
+            StatementError::Event(DeadLetterReason { error: text, ..plan.reason(id, &error) })
         }
         _ if is_event_error(&error) => StatementError::Event(plan.reason(id, &error)),
         _ => StatementError::Database(error),

@@ -61,7 +61,7 @@ impl Fixture {
     }
 }
 
-const STORED: RetryReport = RetryReport { stored: 0, refused: 0, passed_over: 0, reasons: Vec::new() };
+const STORED: RetryReport = RetryReport { stored: 0, refused: 0, skipped: 0, reasons: Vec::new() };
 
 #[test]
 fn a_stored_letter_is_removed() {
@@ -87,7 +87,7 @@ fn a_letter_refused_again_stays_with_its_new_reason() {
     fixture.letters("a", ["{\"text\":\"one\"}", "{}", "{\"text\":\"one\"}", "not JSON", "{\"text\":\"two\"}"]);
     let insert = "INSERT INTO lines VALUES (:text)";
     let report = fixture.retry(&[route("a", &["INSERT INTO counts VALUES (:text)", insert])], &Selection::default());
-    assert_eq!((report.stored, report.refused, report.passed_over), (2, 3, 0));
+    assert_eq!((report.stored, report.refused, report.skipped), (2, 3, 0));
     assert_eq!(report.reasons[0], (2, "NOT NULL constraint failed: lines.text".into()));
     assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), ["one", "two"]);
     assert_eq!(fixture.texts("SELECT n FROM counts ORDER BY rowid"), ["one", "two"]);
@@ -148,7 +148,7 @@ fn unreadable_headers_are_left_out_only_on_request() {
     fixture.letters("a", ["1", "2"]);
     fixture.connection.execute_batch("UPDATE catchment_dead_letters SET headers = x'ff' WHERE id = 1").expect("SQL");
     let kept = fixture.retry(&[], &Selection::default());
-    assert_eq!((kept.stored, kept.refused, kept.passed_over), (1, 0, 1));
+    assert_eq!((kept.stored, kept.refused, kept.skipped), (1, 0, 1));
     assert!(kept.reasons[0].1.contains("--without-headers"), "{kept:?}");
     assert_eq!(fixture.dead(), ["1 old old old untouched"]);
     let database = Database::open(&fixture.config, &Routes::default()).expect("opens");
@@ -164,7 +164,7 @@ fn a_letter_that_would_be_dropped_stays() {
     let routes = Routes::new(&[route("b", &["INSERT INTO events SELECT * FROM events WHERE 0"])], Unmatched::Drop);
     let database = Database::open(&fixture.config, &routes.expect("routes")).expect("opens");
     let tried = database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| {}).expect("well");
-    assert_eq!((tried.stored, tried.passed_over), (0, 1));
+    assert_eq!((tried.stored, tried.skipped), (0, 1));
     assert!(tried.reasons[0].1.contains("no route matches it"), "{tried:?}");
     assert_eq!(fixture.dead(), ["1 old old old untouched"]);
 }

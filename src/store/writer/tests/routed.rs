@@ -298,9 +298,9 @@ fn many_bad_events_take_a_few_attempts_each() {
     let refer = "CREATE TABLE known(name TEXT PRIMARY KEY);
                  CREATE TABLE seen(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED);
                  CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO seen VALUES (NEW.name); END;";
-    for trouble in [roll_back, refer] {
+    for schema in [roll_back, refer] {
         let mut fixture =
-            Fixture::with_routes(&(SCHEMA.to_owned() + trouble), &[route("a", &[ADD_LINE])], Unmatched::Store)
+            Fixture::with_routes(&(SCHEMA.to_owned() + schema), &[route("a", &[ADD_LINE])], Unmatched::Store)
                 .expect("opens");
         let mut bad = Batch::new(Limits { events: EVENTS, bytes: 1 << 20 });
         bad.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
@@ -374,8 +374,8 @@ fn a_full_disk_makes_no_dead_letters() {
     let pooled = fixture.writer.pool.get().expect("a connection");
     pooled.sqlite.pragma_update(None, "max_page_count", 20).expect("sets");
     drop(pooled);
-    let Err(Refusal::Retry(said)) = fixture.writer.commit(&batch) else { panic!("it is full") };
-    assert_eq!(said, "database or disk is full; make room on its disk");
+    let Err(Refusal::Retry(error)) = fixture.writer.commit(&batch) else { panic!("it is full") };
+    assert_eq!(error, "database or disk is full; make room on its disk");
     assert_eq!(fixture.commit(&batch).dead_letters, 0);
     assert_eq!(fixture.texts("SELECT length(x) || '' FROM big"), ["1", "300000", "2"]);
 }
