@@ -141,7 +141,7 @@ impl Collector {
         let Parts { shared, broker, intake, .. } = &parts;
         let reports = Reports { counters: shared.counters.clone(), condition: broker.clone() };
         let settings = Settings::from(&config.batch);
-        let (confirmed, confirmations) = routes.confirm().then(query::confirmations).unzip();
+        let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
         let sinks = database.writers().into_iter().map(|writer| match &confirmed {
             Some(confirmed) => writer.confirming(Sender::clone(confirmed)),
             None => writer,
@@ -168,7 +168,7 @@ impl Collector {
                 let epoch = database.begin_local()?;
                 let subjects = patiently(&config.broker, wanted, || {
                     let routes = routes.clone();
-                    let confirms = move |subject: &str| routes.confirm_on(subject);
+                    let confirms = move |subject: &str| routes.confirms_on(subject);
                     let cluster = Cluster::new(&config.broker)?;
                     CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
                 })?;

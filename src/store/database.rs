@@ -14,7 +14,7 @@ use super::dead_letters::{Retry, RetryReport, Selection, UnreadableHeaders};
 use super::file_identity::FileIdentity;
 use super::ledger;
 use super::migrations;
-use super::pool::{Manager, Pooled};
+use super::pool::{ConnectionManager, WriteConnection};
 use super::queries::Queries;
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
@@ -43,8 +43,8 @@ pub struct Database {
     file: DatabaseFile,
     identity: String,
     /// The connections of the writers.
-    pool: r2d2::Pool<Manager>,
-    manager: Manager,
+    pool: r2d2::Pool<ConnectionManager>,
+    manager: ConnectionManager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
 }
@@ -86,7 +86,7 @@ impl Database {
         }
         must_have_one_name(path)?;
         // One connection is opened directly first: a pool reports every problem as a time-out.
-        let manager = Manager::new(config, routes.statements());
+        let manager = ConnectionManager::new(config, routes.statements());
         let mut first = manager.open().map_err(|e| database_error(path, e))?;
         let schema = schema::ensure(&mut first.sqlite).map_err(|e| database_error(path, e))?;
         let identity = match schema {
@@ -217,7 +217,7 @@ impl Database {
     }
 
     /// A connection outside the pool: the writers may use all of the pool's.
-    fn connect(&self) -> Result<Pooled, Error> {
+    fn connect(&self) -> Result<WriteConnection, Error> {
         self.manager.open().map_err(|e| database_error(self.file.path(), e))
     }
 
@@ -249,7 +249,7 @@ fn fits(connection: &Connection, path: &Path, routes: &Routes, queries: &[QueryC
 
 /// Compiles the routes. A connection caches the schema, and notices changes (by migrations, for instance) only when it runs a
 /// statement. So one is run first.
-fn plan(first: &Pooled, path: &Path, routes: &Routes) -> Result<Plan, Error> {
+fn plan(first: &WriteConnection, path: &Path, routes: &Routes) -> Result<Plan, Error> {
     let on_error = |e| database_error(path, e);
     let snapshot = Transaction::new_unchecked(&first.sqlite, TransactionBehavior::Deferred).map_err(on_error)?;
     snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(on_error)?;
@@ -307,7 +307,7 @@ mod tests {
         let routes = [route("a", &["INSERT INTO lines VALUES (:text)"])];
         let fixture = Fixture::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
         let routes = Routes::new(&routes, Unmatched::Drop).expect("routes");
-        let first = Manager::new(&fixture.config, 1).open().expect("opens");
+        let first = ConnectionManager::new(&fixture.config, 1).open().expect("opens");
         plan(&first, &fixture.config.path, &routes).expect("fits");
         fixture.connection.execute_batch("DROP TABLE lines").expect("drops");
         let error = plan(&first, &fixture.config.path, &routes).expect_err("does not fit").to_string();

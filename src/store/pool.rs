@@ -18,11 +18,11 @@ const OWN_STATEMENTS: usize = 16;
 
 /// The pool's manager: opens connections, and reports the broken ones to the pool.
 #[derive(Clone, Debug)]
-pub(super) struct Manager(Arc<SqliteConnectionManager>);
+pub(super) struct ConnectionManager(Arc<SqliteConnectionManager>);
 
 /// A connection that writes, with the authorizer and the budget of route statements.
 #[derive(Debug)]
-pub(super) struct Pooled {
+pub(super) struct WriteConnection {
     pub(super) sqlite: Connection,
     pub(super) authorizer: Authorizer,
     pub(super) budget: Budget,
@@ -30,7 +30,7 @@ pub(super) struct Pooled {
     pub(super) is_broken: bool,
 }
 
-impl Manager {
+impl ConnectionManager {
     /// Each connection caches so many statements besides catchment's own.
     pub(super) fn new(config: &DatabaseConfig, statements: usize) -> Self {
         let busy_timeout = config.busy_timeout;
@@ -72,28 +72,28 @@ fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()>
     }
 }
 
-impl Manager {
+impl ConnectionManager {
     /// A connection outside the pool: for long use, or while the writers may use all of the pool's.
-    pub(super) fn open(&self) -> Result<Pooled, rusqlite::Error> {
+    pub(super) fn open(&self) -> Result<WriteConnection, rusqlite::Error> {
         let sqlite = self.0.connect()?;
         let (authorizer, budget) = (Authorizer::of(&sqlite)?, Budget::of(&sqlite)?);
-        Ok(Pooled { sqlite, authorizer, budget, is_broken: false })
+        Ok(WriteConnection { sqlite, authorizer, budget, is_broken: false })
     }
 }
 
-impl ManageConnection for Manager {
-    type Connection = Pooled;
+impl ManageConnection for ConnectionManager {
+    type Connection = WriteConnection;
     type Error = rusqlite::Error;
 
-    fn connect(&self) -> Result<Pooled, rusqlite::Error> {
+    fn connect(&self) -> Result<WriteConnection, rusqlite::Error> {
         self.open()
     }
 
-    fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {
+    fn is_valid(&self, connection: &mut WriteConnection) -> Result<(), rusqlite::Error> {
         self.0.is_valid(&mut connection.sqlite)
     }
 
-    fn has_broken(&self, connection: &mut Pooled) -> bool {
+    fn has_broken(&self, connection: &mut WriteConnection) -> bool {
         connection.is_broken
     }
 }

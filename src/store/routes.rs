@@ -58,13 +58,13 @@ impl Routes {
 
     /// Whether some route confirms its events.
     #[must_use]
-    pub fn confirm(&self) -> bool {
+    pub fn confirms(&self) -> bool {
         self.routes.iter().any(|route| route.config.reply)
     }
 
     /// Whether the route of this subject confirms its events.
     #[must_use]
-    pub fn confirm_on(&self, subject: &str) -> bool {
+    pub fn confirms_on(&self, subject: &str) -> bool {
         matches!(self.target(subject), Target::Route(route) if self.routes[route].config.reply)
     }
 

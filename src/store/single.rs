@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::database_file::DatabaseFile;
 use super::dead_letters;
-use super::pool::{Manager, Pooled};
+use super::pool::{ConnectionManager, WriteConnection};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
 use super::routes::statements::{StatementError, Statements};
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// starve.
 #[derive(Debug)]
 pub struct Single {
-    manager: Manager,
+    manager: ConnectionManager,
     file: DatabaseFile,
     turn: Mutex<Turn>,
 }
@@ -33,7 +33,7 @@ struct Turn {
     decoded: DecodedBatch,
     looked: Instant,
     /// Kept from event to event; dropped after an error.
-    connection: Option<Pooled>,
+    connection: Option<WriteConnection>,
 }
 
 impl std::fmt::Debug for Turn {
@@ -54,7 +54,7 @@ pub enum Kept {
 }
 
 impl Single {
-    pub(super) fn new(manager: Manager, file: DatabaseFile, plan: Arc<Plan>) -> Self {
+    pub(super) fn new(manager: ConnectionManager, file: DatabaseFile, plan: Arc<Plan>) -> Self {
         let turn = Turn {
             event: Batch::new(Limits { events: 1, bytes: 64 << 10 }),
             decoded: DecodedBatch::new(plan),
@@ -112,7 +112,7 @@ impl Single {
     }
 }
 
-fn commit(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Result<Kept, StatementError> {
+fn commit(pooled: &WriteConnection, decoded: &DecodedBatch, event: &Batch) -> Result<Kept, StatementError> {
     let ran = match decoded.disposition(0) {
         Disposition::Dropped => return Ok(Kept::Dropped),
         Disposition::DeadLetter(_, reason) => Err(StatementError::Event(reason.as_ref().clone())),
@@ -135,7 +135,7 @@ fn commit(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Result<Kept
 /// Runs an event's statements in a transaction, even a single one. Alone, a failing statement may leave a part of its changes, as
 /// with `FAIL` in a statement, a constraint or a trigger (<https://sqlite.org/lang_conflict.html>). Another program may add such a
 /// trigger at any time.
-fn in_transaction(pooled: &Pooled, decoded: &DecodedBatch, event: &Batch) -> Result<(), StatementError> {
+fn in_transaction(pooled: &WriteConnection, decoded: &DecodedBatch, event: &Batch) -> Result<(), StatementError> {
     let _rollback = RollBack::begin(&pooled.sqlite).map_err(StatementError::Database)?;
     Statements::new(decoded.plan(), pooled).run(decoded, event, 0)?;
     run(&pooled.sqlite, "COMMIT").map_err(|error| {

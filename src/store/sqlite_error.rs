@@ -157,9 +157,10 @@ pub(super) fn statement_error(
 
 /// The error for a statement of the configuration that SQLite accepts, but a rule does not.
 pub(super) fn violation_error(path: &Path, name: &str, violation: Violation) -> Error {
-    let (fault, detail) = (DatabaseFault::Statement, format!("{name}: it {}", violation.detail));
+    let Violation { detail, remedy } = violation;
+    let (fault, detail) = (DatabaseFault::Statement, format!("{name}: it {detail}"));
     let error = Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None };
-    with_optional_remedy(error, violation.remedy)
+    with_optional_remedy(error, remedy)
 }
 
 fn caused(path: &Path, fault: DatabaseFault, detail: String, error: rusqlite::Error) -> Error {

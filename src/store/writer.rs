@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use super::database_file::DatabaseFile;
 use super::dead_letters::{self, DeadLetterReason};
 use super::ledger;
-use super::pool::{Manager, Pooled};
+use super::pool::{ConnectionManager, WriteConnection};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
 use super::routes::statements::{StatementError, Statements};
@@ -25,7 +25,7 @@ const MAX_REPEATED: usize = 64;
 /// Commits batches on connections of the pool.
 #[derive(Debug)]
 pub struct Writer {
-    pool: r2d2::Pool<Manager>,
+    pool: r2d2::Pool<ConnectionManager>,
     file: DatabaseFile,
     decoded: DecodedBatch,
     /// `decoded` belongs to the batch that is not committed yet.
@@ -63,7 +63,7 @@ struct Findings {
 }
 
 impl Writer {
-    pub(super) fn new(pool: r2d2::Pool<Manager>, file: DatabaseFile, plan: Arc<Plan>) -> Self {
+    pub(super) fn new(pool: r2d2::Pool<ConnectionManager>, file: DatabaseFile, plan: Arc<Plan>) -> Self {
         let (decoded, dead) = (DecodedBatch::new(plan), BTreeMap::new());
         Self { pool, file, decoded, prepared: false, dead, unclear: false, confirmations: None, has_warned: false }
     }
@@ -76,7 +76,7 @@ impl Writer {
     }
 
     /// Commits the part of the batch that is not committed yet.
-    fn commit_rest(&mut self, pooled: &Pooled, batch: &Batch) -> Result<(), Refusal> {
+    fn commit_rest(&mut self, pooled: &WriteConnection, batch: &Batch) -> Result<(), Refusal> {
         let start = if self.unclear { self.committed_prefix(&pooled.sqlite, batch)? } else { 0 };
         self.unclear = true;
         let mut findings = Findings::default();
@@ -147,7 +147,7 @@ impl Writer {
     /// One transaction: the ledger's step, then each delivery of the span.
     fn try_span(
         &mut self,
-        pooled: &Pooled,
+        pooled: &WriteConnection,
         batch: &Batch,
         span: Range<usize>,
         findings: &Findings,
@@ -176,7 +176,7 @@ impl Writer {
 
     fn store(
         &mut self,
-        pooled: &Pooled,
+        pooled: &WriteConnection,
         batch: &Batch,
         span: Range<usize>,
         findings: &Findings,

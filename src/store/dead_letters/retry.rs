@@ -14,7 +14,7 @@ use super::{DeadLetter, DeadLetterReason, PAGE, PATIENCE, page};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Epoch, Limits, Mark};
 use crate::store::columns::now_us;
-use crate::store::pool::Pooled;
+use crate::store::pool::WriteConnection;
 use crate::store::reader::Value;
 use crate::store::routes::decoded_batch::{DecodedBatch, Disposition};
 use crate::store::routes::plan::Plan;
@@ -66,7 +66,7 @@ impl RetryReport {
 /// One retry of selected letters, on one connection.
 pub(in crate::store) struct Retry<'c> {
     path: &'c Path,
-    pooled: &'c Pooled,
+    pooled: &'c WriteConnection,
     plan: &'c Arc<Plan>,
     selection: &'c Selection,
     unreadable: UnreadableHeaders,
@@ -94,7 +94,7 @@ impl<'c> Retry<'c> {
     /// Changes the busy time-out of the connection when it runs.
     pub(in crate::store) fn new(
         path: &'c Path,
-        pooled: &'c Pooled,
+        pooled: &'c WriteConnection,
         plan: &'c Arc<Plan>,
         selection: &'c Selection,
         unreadable: UnreadableHeaders,

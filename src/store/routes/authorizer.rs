@@ -88,7 +88,7 @@ impl State {
             }
             Err(mut violation) => {
                 if let Some(name) = context.accessor {
-                    violation.detail.push_str(&format!(", in trigger or view {name}"));
+                    violation.detail = format!("{}, in trigger or view {name}", violation.detail);
                 }
                 self.violation.lock().get_or_insert(violation);
                 Authorization::Deny

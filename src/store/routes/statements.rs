@@ -12,13 +12,13 @@ use crate::pipeline::{Batch, Delivery, Epoch};
 use crate::store::columns::{bound, headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
 use crate::store::limits;
-use crate::store::pool::Pooled;
+use crate::store::pool::WriteConnection;
 use crate::store::sqlite_error::{is_event_error, is_transient, is_virtual_table_corruption, message};
 
 /// The statements of a plan during a transaction. Each is prepared when the first event needs it.
 pub(in crate::store) struct Statements<'c> {
     plan: &'c Plan,
-    pooled: &'c Pooled,
+    pooled: &'c WriteConnection,
     insert_event: Option<CachedStatement<'c>>,
     of_routes: Vec<Option<CachedStatement<'c>>>,
 }
@@ -36,7 +36,7 @@ pub(in crate::store) enum StatementError {
 }
 
 impl<'c> Statements<'c> {
-    pub(in crate::store) fn new(plan: &'c Plan, pooled: &'c Pooled) -> Self {
+    pub(in crate::store) fn new(plan: &'c Plan, pooled: &'c WriteConnection) -> Self {
         Self { plan, pooled, insert_event: None, of_routes: (0..plan.slots).map(|_| None).collect() }
     }
 
@@ -128,7 +128,7 @@ impl<'c> Statements<'c> {
 }
 
 /// Runs a statement under the authorizer and its budget. A route's statement also has a limit on the length of values.
-fn limited<T>(plan: &Plan, id: StatementId, pooled: &Pooled, run: impl FnOnce() -> T) -> T {
+fn limited<T>(plan: &Plan, id: StatementId, pooled: &WriteConnection, run: impl FnOnce() -> T) -> T {
     pooled.budget.within(plan.max_steps(id), || match id {
         StatementId::Events => pooled.authorizer.enforce(run),
         StatementId::Route { .. } => limits::within_length(&pooled.sqlite, || pooled.authorizer.enforce(run)),
@@ -139,7 +139,7 @@ fn prepared<'s, 'c>(
     statement: &'s mut Option<CachedStatement<'c>>,
     plan: &Plan,
     id: StatementId,
-    pooled: &'c Pooled,
+    pooled: &'c WriteConnection,
 ) -> Result<&'s mut Statement<'c>, StatementError> {
     let statement = match statement {
         Some(prepared) => prepared,
@@ -152,7 +152,7 @@ fn prepared<'s, 'c>(
 }
 
 /// Finds the cause of a statement's error.
-fn classify(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &Pooled) -> StatementError {
+fn classify(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &WriteConnection) -> StatementError {
     match error.sqlite_error_code() {
         Some(ErrorCode::AuthorizationForStatementDenied) => unprepared(plan, id, error, pooled),
         // SQLite gives the same code when it compiles a statement again and a table is gone, and when a function refuses its
@@ -186,7 +186,7 @@ fn classify(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &Poole
 
 /// A table with AUTOINCREMENT that the statement or its triggers insert into and whose highest row number was used:
 /// <https://sqlite.org/autoinc.html>. Other tables are not the cause of the error.
-fn exhausted_table(plan: &Plan, id: StatementId, pooled: &Pooled) -> Option<String> {
+fn exhausted_table(plan: &Plan, id: StatementId, pooled: &WriteConnection) -> Option<String> {
     let sqlite = &pooled.sqlite;
     // If it cannot be compiled now, the caller tries again.
     let tables = pooled.authorizer.inserts(|| drop(sqlite.prepare(plan.sql(id))));
@@ -208,7 +208,7 @@ fn exhausted_table(plan: &Plan, id: StatementId, pooled: &Pooled) -> Option<Stri
     tables.into_iter().find(is_exhausted)
 }
 
-fn unprepared(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &Pooled) -> StatementError {
+fn unprepared(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &WriteConnection) -> StatementError {
     if is_transient(&error) {
         return StatementError::Database(error);
     }
