@@ -9,8 +9,8 @@ use crate::config::{BrokerConfig, Config, Mode};
 use crate::deadline;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
-use crate::query::{self, Asked, Service};
-use crate::store::{Before, Database, Home, Lock, Routes};
+use crate::query::{self, RequestCounts, Service};
+use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes};
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -86,7 +86,7 @@ pub struct Status {
     /// What is wrong with the database, if anything.
     pub database: Option<Trouble>,
     /// How many requests of queries were answered with rows, and how many with an error.
-    pub asked: Asked,
+    pub asked: RequestCounts,
     /// What prevents queries from being answered, if anything.
     pub service: Option<Trouble>,
 }
@@ -144,7 +144,7 @@ impl Collector {
         let Parts { shared, broker, intake, .. } = &parts;
         let reports = Reports { counters: shared.counters.clone(), condition: broker.clone() };
         let settings = Settings::from(&config.batch);
-        let (confirmed, confirmations) = routes.confirm().then(query::confirmations).unzip();
+        let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
         let sinks = database.writers().into_iter().map(|writer| match &confirmed {
             Some(confirmed) => writer.confirming(Sender::clone(confirmed)),
             None => writer,
@@ -152,11 +152,11 @@ impl Collector {
         let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
         let pipeline = match config.broker.mode {
             Mode::Jetstream => {
-                let home = database.home()?;
-                home.must_be_its_own(&config.database.path)?;
+                let file = database.file_identity()?;
+                file.refuse_copy(&config.database.path)?;
                 let history = database.history(&config.broker.stream)?;
                 let options = || IntakeOptions {
-                    owner: owner(database.identity(), &home),
+                    owner: owner(database.identity(), &file),
                     history: history.clone(),
                     drain: until == Until::Drained,
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
@@ -164,14 +164,14 @@ impl Collector {
                 let stream = retry_until_broker(&config.broker, wanted, || {
                     JetStreamIntake::open(Cluster::new(&config.broker)?, options(), wanted, &stop, &reports)
                 })?;
-                database.settle(&home)?;
+                database.record_file(&file)?;
                 Pipeline::start(stream, sinks, settings, shared.clone())?
             }
             Mode::Core => {
                 let epoch = database.begin_local()?;
                 let subjects = retry_until_broker(&config.broker, wanted, || {
                     let routes = routes.clone();
-                    let confirms = move |subject: &str| routes.confirm_on(subject);
+                    let confirms = move |subject: &str| routes.confirms_on(subject);
                     let cluster = Cluster::new(&config.broker)?;
                     CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
                 })?;
@@ -199,7 +199,7 @@ impl Collector {
     /// The counters and conditions at this moment. Does not block.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.status(self.service.as_ref().map(Service::asked))
+        self.parts.status(self.service.as_ref().map(Service::counts))
     }
 
     /// What is wrong at this moment, and since when: the broker is unreachable or silent, the database is locked or full, queries are
@@ -223,7 +223,7 @@ impl Collector {
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
         let answered = service.as_mut().map_or(Ok(None), |service| service.finish(until));
-        let asked = service.as_ref().map(Service::asked);
+        let asked = service.as_ref().map(Service::counts);
         let unfinished = |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
@@ -236,14 +236,16 @@ impl Collector {
     }
 }
 
-/// The database's description as the owner of consumers.
-pub(crate) fn owner(identity: &str, home: &Home) -> Owner {
-    let original = match &home.before {
-        Before::This | Before::There { .. } | Before::Gone { .. } => None,
-        Before::Elsewhere { tag, place } => Some(OriginalDatabase { tag: tag.clone(), location: place.clone() }),
+/// The database as the owner of consumers.
+pub(crate) fn owner(identity: &str, file: &FileIdentity) -> Owner {
+    let original = match &file.previous {
+        PreviousFile::Same | PreviousFile::StillExists { .. } | PreviousFile::Gone { .. } => None,
+        PreviousFile::OtherMachine { tag, place } => {
+            Some(OriginalDatabase { tag: tag.clone(), location: place.clone() })
+        }
     };
-    let replaced_tag = home.inherits.clone();
-    Owner { identity: identity.to_owned(), tag: home.tag.clone(), replaced_tag, original, location: home.place.clone() }
+    let replaced_tag = file.inherits.clone();
+    Owner { identity: identity.to_owned(), tag: file.tag.clone(), replaced_tag, original, location: file.place.clone() }
 }
 
 /// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.
@@ -281,7 +283,7 @@ fn retry_until_broker<T>(
 }
 
 impl Parts {
-    fn status(&self, asked: Option<Asked>) -> Status {
+    fn status(&self, asked: Option<RequestCounts>) -> Status {
         let counters = &self.shared.counters;
         Status {
             received: counters.received.get(),

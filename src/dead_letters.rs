@@ -1,14 +1,18 @@
-//! Events that no retry could store: find them, remove them, try them again.
+//! Dead letters: events that could not be stored, kept completely with their error. List them, remove them, try them again.
+//!
+//! All of this may run beside a collector. See [`DeadLetters`] for an example.
 
-pub use crate::store::{DeadLetter, DeadLetters, Letters, Retried, Selection, UnreadableHeaders};
+pub use crate::store::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::store::{Database, Routes};
 
-/// Tries the selected dead letters again, through the routes of `config`. What is stored is removed from the dead letters in the
-/// same transaction as its rows are added. What is refused again stays, with its new error. Opens the database as a collector does: new
-/// migrations are applied. May run beside a collector. `progress` is called after each transaction. Blocks until all are tried.
+/// Tries the selected dead letters again, in their order, through the routes of `config`. A letter that is stored is removed in the
+/// transaction that adds its rows. A letter that is refused again stays, with its new error.
+///
+/// Opens the database as a collector does: new migrations are applied. A collector may run at the same time. `progress` is called
+/// after each transaction. Blocks until all letters are tried, and up to 10 seconds each time another process writes.
 ///
 /// # Errors
 ///
@@ -17,10 +21,10 @@ pub fn retry(
     config: &Config,
     selection: &Selection,
     unreadable: UnreadableHeaders,
-    progress: impl FnMut(&Retried),
-) -> Result<Retried, Error> {
+    progress: impl FnMut(&RetryReport),
+) -> Result<RetryReport, Error> {
     let routes = Routes::new(&config.routes, config.unmatched)?;
-    // With the queries: a new migration must not break what a collector answers.
+    // With the queries, because a new migration must not break them either.
     let (database, _) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
     database.retry(selection, unreadable, progress)
 }

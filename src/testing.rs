@@ -43,11 +43,11 @@ use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
-pub use crate::store::{Changed, Unanswered, Value};
+pub use crate::store::{QueryError, QueryErrorKind, TableChange, Value};
 
 use crate::store::{
-    Answer, Answerer, Database, DeadLetter, DeadLetters, Editor, Reader, Routes, Selection, Writer, changes,
-    copy_schema,
+    Database, DeadLetter, DeadLetters, Editor, QueryRunner, Reader, Routes, Selection, StatementOutput, Writer,
+    changes, copy_schema,
 };
 use crate::subject::{Filter, InvalidSubject};
 
@@ -62,7 +62,7 @@ pub struct TestDatabase {
     writer: Writer,
     /// The subjects of the queries, in their order.
     query_subjects: Vec<Filter>,
-    answerer: Answerer,
+    queries: QueryRunner,
     batch: Batch,
     epoch: Arc<Epoch>,
     /// The last event that was committed.
@@ -132,7 +132,7 @@ impl TestDatabase {
             folder,
             subjects: filters(config.broker.subjects.iter())?,
             query_subjects: filters(config.queries.iter().map(|query| &query.subject))?,
-            answerer: queries.answerer(&Signal::default()),
+            queries: QueryRunner::new(&queries, &Signal::default()),
             writer: writer.ok_or_else(|| Error::config("database.writers", "is 0; at least 1"))?,
             batch: Batch::new(limits),
             epoch: Arc::new(epoch),
@@ -211,7 +211,7 @@ impl TestDatabase {
     pub fn rows(&self, sql: &str) -> Result<Vec<Vec<Value>>, Error> {
         let mut rows = Vec::new();
         let _: Option<()> = Reader::open(&self.path())?.run(sql, |answer| {
-            if let Answer::Row(row) = answer {
+            if let StatementOutput::Row(row) = answer {
                 rows.push(row);
             }
             ControlFlow::Continue(())
@@ -223,15 +223,16 @@ impl TestDatabase {
     ///
     /// # Errors
     ///
-    /// [`Unanswered`]; [`Unanswered::Request`] where no query has the subject.
-    pub fn ask(&mut self, subject: &str, request: &[u8]) -> Result<String, Unanswered> {
+    /// [`QueryError`]; of kind [`QueryErrorKind::Request`] if no query has this subject.
+    pub fn ask(&mut self, subject: &str, request: &[u8]) -> Result<String, QueryError> {
         let Some(query) = self.query_subjects.iter().position(|filter| filter.matches(subject)) else {
-            return Err(Unanswered::Request(format!("no query has the subject {subject}")));
+            let detail = format!("no query has the subject {subject}");
+            return Err(QueryError::new(QueryErrorKind::Request, detail));
         };
         let mark = Mark { sequence: 0, published_ns: nanos(SystemTime::now()) };
         let event = SingleEvent::new(mark, subject, [], request);
         let mut answer = Vec::new();
-        self.answerer.answer(query, &Envelope::of(&event.delivery(), None), usize::MAX, &mut answer)?;
+        self.queries.answer(query, &Envelope::of(&event.delivery(), None), usize::MAX, &mut answer)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
@@ -249,7 +250,7 @@ impl TestDatabase {
     /// # Errors
     ///
     /// [`Error::Database`].
-    pub fn changes(&self) -> Result<Vec<Changed>, Error> {
+    pub fn changes(&self) -> Result<Vec<TableChange>, Error> {
         changes(&self.folder.path().join(BEFORE), &self.path())
     }
 
@@ -337,7 +338,7 @@ mod tests {
         let outcome = database.run_at(events).expect("runs");
         assert_eq!(outcome, Outcome { committed: 5, dead_letters: 1, ..Outcome::default() });
         let [changed] = &database.changes().expect("reads")[..] else { panic!("one table") };
-        assert_eq!((changed.table.as_str(), changed.gone), ("counted", 0));
+        assert_eq!((changed.table.as_str(), changed.deleted), ("counted", 0));
         let last = || Value::Integer(1_700_000_000);
         assert_eq!(changed.rows, [["a".into(), 3.into(), last()], ["b".into(), 1.into(), last()]]);
         let letters = database.dead_letters().expect("reads");
@@ -364,10 +365,10 @@ mod tests {
         let mut config = config(folder.path());
         config.queries = vec![QueryConfig::new("words.*", "SELECT times FROM counted WHERE word = :word")];
         let mut database = TestDatabase::new(&config).expect("begins");
-        assert_eq!(database.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[]"));
+        assert_eq!(database.ask("words.x", br#"{"word":"a"}"#).expect("rows"), "[]");
         database.run([said("\"a\"")]).expect("runs");
-        assert_eq!(database.ask("words.x", br#"{"word":"a"}"#).as_deref(), Ok("[{\"times\":1}]"));
-        assert!(matches!(database.ask("words.x", b"{"), Err(Unanswered::Request(_))));
+        assert_eq!(database.ask("words.x", br#"{"word":"a"}"#).expect("rows"), "[{\"times\":1}]");
+        assert_eq!(database.ask("words.x", b"{").expect_err("broken").kind(), QueryErrorKind::Request);
         assert!(
             database.ask("other", b"").expect_err("no query").to_string().contains("no query has the subject other")
         );

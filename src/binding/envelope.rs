@@ -1,17 +1,17 @@
-//! What is known of a message beside its payload's fields.
+//! A message, and the reserved parameter names that stand for its parts.
 
 use super::Value;
 use crate::config::Codec;
 use crate::pipeline::{Delivery, Epoch, Headers};
 
-/// A message as it came: an event or a request.
+/// A received message: an event or a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'a> {
     /// Its subject.
     pub subject: &'a str,
-    /// The stream it came from, if it came from one.
+    /// Its stream, if it has one.
     pub stream: Option<&'a str>,
-    /// Its place in that stream.
+    /// Its sequence number in that stream.
     pub sequence: Option<u64>,
     /// When it was published, in nanoseconds since 1970.
     pub published_ns: i64,
@@ -36,7 +36,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// How its payload is written, by its `Content-Type`.
+    /// The codec of its payload, by its `Content-Type`.
     pub(super) fn codec(&self) -> Codec {
         const MESSAGEPACK: [&str; 3] = ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"];
         let Some(content_type) = header(self.headers, "content_type") else { return Codec::Json };
@@ -45,7 +45,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// A part that a reserved name stands for.
+/// The part of a message that a reserved name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Subject,
@@ -62,7 +62,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// The part with this name; `None` where the name is not reserved.
+    /// The part with this name; `None` if the name is not reserved.
     pub(super) fn named(name: &str) -> Result<Option<Self>, String> {
         Ok(Some(match name {
             "subject" => Self::Subject,
@@ -75,7 +75,7 @@ impl Part {
             _ => match (name.strip_prefix("token_"), name.strip_prefix("header_")) {
                 (Some(number), _) if number.bytes().all(|c| c.is_ascii_digit()) => match number.parse::<usize>() {
                     Ok(number) if number > 0 => Self::Token(number - 1),
-                    _ => return Err(format!(":{name} is no token; the first is :token_1")),
+                    _ => return Err(format!(":{name} is not a token; the first is :token_1")),
                 },
                 (_, Some(header)) if !header.is_empty() => Self::Header(header.to_ascii_lowercase()),
                 _ => return Ok(None),
@@ -83,7 +83,7 @@ impl Part {
         }))
     }
 
-    /// What stands there in this message.
+    /// The value of this part in a message.
     pub(super) fn of<'a>(&self, envelope: &Envelope<'a>) -> Value<'a> {
         let text = |text: Option<&'a str>| text.map_or(Value::Null, Value::Text);
         match self {

@@ -1,36 +1,37 @@
-//! Reads the places that are asked for from JSON (RFC 8259), once from front to back.
+//! Reads the needed values from JSON (RFC 8259), once from front to back.
 //!
-//! All of the payload is checked, and nothing is built of what nobody asks for. The thread's stack grows only with the places
-//! that are asked for, never with the payload.
+//! All of the payload is checked, but only needed values are kept. The thread's stack grows with the depth of the paths, never with
+//! the depth of the payload.
 
-use super::fields::{Cell, Sheet};
-use super::place::Place;
-use super::unreadable::Fault;
+use super::fields::{Cell, RowBuilder};
+use super::path::PathTree;
+use super::payload_error::PayloadFault;
 
-/// Fills the cells of the places that `root` asks for; says whether the payload is an object.
-pub(super) fn read(payload: &[u8], root: &Place, sheet: Sheet<'_>) -> Result<bool, Fault> {
-    let text = std::str::from_utf8(payload).map_err(|e| Fault::At("what is no UTF-8,", e.valid_up_to()))?;
-    let mut reader = Reader { text, at: 0, sheet };
+/// Fills the cells of the values in `paths`. Returns whether the payload is an object.
+pub(super) fn read(payload: &[u8], paths: &PathTree, builder: RowBuilder<'_>) -> Result<bool, PayloadFault> {
+    let text =
+        std::str::from_utf8(payload).map_err(|e| PayloadFault::At("bytes that are not UTF-8,", e.valid_up_to()))?;
+    let mut reader = Reader { text, at: 0, builder };
     let object = reader.token() == Some(b'{');
-    reader.value(root)?;
+    reader.value(paths)?;
     if reader.token().is_some() {
-        return Err(reader.fault("something behind its end,"));
+        return Err(reader.fault("extra data after its end,"));
     }
-    // Only now, for what another field of the same name has replaced does not count.
-    let half = |cell: &Cell| if let Cell::Half(at) = cell { Some(*at) } else { None };
-    match reader.sheet.cells.iter().find_map(half) {
+    // Checked only now: a later field of the same name may have replaced the value.
+    let half = |cell: &Cell| if let Cell::LoneSurrogate(at) = cell { Some(*at) } else { None };
+    match reader.builder.cells.iter().find_map(half) {
         None => Ok(object),
-        Some(at) => Err(Fault::At("half a surrogate pair, which is no character,", at)),
+        Some(at) => Err(PayloadFault::At("half a surrogate pair, which is not a character,", at)),
     }
 }
 
 struct Reader<'r> {
     text: &'r str,
     at: usize,
-    sheet: Sheet<'r>,
+    builder: RowBuilder<'r>,
 }
 
-/// What stands between the quotes of a string.
+/// The content of a string, between its quotes.
 #[derive(Clone, Copy)]
 struct Quoted {
     from: usize,
@@ -44,7 +45,7 @@ impl<'r> Reader<'r> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn token(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.byte() {
             self.at += 1;
@@ -57,31 +58,31 @@ impl<'r> Reader<'r> {
     }
 
     #[cold]
-    fn fault(&self, what: &'static str) -> Fault {
-        Fault::At(if self.at == self.text.len() { "it ends too early," } else { what }, self.at)
+    fn fault(&self, what: &'static str) -> PayloadFault {
+        PayloadFault::At(if self.at == self.text.len() { "it ends too early," } else { what }, self.at)
     }
 
-    /// The next value, at a place that is asked for.
-    fn value(&mut self, place: &Place) -> Result<(), Fault> {
+    /// Reads the next value, which has a node.
+    fn value(&mut self, node: &PathTree) -> Result<(), PayloadFault> {
         let token = self.token();
         let from = self.at;
-        if !place.is_leaf() {
-            place.forget(self.sheet.cells);
+        if !node.is_leaf() {
+            node.clear(self.builder.cells);
             match token {
-                Some(b'{') => self.object(place)?,
-                Some(b'[') => self.array(place)?,
-                _ => return self.leaf(token, place.field),
+                Some(b'{') => self.object(node)?,
+                Some(b'[') => self.array(node)?,
+                _ => return self.leaf(token, node.field),
             }
-            if let Some(field) = place.field {
-                self.sheet.set_text(field, self.since(from));
+            if let Some(field) = node.field {
+                self.builder.set_text(field, self.since(from));
             }
             return Ok(());
         }
-        self.leaf(token, place.field)
+        self.leaf(token, node.field)
     }
 
-    /// The next value, within which nothing is asked for.
-    fn leaf(&mut self, token: Option<u8>, field: Option<usize>) -> Result<(), Fault> {
+    /// Reads the next value, of which nothing within is needed.
+    fn leaf(&mut self, token: Option<u8>, field: Option<usize>) -> Result<(), PayloadFault> {
         let Some(field) = field else { return self.skip() };
         let from = self.at;
         match token {
@@ -95,14 +96,14 @@ impl<'r> Reader<'r> {
             }
             Some(b'{' | b'[') => {
                 self.skip()?;
-                self.sheet.set_text(field, self.since(from));
+                self.builder.set_text(field, self.since(from));
             }
-            _ => self.sheet.cells[field] = self.word()?,
+            _ => self.builder.cells[field] = self.word()?,
         }
         Ok(())
     }
 
-    fn object(&mut self, place: &Place) -> Result<(), Fault> {
+    fn object(&mut self, node: &PathTree) -> Result<(), PayloadFault> {
         self.at += 1;
         if self.token() == Some(b'}') {
             self.at += 1;
@@ -111,8 +112,8 @@ impl<'r> Reader<'r> {
         let mut expected = 0;
         loop {
             let name = self.name()?;
-            match self.named(name, place, &mut expected) {
-                Some(place) => self.value(place)?,
+            match self.named(name, node, &mut expected) {
+                Some(node) => self.value(node)?,
                 None => self.skip()?,
             }
             if self.ends(b'}')? {
@@ -121,15 +122,15 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn array(&mut self, place: &Place) -> Result<(), Fault> {
+    fn array(&mut self, node: &PathTree) -> Result<(), PayloadFault> {
         self.at += 1;
         if self.token() == Some(b']') {
             self.at += 1;
             return Ok(());
         }
         for index in 0.. {
-            match place.element(index) {
-                Some(place) => self.value(place)?,
+            match node.element(index) {
+                Some(node) => self.value(node)?,
                 None => self.skip()?,
             }
             if self.ends(b']')? {
@@ -139,8 +140,8 @@ impl<'r> Reader<'r> {
         Ok(())
     }
 
-    /// Whether the object or array that `end` ends does so here; else a comma is behind us.
-    fn ends(&mut self, end: u8) -> Result<bool, Fault> {
+    /// Reads the bracket `end` and returns true, or a comma and returns false.
+    fn ends(&mut self, end: u8) -> Result<bool, PayloadFault> {
         match self.token() {
             Some(b',') => {
                 self.at += 1;
@@ -154,33 +155,33 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// The name before a value, and the colon.
-    fn name(&mut self) -> Result<Quoted, Fault> {
+    /// Reads the name before a value, and the colon.
+    fn name(&mut self) -> Result<Quoted, PayloadFault> {
         if self.token() != Some(b'"') {
-            return Err(self.fault("no name"));
+            return Err(self.fault("a missing name"));
         }
         let name = self.quoted()?;
         if self.token() != Some(b':') {
-            return Err(self.fault("no colon"));
+            return Err(self.fault("a missing colon"));
         }
         self.at += 1;
         Ok(name)
     }
 
-    fn named<'p>(&mut self, name: Quoted, place: &'p Place, expected: &mut usize) -> Option<&'p Place> {
+    fn named<'p>(&mut self, name: Quoted, node: &'p PathTree, expected: &mut usize) -> Option<&'p PathTree> {
         let raw = &self.text[name.from..name.to];
         if !name.escaped {
-            return place.named(raw.as_bytes(), expected);
+            return node.named(raw.as_bytes(), expected);
         }
-        let resolved = &mut self.sheet.scratch.name;
+        let resolved = &mut self.builder.scratch.name;
         resolved.clear();
-        // What is no text is no parameter's name either.
+        // A name with half a surrogate pair matches no parameter.
         unescape(raw, resolved).ok()?;
-        place.named(resolved.as_bytes(), expected)
+        node.named(resolved.as_bytes(), expected)
     }
 
-    /// Goes behind the next value.
-    fn skip(&mut self) -> Result<(), Fault> {
+    /// Skips the next value.
+    fn skip(&mut self) -> Result<(), PayloadFault> {
         loop {
             match self.token() {
                 Some(b'"') => {
@@ -191,7 +192,7 @@ impl<'r> Reader<'r> {
                 }
                 Some(b'{') => {
                     self.at += 1;
-                    self.sheet.scratch.ends.push(b'}');
+                    self.builder.scratch.ends.push(b'}');
                     if self.token() != Some(b'}') {
                         self.name()?;
                         continue;
@@ -199,7 +200,7 @@ impl<'r> Reader<'r> {
                 }
                 Some(b'[') => {
                     self.at += 1;
-                    self.sheet.scratch.ends.push(b']');
+                    self.builder.scratch.ends.push(b']');
                     if self.token() != Some(b']') {
                         continue;
                     }
@@ -209,9 +210,9 @@ impl<'r> Reader<'r> {
                 }
             }
             loop {
-                let Some(&end) = self.sheet.scratch.ends.last() else { return Ok(()) };
+                let Some(&end) = self.builder.scratch.ends.last() else { return Ok(()) };
                 if self.ends(end)? {
-                    self.sheet.scratch.ends.pop();
+                    self.builder.scratch.ends.pop();
                 } else if end == b'}' {
                     self.name()?;
                     break;
@@ -222,7 +223,7 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn word(&mut self) -> Result<Cell, Fault> {
+    fn word(&mut self) -> Result<Cell, PayloadFault> {
         let words = [("true", Cell::Integer(1)), ("false", Cell::Integer(0)), ("null", Cell::Null)];
         let rest = &self.text.as_bytes()[self.at..];
         for (word, cell) in words {
@@ -231,11 +232,11 @@ impl<'r> Reader<'r> {
                 return Ok(cell);
             }
         }
-        Err(self.fault("no value"))
+        Err(self.fault("a missing value"))
     }
 
-    /// Goes behind a number; says whether it is written as an integer.
-    fn number(&mut self) -> Result<bool, Fault> {
+    /// Skips a number. Returns whether it is written as an integer.
+    fn number(&mut self) -> Result<bool, PayloadFault> {
         if self.byte() == Some(b'-') {
             self.at += 1;
         }
@@ -261,16 +262,16 @@ impl<'r> Reader<'r> {
         Ok(whole)
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Result<(), PayloadFault> {
         let from = self.at;
         while let Some(b'0'..=b'9') = self.byte() {
             self.at += 1;
         }
-        if self.at == from { Err(self.fault("no digit")) } else { Ok(()) }
+        if self.at == from { Err(self.fault("a missing digit")) } else { Ok(()) }
     }
 
-    /// Goes behind a string.
-    fn quoted(&mut self) -> Result<Quoted, Fault> {
+    /// Skips a string.
+    fn quoted(&mut self) -> Result<Quoted, PayloadFault> {
         let bytes = self.text.as_bytes();
         self.at += 1;
         let (from, mut escaped) = (self.at, false);
@@ -290,12 +291,12 @@ impl<'r> Reader<'r> {
                             self.at += 1;
                             for _ in 0..4 {
                                 if !self.byte().is_some_and(|byte| byte.is_ascii_hexdigit()) {
-                                    return Err(self.fault("no hexadecimal digit"));
+                                    return Err(self.fault("a missing hexadecimal digit"));
                                 }
                                 self.at += 1;
                             }
                         }
-                        _ => return Err(self.fault("no escape")),
+                        _ => return Err(self.fault("an unknown escape")),
                     }
                 }
                 _ => return Err(self.fault("a control character")),
@@ -306,34 +307,34 @@ impl<'r> Reader<'r> {
     fn set_string(&mut self, field: usize, quoted: Quoted) {
         let raw = &self.text[quoted.from..quoted.to];
         if !quoted.escaped {
-            return self.sheet.set_text(field, raw);
+            return self.builder.set_text(field, raw);
         }
-        let from = self.sheet.texts.len();
-        self.sheet.cells[field] = match unescape(raw, self.sheet.texts) {
-            Ok(()) => Cell::Text(from, self.sheet.texts.len()),
-            Err(at) => Cell::Half(quoted.from + at),
+        let from = self.builder.texts.len();
+        self.builder.cells[field] = match unescape(raw, self.builder.texts) {
+            Ok(()) => Cell::Text(from, self.builder.texts.len()),
+            Err(at) => Cell::LoneSurrogate(quoted.from + at),
         };
     }
 
-    /// A number that SQLite has none for is text.
+    /// Sets a field to a number. A number outside of SQLite's types becomes text.
     fn set_number(&mut self, field: usize, number: &str, whole: bool) {
         if whole && let Ok(value) = number.parse() {
-            self.sheet.cells[field] = Cell::Integer(value);
+            self.builder.cells[field] = Cell::Integer(value);
         } else if !whole && let Some(value) = number.parse().ok().filter(|value: &f64| value.is_finite()) {
-            self.sheet.cells[field] = Cell::Real(value);
+            self.builder.cells[field] = Cell::Real(value);
         } else {
-            self.sheet.set_text(field, number);
+            self.builder.set_text(field, number);
         }
     }
 }
 
-/// Where, from `at` on, the first quote, backslash or control character is.
+/// The offset of the first quote, backslash or control character from `at` on.
 fn special(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES << 7;
     while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
         let eight = u64::from_le_bytes(*eight);
-        // The highest bit of a byte that is below so much; of those behind the first one it may be wrong.
+        // Sets the highest bit of each byte that is less than `least`. After the first such byte, others may be set wrongly.
         let below = |bytes: u64, least: u8| bytes.wrapping_sub(ONES * u64::from(least)) & !bytes;
         let is = |byte: u8| below(eight ^ (ONES * u64::from(byte)), 1);
         let found = (below(eight, b' ') | is(b'"') | is(b'\\')) & HIGHS;
@@ -345,7 +346,7 @@ fn special(bytes: &[u8], mut at: usize) -> usize {
     bytes[at..].iter().position(|&byte| byte < b' ' || byte == b'"' || byte == b'\\').map_or(bytes.len(), |n| at + n)
 }
 
-/// Resolves the escapes of a string that has been checked. The error is where half a surrogate pair is.
+/// Resolves the escapes of a checked string. The error is the offset of half a surrogate pair.
 fn unescape(raw: &str, into: &mut String) -> Result<(), usize> {
     let mut at = 0;
     while let Some(plain) = raw[at..].find('\\') {
@@ -367,7 +368,7 @@ fn unescape(raw: &str, into: &mut String) -> Result<(), usize> {
     Ok(())
 }
 
-/// The character that `\u….` stands for, or two of them, and their length.
+/// The character of one `\u….` escape, or of two that are a pair, and their length.
 fn character(escape: &str) -> Option<(char, usize)> {
     let unit = |at: usize| {
         let digits = escape.get(at..at + 6)?.strip_prefix("\\u")?;

@@ -1,10 +1,10 @@
-//! From a message to the parameters of a statement: which names a statement asks for, and what stands there in a message.
+//! Binds messages to parameters: finds the values of a statement's parameters in a message.
 //!
-//! [`RouteConfig`](crate::config::RouteConfig) has the rules. Knows neither NATS nor SQL.
+//! [`RouteConfig`](crate::config::RouteConfig) has the rules. This module depends neither on NATS nor on SQL.
 //!
-//! [`Parameters`] knows a statement's names and where their values come from: parts of the [`Envelope`], and places in the payload.
-//! Those are a tree, so that [`Parameters::read`] goes through a payload once, checks all of it and keeps what is asked for.
-//! [`Fields`] holds that for many messages; reading one more allocates nothing but what this memory grows to.
+//! [`Parameters`] has a statement's names and the source of each value: a part of the [`Envelope`], or a path in the payload. The
+//! paths are a tree, so that [`Parameters::read`] reads a payload once, checks all of it and keeps only the needed values.
+//! [`Fields`] holds those values for many messages. Reading a message allocates only when that memory grows.
 //!
 //! ```
 //! use catchment::binding::{Envelope, Fields, Parameters, Value};
@@ -26,13 +26,13 @@ mod envelope;
 mod fields;
 mod json;
 mod messagepack;
-mod place;
-mod unreadable;
+mod path;
+mod payload_error;
 mod value;
 
 pub use envelope::Envelope;
 pub use fields::{Fields, Row};
-pub use unreadable::Unreadable;
+pub use payload_error::PayloadError;
 pub use value::Value;
 
 use std::collections::BTreeMap;
@@ -40,56 +40,56 @@ use std::convert::Infallible;
 
 use crate::config::{Codec, validate_bind};
 use envelope::Part;
-use place::Place;
-use unreadable::Fault;
+use path::PathTree;
+use payload_error::PayloadFault;
 
-/// The parameters that the statements of one route, or of one query, ask for, each once.
+/// The parameters of the statements of one route, or of one query, each once.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     sources: Vec<Source>,
-    root: Place,
+    paths: PathTree,
     fields: usize,
     codec: Option<Codec>,
 }
 
-/// Where a parameter's value comes from. Fields have numbers.
+/// The source of a parameter's value. Fields are numbered.
 #[derive(Clone, Debug)]
 enum Source {
     Envelope(Part),
-    /// A field that only an object has.
+    /// A field of the payload's object, by its name.
     Named(usize),
-    /// A field that a pointer finds.
+    /// A value in the payload, by a JSON Pointer.
     Pointed(usize),
 }
 
 impl Parameters {
-    /// Parameters with these names, without their `:`, some of which `bind` finds by a JSON Pointer.
+    /// Parameters with these names, without their `:`. `bind` has JSON Pointers for some of them.
     ///
     /// # Errors
     ///
-    /// One line: `:token_0`, a pointer that is none, a name of `bind` that no statement asks for.
+    /// One line: `:token_0`, an invalid pointer, or a name in `bind` that no statement uses.
     pub fn new<'n>(
         names: impl IntoIterator<Item = &'n str>,
         bind: &BTreeMap<String, String>,
         codec: Option<Codec>,
     ) -> Result<Self, String> {
         validate_bind(bind)?;
-        let (mut sources, mut root, mut fields) = (Vec::new(), Place::default(), 0);
-        let mut unasked: Vec<&str> = bind.keys().map(String::as_str).collect();
+        let (mut sources, mut paths, mut fields) = (Vec::new(), PathTree::default(), 0);
+        let mut unused: Vec<&str> = bind.keys().map(String::as_str).collect();
         for name in names {
-            unasked.retain(|bound| *bound != name);
+            unused.retain(|bound| *bound != name);
             let source = match (bind.get(name), Part::named(name)) {
-                (Some(pointer), _) => Source::Pointed(root.ask(pointer, fields)),
-                (None, part) => part?.map_or_else(|| Source::Named(root.ask_name(name, fields)), Source::Envelope),
+                (Some(pointer), _) => Source::Pointed(paths.add_pointer(pointer, fields)),
+                (None, part) => part?.map_or_else(|| Source::Named(paths.add_name(name, fields)), Source::Envelope),
             };
             if let Source::Named(field) | Source::Pointed(field) = source {
                 fields = fields.max(field + 1);
             }
             sources.push(source);
         }
-        match unasked.first() {
-            None => Ok(Self { sources, root, fields, codec }),
-            Some(name) => Err(format!("bind.{name} is asked for by no statement; remove it, or write :{name} in one")),
+        match unused.first() {
+            None => Ok(Self { sources, paths, fields, codec }),
+            Some(name) => Err(format!("bind.{name} is used by no statement; remove it, or write :{name} in one")),
         }
     }
 
@@ -105,26 +105,27 @@ impl Parameters {
         self.sources.is_empty()
     }
 
-    /// Reads what the parameters ask for from a message's payload; reads nothing where they ask for nothing in it.
+    /// Reads the parameters' values from a message's payload. If no parameter needs a value of it, the payload is not read.
     ///
     /// # Errors
     ///
-    /// [`Unreadable`]: it is not what its codec says. `fields` is as it was.
-    pub fn read(&self, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, Unreadable> {
+    /// [`PayloadError`]: the payload is not valid in its codec. `fields` is then unchanged.
+    pub fn read(&self, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, PayloadError> {
         if self.fields == 0 {
             return Ok(self.without_fields(fields));
         }
         let codec = self.codec.unwrap_or_else(|| envelope.codec());
         let read = match codec {
-            _ if envelope.payload.is_empty() => return Err(Fault::Empty.of(codec)),
+            _ if envelope.payload.is_empty() => return Err(PayloadFault::Empty.in_codec(codec)),
             Codec::Json => json::read,
             Codec::Messagepack => messagepack::read,
         };
-        fields.add(self.fields, |sheet| read(envelope.payload, &self.root, sheet)).map_err(|fault| fault.of(codec))
+        fields
+            .add(self.fields, |builder| read(envelope.payload, &self.paths, builder))
+            .map_err(|fault| fault.in_codec(codec))
     }
 
-    /// A row of a message that has no fields, as an empty request has none: they are NULL. [`Parameters::read`] refuses an empty
-    /// payload.
+    /// A row whose fields are all NULL, for an empty request. [`Parameters::read`] refuses an empty payload.
     pub fn without_fields(&self, fields: &mut Fields) -> Row {
         let row: Result<Row, Infallible> = fields.add(self.fields, |_| Ok(false));
         row.unwrap_or_else(|never| match never {})
@@ -134,7 +135,7 @@ impl Parameters {
     ///
     /// # Panics
     ///
-    /// Beyond the last parameter, or with the row of other parameters or of another message.
+    /// If there is no such parameter, or the row belongs to other parameters or to another message.
     #[must_use]
     pub fn value<'a>(&self, parameter: usize, envelope: &Envelope<'a>, fields: &'a Fields, row: Row) -> Value<'a> {
         match &self.sources[parameter] {

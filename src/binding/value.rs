@@ -1,6 +1,6 @@
-//! What a parameter is bound to.
+//! The value of a parameter.
 
-/// A value as SQLite knows them.
+/// A value of one of SQLite's types.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     /// NULL.

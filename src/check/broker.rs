@@ -52,8 +52,8 @@ pub(super) fn check(
 fn broker_status(config: &Config, inspection: Option<&Inspection>) -> Result<BrokerStatus, Error> {
     let (owner, history) = match inspection {
         Some(inspection) => {
-            let owner = match (inspection.identity()?, inspection.home()?) {
-                (Some(identity), Some(home)) => Some(owner(&identity, &home)),
+            let owner = match (inspection.identity()?, inspection.file_identity()?) {
+                (Some(identity), Some(file)) => Some(owner(&identity, &file)),
                 _ => None,
             };
             (owner, inspection.history(&config.broker.stream)?)

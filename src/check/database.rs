@@ -44,9 +44,9 @@ pub(super) fn check(
     integrity(&inspection, options, &format!("{shown}"), report);
     size(&inspection, report);
     gaps(config, &inspection, report);
-    match inspection.home() {
-        Ok(Some(home)) if config.broker.mode == Mode::Jetstream => {
-            if let Err(error) = home.must_be_its_own(path) {
+    match inspection.file_identity() {
+        Ok(Some(file)) if config.broker.mode == Mode::Jetstream => {
+            if let Err(error) = file.refuse_copy(path) {
                 report.error("database", &error);
             }
         }

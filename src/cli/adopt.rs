@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::store::{self, Adopted};
+use crate::store::{self, IdentityChange};
 use clap::Args;
 
 use super::output::Output;
@@ -27,7 +27,7 @@ pub struct Adopt {
 impl Adopt {
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let path = settings.for_database(&self.database)?.database.path;
-        let Adopted { before, now } = store::adopt(&path)?;
+        let IdentityChange { before, after: now } = store::adopt(&path)?;
         let mut output = Output::new();
         if self.json {
             let line = serde_json::json!({ "database": path.display().to_string(), "before": before, "now": now });

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
-use crate::store::{Json, Objects, Value};
+use crate::store::{Json, JsonRowWriter, Value};
 use comfy_table::{Attribute, Cell, CellAlignment, Table};
 
 use super::table::{ROWS_AT_A_TIME, empty_table};
@@ -21,19 +21,19 @@ pub trait RowWriter {
 /// One JSON object a line for each row.
 pub struct JsonLines<'a, W> {
     to: &'a mut W,
-    objects: Objects,
+    objects: JsonRowWriter,
     line: Vec<u8>,
 }
 
 impl<'a, W: Write> JsonLines<'a, W> {
     pub fn new(to: &'a mut W) -> Self {
-        Self { to, objects: Objects::new([]), line: Vec::new() }
+        Self { to, objects: JsonRowWriter::new([]), line: Vec::new() }
     }
 }
 
 impl<W: Write> RowWriter for JsonLines<'_, W> {
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
-        self.objects = Objects::new(names.iter().map(String::as_str));
+        self.objects = JsonRowWriter::new(names.iter().map(String::as_str));
         Ok(())
     }
 

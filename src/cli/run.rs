@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::broker::Server;
 use crate::config::Mode;
 use crate::error::Error;
-use crate::query::Asked;
+use crate::query::RequestCounts;
 use crate::{Collector, Config, Status, Until, store};
 use clap::Args;
 use indicatif::HumanCount;
@@ -196,7 +196,7 @@ fn summary(status: &Status, took: Duration) -> String {
     if status.duplicates > 0 {
         let _ = write!(words, ", skipped {} duplicates", HumanCount(status.duplicates));
     }
-    let Asked { answered, failed } = status.asked;
+    let RequestCounts { answered, failed } = status.asked;
     if answered + failed > 0 {
         let _ = write!(words, ", answered {}", counted(answered + failed, "request"));
     }

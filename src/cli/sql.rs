@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 
-use crate::store::{Answer, Reader};
+use crate::store::{Reader, StatementOutput};
 use clap::Args;
 
 use super::failure::Usage;
@@ -77,9 +77,9 @@ fn read_sql(argument: String) -> anyhow::Result<String> {
 fn print(reader: &Reader, sql: &str, mut writer: impl RowWriter) -> anyhow::Result<()> {
     let ran = reader.run(sql, |answer| {
         let written = match answer {
-            Answer::Columns([]) => Ok(()),
-            Answer::Columns(names) => writer.columns(names),
-            Answer::Row(values) => writer.row(values),
+            StatementOutput::Columns([]) => Ok(()),
+            StatementOutput::Columns(names) => writer.columns(names),
+            StatementOutput::Row(values) => writer.row(values),
         };
         written.map_or_else(ControlFlow::Break, ControlFlow::Continue)
     });

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::store::{Answer, EventRow, Reader};
+use crate::store::{EventRow, Reader, StatementOutput};
 use clap::Args;
 
 use super::event_line;
@@ -162,8 +162,8 @@ fn wait_for(path: &Path, output: &Output) -> anyhow::Result<(Option<FileId>, Rea
 
 fn has_events(reader: &Reader) -> Result<bool, Error> {
     let found = reader.run("SELECT 1 FROM sqlite_schema WHERE name = 'events'", |answer| match answer {
-        Answer::Row(_) => ControlFlow::Break(()),
-        Answer::Columns(_) => ControlFlow::Continue(()),
+        StatementOutput::Row(_) => ControlFlow::Break(()),
+        StatementOutput::Columns(_) => ControlFlow::Continue(()),
     })?;
     Ok(found.is_some())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Event;
-use crate::store::{Changed, DeadLetter, Json, Objects, Value};
+use crate::store::{DeadLetter, Json, JsonRowWriter, TableChange, Value};
 use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
@@ -95,11 +95,11 @@ impl Test {
 fn print_tables(
     output: &mut Output,
     outcome: Outcome,
-    changes: Vec<Changed>,
+    changes: Vec<TableChange>,
     letters: &[DeadLetter],
 ) -> anyhow::Result<()> {
     for changed in changes {
-        let gone = if changed.gone > 0 { format!(", {} removed", changed.gone) } else { String::new() };
+        let gone = if changed.deleted > 0 { format!(", {} removed", changed.deleted) } else { String::new() };
         writeln!(output, "{}: {} new or changed{gone}", changed.table, counted(changed.rows.len() as u64, "row"))?;
         if !changed.rows.is_empty() {
             print(output, &changed.columns, changed.rows)?;
@@ -136,17 +136,17 @@ fn print(output: &mut Output, columns: &[String], rows: Vec<Vec<Value>>) -> anyh
 fn print_json(
     output: &mut Output,
     outcome: Outcome,
-    changes: &[Changed],
+    changes: &[TableChange],
     letters: &[DeadLetter],
 ) -> anyhow::Result<()> {
     let mut tables = Vec::new();
     for changed in changes {
-        let objects = Objects::new(changed.columns.iter().map(String::as_str));
+        let objects = JsonRowWriter::new(changed.columns.iter().map(String::as_str));
         let rows: Vec<Vec<u8>> = changed.rows.iter().map(|row| object(&objects, row)).collect();
         tables.push([serde_json::to_vec(&changed.table)?, array(&rows)].join(&b':'));
     }
     let columns = ["event", "subject", "route", "statement", "error", "payload"];
-    let objects = Objects::new(columns);
+    let objects = JsonRowWriter::new(columns);
     let letters: Vec<Vec<u8>> = letters
         .iter()
         .map(|letter| {
@@ -160,8 +160,8 @@ fn print_json(
         .collect();
     let gone: serde_json::Map<_, _> = changes
         .iter()
-        .filter(|changed| changed.gone > 0)
-        .map(|changed| (changed.table.clone(), changed.gone.into()))
+        .filter(|changed| changed.deleted > 0)
+        .map(|changed| (changed.table.clone(), changed.deleted.into()))
         .collect();
     write!(output, "{{\"events\":{},\"tables\":{{", outcome.committed)?;
     output.write_all(&tables.join(&b','))?;
@@ -171,7 +171,7 @@ fn print_json(
     Ok(writeln!(output, ",\"dropped\":{dropped},\"not_collected\":{not_collected}}}")?)
 }
 
-fn object(objects: &Objects, row: &[Value]) -> Vec<u8> {
+fn object(objects: &JsonRowWriter, row: &[Value]) -> Vec<u8> {
     let mut written = Vec::new();
     objects.write(row.iter().map(|value| Json(value.borrowed())), &mut written);
     written

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::options::Setup;
 use super::workload::{Workload, content};
 use super::{CompareError, Work, arms};
-use crate::store::{Answer, Reader, Value};
+use crate::store::{Reader, StatementOutput, Value};
 
 /// What the rows of a database are.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) fn inspect(database: &Path, workload: &Workload, work: Work) -> Resul
     let mut found = RowCheck::default();
     let mut seen = vec![false; workload.events as usize];
     reader.run::<()>("SELECT subject, payload FROM events", |answer| {
-        if let Answer::Row(values) = answer {
+        if let StatementOutput::Row(values) = answer {
             found.row(&values, workload, &mut seen);
         }
         ControlFlow::Continue(())
@@ -51,11 +51,11 @@ pub(super) fn inspect(database: &Path, workload: &Workload, work: Work) -> Resul
 /// The number that a query returns.
 pub(super) fn number(reader: &Reader, sql: &str) -> Result<u64, CompareError> {
     let answer = reader.run(sql, |answer| match answer {
-        Answer::Row(values) => match values.first() {
+        StatementOutput::Row(values) => match values.first() {
             Some(Value::Integer(number)) => ControlFlow::Break(number.unsigned_abs()),
             _ => ControlFlow::Break(0),
         },
-        Answer::Columns(_) => ControlFlow::Continue(()),
+        StatementOutput::Columns(_) => ControlFlow::Continue(()),
     })?;
     Ok(answer.unwrap_or(0))
 }

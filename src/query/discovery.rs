@@ -1,6 +1,6 @@
-//! Who answers: `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, by which `nats micro ls` and others find services.
+//! Service discovery: answers `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`, with which `nats micro ls` and others find services.
 //!
-//! <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md> has the rules.
+//! The protocol is <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,13 +12,13 @@ use time::format_description::well_known::Rfc3339;
 use super::endpoint::Endpoint;
 use crate::config::ServiceConfig;
 
-/// The group of those who share requests.
+/// The queue group whose members share requests.
 pub(super) const GROUP: &str = "q";
 
 const PREFIX: &str = "$SRV";
 const VERBS: [&str; 3] = ["PING", "INFO", "STATS"];
 
-/// Tells of a service.
+/// Describes a service to clients.
 #[derive(Debug)]
 pub(super) struct Discovery {
     name: String,
@@ -35,13 +35,13 @@ impl Discovery {
             name: config.name.clone(),
             id: format!("{:x}-{:x}", now.as_nanos(), std::process::id()),
             description: config.description.clone(),
-            // No year of five digits is near.
+            // Fails only for years of five digits.
             started: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
             endpoints: Arc::clone(endpoints),
         }
     }
 
-    /// The subjects on which it is asked for.
+    /// The subjects that it answers.
     pub(super) fn subjects(&self) -> Vec<String> {
         let of = |verb| {
             let all = format!("{PREFIX}.{verb}");
@@ -52,7 +52,7 @@ impl Discovery {
         VERBS.into_iter().flat_map(of).collect()
     }
 
-    /// The answer to a question on one of them.
+    /// The answer to a request on one of them; `None` on any other subject.
     pub(super) fn answer(&self, subject: &str) -> Option<Vec<u8>> {
         let (prefix, rest) = subject.split_once('.')?;
         let verb = rest.split('.').next().filter(|_| prefix == PREFIX)?;
@@ -100,16 +100,16 @@ fn info(endpoint: &Endpoint) -> Value {
 }
 
 fn stats(endpoint: &Endpoint) -> Value {
-    let counted = endpoint.counts.now();
+    let counts = endpoint.counters.now();
     json!({
         "name": endpoint.name,
         "subject": endpoint.subject.as_str(),
         "queue_group": GROUP,
-        "num_requests": counted.requests,
-        "num_errors": counted.errors,
-        "last_error": counted.last_error,
-        "processing_time": counted.nanos,
-        "average_processing_time": counted.nanos.checked_div(counted.requests).unwrap_or(0),
+        "num_requests": counts.requests,
+        "num_errors": counts.errors,
+        "last_error": counts.last_error,
+        "processing_time": counts.nanos,
+        "average_processing_time": counts.nanos.checked_div(counts.requests).unwrap_or(0),
     })
 }
 
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn it_answers_on_its_subjects_and_no_others() {
+    fn it_answers_only_on_its_subjects() {
         let discovery = discovery();
         let subjects = discovery.subjects();
         assert_eq!(subjects.len(), 9);
@@ -157,8 +157,8 @@ mod tests {
         assert_eq!(info["endpoints"], json!([endpoint]));
         let fresh = ask("$SRV.STATS");
         assert_eq!(fresh["endpoints"][0]["average_processing_time"], 0);
-        discovery.endpoints[0].counts.answered(Duration::from_nanos(10));
-        discovery.endpoints[0].counts.failed(Duration::from_nanos(5), 400, "no");
+        discovery.endpoints[0].counters.answered(Duration::from_nanos(10));
+        discovery.endpoints[0].counters.failed(Duration::from_nanos(5), 400, "no");
         let stats = ask("$SRV.STATS");
         assert_eq!(stats["type"], "io.nats.micro.v1.stats_response");
         assert!(OffsetDateTime::parse(stats["started"].as_str().expect("a time"), &Rfc3339).is_ok());

@@ -1,4 +1,4 @@
-//! A query as those meet it who ask: its subject, its name in discovery, and counts.
+//! A query as an endpoint of the service: its subject, its name in discovery, and its counters.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,40 +10,40 @@ use crate::config::QueryConfig;
 use crate::error::Error;
 use crate::subject::{Filter, InvalidSubject};
 
-/// A query's place in the service. The first whose subject matches takes a request.
+/// A query in the service. The first whose subject matches answers a request.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     /// Letters, digits, `-` and `_`.
     pub(super) name: String,
-    /// What the configuration calls it.
+    /// Its name in the configuration.
     pub(super) query: String,
     pub(super) subject: Filter,
     pub(super) timeout: Duration,
-    /// What the statement binds.
+    /// The names of the statement's parameters.
     pub(super) parameters: Vec<String>,
-    pub(super) counts: Counts,
+    pub(super) counters: EndpointCounters,
 }
 
-/// What was asked and how it went.
+/// Requests, errors and time of an endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct EndpointCounters {
     requests: AtomicU64,
     errors: AtomicU64,
     nanos: AtomicU64,
     last_error: Mutex<String>,
 }
 
-/// Counts at a moment.
+/// The counters at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counted {
+pub(super) struct EndpointCounts {
     pub(super) requests: u64,
     pub(super) errors: u64,
     pub(super) last_error: String,
-    /// Time spent answering, waiting not counted.
+    /// Time spent answering, without the time in the queue.
     pub(super) nanos: u64,
 }
 
-impl Counts {
+impl EndpointCounters {
     pub(super) fn answered(&self, took: Duration) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -55,8 +55,8 @@ impl Counts {
         *self.last_error.lock() = format!("{code}:{reason}");
     }
 
-    pub(super) fn now(&self) -> Counted {
-        Counted {
+    pub(super) fn now(&self) -> EndpointCounts {
+        EndpointCounts {
             requests: self.requests.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             last_error: self.last_error.lock().clone(),
@@ -66,7 +66,7 @@ impl Counts {
 }
 
 impl Endpoint {
-    /// One for each query, with names of their own.
+    /// One endpoint for each query, with unique names.
     pub(super) fn of<'a>(
         queries: impl IntoIterator<Item = (&'a QueryConfig, &'a [String])>,
     ) -> Result<Vec<Self>, Error> {
@@ -76,21 +76,21 @@ impl Endpoint {
                 .subject
                 .parse()
                 .map_err(|e: InvalidSubject| Error::config(format!("query {}", query.name()), e.to_string()))?;
-            let plain = plain(query.name());
+            let plain = plain_name(query.name());
             let numbered = (2..).map(|number| format!("{plain}_{number}"));
             let name = std::iter::once(plain.clone()).chain(numbered).find(|name| !names.contains(name));
             let name = name.unwrap_or(plain);
             names.insert(name.clone());
             let parameters = parameters.to_vec();
             let (query, timeout) = (query.name().to_owned(), query.timeout);
-            Ok(Self { name, query, subject, timeout, parameters, counts: Counts::default() })
+            Ok(Self { name, query, subject, timeout, parameters, counters: EndpointCounters::default() })
         };
         queries.into_iter().map(endpoint).collect()
     }
 }
 
-/// A name that discovery knows: <https://docs.nats.io/reference/services/info-response.md> has the pattern.
-fn plain(name: &str) -> String {
+/// A name that discovery allows: <https://docs.nats.io/reference/services/info-response.md> has the pattern.
+fn plain_name(name: &str) -> String {
     let usable = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
     name.chars().map(usable).collect()
 }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_plain_and_kept_apart() {
+    fn names_are_plain_and_unique() {
         let queries = ["chat.recent", "chat_recent", "chat.*.stats", "chat recent"]
             .map(|name| QueryConfig { name: Some(name.into()), ..QueryConfig::new("chat.q", "SELECT 1") });
         let endpoints = Endpoint::of(queries.iter().map(|query| (query, &[][..]))).expect("subjects");
@@ -109,11 +109,11 @@ mod tests {
     }
 
     #[test]
-    fn counts_tell_of_the_last_error() {
-        let counts = Counts::default();
-        counts.answered(Duration::from_nanos(5));
-        counts.failed(Duration::from_nanos(7), 504, "too slow");
-        let expected = Counted { requests: 2, errors: 1, last_error: "504:too slow".into(), nanos: 12 };
-        assert_eq!(counts.now(), expected);
+    fn counters_keep_the_last_error() {
+        let counters = EndpointCounters::default();
+        counters.answered(Duration::from_nanos(5));
+        counters.failed(Duration::from_nanos(7), 504, "too slow");
+        let expected = EndpointCounts { requests: 2, errors: 1, last_error: "504:too slow".into(), nanos: 12 };
+        assert_eq!(counters.now(), expected);
     }
 }

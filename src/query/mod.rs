@@ -1,15 +1,15 @@
-//! The service: answers named queries over NATS, confirms events that ask for it, and tells of itself.
+//! The service: answers the configured queries over NATS, confirms committed events, and answers service discovery.
 //!
-//! Between `broker/`, which takes requests and sends replies, and `store/`, which runs queries. What goes wrong here shows in a
-//! condition and keeps no event from being collected.
+//! `broker/` receives requests and sends replies, `store/` runs queries; this connects them. A problem here shows in a condition
+//! and does not stop the collecting of events.
 
 mod confirmer;
 mod discovery;
+mod dispatcher;
 mod endpoint;
-mod front;
-mod inboxes;
+mod reply_policy;
+mod request_queue;
 mod responder;
-mod work;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use crate::broker::{Cluster, Listener, Subjects};
 use crate::config::Config;
 use crate::error::Error;
 use crate::pipeline::{Condition, Confirmation, Counters, Signal, ThreadGroup};
-use crate::store::{Database, Queries};
+use crate::store::{Database, Queries, QueryRunner};
 use confirmer::Confirmer;
 use discovery::{Discovery, GROUP};
+use dispatcher::Dispatcher;
 use endpoint::Endpoint;
-use front::Front;
-use inboxes::Inboxes;
+use reply_policy::ReplyPolicy;
+use request_queue::RequestQueue;
 use responder::Responder;
-use work::Work;
 
 /// A running service.
 pub struct Service {
@@ -38,20 +38,20 @@ pub struct Service {
     quit: Signal,
     endpoints: Arc<[Endpoint]>,
     condition: Condition,
-    work: Arc<Work>,
-    /// The deadline of [`Service::finish`] is over: nobody is waited for.
+    requests: Arc<RequestQueue>,
+    /// [`Service::finish`] has returned: dropping this does not wait for threads.
     is_over: bool,
 }
 
-/// Where confirmations come from: hand the sender to whoever commits.
+/// The channel of confirmations, from the writers to the service.
 #[must_use]
 pub fn confirmations() -> (Sender<Confirmation>, Receiver<Confirmation>) {
-    crossbeam_channel::bounded(confirmer::WAITING)
+    crossbeam_channel::bounded(confirmer::CAPACITY)
 }
 
-/// Counts from a service's start.
+/// Requests since a service's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestCounts {
     /// Requests that were answered with rows.
     pub answered: u64,
     /// Requests that were answered with an error.
@@ -59,14 +59,14 @@ pub struct Asked {
 }
 
 impl Service {
-    /// Starts answering the queries of a configuration, which were checked, from `database`, and sending the confirmations of
-    /// its routes; `None` where it has neither: then there is no connection and no thread. What cannot be confirmed is counted
-    /// in `counters`. `condition` hears what is wrong. Blocks at most a few times `broker.timeout`; a broker that cannot be
-    /// reached is waited for in the background.
+    /// Starts answering the checked queries of a configuration from `database`, and sending the confirmations of its routes.
+    /// Returns `None`, without a connection or a thread, if the configuration has neither. Confirmations that cannot be sent are
+    /// counted in `counters`. `condition` shows problems. Blocks at most a few times `broker.timeout`; while the broker cannot be
+    /// reached, the service connects in the background.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] naming the setting that cannot be used; [`Error::Thread`].
+    /// [`Error::Config`] names the unusable setting; [`Error::Thread`].
     pub fn start(
         config: &Config,
         database: &Database,
@@ -82,9 +82,9 @@ impl Service {
         let endpoints: Arc<[Endpoint]> = Endpoint::of(named)?.into();
         let discovery = Discovery::new(&config.service, &endpoints);
         let subjects = subjects(config, &discovery);
-        let inboxes = Inboxes::of(&config.broker);
-        let work = Work::new(&endpoints, config.service.waiting);
-        let front = Front::new(&endpoints, discovery, inboxes.clone(), &work);
+        let reply_policy = ReplyPolicy::of(&config.broker);
+        let requests = RequestQueue::new(&endpoints, config.service.waiting);
+        let dispatcher = Dispatcher::new(&endpoints, discovery, reply_policy.clone(), &requests);
         let (stop, quit) = (Signal::default(), Signal::default());
         let cluster = Cluster::new(&config.broker)?;
         let (listener, reply_queue) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
@@ -94,32 +94,32 @@ impl Service {
         }
         let (thread_group, condition) = (ThreadGroup::new(stop.clone()), condition.clone());
         let mut service =
-            Self { thread_group, stop, quit, endpoints, condition, work: Arc::clone(&work), is_over: false };
+            Self { thread_group, stop, quit, endpoints, condition, requests: Arc::clone(&requests), is_over: false };
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
         for number in 0..threads {
             let (database, quit, reply_queue) = (database.clone(), service.quit.clone(), reply_queue.clone());
-            let (endpoints, answerer) = (Arc::clone(&service.endpoints), queries.answerer(&quit));
-            let place = work.join(answerer.breaker());
+            let (endpoints, runner) = (Arc::clone(&service.endpoints), QueryRunner::new(queries, &quit));
+            let worker = requests.add_worker(runner.interrupter());
             service.spawn(format!("catchment-query-{number}"), move || {
-                Responder { place, endpoints, answerer, reply_queue }.run();
-                // The last connection to close brings the log (`-wal`) into the file, which one that only reads cannot.
+                Responder { worker, endpoints, runner, reply_queue }.run();
+                // The last connection to close writes the log (`-wal`) into the file. A read-only connection cannot do that.
                 drop(database);
             })?;
         }
         if threads > 0 {
             let (reply_queue, quit) = (reply_queue.clone(), service.quit.clone());
-            service.spawn("catchment-timeouts".into(), move || work.watch(&reply_queue, &quit))?;
+            service.spawn("catchment-timeouts".into(), move || requests.run_watchdog(&reply_queue, &quit))?;
         }
-        service.spawn("catchment-requests".into(), move || listener.run(front))?;
+        service.spawn("catchment-requests".into(), move || listener.run(dispatcher))?;
         if let Some(confirmations) = confirmations {
-            let confirmer = Confirmer::new(confirmations, reply_queue, &inboxes, counters, &service.quit);
+            let confirmer = Confirmer::new(confirmations, reply_queue, &reply_policy, counters, &service.quit);
             service.spawn("catchment-replies".into(), move || confirmer.run())?;
         }
         Ok(Some(service))
     }
 
     fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        let alarm = Alarm(self.condition.clone());
+        let alarm = PanicAlarm(self.condition.clone());
         self.thread_group.spawn(name, move || {
             let _alarm = alarm;
             work();
@@ -127,37 +127,37 @@ impl Service {
         })
     }
 
-    /// Counts, now.
+    /// The counts now.
     #[must_use]
-    pub fn asked(&self) -> Asked {
-        let add = |sum: Asked, endpoint: &Endpoint| {
-            let counted = endpoint.counts.now();
-            Asked {
-                answered: sum.answered + counted.requests.saturating_sub(counted.errors),
-                failed: sum.failed + counted.errors,
+    pub fn counts(&self) -> RequestCounts {
+        let add = |sum: RequestCounts, endpoint: &Endpoint| {
+            let counts = endpoint.counters.now();
+            RequestCounts {
+                answered: sum.answered + counts.requests.saturating_sub(counts.errors),
+                failed: sum.failed + counts.errors,
             }
         };
-        self.endpoints.iter().fold(Asked::default(), add)
+        self.endpoints.iter().fold(RequestCounts::default(), add)
     }
 
-    /// Takes no more requests. What waits is answered in the background. Does not block.
+    /// Accepts no more requests. Those that wait are answered in the background. Does not block.
     pub fn close(&self) {
         self.stop.raise();
     }
 
-    /// Waits until all that was taken is answered, at most until the deadline; then statements are broken off. Names the
-    /// threads that had to be left behind, if any.
+    /// Waits until all accepted requests are answered, at most until the deadline; then statements are interrupted. Returns the
+    /// names of the threads that did not end, if any.
     ///
     /// # Errors
     ///
     /// [`Error::Panicked`].
     pub fn finish(&mut self, until: Instant) -> Result<Option<String>, Error> {
-        /// Kept back for threads to notice that they are to leave their work.
+        /// The part of the time that is reserved for interrupted threads to end.
         const LEAVE: Duration = Duration::from_millis(250);
         self.stop.raise();
         let answered = self.thread_group.join_until(until.checked_sub(LEAVE).unwrap_or(until));
         self.quit.raise();
-        self.work.quit();
+        self.requests.quit();
         let left = until.max(Instant::now() + LEAVE);
         let all = answered? || self.thread_group.join_until(left)?;
         self.is_over = true;
@@ -175,7 +175,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.stop.raise();
         self.quit.raise();
-        self.work.quit();
+        self.requests.quit();
         while !self.is_over && self.thread_group.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
     }
 }
@@ -191,13 +191,13 @@ fn subjects(config: &Config, discovery: &Discovery) -> Subjects {
     }
 }
 
-/// Says that a thread of the service has panicked, which ends the service.
-struct Alarm(Condition);
+/// Degrades the condition if a thread of the service panics, which ends the service.
+struct PanicAlarm(Condition);
 
-impl Drop for Alarm {
+impl Drop for PanicAlarm {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.degrade("a thread of it has panicked: no more requests are answered; start again");
+            self.0.degrade("one of its threads panicked: no more requests are answered; start again");
         }
     }
 }

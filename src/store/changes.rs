@@ -1,33 +1,34 @@
-//! What is in a database and not in an earlier copy of it, table by table.
+//! Compares a database with an earlier copy of it, table by table.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::failure::database_error;
 use super::reader::{Value, read_only, value};
+use super::sqlite_error::database_error;
 use crate::error::Error;
 
-/// The rows of a table that came or changed.
+/// The changes of a table since a copy of its database was made.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Changed {
-    /// The table.
+#[non_exhaustive]
+pub struct TableChange {
+    /// The table's name.
     pub table: String,
-    /// Its columns.
+    /// The names of its columns, generated ones included.
     pub columns: Vec<String>,
-    /// The rows as they are now, in the order of their key.
+    /// The rows that are new or changed, as they are now, in the order of their key. A row has a value for each column.
     pub rows: Vec<Vec<Value>>,
-    /// How many rows are gone.
-    pub gone: u64,
+    /// How many rows were deleted. A row whose key changed counts as deleted and as new.
+    pub deleted: u64,
 }
 
-/// The tables of the user's that are not as they were in `before`, a copy of the same database; those of catchment are passed
-/// over, but for `events`. Holds the changed rows in memory.
+/// The changed tables since `before`, an earlier copy of the same database. Catchment's own tables are skipped, except `events`.
+/// Holds the changed rows in memory.
 ///
 /// # Errors
 ///
-/// [`Error::Database`] where one cannot be read.
-pub fn changes(before: &Path, now: &Path) -> Result<Vec<Changed>, Error> {
+/// [`Error::Database`] names the file that cannot be read.
+pub fn changes(before: &Path, now: &Path) -> Result<Vec<TableChange>, Error> {
     let on_error = |e| database_error(now, e);
     let connection = read_only(now).map_err(on_error)?;
     let attach = || connection.execute("ATTACH ? AS before", [before.to_string_lossy()]);
@@ -42,14 +43,14 @@ pub fn changes(before: &Path, now: &Path) -> Result<Vec<Changed>, Error> {
     read().map_err(on_error)
 }
 
-/// Its tables, those with virtual ones' content not among them.
+/// The tables to compare, without those that hold the content of virtual tables.
 fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let sql = r"SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
                 AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE 'catchment\_%' ESCAPE '\' ORDER BY name";
     connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
-fn changed(connection: &Connection, table: String) -> rusqlite::Result<Option<Changed>> {
+fn changed(connection: &Connection, table: String) -> rusqlite::Result<Option<TableChange>> {
     let Layout { columns, key } = Layout::of(connection, &table)?;
     let same = |names: &[String]| {
         let terms = names.iter().map(|name| format!("a.{name} COLLATE BINARY IS b.{name}"));
@@ -67,14 +68,14 @@ fn changed(connection: &Connection, table: String) -> rusqlite::Result<Option<Ch
     let rows: Vec<Vec<Value>> = read.collect::<Result<_, _>>()?;
     let sql =
         format!("SELECT count(*) FROM before.{name} b WHERE NOT EXISTS (SELECT 1 FROM main.{name} a WHERE {same_key})");
-    let gone = connection.query_row(&sql, [], |row| row.get(0))?;
-    Ok((!rows.is_empty() || gone > 0).then_some(Changed { table, columns, rows, gone }))
+    let deleted = connection.query_row(&sql, [], |row| row.get(0))?;
+    Ok((!rows.is_empty() || deleted > 0).then_some(TableChange { table, columns, rows, deleted }))
 }
 
-/// How a table is laid out.
+/// The columns and the key of a table.
 struct Layout {
     columns: Vec<String>,
-    /// By which a row is known again, each quoted.
+    /// The quoted columns that identify a row.
     key: Vec<String>,
 }
 
@@ -85,12 +86,12 @@ impl Layout {
         let read = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let described: Vec<(String, i64)> = read.collect::<Result<_, _>>()?;
         let columns: Vec<String> = described.iter().map(|(name, _)| name.clone()).collect();
-        let key = if has_numbers(connection, table)? {
-            // A primary key beside the number may be NULL, and then there are several of it.
+        let key = if has_rowid(connection, table)? {
+            // The row number, because a primary key may be NULL in several rows.
             let is_column = |name: &&str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
-            let number = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_column(name));
+            let rowid = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_column(name));
             let whole_row = || columns.iter().map(|name| quoted(name)).collect();
-            number.map_or_else(whole_row, |number| vec![number.to_owned()])
+            rowid.map_or_else(whole_row, |rowid| vec![rowid.to_owned()])
         } else {
             let mut key: Vec<_> = described.iter().filter(|(_, place)| *place > 0).collect();
             key.sort_unstable_by_key(|(_, place)| *place);
@@ -100,8 +101,8 @@ impl Layout {
     }
 }
 
-/// Whether each row of a table has a number: <https://sqlite.org/rowidtable.html>.
-fn has_numbers(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+/// Whether the rows of a table have a rowid: <https://sqlite.org/rowidtable.html>.
+fn has_rowid(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT NOT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?";
     connection.query_row(sql, [table], |row| row.get(0))
 }
@@ -116,7 +117,7 @@ mod tests {
     use crate::store::Editor;
 
     #[test]
-    fn rows_that_came_or_changed_are_told_by_table() {
+    fn new_changed_and_deleted_rows_are_found_by_table() {
         let folder = tempfile::tempdir().expect("a folder");
         let (before, now) = (folder.path().join("a.db"), folder.path().join("b.db"));
         let tables = r#"
@@ -142,19 +143,19 @@ mod tests {
         let text = |text: &str| Value::Text(text.into());
         let columns = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let expected = [
-            Changed {
+            TableChange {
                 table: "keyed".into(),
                 columns: columns(&["name", "n"]),
                 rows: vec![vec![text("a"), Value::Integer(2)], vec![text("c"), Value::Integer(3)]],
-                gone: 0,
+                deleted: 0,
             },
-            Changed {
+            TableChange {
                 table: "odd".into(),
                 columns: columns(&["rowid", "_rowid_", "oid"]),
                 rows: vec![vec![text("o"), text("d"), text("d")]],
-                gone: 0,
+                deleted: 0,
             },
-            Changed {
+            TableChange {
                 table: "plain".into(),
                 columns: columns(&["a", "b \"c"]),
                 rows: vec![
@@ -162,7 +163,7 @@ mod tests {
                     vec![Value::Integer(1), text("x")],
                     vec![Value::Null, Value::Null],
                 ],
-                gone: 1,
+                deleted: 1,
             },
         ];
         assert_eq!(changes(&before, &now).expect("reads"), expected);

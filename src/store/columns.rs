@@ -1,4 +1,4 @@
-//! How the parts of a delivery look in a column.
+//! Turns the parts of a delivery into values of columns.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,8 +26,8 @@ pub(super) fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
     })
 }
 
-/// Headers as a JSON object, in the order in which the names first come: a name's value as a string, several values of one
-/// name as an array of strings. `None` where there are none.
+/// Headers as a JSON object, names in the order of their first occurrence. A name's value is a string, several values of one name
+/// are an array of strings. `None` if there are no headers.
 pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
     if headers.is_empty() {
         return None;
@@ -57,14 +57,14 @@ pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
 }
 
 fn push_string(json: &mut String, text: &str) {
-    // Most headers are ids and plain words, and there is one at least in most events.
+    // A short cut: most events have a header, and most values are plain ASCII.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
         json.push('"');
         json.push_str(text);
         json.push('"');
         return;
     }
-    // A string is always JSON; the empty object would be none, so nothing is lost if that were ever untrue.
+    // Serializing a string cannot fail.
     json.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 

@@ -1,4 +1,4 @@
-//! The database file: opened, checked, its connections pooled.
+//! Opens and checks a database, and gives out its writers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use rusqlite::hooks::{AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::dead_letters::{Retried, Retry, Selection, UnreadableHeaders};
+use super::database_file::{DatabaseFile, must_have_one_name};
+use super::dead_letters::{Retry, RetryReport, Selection, UnreadableHeaders};
 use super::event_writer::EventWriter;
-use super::failure::database_error;
-use super::file::{File, must_have_one_name};
-use super::home::Home;
+use super::file_identity::FileIdentity;
 use super::ledger;
 use super::migrations;
-use super::pool::{Manager, Pooled};
-use super::query::Queries;
+use super::pool::{ConnectionManager, WriteConnection};
+use super::queries::Queries;
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
 use super::schema::{self, Schema};
+use super::sqlite_error::database_error;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig};
 use crate::error::{DatabaseFault, Error};
@@ -31,42 +31,41 @@ use crate::pipeline::{Epoch, EpochProgress, room_for_threads};
 /// <https://sqlite.org/releaselog/3_51_3.html>.
 const SOUND_SQLITE: i32 = 3_051_003;
 
-/// Databases up to this size are checked whole when they are opened; it takes a tenth of a second at most.
-const CHECKED_WHOLE: u64 = 16 << 20;
+/// Databases up to this size are checked completely when they are opened. That takes a tenth of a second at most.
+const MAX_FULL_CHECK: u64 = 16 << 20;
 
-/// Threads that a pool of r2d2 starts; it panics where it gets none.
-const POOLS_THREADS: usize = 3;
+/// Threads that a pool of r2d2 starts. It panics if it cannot start them.
+const POOL_THREADS: usize = 3;
 
 /// An open database with its pool of connections.
 #[derive(Clone, Debug)]
 pub struct Database {
-    file: File,
+    file: DatabaseFile,
     identity: String,
-    /// The writers'.
-    pool: r2d2::Pool<Manager>,
-    manager: Manager,
+    /// The connections of the writers.
+    pool: r2d2::Pool<ConnectionManager>,
+    manager: ConnectionManager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
 }
 
 impl Database {
-    /// Opens the file, creates it and catchment's own tables if they are absent, applies the migrations that are new to it,
-    /// prepares the statements of all routes, and commits a first small write, so that what would hinder the first batch is
-    /// said now. Blocks for `busy_timeout` where another process writes.
+    /// Opens the file; creates it and catchment's own tables if they are missing; applies new migrations; prepares the statements
+    /// of all routes; and commits a small write, so that a problem that would stop the first batch is reported now. Blocks for
+    /// up to `busy_timeout` while another process writes.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]: not to be opened, locked, full, damaged, or of a later version of catchment; with
-    /// [`DatabaseFault::Statement`] and the name of the route, the number of the statement and the place in it, SQL that
-    /// cannot be run. [`Error::Migration`]: one fails, or is not as it was when it was applied. [`Error::Config`] for
-    /// parameters that cannot be bound. After any error none of the new migrations is applied: routes are compiled against the
-    /// tables that the migrations make before these are committed.
+    /// [`Error::Database`]: the file cannot be opened, is locked, full or damaged, or was made by a later version of catchment.
+    /// With [`DatabaseFault::Statement`]: SQL that cannot be run; the error names the route, the number of the statement and the
+    /// position in it. [`Error::Migration`]: one fails, or was changed after it was applied. [`Error::Config`]: parameters that
+    /// cannot be bound. After any error none of the new migrations is applied: the routes are compiled against the migrated
+    /// tables before the migrations are committed.
     pub fn open(config: &DatabaseConfig, routes: &Routes) -> Result<Self, Error> {
         Self::open_with_queries(config, routes, &[]).map(|(database, _)| database)
     }
 
-    /// The same for a collector that answers queries: they are compiled as the routes are, and are part of what must fit before
-    /// a migration is committed.
+    /// As [`Database::open`], for a collector that answers queries. They are compiled too before a migration is committed.
     ///
     /// # Errors
     ///
@@ -81,21 +80,19 @@ impl Database {
             return Err(refused(
                 path,
                 DatabaseFault::Other,
-                format!(
-                    "SQLite {} can corrupt a database under several writers; build with 3.51.3 or later",
-                    rusqlite::version()
-                ),
-            ));
+                format!("SQLite {} can corrupt a database under several writers", rusqlite::version()),
+            )
+            .with_remedy("build with 3.51.3 or later"));
         }
         must_have_one_name(path)?;
-        // One connection by itself first: a pool would answer any trouble with a time-out.
-        let manager = Manager::new(config, routes.statements());
+        // One connection is opened directly first: a pool reports every problem as a time-out.
+        let manager = ConnectionManager::new(config, routes.statements());
         let mut first = manager.open().map_err(|e| database_error(path, e))?;
         let schema = schema::ensure(&mut first.sqlite).map_err(|e| database_error(path, e))?;
         let identity = match schema {
             Schema::Known { identity } => identity,
             Schema::Later(version) => {
-                return Err(refused(path, DatabaseFault::Schema, schema::later(version)));
+                return Err(schema::later_version(path, version));
             }
         };
         check(&first.sqlite, path)?;
@@ -110,7 +107,7 @@ impl Database {
                 [],
             )
             .map_err(|e| database_error(path, e))?;
-        room_for_threads(POOLS_THREADS, "for the database's connections")?;
+        room_for_threads(POOL_THREADS, "for the database's connections")?;
         let pool = r2d2::Pool::builder()
             .max_size(u32::try_from(config.writers).unwrap_or(1))
             .min_idle(Some(0))
@@ -120,41 +117,48 @@ impl Database {
             .connection_timeout(Duration::from_secs(1))
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager.clone())
-            .map_err(|e| refused(path, DatabaseFault::Other, e.to_string()))?;
-        Ok((Self { file: File::at(path), identity, pool, manager, plan, writers: config.writers }, queries))
+            .map_err(|e| Error::Database {
+                fault: DatabaseFault::Other,
+                path: path.clone(),
+                detail: e.to_string(),
+                remedy: None,
+                source: Some(Box::new(e)),
+            })?;
+        Ok((Self { file: DatabaseFile::at(path), identity, pool, manager, plan, writers: config.writers }, queries))
     }
 
-    /// Names this database to a broker: sixteen hexadecimal digits, the same in every copy of it.
+    /// The name of this database at a broker: sixteen hexadecimal digits, the same in every copy of it.
     #[must_use]
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Which file this is, and which one it was when it was last [settled](Self::settle).
+    /// Which file this is, and which file was last [recorded](Self::record_file).
     ///
     /// # Errors
     ///
     /// [`Error::Database`] when it cannot be read.
-    pub fn home(&self) -> Result<Home, Error> {
+    pub fn file_identity(&self) -> Result<FileIdentity, Error> {
         let connection = self.connect()?;
-        Home::of(self.file.path(), &connection.sqlite, &self.identity).map_err(|e| database_error(self.file.path(), e))
+        FileIdentity::of(self.file.path(), &connection.sqlite, &self.identity)
+            .map_err(|e| database_error(self.file.path(), e))
     }
 
-    /// Writes down that the database is at home in this file: its consumers at the broker are this file's from now on.
+    /// Records that the database is now this file: from now on its consumers at the broker belong to this file.
     ///
     /// # Errors
     ///
     /// [`Error::Database`] when it cannot be written.
-    pub fn settle(&self, home: &Home) -> Result<(), Error> {
+    pub fn record_file(&self, file: &FileIdentity) -> Result<(), Error> {
         let connection = self.connect()?;
-        home.record(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
+        file.record(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
-    /// What a PRAGMA of this name says on the connections that write: `wal_autocheckpoint` is `4000`.
+    /// The value of a PRAGMA on the connections that write: `wal_autocheckpoint` is `4000`.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] when it cannot be asked.
+    /// [`Error::Database`] when it cannot be read.
     pub fn pragma(&self, name: &'static str) -> Result<String, Error> {
         let connection = self.connect()?;
         let text = |row: &rusqlite::Row<'_>| match row.get_ref(0)? {
@@ -165,7 +169,7 @@ impl Database {
         answer.map_err(|e| database_error(self.file.path(), e))
     }
 
-    /// How far each epoch of a stream is committed, the latest last; empty where nothing of it ever was.
+    /// How far each epoch of a stream is committed, the latest last; empty if nothing of the stream was ever committed.
     ///
     /// # Errors
     ///
@@ -175,7 +179,7 @@ impl Database {
         ledger::history(&connection.sqlite, stream).map_err(|e| database_error(self.file.path(), e))
     }
 
-    /// Begins an epoch for events that come from no stream; those of earlier starts are over.
+    /// Begins an epoch for events without a stream. The epochs of earlier starts end.
     ///
     /// # Errors
     ///
@@ -185,35 +189,35 @@ impl Database {
         ledger::begin_local(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
-    /// Tries dead letters again, in their order, through the routes that the database was opened with; also beside a running
-    /// collector. What is stored is a dead letter no more, in the same transaction as its rows; what is refused again stays,
-    /// with what was wrong this time. The ledger is left alone. `said` hears what came of it so far, after each page of up
-    /// to 100.
+    /// Tries dead letters again, in their order, through the routes that the database was opened with. A collector may run at
+    /// the same time. A letter that is stored is removed in the transaction that adds its rows. A letter that is refused again
+    /// stays, with its new error. The ledger is not changed. `progress` is called after each page of up to 100 letters, with
+    /// the result so far.
     ///
     /// Blocks until all are tried, and for up to 10 seconds each time another process writes.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]: what came of those before stands.
+    /// [`Error::Database`]. The pages before the error stay committed.
     pub fn retry(
         &self,
         selection: &Selection,
         unreadable: UnreadableHeaders,
-        said: impl FnMut(&Retried),
-    ) -> Result<Retried, Error> {
+        progress: impl FnMut(&RetryReport),
+    ) -> Result<RetryReport, Error> {
         let path = self.file.path();
         let connection = self.connect()?;
-        Retry::new(path, &connection, &self.plan, selection, unreadable).run(said)
+        Retry::new(path, &connection, &self.plan, selection, unreadable).run(progress)
     }
 
-    /// Commits events one by one on the threads that bring them, on a connection of its own.
+    /// Commits events one by one on the callers' threads, on a connection of its own.
     #[must_use]
     pub fn event_writer(&self) -> EventWriter {
         EventWriter::new(self.manager.clone(), self.file.clone(), Arc::clone(&self.plan))
     }
 
-    /// A connection beside the writers', who may be using all of the pool's.
-    fn connect(&self) -> Result<Pooled, Error> {
+    /// A connection outside the pool: the writers may use all of the pool's.
+    fn connect(&self) -> Result<WriteConnection, Error> {
         self.manager.open().map_err(|e| database_error(self.file.path(), e))
     }
 
@@ -228,36 +232,35 @@ fn refused(path: &Path, fault: DatabaseFault, detail: String) -> Error {
     Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None }
 }
 
-/// Whether routes and queries can be compiled against the tables as this connection sees them, amid a transaction that made
-/// them.
+/// Compiles routes and queries against the tables that this connection sees, within the transaction that made them.
 fn fits(connection: &Connection, path: &Path, routes: &Routes, queries: &[QueryConfig]) -> Result<(), Error> {
     let on_error = |e| database_error(path, e);
-    // A statement may not fit for its foreign keys alone, and they are off while migrations run. The PRAGMA does nothing
-    // within a transaction; this does, and nothing is run before they are off again.
+    // Foreign keys are off while migrations run, but a statement can be wrong because of them alone. The PRAGMA has no effect
+    // within a transaction; this setting has. No statement runs before they are off again.
     let foreign_keys = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, on).map(drop);
     foreign_keys(true).map_err(on_error)?;
     let authorizer = Authorizer::of(connection).map_err(on_error)?;
     Plan::new(path, routes, connection, &authorizer)?;
     Queries::check_on(connection, path, queries)?;
-    // Else it would refuse the COMMIT.
+    // The authorizer would refuse the COMMIT.
     connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).map_err(on_error)?;
     foreign_keys(false).map_err(on_error)
 }
 
-/// Compiles the routes. A connection goes by the tables that it has seen; what changed them since, migrations say, it
-/// notices only when it runs something.
-fn plan(first: &Pooled, path: &Path, routes: &Routes) -> Result<Plan, Error> {
+/// Compiles the routes. A connection caches the schema, and notices changes (by migrations, for instance) only when it runs a
+/// statement. So one is run first.
+fn plan(first: &WriteConnection, path: &Path, routes: &Routes) -> Result<Plan, Error> {
     let on_error = |e| database_error(path, e);
     let snapshot = Transaction::new_unchecked(&first.sqlite, TransactionBehavior::Deferred).map_err(on_error)?;
     snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(on_error)?;
     Plan::new(path, routes, &first.sqlite, &first.authorizer)
 }
 
-/// Looks for damage: the whole of a small file, of a large one the ends that the next batch will touch.
+/// Looks for damage: in the whole of a small file; in a large file only at the ends, which the next batch writes.
 fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
     let on_error = |e| database_error(path, e);
     let size = std::fs::metadata(path).map_or(0, |file| file.len());
-    let found: String = if size <= CHECKED_WHOLE {
+    let found: String = if size <= MAX_FULL_CHECK {
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(on_error)?
     } else {
         for table in ["events", "catchment_dead_letters"] {
@@ -278,36 +281,36 @@ fn check(connection: &Connection, path: &Path) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::config::Unmatched;
-    use crate::store::scene::{Scene, route};
+    use crate::store::fixture::{Fixture, route};
 
     #[test]
     fn nobody_waits_for_a_connection_that_another_keeps() {
-        let mut scene = Scene::with_routes("", &[], Unmatched::Store).expect("opens");
-        scene.config.writers = 1;
-        let database = scene.open();
+        let mut fixture = Fixture::with_routes("", &[], Unmatched::Store).expect("opens");
+        fixture.config.writers = 1;
+        let database = fixture.open();
         let writers = [database.event_writer(), database.event_writer(), database.event_writer()];
         for _ in 0..2 {
             for event_writer in &writers {
                 event_writer.commit(7_000, "a", [], b"one").expect("commits");
             }
         }
-        let _busy = database.pool.get().expect("the writer's");
+        let _busy = database.pool.get().expect("the only one");
         assert_eq!(database.history("S").expect("asks"), []);
         assert_eq!(database.pragma("wal_autocheckpoint").expect("asks"), "4000");
         database.begin_local().expect("begins");
         database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ()).expect("retries");
-        assert_eq!(scene.stored().len(), 6);
+        assert_eq!(fixture.stored().len(), 6);
     }
 
     #[test]
-    fn routes_are_compiled_against_the_tables_of_now() {
+    fn routes_are_compiled_against_the_current_tables() {
         let routes = [route("a", &["INSERT INTO lines VALUES (:text)"])];
-        let scene = Scene::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
+        let fixture = Fixture::with_routes("CREATE TABLE lines(text)", &routes, Unmatched::Drop).expect("opens");
         let routes = Routes::new(&routes, Unmatched::Drop).expect("routes");
-        let first = Manager::new(&scene.config, 1).open().expect("opens");
-        plan(&first, &scene.config.path, &routes).expect("fits");
-        scene.connection.execute_batch("DROP TABLE lines").expect("drops");
-        let said = plan(&first, &scene.config.path, &routes).expect_err("does not fit").to_string();
-        assert!(said.ends_with("route a, statement 1: no such table: lines"), "{said}");
+        let first = ConnectionManager::new(&fixture.config, 1).open().expect("opens");
+        plan(&first, &fixture.config.path, &routes).expect("fits");
+        fixture.connection.execute_batch("DROP TABLE lines").expect("drops");
+        let error = plan(&first, &fixture.config.path, &routes).expect_err("does not fit").to_string();
+        assert!(error.ends_with("route a, statement 1: no such table: lines"), "{error}");
     }
 }

@@ -1,15 +1,15 @@
-//! Events that no retry could store, kept whole with their reason: put away, found again, removed, tried again.
+//! Dead letters: events that could not be stored, kept completely with their error. They are inserted, listed, removed and retried.
 
+mod dead_letter;
 mod insert;
-mod letter;
 mod retry;
 mod selection;
 
+pub use dead_letter::DeadLetter;
 pub use insert::DeadLetterReason;
 pub(super) use insert::insert;
-pub use letter::DeadLetter;
 pub(super) use retry::Retry;
-pub use retry::{Retried, UnreadableHeaders};
+pub use retry::{RetryReport, UnreadableHeaders};
 pub use selection::Selection;
 
 use std::collections::VecDeque;
@@ -19,41 +19,42 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::failure::database_error;
-use super::file::{must_exist, must_have_one_name};
+use super::database_file::{must_exist, must_have_one_name};
 use super::schema;
-use super::temporary::keep_where_there_is_room;
+use super::sqlite_error::database_error;
+use super::temp_store::use_files_if_possible;
 use crate::error::Error;
-use letter::COLUMNS;
-use selection::Place;
+use dead_letter::COLUMNS;
+use selection::Cursor;
 
-/// How long to wait for another process that writes.
+/// How long to wait while another process writes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Letters read at a time, and what they may take in memory, unless the only one is larger.
+/// How many letters are read at a time, and how much memory they may take, unless a single one is larger.
 const PAGE: usize = 100;
 const PAGE_BYTES: usize = 1 << 20;
 
-/// Letters removed in one transaction: a collector that writes meanwhile waits no longer than this takes.
-const REMOVED_AT_A_TIME: usize = 1_000;
+/// How many letters are removed in one transaction. A running collector waits only as long as one transaction takes.
+const MAX_REMOVED_AT_ONCE: usize = 1_000;
 
-/// The dead letters of a database, also beside a running collector.
+/// The dead letters of a database. A collector may run at the same time.
 ///
 /// ```no_run
-/// use catchment::store::{DeadLetters, Selection};
+/// use catchment::dead_letters::{DeadLetters, Selection};
 /// use std::path::Path;
 ///
 /// let letters = DeadLetters::open(Path::new("chat.db"))?;
-/// let of_chat = Selection { subject: Some("chat.>".parse()?), ..Selection::default() };
+/// let mut of_chat = Selection::default();
+/// of_chat.subject = Some("chat.>".parse()?);
 /// for letter in letters.list(&of_chat)? {
 ///     let letter = letter?;
 ///     println!("{} {}: {}", letter.id, letter.subject, letter.error);
 /// }
-/// println!("{} dropped", letters.remove(&of_chat)?);
+/// println!("{} removed", letters.remove(&of_chat)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// To try them again, see [`Database::retry`](super::Database::retry).
+/// [`retry`](crate::dead_letters::retry) tries them again.
 #[derive(Debug)]
 pub struct DeadLetters {
     path: PathBuf,
@@ -61,11 +62,12 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Opens an existing database.
+    /// Opens an existing database. Creates nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] when there is none, it cannot be read, or it is not of this catchment's making.
+    /// [`Error::Database`]: there is no file, it cannot be read or written, it has none of catchment's tables, or its tables are of
+    /// a later version.
     pub fn open(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
         must_have_one_name(path)?;
@@ -73,31 +75,32 @@ impl DeadLetters {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(on_error)?;
         connection.busy_timeout(PATIENCE).map_err(on_error)?;
-        keep_where_there_is_room(&connection).map_err(on_error)?;
+        use_files_if_possible(&connection).map_err(on_error)?;
         schema::must_be_ours(&connection, path)?;
         Ok(Self { path: path.to_owned(), connection })
     }
 
-    /// Those selected. Memory holds a page of them at a time, and no transaction is open between two pages.
+    /// The selected letters. They are read in pages of up to 100 letters; no transaction is open between two pages. DeadLetterIter that
+    /// are added after the call are not listed.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`], here and for each.
-    pub fn list<'s>(&'s self, selection: &'s Selection) -> Result<Letters<'s>, Error> {
-        let place = Place::start(&self.connection, selection).map_err(|e| self.error(e))?;
-        Ok(Letters { of: self, selection, place: Some(place), page: VecDeque::new() })
+    /// [`Error::Database`], from the call and from each item. After an error the iterator ends.
+    pub fn list<'s>(&'s self, selection: &'s Selection) -> Result<DeadLetterIter<'s>, Error> {
+        let cursor = Cursor::start(&self.connection, selection).map_err(|e| self.error(e))?;
+        Ok(DeadLetterIter { letters: self, selection, cursor: Some(cursor), page: VecDeque::new() })
     }
 
-    /// How many are selected.
+    /// How many letters are selected.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`].
+    /// [`Error::Database`] if they cannot be read.
     pub fn count(&self, selection: &Selection) -> Result<u64, Error> {
         let on_error = |e| self.error(e);
-        let mut place = Place::start(&self.connection, selection).map_err(on_error)?;
+        let mut cursor = Cursor::start(&self.connection, selection).map_err(on_error)?;
         let mut count = 0;
-        let counted = selection.walk(&self.connection, "id, subject", &mut place, |_| {
+        let counted = selection.scan(&self.connection, "id, subject", &mut cursor, |_| {
             count += 1;
             Ok(ControlFlow::Continue(()))
         });
@@ -105,31 +108,31 @@ impl DeadLetters {
         Ok(count)
     }
 
-    /// Removes those selected, for ever; says how many there were. In transactions of a thousand: where one fails, those
-    /// before it are removed.
+    /// Removes the selected letters for ever and returns how many there were. Each transaction removes up to a thousand. If one
+    /// fails, the transactions before it stay committed. Waits up to 10 seconds while another process writes.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`], after 10 seconds in which another process wrote, for instance.
+    /// [`Error::Database`] if the database cannot be written.
     pub fn remove(&self, selection: &Selection) -> Result<u64, Error> {
         let on_error = |e| self.error(e);
-        let mut place = Place::start(&self.connection, selection).map_err(on_error)?;
+        let mut cursor = Cursor::start(&self.connection, selection).map_err(on_error)?;
         let mut removed = 0;
         loop {
-            let removed_now = self.remove_some(selection, &mut place).map_err(on_error)?;
+            let removed_now = self.remove_some(selection, &mut cursor).map_err(on_error)?;
             removed += removed_now as u64;
-            if removed_now < REMOVED_AT_A_TIME {
+            if removed_now < MAX_REMOVED_AT_ONCE {
                 return Ok(removed);
             }
         }
     }
 
-    fn remove_some(&self, selection: &Selection, place: &mut Place) -> rusqlite::Result<usize> {
+    fn remove_some(&self, selection: &Selection, cursor: &mut Cursor) -> rusqlite::Result<usize> {
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut ids: Vec<i64> = Vec::new();
-        selection.walk(&transaction, "id, subject", place, |row| {
+        selection.scan(&transaction, "id, subject", cursor, |row| {
             ids.push(row.get(0)?);
-            Ok(enough(ids.len() >= REMOVED_AT_A_TIME))
+            Ok(break_if(ids.len() >= MAX_REMOVED_AT_ONCE))
         })?;
         let sql = "DELETE FROM catchment_dead_letters WHERE id IN (SELECT value FROM json_each(?))";
         transaction.execute(sql, [format!("{ids:?}")])?;
@@ -142,49 +145,49 @@ impl DeadLetters {
     }
 }
 
-/// What [`DeadLetters::list`] goes through.
+/// The iterator of [`DeadLetters::list`].
 #[derive(Debug)]
-pub struct Letters<'s> {
-    of: &'s DeadLetters,
+pub struct DeadLetterIter<'s> {
+    letters: &'s DeadLetters,
     selection: &'s Selection,
-    /// `None` after a failure.
-    place: Option<Place>,
+    /// `None` after an error.
+    cursor: Option<Cursor>,
     page: VecDeque<DeadLetter>,
 }
 
-impl Iterator for Letters<'_> {
+impl Iterator for DeadLetterIter<'_> {
     type Item = Result<DeadLetter, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.page.is_empty() {
-            let mut place = self.place.take()?;
-            match page(&self.of.connection, self.selection, &mut place, PAGE) {
-                Ok(page) => (self.page, self.place) = (page.into(), Some(place)),
-                Err(error) => return Some(Err(self.of.error(error))),
+            let mut cursor = self.cursor.take()?;
+            match page(&self.letters.connection, self.selection, &mut cursor, PAGE) {
+                Ok(page) => (self.page, self.cursor) = (page.into(), Some(cursor)),
+                Err(error) => return Some(Err(self.letters.error(error))),
             }
         }
         self.page.pop_front().map(Ok)
     }
 }
 
-/// The next letters, at least one where there are any.
+/// The next letters, at least one if there are any.
 fn page(
     connection: &Connection,
     selection: &Selection,
-    place: &mut Place,
-    most: usize,
+    cursor: &mut Cursor,
+    max: usize,
 ) -> rusqlite::Result<Vec<DeadLetter>> {
     let (mut page, mut bytes) = (Vec::new(), 0);
-    selection.walk(connection, COLUMNS, place, |row| {
+    selection.scan(connection, COLUMNS, cursor, |row| {
         let letter = DeadLetter::read(row)?;
         bytes += letter.size();
         page.push(letter);
-        Ok(enough(page.len() >= most || bytes >= PAGE_BYTES))
+        Ok(break_if(page.len() >= max || bytes >= PAGE_BYTES))
     })?;
     Ok(page)
 }
 
-fn enough(is_enough: bool) -> ControlFlow<()> {
+fn break_if(is_enough: bool) -> ControlFlow<()> {
     if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 

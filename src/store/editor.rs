@@ -1,15 +1,15 @@
-//! Statements that write, by hand: to set a database up before a collector opens it, and to be in its way.
+//! Runs any SQL on a database: to prepare one before a collector opens it, and to disturb a collector in tests.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::failure::database_error;
-use super::temporary::keep_where_there_is_room;
+use super::sqlite_error::database_error;
+use super::temp_store::use_files_if_possible;
 use crate::error::Error;
 
-/// A connection that runs any statement. What it begins and does not end is undone when it is dropped.
+/// A connection that runs any statement. Dropping it rolls an open transaction back.
 #[derive(Debug)]
 pub struct Editor {
     path: PathBuf,
@@ -17,7 +17,7 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// Opens the file, which is created where it is missing.
+    /// Opens the file. Creates it if it is missing.
     ///
     /// # Errors
     ///
@@ -26,17 +26,17 @@ impl Editor {
         let open = || {
             let connection = Connection::open(path)?;
             connection.busy_timeout(Duration::from_secs(5))?;
-            keep_where_there_is_room(&connection)?;
+            use_files_if_possible(&connection)?;
             Ok(connection)
         };
         Ok(Self { path: path.to_owned(), connection: open().map_err(|e| database_error(path, e))? })
     }
 
-    /// Runs the statements in turn; waits up to 5 seconds for another writer. Rows that they answer are passed over.
+    /// Runs the statements in turn; waits up to 5 seconds for another writer. Rows that they return are ignored.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] with the first that fails.
+    /// [`Error::Database`] for the first that fails.
     pub fn run(&self, sql: &str) -> Result<(), Error> {
         self.connection.execute_batch(sql).map_err(|e| database_error(&self.path, e))
     }

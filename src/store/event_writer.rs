@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::database_file::DatabaseFile;
 use super::dead_letters;
-use super::failure::{detail, is_constraint};
-use super::file::File;
-use super::pool::{Manager, Pooled};
-use super::routes::decoded::{Course, Decoded};
+use super::pool::{ConnectionManager, WriteConnection};
+use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
-use super::routes::statements::{Failure, Statements};
+use super::routes::statements::{StatementError, Statements};
+use super::sqlite_error::{is_constraint, one_line};
 use crate::pipeline::{Delivery, Mark, SingleEvent};
 
 /// How often to check that the database file was not replaced. A check for each event would cost more than the commit.
@@ -22,17 +22,17 @@ const FILE_CHECK: Duration = Duration::from_millis(100);
 /// can starve some of them.
 #[derive(Debug)]
 pub struct EventWriter {
-    manager: Manager,
-    file: File,
+    manager: ConnectionManager,
+    file: DatabaseFile,
     state: Mutex<State>,
 }
 
 struct State {
     event: SingleEvent,
-    decoded: Decoded,
+    decoded: DecodedBatch,
     file_checked: Instant,
     /// `None` after an error: a connection whose state is uncertain is not used again.
-    connection: Option<Pooled>,
+    connection: Option<WriteConnection>,
 }
 
 impl std::fmt::Debug for State {
@@ -48,15 +48,15 @@ pub enum EventOutcome {
     Stored,
     /// It failed and became a dead letter.
     DeadLetter,
-    /// No route takes it, and it was dropped.
+    /// No route matches it, and it was dropped.
     Dropped,
 }
 
 impl EventWriter {
-    pub(super) fn new(manager: Manager, file: File, plan: Arc<Plan>) -> Self {
+    pub(super) fn new(manager: ConnectionManager, file: DatabaseFile, plan: Arc<Plan>) -> Self {
         let state = State {
             event: SingleEvent::default(),
-            decoded: Decoded::new(plan),
+            decoded: DecodedBatch::new(plan),
             file_checked: Instant::now(),
             connection: None,
         };
@@ -86,12 +86,15 @@ impl EventWriter {
             *file_checked = Instant::now();
             if self.file.was_replaced() {
                 *connection = None;
-                return Err(format!("{} was moved, removed or replaced meanwhile", self.file.path().display()));
+                return Err(format!(
+                    "{} was moved, removed or replaced while it was in use",
+                    self.file.path().display()
+                ));
             }
         }
         let pooled = match connection.take() {
             Some(pooled) => pooled,
-            None => self.manager.open().map_err(|e| detail(&e))?,
+            None => self.manager.open().map_err(|e| one_line(&e))?,
         };
         match commit(&pooled, decoded, &delivery) {
             Ok(outcome) => {
@@ -100,29 +103,33 @@ impl EventWriter {
             }
             // The connection's state is uncertain: it is dropped.
             Err(failure) => Err(match failure {
-                Failure::Database(error) => detail(&error),
-                Failure::Lost(error) => error.to_string(),
-                Failure::Event(reason) | Failure::Ended(reason) => reason.error,
+                StatementError::Database(error) => one_line(&error),
+                StatementError::Invalid(error) => error.to_string(),
+                StatementError::Event(reason) | StatementError::EndedTransaction(reason) => reason.error,
             }),
         }
     }
 }
 
-fn commit(pooled: &Pooled, decoded: &Decoded, delivery: &Delivery<'_>) -> Result<EventOutcome, Failure> {
-    let ran = match decoded.course(0) {
-        Course::Dropped => return Ok(EventOutcome::Dropped),
-        Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
-        Course::Events | Course::Route(..) => in_transaction(pooled, decoded, delivery),
+fn commit(
+    pooled: &WriteConnection,
+    decoded: &DecodedBatch,
+    delivery: &Delivery<'_>,
+) -> Result<EventOutcome, StatementError> {
+    let ran = match decoded.disposition(0) {
+        Disposition::Dropped => return Ok(EventOutcome::Dropped),
+        Disposition::DeadLetter(_, reason) => Err(StatementError::Event(reason.as_ref().clone())),
+        Disposition::Events | Disposition::Route(..) => in_transaction(pooled, decoded, delivery),
     };
     match ran {
         Ok(()) => Ok(EventOutcome::Stored),
-        Err(Failure::Event(reason)) => {
+        Err(StatementError::Event(reason)) => {
             let store_dead_letter = || {
                 let _rolled_back_unless_committed = RollBack::begin(&pooled.sqlite)?;
                 dead_letters::insert(&pooled.sqlite, None, delivery, &reason)?;
                 run(&pooled.sqlite, "COMMIT")
             };
-            store_dead_letter().map(|()| EventOutcome::DeadLetter).map_err(Failure::Database)
+            store_dead_letter().map(|()| EventOutcome::DeadLetter).map_err(StatementError::Database)
         }
         Err(failure) => Err(failure),
     }
@@ -131,14 +138,18 @@ fn commit(pooled: &Pooled, decoded: &Decoded, delivery: &Delivery<'_>) -> Result
 /// Runs the statements in an explicit transaction, even where there is only one. Outside of one, a statement that fails may leave
 /// a part of its changes behind, as `FAIL` does in a statement, a constraint or a trigger
 /// (<https://sqlite.org/lang_conflict.html>). Another program may add such a trigger at any time.
-fn in_transaction(pooled: &Pooled, decoded: &Decoded, delivery: &Delivery<'_>) -> Result<(), Failure> {
-    let _rolled_back_unless_committed = RollBack::begin(&pooled.sqlite).map_err(Failure::Database)?;
+fn in_transaction(
+    pooled: &WriteConnection,
+    decoded: &DecodedBatch,
+    delivery: &Delivery<'_>,
+) -> Result<(), StatementError> {
+    let _rolled_back_unless_committed = RollBack::begin(&pooled.sqlite).map_err(StatementError::Database)?;
     Statements::new(decoded.plan(), pooled).run(decoded, 0, delivery, None)?;
     run(&pooled.sqlite, "COMMIT").map_err(|error| {
         if is_constraint(&error) {
-            Failure::Event(decoded.at_commit(0, detail(&error)))
+            StatementError::Event(decoded.at_commit(0, one_line(&error)))
         } else {
-            Failure::Database(error)
+            StatementError::Database(error)
         }
     })
 }
@@ -169,7 +180,7 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::config::{RouteConfig, Unmatched};
-    use crate::store::scene::{Scene, route};
+    use crate::store::fixture::{Fixture, route};
     use crate::store::{EventOutcome, EventWriter};
 
     const SCHEMA: &str = "
@@ -181,11 +192,11 @@ mod tests {
     ";
     const ADD_LINE: &str = "INSERT INTO lines VALUES (:name, :text)";
 
-    fn scene(schema: &str) -> (Scene, EventWriter) {
+    fn fixture(schema: &str) -> (Fixture, EventWriter) {
         let routes = [route("both", &[ADD_LINE, "INSERT INTO users VALUES (:name)"]), route("one", &[ADD_LINE])];
-        let scene = Scene::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
-        let writer = scene.open().event_writer();
-        (scene, writer)
+        let fixture = Fixture::with_routes(&(SCHEMA.to_owned() + schema), &routes, Unmatched::Drop).expect("opens");
+        let writer = fixture.open().event_writer();
+        (fixture, writer)
     }
 
     fn kept(writer: &EventWriter, subject: &str, name: &str) -> EventOutcome {
@@ -195,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_event_is_committed_whole_or_is_a_dead_letter() {
-        let (scene, writer) = scene("");
+        let (fixture, writer) = fixture("");
         let kept = |subject, name| kept(&writer, subject, name);
         assert_eq!(
             (kept("both", "ann"), kept("one", "ann"), kept("both", "bob")),
@@ -207,9 +218,9 @@ mod tests {
         }
         assert_eq!(writer.commit(7_000, "one", [], b"{"), Ok(EventOutcome::DeadLetter));
         assert_eq!(kept("other", "ann"), EventOutcome::Dropped);
-        assert_eq!(scene.texts("SELECT name FROM lines ORDER BY rowid"), ["ann", "ann", "bob"]);
-        assert_eq!(scene.texts("SELECT name FROM users ORDER BY rowid"), ["ann", "bob"]);
-        let dead = scene.texts(
+        assert_eq!(fixture.texts("SELECT name FROM lines ORDER BY rowid"), ["ann", "ann", "bob"]);
+        assert_eq!(fixture.texts("SELECT name FROM users ORDER BY rowid"), ["ann", "bob"]);
+        let dead = fixture.texts(
             "SELECT route || ': ' || error || ' in ' || coalesce(statement, 'none') FROM catchment_dead_letters ORDER BY id",
         );
         let unique = "both: UNIQUE constraint failed: users.name in INSERT INTO users VALUES (:name)";
@@ -225,32 +236,32 @@ mod tests {
 
     #[test]
     fn a_statement_that_fails_half_way_leaves_nothing_behind() {
-        let (scene, writer) = scene(
+        let (fixture, writer) = fixture(
             "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full') WHERE NEW.name = 'full'; END;",
         );
         assert_eq!(kept(&writer, "one", "full"), EventOutcome::DeadLetter);
         assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
-        assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"]);
+        assert_eq!(fixture.texts("SELECT name FROM lines"), ["ann"]);
     }
 
     #[test]
     fn a_failing_foreign_trigger_leaves_no_partial_event() {
-        let (scene, writer) = scene("");
+        let (fixture, writer) = fixture("");
         let full = "CREATE TRIGGER full AFTER INSERT ON lines BEGIN SELECT raise(FAIL, 'full'); END;";
         for _ in 0..3 {
             assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
-            scene.connection.execute_batch(full).expect("adds a trigger");
+            fixture.connection.execute_batch(full).expect("adds a trigger");
             // Once before the connection has noticed the trigger, and once after.
             assert_eq!([kept(&writer, "one", "bob"), kept(&writer, "one", "bob")], [EventOutcome::DeadLetter; 2]);
-            scene.connection.execute_batch("DROP TRIGGER full").expect("drops it");
+            fixture.connection.execute_batch("DROP TRIGGER full").expect("drops it");
         }
-        assert_eq!(scene.texts("SELECT name FROM lines"), ["ann"; 3]);
-        assert_eq!(scene.dead().len(), 6);
+        assert_eq!(fixture.texts("SELECT name FROM lines"), ["ann"; 3]);
+        assert_eq!(fixture.dead().len(), 6);
     }
 
     #[test]
     fn a_failure_after_a_triggers_write_is_a_dead_letter() {
-        let (scene, writer) = scene(
+        let (fixture, writer) = fixture(
             "CREATE TABLE log(name TEXT);
              CREATE TRIGGER full AFTER INSERT ON lines BEGIN
                  INSERT INTO log VALUES (NEW.name);
@@ -259,7 +270,7 @@ mod tests {
         );
         assert_eq!(kept(&writer, "one", "full"), EventOutcome::DeadLetter);
         assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
-        assert_eq!((scene.texts("SELECT name FROM log"), scene.dead().len()), (vec!["ann".to_owned()], 1));
+        assert_eq!((fixture.texts("SELECT name FROM log"), fixture.dead().len()), (vec!["ann".to_owned()], 1));
 
         let endless = "
             CREATE TABLE log(name TEXT);
@@ -270,9 +281,9 @@ mod tests {
                 );
             END;";
         let bounded = RouteConfig { max_steps: 1, ..route("one", &[ADD_LINE]) };
-        let scene = Scene::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
-        assert_eq!(self::kept(&scene.open().event_writer(), "one", "ann"), EventOutcome::DeadLetter);
-        assert_eq!((scene.texts("SELECT text FROM lines").len(), scene.dead().len()), (0, 1));
+        let fixture = Fixture::with_routes(&(SCHEMA.to_owned() + endless), &[bounded], Unmatched::Drop).expect("opens");
+        assert_eq!(self::kept(&fixture.open().event_writer(), "one", "ann"), EventOutcome::DeadLetter);
+        assert_eq!((fixture.texts("SELECT text FROM lines").len(), fixture.dead().len()), (0, 1));
     }
 
     #[test]
@@ -285,11 +296,11 @@ mod tests {
                 " + 1".repeat(sums)
             );
             let bounded = RouteConfig { max_steps: 1, ..route("count", &[&count]) };
-            let scene = Scene::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
+            let fixture = Fixture::with_routes(SCHEMA, &[bounded], Unmatched::Drop).expect("opens");
             let payload = format!(r#"{{"upto": {upto}}}"#);
-            let kept = scene.open().event_writer().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
-            let stored = scene.texts("SELECT text FROM lines").len();
-            let of_both = (stored, scene.dead().len());
+            let kept = fixture.open().event_writer().commit(7_000, "count", [], payload.as_bytes()).expect("commits");
+            let stored = fixture.texts("SELECT text FROM lines").len();
+            let of_both = (stored, fixture.dead().len());
             assert_eq!(of_both, if kept == EventOutcome::Stored { (1, 0) } else { (0, 1) }, "{upto} rows, {sums} sums");
             kept
         };
@@ -307,26 +318,26 @@ mod tests {
 
     #[test]
     fn a_missing_table_makes_no_dead_letters() {
-        let (scene, writer) = scene("");
+        let (fixture, writer) = fixture("");
         assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
-        scene.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
+        fixture.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
         let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
         assert!(said.ends_with("route one, statement 1: no such table: lines"), "{said}");
-        assert!(scene.dead().is_empty());
-        scene.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
+        assert!(fixture.dead().is_empty());
+        fixture.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
         assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
     }
 
     #[test]
     fn no_file_is_made_where_the_database_was_removed() {
-        let (scene, writer) = scene("");
+        let (fixture, writer) = fixture("");
         assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
-        std::fs::remove_file(&scene.config.path).expect("removes");
+        std::fs::remove_file(&fixture.config.path).expect("removes");
         writer.state.lock().connection = None;
         for _ in 0..2 {
             let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
             assert!(said.contains("was moved, removed or replaced"), "{said}");
-            assert!(!scene.config.path.exists());
+            assert!(!fixture.config.path.exists());
         }
     }
 }

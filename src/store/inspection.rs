@@ -1,33 +1,33 @@
-//! What there is to say of a database without changing it, also beside a running collector.
+//! Reads the state of a database without changing it. A collector may run at the same time.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::failure::database_error;
-use super::file::{must_exist, must_have_one_name};
-use super::home::Home;
+use super::database_file::{must_exist, must_have_one_name};
+use super::file_identity::FileIdentity;
 use super::reader::read_only;
+use super::sqlite_error::database_error;
 use super::{ledger, schema};
 use crate::error::Error;
 use crate::pipeline::EpochProgress;
 
-/// The most that is said of a damaged file.
-const MOST_DAMAGE: usize = 10;
+/// The most problems of a damaged file that are reported.
+const MAX_DAMAGE: usize = 10;
 
-/// A read-only look at a database.
+/// A read-only connection for checks.
 #[derive(Debug)]
 pub struct Inspection {
     path: PathBuf,
     connection: Connection,
 }
 
-/// What a database takes on its disk, in bytes.
+/// The size of a database on its disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// The file.
     pub database: u64,
-    /// The write-ahead log beside it, which goes back to the start when nobody reads what is before its end.
+    /// The write-ahead log beside it. It starts again from its beginning once no connection reads an older state.
     pub wal: u64,
 }
 
@@ -36,7 +36,7 @@ impl Inspection {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]: there is none, it cannot be read, or it is of a later version of catchment.
+    /// [`Error::Database`]: there is no file, it cannot be read, or its tables are of a later version.
     pub fn open(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
         let connection = read_only(path).map_err(|e| database_error(path, e))?;
@@ -44,46 +44,46 @@ impl Inspection {
         Ok(Self { path: path.to_owned(), connection })
     }
 
-    /// What names the database to a broker; `None` where no collector has ever opened it.
+    /// The name of the database at a broker; `None` if no collector has opened it.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
     pub fn identity(&self) -> Result<Option<String>, Error> {
-        self.ask(schema::identity)
+        self.read(schema::identity)
     }
 
-    /// How far each epoch of a stream is committed, the latest last; empty where nothing of it ever was.
+    /// How far each epoch of a stream is committed, the latest last; empty if nothing of the stream was ever committed.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
     pub fn history(&self, stream: &str) -> Result<Vec<EpochProgress>, Error> {
-        self.ask(|connection| match schema::identity(connection)? {
+        self.read(|connection| match schema::identity(connection)? {
             Some(_) => ledger::history(connection, stream),
             None => Ok(Vec::new()),
         })
     }
 
-    /// Which file it is, and which one it was at its collector's last start; `None` where no collector has ever opened it.
+    /// Which file it is, and which one it was at its collector's last start; `None` if no collector has opened it.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
-    pub fn home(&self) -> Result<Option<Home>, Error> {
-        self.ask(|connection| match schema::identity(connection)? {
-            Some(identity) => Home::of(&self.path, connection, &identity).map(Some),
+    pub fn file_identity(&self) -> Result<Option<FileIdentity>, Error> {
+        self.read(|connection| match schema::identity(connection)? {
+            Some(identity) => FileIdentity::of(&self.path, connection, &identity).map(Some),
             None => Ok(None),
         })
     }
 
-    /// How many dead letters it has.
+    /// The number of dead letters.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
     pub fn dead_letters(&self) -> Result<u64, Error> {
-        self.ask(|connection| match schema::identity(connection)? {
+        self.read(|connection| match schema::identity(connection)? {
             Some(_) => connection.query_row("SELECT count(*) FROM catchment_dead_letters", [], |row| row.get(0)),
             None => Ok(0),
         })
@@ -96,22 +96,22 @@ impl Inspection {
     /// [`Error::Database`].
     pub fn newest_dead_letter(&self) -> Result<Option<(String, String)>, Error> {
         let sql = "SELECT subject, error FROM catchment_dead_letters ORDER BY id DESC LIMIT 1";
-        self.ask(|connection| match schema::identity(connection)? {
+        self.read(|connection| match schema::identity(connection)? {
             Some(_) => connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional(),
             None => Ok(None),
         })
     }
 
-    /// Reads the whole file and says what is damaged, each in one line; nothing where it is sound. Takes as long as reading
-    /// the file and looking up each entry of its indexes does.
+    /// Reads the whole file and checks each index. Returns a line for each problem; empty if the file is sound. Blocks for that
+    /// time, which can be long for a large file.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] where it cannot be read at all.
+    /// [`Error::Database`] if it cannot be read at all.
     pub fn damage(&self) -> Result<Vec<String>, Error> {
-        self.ask(|connection| {
+        self.read(|connection| {
             let mut found = Vec::new();
-            let mut check = connection.prepare(&format!("PRAGMA integrity_check({MOST_DAMAGE})"))?;
+            let mut check = connection.prepare(&format!("PRAGMA integrity_check({MAX_DAMAGE})"))?;
             for line in check.query_map([], |row| row.get::<_, String>(0))? {
                 found.push(line?.split_whitespace().collect::<Vec<_>>().join(" "));
             }
@@ -120,16 +120,16 @@ impl Inspection {
         })
     }
 
-    /// Whether the file has this name alone. With a second hard link it must not be written.
+    /// Checks that the file has no second hard link. Such a file must not be written.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] where it has others.
+    /// [`Error::Database`] if it has one.
     pub fn has_one_name(&self) -> Result<(), Error> {
         must_have_one_name(&self.path)
     }
 
-    /// What it takes on its disk.
+    /// The size on its disk.
     #[must_use]
     pub fn size(&self) -> Size {
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
@@ -138,8 +138,8 @@ impl Inspection {
         Size { database: bytes(&self.path), wal: bytes(Path::new(&wal)) }
     }
 
-    fn ask<T>(&self, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        question(&self.connection).map_err(|e| database_error(&self.path, e))
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        read(&self.connection).map_err(|e| database_error(&self.path, e))
     }
 }
 
@@ -156,22 +156,22 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_no_collector_has_opened_is_looked_at_too() {
+    fn a_database_that_no_collector_has_opened_can_be_read() {
         let (_folder, path) = folder();
         assert!(Inspection::open(&path).expect_err("none").to_string().contains("no such file"));
         Editor::open(&path).expect("opens").run("CREATE TABLE mine(a)").expect("SQL");
         let inspection = Inspection::open(&path).expect("opens");
-        assert_eq!(inspection.identity().expect("asks"), None);
-        assert_eq!(inspection.history("EVENTS").expect("asks"), []);
+        assert_eq!(inspection.identity().expect("reads"), None);
+        assert_eq!(inspection.history("EVENTS").expect("reads"), []);
         assert_eq!(
-            (inspection.dead_letters().expect("asks"), inspection.newest_dead_letter().expect("asks")),
+            (inspection.dead_letters().expect("reads"), inspection.newest_dead_letter().expect("reads")),
             (0, None)
         );
-        assert_eq!(inspection.damage().expect("asks"), Vec::<String>::new());
+        assert_eq!(inspection.damage().expect("reads"), Vec::<String>::new());
     }
 
     #[test]
-    fn it_tells_letters_progress_and_size() {
+    fn dead_letters_progress_and_size_are_read() {
         let (_folder, path) = folder();
         let config = DatabaseConfig { path: path.clone(), ..DatabaseConfig::default() };
         let database = Database::open(&config, &Routes::default()).expect("opens");
@@ -181,10 +181,10 @@ mod tests {
         let editor = Editor::open(&path).expect("opens");
         editor.run(sql).expect("SQL");
         let inspection = Inspection::open(&path).expect("opens");
-        assert_eq!(inspection.identity().expect("asks").as_deref(), Some(database.identity()));
-        assert_eq!(inspection.history("S").expect("asks").pop().map(|life| life.mark.sequence), Some(9));
-        assert_eq!(inspection.dead_letters().expect("asks"), 2);
-        assert_eq!(inspection.newest_dead_letter().expect("asks"), Some(("b".into(), "worse".into())));
+        assert_eq!(inspection.identity().expect("reads").as_deref(), Some(database.identity()));
+        assert_eq!(inspection.history("S").expect("reads").pop().map(|progress| progress.mark.sequence), Some(9));
+        assert_eq!(inspection.dead_letters().expect("reads"), 2);
+        assert_eq!(inspection.newest_dead_letter().expect("reads"), Some(("b".into(), "worse".into())));
         let size = inspection.size();
         assert!(size.database > 0 && size.wal > 0, "{size:?}");
         editor.run("UPDATE catchment_meta SET value = 99 WHERE key = 'version'").expect("SQL");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told() {
+    fn damage_is_reported() {
         let (_folder, path) = folder();
         let sql = "CREATE TABLE t(a); CREATE INDEX i ON t(a); INSERT INTO t VALUES (1), (2);
                    PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t(a + 1)' WHERE name = 'i';";

@@ -1,14 +1,14 @@
-//! Rows as JSON: what `catchment sql --json` prints and what queries answer.
+//! Rows as JSON: the output of `catchment sql --json` and the answers of queries.
 //!
-//! Integers are exact. A blob is `{"$blob":"<base64>"}`, an infinity null. An object cannot have a name twice: the second
-//! `id` of a join becomes `id_2`.
+//! Integers are exact. A blob is `{"$blob":"<base64>"}`, an infinity is null. Names are made unique: the second `id` of a join
+//! becomes `id_2`.
 
 use data_encoding::BASE64;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::binding::Value;
 
-/// A value in JSON.
+/// A value that serializes as JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<'a>(pub Value<'a>);
 
@@ -17,7 +17,7 @@ impl Serialize for Json<'_> {
         match self.0 {
             Value::Null => serializer.serialize_unit(),
             Value::Integer(value) => serializer.serialize_i64(value),
-            // What is not finite is written as null.
+            // An infinite value is serialized as null.
             Value::Real(value) => serializer.serialize_f64(value),
             Value::Text(text) => serializer.serialize_str(text),
             Value::Blob(bytes) => {
@@ -29,18 +29,18 @@ impl Serialize for Json<'_> {
     }
 }
 
-/// Writes rows of the same columns as JSON objects, the columns in their order.
+/// Writes rows with the same columns as JSON objects, columns in order.
 #[derive(Debug)]
-pub struct Objects {
-    /// What stands before each value: a bracket or a comma, and its name.
+pub struct JsonRowWriter {
+    /// The text before each value: a bracket or comma, the name and a colon.
     keys: Vec<Vec<u8>>,
 }
 
-impl Objects {
-    /// Objects with these columns.
+impl JsonRowWriter {
+    /// A writer for rows with these columns.
     pub fn new<'n>(columns: impl IntoIterator<Item = &'n str>) -> Self {
         let mut keys = Vec::new();
-        for name in told_apart(columns) {
+        for name in unique_names(columns) {
             let mut key = if keys.is_empty() { b"{".to_vec() } else { b",".to_vec() };
             write(&mut key, &name);
             key.push(b':');
@@ -49,7 +49,7 @@ impl Objects {
         Self { keys }
     }
 
-    /// Writes a row's values, as many as there are columns, behind what stands there.
+    /// Appends a row, given a value for each column.
     pub fn write(&self, row: impl IntoIterator<Item = impl Serialize>, to: &mut Vec<u8>) {
         for (key, value) in self.keys.iter().zip(row) {
             to.extend_from_slice(key);
@@ -60,18 +60,18 @@ impl Objects {
 }
 
 fn write(to: &mut Vec<u8>, value: &impl Serialize) {
-    // Memory takes everything, and a value of a row is always JSON.
+    // Writing into memory cannot fail, and every value of a row can be serialized.
     let _ = serde_json::to_writer(to, value);
 }
 
-fn told_apart<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<String> {
-    let mut apart: Vec<String> = Vec::new();
+fn unique_names<'n>(names: impl IntoIterator<Item = &'n str>) -> Vec<String> {
+    let mut unique: Vec<String> = Vec::new();
     for name in names {
         let numbered = (2..).map(|number| format!("{name}_{number}"));
-        let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !apart.contains(name));
-        apart.extend(free);
+        let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !unique.contains(name));
+        unique.extend(free);
     }
-    apart
+    unique
 }
 
 #[cfg(test)]
@@ -92,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_objects_whose_names_are_told_apart() {
-        let objects = Objects::new(["b", "a\"", "b"]);
+    fn rows_are_objects_with_unique_names() {
+        let writer = JsonRowWriter::new(["b", "a\"", "b"]);
         let mut to = b"[".to_vec();
-        objects.write([Value::Integer(1), Value::Null, Value::Text("x,\ny")].map(Json), &mut to);
+        writer.write([Value::Integer(1), Value::Null, Value::Text("x,\ny")].map(Json), &mut to);
         assert_eq!(String::from_utf8(to).expect("UTF-8"), "[{\"b\":1,\"a\\\"\":null,\"b_2\":\"x,\\ny\"}");
-        assert_eq!(told_apart(["a", "a_2", "a"]), ["a", "a_2", "a_3"]);
+        assert_eq!(unique_names(["a", "a_2", "a"]), ["a", "a_2", "a_3"]);
         let mut to = Vec::new();
-        Objects::new([]).write([0; 0], &mut to);
+        JsonRowWriter::new([]).write([0; 0], &mut to);
         assert_eq!(to, b"{}");
     }
 }

@@ -1,24 +1,23 @@
-//! One row a stream and epoch: how far it is committed, moved in the rows' own transaction. Beside it the gaps: what the
-//! stream did not have when it was due.
+//! The ledger: for each stream and epoch a row with the committed position, moved in the transaction of the events' rows. And the
+//! gaps: events that the stream no longer had when they were to be collected.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schema;
 use crate::pipeline::{Epoch, EpochProgress, Gap, Gaps, Mark};
 
-/// All epochs of a stream, the latest last. Also of a database whose tables are of an earlier version, which only a check
-/// reads.
+/// All epochs of a stream, the latest last. Also reads tables of an earlier version, which a check does not upgrade.
 pub(super) fn history(connection: &Connection, stream: &str) -> rusqlite::Result<Vec<EpochProgress>> {
-    let knows_gaps = schema::has_table(connection, "catchment_gaps")?;
+    let has_gaps = schema::has_table(connection, "catchment_gaps")?;
     let sql = "SELECT epoch, created, sequence, published_ns FROM catchment_ledger WHERE stream = ? ORDER BY epoch";
     let mut statement = connection.prepare_cached(sql)?;
-    let lives = statement.query_map([stream], |row| {
+    let epochs = statement.query_map([stream], |row| {
         let (number, created): (u32, String) = (row.get(0)?, row.get(1)?);
         let epoch = Epoch::new(stream, number, created);
-        let gaps = if knows_gaps { gaps(connection, &epoch)? } else { Gaps::default() };
+        let gaps = if has_gaps { gaps(connection, &epoch)? } else { Gaps::default() };
         Ok(EpochProgress { epoch, mark: Mark { sequence: row.get(2)?, published_ns: row.get(3)? }, gaps })
     });
-    lives?.collect()
+    epochs?.collect()
 }
 
 fn gaps(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<Gaps> {
@@ -30,8 +29,8 @@ fn gaps(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<Gaps> {
     gaps?.collect()
 }
 
-/// Remembers what the stream did not have. Where that becomes too much, gaps are joined.
-pub(super) fn remember(
+/// Records gaps of the stream. If there are too many, neighbouring gaps are joined.
+pub(super) fn record_gaps(
     connection: &Connection,
     epoch: &Epoch,
     gaps: impl Iterator<Item = Gap>,
@@ -58,8 +57,8 @@ pub(super) fn remember(
     all.iter().try_for_each(insert)
 }
 
-/// Begins the next local epoch and forgets those before the last one, which no commit under way can concern. Its own entry
-/// comes with its first commit; until then the last one's keeps its number from being given twice.
+/// Begins the next local epoch and deletes those before the last one: no commit in progress can belong to them. The new epoch's
+/// entry is made by its first commit. Until then, the last epoch's entry keeps the number from being used twice.
 pub(super) fn begin_local(connection: &Connection) -> rusqlite::Result<Epoch> {
     let sql = "DELETE FROM catchment_ledger
                WHERE stream = ?1 AND epoch < (SELECT max(epoch) FROM catchment_ledger WHERE stream = ?1)";
@@ -70,7 +69,7 @@ pub(super) fn begin_local(connection: &Connection) -> rusqlite::Result<Epoch> {
     Ok(Epoch::local(last + 1, now))
 }
 
-/// How far this epoch is committed: where it begins, while it has no entry yet.
+/// How far this epoch is committed. Without an entry, that is where it begins.
 pub(super) fn mark(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<Mark> {
     let sql = "SELECT sequence, published_ns FROM catchment_ledger WHERE stream = ? AND epoch = ?";
     let found = connection.prepare_cached(sql)?.query_row(params![epoch.stream, epoch.number], |row| {
@@ -79,8 +78,8 @@ pub(super) fn mark(connection: &Connection, epoch: &Epoch) -> rusqlite::Result<M
     Ok(found.optional()?.unwrap_or(epoch.begins))
 }
 
-/// Moves the epoch from `before` to `after`; `false`, and nothing moved, where it does not stand at `before` or a later
-/// epoch of the stream has begun.
+/// Moves the epoch from `before` to `after`. Returns `false`, and moves nothing, if it is not at `before` or a later epoch of the
+/// stream has begun.
 pub(super) fn advance(connection: &Connection, epoch: &Epoch, before: Mark, after: Mark) -> rusqlite::Result<bool> {
     let changed = if before == epoch.begins {
         let sql = "INSERT INTO catchment_ledger(stream, epoch, created, sequence, published_ns)
@@ -114,7 +113,7 @@ mod tests {
     }
 
     fn latest(connection: &Connection, stream: &str) -> rusqlite::Result<Option<(Epoch, Mark)>> {
-        Ok(history(connection, stream)?.pop().map(|life| (life.epoch, life.mark)))
+        Ok(history(connection, stream)?.pop().map(|progress| (progress.epoch, progress.mark)))
     }
 
     fn at(sequence: u64) -> Mark {
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn it_moves_only_from_where_it_stands() {
+    fn it_moves_only_from_its_position() {
         let db = database();
         assert_eq!(latest(&db, "S").unwrap(), None);
         assert!(advance(&db, &epoch(1), Mark::START, at(5)).unwrap());
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_that_was_followed_moves_no_more() {
+    fn an_epoch_with_a_successor_does_not_move() {
         let db = database();
         assert!(advance(&db, &epoch(1), Mark::START, at(5)).unwrap());
         assert!(advance(&db, &epoch(2), Mark::START, at(1)).unwrap());
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn local_epochs_are_told_apart_and_do_not_pile_up() {
+    fn local_epochs_are_distinct_and_do_not_accumulate() {
         let db = database();
         assert!(advance(&db, &epoch(1), Mark::START, at(5)).unwrap());
         for number in 1..=5 {
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_may_go_on_where_an_earlier_one_came_to() {
+    fn an_epoch_may_continue_at_an_earlier_ones_position() {
         let db = database();
         assert!(advance(&db, &epoch(1), Mark::START, at(5)).unwrap());
         assert!(advance(&db, &epoch(2), Mark::START, at(9)).unwrap());
@@ -168,43 +167,45 @@ mod tests {
         assert!(advance(&db, &third, at(5), at(6)).unwrap());
         assert!(!advance(&db, &third, at(5), at(7)).unwrap(), "a second first time");
         assert!(advance(&db, &third, at(6), at(8)).unwrap());
-        let numbers: Vec<_> = history(&db, "S").unwrap().iter().map(|life| (life.epoch.number, life.mark)).collect();
+        let numbers: Vec<_> =
+            history(&db, "S").unwrap().iter().map(|progress| (progress.epoch.number, progress.mark)).collect();
         assert_eq!(numbers, [(1, at(5)), (2, at(9)), (3, at(8))]);
     }
 
     #[test]
-    fn gaps_are_kept_for_their_epoch_and_joined_if_too_many() {
+    fn gaps_belong_to_their_epoch_and_too_many_are_joined() {
         let db = database();
-        let read =
-            |number| history(&db, "S").unwrap().into_iter().find(|life| life.epoch.number == number).unwrap().gaps;
+        let read = |number| {
+            history(&db, "S").unwrap().into_iter().find(|progress| progress.epoch.number == number).unwrap().gaps
+        };
         for number in 1..=2 {
             assert!(advance(&db, &epoch(number), Mark::START, at(50_000)).unwrap());
         }
-        remember(&db, &epoch(1), Gap::of(3, 7).into_iter()).unwrap();
-        remember(&db, &epoch(1), [Gap::of(1, 1), Gap::of(8, 9)].into_iter().flatten()).unwrap();
+        record_gaps(&db, &epoch(1), Gap::of(3, 7).into_iter()).unwrap();
+        record_gaps(&db, &epoch(1), [Gap::of(1, 1), Gap::of(8, 9)].into_iter().flatten()).unwrap();
         assert_eq!(read(1), [Gap::of(1, 1), Gap::of(3, 9)].into_iter().flatten().collect());
         assert!(read(2).is_empty());
         let every_second = (1..=Gaps::MOST as u64 + 1).filter_map(|number| Gap::of(number * 2, number * 2));
-        remember(&db, &epoch(2), every_second).unwrap();
+        record_gaps(&db, &epoch(2), every_second).unwrap();
         let joined = read(2);
         assert_eq!((joined.len(), joined.missing()), (Gaps::MOST / 2, Gaps::MOST as u64 + 1));
     }
 
     proptest! {
-        /// Whatever two writers try, each step is taken once: the ledger is where a lone counter would be.
+        /// With any attempts of two writers, each step is taken once: the ledger equals a single counter.
         #[test]
-        fn any_mix_of_attempts_leaves_it_where_the_valid_ones_lead(steps in prop::collection::vec((0u64..6, 1u64..6), 1..60)) {
+        fn only_valid_attempts_move_it(steps in prop::collection::vec((0u64..6, 1u64..6), 1..60)) {
             let db = database();
-            let mut stands = 0;
+            let mut position = 0;
             for (from, by) in steps {
                 let before = if from == 0 { Mark::START } else { at(from) };
                 let moved = advance(&db, &epoch(1), before, at(from + by)).unwrap();
-                prop_assert_eq!(moved, from == stands);
+                prop_assert_eq!(moved, from == position);
                 if moved {
-                    stands = from + by;
+                    position = from + by;
                 }
             }
-            prop_assert_eq!(mark(&db, &epoch(1)).unwrap().sequence, stands);
+            prop_assert_eq!(mark(&db, &epoch(1)).unwrap().sequence, position);
         }
     }
 }

@@ -1,43 +1,42 @@
-//! SQLite's limits where statements of the configuration run: <https://sqlite.org/limits.html>.
+//! SQLite's limits for statements of the configuration: <https://sqlite.org/limits.html>.
 //!
-//! They are for what comes with a message: SQLite interrupts a statement between two steps, and how long one step takes is a
-//! matter of how long the values are that it works on. SQLite's limits on the text of a statement (depth of expressions, terms of
-//! a compound, arguments of a function) stay as they are: that text is the operator's. SQLite holds the schema to them too, and a
-//! database with a deeper CHECK, say, would seem damaged.
+//! They limit values that come with a message. SQLite interrupts a statement only between two steps, and a step on long values
+//! takes long. SQLite's limits on the text of a statement (depth of expressions, terms of a compound, arguments of a function) are
+//! not changed: the operator writes that text. SQLite applies those limits to the schema too, so with lower ones a database with a
+//! deep CHECK, for instance, would seem damaged.
 
 use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
-/// Bytes of the longest text, blob or row. Twice the largest event that a server can be set to take, 64 MiB. SQLite's own is a
-/// billion.
-const LONGEST: i32 = 128 << 20;
+/// The longest text, blob or row in bytes: twice the largest `max_payload` of a server, 64 MiB. SQLite's default is a billion.
+const MAX_LENGTH: i32 = 128 << 20;
 
-/// Bytes of the longest pattern of LIKE or GLOB: a step takes as long as pattern times text. SQLite's own is 50,000.
-const LONGEST_PATTERN: i32 = 1_000;
+/// The longest pattern of LIKE or GLOB in bytes: the time of a step grows with pattern times text. SQLite's default is 50,000.
+const MAX_PATTERN: i32 = 1_000;
 
-/// SQLite's own.
-const UNLIMITED: i32 = 1_000_000_000;
+/// SQLite's default.
+const DEFAULT_LENGTH: i32 = 1_000_000_000;
 
-/// Sets those that are in nobody's way, catchment's own statements included.
+/// Sets the limits that suit every statement, catchment's own included.
 pub(super) fn set(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LONGEST_PATTERN)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, MAX_PATTERN)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     Ok(())
 }
 
-/// Limits the length of values and rows, for good.
+/// Limits the length of values and rows on this connection.
 pub(super) fn set_length(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST).map(drop)
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH).map(drop)
 }
 
-/// The same during the call. Outside of it catchment's own statements store whatever comes: the headers of an event take up to six
-/// times their size as JSON.
+/// Limits the length of values and rows during the call. Outside of it, catchment's own statements need the default: as JSON, the
+/// headers of an event take up to six times their size.
 pub(super) fn within_length<T>(connection: &Connection, run: impl FnOnce() -> T) -> T {
-    /// Also when the call panics.
+    /// Restores the default, also when the call panics.
     struct Off<'a>(&'a Connection);
     impl Drop for Off<'_> {
         fn drop(&mut self) {
-            let _ = self.0.set_limit(Limit::SQLITE_LIMIT_LENGTH, UNLIMITED);
+            let _ = self.0.set_limit(Limit::SQLITE_LIMIT_LENGTH, DEFAULT_LENGTH);
         }
     }
     let _off = Off(connection);
@@ -52,11 +51,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_call_is_held_to_the_length() {
+    fn the_length_is_limited_only_during_the_call() {
         let connection = Connection::open_in_memory().expect("opens");
         let length = || connection.limit(Limit::SQLITE_LIMIT_LENGTH).expect("a limit");
         let own = length();
-        assert_eq!((within_length(&connection, length), length()), (LONGEST, own));
+        assert_eq!((within_length(&connection, length), length()), (MAX_LENGTH, own));
         let panicked = catch_unwind(AssertUnwindSafe(|| within_length(&connection, || panic!("in a function"))));
         assert!(panicked.is_err() && length() == own);
     }

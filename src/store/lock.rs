@@ -1,11 +1,11 @@
-//! The lock beside the database: one collector a file.
+//! The lock beside the database: one collector for each file.
 //!
-//! An advisory lock of the operating system on `<database>.lock`, which goes with the process however that ends. The
-//! database file itself is never opened for this: closing it would drop SQLite's own locks
-//! (<https://sqlite.org/howtocorrupt.html>, 2.2), and on NFS a lock on it would be one of SQLite's.
+//! It is an advisory lock of the operating system on `<database>.lock`. It ends with the process, however that ends. The database
+//! file itself is never opened for this: closing it would drop SQLite's own locks (<https://sqlite.org/howtocorrupt.html>, 2.2),
+//! and on NFS a lock on it would be one of SQLite's.
 //!
-//! Whichever path leads to the file, symbolic links are followed first, so there is one lock. A file with several hard links
-//! is refused where it is opened.
+//! Symbolic links are followed first, so all paths to a file share one lock. A file with several hard links is refused when it is
+//! opened.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::beside;
 use crate::error::{DatabaseFault, Error};
 
-/// Held as long as this lives.
+/// The lock. Dropping this releases it.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -26,18 +26,12 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] naming the process that has it; [`Error::Database`] when the lock file cannot be written.
+    /// [`Error::Locked`] names the process that holds it; [`Error::Database`] when the lock file cannot be written.
     pub fn take(database: &Path) -> Result<Self, Error> {
         let path = beside(database, "lock");
-        let unwritable = |source: std::io::Error| Error::Database {
-            fault: DatabaseFault::Unwritable,
-            path: database.to_owned(),
-            detail: format!(
-                "cannot lock it with {}: {source}; check that the directory exists and can be written",
-                path.display()
-            ),
-            remedy: None,
-            source: Some(Box::new(source)),
+        let unwritable = |source: std::io::Error| {
+            lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)
+                .with_remedy("check that the directory exists and can be written")
         };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
@@ -54,19 +48,16 @@ impl Lock {
         }
     }
 
-    /// Who has the lock, as `process 4711`; `None` where nobody has. Does not wait, and nobody is refused the lock for it.
+    /// The holder of the lock, as `process 4711`; `None` if it is free. Does not wait, and never makes [`Lock::take`] fail.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] when the lock file is there and cannot be read.
+    /// [`Error::Database`] when the lock file exists and cannot be read.
     pub fn holder(database: &Path) -> Result<Option<String>, Error> {
         let path = beside(database, "lock");
-        let unreadable = |source: std::io::Error| Error::Database {
-            fault: DatabaseFault::Unwritable,
-            path: database.to_owned(),
-            detail: format!("cannot tell who collects into it by {}: {source}; see who may read it", path.display()),
-            remedy: None,
-            source: Some(Box::new(source)),
+        let unreadable = |source: std::io::Error| {
+            lock_error(database, format!("cannot read its lock {}: {source}", path.display()), source)
+                .with_remedy("check the permissions of the lock file")
         };
         let mut file = match File::open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -80,12 +71,17 @@ impl Lock {
     }
 }
 
-/// How long to wait for those who only look whether the lock is free. Each of them takes microseconds.
-const GLANCES: Duration = Duration::from_secs(5);
+fn lock_error(database: &Path, detail: String, source: std::io::Error) -> Error {
+    let (fault, source) = (DatabaseFault::Unwritable, Some(source.into()));
+    Error::Database { fault, path: database.to_owned(), detail, remedy: None, source }
+}
 
-/// Takes the lock if nobody has it. Who only looks shares it for a moment, who has it shares it with nobody.
+/// How long to wait for probes that check whether the lock is free. Each takes microseconds.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes the lock if it is free. A probe takes the lock shared, briefly; the owner takes it exclusively.
 fn try_lock(file: &File) -> Result<(), TryLockError> {
-    let until = Instant::now() + GLANCES;
+    let until = Instant::now() + PROBE_PATIENCE;
     loop {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) if Instant::now() < until => {
@@ -98,7 +94,7 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
     }
 }
 
-/// What the holder wrote into the lock file.
+/// The name that the holder wrote into the lock file.
 fn name_in(file: &mut File) -> String {
     let mut holder = String::new();
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
@@ -110,11 +106,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_holder_is_refused_by_name_until_the_first_lets_go() {
+    fn a_second_holder_is_refused_until_the_first_releases_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
-        let first = Lock::take(&database).expect("nobody has it");
-        let refused = Lock::take(&database).expect_err("somebody has it").to_string();
+        let first = Lock::take(&database).expect("is free");
+        let refused = Lock::take(&database).expect_err("is held").to_string();
         assert!(refused.contains(&format!("process {} collects", std::process::id())), "{refused}");
         let holder = Lock::holder(&database).expect("looks");
         assert_eq!(holder, Some(format!("process {}", std::process::id())));

@@ -1,6 +1,6 @@
 //! The user's own tables: a folder of numbered SQL files, each applied once.
 //!
-//! [`DatabaseConfig::migrations`] has the rules. What was applied is remembered in table `catchment_migrations`.
+//! [`DatabaseConfig::migrations`] has the rules. Table `catchment_migrations` records what was applied.
 
 mod folder;
 mod script;
@@ -12,12 +12,14 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::columns::now_us;
-use super::failure::{database_error, fault, may_pass, what};
-use super::temporary::keep_where_there_is_room;
+use super::sqlite_error::{Violation, database_error, fault, is_transient, message};
+use super::temp_store::use_files_if_possible;
 use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
 use folder::refused;
-use script::{Failure, Reason, Scripts};
+use script::{ScriptError, ScriptErrorKind, ScriptRunner};
+
+const CORRECT: &str = "correct that in a migration; no new migration was applied";
 
 /// A migration that was applied.
 struct Applied {
@@ -28,12 +30,12 @@ struct Applied {
     when: String,
 }
 
-/// The migrations that opening this database would apply, in their order: all of them where there is no database yet.
+/// The migrations that opening this database would apply, in their order: all of them if there is no database yet.
 /// Changes nothing.
 ///
 /// # Errors
 ///
-/// As [`Database::open`](super::Database::open), as far as can be told without running them.
+/// As [`Database::open`](super::Database::open), as far as can be known without running them.
 pub fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, Error> {
     let Some(folder) = &config.migrations else { return Ok(Vec::new()) };
     let mut all = folder::read(folder)?;
@@ -47,14 +49,17 @@ pub fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, Error> {
     Ok(all.split_off(new))
 }
 
-/// Applies what is pending, in one transaction: all of it or nothing. `fits` looks at the tables before the commit, and its
-/// error rolls everything back: the database stays as it was.
-pub(super) fn apply(config: &DatabaseConfig, fits: impl FnOnce(&Connection) -> Result<(), Error>) -> Result<(), Error> {
+/// Applies the pending migrations in one transaction, all of them or none. `check` examines the tables before the commit, and
+/// its error rolls everything back: the database stays as it was.
+pub(super) fn apply(
+    config: &DatabaseConfig,
+    check: impl FnOnce(&Connection) -> Result<(), Error>,
+) -> Result<(), Error> {
     let Some(folder) = &config.migrations else { return Ok(()) };
     let on_error = |e| database_error(&config.path, e);
     let all = folder::read(folder)?;
-    // One of its own, for it is set up as no other: foreign keys are checked behind the last migration instead of all along,
-    // or a table that is replaced by another of its name would take along the rows that refer to it
+    // A connection of its own, because foreign keys are off on it: they are checked after the last migration. Otherwise replacing
+    // a table by another of its name would delete the rows that refer to it
     // (https://sqlite.org/lang_altertable.html#otheralter).
     let mut connection = connect(config, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(on_error)?;
     connection.pragma_update(None, "foreign_keys", false).map_err(on_error)?;
@@ -62,14 +67,14 @@ pub(super) fn apply(config: &DatabaseConfig, fits: impl FnOnce(&Connection) -> R
         return Ok(());
     }
     let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate).map_err(on_error)?;
-    // Asked again under the write lock: another process may have been faster.
+    // Read again under the write lock: another process may have been faster.
     let new = &all[first_new(&all, &applied(&transaction).map_err(on_error)?, folder)?..];
     for migration in new {
         run(&transaction, migration, &config.path)?;
     }
     if let Some(last) = new.last() {
         check_references(&transaction, last, &config.path)?;
-        fits(&transaction).map_err(|error| rolled_back(error, new))?;
+        check(&transaction).map_err(|error| rolled_back(error, new))?;
     }
     transaction.commit().map_err(on_error)?;
     for migration in new {
@@ -78,49 +83,53 @@ pub(super) fn apply(config: &DatabaseConfig, fits: impl FnOnce(&Connection) -> R
     Ok(())
 }
 
-fn connect(config: &DatabaseConfig, how: OpenFlags) -> rusqlite::Result<Connection> {
-    let flags = how | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+fn connect(config: &DatabaseConfig, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(&config.path, flags)?;
     connection.busy_timeout(config.busy_timeout)?;
-    // Of a large table an index may be more than memory has room for.
-    keep_where_there_is_room(&connection)?;
+    // Making an index of a large table may need more space than there is memory.
+    use_files_if_possible(&connection)?;
     Ok(connection)
 }
 
 fn run(transaction: &Transaction<'_>, migration: &Migration, database: &Path) -> Result<(), Error> {
-    let ran = Scripts::on(transaction).map_err(|e| database_error(database, e))?.run(&migration.text);
-    ran.map_err(|failure| failed(migration, failure, database))?;
+    let ran = ScriptRunner::on(transaction).map_err(|e| database_error(database, e))?.run(&migration.text);
+    ran.map_err(|error| script_error(migration, error, database))?;
     let sql = "INSERT INTO catchment_migrations(number, name, checksum, applied_us) VALUES (?, ?, ?, ?)";
     let row = params![migration.number, migration.name(), migration.checksum(), now_us()];
     transaction.execute(sql, row).map_err(|e| database_error(database, e))?;
     Ok(())
 }
 
-/// The script's fault, or the database's.
-fn failed(migration: &Migration, failure: Failure, database: &Path) -> Error {
-    let tell = |reason: &str, source| {
-        let detail = format!("{reason}; no new migration was applied, mend this one");
-        refused(&migration.path, Some(failure.line), detail, source)
-    };
-    match failure.reason {
-        Reason::Refused(reason) => refused(&migration.path, Some(failure.line), reason, None),
-        Reason::Sqlite(error) => match fault(&error) {
+/// The library's error: the script is wrong, or the database has a problem.
+fn script_error(migration: &Migration, error: ScriptError, database: &Path) -> Error {
+    let ScriptError { line, kind } = error;
+    match kind {
+        ScriptErrorKind::Violation(Violation { detail, remedy }) => {
+            let error = refused(&migration.path, Some(line), detail, None);
+            match remedy {
+                Some(remedy) => error.with_remedy(remedy),
+                None => error,
+            }
+        }
+        ScriptErrorKind::Sqlite(error) => match fault(&error) {
             DatabaseFault::Other if error.sqlite_error_code() != Some(ErrorCode::SystemIoFailure) => {
-                tell(&what(&error), Some(error.into()))
+                refused(&migration.path, Some(line), message(&error), Some(error.into()))
+                    .with_remedy("correct it; no new migration was applied")
             }
             _ => database_error(database, error),
         },
     }
 }
 
-/// Foreign keys were off: whether each still refers to something.
+/// Checks that every foreign key refers to a row: they were off.
 fn check_references(transaction: &Transaction<'_>, last: &Migration, database: &Path) -> Result<(), Error> {
     let on_error = |e: rusqlite::Error| {
-        if may_pass(&e) {
+        if is_transient(&e) {
             return database_error(database, e);
         }
-        let detail = format!("behind it: {}; no new migration was applied, have one mend that", what(&e));
-        refused(&last.path, None, detail, Some(e.into()))
+        let detail = format!("after it, foreign keys cannot be checked: {}", message(&e));
+        refused(&last.path, None, detail, Some(e.into())).with_remedy(CORRECT)
     };
     let mut check = transaction.prepare("PRAGMA foreign_key_check").map_err(on_error)?;
     let mut rows = check.query([]).map_err(on_error)?;
@@ -128,14 +137,11 @@ fn check_references(transaction: &Transaction<'_>, last: &Migration, database: &
     let read = || Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, String>(2)?));
     let (table, row, parent) = read().map_err(on_error)?;
     let row = row.map_or_else(|| "a row".into(), |row| format!("row {row}"));
-    let detail = format!(
-        "behind it {row} of {table} refers to a row of {parent} that is not there; no new migration was applied, have one \
-         mend that"
-    );
-    Err(refused(&last.path, None, detail, None))
+    let detail = format!("after it, {row} of {table} refers to a row of {parent} that does not exist");
+    Err(refused(&last.path, None, detail, None).with_remedy(CORRECT))
 }
 
-/// What does not fit the tables that the migrations made.
+/// The error for a route or query that does not match the migrated tables: its remedy also names the migrations.
 fn rolled_back(error: Error, new: &[Migration]) -> Error {
     let which = match new {
         [] => return error,
@@ -144,18 +150,18 @@ fn rolled_back(error: Error, new: &[Migration]) -> Error {
     };
     match error {
         Error::Database { fault: DatabaseFault::Statement | DatabaseFault::Schema, ref remedy, .. } => {
-            let first = remedy.as_ref().map_or(String::new(), |remedy| format!("{remedy}; "));
-            let rolled_back = format!("{first}new {which} rolled back: change the migration or the statement");
+            let known = remedy.as_ref().map_or(String::new(), |remedy| format!("{remedy}; "));
+            let rolled_back = format!("{known}new {which} rolled back: change the migration or the statement");
             error.with_remedy(rolled_back)
         }
         other => other,
     }
 }
 
-/// What was applied to this database, in order.
+/// The migrations that were applied to this database, in order.
 fn applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
-    let there = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'catchment_migrations'";
-    if connection.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
+    let exists = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'catchment_migrations'";
+    if connection.query_row(exists, [], |row| row.get::<_, i64>(0))? == 0 {
         return Ok(Vec::new());
     }
     let sql = "SELECT number, name, checksum, strftime('%Y-%m-%dT%H:%M:%SZ', applied_us / 1000000, 'unixepoch')
@@ -167,21 +173,19 @@ fn applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
     rows.collect()
 }
 
-/// The index of the first that was not applied, once those that were are there as they were and before all others.
+/// The index of the first migration that was not applied. Those that were applied must be unchanged and come before all others.
 fn first_new(all: &[Migration], applied: &[Applied], folder: &Path) -> Result<usize, Error> {
     for applied in applied {
         match all.iter().find(|migration| migration.number == applied.number) {
             None => {
-                let detail =
-                    format!("is not there any more, and was applied at {}; put it back as it was", applied.when);
-                return Err(refused(&folder.join(&applied.name), None, detail, None));
+                let detail = format!("is missing, but was applied at {}", applied.when);
+                let error = refused(&folder.join(&applied.name), None, detail, None);
+                return Err(error.with_remedy("restore it unchanged"));
             }
             Some(changed) if changed.checksum() != applied.checksum => {
-                let detail = format!(
-                    "was changed after it was applied at {}; put it back as it was, and what is to change into a new one",
-                    applied.when
-                );
-                return Err(refused(&changed.path, None, detail, None));
+                let detail = format!("was changed after it was applied at {}", applied.when);
+                let error = refused(&changed.path, None, detail, None);
+                return Err(error.with_remedy("restore it unchanged, and write the change as a new migration"));
             }
             Some(_) => {}
         }
@@ -189,8 +193,8 @@ fn first_new(all: &[Migration], applied: &[Applied], folder: &Path) -> Result<us
     let is_applied = |migration: &Migration| applied.iter().any(|applied| applied.number == migration.number);
     match (all[..applied.len()].iter().find(|migration| !is_applied(migration)), applied.last()) {
         (Some(late), Some(last)) => {
-            let detail = format!("comes before {}, which is applied already; give it a number above that", last.name);
-            Err(refused(&late.path, None, detail, None))
+            let detail = format!("comes before {}, which is applied already", last.name);
+            Err(refused(&late.path, None, detail, None).with_remedy("give it a number above that"))
         }
         _ => Ok(applied.len()),
     }

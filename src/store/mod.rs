@@ -1,17 +1,18 @@
-//! All that speaks SQLite.
+//! Everything that uses SQLite.
 //!
-//! A batch's rows and the ledger's new position are one transaction. Connections come from a pool; one that failed in a
-//! way that leaves it in doubt is dropped and the ledger is read anew before anything is tried again.
+//! A batch's rows and the ledger's new position are one transaction. Connections come from a pool. After an error that leaves
+//! its state unclear, a connection is dropped, and the ledger is read again before the next attempt.
 
 mod changes;
 mod columns;
 mod database;
+mod database_file;
 mod dead_letters;
 mod editor;
 mod event_writer;
-mod failure;
-mod file;
-mod home;
+mod file_identity;
+#[cfg(test)]
+mod fixture;
 mod inspection;
 mod json;
 mod ledger;
@@ -19,27 +20,26 @@ mod limits;
 mod lock;
 pub mod migrations;
 mod pool;
-mod query;
+mod queries;
 mod reader;
 mod routes;
-#[cfg(test)]
-mod scene;
 mod schema;
 mod schema_copy;
-mod temporary;
+mod sqlite_error;
+mod temp_store;
 mod writer;
 
-pub use changes::{Changed, changes};
+pub use changes::{TableChange, changes};
 pub use database::Database;
-pub use dead_letters::{DeadLetter, DeadLetters, Letters, Retried, Selection, UnreadableHeaders};
+pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
-pub use home::{Adopted, Before, Home, adopt};
+pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
 pub use inspection::Inspection;
-pub use json::{Json, Objects};
+pub use json::{Json, JsonRowWriter};
 pub use lock::Lock;
-pub use query::{Answerer, Breaker, Queries, Unanswered};
-pub use reader::{Answer, EventRow, Reader, Value};
+pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
+pub use reader::{EventRow, Reader, StatementOutput, Value};
 pub use routes::Routes;
 pub use schema_copy::copy_schema;
 pub use writer::Writer;
@@ -53,11 +53,10 @@ pub fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
-/// A file beside the database: the name of the file that the path leads to, symbolic links followed, and `.extension` behind
-/// it.
+/// A file beside the database: the file that the path leads to, symbolic links followed, with `.extension` appended.
 #[must_use]
 pub fn beside(database: &Path, extension: &str) -> PathBuf {
-    let mut name = OsString::from(file::followed(database));
+    let mut name = OsString::from(database_file::followed(database));
     name.push(".");
     name.push(extension);
     name.into()

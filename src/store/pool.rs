@@ -1,4 +1,4 @@
-//! The pool's connections: opened through `r2d2_sqlite`, dropped when they are in doubt.
+//! The connections that write: opened through `r2d2_sqlite`, and dropped after an error that leaves their state unclear.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,29 +10,28 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::limits;
 use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
-use super::temporary::keep_in_memory;
+use super::temp_store::use_memory;
 use crate::config::{DatabaseConfig, Synchronous};
 
-/// More than catchment's own statements.
+/// Room in the statement cache for catchment's own statements.
 const OWN_STATEMENTS: usize = 16;
 
-/// Opens connections through `r2d2_sqlite` and lets the pool know which are done with.
+/// The pool's manager: opens connections, and reports the broken ones to the pool.
 #[derive(Clone, Debug)]
-pub(super) struct Manager(Arc<SqliteConnectionManager>);
+pub(super) struct ConnectionManager(Arc<SqliteConnectionManager>);
 
-/// A connection of the pool.
+/// A connection that writes, with the authorizer and the budget of route statements.
 #[derive(Debug)]
-pub(super) struct Pooled {
+pub(super) struct WriteConnection {
     pub(super) sqlite: Connection,
     pub(super) authorizer: Authorizer,
     pub(super) budget: Budget,
-    /// Set after an error that leaves the connection in doubt; the pool then drops it. `r2d2_sqlite` by itself never
-    /// does.
-    pub(super) done_with: bool,
+    /// Set after an error that leaves the connection's state unclear; the pool then drops it. `r2d2_sqlite` alone never does.
+    pub(super) is_broken: bool,
 }
 
-impl Manager {
-    /// With room in each connection's cache for so many statements beside catchment's own.
+impl ConnectionManager {
+    /// Each connection caches so many statements besides catchment's own.
     pub(super) fn new(config: &DatabaseConfig, statements: usize) -> Self {
         let busy_timeout = config.busy_timeout;
         let synchronous = match config.synchronous {
@@ -48,8 +47,8 @@ impl Manager {
             into_wal(connection, busy_timeout)?;
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "foreign_keys", true)?;
-            keep_in_memory(connection)?;
-            // Fewer, larger checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
+            use_memory(connection)?;
+            // Few large checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
@@ -60,7 +59,7 @@ impl Manager {
     }
 }
 
-/// Of several who open a new file at once, each would have the others wait for it; SQLite then gives up without waiting.
+/// Sets WAL mode. When several connections open a new file at once, SQLite returns busy here without waiting, so this waits.
 fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let until = Instant::now() + patience;
     loop {
@@ -73,29 +72,28 @@ fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()>
     }
 }
 
-impl Manager {
-    /// A connection that is not the pool's: who keeps one for long, or asks while all of the pool's are in use, waits for
-    /// nobody.
-    pub(super) fn open(&self) -> Result<Pooled, rusqlite::Error> {
+impl ConnectionManager {
+    /// A connection outside the pool: for long use, or while the writers may use all of the pool's.
+    pub(super) fn open(&self) -> Result<WriteConnection, rusqlite::Error> {
         let sqlite = self.0.connect()?;
         let (authorizer, budget) = (Authorizer::of(&sqlite)?, Budget::of(&sqlite)?);
-        Ok(Pooled { sqlite, authorizer, budget, done_with: false })
+        Ok(WriteConnection { sqlite, authorizer, budget, is_broken: false })
     }
 }
 
-impl ManageConnection for Manager {
-    type Connection = Pooled;
+impl ManageConnection for ConnectionManager {
+    type Connection = WriteConnection;
     type Error = rusqlite::Error;
 
-    fn connect(&self) -> Result<Pooled, rusqlite::Error> {
+    fn connect(&self) -> Result<WriteConnection, rusqlite::Error> {
         self.open()
     }
 
-    fn is_valid(&self, connection: &mut Pooled) -> Result<(), rusqlite::Error> {
+    fn is_valid(&self, connection: &mut WriteConnection) -> Result<(), rusqlite::Error> {
         self.0.is_valid(&mut connection.sqlite)
     }
 
-    fn has_broken(&self, connection: &mut Pooled) -> bool {
-        connection.done_with
+    fn has_broken(&self, connection: &mut WriteConnection) -> bool {
+        connection.is_broken
     }
 }

@@ -1,4 +1,4 @@
-//! Reading the database beside a running collector: read-only, whatever the SQL says.
+//! Reads the database, also while a collector runs. The connection is read-only, whatever the SQL.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
 use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
 
-use super::failure::database_error;
-use super::file::must_exist;
-use super::temporary::keep_where_there_is_room;
+use super::database_file::must_exist;
+use super::sqlite_error::database_error;
+use super::temp_store::use_files_if_possible;
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
@@ -21,7 +21,7 @@ pub struct Reader {
     connection: Connection,
 }
 
-/// A value of a row.
+/// A value of a row. SQLite has no other types: <https://sqlite.org/datatype3.html>.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// NULL.
@@ -30,7 +30,7 @@ pub enum Value {
     Integer(i64),
     /// A 64-bit float.
     Real(f64),
-    /// Text. Bytes that are no UTF-8, which SQLite lets stand in text, are shown as U+FFFD.
+    /// Text. Bytes that are not UTF-8, which SQLite allows in text, become U+FFFD.
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
@@ -55,9 +55,9 @@ impl From<f64> for Value {
 }
 
 impl Value {
-    /// The same, borrowed.
+    /// A borrowed copy.
     #[must_use]
-    pub fn borrowed(&self) -> binding::Value<'_> {
+    pub(crate) fn borrowed(&self) -> binding::Value<'_> {
         match self {
             Self::Null => binding::Value::Null,
             Self::Integer(value) => binding::Value::Integer(*value),
@@ -71,7 +71,7 @@ impl Value {
 /// A row of table `events`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRow {
-    /// Counts the rows.
+    /// Its number.
     pub id: i64,
     /// The event's subject.
     pub subject: String,
@@ -88,46 +88,49 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] when there is none or it cannot be read.
+    /// [`Error::Database`] when there is no file or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
         let connection = read_only(path).map_err(|e| database_error(path, e))?;
         Ok(Self { path: path.to_owned(), connection })
     }
 
-    /// Runs the statements in turn. `visit` hears the column names before each statement's rows, then each row, and may
-    /// break off.
+    /// Runs the statements in turn. `visit` gets the column names before each statement's rows, then each row. It may stop the run.
     ///
     /// # Errors
     ///
     /// [`Error::Database`], with [`DatabaseFault::Statement`] for wrong SQL and for statements that write anything.
-    pub fn run<B>(&self, sql: &str, mut visit: impl FnMut(Answer<'_>) -> ControlFlow<B>) -> Result<Option<B>, Error> {
-        let refused = |detail: String| Error::Database {
+    pub fn run<B>(
+        &self,
+        sql: &str,
+        mut visit: impl FnMut(StatementOutput<'_>) -> ControlFlow<B>,
+    ) -> Result<Option<B>, Error> {
+        let refused = |detail: String, source: Option<rusqlite::Error>| Error::Database {
             fault: DatabaseFault::Statement,
             path: self.path.clone(),
             detail,
             remedy: None,
-            source: None,
+            source: source.map(Into::into),
         };
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-            None | Some(ErrorCode::Unknown) => refused(error.to_string()),
+            None | Some(ErrorCode::Unknown) => refused(error.to_string(), Some(error)),
             Some(_) => database_error(&self.path, error),
         };
         let mut batch = Batch::new(&self.connection, sql);
         while let Some(mut statement) = batch.next().map_err(failed)? {
-            // `VACUUM INTO` and some pragmas write although the connection is read-only.
+            // On a read-only connection, `VACUUM INTO` and some pragmas still write.
             if !statement.readonly() {
-                return Err(refused("only statements that read are run here, and this one writes".into()));
+                return Err(refused("only statements that read are run here, and this one writes".into(), None));
             }
             let columns: Vec<String> = statement.column_names().iter().map(|&name| name.to_owned()).collect();
             let count = columns.len();
-            if let ControlFlow::Break(value) = visit(Answer::Columns(&columns)) {
+            if let ControlFlow::Break(value) = visit(StatementOutput::Columns(&columns)) {
                 return Ok(Some(value));
             }
             let mut rows = statement.raw_query();
             while let Some(row) = rows.next().map_err(failed)? {
                 let values = (0..count).map(|at| value(row, at)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-                if let ControlFlow::Break(value) = visit(Answer::Row(values)) {
+                if let ControlFlow::Break(value) = visit(StatementOutput::Row(values)) {
                     return Ok(Some(value));
                 }
             }
@@ -135,7 +138,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Events behind this id, oldest first.
+    /// The events after this id, oldest first.
     ///
     /// # Errors
     ///
@@ -159,18 +162,18 @@ impl Reader {
         read().map_err(|e| database_error(&self.path, e))
     }
 
-    /// When the event with this id was published, in microseconds since 1970; `None` where there is none.
+    /// When the event with this id was published, in microseconds since 1970; `None` if there is no such event.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
     pub fn published_us(&self, id: i64) -> Result<Option<i64>, Error> {
         let sql = "SELECT published_us FROM events WHERE id = ?";
-        let ask = || self.connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional();
-        ask().map_err(|e| database_error(&self.path, e))
+        let read = || self.connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional();
+        read().map_err(|e| database_error(&self.path, e))
     }
 
-    /// The id behind which all events were published after this time; 0 where all were. Reads from the end to that one.
+    /// The id of the last event published at or before this time; 0 if there is none. Scans from the newest event.
     ///
     /// # Errors
     ///
@@ -180,18 +183,18 @@ impl Reader {
         self.connection.query_row(sql, [published_us], |row| row.get(0)).map_err(|e| database_error(&self.path, e))
     }
 
-    /// A number that changes when another connection has committed something, and is cheap to ask for:
+    /// A number that changes when another connection commits. Reading it is cheap:
     /// <https://sqlite.org/pragma.html#pragma_data_version>.
     ///
     /// # Errors
     ///
     /// [`Error::Database`].
     pub fn version(&self) -> Result<i64, Error> {
-        let ask = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
-        ask().map_err(|e| database_error(&self.path, e))
+        let read = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
+        read().map_err(|e| database_error(&self.path, e))
     }
 
-    /// The id behind which the last `back` events stand; 0 where there are fewer.
+    /// The id of the event before the last `back` events; 0 if there are fewer.
     ///
     /// # Errors
     ///
@@ -209,16 +212,16 @@ pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "query_only", true)?;
-    keep_where_there_is_room(&connection)?;
-    // Damage and foreign files show at the first read, not when they are opened.
+    use_files_if_possible(&connection)?;
+    // SQLite notices damage and foreign files at the first read, not at the opening.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
-/// What [`Reader::run`] tells of a statement.
+/// What [`Reader::run`] passes on of a statement.
 #[derive(Debug)]
-pub enum Answer<'a> {
-    /// The names of the columns to come; empty for a statement that answers nothing.
+pub enum StatementOutput<'a> {
+    /// The names of the columns of the rows that follow; empty for a statement without rows.
     Columns(&'a [String]),
     /// A row.
     Row(Vec<Value>),
@@ -241,7 +244,7 @@ mod tests {
     use crate::store::{Database, Routes};
 
     #[test]
-    fn it_reads_and_nothing_else() {
+    fn only_reading_is_allowed() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
         drop(Database::open(&config, &Routes::default()).expect("a new database"));
@@ -249,7 +252,7 @@ mod tests {
         let run = |sql: &str| {
             let mut rows = 0;
             let ran = reader.run::<()>(sql, |answer| {
-                rows += usize::from(matches!(answer, Answer::Row(_)));
+                rows += usize::from(matches!(answer, StatementOutput::Row(_)));
                 ControlFlow::Continue(())
             });
             ran.map(|_| rows).map_err(|e| e.to_string())

@@ -1,21 +1,21 @@
-//! The tables that catchment itself brings.
+//! Catchment's own tables, and the steps from each version to the next.
 
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-use super::failure::database_error;
+use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
 
-/// The version of these tables: one more with each step.
+/// The version of these tables. Each step adds one.
 const VERSION: i64 = 3;
 
-/// What brings the tables from each version to the next, the first from nothing. A step that was once released stays as it is.
-const STEPS: [&str; 3] = [FIRST, SECOND, THIRD];
+/// The steps from each version to the next, the first from an empty database. A released step never changes.
+const STEPS: [&str; 3] = [TO_VERSION_1, TO_VERSION_2, TO_VERSION_3];
 
-/// Table `events` takes what no route does. Its columns are good to query by hand:
+/// Table `events` stores events that no route matches. Its columns are easy to query by hand:
 /// `SELECT payload ->> '$.user' FROM events WHERE headers ->> 'Trace-Id' = '7'`.
-const FIRST: &str = "
+const TO_VERSION_1: &str = "
 CREATE TABLE catchment_meta(
     key TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -58,10 +58,10 @@ CREATE TABLE IF NOT EXISTS events(
 INSERT INTO catchment_meta(key, value) VALUES ('version', 1), ('identity', lower(hex(randomblob(8))));
 ";
 
-/// Which migrations of the user's were applied. And a dead letter's number is never used twice: with
-/// `catchment dead-letters drop 17` nobody drops another letter than the one that was listed. They move out and in again, for
-/// renaming a table fails where a view refers to it.
-const SECOND: &str = "
+/// Adds the table of the user's applied migrations. And a dead letter's number is never used twice, so that
+/// `catchment dead-letters drop 17` drops only the letter that was listed. The rows move to another table and back: renaming a
+/// table fails if a view refers to it.
+const TO_VERSION_2: &str = "
 CREATE TABLE catchment_migrations(
     number INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -97,8 +97,9 @@ INSERT INTO catchment_dead_letters SELECT * FROM catchment_dead_letters_moved OR
 DROP TABLE catchment_dead_letters_moved;
 ";
 
-/// What a stream did not have when it was due, by epoch. `missing` is less than the length of the range where ranges were joined.
-const THIRD: &str = "
+/// The gaps of a stream, by epoch: events that it no longer had when they were to be collected. `missing` is less than the length
+/// of the range if ranges were joined.
+const TO_VERSION_3: &str = "
 CREATE TABLE catchment_gaps(
     stream TEXT NOT NULL,
     epoch INTEGER NOT NULL,
@@ -109,35 +110,35 @@ CREATE TABLE catchment_gaps(
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What the tables of a database turned out to be.
+/// The state of a database's tables.
 pub(super) enum Schema {
-    /// Ours, made or brought to this version now where they were not. The identity names this database to a broker.
+    /// They have this version now; they were made or upgraded if necessary. The identity is the name of the database at a broker.
     Known {
         /// Sixteen hexadecimal digits, drawn when the tables were made.
         identity: String,
     },
-    /// Of a later version than this program knows.
+    /// They have a later version than this program supports.
     Later(i64),
 }
 
-/// Whether a table, index, view or trigger of this name is catchment's own: nobody else's begins with `catchment_`.
+/// Whether a table, index, view or trigger of this name is catchment's own: names that begin with `catchment_` are reserved.
 pub(super) fn is_ours(name: &str) -> bool {
     begins(name, "catchment_")
 }
 
-/// Whether a name begins so, in whatever case: SQLite knows no other.
+/// Whether a name begins with this. SQLite's names are case-insensitive.
 pub(super) fn begins(name: &str, with: &str) -> bool {
     name.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
 }
 
-/// Makes the tables where they are missing, and brings older ones to this version, in one transaction.
+/// Makes missing tables and upgrades older ones, in one transaction.
 pub(super) fn ensure(connection: &mut Connection) -> rusqlite::Result<Schema> {
     let mut version = version(connection)?;
-    if steps_behind(version).is_some() {
+    if missing_steps(version).is_some() {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        // Asked again under the write lock: another process may have been faster.
+        // Read again under the write lock: another process may have been faster.
         version = self::version(&transaction)?;
-        if let Some(steps) = steps_behind(version) {
+        if let Some(steps) = missing_steps(version) {
             steps.iter().try_for_each(|step| transaction.execute_batch(step))?;
             let sql = "UPDATE catchment_meta SET value = ? WHERE key = 'version'";
             version = Some(VERSION);
@@ -151,23 +152,17 @@ pub(super) fn ensure(connection: &mut Connection) -> rusqlite::Result<Schema> {
     }
 }
 
-/// For those who work with tables that are there, and make none.
+/// Refuses a database without catchment's tables: for operations that need them and do not make them.
 pub(super) fn must_be_ours(connection: &Connection, path: &Path) -> Result<(), Error> {
-    let refused = |detail: String| Error::Database {
-        fault: DatabaseFault::Schema,
-        path: path.to_owned(),
-        detail,
-        remedy: None,
-        source: None,
-    };
     match version(connection).map_err(|e| database_error(path, e))? {
-        None => Err(refused("it is no database of catchment's".into()).with_remedy("check database.path")),
-        Some(version) if version > VERSION => Err(refused(later(version))),
+        None => Err(schema_error(path, "it has no tables of catchment".into())
+            .with_remedy("set database.path to a database that catchment has opened")),
+        Some(version) if version > VERSION => Err(later_version(path, version)),
         Some(_) => Ok(()),
     }
 }
 
-/// For those who only look: there may be none.
+/// Refuses tables of a later version. A database without catchment's tables is accepted.
 pub(super) fn must_not_be_later(connection: &Connection, path: &Path) -> Result<(), Error> {
     match version(connection).map_err(|e| database_error(path, e))? {
         Some(_) => must_be_ours(connection, path),
@@ -175,23 +170,28 @@ pub(super) fn must_not_be_later(connection: &Connection, path: &Path) -> Result<
     }
 }
 
-/// What names a database with our tables to a broker; `None` where there are none.
+/// The name of a database at a broker; `None` if it has none of catchment's tables.
 pub(super) fn identity(connection: &Connection) -> rusqlite::Result<Option<String>> {
     if has_tables(connection)? { meta(connection, "identity").map(Some) } else { Ok(None) }
 }
 
-/// What to say of tables of a later version.
-pub(super) fn later(version: i64) -> String {
-    format!("its tables have version {version}, made by a later catchment; use that one")
+/// The error for tables of a later version.
+pub(super) fn later_version(path: &Path, version: i64) -> Error {
+    schema_error(path, format!("its tables have version {version}, made by a later catchment"))
+        .with_remedy("use that one")
 }
 
-/// The version of the tables in a database; `None` where there are none.
+fn schema_error(path: &Path, detail: String) -> Error {
+    Error::Database { fault: DatabaseFault::Schema, path: path.to_owned(), detail, remedy: None, source: None }
+}
+
+/// The version of the tables in a database; `None` if there are none.
 fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     if has_tables(connection)? { meta(connection, "version").map(Some) } else { Ok(None) }
 }
 
-/// The steps that such tables lack, if any.
-fn steps_behind(version: Option<i64>) -> Option<&'static [&'static str]> {
+/// The steps that tables of this version lack, if any.
+fn missing_steps(version: Option<i64>) -> Option<&'static [&'static str]> {
     let done = usize::try_from(version.unwrap_or(0)).ok()?;
     STEPS.get(done..).filter(|steps| !steps.is_empty())
 }
@@ -217,7 +217,7 @@ mod tests {
     /// A database of version 1, with two dead letters and a view on them.
     fn first_version() -> Connection {
         let connection = Connection::open_in_memory().expect("memory");
-        connection.execute_batch(FIRST).expect("tables");
+        connection.execute_batch(TO_VERSION_1).expect("tables");
         let letters = "
             INSERT INTO catchment_dead_letters(id, published_us, subject, headers, payload, error, recorded_us)
             VALUES (3, 1, 'a', x'ff', '12', 'bad', 5), (7, 2, 'b', NULL, x'00', 'worse', 6);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_of_the_first_version_is_upgraded_whole() {
+    fn a_database_of_version_1_is_upgraded_with_its_rows() {
         let mut connection = first_version();
         let identity = text(&connection, "SELECT value FROM catchment_meta WHERE key = 'identity'");
         for _ in 0..2 {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn old_tables_end_as_new_ones_do() {
+    fn upgraded_tables_equal_new_ones() {
         let sql =
             "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema WHERE type = 'table' ORDER BY name)";
         let (mut old, mut new) = (first_version(), Connection::open_in_memory().expect("memory"));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_a_later_version_are_left_alone() {
+    fn tables_of_a_later_version_are_not_changed() {
         let mut connection = first_version();
         connection.execute_batch("UPDATE catchment_meta SET value = 4 WHERE key = 'version'").expect("SQL");
         assert!(matches!(ensure(&mut connection), Ok(Schema::Later(4))));

@@ -1,31 +1,30 @@
-//! An empty database with the tables of another: to try on it what the other must not be touched for.
+//! Copies the schema of a database into an empty one, to try something on the copy.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::failure::database_error;
-use super::file::must_exist;
+use super::database_file::must_exist;
 use super::reader::read_only;
+use super::sqlite_error::database_error;
 use crate::error::Error;
 
-/// What makes everything anew, tables first, for the rest refers to them. Full-text tables and the like make the tables behind
-/// them by themselves.
-const MAKES: &str = r"
+/// The statements of the schema, tables first because the rest refers to them. Virtual tables make their own tables.
+const SCHEMA: &str = r"
 SELECT sql FROM sqlite_schema
 WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
   AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
 ORDER BY CASE type WHEN 'table' THEN 1 WHEN 'view' THEN 2 WHEN 'index' THEN 3 ELSE 4 END, rowid";
 
-/// What catchment knows of a database, and only that, is taken over with its rows.
-const KNOWN: [&str; 2] = ["catchment_meta", "catchment_migrations"];
+/// The tables that are copied with their rows: what catchment records about the database.
+const WITH_ROWS: [&str; 2] = ["catchment_meta", "catchment_migrations"];
 
-/// Makes the file `to`, which must not be there yet, with the tables, indexes, views and triggers of `original`, but none of its
-/// rows. The migrations that were applied to the one count as applied to the other. `original` is only read.
+/// Makes the file `to`, which must not exist, with the tables, indexes, views and triggers of `original`, but without its rows.
+/// Migrations that were applied to the original count as applied to the copy. `original` is only read.
 ///
 /// # Errors
 ///
-/// [`Error::Database`] naming the one that fails.
+/// [`Error::Database`] names the file that fails.
 pub fn copy_schema(original: &Path, to: &Path) -> Result<(), Error> {
     must_exist(original)?;
     let on_error = |e| database_error(original, e);
@@ -34,11 +33,11 @@ pub fn copy_schema(original: &Path, to: &Path) -> Result<(), Error> {
     made.map_err(|e| database_error(to, e))
 }
 
-/// The outer error is that of reading, the inner one that of writing.
+/// The outer error comes from reading, the inner one from writing.
 fn copy(from: &Connection, to: &Path) -> rusqlite::Result<rusqlite::Result<()>> {
-    let statements: Vec<String> = from.prepare(MAKES)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let statements: Vec<String> = from.prepare(SCHEMA)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut rows = Vec::new();
-    for table in KNOWN {
+    for table in WITH_ROWS {
         rows.extend(inserts(from, table)?);
     }
     let write = || {
@@ -48,7 +47,7 @@ fn copy(from: &Connection, to: &Path) -> rusqlite::Result<rusqlite::Result<()>> 
     Ok(write())
 }
 
-/// The statements that insert the rows of a table; none where there is no such table.
+/// The statements that insert the rows of a table; none if there is no such table.
 fn inserts(from: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
     let columns = "SELECT group_concat('quote(' || name || ')', ' || '', '' || ') FROM pragma_table_info(?)";
     let Some(values) = from.query_row(columns, [table], |row| row.get::<_, Option<String>>(0))? else {
@@ -69,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_the_tables_and_not_the_rows() {
+    fn the_copy_has_the_tables_without_rows() {
         let folder = tempfile::tempdir().expect("a folder");
         let (original, copy) = (folder.path().join("a.db"), folder.path().join("b.db"));
         let config = DatabaseConfig { path: original.clone(), ..DatabaseConfig::default() };
@@ -82,7 +81,7 @@ mod tests {
                    INSERT INTO t(a) VALUES ('x');
                    INSERT INTO catchment_migrations VALUES (7, '7_it''s.sql', 'ab', 5);";
         Editor::open(&original).expect("opens").run(sql).expect("SQL");
-        copy_schema(&original, &copy).expect("a likeness");
+        copy_schema(&original, &copy).expect("a copy");
         let all = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY type, name)";
         assert_eq!(one::<String>(&copy, all), one::<String>(&original, all));
         let identity = "SELECT value FROM catchment_meta WHERE key = 'identity'";
@@ -90,11 +89,11 @@ mod tests {
         assert_eq!(one::<String>(&copy, "SELECT name FROM catchment_migrations"), "7_it's.sql");
         assert_eq!(one::<i64>(&copy, "SELECT (SELECT count(*) FROM t) + (SELECT count(*) FROM words)"), 0);
         assert_eq!(one::<i64>(&original, "SELECT count(*) FROM words"), 1);
-        Editor::open(&copy).expect("opens").run("INSERT INTO t(a) VALUES ('y')").expect("all of it works");
+        Editor::open(&copy).expect("opens").run("INSERT INTO t(a) VALUES ('y')").expect("the trigger works");
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_said() {
+    fn a_file_that_is_not_a_database_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let (original, copy) = (folder.path().join("a.db"), folder.path().join("b.db"));
         assert!(copy_schema(&original, &copy).expect_err("none").to_string().contains("no such file"));

@@ -1,4 +1,4 @@
-//! A writer's side of the database: commits a batch and its ledger entry in one transaction.
+//! Commits a batch and its ledger entry in one transaction, and finds the events that cannot be stored.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,217 +7,223 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+use super::database_file::DatabaseFile;
 use super::dead_letters::{self, DeadLetterReason};
-use super::failure::{database_error, detail, is_constraint};
-use super::file::File;
 use super::ledger;
-use super::pool::{Manager, Pooled};
-use super::routes::decoded::{Course, Decoded};
+use super::pool::{ConnectionManager, WriteConnection};
+use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
-use super::routes::statements::{Failure, Statements};
+use super::routes::statements::{StatementError, Statements};
+use super::sqlite_error::{database_error, is_constraint, one_line};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Batch, Committed, Confirmation, Refusal, Sink};
 
-/// How many dead letters may be written again and again while their batch is tried. Beyond, what is known is committed: a
-/// batch of nothing but bad events would take a time that grows with the square of its length.
-const REPEATED: usize = 64;
+/// How many dead letters may be written again while their batch is tried again. With more, the part before the failed event is
+/// committed first. Otherwise the time for a batch of failing events would grow with the square of its length.
+const MAX_REPEATED: usize = 64;
 
 /// Commits batches on connections of the pool.
 #[derive(Debug)]
 pub struct Writer {
-    pool: r2d2::Pool<Manager>,
-    file: File,
-    decoded: Decoded,
-    /// `decoded` is what the batch that is not committed yet has in it.
+    pool: r2d2::Pool<ConnectionManager>,
+    file: DatabaseFile,
+    decoded: DecodedBatch,
+    /// `decoded` belongs to the batch that is not committed yet.
     prepared: bool,
-    /// The batch's events that are dead letters, as far as it was tried, and why.
+    /// The events of the batch that are dead letters so far, and why.
     dead: BTreeMap<usize, String>,
-    /// Set by a failure: part of the batch, or all of it, may be committed after all, and only the ledger can tell.
+    /// Set by an error: the batch may be committed in part or completely. Only the ledger shows it.
     unclear: bool,
     confirmations: Option<Sender<Confirmation>>,
-    /// The channel had no room for the last batch's.
-    mute: bool,
+    /// Confirmations of the last batch were dropped: the warning is not repeated.
+    has_warned: bool,
 }
 
-/// What a try at a span of a batch ran into.
-enum Trial {
-    /// A statement failed for the sake of some event: try again with a savepoint an event.
-    SomeEvent,
-    /// This event ends the transaction itself, so that no savepoint helps.
+/// Why an attempt to commit a span of a batch failed.
+enum AttemptError {
+    /// An event's statement failed: try again with a savepoint for each event.
+    UnknownEvent,
+    /// This event's error ended the transaction, so a savepoint does not help.
     Event(usize, DeadLetterReason),
-    /// It undid what those before this event did, which is what may tell its fault from the database's.
-    Behind(usize),
-    /// The constraints that only COMMIT checks: some event of the span breaks one.
+    /// SQLite is full, perhaps because of an event before this one: commit those before it first, to tell the two causes apart.
+    SplitBefore(usize),
+    /// An event of the span breaks a constraint that SQLite checks only at COMMIT.
     AtCommit(String),
-    /// Not the events' fault.
+    /// No event is the cause.
     Refused(Refusal),
 }
 
-/// What is known of a batch's events from earlier tries.
+/// What earlier attempts found out about a batch's events.
 #[derive(Default)]
 struct Findings {
-    /// Each event gets a savepoint of its own.
+    /// Each event runs in a savepoint.
     one_by_one: bool,
-    /// Events that go to the dead letters.
-    doomed: BTreeMap<usize, DeadLetterReason>,
+    /// Events that become dead letters.
+    dead_letters: BTreeMap<usize, DeadLetterReason>,
 }
 
 impl Writer {
-    pub(super) fn new(pool: r2d2::Pool<Manager>, file: File, plan: Arc<Plan>) -> Self {
-        let (decoded, dead) = (Decoded::new(plan), BTreeMap::new());
-        Self { pool, file, decoded, prepared: false, dead, unclear: false, confirmations: None, mute: false }
+    pub(super) fn new(pool: r2d2::Pool<ConnectionManager>, file: DatabaseFile, plan: Arc<Plan>) -> Self {
+        let (decoded, dead) = (DecodedBatch::new(plan), BTreeMap::new());
+        Self { pool, file, decoded, prepared: false, dead, unclear: false, confirmations: None, has_warned: false }
     }
 
-    /// Also says so of each committed event that asks for it, where its route has `reply`. Never waits for room in the
-    /// channel: what does not fit is dropped and counted in [`Committed::unconfirmed`].
+    /// Also sends a confirmation for each committed event that requests one, if its route has `reply`. Never waits for room in
+    /// the channel: what does not fit is dropped and counted in [`Committed::unconfirmed`].
     #[must_use]
     pub fn confirming(self, confirmations: Sender<Confirmation>) -> Self {
         Self { confirmations: Some(confirmations), ..self }
     }
 
-    /// Commits what of the batch is not committed yet.
-    fn commit_rest(&mut self, pooled: &Pooled, batch: &Batch) -> Result<(), Refusal> {
-        let start = if self.unclear { self.settled(&pooled.sqlite, batch)? } else { 0 };
+    /// Commits the part of the batch that is not committed yet.
+    fn commit_rest(&mut self, pooled: &WriteConnection, batch: &Batch) -> Result<(), Refusal> {
+        let start = if self.unclear { self.committed_prefix(&pooled.sqlite, batch)? } else { 0 };
         self.unclear = true;
         let mut findings = Findings::default();
         let mut spans = Vec::new();
-        // A batch may have nothing but gaps to remember.
+        // A batch may contain gaps and no events.
         if start < batch.len() || batch.has_only_gaps() {
             spans.push(start..batch.len());
         }
         while let Some(span) = spans.pop() {
             match self.try_span(pooled, batch, span.clone(), &findings) {
                 Ok(()) => {}
-                Err(Trial::Refused(refusal)) => return Err(refusal),
-                Err(Trial::SomeEvent) => {
+                Err(AttemptError::Refused(refusal)) => return Err(refusal),
+                Err(AttemptError::UnknownEvent) => {
                     findings.one_by_one = true;
                     spans.push(span);
                 }
-                Err(Trial::Event(index, reason)) => {
-                    findings.doomed.insert(index, reason);
-                    if index - span.start < REPEATED {
+                Err(AttemptError::Event(index, reason)) => {
+                    findings.dead_letters.insert(index, reason);
+                    if index - span.start < MAX_REPEATED {
                         spans.push(span);
                     } else {
                         spans.extend([index..span.end, span.start..index]);
                     }
                 }
-                Err(Trial::Behind(index)) => spans.extend([index..span.end, span.start..index]),
-                Err(Trial::AtCommit(error)) => self.close_in(span, error, &mut findings, &mut spans)?,
+                Err(AttemptError::SplitBefore(index)) => spans.extend([index..span.end, span.start..index]),
+                Err(AttemptError::AtCommit(error)) => self.bisect(span, error, &mut findings, &mut spans)?,
             }
         }
         self.unclear = false;
         Ok(())
     }
 
-    /// Some event of the span breaks a constraint that only COMMIT checks. Each half is tried by itself, ledger included,
-    /// until the guilty one stands alone.
-    fn close_in(
+    /// Finds the event of the span that breaks a constraint at COMMIT: each half is committed by itself, with its ledger step,
+    /// until one event is left.
+    fn bisect(
         &self,
         span: Range<usize>,
         error: String,
         findings: &mut Findings,
         spans: &mut Vec<Range<usize>>,
     ) -> Result<(), Refusal> {
-        let suspects: Vec<usize> = span.clone().filter(|index| !findings.doomed.contains_key(index)).collect();
-        match *suspects {
+        let candidates: Vec<usize> = span.clone().filter(|index| !findings.dead_letters.contains_key(index)).collect();
+        match *candidates {
             [] => return Err(Refusal::Fatal(self.error(DatabaseFault::Other, error))),
-            [guilty] => {
-                // What it did had others behind it fail that now may not.
-                findings.doomed.split_off(&guilty);
-                findings.doomed.insert(guilty, self.decoded.at_commit(guilty, error));
-                // With what comes next, to save a commit.
-                let next = spans.pop_if(|_| span.len() < REPEATED);
+            [failed] => {
+                // Its changes may have made later events fail, so those are tried again.
+                findings.dead_letters.split_off(&failed);
+                findings.dead_letters.insert(failed, self.decoded.at_commit(failed, error));
+                // Joined with the next span, to save a commit.
+                let next = spans.pop_if(|_| span.len() < MAX_REPEATED);
                 spans.push(span.start..next.map_or(span.end, |next| next.end));
             }
             _ => {
-                let middle = suspects[suspects.len() / 2];
+                let middle = candidates[candidates.len() / 2];
                 spans.extend([middle..span.end, span.start..middle]);
             }
         }
         Ok(())
     }
 
-    /// How many of the batch's deliveries are committed already, by the ledger.
-    fn settled(&self, connection: &Connection, batch: &Batch) -> Result<usize, Refusal> {
+    /// How many of the batch's deliveries the ledger has as committed.
+    fn committed_prefix(&self, connection: &Connection, batch: &Batch) -> Result<usize, Refusal> {
         let Some(epoch) = batch.epoch() else { return Ok(0) };
-        let stands = ledger::mark(connection, epoch).map_err(|e| refusal(&self.file, e))?;
-        (0..=batch.len())
-            .find(|&index| batch.before(index) == stands)
-            .ok_or_else(|| Refusal::Fatal(self.conflict(batch)))
+        let mark = ledger::mark(connection, epoch).map_err(|e| refusal(&self.file, e))?;
+        (0..=batch.len()).find(|&index| batch.before(index) == mark).ok_or_else(|| Refusal::Fatal(self.conflict(batch)))
     }
 
     /// One transaction: the ledger's step, then each delivery of the span.
     fn try_span(
         &mut self,
-        pooled: &Pooled,
+        pooled: &WriteConnection,
         batch: &Batch,
         span: Range<usize>,
         findings: &Findings,
-    ) -> Result<(), Trial> {
-        let refuse = |e| Trial::Refused(refusal(&self.file, e));
-        // `new` wants the connection to itself; here nobody else has it either.
+    ) -> Result<(), AttemptError> {
+        let refuse = |e| AttemptError::Refused(refusal(&self.file, e));
+        // `new` needs a mutable connection. No other code uses this connection now.
         let transaction = Transaction::new_unchecked(&pooled.sqlite, TransactionBehavior::Immediate).map_err(refuse)?;
         if let Some(epoch) = batch.epoch() {
             let (before, after) = (batch.before(span.start), batch.before(span.end));
             if !ledger::advance(&transaction, epoch, before, after).map_err(refuse)? {
-                return Err(Trial::Refused(Refusal::Fatal(self.conflict(batch))));
+                return Err(AttemptError::Refused(Refusal::Fatal(self.conflict(batch))));
             }
-            ledger::remember(&transaction, epoch, batch.gaps(&span)).map_err(refuse)?;
+            ledger::record_gaps(&transaction, epoch, batch.gaps(&span)).map_err(refuse)?;
         }
         self.dead.split_off(&span.start);
         self.store(pooled, batch, span, findings)?;
-        // `ON CONFLICT ROLLBACK` ends a transaction without a word: what was stored is gone, COMMIT would fail.
+        // `ON CONFLICT ROLLBACK` ends a transaction without an error: the rows are gone, and COMMIT would fail.
         if transaction.is_autocommit() {
-            return Err(Trial::SomeEvent);
+            return Err(AttemptError::UnknownEvent);
         }
-        let refuse = |e| Trial::Refused(refusal(&self.file, e));
-        transaction.commit().map_err(|e| if is_constraint(&e) { Trial::AtCommit(detail(&e)) } else { refuse(e) })
+        let refuse = |e| AttemptError::Refused(refusal(&self.file, e));
+        transaction
+            .commit()
+            .map_err(|e| if is_constraint(&e) { AttemptError::AtCommit(one_line(&e)) } else { refuse(e) })
     }
 
-    fn store(&mut self, pooled: &Pooled, batch: &Batch, span: Range<usize>, findings: &Findings) -> Result<(), Trial> {
+    fn store(
+        &mut self,
+        pooled: &WriteConnection,
+        batch: &Batch,
+        span: Range<usize>,
+        findings: &Findings,
+    ) -> Result<(), AttemptError> {
         let Self { file, decoded, dead, .. } = self;
         let start = span.start;
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
             let delivery = batch.delivery(index);
-            let ran = match findings.doomed.get(&index).or_else(|| decoded.doom(index)) {
-                Some(reason) => Err(Failure::Event(reason.clone())),
-                None if findings.one_by_one => statements.run_apart(decoded, index, &delivery, epoch),
+            let ran = match findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index)) {
+                Some(reason) => Err(StatementError::Event(reason.clone())),
+                None if findings.one_by_one => statements.run_in_savepoint(decoded, index, &delivery, epoch),
                 None => match statements.run(decoded, index, &delivery, epoch) {
-                    // None before it in this transaction failed, so it is the one; and it may have taken long to find out.
-                    Err(Failure::Event(reason)) if pooled.sqlite.is_autocommit() => {
-                        return Err(Trial::Event(index, reason));
+                    // No event before it in this transaction failed, so this one ended the transaction.
+                    Err(StatementError::Event(reason)) if pooled.sqlite.is_autocommit() => {
+                        return Err(AttemptError::Event(index, reason));
                     }
-                    Err(Failure::Event(_)) => return Err(Trial::SomeEvent),
+                    Err(StatementError::Event(_)) => return Err(AttemptError::UnknownEvent),
                     ran => ran,
                 },
             };
             let reason = match ran {
                 Ok(()) => continue,
-                Err(Failure::Event(reason)) => reason,
-                Err(Failure::Ended(reason)) => return Err(Trial::Event(index, reason)),
-                Err(Failure::Lost(error)) => return Err(Trial::Refused(Refusal::Fatal(error))),
-                Err(Failure::Database(error)) => {
-                    // Not for want of room, perhaps: an event before it may have used up the numbers of a table.
+                Err(StatementError::Event(reason)) => reason,
+                Err(StatementError::EndedTransaction(reason)) => return Err(AttemptError::Event(index, reason)),
+                Err(StatementError::Invalid(error)) => return Err(AttemptError::Refused(Refusal::Fatal(error))),
+                Err(StatementError::Database(error)) => {
+                    // The disk may have room: an event before this one may have used the last row number of a table.
                     let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-                    let is_routed = matches!(decoded.course(index), Course::Route(..));
-                    let may_be_theirs = index > start && is_full && is_routed;
-                    return Err(if may_be_theirs {
-                        Trial::Behind(index)
+                    let is_routed = matches!(decoded.disposition(index), Disposition::Route(..));
+                    let may_be_an_earlier_event = index > start && is_full && is_routed;
+                    return Err(if may_be_an_earlier_event {
+                        AttemptError::SplitBefore(index)
                     } else {
-                        Trial::Refused(refusal(file, error))
+                        AttemptError::Refused(refusal(file, error))
                     });
                 }
             };
             dead_letters::insert(&pooled.sqlite, epoch, &delivery, &reason)
-                .map_err(|e| Trial::Refused(refusal(file, e)))?;
+                .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
             dead.insert(index, reason.error);
         }
         Ok(())
     }
 
-    /// Says what became of the committed events whose publishers want to hear of it; how many of them will not.
+    /// Sends the confirmations that publishers of committed events requested. Returns how many were dropped.
     fn confirm(&mut self, batch: &Batch) -> usize {
         let Some(confirmations) = self.confirmations.as_ref().filter(|_| self.decoded.plan().replies()) else {
             return 0;
@@ -238,23 +244,24 @@ impl Writer {
             };
             unconfirmed += usize::from(confirmations.try_send(confirmation).is_err());
         }
-        if unconfirmed > 0 && !self.mute {
-            log::warn!("database: {unconfirmed} events are committed without a word to who asked for it: too many ask");
+        if unconfirmed > 0 && !self.has_warned {
+            log::warn!("database: {unconfirmed} confirmations dropped: the queue is full");
         }
-        self.mute = unconfirmed > 0;
+        self.has_warned = unconfirmed > 0;
         unconfirmed
     }
 
     fn conflict(&self, batch: &Batch) -> Error {
         let stream = batch.epoch().and_then(|epoch| epoch.origin());
-        let whose = stream.map_or_else(|| "of this collector".into(), |stream| format!("of stream {stream}"));
+        let of_stream = stream.map_or_else(|| "of this collector".into(), |stream| format!("of stream {stream}"));
         self.error(
             DatabaseFault::Conflict,
             format!(
-                "the ledger {whose} is not where this collector left it: another program writes it, or the \
-                 file was replaced; start again with one collector"
+                "the ledger {of_stream} is not where this collector left it: another program writes it, or the file was \
+                 replaced"
             ),
         )
+        .with_remedy("start again with one collector")
     }
 
     fn error(&self, fault: DatabaseFault, detail: String) -> Error {
@@ -262,10 +269,10 @@ impl Writer {
     }
 }
 
-/// The database's own trouble: kept and tried again.
-fn refusal(file: &File, error: rusqlite::Error) -> Refusal {
+/// A problem of the database: the batch is kept and tried again.
+fn refusal(file: &DatabaseFile, error: rusqlite::Error) -> Refusal {
     match error.sqlite_error_code() {
-        Some(_) => Refusal::Retry(detail(&error)),
+        Some(_) => Refusal::Retry(one_line(&error)),
         None => Refusal::Fatal(database_error(file.path(), error)),
     }
 }
@@ -281,20 +288,22 @@ impl Sink for Writer {
         if !self.prepared {
             self.prepare(batch);
         }
-        // Before the commit, not in it: between the two there is always a moment. And before the pool opens a connection, which
-        // would make an empty file where there is none.
+        // Checked before the pool opens a connection, which would create an empty file if there is none. A file that is replaced
+        // between this check and the commit is noticed by the next batch.
         if self.file.was_replaced() {
-            let detail = "the file was moved, removed or replaced while it was collected into; put it back, or start again \
-                          with what is there now";
-            return Err(Refusal::Fatal(self.error(DatabaseFault::Conflict, detail.into())));
+            let detail = "the file was moved, removed or replaced while it was collected into";
+            let error = self.error(DatabaseFault::Conflict, detail.into());
+            return Err(Refusal::Fatal(
+                error.with_remedy("put it back, or start again with the file that is there now"),
+            ));
         }
         let mut pooled = match self.pool.get() {
             Ok(pooled) => pooled,
             Err(error) => return Err(Refusal::Retry(format!("no connection: {error}"))),
         };
         if let Err(refusal) = self.commit_rest(&pooled, batch) {
-            // After an I/O error, corruption or a full disk what the connection holds in memory is not to be trusted.
-            pooled.done_with = true;
+            // After an I/O error, corruption or a full disk, the connection's memory may not match the file.
+            pooled.is_broken = true;
             return Err(refusal);
         }
         self.prepared = false;

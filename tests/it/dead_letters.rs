@@ -375,7 +375,7 @@ fn a_mistake_is_refused_and_changes_nothing() {
     Connection::open(&other).and_then(|other| other.execute_batch("CREATE TABLE t(x)")).expect("a database");
     let mut command = catchment();
     command.args(["dead-letters", "retry", "--all", "--database"]).arg(&other);
-    refused(&mut command, 1, &["other.db", "no database of catchment's"]);
+    refused(&mut command, 1, &["other.db", "it has no tables of catchment"]);
 
     let config = std::fs::read_to_string(chat.config()).expect("reads").replace("INTO lines", "INTO liens");
     std::fs::write(chat.config(), config).expect("writes");

@@ -201,7 +201,7 @@ fn a_migration_that_breaks_a_route_or_query_is_not_applied() {
         (
             "CREATE TABLE keys(name TEXT); DROP TABLE lines; CREATE TABLE lines(text TEXT, name TEXT REFERENCES keys(name))",
             &insert,
-            "002_breaking.sql: behind it: foreign key mismatch",
+            "002_breaking.sql: after it, foreign keys cannot be checked: foreign key mismatch",
         ),
         (
             "DROP TABLE lines; CREATE TABLE lines(text TEXT, name TEXT REFERENCES keys(name))",

@@ -58,7 +58,7 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
     assert_eq!(told["_INBOX.ours.stuck"], [(504, slow)]);
     assert!(told["_INBOX.ours.waiting"].iter().all(|(code, why)| *code == 503 && why.contains("no thread was free")));
     // The step has not ended: all that was told above was told before its end, and so is this.
-    refused(client.ask("ask.one", ""), 503, "every thread is at a query that takes longer than its timeout");
+    refused(client.ask("ask.one", ""), 503, "every thread runs a query that exceeds its timeout");
     let rows = eventually("the step to end", || client.try_to_ask("ask.one", "").ok()?.ok());
     assert_eq!(rows, json!([{ "one": 1 }]));
     assert!(replies.try_next().is_none(), "an answer twice");
@@ -150,6 +150,6 @@ fn a_request_of_many_headers_is_refused() {
         read(&client.0.request_with_headers("ask.h", "", &headers).expect("an answer"))
     };
     assert_eq!(ask(32), Ok(json!([{ "last": "x" }])));
-    refused(ask(33), 400, "the request has 33 headers; the most are 32");
+    refused(ask(33), 400, "the request has 33 headers; send at most 32");
     stop(collector);
 }

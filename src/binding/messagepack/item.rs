@@ -1,34 +1,34 @@
-//! What MessagePack is made of: <https://github.com/msgpack/msgpack/blob/master/spec.md>.
+//! The items of MessagePack: <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 
-use crate::binding::unreadable::Fault;
+use crate::binding::payload_error::PayloadFault;
 
-/// A value, or what begins one that has values in it.
+/// A value, or the beginning of a map or array.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Item {
     Nil,
     Boolean(bool),
     Integer(i64),
-    /// One that is above all `i64`.
+    /// An integer above all `i64`.
     Unsigned(u64),
     Real(f64),
     Text(Span),
     Binary(Span),
     /// Its type and its data.
     Extension(i8, Span),
-    /// So many values follow.
+    /// The number of values that follow.
     Array(u32),
-    /// So many pairs of values follow.
+    /// The number of pairs that follow.
     Map(u32),
 }
 
-/// From here to there in the payload.
+/// Start and end in the payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Span {
     pub(super) from: usize,
     pub(super) to: usize,
 }
 
-/// Reads one item after the other.
+/// Reads items one after the other.
 #[derive(Debug)]
 pub(super) struct Items<'p> {
     payload: &'p [u8],
@@ -41,7 +41,7 @@ impl<'p> Items<'p> {
         Self { payload, at: 0 }
     }
 
-    /// What a span of the payload holds.
+    /// The bytes of a span.
     pub(super) fn bytes(&self, span: Span) -> &'p [u8] {
         &self.payload[span.from..span.to]
     }
@@ -50,9 +50,9 @@ impl<'p> Items<'p> {
         self.at == self.payload.len()
     }
 
-    #[allow(clippy::inline_always, reason = "an item that goes through memory costs more than it takes to read it")]
+    #[allow(clippy::inline_always, reason = "passing an item through memory costs more than reading it")]
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Result<Item, Fault> {
+    pub(super) fn next(&mut self) -> Result<Item, PayloadFault> {
         let [marker] = self.take()?;
         Ok(match marker {
             0x00..=0x7f => Item::Integer(marker.into()),
@@ -60,7 +60,7 @@ impl<'p> Items<'p> {
             0x90..=0x9f => Item::Array(u32::from(marker & 0xf)),
             0xa0..=0xbf => Item::Text(self.span(u32::from(marker & 0x1f))?),
             0xc0 => Item::Nil,
-            0xc1 => return Err(Fault::At("byte c1, which begins nothing,", self.at - 1)),
+            0xc1 => return Err(PayloadFault::At("byte c1, which is never used,", self.at - 1)),
             0xc2 | 0xc3 => Item::Boolean(marker == 0xc3),
             0xc4..=0xc6 => {
                 let length = self.length(marker - 0xc4)?;
@@ -94,11 +94,11 @@ impl<'p> Items<'p> {
         })
     }
 
-    /// Goes behind so many values, and what is in them.
-    pub(super) fn skip(&mut self, values: u64) -> Result<(), Fault> {
+    /// Skips so many values with their content.
+    pub(super) fn skip(&mut self, values: u64) -> Result<(), PayloadFault> {
         let mut left = values;
         while left > 0 {
-            // Each takes a byte at least; so `left` cannot overflow either.
+            // Each value takes at least a byte, so `left` cannot overflow either.
             if left > (self.payload.len() - self.at) as u64 {
                 return Err(self.end());
             }
@@ -107,14 +107,14 @@ impl<'p> Items<'p> {
         Ok(())
     }
 
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], PayloadFault> {
         let bytes = self.payload[self.at..].first_chunk().ok_or_else(|| self.end())?;
         self.at += N;
         Ok(*bytes)
     }
 
-    /// A length of one byte, two or four.
-    fn length(&mut self, doublings: u8) -> Result<u32, Fault> {
+    /// A length of one, two or four bytes.
+    fn length(&mut self, doublings: u8) -> Result<u32, PayloadFault> {
         Ok(match doublings {
             0 => u8::from_be_bytes(self.take()?).into(),
             1 => u16::from_be_bytes(self.take()?).into(),
@@ -122,7 +122,7 @@ impl<'p> Items<'p> {
         })
     }
 
-    fn span(&mut self, length: u32) -> Result<Span, Fault> {
+    fn span(&mut self, length: u32) -> Result<Span, PayloadFault> {
         let (from, length) = (self.at, length as usize);
         if self.payload.len() - from < length {
             return Err(self.end());
@@ -131,19 +131,19 @@ impl<'p> Items<'p> {
         Ok(Span { from, to: self.at })
     }
 
-    fn extension(&mut self, length: u32) -> Result<Item, Fault> {
+    fn extension(&mut self, length: u32) -> Result<Item, PayloadFault> {
         let kind = i8::from_be_bytes(self.take()?);
         Ok(Item::Extension(kind, self.span(length)?))
     }
 
     #[cold]
-    fn end(&self) -> Fault {
-        Fault::At("it ends too early,", self.payload.len())
+    fn end(&self) -> PayloadFault {
+        PayloadFault::At("it ends too early,", self.payload.len())
     }
 }
 
 impl Item {
-    /// How many values follow that are in it.
+    /// How many values its content has.
     pub(super) fn values(self) -> u64 {
         match self {
             Self::Array(values) => values.into(),

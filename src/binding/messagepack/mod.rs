@@ -1,49 +1,46 @@
-//! Reads the places that are asked for from MessagePack, once from front to back; what becomes JSON is read again for that.
+//! Reads the needed values from MessagePack, once from front to back. Maps and arrays that become JSON are read a second time.
 //!
-//! All of the payload is checked but what is in its texts. The thread's stack grows only with the places that are asked for,
-//! never with the payload.
+//! All of the payload is checked, except the encoding of texts. The thread's stack grows with the depth of the paths, never with the
+//! depth of the payload.
 
 mod item;
-mod transcript;
+mod scalar;
+mod to_json;
 
-use std::fmt::Write;
-
-use super::fields::{Cell, Sheet};
-use super::place::Place;
-use super::unreadable::Fault;
+use super::fields::{Cell, RowBuilder};
+use super::path::PathTree;
+use super::payload_error::PayloadFault;
 use item::{Item, Items, Span};
-use transcript::transcribe;
+use scalar::{TIMESTAMP, timestamp, write_integer};
+use to_json::write_json;
 
-/// The type of the one extension that the format itself defines.
-const TIMESTAMP: i8 = -1;
-
-/// Fills the cells of the places that `root` asks for; says whether the payload is a map.
-pub(super) fn read(payload: &[u8], root: &Place, sheet: Sheet<'_>) -> Result<bool, Fault> {
+/// Fills the cells of the values in `paths`. Returns whether the payload is a map.
+pub(super) fn read(payload: &[u8], paths: &PathTree, builder: RowBuilder<'_>) -> Result<bool, PayloadFault> {
     let map = matches!(Items::new(payload).next()?, Item::Map(_));
-    let mut reader = Reader { items: Items::new(payload), sheet };
-    reader.value(root)?;
-    if reader.items.is_at_end() { Ok(map) } else { Err(Fault::At("something behind its end,", reader.items.at)) }
+    let mut reader = Reader { items: Items::new(payload), builder };
+    reader.value(paths)?;
+    if reader.items.is_at_end() { Ok(map) } else { Err(PayloadFault::At("extra data after its end,", reader.items.at)) }
 }
 
 struct Reader<'r> {
     items: Items<'r>,
-    sheet: Sheet<'r>,
+    builder: RowBuilder<'r>,
 }
 
 impl Reader<'_> {
-    /// The next value, at a place that is asked for.
-    fn value(&mut self, place: &Place) -> Result<(), Fault> {
-        if !place.is_leaf() {
-            place.forget(self.sheet.cells);
+    /// Reads the next value, which has a node.
+    fn value(&mut self, node: &PathTree) -> Result<(), PayloadFault> {
+        if !node.is_leaf() {
+            node.clear(self.builder.cells);
         }
         let from = self.items.at;
         let item = self.items.next()?;
         match item {
-            Item::Map(pairs) if !place.is_leaf() => self.map(pairs, place)?,
-            Item::Array(values) if !place.is_leaf() => self.array(values, place)?,
+            Item::Map(pairs) if !node.is_leaf() => self.map(pairs, node)?,
+            Item::Array(values) if !node.is_leaf() => self.array(values, node)?,
             _ => self.items.skip(item.values())?,
         }
-        match (place.field, item) {
+        match (node.field, item) {
             (None, _) => Ok(()),
             (Some(field), Item::Map(_) | Item::Array(_)) => self.set_json(field, from),
             (Some(field), _) => {
@@ -53,57 +50,57 @@ impl Reader<'_> {
         }
     }
 
-    fn map(&mut self, pairs: u32, place: &Place) -> Result<(), Fault> {
+    fn map(&mut self, pairs: u32, node: &PathTree) -> Result<(), PayloadFault> {
         let mut expected = 0;
         for _ in 0..pairs {
             let name = self.items.next()?;
             self.items.skip(name.values())?;
-            match self.named(name, place, &mut expected) {
-                Some(place) => self.value(place)?,
+            match self.named(name, node, &mut expected) {
+                Some(node) => self.value(node)?,
                 None => self.items.skip(1)?,
             }
         }
         Ok(())
     }
 
-    fn array(&mut self, values: u32, place: &Place) -> Result<(), Fault> {
+    fn array(&mut self, values: u32, node: &PathTree) -> Result<(), PayloadFault> {
         for index in 0..values as usize {
-            match place.element(index) {
-                Some(place) => self.value(place)?,
+            match node.element(index) {
+                Some(node) => self.value(node)?,
                 None => self.items.skip(1)?,
             }
         }
         Ok(())
     }
 
-    fn named<'p>(&mut self, name: Item, place: &'p Place, expected: &mut usize) -> Option<&'p Place> {
+    fn named<'p>(&mut self, name: Item, node: &'p PathTree, expected: &mut usize) -> Option<&'p PathTree> {
         let name = match name {
             Item::Text(span) => self.items.bytes(span),
             Item::Integer(_) | Item::Unsigned(_) => {
-                self.sheet.scratch.name.clear();
-                write_integer(name, &mut self.sheet.scratch.name);
-                self.sheet.scratch.name.as_bytes()
+                self.builder.scratch.name.clear();
+                write_integer(name, &mut self.builder.scratch.name);
+                self.builder.scratch.name.as_bytes()
             }
             _ => return None,
         };
-        place.named(name, expected)
+        node.named(name, expected)
     }
 
     fn set(&mut self, field: usize, item: Item) {
-        let cell = &mut self.sheet.cells[field];
+        let cell = &mut self.builder.cells[field];
         let blob = |span: Span| Cell::Blob(span.from, span.to);
         match item {
             Item::Boolean(value) => *cell = Cell::Integer(value.into()),
             Item::Integer(value) => *cell = Cell::Integer(value),
             Item::Unsigned(_) => {
-                let from = self.sheet.texts.len();
-                write_integer(item, self.sheet.texts);
-                *cell = Cell::Text(from, self.sheet.texts.len());
+                let from = self.builder.texts.len();
+                write_integer(item, self.builder.texts);
+                *cell = Cell::Text(from, self.builder.texts.len());
             }
             Item::Real(value) if value.is_nan() => *cell = Cell::Null,
             Item::Real(value) => *cell = Cell::Real(value),
             Item::Text(span) => match std::str::from_utf8(self.items.bytes(span)) {
-                Ok(text) => self.sheet.set_text(field, text),
+                Ok(text) => self.builder.set_text(field, text),
                 Err(_) => *cell = blob(span),
             },
             Item::Extension(TIMESTAMP, span) => *cell = timestamp(self.items.bytes(span)).unwrap_or(blob(span)),
@@ -112,43 +109,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Sets a field to the JSON text of the map or array that begins there.
-    fn set_json(&mut self, field: usize, at: usize) -> Result<(), Fault> {
-        let from = self.sheet.texts.len();
+    /// Sets a field to the JSON text of the map or array that begins at this offset.
+    fn set_json(&mut self, field: usize, at: usize) -> Result<(), PayloadFault> {
+        let from = self.builder.texts.len();
         self.items.at = at;
-        transcribe(&mut self.items, self.sheet.texts, &mut self.sheet.scratch.levels)?;
-        self.sheet.cells[field] = Cell::Text(from, self.sheet.texts.len());
+        write_json(&mut self.items, self.builder.texts, &mut self.builder.scratch.containers)?;
+        self.builder.cells[field] = Cell::Text(from, self.builder.texts.len());
         Ok(())
-    }
-}
-
-fn write_integer(item: Item, into: &mut String) {
-    // A string takes all that is written to it.
-    let _ = match item {
-        Item::Integer(value) => write!(into, "{value}"),
-        Item::Unsigned(value) => write!(into, "{value}"),
-        _ => Ok(()),
-    };
-}
-
-/// Seconds since 1970: an integer where they are whole. `None` for what is no timestamp after all.
-fn timestamp(data: &[u8]) -> Option<Cell> {
-    let (seconds, nanoseconds) = match data.len() {
-        4 => (u32::from_be_bytes(data.try_into().ok()?).into(), 0),
-        8 => {
-            let both = u64::from_be_bytes(data.try_into().ok()?);
-            (i64::try_from(both & ((1 << 34) - 1)).ok()?, u32::try_from(both >> 34).ok()?)
-        }
-        12 => {
-            let (nanoseconds, seconds) = data.split_first_chunk()?;
-            (i64::from_be_bytes(seconds.try_into().ok()?), u32::from_be_bytes(*nanoseconds))
-        }
-        _ => return None,
-    };
-    match nanoseconds {
-        0 => Some(Cell::Integer(seconds)),
-        #[allow(clippy::cast_precision_loss, reason = "a double holds microseconds for some centuries to come")]
-        1..1_000_000_000 => Some(Cell::Real(seconds as f64 + f64::from(nanoseconds) / 1e9)),
-        _ => None,
     }
 }

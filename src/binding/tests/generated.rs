@@ -1,4 +1,4 @@
-//! Generated payloads, sound and broken: the readers agree with the oracle.
+//! Generated payloads, valid and broken: the readers must agree with the oracle.
 
 use std::collections::BTreeMap;
 
@@ -13,26 +13,26 @@ use crate::pipeline::{Mark, SingleEvent};
 
 const NAMES: [&str; 9] = ["b", "c", "", "0", "1", "01", "~/", "é", "a long name of more than eight bytes"];
 
-/// Few and often the same, so that payloads have what pointers ask for, and have it twice.
+/// Few names, often the same, so that payloads contain the pointers' values, also twice.
 fn name() -> impl Strategy<Value = &'static str> {
     prop_oneof![2 => Just("a"), 3 => select(&NAMES[..])]
 }
 
-fn places() -> impl Strategy<Value = Vec<Vec<String>>> {
+fn paths() -> impl Strategy<Value = Vec<Vec<String>>> {
     vec(vec(name().prop_map(str::to_owned), 0..4), 1..5)
 }
 
-/// What parameters with pointers to these places are bound to; the same memory serves before and after.
-fn read(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, String> {
+/// The values of parameters with pointers to these paths. Other rows use the same memory before and after.
+fn read(codec: Codec, payload: &[u8], paths: &[Vec<String>]) -> Result<Vec<Bound>, String> {
     let bind: BTreeMap<String, String> =
-        places.iter().enumerate().map(|(at, place)| (format!("p{at:03}"), oracle::pointer(place))).collect();
+        paths.iter().enumerate().map(|(at, path)| (format!("p{at:03}"), oracle::pointer(path))).collect();
     let parameters = Parameters::new(bind.keys().map(String::as_str), &bind, Some(codec)).expect("good pointers");
     let event = SingleEvent::new(Mark::START, "a", [], payload);
     let envelope = Envelope::of(&event.delivery(), None);
     let mut fields = Fields::default();
     let before = parameters.without_fields(&mut fields);
     let row = parameters.read(&envelope, &mut fields);
-    for at in 0..places.len() {
+    for at in 0..paths.len() {
         assert_eq!(parameters.value(at, &envelope, &fields, before), Value::Null);
     }
     let row = row.map_err(|e| e.to_string())?;
@@ -43,20 +43,20 @@ fn read(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Boun
         Value::Text(text) => Bound::Text(text.to_owned()),
         Value::Blob(bytes) => Bound::Blob(bytes.to_owned()),
     };
-    Ok((0..places.len()).map(bound).collect())
+    Ok((0..paths.len()).map(bound).collect())
 }
 
-fn check(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<(), TestCaseError> {
+fn check(codec: Codec, payload: &[u8], paths: &[Vec<String>]) -> Result<(), TestCaseError> {
     let expected = match codec {
-        Codec::Json => oracle::json(payload, places),
-        Codec::Messagepack => oracle::messagepack(payload, places),
+        Codec::Json => oracle::json(payload, paths),
+        Codec::Messagepack => oracle::messagepack(payload, paths),
     };
-    let difference = oracle::difference(&expected, &read(codec, payload, places));
+    let difference = oracle::difference(&expected, &read(codec, payload, paths));
     prop_assert_eq!(difference, None, "{}", String::from_utf8_lossy(payload));
     Ok(())
 }
 
-/// Changes to the bytes of a payload: where, how, and to what.
+/// Changes to the bytes of a payload: offset, operation and new byte.
 fn mutations() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
     let structural = select(&b"{}[]\",:\\u0-+.eE \n\0\x1f\x7f\x80\xc0\xc1\xcf\xd9\xed\xff"[..]);
     vec((any::<prop::sample::Index>(), 0..4_u8, prop_oneof![structural, any::<u8>()]), 0..4)
@@ -160,36 +160,36 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn json_is_read_as_the_oracle_reads_it(payload in json_document(), places in places()) {
-        check(Codec::Json, payload.as_bytes(), &places)?;
+    fn json_is_read_as_the_oracle_reads_it(payload in json_document(), paths in paths()) {
+        check(Codec::Json, payload.as_bytes(), &paths)?;
     }
 
     #[test]
     fn broken_json_is_refused_where_the_oracle_refuses_it(
-        payload in json_document(), mutations in mutations(), places in places()
+        payload in json_document(), mutations in mutations(), paths in paths()
     ) {
-        check(Codec::Json, &mutate(payload.into_bytes(), &mutations), &places)?;
+        check(Codec::Json, &mutate(payload.into_bytes(), &mutations), &paths)?;
     }
 
     #[test]
-    fn messagepack_is_read_as_the_oracle_reads_it(payload in packed_document(), places in places()) {
+    fn messagepack_is_read_as_the_oracle_reads_it(payload in packed_document(), paths in paths()) {
         let mut bytes = Vec::new();
         rmpv::encode::write_value(&mut bytes, &payload).expect("written");
-        check(Codec::Messagepack, &bytes, &places)?;
+        check(Codec::Messagepack, &bytes, &paths)?;
     }
 
     #[test]
     fn broken_messagepack_is_refused_where_the_oracle_refuses_it(
-        payload in packed_document(), mutations in mutations(), places in places()
+        payload in packed_document(), mutations in mutations(), paths in paths()
     ) {
         let mut bytes = Vec::new();
         rmpv::encode::write_value(&mut bytes, &payload).expect("written");
-        check(Codec::Messagepack, &mutate(bytes, &mutations), &places)?;
+        check(Codec::Messagepack, &mutate(bytes, &mutations), &paths)?;
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(payload in vec(any::<u8>(), 0..60), places in places()) {
-        check(Codec::Json, &payload, &places)?;
-        check(Codec::Messagepack, &payload, &places)?;
+    fn any_bytes_are_read_or_refused(payload in vec(any::<u8>(), 0..60), paths in paths()) {
+        check(Codec::Json, &payload, &paths)?;
+        check(Codec::Messagepack, &payload, &paths)?;
     }
 }

@@ -1,4 +1,4 @@
-//! What is MessagePack's own in the rules.
+//! Tests of the rules that only MessagePack has.
 
 use super::packed;
 
@@ -50,7 +50,7 @@ fn a_timestamp_of_messagepack_is_seconds_since_1970() {
         (b"\xd7\xff\x77\x35\x94\0\0\0\0\x07", "Real(7.5)"),
         (b"\xc7\x0c\xff\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xfe", "Integer(-2)"),
         (b"\xc7\x0c\xff\x1d\xcd\x65\0\xff\xff\xff\xff\xff\xff\xff\xfe", "Real(-1.5)"),
-        // A whole second of nanoseconds, and a length that is none: no timestamps.
+        // Not timestamps: a full second of nanoseconds, and an invalid length.
         (b"\xc7\x0c\xff\x3b\x9a\xca\0\0\0\0\0\0\0\0\0", "Blob([59, 154, 202, 0, 0, 0, 0, 0, 0, 0, 0, 0])"),
         (b"\xd4\xff\x01", "Blob([1])"),
     ] {
@@ -70,7 +70,7 @@ fn maps_and_arrays_of_messagepack_are_bound_as_json() {
         (b"\x92\xcb\x7f\xf8\0\0\0\0\0\0\xca\x3f\xc0\0\0", "[null,1.5]"),
         (b"\x91\xcf\xff\xff\xff\xff\xff\xff\xff\xff", "[18446744073709551615]"),
         (b"\x94\xc4\x02ab\xa1\xff\xd4\x05a\xd6\xff\0\0\0\x07", r#"["YWI=","/w==","YQ==",7]"#),
-        // Numbers are names too; what else is none falls out, with its value.
+        // Numbers are names too. Other names are left out with their values.
         (b"\x85\x01\x02\xff\x03\xc0\x04\x91\x90\x05\xa1a\x06", r#"{"1":2,"-1":3,"a":6}"#),
     ] {
         let read = packed("", value);
@@ -88,7 +88,7 @@ fn names_in_messagepack_are_texts_and_integers() {
 }
 
 #[test]
-fn what_is_no_messagepack_is_refused_with_the_place() {
+fn invalid_messagepack_is_refused_with_its_offset() {
     for (payload, reason) in [
         (&b""[..], "it is empty"),
         (b"\x81\xa1a", "it ends too early, at offset 3"),
@@ -96,8 +96,8 @@ fn what_is_no_messagepack_is_refused_with_the_place() {
         (b"\xcd\x01", "it ends too early, at offset 2"),
         (b"\xdd\xff\xff\xff\xff", "it ends too early, at offset 5"),
         (b"\xc6\xff\xff\xff\xff", "it ends too early, at offset 5"),
-        (b"\x80\x80", "something behind its end, at offset 1"),
-        (b"\x91\xc1", "byte c1, which begins nothing, at offset 1"),
+        (b"\x80\x80", "extra data after its end, at offset 1"),
+        (b"\x91\xc1", "byte c1, which is never used, at offset 1"),
     ] {
         let refused = format!("the payload cannot be read as MessagePack: {reason}");
         assert_eq!(packed("/a", payload), refused, "{payload:x?}");

@@ -1,4 +1,4 @@
-//! Each rule that `RouteConfig` states, by itself.
+//! A test for each rule of `RouteConfig`.
 
 mod generated;
 mod messagepack;
@@ -34,7 +34,7 @@ impl Message {
         Ok((0..parameters.len()).map(|at| format!("{:?}", parameters.value(at, &envelope, &fields, row))).collect())
     }
 
-    /// What these are bound to, by their names alone.
+    /// The values of parameters with these names.
     fn named<const N: usize>(&self, names: [&str; N]) -> [String; N] {
         let parameters = Parameters::new(names, &BTreeMap::new(), None).expect("good names");
         self.bound(&parameters).expect("a good payload").try_into().expect("as many")
@@ -46,7 +46,7 @@ fn parameters(names: &[&str], bind: &[(&str, &str)], codec: Option<Codec>) -> Re
     Parameters::new(names.iter().copied(), &bind, codec)
 }
 
-/// What stands at this pointer, or why nothing can be read.
+/// The value at this pointer, or the error.
 fn at(codec: Codec, pointer: &str, payload: &[u8]) -> String {
     let parameters = parameters(&["x"], &[("x", pointer)], Some(codec)).expect("a good pointer");
     Message::new(payload, &[]).bound(&parameters).map_or_else(|e| e, |mut values| values.remove(0))
@@ -90,7 +90,7 @@ fn a_field_is_bound_as_what_it_is() {
 }
 
 #[test]
-fn what_is_not_there_is_null() {
+fn a_missing_value_is_null() {
     for payload in ["{}", r#"{"b":1,"A":2}"#, r#"{"b":{"a":1}}"#, "[1]", "7", r#""a""#, "null"] {
         assert_eq!(Message::new(payload.as_bytes(), &[]).named(["a"]), ["Null"], "{payload}");
     }
@@ -135,7 +135,7 @@ fn pointers_reach_into_objects_and_arrays() {
 }
 
 #[test]
-fn one_payload_serves_pointers_to_a_place_and_within_it() {
+fn pointers_to_a_value_and_within_it_work_together() {
     let names = ["whole", "inner", "again", "a"];
     let bind = [("whole", ""), ("inner", "/a/b"), ("again", "/a/b")];
     let parameters = parameters(&names, &bind, None).expect("good pointers");
@@ -151,46 +151,46 @@ fn a_name_finds_fields_and_no_elements() {
 }
 
 #[test]
-fn what_is_no_json_is_refused_with_the_place() {
+fn invalid_json_is_refused_with_its_offset() {
     for (payload, reason) in [
         ("", "it is empty"),
         (" ", "it ends too early, at offset 1"),
         (r#"{"a":1"#, "it ends too early, at offset 6"),
         (r#"{"a":"#, "it ends too early, at offset 5"),
         (r#"{"a"#, "it ends too early, at offset 3"),
-        (r#"{"a":1,}"#, "no name at offset 7"),
-        ("{a:1}", "no name at offset 1"),
-        (r#"{"a" 1}"#, "no colon at offset 5"),
+        (r#"{"a":1,}"#, "a missing name at offset 7"),
+        ("{a:1}", "a missing name at offset 1"),
+        (r#"{"a" 1}"#, "a missing colon at offset 5"),
         (r#"{"a":1 "b":2}"#, "neither , nor } at offset 7"),
         ("[1 2]", "neither , nor ] at offset 3"),
         ("[1}", "neither , nor ] at offset 2"),
-        ("[1,]", "no value at offset 3"),
-        ("nul", "no value at offset 0"),
-        ("NaN", "no value at offset 0"),
-        ("+1", "no value at offset 0"),
-        ("01", "something behind its end, at offset 1"),
+        ("[1,]", "a missing value at offset 3"),
+        ("nul", "a missing value at offset 0"),
+        ("NaN", "a missing value at offset 0"),
+        ("+1", "a missing value at offset 0"),
+        ("01", "extra data after its end, at offset 1"),
         ("1.", "it ends too early, at offset 2"),
-        ("1.e5", "no digit at offset 2"),
-        ("-a", "no digit at offset 1"),
-        ("{} {}", "something behind its end, at offset 3"),
-        (r#""\x""#, "no escape at offset 2"),
-        (r#""\u12g4""#, "no hexadecimal digit at offset 5"),
+        ("1.e5", "a missing digit at offset 2"),
+        ("-a", "a missing digit at offset 1"),
+        ("{} {}", "extra data after its end, at offset 3"),
+        (r#""\x""#, "an unknown escape at offset 2"),
+        (r#""\u12g4""#, "a missing hexadecimal digit at offset 5"),
         ("\"a\nb\"", "a control character at offset 2"),
-        ("\u{feff}{}", "no value at offset 0"),
+        ("\u{feff}{}", "a missing value at offset 0"),
     ] {
         let refused = format!("the payload cannot be read as JSON: {reason}");
         assert_eq!(json("/a", payload), refused, "{payload}");
         assert_eq!(json("", payload), refused, "{payload}");
     }
-    let broken = "the payload cannot be read as JSON: what is no UTF-8, at offset 6";
+    let broken = "the payload cannot be read as JSON: bytes that are not UTF-8, at offset 6";
     assert_eq!(json("/a", b"{\"b\":\"\xff\"}"), broken);
 }
 
 #[test]
-fn half_a_surrogate_pair_is_refused_only_where_it_is_bound() {
+fn half_a_surrogate_pair_is_refused_only_if_it_is_bound() {
     for half in [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800\ue000", r"\ud800\n", r"\ud800A", r"x\ud83d"] {
         let offset = if half.starts_with('x') { 7 } else { 6 };
-        let refused = format!("half a surrogate pair, which is no character, at offset {offset}");
+        let refused = format!("half a surrogate pair, which is not a character, at offset {offset}");
         let payload = format!(r#"{{"a":"{half}","{half}":1,"b":2}}"#);
         assert!(json("/a", &payload).ends_with(&refused), "{half}: {}", json("/a", &payload));
         assert_eq!(json("/b", &payload), "Integer(2)", "{half}");
@@ -199,7 +199,7 @@ fn half_a_surrogate_pair_is_refused_only_where_it_is_bound() {
 }
 
 #[test]
-fn a_payload_that_nobody_asks_for_is_not_read() {
+fn a_payload_without_needed_values_is_not_read() {
     let message = Message::new(b"\xff", &[]);
     assert_eq!(message.named(["subject", "payload"]), [r#"Text("rooms.north.door")"#, "Blob([255])"]);
 }
@@ -268,13 +268,13 @@ fn nesting_of_any_depth_takes_no_stack() {
         let pointer = "/0".repeat(128);
         assert!(json(&pointer, "[".repeat(DEEP) + &"]".repeat(DEEP)).starts_with("Text("));
     };
-    // What a thread has that recurses once a level is exhausted long before.
+    // A reader that recursed for each container would overflow this stack.
     let thread = thread::Builder::new().stack_size(512 << 10).spawn(checks).expect("a thread");
     thread.join().expect("no overflow");
 }
 
 #[test]
-fn the_codec_is_the_routes_or_the_content_types_or_json() {
+fn the_codec_is_the_routes_the_content_types_or_json() {
     let payload = b"\x81\xa1a\x05";
     let read = |codec, content_type: &str| {
         let parameters = parameters(&["a"], &[], codec).expect("a good name");
@@ -314,7 +314,7 @@ fn reserved_names_stand_for_the_envelope() {
 }
 
 #[test]
-fn an_event_of_a_stream_has_its_place_and_time_there() {
+fn an_event_of_a_stream_has_its_sequence_and_time() {
     let names = ["stream", "sequence", "published_s", "published_us"];
     let bound = Message::of_stream("ROOMS", 1_999_999_999).named(names);
     assert_eq!(bound, [r#"Text("ROOMS")"#, "Integer(7)", "Integer(1)", "Integer(1999999)"]);
@@ -329,10 +329,10 @@ fn an_event_of_a_stream_has_its_place_and_time_there() {
 fn parameters_that_cannot_be_bound_are_refused() {
     for name in ["token_0", "token_", "token_99999999999999999999"] {
         let refused = parameters(&[name], &[], None).expect_err(name);
-        assert_eq!(refused, format!(":{name} is no token; the first is :token_1"));
+        assert_eq!(refused, format!(":{name} is not a token; the first is :token_1"));
     }
-    let refused = parameters(&["a"], &[("b", "/b")], None).expect_err("nobody asks for b");
-    assert_eq!(refused, "bind.b is asked for by no statement; remove it, or write :b in one");
-    let refused = parameters(&["a"], &[("a", "b")], None).expect_err("no pointer");
+    let refused = parameters(&["a"], &[("b", "/b")], None).expect_err("b is unused");
+    assert_eq!(refused, "bind.b is used by no statement; remove it, or write :b in one");
+    let refused = parameters(&["a"], &[("a", "b")], None).expect_err("not a pointer");
     assert!(refused.starts_with("bind.a is \"b\", no JSON Pointer"), "{refused}");
 }

@@ -1,6 +1,6 @@
-//! What a payload's places are bound to, found the slow and obvious way: by crates that read all of it, and by recursion.
+//! The values of a payload, found in a slow but obviously right way: by crates that read all of it, and by recursion.
 //!
-//! The fuzz target uses this file too, so it names nothing of this crate.
+//! The fuzz target includes this file too, so it uses nothing of this crate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
-/// What something is bound to.
+/// A value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bound {
     Null,
@@ -18,7 +18,7 @@ pub enum Bound {
     Real(f64),
     Text(String),
     Blob(Vec<u8>),
-    /// A text of JSON that means this.
+    /// A text that is JSON with this meaning.
     Json(Json),
 }
 
@@ -26,27 +26,27 @@ pub enum Bound {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Refused;
 
-/// How what was read differs from what the oracle says, where it does.
+/// The difference between the reader's result and the oracle's, if there is one.
 pub fn difference(expected: &Result<Vec<Bound>, Refused>, read: &Result<Vec<Bound>, String>) -> Option<String> {
     let agree = match (expected, read) {
         (Ok(expected), Ok(read)) => {
             expected.len() == read.len() && expected.iter().zip(read).all(|(expected, read)| expected.agrees(read))
         }
         (Err(Refused), Err(_)) => true,
-        // `rmpv` takes that byte for nil, which it is not.
+        // `rmpv` wrongly reads that byte as nil.
         (Ok(_), Err(reason)) => reason.contains("MessagePack: byte c1"),
         (Err(Refused), Ok(_)) => false,
     };
     if agree { None } else { Some(format!("expected {expected:?}, but read {read:?}")) }
 }
 
-/// The JSON Pointer to a place, which is a list of names.
+/// The JSON Pointer of a path, which is a list of names.
 pub fn pointer(place: &[String]) -> String {
     place.iter().flat_map(|name| ["/".to_owned(), name.replace('~', "~0").replace('/', "~1")]).collect()
 }
 
 impl Bound {
-    /// Whether the other, which comes from the reader that is tested, is the same.
+    /// Whether the value of the tested reader is the same.
     fn agrees(&self, read: &Self) -> bool {
         match (self, read) {
             (Self::Json(value), Self::Text(text)) => meaning(text).is_ok_and(|read| read == *value),
@@ -62,7 +62,7 @@ fn meaning(json: &str) -> serde_json::Result<Json> {
     Json::deserialize(&mut reader)
 }
 
-/// What stands at each of these places of a JSON payload.
+/// The value at each of these paths of a JSON payload.
 pub fn json(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, Refused> {
     let whole: Box<RawValue> = serde_json::from_slice(payload).map_err(|_| Refused)?;
     places.iter().map(|place| json_at(whole.get(), place)).collect()
@@ -106,7 +106,7 @@ fn index(name: &str) -> Option<usize> {
     name.parse().ok().filter(|index: &usize| index.to_string() == name)
 }
 
-/// A name as bytes: a `String` could not hold half a surrogate pair.
+/// A name as bytes: a `String` cannot hold half a surrogate pair.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Name(Vec<u8>);
 
@@ -126,10 +126,10 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Recursion must end somewhere; payloads for the oracle have fewer levels.
+/// Limits the recursion; payloads for the oracle have fewer containers.
 const DEEPEST: usize = 10_000;
 
-/// What stands at each of these places of a MessagePack payload.
+/// The value at each of these paths of a MessagePack payload.
 pub fn messagepack(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, Refused> {
     let mut rest = payload;
     let whole = rmpv::decode::read_value_with_max_depth(&mut rest, DEEPEST).map_err(|_| Refused)?;

@@ -11,7 +11,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::values::counted;
-use crate::dead_letters::{self, Retried, UnreadableHeaders};
+use crate::dead_letters::{self, RetryReport, UnreadableHeaders};
 
 /// How many of the letters that stay are named in the error.
 const MAX_NAMED: usize = 3;
@@ -37,7 +37,7 @@ pub struct Retry {
     #[arg(long)]
     without_headers: bool,
 
-    /// Print JSON: {"stored", "refused", "passed_over", "reasons": [{"id", "error"}]} with the first ten reasons, or
+    /// Print JSON: {"stored", "refused", "skipped", "reasons": [{"id", "error"}]} with the first ten reasons, or
     /// {"would_retry"}
     #[arg(short, long)]
     json: bool,
@@ -77,19 +77,19 @@ impl Retry {
     }
 }
 
-fn json(retried: &Retried) -> serde_json::Value {
+fn json(retried: &RetryReport) -> serde_json::Value {
     let reasons: Vec<_> =
         retried.reasons.iter().map(|(id, error)| serde_json::json!({ "id": id, "error": shown(error) })).collect();
     serde_json::json!({
         "stored": retried.stored,
         "refused": retried.refused,
-        "passed_over": retried.passed_over,
+        "skipped": retried.skipped,
         "reasons": reasons,
     })
 }
 
-fn remaining(retried: &Retried) -> String {
-    let stay = retried.refused + retried.passed_over;
+fn remaining(retried: &RetryReport) -> String {
+    let stay = retried.refused + retried.skipped;
     let named: Vec<String> =
         retried.reasons.iter().take(MAX_NAMED).map(|(id, error)| format!("{id}: {}", shown(error))).collect();
     let more = if stay > named.len() as u64 { "; and others" } else { "" };

@@ -1,4 +1,4 @@
-//! How an event becomes a dead letter.
+//! Inserts an event as a dead letter.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use rusqlite::{Connection, params};
 use crate::pipeline::{Delivery, Epoch};
 use crate::store::columns::{headers_json, micros, now_us, text_or_blob};
 
-/// Why an event could not be stored, and by what.
+/// Why an event could not be stored, and where it failed.
 #[derive(Clone, Debug)]
 pub struct DeadLetterReason {
-    /// The route that took it, where one did.
+    /// The route that matched, if one did.
     pub route: Option<Arc<str>>,
-    /// The SQL of the statement that failed, where one did.
+    /// The SQL of the statement that failed, if one did.
     pub statement: Option<Arc<str>>,
     /// What was wrong.
     pub error: String,
 }
 
-/// Adds one, in the caller's transaction.
+/// Inserts a dead letter in the caller's transaction.
 pub(in crate::store) fn insert(
     connection: &Connection,
     epoch: Option<&Epoch>,

@@ -1,4 +1,4 @@
-//! Dead letters tried again: through the routes as they are now.
+//! Tries dead letters again, through the routes as they are now.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,192 +9,206 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
-use super::selection::{Place, Selection};
+use super::selection::{Cursor, Selection};
 use super::{DeadLetter, DeadLetterReason, PAGE, PATIENCE, page};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Epoch, Mark, SingleEvent};
 use crate::store::columns::now_us;
-use crate::store::failure::{database_error, detail, is_constraint};
-use crate::store::pool::Pooled;
+use crate::store::pool::WriteConnection;
 use crate::store::reader::Value;
-use crate::store::routes::decoded::{Course, Decoded};
+use crate::store::routes::decoded_batch::{DecodedBatch, Disposition};
 use crate::store::routes::plan::Plan;
-use crate::store::routes::statements::{Failure, Statements};
+use crate::store::routes::statements::{StatementError, Statements};
+use crate::store::sqlite_error::{database_error, is_constraint, one_line};
 
-/// How many letters that stay are told by name.
-const TOLD: usize = 10;
+/// How many of the letters that stay are reported with their reason.
+const MAX_REASONS: usize = 10;
 
-/// What becomes of letters whose headers could not be read.
+/// What [`retry`](crate::dead_letters::retry) does with letters whose headers could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UnreadableHeaders {
-    /// They stay.
+    /// They are not tried and stay.
     #[default]
     Keep,
     /// They are tried without headers.
     LeaveOut,
 }
 
-/// What came of trying dead letters again.
+/// The result of trying dead letters again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Retried {
-    /// Stored, and dead letters no more.
+pub struct RetryReport {
+    /// DeadLetterIter that were stored, and so removed from the dead letters.
     pub stored: u64,
-    /// Tried in vain: they stay, with what was wrong this time.
+    /// DeadLetterIter that were refused again: they stay, with the new error.
     pub refused: u64,
-    /// Not tried: they stay as they are.
-    pub passed_over: u64,
-    /// The first of those that stay, by number, and why.
+    /// DeadLetterIter that were not tried: they stay unchanged.
+    pub skipped: u64,
+    /// The first ten of those that stay: their numbers and the reasons.
     pub reasons: Vec<(i64, String)>,
 }
 
-impl Retried {
-    /// How many were selected.
+impl RetryReport {
+    /// How many letters were selected so far.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.stored + self.refused + self.passed_over
+        self.stored + self.refused + self.skipped
     }
 
-    fn stays(&mut self, id: i64, why: &str) {
-        if self.reasons.len() < TOLD {
-            self.reasons.push((id, why.to_owned()));
+    fn add_reason(&mut self, id: i64, reason: &str) {
+        if self.reasons.len() < MAX_REASONS {
+            self.reasons.push((id, reason.to_owned()));
         }
     }
 }
 
-/// Tries letters again on one connection.
+/// One retry of selected letters, on one connection.
 pub(in crate::store) struct Retry<'c> {
     path: &'c Path,
-    pooled: &'c Pooled,
+    pooled: &'c WriteConnection,
     plan: &'c Arc<Plan>,
     selection: &'c Selection,
     unreadable: UnreadableHeaders,
     event: SingleEvent,
     epoch: Option<Epoch>,
-    decoded: Decoded,
+    decoded: DecodedBatch,
 }
 
-/// Why a transaction came to nothing.
-enum Undone {
-    /// A letter's statements end it, or COMMIT does not take what they did.
+/// Why the transaction of a page was rolled back.
+enum PageError {
+    /// A letter's statements ended the transaction, or COMMIT refuses what they did.
     ByLetter { id: i64, reason: DeadLetterReason },
-    /// Not a letter's fault.
-    Otherwise(Error),
+    /// The database has a problem.
+    Database(Error),
 }
 
-impl Undone {
-    /// Want of room may be one: a letter has used up the numbers of a table, which shows when it is committed.
+impl PageError {
+    /// Whether a letter may be the cause. A full database may: a letter has used the last row number of a table, and SQLite reports
+    /// both with one code.
     fn may_be_by_letter(&self) -> bool {
-        matches!(self, Self::ByLetter { .. } | Self::Otherwise(Error::Database { fault: DatabaseFault::Full, .. }))
+        matches!(self, Self::ByLetter { .. } | Self::Database(Error::Database { fault: DatabaseFault::Full, .. }))
     }
 }
 
 impl<'c> Retry<'c> {
-    /// Leaves the connection with a patience of its own.
+    /// Changes the busy time-out of the connection when it runs.
     pub(in crate::store) fn new(
         path: &'c Path,
-        pooled: &'c Pooled,
+        pooled: &'c WriteConnection,
         plan: &'c Arc<Plan>,
         selection: &'c Selection,
         unreadable: UnreadableHeaders,
     ) -> Self {
         let event = SingleEvent::default();
-        Self { path, pooled, plan, selection, unreadable, event, epoch: None, decoded: Decoded::new(Arc::clone(plan)) }
-    }
-
-    /// Page by page, each in a transaction with a savepoint a letter. Where one undoes such a transaction, that page's letters
-    /// get one each.
-    pub(in crate::store) fn run(&mut self, mut said: impl FnMut(&Retried)) -> Result<Retried, Error> {
-        let sqlite = &self.pooled.sqlite;
-        let start = sqlite.busy_timeout(PATIENCE).and_then(|()| Place::start(sqlite, self.selection));
-        let mut place = start.map_err(|e| self.error(e))?;
-        let mut retried = Retried::default();
-        let mut one_by_one = 0;
-        loop {
-            let at_a_time = if one_by_one > 0 { 1 } else { PAGE };
-            let (mut next, mut then) = (place, retried.clone());
-            match self.try_page(at_a_time, &mut next, &mut then) {
-                Ok(0) => return Ok(retried),
-                Ok(_) => {}
-                Err(undone) if at_a_time > 1 && undone.may_be_by_letter() => {
-                    one_by_one = PAGE;
-                    continue;
-                }
-                Err(Undone::ByLetter { id, reason }) => {
-                    then = retried;
-                    self.refuse(id, &reason, &mut then).map_err(|e| self.error(e))?;
-                }
-                Err(Undone::Otherwise(error)) => return Err(error),
-            }
-            one_by_one = one_by_one.saturating_sub(1);
-            (place, retried) = (next, then);
-            said(&retried);
+        Self {
+            path,
+            pooled,
+            plan,
+            selection,
+            unreadable,
+            event,
+            epoch: None,
+            decoded: DecodedBatch::new(Arc::clone(plan)),
         }
     }
 
-    /// One transaction; how many letters it tried.
-    fn try_page(&mut self, most: usize, place: &mut Place, retried: &mut Retried) -> Result<usize, Undone> {
+    /// Tries page by page, each in one transaction with a savepoint for each letter. If a letter causes the rollback of a page, each
+    /// letter of that page gets its own transaction.
+    pub(in crate::store) fn run(&mut self, mut progress: impl FnMut(&RetryReport)) -> Result<RetryReport, Error> {
+        let sqlite = &self.pooled.sqlite;
+        let start = sqlite.busy_timeout(PATIENCE).and_then(|()| Cursor::start(sqlite, self.selection));
+        let mut cursor = start.map_err(|e| self.error(e))?;
+        let mut report = RetryReport::default();
+        let mut one_by_one = 0;
+        loop {
+            let page_size = if one_by_one > 0 { 1 } else { PAGE };
+            let (mut next, mut then) = (cursor, report.clone());
+            match self.try_page(page_size, &mut next, &mut then) {
+                Ok(0) => return Ok(report),
+                Ok(_) => {}
+                Err(error) if page_size > 1 && error.may_be_by_letter() => {
+                    one_by_one = PAGE;
+                    continue;
+                }
+                Err(PageError::ByLetter { id, reason }) => {
+                    then = report;
+                    self.refuse(id, &reason, &mut then).map_err(|e| self.error(e))?;
+                }
+                Err(PageError::Database(error)) => return Err(error),
+            }
+            one_by_one = one_by_one.saturating_sub(1);
+            (cursor, report) = (next, then);
+            progress(&report);
+        }
+    }
+
+    /// Tries one page in one transaction. Returns how many letters it had.
+    fn try_page(&mut self, max: usize, cursor: &mut Cursor, report: &mut RetryReport) -> Result<usize, PageError> {
         let (path, plan, pooled) = (self.path, self.plan, self.pooled);
-        let otherwise = |e| Undone::Otherwise(database_error(path, e));
+        let on_error = |e| PageError::Database(database_error(path, e));
         let transaction = Transaction::new_unchecked(&pooled.sqlite, TransactionBehavior::Immediate);
-        let transaction = transaction.map_err(otherwise)?;
-        let letters = page(&transaction, self.selection, place, most).map_err(otherwise)?;
+        let transaction = transaction.map_err(on_error)?;
+        let letters = page(&transaction, self.selection, cursor, max).map_err(on_error)?;
         let mut statements = Statements::new(plan, pooled);
         for letter in &letters {
-            if let Err(why) = self.read(letter) {
-                retried.passed_over += 1;
-                retried.stays(letter.id, why);
+            if let Err(reason) = self.read(letter) {
+                report.skipped += 1;
+                report.add_reason(letter.id, reason);
                 continue;
             }
-            match statements.run_apart(&self.decoded, 0, &self.event.delivery(), self.epoch.as_ref()) {
+            match statements.run_in_savepoint(&self.decoded, 0, &self.event.delivery(), self.epoch.as_ref()) {
                 Ok(()) => {
-                    remove(&transaction, letter.id).map_err(otherwise)?;
-                    retried.stored += 1;
+                    remove(&transaction, letter.id).map_err(on_error)?;
+                    report.stored += 1;
                 }
-                Err(Failure::Event(reason)) => self.refuse(letter.id, &reason, retried).map_err(otherwise)?,
-                Err(Failure::Ended(reason)) => return Err(Undone::ByLetter { id: letter.id, reason }),
-                Err(Failure::Lost(error)) => return Err(Undone::Otherwise(error)),
-                Err(Failure::Database(error)) => return Err(otherwise(error)),
+                Err(StatementError::Event(reason)) => self.refuse(letter.id, &reason, report).map_err(on_error)?,
+                Err(StatementError::EndedTransaction(reason)) => {
+                    return Err(PageError::ByLetter { id: letter.id, reason });
+                }
+                Err(StatementError::Invalid(error)) => return Err(PageError::Database(error)),
+                Err(StatementError::Database(error)) => return Err(on_error(error)),
             }
         }
         drop(statements);
         transaction.commit().map_err(|error| match letters.last() {
             Some(last) if is_constraint(&error) => {
-                Undone::ByLetter { id: last.id, reason: self.decoded.at_commit(0, detail(&error)) }
+                PageError::ByLetter { id: last.id, reason: self.decoded.at_commit(0, one_line(&error)) }
             }
-            _ => otherwise(error),
+            _ => on_error(error),
         })?;
         Ok(letters.len())
     }
 
-    /// Makes the letter an event again, and reads what its route asks for; or says why it is not tried.
+    /// Makes the letter an event again and reads the values for its route. The error is why it is not tried.
     fn read(&mut self, letter: &DeadLetter) -> Result<(), &'static str> {
         if letter.raw_headers.is_some() && self.unreadable == UnreadableHeaders::Keep {
             return Err("its headers cannot be read; retry it with UnreadableHeaders::LeaveOut");
         }
-        let headers = headers(letter.headers.as_deref()).ok_or("its headers are no JSON object of texts; mend them")?;
+        let headers =
+            headers(letter.headers.as_deref()).ok_or("its headers are not a JSON object of strings; correct them")?;
         let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let published_ns = letter.published_us.saturating_mul(1_000);
         let mark = Mark { sequence: letter.sequence.unwrap_or(0), published_ns };
         self.epoch = letter.stream.clone().map(|stream| Epoch::new(stream, letter.epoch.unwrap_or(0), ""));
         self.event.replace(mark, &letter.subject, headers, &bytes(&letter.payload));
         self.decoded.read_one(&self.event.delivery(), self.epoch.as_ref());
-        match self.decoded.course(0) {
-            Course::Dropped => {
+        match self.decoded.disposition(0) {
+            Disposition::Dropped => {
                 Err("no route takes it, and unmatched = \"drop\" would lose it; give it a route, or drop it")
             }
             _ => Ok(()),
         }
     }
 
-    /// Notes why a letter was refused this time, in the caller's transaction or in one of its own.
-    fn refuse(&self, id: i64, reason: &DeadLetterReason, retried: &mut Retried) -> rusqlite::Result<()> {
+    /// Records why a letter was refused this time, in the caller's transaction or in one of its own.
+    fn refuse(&self, id: i64, reason: &DeadLetterReason, report: &mut RetryReport) -> rusqlite::Result<()> {
         let sql =
             "UPDATE catchment_dead_letters SET route = ?2, statement = ?3, error = ?4, recorded_us = ?5 WHERE id = ?1";
         let row = params![id, reason.route.as_deref(), reason.statement.as_deref(), reason.error, now_us()];
         self.pooled.sqlite.prepare_cached(sql)?.execute(row)?;
-        retried.refused += 1;
-        retried.stays(id, &reason.error);
+        report.refused += 1;
+        report.add_reason(id, &reason.error);
         Ok(())
     }
 
@@ -207,7 +221,7 @@ fn remove(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM catchment_dead_letters WHERE id = ?")?.execute([id]).map(drop)
 }
 
-/// Names and values of headers that are kept as JSON; `None` where they are not as catchment writes them.
+/// Names and values of headers that are stored as JSON; `None` if catchment did not write them like this.
 fn headers(json: Option<&str>) -> Option<Vec<(String, String)>> {
     let Some(json) = json else { return Some(Vec::new()) };
     let InOrder(names) = serde_json::from_str(json).ok()?;
@@ -225,7 +239,7 @@ fn headers(json: Option<&str>) -> Option<Vec<(String, String)>> {
     Some(headers)
 }
 
-/// A JSON object's members as they stand: of two names that are one to a route, as `Trace-Id` and `trace-id`, the first counts.
+/// A JSON object's members in their order: of two names that a route treats as one, as `Trace-Id` and `trace-id`, the first counts.
 struct InOrder(Vec<(String, Json)>);
 
 impl<'de> Deserialize<'de> for InOrder {

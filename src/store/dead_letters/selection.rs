@@ -1,4 +1,4 @@
-//! Which dead letters are meant.
+//! Which dead letters an operation applies to.
 
 use std::ops::ControlFlow;
 
@@ -7,46 +7,56 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use crate::subject::Filter;
 
-/// Dead letters that meet every condition: `Selection::default()` means all of them, from the oldest to the newest.
+/// Selects the dead letters that meet every condition. [`Selection::default()`] selects all of them, from the oldest to the newest.
+///
+/// ```
+/// use catchment::dead_letters::Selection;
+///
+/// let mut selection = Selection::default();
+/// selection.route = Some("chat".into());
+/// selection.limit = Some(10);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Selection {
-    /// These numbers; any where there are none.
+    /// With one of these numbers. Empty: any number.
     pub ids: Vec<i64>,
-    /// Last tried at this time or later, in microseconds since 1970.
+    /// That last failed at this time or later, in microseconds since 1970.
     pub since_us: Option<i64>,
-    /// Last tried before this time, in microseconds since 1970.
+    /// That last failed before this time, in microseconds since 1970.
     pub until_us: Option<i64>,
-    /// With a subject that this takes.
+    /// With a subject that this matches.
     pub subject: Option<Filter>,
-    /// With this in the error's text; letters of ASCII are taken as equal in upper and lower case.
+    /// With this text in the error. ASCII letters match in upper and lower case.
     pub error: Option<String>,
     /// Of the route with this name.
     pub route: Option<String>,
     /// At most this many.
     pub limit: Option<u64>,
-    /// From the newest to the oldest; `limit` counts from there.
+    /// From the newest to the oldest; `limit` then counts from the newest.
     pub newest_first: bool,
 }
 
 impl Selection {
-    /// Those with these numbers.
+    /// Selects the letters with these numbers. No numbers select all letters.
     pub fn of(ids: impl IntoIterator<Item = i64>) -> Self {
         Self { ids: ids.into_iter().collect(), ..Self::default() }
     }
 }
 
-/// Where a walk through the letters stands. The walk ends with the last letter that was there when it began, however many are
+/// The position of a scan through the letters. The scan ends with the last letter that existed when it began, even if more are
 /// added meanwhile.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// The numbers that are left: from the one, to the other.
+pub(super) struct Cursor {
+    /// The first and the last number that are left.
     from: i64,
     to: i64,
+    /// How many letters may still be visited.
     left: u64,
 }
 
-impl Place {
-    /// Before the first letter.
+impl Cursor {
+    /// The position before the first letter.
     pub(super) fn start(connection: &Connection, selection: &Selection) -> rusqlite::Result<Self> {
         let sql = "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM catchment_dead_letters";
         connection.query_row(sql, [], |row| {
@@ -56,44 +66,45 @@ impl Place {
 }
 
 impl Selection {
-    /// Shows the letters from this place on, until `visit` has enough. `columns` are those of the rows shown, the first two
-    /// `id` and `subject`. The place is then behind the last that was shown.
-    pub(super) fn walk(
+    /// Calls `visit` for the letters from this cursor on, until it breaks. `columns` are those of its rows, the first two `id` and
+    /// `subject`. Moves the cursor behind the last visited letter.
+    pub(super) fn scan(
         &self,
         connection: &Connection,
         columns: &str,
-        place: &mut Place,
+        cursor: &mut Cursor,
         mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
     ) -> rusqlite::Result<()> {
-        let (conditions, values) = self.conditions(*place);
+        let (conditions, values) = self.conditions(*cursor);
         let order = if self.newest_first { "DESC" } else { "ASC" };
         let sql = format!("SELECT {columns} FROM catchment_dead_letters WHERE {conditions} ORDER BY id {order}");
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
-        while place.left > 0 {
+        while cursor.left > 0 {
             let Some(row) = rows.next()? else { break };
             let id: i64 = row.get(0)?;
             if self.newest_first {
-                place.to = id - 1;
+                cursor.to = id - 1;
             } else {
-                place.from = id + 1;
+                cursor.from = id + 1;
             }
-            if self.subject.as_ref().is_some_and(|filter| row.get_ref(1).is_ok_and(|subject| !takes(filter, subject))) {
+            if self.subject.as_ref().is_some_and(|filter| row.get_ref(1).is_ok_and(|subject| !matches(filter, subject)))
+            {
                 continue;
             }
-            place.left -= 1;
+            cursor.left -= 1;
             if visit(row)?.is_break() {
                 return Ok(());
             }
         }
-        place.left = 0;
+        cursor.left = 0;
         Ok(())
     }
 
-    /// What can be asked in SQL.
-    fn conditions(&self, place: Place) -> (String, Vec<Value>) {
+    /// The conditions that SQL can check.
+    fn conditions(&self, cursor: Cursor) -> (String, Vec<Value>) {
         let mut conditions = String::from("id BETWEEN ? AND ?");
-        let mut values = vec![Value::Integer(place.from), Value::Integer(place.to)];
+        let mut values = vec![Value::Integer(cursor.from), Value::Integer(cursor.to)];
         let mut add = |condition: &str, value: Value| {
             conditions.push_str(" AND ");
             conditions.push_str(condition);
@@ -118,6 +129,6 @@ impl Selection {
     }
 }
 
-fn takes(filter: &Filter, subject: rusqlite::types::ValueRef<'_>) -> bool {
+fn matches(filter: &Filter, subject: rusqlite::types::ValueRef<'_>) -> bool {
     subject.as_str().is_ok_and(|subject| filter.matches(subject))
 }

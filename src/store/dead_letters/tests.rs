@@ -2,13 +2,13 @@ use super::*;
 use crate::config::DatabaseConfig;
 use crate::store::{Database, Routes, Value};
 
-struct Scene {
+struct Fixture {
     _folder: tempfile::TempDir,
     letters: DeadLetters,
 }
 
 /// A database with letters 1 to 6: `(subject, route, error)`, recorded at 10, 20, …
-fn scene() -> Scene {
+fn fixture() -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
     drop(Database::open(&config, &Routes::default()).expect("a new database"));
@@ -23,21 +23,21 @@ fn scene() -> Scene {
                    (NULL, NULL, NULL, 5, 'door', NULL, '12', 'doors', 'INSERT', 'not null constraint', 50),
                    (NULL, NULL, NULL, 6, 'door.front', NULL, '12', 'doors', 'COMMIT', 'FOREIGN KEY', 60)";
     letters.connection.execute_batch(sql).expect("SQL");
-    Scene { _folder: folder, letters }
+    Fixture { _folder: folder, letters }
 }
 
-fn ids(scene: &Scene, selection: &Selection) -> Vec<i64> {
-    let letters = scene.letters.list(selection).expect("can be read");
+fn ids(fixture: &Fixture, selection: &Selection) -> Vec<i64> {
+    let letters = fixture.letters.list(selection).expect("can be read");
     let ids: Vec<i64> = letters.map(|letter| letter.expect("a letter").id).collect();
-    assert_eq!(scene.letters.count(selection).expect("can be counted"), ids.len() as u64);
+    assert_eq!(fixture.letters.count(selection).expect("can be counted"), ids.len() as u64);
     ids
 }
 
 #[test]
-fn a_letter_is_read_as_it_was_put_away() {
-    let scene = scene();
+fn a_letter_is_read_as_it_was_inserted() {
+    let fixture = fixture();
     let letters: Vec<DeadLetter> =
-        scene.letters.list(&Selection::default()).expect("reads").collect::<Result<_, _>>().expect("letters");
+        fixture.letters.list(&Selection::default()).expect("reads").collect::<Result<_, _>>().expect("letters");
     let first = DeadLetter {
         id: 1,
         recorded_us: 10,
@@ -65,7 +65,7 @@ fn a_letter_is_read_as_it_was_put_away() {
 
 #[test]
 fn each_condition_narrows_the_selection() {
-    let scene = scene();
+    let fixture = fixture();
     let all = Selection::default;
     let filter = |text: &str| Some(text.parse().expect("a filter"));
     for (selection, expected) in [
@@ -88,62 +88,62 @@ fn each_condition_narrows_the_selection() {
             &[5],
         ),
     ] {
-        assert_eq!(ids(&scene, &selection), expected, "{selection:?}");
+        assert_eq!(ids(&fixture, &selection), expected, "{selection:?}");
     }
 }
 
 #[test]
 fn what_is_removed_is_what_was_selected() {
-    let scene = scene();
+    let fixture = fixture();
     let of_doors = Selection { route: Some("doors".into()), limit: Some(2), ..Selection::default() };
-    assert_eq!(scene.letters.remove(&of_doors).expect("removes"), 2);
-    assert_eq!(ids(&scene, &Selection::default()), [1, 2, 3, 6]);
-    assert_eq!(scene.letters.remove(&Selection::of([4, 5])).expect("nothing to remove"), 0);
-    assert_eq!(scene.letters.remove(&Selection::default()).expect("removes"), 4);
-    assert_eq!(ids(&scene, &Selection::default()), [0; 0]);
+    assert_eq!(fixture.letters.remove(&of_doors).expect("removes"), 2);
+    assert_eq!(ids(&fixture, &Selection::default()), [1, 2, 3, 6]);
+    assert_eq!(fixture.letters.remove(&Selection::of([4, 5])).expect("nothing to remove"), 0);
+    assert_eq!(fixture.letters.remove(&Selection::default()).expect("removes"), 4);
+    assert_eq!(ids(&fixture, &Selection::default()), [0; 0]);
 }
 
 #[test]
-fn many_letters_are_gone_through_in_pages() {
-    let scene = scene();
+fn many_letters_are_read_in_pages() {
+    let fixture = fixture();
     let many = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2500)
                 INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
                 SELECT x, 'many.' || (x % 2), zeroblob(CASE x WHEN 7 THEN 3000000 ELSE 9 END), '', x FROM n";
-    scene.letters.connection.execute_batch(many).expect("SQL");
+    fixture.letters.connection.execute_batch(many).expect("SQL");
     let selection = |text: &str| Selection { subject: Some(text.parse().expect("a filter")), ..Selection::default() };
     for newest_first in [false, true] {
         let mut expected: Vec<i64> = (7..=2506).collect();
         if newest_first {
             expected.reverse();
         }
-        assert_eq!(ids(&scene, &Selection { newest_first, ..selection("many.*") }), expected);
+        assert_eq!(ids(&fixture, &Selection { newest_first, ..selection("many.*") }), expected);
     }
     let limited = Selection { limit: Some(1_100), ..selection("many.1") };
-    assert_eq!(scene.letters.remove(&limited).expect("removes"), 1_100);
-    assert_eq!(ids(&scene, &selection("many.1")).len(), 150);
-    assert_eq!(scene.letters.remove(&selection("many.0")).expect("removes"), 1_250);
-    assert_eq!(ids(&scene, &Selection::default()).len(), 156);
+    assert_eq!(fixture.letters.remove(&limited).expect("removes"), 1_100);
+    assert_eq!(ids(&fixture, &selection("many.1")).len(), 150);
+    assert_eq!(fixture.letters.remove(&selection("many.0")).expect("removes"), 1_250);
+    assert_eq!(ids(&fixture, &Selection::default()).len(), 156);
 }
 
 #[test]
-fn letters_added_meanwhile_do_not_belong_to_the_list() {
-    let scene = scene();
+fn letters_added_later_are_not_listed() {
+    let fixture = fixture();
     let all = Selection::default();
-    let mut list = scene.letters.list(&all).expect("reads");
+    let mut list = fixture.letters.list(&all).expect("reads");
     assert_eq!(list.next().expect("the first").expect("a letter").id, 1);
     let another = "INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
                    VALUES (1, 'a', '', '', 1)";
-    scene.letters.connection.execute_batch(another).expect("SQL");
+    fixture.letters.connection.execute_batch(another).expect("SQL");
     assert_eq!(list.last().expect("the last").expect("a letter").id, 6);
 }
 
 #[test]
-fn a_file_without_dead_letters_is_refused_and_none_is_made() {
+fn a_missing_file_is_refused_and_not_created() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.db");
-    let said = DeadLetters::open(&path).expect_err("must be refused").to_string();
-    assert!(said.contains("there is no such file") && !path.exists(), "{said}");
+    let error = DeadLetters::open(&path).expect_err("must be refused").to_string();
+    assert!(error.contains("there is no such file") && !path.exists(), "{error}");
     Connection::open(&path).and_then(|other| other.execute_batch("CREATE TABLE t(x)")).expect("a database");
-    let said = DeadLetters::open(&path).expect_err("must be refused").to_string();
-    assert!(said.contains("no database of catchment's"), "{said}");
+    let error = DeadLetters::open(&path).expect_err("must be refused").to_string();
+    assert!(error.contains("it has no tables of catchment"), "{error}");
 }

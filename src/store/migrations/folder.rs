@@ -1,4 +1,4 @@
-//! The folder of migrations: numbered files, read and checked before the database is touched.
+//! The folder of migrations: numbered files, read and checked before the database is opened.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,16 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Cause, Error};
 
+const SAVE: &str = "save it as UTF-8";
+
 /// A numbered file of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// Its place in the order.
+    /// Its position in the order.
     pub number: i64,
     /// The file.
     pub path: PathBuf,
-    /// Its text, with line ends as Unix has them: what is run, and by what it is known again, is the same on every machine.
+    /// Its text, with Unix line ends, so that the SQL and its checksum are the same on every machine.
     pub(super) text: String,
 }
 
@@ -32,16 +34,17 @@ impl Migration {
     }
 }
 
-/// An error that names a file, and the line where there is one.
+/// An error that names a file, and the line if there is one.
 pub(super) fn refused(path: &Path, line: Option<usize>, detail: impl Into<String>, source: Option<Cause>) -> Error {
     Error::Migration { path: path.to_owned(), line, detail: detail.into(), remedy: None, source }
 }
 
-/// The migrations of a folder in their order. Files that do not end in `.sql`, hidden ones and folders are passed over.
+/// The migrations of a folder in their order. Files that do not end in `.sql`, hidden files and folders are skipped.
 pub(super) fn read(folder: &Path) -> Result<Vec<Migration>, Error> {
     let unusable = |reason: String| Error::config("database.migrations", format!("{} {reason}", folder.display()));
     let unreadable = |e: std::io::Error| {
-        unusable(format!("cannot be read: {e}; name a folder (a relative path counts from the current directory)"))
+        unusable(format!("cannot be read: {e}"))
+            .with_remedy("name a folder (a relative path counts from the current directory)")
     };
     let mut migrations: Vec<Migration> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -51,13 +54,15 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Migration>, Error> {
         }
     }
     if migrations.is_empty() {
-        return Err(unusable("has no .sql file; put one in, as 001_tables.sql, or take the setting out".into()));
+        return Err(
+            unusable("has no .sql file".into()).with_remedy("add one, as 001_tables.sql, or remove the setting")
+        );
     }
     migrations.sort_by(|one, other| (one.number, &one.path).cmp(&(other.number, &other.path)));
     match migrations.windows(2).find(|pair| pair[0].number == pair[1].number) {
         Some([first, second]) => {
-            let detail = format!("has the number of {} too; give one of them another", first.name());
-            Err(refused(&second.path, None, detail, None))
+            let detail = format!("has the same number as {}", first.name());
+            Err(refused(&second.path, None, detail, None).with_remedy("give one of them another number"))
         }
         _ => Ok(migrations),
     }
@@ -76,21 +81,22 @@ fn number(path: &Path) -> Result<i64, Error> {
     match digits.parse() {
         Ok(number) if is_named => Ok(number),
         Err(_) if is_named && !digits.is_empty() => {
-            Err(refused(path, None, "has too large a number; 18 digits are the most", None))
+            Err(refused(path, None, "has too large a number", None).with_remedy("use at most 18 digits"))
         }
-        _ => Err(refused(path, None, "has no number and name; one looks like 001_tables.sql", None)),
+        _ => Err(refused(path, None, "has no number and name", None).with_remedy("name it as 001_tables.sql")),
     }
 }
 
 fn text(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path)
-        .map_err(|e| refused(path, None, format!("cannot be read: {e}; see who may read it"), Some(e.into())))?;
+    let bytes = std::fs::read(path).map_err(|e| {
+        refused(path, None, format!("cannot be read: {e}"), Some(e.into())).with_remedy("check its permissions")
+    })?;
     let line_of = |at: usize| Some(bytes[..at].split(|byte| *byte == b'\n').count());
     if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
-        return Err(refused(path, line_of(at), "has a NUL character; save it as UTF-8", None));
+        return Err(refused(path, line_of(at), "has a NUL character", None).with_remedy(SAVE));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(text.replace("\r\n", "\n")),
-        Err(e) => Err(refused(path, line_of(e.valid_up_to()), "is no UTF-8; save it as UTF-8", Some(e.into()))),
+        Err(e) => Err(refused(path, line_of(e.valid_up_to()), "is not UTF-8", Some(e.into())).with_remedy(SAVE)),
     }
 }

@@ -1,4 +1,4 @@
-//! A migration's statements, run one after the other; of one that fails, the line.
+//! Runs a migration's statements one after the other, under the rules for migrations. An error names the line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,13 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Batch, Connection};
 
 use crate::store::schema::is_ours;
+use crate::store::sqlite_error::Violation;
 
-/// PRAGMAs that a migration may set: they are the application's, and part of the transaction.
+/// PRAGMAs that a migration may set: they belong to the application and are part of the transaction.
 const SETTABLE: [&str; 2] = ["user_version", "application_id"];
 
-/// PRAGMAs that only answer, with an argument or without one. `ALTER TABLE` asks `quick_check` by itself.
-const ANSWERING: [&str; 10] = [
+/// PRAGMAs that only read, with an argument or without. `ALTER TABLE` runs `quick_check` by itself.
+const READ_ONLY: [&str; 10] = [
     "table_info",
     "table_xinfo",
     "table_list",
@@ -27,111 +28,111 @@ const ANSWERING: [&str; 10] = [
     "integrity_check",
 ];
 
-/// PRAGMAs that SQLite's own modules (FTS5, R*Tree) read.
-const READABLE: [&str; 2] = ["data_version", "page_size"];
+/// PRAGMAs that SQLite's own modules (FTS5, R*Tree) read, without an argument.
+const READ_BY_MODULES: [&str; 2] = ["data_version", "page_size"];
 
-/// Runs scripts on a connection under the rules for migrations, until it is dropped.
-pub(super) struct Scripts<'c> {
+/// Runs scripts on a connection. The rules apply until this is dropped.
+pub(super) struct ScriptRunner<'c> {
     connection: &'c Connection,
-    watch: Arc<Watch>,
-    /// What is catchment's own, as it was before the scripts.
-    own: Own,
+    state: Arc<AuthorizerState>,
+    /// Catchment's own names before the scripts.
+    reserved: ReservedNames,
 }
 
-/// What the authorizer has seen.
+/// What the authorizer has found.
 #[derive(Default)]
-struct Watch {
-    refused: Mutex<Option<String>>,
-    /// Something that may touch what is catchment's own, which only its outcome tells.
-    suspect: AtomicBool,
+struct AuthorizerState {
+    violation: Mutex<Option<Violation>>,
+    /// The statement may change something of catchment's. Only its result shows whether it does.
+    needs_check: AtomicBool,
 }
 
-/// Names that begin with `catchment_`, each as often as it is there, and the rows of `sqlite_sequence` for them.
+/// Names that begin with `catchment_`, each as often as it exists, and the rows of `sqlite_sequence` for them.
 #[derive(PartialEq, Eq)]
-struct Own {
+struct ReservedNames {
     names: Vec<String>,
     numbers: Vec<String>,
 }
 
-/// Why a script failed, and in which line.
+/// Why a script failed, and the line.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct ScriptError {
     pub(super) line: usize,
-    pub(super) reason: Reason,
+    pub(super) kind: ScriptErrorKind,
 }
 
 #[derive(Debug)]
-pub(super) enum Reason {
-    /// SQLite does not take it, or it failed.
+pub(super) enum ScriptErrorKind {
+    /// SQLite refuses the statement, or it failed.
     Sqlite(rusqlite::Error),
-    /// It is not for migrations.
-    Refused(String),
+    /// A migration may not do this.
+    Violation(Violation),
 }
 
-impl<'c> Scripts<'c> {
-    /// The rules hold for every statement that is prepared on the connection from now on, and within triggers.
+impl<'c> ScriptRunner<'c> {
+    /// From now on the rules apply to every statement that is prepared on the connection, and to triggers.
     pub(super) fn on(connection: &'c Connection) -> rusqlite::Result<Self> {
-        let own = Own::of(connection)?;
-        let watch = Arc::new(Watch::default());
-        let told = Arc::clone(&watch);
+        let reserved = ReservedNames::of(connection)?;
+        let state = Arc::new(AuthorizerState::default());
+        let found = Arc::clone(&state);
         connection.authorizer(Some(move |context: AuthContext<'_>| {
-            if is_suspect(&context.action) {
-                told.suspect.store(true, Ordering::Relaxed);
+            if needs_check(&context.action) {
+                found.needs_check.store(true, Ordering::Relaxed);
             }
-            match refusal(&context) {
+            match violation(&context) {
                 None => Authorization::Allow,
-                Some(reason) => {
-                    *told.refused.lock() = Some(reason);
+                Some(violation) => {
+                    *found.violation.lock() = Some(violation);
                     Authorization::Deny
                 }
             }
         }))?;
-        Ok(Self { connection, watch, own })
+        Ok(Self { connection, state, reserved })
     }
 
-    /// Runs the statements in turn. Rows that they answer are passed over.
-    pub(super) fn run(&self, script: &str) -> Result<(), Failure> {
+    /// Runs the statements in turn. Rows that they return are ignored.
+    pub(super) fn run(&self, script: &str) -> Result<(), ScriptError> {
         let mut at = 0;
         loop {
-            at = next_word(script, at);
+            at = skip_to_statement(script, at);
             let prepared = Batch::new(self.connection, &script[at..]).next();
-            let Some(mut statement) = prepared.map_err(|e| self.failure(script, at, e))? else { return Ok(()) };
+            let Some(mut statement) = prepared.map_err(|e| self.error(script, at, e))? else { return Ok(()) };
             if statement.parameter_count() > 0 {
                 let name = statement.parameter_name(1).unwrap_or("?");
-                let reason = format!("{name} is a parameter, and nothing is bound in a migration; write the value out");
-                return Err(Failure { line: line_of(script, at), reason: Reason::Refused(reason) });
+                let detail = format!("{name} is a parameter, and a migration has no values for parameters");
+                let kind = ScriptErrorKind::Violation(Violation::with_remedy(detail, "write the value out"));
+                return Err(ScriptError { line: line_of(script, at), kind });
             }
             let mut rows = statement.raw_query();
-            while rows.next().map_err(|e| self.failure(script, at, e))?.is_some() {}
+            while rows.next().map_err(|e| self.error(script, at, e))?.is_some() {}
             drop(rows);
-            self.leave_ours_alone().map_err(|reason| Failure { line: line_of(script, at), reason })?;
-            // Without parameters it is the text as it stands there.
+            self.check_reserved().map_err(|kind| ScriptError { line: line_of(script, at), kind })?;
+            // Without parameters, the expanded text is the text in the script.
             let text = statement.expanded_sql().filter(|text| !text.is_empty() && script[at..].starts_with(text));
-            at += text.ok_or_else(|| self.failure(script, at, rusqlite::Error::InvalidQuery))?.len();
+            at += text.ok_or_else(|| self.error(script, at, rusqlite::Error::InvalidQuery))?.len();
         }
     }
 
-    /// The authorizer hears neither the new name of a table nor which rows are written.
-    fn leave_ours_alone(&self) -> Result<(), Reason> {
-        if !self.watch.suspect.swap(false, Ordering::Relaxed) {
+    /// Checks the result of a statement: the authorizer sees neither the new name of a table nor which rows are written.
+    fn check_reserved(&self) -> Result<(), ScriptErrorKind> {
+        if !self.state.needs_check.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        let now = Own::of(self.connection).map_err(Reason::Sqlite)?;
+        let now = ReservedNames::of(self.connection).map_err(ScriptErrorKind::Sqlite)?;
         if let Some(name) =
-            now.names.iter().zip(0..).find_map(|(name, at)| (self.own.names.get(at) != Some(name)).then_some(name))
+            now.names.iter().zip(0..).find_map(|(name, at)| (self.reserved.names.get(at) != Some(name)).then_some(name))
         {
-            return Err(Reason::Refused(theirs(name)));
+            return Err(ScriptErrorKind::Violation(reserved_name(name)));
         }
-        if now.numbers == self.own.numbers {
+        if now.numbers == self.reserved.numbers {
             return Ok(());
         }
-        let reason =
-            "sqlite_sequence: its rows for catchment_ tables are catchment's own; name your table in the WHERE";
-        Err(Reason::Refused(reason.into()))
+        let detail = "sqlite_sequence: its rows for catchment_ tables are catchment's own";
+        Err(ScriptErrorKind::Violation(Violation::with_remedy(detail, "name your table in the WHERE")))
     }
 
-    /// The failure of the statement that begins at `at`.
-    fn failure(&self, script: &str, at: usize, error: rusqlite::Error) -> Failure {
+    /// The error of the statement that begins at `at`.
+    fn error(&self, script: &str, at: usize, error: rusqlite::Error) -> ScriptError {
         let line = match &error {
             rusqlite::Error::SqlInputError { sql, offset, .. } => {
                 let token = script.len() - sql.len() + usize::try_from(*offset).unwrap_or(0);
@@ -139,19 +140,19 @@ impl<'c> Scripts<'c> {
             }
             _ => line_of(script, at),
         };
-        let reason = self.watch.refused.lock().take().map_or(Reason::Sqlite(error), Reason::Refused);
-        Failure { line, reason }
+        let violation = self.state.violation.lock().take();
+        ScriptError { line, kind: violation.map_or(ScriptErrorKind::Sqlite(error), ScriptErrorKind::Violation) }
     }
 }
 
-impl Drop for Scripts<'_> {
+impl Drop for ScriptRunner<'_> {
     fn drop(&mut self) {
-        // Fails only on connections that are not ours.
+        // Fails only on connections that catchment did not open.
         let _ = self.connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
     }
 }
 
-impl Own {
+impl ReservedNames {
     fn of(connection: &Connection) -> rusqlite::Result<Self> {
         let names = "SELECT name FROM (SELECT name FROM sqlite_schema UNION ALL SELECT name FROM sqlite_temp_schema)
                      WHERE name LIKE 'catchment^_%' ESCAPE '^' ORDER BY name";
@@ -164,7 +165,7 @@ impl Own {
     }
 }
 
-fn is_suspect(action: &AuthAction<'_>) -> bool {
+fn needs_check(action: &AuthAction<'_>) -> bool {
     match action {
         AuthAction::AlterTable { .. } => true,
         AuthAction::Insert { table_name }
@@ -174,20 +175,23 @@ fn is_suspect(action: &AuthAction<'_>) -> bool {
     }
 }
 
-fn theirs(name: &str) -> String {
-    format!("{name}: names that begin with catchment_ are catchment's own; leave them alone")
+fn reserved_name(name: &str) -> Violation {
+    let detail = format!("{name}: names that begin with catchment_ are catchment's own");
+    Violation::with_remedy(detail, "do not change or create them")
 }
 
-/// Why something is not for migrations.
-fn refusal(context: &AuthContext<'_>) -> Option<String> {
+/// The rule that an action breaks, if it breaks one.
+fn violation(context: &AuthContext<'_>) -> Option<Violation> {
     let names: [&str; 2] = match context.action {
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
-            return Some("migrations run in a transaction of catchment's; take BEGIN, COMMIT and SAVEPOINT out".into());
+            let detail = "catchment runs migrations in a transaction of its own";
+            return Some(Violation::with_remedy(detail, "take BEGIN, COMMIT and SAVEPOINT out"));
         }
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
-            return Some("migrations change this database alone; take ATTACH and DETACH out".into());
+            let detail = "migrations change this database alone";
+            return Some(Violation::with_remedy(detail, "take ATTACH and DETACH out"));
         }
-        AuthAction::Pragma { pragma_name, pragma_value } => return refused_pragma(pragma_name, pragma_value),
+        AuthAction::Pragma { pragma_name, pragma_value } => return pragma_violation(pragma_name, pragma_value),
         AuthAction::CreateIndex { index_name: name, table_name }
         | AuthAction::CreateTempIndex { index_name: name, table_name }
         | AuthAction::CreateTrigger { trigger_name: name, table_name }
@@ -208,23 +212,25 @@ fn refusal(context: &AuthContext<'_>) -> Option<String> {
         _ => return None,
     };
     let name = names.into_iter().find(|name| is_ours(name))?;
-    Some(theirs(name))
+    Some(reserved_name(name))
 }
 
-fn refused_pragma(name: &str, value: Option<&str>) -> Option<String> {
+fn pragma_violation(name: &str, value: Option<&str>) -> Option<Violation> {
     let among = |names: &[&str]| names.iter().any(|one| one.eq_ignore_ascii_case(name));
-    if among(&SETTABLE) || among(&ANSWERING) || (value.is_none() && among(&READABLE)) {
+    if among(&SETTABLE) || among(&READ_ONLY) || (value.is_none() && among(&READ_BY_MODULES)) {
         return None;
     }
     Some(if name.eq_ignore_ascii_case("foreign_keys") || name.eq_ignore_ascii_case("defer_foreign_keys") {
-        "foreign keys are off while migrations run, and checked behind the last; take the PRAGMA out".into()
+        let detail = "foreign keys are off while migrations run, and checked after the last one";
+        Violation::with_remedy(detail, "take the PRAGMA out")
     } else {
-        format!("PRAGMA {name} is not for migrations, only user_version and application_id are; take it out")
+        let detail = format!("a migration may not run PRAGMA {name}, only user_version and application_id");
+        Violation::with_remedy(detail, "take it out")
     })
 }
 
-/// Where the next statement begins: behind what SQLite takes for white space, comments and empty statements.
-fn next_word(script: &str, mut at: usize) -> usize {
+/// Where the next statement begins: after white space, comments and empty statements.
+fn skip_to_statement(script: &str, mut at: usize) -> usize {
     loop {
         let rest = &script[at..];
         let word = rest.trim_start_matches([' ', '\t', '\n', '\x0c', '\r', ';', '\u{feff}']);
@@ -234,7 +240,7 @@ fn next_word(script: &str, mut at: usize) -> usize {
             Some("/*") => "*/",
             _ => return at,
         };
-        // What is not ended goes on to the end of the file.
+        // A comment without an end extends to the end of the file.
         at += word[2..].find(end).map_or(word.len(), |found| 2 + found + end.len());
     }
 }

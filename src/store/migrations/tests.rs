@@ -4,26 +4,26 @@ use std::path::PathBuf;
 use super::*;
 use crate::store::{Database, Routes};
 
-struct Scene {
+struct Fixture {
     folder: tempfile::TempDir,
     config: DatabaseConfig,
 }
 
-/// A folder with these files, and a database to be.
-fn scene(files: &[(&str, &str)]) -> Scene {
+/// A folder with these files, and the path of a new database.
+fn fixture(files: &[(&str, &str)]) -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let migrations = folder.path().join("m");
     fs::create_dir(&migrations).expect("a folder");
     let config =
         DatabaseConfig { path: folder.path().join("a.db"), migrations: Some(migrations), ..DatabaseConfig::default() };
-    let scene = Scene { folder, config };
+    let fixture = Fixture { folder, config };
     for (name, text) in files {
-        scene.write(name, text);
+        fixture.write(name, text);
     }
-    scene
+    fixture
 }
 
-impl Scene {
+impl Fixture {
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join("m").join(name)
     }
@@ -36,16 +36,16 @@ impl Scene {
         Database::open(&self.config, &Routes::default()).map(drop).map_err(|e| e.to_string())
     }
 
-    /// What is said when it does not open, without the folder's name.
+    /// The error of a failed open, without the folder's name.
     #[track_caller]
     fn refusal(&self) -> String {
-        let said = self.open().expect_err("must be refused");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        said.replace(&format!("{}/", self.folder.path().display()), "")
+        let message = self.open().expect_err("must be refused");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        message.replace(&format!("{}/", self.folder.path().display()), "")
     }
 
     fn pending(&self) -> Vec<String> {
-        pending(&self.config).expect("can be told").iter().map(Migration::name).collect()
+        pending(&self.config).expect("reads").iter().map(Migration::name).collect()
     }
 
     fn connection(&self) -> Connection {
@@ -65,47 +65,47 @@ impl Scene {
 }
 
 #[test]
-fn what_is_new_is_applied_in_the_order_of_the_numbers_and_once() {
-    let scene = scene(&[
+fn new_migrations_are_applied_once_in_number_order() {
+    let fixture = fixture(&[
         ("10-more.sql", "INSERT INTO lines VALUES ('ten')"),
         ("002_fill.sql", "INSERT INTO lines VALUES ('two'); SELECT * FROM lines;"),
         ("1_lines.sql", "CREATE TABLE lines(text TEXT) STRICT;"),
         ("README.md", "no SQL"),
         (".003_hidden.sql", "no SQL"),
     ]);
-    assert_eq!(scene.pending(), ["1_lines.sql", "002_fill.sql", "10-more.sql"]);
-    assert!(!scene.config.path.exists(), "telling what is pending makes no database");
+    assert_eq!(fixture.pending(), ["1_lines.sql", "002_fill.sql", "10-more.sql"]);
+    assert!(!fixture.config.path.exists(), "telling what is pending makes no database");
     for _ in 0..2 {
-        scene.open().expect("applies");
-        assert_eq!(scene.text("SELECT group_concat(text) FROM lines"), "two,ten");
+        fixture.open().expect("applies");
+        assert_eq!(fixture.text("SELECT group_concat(text) FROM lines"), "two,ten");
     }
-    assert_eq!(scene.pending(), [""; 0]);
-    scene.write("11_last.sql", "INSERT INTO lines VALUES ('eleven')");
-    assert_eq!(scene.pending(), ["11_last.sql"]);
-    scene.open().expect("applies");
-    assert_eq!(scene.text("SELECT group_concat(text) FROM lines"), "two,ten,eleven");
+    assert_eq!(fixture.pending(), [""; 0]);
+    fixture.write("11_last.sql", "INSERT INTO lines VALUES ('eleven')");
+    assert_eq!(fixture.pending(), ["11_last.sql"]);
+    fixture.open().expect("applies");
+    assert_eq!(fixture.text("SELECT group_concat(text) FROM lines"), "two,ten,eleven");
     let rows = "SELECT group_concat(number || name || length(checksum), ' ') FROM catchment_migrations";
-    assert_eq!(scene.text(rows), "11_lines.sql64 2002_fill.sql64 1010-more.sql64 1111_last.sql64");
+    assert_eq!(fixture.text(rows), "11_lines.sql64 2002_fill.sql64 1010-more.sql64 1111_last.sql64");
 }
 
 #[test]
 fn a_start_applies_all_of_them_or_none() {
-    let scene = scene(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "CREATE TABLE b(x);\nCREATE TABEL c(x);")]);
-    let said = scene.refusal();
+    let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "CREATE TABLE b(x);\nCREATE TABEL c(x);")]);
+    let message = fixture.refusal();
     assert_eq!(
-        said,
-        "migration m/2_b.sql:2: near \"TABEL\": syntax error; no new migration was applied, mend this one"
+        message,
+        "migration m/2_b.sql:2: near \"TABEL\": syntax error; correct it; no new migration was applied"
     );
-    assert_eq!(scene.tables(), "");
-    assert_eq!(scene.pending(), ["1_a.sql", "2_b.sql"]);
-    scene.write("2_b.sql", "CREATE TABLE b(x);\nCREATE TABLE c(x);");
-    scene.open().expect("applies");
-    assert_eq!(scene.tables(), "a,b,c");
+    assert_eq!(fixture.tables(), "");
+    assert_eq!(fixture.pending(), ["1_a.sql", "2_b.sql"]);
+    fixture.write("2_b.sql", "CREATE TABLE b(x);\nCREATE TABLE c(x);");
+    fixture.open().expect("applies");
+    assert_eq!(fixture.tables(), "a,b,c");
 }
 
 #[test]
 fn an_error_names_its_line() {
-    for (text, said) in [
+    for (text, message) in [
         ("CREATE TABLE a(x);\n\n-- now\n\nCREATE TABLE b(\n  x,\n  ,\n);", ":7: near \",\": syntax error"),
         ("CREATE TABLE a(x);\n;;\n/* it\n fails */\n  INSERT INTO a VALUES (1),\n (x'', 2);", ":5: all VALUES must"),
         (
@@ -120,16 +120,16 @@ fn an_error_names_its_line() {
         ("SELECT 'a", ":1: unrecognized token: \"'a\""),
         ("CREATE TABLE a(x UNIQUE);\nINSERT INTO a VALUES (1);\nINSERT OR ROLLBACK INTO a VALUES (1);", ":3: UNIQUE"),
     ] {
-        let scene = scene(&[("1_a.sql", text)]);
-        let refusal = scene.refusal();
-        assert!(refusal.starts_with(&format!("migration m/1_a.sql{said}")), "{text:?}: {refusal}");
-        assert_eq!(scene.tables(), "", "{text:?}");
+        let fixture = fixture(&[("1_a.sql", text)]);
+        let refusal = fixture.refusal();
+        assert!(refusal.starts_with(&format!("migration m/1_a.sql{message}")), "{text:?}: {refusal}");
+        assert_eq!(fixture.tables(), "", "{text:?}");
     }
 }
 
 #[test]
 fn only_comments_and_empty_statements_are_skipped() {
-    let scene = scene(&[
+    let fixture = fixture(&[
         (
             "1_a.sql",
             "/* CREATE TABLE a(x); */; ;CREATE TABLE a(x);-- DROP TABLE a;\n;INSERT INTO a VALUES ('-- ;'), ('/*');",
@@ -143,13 +143,13 @@ fn only_comments_and_empty_statements_are_skipped() {
             "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; SELECT 2; END;\nINSERT INTO a VALUES ('after')",
         ),
     ]);
-    scene.open().expect("applies");
-    assert_eq!(scene.text("SELECT group_concat(x, '|') FROM a"), "-- ;|/*|;'|last|after");
+    fixture.open().expect("applies");
+    assert_eq!(fixture.text("SELECT group_concat(x, '|') FROM a"), "-- ;|/*|;'|last|after");
 }
 
 #[test]
-fn what_is_not_for_migrations_is_refused_with_its_line() {
-    for (sql, said) in [
+fn statements_against_the_rules_are_refused_with_their_line() {
+    for (sql, message) in [
         ("BEGIN", "take BEGIN, COMMIT and SAVEPOINT out"),
         ("COMMIT", "take BEGIN, COMMIT and SAVEPOINT out"),
         ("ROLLBACK", "take BEGIN, COMMIT and SAVEPOINT out"),
@@ -157,9 +157,9 @@ fn what_is_not_for_migrations_is_refused_with_its_line() {
         ("ATTACH 'b.db' AS b", "take ATTACH and DETACH out"),
         ("DETACH main", "take ATTACH and DETACH out"),
         ("PRAGMA foreign_keys = OFF", "off while migrations run"),
-        ("PRAGMA journal_mode = DELETE", "PRAGMA journal_mode is not for migrations"),
-        ("PRAGMA writable_schema = ON", "PRAGMA writable_schema is not"),
-        ("PRAGMA page_size = 512", "PRAGMA page_size is not"),
+        ("PRAGMA journal_mode = DELETE", "a migration may not run PRAGMA journal_mode"),
+        ("PRAGMA writable_schema = ON", "may not run PRAGMA writable_schema"),
+        ("PRAGMA page_size = 512", "may not run PRAGMA page_size"),
         ("DROP TABLE catchment_ledger", "catchment_ledger: names that begin with catchment_"),
         ("DELETE FROM Catchment_Ledger", "names that begin"),
         ("UPDATE catchment_meta SET value = 9", "names that begin"),
@@ -191,16 +191,16 @@ fn what_is_not_for_migrations_is_refused_with_its_line() {
             "names that begin",
         ),
     ] {
-        let scene = scene(&[("1_a.sql", &format!("CREATE TABLE a(x);\n{sql};"))]);
-        let refusal = scene.refusal();
-        assert!(refusal.starts_with("migration m/1_a.sql:") && refusal.contains(said), "{sql}: {refusal}");
-        assert_eq!(scene.tables(), "", "{sql}");
+        let fixture = fixture(&[("1_a.sql", &format!("CREATE TABLE a(x);\n{sql};"))]);
+        let refusal = fixture.refusal();
+        assert!(refusal.starts_with("migration m/1_a.sql:") && refusal.contains(message), "{sql}: {refusal}");
+        assert_eq!(fixture.tables(), "", "{sql}");
     }
 }
 
 #[test]
-fn what_a_schema_needs_is_allowed() {
-    let scene = scene(&[(
+fn statements_that_a_schema_needs_are_allowed() {
+    let fixture = fixture(&[(
         "1_a.sql",
         "PRAGMA user_version = 7; PRAGMA application_id = 8;
          CREATE TABLE lines(id INTEGER PRIMARY KEY, text TEXT);
@@ -213,7 +213,7 @@ fn what_a_schema_needs_is_allowed() {
          INSERT INTO boxes VALUES (1, 2, 3);
          CREATE INDEX events_by_subject ON events(subject);
          CREATE VIEW lost AS SELECT * FROM catchment_dead_letters;
-         ALTER TABLE lines ADD COLUMN at INTEGER; ALTER TABLE lines RENAME COLUMN at TO said_at;
+         ALTER TABLE lines ADD COLUMN at INTEGER; ALTER TABLE lines RENAME COLUMN at TO message_at;
          CREATE TABLE kinds(name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
          INSERT INTO kinds VALUES ('plain');
          ALTER TABLE kinds ADD COLUMN rank INTEGER NOT NULL DEFAULT 0 CHECK (rank >= 0);
@@ -228,101 +228,110 @@ fn what_a_schema_needs_is_allowed() {
          DROP TRIGGER lines_words; DROP INDEX events_by_subject; DROP TABLE boxes;
          ANALYZE; REINDEX;",
     )]);
-    scene.open().expect("applies");
-    assert_eq!(scene.text("SELECT text FROM words WHERE words MATCH 'needle'"), "a needle; in hay");
-    assert_eq!(scene.text("SELECT user_version || '' FROM pragma_user_version"), "7");
-    assert_eq!(scene.text("SELECT name || rank || twice FROM sorts"), "plain00");
-    assert_eq!(scene.text("SELECT count(*) || '' FROM lost"), "0");
+    fixture.open().expect("applies");
+    assert_eq!(fixture.text("SELECT text FROM words WHERE words MATCH 'needle'"), "a needle; in hay");
+    assert_eq!(fixture.text("SELECT user_version || '' FROM pragma_user_version"), "7");
+    assert_eq!(fixture.text("SELECT name || rank || twice FROM sorts"), "plain00");
+    assert_eq!(fixture.text("SELECT count(*) || '' FROM lost"), "0");
 }
 
 #[test]
-fn a_table_can_be_rebuilt_under_its_name() {
-    let scene = scene(&[(
+fn a_table_can_be_replaced_while_other_rows_refer_to_it() {
+    let fixture = fixture(&[(
         "1_a.sql",
         "CREATE TABLE users(name TEXT PRIMARY KEY);
          CREATE TABLE lines(text TEXT, user TEXT REFERENCES users(name) ON DELETE CASCADE);
          INSERT INTO users VALUES ('ann'); INSERT INTO lines VALUES ('hello', 'ann');",
     )]);
-    scene.open().expect("applies");
+    fixture.open().expect("applies");
     let anew = "CREATE TABLE new(name TEXT PRIMARY KEY, seen INTEGER);
                 INSERT INTO new(name) SELECT name FROM users;
                 DROP TABLE users;
                 ALTER TABLE new RENAME TO users;";
-    scene.write("2_anew.sql", anew);
-    scene.open().expect("applies");
-    assert_eq!(scene.text("SELECT text || user FROM lines"), "helloann");
-    scene.write("3_gone.sql", "DELETE FROM users");
-    let said = scene.refusal();
-    assert!(said.starts_with("migration m/3_gone.sql: behind it row 1 of lines refers to a row of users"), "{said}");
-    assert_eq!(scene.text("SELECT name FROM users"), "ann");
+    fixture.write("2_anew.sql", anew);
+    fixture.open().expect("applies");
+    assert_eq!(fixture.text("SELECT text || user FROM lines"), "helloann");
+    fixture.write("3_gone.sql", "DELETE FROM users");
+    let message = fixture.refusal();
+    assert!(
+        message.starts_with("migration m/3_gone.sql: after it, row 1 of lines refers to a row of users"),
+        "{message}"
+    );
+    assert_eq!(fixture.text("SELECT name FROM users"), "ann");
 }
 
 #[test]
-fn a_file_that_was_applied_stays_as_it_was() {
-    let scene = scene(&[("1_a.sql", "CREATE TABLE a(x);\n"), ("5_b.sql", "CREATE TABLE b(x);\n")]);
-    scene.open().expect("applies");
-    scene.write("1_a.sql", "CREATE TABLE a(x);\r\n");
-    fs::rename(scene.file("5_b.sql"), scene.file("005-bee.sql")).expect("renames");
-    scene.open().expect("line ends and names are not what counts");
+fn an_applied_file_must_not_change() {
+    let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x);\n"), ("5_b.sql", "CREATE TABLE b(x);\n")]);
+    fixture.open().expect("applies");
+    fixture.write("1_a.sql", "CREATE TABLE a(x);\r\n");
+    fs::rename(fixture.file("5_b.sql"), fixture.file("005-bee.sql")).expect("renames");
+    fixture.open().expect("line ends and names are not what counts");
 
-    scene.write("1_a.sql", "CREATE TABLE a(x, y);\n");
-    assert!(scene.refusal().starts_with("migration m/1_a.sql: was changed after it was applied at 20"));
-    assert!(pending(&scene.config).is_err());
-    fs::remove_file(scene.file("1_a.sql")).expect("removes");
-    let said = scene.refusal();
-    assert!(said.starts_with("migration m/1_a.sql: is not there any more, and was applied at 20"), "{said}");
-    scene.write("1_a.sql", "CREATE TABLE a(x);\n");
-    scene.write("4_late.sql", "CREATE TABLE late(x)");
-    let said = scene.refusal();
+    fixture.write("1_a.sql", "CREATE TABLE a(x, y);\n");
+    assert!(fixture.refusal().starts_with("migration m/1_a.sql: was changed after it was applied at 20"));
+    assert!(pending(&fixture.config).is_err());
+    fs::remove_file(fixture.file("1_a.sql")).expect("removes");
+    let message = fixture.refusal();
+    assert!(message.starts_with("migration m/1_a.sql: is missing, but was applied at 20"), "{message}");
+    fixture.write("1_a.sql", "CREATE TABLE a(x);\n");
+    fixture.write("4_late.sql", "CREATE TABLE late(x)");
+    let message = fixture.refusal();
     assert_eq!(
-        said,
+        message,
         "migration m/4_late.sql: comes before 5_b.sql, which is applied already; give it a number above that"
     );
-    fs::rename(scene.file("4_late.sql"), scene.file("6_late.sql")).expect("renames");
-    scene.open().expect("applies");
-    assert_eq!(scene.tables(), "a,b,late");
+    fs::rename(fixture.file("4_late.sql"), fixture.file("6_late.sql")).expect("renames");
+    fixture.open().expect("applies");
+    assert_eq!(fixture.tables(), "a,b,late");
 }
 
 #[test]
-fn files_that_cannot_be_migrations_are_refused_by_name() {
-    for (name, text, said) in [
-        ("lines.sql", &b"SELECT 1"[..], "migration m/lines.sql: has no number and name; one looks like 001_tables.sql"),
+fn unusable_files_are_refused_by_name() {
+    for (name, text, message) in [
+        ("lines.sql", &b"SELECT 1"[..], "migration m/lines.sql: has no number and name; name it as 001_tables.sql"),
         ("1.sql", b"SELECT 1", "migration m/1.sql: has no number and name"),
         ("1_.sql", b"SELECT 1", "migration m/1_.sql: has no number and name"),
         ("-1_a.sql", b"SELECT 1", "migration m/-1_a.sql: has no number and name"),
         ("99999999999999999999_a.sql", b"SELECT 1", "migration m/99999999999999999999_a.sql: has too large a number"),
-        ("1_a.SQL", b"SELECT 1;\n-- gr\xfc\xdfe", "migration m/1_a.SQL:2: is no UTF-8; save it as UTF-8"),
+        ("1_a.SQL", b"SELECT 1;\n-- gr\xfc\xdfe", "migration m/1_a.SQL:2: is not UTF-8; save it as UTF-8"),
         ("1_a.sql", b"SELECT 1;\n\0DROP TABLE events", "migration m/1_a.sql:2: has a NUL character"),
     ] {
-        let scene = scene(&[]);
-        scene.write(name, text);
-        let refusal = scene.refusal();
-        assert!(refusal.starts_with(said), "{refusal}");
+        let fixture = fixture(&[]);
+        fixture.write(name, text);
+        let refusal = fixture.refusal();
+        assert!(refusal.starts_with(message), "{refusal}");
     }
-    let twice = scene(&[("01_b.sql", ""), ("1_a.sql", ""), ("2_c.sql", "")]);
-    assert_eq!(twice.refusal(), "migration m/1_a.sql: has the number of 01_b.sql too; give one of them another");
-    let dangling = scene(&[]);
+    let twice = fixture(&[("01_b.sql", ""), ("1_a.sql", ""), ("2_c.sql", "")]);
+    assert_eq!(
+        twice.refusal(),
+        "migration m/1_a.sql: has the same number as 01_b.sql; give one of them another number"
+    );
+    let dangling = fixture(&[]);
     std::os::unix::fs::symlink("nowhere", dangling.file("1_a.sql")).expect("a link");
     assert!(dangling.refusal().starts_with("migration m/1_a.sql: cannot be read: No such file"));
 }
 
 #[test]
 fn a_folder_without_migrations_is_a_wrong_setting() {
-    let mut scene = scene(&[("README.md", "")]);
-    let said = scene.refusal();
-    assert!(said.starts_with("configuration: database.migrations: m has no .sql file; put one in"), "{said}");
+    let mut fixture = fixture(&[("README.md", "")]);
+    let message = fixture.refusal();
+    assert!(message.starts_with("configuration: database.migrations: m has no .sql file; add one"), "{message}");
     for folder in ["missing", "m/README.md"] {
-        scene.config.migrations = Some(scene.folder.path().join(folder));
-        let said = scene.refusal();
-        assert!(said.starts_with(&format!("configuration: database.migrations: {folder} cannot be read: ")), "{said}");
+        fixture.config.migrations = Some(fixture.folder.path().join(folder));
+        let message = fixture.refusal();
+        assert!(
+            message.starts_with(&format!("configuration: database.migrations: {folder} cannot be read: ")),
+            "{message}"
+        );
     }
-    assert!(!scene.config.path.exists() || scene.tables().is_empty());
+    assert!(!fixture.config.path.exists() || fixture.tables().is_empty());
 }
 
 #[test]
-fn several_who_open_at_once_apply_each_migration_once() {
-    let scene = scene(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "INSERT INTO a VALUES (1)")]);
-    let config = DatabaseConfig { busy_timeout: std::time::Duration::from_secs(30), ..scene.config.clone() };
+fn concurrent_opens_apply_each_migration_once() {
+    let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x)"), ("2_b.sql", "INSERT INTO a VALUES (1)")]);
+    let config = DatabaseConfig { busy_timeout: std::time::Duration::from_secs(30), ..fixture.config.clone() };
     std::thread::scope(|scope| {
         let openers: Vec<_> =
             (0..8).map(|_| scope.spawn(|| Database::open(&config, &Routes::default()).map(drop))).collect();
@@ -330,5 +339,5 @@ fn several_who_open_at_once_apply_each_migration_once() {
             opener.join().expect("no panic").expect("opens");
         }
     });
-    assert_eq!(scene.text("SELECT count(*) || '' FROM a"), "1");
+    assert_eq!(fixture.text("SELECT count(*) || '' FROM a"), "1");
 }

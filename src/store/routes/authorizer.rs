@@ -1,7 +1,7 @@
-//! What the routes' statements may do: asked by SQLite while it compiles them, the triggers that they set off included.
+//! The rules for routes' statements. SQLite asks the authorizer while it compiles a statement and the triggers that it fires.
 //!
-//! SQLite compiles a statement again by itself when the tables have changed, in the middle of running it. So the rules hold
-//! while route statements are prepared and while they run; what catchment itself prepares is not held to them.
+//! SQLite compiles a running statement again when the tables have changed. So the rules apply while route statements are
+//! prepared and while they run. Catchment's own statements are not restricted.
 //! <https://sqlite.org/c3ref/set_authorizer.html>
 
 use std::sync::Arc;
@@ -12,19 +12,22 @@ use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::store::schema::{begins, is_ours};
+use crate::store::sqlite_error::Violation;
 
-/// Watches over one connection.
+const MIGRATE: &str = "change tables, indexes and triggers in a migration";
+
+/// The authorizer of one connection.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Authorizer(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
     on: AtomicBool,
-    /// Rows of some table are written.
+    /// A statement writes rows of a table.
     writes: AtomicBool,
-    /// What was refused, in words that continue "it".
-    refusal: Mutex<Option<String>>,
-    /// Tables that rows are added to, while somebody asks.
+    /// What was refused; the detail continues "it".
+    violation: Mutex<Option<Violation>>,
+    /// Tables that rows are added to, while [`Authorizer::inserts`] runs.
     inserts: Mutex<Option<Vec<String>>>,
 }
 
@@ -36,9 +39,9 @@ impl Authorizer {
         Ok(Self(state))
     }
 
-    /// Has the rules hold during the call.
-    pub(in crate::store) fn watch<T>(&self, run: impl FnOnce() -> T) -> T {
-        /// Also when the call panics: the connection would refuse catchment's own statements for ever.
+    /// Applies the rules during the call.
+    pub(in crate::store) fn enforce<T>(&self, run: impl FnOnce() -> T) -> T {
+        /// Also when the call panics, or the connection would refuse catchment's own statements.
         struct Off<'a>(&'a AtomicBool);
         impl Drop for Off<'_> {
             fn drop(&mut self) {
@@ -50,21 +53,21 @@ impl Authorizer {
         run()
     }
 
-    /// Whether what was compiled since this was last asked writes rows of some table.
-    pub(in crate::store) fn saw_writing(&self) -> bool {
+    /// Whether a statement compiled since the last call of this writes rows of a table.
+    pub(in crate::store) fn take_writes(&self) -> bool {
         self.0.writes.swap(false, Ordering::Relaxed)
     }
 
-    /// The tables that what is compiled in the call adds rows to, in triggers too.
+    /// The tables that the statement compiled in the call adds rows to, its triggers included.
     pub(in crate::store) fn inserts(&self, compile: impl FnOnce()) -> Vec<String> {
         *self.0.inserts.lock() = Some(Vec::new());
-        self.watch(compile);
+        self.enforce(compile);
         self.0.inserts.lock().take().unwrap_or_default()
     }
 
-    /// What was refused since this was last asked.
-    pub(in crate::store) fn refusal(&self) -> Option<String> {
-        self.0.refusal.lock().take()
+    /// What was refused since the last call of this.
+    pub(in crate::store) fn take_violation(&self) -> Option<Violation> {
+        self.0.violation.lock().take()
     }
 }
 
@@ -83,47 +86,47 @@ impl State {
                 }
                 Authorization::Allow
             }
-            Err(what) => {
-                let within = context.accessor.map(|name| format!(", in trigger or view {name}")).unwrap_or_default();
-                self.refusal.lock().get_or_insert(what + &within);
+            Err(mut violation) => {
+                if let Some(name) = context.accessor {
+                    violation.detail = format!("{}, in trigger or view {name}", violation.detail);
+                }
+                self.violation.lock().get_or_insert(violation);
                 Authorization::Deny
             }
         }
     }
 }
 
-/// Whether it writes rows, or why it is refused.
-fn rule(action: &AuthAction<'_>) -> Result<bool, String> {
+/// Whether an action writes rows, or why it is refused.
+fn rule(action: &AuthAction<'_>) -> Result<bool, Violation> {
+    let refuse = |detail: String| Err(Violation::new(detail));
     match *action {
-        // The tables that stand for a PRAGMA run it when they are read.
-        AuthAction::Read { table_name, .. } if begins(table_name, "pragma_") => Err(format!("reads {table_name}")),
+        // Reading a PRAGMA's table runs the PRAGMA.
+        AuthAction::Read { table_name, .. } if begins(table_name, "pragma_") => refuse(format!("reads {table_name}")),
         AuthAction::Select
         | AuthAction::Recursive
         | AuthAction::Function { .. }
         | AuthAction::Read { .. }
-        // Full-text indexes ask these of their own tables when they are written.
+        // Full-text indexes read these when they are written.
         | AuthAction::Pragma { pragma_name: "data_version" | "page_size", pragma_value: None } => Ok(false),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }
         | AuthAction::Update { table_name, .. } => {
             if is_ours(table_name) {
-                Err(format!("writes {table_name}, which is catchment's own"))
+                refuse(format!("writes {table_name}, which is catchment's own"))
             } else if begins(table_name, "sqlite_") {
-                Err(format!("writes {table_name}: tables, indexes and triggers are changed by migrations alone"))
+                Err(Violation::with_remedy(format!("writes {table_name}"), MIGRATE))
             } else {
                 Ok(true)
             }
         }
-        AuthAction::Pragma { pragma_name, .. } => Err(format!("runs PRAGMA {pragma_name}")),
+        AuthAction::Pragma { pragma_name, .. } => refuse(format!("runs PRAGMA {pragma_name}")),
         AuthAction::Transaction { .. } | AuthAction::Savepoint { .. } => {
-            Err("begins or ends a transaction: an event's statements are part of its batch's".into())
+            refuse("begins or ends a transaction: an event's statements are part of its batch's transaction".into())
         }
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => {
-            Err("attaches or detaches a database: there is one database".into())
+            refuse("attaches or detaches a database: there is one database".into())
         }
-        _ => {
-            Err("does something else than write rows: tables, indexes and triggers are changed by migrations alone"
-                .into())
-        }
+        _ => Err(Violation::with_remedy("does something else than write rows", MIGRATE)),
     }
 }

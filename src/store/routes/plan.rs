@@ -1,4 +1,4 @@
-//! What the routes' SQL turned out to be: every statement compiled against the database, its parameters known by name.
+//! The routes' SQL, checked: every statement was compiled against the database and its parameters resolved by name.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,45 +11,45 @@ use crate::binding::Parameters;
 use crate::config::DEFAULT_MAX_STEPS;
 use crate::error::Error;
 use crate::store::dead_letters::DeadLetterReason;
-use crate::store::failure::{detail, events_error, statement_error};
+use crate::store::sqlite_error::{Violation, events_error, one_line, statement_error, violation_error};
 
-/// What stands for a route's name where no route takes an event.
+/// The name of table `events` in errors and dead letters, in place of a route's.
 const EVENTS: &str = "events";
 const INSERT_EVENT: &str =
     "INSERT INTO events(subject, stream, sequence, published_us, headers, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
-/// The routes, ready to be run on any connection to the database.
+/// The routes, ready to run on any connection to the database.
 #[derive(Debug)]
 pub(in crate::store) struct Plan {
     path: PathBuf,
     routes: Routes,
-    /// What dead letters call table `events`, and its statement.
+    /// Name and statement of table `events` for dead letters.
     events: (Arc<str>, Arc<str>),
-    planned: Vec<Planned>,
+    planned: Vec<PlannedRoute>,
     /// How many different statements there are.
-    pub(in crate::store) statements: usize,
+    pub(in crate::store) slots: usize,
 }
 
-/// A route.
+/// A route with its compiled statements.
 #[derive(Debug)]
-pub(in crate::store) struct Planned {
-    /// What errors and dead letters call it.
+pub(in crate::store) struct PlannedRoute {
+    /// Its name in errors and dead letters.
     pub(in crate::store) name: Arc<str>,
-    /// What all its statements ask for.
+    /// The parameters of all its statements.
     pub(in crate::store) parameters: Parameters,
-    pub(in crate::store) steps: Vec<Step>,
+    pub(in crate::store) statements: Vec<PlannedStatement>,
     pub(in crate::store) reply: bool,
-    /// Steps of SQLite that each statement may take.
+    /// How many steps of SQLite each statement may take.
     pub(in crate::store) max_steps: u64,
 }
 
 /// A statement of a route.
 #[derive(Debug)]
-pub(in crate::store) struct Step {
+pub(in crate::store) struct PlannedStatement {
     pub(in crate::store) sql: Arc<str>,
-    /// Counts the different statements of all routes, from 0.
-    pub(in crate::store) statement: usize,
-    /// The numbers of the parameters that its own, from SQLite's index 1 on, are bound to.
+    /// Its number among the different statements of all routes, from 0.
+    pub(in crate::store) slot: usize,
+    /// The numbers of the route's parameters that its own are bound to, in SQLite's order.
     pub(in crate::store) bindings: Vec<usize>,
 }
 
@@ -58,8 +58,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// With the route's name, the statement's number and the place in it: wrong SQL, a table or column that is not there, a
-    /// parameter without a name, one that does anything else than write rows.
+    /// Wrong SQL, a missing table or column, a parameter without a name, or a statement that does anything else than write rows.
+    /// The error names the route, the statement's number and the position in it.
     pub(in crate::store) fn new(
         path: &Path,
         routes: &Routes,
@@ -67,8 +67,8 @@ impl Plan {
         authorizer: &Authorizer,
     ) -> Result<Self, Error> {
         if routes.use_events() {
-            let prepared = authorizer.watch(|| connection.prepare(INSERT_EVENT).map(drop));
-            prepared.map_err(|e| events_error(path, e, authorizer.refusal()))?;
+            let prepared = authorizer.enforce(|| connection.prepare(INSERT_EVENT).map(drop));
+            prepared.map_err(|e| events_error(path, e, authorizer.take_violation()))?;
         }
         let mut distinct: Vec<Arc<str>> = Vec::new();
         let mut planned = Vec::new();
@@ -77,77 +77,77 @@ impl Plan {
             planned.push(compiler.plan(route, &mut distinct)?);
         }
         let events = (EVENTS.into(), INSERT_EVENT.into());
-        Ok(Self { path: path.to_owned(), routes: routes.clone(), events, planned, statements: distinct.len() })
+        Ok(Self { path: path.to_owned(), routes: routes.clone(), events, planned, slots: distinct.len() })
     }
 
     pub(in crate::store) fn routes(&self) -> &Routes {
         &self.routes
     }
 
-    /// Whether some route answers the events that ask for it.
+    /// Whether some route confirms events.
     pub(in crate::store) fn replies(&self) -> bool {
         self.planned.iter().any(|planned| planned.reply)
     }
 
-    pub(in crate::store) fn route(&self, number: usize) -> &Planned {
+    pub(in crate::store) fn route(&self, number: usize) -> &PlannedRoute {
         &self.planned[number]
     }
 
     /// How many steps of SQLite a statement may take: see [`Budget`](super::budget::Budget).
-    pub(in crate::store) fn max_steps(&self, place: Place) -> u64 {
-        match place {
-            Place::Events => DEFAULT_MAX_STEPS,
-            Place::Route { route, .. } => self.planned[route].max_steps,
+    pub(in crate::store) fn max_steps(&self, id: StatementId) -> u64 {
+        match id {
+            StatementId::Events => DEFAULT_MAX_STEPS,
+            StatementId::Route { route, .. } => self.planned[route].max_steps,
         }
     }
 
     /// The SQL of a statement.
-    pub(in crate::store) fn sql(&self, place: Place) -> &str {
-        match place {
-            Place::Events => INSERT_EVENT,
-            Place::Route { route, step } => &self.planned[route].steps[step].sql,
+    pub(in crate::store) fn sql(&self, id: StatementId) -> &str {
+        match id {
+            StatementId::Events => INSERT_EVENT,
+            StatementId::Route { route, number } => &self.planned[route].statements[number].sql,
         }
     }
 
     /// The error for a statement that cannot be prepared.
-    pub(in crate::store) fn refused(&self, place: Place, error: rusqlite::Error, authorizer: &Authorizer) -> Error {
-        let refusal = authorizer.refusal();
-        match place {
-            Place::Events => events_error(&self.path, error, refusal),
-            Place::Route { route, step } => {
-                let Planned { name, steps, .. } = &self.planned[route];
-                statement_error(&self.path, &named_place(name, step), &steps[step].sql, error, refusal)
+    pub(in crate::store) fn refused(&self, id: StatementId, error: rusqlite::Error, authorizer: &Authorizer) -> Error {
+        let violation = authorizer.take_violation();
+        match id {
+            StatementId::Events => events_error(&self.path, error, violation),
+            StatementId::Route { route, number } => {
+                let PlannedRoute { name, statements, .. } = &self.planned[route];
+                statement_error(&self.path, &statement_name(name, number), &statements[number].sql, error, violation)
             }
         }
     }
 
-    /// Why an event failed there.
-    pub(in crate::store) fn reason(&self, place: Place, error: &rusqlite::Error) -> DeadLetterReason {
-        let (route, statement) = match place {
-            Place::Events => (Arc::clone(&self.events.0), Arc::clone(&self.events.1)),
-            Place::Route { route, step } => {
+    /// The reason of an event for which this statement failed.
+    pub(in crate::store) fn reason(&self, id: StatementId, error: &rusqlite::Error) -> DeadLetterReason {
+        let (route, statement) = match id {
+            StatementId::Events => (Arc::clone(&self.events.0), Arc::clone(&self.events.1)),
+            StatementId::Route { route, number } => {
                 let planned = &self.planned[route];
-                (Arc::clone(&planned.name), Arc::clone(&planned.steps[step].sql))
+                (Arc::clone(&planned.name), Arc::clone(&planned.statements[number].sql))
             }
         };
-        DeadLetterReason { route: Some(route), statement: Some(statement), error: detail(error) }
+        DeadLetterReason { route: Some(route), statement: Some(statement), error: one_line(error) }
     }
 }
 
 /// A statement of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::store) enum Place {
-    /// The one that adds to table `events`.
+pub(in crate::store) enum StatementId {
+    /// The one that inserts into table `events`.
     Events,
-    /// One of a route, both counted from 0.
-    Route { route: usize, step: usize },
+    /// A statement of a route, both counted from 0.
+    Route { route: usize, number: usize },
 }
 
-fn named_place(route: &str, step: usize) -> String {
-    format!("route {route}, statement {}", step + 1)
+fn statement_name(route: &str, number: usize) -> String {
+    format!("route {route}, statement {}", number + 1)
 }
 
-/// What statements are compiled with.
+/// Compiles the statements of routes.
 struct Compiler<'c> {
     path: &'c Path,
     connection: &'c Connection,
@@ -155,44 +155,49 @@ struct Compiler<'c> {
 }
 
 impl Compiler<'_> {
-    fn plan(&self, route: &Route, distinct: &mut Vec<Arc<str>>) -> Result<Planned, Error> {
+    fn plan(&self, route: &Route, distinct: &mut Vec<Arc<str>>) -> Result<PlannedRoute, Error> {
         let config = &route.config;
         let mut names: Vec<String> = Vec::new();
-        let mut steps = Vec::new();
+        let mut statements = Vec::new();
         for (at, sql) in config.sql.iter().enumerate() {
-            let asked = self.parameters(&named_place(config.name(), at), sql)?;
-            let bindings = asked.into_iter().map(|name| position(&mut names, name)).collect();
-            // The cache of a connection knows a statement without the white space around it.
+            let parameters = self.parameters(&statement_name(config.name(), at), sql)?;
+            let bindings = parameters.into_iter().map(|name| position(&mut names, name)).collect();
+            // A connection's statement cache trims the SQL too.
             let sql: Arc<str> = sql.trim().into();
-            let statement = position(distinct, Arc::clone(&sql));
-            steps.push(Step { sql, statement, bindings });
+            let slot = position(distinct, Arc::clone(&sql));
+            statements.push(PlannedStatement { sql, slot, bindings });
         }
         let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec)
             .map_err(|reason| Error::config(format!("route {}", config.name()), reason))?;
-        Ok(Planned { name: config.name().into(), parameters, steps, reply: config.reply, max_steps: config.max_steps })
+        Ok(PlannedRoute {
+            name: config.name().into(),
+            parameters,
+            statements,
+            reply: config.reply,
+            max_steps: config.max_steps,
+        })
     }
 
     /// The names of a statement's parameters, in SQLite's order.
-    fn parameters(&self, place: &str, sql: &str) -> Result<Vec<String>, Error> {
+    fn parameters(&self, name: &str, sql: &str) -> Result<Vec<String>, Error> {
         let Self { path, connection, authorizer } = self;
-        let wrong = |error: rusqlite::Error, why| statement_error(path, place, sql, error, why);
-        let misused = |why: String| wrong(rusqlite::Error::InvalidQuery, Some(why));
-        authorizer.saw_writing();
-        let statement = match authorizer.watch(|| connection.prepare(sql)) {
+        let refuse = |violation| violation_error(path, name, violation);
+        authorizer.take_writes();
+        let statement = match authorizer.enforce(|| connection.prepare(sql)) {
             Ok(statement) => statement,
-            Err(error) => return Err(wrong(error, authorizer.refusal())),
+            Err(error) => return Err(statement_error(path, name, sql, error, authorizer.take_violation())),
         };
-        // Of no statement at all SQLite has no text.
+        // SQLite has no text for an empty statement.
         if statement.expanded_sql().is_none() {
-            return Err(misused("is empty".into()));
+            return Err(refuse(Violation::new("is empty")));
         }
-        if !authorizer.saw_writing() || statement.is_explain() != 0 {
-            return Err(misused("writes nothing: a route's statements insert, update or delete rows".into()));
+        if !authorizer.take_writes() || statement.is_explain() != 0 {
+            return Err(refuse(Violation::new("writes nothing: a route's statements insert, update or delete rows")));
         }
         if statement.column_count() > 0 {
-            return Err(misused("answers rows, and nobody reads them; leave RETURNING out".into()));
+            return Err(refuse(Violation::with_remedy("returns rows, which are not read", "leave RETURNING out")));
         }
-        named(&statement).map_err(misused)
+        names(&statement).map_err(refuse)
     }
 }
 
@@ -203,10 +208,13 @@ fn position<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
     })
 }
 
-fn named(statement: &Statement<'_>) -> Result<Vec<String>, String> {
+fn names(statement: &Statement<'_>) -> Result<Vec<String>, Violation> {
     let named = |index| match statement.parameter_name(index).map(|name| name.split_at(1)) {
         Some((":" | "@" | "$", name)) => Ok(name.to_owned()),
-        _ => Err("has a parameter ? without a name; give it the name of what it is bound to, as :username".to_owned()),
+        _ => Err(Violation::with_remedy(
+            "has a parameter ? without a name",
+            "give it the name of what it is bound to, as :username",
+        )),
     };
     (1..=statement.parameter_count()).map(named).collect()
 }

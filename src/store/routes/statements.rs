@@ -1,94 +1,95 @@
-//! Runs an event's statements on one connection.
+//! Runs the statements of events on one connection, and finds the cause where one fails.
 
 use rusqlite::{CachedStatement, ErrorCode, OptionalExtension, Statement, params};
 
-use super::decoded::{Course, Decoded};
-use super::plan::{Place, Plan};
+use super::decoded_batch::{DecodedBatch, Disposition};
+use super::plan::{Plan, StatementId};
 use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Delivery, Epoch};
 use crate::store::columns::{bound, headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
-use crate::store::failure::{is_events_own, is_virtual_tables, may_pass, what};
 use crate::store::limits;
-use crate::store::pool::Pooled;
+use crate::store::pool::WriteConnection;
+use crate::store::sqlite_error::{is_event_error, is_transient, is_virtual_table_corruption, message};
 
-/// The statements of a plan, each prepared when the first event asks for it, for the length of a transaction.
+/// The statements of a plan during a transaction. Each is prepared when the first event needs it.
 pub(in crate::store) struct Statements<'c> {
     plan: &'c Plan,
-    pooled: &'c Pooled,
+    pooled: &'c WriteConnection,
     insert_event: Option<CachedStatement<'c>>,
     of_routes: Vec<Option<CachedStatement<'c>>>,
 }
 
 /// Why an event was not stored.
-pub(in crate::store) enum Failure {
-    /// For its own sake: no retry can store it.
+pub(in crate::store) enum StatementError {
+    /// The event causes the error: no retry can store it.
     Event(DeadLetterReason),
-    /// The same, and it ended the transaction that it was part of: nothing of that is left.
-    Ended(DeadLetterReason),
-    /// A statement cannot be prepared any more, for a table is gone say: waiting mends nothing.
-    Lost(Error),
-    /// The database's own trouble.
+    /// The same, and the error ended the whole transaction: everything in it is rolled back.
+    EndedTransaction(DeadLetterReason),
+    /// A statement can no longer be prepared, because a table is gone for instance. Waiting does not help.
+    Invalid(Error),
+    /// The database has a problem.
     Database(rusqlite::Error),
 }
 
 impl<'c> Statements<'c> {
-    pub(in crate::store) fn new(plan: &'c Plan, pooled: &'c Pooled) -> Self {
-        Self { plan, pooled, insert_event: None, of_routes: (0..plan.statements).map(|_| None).collect() }
+    pub(in crate::store) fn new(plan: &'c Plan, pooled: &'c WriteConnection) -> Self {
+        Self { plan, pooled, insert_event: None, of_routes: (0..plan.slots).map(|_| None).collect() }
     }
 
-    /// Runs the statements of the event at this index of `decoded`, in order, up to the first that fails. What those before it
-    /// did stays.
+    /// Runs the statements of the event at this index of `decoded`, in order, up to the first that fails. The changes of those
+    /// before it stay.
     pub(in crate::store) fn run(
         &mut self,
-        decoded: &Decoded,
+        decoded: &DecodedBatch,
         index: usize,
         delivery: &Delivery<'_>,
         epoch: Option<&Epoch>,
-    ) -> Result<(), Failure> {
-        match decoded.course(index) {
-            Course::Dropped => Ok(()),
-            Course::Doomed(_, reason) => Err(Failure::Event(reason.as_ref().clone())),
-            Course::Events => self.run_events(epoch, delivery),
-            Course::Route(route, row) => self.run_route(*route, decoded, *row, &Envelope::of(delivery, epoch)),
+    ) -> Result<(), StatementError> {
+        match decoded.disposition(index) {
+            Disposition::Dropped => Ok(()),
+            Disposition::DeadLetter(_, reason) => Err(StatementError::Event(reason.as_ref().clone())),
+            Disposition::Events => self.run_events(epoch, delivery),
+            Disposition::Route(route, row) => self.run_route(*route, decoded, *row, &Envelope::of(delivery, epoch)),
         }
     }
 
-    /// The same in a savepoint of its own, within the caller's transaction: of an event that fails nothing is left.
-    pub(in crate::store) fn run_apart(
+    /// As [`Statements::run`], in a savepoint within the caller's transaction: the changes of an event that fails are undone.
+    pub(in crate::store) fn run_in_savepoint(
         &mut self,
-        decoded: &Decoded,
+        decoded: &DecodedBatch,
         index: usize,
         delivery: &Delivery<'_>,
         epoch: Option<&Epoch>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), StatementError> {
         let connection = &self.pooled.sqlite;
-        let control = |sql| connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(Failure::Database);
+        let control =
+            |sql| connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(StatementError::Database);
         control("SAVEPOINT one_event")?;
         let ran = self.run(decoded, index, delivery, epoch);
         if connection.is_autocommit() {
             return Err(match ran {
-                Err(Failure::Event(reason)) => Failure::Ended(reason),
+                Err(StatementError::Event(reason)) => StatementError::EndedTransaction(reason),
                 Err(failure) => failure,
-                Ok(()) => Failure::Ended(DeadLetterReason {
+                Ok(()) => StatementError::EndedTransaction(DeadLetterReason {
                     route: decoded.route(index),
                     statement: None,
                     error: "its statements end the transaction".into(),
                 }),
             });
         }
-        if matches!(ran, Err(Failure::Event(_))) {
+        if matches!(ran, Err(StatementError::Event(_))) {
             control("ROLLBACK TO one_event")?;
         }
         control("RELEASE one_event")?;
         ran
     }
 
-    fn run_events(&mut self, epoch: Option<&Epoch>, delivery: &Delivery<'_>) -> Result<(), Failure> {
-        let statement = prepared(&mut self.insert_event, self.plan, Place::Events, self.pooled)?;
+    fn run_events(&mut self, epoch: Option<&Epoch>, delivery: &Delivery<'_>) -> Result<(), StatementError> {
+        let statement = prepared(&mut self.insert_event, self.plan, StatementId::Events, self.pooled)?;
         let origin = epoch.and_then(Epoch::origin);
-        let ran = watched(self.plan, Place::Events, self.pooled, || {
+        let ran = limited(self.plan, StatementId::Events, self.pooled, || {
             statement.execute(params![
                 delivery.subject,
                 origin,
@@ -98,97 +99,101 @@ impl<'c> Statements<'c> {
                 text_or_blob(delivery.payload),
             ])
         });
-        ran.map(drop).map_err(|e| failure(self.plan, Place::Events, e, self.pooled))
+        ran.map(drop).map_err(|e| classify(self.plan, StatementId::Events, e, self.pooled))
     }
 
-    fn run_route(&mut self, route: usize, decoded: &Decoded, row: Row, envelope: &Envelope<'_>) -> Result<(), Failure> {
+    fn run_route(
+        &mut self,
+        route: usize,
+        decoded: &DecodedBatch,
+        row: Row,
+        envelope: &Envelope<'_>,
+    ) -> Result<(), StatementError> {
         let planned = self.plan.route(route);
-        for (number, step) in planned.steps.iter().enumerate() {
-            let place = Place::Route { route, step: number };
-            let statement = prepared(&mut self.of_routes[step.statement], self.plan, place, self.pooled)?;
+        for (number, planned_statement) in planned.statements.iter().enumerate() {
+            let id = StatementId::Route { route, number };
+            let statement = prepared(&mut self.of_routes[planned_statement.slot], self.plan, id, self.pooled)?;
             let bind = |statement: &mut Statement<'_>| {
-                step.bindings.iter().zip(1..).try_for_each(|(&parameter, index): (_, usize)| {
+                planned_statement.bindings.iter().zip(1..).try_for_each(|(&parameter, index): (_, usize)| {
                     let value = planned.parameters.value(parameter, envelope, decoded.fields(), row);
                     statement.raw_bind_parameter(index, bound(value))
                 })
             };
-            let ran = bind(statement).and_then(|()| watched(self.plan, place, self.pooled, || statement.raw_execute()));
-            ran.map_err(|e| failure(self.plan, place, e, self.pooled))?;
+            let ran = bind(statement).and_then(|()| limited(self.plan, id, self.pooled, || statement.raw_execute()));
+            ran.map_err(|e| classify(self.plan, id, e, self.pooled))?;
         }
         Ok(())
     }
 }
 
-/// Runs a statement within its rules, its budget and, where it is a route's, the limits for those.
-fn watched<T>(plan: &Plan, place: Place, pooled: &Pooled, run: impl FnOnce() -> T) -> T {
-    pooled.budget.within(plan.max_steps(place), || match place {
-        Place::Events => pooled.authorizer.watch(run),
-        Place::Route { .. } => limits::within_length(&pooled.sqlite, || pooled.authorizer.watch(run)),
+/// Runs a statement under the authorizer and its budget. A route's statement also has a limit on the length of values.
+fn limited<T>(plan: &Plan, id: StatementId, pooled: &WriteConnection, run: impl FnOnce() -> T) -> T {
+    pooled.budget.within(plan.max_steps(id), || match id {
+        StatementId::Events => pooled.authorizer.enforce(run),
+        StatementId::Route { .. } => limits::within_length(&pooled.sqlite, || pooled.authorizer.enforce(run)),
     })
 }
 
 fn prepared<'s, 'c>(
     statement: &'s mut Option<CachedStatement<'c>>,
     plan: &Plan,
-    place: Place,
-    pooled: &'c Pooled,
-) -> Result<&'s mut Statement<'c>, Failure> {
+    id: StatementId,
+    pooled: &'c WriteConnection,
+) -> Result<&'s mut Statement<'c>, StatementError> {
     let statement = match statement {
         Some(prepared) => prepared,
         none => {
-            let new = pooled.authorizer.watch(|| pooled.sqlite.prepare_cached(plan.sql(place)));
-            none.insert(new.map_err(|e| unprepared(plan, place, e, pooled))?)
+            let new = pooled.authorizer.enforce(|| pooled.sqlite.prepare_cached(plan.sql(id)));
+            none.insert(new.map_err(|e| unprepared(plan, id, e, pooled))?)
         }
     };
     Ok(statement)
 }
 
-/// What the failure of a statement comes from.
-fn failure(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -> Failure {
+/// Finds the cause of a statement's error.
+fn classify(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &WriteConnection) -> StatementError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::AuthorizationForStatementDenied) => unprepared(plan, place, error, pooled),
-        // SQLite says it in the same way when it prepares a statement again and cannot, for a table is gone, and when a function
-        // refuses its arguments.
-        Some(ErrorCode::Unknown) => {
-            match pooled.authorizer.watch(|| pooled.sqlite.prepare(plan.sql(place)).map(drop)) {
-                Ok(()) => Failure::Event(plan.reason(place, &error)),
-                Err(error) => unprepared(plan, place, error, pooled),
-            }
-        }
-        // SQLite says it in the same way when the disk is full and when a table has no number left for a row.
-        Some(ErrorCode::DiskFull) => match used_up(plan, place, pooled) {
+        Some(ErrorCode::AuthorizationForStatementDenied) => unprepared(plan, id, error, pooled),
+        // SQLite gives the same code when it compiles a statement again and a table is gone, and when a function refuses its
+        // arguments. Preparing the statement again distinguishes the two.
+        Some(ErrorCode::Unknown) => match pooled.authorizer.enforce(|| pooled.sqlite.prepare(plan.sql(id)).map(drop)) {
+            Ok(()) => StatementError::Event(plan.reason(id, &error)),
+            Err(error) => unprepared(plan, id, error, pooled),
+        },
+        // SQLite gives the same code when the disk is full and when a table has no row number left.
+        Some(ErrorCode::DiskFull) => match exhausted_table(plan, id, pooled) {
             Some(table) => {
-                let said = format!("table {table} has no number left for a row: its last, {}, was used", i64::MAX);
-                Failure::Event(DeadLetterReason { error: said, ..plan.reason(place, &error) })
+                let text = format!("table {table} has no row number left: the last, {}, was used", i64::MAX);
+                StatementError::Event(DeadLetterReason { error: text, ..plan.reason(id, &error) })
             }
-            None => Failure::Database(error),
+            None => StatementError::Database(error),
         },
         Some(ErrorCode::OperationInterrupted) => {
-            let (why, most) = (what(&error), plan.max_steps(place));
-            let said = format!("{why}: it takes more than {most} steps of SQLite, the most it may (max_steps)");
-            Failure::Event(DeadLetterReason { error: said, ..plan.reason(place, &error) })
+            let (message, max) = (message(&error), plan.max_steps(id));
+            let text = format!("{message}: it takes more than {max} steps of SQLite, its limit (max_steps)");
+            StatementError::Event(DeadLetterReason { error: text, ..plan.reason(id, &error) })
         }
-        // Not the file: a full-text index was told, say, to forget words that it does not have.
-        Some(ErrorCode::DatabaseCorrupt) if is_virtual_tables(&error) => {
-            let said = format!("{}: a virtual table holds something else than the statement says", what(&error));
-            Failure::Event(DeadLetterReason { error: said, ..plan.reason(place, &error) })
+        // The file is sound: a full-text index was asked, for instance, to delete words that it does not contain.
+        Some(ErrorCode::DatabaseCorrupt) if is_virtual_table_corruption(&error) => {
+            let text = format!("{}: a virtual table's content does not match the statement", message(&error));
+            StatementError::Event(DeadLetterReason { error: text, ..plan.reason(id, &error) })
         }
-        _ if is_events_own(&error) => Failure::Event(plan.reason(place, &error)),
-        _ => Failure::Database(error),
+        _ if is_event_error(&error) => StatementError::Event(plan.reason(id, &error)),
+        _ => StatementError::Database(error),
     }
 }
 
-/// Of the tables that a statement adds rows to, its triggers included, one with AUTOINCREMENT whose highest number was used:
-/// <https://sqlite.org/autoinc.html>. Other tables tell nothing of why this statement failed.
-fn used_up(plan: &Plan, place: Place, pooled: &Pooled) -> Option<String> {
+/// A table with AUTOINCREMENT that the statement or its triggers insert into and whose highest row number was used:
+/// <https://sqlite.org/autoinc.html>. Other tables are not the cause of the error.
+fn exhausted_table(plan: &Plan, id: StatementId, pooled: &WriteConnection) -> Option<String> {
     let sqlite = &pooled.sqlite;
-    // What cannot be compiled now is asked again later.
-    let tables = pooled.authorizer.inserts(|| drop(sqlite.prepare(plan.sql(place))));
-    let is_used_up = |table: &String| {
+    // If it cannot be compiled now, the caller tries again.
+    let tables = pooled.authorizer.inserts(|| drop(sqlite.prepare(plan.sql(id))));
+    let is_exhausted = |table: &String| {
         let counted = "SELECT (SELECT seq FROM sqlite_sequence WHERE name = ?1) FROM sqlite_schema
                        WHERE type = 'table' AND name = ?1 AND sql LIKE '%AUTOINCREMENT%'";
         let counted = sqlite.query_row(counted, [table], |row| row.get::<_, Option<i64>>(0)).optional();
-        // The table's own last row counts too, for somebody may have set the count back.
+        // The table's last row counts too, because the counter may have been reset.
         let last = || {
             let sql = format!("SELECT max(rowid) FROM \"{}\"", table.replace('"', "\"\""));
             sqlite.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
@@ -199,12 +204,12 @@ fn used_up(plan: &Plan, place: Place, pooled: &Pooled) -> Option<String> {
             _ => false,
         }
     };
-    tables.into_iter().find(is_used_up)
+    tables.into_iter().find(is_exhausted)
 }
 
-fn unprepared(plan: &Plan, place: Place, error: rusqlite::Error, pooled: &Pooled) -> Failure {
-    if may_pass(&error) {
-        return Failure::Database(error);
+fn unprepared(plan: &Plan, id: StatementId, error: rusqlite::Error, pooled: &WriteConnection) -> StatementError {
+    if is_transient(&error) {
+        return StatementError::Database(error);
     }
-    Failure::Lost(plan.refused(place, error, &pooled.authorizer))
+    StatementError::Invalid(plan.refused(id, error, &pooled.authorizer))
 }

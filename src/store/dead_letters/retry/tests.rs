@@ -2,20 +2,20 @@ use super::*;
 use crate::config::{DatabaseConfig, RouteConfig, Unmatched};
 use crate::store::{Database, Routes};
 
-struct Scene {
+struct Fixture {
     _folder: tempfile::TempDir,
     config: DatabaseConfig,
     connection: Connection,
 }
 
 /// A database with these tables beside catchment's own.
-fn scene(tables: &str) -> Scene {
+fn fixture(tables: &str) -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
     drop(Database::open(&config, &Routes::default()).expect("a new database"));
     let connection = Connection::open(&config.path).expect("opens");
     connection.execute_batch(tables).expect("SQL");
-    Scene { _folder: folder, config, connection }
+    Fixture { _folder: folder, config, connection }
 }
 
 fn route(subject: &str, sql: &[&str]) -> RouteConfig {
@@ -23,7 +23,7 @@ fn route(subject: &str, sql: &[&str]) -> RouteConfig {
     RouteConfig { subject: subject.into(), sql, ..RouteConfig::default() }
 }
 
-impl Scene {
+impl Fixture {
     /// Adds a letter with each of these payloads.
     fn letters(&self, subject: &str, payloads: impl IntoIterator<Item = impl Into<String>>) {
         let sql = "INSERT INTO catchment_dead_letters(
@@ -34,17 +34,17 @@ impl Scene {
         }
     }
 
-    fn retry(&self, routes: &[RouteConfig], selection: &Selection) -> Retried {
+    fn retry(&self, routes: &[RouteConfig], selection: &Selection) -> RetryReport {
         let routes = Routes::new(routes, Unmatched::Store).expect("routes");
         let database = Database::open(&self.config, &routes).expect("opens");
-        let mut last = Retried::default();
-        let retried = database.retry(selection, UnreadableHeaders::Keep, |so_far| {
+        let mut last = RetryReport::default();
+        let report = database.retry(selection, UnreadableHeaders::Keep, |so_far| {
             assert!(so_far.total() > last.total(), "{so_far:?}");
             last = so_far.clone();
         });
-        let retried = retried.expect("the database is well");
-        assert_eq!(retried, last);
-        retried
+        let report = report.expect("the database is well");
+        assert_eq!(report, last);
+        report
     }
 
     fn texts(&self, sql: &str) -> Vec<String> {
@@ -61,147 +61,147 @@ impl Scene {
     }
 }
 
-const STORED: Retried = Retried { stored: 0, refused: 0, passed_over: 0, reasons: Vec::new() };
+const STORED: RetryReport = RetryReport { stored: 0, refused: 0, skipped: 0, reasons: Vec::new() };
 
 #[test]
-fn what_is_stored_is_a_dead_letter_no_more() {
-    let scene = scene("CREATE TABLE lines(text, sequence, stream, at, header, id)");
-    scene.letters("a.b", ["{\"text\":\"one\"}", "{\"text\":\"two\"}"]);
-    scene.letters("c", ["three"]);
+fn a_stored_letter_is_removed() {
+    let fixture = fixture("CREATE TABLE lines(text, sequence, stream, at, header, id)");
+    fixture.letters("a.b", ["{\"text\":\"one\"}", "{\"text\":\"two\"}"]);
+    fixture.letters("c", ["three"]);
     let from_no_stream = "UPDATE catchment_dead_letters SET stream = NULL, epoch = NULL, sequence = NULL WHERE id = 3";
-    scene.connection.execute_batch(from_no_stream).expect("SQL");
+    fixture.connection.execute_batch(from_no_stream).expect("SQL");
     let sql = "INSERT INTO lines VALUES (:text, :sequence, :stream, :published_us, :header_a, :message_id)";
-    let retried = scene.retry(&[route("a.*", &[sql])], &Selection::default());
-    assert_eq!(retried, Retried { stored: 3, ..STORED });
+    let report = fixture.retry(&[route("a.*", &[sql])], &Selection::default());
+    assert_eq!(report, RetryReport { stored: 3, ..STORED });
     let lines = "SELECT concat_ws(' ', text, sequence, stream, at, header, id) FROM lines ORDER BY rowid";
-    assert_eq!(scene.texts(lines), ["one 1 S 5 1 m", "two 2 S 5 1 m"]);
+    assert_eq!(fixture.texts(lines), ["one 1 S 5 1 m", "two 2 S 5 1 m"]);
     let events = "SELECT concat_ws(' ', subject, payload, stream, sequence, published_us, headers) FROM events";
-    assert_eq!(scene.texts(events), [r#"c three 5 {"A":["1","2"],"Nats-Msg-Id":"m"}"#]);
-    assert_eq!(scene.dead(), [""; 0]);
-    assert_eq!(scene.texts("SELECT stream FROM catchment_ledger"), [""; 0], "the ledger is left alone");
+    assert_eq!(fixture.texts(events), [r#"c three 5 {"A":["1","2"],"Nats-Msg-Id":"m"}"#]);
+    assert_eq!(fixture.dead(), [""; 0]);
+    assert_eq!(fixture.texts("SELECT stream FROM catchment_ledger"), [""; 0], "the ledger is left alone");
 }
 
 #[test]
 fn a_letter_refused_again_stays_with_its_new_reason() {
-    let scene = scene("CREATE TABLE lines(text NOT NULL UNIQUE); CREATE TABLE counts(n)");
-    scene.letters("a", ["{\"text\":\"one\"}", "{}", "{\"text\":\"one\"}", "not JSON", "{\"text\":\"two\"}"]);
+    let fixture = fixture("CREATE TABLE lines(text NOT NULL UNIQUE); CREATE TABLE counts(n)");
+    fixture.letters("a", ["{\"text\":\"one\"}", "{}", "{\"text\":\"one\"}", "not JSON", "{\"text\":\"two\"}"]);
     let insert = "INSERT INTO lines VALUES (:text)";
-    let retried = scene.retry(&[route("a", &["INSERT INTO counts VALUES (:text)", insert])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused, retried.passed_over), (2, 3, 0));
-    assert_eq!(retried.reasons[0], (2, "NOT NULL constraint failed: lines.text".into()));
-    assert_eq!(scene.texts("SELECT text FROM lines ORDER BY rowid"), ["one", "two"]);
-    assert_eq!(scene.texts("SELECT n FROM counts ORDER BY rowid"), ["one", "two"]);
-    let dead = scene.dead();
+    let report = fixture.retry(&[route("a", &["INSERT INTO counts VALUES (:text)", insert])], &Selection::default());
+    assert_eq!((report.stored, report.refused, report.skipped), (2, 3, 0));
+    assert_eq!(report.reasons[0], (2, "NOT NULL constraint failed: lines.text".into()));
+    assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), ["one", "two"]);
+    assert_eq!(fixture.texts("SELECT n FROM counts ORDER BY rowid"), ["one", "two"]);
+    let dead = fixture.dead();
     assert_eq!(dead[0], format!("{{}} a {insert} NOT NULL constraint failed: lines.text"));
     assert_eq!(dead[1], format!("{{\"text\":\"one\"}} a {insert} UNIQUE constraint failed: lines.text"));
     assert!(dead[2].starts_with("not JSON a - the payload"), "{}", dead[2]);
-    // Mended, they go.
-    scene.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(text)").expect("SQL");
-    let mended = [route("a", &["INSERT INTO lines VALUES (:payload)"])];
-    assert_eq!(scene.retry(&mended, &Selection::default()), Retried { stored: 3, ..STORED });
-    assert_eq!(scene.texts("SELECT text FROM lines ORDER BY rowid"), ["{}", "{\"text\":\"one\"}", "not JSON"]);
+    // Once the table is corrected, they are stored.
+    fixture.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(text)").expect("SQL");
+    let corrected = [route("a", &["INSERT INTO lines VALUES (:payload)"])];
+    assert_eq!(fixture.retry(&corrected, &Selection::default()), RetryReport { stored: 3, ..STORED });
+    assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), ["{}", "{\"text\":\"one\"}", "not JSON"]);
 }
 
 #[test]
-fn a_letter_that_ends_the_transaction_takes_no_other_along() {
-    let scene = scene(
+fn a_letter_that_ends_the_transaction_affects_no_other() {
+    let fixture = fixture(
         "CREATE TABLE lines(text);
          CREATE TRIGGER t BEFORE INSERT ON lines WHEN new.text = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'no bad lines'); END;",
     );
     let payloads =
         (0..250).map(|n| if n % 100 == 57 { "{\"text\":\"bad\"}".into() } else { format!("{{\"text\":\"{n}\"}}") });
-    scene.letters("a", payloads);
-    let retried = scene.retry(&[route("a", &["INSERT INTO lines VALUES (:text)"])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused), (248, 2));
+    fixture.letters("a", payloads);
+    let report = fixture.retry(&[route("a", &["INSERT INTO lines VALUES (:text)"])], &Selection::default());
+    assert_eq!((report.stored, report.refused), (248, 2));
     let expected: Vec<String> = (0..250).filter(|n| n % 100 != 57).map(|n| n.to_string()).collect();
-    assert_eq!(scene.texts("SELECT text FROM lines ORDER BY rowid"), expected);
-    assert_eq!(scene.dead(), vec!["{\"text\":\"bad\"} a INSERT INTO lines VALUES (:text) no bad lines"; 2]);
+    assert_eq!(fixture.texts("SELECT text FROM lines ORDER BY rowid"), expected);
+    assert_eq!(fixture.dead(), vec!["{\"text\":\"bad\"} a INSERT INTO lines VALUES (:text) no bad lines"; 2]);
 }
 
 #[test]
-fn a_letter_that_only_commit_refuses_takes_no_other_along() {
-    let scene = scene(
+fn a_letter_refused_at_commit_affects_no_other() {
+    let fixture = fixture(
         "CREATE TABLE users(name TEXT PRIMARY KEY); INSERT INTO users VALUES ('ann');
          CREATE TABLE lines(user TEXT REFERENCES users(name) DEFERRABLE INITIALLY DEFERRED);",
     );
-    scene.letters("a", ["{\"user\":\"ann\"}", "{\"user\":\"bob\"}", "{\"user\":\"ann\"}"]);
-    let retried = scene.retry(&[route("a", &["INSERT INTO lines VALUES (:user)"])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused), (2, 1));
-    assert_eq!(scene.texts("SELECT user FROM lines"), ["ann", "ann"]);
-    assert_eq!(scene.dead(), ["{\"user\":\"bob\"} a COMMIT FOREIGN KEY constraint failed"]);
+    fixture.letters("a", ["{\"user\":\"ann\"}", "{\"user\":\"bob\"}", "{\"user\":\"ann\"}"]);
+    let report = fixture.retry(&[route("a", &["INSERT INTO lines VALUES (:user)"])], &Selection::default());
+    assert_eq!((report.stored, report.refused), (2, 1));
+    assert_eq!(fixture.texts("SELECT user FROM lines"), ["ann", "ann"]);
+    assert_eq!(fixture.dead(), ["{\"user\":\"bob\"} a COMMIT FOREIGN KEY constraint failed"]);
 }
 
 #[test]
 fn only_those_selected_are_tried() {
-    let scene = scene("");
-    scene.letters("a", ["1", "2", "3"]);
-    scene.letters("b", ["4"]);
+    let fixture = fixture("");
+    fixture.letters("a", ["1", "2", "3"]);
+    fixture.letters("b", ["4"]);
     let selection = Selection { subject: Some("a".parse().expect("a filter")), limit: Some(2), ..Selection::default() };
-    assert_eq!(scene.retry(&[], &selection), Retried { stored: 2, ..STORED });
-    assert_eq!(scene.texts("SELECT payload FROM events ORDER BY id"), ["1", "2"]);
-    assert_eq!(scene.dead(), ["3 old old old untouched", "4 old old old untouched"]);
+    assert_eq!(fixture.retry(&[], &selection), RetryReport { stored: 2, ..STORED });
+    assert_eq!(fixture.texts("SELECT payload FROM events ORDER BY id"), ["1", "2"]);
+    assert_eq!(fixture.dead(), ["3 old old old untouched", "4 old old old untouched"]);
 }
 
 #[test]
 fn unreadable_headers_are_left_out_only_where_that_was_said() {
-    let scene = scene("");
-    scene.letters("a", ["1", "2"]);
-    scene.connection.execute_batch("UPDATE catchment_dead_letters SET headers = x'ff' WHERE id = 1").expect("SQL");
-    let kept = scene.retry(&[], &Selection::default());
-    assert_eq!((kept.stored, kept.refused, kept.passed_over), (1, 0, 1));
+    let fixture = fixture("");
+    fixture.letters("a", ["1", "2"]);
+    fixture.connection.execute_batch("UPDATE catchment_dead_letters SET headers = x'ff' WHERE id = 1").expect("SQL");
+    let kept = fixture.retry(&[], &Selection::default());
+    assert_eq!((kept.stored, kept.refused, kept.skipped), (1, 0, 1));
     assert!(kept.reasons[0].1.contains("UnreadableHeaders::LeaveOut"), "{kept:?}");
-    assert_eq!(scene.dead(), ["1 old old old untouched"]);
-    let database = Database::open(&scene.config, &Routes::default()).expect("opens");
+    assert_eq!(fixture.dead(), ["1 old old old untouched"]);
+    let database = Database::open(&fixture.config, &Routes::default()).expect("opens");
     let tried = database.retry(&Selection::default(), UnreadableHeaders::LeaveOut, |_| {}).expect("well");
-    assert_eq!(tried, Retried { stored: 1, ..STORED });
-    assert_eq!(scene.texts("SELECT payload FROM events WHERE headers IS NULL"), ["1"]);
+    assert_eq!(tried, RetryReport { stored: 1, ..STORED });
+    assert_eq!(fixture.texts("SELECT payload FROM events WHERE headers IS NULL"), ["1"]);
 }
 
 #[test]
-fn what_would_be_dropped_stays() {
-    let scene = scene("");
-    scene.letters("a", ["1"]);
+fn a_letter_that_would_be_dropped_stays() {
+    let fixture = fixture("");
+    fixture.letters("a", ["1"]);
     let routes = Routes::new(&[route("b", &["INSERT INTO events SELECT * FROM events WHERE 0"])], Unmatched::Drop);
-    let database = Database::open(&scene.config, &routes.expect("routes")).expect("opens");
+    let database = Database::open(&fixture.config, &routes.expect("routes")).expect("opens");
     let tried = database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| {}).expect("well");
-    assert_eq!((tried.stored, tried.passed_over), (0, 1));
-    assert!(tried.reasons[0].1.contains("no route takes it"), "{tried:?}");
-    assert_eq!(scene.dead(), ["1 old old old untouched"]);
+    assert_eq!((tried.stored, tried.skipped), (0, 1));
+    assert!(tried.reasons[0].1.contains("no route matches it"), "{tried:?}");
+    assert_eq!(fixture.dead(), ["1 old old old untouched"]);
 }
 
 #[test]
-fn a_table_that_is_gone_loses_nothing() {
-    let scene = scene("CREATE TABLE lines(text)");
-    scene.letters("a", ["{\"text\":\"one\"}"]);
+fn a_missing_table_loses_no_letter() {
+    let fixture = fixture("CREATE TABLE lines(text)");
+    fixture.letters("a", ["{\"text\":\"one\"}"]);
     let routes = Routes::new(&[route("a", &["INSERT INTO lines VALUES (:text)"])], Unmatched::Store).expect("routes");
-    let database = Database::open(&scene.config, &routes).expect("opens");
-    scene.connection.execute_batch("DROP TABLE lines").expect("SQL");
+    let database = Database::open(&fixture.config, &routes).expect("opens");
+    fixture.connection.execute_batch("DROP TABLE lines").expect("SQL");
     let refused = database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| {}).expect_err("cannot go on");
     assert!(refused.to_string().contains("route a, statement 1: no such table: lines"), "{refused}");
-    assert_eq!(scene.dead().len(), 1);
+    assert_eq!(fixture.dead().len(), 1);
 }
 
 #[test]
 fn a_letter_that_exhausts_row_numbers_stops_no_other() {
-    let scene = scene("CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
-    scene.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
-    let retried = scene.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
+    let fixture = fixture("CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
+    fixture.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
+    let retried = fixture.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
     assert_eq!((retried.stored, retried.refused), (3, 1));
     assert!(retried.reasons[0].1.starts_with("table lines has no number left"), "{retried:?}");
 }
 
 #[test]
-fn the_first_of_two_headers_that_are_one_to_a_route_is_so_again() {
+fn the_order_of_equal_headers_is_kept() {
     let headers = [("trace-id", "2"), ("Trace-Id", "1"), ("trace-id", "3")];
-    let scene = scene("CREATE TABLE lines(x CHECK (x < 0))");
+    let fixture = fixture("CREATE TABLE lines(x CHECK (x < 0))");
     let add = [route("a", &["INSERT INTO lines VALUES (:header_trace_id)"])];
     let routes = Routes::new(&add, Unmatched::Store).expect("routes");
-    Database::open(&scene.config, &routes)
+    Database::open(&fixture.config, &routes)
         .expect("opens")
         .event_writer()
         .commit(5, "a", headers, b"")
         .expect("commits");
-    scene.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(x)").expect("SQL");
-    assert_eq!(scene.retry(&add, &Selection::default()).stored, 1);
-    assert_eq!(scene.texts("SELECT x FROM lines"), ["2"]);
+    fixture.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(x)").expect("SQL");
+    assert_eq!(fixture.retry(&add, &Selection::default()).stored, 1);
+    assert_eq!(fixture.texts("SELECT x FROM lines"), ["2"]);
 }

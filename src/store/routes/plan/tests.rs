@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::config::{RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
-use crate::store::scene::{Scene, route};
+use crate::store::fixture::{Fixture, route};
 
 const SCHEMA: &str = "
     CREATE TABLE users(name TEXT PRIMARY KEY, lines INTEGER);
@@ -14,22 +14,23 @@ const SCHEMA: &str = "
 ";
 
 fn open(route: RouteConfig) -> Result<(), Error> {
-    Scene::with_routes(SCHEMA, &[route], Unmatched::Store).map(drop)
+    Fixture::with_routes(SCHEMA, &[route], Unmatched::Store).map(drop)
 }
 
-/// What is said of a route whose second statement this is.
+/// The error for a route with this second statement, without the statement's name.
 fn refused(sql: &str) -> String {
     match open(RouteConfig { name: Some("log".into()), ..route("a.>", &["DELETE FROM users", sql]) }) {
-        Err(Error::Database { fault: DatabaseFault::Statement, detail, .. }) => {
-            detail.strip_prefix("route log, statement 2: ").expect(&detail).to_owned()
+        Err(error @ Error::Database { fault: DatabaseFault::Statement, .. }) => {
+            let message = error.to_string();
+            message.split_once("route log, statement 2: ").expect(&message).1.to_owned()
         }
         other => panic!("{sql}: {other:?}"),
     }
 }
 
 #[test]
-fn wrong_sql_is_said_with_its_place() {
-    for (sql, said) in [
+fn wrong_sql_is_refused_with_its_position() {
+    for (sql, words) in [
         ("DELETE FROM users WHERE nam = 1", r#"no such column: nam (at 1:25, "nam = 1")"#),
         ("DELETE FROM nobody", "no such table: nobody"),
         ("INSERT INTO users\n(name, né, age)\nVALUES (1, 2, 3)", "table users has no column named né"),
@@ -40,7 +41,7 @@ fn wrong_sql_is_said_with_its_place() {
         ("", "it is empty"),
         (" -- nothing\n;", "it is empty"),
     ] {
-        assert_eq!(refused(sql), said, "{sql}");
+        assert_eq!(refused(sql), words, "{sql}");
     }
 }
 
@@ -53,8 +54,8 @@ fn a_statement_that_does_not_write_rows_is_refused() {
 }
 
 #[test]
-fn a_statement_may_not_do_what_is_catchments() {
-    for (sql, said) in [
+fn a_statement_may_not_change_catchments_own_state() {
+    for (sql, words) in [
         ("BEGIN", "transaction"),
         ("COMMIT", "transaction"),
         ("ROLLBACK", "transaction"),
@@ -71,20 +72,23 @@ fn a_statement_may_not_do_what_is_catchments() {
             "INSERT INTO both VALUES (1, 2, 3, 4)",
             "writes catchment_dead_letters, which is catchment's own, in trigger or view v",
         ),
-        ("CREATE TABLE t(a)", "changed by migrations alone"),
-        ("DROP TABLE users", "changed by migrations alone"),
-        ("ALTER TABLE users ADD COLUMN age", "changed by migrations alone"),
-        ("CREATE TEMP TRIGGER x AFTER INSERT ON users BEGIN SELECT 1; END", "changed by migrations alone"),
-        ("UPDATE sqlite_sequence SET seq = 0", "changed by migrations alone"),
+        ("CREATE TABLE t(a)", "change tables, indexes and triggers in a migration"),
+        ("DROP TABLE users", "change tables, indexes and triggers in a migration"),
+        ("ALTER TABLE users ADD COLUMN age", "change tables, indexes and triggers in a migration"),
+        (
+            "CREATE TEMP TRIGGER x AFTER INSERT ON users BEGIN SELECT 1; END",
+            "change tables, indexes and triggers in a migration",
+        ),
+        ("UPDATE sqlite_sequence SET seq = 0", "change tables, indexes and triggers in a migration"),
         ("REINDEX", "something else than write rows"),
-        ("ANALYZE", "changed by migrations alone"),
+        ("ANALYZE", "change tables, indexes and triggers in a migration"),
     ] {
-        assert!(refused(sql).starts_with("it ") && refused(sql).contains(said), "{sql}: {}", refused(sql));
+        assert!(refused(sql).starts_with("it ") && refused(sql).contains(words), "{sql}: {}", refused(sql));
     }
 }
 
 #[test]
-fn what_writes_rows_is_prepared() {
+fn statements_that_write_rows_are_accepted() {
     for sql in [
         "INSERT INTO lines(name, text) VALUES (:name, :text);",
         "REPLACE INTO users VALUES (@name, $lines) -- twice\n",
@@ -110,10 +114,10 @@ fn a_parameter_needs_a_name_that_can_be_bound() {
 fn parameters_are_numbered_over_all_statements_of_a_route() {
     let sql =
         ["INSERT INTO users VALUES (:name, :lines)", "INSERT INTO lines(text, name) VALUES (@text, $name || :name)"];
-    let scene =
-        Scene::with_routes(SCHEMA, &[route("a", &sql), route("b", &sql[..1])], Unmatched::Store).expect("opens");
-    let plan = Arc::clone(&scene.open().plan);
-    let bindings = |route: usize, step: usize| plan.route(route).steps[step].bindings.clone();
+    let fixture =
+        Fixture::with_routes(SCHEMA, &[route("a", &sql), route("b", &sql[..1])], Unmatched::Store).expect("opens");
+    let plan = Arc::clone(&fixture.open().plan);
+    let bindings = |route: usize, number: usize| plan.route(route).statements[number].bindings.clone();
     assert_eq!((bindings(0, 0), bindings(0, 1), bindings(1, 0)), (vec![0, 1], vec![2, 0, 0], vec![0, 1]));
-    assert_eq!(plan.statements, 2, "the same statement is prepared once");
+    assert_eq!(plan.slots, 2, "the same statement is prepared once");
 }

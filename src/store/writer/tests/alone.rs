@@ -1,13 +1,12 @@
-//! However events are batched, and whatever is wrong with some of them, the database ends as if each had been run alone, in a
-//! transaction of its own.
+//! For any batches and any failing events, the database ends as if each event had been run alone in its own transaction.
 
 use proptest::prelude::*;
 use rusqlite::{Connection, named_params};
 
 use crate::config::Unmatched;
-use crate::store::scene::{Scene, batch_of, route, texts};
+use crate::store::fixture::{Fixture, batch_of, route, texts};
 
-/// Its triggers do to an event what its `kind` says.
+/// Its triggers treat an event according to its `kind`.
 const SCHEMA: &str = "
     PRAGMA foreign_keys = ON;
     CREATE TABLE known(kind TEXT PRIMARY KEY);
@@ -44,7 +43,7 @@ const KINDS: [&str; 15] = [
     "ignored",
     "once",
     "take",
-    // What they did, the next may do after all.
+    // Their changes are undone, so the next event may make them.
     "once, deferred",
     "take, deferred",
     "deferred",
@@ -58,7 +57,7 @@ const KINDS: [&str; 15] = [
     "unreadable",
 ];
 
-/// What the tables hold, and which events are dead letters and why.
+/// The content of the tables, and the dead letters with their reasons.
 type End = (Vec<Vec<String>>, Vec<String>);
 
 fn tables(connection: &Connection) -> Vec<Vec<String>> {
@@ -73,7 +72,7 @@ fn tables(connection: &Connection) -> Vec<Vec<String>> {
     .into()
 }
 
-/// Each event alone, the slow and obvious way.
+/// Runs each event alone: slow, but obviously right.
 fn alone(kinds: &[&str]) -> End {
     let connection = Connection::open_in_memory().expect("memory");
     connection.execute_batch(SCHEMA).expect("a schema");
@@ -108,7 +107,7 @@ fn alone(kinds: &[&str]) -> End {
 }
 
 fn batched(kinds: &[&str], sizes: &[usize]) -> (End, i64, usize) {
-    let mut scene = Scene::with_routes(SCHEMA, &[route("a", &STATEMENTS)], Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(SCHEMA, &[route("a", &STATEMENTS)], Unmatched::Store).expect("opens");
     let payload = |(n, kind): (usize, &&str)| match *kind {
         "unreadable" => format!("[{n}"),
         kind => serde_json::json!({ "n": n, "kind": kind }).to_string(),
@@ -121,14 +120,14 @@ fn batched(kinds: &[&str], sizes: &[usize]) -> (End, i64, usize) {
             break;
         }
         let events: Vec<_> = payloads[after..end].iter().map(|payload| ("a", payload.as_str())).collect();
-        counted += scene.commit(&batch_of(after, &events)).dead_letters;
+        counted += fixture.commit(&batch_of(after, &events)).dead_letters;
         after = end;
     }
-    let dead = scene.texts(
+    let dead = fixture.texts(
         "SELECT (sequence - 1) || ': ' || CASE WHEN error LIKE 'the payload cannot be read%' THEN 'unreadable' ELSE error END
          FROM catchment_dead_letters ORDER BY id",
     );
-    ((tables(&scene.connection), dead), scene.ledger(), counted)
+    ((tables(&fixture.connection), dead), fixture.ledger(), counted)
 }
 
 fn agree(kinds: &[&str], sizes: &[usize]) {
@@ -156,7 +155,7 @@ proptest! {
         agree(&kinds, &sizes);
     }
 
-    /// Long enough that what is known is committed on the way.
+    /// Long enough that parts of a batch are committed early.
     #[test]
     fn a_long_row_of_bad_ones_does_so_too(
         kinds in prop::collection::vec(

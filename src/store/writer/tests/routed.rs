@@ -1,12 +1,14 @@
 //! Batches whose events run statements of routes.
 
+mod limits;
+
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 
 use crate::config::{RouteConfig, Unmatched};
 use crate::pipeline::{Batch, Confirmation, Defect, Limits, Mark, Refusal, Sink};
-use crate::store::scene::{Scene, batch, batch_of, mark, route};
+use crate::store::fixture::{Fixture, batch, batch_of, mark, route};
 
 const SCHEMA: &str = "
     CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, text TEXT, at INTEGER) STRICT;
@@ -19,15 +21,15 @@ fn chat() -> RouteConfig {
     RouteConfig { name: Some("log".into()), ..route("chat.*", &[ADD_LINE, COUNT_LINE]) }
 }
 
-fn scene(routes: &[RouteConfig], unmatched: Unmatched) -> Scene {
-    Scene::with_routes(SCHEMA, routes, unmatched).expect("opens")
+fn fixture(routes: &[RouteConfig], unmatched: Unmatched) -> Fixture {
+    Fixture::with_routes(SCHEMA, routes, unmatched).expect("opens")
 }
 
 fn line(name: &str, text: &str) -> String {
     serde_json::json!({ "name": name, "text": text }).to_string()
 }
 
-impl Scene {
+impl Fixture {
     fn lines(&self) -> Vec<String> {
         self.texts("SELECT at || ' ' || name || ': ' || text FROM lines ORDER BY id")
     }
@@ -48,58 +50,58 @@ impl Scene {
 #[test]
 fn an_event_runs_all_statements_of_the_first_route_that_matches() {
     let other = route("chat.log", &["DELETE FROM users"]);
-    let mut scene = scene(&[chat(), other], Unmatched::Store);
+    let mut fixture = fixture(&[chat(), other], Unmatched::Store);
     let (ann, bob) = (line("ann", "hi"), line("bob", "ho"));
     let events = [("chat.log", ann.as_str()), ("chat.log", &bob), ("elsewhere", "as it is"), ("chat.log", &ann)];
-    assert_eq!(scene.commit(&batch_of(0, &events)), super::Committed::default());
-    assert_eq!(scene.lines(), ["1 ann: hi", "2 bob: ho", "4 ann: hi"]);
-    assert_eq!(scene.users(), ["ann 2", "bob 1"]);
-    assert_eq!(scene.stored(), ["as it is"]);
-    assert_eq!(scene.ledger(), 4);
+    assert_eq!(fixture.commit(&batch_of(0, &events)), super::Committed::default());
+    assert_eq!(fixture.lines(), ["1 ann: hi", "2 bob: ho", "4 ann: hi"]);
+    assert_eq!(fixture.users(), ["ann 2", "bob 1"]);
+    assert_eq!(fixture.stored(), ["as it is"]);
+    assert_eq!(fixture.ledger(), 4);
 }
 
 #[test]
 fn unmatched_events_are_dropped_only_where_configured() {
-    let mut scene = scene(&[chat()], Unmatched::Drop);
+    let mut fixture = fixture(&[chat()], Unmatched::Drop);
     let ann = line("ann", "hi");
-    let committed = scene.commit(&batch_of(0, &[("a", "x"), ("chat.log", &ann), ("b", "y")]));
+    let committed = fixture.commit(&batch_of(0, &[("a", "x"), ("chat.log", &ann), ("b", "y")]));
     assert_eq!((committed.unmatched_dropped, committed.dead_letters), (2, 0));
-    assert_eq!((scene.lines(), scene.stored(), scene.ledger()), (vec!["2 ann: hi".into()], vec![], 3));
-    assert_eq!(scene.commit(&batch_of(3, &[("a", "x")])).unmatched_dropped, 1);
-    assert_eq!(scene.ledger(), 4);
+    assert_eq!((fixture.lines(), fixture.stored(), fixture.ledger()), (vec!["2 ann: hi".into()], vec![], 3));
+    assert_eq!(fixture.commit(&batch_of(3, &[("a", "x")])).unmatched_dropped, 1);
+    assert_eq!(fixture.ledger(), 4);
 }
 
 #[test]
 fn a_failed_statement_undoes_the_events_earlier_ones() {
-    let mut scene = scene(&[chat()], Unmatched::Store);
+    let mut fixture = fixture(&[chat()], Unmatched::Store);
     let payloads: Vec<String> = (0..6).map(|n| line("ann", &n.to_string())).chain([line("bob", "x")]).collect();
     let events: Vec<_> = payloads.iter().map(|payload| ("chat.log", payload.as_str())).collect();
-    assert_eq!(scene.commit(&batch_of(0, &events)).dead_letters, 3);
-    assert_eq!(scene.lines(), ["1 ann: 0", "2 ann: 1", "3 ann: 2", "7 bob: x"]);
-    assert_eq!(scene.users(), ["ann 3", "bob 1"]);
+    assert_eq!(fixture.commit(&batch_of(0, &events)).dead_letters, 3);
+    assert_eq!(fixture.lines(), ["1 ann: 0", "2 ann: 1", "3 ann: 2", "7 bob: x"]);
+    assert_eq!(fixture.users(), ["ann 3", "bob 1"]);
     let reason = format!("log | {COUNT_LINE} | CHECK constraint failed: lines < 4");
-    assert_eq!(scene.reasons(), vec![reason; 3]);
+    assert_eq!(fixture.reasons(), vec![reason; 3]);
 }
 
 #[test]
 fn a_payload_that_cannot_be_read_is_a_dead_letter_of_its_route() {
     let whole = route("raw.*", &["INSERT INTO lines(name, text) VALUES (:token_2, :payload)"]);
-    let mut scene = scene(&[chat(), whole], Unmatched::Store);
+    let mut fixture = fixture(&[chat(), whole], Unmatched::Store);
     let ann = line("ann", "hi");
     let events =
         [("chat.log", "{\"name\":"), ("chat.log", ann.as_str()), ("raw.eve", "{\"name\":"), ("chat.log", "[]")];
-    assert_eq!(scene.commit(&batch_of(0, &events)).dead_letters, 2);
-    assert_eq!(scene.texts("SELECT name || ': ' || text FROM lines"), ["ann: hi", "eve: {\"name\":"]);
-    let reasons = scene.reasons();
+    assert_eq!(fixture.commit(&batch_of(0, &events)).dead_letters, 2);
+    assert_eq!(fixture.texts("SELECT name || ': ' || text FROM lines"), ["ann: hi", "eve: {\"name\":"]);
+    let reasons = fixture.reasons();
     assert!(reasons[0].starts_with("log | - | the payload cannot be read as JSON: "), "{}", reasons[0]);
-    // It has no field of that name, and the table decides.
+    // The field is missing, so it is NULL, and the table refuses it.
     assert_eq!(reasons[1], format!("log | {ADD_LINE} | NOT NULL constraint failed: lines.name"));
 }
 
 #[test]
 fn a_dead_letter_has_all_that_a_retry_needs() {
-    let mut scene = scene(&[chat()], Unmatched::Store);
-    // MessagePack of {"name": null} and of a blob that is no UTF-8.
+    let mut fixture = fixture(&[chat()], Unmatched::Store);
+    // MessagePack of {"name": null} and of a blob that is not UTF-8.
     let payloads: [&[u8]; 2] = [b"\x81\xa4name\xc0", b"\x81\xa4name\xc4\x02\xff\xfe"];
     let mut batch = Batch::new(Limits { events: 9, bytes: 999 });
     batch.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
@@ -107,8 +109,8 @@ fn a_dead_letter_has_all_that_a_retry_needs() {
         let mark = Mark { sequence, published_ns: 1_234_567_890 };
         batch.push(mark, "chat.log", [("B", "2"), ("A", "\"1\"\u{e9}"), ("B", "3")], payload);
     }
-    assert_eq!(scene.commit(&batch).dead_letters, 2);
-    let kept = scene.texts(
+    assert_eq!(fixture.commit(&batch).dead_letters, 2);
+    let kept = fixture.texts(
         "SELECT concat_ws(' ', stream, epoch, sequence, published_us, subject, route, headers, hex(payload))
          FROM catchment_dead_letters ORDER BY id",
     );
@@ -119,76 +121,76 @@ fn a_dead_letter_has_all_that_a_retry_needs() {
 
 #[test]
 fn a_defective_event_is_its_routes_dead_letter() {
-    let mut scene = scene(&[chat()], Unmatched::Store);
+    let mut fixture = fixture(&[chat()], Unmatched::Store);
     let mut odd = batch_of(0, &[]);
     let defect = || Defect { reason: "unreadable headers", raw_headers: b"NATS/1.0\r\n\xff" };
     odd.push_defect(mark(1), "chat.log", defect(), b"{}");
     odd.push_defect(mark(2), "else", defect(), b"{}");
-    assert_eq!(scene.commit(&odd).dead_letters, 2);
-    assert_eq!(scene.reasons(), ["log | - | unreadable headers", "- | - | unreadable headers"]);
+    assert_eq!(fixture.commit(&odd).dead_letters, 2);
+    assert_eq!(fixture.reasons(), ["log | - | unreadable headers", "- | - | unreadable headers"]);
 }
 
 #[test]
 fn preparation_and_counts_survive_retries_and_unclear_commits() {
-    let mut scene = scene(&[chat()], Unmatched::Drop);
+    let mut fixture = fixture(&[chat()], Unmatched::Drop);
     let ann = line("ann", "hi");
     let events = [("chat.log", ann.as_str()), ("chat.log", "{"), ("else", ""), ("chat.log", ann.as_str())];
     let batch = batch_of(0, &events);
-    scene.connection.execute_batch("BEGIN IMMEDIATE").expect("locks");
-    scene.writer.pool.get().expect("a connection").sqlite.busy_timeout(std::time::Duration::ZERO).expect("sets");
-    scene.writer.prepare(&batch);
-    assert!(matches!(scene.writer.commit(&batch), Err(Refusal::Retry(_))));
-    scene.connection.execute_batch("COMMIT").expect("lets go");
-    let first = scene.writer.commit(&batch).expect("commits");
+    fixture.connection.execute_batch("BEGIN IMMEDIATE").expect("locks");
+    fixture.writer.pool.get().expect("a connection").sqlite.busy_timeout(std::time::Duration::ZERO).expect("sets");
+    fixture.writer.prepare(&batch);
+    assert!(matches!(fixture.writer.commit(&batch), Err(Refusal::Retry(_))));
+    fixture.connection.execute_batch("COMMIT").expect("unlocks");
+    let first = fixture.writer.commit(&batch).expect("commits");
     assert_eq!((first.dead_letters, first.unmatched_dropped), (1, 1));
-    // As if the answer to that commit had been lost: nothing is run again, and what is known is said again.
-    (scene.writer.unclear, scene.writer.prepared) = (true, true);
-    assert_eq!(scene.writer.commit(&batch).expect("finds it done"), first);
-    assert_eq!((scene.lines().len(), scene.reasons().len()), (2, 1));
+    // As if the result of that commit were unknown: nothing is run again, and the counts are the same.
+    (fixture.writer.unclear, fixture.writer.prepared) = (true, true);
+    assert_eq!(fixture.writer.commit(&batch).expect("finds it done"), first);
+    assert_eq!((fixture.lines().len(), fixture.reasons().len()), (2, 1));
 }
 
 #[test]
 fn a_dropped_table_stops_the_route_by_name() {
-    let mut scene = scene(&[chat()], Unmatched::Store);
+    let mut fixture = fixture(&[chat()], Unmatched::Store);
     let ann = line("ann", "hi");
-    scene.commit(&batch_of(0, &[("chat.log", &ann)]));
-    scene.connection.execute_batch("ALTER TABLE users RENAME TO people").expect("renames");
-    // No event of that route: nothing is missed.
-    scene.commit(&batch(1, &["x"]));
-    let said = scene.fatal(&batch_of(2, &[("chat.log", &ann), ("chat.log", "{")]));
-    assert!(said.ends_with("a.db: route log, statement 2: no such table: users"), "{said}");
-    assert_eq!((scene.ledger(), scene.lines().len(), scene.reasons().len()), (2, 1, 0));
+    fixture.commit(&batch_of(0, &[("chat.log", &ann)]));
+    fixture.connection.execute_batch("ALTER TABLE users RENAME TO people").expect("renames");
+    // No event of that route: the missing table is not noticed.
+    fixture.commit(&batch(1, &["x"]));
+    let error = fixture.fatal(&batch_of(2, &[("chat.log", &ann), ("chat.log", "{")]));
+    assert!(error.ends_with("a.db: route log, statement 2: no such table: users"), "{error}");
+    assert_eq!((fixture.ledger(), fixture.lines().len(), fixture.reasons().len()), (2, 1, 0));
 }
 
 #[test]
-fn a_column_that_goes_while_running_is_named_with_its_place() {
-    let mut scene = scene(&[chat()], Unmatched::Store);
+fn a_column_removed_while_running_is_named_with_its_position() {
+    let mut fixture = fixture(&[chat()], Unmatched::Store);
     let ann = line("ann", "hi");
-    scene.commit(&batch_of(0, &[("chat.log", &ann)]));
-    scene.connection.execute_batch("ALTER TABLE lines RENAME COLUMN text TO words").expect("renames");
-    let said = scene.fatal(&batch_of(1, &[("chat.log", &ann)]));
-    assert!(said.contains("route log, statement 1: table lines has no column named text"), "{said}");
+    fixture.commit(&batch_of(0, &[("chat.log", &ann)]));
+    fixture.connection.execute_batch("ALTER TABLE lines RENAME COLUMN text TO words").expect("renames");
+    let error = fixture.fatal(&batch_of(1, &[("chat.log", &ann)]));
+    assert!(error.contains("route log, statement 1: table lines has no column named text"), "{error}");
 }
 
 #[test]
-fn a_trigger_made_later_is_held_to_the_rules() {
+fn the_rules_apply_to_a_trigger_made_later() {
     for (event, table) in [(("chat.log", line("ann", "hi")), "lines"), (("x", "x".into()), "events")] {
-        let mut scene = scene(&[chat()], Unmatched::Store);
+        let mut fixture = fixture(&[chat()], Unmatched::Store);
         let event = (event.0, event.1.as_str());
-        scene.commit(&batch_of(0, &[event]));
-        scene
+        fixture.commit(&batch_of(0, &[event]));
+        fixture
             .connection
             .execute_batch(&format!(
                 "CREATE TRIGGER evil AFTER INSERT ON {table} BEGIN UPDATE catchment_ledger SET sequence = 0; END"
             ))
             .expect("anybody may");
-        let said = scene.fatal(&batch_of(1, &[event]));
+        let error = fixture.fatal(&batch_of(1, &[event]));
         let what = "it writes catchment_ledger, which is catchment's own, in trigger or view evil";
-        assert!(said.contains(what), "{said}");
-        assert_eq!(scene.ledger(), 1);
-        scene.connection.execute_batch("DROP TRIGGER evil").expect("goes");
-        scene.commit(&batch_of(1, &[event]));
-        assert_eq!(scene.ledger(), 2);
+        assert!(error.contains(what), "{error}");
+        assert_eq!(fixture.ledger(), 1);
+        fixture.connection.execute_batch("DROP TRIGGER evil").expect("goes");
+        fixture.commit(&batch_of(1, &[event]));
+        assert_eq!(fixture.ledger(), 2);
     }
 }
 
@@ -196,25 +198,25 @@ fn a_trigger_made_later_is_held_to_the_rules() {
 fn a_full_text_index_is_kept_by_a_trigger() {
     let index = "CREATE VIRTUAL TABLE found USING fts5(text);
                  CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO found(text) VALUES (NEW.text); END;";
-    let mut scene = Scene::with_routes(&(SCHEMA.to_owned() + index), &[chat()], Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(&(SCHEMA.to_owned() + index), &[chat()], Unmatched::Store).expect("opens");
     for (after, text) in ["one", "two", "one two"].into_iter().enumerate() {
-        scene.commit(&batch_of(after, &[("chat.log", line("ann", text).as_str())]));
+        fixture.commit(&batch_of(after, &[("chat.log", line("ann", text).as_str())]));
     }
-    assert_eq!(scene.texts("SELECT text FROM found('two') ORDER BY rowid"), ["two", "one two"]);
+    assert_eq!(fixture.texts("SELECT text FROM found('two') ORDER BY rowid"), ["two", "one two"]);
 }
 
 #[test]
 fn a_second_statement_never_runs_outside_the_batchs_transaction() {
-    // Were the second statement run behind the rollback of the first, it would be committed by itself.
+    // If the second statement ran after the rollback of the first, it would be committed by itself.
     let first = "INSERT OR ROLLBACK INTO users VALUES (:name, 1)";
-    let mut scene = scene(&[route("chat.log", &[first, ADD_LINE])], Unmatched::Store);
+    let mut fixture = fixture(&[route("chat.log", &[first, ADD_LINE])], Unmatched::Store);
     let names = ["ann", "bob", "ann", "ann", "eve", "bob"];
     let payloads: Vec<String> = names.iter().map(|name| line(name, "hi")).collect();
     let events: Vec<_> = payloads.iter().map(|payload| ("chat.log", payload.as_str())).collect();
-    assert_eq!(scene.commit(&batch_of(0, &events)).dead_letters, 3);
-    assert_eq!(scene.lines(), ["1 ann: hi", "2 bob: hi", "5 eve: hi"]);
-    assert_eq!(scene.users(), ["ann 1", "bob 1", "eve 1"]);
-    assert_eq!(scene.ledger(), 6);
+    assert_eq!(fixture.commit(&batch_of(0, &events)).dead_letters, 3);
+    assert_eq!(fixture.lines(), ["1 ann: hi", "2 bob: hi", "5 eve: hi"]);
+    assert_eq!(fixture.users(), ["ann 1", "bob 1", "eve 1"]);
+    assert_eq!(fixture.ledger(), 6);
 }
 
 #[test]
@@ -222,13 +224,13 @@ fn an_event_missing_from_a_text_index_is_a_dead_letter() {
     let index = "CREATE VIRTUAL TABLE found USING fts5(text, content='lines', content_rowid='id');";
     let forget = "INSERT INTO found(found, rowid, text) VALUES ('delete', :id, :text)";
     let routes = [route("forget", &[forget]), route("add", &["INSERT INTO found(rowid, text) VALUES (:id, :text)"])];
-    let mut scene = Scene::with_routes(&(SCHEMA.to_owned() + index), &routes, Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(&(SCHEMA.to_owned() + index), &routes, Unmatched::Store).expect("opens");
     let event = r#"{"id":1,"text":"a b"}"#;
-    assert_eq!(scene.commit(&batch_of(0, &[("forget", event), ("add", event)])).dead_letters, 1);
+    assert_eq!(fixture.commit(&batch_of(0, &[("forget", event), ("add", event)])).dead_letters, 1);
     let said = "database disk image is malformed: a virtual table holds something else than the statement says";
-    assert_eq!(scene.reasons(), [format!("forget | {forget} | {said}")]);
-    assert_eq!(scene.texts("SELECT rowid || '' FROM found('b')"), ["1"]);
-    assert_eq!(scene.commit(&batch_of(2, &[("forget", event)])).dead_letters, 0);
+    assert_eq!(fixture.reasons(), [format!("forget | {forget} | {said}")]);
+    assert_eq!(fixture.texts("SELECT rowid || '' FROM found('b')"), ["1"]);
+    assert_eq!(fixture.commit(&batch_of(2, &[("forget", event)])).dead_letters, 0);
 }
 
 #[test]
@@ -237,16 +239,16 @@ fn an_event_that_exhausts_row_numbers_stops_no_other() {
     let (last, any) = (format!("{{\"id\":{}}}", i64::MAX), "{}");
     let events = [any, any, &last, any, "{\"id\":7}", any].map(|payload| ("a", payload));
     for sizes in [vec![6], vec![3, 3], vec![1; 6]] {
-        let mut scene = scene(&[route("a", &[add])], Unmatched::Store);
+        let mut fixture = fixture(&[route("a", &[add])], Unmatched::Store);
         let mut after = 0;
         for size in sizes {
-            scene.commit(&batch_of(after, &events[after..after + size]));
+            fixture.commit(&batch_of(after, &events[after..after + size]));
             after += size;
         }
-        assert_eq!(scene.texts("SELECT at || '' FROM lines ORDER BY at"), ["1", "2", "3", "5"]);
+        assert_eq!(fixture.texts("SELECT at || '' FROM lines ORDER BY at"), ["1", "2", "3", "5"]);
         let said = format!("a | {add} | table lines has no number left for a row: its last, {}, was used", i64::MAX);
-        assert_eq!(scene.reasons(), [said.clone(), said]);
-        assert_eq!(scene.ledger(), 6);
+        assert_eq!(fixture.reasons(), [said.clone(), said]);
+        assert_eq!(fixture.ledger(), 6);
     }
 }
 
@@ -260,16 +262,16 @@ fn an_event_whose_statement_does_not_end_is_a_dead_letter() {
     let (ends, never) = (event(1_000), event(-1));
     let events = [("count", &*ends), ("count", &*never), ("chat.log", &*ends), ("count", &*ends)];
     for sizes in [vec![4], vec![1; 4]] {
-        let mut scene = scene(&[bounded.clone(), plain.clone()], Unmatched::Store);
+        let mut fixture = fixture(&[bounded.clone(), plain.clone()], Unmatched::Store);
         let mut after = 0;
         for size in sizes {
-            scene.commit(&batch_of(after, &events[after..after + size]));
+            fixture.commit(&batch_of(after, &events[after..after + size]));
             after += size;
         }
         let said = "interrupted: it takes more than 2000000 steps of SQLite, the most it may (max_steps)";
-        assert_eq!(scene.reasons(), [format!("count | {count} | {said}")]);
-        assert_eq!(scene.texts("SELECT name || ' ' || at FROM lines ORDER BY id").len(), 5);
-        assert_eq!(scene.ledger(), 4);
+        assert_eq!(fixture.reasons(), [format!("count | {count} | {said}")]);
+        assert_eq!(fixture.texts("SELECT name || ' ' || at FROM lines ORDER BY id").len(), 5);
+        assert_eq!(fixture.ledger(), 4);
     }
 }
 
@@ -278,20 +280,20 @@ fn a_statement_below_its_step_limit_is_never_interrupted() {
     // SQLite counts a statement's steps over all its runs.
     let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
                  INSERT INTO lines(name, at) SELECT :name, max(i) FROM n";
-    let mut scene = scene(&[RouteConfig { max_steps: 1_000_000, ..route("count", &[count]) }], Unmatched::Store);
+    let mut fixture = fixture(&[RouteConfig { max_steps: 1_000_000, ..route("count", &[count]) }], Unmatched::Store);
     let event = line("ann", "hi");
     let events = [("count", event.as_str()); 10];
     for turn in 0..5 {
-        assert_eq!(scene.commit(&batch_of(turn * events.len(), &events)).dead_letters, 0);
+        assert_eq!(fixture.commit(&batch_of(turn * events.len(), &events)).dead_letters, 0);
     }
-    assert_eq!(scene.texts("SELECT name FROM lines").len(), 50);
+    assert_eq!(fixture.texts("SELECT name FROM lines").len(), 50);
 }
 
 #[test]
 fn many_bad_events_cost_no_more_than_a_few_tries_each() {
     /// As SQLite counts what a connection changed, undone or not.
-    fn changes(scene: &Scene) -> u64 {
-        scene.writer.pool.get().expect("the connection").sqlite.total_changes()
+    fn changes(fixture: &Fixture) -> u64 {
+        fixture.writer.pool.get().expect("the connection").sqlite.total_changes()
     }
     const EVENTS: usize = 2_000;
     let roll_back = "CREATE TRIGGER t BEFORE INSERT ON lines BEGIN SELECT raise(ROLLBACK, 'no'); END;";
@@ -299,19 +301,19 @@ fn many_bad_events_cost_no_more_than_a_few_tries_each() {
                  CREATE TABLE seen(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED);
                  CREATE TRIGGER t AFTER INSERT ON lines BEGIN INSERT INTO seen VALUES (NEW.name); END;";
     for trouble in [roll_back, refer] {
-        let mut scene =
-            Scene::with_routes(&(SCHEMA.to_owned() + trouble), &[route("a", &[ADD_LINE])], Unmatched::Store)
+        let mut fixture =
+            Fixture::with_routes(&(SCHEMA.to_owned() + trouble), &[route("a", &[ADD_LINE])], Unmatched::Store)
                 .expect("opens");
         let mut bad = Batch::new(Limits { events: EVENTS, bytes: 1 << 20 });
         bad.begin(Arc::clone(batch_of(0, &[]).epoch().expect("an epoch")), Mark::START);
         (1..=EVENTS).for_each(|n| bad.push(mark(n), "a", [], line("ann", "x").as_bytes()));
-        let before = changes(&scene);
-        assert_eq!(scene.commit(&bad).dead_letters, EVENTS);
+        let before = changes(&fixture);
+        assert_eq!(fixture.commit(&bad).dead_letters, EVENTS);
         // A try is a row or two, a dead letter or the ledger's step.
-        let per_event = (changes(&scene) - before) / EVENTS as u64;
+        let per_event = (changes(&fixture) - before) / EVENTS as u64;
         assert!(per_event < 200, "{per_event} changes an event");
-        assert_eq!(scene.ledger(), i64::try_from(EVENTS).expect("small"));
-        assert!(scene.lines().is_empty());
+        assert_eq!(fixture.ledger(), i64::try_from(EVENTS).expect("small"));
+        assert!(fixture.lines().is_empty());
     }
 }
 
@@ -325,11 +327,11 @@ fn asking(events: &[(&str, Option<&str>, &str)]) -> Batch {
 }
 
 #[test]
-fn who_asks_hears_of_the_commit_where_the_route_replies() {
+fn a_route_with_reply_confirms_events_that_request_it() {
     let replying = RouteConfig { reply: true, ..chat() };
-    let mut scene = scene(&[replying, route("mute", &[ADD_LINE])], Unmatched::Store);
+    let mut fixture = fixture(&[replying, route("mute", &[ADD_LINE])], Unmatched::Store);
     let (confirmations, heard) = bounded(2);
-    scene.writer = scene.open().writers().remove(0).confirming(confirmations);
+    fixture.writer = fixture.open().writers().remove(0).confirming(confirmations);
     let ann = line("ann", "hi");
     let batch = asking(&[
         ("chat.log", Some("_INBOX.1"), &ann),
@@ -339,7 +341,7 @@ fn who_asks_hears_of_the_commit_where_the_route_replies() {
         ("chat.log", Some("_INBOX.4"), "{}"),
         ("chat.log", Some("_INBOX.5"), &ann),
     ]);
-    let committed = scene.commit(&batch);
+    let committed = fixture.commit(&batch);
     assert_eq!((committed.dead_letters, committed.unconfirmed), (1, 1), "there is room for two");
     let heard: Vec<Confirmation> = heard.try_iter().collect();
     let confirmation = |reply_to: &str, sequence, dead_letter: Option<&str>| Confirmation {
@@ -353,12 +355,12 @@ fn who_asks_hears_of_the_commit_where_the_route_replies() {
 }
 
 #[test]
-fn nobody_hears_of_what_is_not_committed() {
-    let mut scene = scene(&[RouteConfig { reply: true, ..chat() }], Unmatched::Store);
+fn no_confirmation_is_sent_before_the_commit() {
+    let mut fixture = fixture(&[RouteConfig { reply: true, ..chat() }], Unmatched::Store);
     let (confirmations, heard) = bounded(9);
-    scene.writer = scene.open().writers().remove(0).confirming(confirmations);
-    scene.connection.execute_batch("DROP TABLE users").expect("drops");
-    scene.fatal(&asking(&[("chat.log", Some("_INBOX.1"), &line("ann", "hi"))]));
+    fixture.writer = fixture.open().writers().remove(0).confirming(confirmations);
+    fixture.connection.execute_batch("DROP TABLE users").expect("drops");
+    fixture.fatal(&asking(&[("chat.log", Some("_INBOX.1"), &line("ann", "hi"))]));
     assert!(heard.is_empty());
 }
 
@@ -367,17 +369,17 @@ fn a_full_disk_is_not_blamed_on_an_event() {
     let schema = "CREATE TABLE other(id INTEGER PRIMARY KEY AUTOINCREMENT, x); INSERT INTO other VALUES (9223372036854775807, 1);
                   CREATE TABLE big(x);";
     let routes = [route("a", &["INSERT INTO big VALUES (zeroblob(:n))"])];
-    let mut scene = Scene::with_routes(schema, &routes, Unmatched::Store).expect("opens");
+    let mut fixture = Fixture::with_routes(schema, &routes, Unmatched::Store).expect("opens");
     let batch = batch(0, &[r#"{"n": 1}"#, r#"{"n": 300000}"#, r#"{"n": 2}"#]);
-    scene.writer.prepare(&batch);
+    fixture.writer.prepare(&batch);
     // As full as a disk: SQLite says it in the same way. The next connection has room.
-    let pooled = scene.writer.pool.get().expect("a connection");
+    let pooled = fixture.writer.pool.get().expect("a connection");
     pooled.sqlite.pragma_update(None, "max_page_count", 20).expect("sets");
     drop(pooled);
-    let Err(Refusal::Retry(said)) = scene.writer.commit(&batch) else { panic!("it is full") };
+    let Err(Refusal::Retry(said)) = fixture.writer.commit(&batch) else { panic!("it is full") };
     assert_eq!(said, "database or disk is full; make room on its disk");
-    assert_eq!(scene.commit(&batch).dead_letters, 0);
-    assert_eq!(scene.texts("SELECT length(x) || '' FROM big"), ["1", "300000", "2"]);
+    assert_eq!(fixture.commit(&batch).dead_letters, 0);
+    assert_eq!(fixture.texts("SELECT length(x) || '' FROM big"), ["1", "300000", "2"]);
 }
 
 #[test]
@@ -388,10 +390,10 @@ fn a_table_used_up_is_found_in_triggers_and_by_its_last_row() {
                   INSERT INTO \"the \"\"log\" VALUES (9223372036854775807, 1);";
     for set_back in ["", "DELETE FROM sqlite_sequence", "UPDATE sqlite_sequence SET seq = 1"] {
         let routes = [route("a", &["INSERT INTO lines VALUES (:n)"])];
-        let mut scene = Scene::with_routes(schema, &routes, Unmatched::Store).expect("opens");
-        scene.connection.execute_batch(set_back).expect("SQL");
-        assert_eq!(scene.commit(&batch(0, &[r#"{"n": 1}"#])).dead_letters, 1, "{set_back}");
-        let said = scene.dead();
+        let mut fixture = Fixture::with_routes(schema, &routes, Unmatched::Store).expect("opens");
+        fixture.connection.execute_batch(set_back).expect("SQL");
+        assert_eq!(fixture.commit(&batch(0, &[r#"{"n": 1}"#])).dead_letters, 1, "{set_back}");
+        let said = fixture.dead();
         assert!(said[0].contains("table the \"log has no number left for a row"), "{said:?}");
     }
 }
@@ -401,7 +403,7 @@ fn a_long_step_is_a_dead_letter_but_not_a_large_event() {
     let made = route("made", &["INSERT INTO lines(name, text) VALUES ('made', hex(zeroblob(:n)))"]);
     let found = route("found", &["INSERT INTO lines(name, text) SELECT 'found', :text LIKE :pattern"]);
     let whole = route("whole", &["INSERT INTO lines(name, text) VALUES (:token_1, :payload)"]);
-    let mut scene = scene(&[made, found, whole], Unmatched::Store);
+    let mut fixture = fixture(&[made, found, whole], Unmatched::Store);
     let largest = "x".repeat(64 << 20);
     let pattern = |length: usize| format!(r#"{{"text":"abc","pattern":"%{}"}}"#, "b".repeat(length - 1));
     let (most, more) = (pattern(1_000), pattern(1_001));
@@ -411,9 +413,9 @@ fn a_long_step_is_a_dead_letter_but_not_a_large_event() {
     for ((subject, payload), sequence) in events.into_iter().zip(1..) {
         batch.push(mark(sequence), subject, [], payload.as_bytes());
     }
-    assert_eq!(scene.commit(&batch).dead_letters, 2);
-    let reasons = scene.reasons();
+    assert_eq!(fixture.commit(&batch).dead_letters, 2);
+    let reasons = fixture.reasons();
     assert!(reasons[0].starts_with("made | ") && reasons[0].ends_with("| string or blob too big"), "{reasons:?}");
     assert!(reasons[1].starts_with("found | ") && reasons[1].ends_with("pattern too complex"), "{reasons:?}");
-    assert_eq!(scene.texts("SELECT name || ' ' || length(text) FROM lines"), ["found 1", "whole 67108864"]);
+    assert_eq!(fixture.texts("SELECT name || ' ' || length(text) FROM lines"), ["found 1", "whole 67108864"]);
 }

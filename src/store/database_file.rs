@@ -1,8 +1,8 @@
 //! Which file a path leads to.
 //!
-//! SQLite keeps its log beside the file that a path leads to, symbolic links followed. So one file by several paths is one
-//! database. By a second hard link it is not: that name has a log of its own, and both would write the one file
-//! (<https://sqlite.org/howtocorrupt.html#_multiple_links_to_the_same_file>). Whoever writes refuses such a file.
+//! SQLite keeps its log beside the file that a path leads to, symbolic links followed. So several paths to one file are one
+//! database. A second hard link is different: each name has a log of its own, and both are written into the one file
+//! (<https://sqlite.org/howtocorrupt.html#_multiple_links_to_the_same_file>). Such a file is refused before it is written.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,47 +11,49 @@ use std::sync::Arc;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 
-/// A database file, by its path and by what the path led to when it was opened.
+/// A database file: its path, and the file that the path led to when the database was opened.
 ///
-/// SQLite goes on writing to a file that was moved away or deleted: what it commits then is nowhere to be found
+/// SQLite keeps writing to a file that was moved away or deleted, and those commits are lost
 /// (<https://sqlite.org/howtocorrupt.html#_unlinking_or_renaming_a_database_file_while_in_use>).
 #[derive(Clone, Debug)]
-pub(super) struct File {
+pub(super) struct DatabaseFile {
     path: Arc<Path>,
-    place: Option<(u64, u64)>,
+    /// Device and inode number.
+    inode: Option<(u64, u64)>,
 }
 
-impl File {
+impl DatabaseFile {
     pub(super) fn at(path: &Path) -> Self {
-        Self { path: path.into(), place: place(path) }
+        Self { path: path.into(), inode: inode(path) }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the path leads to another file by now, or to none.
+    /// Whether the path now leads to another file, or to none.
     pub(super) fn was_replaced(&self) -> bool {
-        place(&self.path) != self.place
+        inode(&self.path) != self.inode
     }
 }
 
-/// For those who read what is there, and make nothing.
+/// Refuses a path without a file: for operations that read and create nothing.
 pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
     validate_database_path(path)?;
     if path.is_file() {
         return Ok(());
     }
-    Err(Error::Database {
+    let error = Error::Database {
         fault: DatabaseFault::Unwritable,
         path: path.to_owned(),
         detail: "there is no such file".into(),
-        remedy: Some("check database.path, or collect something first".into()),
+        remedy: None,
         source: None,
-    })
+    };
+    Err(error.with_remedy("set database.path to an existing database, or collect something first"))
 }
 
-/// For those who write.
+/// Refuses a file with several hard links: for operations that write.
 pub(super) fn must_have_one_name(path: &Path) -> Result<(), Error> {
     validate_database_path(path)?;
     let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
@@ -59,20 +61,18 @@ pub(super) fn must_have_one_name(path: &Path) -> Result<(), Error> {
     if names <= 1 {
         return Ok(());
     }
-    Err(Error::Database {
+    let error = Error::Database {
         fault: DatabaseFault::Unwritable,
         path: path.to_owned(),
-        detail: format!(
-            "the file has {names} names (hard links), and SQLite would keep a log for each; remove the others (find them with \
-             find -samefile), or give another database.path"
-        ),
+        detail: format!("the file has {names} names (hard links), and SQLite would keep a log for each"),
         remedy: None,
         source: None,
-    })
+    };
+    Err(error.with_remedy("remove the others (find them with find -samefile), or set another database.path"))
 }
 
-/// The path with its symbolic links followed, as SQLite follows them; the file need not exist. What cannot be followed stays
-/// as it is.
+/// The path with its symbolic links followed, as SQLite follows them; the file need not exist. A part that cannot be followed
+/// stays as it is.
 pub(super) fn followed(path: &Path) -> PathBuf {
     /// More than any system follows.
     const MOST_LINKS: usize = 40;
@@ -92,7 +92,7 @@ pub(super) fn followed(path: &Path) -> PathBuf {
     }
 }
 
-fn place(path: &Path) -> Option<(u64, u64)> {
+fn inode(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 

@@ -1,43 +1,44 @@
-//! A dead letter, as it is read.
+//! A dead letter as it is read.
 
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use crate::store::reader::{Value, value};
 
-/// An event that could not be stored, and why.
+/// An event that could not be stored, and why. It has everything that a retry needs.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Its number, never used for another one.
+    /// Its number. It is never used for another letter of this database.
     pub id: i64,
-    /// When it was last tried in vain, in microseconds since 1970.
+    /// When it last failed, in microseconds since 1970.
     pub recorded_us: i64,
     /// Publish time in microseconds since 1970.
     pub published_us: i64,
-    /// The stream it came from, if it came from one.
+    /// The stream that it came from; `None` for an event without a stream.
     pub stream: Option<String>,
-    /// Which life of that stream.
+    /// The epoch of that stream: 1, and one more each time the stream was deleted and created again.
     pub epoch: Option<u32>,
-    /// Its place there.
+    /// Its sequence number in that stream.
     pub sequence: Option<u64>,
     /// The event's subject.
     pub subject: String,
-    /// The headers as JSON: a name's value as a string, several values of one name as an array of strings.
+    /// The headers as a JSON object: a name's value is a string, several values of one name are an array of strings. `None` if
+    /// there are no headers, or if they could not be read.
     pub headers: Option<String>,
-    /// The header block as it came, where it could not be read.
+    /// The header block as it was received, if it could not be read.
     pub raw_headers: Option<Vec<u8>>,
-    /// Text or a blob.
+    /// The payload: text if it is UTF-8, else a blob.
     pub payload: Value,
-    /// The route that took it, where one did.
+    /// The name of the route that matched, if one did.
     pub route: Option<String>,
-    /// The statement that failed, where one did.
+    /// The SQL of the statement that failed, if one did; `COMMIT` for a constraint that is checked only there.
     pub statement: Option<String>,
-    /// What was wrong.
+    /// The error, in one line.
     pub error: String,
 }
 
-/// What [`DeadLetter::read`] reads, in its order.
+/// The columns that [`DeadLetter::read`] reads, in its order.
 pub(super) const COLUMNS: &str =
     "id, subject, recorded_us, published_us, stream, epoch, sequence, headers, payload, route, statement, error";
 
@@ -66,7 +67,7 @@ impl DeadLetter {
         })
     }
 
-    /// Bytes that it takes in memory, about.
+    /// The approximate size in memory, in bytes.
     pub(super) fn size(&self) -> usize {
         let payload = match &self.payload {
             Value::Text(text) => text.len(),

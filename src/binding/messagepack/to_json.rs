@@ -1,49 +1,56 @@
-//! Writes MessagePack as JSON.
+//! Writes MessagePack values as JSON.
 
 use std::fmt::Write;
 
 use data_encoding::BASE64;
 
 use super::item::{Item, Items, Span};
-use super::{TIMESTAMP, timestamp, write_integer};
-use crate::binding::fields::{Cell, Level};
-use crate::binding::unreadable::Fault;
+use super::scalar::{TIMESTAMP, timestamp, write_integer};
+use crate::binding::fields::{Cell, Container};
+use crate::binding::payload_error::PayloadFault;
 
-/// Writes the next value as JSON and goes behind it. `levels` is empty, and is so again unless something fails.
-pub(super) fn transcribe(items: &mut Items<'_>, json: &mut String, levels: &mut Vec<Level>) -> Result<(), Fault> {
+/// Writes the next value as JSON. `containers` is empty before, and empty again unless this fails.
+pub(super) fn write_json(
+    items: &mut Items<'_>,
+    json: &mut String,
+    containers: &mut Vec<Container>,
+) -> Result<(), PayloadFault> {
     loop {
         match items.next()? {
             Item::Map(left) => {
                 json.push('{');
-                levels.push(Level { left, map: true });
+                containers.push(Container { left, map: true });
             }
             Item::Array(left) => {
                 json.push('[');
-                levels.push(Level { left, map: false });
+                containers.push(Container { left, map: false });
             }
             item => scalar(item, items, json),
         }
-        if !goes_on(items, json, levels)? {
+        if !close_complete(items, json, containers)? {
             return Ok(());
         }
     }
 }
 
-/// Ends the levels that are complete. Says whether there is one that is not: its next value follows, with its name and a
-/// colon written.
-fn goes_on(items: &mut Items<'_>, json: &mut String, levels: &mut Vec<Level>) -> Result<bool, Fault> {
-    while let Some(level) = levels.last_mut() {
-        if level.left == 0 {
-            json.push(if level.map { '}' } else { ']' });
-            levels.pop();
+/// Closes the complete containers. Returns whether a container is open: its next value follows, and its name and colon are written.
+fn close_complete(
+    items: &mut Items<'_>,
+    json: &mut String,
+    containers: &mut Vec<Container>,
+) -> Result<bool, PayloadFault> {
+    while let Some(container) = containers.last_mut() {
+        if container.left == 0 {
+            json.push(if container.map { '}' } else { ']' });
+            containers.pop();
             continue;
         }
-        level.left -= 1;
+        container.left -= 1;
         let before = json.len();
         if !json.ends_with(['{', '[']) {
             json.push(',');
         }
-        if !level.map || name(items, json)? {
+        if !container.map || name(items, json)? {
             return Ok(true);
         }
         json.truncate(before);
@@ -52,8 +59,8 @@ fn goes_on(items: &mut Items<'_>, json: &mut String, levels: &mut Vec<Level>) ->
     Ok(false)
 }
 
-/// Writes the name of a map's value; false where it is none.
-fn name(items: &mut Items<'_>, json: &mut String) -> Result<bool, Fault> {
+/// Writes a name of a map. Returns false if it cannot be a name in JSON.
+fn name(items: &mut Items<'_>, json: &mut String) -> Result<bool, PayloadFault> {
     let name = items.next()?;
     items.skip(name.values())?;
     match name {
@@ -91,10 +98,10 @@ fn scalar(item: Item, items: &Items<'_>, json: &mut String) {
     }
 }
 
-/// JSON has no NaN and nothing infinite.
+/// Writes a real number. JSON has neither NaN nor infinity.
 fn real(value: f64, json: &mut String) {
     if value.is_finite() {
-        // A string takes all that is written to it; and this is how JSON writes them too.
+        // Writing into a string cannot fail. Rust's debug format is valid JSON.
         let _ = write!(json, "{value:?}");
     } else {
         json.push_str("null");

@@ -1,8 +1,8 @@
-//! Where SQLite keeps what does not fit elsewhere for the length of a statement: large sorts, what a statement may have to undo.
+//! Where SQLite keeps temporary data of a statement, such as large sorts and what it may have to undo.
 //!
-//! In files of a temporary folder (<https://sqlite.org/tempfiles.html>), in memory where there is none: a container may have a
-//! read-only root. Connections that write events keep it in memory always, for a folder that is full or gone must not hold up
-//! events; `max_steps` bounds what their statements do.
+//! It is kept in files of a temporary folder (<https://sqlite.org/tempfiles.html>). Without such a folder, as in a container with a
+//! read-only root, it is kept in memory. Connections that write events always use memory: a full or missing folder must not delay
+//! events, and `max_steps` limits what their statements do.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,13 +11,13 @@ use std::sync::OnceLock;
 
 use rusqlite::Connection;
 
-/// In memory from now on.
-pub(super) fn keep_in_memory(connection: &Connection) -> rusqlite::Result<()> {
+/// Keeps temporary data in memory from now on.
+pub(super) fn use_memory(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
-/// In a temporary folder where one can be written. That there is none is said once.
-pub(super) fn keep_where_there_is_room(connection: &Connection) -> rusqlite::Result<()> {
+/// Keeps temporary data in files if a temporary folder can be written. If not, logs that once.
+pub(super) fn use_files_if_possible(connection: &Connection) -> rusqlite::Result<()> {
     static HAS_FOLDER: OnceLock<bool> = OnceLock::new();
     if *HAS_FOLDER.get_or_init(|| {
         let found = has_folder(env::var_os);
@@ -28,10 +28,10 @@ pub(super) fn keep_where_there_is_room(connection: &Connection) -> rusqlite::Res
     }) {
         return Ok(());
     }
-    keep_in_memory(connection)
+    use_memory(connection)
 }
 
-/// Whether SQLite finds a folder, in its order: <https://sqlite.org/tempfiles.html#temporary_file_storage_locations>.
+/// Whether SQLite finds a folder. It searches in this order: <https://sqlite.org/tempfiles.html#temporary_file_storage_locations>.
 fn has_folder(variable: impl Fn(&'static str) -> Option<std::ffi::OsString>) -> bool {
     let named = ["SQLITE_TMPDIR", "TMPDIR"].into_iter().filter_map(variable);
     let usual = ["/var/tmp", "/usr/tmp", "/tmp", "."].map(|folder| OsStr::new(folder).to_owned());
@@ -43,13 +43,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_found_and_writers_need_none() {
+    fn a_folder_is_found_and_writers_use_memory() {
         assert!(has_folder(|_| Some("/nowhere".into())), "one of the usual ones");
         let connection = Connection::open_in_memory().expect("memory");
         let store = || connection.pragma_query_value(None, "temp_store", |row| row.get::<_, i64>(0)).expect("asks");
-        keep_where_there_is_room(&connection).expect("sets");
+        use_files_if_possible(&connection).expect("sets");
         assert_eq!(store(), 0);
-        keep_in_memory(&connection).expect("sets");
+        use_memory(&connection).expect("sets");
         assert_eq!(store(), 2);
     }
 }

@@ -4,34 +4,34 @@ use std::fmt;
 
 use crate::config::Codec;
 
-/// Why a payload cannot be read: one line.
+/// The error of a payload that cannot be read, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the payload cannot be read as {codec}: {fault}")]
-pub struct Unreadable {
+pub struct PayloadError {
     codec: &'static str,
-    fault: Fault,
+    fault: PayloadFault,
 }
 
-/// What a reader came upon.
+/// What a reader found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum PayloadFault {
     /// The payload has no byte.
     Empty,
-    /// And how many bytes are before it.
+    /// What is wrong, and how many bytes are before it.
     At(&'static str, usize),
 }
 
-impl Fault {
-    pub(super) fn of(self, codec: Codec) -> Unreadable {
+impl PayloadFault {
+    pub(super) fn in_codec(self, codec: Codec) -> PayloadError {
         let codec = match codec {
             Codec::Json => "JSON",
             Codec::Messagepack => "MessagePack",
         };
-        Unreadable { codec, fault: self }
+        PayloadError { codec, fault: self }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PayloadFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => write!(f, "it is empty"),

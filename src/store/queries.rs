@@ -1,8 +1,10 @@
-//! Named queries, checked against the database: each is one statement that reads, with named parameters.
+//! The configured queries, checked against the database: each is one statement that reads and has named parameters.
 
-mod answerer;
+mod query_error;
+mod runner;
 
-pub use answerer::{Answerer, Breaker, Unanswered};
+pub use query_error::{QueryError, QueryErrorKind};
+pub use runner::{Interrupter, QueryRunner};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,18 +13,17 @@ use std::time::Duration;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, Statement};
 
-use super::failure::{database_error, statement_error};
-use super::file::File;
+use super::database_file::DatabaseFile;
+use super::sqlite_error::{Violation, database_error, statement_error, violation_error};
 use super::{limits, reader};
 use crate::binding::Parameters;
 use crate::config::QueryConfig;
-use crate::error::{DatabaseFault, Error};
-use crate::pipeline::Signal;
+use crate::error::Error;
 
-/// Queries that fit the database.
+/// Queries that were checked against the database.
 #[derive(Clone, Debug)]
 pub struct Queries {
-    pub(super) file: File,
+    pub(super) file: DatabaseFile,
     pub(super) queries: Arc<[Query]>,
 }
 
@@ -38,14 +39,14 @@ pub(super) struct Query {
 }
 
 impl Queries {
-    /// Checks that each query is one statement that reads, fits this database, and names its parameters.
+    /// Checks that each query is one statement that reads, matches this database, and names its parameters.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]: with the query and the place in its SQL, or because the file cannot be read. [`Error::Config`] for
-    /// parameters that cannot be bound.
+    /// [`Error::Database`]: the SQL is wrong (the error names the query and the position), or the file cannot be read.
+    /// [`Error::Config`]: parameters that cannot be bound.
     pub fn check(path: &Path, configs: &[QueryConfig]) -> Result<Self, Error> {
-        let (file, mut queries) = (File::at(path), Vec::new());
+        let (file, mut queries) = (DatabaseFile::at(path), Vec::new());
         if configs.is_empty() {
             return Ok(Self { file, queries: queries.into() });
         }
@@ -56,7 +57,7 @@ impl Queries {
         Ok(Self { file, queries: queries.into() })
     }
 
-    /// As [`Queries::check`], but on the tables as this connection to `path` sees them. Its authorizer is replaced.
+    /// As [`Queries::check`], but against the tables that this connection to `path` sees. Replaces its authorizer.
     pub(super) fn check_on(connection: &Connection, path: &Path, configs: &[QueryConfig]) -> Result<(), Error> {
         restrict(connection).map_err(|e| database_error(path, e))?;
         configs.iter().try_for_each(|config| check(path, connection, config).map(drop))
@@ -66,41 +67,31 @@ impl Queries {
     ///
     /// # Panics
     ///
-    /// Where there is no query with this number.
+    /// If there is no query with this number.
     #[must_use]
     pub fn parameters(&self, query: usize) -> &[String] {
         &self.queries[query].names
     }
-
-    /// Answers requests one at a time, on a connection of its own. `quit` breaks off what it is at.
-    #[must_use]
-    pub fn answerer(&self, quit: &Signal) -> Answerer {
-        Answerer::new(self.clone(), quit.clone())
-    }
 }
 
 fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Query, Error> {
-    let place = format!("query {}", config.name());
-    let refused = |reason: String| Error::Database {
-        fault: DatabaseFault::Statement,
-        path: path.to_owned(),
-        detail: format!("{place}: it {reason}"),
-        remedy: None,
-        source: None,
-    };
+    let name = format!("query {}", config.name());
+    let refused = |violation| violation_error(path, &name, violation);
     let statement = connection.prepare(&config.sql).map_err(|e| match e {
-        rusqlite::Error::MultipleStatement => refused("is several statements; make a query of each".into()),
+        rusqlite::Error::MultipleStatement => {
+            refused(Violation::with_remedy("is several statements", "make a query of each"))
+        }
         e => {
             let is_denied = e.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied);
-            statement_error(path, &place, &config.sql, e, is_denied.then(|| NO_QUERY.to_owned()))
+            statement_error(path, &name, &config.sql, e, is_denied.then(not_a_query))
         }
     })?;
     if !statement.readonly() || statement.column_count() == 0 {
-        return Err(refused(NO_QUERY.into()));
+        return Err(refused(not_a_query()));
     }
     let names = names(&statement).map_err(refused)?;
     let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec);
-    let parameters = parameters.map_err(|reason| Error::config(place.clone(), reason))?;
+    let parameters = parameters.map_err(|reason| Error::config(name.clone(), reason))?;
     Ok(Query {
         name: config.name().to_owned(),
         sql: config.sql.clone(),
@@ -112,21 +103,23 @@ fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Q
     })
 }
 
-const NO_QUERY: &str = "does something else than read; a query is a SELECT, VALUES or WITH … SELECT";
+fn not_a_query() -> Violation {
+    Violation::with_remedy("does something else than read", "a query is a SELECT, VALUES or WITH … SELECT")
+}
 
 /// The names of its parameters, without their colon.
-fn names(statement: &Statement<'_>) -> Result<Vec<String>, String> {
+fn names(statement: &Statement<'_>) -> Result<Vec<String>, Violation> {
     let named = |number| match statement.parameter_name(number) {
         Some(name) if name.starts_with(':') => Ok(name[1..].to_owned()),
         other => {
-            let shown = other.unwrap_or("?");
-            Err(format!("has a parameter {shown} without a name; give it the name of what it is bound to, as :limit"))
+            let detail = format!("has a parameter {} without a name", other.unwrap_or("?"));
+            Err(Violation::with_remedy(detail, "give it the name of what it is bound to, as :limit"))
         }
     };
     (1..=statement.parameter_count()).map(named).collect()
 }
 
-/// A connection on which nothing can be changed, nor anything else be reached through the database.
+/// A connection that can change nothing and reach no other file.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = reader::read_only(path)?;
     restrict(&connection)?;
@@ -142,10 +135,10 @@ fn restrict(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What a query's statement may do. Virtual tables (full-text search, R-trees) prepare statements of their own when they are
-/// read: some that write, which this connection would not run, and one that asks for the version of the data.
+/// read: some that write, which this read-only connection never runs, and one that reads the data version.
 fn authorize(context: AuthContext<'_>) -> Authorization {
     match context.action {
-        // A pragma in the shape of a table.
+        // Reading a PRAGMA's table runs the PRAGMA.
         AuthAction::Read { table_name, .. } if table_name.starts_with("pragma_") => Authorization::Deny,
         AuthAction::Select
         | AuthAction::Read { .. }
@@ -189,10 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_its_name_and_the_place() {
+    fn wrong_sql_is_refused_with_query_and_position() {
         let (_folder, path) = database();
-        let said = refusal(&path, "SELECT line,\n  ümlaut FROM chat");
-        assert!(said.ends_with("a.db: query q: no such column: ümlaut (at 2:3, \"ümlaut FROM chat\")"), "{said}");
+        let error = refusal(&path, "SELECT line,\n  ümlaut FROM chat");
+        assert!(error.ends_with("a.db: query q: no such column: ümlaut (at 2:3, \"ümlaut FROM chat\")"), "{error}");
         assert!(refusal(&path, "SELEC 1").contains("near \"SELEC\": syntax error (at 1:1, "));
         assert!(refusal(&path, "SELECT * FROM gone").contains("no such table: gone"));
         for positional in ["SELECT ?", "SELECT ?2", "SELECT $a", "SELECT @a"] {
@@ -203,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_more_than_read_is_refused() {
+    fn statements_that_do_more_than_read_are_refused() {
         let (folder, path) = database();
         let beside = folder.path().join("b.db").display().to_string();
         for sql in [
@@ -224,8 +217,8 @@ mod tests {
             "",
             "-- nothing",
         ] {
-            let said = refusal(&path, sql);
-            assert!(said.contains("does something else than read"), "{sql}: {said}");
+            let error = refusal(&path, sql);
+            assert!(error.contains("does something else than read"), "{sql}: {error}");
         }
         assert!(!Path::new(&beside).exists());
         assert!(
@@ -234,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reads_is_taken_virtual_tables_too() {
+    fn statements_that_read_are_accepted_virtual_tables_too() {
         let (_folder, path) = database();
         let queries = [
             "SELECT line FROM chat ORDER BY id DESC LIMIT coalesce(:limit, 20)",

@@ -1,4 +1,4 @@
-//! What the tests of this folder share: a database in a folder of its own, a writer to it, and a look at what came of it.
+//! The fixture of this folder's tests: a database in a folder of its own, a writer to it, and a connection to read the result.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use crate::config::{DatabaseConfig, RouteConfig, Synchronous, Unmatched};
 use crate::error::Error;
 use crate::pipeline::{Batch, Committed, Epoch, Limits, Mark, Refusal, Sink};
 
-pub(super) struct Scene {
+pub(super) struct Fixture {
     _folder: tempfile::TempDir,
     pub(super) config: DatabaseConfig,
     routes: Routes,
     pub(super) writer: Writer,
-    /// Another's.
+    /// A connection of another program.
     pub(super) connection: Connection,
 }
 
-impl Scene {
-    /// Without routes, and with this in the database before the first event.
-    pub(super) fn new(extra: &str) -> Self {
-        let scene = Self::with_routes("", &[], Unmatched::Store).expect("a new database");
-        scene.connection.execute_batch(extra).expect("extra SQL");
-        scene
+impl Fixture {
+    /// Without routes. Runs this SQL before the first event.
+    pub(super) fn new(sql: &str) -> Self {
+        let fixture = Self::with_routes("", &[], Unmatched::Store).expect("a new database");
+        fixture.connection.execute_batch(sql).expect("SQL");
+        fixture
     }
 
-    /// With routes to the tables of this schema.
+    /// With these routes and the tables of this schema.
     pub(super) fn with_routes(schema: &str, routes: &[RouteConfig], unmatched: Unmatched) -> Result<Self, Error> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.db");
@@ -48,7 +48,7 @@ impl Scene {
         self.writer.commit(batch).expect("commits")
     }
 
-    /// Why no waiting would have it commit.
+    /// The error of a commit that must fail for good.
     pub(super) fn fatal(&mut self, batch: &Batch) -> String {
         self.writer.prepare(batch);
         match self.writer.commit(batch) {
@@ -57,7 +57,7 @@ impl Scene {
         }
     }
 
-    /// The first column of what a query answers.
+    /// The first column of a query's rows.
     pub(super) fn texts(&self, sql: &str) -> Vec<String> {
         texts(&self.connection, sql)
     }
@@ -91,13 +91,13 @@ pub(super) fn mark(sequence: usize) -> Mark {
     Mark { sequence: sequence as u64, published_ns: 1_000_000 }
 }
 
-/// A batch of these payloads, all of subject `a`, behind position `after`.
+/// A batch of these payloads, all of subject `a`, after position `after`.
 pub(super) fn batch(after: usize, payloads: &[&str]) -> Batch {
     let events: Vec<_> = payloads.iter().map(|payload| ("a", *payload)).collect();
     batch_of(after, &events)
 }
 
-/// A batch of these subjects and payloads behind position `after`.
+/// A batch of these subjects and payloads after position `after`.
 pub(super) fn batch_of(after: usize, events: &[(&str, &str)]) -> Batch {
     let mut batch = Batch::new(Limits { events: 100, bytes: 10_000 });
     let before = if after == 0 { Mark::START } else { mark(after) };

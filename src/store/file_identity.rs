@@ -1,8 +1,8 @@
-//! Which file a database is, and which file it was at its last start: so a copy is told from its original.
+//! Which file a database is, and which file it was at its last start. This distinguishes a copy from its original.
 //!
-//! A copy has the identity of its original, and with it the original's consumers. So the database records its *home*: a tag of
-//! the file (inode number and time of birth), its path and its machine. A rename keeps the tag; every way of copying a
-//! file changes it. A clone of a whole disk does not: there only the consumers at the broker show that two are in use.
+//! A copy has the identity of its original, and so the original's consumers. Therefore the database records which file it is:
+//! a tag of the file (inode number and time of birth), its path and its machine. A rename keeps the tag; every way of copying
+//! a file changes it. A clone of a whole disk keeps it: only the consumers at the broker then show that two are in use.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,29 +14,29 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Lock;
-use super::failure::database_error;
-use super::file::must_exist;
+use super::database_file::must_exist;
 use super::reader::read_only;
 use super::schema;
+use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
 
-/// Where the record is kept in `catchment_meta`.
+/// The key of the record in `catchment_meta`.
 const KEY: &str = "home";
 
 /// Hexadecimal digits of a tag.
 const DIGITS: usize = 8;
 
-/// A database file as it is now, and where it comes from.
+/// A database file as it is now, and which file the database was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Home {
-    /// Tells this file from others, copies of it included: eight hexadecimal digits.
+pub struct FileIdentity {
+    /// Tells this file from others, its copies included: eight hexadecimal digits.
     pub tag: String,
     /// Host and path, for people.
     pub place: String,
     /// Which file the database was at its last start.
-    pub before: Before,
-    /// The tag of the file whose place this one took: consumers made for that file are this one's. One that was taken over
-    /// keeps its name.
+    pub previous: PreviousFile,
+    /// The tag of the file that this one replaced: consumers made for that file now belong to this one. A consumer that was
+    /// taken over keeps its name.
     pub inherits: Option<String>,
     machine: String,
     path: PathBuf,
@@ -44,35 +44,35 @@ pub struct Home {
 
 /// Which file a database was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Before {
-    /// This one, or none: it was never collected into.
-    This,
-    /// Another of this machine, which is gone from there: the database was moved, or a backup took its place.
+pub enum PreviousFile {
+    /// This one, or none: no collector has used the database.
+    Same,
+    /// Another file of this machine, which is no longer there: the database was moved, or a backup replaced it.
     Gone {
-        /// The other's tag.
+        /// The other file's tag.
         tag: String,
     },
-    /// One of another machine. Whether it is still in use cannot be seen from here.
-    Elsewhere {
-        /// The other's tag.
+    /// A file of another machine. Whether it is still in use cannot be seen from here.
+    OtherMachine {
+        /// The other file's tag.
         tag: String,
         /// Its host and path.
         place: String,
     },
-    /// One that is still there: this is a copy.
-    There {
-        /// The other's path.
+    /// Another file that is still there: this one is a copy.
+    StillExists {
+        /// The other file's path.
         path: PathBuf,
     },
 }
 
-/// What a copy is after [`adopt`].
+/// The identity of a copy before and after [`adopt`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adopted {
-    /// The identity it had, which it shared with its original.
+pub struct IdentityChange {
+    /// The identity it shared with its original.
     pub before: String,
-    /// The identity it has.
-    pub now: String,
+    /// Its own identity.
+    pub after: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,40 +85,40 @@ struct Record {
     inherits: Option<String>,
 }
 
-impl Home {
-    /// Looks at the file of this path and at what the database says of itself.
+impl FileIdentity {
+    /// Reads the identity of the file at this path and the record in the database.
     pub(super) fn of(path: &Path, connection: &Connection, identity: &str) -> rusqlite::Result<Self> {
         let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let mut home = Self {
+        let mut file = Self {
             tag: tag(path).unwrap_or_default(),
             place: place(&host(), &canonical),
-            before: Before::This,
+            previous: PreviousFile::Same,
             inherits: None,
             machine: machine(),
             path: canonical,
         };
         if let Some(record) = read(connection)? {
             let inherited = record.inherits.clone();
-            home.before = home.compare(record, identity);
-            home.inherits = match &home.before {
-                Before::This => inherited,
-                Before::Gone { tag } => Some(tag.clone()),
-                Before::Elsewhere { .. } | Before::There { .. } => None,
+            file.previous = file.compare(record, identity);
+            file.inherits = match &file.previous {
+                PreviousFile::Same => inherited,
+                PreviousFile::Gone { tag } => Some(tag.clone()),
+                PreviousFile::OtherMachine { .. } | PreviousFile::StillExists { .. } => None,
             };
         }
-        Ok(home)
+        Ok(file)
     }
 
-    fn compare(&self, record: Record, identity: &str) -> Before {
-        let Record { tag: before, host, machine, path, .. } = record;
-        if before == self.tag {
-            Before::This
-        } else if path != self.path && (tag(&path) == Some(before.clone()) || has_identity(&path, identity)) {
-            Before::There { path }
+    fn compare(&self, record: Record, identity: &str) -> PreviousFile {
+        let Record { tag: recorded, host, machine, path, .. } = record;
+        if recorded == self.tag {
+            PreviousFile::Same
+        } else if path != self.path && (tag(&path) == Some(recorded.clone()) || has_identity(&path, identity)) {
+            PreviousFile::StillExists { path }
         } else if machine == self.machine {
-            Before::Gone { tag: before }
+            PreviousFile::Gone { tag: recorded }
         } else {
-            Before::Elsewhere { tag: before, place: place(&host, &path) }
+            PreviousFile::OtherMachine { tag: recorded, place: place(&host, &path) }
         }
     }
 
@@ -126,27 +126,27 @@ impl Home {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] with [`DatabaseFault::Copy`], naming the original and the ways out.
-    pub fn must_be_its_own(&self, path: &Path) -> Result<(), Error> {
-        let Before::There { path: original } = &self.before else { return Ok(()) };
+    /// [`Error::Database`] with [`DatabaseFault::Copy`]. It names the original, and its remedy the two ways out.
+    pub fn refuse_copy(&self, path: &Path) -> Result<(), Error> {
+        let PreviousFile::StillExists { path: original } = &self.previous else { return Ok(()) };
         let detail = format!(
-            "it is a copy of {}, which is still there, and both have one identity at the broker",
+            "it is a copy of {}, which still exists, and both have one identity at the broker",
             original.display()
         );
-        let remedy = Some(format!(
-            "give this one its own identity (catchment adopt with database.path {}), or move the other one away if this one is \
-             to take its place",
+        let fault = DatabaseFault::Copy;
+        let error = Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None };
+        Err(error.with_remedy(format!(
+            "give this one its own (catchment adopt --database {}), or move the other one away if this one is to replace it",
             path.display()
-        ));
-        Err(Error::Database { fault: DatabaseFault::Copy, path: path.to_owned(), detail, remedy, source: None })
+        )))
     }
 
-    /// Writes down that the database is at home here.
+    /// Records that the database is now this file.
     pub(super) fn record(&self, connection: &Connection) -> rusqlite::Result<()> {
         let Self { tag, machine, path, inherits, .. } = self;
         let (tag, machine, path) = (tag.clone(), machine.clone(), path.clone());
         let record = Record { tag, host: host(), machine, path, inherits: inherits.clone() };
-        // Of strings and a path: only a path that is not UTF-8 cannot be written, and then nothing is known of the file.
+        // Only a path that is not UTF-8 cannot be written. Then the next start finds no record of the file.
         let record = serde_json::to_string(&record).unwrap_or_default();
         let sql = "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2)
                    ON CONFLICT(key) DO UPDATE SET value = excluded.value WHERE value <> excluded.value";
@@ -155,13 +155,13 @@ impl Home {
     }
 }
 
-/// Gives a database an identity of its own, for it is a copy. Its rows and its position in every stream stay. Waits up to
-/// 5 seconds for another writer.
+/// Gives a copy of a database its own identity. Its rows and its position in every stream stay. Waits up to 5 seconds for
+/// another writer.
 ///
 /// # Errors
 ///
-/// [`Error::Locked`] while a collector has it; [`Error::Database`].
-pub fn adopt(path: &Path) -> Result<Adopted, Error> {
+/// [`Error::Locked`] while a collector uses it; [`Error::Database`].
+pub fn adopt(path: &Path) -> Result<IdentityChange, Error> {
     must_exist(path)?;
     let _lock = Lock::take(path)?;
     let on_error = |e| database_error(path, e);
@@ -174,10 +174,10 @@ pub fn adopt(path: &Path) -> Result<Adopted, Error> {
         let before: String = transaction.query_row(identity, [], |row| row.get(0))?;
         transaction
             .execute("UPDATE catchment_meta SET value = lower(hex(randomblob(8))) WHERE key = 'identity'", [])?;
-        let now: String = transaction.query_row(identity, [], |row| row.get(0))?;
-        Home::of(path, &transaction, &now)?.record(&transaction)?;
+        let after: String = transaction.query_row(identity, [], |row| row.get(0))?;
+        FileIdentity::of(path, &transaction, &after)?.record(&transaction)?;
         transaction.commit()?;
-        Ok(Adopted { before, now })
+        Ok(IdentityChange { before, after })
     };
     change(&mut connection).map_err(on_error)
 }
@@ -191,8 +191,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Option<Record>> {
 /// The file's tag; `None` where there is no file.
 fn tag(path: &Path) -> Option<String> {
     let file = fs::metadata(path).ok()?;
-    // A volume may have another device number wherever it is attached. Where the file system knows no times of birth, it
-    // must do.
+    // The device number of a volume depends on where it is attached. It is used only where the file system has no times of birth.
     let birth = match file.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok()) {
         Some(born) => format!("born {}", born.as_nanos()),
         None => format!("on {}", file.dev()),
@@ -201,7 +200,7 @@ fn tag(path: &Path) -> Option<String> {
     Some(data_encoding::HEXLOWER.encode(&digest)[..DIGITS].to_owned())
 }
 
-/// Whether a database of this identity is there.
+/// Whether the file at this path is a database with this identity.
 fn has_identity(path: &Path, identity: &str) -> bool {
     let ask = || schema::identity(&read_only(path).ok()?).ok()?;
     path.is_file() && ask().as_deref() == Some(identity)
@@ -216,7 +215,7 @@ fn host() -> String {
     if name.trim().is_empty() { "unknown host".into() } else { name.trim().to_owned() }
 }
 
-/// What stays the same from one start of this machine to the next; a container often has no more than its host name.
+/// A name that stays the same when this machine restarts. A container often has only its host name.
 fn machine() -> String {
     let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     if id.trim().is_empty() { host() } else { id.trim().to_owned() }
