@@ -1,4 +1,4 @@
-//! Asks a question of whoever answers on a subject.
+//! Sends a request and waits for its reply.
 
 use std::sync::Arc;
 
@@ -6,25 +6,25 @@ use nats::Message;
 use parking_lot::Mutex;
 
 use super::broker_error;
-use super::connection::{Cluster, Link};
+use super::connection::{Cluster, Link, ServerRemark};
 use super::requests::{Reply, ServiceError};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 use crate::subject;
 
-/// Asks, and waits for the first reply; `None` where nobody listens on that subject. Blocks at most twice for the configured
-/// time-out: to connect, and for the reply.
+/// Sends a request and waits for the first reply; `None` where nothing subscribes to that subject. Blocks at most twice for the
+/// configured time-out: to connect, and for the reply.
 ///
 /// # Errors
 ///
 /// [`Error::Broker`]: no connection, a request that cannot be sent, or no reply in time.
 pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Option<Reply>, Error> {
     let cluster = Arc::new(Cluster::new(config)?);
-    let refusal = Arc::new(Mutex::new(None));
-    let ear = Arc::clone(&refusal);
-    let hear = move |remark: &str| *ear.lock() = Some(remark.to_owned());
-    let link = Link::open_with(&cluster, &Signal::default(), Arc::new(hear))?;
+    let last_remark = Arc::new(Mutex::new(None));
+    let kept = Arc::clone(&last_remark);
+    let keep = move |remark: &ServerRemark| *kept.lock() = Some(remark.to_string());
+    let link = Link::open_with(&cluster, &Signal::default(), Arc::new(keep))?;
     let server = link.server();
     let failed = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
     subject::validate(subject).map_err(|error| failed(error.to_string()))?;
@@ -40,9 +40,10 @@ pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Opt
     match replied {
         Ok(message) if message.is_no_responders() => Ok(None),
         Ok(message) => Ok(Some(reply(message))),
-        Err(gone) => {
-            let said = refusal.lock().take().map(|remark| format!("; the server says: {remark}")).unwrap_or_default();
-            Err(failed(format!("{subject}: {}{said}", gone.0)))
+        Err(error) => {
+            let remark = last_remark.lock().take();
+            let remark = remark.map(|remark| format!("; the server reports: {remark}")).unwrap_or_default();
+            Err(failed(format!("{subject}: {}{remark}", error.0)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The client's map of headers as what it stands for: names and values.
+//! The client's map of headers as names and values.
 
 use nats::HeaderMap;
 
@@ -17,7 +17,7 @@ pub(super) fn of(event: &Event) -> HeaderMap {
     headers
 }
 
-/// Each name with each of its values. The order they came in is gone: the client keeps none.
+/// Each name with each of its values. Their order is lost: the client does not keep it.
 pub(super) fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
     headers
         .into_iter()
@@ -30,21 +30,21 @@ pub(super) fn size(headers: Option<&HeaderMap>) -> usize {
     pairs(headers).map(|(name, value)| name.len() + value.len() + Batch::HEADER).sum()
 }
 
-/// Bytes that the client's map takes in memory, at most, where few headers share a name. Measured: 250 to 310 a header beside name
-/// and value, and 480 for a single one, however short they are.
+/// Bytes that the client's map takes in memory, at most, where few headers share a name. Measured: beside name and value, 250 to 310 for
+/// each header, and 480 for a single one, however short they are.
 pub(super) fn memory(headers: Option<&HeaderMap>) -> usize {
     const MAP: usize = 256;
     const HEADER: usize = 320;
     headers.map_or(0, |_| MAP) + pairs(headers).map(|(name, value)| name.len() + value.len() + HEADER).sum::<usize>()
 }
 
-/// Headers in one piece of memory, for events that wait: a name and a value take what they are long, and two bytes. In the client's
-/// map they take some 300 bytes more.
+/// Headers in one piece of memory, for events that wait. A name and a value take their length and two bytes; in the client's map they
+/// take some 300 bytes more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Packed(Box<str>);
 
 impl Packed {
-    /// Packs what the client has read. It reads headers line by line, so there is no line feed in them.
+    /// Packs headers from the client. It reads them line by line, so they contain no line feed.
     pub(super) fn of(headers: Option<&HeaderMap>) -> Self {
         let mut text = String::with_capacity(pairs(headers).map(|(name, value)| name.len() + value.len() + 2).sum());
         for (name, value) in pairs(headers) {
@@ -73,7 +73,7 @@ impl Packed {
         self.0.len()
     }
 
-    /// The client's map again.
+    /// The headers as the client's map.
     pub(super) fn map(&self) -> Option<HeaderMap> {
         (!self.0.is_empty()).then(|| self.pairs().collect())
     }

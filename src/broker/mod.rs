@@ -1,43 +1,46 @@
-//! All that speaks NATS.
+//! Everything that uses NATS.
 //!
-//! The blocking client has calls that never return, connections that die without a word, and messages it cannot read
-//! (see ARCHITECTURE.md). So each connection lives for one *session* only: it is used on a thread that can be left
-//! behind, asked regularly whether it is alive, and replaced as a whole when it is dead, silent or out of step.
-#![allow(deprecated)] // The client is deprecated as a whole: this folder is where it is contained.
+//! The blocking client has calls that never return, connections that die without a sign, and messages it cannot read
+//! (see ARCHITECTURE.md). So each connection lasts for one *session* only: it is used on a thread that can be left behind, it is probed
+//! regularly, and it is replaced as a whole when it is dead, silent or out of step.
+#![allow(deprecated)] // The whole client is deprecated. It is used in this folder only.
 
 mod asker;
 mod connection;
 mod core_nats;
 mod headers;
 mod jetstream;
-mod pauses;
 mod publisher;
+mod publishing;
 mod requests;
 mod server;
 mod status;
+mod stream_status;
 
 use std::sync::Arc;
 
 pub use asker::ask;
-pub use connection::Cluster;
+pub use connection::{Cluster, Denial, Liveness, Reconnect};
 pub use core_nats::CoreIntake;
 pub use jetstream::{Beginning, JetStreamIntake, KnownStreams, Origin, Owner, remove_stream};
-pub use publisher::{Outgoing, Publisher, Refused, Source, Taken, Verdict, is_denied, wire_size};
+pub use publisher::Publisher;
+pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Rejection, wire_size};
 pub use requests::{
     AddressedReply, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects, answerable,
 };
 pub use server::Server;
-pub use status::{BrokerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
+pub use status::BrokerStatus;
+pub use stream_status::{DatabasePosition, JetStreamStatus, StreamStatus};
 
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Condition, Counters};
 
-/// What an intake reports to.
+/// Where an intake reports to.
 #[derive(Clone, Debug)]
 pub struct Reports {
     /// Counts.
     pub counters: Arc<Counters>,
-    /// How the broker is doing.
+    /// The condition of the broker.
     pub condition: Condition,
 }
 

@@ -1,8 +1,8 @@
 //! A nats-server of our own: a child process with JetStream, on a free port of the loopback address.
 //!
-//! It ends with its parent, however that ends: a shell holds a pipe from us and stops the server when the pipe closes,
-//! which the kernel sees to even after SIGKILL. It is in a process group of its own, so that a Ctrl-C in the terminal
-//! reaches us first and the last events can still be drained.
+//! It ends with its parent in every case: a shell holds a pipe from this process and stops the server when the pipe closes, and the
+//! kernel closes it even after SIGKILL. The server is in a process group of its own, so that Ctrl-C in the terminal reaches this process
+//! first and the last events can still be drained.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::broker_error;
 use crate::error::{BrokerFault, Error};
 
-/// Runs `"$@"` until it ends or standard input closes, and then removes the file that says where it is.
+/// Runs `"$@"` until it ends or standard input closes, and then removes the file with its address.
 const GUARD: &str = r#"
 exec 3<&0
 address=$1
@@ -31,11 +31,11 @@ rm -f -- "$address"
 exit "$status"
 "#;
 
-/// How long the server may take to come up: it recovers its streams first.
-const COMES_UP: Duration = Duration::from_secs(30);
+/// How long the server may take to start: it recovers its streams first.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long it may take to end before it is left to its guard.
-const GOES_DOWN: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running nats-server. Dropping it ends it.
 #[derive(Debug)]
@@ -48,17 +48,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with its streams and its log in `folder`, waits until it takes connections, and writes its address
-    /// to the file `address`, which goes when the server ends.
+    /// Starts `program` with its streams and its log in `folder`, waits until it takes connections, and writes its address to the file
+    /// `address`, which is removed when the server ends.
     ///
     /// # Errors
     ///
-    /// [`Error::Broker`] when it cannot be started or does not come up; the log's place is in the text.
+    /// [`Error::Broker`] when it cannot be started or takes no connections in time; the text has the path of its log.
     pub fn start(program: &Path, folder: &Path, address: &Path) -> Result<Self, Error> {
         Self::start_with(program, folder, address, &[])
     }
 
-    /// The same with arguments besides, `--config FILE` for instance; ours stand above what is in that file.
+    /// The same with more arguments, `--config FILE` for instance. The arguments given here take precedence over that file.
     ///
     /// # Errors
     ///
@@ -69,6 +69,7 @@ impl Server {
         fs::create_dir_all(folder).map_err(unwritable)?;
         clear_ports(folder).map_err(unwritable)?;
         let log = folder.join("server.log");
+        let see_log = || format!("see its log, {}", log.display());
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "nats-server"]).arg(address).arg(program);
         command.args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"]).arg(folder);
@@ -77,7 +78,7 @@ impl Server {
         let mut guard = command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
         let pipe = guard.stdin.take();
         let mut server = Self { guard, pipe, url: String::new(), pid: 0, folder: folder.to_owned() };
-        let until = Instant::now() + COMES_UP;
+        let until = Instant::now() + START_LIMIT;
         loop {
             if let Some((url, pid)) = read_ports(folder) {
                 fs::write(address, format!("{url}\n"))
@@ -86,15 +87,15 @@ impl Server {
                 return Ok(server);
             }
             if let Some(status) = server.ended() {
-                // The shell's word for a program it cannot find or start.
+                // The shell's codes for a program that it cannot find or start.
                 if matches!(status.code(), Some(126 | 127)) {
-                    let way_out = "install nats-server, or name the program with NATS_SERVER_BIN";
-                    return Err(failed(format!("there is no such program; {way_out}")));
+                    let remedy = "install nats-server, or name the program with NATS_SERVER_BIN";
+                    return Err(failed("there is no such program".into()).with_remedy(remedy));
                 }
-                return Err(failed(format!("ended at once ({status}); its log is {}", log.display())));
+                return Err(failed(format!("ended at once ({status})")).with_remedy(see_log()));
             }
             if Instant::now() >= until {
-                return Err(failed(format!("took no connection within {COMES_UP:?}; its log is {}", log.display())));
+                return Err(failed(format!("took no connection within {START_LIMIT:?}")).with_remedy(see_log()));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -106,19 +107,19 @@ impl Server {
         &self.url
     }
 
-    /// Its process.
+    /// The ID of its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Where its streams and its log are.
+    /// The folder of its streams and its log.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// How it ended, if it has. Does not block.
+    /// Its exit status, if it has ended. Does not block.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.guard.try_wait().ok().flatten()
     }
@@ -127,7 +128,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        let until = Instant::now() + GOES_DOWN;
+        let until = Instant::now() + END_LIMIT;
         while self.ended().is_none() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -135,7 +136,7 @@ impl Drop for Server {
     }
 }
 
-/// The file in which the server says which port it was given.
+/// The files in which the server writes its port.
 fn ports_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path());
     Ok(entries.filter(|path| path.extension().is_some_and(|extension| extension == "ports")).collect())
@@ -151,11 +152,11 @@ fn clear_ports(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Address and process of the server, once it has written them: `nats-server_<pid>.ports`.
+/// Address and process of the server, once it has written them to `nats-server_<pid>.ports`.
 fn read_ports(folder: &Path) -> Option<(String, u32)> {
     let file = ports_files(folder).ok()?.pop()?;
     let pid = file.file_stem()?.to_str()?.rsplit('_').next()?.parse().ok()?;
-    // Half written is not there yet.
+    // A file that is only half written does not count.
     let ports: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
     Some((ports["nats"][0].as_str()?.to_owned(), pid))
 }

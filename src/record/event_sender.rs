@@ -6,12 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::NatsRecorderConfig;
 use super::send_queue::{SendQueue, Settled};
-use crate::broker::{Cluster, KnownStreams, Publisher};
+use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
 use crate::config::Mode;
 use crate::pipeline::{Condition, Signal};
-
-/// The first pause before connecting again.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the answer that no stream takes an event is not final, from a server that has stored some before. A cluster gives this
 /// answer while it elects a leader and while it starts.
@@ -27,13 +24,6 @@ pub(super) struct EventSender {
     condition: Condition,
     /// The prefix of the identities that this recorder makes.
     nonce: String,
-}
-
-/// How a connection ended.
-struct ConnectionEnd {
-    reason: String,
-    /// Whether any event was answered on it.
-    answered: bool,
 }
 
 /// Dropped when the thread ends, panics included: no caller goes on waiting for it.
@@ -61,31 +51,27 @@ impl EventSender {
     pub(super) fn run(&self, first: Option<Publisher>) {
         let _abandon = AbandonOnDrop(&self.queue);
         let mut publisher = first;
-        let first_pause = FIRST_PAUSE.min(self.config.broker.retry);
-        let mut pause = first_pause;
+        // A server that answered nothing may fail again at once.
+        let mut reconnect = Reconnect::new(&self.config.broker, &self.condition, &self.stop).strict();
         while !self.stop.is_raised() && !self.queue.is_done() {
             let open = || Publisher::open(&self.cluster, &self.stop, &self.known_streams);
             match publisher.take().map_or_else(open, Ok) {
                 Ok(publisher) => {
+                    reconnect.opened();
                     self.resolve_unconfirmed(&publisher);
-                    let ConnectionEnd { reason, answered } = self.serve(&publisher);
+                    let reason = self.serve(&publisher, &mut reconnect);
                     if !self.stop.is_raised() && !self.queue.is_done() {
-                        self.condition.degrade(format!("{reason}; connecting again"));
+                        reconnect.ended(&*reason);
                     }
                     self.queue.disconnect(reason);
-                    // A server that answered nothing may fail again at once.
-                    if !answered {
-                        let _ = self.stop.wait(pause);
-                    }
-                    pause = if answered { first_pause } else { (pause * 2).min(self.config.broker.retry) };
+                    let _ = reconnect.wait(Duration::MAX);
                 }
                 // The stop interrupted connecting.
                 Err(_) if self.stop.is_raised() => break,
                 Err(error) => {
-                    self.condition.degrade(format!("{error}; trying again"));
+                    reconnect.failed(&error);
                     self.queue.disconnect(error.to_string());
-                    let _ = self.stop.wait(pause);
-                    pause = (pause * 2).min(self.config.broker.retry);
+                    let _ = reconnect.wait(Duration::MAX);
                 }
             }
             // With a stream, the next connection asks the stream first.
@@ -116,20 +102,13 @@ impl EventSender {
         self.queue.fail_unconfirmed(resend_window);
     }
 
-    /// Uses one connection until it ends.
-    fn serve(&self, publisher: &Publisher) -> ConnectionEnd {
-        let mut answered = false;
-        let reason = self.serve_until_end(publisher, &mut answered);
-        ConnectionEnd { reason, answered }
-    }
-
-    /// Returns why the connection ended. Sets `answered` when an event is answered.
-    fn serve_until_end(&self, publisher: &Publisher, answered: &mut bool) -> String {
+    /// Uses one connection until it ends. Returns why it ended.
+    fn serve(&self, publisher: &Publisher, reconnect: &mut Reconnect) -> String {
         publisher.start(self.queue.connect(publisher.max_payload()), &self.nonce);
         let silence = self.config.broker.silence;
-        let mut last_answer = Instant::now();
+        let mut liveness = Liveness::new(silence);
         loop {
-            let verdicts = publisher.verdicts(silence / 4, self.queue.woken(), &|number| self.queue.subject_of(number));
+            let results = publisher.results(silence / 4, self.queue.woken(), &|number| self.queue.subject_of(number));
             if publisher.has_questions() {
                 self.queue.interrupt();
             }
@@ -137,18 +116,18 @@ impl EventSender {
                 self.condition.degrade(remark.clone());
                 self.queue.set_trouble(remark);
             }
-            for remark in publisher.denials() {
-                self.condition.degrade(remark.clone());
-                self.queue.fail_denied(&remark);
+            for denial in publisher.denials() {
+                self.condition.degrade(denial.to_string());
+                self.queue.fail_denied(&denial);
             }
-            if !verdicts.is_empty() {
-                *answered = true;
-                last_answer = Instant::now();
+            if !results.is_empty() {
+                reconnect.productive();
+                liveness.answered(Instant::now());
             }
-            let any_stored = verdicts.iter().any(|verdict| verdict.result.is_ok());
+            let any_stored = results.iter().any(|result| result.result.is_ok());
             let timeout = self.config.broker.timeout;
             let patience = if self.queue.has_stored_any() { LEADER_ELECTION.max(timeout) } else { timeout / 2 };
-            if let Settled::Retry(reason) = self.queue.settle(verdicts, patience) {
+            if let Settled::Retry(reason) = self.queue.settle(results, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
             } else if any_stored {
                 self.condition.recover();
@@ -156,9 +135,8 @@ impl EventSender {
             if self.stop.is_raised() || self.queue.is_done() {
                 return "closed".into();
             }
-            if publisher.should_move() {
-                let address = publisher.address();
-                let reason = format!("{address} goes out of service (lame duck mode); moving to another server");
+            if let Some(departure) = publisher.departure(&liveness) {
+                let reason = departure.to_string();
                 if self.config.broker.mode == Mode::Jetstream {
                     return reason;
                 }
@@ -168,15 +146,14 @@ impl EventSender {
                     return reason;
                 }
             }
-            if publisher.lost().is_raised() {
-                return format!("the connection to {} was lost", publisher.address());
+            if let Some(loss) = publisher.loss(&liveness) {
+                return loss.to_string();
             }
             // One event may have no answer while others do, for instance where the user may not publish it.
-            let waited = self.queue.oldest_wait().unwrap_or_default();
-            if waited >= 4 * silence || (waited >= silence && last_answer.elapsed() >= silence) {
-                publisher.fell_silent();
+            let oldest_wait = self.queue.oldest_wait().unwrap_or_default();
+            if let Some(silent) = publisher.check_confirmations(&liveness, oldest_wait) {
                 self.queue.shrink_window();
-                return format!("{} has not confirmed an event for {silence:?}", publisher.address());
+                return silent.to_string();
             }
         }
     }

@@ -96,7 +96,7 @@ impl NatsRecorder {
         let publisher = match Publisher::open(&cluster, &stop, &known_streams) {
             Ok(publisher) => Some(publisher),
             Err(error @ Error::Broker { .. }) if config.start_without_broker => {
-                condition.degrade(format!("{error}; trying again"));
+                condition.degrade(error.to_string());
                 None
             }
             Err(error) => return Err(error),

@@ -23,7 +23,7 @@ pub(super) use state::Bounds;
 use state::{State, unlock_and_log};
 
 use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts};
-use crate::broker::{Refused, Taken, Verdict, is_denied, wire_size};
+use crate::broker::{Acknowledgement, Denial, PublishResult, Rejection, wire_size};
 use crate::deadline;
 use crate::event::Event;
 
@@ -123,8 +123,8 @@ impl SendQueue {
 
     /// Sets the outcomes that the answers state. For `patience`, the answer that no stream takes an event is not final: a server
     /// that has just started gives it too.
-    pub(super) fn settle(&self, verdicts: Vec<Verdict>, patience: Duration) -> Settled {
-        if verdicts.is_empty() {
+    pub(super) fn settle(&self, results: Vec<PublishResult>, patience: Duration) -> Settled {
+        if results.is_empty() {
             return Settled::Done;
         }
         let mut refused_for_now = Vec::new();
@@ -133,33 +133,33 @@ impl SendQueue {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let waited = state.oldest_wait();
-        for Verdict { number, result } in verdicts {
+        for PublishResult { number, result } in results {
             let Some(pending) = state.pending.get_mut(&number) else { continue };
             let size = if pending.in_flight { pending.entry.event.size() } else { 0 };
             let outcome = match result {
                 Ok(taken) => {
                     any_stored = true;
                     let destination = match taken {
-                        Taken::ByStream { stream, sequence, duplicate } => {
+                        Acknowledgement::ByStream { stream, sequence, duplicate } => {
                             state.note_stored(&stream, sequence);
                             Destination::Stream { stream, sequence, duplicate }
                         }
-                        Taken::ByServer => Destination::Broker,
+                        Acknowledgement::ByServer => Destination::Broker,
                     };
                     Outcome::Recorded(RecordMetadata { destination })
                 }
-                Err(Refused::NoStream) if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
+                Err(Rejection::NoStream) if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
                     state.schedule_retry(number);
                     refused_for_now.push((number, "no stream takes the event's subject at the moment".into()));
                     continue;
                 }
-                Err(Refused::ForNow(what)) => {
+                Err(Rejection::ForNow(what)) => {
                     state.schedule_retry(number);
                     refused_for_now.push((number, what));
                     continue;
                 }
-                Err(Refused::NoStream) => Outcome::Failed(pending.failure_reason(FailureReason::NoStream)),
-                Err(Refused::ByServer(what)) => Outcome::Failed(pending.failure_reason(FailureReason::Refused(what))),
+                Err(Rejection::NoStream) => Outcome::Failed(pending.failure_reason(FailureReason::NoStream)),
+                Err(Rejection::ByServer(what)) => Outcome::Failed(pending.failure_reason(FailureReason::Refused(what))),
             };
             answered += size;
             state.settle(number, outcome);
@@ -194,11 +194,11 @@ impl SendQueue {
     }
 
     /// Fails the events in flight on the subject of this denial: the user may not publish there.
-    pub(super) fn fail_denied(&self, remark: &str) {
+    pub(super) fn fail_denied(&self, denial: &Denial) {
         let mut state = self.state.lock();
         state.fail(|pending| {
-            let denied = pending.in_flight && is_denied(remark, pending.entry.event.subject());
-            denied.then(|| pending.failure_reason(FailureReason::Refused(remark.to_owned())))
+            let denied = pending.in_flight && denial.is_about(pending.entry.event.subject());
+            denied.then(|| pending.failure_reason(FailureReason::Refused(denial.to_string())))
         });
         self.notify_waiters();
         unlock_and_log(state);

@@ -104,8 +104,8 @@ fn noticed_and_healed(fault: &Fault) {
 fn a_link_that_swallows_what_the_client_says_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| proxy.swallow(Way::ToServer),
-        collector: &["said nothing"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -113,8 +113,8 @@ fn a_link_that_swallows_what_the_client_says_is_noticed_in_time() {
 fn a_link_that_swallows_what_the_server_says_is_noticed_in_time() {
     noticed_and_healed(&Fault {
         begin: |proxy| proxy.swallow(Way::ToClient),
-        collector: &["said nothing"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -125,8 +125,8 @@ fn a_link_that_swallows_everything_is_noticed_in_time() {
             proxy.swallow(Way::ToServer);
             proxy.swallow(Way::ToClient);
         },
-        collector: &["said nothing"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -137,8 +137,8 @@ fn missing_jetstream_answers_are_noticed_in_time() {
             proxy.drop_published("$JS.API.");
             proxy.only(Way::ToClient, |message| !is_publish_acknowledgement(message));
         },
-        collector: &["said nothing", "no answer"],
-        recorder: &["not confirmed", "said nothing"],
+        collector: &["no answer", "sent nothing"],
+        recorder: &["not confirmed", "sent nothing"],
     });
 }
 
@@ -161,8 +161,8 @@ fn a_server_that_no_longer_greets_is_noticed_in_time() {
             proxy.swallow(Way::ToClient);
             proxy.cut();
         },
-        collector: &["said nothing"],
-        recorder: &["said nothing"],
+        collector: &["no answer for", "sent nothing"],
+        recorder: &["sent nothing"],
     });
 }
 
@@ -175,8 +175,8 @@ fn a_server_silent_after_a_new_greeting_is_noticed_in_time() {
             proxy.swallow(Way::ToServer);
             proxy.cut();
         },
-        collector: &["no answer", "said nothing"],
-        recorder: &["no answer", "said nothing"],
+        collector: &["no answer", "sent nothing"],
+        recorder: &["no answer", "sent nothing"],
     });
 }
 
@@ -191,7 +191,7 @@ fn a_stopped_server_is_noticed_and_used_again_later() {
     let began = Instant::now();
     scene.server.signal("STOP");
     (500..600).for_each(|number| account.record(&recorder, payload(number)));
-    noticed(began, &["has said nothing for"], || collector.health());
+    noticed(began, &["no answer for"], || collector.health());
     noticed(began, &["has not confirmed"], || recorder.health());
     scene.server.signal("CONT");
     let kept = account.close(recorder);

@@ -54,11 +54,11 @@ fn a_hanging_broker_is_noticed_and_loses_nothing() {
     rows(&database, 1_000);
     let stopped = Stopped::new(server.pid());
     let began = Instant::now();
-    collector.said("has said nothing for");
+    collector.said("no answer for");
     let noticed = began.elapsed();
     assert!(noticed < Duration::from_secs(1) + GRACE, "noticed after {noticed:?}");
     // The next connection is accepted by the operating system and answered by nobody; that does not go on for ever either.
-    collector.said("accepts connections but said nothing");
+    collector.said("accepts connections but sent nothing");
     drop(stopped);
     rows(&database, 20_000);
     collector.said("broker: well again after");
@@ -79,7 +79,7 @@ fn a_collector_whose_broker_hangs_still_ends_in_time() {
         rows(&database, 500);
         let _stopped = Stopped::new(server.pid());
         if noticed {
-            collector.said("has said nothing for");
+            collector.said("no answer for");
         }
         let began = Instant::now();
         signal(collector.pid(), "TERM");

@@ -130,10 +130,10 @@ fn a_server_that_accepts_and_keeps_silent_is_refused_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("nats://{}", listener.local_addr().expect("an address"));
     for mut command in run_and_publish(folder.path(), &url, &[]) {
-        refused(&mut command, 1, &[&url, "said nothing in 1.0 s"]);
+        refused(&mut command, 1, &[&url, "sent nothing in 1.0 s"]);
     }
     let mut from_environment = run(&url, &folder.path().join("a.db"));
-    refused(from_environment.env("NATS_TIMEOUT", TIMEOUT), 1, &[&url, "said nothing in 1.0 s"]);
+    refused(from_environment.env("NATS_TIMEOUT", TIMEOUT), 1, &[&url, "sent nothing in 1.0 s"]);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_server_that_is_stopped_is_refused_in_time() {
     let server = Server::start(folder.path());
     server.signal("STOP");
     for mut command in run_and_publish(folder.path(), &server.url(), &[]) {
-        refused(&mut command, 1, &[&server.url(), "said nothing in 1.0 s"]);
+        refused(&mut command, 1, &[&server.url(), "sent nothing in 1.0 s"]);
     }
     server.signal("CONT");
 }

@@ -1,6 +1,6 @@
-//! Who we are to the broker, how its servers are addressed, and what it means when one refuses us.
+//! Credentials for the broker, the addresses of its servers, and why a server refuses a connection.
 //!
-//! Files are read anew for each connection: credentials may be renewed while we run. No secret is in any text made here.
+//! Files are read again for each connection: credentials may be renewed in the meantime. No text made here contains a secret.
 
 use std::borrow::Cow;
 use std::io::ErrorKind;
@@ -16,18 +16,19 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::greeting::Greeting;
-use super::link::one_line;
+use super::problem::Problem;
+use super::remarks::one_line;
 use super::tls::{self, Objection};
-use crate::config::{BrokerConfig, is_jwt, without_secrets};
+use crate::config::{Authentication, BrokerConfig, Secret, is_jwt, without_secrets};
 use crate::error::{BrokerFault, Error};
 
-/// Has no certificates in it. The client, unless it is told of a file, reads all that this machine trusts for each
-/// connection, a plain one too, and fails where it cannot.
+/// An empty file of certificates. Without any file the client reads all authorities that this machine trusts, for each connection,
+/// also for one without TLS, and fails where it cannot.
 const NO_CERTIFICATES: &str = "/dev/null";
 
-/// A server's address, and who we are to it where the address says so.
+/// A server's address, and the login in it if it has one.
 pub(in crate::broker) struct Address {
-    /// Without user, password or token: the client would take them as they are, percent-encoded.
+    /// Without user, password or token: the client would not decode them.
     server: ServerAddress,
     login: Option<Login>,
 }
@@ -55,19 +56,19 @@ impl Address {
 /// Reads an address.
 pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     let refused = |what: String| {
-        let shown = without_secrets(server);
-        Error::config("broker.servers", format!("{shown}: {what}; an address looks like nats://host:4222"))
+        let detail = format!("{}: {what}", without_secrets(server));
+        Error::config("broker.servers", detail).with_remedy("an address looks like nats://host:4222")
     };
     let given: ServerAddress = encoded(server).parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
     let mut url = given.into_inner();
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
         let what =
-            "has something behind the host; a password in an address stands before an @, as nats://user:password@host";
+            "has something after the host; a password in an address stands before an @, as nats://user:password@host";
         return Err(refused(what.into()));
     }
     let decoded = |text: &str| {
         let text = percent_decode_str(text).decode_utf8().map(Cow::into_owned);
-        text.map_err(|_| refused("what stands before the @ is no UTF-8 when decoded".into()))
+        text.map_err(|_| refused("what stands before the @ is not UTF-8 when decoded".into()))
     };
     let login = match (url.username(), url.password()) {
         ("", None) => None,
@@ -82,7 +83,7 @@ pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     Ok(Address { server, login })
 }
 
-/// The address with what ends a host percent-encoded where it stands before the last `@`: it is part of a password there.
+/// The address with the characters that end a host percent-encoded before the last `@`: there they are part of a password.
 fn encoded(server: &str) -> Cow<'_, str> {
     let start = server.find("://").map_or(0, |at| at + 3);
     let Some(end) = server.rfind('@').filter(|end| *end > start) else { return Cow::Borrowed(server) };
@@ -94,61 +95,61 @@ fn encoded(server: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}{login}{host}"))
 }
 
-/// One try at a server: what is needed to say why it failed.
+/// One attempt to connect to a server, to explain why it failed.
 pub(in crate::broker) struct Attempt<'a> {
     config: &'a BrokerConfig,
     given: Given,
-    /// Over TLS; what we had against the server's certificate.
+    /// Over TLS: why the server's certificate was refused, if it was.
     tls: Option<Objection>,
 }
 
-/// What was given for us, without the secrets, and where to set it right.
+/// The given credentials, without their secrets, and how to correct them.
 struct Given {
     what: String,
-    way_out: &'static str,
-    /// Until when the JWT in it holds, in seconds of Unix time.
+    remedy: &'static str,
+    /// When the JWT in them expires, in seconds of Unix time.
     expires: Option<i64>,
 }
 
-/// The client's options for who we are and for TLS, before a server that has greeted. What cannot be right is refused here
-/// already, in our own words.
+/// The client's options for credentials and TLS, for a server that has greeted. Impossible settings are refused here, before the
+/// client reports them less clearly.
 pub(in crate::broker) fn prepare<'a>(
     config: &'a BrokerConfig,
     address: &Address,
     greeting: &Greeting,
-) -> Result<(Options, Attempt<'a>), (BrokerFault, String)> {
-    let (options, given) = identify(config, address).map_err(|why| (BrokerFault::Refused, why))?;
-    let wish = tls_wish(config, address);
-    if let Some(wish) = wish.filter(|_| !greeting.tls_required && !greeting.tls_available) {
-        let way_out = "name another server, or do without TLS";
-        return Err((BrokerFault::Tls, format!("it has no TLS, but {wish} asks for it; {way_out}")));
+) -> Result<(Options, Attempt<'a>), Problem> {
+    let (options, given) = identify(config, address)?;
+    let demand = tls_demand(config, address);
+    if let Some(demand) = demand.filter(|_| !greeting.tls_required && !greeting.tls_available) {
+        let what = format!("it has no TLS, but {demand} asks for it");
+        return Err(Problem::new(BrokerFault::Tls, what).with_remedy("name another server, or do without TLS"));
     }
-    if wish.is_none() && !greeting.tls_required {
+    if demand.is_none() && !greeting.tls_required {
         return Ok((options.add_root_certificate(NO_CERTIFICATES), Attempt { config, given, tls: None }));
     }
     if greeting.tls_verify && config.tls.cert.is_none() {
-        let way_out = "give one with --tlscert and --tlskey";
-        return Err((BrokerFault::Tls, format!("it asks for a client certificate, and none was given; {way_out}")));
+        let what = "it asks for a client certificate, and none was given";
+        return Err(Problem::new(BrokerFault::Tls, what).with_remedy("give one with --tlscert and --tlskey"));
     }
-    let (client, objection) = tls::client(&config.tls).map_err(|why| (BrokerFault::Tls, why))?;
+    let (client, objection) = tls::client(&config.tls)?;
     let options = options.tls_client_config(client).tls_required(true);
     Ok((options, Attempt { config, given, tls: Some(objection) }))
 }
 
-/// What asks for TLS, in words of the user's.
-fn tls_wish(config: &BrokerConfig, address: &Address) -> Option<&'static str> {
-    let wishes = [
+/// The setting that asks for TLS, if one does.
+fn tls_demand(config: &BrokerConfig, address: &Address) -> Option<&'static str> {
+    let demands = [
         (address.server.tls_required(), "tls://"),
         (config.tls.required, "broker.tls.required"),
         (config.tls.ca.is_some(), "--tlsca"),
         (config.tls.cert.is_some(), "--tlscert"),
     ];
-    wishes.into_iter().find_map(|(given, wish)| given.then_some(wish))
+    demands.into_iter().find_map(|(given, demand)| given.then_some(demand))
 }
 
-/// The client's options for who we are.
-fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given), String> {
-    let given = |what: String, way_out| Given { what, way_out, expires: None };
+/// The client's options for the credentials.
+fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given), Problem> {
+    let given = |what: String, remedy| Given { what, remedy, expires: None };
     match &address.login {
         Some(Login::User(user, password)) => {
             let given = given(
@@ -163,53 +164,72 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
         }
         None => {}
     }
-    if let Some(user) = &config.user {
-        let (password, way_out) = match (&config.password, &config.password_file) {
-            (None, Some(file)) => {
-                (secret(file, "the password", "--password-file")?, "check --user and --password-file")
-            }
-            (password, _) => (password.clone().unwrap_or_default(), "check --user and --password"),
-        };
-        let what = format!("user {user} and its password");
-        return Ok((Options::with_user_pass(user, &password), given(what, way_out)));
-    }
-    if let Some(token) = &config.token {
-        return Ok((Options::with_token(token), given("the token".into(), "check --token")));
-    }
-    if let Some(file) = &config.token_file {
-        let token = secret(file, "the token", "--token-file")?;
-        return Ok((Options::with_token(&token), given("the token".into(), "check --token-file")));
-    }
-    if let Some(file) = &config.creds {
-        let text = read(file, "the credentials", "--creds")?;
-        let bad = |what| format!("there is no {what} in the credentials {}; check --creds", file.display());
-        let jwt = jwt_in(&text).ok_or_else(|| bad("user's JWT"))?;
-        let pair = seed_in(&text).ok_or_else(|| bad("user's seed"))?;
-        let what = format!("the credentials {}", file.display());
-        return Ok(with_jwt(jwt, pair, given(what, "check --creds")));
-    }
-    if let Some(file) = &config.nkey {
-        let text = read(file, "the nkey", "--nkey")?;
-        let pair = seed_in(&text).ok_or_else(|| {
-            format!("there is no user's seed in the nkey's file {}; one begins with SU; check --nkey", file.display())
-        })?;
-        let Some(jwt) = &config.jwt else {
-            let (public, what) = (pair.public_key(), format!("the nkey {}", file.display()));
-            let what = format!("{what}, which is {public}");
+    let settings = config.authentication().map_err(|error| Problem::new(BrokerFault::Refused, error.to_string()))?;
+    match settings {
+        Authentication::None => {
+            let remedy = "give --user and --password, --token, --creds or --nkey";
+            Ok((Options::new(), given("a connection without credentials".into(), remedy)))
+        }
+        Authentication::Password { user, password } => {
+            let (password, remedy) = match password {
+                Secret::Given(password) => (password.to_owned(), "check --user and --password"),
+                Secret::File(file) => {
+                    (secret(file, "the password", "check --password-file")?, "check --user and --password-file")
+                }
+            };
+            let what = format!("user {user} and its password");
+            Ok((Options::with_user_pass(user, &password), given(what, remedy)))
+        }
+        Authentication::Token(token) => {
+            let (token, remedy) = match token {
+                Secret::Given(token) => (token.to_owned(), "check --token"),
+                Secret::File(file) => (secret(file, "the token", "check --token-file")?, "check --token-file"),
+            };
+            Ok((Options::with_token(&token), given("the token".into(), remedy)))
+        }
+        Authentication::Credentials(file) => {
+            let remedy = "check --creds";
+            let text = read(file, "the credentials", remedy)?;
+            let bad = |what| unusable(format!("there is no {what} in the credentials {}", file.display()), remedy);
+            let jwt = jwt_in(&text).ok_or_else(|| bad("user's JWT"))?;
+            let pair = seed_in(&text).ok_or_else(|| bad("user's seed"))?;
+            let what = format!("the credentials {}", file.display());
+            Ok(with_jwt(jwt, pair, given(what, remedy)))
+        }
+        Authentication::Nkey(file) => {
+            let pair = nkey(file)?;
+            let public = pair.public_key();
+            let what = format!("the nkey {}, which is {public}", file.display());
             let options = Options::with_nkey(&public, move |nonce| pair.sign(nonce).unwrap_or_default());
-            return Ok((options, given(what, "check --nkey")));
-        };
-        let (jwt, what) = if is_jwt(jwt) {
-            (jwt.clone(), "the JWT and the nkey".to_owned())
-        } else {
-            let text = read(Path::new(jwt), "the JWT", "--jwt")?;
-            let found = jwt_in(&text).ok_or_else(|| format!("there is no JWT in {jwt}; check --jwt"))?;
-            (found, format!("the JWT {jwt} and the nkey"))
-        };
-        return Ok(with_jwt(jwt, pair, given(format!("{what} {}", file.display()), "check --jwt and --nkey")));
+            Ok((options, given(what, "check --nkey")))
+        }
+        Authentication::Jwt { jwt, nkey: file } => {
+            let pair = nkey(file)?;
+            let (jwt, what) = match jwt {
+                Secret::Given(jwt) => (jwt.to_owned(), "the JWT and the nkey".to_owned()),
+                Secret::File(path) => {
+                    let (shown, remedy) = (path.display(), "check --jwt");
+                    let text = read(path, "the JWT", remedy)?;
+                    let jwt = jwt_in(&text);
+                    let jwt = jwt.ok_or_else(|| unusable(format!("there is no JWT in {shown}"), remedy))?;
+                    (jwt, format!("the JWT {shown} and the nkey"))
+                }
+            };
+            Ok(with_jwt(jwt, pair, given(format!("{what} {}", file.display()), "check --jwt and --nkey")))
+        }
     }
-    let way_out = "give --user and --password, --token, --creds or --nkey";
-    Ok((Options::new(), given("a connection without credentials".into(), way_out)))
+}
+
+fn nkey(file: &Path) -> Result<KeyPair, Problem> {
+    let remedy = "check --nkey";
+    let text = read(file, "the nkey", remedy)?;
+    seed_in(&text).ok_or_else(|| {
+        unusable(format!("there is no user's seed in the nkey's file {}; one begins with SU", file.display()), remedy)
+    })
+}
+
+fn unusable(what: String, remedy: &'static str) -> Problem {
+    Problem::new(BrokerFault::Refused, what).with_remedy(remedy)
 }
 
 fn with_jwt(jwt: String, pair: KeyPair, given: Given) -> (Options, Given) {
@@ -218,18 +238,18 @@ fn with_jwt(jwt: String, pair: KeyPair, given: Given) -> (Options, Given) {
     (options, given)
 }
 
-fn read(file: &Path, what: &str, flag: &str) -> Result<String, String> {
+fn read(file: &Path, what: &str, remedy: &'static str) -> Result<String, Problem> {
     std::fs::read_to_string(file).map_err(|e| match e.kind() {
-        ErrorKind::InvalidData => format!("cannot use {what} {}: it is no text; check {flag}", file.display()),
-        _ => format!("cannot read {what} {}: {e}; check {flag}", file.display()),
+        ErrorKind::InvalidData => unusable(format!("cannot use {what} {}: it is not text", file.display()), remedy),
+        _ => unusable(format!("cannot read {what} {}: {e}", file.display()), remedy),
     })
 }
 
-/// What a file holds, less the white space around it.
-fn secret(file: &Path, what: &str, flag: &str) -> Result<String, String> {
-    let text = read(file, what, flag)?;
+/// The content of a file without the white space around it.
+fn secret(file: &Path, what: &str, remedy: &'static str) -> Result<String, Problem> {
+    let text = read(file, what, remedy)?;
     match text.trim() {
-        "" => Err(format!("there is nothing in {}, where {what} should be; check {flag}", file.display())),
+        "" => Err(unusable(format!("there is nothing in {}, where {what} should be", file.display()), remedy)),
         secret => Ok(secret.to_owned()),
     }
 }
@@ -245,14 +265,14 @@ fn seed_in(text: &str) -> Option<KeyPair> {
     seeds.filter_map(|seed| KeyPair::from_seed(seed).ok()).find(|pair| pair.key_pair_type() == KeyPairType::User)
 }
 
-/// Until when a JWT holds, where it says so.
+/// When a JWT expires, if it does.
 fn expiry(jwt: &str) -> Option<i64> {
     #[derive(Deserialize)]
-    struct Claims {
+    struct JwtClaims {
         exp: Option<i64>,
     }
     let claims = BASE64URL_NOPAD.decode(jwt.split('.').nth(1)?.as_bytes()).ok()?;
-    serde_json::from_slice::<Claims>(&claims).ok()?.exp.filter(|exp| *exp > 0)
+    serde_json::from_slice::<JwtClaims>(&claims).ok()?.exp.filter(|exp| *exp > 0)
 }
 
 impl Attempt<'_> {
@@ -261,43 +281,47 @@ impl Attempt<'_> {
         self.tls.is_some()
     }
 
-    /// Why connecting failed, with the way out.
-    pub(in crate::broker) fn explain(&self, error: &std::io::Error) -> (BrokerFault, String) {
+    /// Why connecting failed.
+    pub(in crate::broker) fn explain(&self, error: &std::io::Error) -> Problem {
         if let Some(objection) = self.tls.as_ref().and_then(|objection| objection.lock().take()) {
-            return (BrokerFault::Tls, objection);
+            return objection;
         }
-        let said = one_line(error);
-        let lower = said.to_lowercase();
+        let reported = one_line(error);
+        let lower = reported.to_lowercase();
         if ["authorization", "authentication"].iter().any(|word| lower.contains(word)) {
-            return (BrokerFault::Refused, self.refused());
+            return self.refused();
         }
         if lower.contains("could not load platform certs") {
-            // The client insists on reading them, whatever it is given.
-            let detail = format!("{said}; check SSL_CERT_FILE and SSL_CERT_DIR");
-            return (BrokerFault::Tls, detail);
+            // The client always reads them, whatever other certificates it gets.
+            return Problem::new(BrokerFault::Tls, reported).with_remedy("check SSL_CERT_FILE and SSL_CERT_DIR");
         }
         match (&self.tls, &self.config.tls.cert) {
-            // That it does not like our certificate may show in no more than its hanging up.
+            // A server that does not accept our certificate may just close the connection.
             (Some(_), Some(cert)) => {
                 let (cert, doubt) = (cert.display(), "does it accept the certificate");
-                (BrokerFault::Tls, format!("{said}; {doubt} {cert}? check --tlscert and --tlskey"))
+                let remedy = format!("{doubt} {cert}? check --tlscert and --tlskey");
+                Problem::new(BrokerFault::Tls, reported).with_remedy(remedy)
             }
-            (Some(_), None) if lower.contains("tls") || lower.contains("alert") => (BrokerFault::Tls, said),
-            _ => (BrokerFault::Unreachable, said),
+            (Some(_), None) if lower.contains("tls") || lower.contains("alert") => {
+                Problem::new(BrokerFault::Tls, reported)
+            }
+            _ => Problem::new(BrokerFault::Unreachable, reported),
         }
     }
 
-    fn refused(&self) -> String {
-        let Given { what, way_out, expires } = &self.given;
+    fn refused(&self) -> Problem {
+        let Given { what, remedy, expires } = &self.given;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         if let Some(expired) = expires.filter(|exp| i64::try_from(now).is_ok_and(|now| now >= *exp)) {
             let date = OffsetDateTime::from_unix_timestamp(expired).ok().and_then(|time| time.format(&Rfc3339).ok());
             let date = date.unwrap_or_else(|| "some time ago".into());
-            return format!("it refuses {what}, which expired at {date}; {way_out}");
+            return unusable(format!("it refuses {what}, which expired at {date}"), remedy);
         }
         match &self.config.tls.cert {
-            Some(cert) => format!("it refuses {what}, shown the certificate {}; {way_out}", cert.display()),
-            None => format!("it refuses {what}; {way_out}"),
+            Some(cert) => {
+                unusable(format!("it refuses {what}, with the client certificate {}", cert.display()), remedy)
+            }
+            None => unusable(format!("it refuses {what}"), remedy),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The servers of one cluster: those of the configuration, and those that they tell of.
+//! The servers of one cluster: those of the configuration, and others that these announce.
 //!
-//! A server says in its `INFO` which others there are
+//! A server lists the others of its cluster in its `INFO`
 //! (<https://docs.nats.io/using-nats/developer/connecting/cluster>). They are tried after the configured ones, so that a
-//! program that was given one address survives the loss of that server.
+//! program with one configured address survives the loss of that server.
 
 use parking_lot::Mutex;
 
@@ -17,10 +17,10 @@ pub struct Cluster {
     known: Mutex<Vec<Known>>,
 }
 
-/// A server's address, with the secrets that may stand in it: never shown.
+/// A server's address with the secrets in it: never shown.
 struct Known {
     url: String,
-    /// Told of by another.
+    /// Announced by another server.
     learnt: bool,
 }
 
@@ -31,11 +31,11 @@ impl std::fmt::Debug for Known {
 }
 
 impl Cluster {
-    /// The servers of the configuration. Asks nobody.
+    /// The servers of the configuration. Connects to none.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] naming the address that is none.
+    /// [`Error::Config`] with the address that is none.
     pub fn new(config: &BrokerConfig) -> Result<Self, Error> {
         config.servers.iter().try_for_each(|server| access::parse(server).map(drop))?;
         let known = config.servers.iter().map(|url| Known { url: url.clone(), learnt: false }).collect();
@@ -52,13 +52,13 @@ impl Cluster {
         self.known.lock().iter().map(|known| known.url.clone()).collect()
     }
 
-    /// Takes in what the server at `through` says of the others, instead of what was known of such before. They are
-    /// entered like that one: with its scheme, and with its user where that stands in the address.
-    pub(in crate::broker) fn learn(&self, through: &str, told: &[String]) {
+    /// Replaces the announced servers by those that the server at `through` announces. They get its scheme, and its user where that
+    /// stands in the address.
+    pub(in crate::broker) fn learn(&self, through: &str, announced: &[String]) {
         let mut known = self.known.lock();
         let through_is_learnt = known.iter().any(|one| one.learnt && one.url == through);
         known.retain(|one| !one.learnt || (through_is_learnt && one.url == through));
-        for address in told {
+        for address in announced {
             let url = beside(through, address);
             if access::parse(&url).is_ok() && !known.iter().any(|one| same(&one.url, &url)) {
                 known.push(Known { url, learnt: true });
@@ -66,7 +66,7 @@ impl Cluster {
         }
     }
 
-    /// Has the others tried first from now on.
+    /// From now on the others are tried first.
     pub(in crate::broker) fn put_last(&self, url: &str) {
         self.known.lock().sort_by_key(|known| known.url == url);
     }
@@ -77,7 +77,7 @@ impl Cluster {
     }
 }
 
-/// `address` (host and port) with what else the URL `through` says.
+/// `address` (host and port) with the other parts of the URL `through`.
 fn beside(through: &str, address: &str) -> String {
     let (scheme, rest) = through.split_once("://").unwrap_or(("nats", through));
     match rest.rsplit_once('@') {

@@ -1,14 +1,16 @@
-//! Seeing to it that what was published is written.
+//! Flushing what was published.
 //!
-//! The client writes at most every 5 ms unless it is flushed, and flushing waits for the server. So a thread of its own
-//! flushes, once for all that was written while it waited; the publishing thread never does.
+//! The client writes at most every 5 ms unless it is flushed, and a flush waits for the server. So a thread of its own flushes, once for
+//! everything that was written while it waited; the publishing thread never does.
 //!
-//! Over TLS the client has three faults of its own. It takes no more than its TLS can buffer, 64 KiB, when the server does
-//! not keep up: a write behind that ends the connection. What is in that buffer stays there until the next call. And a call
-//! that writes also reads; what it has read, the reading thread only finds with the next word of the server. So there no more
-//! than a window is written before a flush; every write is followed by one, for its answer is that next word; a flush that
-//! takes long, for its own answer may have been read so, is followed by others; and so is the last one, for the client's own
-//! flushing, which comes up to 5 ms behind a write, reads too.
+//! Over TLS the client has three faults of its own:
+//!
+//! - It takes no more than its TLS buffer holds, 64 KiB, when the server does not keep up: a write beyond that ends the connection. So no
+//!   more than a window is written before a flush.
+//! - What is in that buffer stays there until the next call. So every write is followed by a flush.
+//! - A call that writes also reads. What it has read, the reading thread finds only when the server next sends something; the answer to a
+//!   flush is such a thing. A slow flush may have had its own answer read that way, so other flushes follow it. The same goes for the
+//!   last flush, because the client's own flushing, up to 5 ms after a write, reads too.
 
 use std::thread;
 use std::time::Duration;
@@ -21,44 +23,43 @@ use crate::pipeline::Signal;
 /// How long one flush may take to be written.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long a few events wait, at most, for the answer to a flush of those before them.
+/// How long a few events wait, at most, for the answer to an earlier flush.
 const GATHERING: Duration = Duration::from_millis(1);
 
-/// What may be written over TLS before a flush: less than what its buffer takes, with room for a ping and nudges.
+/// What may be written over TLS before a flush: less than its buffer holds, with room for pings.
 const WINDOW: usize = 48 << 10;
 
-/// The first pause before a flush is followed by another, and how often the pause is doubled. Then the server is silent, not
-/// slow; the client's own pings, which others put off, find out.
+/// The first pause before another flush follows a flush, and how often the pause is doubled. After that the server is silent, not
+/// slow: the client's own pings, which every flush puts off, will detect that.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const FOLLOWERS: u32 = 10;
 
-/// Pauses over TLS behind the last write, before each of the flushes that come behind the client's own. That one's thread may
-/// be late.
-const AFTERTHOUGHTS: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
+/// Pauses over TLS after the last write, before each of the flushes that follow the client's own. The client's thread may be late.
+const LATE_FLUSHES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
 
-/// Hears of a connection's flushes, on their thread.
-pub(in crate::broker) trait Witness: Send + 'static {
-    /// One begins.
+/// Observes a connection's flushes, on their thread.
+pub(in crate::broker) trait FlushObserver: Send + 'static {
+    /// A flush begins.
     fn begins(&mut self);
 
-    /// The server has answered it: it has read all that was published before it began.
+    /// The server has answered it: it has read everything that was published before the flush began.
     fn answered(&mut self);
 }
 
-/// Whoever asks the stream instead.
-struct Nobody;
+/// For connections whose streams acknowledge each event.
+struct NoObserver;
 
-impl Witness for Nobody {
+impl FlushObserver for NoObserver {
     fn begins(&mut self) {}
 
     fn answered(&mut self) {}
 }
 
-/// The flushing of one connection. Where a flush hangs, its thread is left behind with the connection.
+/// Flushes one connection. Where a flush hangs, its thread is left behind with the connection.
 pub(in crate::broker) struct Flusher {
     kick: Sender<()>,
     done: Receiver<()>,
-    /// Over TLS: what was written since the last flush.
+    /// Over TLS: bytes written since the last flush.
     unflushed: Option<usize>,
     lost: Signal,
 }
@@ -67,20 +68,20 @@ impl Flusher {
     /// Starts the thread.
     pub(in crate::broker) fn start(connection: &Connection, tls: bool, lost: &Signal) -> Self {
         let flush = |connection: &Connection| connection.flush_timeout(FLUSH).is_ok();
-        Self::start_with(connection, tls, lost, flush, Nobody)
+        Self::start_with(connection, tls, lost, flush, NoObserver)
     }
 
-    /// Starts the thread, with somebody who hears of each flush; each may take this long to be written, at least.
+    /// Starts the thread, with an observer of each flush; each may take at least this long to be written.
     ///
-    /// A flush that fails is the end of the connection: what it has written of its question may still be answered, and
-    /// each later answer would be taken for that to the question before. One that succeeds on a connection which has
-    /// ended was not answered: the client says so when it has connected anew.
+    /// A flush that fails ends the connection: its ping may have been written and may still be answered, and then each later answer
+    /// would be taken for the answer to the ping before. A flush that succeeds on a connection which has ended was not answered: the
+    /// client reports success when it has connected again.
     pub(in crate::broker) fn start_before(
         connection: &Connection,
         tls: bool,
         lost: &Signal,
         patience: Duration,
-        witness: impl Witness,
+        observer: impl FlushObserver,
     ) -> Self {
         let ends = lost.clone();
         let flush = move |connection: &Connection| {
@@ -90,7 +91,7 @@ impl Flusher {
             }
             flushed && !ends.is_raised()
         };
-        Self::start_with(connection, tls, lost, flush, witness)
+        Self::start_with(connection, tls, lost, flush, observer)
     }
 
     fn start_with(
@@ -98,31 +99,31 @@ impl Flusher {
         tls: bool,
         lost: &Signal,
         flush: impl Fn(&Connection) -> bool + Clone + Send + 'static,
-        mut witness: impl Witness,
+        mut observer: impl FlushObserver,
     ) -> Self {
         let (kick, kicks) = crossbeam_channel::bounded(1);
         let (done_in, done) = crossbeam_channel::bounded(1);
-        let watch = tls.then(|| Watch::start(connection.clone(), lost.clone(), flush.clone()));
+        let watch = tls.then(|| FlushWatch::start(connection.clone(), lost.clone(), flush.clone()));
         let connection = connection.clone();
         let spawned = thread::Builder::new().name("catchment-flush".into()).spawn(move || {
-            let mut afterthoughts = [].iter();
+            let mut late_flushes = [].iter();
             loop {
-                let kicked = match afterthoughts.next() {
+                let kicked = match late_flushes.next() {
                     Some(pause) => kicks.recv_timeout(*pause),
                     None => kicks.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 };
                 match kicked {
-                    Ok(()) if tls => afterthoughts = AFTERTHOUGHTS.iter(),
+                    Ok(()) if tls => late_flushes = LATE_FLUSHES.iter(),
                     Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
-                let _under_way = watch.as_ref().map(Watch::begin);
-                witness.begins();
+                let _under_way = watch.as_ref().map(FlushWatch::begin);
+                observer.begins();
                 if !flush(&connection) {
                     return;
                 }
-                witness.answered();
-                // Nobody waits for an afterthought.
+                observer.answered();
+                // Nothing waits for a late flush.
                 if kicked.is_ok() {
                     let _ = done_in.try_send(());
                 }
@@ -135,7 +136,7 @@ impl Flusher {
         Self { kick, done, unflushed: tls.then_some(0), lost: lost.clone() }
     }
 
-    /// Hears that so many bytes are about to be written. Over TLS it may block until those before them are.
+    /// To be called before so many bytes are written. Over TLS it may block until the bytes before them are written.
     pub(in crate::broker) fn before(&mut self, bytes: usize) {
         if let Some(unflushed) = self.unflushed {
             if unflushed > 0 && unflushed + bytes > WINDOW {
@@ -145,10 +146,10 @@ impl Flusher {
         }
     }
 
-    /// Has all that was published written: in the background, or over TLS before it returns.
+    /// Writes everything that was published: in the background, or over TLS before it returns.
     pub(in crate::broker) fn flush(&mut self) {
         if self.unflushed.is_none() {
-            // What was answered before is not waited for.
+            // An earlier answer must not end the next wait.
             let _ = self.done.try_recv();
             self.kick();
             return;
@@ -164,8 +165,8 @@ impl Flusher {
         }
     }
 
-    /// Waits for the next answer, to the last flush or one under way, at most for a moment, so that what comes meanwhile is written together, as TCP
-    /// does with small writes: <https://www.rfc-editor.org/rfc/rfc896>. Over TLS each flush has waited already.
+    /// Waits a moment for the next answer to a flush, so that what comes meanwhile is written together, as TCP does with small writes:
+    /// <https://www.rfc-editor.org/rfc/rfc896>. Over TLS each flush has waited already.
     pub(in crate::broker) fn gather(&self) {
         if self.unflushed.is_none() {
             crossbeam_channel::select! {
@@ -176,19 +177,19 @@ impl Flusher {
         }
     }
 
-    /// Has all that was written flushed in the background.
+    /// Flushes in the background.
     pub(in crate::broker) fn kick(&self) {
-        // Full: a flush is wanted already.
+        // Full: a flush is due already.
         let _ = self.kick.try_send(());
     }
 }
 
-/// A thread that looks on while a flush is under way, and has others follow it.
-struct Watch {
+/// A thread that watches each flush and starts others behind a slow one.
+struct FlushWatch {
     flushes: Sender<Receiver<()>>,
 }
 
-impl Watch {
+impl FlushWatch {
     fn start(
         connection: Connection,
         lost: Signal,
@@ -205,7 +206,7 @@ impl Watch {
                     }
                     let (connection, flush) = (connection.clone(), flush.clone());
                     let follower = thread::Builder::new().name("catchment-flush".into());
-                    // It ends with the one that it follows: one answer brings the others to light.
+                    // It ends with the flush that it follows: one answer brings up the others.
                     let _ = follower.spawn(move || flush(&connection));
                 }
             }

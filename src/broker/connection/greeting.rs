@@ -1,8 +1,8 @@
-//! What a server says first: asked for by ourselves, for the client waits for it without end.
+//! A server's greeting, read before the client connects, because the client waits for it without a time-out.
 //!
-//! A NATS server sends an `INFO` line to whoever connects
-//! (<https://docs.nats.io/reference/reference-protocols/nats-protocol#info>). One that accepts and keeps silent, a
-//! stopped process for instance, would hold the client's `connect` for ever.
+//! A NATS server sends an `INFO` line to each client that connects
+//! (<https://docs.nats.io/reference/reference-protocols/nats-protocol#info>). A server that accepts and sends nothing, a stopped
+//! process for instance, would hold the client's `connect` for ever.
 
 use std::io::{ErrorKind, Read};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::problem::Problem;
 use crate::error::BrokerFault;
 use crate::printable;
 
 /// Longer than any `INFO` line; a cluster's addresses are in it.
 const LONGEST: usize = 256 << 10;
 
-/// A server with `handshake_first` waits for us to begin with TLS, which the client does not know how to do. With
+/// A server with `handshake_first` waits for the client to begin with TLS, which the NATS client cannot do. With
 /// `handshake_first: auto` it greets after a moment: <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/tls>.
 const TLS_FIRST: &str = "(one with handshake_first must have it set to auto)";
 
@@ -28,21 +29,22 @@ pub(in crate::broker) struct Greeting {
     /// The other servers of its cluster, host and port.
     #[serde(default)]
     pub(in crate::broker) connect_urls: Vec<String>,
-    /// It speaks TLS only.
+    /// It takes TLS connections only.
     #[serde(default)]
     pub(in crate::broker) tls_required: bool,
-    /// It speaks TLS with whoever wants to.
+    /// It takes TLS connections and others.
     #[serde(default)]
     pub(in crate::broker) tls_available: bool,
-    /// It wants to see a certificate from us.
+    /// It asks for a client certificate.
     #[serde(default)]
     pub(in crate::broker) tls_verify: bool,
 }
 
-/// Connects, reads the greeting, and hangs up.
-pub(in crate::broker) fn ask(host: &str, port: u16, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
+/// Connects, reads the greeting, and closes the connection.
+pub(in crate::broker) fn receive(host: &str, port: u16, within: Duration) -> Result<Greeting, Problem> {
     let deadline = Instant::now() + within;
-    let unreachable = |what: String| (BrokerFault::Unreachable, format!("{what}; is nats-server running there?"));
+    let unreachable =
+        |what: String| Problem::new(BrokerFault::Unreachable, what).with_remedy("is nats-server running there?");
     let addresses = (host, port).to_socket_addrs().map_err(|e| unreachable(e.to_string()))?;
     let mut last = unreachable("the name has no address".into());
     for address in addresses {
@@ -50,7 +52,7 @@ pub(in crate::broker) fn ask(host: &str, port: u16, within: Duration) -> Result<
         match TcpStream::connect_timeout(&address, left) {
             Ok(stream) => match read(stream, deadline, within) {
                 Ok(greeting) => return Ok(greeting),
-                Err(trouble) => last = trouble,
+                Err(problem) => last = problem,
             },
             Err(e) => last = unreachable(e.to_string()),
         }
@@ -58,13 +60,12 @@ pub(in crate::broker) fn ask(host: &str, port: u16, within: Duration) -> Result<
     Err(last)
 }
 
-fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Greeting, (BrokerFault, String)> {
+fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Greeting, Problem> {
     let silent = || {
-        let seconds = within.as_secs_f64();
-        let what = format!("accepts connections but said nothing in {seconds:.1} s; is the server stopped or stuck?");
-        (BrokerFault::Silent, format!("{what} {TLS_FIRST}"))
+        let what = format!("accepts connections but sent nothing in {:.1} s", within.as_secs_f64());
+        Problem::new(BrokerFault::Silent, what).with_remedy(format!("is the server stopped or stuck? {TLS_FIRST}"))
     };
-    let other = |what: &str| (BrokerFault::Silent, format!("{what}; is that the port of a nats-server?"));
+    let other = |what: &str| Problem::new(BrokerFault::Silent, what).with_remedy("is that the port of a nats-server?");
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
     while !line.contains(&b'\n') {
@@ -74,7 +75,7 @@ fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Gr
         }
         stream.set_read_timeout(Some(left)).map_err(|e| other(&e.to_string()))?;
         match stream.read(&mut chunk) {
-            Ok(0) => return Err(other(&format!("hung up without a greeting {TLS_FIRST}"))),
+            Ok(0) => return Err(other(&format!("closed the connection without a greeting {TLS_FIRST}"))),
             Ok(n) => line.extend_from_slice(&chunk[..n]),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Err(silent()),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}

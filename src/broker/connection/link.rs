@@ -1,9 +1,8 @@
 //! One connection, used on a thread of its own that can be left behind.
 //!
-//! Nothing outside this thread calls the client, so a call of it that never returns costs this thread and nothing else:
-//! whoever waits has a deadline. The client's own reconnecting is not used. It forgets outstanding requests without a word,
-//! meets a message it cannot read again and again, and gives up for good after a number of attempts; a new link is made
-//! instead, and of the old one nothing stays.
+//! Only this thread calls the client. So a call that never returns costs this thread and nothing else: everything that waits for it
+//! has a deadline. The client's own reconnecting is not used: it drops outstanding requests without an error, receives a message that
+//! it cannot read again and again, and gives up for good after a number of attempts. A new link replaces an old one as a whole.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,44 +14,40 @@ use nats::{Connection, Message, Options, Subscription};
 
 use super::cluster::Cluster;
 use super::flush::Flusher;
+use super::remarks::{ErrorListener, ServerRemark, one_line};
 use super::{access, greeting};
 use crate::broker::broker_error;
 use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Signal, room_for_threads};
-use crate::printable;
 
-/// Threads of links, and links in use: the difference are threads being opened, being closed, or left behind in a call that
-/// does not return. A server that makes calls hang for days must not fill the process.
+/// Threads of links, and links in use. The difference are threads that are being opened or closed, or were left behind in a call
+/// that does not return. A server that makes calls hang for days must not fill the process.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;
 
-/// Ours and the client's two, which panics where it gets none.
+/// Ours and the client's two. The client panics where it gets none.
 const THREADS_A_LINK: usize = 3;
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
-
-/// Hears what the client says beside messages: the server's errors, and that a subscription is over its limit. Called on the
-/// thread that reads the connection, with the client's locks held: it must not call the client.
-pub(in crate::broker) type Ear = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// A live connection with an inbox. Dropping it closes the connection, in the background.
 pub(in crate::broker) struct Link {
     cluster: Arc<Cluster>,
     jobs: Sender<Job>,
-    signs: Signs,
+    signals: LinkSignals,
     opened: Opened,
     requests: AtomicUsize,
-    /// A message, for it knows what the server has said last of its cluster.
-    witness: OnceLock<Message>,
+    /// Any message: the client attaches to each the server's latest `INFO`, which names the servers of the cluster.
+    sample: OnceLock<Message>,
     _counted: Counted,
 }
 
 /// The server at the other end.
 #[derive(Clone)]
-pub(in crate::broker) struct Server {
-    /// As it was connected to, with the secrets that may stand in it: never shown.
+pub(in crate::broker) struct ServerInfo {
+    /// The address that was connected to, with the secrets in it: never shown.
     url: String,
     /// Its address, without secrets.
     pub(in crate::broker) address: String,
@@ -60,34 +55,34 @@ pub(in crate::broker) struct Server {
     pub(in crate::broker) version: String,
     /// The largest event it takes, headers included.
     pub(in crate::broker) max_payload: usize,
-    /// Whether it is spoken to over TLS.
+    /// Whether the connection uses TLS.
     pub(in crate::broker) tls: bool,
 }
 
-/// The link gave no answer in time, or went away: it is of no further use.
+/// The connection was lost, or there was no answer in time: the link cannot be used any more.
 #[derive(Debug)]
-pub(in crate::broker) struct Gone(pub(in crate::broker) String);
+pub(in crate::broker) struct LinkError(pub(in crate::broker) String);
 
-/// What is known of a connection from outside its thread.
+/// The state of a connection, for all threads.
 #[derive(Clone, Debug, Default)]
-struct Signs {
+struct LinkSignals {
     /// It was made.
     made: Signal,
     /// It has ended.
     lost: Signal,
-    /// The server goes out of service soon.
+    /// The server shuts down soon.
     leaving: Signal,
     /// The server did not answer.
     silent: Signal,
-    /// Nobody uses the connection any more.
+    /// The link was dropped.
     released: Signal,
-    /// Counts what the server said outside of messages.
+    /// How many errors the client has reported.
     remarks: Arc<AtomicUsize>,
 }
 
 /// A connection that has just been made.
 struct Opened {
-    server: Server,
+    server: ServerInfo,
     inbox: String,
     messages: Receiver<Message>,
 }
@@ -95,33 +90,41 @@ struct Opened {
 impl Link {
     /// Connects to the first server that answers. Blocks at most for the configured time-out.
     pub(in crate::broker) fn open(cluster: &Arc<Cluster>, stop: &Signal) -> Result<Self, Error> {
-        Self::open_with(cluster, stop, Arc::new(|remark| log::warn!("broker: the server says: {remark}")))
+        Self::open_with(
+            cluster,
+            stop,
+            Arc::new(|remark: &ServerRemark| log::warn!("broker: the server reports: {remark}")),
+        )
     }
 
-    /// As [`Link::open`], with an ear of its own.
-    pub(in crate::broker) fn open_with(cluster: &Arc<Cluster>, stop: &Signal, ear: Ear) -> Result<Self, Error> {
+    /// As [`Link::open`], with an error listener instead of the log.
+    pub(in crate::broker) fn open_with(
+        cluster: &Arc<Cluster>,
+        stop: &Signal,
+        listener: Arc<dyn ErrorListener>,
+    ) -> Result<Self, Error> {
         let timeout = cluster.config().timeout;
         let all = || cluster.config().shown_servers();
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
         if left_behind >= MOST_LEFT_BEHIND {
-            let detail = format!("{left_behind} connections hang in calls that do not return; waiting for one to end");
-            return Err(broker_error(all(), BrokerFault::Silent, detail));
+            let detail = format!("{left_behind} connections hang in calls that do not return");
+            return Err(broker_error(all(), BrokerFault::Silent, detail).with_remedy("waiting for one to end"));
         }
         let no_thread = |e: Error| broker_error(all(), BrokerFault::Unreachable, e.to_string());
         room_for_threads(THREADS_A_LINK, "for a connection").map_err(no_thread)?;
         let counted = Counted::among(&THREADS);
         let (ready_in, ready_out) = crossbeam_channel::bounded(1);
         let (jobs_in, jobs_out) = crossbeam_channel::unbounded();
-        let signs = Signs::default();
-        let (thread_cluster, thread_signs) = (Arc::clone(cluster), signs.clone());
+        let signals = LinkSignals::default();
+        let (thread_cluster, thread_signals) = (Arc::clone(cluster), signals.clone());
         thread::Builder::new()
             .name("catchment-link".into())
             .spawn(move || {
                 let _counted = counted;
-                run(&thread_cluster, &thread_signs, &ear, &ready_in, &jobs_out);
+                run(&thread_cluster, &thread_signals, &listener, &ready_in, &jobs_out);
             })
             .map_err(|e| broker_error(all(), BrokerFault::Unreachable, format!("no thread for a connection: {e}")))?;
-        // The thread keeps to the time-out wherever it can; the grace is for calls where it cannot.
+        // The thread keeps to the time-out wherever it can. The grace is for calls where it cannot.
         let grace = Duration::from_millis(250);
         let silent = |what: &str| broker_error(all(), BrokerFault::Silent, what);
         crossbeam_channel::select! {
@@ -129,47 +132,47 @@ impl Link {
                 Ok(opened) => Ok(Self {
                     cluster: Arc::clone(cluster),
                     jobs: jobs_in,
-                    signs,
+                    signals,
                     opened: opened?,
                     requests: AtomicUsize::new(0),
-                    witness: OnceLock::new(),
+                    sample: OnceLock::new(),
                     _counted: Counted::among(&IN_USE),
                 }),
                 Err(_) => Err(silent("connecting failed without a reason")),
             },
-            recv(stop.channel()) -> _ => Err(silent("connecting was broken off by a stop")),
+            recv(stop.channel()) -> _ => Err(silent("a stop ended the attempt to connect")),
             default(timeout + grace) => Err(silent(&format!("no answer to the connection within {timeout:?}"))),
         }
     }
 
-    /// Has a call of the client run, behind those before it.
+    /// Queues a call of the client; calls run in the order of their queueing.
     pub(in crate::broker) fn post(&self, job: impl FnOnce(&Connection) + Send + 'static) {
         let _ = self.jobs.send(Box::new(job));
     }
 
-    /// Has a call of the client run and waits for what it gives, at most for `within` and until the stop.
+    /// Queues a call of the client and waits for its result, at most for `within` and until the stop.
     pub(in crate::broker) fn call<T: Send + 'static>(
         &self,
         within: Duration,
         stop: &Signal,
         job: impl FnOnce(&Connection) -> T + Send + 'static,
-    ) -> Result<T, Gone> {
+    ) -> Result<T, LinkError> {
         let (done_in, done_out) = crossbeam_channel::bounded(1);
         self.post(move |connection| {
             let _ = done_in.send(job(connection));
         });
         crossbeam_channel::select! {
-            recv(done_out) -> done => done.map_err(|_| self.gone()),
-            recv(stop.channel()) -> _ => Err(Gone("broken off by a stop".into())),
+            recv(done_out) -> done => done.map_err(|_| self.lost_error()),
+            recv(stop.channel()) -> _ => Err(LinkError("ended by a stop".into())),
             default(within) => {
-                self.fell_silent();
-                Err(Gone(format!("no end within {within:?}")))
+                self.mark_silent();
+                Err(LinkError(format!("no result within {within:?}")))
             }
         }
     }
 
-    /// Publishes without waiting; where that fails, the connection is about to be lost. `reply` names the answer, which
-    /// comes among the messages.
+    /// Publishes without waiting; where that fails, the connection is about to be lost. The answer comes among the messages, on the
+    /// subject [`Link::inbox`]`.reply`.
     pub(in crate::broker) fn publish(&self, subject: String, reply: &str, body: impl AsRef<[u8]> + Send + 'static) {
         let reply = format!("{}.{reply}", self.opened.inbox);
         self.post(move |connection| {
@@ -179,14 +182,14 @@ impl Link {
         });
     }
 
-    /// Asks and waits for the answer, at most until `stop`. Messages that are none are passed over.
+    /// Sends a request and waits for the answer, at most until `stop`. Other messages are dropped.
     pub(in crate::broker) fn request(
         &self,
         subject: String,
         body: impl AsRef<[u8]> + Send + 'static,
         within: Duration,
         stop: Option<&Signal>,
-    ) -> Result<Message, Gone> {
+    ) -> Result<Message, LinkError> {
         let until = Instant::now() + within;
         let reply = format!("request-{}", self.requests.fetch_add(1, Ordering::Relaxed));
         let subject_of_answer = format!("{}.{reply}", self.opened.inbox);
@@ -194,66 +197,66 @@ impl Link {
         let never = Signal::default();
         loop {
             crossbeam_channel::select! {
-                recv(stop.unwrap_or(&never).channel()) -> _ => return Err(Gone("broken off by a stop".into())),
+                recv(stop.unwrap_or(&never).channel()) -> _ => return Err(LinkError("ended by a stop".into())),
                 recv(self.opened.messages) -> message => match message {
                     Ok(message) if message.subject == subject_of_answer => {
-                        self.saw(&message);
+                        self.keep_sample(&message);
                         return Ok(message);
                     }
                     Ok(_) => {}
-                    Err(_) => return Err(self.gone()),
+                    Err(_) => return Err(self.lost_error()),
                 },
-                recv(self.signs.lost.channel()) -> _ => return Err(self.gone()),
+                recv(self.signals.lost.channel()) -> _ => return Err(self.lost_error()),
                 default(until.saturating_duration_since(Instant::now())) => {
-                    self.fell_silent();
-                    return Err(Gone(format!("no answer within {within:?}")));
+                    self.mark_silent();
+                    return Err(LinkError(format!("no answer within {within:?}")));
                 }
             }
         }
     }
 
-    /// Is shown a message that came on this connection.
-    pub(in crate::broker) fn saw(&self, message: &Message) {
-        if self.witness.get().is_none() {
-            let _ = self.witness.set(message.clone());
+    /// Keeps the first message of this connection: it gives access to the server's latest `INFO`, which lists the servers of the cluster.
+    pub(in crate::broker) fn keep_sample(&self, message: &Message) {
+        if self.sample.get().is_none() {
+            let _ = self.sample.set(message.clone());
         }
     }
 
-    /// Takes in which servers the cluster has by now: the server tells when one joins or leaves.
+    /// Updates the list of the cluster's servers: the server announces when one joins or leaves.
     fn learn(&self) {
-        if let Some(client) = self.witness.get().and_then(|message| message.client.as_ref()) {
-            let told = client.server_info().connect_urls;
-            // Of a server that is alone nothing is told, and what was known may be outdated all the same.
-            if !told.is_empty() {
-                self.cluster.learn(&self.opened.server.url, &told);
+        if let Some(client) = self.sample.get().and_then(|message| message.client.as_ref()) {
+            let announced = client.server_info().connect_urls;
+            // A server that is alone lists none: then the known ones are kept, though they may be outdated.
+            if !announced.is_empty() {
+                self.cluster.learn(&self.opened.server.url, &announced);
             }
         }
     }
 
-    /// Where answers come to: this and another token.
+    /// The prefix of the subjects for answers; one more token follows.
     pub(in crate::broker) fn inbox(&self) -> &str {
         &self.opened.inbox
     }
 
-    /// What comes to the inbox.
+    /// The messages that come to the inbox.
     pub(in crate::broker) fn messages(&self) -> &Receiver<Message> {
         &self.opened.messages
     }
 
-    /// Hears that the server does not answer, so that closing does not wait for it either.
-    pub(in crate::broker) fn fell_silent(&self) {
-        self.signs.silent.raise();
+    /// The server does not answer: closing must not wait for it either.
+    pub(in crate::broker) fn mark_silent(&self) {
+        self.signals.silent.raise();
     }
 
-    /// Switched on when the connection has ended.
+    /// Raised when the connection has ended.
     pub(in crate::broker) fn lost(&self) -> &Signal {
-        &self.signs.lost
+        &self.signals.lost
     }
 
-    /// Whether the server is about to go out of service while another one is known: time to go there. See
+    /// Whether the server is about to shut down and another one is known: then it is time to move there. See
     /// <https://docs.nats.io/running-a-nats-service/nats_admin/lame_duck_mode>.
     pub(in crate::broker) fn should_move(&self) -> bool {
-        if !self.signs.leaving.is_raised() {
+        if !self.signals.leaving.is_raised() {
             return false;
         }
         self.learn();
@@ -261,20 +264,20 @@ impl Link {
     }
 
     /// The server at the other end.
-    pub(in crate::broker) fn server(&self) -> &Server {
+    pub(in crate::broker) fn server(&self) -> &ServerInfo {
         &self.opened.server
     }
 
-    fn gone(&self) -> Gone {
-        Gone(format!("the connection to {} was lost", self.opened.server.address))
+    fn lost_error(&self) -> LinkError {
+        LinkError(format!("the connection to {} was lost", self.opened.server.address))
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         self.learn();
-        let Signs { lost, leaving, silent, .. } = &self.signs;
-        if [lost, leaving, silent].iter().any(|sign| sign.is_raised()) {
+        let LinkSignals { lost, leaving, silent, .. } = &self.signals;
+        if [lost, leaving, silent].iter().any(|signal| signal.is_raised()) {
             self.cluster.put_last(&self.opened.server.url);
         }
     }
@@ -296,20 +299,26 @@ impl Drop for Counted {
     }
 }
 
-fn run(cluster: &Cluster, signs: &Signs, ear: &Ear, ready: &Sender<Result<Opened, Error>>, jobs: &Receiver<Job>) {
-    match connect(cluster, signs, ear) {
-        Ok(Connected { connection, server, inbox, door }) => {
+fn run(
+    cluster: &Cluster,
+    signals: &LinkSignals,
+    listener: &Arc<dyn ErrorListener>,
+    ready: &Sender<Result<Opened, Error>>,
+    jobs: &Receiver<Job>,
+) {
+    match connect(cluster, signals, listener) {
+        Ok(Connected { connection, server, inbox, echo }) => {
             let messages = inbox.subscription.receiver().clone();
-            let flusher = server.tls.then(|| Flusher::start(&connection, true, &signs.lost));
+            let flusher = server.tls.then(|| Flusher::start(&connection, true, &signals.lost));
             if ready.send(Ok(Opened { server, inbox: inbox.name.clone(), messages })).is_ok() {
                 for job in jobs {
                     job(&connection);
-                    // Over TLS every write needs one behind it.
+                    // Over TLS every write needs a flush after it.
                     flusher.iter().for_each(Flusher::kick);
                 }
             }
             drop(flusher);
-            close(connection, signs, &inbox.name, &door);
+            close(connection, signals, &inbox.name, &echo);
         }
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -317,33 +326,32 @@ fn run(cluster: &Cluster, signs: &Signs, ear: &Ear, ready: &Sender<Result<Opened
     }
 }
 
-/// Ends the connection and with it the client's threads. That takes a word of the server: the reading thread hears of the
-/// end only between two of them, and a flush that was under way when the connection was lost is answered on the client's
-/// next connection, which it may make now, or never.
-fn close(connection: Connection, signs: &Signs, inbox: &str, door: &Subscription) {
-    if signs.silent.is_raised() && !signs.lost.is_raised() {
-        await_a_word(&connection, signs, inbox, door);
+/// Ends the connection and with it the client's threads. That needs something from the server: the reading thread sees the end only
+/// between two messages of the server. And a flush that was under way when the connection was lost is answered on the client's next
+/// connection, which it may make now, or never.
+fn close(connection: Connection, signals: &LinkSignals, inbox: &str, echo: &Subscription) {
+    if signals.silent.is_raised() && !signals.lost.is_raised() {
+        await_any_sign(&connection, signals, inbox, echo);
     }
-    signs.released.raise();
+    signals.released.raise();
     connection.close();
 }
 
-/// Waits until a silent server says anything, or the connection is lost: in the end the client's own pings see to that,
-/// some six minutes after the last word. Closing earlier would end the pings and leave the reading thread with nothing to
-/// wake it.
-fn await_a_word(connection: &Connection, signs: &Signs, inbox: &str, door: &Subscription) {
+/// Waits until a silent server sends anything, or the connection is lost. In the end the client's own pings detect the loss, some six
+/// minutes after the server last sent something. Closing earlier would end the pings, and nothing would wake the reading thread.
+fn await_any_sign(connection: &Connection, signals: &LinkSignals, inbox: &str, echo: &Subscription) {
     /// How often to try whether the client has given the connection up.
     const TRY: Duration = Duration::from_secs(10);
-    let remarks = signs.remarks.load(Ordering::Relaxed);
+    let remarks = signals.remarks.load(Ordering::Relaxed);
     loop {
-        // This comes back to the door, or the server remarks that we may not.
+        // This comes back on the echo subscription, or the server reports that we may not publish it.
         if connection.publish(inbox, "").is_err() {
-            signs.lost.raise();
+            signals.lost.raise();
         }
         let until = Instant::now() + TRY;
         while Instant::now() < until {
-            let answered = !door.receiver().is_empty() || signs.remarks.load(Ordering::Relaxed) != remarks;
-            if answered || signs.lost.wait(Duration::from_millis(100)) {
+            let answered = !echo.receiver().is_empty() || signals.remarks.load(Ordering::Relaxed) != remarks;
+            if answered || signals.lost.wait(Duration::from_millis(100)) {
                 return;
             }
         }
@@ -352,10 +360,10 @@ fn await_a_word(connection: &Connection, signs: &Signs, inbox: &str, door: &Subs
 
 struct Connected {
     connection: Connection,
-    server: Server,
+    server: ServerInfo,
     inbox: Inbox,
-    /// Nobody but ourselves sends anything here.
-    door: Subscription,
+    /// Only this connection itself publishes here.
+    echo: Subscription,
 }
 
 struct Inbox {
@@ -363,7 +371,7 @@ struct Inbox {
     subscription: Subscription,
 }
 
-fn connect(cluster: &Cluster, signs: &Signs, ear: &Ear) -> Result<Connected, Error> {
+fn connect(cluster: &Cluster, signals: &LinkSignals, listener: &Arc<dyn ErrorListener>) -> Result<Connected, Error> {
     let config = cluster.config();
     let deadline = Instant::now() + config.timeout;
     let mut trouble =
@@ -371,59 +379,61 @@ fn connect(cluster: &Cluster, signs: &Signs, ear: &Ear) -> Result<Connected, Err
     let urls = cluster.urls();
     for (at, url) in urls.iter().enumerate() {
         let shown = without_secrets(url);
-        let fail = |fault, detail: String| broker_error(&shown, fault, detail);
         let address = access::parse(url)?;
         // Servers that come first leave time for those behind them.
         let share = deadline.saturating_duration_since(Instant::now()) / u32::try_from(urls.len() - at).unwrap_or(1);
-        let greeting = match greeting::ask(address.host(), address.port(), share) {
+        let greeting = match greeting::receive(address.host(), address.port(), share) {
             Ok(greeting) => greeting,
-            Err((fault, detail)) => {
-                trouble = fail(fault, detail);
+            Err(problem) => {
+                trouble = problem.at(&shown);
                 continue;
             }
         };
         let (options, attempt) = match access::prepare(config, &address, &greeting) {
             Ok(prepared) => prepared,
-            Err((fault, detail)) => {
-                trouble = fail(fault, detail);
+            Err(problem) => {
+                trouble = problem.at(&shown);
                 continue;
             }
         };
-        match complete(options, config, signs, ear).connect(address.server()) {
+        match complete(options, config, signals, listener).connect(address.server()) {
             Ok(connection) => {
-                signs.made.raise();
+                signals.made.raise();
                 cluster.learn(url, &greeting.connect_urls);
                 let max_payload = connection.max_payload();
                 let (address, tls) = (shown.clone(), attempt.is_tls());
-                let server = Server { url: url.clone(), address, version: greeting.version, max_payload, tls };
+                let server = ServerInfo { url: url.clone(), address, version: greeting.version, max_payload, tls };
                 let name = match &config.inbox_prefix {
                     Some(prefix) => connection.new_inbox().replacen("_INBOX", prefix, 1),
                     None => connection.new_inbox(),
                 };
                 let subscribed = connection
                     .subscribe(&name)
-                    .and_then(|door| connection.subscribe(&format!("{name}.*")).map(|inbox| (door, inbox)));
-                let (door, subscription) = subscribed.map_err(|e| fail(BrokerFault::Request, one_line(&e)))?;
-                return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, door });
+                    .and_then(|echo| connection.subscribe(&format!("{name}.*")).map(|inbox| (echo, inbox)));
+                let (echo, subscription) =
+                    subscribed.map_err(|e| broker_error(&shown, BrokerFault::Request, one_line(&e)))?;
+                return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, echo });
             }
-            Err(e) => {
-                let (fault, detail) = attempt.explain(&e);
-                trouble = fail(fault, detail);
-            }
+            Err(e) => trouble = attempt.explain(&e).at(&shown),
         }
     }
     Err(trouble)
 }
 
-/// Completes the client's options. When the connection is lost, the client connects anew only once nobody uses it any more,
-/// in order to be closed: see [`close`]. One that is lost while it is being made may connect anew at once: making it ends with
-/// a flush, which waits for an answer, and nobody could close it before.
-fn complete(options: Options, config: &BrokerConfig, signs: &Signs, ear: &Ear) -> Options {
-    let Signs { made, lost, leaving, released, remarks, .. } = signs.clone();
-    let ear = Arc::clone(ear);
+/// Completes the client's options. When the connection is lost, the client connects again only once the link was dropped, in order to
+/// be closed: see [`close`]. A connection that is lost while it is being made may connect again at once: making it ends with a flush,
+/// which waits for an answer, and it cannot be closed before.
+fn complete(
+    options: Options,
+    config: &BrokerConfig,
+    signals: &LinkSignals,
+    listener: &Arc<dyn ErrorListener>,
+) -> Options {
+    let LinkSignals { made, lost, leaving, released, remarks, .. } = signals.clone();
+    let listener = Arc::clone(listener);
     options
         .with_name(&config.connection_name)
-        // What is published while disconnected is an error at once, not a promise.
+        // What is published while disconnected fails at once instead of being queued.
         .reconnect_buffer_size(0)
         .max_reconnects(None)
         // The default waits up to a second before even the first connect.
@@ -435,11 +445,6 @@ fn complete(options: Options, config: &BrokerConfig, signs: &Signs, ear: &Ear) -
         .lame_duck_callback(move || leaving.raise())
         .error_callback(move |error| {
             remarks.fetch_add(1, Ordering::Relaxed);
-            ear(&one_line(&error));
+            listener.remarked(&ServerRemark::parse(one_line(&error)));
         })
-}
-
-/// An error's text on one line. It may be the server's, and name a subject of anybody's choice.
-pub(in crate::broker) fn one_line(error: &std::io::Error) -> String {
-    printable(&error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }

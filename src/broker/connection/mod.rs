@@ -1,12 +1,23 @@
-//! A connection to one of a cluster's servers: where they are, who we are to them, and how to end it again.
+//! A connection to one server of a cluster: which servers there are, how to log in, whether the server still answers, and when to
+//! connect again.
 
 mod access;
+mod backoff;
 mod cluster;
 mod flush;
 mod greeting;
 mod link;
+mod liveness;
+mod problem;
+mod reconnect;
+mod remarks;
 mod tls;
 
 pub use cluster::Cluster;
-pub(super) use flush::{Flusher, Witness};
-pub(super) use link::{Link, one_line};
+pub(super) use flush::{FlushObserver, Flusher};
+pub(super) use link::Link;
+pub(super) use liveness::{LinkState, Received};
+pub use liveness::{Liveness, SessionEnd};
+pub use reconnect::Reconnect;
+pub use remarks::{Denial, ServerRemark};
+pub(super) use remarks::{ErrorListener, one_line, quoted};

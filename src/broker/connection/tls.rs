@@ -1,9 +1,8 @@
-//! TLS: which servers we trust, and the certificate we show.
+//! TLS: which servers are trusted, and our certificate.
 //!
-//! The whole of the client's configuration is built here, for two reasons. What the client would build itself verifies with
-//! a rustls-webpki that has known faults; and of a refused certificate it tells less than there is to say.
+//! The whole of the client's configuration is built here, for two reasons. The client's own would verify with a rustls-webpki that has
+//! known faults, and it would report less about a refused certificate.
 
-use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,13 +16,19 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use webpki::{EndEntityCert, KeyUsage};
 
+use super::problem::Problem;
 use crate::config::TlsConfig;
+use crate::error::BrokerFault;
 
-/// What we had against a server's certificate, in words; filled while connecting.
-pub(in crate::broker) type Objection = Arc<Mutex<Option<String>>>;
+/// Why a server's certificate was refused; set while connecting.
+pub(in crate::broker) type Objection = Arc<Mutex<Option<Problem>>>;
 
-/// The client's configuration, with the place for an objection. Reads the files anew.
-pub(in crate::broker) fn client(config: &TlsConfig) -> Result<(ClientConfig, Objection), String> {
+fn problem(detail: impl Into<String>) -> Problem {
+    Problem::new(BrokerFault::Tls, detail)
+}
+
+/// The client's configuration, and where an objection will be found. Reads the files again.
+pub(in crate::broker) fn client(config: &TlsConfig) -> Result<(ClientConfig, Objection), Problem> {
     let provider = ring::default_provider();
     let objection = Objection::default();
     let verifier = Verifier {
@@ -34,64 +39,67 @@ pub(in crate::broker) fn client(config: &TlsConfig) -> Result<(ClientConfig, Obj
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| format!("TLS cannot be used here: {e}"))?
-        // What rustls calls so is any verifier but its own. This one leaves nothing out: see below.
+        .map_err(|e| problem(format!("TLS cannot be used here: {e}")))?
+        // Rustls calls every verifier but its own dangerous. This one verifies as much: see below.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let client =
-        match (&config.cert, &config.key) {
-            (Some(cert), Some(key)) => builder
-                .with_client_auth_cert(certificates(cert, "--tlscert")?, private_key(key)?)
-                .map_err(|e| format!("cannot use the private key {}: {e}; check --tlskey", key.display()))?,
-            _ => builder.with_no_client_auth(),
-        };
+    let client = match (&config.cert, &config.key) {
+        (Some(cert), Some(key)) => {
+            let bad = |e| problem(format!("cannot use the private key {}: {e}", key.display()));
+            builder
+                .with_client_auth_cert(certificates(cert, "check --tlscert")?, private_key(key)?)
+                .map_err(|e| bad(e).with_remedy("check --tlskey"))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
     Ok((client, objection))
 }
 
-/// The authorities of this file, else those that this machine trusts.
-fn roots(ca: Option<&Path>) -> Result<Vec<TrustAnchor<'static>>, String> {
+/// The authorities in this file, or those that this machine trusts.
+fn roots(ca: Option<&Path>) -> Result<Vec<TrustAnchor<'static>>, Problem> {
     let Some(ca) = ca else {
         let native = rustls_native_certs::load_native_certs();
-        // A store of many years' authorities has some that nobody can read any more.
+        // An old store can hold authorities that cannot be read any more.
         let roots: Vec<_> = native.certs.iter().filter_map(anchor).collect();
         if roots.is_empty() {
             let why = native.errors.first().map_or_else(|| "there are none".into(), ToString::to_string);
-            return Err(format!(
-                "cannot find the authorities that this machine trusts: {why}; name one with --tlsca, or check \
-                 SSL_CERT_FILE and SSL_CERT_DIR"
-            ));
+            let what = format!("cannot find the authorities that this machine trusts: {why}");
+            return Err(problem(what).with_remedy("name one with --tlsca, or check SSL_CERT_FILE and SSL_CERT_DIR"));
         }
         return Ok(roots);
     };
-    let anchors = certificates(ca, "--tlsca")?.iter().map(|cert| anchor(cert).ok_or(ca)).collect::<Result<_, _>>();
-    anchors.map_err(|ca| format!("{} has a certificate that cannot be read; check --tlsca", ca.display()))
+    let remedy = "check --tlsca";
+    let anchors = certificates(ca, remedy)?.iter().map(|cert| anchor(cert).ok_or(ca)).collect::<Result<_, _>>();
+    anchors.map_err(|ca| problem(format!("{} has a certificate that cannot be read", ca.display())).with_remedy(remedy))
 }
 
 fn anchor(certificate: &CertificateDer<'_>) -> Option<TrustAnchor<'static>> {
     webpki::anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned())
 }
 
-fn certificates(file: &Path, flag: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(file: &Path, remedy: &'static str) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let name = file.display();
-    let text = std::fs::read(file).map_err(|e| format!("cannot read the certificates {name}: {e}; check {flag}"))?;
+    let bad = |what: String| problem(what).with_remedy(remedy);
+    let text = std::fs::read(file).map_err(|e| bad(format!("cannot read the certificates {name}: {e}")))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|_| format!("{name} is damaged: it is no PEM throughout; check {flag}"))?;
+        .map_err(|_| bad(format!("{name} is damaged: some of it is not PEM")))?;
     if certificates.is_empty() {
-        return Err(format!("there is no certificate in {name}; it must be PEM; check {flag}"));
+        return Err(bad(format!("there is no certificate in {name}; it must be PEM")));
     }
     Ok(certificates)
 }
 
-/// Nothing of the file is told, whatever it is.
-fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+/// No error contains any part of the file.
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     let name = file.display();
-    let text = std::fs::read(file).map_err(|e| format!("cannot read the private key {name}: {e}; check --tlskey"))?;
+    let bad = |what: String| problem(what).with_remedy("check --tlskey");
+    let text = std::fs::read(file).map_err(|e| bad(format!("cannot read the private key {name}: {e}")))?;
     PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| format!("there is no private key in {name}; it must be PEM and not encrypted; check --tlskey"))
+        .map_err(|_| bad(format!("there is no private key in {name}; it must be PEM and not encrypted")))
 }
 
-/// Verifies as rustls does by itself, chain, name, time and the handshake's signature, with a rustls-webpki of today.
+/// Verifies what rustls does by itself, with a current rustls-webpki: chain, name, time and the handshake's signature.
 struct Verifier {
     roots: Vec<TrustAnchor<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -143,7 +151,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        // There the scheme does not say which curve; the key does.
+        // In TLS 1.2 the scheme does not determine the curve; the key does.
         self.verify_signature(message, certificate, signed, usize::MAX)
     }
 
@@ -156,7 +164,7 @@ impl ServerCertVerifier for Verifier {
         if !is_of_tls13(signed.scheme) {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
-        // There the scheme says it all; rustls has what it says first.
+        // In TLS 1.3 the scheme determines everything; rustls lists that algorithm first.
         self.verify_signature(message, certificate, signed, 1)
     }
 
@@ -186,39 +194,42 @@ impl Verifier {
         if verifies {
             return Ok(HandshakeSignatureValid::assertion());
         }
-        *self.objection.lock() =
-            Some("it has not the private key of its certificate; somebody may stand between".into());
+        let what = "it has not the private key of its certificate: another machine may answer in its place";
+        *self.objection.lock() = Some(problem(what));
         Err(CertificateError::BadSignature.into())
     }
 
-    fn objection_to(&self, error: &webpki::Error, server_name: &ServerName<'_>) -> String {
+    fn objection_to(&self, error: &webpki::Error, server_name: &ServerName<'_>) -> Problem {
         use webpki::Error as E;
+        let refused = |what: String, remedy: &str| problem(what).with_remedy(remedy);
         match error {
             E::UnknownIssuer => match &self.authority {
-                Some(file) => format!("its certificate is from an authority that is not in {file}; check --tlsca"),
-                None => "its certificate is from an authority that this machine does not trust; name the authority's \
-                         certificate with --tlsca"
-                    .into(),
+                Some(file) => {
+                    refused(format!("its certificate is from an authority that is not in {file}"), "check --tlsca")
+                }
+                None => refused(
+                    "its certificate is from an authority that this machine does not trust".into(),
+                    "name the authority's certificate with --tlsca",
+                ),
             },
-            E::CertExpired { not_after, .. } => {
-                format!("its certificate expired at {}; renew it, or set this machine's clock", date(*not_after))
-            }
-            E::CertNotValidYet { not_before, .. } => {
-                format!("its certificate is valid only from {} on; is this machine's clock right?", date(*not_before))
-            }
+            E::CertExpired { not_after, .. } => refused(
+                format!("its certificate expired at {}", date(*not_after)),
+                "renew it, or set this machine's clock",
+            ),
+            E::CertNotValidYet { not_before, .. } => refused(
+                format!("its certificate is valid only from {} on", date(*not_before)),
+                "is this machine's clock right?",
+            ),
             E::CertNotValidForName(names) => {
                 let names = names.presented.iter().map(|name| plain(name)).collect::<Vec<_>>();
                 let names = if names.is_empty() { "no name".into() } else { names.join(", ") };
                 let server_name = server_name.to_str();
-                format!(
-                    "its certificate is for {names}, not for {server_name}; address the server by a name of its own"
+                refused(
+                    format!("its certificate is for {names}, not for {server_name}"),
+                    "address the server by a name in its certificate",
                 )
             }
-            other => {
-                let mut words = String::from("its certificate is refused: ");
-                let _ = write!(words, "{other:?}");
-                words
-            }
+            other => problem(format!("its certificate is refused: {other:?}")),
         }
     }
 }
@@ -238,7 +249,7 @@ fn is_of_tls13(scheme: SignatureScheme) -> bool {
     )
 }
 
-/// `DnsName("a.b")` is `a.b` to us.
+/// The name in `DnsName("a.b")`: `a.b`.
 fn plain(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"')

@@ -1,7 +1,7 @@
 //! Core NATS as the pipeline's intake: at most once, bounded by our own count.
 //!
-//! A thread of its own listens, one session after the other, and puts what comes into a room; the intake takes it from there.
-//! So the connection is read, and made anew, whatever the database does.
+//! A thread of its own receives, one session after the other, and puts events into a buffer; the intake takes them from there. So the
+//! connection is read and replaced whatever the database does.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -10,39 +10,38 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError};
 use nats::Message;
 
-use super::losses::Losses;
-use super::room::{Arrival, Room};
-use super::session::{CoreSession, Heard};
+use super::drop_reporter::DropReporter;
+use super::receive_buffer::{Arrival, ReceiveBuffer};
+use super::session::CoreSession;
 use crate::broker::Reports;
 use crate::broker::broker_error;
-use crate::broker::connection::Cluster;
-use crate::broker::pauses::Pauses;
+use crate::broker::connection::{Cluster, Received, Reconnect};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Condition, Confirmation, Epoch, Intake, IntakeState, Mark, Signal};
 
-/// How often the listener looks up while nothing comes; while events are dropped it does so more often.
+/// How often the receiving thread checks everything else while nothing comes, and while events are dropped.
 const IDLE: Duration = Duration::from_secs(1);
-const LOSING: Duration = Duration::from_millis(100);
+const DROPPING: Duration = Duration::from_millis(100);
 
-const LISTENER: &str = "catchment-listener";
+const THREAD: &str = "catchment-listener";
 
-/// Takes in what is published while it listens.
+/// Takes in what is published while it has a connection.
 pub struct CoreIntake {
-    room: Arc<Room>,
-    /// These events come from no stream: they are numbered here.
+    buffer: Arc<ReceiveBuffer>,
+    /// These events come from no stream, so they are numbered here.
     epoch: Arc<Epoch>,
     handed: Mark,
     held: Option<Arrival>,
     stop: Signal,
-    listener: Option<JoinHandle<()>>,
-    /// Disconnected when the listener has ended, however it did.
+    receiver: Option<JoinHandle<()>>,
+    /// Disconnected when the receiving thread has ended.
     ended: Receiver<()>,
 }
 
 impl CoreIntake {
-    /// Connects and subscribes, so that what is wrong with the broker is said now. `confirms` says on which subjects events are
-    /// confirmed to whoever asks: those keep the subject that their message named for a reply. `epoch` is where the ledger
-    /// counts; `losses` is told when events have to be dropped. Blocks at most a few times the configured time-out.
+    /// Connects and subscribes, so that faults of the broker are reported now. `confirms` tells on which subjects events are confirmed
+    /// to their publishers: those events keep their message's subject for a reply. `epoch` is where the ledger counts; `losses` is
+    /// degraded when events have to be dropped. Blocks at most a few times the configured time-out.
     ///
     /// # Errors
     ///
@@ -57,36 +56,36 @@ impl CoreIntake {
     ) -> Result<Self, Error> {
         let cluster = Arc::new(cluster);
         let config = cluster.config();
-        let room = Arc::new(Room::new(&config.core));
-        let session = CoreSession::open(&cluster, &room, &reports.counters, stop)?;
+        let buffer = Arc::new(ReceiveBuffer::new(&config.core));
+        let session = CoreSession::open(&cluster, &buffer, &reports.counters, stop)?;
         let (alive, ended) = crossbeam_channel::bounded(0);
-        let listener = Listener {
+        let listener = CoreListener {
             cluster: Arc::clone(&cluster),
             confirms: Box::new(confirms),
-            room: Arc::clone(&room),
+            buffer: Arc::clone(&buffer),
             stop: stop.clone(),
             reports: reports.clone(),
-            losses: Losses::new(&reports.counters, losses),
-            pauses: Pauses::new(config),
+            drop_reporter: DropReporter::new(&reports.counters, losses),
+            reconnect: Reconnect::new(config, &reports.condition, stop),
             _alive: alive,
         };
-        let listener = thread::Builder::new().name(LISTENER.into()).spawn(move || listener.run(session));
+        let receiver = thread::Builder::new().name(THREAD.into()).spawn(move || listener.run(session));
         let no_thread = |e| broker_error(config.shown_servers(), BrokerFault::Request, format!("no thread: {e}"));
         Ok(Self {
-            room,
+            buffer,
             epoch: Arc::new(epoch),
             handed: Mark::START,
             held: None,
             stop: stop.clone(),
-            listener: Some(listener.map_err(no_thread)?),
+            receiver: Some(receiver.map_err(no_thread)?),
             ended,
         })
     }
 
-    /// Moves what waits into the batch, as far as it has room.
+    /// Moves waiting events into the batch, as far as it has room.
     fn move_into(&mut self, batch: &mut Batch) {
         while !batch.is_full() {
-            let Some(arrival) = self.held.take().or_else(|| self.room.take()) else { break };
+            let Some(arrival) = self.held.take().or_else(|| self.buffer.take()) else { break };
             if !batch.has_room_for(arrival.size()) {
                 self.held = Some(arrival);
                 batch.seal();
@@ -102,19 +101,19 @@ impl CoreIntake {
 
     fn wait(&self, wait: Duration) {
         let mut select = Select::new();
-        select.recv(self.room.channel());
+        select.recv(self.buffer.channel());
         select.recv(&self.ended);
         select.recv(self.stop.channel());
         let _ = select.ready_timeout(wait);
     }
 
-    /// Joins the listener when it has ended, and surfaces its panic.
+    /// Joins the receiving thread when it has ended, and returns its panic as an error.
     fn watch(&mut self) -> Result<(), Error> {
         if self.ended.try_recv() == Err(TryRecvError::Disconnected)
-            && let Some(Err(_)) = self.listener.take().map(JoinHandle::join)
+            && let Some(Err(_)) = self.receiver.take().map(JoinHandle::join)
         {
             let message = "what it was doing is on standard error".into();
-            return Err(Error::Panicked { thread: LISTENER.into(), message });
+            return Err(Error::Panicked { thread: THREAD.into(), message });
         }
         Ok(())
     }
@@ -135,10 +134,10 @@ impl Intake for CoreIntake {
     }
 
     fn drain(&mut self, batch: &mut Batch) -> Result<IntakeState, Error> {
-        // The listener hears the stop too and ends within a second; what it puts into the room until then is ours to store.
+        // The receiving thread gets the stop too and ends within a second. What it puts into the buffer until then must be stored.
         loop {
             self.watch()?;
-            let is_last = self.listener.is_none();
+            let is_last = self.receiver.is_none();
             self.move_into(batch);
             if !batch.is_empty() {
                 return Ok(IntakeState::Open);
@@ -147,7 +146,7 @@ impl Intake for CoreIntake {
                 return Ok(IntakeState::Drained);
             }
             let mut select = Select::new();
-            select.recv(self.room.channel());
+            select.recv(self.buffer.channel());
             select.recv(&self.ended);
             select.ready();
         }
@@ -156,91 +155,82 @@ impl Intake for CoreIntake {
 
 impl Drop for CoreIntake {
     fn drop(&mut self) {
-        // Nobody takes anything out of the room any more.
+        // Nothing is taken out of the buffer any more.
         self.stop.raise();
     }
 }
 
-/// The thread that listens.
-struct Listener {
+/// Receives on a thread of its own.
+struct CoreListener {
     cluster: Arc<Cluster>,
     confirms: Box<dyn Fn(&str) -> bool + Send>,
-    room: Arc<Room>,
+    buffer: Arc<ReceiveBuffer>,
     stop: Signal,
     reports: Reports,
-    losses: Losses,
-    pauses: Pauses,
+    drop_reporter: DropReporter,
+    reconnect: Reconnect,
     _alive: Sender<()>,
 }
 
-impl Listener {
+impl CoreListener {
     fn run(mut self, first: CoreSession) {
         let mut session = first;
-        loop {
-            self.pauses.opened();
-            let Some(why) = self.listen(&mut session) else { break };
+        self.reconnect.opened();
+        while let Some(why) = self.listen(&mut session) {
             drop(session);
             let lost = Instant::now();
-            self.reports.condition.degrade(why);
-            self.pauses.over();
+            self.reconnect.ended(why);
             let Some(next) = self.reopen() else { return };
             session = next;
             self.reports.counters.rebuilds.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();
-            log::warn!("broker: nobody listened for {away:.1?}: what was published then, or was on its way, is lost");
+            log::warn!("broker: no connection for {away:.1?}: what was published or under way then is lost");
         }
         session.finish(&mut |message| self.store(message));
     }
 
-    /// Listens until the stop, or until the session is over: why.
+    /// Receives until the stop, or until the session is over: then it returns why.
     fn listen(&mut self, session: &mut CoreSession) -> Option<String> {
         while !self.stop.is_raised() {
-            let wait = if self.losses.is_losing() { LOSING } else { IDLE };
-            let heard = session.next(wait, &self.stop, &mut |message| self.store(message));
-            self.losses.look();
-            match heard {
-                Heard::Events => self.pauses.bore_fruit(),
-                Heard::Nothing => {}
-                Heard::Over(why) => return Some(why),
+            let wait = if self.drop_reporter.is_dropping() { DROPPING } else { IDLE };
+            let received = session.next(wait, &self.stop, &mut |message| self.store(message));
+            self.drop_reporter.look();
+            match received {
+                Received::Messages => self.reconnect.productive(),
+                Received::Nothing => {}
+                Received::Over(why) => return Some(why),
             }
         }
         None
     }
 
-    /// Tries for as long as it takes; `None` when told to stop.
+    /// Tries until there is a session; `None` after a stop.
     fn reopen(&mut self) -> Option<CoreSession> {
         while !self.stop.is_raised() {
-            self.losses.look();
-            if !self.pauses.due(IDLE, &self.stop) {
-                continue;
-            }
-            match CoreSession::open(&self.cluster, &self.room, &self.reports.counters, &self.stop) {
-                Ok(session) => return Some(session),
-                Err(_) if self.stop.is_raised() => {}
-                Err(error) => {
-                    self.reports.condition.degrade(error.to_string());
-                    self.pauses.failed();
-                }
+            self.drop_reporter.look();
+            let open = || CoreSession::open(&self.cluster, &self.buffer, &self.reports.counters, &self.stop);
+            if let Ok(Some(session)) = self.reconnect.attempt(IDLE, open) {
+                return Some(session);
             }
         }
         None
     }
 
-    /// Puts a message into the room, or counts it as dropped.
+    /// Puts a message into the buffer, or counts it as dropped.
     fn store(&self, mut message: Message) {
         if message.reply.is_some() && (self.confirms)(&message.subject) {
             keep_reply(&mut message);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let received_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        if !self.room.offer(Arrival::of(message, received_ns)) {
+        if !self.buffer.offer(Arrival::of(message, received_ns)) {
             self.reports.counters.dropped.add(1);
         }
     }
 }
 
-/// Has the subject for the reply stand where that of a message from a stream does; one that stands there counts.
+/// Moves the subject for the reply to the header where messages from a stream have it. A header that is there already stays.
 fn keep_reply(message: &mut Message) {
     let Some(reply) = message.reply.take() else { return };
     let headers = message.headers.get_or_insert_default();

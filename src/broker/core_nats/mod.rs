@@ -1,11 +1,12 @@
-//! Core NATS, without a stream: what is published while nobody listens, or faster than can be stored, is lost and counted.
+//! Core NATS, without a stream. Events that are published while there is no connection, or faster than they can be stored, are lost and
+//! counted.
 
-mod brake;
+mod drop_reporter;
 mod intake;
-mod losses;
-mod pacer;
+mod marker_publisher;
 mod publisher;
-mod room;
+mod read_throttle;
+mod receive_buffer;
 mod session;
 
 pub use intake::CoreIntake;

@@ -1,4 +1,4 @@
-//! One connection with subscriptions to what is to be collected from core NATS, from its first request to its loss.
+//! One connection with subscriptions to the collected subjects, from its first request to its loss.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,146 +6,145 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Select};
 use nats::{Connection, Message, Subscription};
 
-use super::brake::Brake;
-use super::pacer::Pacer;
-use super::room::Room;
+use super::marker_publisher::MarkerPublisher;
+use super::read_throttle::ReadThrottle;
+use super::receive_buffer::ReceiveBuffer;
 use crate::broker::broker_error;
-use crate::broker::connection::Cluster;
-use crate::broker::connection::{Link, one_line};
+use crate::broker::connection::{Cluster, Link, LinkState, Liveness, Received, one_line};
 use crate::config::{BrokerConfig, CoreOverflow};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Counters, Signal};
 
-/// The longest wait for what the server has sent already, when told to end; and for the next of it.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-const NEXT_WORD: Duration = Duration::from_millis(500);
+/// At the end: how long to receive what the server had sent already, and how long to wait for more of it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+const DRAIN_IDLE: Duration = Duration::from_millis(500);
 
-/// How long markers are sent behind the last event.
+/// How long markers are sent after the last event.
 const CALM: Duration = Duration::from_millis(100);
 
 /// The most messages taken out of a subscription before anything else is looked at.
-const MOUTHFUL: usize = 1_000;
+const MAX_BATCH: usize = 1_000;
 
 pub(super) struct CoreSession {
     link: Link,
     config: BrokerConfig,
-    brake: Arc<Brake>,
-    pacer: Option<Pacer>,
+    throttle: Arc<ReadThrottle>,
+    marker_publisher: Option<MarkerPublisher>,
     inbox: String,
-    /// Dropped on the link's thread, for that can block.
+    /// Dropped on the link's thread, because dropping them can block.
     subscriptions: Vec<Subscription>,
     events: Vec<Receiver<Message>>,
+    /// Probes that came back.
     echoes: Receiver<Message>,
-    /// When the server was last heard, and when the last event came.
-    heard: Instant,
+    liveness: Liveness,
     last_event: Option<Instant>,
-    probe: Option<Instant>,
+    /// How many remarks of the server have counted as answers.
     remarks: u64,
 }
 
-/// What a session yields.
-pub(super) enum Heard {
-    /// Events, which are where the caller wanted them.
-    Events,
-    /// Nothing, for as long as was asked.
-    Nothing,
-    /// The session is over; why.
-    Over(String),
-}
-
 impl CoreSession {
-    /// Connects and subscribes; returns when the server has taken the subscriptions.
+    /// Connects and subscribes; returns when the server has accepted the subscriptions.
     pub(super) fn open(
         cluster: &Arc<Cluster>,
-        room: &Arc<Room>,
+        buffer: &Arc<ReceiveBuffer>,
         counters: &Arc<Counters>,
         stop: &Signal,
     ) -> Result<Self, Error> {
         let config = cluster.config();
         let inboxes = format!("{}.catchment.", config.inbox_prefix.as_deref().unwrap_or("_INBOX"));
-        let brake = Arc::new(Brake::new(room, counters, inboxes));
-        let ear = Arc::clone(&brake);
-        let link = Link::open_with(cluster, stop, Arc::new(move |remark: &str| ear.hear(remark)))?;
-        let Subscribed { inbox, echoes, markers, events } = subscribe(&link, config, brake.inboxes(), stop)?;
+        let throttle = Arc::new(ReadThrottle::new(buffer, counters, inboxes));
+        let listener = Arc::<ReadThrottle>::clone(&throttle);
+        let link = Link::open_with(cluster, stop, listener)?;
+        let Subscribed { inbox, echoes, markers, events } = subscribe(&link, config, throttle.inboxes(), stop)?;
         let mut session = Self {
             inbox,
             events: events.iter().map(|events| events.receiver().clone()).collect(),
             echoes: echoes.receiver().clone(),
             subscriptions: events.into_iter().chain([echoes, markers]).collect(),
-            heard: Instant::now(),
+            liveness: Liveness::new(config.silence),
             last_event: None,
-            probe: None,
             remarks: 0,
-            pacer: None,
+            marker_publisher: None,
             config: config.clone(),
-            brake,
+            throttle,
             link,
         };
         session.confirm(stop)?;
         if config.core.overflow == CoreOverflow::Block {
             let subject = markers_of(&session.inbox);
-            session.pacer = Some(Pacer::open(cluster, &subject, &session.brake, stop)?);
+            session.marker_publisher = Some(MarkerPublisher::open(cluster, &subject, &session.throttle, stop)?);
         }
         Ok(session)
     }
 
-    /// Waits for the server's answer to what stands behind the subscriptions, and sees whether it refuses one.
+    /// Waits for the echo behind the subscriptions, and checks whether the server refuses one.
     fn confirm(&self, stop: &Signal) -> Result<(), Error> {
         let failed = |detail: String| broker_error(&self.link.server().address, BrokerFault::Request, detail);
         let until = Instant::now() + self.config.timeout;
         self.publish_to_self();
-        while self.echoes.recv_timeout(Duration::from_millis(5)).is_err() && self.brake.remarks() == 0 {
+        loop {
+            if let Ok(echo) = self.echoes.recv_timeout(Duration::from_millis(5)) {
+                self.link.keep_sample(&echo);
+                break;
+            }
+            if self.throttle.remarks() > 0 {
+                break;
+            }
             if stop.is_raised() || self.link.lost().is_raised() || Instant::now() >= until {
-                self.link.fell_silent();
+                self.link.mark_silent();
                 return Err(failed(format!("no answer to the subscriptions within {:?}", self.config.timeout)));
             }
         }
-        match self.brake.remark_on("violation for subscription") {
+        match self.throttle.refusal() {
             Some(refusal) => {
-                let way_out = "allow this user to subscribe to that, or change broker.subjects";
-                Err(failed(format!("{refusal}; {way_out}")))
+                Err(failed(refusal).with_remedy("allow this user to subscribe to that, or change broker.subjects"))
             }
             None => Ok(()),
         }
     }
 
-    /// Hands over what has arrived. Blocks at most for `wait` where nothing has, and not past the stop.
-    pub(super) fn next(&mut self, wait: Duration, stop: &Signal, take: &mut dyn FnMut(Message)) -> Heard {
+    /// Passes on what has arrived. Blocks at most for `wait` where nothing has, and not past the stop.
+    pub(super) fn next(&mut self, wait: Duration, stop: &Signal, take: &mut dyn FnMut(Message)) -> Received {
         let now = Instant::now();
-        if self.hand_over(MOUTHFUL, take) {
-            (self.heard, self.last_event) = (now, Some(now));
-        } else if self.link.lost().is_raised() {
-            return Heard::Over(self.loss());
-        } else if self.link.should_move() {
-            let server = &self.link.server().address;
-            return Heard::Over(format!("{server} goes out of service (lame duck mode); moving to another server"));
+        if self.pass_on(MAX_BATCH, take) {
+            self.liveness.answered(now);
+            self.last_event = Some(now);
+        } else if let Some(end) =
+            self.liveness.loss(&self.link, self.cause_of_loss()).or_else(|| self.liveness.departure(&self.link))
+        {
+            return Received::Over(end.to_string());
         }
         let is_busy =
-            self.brake.is_on() || self.last_event.is_some_and(|event| now.saturating_duration_since(event) < CALM);
+            self.throttle.is_on() || self.last_event.is_some_and(|event| now.saturating_duration_since(event) < CALM);
         let mut wait = wait.min(self.config.silence / 4);
-        if let Some(pacer) = self.pacer.as_mut().filter(|_| is_busy) {
-            if let Some(why) = pacer.pace(now, self.config.silence) {
-                return Heard::Over(why);
+        if let Some(marker_publisher) = self.marker_publisher.as_mut().filter(|_| is_busy) {
+            if let Some(end) = marker_publisher.keep_up(now, self.config.silence) {
+                return Received::Over(end.to_string());
             }
-            wait = wait.min(Pacer::INTERVAL);
+            wait = wait.min(MarkerPublisher::INTERVAL);
         }
         if self.last_event == Some(now) {
-            return Heard::Events;
+            return Received::Messages;
         }
-        if let Some(why) = self.keep_up(now) {
-            return Heard::Over(why);
+        match self.check(now) {
+            LinkState::Alive => {}
+            LinkState::ProbeDue => {
+                self.publish_to_self();
+                self.liveness.probe_sent(now);
+            }
+            LinkState::Over(end) => return Received::Over(end.to_string()),
         }
         self.wait(wait, stop);
-        Heard::Nothing
+        Received::Nothing
     }
 
-    fn hand_over(&self, most: usize, take: &mut dyn FnMut(Message)) -> bool {
+    fn pass_on(&self, most: usize, take: &mut dyn FnMut(Message)) -> bool {
         let mut any = false;
         for events in &self.events {
             for message in events.try_iter().take(most) {
                 any = true;
-                // Who collects everything would collect our own probes too, and those of others.
-                if !message.subject.starts_with(self.brake.inboxes()) {
+                // A subscription to everything receives our own probes too, and those of others.
+                if !message.subject.starts_with(self.throttle.inboxes()) {
                     take(message);
                 }
             }
@@ -153,28 +152,15 @@ impl CoreSession {
         any
     }
 
-    /// Asks whether the server is still there where it has been silent.
-    fn keep_up(&mut self, now: Instant) -> Option<String> {
-        let remarks = self.brake.remarks();
+    fn check(&mut self, now: Instant) -> LinkState {
+        let remarks = self.throttle.remarks();
         let answered = self.echoes.try_iter().count() > 0 || remarks != self.remarks;
-        // With the brake on nobody listens, and nothing can be asked.
-        if answered || self.brake.is_on() {
+        // With the throttle on nothing is read, and nothing can be asked.
+        if answered || self.throttle.is_on() {
             self.remarks = remarks;
-            self.heard = now;
-            self.probe = None;
+            self.liveness.restart(now);
         }
-        let silent = now.saturating_duration_since(self.heard);
-        let silence = self.config.silence;
-        if silent >= silence {
-            self.link.fell_silent();
-            let server = &self.link.server().address;
-            return Some(format!("{server} has said nothing for {silent:.1?}, our questions included"));
-        }
-        if silent >= silence / 2 && self.probe.is_none() {
-            self.probe = Some(now);
-            self.publish_to_self();
-        }
-        None
+        self.liveness.check(&self.link, now, || false)
     }
 
     fn wait(&self, wait: Duration, stop: &Signal) {
@@ -188,58 +174,51 @@ impl CoreSession {
         let _ = select.ready_timeout(wait);
     }
 
-    /// Hands over what the server had sent when this was called, as far as it comes at once, and lets go of the connection.
+    /// Passes on what the server had sent when this was called, as far as it comes at once, and closes the connection.
     pub(super) fn finish(self, take: &mut dyn FnMut(Message)) {
-        let until = Instant::now() + LAST_WORDS;
-        if !self.brake.is_on() {
+        let until = Instant::now() + DRAIN_LIMIT;
+        if !self.throttle.is_on() {
             while self.echoes.try_recv().is_ok() {}
-            let remarks = self.brake.remarks();
+            let remarks = self.throttle.remarks();
             self.publish_to_self();
-            // The echo stands behind all that the server had for us before.
-            let mut heard = Instant::now();
+            // The echo comes after everything that the server had sent before.
+            let mut last_event = Instant::now();
             while self.echoes.is_empty()
-                && self.brake.remarks() == remarks
+                && self.throttle.remarks() == remarks
                 && !self.link.lost().is_raised()
-                && heard.elapsed() < NEXT_WORD
-                && heard < until
+                && last_event.elapsed() < DRAIN_IDLE
+                && last_event < until
             {
-                if self.hand_over(MOUTHFUL, take) {
-                    heard = Instant::now();
+                if self.pass_on(MAX_BATCH, take) {
+                    last_event = Instant::now();
                 } else {
                     self.wait(Duration::from_millis(20), &Signal::default());
                 }
             }
-            if heard >= until {
+            if last_event >= until {
                 log::warn!(
-                    "broker: {} had more to say than could be heard in {LAST_WORDS:?}; what it has sent besides is lost",
+                    "broker: {} had sent more than could be received in {DRAIN_LIMIT:?}; the rest of it is lost",
                     self.link.server().address
                 );
             }
         }
-        self.brake.release();
+        self.throttle.release();
         for events in &self.events {
             for message in events
                 .try_iter()
                 .take(events.len())
-                .filter(|message| !message.subject.starts_with(self.brake.inboxes()))
+                .filter(|message| !message.subject.starts_with(self.throttle.inboxes()))
             {
                 take(message);
             }
         }
     }
 
-    fn loss(&self) -> String {
-        let server = &self.link.server().address;
-        let held = self.brake.longest();
-        if held > Duration::from_secs(1) {
-            return format!(
-                "the connection to {server} was lost: reading it was held up for {held:.1?}, and the server ends those that \
-                 do not read"
-            );
-        }
-        format!(
-            "the connection to {server} was lost: the server ended it, or a message came that the NATS client cannot read"
-        )
+    fn cause_of_loss(&self) -> Option<String> {
+        let held = self.throttle.longest();
+        let is_long = held > Duration::from_secs(1);
+        is_long
+            .then(|| format!("reading was stopped for {held:.1?}, and the server disconnects clients that do not read"))
     }
 
     fn publish_to_self(&self) {
@@ -254,7 +233,7 @@ impl CoreSession {
 
 impl Drop for CoreSession {
     fn drop(&mut self) {
-        self.brake.release();
+        self.throttle.release();
         let subscriptions = std::mem::take(&mut self.subscriptions);
         self.link.post(move |_| drop(subscriptions));
     }
@@ -274,7 +253,7 @@ fn subscribe(link: &Link, config: &BrokerConfig, inboxes: &str, stop: &Signal) -
         subscribe_all(connection, &inboxes, &subjects, queue.as_deref(), most)
     });
     let failed = |why: &str| broker_error(&link.server().address, BrokerFault::Request, format!("subscribing: {why}"));
-    subscribed.map_err(|gone| failed(&gone.0))?.map_err(|e| failed(&one_line(&e)))
+    subscribed.map_err(|error| failed(&error.0))?.map_err(|e| failed(&one_line(&e)))
 }
 
 fn subscribe_all(
@@ -306,5 +285,5 @@ fn echoes_of(inbox: &str) -> String {
 }
 
 fn markers_of(inbox: &str) -> String {
-    format!("{inbox}.brake")
+    format!("{inbox}.marker")
 }

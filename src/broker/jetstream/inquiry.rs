@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::api::{self, ErrorBody, Failure, Stream, code};
 use super::known_streams::KnownStreams;
-use crate::broker::publisher::{Refused, Taken, Verdict};
+use crate::broker::publishing::{Acknowledgement, PublishResult, Rejection};
 use crate::config::is_stream_name;
 
 /// Names that were found to be no stream's, at most.
@@ -57,7 +57,7 @@ pub(super) struct Inquiry {
     /// Questions without an answer yet: the token of the reply, and when they were asked.
     open: BTreeMap<String, Instant>,
     /// Verdicts that wait until it is known whether their stream is one.
-    parked: BTreeMap<String, Vec<Verdict>>,
+    parked: BTreeMap<String, Vec<PublishResult>>,
     strangers: BTreeSet<String>,
     /// Nobody answered some question for now: the server may be just starting.
     unready: bool,
@@ -120,7 +120,11 @@ impl Inquiry {
 
     /// Hears an answer; returns the verdicts that are certain by now. `subject_of` tells the subject of an event by its
     /// number.
-    pub(super) fn hear(&mut self, answer: &Answer<'_>, subject_of: &dyn Fn(u64) -> Option<String>) -> Vec<Verdict> {
+    pub(super) fn hear(
+        &mut self,
+        answer: &Answer<'_>,
+        subject_of: &dyn Fn(u64) -> Option<String>,
+    ) -> Vec<PublishResult> {
         if let Ok(number) = answer.token.parse() {
             return self.judge(number, answer).into_iter().collect();
         }
@@ -143,19 +147,19 @@ impl Inquiry {
     }
 
     /// What an answer says of the event of this number.
-    fn judge(&mut self, number: u64, answer: &Answer<'_>) -> Option<Verdict> {
-        let refused = |refused| Some(Verdict { number, result: Err(refused) });
+    fn judge(&mut self, number: u64, answer: &Answer<'_>) -> Option<PublishResult> {
+        let refused = |refused| Some(PublishResult { number, result: Err(refused) });
         match answer.status {
-            Some("503") => return refused(Refused::NoStream),
+            Some("503") => return refused(Rejection::NoStream),
             // Too many requests at the moment, for instance.
-            Some(status) => return refused(Refused::ForNow(format!("the server answers with status {status}"))),
+            Some(status) => return refused(Rejection::ForNow(format!("the server answers with status {status}"))),
             None => {}
         }
         let Some((stream, result)) = read(answer.data) else {
             self.pass_over(|| "something that is no stream answers the events".into());
             return None;
         };
-        let verdict = Verdict { number, result };
+        let verdict = PublishResult { number, result };
         if self.known.knows(&stream) {
             return Some(verdict);
         }
@@ -174,7 +178,7 @@ impl Inquiry {
         name: &str,
         answer: &Answer<'_>,
         subject_of: &dyn Fn(u64) -> Option<String>,
-    ) -> Vec<Verdict> {
+    ) -> Vec<PublishResult> {
         match answered::<Stream>(answer) {
             Ok(stream) => {
                 self.known.learn(name, &stream.config);
@@ -196,7 +200,7 @@ impl Inquiry {
         }
     }
 
-    fn hear_takers(&mut self, name: &str, answer: &Answer<'_>) -> Vec<Verdict> {
+    fn hear_takers(&mut self, name: &str, answer: &Answer<'_>) -> Vec<PublishResult> {
         match takers(answer) {
             Ok(takers) if takers.is_empty() => self.trust(name, "it is not in this account"),
             // It was made a moment ago.
@@ -218,7 +222,7 @@ impl Inquiry {
 
     /// Hears that the server does not let us publish here. Returns whether it was a question of ours, and the verdicts that
     /// waited for its answer.
-    pub(super) fn denied(&mut self, subject: &str) -> Option<Vec<Verdict>> {
+    pub(super) fn denied(&mut self, subject: &str) -> Option<Vec<PublishResult>> {
         let question = subject.trim_matches('"').strip_prefix(&self.prefix)?.strip_prefix(".STREAM.")?;
         let of_stream = question.strip_prefix("INFO.").map(|name| format!("{STREAM}{name}"));
         let is_denied = |token: &str| of_stream.as_ref().map_or(!token.starts_with(STREAM), |denied| denied == token);
@@ -226,7 +230,7 @@ impl Inquiry {
     }
 
     /// Gives up questions that were not answered in time; returns the verdicts that waited for them.
-    pub(super) fn expire(&mut self) -> Vec<Verdict> {
+    pub(super) fn expire(&mut self) -> Vec<PublishResult> {
         let patience = self.patience;
         if self.open.values().all(|asked| asked.elapsed() < patience) {
             return Vec::new();
@@ -234,7 +238,7 @@ impl Inquiry {
         self.give_up(|_, asked| asked.elapsed() >= patience, "no answer")
     }
 
-    fn give_up(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<Verdict> {
+    fn give_up(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<PublishResult> {
         let given_up = self.open.iter().filter(|(token, asked)| which(token, asked));
         let given_up: Vec<String> = given_up.map(|(token, _)| token.clone()).collect();
         let mut verdicts = Vec::new();
@@ -246,12 +250,12 @@ impl Inquiry {
         verdicts
     }
 
-    fn trust(&mut self, name: &str, why: &str) -> Vec<Verdict> {
+    fn trust(&mut self, name: &str, why: &str) -> Vec<PublishResult> {
         self.known.trust(name, why);
         self.release(name)
     }
 
-    fn release(&mut self, name: &str) -> Vec<Verdict> {
+    fn release(&mut self, name: &str) -> Vec<PublishResult> {
         self.parked.remove(name).unwrap_or_default()
     }
 
@@ -291,9 +295,9 @@ fn takers(answer: &Answer<'_>) -> Result<Vec<String>, Failure> {
 
 /// Reads a publish acknowledgement: <https://docs.nats.io/nats-concepts/jetstream/streams>. `None` for what is none. A refusal
 /// names its stream too.
-fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
+fn read(data: &[u8]) -> Option<(String, Result<Acknowledgement, Rejection>)> {
     #[derive(Deserialize)]
-    struct Acknowledgement {
+    struct PublishAck {
         stream: String,
         #[serde(default)]
         seq: u64,
@@ -301,13 +305,13 @@ fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
         duplicate: bool,
         error: Option<ErrorBody>,
     }
-    let Acknowledgement { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
+    let PublishAck { stream, seq, duplicate, error } = serde_json::from_slice(data).ok()?;
     let Some(error) = error else {
         // A cluster says so of a repetition whose first copy it has not stored yet.
         if duplicate && seq == 0 {
-            return Some((stream, Err(Refused::ForNow("the stream has not stored its first copy yet".into()))));
+            return Some((stream, Err(Rejection::ForNow("the stream has not stored its first copy yet".into()))));
         }
-        let taken = Taken::ByStream { stream: stream.clone(), sequence: seq, duplicate };
+        let taken = Acknowledgement::ByStream { stream: stream.clone(), sequence: seq, duplicate };
         return (seq > 0).then_some((stream, Ok(taken)));
     };
     if error.code == 0 {
@@ -315,7 +319,7 @@ fn read(data: &[u8]) -> Option<(String, Result<Taken, Refused>)> {
     }
     let failure = Failure::from(error);
     let is_temporary = failure.is_temporary() || failure.is_code(DUPLICATE_IN_PROCESS);
-    let refused = if is_temporary { Refused::ForNow } else { Refused::ByServer }(failure.to_string());
+    let refused = if is_temporary { Rejection::ForNow } else { Rejection::ByServer }(failure.to_string());
     Some((stream, Err(refused)))
 }
 
@@ -330,7 +334,7 @@ mod tests {
         Inquiry::new(Arc::new(KnownStreams::new(&BrokerConfig::default())), "$JS.API".into(), patience)
     }
 
-    fn hear(inquiry: &mut Inquiry, token: &str, data: &str) -> Vec<Verdict> {
+    fn hear(inquiry: &mut Inquiry, token: &str, data: &str) -> Vec<PublishResult> {
         inquiry.hear(&Answer { token, status: None, data: data.as_bytes() }, &|_| Some("events.a".into()))
     }
 
@@ -410,7 +414,7 @@ mod tests {
         assert_eq!(unanswered.expire().len(), 1);
         let nobody = Answer { token: "8", status: Some("503"), data: b"" };
         let verdicts = unanswered.hear(&nobody, &|_| None);
-        assert_eq!(verdicts[0].result, Err(Refused::NoStream));
+        assert_eq!(verdicts[0].result, Err(Rejection::NoStream));
     }
 
     #[test]
@@ -422,12 +426,12 @@ mod tests {
         for (code, err_code, description) in
             [(503, 10077, "insufficient resources"), (409, 10158, "duplicate message id is in process")]
         {
-            assert!(matches!(refusal(code, err_code, description), Some(Err(Refused::ForNow(_)))), "{description}");
+            assert!(matches!(refusal(code, err_code, description), Some(Err(Rejection::ForNow(_)))), "{description}");
         }
         let in_process = read(br#"{"stream":"E","seq":0,"duplicate":true}"#).map(|(_, result)| result);
-        assert!(matches!(in_process, Some(Err(Refused::ForNow(_)))));
+        assert!(matches!(in_process, Some(Err(Rejection::ForNow(_)))));
         let lasting = refusal(400, 10054, "message size exceeds maximum allowed");
-        assert!(matches!(lasting, Some(Err(Refused::ByServer(_)))));
+        assert!(matches!(lasting, Some(Err(Rejection::ByServer(_)))));
     }
 
     #[test]

@@ -13,8 +13,7 @@ use super::pulls;
 use super::reply::Metadata;
 use super::session::{Delivery, Item, Session, Setting};
 use super::unreadable::{Unreadable, unreadable_next};
-use crate::broker::connection::Cluster;
-use crate::broker::pauses::Pauses;
+use crate::broker::connection::{Cluster, Reconnect};
 use crate::broker::{Reports, headers};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Batch, Defect, Epoch, EpochProgress, Gap, Gaps, Intake, IntakeState, Mark, Signal};
@@ -109,7 +108,7 @@ struct Acks {
 
 /// When and how to try again.
 struct Retry {
-    pauses: Pauses,
+    reconnect: Reconnect,
     /// The last session ended in a way that an unreadable message could have caused.
     suspicious: bool,
     missing_since: Option<Instant>,
@@ -131,7 +130,7 @@ impl JetStreamIntake {
     ) -> Result<Self, Error> {
         let Beginning { owner, history, drain, pipeline_holds } = beginning;
         let cluster = Arc::new(cluster);
-        let pauses = Pauses::new(cluster.config());
+        let reconnect = Reconnect::new(cluster.config(), &reports.condition, stop);
         let mut intake = Self {
             cluster: Arc::clone(&cluster),
             owner,
@@ -155,7 +154,7 @@ impl JetStreamIntake {
             drained: None,
             ended: false,
             left: Instant::now(),
-            retry: Retry { pauses, suspicious: false, missing_since: None },
+            retry: Retry { reconnect, suspicious: false, missing_since: None },
         };
         let session = loop {
             match Session::open(&intake.setting(true)) {
@@ -204,7 +203,7 @@ impl JetStreamIntake {
         }
         self.session = Some(session);
         self.account_for_gone();
-        self.retry.pauses.opened();
+        self.retry.reconnect.opened();
         self.retry.missing_since = None;
         self.unwell = true;
         self.tell();
@@ -285,11 +284,10 @@ impl JetStreamIntake {
 
     /// Ends the session; the next one begins where this one came to.
     fn lose(&mut self, why: &str) {
-        self.reports.condition.degrade(why);
+        self.retry.reconnect.ended(why);
         self.account_for_gone();
         self.session = None;
         self.retry.suspicious = true;
-        self.retry.pauses.over();
     }
 
     /// Tries once to open a new session, if it is time; waits for that at most for `wait`.
@@ -303,7 +301,7 @@ impl JetStreamIntake {
             let _ = self.stop.wait(wait.min(LOOK_FOR_COMMITS));
             return Ok(());
         }
-        if !self.retry.pauses.due(wait, &self.stop) {
+        if !self.retry.reconnect.wait(wait) {
             return Ok(());
         }
         let began = Instant::now();
@@ -315,16 +313,16 @@ impl JetStreamIntake {
             }
             Err(error) => {
                 let is_contested = matches!(error, Error::Broker { fault: BrokerFault::Contested, .. });
-                if !is_contested {
-                    self.reports.condition.degrade(error.to_string());
-                }
                 let gone = matches!(error, Error::Broker { fault: BrokerFault::Stream, .. });
                 self.retry.missing_since = if gone { self.retry.missing_since.or(Some(began)) } else { None };
-                self.retry.pauses.failed();
-                if !is_contested {
+                if is_contested {
+                    self.retry.reconnect.postpone();
+                    if !self.stop.is_raised() {
+                        return self.contested_by(error);
+                    }
+                } else {
+                    self.retry.reconnect.failed(&error);
                     self.contested = None;
-                } else if !self.stop.is_raised() {
-                    return self.contested_by(error);
                 }
             }
         }
@@ -446,7 +444,7 @@ impl Intake for JetStreamIntake {
             };
             match next {
                 Item::Delivery(delivery) => {
-                    self.retry.pauses.bore_fruit();
+                    self.retry.reconnect.productive();
                     let metadata = delivery.metadata;
                     if !self.push(batch, delivery) {
                         break;

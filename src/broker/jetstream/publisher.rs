@@ -13,16 +13,16 @@ use super::api::Api;
 use super::inquiry::{Answer, Inquiry, Question};
 use super::known_streams::KnownStreams;
 use super::search::Search;
-use crate::broker::connection::{Cluster, Flusher, Link, one_line};
+use crate::broker::connection::{Cluster, Denial, Flusher, Link, ServerRemark, one_line};
 use crate::broker::headers;
-use crate::broker::publisher::{Outgoing, Source, Verdict, denied, publish_all};
+use crate::broker::publishing::{EventSource, Outgoing, PublishResult, publish_all};
 use crate::error::Error;
 use crate::pipeline::Signal;
 
 /// A live connection that publishes to streams.
 pub(in crate::broker) struct StreamPublisher {
     link: Link,
-    denials: Arc<Mutex<Vec<String>>>,
+    denials: Arc<Mutex<Vec<Denial>>>,
     denied: Receiver<()>,
     inquiry: Arc<Mutex<Inquiry>>,
     known: Arc<KnownStreams>,
@@ -44,22 +44,22 @@ impl StreamPublisher {
         let (heard, denied_out) = crossbeam_channel::bounded(1);
         let kept = Arc::clone(&denials);
         let asked = questions_on(&prefix);
-        let ear = move |remark: &str| {
-            let denied = denied(remark);
-            // That a recorder may not ask is no trouble.
-            let level =
-                if denied.is_some_and(|subject| subject.starts_with(&asked)) { Level::Debug } else { Level::Warn };
-            log::log!(level, "broker: the server says: {remark}");
-            if denied.is_some() {
-                kept.lock().push(remark.to_owned());
-                // Full: somebody is about to look already.
+        let listener = move |remark: &ServerRemark| {
+            let denial = if let ServerRemark::PublishDenied(denial) = remark { Some(denial) } else { None };
+            // A recorder works without permission to ask.
+            let is_question = denial.is_some_and(|denial| denial.quoted_subject().starts_with(&asked));
+            let level = if is_question { Level::Debug } else { Level::Warn };
+            log::log!(level, "broker: the server reports: {remark}");
+            if let Some(denial) = denial {
+                kept.lock().push(denial.clone());
+                // Full: the receiver is about to look already.
                 let _ = heard.try_send(());
             }
         };
         // Verdicts may wait for an answer, and the connection must not count as silent before.
         let patience = config.timeout.min(config.silence / 2);
         let inquiry = Arc::new(Mutex::new(Inquiry::new(Arc::clone(known), prefix.clone(), patience)));
-        let link = Link::open_with(cluster, stop, Arc::new(ear))?;
+        let link = Link::open_with(cluster, stop, Arc::new(listener))?;
         let (known, timeout) = (Arc::clone(known), config.timeout);
         Ok(Self { link, denials, denied: denied_out, inquiry, known, prefix, patience, timeout })
     }
@@ -70,7 +70,7 @@ impl StreamPublisher {
 
     /// Publishes what `source` gives, in the background, until it gives no more; another source comes after it. `nonce` makes
     /// the identities of events that were given none.
-    pub(in crate::broker) fn start(&self, source: impl Source, nonce: &str) {
+    pub(in crate::broker) fn start(&self, source: impl EventSource, nonce: &str) {
         let nonce = nonce.to_owned();
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
@@ -84,10 +84,10 @@ impl StreamPublisher {
     }
 
     /// What the server has said since the last call of subjects that this user may not publish events to. What it says of our
-    /// questions is left for [`StreamPublisher::verdicts`], also where it comes between two calls.
-    pub(in crate::broker) fn denials(&self) -> Vec<String> {
+    /// questions is left for [`StreamPublisher::results`], also where it comes between two calls.
+    pub(in crate::broker) fn denials(&self) -> Vec<Denial> {
         let asked = questions_on(&self.prefix);
-        let is_of_events = |remark: &mut String| !denied(remark).is_some_and(|subject| subject.starts_with(&asked));
+        let is_of_events = |denial: &mut Denial| !denial.quoted_subject().starts_with(&asked);
         self.denials.lock().extract_if(.., is_of_events).collect()
     }
 
@@ -114,7 +114,7 @@ impl StreamPublisher {
         nonce: &str,
         after: Option<&(String, u64)>,
         stop: &Signal,
-    ) -> Vec<Verdict> {
+    ) -> Vec<PublishResult> {
         let numbers: HashMap<String, u64> =
             events.iter().map(|outgoing| (identity(outgoing, nonce), outgoing.number)).collect();
         let api = Api { link: &self.link, prefix: self.prefix.clone(), within: self.timeout, stop: Some(stop) };
@@ -135,23 +135,23 @@ impl StreamPublisher {
                 }
             });
             // Nothing was published on this connection yet.
-            let _none = self.verdicts(Duration::from_millis(100).min(self.patience), stop.channel(), &|_| None);
+            let _none = self.results(Duration::from_millis(100).min(self.patience), stop.channel(), &|_| None);
         }
     }
 
     /// Waits for verdicts, at most for `wait` or until something wakes it, and returns all there are. `subject_of` tells the
     /// subject of an event by its number.
-    pub(in crate::broker) fn verdicts<T>(
+    pub(in crate::broker) fn results<T>(
         &self,
         wait: Duration,
         wake: &Receiver<T>,
         subject_of: &dyn Fn(u64) -> Option<String>,
-    ) -> Vec<Verdict> {
+    ) -> Vec<PublishResult> {
         let mut first = None;
         crossbeam_channel::select! {
             recv(self.link.messages()) -> message => {
                 if let Ok(message) = message {
-                    self.link.saw(&message);
+                    self.link.keep_sample(&message);
                     first = Some(message);
                 }
             }
@@ -165,7 +165,7 @@ impl StreamPublisher {
         for message in first.into_iter().chain(self.link.messages().try_iter()) {
             verdicts.extend(inquiry.hear(&answer(&message), subject_of));
         }
-        self.denials.lock().retain(|remark| match denied(remark).and_then(|subject| inquiry.denied(subject)) {
+        self.denials.lock().retain(|denial| match inquiry.denied(denial.quoted_subject()) {
             Some(released) => {
                 verdicts.extend(released);
                 false

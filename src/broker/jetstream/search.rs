@@ -8,7 +8,7 @@ use nats::Message;
 
 use super::api::{self, Api, Which};
 use crate::broker::connection::Link;
-use crate::broker::publisher::{Taken, Verdict};
+use crate::broker::publishing::{Acknowledgement, PublishResult};
 
 /// The last sequences of a stream that are looked at, at most.
 const MOST: u64 = 20_000;
@@ -32,7 +32,7 @@ impl Search<'_> {
         streams: &[String],
         after: Option<&(String, u64)>,
         numbers: &HashMap<String, u64>,
-    ) -> Vec<Verdict> {
+    ) -> Vec<PublishResult> {
         let mut found = Vec::new();
         for (index, stream) in streams.iter().enumerate() {
             let mut lookup = Lookup { stream, token: format!("get-{index}-"), numbers, missing: 0, found: Vec::new() };
@@ -100,7 +100,7 @@ struct Lookup<'a> {
     numbers: &'a HashMap<String, u64>,
     /// Requests without an answer.
     missing: u64,
-    found: Vec<Verdict>,
+    found: Vec<PublishResult>,
 }
 
 impl Lookup<'_> {
@@ -112,8 +112,8 @@ impl Lookup<'_> {
         self.missing = self.missing.saturating_sub(1);
         let Some((sequence, id)) = identity(data) else { return };
         if let Some(number) = self.numbers.get(&id) {
-            let taken = Taken::ByStream { stream: self.stream.to_owned(), sequence, duplicate: false };
-            self.found.push(Verdict { number: *number, result: Ok(taken) });
+            let taken = Acknowledgement::ByStream { stream: self.stream.to_owned(), sequence, duplicate: false };
+            self.found.push(PublishResult { number: *number, result: Ok(taken) });
         }
     }
 }
@@ -152,7 +152,7 @@ mod tests {
         }
         assert_eq!((lookup.missing, lookup.found.len()), (2, 0));
         lookup.hear("_INBOX.x.get-1-7", data.as_bytes());
-        let taken = Taken::ByStream { stream: "B".into(), sequence: 7, duplicate: false };
+        let taken = Acknowledgement::ByStream { stream: "B".into(), sequence: 7, duplicate: false };
         assert_eq!((lookup.missing, &lookup.found[0].result), (1, &Ok(taken)));
     }
 

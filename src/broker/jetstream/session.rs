@@ -22,7 +22,7 @@ use super::reply::{self, Metadata};
 use super::selection::Selection;
 use super::stream_watch::StreamWatch;
 use super::takeover::Unread;
-use crate::broker::connection::{Link, one_line};
+use crate::broker::connection::{Link, LinkState, Liveness, one_line};
 use crate::config::BrokerConfig;
 use crate::pipeline::{Epoch, Gap, Mark, Signal};
 pub(super) use opening::Setting;
@@ -41,12 +41,11 @@ pub(super) struct Session {
     pulls: Pulls,
     /// None while requests are made on the same link.
     backlog: Option<Backlog>,
-    heard: Instant,
-    /// Something came since `heard` was last looked at: the clock is asked once for many messages.
+    liveness: Liveness,
+    /// Something came since the last look at `liveness`: the clock is read once for many messages.
     hearing: bool,
     /// Deliveries since the last look at everything else.
     since_look: u32,
-    probe: Option<Instant>,
     gaps: GapWatch,
     stream_watch: StreamWatch,
     keeping: Keeping,
@@ -134,12 +133,8 @@ impl Session {
                 Err(TryRecvError::Disconnected) => return Item::Over("the client dropped the subscription".into()),
                 Err(TryRecvError::Empty) => {}
             }
-            if self.link.lost().is_raised() {
-                return Item::Over(format!("the connection to {} was lost", self.link.server().address));
-            }
-            if self.link.should_move() {
-                let server = &self.link.server().address;
-                return Item::Over(format!("{server} goes out of service (lame duck mode); moving to another server"));
+            if let Some(end) = self.liveness.connection_end(&self.link) {
+                return Item::Over(end.to_string());
             }
             if let Some(over) = self.keep_up() {
                 return Item::Over(over);
@@ -169,9 +164,8 @@ impl Session {
 
     /// Says that nobody listened for a while, so that silence is no sign of anything.
     pub(super) fn was_away(&mut self) {
-        self.heard = Instant::now();
+        self.liveness.restart(Instant::now());
         self.consumer_watch.was_away();
-        self.probe = None;
     }
 
     /// Whether nothing is left in the stream, by the last look.
@@ -288,7 +282,7 @@ impl Session {
 
     /// The answer to a probe: the consumer as the server sees it.
     fn probed(&mut self, message: &Message) -> Option<String> {
-        self.probe = None;
+        self.liveness.probe_answered();
         if status_code(message) == Some("503") {
             return Some("the server no longer answers JetStream requests".into());
         }
@@ -413,26 +407,23 @@ impl Session {
         self.since_look = 0;
         self.ask_for_more();
         if std::mem::take(&mut self.hearing) {
-            self.heard = Instant::now();
+            self.liveness.answered(Instant::now());
         }
         self.consumer_watch.note_flow();
         self.look_after_stream();
-        let silent = self.heard.elapsed();
-        if silent >= self.config.silence {
-            self.link.fell_silent();
-            let server = &self.link.server().address;
-            return Some(format!("{server} has said nothing for {silent:.1?}, our questions included"));
+        let now = Instant::now();
+        let asks_early = || self.consumer_watch.is_due(self.config.silence);
+        match self.liveness.check(&self.link, now, asks_early) {
+            LinkState::Alive => None,
+            LinkState::ProbeDue => {
+                self.liveness.probe_sent(now);
+                let subject =
+                    format!("{}.CONSUMER.INFO.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
+                self.link.publish(subject, "probe", String::new());
+                None
+            }
+            LinkState::Over(end) => Some(end.to_string()),
         }
-        let is_silent = silent >= self.config.silence / 2;
-        let probe = self.probe.is_none_or(|sent| sent.elapsed() >= self.config.silence / 2)
-            && (is_silent || self.consumer_watch.is_due(self.config.silence));
-        if probe {
-            self.probe = Some(Instant::now());
-            let subject =
-                format!("{}.CONSUMER.INFO.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
-            self.link.publish(subject, "probe", String::new());
-        }
-        None
     }
 }
 

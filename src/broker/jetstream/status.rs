@@ -9,7 +9,7 @@ use super::facts::position_in;
 use super::stored;
 use super::stream::{explain, is_whole, loses_what_it_acknowledges, refusal, silent};
 use crate::broker::connection::Link;
-use crate::broker::status::{ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
+use crate::broker::stream_status::{ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::config::BrokerConfig;
 use crate::error::Error;
 

@@ -1,4 +1,4 @@
-//! Where replies wait to be published, over whichever connection there is.
+//! Where replies wait to be published, on the connection of the moment.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,199 +9,182 @@ use crossbeam_channel::{Receiver, Select, Sender};
 use nats::{Connection, Subscription};
 use parking_lot::Mutex;
 
-use super::Reply;
-use crate::broker::connection::{Flusher, Witness, one_line};
+use super::reply::{AddressedReply, Reply};
+use crate::broker::connection::{FlushObserver, Flusher, one_line};
 use crate::pipeline::Signal;
 
-/// The most lists of replies that wait for the connection's thread. What is larger takes its giver's time.
+/// The most lists of replies that wait for the connection's thread. A thread that gives more has to wait.
 const WAITING: usize = 8;
 
 /// The most lists that are published before they are flushed.
-const MOUTHFUL: usize = 64;
-
-/// A reply and the subject it goes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressedReply {
-    /// The subject: see [`answerable`](super::answerable).
-    pub to: String,
-    /// The reply.
-    pub reply: Reply,
-}
-
-impl AddressedReply {
-    /// Bytes it takes in memory.
-    pub(super) fn memory(&self) -> usize {
-        let reason = self.reply.failure.as_ref().map_or(0, |failure| failure.reason.len());
-        size_of::<Self>() + self.to.len() + self.reply.body.len() + reason
-    }
-}
+const MAX_BATCH: usize = 64;
 
 /// Takes replies. Clones lead to the same connection, and to the one that replaces it.
 #[derive(Clone, Debug)]
 pub struct ReplyQueue {
-    way: Arc<Mutex<Option<Way>>>,
-    /// The listener's connection is kept until all of these are gone.
+    channel: Arc<Mutex<Option<ReplyChannel>>>,
+    /// The listener keeps its connection until all of these are dropped.
     _open: Sender<Infallible>,
 }
 
 impl ReplyQueue {
-    pub(super) fn new(way: &Arc<Mutex<Option<Way>>>, open: Sender<Infallible>) -> Self {
-        Self { way: Arc::clone(way), _open: open }
+    pub(super) fn new(channel: &Arc<Mutex<Option<ReplyChannel>>>, open: Sender<Infallible>) -> Self {
+        Self { channel: Arc::clone(channel), _open: open }
     }
 
-    /// Has these published. Blocks while the connection takes no more, at most for `patience`; `false` where it did not take
-    /// them or there is none: then nobody gets them.
+    /// Queues these to be published. Blocks while the queue is full, at most for `patience`; `false` where they were not queued
+    /// or there is no connection: then they are not sent.
     #[must_use]
     pub fn send(&self, replies: Vec<AddressedReply>, patience: Duration) -> bool {
-        let way = self.way.lock().clone();
-        way.is_some_and(|way| way.send(replies, patience))
+        let channel = self.channel.lock().clone();
+        channel.is_some_and(|channel| channel.send(replies, patience))
     }
 
-    /// The largest reply that the server takes; `None` while there is none.
+    /// The largest reply that the server takes; `None` while there is no connection.
     #[must_use]
     pub fn room(&self) -> Option<usize> {
-        self.way.lock().as_ref().map(|way| way.max_payload)
+        self.channel.lock().as_ref().map(|channel| channel.max_payload)
     }
 }
 
-/// The way to one connection.
+/// Gives replies to the thread of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
-    words: Sender<Word>,
-    over: Signal,
+pub(super) struct ReplyChannel {
+    commands: Sender<Command>,
+    closed: Signal,
     lost: Signal,
     max_payload: usize,
 }
 
 #[derive(Debug)]
-enum Word {
+enum Command {
     Publish(Vec<AddressedReply>),
-    /// Lets go of these, which takes a call of the client.
+    /// Drops these, which takes a call of the client.
     Unsubscribe(Vec<Subscription>),
-    /// Tells when the server has read all before it.
+    /// Reports this number once the server has read all before it.
     Mark(u64),
 }
 
-impl Way {
-    /// A way, and what has to be run on the connection's thread for it: until all that leads to it is gone.
-    pub(super) fn new(lost: &Signal, max_payload: usize) -> (Self, Carrier, Arc<Pulse>) {
-        let (words, spoken) = crossbeam_channel::bounded(WAITING);
-        let pulse = Arc::<Pulse>::default();
-        let carrier = Carrier { words: spoken, lost: lost.clone(), pulse: Arc::clone(&pulse) };
-        (Self { words, over: Signal::default(), lost: lost.clone(), max_payload }, carrier, pulse)
+impl ReplyChannel {
+    /// A channel, and the sender to run on the connection's thread until all senders of the channel are dropped.
+    pub(super) fn new(lost: &Signal, max_payload: usize) -> (Self, ReplySender, Arc<FlushAcks>) {
+        let (commands, received) = crossbeam_channel::bounded(WAITING);
+        let acks = Arc::<FlushAcks>::default();
+        let sender = ReplySender { commands: received, lost: lost.clone(), acks: Arc::clone(&acks) };
+        (Self { commands, closed: Signal::default(), lost: lost.clone(), max_payload }, sender, acks)
     }
 
     pub(super) fn send(&self, replies: Vec<AddressedReply>, patience: Duration) -> bool {
         self.try_send(replies, patience).is_ok()
     }
 
-    /// As [`Way::send`]; gives back what was not taken.
+    /// As [`ReplyChannel::send`]; gives back what was not taken.
     pub(super) fn try_send(
         &self,
         mut replies: Vec<AddressedReply>,
         patience: Duration,
     ) -> Result<(), Vec<AddressedReply>> {
-        for dispatch in &mut replies {
-            let size = dispatch.reply.wire_size();
+        for addressed in &mut replies {
+            let size = addressed.reply.wire_size();
             if size > self.max_payload {
-                // It would break the connection.
+                // The server would close the connection.
                 let reason =
                     format!("the reply has {size} bytes; the server takes {}, its max_payload", self.max_payload);
-                dispatch.reply = Reply::failure(413, reason);
+                addressed.reply = Reply::failure(413, reason);
             }
         }
-        self.give(Word::Publish(replies), patience).map_err(|word| match word {
-            Word::Publish(replies) => replies,
+        self.give(Command::Publish(replies), patience).map_err(|command| match command {
+            Command::Publish(replies) => replies,
             _ => Vec::new(),
         })
     }
 
-    /// Lets go of subscriptions: what comes there from now on comes to nobody.
+    /// Ends subscriptions: what comes on them from now on is dropped.
     pub(super) fn unsubscribe(&self, subscriptions: Vec<Subscription>, patience: Duration) {
-        let _ = self.give(Word::Unsubscribe(subscriptions), patience);
+        let _ = self.give(Command::Unsubscribe(subscriptions), patience);
     }
 
-    /// Has the server asked whether it has read all before this; `false` while too much waits to be written.
+    /// Asks the server to confirm that it has read all before this; `false` while the queue is full.
     pub(super) fn mark(&self, number: u64) -> bool {
-        self.words.try_send(Word::Mark(number)).is_ok()
+        self.commands.try_send(Command::Mark(number)).is_ok()
     }
 
-    /// Sends whoever waits away.
+    /// Releases every thread that waits for room.
     pub(super) fn close(&self) {
-        self.over.raise();
+        self.closed.raise();
     }
 
-    /// Gives the word back where it is not taken.
-    fn give(&self, word: Word, patience: Duration) -> Result<(), Word> {
+    /// Gives the command back where it is not taken.
+    fn give(&self, command: Command, patience: Duration) -> Result<(), Command> {
         let mut select = Select::new();
-        let ends = [self.over.channel(), self.lost.channel()];
+        let ends = [self.closed.channel(), self.lost.channel()];
         let (_, _) = (select.recv(ends[0]), select.recv(ends[1]));
-        let send = select.send(&self.words);
+        let send = select.send(&self.commands);
         match select.select_timeout(patience) {
-            Ok(ready) if ready.index() == send => ready.send(&self.words, word).map_err(|refused| refused.0),
+            Ok(ready) if ready.index() == send => ready.send(&self.commands, command).map_err(|refused| refused.0),
             Ok(ready) => {
                 let end = ends[ready.index()];
                 let _ = ready.recv(end);
-                Err(word)
+                Err(command)
             }
-            Err(_) => Err(word),
+            Err(_) => Err(command),
         }
     }
 }
 
-/// What is known of the server by the flushes it has answered.
+/// What the flushes that the server has answered tell of it.
 #[derive(Default)]
-pub(super) struct Pulse {
+pub(super) struct FlushAcks {
     marked: AtomicU64,
     read: AtomicU64,
     answers: AtomicU64,
 }
 
-impl Pulse {
+impl FlushAcks {
     /// How many flushes it has answered.
     pub(super) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Acquire)
     }
 
-    /// The last mark of which it is known that the server has read all before it.
+    /// The last mark of which it is certain that the server has read all before it.
     pub(super) fn read(&self) -> u64 {
         self.read.load(Ordering::Acquire)
     }
 }
 
-/// Hears of flushes.
-struct Reading {
-    pulse: Arc<Pulse>,
+/// Writes down which marks the flushes confirm.
+struct MarkObserver {
+    acks: Arc<FlushAcks>,
     under_way: u64,
 }
 
-impl Witness for Reading {
+impl FlushObserver for MarkObserver {
     fn begins(&mut self) {
-        self.under_way = self.pulse.marked.load(Ordering::Acquire);
+        self.under_way = self.acks.marked.load(Ordering::Acquire);
     }
 
     fn answered(&mut self) {
-        self.pulse.read.store(self.under_way, Ordering::Release);
-        self.pulse.answers.fetch_add(1, Ordering::Release);
+        self.acks.read.store(self.under_way, Ordering::Release);
+        self.acks.answers.fetch_add(1, Ordering::Release);
     }
 }
 
-/// Publishes on the connection's thread.
-pub(super) struct Carrier {
-    words: Receiver<Word>,
+/// Publishes replies on the connection's thread.
+pub(super) struct ReplySender {
+    commands: Receiver<Command>,
     lost: Signal,
-    pulse: Arc<Pulse>,
+    acks: Arc<FlushAcks>,
 }
 
-impl Carrier {
-    /// Works until nothing leads here any more, or the connection is lost.
+impl ReplySender {
+    /// Works until all senders of the channel are dropped, or the connection is lost.
     pub(super) fn run(self, connection: &Connection, tls: bool, silence: Duration) {
-        let reading = Reading { pulse: Arc::clone(&self.pulse), under_way: 0 };
-        let mut flusher = Flusher::start_before(connection, tls, &self.lost, silence, reading);
-        while let Ok(first) = self.words.recv() {
-            for word in std::iter::once(first).chain(self.words.try_iter().take(MOUTHFUL)) {
-                if let Err(e) = self.carry(word, connection, &mut flusher) {
-                    log::debug!("service: publishing replies broke off: {}", one_line(&e));
+        let observer = MarkObserver { acks: Arc::clone(&self.acks), under_way: 0 };
+        let mut flusher = Flusher::start_before(connection, tls, &self.lost, silence, observer);
+        while let Ok(first) = self.commands.recv() {
+            for command in std::iter::once(first).chain(self.commands.try_iter().take(MAX_BATCH)) {
+                if let Err(e) = self.execute(command, connection, &mut flusher) {
+                    log::debug!("service: publishing replies failed: {}", one_line(&e));
                     self.lost.raise();
                     return;
                 }
@@ -210,17 +193,17 @@ impl Carrier {
         }
     }
 
-    fn carry(&self, word: Word, connection: &Connection, flusher: &mut Flusher) -> std::io::Result<()> {
-        match word {
-            Word::Publish(replies) => {
+    fn execute(&self, command: Command, connection: &Connection, flusher: &mut Flusher) -> std::io::Result<()> {
+        match command {
+            Command::Publish(replies) => {
                 for AddressedReply { to, reply } in replies {
                     flusher.before(reply.wire_size() + to.len());
                     let headers = reply.headers();
                     connection.publish_with_reply_or_headers(&to, None, headers.as_ref(), &reply.body)?;
                 }
             }
-            Word::Unsubscribe(subscriptions) => drop(subscriptions),
-            Word::Mark(number) => self.pulse.marked.store(number, Ordering::Release),
+            Command::Unsubscribe(subscriptions) => drop(subscriptions),
+            Command::Mark(number) => self.acks.marked.store(number, Ordering::Release),
         }
         Ok(())
     }

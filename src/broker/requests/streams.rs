@@ -1,4 +1,4 @@
-//! Streams that take requests for events: whoever asks may then take the stream's acknowledgement for the answer.
+//! Streams that store requests as events. A client may then take the stream's acknowledgement for the answer.
 
 use nats::Message;
 use serde::Deserialize;
@@ -7,10 +7,10 @@ use super::Subjects;
 use crate::broker::connection::Link;
 use crate::config::{BrokerConfig, Mode};
 
-/// What the answers' subjects have behind the inbox, before a number.
+/// How the last token of the answers' subjects begins, before a number.
 const TOKEN: &str = "streams-";
 
-/// Asks which streams take these subjects. Nobody waits for the answers, and where there are none nothing is said.
+/// Asks which streams store these subjects. Nothing waits for the answers, and where none comes nothing is reported.
 pub(super) fn ask(link: &Link, config: &BrokerConfig, subjects: &Subjects) {
     if config.mode == Mode::Jetstream {
         for (number, subject) in subjects.shared.iter().enumerate() {
@@ -20,20 +20,20 @@ pub(super) fn ask(link: &Link, config: &BrokerConfig, subjects: &Subjects) {
     }
 }
 
-/// What an answer says that somebody wants to know.
-pub(super) fn news(message: &Message, subjects: &Subjects) -> Option<String> {
+/// The warning that follows from an answer, if any.
+pub(super) fn warning(message: &Message, subjects: &Subjects) -> Option<String> {
     #[derive(Deserialize)]
-    struct Names {
+    struct StreamNames {
         #[serde(default)]
         streams: Option<Vec<String>>,
     }
     let number: usize = message.subject.rsplit('.').next()?.strip_prefix(TOKEN)?.parse().ok()?;
     let subject = subjects.shared.get(number)?;
-    let names: Names = serde_json::from_slice(&message.data).ok()?;
+    let names: StreamNames = serde_json::from_slice(&message.data).ok()?;
     let streams = names.streams.filter(|streams| !streams.is_empty())?.join(", ");
     Some(format!(
-        "stream {streams} takes requests on {subject} for events and acknowledges them to whoever asks, who may take that for \
-         the answer; give it other subjects"
+        "stream {streams} takes requests on {subject} for events and acknowledges them, and clients may take that for the answer; give \
+         it other subjects"
     ))
 }
 
@@ -42,11 +42,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_stream_that_takes_requests_is_news() {
+    fn only_a_stream_that_takes_requests_is_reported() {
         let subjects = Subjects { shared: vec!["a".into(), "chat.recent".into()], ..Subjects::default() };
-        let told = |subject, body: &str| news(&Message::new(subject, None, body, None), &subjects);
-        let said = told("_INBOX.x.streams-1", r#"{"type":"…","total":1,"streams":["CHAT"]}"#).expect("news");
-        assert!(said.starts_with("stream CHAT takes requests on chat.recent"), "{said}");
+        let news_of = |subject, body: &str| warning(&Message::new(subject, None, body, None), &subjects);
+        let news = news_of("_INBOX.x.streams-1", r#"{"type":"…","total":1,"streams":["CHAT"]}"#).expect("a warning");
+        assert!(news.starts_with("stream CHAT takes requests on chat.recent"), "{news}");
         for (subject, body) in [
             ("_INBOX.x.streams-1", r#"{"total":0,"streams":null}"#),
             ("_INBOX.x.streams-1", r#"{"error":{"code":503}}"#),
@@ -54,7 +54,7 @@ mod tests {
             ("_INBOX.x.streams-7", r#"{"streams":["CHAT"]}"#),
             ("_INBOX.x.other", r#"{"streams":["CHAT"]}"#),
         ] {
-            assert_eq!(told(subject, body), None, "{subject} {body}");
+            assert_eq!(news_of(subject, body), None, "{subject} {body}");
         }
     }
 }

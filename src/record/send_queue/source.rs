@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::entry::{Outcome, Sent};
 use super::state::{State, unlock_and_log};
 use super::{SendQueue, too_large};
-use crate::broker::{Outgoing, Source};
+use crate::broker::{EventSource, Outgoing};
 use crate::record::FailureReason;
 
 /// The most events that are passed to the connection at a time.
@@ -74,7 +74,7 @@ impl SendQueue {
     }
 }
 
-impl Source for SendQueueSource {
+impl EventSource for SendQueueSource {
     fn take(&mut self) -> Option<Vec<Outgoing>> {
         let mut state = self.queue.state.lock();
         loop {

@@ -1,6 +1,6 @@
 use super::source::SendQueueSource;
 use super::*;
-use crate::broker::Source;
+use crate::broker::{Denial, EventSource};
 use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,13 +19,20 @@ fn numbers(source: &mut SendQueueSource) -> Vec<u64> {
     source.take().expect("the connection is the current one").iter().map(|outgoing| outgoing.number).collect()
 }
 
-fn kept(number: u64) -> Verdict {
-    Verdict { number, result: Ok(Taken::ByStream { stream: "S".into(), sequence: number + 1, duplicate: false }) }
+fn kept(number: u64) -> PublishResult {
+    PublishResult {
+        number,
+        result: Ok(Acknowledgement::ByStream { stream: "S".into(), sequence: number + 1, duplicate: false }),
+    }
 }
 
 /// Settles at once, without waiting for a stream to be made.
-fn settle(queue: &SendQueue, verdicts: Vec<Verdict>) {
-    assert_eq!(queue.settle(verdicts, Duration::ZERO), Settled::Done);
+fn denial_of_a() -> Denial {
+    Denial::parse("Permissions Violation for Publish to \"a\"").expect("a denial")
+}
+
+fn settle(queue: &SendQueue, results: Vec<PublishResult>) {
+    assert_eq!(queue.settle(results, Duration::ZERO), Settled::Done);
 }
 
 #[test]
@@ -87,8 +94,8 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
     settle(
         &queue,
         vec![
-            Verdict { number: 0, result: Err(Refused::NoStream) },
-            Verdict { number: 1, result: Err(Refused::ByServer("no".into())) },
+            PublishResult { number: 0, result: Err(Rejection::NoStream) },
+            PublishResult { number: 1, result: Err(Rejection::ByServer("no".into())) },
         ],
     );
     let Err(FlushError::Failed { failed, .. }) = queue.flush(Instant::now()) else { panic!("one has failed") };
@@ -135,7 +142,7 @@ fn an_event_waits_a_moment_for_a_missing_stream() {
     let queue = queue();
     let entry = enqueue(&queue, "x");
     let _source = numbers(&mut queue.connect(1_000));
-    let missing = || vec![Verdict { number: 0, result: Err(Refused::NoStream) }];
+    let missing = || vec![PublishResult { number: 0, result: Err(Rejection::NoStream) }];
     assert!(matches!(queue.settle(missing(), Duration::from_mins(1)), Settled::Retry(_)));
     assert!(entry.outcome.get().is_none());
     assert_eq!(queue.settle(missing(), Duration::ZERO), Settled::Done);
@@ -147,7 +154,7 @@ fn an_event_refused_for_now_is_sent_again_however_late() {
     let queue = queue();
     let entry = enqueue(&queue, "x");
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
-    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
     assert_eq!(queue.settle(vec![full], Duration::ZERO), Settled::Retry("insufficient resources".into()));
     queue.fail_unconfirmed(Duration::ZERO);
     assert!(entry.outcome.get().is_none(), "it is known not to be stored");
@@ -163,7 +170,7 @@ fn an_unanswered_attempt_may_have_stored_what_is_refused_later() {
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
     queue.disconnect("gone".into());
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
-    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
     assert!(matches!(queue.settle(vec![full], Duration::ZERO), Settled::Retry(_)));
     queue.fail_unconfirmed(Duration::ZERO);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::Unconfirmed(_)))));
@@ -174,7 +181,7 @@ fn an_event_refused_and_then_stored_is_stored() {
     let queue = queue();
     let _entry = enqueue(&queue, "x");
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
-    let full = Verdict { number: 0, result: Err(Refused::ForNow("insufficient resources".into())) };
+    let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
     settle(&queue, vec![full, kept(0)]);
 }
 
@@ -245,7 +252,7 @@ fn an_event_without_an_answer_delays_no_later_event() {
         settle(&queue, vec![kept(number)]);
         assert!(entry.outcome.get().is_some());
     }
-    queue.fail_denied("Permissions Violation for Publish to \"a\"");
+    queue.fail_denied(&denial_of_a());
     queue.flush(Instant::now()).expect("no receipt was dropped, and nothing is pending");
 }
 
@@ -253,8 +260,8 @@ fn an_event_without_an_answer_delays_no_later_event() {
 fn the_sequence_before_unconfirmed_events_names_its_stream() {
     let queue = queue();
     let of = |stream: &str, number| {
-        let taken = Taken::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
-        vec![Verdict { number, result: Ok(taken) }]
+        let taken = Acknowledgement::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
+        vec![PublishResult { number, result: Ok(taken) }]
     };
     let _entries: Vec<_> = ["1", "2", "3", "4"].map(|payload| enqueue(&queue, payload)).into();
     let mut source = queue.connect(1_000);
@@ -305,7 +312,7 @@ fn nothing_is_logged_while_the_queue_is_locked() {
         assert!(lines.iter().all(|(_, locked)| !locked), "{words}: {lines:?}");
     };
     let dropped = || queue.receipt_dropped(&enqueue(&queue, "x"));
-    let refused = |number| vec![Verdict { number, result: Err(Refused::ByServer("refused".into())) }];
+    let refused = |number| vec![PublishResult { number, result: Err(Rejection::ByServer("refused".into())) }];
     // Settled, denied, too large for the next server, too old to be sent again, and failed before the receipt was dropped.
     dropped();
     numbers(&mut queue.connect(1_000));
@@ -313,7 +320,7 @@ fn nothing_is_logged_while_the_queue_is_locked() {
     logged("refused");
     dropped();
     numbers(&mut queue.connect(1_000));
-    queue.fail_denied("Permissions Violation for Publish to \"a\"");
+    queue.fail_denied(&denial_of_a());
     logged("Permissions Violation");
     dropped();
     queue.connect(1);

@@ -28,7 +28,7 @@ fn verifier(authority: &CertificateDer<'_>) -> Verifier {
     }
 }
 
-/// What is said against a certificate for these names, issued by an authority, when connecting to `host`.
+/// Why a certificate for these names, issued by an authority, is refused when connecting to `host`.
 fn objection(change_authority: fn(&mut CertificateParams), names: &[&str], host: &str) -> Option<String> {
     let (issuer, authority) = authority(change_authority);
     let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
@@ -37,7 +37,7 @@ fn objection(change_authority: fn(&mut CertificateParams), names: &[&str], host:
     let verifier = verifier(&authority);
     let host = ServerName::try_from(host).expect("a name");
     let outcome = verifier.verify_server_cert(certificate.der(), &[], &host, &[], UnixTime::now());
-    let objection = verifier.objection.lock().take();
+    let objection = verifier.objection.lock().take().map(|problem| problem.to_string());
     assert_eq!(outcome.is_err(), objection.is_some());
     objection
 }
@@ -47,10 +47,10 @@ fn a_certificate_is_for_the_names_in_it() {
     let none = |_: &mut CertificateParams| {};
     assert_eq!(objection(none, &["a.test", "127.0.0.1"], "a.test"), None);
     assert_eq!(objection(none, &["a.test", "127.0.0.1"], "127.0.0.1"), None);
-    let said = objection(none, &["a.test", "*.b.test", "127.0.0.1"], "c.test").expect("refused");
-    assert!(said.contains("is for a.test, *.b.test, 127.0.0.1, not for c.test"), "{said}");
-    let said = objection(none, &["a.test"], "::1").expect("refused");
-    assert!(said.contains("is for a.test, not for ::1"), "{said}");
+    let text = objection(none, &["a.test", "*.b.test", "127.0.0.1"], "c.test").expect("refused");
+    assert!(text.contains("is for a.test, *.b.test, 127.0.0.1, not for c.test"), "{text}");
+    let text = objection(none, &["a.test"], "::1").expect("refused");
+    assert!(text.contains("is for a.test, not for ::1"), "{text}");
 }
 
 #[test]
@@ -64,8 +64,8 @@ fn an_authority_for_some_names_issues_no_wildcard_for_others() {
     };
     assert_eq!(objection(some_names, &["accept.a.test"], "accept.a.test"), None);
     for (names, host) in [("*.a.test", "reject.a.test"), ("reject.a.test", "reject.a.test")] {
-        let said = objection(some_names, &[names], host).expect("refused");
-        assert!(said.contains("NameConstraintViolation"), "{said}");
+        let text = objection(some_names, &[names], host).expect("refused");
+        assert!(text.contains("NameConstraintViolation"), "{text}");
     }
 }
 
@@ -74,17 +74,17 @@ fn an_unknown_authority_and_a_wrong_time_are_named() {
     let (issuer, authority_certificate) = authority(|_| {});
     let params = CertificateParams::new(vec!["a.test".into()]).expect("names");
     let certificate = params.signed_by(&KeyPair::generate().expect("a key"), &issuer).expect("a certificate");
-    let said = |authority: &CertificateDer<'_>, at: u64| {
+    let text = |authority: &CertificateDer<'_>, at: u64| {
         let verifier = verifier(authority);
         let host = ServerName::try_from("a.test").expect("a name");
         let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
         verifier.verify_server_cert(certificate.der(), &[], &host, &[], at).expect_err("refused");
-        verifier.objection.lock().take().expect("a reason")
+        verifier.objection.lock().take().expect("a reason").to_string()
     };
     let (_, other) = authority(|params| params.distinguished_name.push(DnType::CommonName, "another"));
-    assert!(said(&other, 1_700_000_000).contains("not in ca.pem; check --tlsca"));
-    assert!(said(&authority_certificate, 0).contains("valid only from 1975-01-01T00:00:00Z on"));
-    assert!(said(&authority_certificate, 1 << 40).contains("expired at 4096-01-01T00:00:00Z"));
+    assert!(text(&other, 1_700_000_000).contains("not in ca.pem; check --tlsca"));
+    assert!(text(&authority_certificate, 0).contains("valid only from 1975-01-01T00:00:00Z on"));
+    assert!(text(&authority_certificate, 1 << 40).contains("expired at 4096-01-01T00:00:00Z"));
 }
 
 /// A handshake in memory with a server that has `certificate` and signs with `key`.
@@ -114,7 +114,9 @@ fn shake_hands(
         wire.clear();
         server.write_tls(&mut wire).expect("written");
         client.read_tls(&mut &wire[..]).expect("read");
-        client.process_new_packets().map_err(|e| (e, verifier.objection.lock().take()))?;
+        client
+            .process_new_packets()
+            .map_err(|e| (e, verifier.objection.lock().take().map(|problem| problem.to_string())))?;
     }
     assert_eq!(client.protocol_version(), Some(version.version));
     Ok(())
@@ -131,11 +133,11 @@ fn the_handshake_is_verified_in_both_versions_of_tls() {
             let certificate = params.signed_by(&key, &issuer).expect("a certificate");
             let shaken = shake_hands(version, &authority, certificate.der(), &key);
             assert!(shaken.is_ok(), "{version:?} {algorithm:?}: {shaken:?}");
-            // Somebody who has the certificate, which is public, and not its key.
+            // Another machine has the certificate, which is public, but not its key.
             let other = KeyPair::generate_for(algorithm).expect("a key");
             let (error, objection) = shake_hands(version, &authority, certificate.der(), &other).expect_err("refused");
             assert_eq!(error, CertificateError::BadSignature.into(), "{version:?} {algorithm:?}");
-            assert!(objection.is_some_and(|said| said.contains("has not the private key")));
+            assert!(objection.is_some_and(|text| text.contains("has not the private key")));
         }
     }
 }
@@ -157,7 +159,7 @@ fn files_that_hold_no_certificate_or_key_are_named() {
         ..TlsConfig::default()
     };
     assert!(client(&good).is_ok());
-    let refused = |config: TlsConfig| client(&config).expect_err("must be refused");
+    let refused = |config: TlsConfig| client(&config).expect_err("must be refused").to_string();
     let missing = refused(TlsConfig { ca: Some("/nowhere/ca.pem".into()), ..good.clone() });
     assert!(
         missing.contains("cannot read the certificates /nowhere/ca.pem") && missing.contains("--tlsca"),

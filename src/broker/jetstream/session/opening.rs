@@ -1,11 +1,11 @@
 //! How a session begins: the stream is found and compared with what is known of it, and a consumer is made at the position.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Session;
 use crate::broker::broker_error;
-use crate::broker::connection::{Cluster, Link};
+use crate::broker::connection::{Cluster, Link, Liveness};
 use crate::broker::jetstream::api::{Api, Failure, Stream, StreamState};
 use crate::broker::jetstream::backlog::Backlog;
 use crate::broker::jetstream::claims::{Claims, Owner};
@@ -108,10 +108,9 @@ impl Session {
             consumer_sequence: made.delivered.consumer_seq,
             pulls: Pulls::new(config.prefetch.clone(), made.config.pulls),
             backlog: backlog.transpose().map_err(no_thread)?,
-            heard: Instant::now(),
+            liveness: Liveness::new(config.silence),
             hearing: false,
             since_look: 0,
-            probe: None,
             gaps,
             stream_watch: StreamWatch::new(&again, resume.after),
             keeping,

@@ -1,7 +1,7 @@
-//! What waits for the pipeline, bounded in events and in bytes by our own count.
+//! Events that wait for the pipeline, bounded in number and in bytes by our own count.
 //!
-//! The client's channel has no bound but a number of messages, and drops those it counts wrongly. So everything is taken out
-//! of it at once and waits here. Its map of headers takes up to sixty times what came, so headers are packed.
+//! The client's channel can be bounded by a number of messages only, and the client miscounts what it drops. So everything is taken out of
+//! it at once and waits here. The client's map of headers takes up to sixty times the received bytes, so headers are packed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,10 +11,10 @@ use nats::Message;
 use crate::broker::headers::Packed;
 use crate::config::CoreConfig;
 
-/// What an event takes beside its parts: allocations, lengths, its place in the channel.
+/// The memory of an event beside its parts: allocations, lengths, its place in the channel.
 const OVERHEAD: usize = 256;
 
-/// An event that has arrived.
+/// An event that was received.
 pub(super) struct Arrival {
     pub(super) subject: String,
     pub(super) headers: Packed,
@@ -24,7 +24,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Takes what is needed out of a message; the rest, which keeps the connection's state alive, goes.
+    /// Takes what is needed out of a message and drops the rest, which keeps the connection's state alive.
     pub(super) fn of(message: Message, received_ns: i64) -> Self {
         let Message { subject, headers, data: payload, .. } = message;
         Self { subject, headers: Packed::of(headers.as_ref()), payload, received_ns }
@@ -41,31 +41,31 @@ impl Arrival {
     }
 }
 
-/// Events between the connection and the pipeline. Those of a connection that was lost stay.
-pub(super) struct Room {
+/// Events between the connection and the pipeline. They stay when their connection is lost.
+pub(super) struct ReceiveBuffer {
     max_events: usize,
     max_bytes: usize,
     events: AtomicUsize,
     bytes: AtomicUsize,
-    way_in: Sender<Arrival>,
-    way_out: Receiver<Arrival>,
+    sender: Sender<Arrival>,
+    receiver: Receiver<Arrival>,
 }
 
-impl Room {
+impl ReceiveBuffer {
     pub(super) fn new(config: &CoreConfig) -> Self {
-        let (way_in, way_out) = crossbeam_channel::unbounded();
+        let (sender, receiver) = crossbeam_channel::unbounded();
         Self {
             max_events: config.max_events,
             max_bytes: usize::try_from(config.max_bytes.as_u64()).unwrap_or(usize::MAX),
             events: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            way_in,
-            way_out,
+            sender,
+            receiver,
         }
     }
 
-    /// Takes an event in; `false` when there is no room for it. An empty room takes any event, or one larger than the room
-    /// could never be stored. Called by one thread at a time: what it finds free stays free.
+    /// Takes an event in; `false` when there is no room for it. An empty buffer takes any event: otherwise one larger than the buffer
+    /// could never be stored. Called by one thread at a time, so the room that it finds stays free.
     pub(super) fn offer(&self, arrival: Arrival) -> bool {
         let bytes = arrival.memory();
         let (events_held, bytes_held) = (self.events.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire));
@@ -74,23 +74,23 @@ impl Room {
         }
         self.events.fetch_add(1, Ordering::AcqRel);
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.way_in.send(arrival).is_ok()
+        self.sender.send(arrival).is_ok()
     }
 
-    /// The event that has waited longest, if there is one.
+    /// The event that has waited longest, if any.
     pub(super) fn take(&self) -> Option<Arrival> {
-        let arrival = self.way_out.try_recv().ok()?;
+        let arrival = self.receiver.try_recv().ok()?;
         self.events.fetch_sub(1, Ordering::AcqRel);
         self.bytes.fetch_sub(arrival.memory(), Ordering::AcqRel);
         Some(arrival)
     }
 
-    /// Becomes ready when there is something to take.
+    /// Is ready when there is an event to take.
     pub(super) fn channel(&self) -> &Receiver<Arrival> {
-        &self.way_out
+        &self.receiver
     }
 
-    /// Whether more than half of it is taken.
+    /// Whether it is more than half full.
     pub(super) fn is_past_half(&self) -> bool {
         self.events.load(Ordering::Acquire) > self.max_events / 2
             || self.bytes.load(Ordering::Acquire) > self.max_bytes / 2
@@ -108,36 +108,36 @@ mod tests {
         Arrival { subject: "a".into(), headers: Packed::default(), payload: vec![0; bytes], received_ns: 0 }
     }
 
-    fn room(max_events: usize, max_bytes: u64) -> Room {
-        Room::new(&CoreConfig { max_events, max_bytes: ByteSize(max_bytes), ..CoreConfig::default() })
+    fn buffer(max_events: usize, max_bytes: u64) -> ReceiveBuffer {
+        ReceiveBuffer::new(&CoreConfig { max_events, max_bytes: ByteSize(max_bytes), ..CoreConfig::default() })
     }
 
     #[test]
-    fn an_empty_room_takes_what_is_larger_than_it() {
-        let room = room(10, 100);
-        assert!(room.offer(arrival(1_000)));
-        assert!(!room.offer(arrival(0)));
-        assert!(room.take().is_some() && room.take().is_none());
-        assert!(room.offer(arrival(1_000)));
+    fn an_empty_buffer_takes_an_event_larger_than_it() {
+        let buffer = buffer(10, 100);
+        assert!(buffer.offer(arrival(1_000)));
+        assert!(!buffer.offer(arrival(0)));
+        assert!(buffer.take().is_some() && buffer.take().is_none());
+        assert!(buffer.offer(arrival(1_000)));
     }
 
     proptest! {
-        /// Whatever comes and goes, what is held is what was taken in and not out, and keeps to both limits.
+        /// In any order of steps it holds what was taken in and not out, and keeps both limits.
         #[test]
         fn it_never_holds_more_than_it_may(steps in prop::collection::vec(prop::option::of(0usize..2_000), 1..200)) {
-            let room = room(7, 4_000);
+            let buffer = buffer(7, 4_000);
             let mut held: std::collections::VecDeque<usize> = std::collections::VecDeque::new();
             for step in steps {
                 if let Some(bytes) = step {
                     let size = bytes + 1 + OVERHEAD;
                     let fits = held.is_empty() || (held.len() < 7 && held.iter().sum::<usize>() + size <= 4_000);
-                    prop_assert_eq!(room.offer(arrival(bytes)), fits);
+                    prop_assert_eq!(buffer.offer(arrival(bytes)), fits);
                     held.extend(fits.then_some(size));
                 } else {
-                    let taken = room.take().map(|arrival| arrival.memory());
+                    let taken = buffer.take().map(|arrival| arrival.memory());
                     prop_assert_eq!(taken, held.pop_front());
                 }
-                prop_assert_eq!(room.is_past_half(), held.len() > 3 || held.iter().sum::<usize>() > 2_000);
+                prop_assert_eq!(buffer.is_past_half(), held.len() > 3 || held.iter().sum::<usize>() > 2_000);
             }
         }
     }

@@ -1,0 +1,106 @@
+//! Events on their way to the broker, and the result of publishing each.
+
+use std::sync::Arc;
+
+use super::connection::{Flusher, one_line};
+use crate::event::Event;
+use crate::pipeline::Signal;
+
+/// An event on its way.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Its number; the result names it.
+    pub number: u64,
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// The result of publishing an event.
+#[derive(Clone, Debug)]
+pub struct PublishResult {
+    /// The event's number.
+    pub number: u64,
+    /// Where it is, or why it is nowhere.
+    pub result: Result<Acknowledgement, Rejection>,
+}
+
+/// Where an event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acknowledgement {
+    /// The stream keeps it.
+    ByStream {
+        /// The stream.
+        stream: String,
+        /// Its sequence there.
+        sequence: u64,
+        /// The stream had it already, under the same identity.
+        duplicate: bool,
+    },
+    /// The server has read it and passed it on to the subscribers of that moment.
+    ByServer,
+}
+
+/// Why an event was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// No stream takes this subject, or none does at the moment.
+    NoStream,
+    /// The server refuses it.
+    ByServer(String),
+    /// The server cannot take it at the moment.
+    ForNow(String),
+}
+
+/// Gives events to publish. It is called on a thread that may be left behind.
+pub trait EventSource: Send + 'static {
+    /// Blocks until there are events to publish, or something else to do on the connection; `None` when there will be no more.
+    fn take(&mut self) -> Option<Vec<Outgoing>>;
+}
+
+/// A round of at least so many bytes, some dozens of small events, is worth a write of its own.
+const WORTH_A_WRITE: usize = 8 << 10;
+
+/// Publishes events from `source` until it has no more or the connection has ended. Events that were taken count as sent, so none are
+/// taken once the connection has ended. `before` publishes what else there is, before the events of each round.
+pub(super) fn publish_all(
+    mut source: impl EventSource,
+    mut flusher: Flusher,
+    lost: &Signal,
+    before: impl Fn() -> std::io::Result<()>,
+    publish: impl Fn(Outgoing) -> std::io::Result<()>,
+) {
+    let failed = |e: &std::io::Error| {
+        log::debug!("broker: publishing failed: {}", one_line(e));
+        lost.raise();
+    };
+    while let Some(batch) = (!lost.is_raised()).then(|| source.take()).flatten() {
+        if let Err(e) = before() {
+            return failed(&e);
+        }
+        let mut published = 0;
+        for outgoing in batch {
+            let size = wire_size(&outgoing.event) + outgoing.event.subject().len();
+            flusher.before(size);
+            published += size;
+            if let Err(e) = publish(outgoing) {
+                return failed(&e);
+            }
+        }
+        flusher.flush();
+        // Small rounds, written one by one, would cost a switch of threads each.
+        if published < WORTH_A_WRITE {
+            flusher.gather();
+        }
+    }
+}
+
+/// The bytes of an event that count against the server's `max_payload`, at most: its payload and its headers as written.
+#[must_use]
+pub fn wire_size(event: &Event) -> usize {
+    /// `NATS/1.0`, its line end, and the one behind the last header.
+    const FRAME: usize = 12;
+    /// `Nats-Msg-Id:`, a generated identity, a line end.
+    const IDENTITY: usize = 12 + 80 + 2;
+    let headers: usize = event.headers().iter().map(|(name, value)| name.len() + value.len() + 3).sum();
+    FRAME + IDENTITY + event.given_id().map_or(0, str::len) + headers + event.payload().len()
+}
