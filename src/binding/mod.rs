@@ -7,8 +7,8 @@
 //! [`Fields`] holds that for many messages; reading one more allocates nothing but what this memory grows to.
 //!
 //! ```
-//! use catchment::binding::{Envelope, Fields, Parameters, Value};
-//! use catchment::pipeline::{Mark, SingleEvent};
+//! use catchment::unversioned::binding::{Envelope, Fields, Parameters, Value};
+//! use catchment::unversioned::pipeline::{Mark, SingleEvent};
 //!
 //! let bind = [("city".to_owned(), "/address/city".to_owned())].into();
 //! let parameters = Parameters::new(["name", "city", "token_2"], &bind, None)?;

@@ -40,7 +40,7 @@ const REMOVED_AT_A_TIME: usize = 1_000;
 /// The dead letters of a database, also beside a running collector.
 ///
 /// ```no_run
-/// use catchment::store::{DeadLetters, Selection};
+/// use catchment::dead_letters::{DeadLetters, Selection};
 /// use std::path::Path;
 ///
 /// let letters = DeadLetters::open(Path::new("chat.db"))?;
