@@ -7,8 +7,8 @@
 //! [`Fields`] holds those values for many messages. Reading a message allocates only when that memory grows.
 //!
 //! ```
-//! use catchment::binding::{Envelope, Fields, Parameters, Value};
-//! use catchment::pipeline::{Mark, SingleEvent};
+//! use catchment::unversioned::binding::{Envelope, Fields, Parameters, Value};
+//! use catchment::unversioned::pipeline::{Mark, SingleEvent};
 //!
 //! let bind = [("city".to_owned(), "/address/city".to_owned())].into();
 //! let parameters = Parameters::new(["name", "city", "token_2"], &bind, None)?;

@@ -3,7 +3,7 @@
 use super::delivery::{Delivery, HeaderSpans, Headers, Span, append, append_headers, part, text};
 use super::epoch::Mark;
 
-/// An event that owns its memory and lends a [`Delivery`] of it. The memory is used again by the next event.
+/// An event that owns its memory and lends a `Delivery` of it. The memory is used again by the next event.
 #[derive(Clone, Debug, Default)]
 pub struct SingleEvent {
     mark: Mark,

@@ -112,7 +112,7 @@ pub enum CommitMode {
     /// threads and processes can write to the database.
     PerEvent,
     /// Several events in one transaction, on writer threads: `record` returns at once, and the receipt tells when the event is
-    /// committed. One process can write to the database.
+    /// committed. Only one process at a time can collect into the database or record into it in this mode.
     #[default]
     Grouped,
 }

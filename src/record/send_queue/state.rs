@@ -64,7 +64,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// The stream has stored at least one event of this recorder.
     pub(super) has_stored_any: bool,
-    /// The name of the stream and the highest sequence that it acknowledged. The name is `None` once there are several streams.
+    /// The name of the stream and the highest sequence that it acknowledged. The name is `None` before the first event, and once
+    /// there are several streams.
     pub(super) last_stored: (Option<String>, u64),
     pub(super) failures: Failures,
     pub(super) counts: RecorderCounts,

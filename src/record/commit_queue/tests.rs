@@ -1,0 +1,100 @@
+use super::*;
+use crate::pipeline::{Pipeline, Settings, Shared};
+use crossbeam_channel::{Receiver, Sender};
+
+/// Reports that a commit begins, then waits for the result that the test gives it.
+struct ScriptedSink {
+    begun: Sender<usize>,
+    results: Receiver<Result<Committed, Refusal>>,
+}
+
+impl Sink for ScriptedSink {
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+        self.begun.send(batch.len()).expect("the test receives it");
+        self.results.recv().unwrap_or(Err(Refusal::Retry("the test gives no result".into())))
+    }
+}
+
+struct Fixture {
+    queue: Arc<CommitQueue>,
+    pipeline: Pipeline,
+    begun: Receiver<usize>,
+    results: Sender<Result<Committed, Refusal>>,
+}
+
+fn fixture() -> Fixture {
+    let settings = Settings { limits: Limits { events: 10, bytes: 1_000 }, linger: Duration::ZERO };
+    let queue = Arc::new(CommitQueue::new(Epoch::local(1, "now".into()), settings.limits));
+    let (to_test, begun) = crossbeam_channel::unbounded();
+    let (results, from_test) = crossbeam_channel::unbounded();
+    let sink = ScriptedSink { begun: to_test, results: from_test };
+    let sinks = vec![NotifyingSink { sink, queue: Arc::clone(&queue) }];
+    let intake = CommitQueueIntake(Arc::clone(&queue));
+    let pipeline = Pipeline::start(intake, sinks, settings, Shared::new("sink")).expect("starts");
+    Fixture { queue, pipeline, begun, results }
+}
+
+impl Fixture {
+    /// Enqueues an event and drops its receipt.
+    fn record(&self, payload: &str) -> u64 {
+        let event = Event::new("a", payload);
+        let number = self.queue.enqueue(&event, Overflow::Refuse).expect("there is room");
+        self.queue.receipt_dropped(number, event);
+        number
+    }
+}
+
+/// Payloads and reasons.
+fn failed(error: FlushError) -> Vec<(String, FailureReason)> {
+    let FlushError::Failed { failed, .. } = error else { panic!("{error}") };
+    let payload = |event: &Event| String::from_utf8_lossy(event.payload()).into_owned();
+    failed.into_iter().map(|error| (payload(&error.event), error.reason)).collect()
+}
+
+#[test]
+fn events_of_a_hanging_commit_come_back_as_unconfirmed() {
+    let fixture = fixture();
+    fixture.record("hangs");
+    assert_eq!(fixture.begun.recv(), Ok(1));
+    fixture.record("waits");
+    let until = Instant::now() + Duration::from_millis(20);
+    assert!(matches!(fixture.queue.flush(until), Err(FlushError::Deadline { waiting: 2, trouble: None })));
+    fixture.queue.close();
+    assert!(fixture.pipeline.stop(Duration::from_millis(600)).is_err(), "it hangs");
+    let came_back = failed(fixture.queue.abandon().expect_err("not all is committed"));
+    let [(hangs, FailureReason::Unconfirmed(_)), (waits, FailureReason::Closed)] = &came_back[..] else {
+        panic!("{came_back:?}")
+    };
+    assert_eq!((hangs.as_str(), waits.as_str()), ("hangs", "waits"));
+    // The commit succeeds after all, and the receipt reports it as soon as the writer has.
+    fixture.results.send(Ok(Committed::default())).expect("it waits");
+    let until = Instant::now() + Duration::from_mins(1);
+    while fixture.queue.wait_for(1, until) != Some(Ok(())) {
+        assert!(Instant::now() < until, "it stays unconfirmed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn failed_events_come_back_once_with_the_cause() {
+    let fixture = fixture();
+    let kept = fixture.record("kept");
+    fixture.results.send(Ok(Committed::default())).expect("it works");
+    assert_eq!(fixture.queue.wait_for(kept, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
+    fixture.record("one");
+    let held = fixture.queue.enqueue(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
+    fixture.record("two");
+    fixture.results.send(Err(Refusal::Retry("it is locked".into()))).expect("it works");
+    fixture.results.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");
+    let reason = || FailureReason::Database("configuration: x: is gone".into());
+    let lost = fixture.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
+    assert_eq!(failed(lost), [("one".into(), reason()), ("two".into(), reason())]);
+    // The third event is still with its receipt.
+    let again = fixture.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone").to_string();
+    assert_eq!(again, "1 events not confirmed yet: configuration: x: is gone");
+    assert_eq!(fixture.queue.wait_for(held, Instant::now()), Some(Err(reason())));
+    fixture.queue.receipt_dropped(held, Event::new("a", "held"));
+    let dropped = fixture.queue.flush(Instant::now()).expect_err("it is gone");
+    assert_eq!(failed(dropped), [("held".into(), reason())]);
+    assert!(fixture.queue.flush(Instant::now()).is_ok(), "all was given back");
+}
