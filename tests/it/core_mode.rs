@@ -390,7 +390,7 @@ fn a_stop_ends_in_time_while_the_database_is_held() {
         let began = Instant::now();
         match collector.stop(PATIENCE) {
             Err(error @ Error::StopDeadline { kept: false, .. }) => {
-                assert!(error.to_string().contains("is lost"), "{error}");
+                assert!(error.to_string().contains("are lost"), "{error}");
             }
             other => panic!("{other:?}"),
         }

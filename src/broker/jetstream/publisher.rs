@@ -41,7 +41,7 @@ impl StreamPublisher {
     ) -> Result<Self, Error> {
         let (prefix, config) = (cluster.config().api_prefix(), cluster.config());
         let denials = Arc::new(Mutex::new(Vec::new()));
-        let (heard, denied_out) = crossbeam_channel::bounded(1);
+        let (denied_in, denied_out) = crossbeam_channel::bounded(1);
         let kept = Arc::clone(&denials);
         let request_prefix = quoted_request_prefix(&prefix);
         let listener = move |remark: &ServerRemark| {
@@ -53,7 +53,7 @@ impl StreamPublisher {
             if let Some(denial) = denial {
                 kept.lock().push(denial.clone());
                 // Full: the receiver is about to look already.
-                let _ = heard.try_send(());
+                let _ = denied_in.try_send(());
             }
         };
         // Results may wait for an answer. The connection must not count as silent before.
