@@ -195,7 +195,7 @@ impl<'c> Retry<'c> {
         self.decoded.read_one(&self.event.delivery(), self.epoch.as_ref());
         match self.decoded.disposition(0) {
             Disposition::Dropped => {
-                Err("no route takes it, and unmatched = \"drop\" would lose it; give it a route, or drop it")
+                Err("no route matches it, and unmatched = \"drop\" would lose it; add a route, or drop it")
             }
             _ => Ok(()),
         }

@@ -75,7 +75,7 @@ fn a_statement_that_ends_the_transaction_loses_no_other_event() {
 }
 
 #[test]
-fn a_deferred_constraint_is_blamed_on_its_event() {
+fn constraints_checked_at_commit_are_traced_to_their_event() {
     let mut fixture = Fixture::new(
         "CREATE TABLE known(name TEXT PRIMARY KEY);
                            CREATE TABLE seen(name TEXT REFERENCES known DEFERRABLE INITIALLY DEFERRED);

@@ -143,7 +143,7 @@ fn only_those_selected_are_tried() {
 }
 
 #[test]
-fn unreadable_headers_are_left_out_only_where_that_was_said() {
+fn unreadable_headers_are_left_out_only_on_request() {
     let fixture = fixture("");
     fixture.letters("a", ["1", "2"]);
     fixture.connection.execute_batch("UPDATE catchment_dead_letters SET headers = x'ff' WHERE id = 1").expect("SQL");
@@ -182,12 +182,12 @@ fn a_missing_table_loses_no_letter() {
 }
 
 #[test]
-fn a_letter_that_exhausts_row_numbers_stops_no_other() {
+fn a_letter_that_uses_the_last_row_number_stops_no_later_ones() {
     let fixture = fixture("CREATE TABLE lines(id INTEGER PRIMARY KEY AUTOINCREMENT, x)");
     fixture.letters("a", ["{}".into(), format!("{{\"id\":{}}}", i64::MAX), "{}".into(), "{\"id\":7}".into()]);
-    let retried = fixture.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
-    assert_eq!((retried.stored, retried.refused), (3, 1));
-    assert!(retried.reasons[0].1.starts_with("table lines has no number left"), "{retried:?}");
+    let report = fixture.retry(&[route("a", &["INSERT INTO lines(id) VALUES (:id)"])], &Selection::default());
+    assert_eq!((report.stored, report.refused), (3, 1));
+    assert!(report.reasons[0].1.starts_with("table lines has no row number left"), "{report:?}");
 }
 
 #[test]
