@@ -5,7 +5,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::failure::Status;
+use super::failure::ExitStatus;
 
 /// Not in this build
 #[derive(Args)]
@@ -25,6 +25,6 @@ impl Absent {
             std::io::stderr(),
             "catchment: this program was built without the command {feature}; build it with the feature {feature}, which is a default"
         );
-        Err(Status(status).into())
+        Err(ExitStatus(status).into())
     }
 }

@@ -3,9 +3,10 @@
 //! The settings are listed here once. Precedence of sources, checks and `Debug` go through [`AuthenticationSetting::ALL`].
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::Path;
 
-use super::BrokerConfig;
+use super::broker::{BrokerConfig, TlsConfig};
 use super::secrets::{is_contents, is_jwt, is_seed};
 use crate::error::Error;
 
@@ -142,7 +143,7 @@ impl AuthenticationSetting {
     }
 
     /// The value for a log line: a user's name or a file's name, never a secret. A file's setting may hold a secret by mistake.
-    pub(super) fn shown(self, config: &BrokerConfig) -> Option<String> {
+    fn shown(self, config: &BrokerConfig) -> Option<String> {
         let value = self.value(config)?;
         let is_shown = match self {
             Self::User => true,
@@ -155,19 +156,71 @@ impl AuthenticationSetting {
     }
 }
 
-/// Removes all settings for authentication.
-pub(super) fn unset_all(config: &mut BrokerConfig) {
-    for setting in AuthenticationSetting::ALL {
-        setting.unset(config);
+/// Shows whether there are secrets, never the secrets.
+impl fmt::Debug for BrokerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("BrokerConfig");
+        shown.field("servers", &self.shown_servers());
+        for setting in AuthenticationSetting::ALL {
+            shown.field(setting.key(), &setting.shown(self));
+        }
+        shown
+            .field("tls", &self.tls)
+            .field("api_prefix", &self.api_prefix())
+            .field("mode", &self.mode)
+            .field("stream", &self.stream)
+            .field("subjects", &self.subjects)
+            .finish_non_exhaustive()
     }
 }
 
-/// What the settings ask for.
-///
-/// # Errors
-///
-/// [`Error::Config`] where they contradict each other or one is missing.
-pub(super) fn resolve(config: &BrokerConfig) -> Result<Authentication<'_>, Error> {
+impl BrokerConfig {
+    /// How this program authenticates, unless a server's address says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where settings contradict each other or one is missing.
+    pub(crate) fn authentication(&self) -> Result<Authentication<'_>, Error> {
+        resolve(self)
+    }
+
+    /// Refuses a secret that stands where the name of a file should: it would be shown in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], without the value.
+    pub(super) fn validate_files(&self) -> Result<(), Error> {
+        let authentication = AuthenticationSetting::ALL.into_iter().map(|setting| (setting.key(), setting.file(self)));
+        let tls = [("tls.ca", &self.tls.ca), ("tls.cert", &self.tls.cert), ("tls.key", &self.tls.key)];
+        for (key, file) in authentication.chain(tls.map(|(key, file)| (key, file.as_deref()))) {
+            let detail = match file {
+                Some(file) if is_seed(file) => "is a seed",
+                Some(file) if is_contents(file) => "is the contents of a file, not its name",
+                _ => continue,
+            };
+            let remedy = "write it to a file that only you can read, and name that file";
+            return Err(Error::config(format!("broker.{key}"), detail).with_remedy(remedy));
+        }
+        Ok(())
+    }
+
+    /// The same settings for a nats-server that this program started: at this address, without authentication, TLS or prefixes.
+    pub(crate) fn on_own_server(mut self, url: &str) -> Self {
+        for setting in AuthenticationSetting::ALL {
+            setting.unset(&mut self);
+        }
+        Self {
+            servers: vec![url.to_owned()],
+            tls: TlsConfig::default(),
+            domain: None,
+            api_prefix: None,
+            inbox_prefix: None,
+            ..self
+        }
+    }
+}
+
+fn resolve(config: &BrokerConfig) -> Result<Authentication<'_>, Error> {
     let is_given = |setting: AuthenticationSetting| setting.value(config).is_some();
     let mut methods: Vec<_> = AuthenticationSetting::ALL
         .into_iter()
@@ -216,24 +269,4 @@ pub(super) fn resolve(config: &BrokerConfig) -> Result<Authentication<'_>, Error
 
 fn secret<'c>(given: Option<&'c str>, file: Option<&'c Path>) -> Option<Secret<'c>> {
     given.map(Secret::Given).or(file.map(Secret::File))
-}
-
-/// Refuses a secret that stands where the name of a file should: it would be shown in errors.
-///
-/// # Errors
-///
-/// [`Error::Config`], without the value.
-pub(super) fn validate_files(config: &BrokerConfig) -> Result<(), Error> {
-    let authentication = AuthenticationSetting::ALL.into_iter().map(|setting| (setting.key(), setting.file(config)));
-    let tls = [("tls.ca", &config.tls.ca), ("tls.cert", &config.tls.cert), ("tls.key", &config.tls.key)];
-    for (key, file) in authentication.chain(tls.map(|(key, file)| (key, file.as_deref()))) {
-        let detail = match file {
-            Some(file) if is_seed(file) => "is a seed",
-            Some(file) if is_contents(file) => "is the contents of a file, not its name",
-            _ => continue,
-        };
-        let remedy = "write it to a file that only you can read, and name that file";
-        return Err(Error::config(format!("broker.{key}"), detail).with_remedy(remedy));
-    }
-    Ok(())
 }

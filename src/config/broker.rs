@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use super::authentication::{self, Authentication, AuthenticationSetting};
 use super::core_nats::{CoreConfig, Mode};
 use super::limits::{MAX_EVENTS, validate_duration};
 use super::secrets::without_secrets;
@@ -145,37 +144,10 @@ impl Default for PrefetchConfig {
     }
 }
 
-/// Shows whether there are secrets, never the secrets.
-impl std::fmt::Debug for BrokerConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("BrokerConfig");
-        shown.field("servers", &self.shown_servers());
-        for setting in AuthenticationSetting::ALL {
-            shown.field(setting.key(), &setting.shown(self));
-        }
-        shown
-            .field("tls", &self.tls)
-            .field("api_prefix", &self.api_prefix())
-            .field("mode", &self.mode)
-            .field("stream", &self.stream)
-            .field("subjects", &self.subjects)
-            .finish_non_exhaustive()
-    }
-}
-
 impl BrokerConfig {
     /// The servers for a log line or an error, without users, passwords and tokens.
     pub(crate) fn shown_servers(&self) -> String {
         self.servers.iter().map(|server| without_secrets(server)).collect::<Vec<_>>().join(", ")
-    }
-
-    /// How this program authenticates, unless a server's address says so.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] where settings contradict each other or one is missing.
-    pub(crate) fn authentication(&self) -> Result<Authentication<'_>, Error> {
-        authentication::resolve(self)
     }
 
     /// How long after an event was sent for the first time it is usually sent again, at most: a connection is replaced after
@@ -190,19 +162,6 @@ impl BrokerConfig {
             (Some(prefix), _) => prefix.clone(),
             (None, Some(domain)) => format!("$JS.{domain}.API"),
             (None, None) => "$JS.API".into(),
-        }
-    }
-
-    /// The same settings for a nats-server that this program started: at this address, without authentication, TLS or prefixes.
-    pub(crate) fn on_own_server(mut self, url: &str) -> Self {
-        authentication::unset_all(&mut self);
-        Self {
-            servers: vec![url.to_owned()],
-            tls: TlsConfig::default(),
-            domain: None,
-            api_prefix: None,
-            inbox_prefix: None,
-            ..self
         }
     }
 }
@@ -220,7 +179,7 @@ impl BrokerConfig {
             );
         }
         self.authentication()?;
-        authentication::validate_files(self)?;
+        self.validate_files()?;
         self.validate_tls()?;
         self.validate_prefixes()?;
         validate_stream_name(&self.stream)?;

@@ -80,7 +80,7 @@ impl DeadLetters {
         Ok(Self { path: path.to_owned(), connection })
     }
 
-    /// The selected letters. They are read in pages of up to 100 letters; no transaction is open between two pages. DeadLetterIter that
+    /// The selected letters. They are read in pages of up to 100 letters; no transaction is open between two pages. Letters that
     /// are added after the call are not listed.
     ///
     /// # Errors

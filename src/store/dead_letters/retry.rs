@@ -39,11 +39,11 @@ pub enum UnreadableHeaders {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryReport {
-    /// DeadLetterIter that were stored, and so removed from the dead letters.
+    /// Letters that were stored, and so removed from the dead letters.
     pub stored: u64,
-    /// DeadLetterIter that were refused again: they stay, with the new error.
+    /// Letters that were refused again: they stay, with the new error.
     pub refused: u64,
-    /// DeadLetterIter that were not tried: they stay unchanged.
+    /// Letters that were not tried: they stay unchanged.
     pub skipped: u64,
     /// The first ten of those that stay: their numbers and the reasons.
     pub reasons: Vec<(i64, String)>,
