@@ -149,7 +149,8 @@ impl Bench {
 
     /// Seconds to commit as many rows from batches that are in memory already.
     fn insert(&self, run: usize) -> f64 {
-        let config = DatabaseConfig { path: self.folder.join(format!("insert-{run}.db")), ..DatabaseConfig::default() };
+        let mut config = DatabaseConfig::default();
+        config.path = self.folder.join(format!("insert-{run}.db"));
         let mut writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
         let epoch = Arc::new(Epoch::new("EVENTS", 1, ""));
         let mut batch = Batch::new(limits());

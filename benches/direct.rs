@@ -78,7 +78,10 @@ fn payload(number: u64) -> String {
 
 impl Case {
     fn database(&self, folder: &Path) -> DatabaseConfig {
-        DatabaseConfig { path: folder.join("a.db"), synchronous: self.synchronous, ..DatabaseConfig::default() }
+        let mut config = DatabaseConfig::default();
+        config.path = folder.join("a.db");
+        config.synchronous = self.synchronous;
+        config
     }
 
     fn recorder(&self) -> Duration {

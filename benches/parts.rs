@@ -106,7 +106,9 @@ struct Fixture {
 impl Fixture {
     fn new(folder: &Path, name: &str, synchronous: Synchronous) -> Self {
         let file = folder.join(name);
-        let config = DatabaseConfig { path: file.clone(), synchronous, ..DatabaseConfig::default() };
+        let mut config = DatabaseConfig::default();
+        config.path = file.clone();
+        config.synchronous = synchronous;
         let writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
         let batch = Batch::new(Limits { events: 5_000, bytes: 4 << 20 });
         Self { file, writer, batch, epoch: epoch(), mark: Mark::START }
@@ -219,7 +221,9 @@ fn writers(folder: &Path) {
         WRITERS.map(|writers| {
             runs += 1;
             let path = folder.join(format!("writers-{runs}"));
-            let config = DatabaseConfig { path, writers, ..DatabaseConfig::default() };
+            let mut config = DatabaseConfig::default();
+            config.path = path;
+            config.writers = writers;
             let database = Database::open(&config, &Routes::default()).expect("opens");
             let seconds = pipeline(EVENTS, 1_000, database.writers());
             remove(&config.path);

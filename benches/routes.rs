@@ -6,7 +6,6 @@
 //! ratio is of two adjacent runs.
 #![allow(clippy::cast_precision_loss, reason = "counts become figures")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,21 +187,17 @@ impl Case {
     fn database(folder: &Path) -> DatabaseConfig {
         let path = folder.join("a.db");
         Editor::open(&path).and_then(|editor| editor.run(TABLES)).expect("tables");
-        DatabaseConfig { path, synchronous: Synchronous::Normal, ..DatabaseConfig::default() }
+        let mut config = DatabaseConfig::default();
+        config.path = path;
+        config.synchronous = Synchronous::Normal;
+        config
     }
 
     fn routes(&self) -> Routes {
-        let route = RouteConfig {
-            subject: "bench.>".into(),
-            sql: self.sql.iter().map(|&sql| sql.to_owned()).collect(),
-            bind: self
-                .bind
-                .iter()
-                .map(|(name, pointer)| (name.to_string(), pointer.to_string()))
-                .collect::<BTreeMap<_, _>>(),
-            codec: Some(self.codec),
-            ..RouteConfig::default()
-        };
+        let mut route = RouteConfig::new("bench.>", self.sql.iter().copied());
+        let bind = self.bind.iter().map(|(name, pointer)| (name.to_string(), pointer.to_string()));
+        route.bind = bind.collect();
+        route.codec = Some(self.codec);
         Routes::new(&[route], Unmatched::Store).expect("a route")
     }
 

@@ -40,6 +40,7 @@ pub(crate) use secrets::{is_jwt, without_login, without_secrets};
 /// directory.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Config {
     /// Replaces `{prefix}` in the subjects of routes, queries and broker. Default none.
     pub prefix: Option<String>,

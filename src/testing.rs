@@ -13,11 +13,8 @@
 //! config.broker.subjects = vec!["chat.>".into()];
 //! config.database.migrations = Some("migrations".into());
 //! # config.database.migrations = Some(folder.path().into());
-//! config.routes = vec![RouteConfig {
-//!     subject: "chat.line".into(),
-//!     sql: vec!["INSERT INTO lines(user, text) VALUES (:user, :text)".into()],
-//!     ..RouteConfig::default()
-//! }];
+//! let sql = "INSERT INTO lines(user, text) VALUES (:user, :text)";
+//! config.routes = vec![RouteConfig::new("chat.line", [sql])];
 //!
 //! let mut database = TestDatabase::new(&config)?;
 //! database.run([

@@ -19,6 +19,7 @@ use crate::subject::{Filter, InvalidSubject, is_prefix};
 /// any time. No secret is shown in a log, an error or by `Debug`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct BrokerConfig {
     /// Addresses of the servers of one cluster, tried in turn: `nats://host:4222`, `tls://host:4222`. One may contain a user and
     /// password (`nats://user:password@host`) or a token (`nats://token@host`), percent-encoded where necessary. Default
@@ -83,6 +84,7 @@ pub struct BrokerConfig {
 /// TLS: which servers to trust, and the certificate to show them: `[broker.tls]`. A server that requires TLS gets it in any case.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct TlsConfig {
     /// Refuse a server without TLS. An address that begins with `tls://`, `ca` and `cert` do so too. Default false.
     pub required: bool,
@@ -98,6 +100,7 @@ pub struct TlsConfig {
 /// are not in a batch yet.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct PrefetchConfig {
     /// Events of one pull request, 1 to 1,000,000. Default 5,000.
     pub events: usize,

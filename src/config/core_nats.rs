@@ -22,6 +22,7 @@ pub enum Mode {
 /// How core NATS is collected: `[broker.core]`. Used in mode `core` only.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct CoreConfig {
     /// A queue group: each event goes to one collector of the group. Default none: every collector gets every event.
     pub queue: Option<String>,

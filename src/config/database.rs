@@ -12,6 +12,7 @@ use crate::error::Error;
 /// The database: `[database]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct DatabaseConfig {
     /// The file. It is created if absent; its directory must exist. Default `catchment.db`.
     pub path: PathBuf,
@@ -56,6 +57,7 @@ pub enum Synchronous {
 /// while the database is busy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct BatchConfig {
     /// The most events of a batch, 1 to 1,000,000. Default 5,000.
     pub max_events: usize,

@@ -26,6 +26,7 @@ use crate::subject::{Filter, InvalidSubject};
 /// first query in the file whose subject matches answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct QueryConfig {
     /// The subject of its requests; `*` and `>` as in NATS, but not at its start; `{prefix}` is the setting `prefix`. It must not
     /// match any stream's subjects: the stream would store requests as events.
@@ -57,6 +58,7 @@ pub struct QueryConfig {
 /// The service that answers queries: `[service]`. `nats micro ls` finds it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ServiceConfig {
     /// Its name: letters, digits, `-` and `_`. Default `catchment`.
     pub name: String,

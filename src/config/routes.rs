@@ -60,6 +60,7 @@ use crate::subject::Filter;
 /// statement of the route binds a part of the payload, it is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RouteConfig {
     /// The events it takes; `*` and `>` as in NATS, `{prefix}` is the setting `prefix`.
     pub subject: String,
@@ -146,6 +147,11 @@ pub enum Unmatched {
 }
 
 impl RouteConfig {
+    /// A route with these statements and the defaults.
+    pub fn new<S: Into<String>>(subject: impl Into<String>, sql: impl IntoIterator<Item = S>) -> Self {
+        Self { subject: subject.into(), sql: sql.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
     /// Its name in errors and dead letters.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -11,7 +11,7 @@ use crate::support::cluster::Cluster;
 use crate::support::health::{quick, stays_well, well};
 use crate::support::load::{self, Account, Load, payload};
 use crate::support::server::Server;
-use crate::support::{eventually, eventually_within, oracle};
+use crate::support::{eventually, eventually_within, oracle, with};
 
 /// How long an election may take, and what follows from it: the servers wait for up to nine seconds themselves.
 const ELECTION: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ impl Fixture {
     /// A configuration with these servers, the first of them first.
     fn config(&self, servers: &[usize]) -> BrokerConfig {
         let urls = self.cluster.urls();
-        BrokerConfig { servers: servers.iter().map(|at| urls[*at].clone()).collect(), ..quick("") }
+        with(quick(""), |config| config.servers = servers.iter().map(|at| urls[*at].clone()).collect())
     }
 
     fn collector(&self, servers: &[usize]) -> Collector {
@@ -44,7 +44,8 @@ impl Fixture {
 }
 
 fn collector(broker: BrokerConfig, database: PathBuf) -> Collector {
-    let mut config = Config { broker, ..Config::default() };
+    let mut config = Config::default();
+    config.broker = broker;
     config.database.path = database;
     Collector::start(&config).expect("starts")
 }
@@ -148,7 +149,7 @@ fn a_server_in_lame_duck_mode_is_left_for_another() {
 #[test]
 fn a_core_recorder_leaves_a_lame_duck_server_without_doubt() {
     let mut fixture = Fixture::new();
-    let config = BrokerConfig { mode: Mode::Core, ..fixture.config(&[0, 1, 2]) };
+    let config = with(fixture.config(&[0, 1, 2]), |config| config.mode = Mode::Core);
     let recorder = load::patient(config);
     let record = |number| recorder.record(Event::new("events.load", payload(number))).expect("taken");
     let mut receipts: Vec<_> = (0..1_000).map(record).collect();

@@ -18,7 +18,8 @@ fn folder() -> tempfile::TempDir {
 fn what_is_recorded_is_in_the_table_once_and_in_order() {
     let folder = folder();
     let server = Server::start(folder.path());
-    let mut config = Config { broker: server.config(), ..Config::default() };
+    let mut config = Config::default();
+    config.broker = server.config();
     config.database.path = folder.path().join("a.db");
     let collector = catchment::Collector::start(&config).expect("starts");
     let mut recorder_config = NatsRecorderConfig::default();
@@ -71,7 +72,8 @@ fn a_drain_resumes_where_the_last_one_ended() {
 fn several_writers_keep_the_streams_order() {
     let folder = folder();
     let server = Server::start(folder.path());
-    let mut config = Config { broker: server.config(), ..Config::default() };
+    let mut config = Config::default();
+    config.broker = server.config();
     config.database.path = folder.path().join("a.db");
     config.database.writers = 4;
     config.batch.max_events = 7;

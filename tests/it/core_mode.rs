@@ -9,10 +9,10 @@ use catchment::config::{CoreConfig, CoreOverflow, Mode};
 use catchment::{Collector, Config, Error, Status};
 
 use crate::support::collector::{self, run, signal};
-use crate::support::eventually;
 use crate::support::oracle;
 use crate::support::refusal::refused;
 use crate::support::server::Server;
+use crate::support::{eventually, with};
 
 /// Takes about 450 bytes in memory.
 const PAYLOAD: usize = 200;
@@ -27,7 +27,8 @@ fn server(folder: &tempfile::TempDir) -> Server {
 }
 
 fn config(server: &Server, database: &Path) -> Config {
-    let mut config = Config { broker: server.config(), ..Config::default() };
+    let mut config = Config::default();
+    config.broker = server.config();
     config.broker.mode = Mode::Core;
     database.clone_into(&mut config.database.path);
     config.database.busy_timeout = Duration::from_millis(200);
@@ -192,7 +193,7 @@ fn bytes_are_bounded_as_events_are() {
     let folder = folder();
     let (server, database) = (server(&folder), folder.path().join("a.db"));
     let mut config = config(&server, &database);
-    config.broker.core = CoreConfig { max_bytes: ByteSize::kib(100), ..CoreConfig::default() };
+    config.broker.core = with(CoreConfig::default(), |config| config.max_bytes = ByteSize::kib(100));
     config.batch.max_events = 10;
     let collector = Collector::start(&config).expect("starts");
     let lock = oracle::lock(&database);
@@ -215,7 +216,10 @@ fn with_block_a_short_database_lock_loses_nothing() {
     let folder = folder();
     let (server, database) = (server(&folder), folder.path().join("a.db"));
     let mut config = config(&server, &database);
-    config.broker.core = CoreConfig { max_events: 40_000, overflow: CoreOverflow::Block, ..CoreConfig::default() };
+    config.broker.core = with(CoreConfig::default(), |config| {
+        config.max_events = 40_000;
+        config.overflow = CoreOverflow::Block;
+    });
     let collector = Collector::start(&config).expect("starts");
     let lock = oracle::lock(&database);
     let payloads = publish(&server, 0..EVENTS);
@@ -382,7 +386,10 @@ fn a_stop_ends_in_time_while_the_database_is_held() {
         let folder = folder();
         let (server, database) = (server(&folder), folder.path().join("a.db"));
         let mut config = config(&server, &database);
-        config.broker.core = CoreConfig { max_events: 5_000, overflow, ..CoreConfig::default() };
+        config.broker.core = with(CoreConfig::default(), |config| {
+            config.max_events = 5_000;
+            config.overflow = overflow;
+        });
         let collector = Collector::start(&config).expect("starts");
         let lock = oracle::lock(&database);
         publish(&server, 0..50_000);

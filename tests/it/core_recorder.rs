@@ -18,7 +18,7 @@ use crate::support::load::{patient, payload};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::scripted::Scripted;
 use crate::support::server::Server;
-use crate::support::{eventually, oracle};
+use crate::support::{eventually, oracle, with};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -27,7 +27,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn core(broker: BrokerConfig) -> BrokerConfig {
-    BrokerConfig { mode: Mode::Core, ..broker }
+    with(broker, |config| config.mode = Mode::Core)
 }
 
 /// Hears all events, on a connection of its own.
@@ -313,7 +313,10 @@ fn denied_events_come_back_and_the_others_are_sent() {
         { user: \"all\", password: \"p\" }
     ] }\n";
     let server = Server::configured(folder.path(), text);
-    let broker = BrokerConfig { user: Some("u".into()), password: Some("p".into()), ..core(quick(server.url())) };
+    let broker = with(core(quick(server.url())), |config| {
+        config.user = Some("u".into());
+        config.password = Some("p".into());
+    });
     let recorder = patient(broker);
     for round in 0..50 {
         let denied = recorder.record(Event::new("events.secret.a", "x")).expect("taken");
@@ -360,7 +363,8 @@ fn a_flood_gets_through_tls_without_a_stream() {
 fn the_command_says_that_nobody_confirmed_anything() {
     let folder = folder();
     let (server, database) = (Server::start_with(folder.path(), &[]), folder.path().join("a.db"));
-    let mut config = Config { broker: core(server.config()), ..Config::default() };
+    let mut config = Config::default();
+    config.broker = core(server.config());
     config.database.path.clone_from(&database);
     let collector = Collector::start(&config).expect("starts");
     let publish = |arguments: &[&str]| {

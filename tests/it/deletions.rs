@@ -201,7 +201,8 @@ fn only_missing_events_of_our_subjects_are_losses() {
 #[test]
 fn a_running_collector_counts_what_vanished() {
     let fixture = fixture(&json!({}));
-    let mut config = Config { broker: quick(fixture.server.url()), ..Config::default() };
+    let mut config = Config::default();
+    config.broker = quick(fixture.server.url());
     config.database.path = fixture.database();
     // It takes in no more than a few events while the database is locked.
     (config.broker.prefetch.events, config.broker.prefetch.requests, config.batch.max_events) = (2, 2, 2);

@@ -31,7 +31,8 @@ fn relimit(server: &mut Server, limits: &str) {
 }
 
 fn config(server: &Server, database: PathBuf) -> Config {
-    let mut config = Config { broker: quick(server.url()), ..Config::default() };
+    let mut config = Config::default();
+    config.broker = quick(server.url());
     config.database.path = database;
     config
 }

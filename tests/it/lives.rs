@@ -241,7 +241,8 @@ fn a_stream_that_goes_back_under_an_idle_collector_is_noticed() {
     let first = publish(&mut cluster, "first", 200);
     let urls = cluster.urls();
     let start = || {
-        let mut config = Config { broker: quick(""), ..Config::default() };
+        let mut config = Config::default();
+        config.broker = quick("");
         config.broker.servers = others.iter().map(|at| urls[*at].clone()).collect();
         config.database.path = folder.path().join("a.db");
         Collector::start(&config).expect("starts")

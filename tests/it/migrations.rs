@@ -242,8 +242,7 @@ fn a_recorder_applies_no_migration_that_breaks_its_routes() {
     let mut config = DirectRecorderConfig::default();
     config.database.path = folder.path().join("a.db");
     config.database.migrations = Some(folder.path().into());
-    let sql = vec!["INSERT INTO lines(text) VALUES (:text)".into()];
-    config.routes = vec![RouteConfig { subject: "events.line".into(), sql, ..RouteConfig::default() }];
+    config.routes = vec![RouteConfig::new("events.line", ["INSERT INTO lines(text) VALUES (:text)"])];
     std::fs::write(folder.path().join("1_lines.sql"), LINES).expect("writes");
     drop(DirectRecorder::open(config.clone()).expect("opens"));
     std::fs::write(folder.path().join("2_rename.sql"), "ALTER TABLE lines RENAME TO rows").expect("writes");

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::asking::{ENDLESS, Fixture, ONE, RECENT, query, read, refused, stop};
 use crate::support::collector::{output, stderr};
-use crate::support::{eventually, load, oracle};
+use crate::support::{eventually, load, oracle, with};
 
 #[test]
 fn a_stopped_collector_leaves_all_in_the_one_file() {
@@ -49,10 +49,10 @@ fn rows_are_answered_with_what_the_request_binds() {
 #[test]
 fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
     let fixture = Fixture::new();
-    let two = QueryConfig { max_rows: 2, ..query("ask.two", RECENT) };
-    let small = QueryConfig { max_bytes: ByteSize::b(64), ..query("ask.small", RECENT) };
-    let huge = QueryConfig { max_bytes: ByteSize::mib(64), ..query("ask.huge", "SELECT hex(zeroblob(:n)) AS h") };
-    let endless = QueryConfig { timeout: Duration::from_millis(200), ..query("ask.endless", ENDLESS) };
+    let two = with(query("ask.two", RECENT), |query| query.max_rows = 2);
+    let small = with(query("ask.small", RECENT), |query| query.max_bytes = ByteSize::b(64));
+    let huge = with(query("ask.huge", "SELECT hex(zeroblob(:n)) AS h"), |query| query.max_bytes = ByteSize::mib(64));
+    let endless = with(query("ask.endless", ENDLESS), |query| query.timeout = Duration::from_millis(200));
     let collector = fixture.collector(vec![two, small, huge, endless, query("ask.recent", RECENT)]);
     fixture.filled(10);
     let client = fixture.client();
@@ -136,7 +136,7 @@ fn many_clients_see_commits_while_events_are_written() {
 #[test]
 fn requests_beyond_those_that_may_wait_are_refused_at_once() {
     let fixture = Fixture::new();
-    let slow = QueryConfig { timeout: Duration::from_secs(2), ..query("ask.slow", ENDLESS) };
+    let slow = with(query("ask.slow", ENDLESS), |query| query.timeout = Duration::from_secs(2));
     let mut config = fixture.config(vec![slow, query("ask.one", ONE)]);
     (config.service.threads, config.service.waiting) = (1, 3);
     let collector = Collector::start(&config).expect("starts");
@@ -219,7 +219,7 @@ fn the_command_asks_and_prints_rows() {
 fn a_request_may_be_messagepack() {
     let fixture = Fixture::new();
     let sql = "SELECT :limit AS l, :text AS t, :bytes AS b";
-    let packed = QueryConfig { codec: Some(Codec::Messagepack), ..query("ask.packed", sql) };
+    let packed = with(query("ask.packed", sql), |query| query.codec = Some(Codec::Messagepack));
     let collector = fixture.collector(vec![query("ask.either", sql), packed]);
     let client = fixture.client();
     // {"limit": 2^53 + 1, "text": "ü", "bytes": 0xff00}

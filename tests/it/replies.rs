@@ -8,7 +8,7 @@ use catchment::{Collector, Config};
 use serde_json::{Value, json};
 
 use crate::support::server::Server;
-use crate::support::{eventually, oracle};
+use crate::support::{eventually, oracle, with};
 
 const HEADER: &str = "Catchment-Reply-To";
 
@@ -25,14 +25,13 @@ impl Fixture {
         let database = folder.path().join("a.db");
         let sql = "CREATE TABLE numbers(n INTEGER NOT NULL CHECK (n >= 0))";
         rusqlite::Connection::open(&database).and_then(|database| database.execute_batch(sql)).expect("SQL");
-        let route = |subject: &str, reply| RouteConfig {
-            subject: subject.into(),
-            sql: vec!["INSERT INTO numbers(n) VALUES (:n)".into()],
-            reply,
-            ..RouteConfig::default()
+        let route = |subject: &str, reply| {
+            with(RouteConfig::new(subject, ["INSERT INTO numbers(n) VALUES (:n)"]), |route| route.reply = reply)
         };
         let routes = vec![route("events.asked.>", true), route("events.silent", false)];
-        let mut config = Config { broker: server.config(), routes, ..Config::default() };
+        let mut config = Config::default();
+        config.broker = server.config();
+        config.routes = routes;
         (config.broker.mode, config.database.path) = (mode, database);
         Self { _folder: folder, server, config }
     }

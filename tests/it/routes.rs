@@ -14,7 +14,7 @@ use crate::support::chance::Chance;
 use crate::support::collector::{Collector, output, stderr};
 use crate::support::fixture::Fixture;
 use crate::support::refusal::refused;
-use crate::support::{eventually, oracle};
+use crate::support::{eventually, oracle, with};
 
 const TABLES: &str = "
     CREATE TABLE lines(id INTEGER PRIMARY KEY, at INTEGER, name TEXT NOT NULL, text TEXT NOT NULL) STRICT;
@@ -285,11 +285,8 @@ fn counts_stay_exact_through_kills() {
 }
 
 fn direct(database: &Path, commit: CommitMode, unmatched: Unmatched) -> DirectRecorderConfig {
-    let route = |name: &str, subject: &str, sql: &[&str]| RouteConfig {
-        name: Some(name.into()),
-        subject: subject.into(),
-        sql: sql.iter().map(|&sql| sql.to_owned()).collect(),
-        ..RouteConfig::default()
+    let route = |name: &str, subject: &str, sql: &[&str]| {
+        with(RouteConfig::new(subject, sql.iter().copied()), |route| route.name = Some(name.into()))
     };
     let routes = vec![
         route("line", "events.chat.log", &[ADD_LINE, COUNT_LINE]),

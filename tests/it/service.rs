@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::asking::{Client, ENDLESS, Fixture, ONE, RECENT, query, refused, stop};
 use crate::support::authority::Authority;
 use crate::support::collector::{self, output, run, stderr};
-use crate::support::eventually;
+use crate::support::{eventually, with};
 
 #[test]
 fn discovery_finds_the_service_and_counts_what_it_did() {
@@ -130,8 +130,8 @@ fn a_stop_answers_waiting_and_interrupts_hanging_queries() {
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT max(i) AS i FROM n",
         300_000
     );
-    let endless = QueryConfig { timeout: Duration::from_secs(3600), ..query("ask.endless", ENDLESS) };
-    let patient = QueryConfig { timeout: Duration::from_secs(60), ..query("ask.slow", &slow) };
+    let endless = with(query("ask.endless", ENDLESS), |query| query.timeout = Duration::from_secs(3600));
+    let patient = with(query("ask.slow", &slow), |query| query.timeout = Duration::from_secs(60));
     let start = || fixture.collector_of_one_thread(vec![patient.clone(), endless.clone()]);
     let client = fixture.client();
     let replies = client.0.subscribe("_INBOX.waiting").expect("subscribes");
@@ -207,7 +207,7 @@ fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
     let files = format!("cert_file: {:?}, key_file: {:?}", pair.cert, pair.key);
     let tls = format!("jetstream: {{}}\nallow_non_tls: true\ntls {{ {files} }}");
     let fixture = Fixture::configured(&tls);
-    let large = QueryConfig { max_bytes: ByteSize::mib(1), ..query("ask.large", "SELECT hex(zeroblob(:n)) AS h") };
+    let large = with(query("ask.large", "SELECT hex(zeroblob(:n)) AS h"), |query| query.max_bytes = ByteSize::mib(1));
     let mut config = fixture.config(vec![query("ask.one", ONE), large]);
     config.broker.tls.ca = Some(authority.file.clone());
     // What waits for a word of the server waits for long.

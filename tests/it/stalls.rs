@@ -96,7 +96,8 @@ fn stop_returns_within_its_deadline_whatever_hangs() {
     let patience = Duration::from_secs(2);
     for locked in [false, true] {
         let (folder, server) = Server::in_new_folder();
-        let mut config = Config { broker: server.config(), ..Config::default() };
+        let mut config = Config::default();
+        config.broker = server.config();
         config.database.path = folder.path().join("a.db");
         config.database.busy_timeout = Duration::from_millis(200);
         let database = &config.database.path;

@@ -7,7 +7,7 @@ use catchment::config::QueryConfig;
 use serde_json::json;
 
 use crate::support::asking::{Client, Fixture, ONE, RECENT, query, read, refused, stop};
-use crate::support::eventually;
+use crate::support::{eventually, with};
 
 /// How long a step of [`stuck`] takes, about.
 const STUCK: Duration = Duration::from_secs(6);
@@ -46,7 +46,7 @@ fn asked(fixture: &Fixture) -> (Client, nats::Subscription) {
 #[test]
 fn a_step_that_does_not_end_is_answered_at_its_timeout() {
     let fixture = Fixture::new();
-    let quick = |subject, sql| QueryConfig { timeout: Duration::from_millis(300), ..query(subject, sql) };
+    let quick = |subject, sql| with(query(subject, sql), |query| query.timeout = Duration::from_millis(300));
     let collector = fixture.collector_of_one_thread(vec![quick("ask.stuck", &stuck()), quick("ask.one", ONE)]);
     let (client, replies) = asked(&fixture);
     let mut told = BTreeMap::<String, Vec<(u16, String)>>::new();
@@ -68,7 +68,7 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
 #[test]
 fn a_stop_during_an_endless_step_is_in_time_and_answers() {
     let fixture = Fixture::new();
-    let patient = |subject, sql: &str| QueryConfig { timeout: Duration::from_secs(60), ..query(subject, sql) };
+    let patient = |subject, sql: &str| with(query(subject, sql), |query| query.timeout = Duration::from_secs(60));
     let collector = fixture.collector_of_one_thread(vec![patient("ask.stuck", &stuck()), patient("ask.one", ONE)]);
     let (client, replies) = asked(&fixture);
     // They wait behind it: what comes later is refused when their bytes, and those of large ones, are too many.
@@ -100,7 +100,7 @@ fn a_row_that_takes_long_is_interrupted_before_the_next() {
     let rows = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100)
                 SELECT count(length(trim(replace(hex(zeroblob(100000 + i)), '0', 'a'),
                                          replace(hex(zeroblob(500)), '0', 'b') || 'a'))) AS n FROM n";
-    let slow = QueryConfig { timeout: Duration::from_millis(300), ..query("ask.slow", rows) };
+    let slow = with(query("ask.slow", rows), |query| query.timeout = Duration::from_millis(300));
     let collector = fixture.collector_of_one_thread(vec![slow, query("ask.one", ONE)]);
     let client = fixture.client();
     client.until_answered("ask.one");

@@ -39,7 +39,9 @@ impl Fixture {
     }
 
     pub fn config(&self, queries: Vec<QueryConfig>) -> Config {
-        let mut config = Config { broker: self.server.config(), queries, ..Config::default() };
+        let mut config = Config::default();
+        config.broker = self.server.config();
+        config.queries = queries;
         config.database.path = self.database();
         config
     }

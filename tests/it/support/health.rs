@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use catchment::config::BrokerConfig;
 use catchment::{Collector, Config, Error, Health, NatsRecorder, NatsRecorderConfig};
 
-use super::{eventually, eventually_within};
+use super::{eventually, eventually_within, with};
 
 /// The time after which trouble must be noticed, in [`quick`].
 pub const SILENCE: Duration = Duration::from_secs(1);
@@ -16,13 +16,12 @@ pub const GRACE: Duration = Duration::from_secs(2);
 
 /// A broker configuration that takes a second's silence for trouble.
 pub fn quick(url: impl Into<String>) -> BrokerConfig {
-    BrokerConfig {
-        servers: vec![url.into()],
-        timeout: SILENCE,
-        silence: SILENCE,
-        retry: Duration::from_millis(200),
-        ..BrokerConfig::default()
-    }
+    with(BrokerConfig::default(), |config| {
+        config.servers = vec![url.into()];
+        config.timeout = SILENCE;
+        config.silence = SILENCE;
+        config.retry = Duration::from_millis(200);
+    })
 }
 
 /// Waits until the broker's trouble says one of these words, which must be soon after `began`; the reason.
@@ -76,7 +75,8 @@ pub fn stays_well(health: impl Fn() -> Health) {
 
 /// A collector with [`quick`] settings.
 pub fn quick_config(url: &str, database: PathBuf) -> Config {
-    let mut config = Config { broker: quick(url), ..Config::default() };
+    let mut config = Config::default();
+    config.broker = quick(url);
     config.database.path = database;
     config
 }

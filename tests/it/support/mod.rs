@@ -39,6 +39,12 @@ pub fn eventually_within<T>(limit: Duration, what: &str, look: &mut dyn FnMut() 
     }
 }
 
+/// Settings with a change: those of the library have fields that can be set, and no literals outside of it.
+pub fn with<T>(mut settings: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut settings);
+    settings
+}
+
 /// Copies a folder with all that is in it; a copy that is there already is replaced.
 pub fn copy_folder(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);

@@ -10,8 +10,8 @@ use std::time::Duration;
 use catchment::config::BrokerConfig;
 use serde_json::{Value, json};
 
-use super::eventually;
 use super::raw::Raw;
+use super::{eventually, with};
 
 pub struct Server {
     child: Option<Child>,
@@ -171,13 +171,12 @@ impl Server {
 
     /// A broker configuration that leads here, quick to notice trouble.
     pub fn config(&self) -> BrokerConfig {
-        BrokerConfig {
-            servers: vec![self.url()],
-            timeout: Duration::from_secs(5),
-            silence: Duration::from_secs(2),
-            retry: Duration::from_millis(200),
-            ..BrokerConfig::default()
-        }
+        with(BrokerConfig::default(), |config| {
+            config.servers = vec![self.url()];
+            config.timeout = Duration::from_secs(5);
+            config.silence = Duration::from_secs(2);
+            config.retry = Duration::from_millis(200);
+        })
     }
 
     /// A client of the test's own.
