@@ -107,7 +107,7 @@ impl Fixture {
     fn new(folder: &Path, name: &str, synchronous: Synchronous) -> Self {
         let file = folder.join(name);
         let mut config = DatabaseConfig::default();
-        config.path = file.clone();
+        config.path.clone_from(&file);
         config.synchronous = synchronous;
         let writer = Database::open(&config, &Routes::default()).expect("opens").writers().remove(0);
         let batch = Batch::new(Limits { events: 5_000, bytes: 4 << 20 });

@@ -214,7 +214,7 @@ fn a_database_is_looked_at_and_not_touched() {
     let damaged = fixture.offline(2);
     assert!(damaged.iter().any(|f| f.level == "critical" && f.object == "database"), "{damaged:#?}");
     std::fs::write(fixture.path("a.db"), "no database at all, but long enough for one".repeat(30)).expect("writes");
-    has(&fixture.offline(2), "critical", "database", "it is damaged or no database");
+    has(&fixture.offline(2), "critical", "database", "it is damaged or not a database");
 }
 
 #[test]

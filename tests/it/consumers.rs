@@ -258,8 +258,11 @@ fn a_streams_limits_on_its_consumers_are_kept_to() {
         let found = String::from_utf8_lossy(&output(&mut check).stdout).into_owned();
         if retention == "interest" {
             collector.said("deletes our consumer and the events kept for it when no collector has run for 60s");
-            assert!(found.contains("forgets our consumer when no collector has run for 1m"), "{found}");
-            assert!(found.contains("lets 50 events be unacknowledged"), "{found}");
+            assert!(
+                found.contains("deletes our consumer and the events kept for it if no collector runs for 1m"),
+                "{found}"
+            );
+            assert!(found.contains("allows 50 unacknowledged events"), "{found}");
         }
         assert!(!found.contains("critical"), "{found}");
         assert!(collector.stop().success());

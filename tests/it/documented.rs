@@ -1,6 +1,7 @@
 //! README.md and the pages of docs/ show what happens: their files are written, their commands run, their output compared.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -349,4 +350,33 @@ fn every_fault_on_the_page_names_tests_that_exist() {
     assert!(missing.is_empty(), "there is no {missing:?}");
     assert!(!is_there("links::no_such_test") && !is_there("no_such_module::tests"));
     assert!(!page.contains("`…"), "a name is written in full");
+}
+
+/// The files below a folder, without those of tests.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("reads") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+        if path.is_dir() && name != "tests" {
+            found.extend(sources(&path));
+        } else if name.ends_with(".rs") && !["mod.rs", "lib.rs", "tests.rs"].contains(&name) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn architecture_names_every_file_and_no_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).expect("reads");
+    let files = sources(&root.join("src"));
+    let names: BTreeSet<_> = files.iter().filter_map(|file| file.file_name()?.to_str()).collect();
+    assert!(files.len() > 200, "only {} are found", files.len());
+    let quoted = page.split('`').skip(1).step_by(2).filter(|text| text.ends_with(".rs"));
+    let named: BTreeSet<_> = quoted.filter_map(|path| path.rsplit('/').next()).collect();
+    let missing: Vec<_> = names.difference(&named).collect();
+    let gone: Vec<_> = named.difference(&names).collect();
+    assert!(missing.is_empty() && gone.is_empty(), "not on the page: {missing:?}; not in src/: {gone:?}");
 }

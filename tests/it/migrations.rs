@@ -93,7 +93,7 @@ fn a_failed_migration_ends_the_start_with_one_line() {
     write(&fixture, "001_lines.sql", &LINES.replace('\n', "\r\n"));
     drain(&fixture);
     write(&fixture, "001_lines.sql", &LINES.replace("NOT NULL", ""));
-    refused(&mut run(&fixture), 1, &["001_lines.sql: was changed after it was applied at 20", "put it back as it was"]);
+    refused(&mut run(&fixture), 1, &["001_lines.sql: was changed after it was applied at 20", "restore it unchanged"]);
     let mut elsewhere = run(&fixture);
     elsewhere.env("CATCHMENT_DATABASE__MIGRATIONS", "/nowhere");
     refused(&mut elsewhere, 2, &["database.migrations: /nowhere cannot be read", "current directory"]);

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use catchment::config::{Codec, QueryConfig};
+use catchment::config::Codec;
 use catchment::{Collector, Error};
 use serde_json::json;
 

@@ -160,7 +160,7 @@ fn sql_that_cannot_work_is_refused_at_the_start_with_its_place() {
         refused(&mut chat.run(), 1, &["a.db: route x, statement 2: ", said]);
     }
     chat.settings("[[route]]\nsubject = \"events.>\"\nsql = \"DELETE FROM users\"\nbind = { city = \"/city\" }\n");
-    refused(&mut chat.run(), 2, &["route events.>: bind.city is asked for by no statement"]);
+    refused(&mut chat.run(), 2, &["route events.>: bind.city is used by no statement"]);
     assert_eq!(oracle::count(&chat.fixture.database()), 0);
 }
 

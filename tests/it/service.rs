@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use catchment::Collector;
-use catchment::config::{Mode, QueryConfig};
+use catchment::config::Mode;
 use serde_json::json;
 
 use crate::support::asking::{Client, ENDLESS, Fixture, ONE, RECENT, query, refused, stop};

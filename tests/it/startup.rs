@@ -356,7 +356,7 @@ fn wrong_settings_are_refused_by_name_with_status_2() {
         ("CATCHMENT_DATABASE__WRITERS", "0", &["database.writers", "from 1 to 64"]),
         ("CATCHMENT_DATABASE__SYNCHRONOUS", "sometimes", &["full", "normal"]),
         ("CATCHMENT_BROKER__TIMEOUT", "7", &["CATCHMENT_BROKER__TIMEOUT"]),
-        ("CATCHMENT_BROKER__STREAM", "a b", &["broker.stream", "\"a b\"", "no white space"]),
+        ("CATCHMENT_BROKER__STREAM", "a b", &["broker.stream", "\"a b\"", "is no stream's name"]),
         ("CATCHMENT_BROKER__SUBJECTS", "a..b", &["broker.subjects", "\"a..b\"", "events.>"]),
         ("NATS_TIMEOUT", "soon", &["NATS_TIMEOUT", "5s"]),
     ];

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use catchment::config::QueryConfig;
 use serde_json::json;
 
 use crate::support::asking::{Client, Fixture, ONE, RECENT, query, read, refused, stop};

@@ -37,7 +37,7 @@ pub struct Retry {
     #[arg(long)]
     without_headers: bool,
 
-    /// Print JSON: {"stored", "refused", "skipped", "reasons": [{"id", "error"}]} with the first ten reasons, or
+    /// Print JSON: {"stored", "refused", "passed_over", "reasons": [{"id", "error"}]} with the first ten reasons, or
     /// {"would_retry"}
     #[arg(short, long)]
     json: bool,
@@ -83,7 +83,7 @@ fn json(retried: &RetryReport) -> serde_json::Value {
     serde_json::json!({
         "stored": retried.stored,
         "refused": retried.refused,
-        "skipped": retried.skipped,
+        "passed_over": retried.skipped,
         "reasons": reasons,
     })
 }
