@@ -198,10 +198,10 @@ impl Settings {
         flags: Table,
         surroundings: Surroundings,
     ) -> Result<Config, Error> {
-        let mut given = match &self.file {
-            Some(file) => file_table(file)?,
-            None => Table::new(),
-        };
+        let mut given = Table::new();
+        if let Some(file) = &self.file {
+            merge(&mut given, file_table(file)?);
+        }
         merge(&mut given, environment_table(&self.environment)?);
         if let Some(name) = context {
             merge(&mut given, self.context_table(name)?);

@@ -158,7 +158,7 @@ fn a_slow_statement_is_interrupted_at_its_timeout_or_the_quit() {
         is_over
     };
     fixture.runner.connection.as_ref().expect("one").progress_handler(STEPS, Some(look)).expect("sets");
-    assert!(is(&fixture.ask("").expect_err("interrupted"), QueryErrorKind::Stopping, ""));
+    assert!(is(&fixture.ask("").expect_err("interrupted"), QueryErrorKind::Stopping, "the collector is stopping"));
 }
 
 #[test]
