@@ -78,13 +78,22 @@ impl CommitWatch {
 
 /// A running application and the test environment that it runs in.
 pub(super) struct Observation<'a, 'c> {
-    pub(super) context: &'a RunContext<'c>,
-    pub(super) environment: &'a mut TestEnvironment<'c>,
-    pub(super) application: &'a mut ChildProcess,
-    pub(super) poll_interval: Duration,
+    context: &'a RunContext<'c>,
+    environment: &'a mut TestEnvironment<'c>,
+    application: &'a mut ChildProcess,
+    poll_interval: Duration,
 }
 
-impl Observation<'_, '_> {
+impl<'a, 'c> Observation<'a, 'c> {
+    pub(super) fn new(
+        context: &'a RunContext<'c>,
+        environment: &'a mut TestEnvironment<'c>,
+        application: &'a mut ChildProcess,
+        poll_interval: Duration,
+    ) -> Self {
+        Self { context, environment, application, poll_interval }
+    }
+
     /// Waits until the application is done and `expected` rows are there, or no more come. Calls `at_commit` after each commit
     /// seen and `at_poll` after each poll.
     pub(super) fn wait_for_all(

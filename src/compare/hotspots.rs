@@ -15,12 +15,7 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Vec<Hots
     let (mut application, _) = environment.start_application(0)?;
     let mut watch = CommitWatch::open(&environment.database)?;
     application.send_line("go")?;
-    let mut observation = Observation {
-        context,
-        environment: &mut environment,
-        application: &mut application,
-        poll_interval: POLL_INTERVAL,
-    };
+    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
     // Each process writes its profile when it exits.
     drop(application);

@@ -32,12 +32,7 @@ fn of_nats(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, CompareE
     application.send_line("go")?;
     let kill_at = clock::now() + away;
     let (mut killed, mut back) = (None, None);
-    let mut observation = Observation {
-        context,
-        environment: &mut environment,
-        application: &mut application,
-        poll_interval: POLL_INTERVAL,
-    };
+    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     let outcome = observation.wait_for_all(
         &mut watch,
         setup.events,
@@ -121,12 +116,7 @@ fn of_direct(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, Compar
     application.send_line("go")?;
     let back = clock::now();
     let expected = watch.rows() + setup.events - first;
-    let mut observation = Observation {
-        context,
-        environment: &mut environment,
-        application: &mut application,
-        poll_interval: POLL_INTERVAL,
-    };
+    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     observation.wait_for_all(&mut watch, expected, |_| Ok(()), |_| Ok(()))?;
     drop(application);
     let found = verification::inspect(&environment.database, &environment.workload, context.options.work)?;

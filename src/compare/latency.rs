@@ -27,12 +27,7 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<(Idle, L
     let mut commits: Vec<(u64, u64)> = Vec::with_capacity(setup.events as usize);
     let mut read = 0;
     application.send_line("go")?;
-    let mut observation = Observation {
-        context,
-        environment: &mut environment,
-        application: &mut application,
-        poll_interval: POLL_INTERVAL,
-    };
+    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     let at_commit = |watch: &CommitWatch| {
         let now = clock::now();
         loop {

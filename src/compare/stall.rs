@@ -24,12 +24,7 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Stall, C
     application.send_line("go")?;
     let begins = clock::now() + AROUND.as_nanos() as u64;
     let (mut locked, mut released) = (None, None);
-    let mut observation = Observation {
-        context,
-        environment: &mut environment,
-        application: &mut application,
-        poll_interval: POLL_INTERVAL,
-    };
+    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     let outcome = observation.wait_for_all(
         &mut watch,
         setup.events,

@@ -61,12 +61,7 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Run, Com
     }?;
     let before = meters.read();
     application.send_line("go")?;
-    let mut observation = Observation {
-        context,
-        environment: &mut environment,
-        application: &mut application,
-        poll_interval: POLL_INTERVAL,
-    };
+    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
     let outcome = observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
     let mut processes = run::used(meters.since(&before), &outcome);
     for (role, tracer) in tracers {

@@ -1,6 +1,6 @@
 //! The numbers of events by their outcome.
 
-use super::send_queue::Outcome;
+use super::send_queue::entry::Outcome;
 
 /// How many events had which outcome. Events that have none yet are in none of the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! for now is sent again a moment later, without those after it. A new connection starts again with all of them.
 
 mod closing;
-mod entry;
+pub(super) mod entry;
 mod source;
 mod state;
 mod unconfirmed;
