@@ -34,6 +34,7 @@ mod lives;
 mod memory;
 mod migrations;
 mod paths;
+mod permissions;
 mod poison;
 mod presets;
 mod profiles;
