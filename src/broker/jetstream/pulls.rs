@@ -26,6 +26,8 @@ pub(super) struct Pulls {
     /// The number of requests refused since one was accepted.
     refusals: usize,
     outstanding: usize,
+    /// The number of first requests that were sent, up to as many as may be outstanding.
+    started: usize,
     /// Whether the next message is larger than a request's limit in bytes.
     oversize: Oversize,
 }
@@ -53,8 +55,15 @@ impl Pulls {
     /// With these settings, within the consumer's limits.
     pub(super) fn new(prefetch: PrefetchConfig, limits: PullLimits) -> Self {
         let events_before = prefetch.events;
-        let mut pulls =
-            Self { prefetch, expires: EXPIRES, events_before, refusals: 0, outstanding: 0, oversize: Oversize::No };
+        let mut pulls = Self {
+            prefetch,
+            expires: EXPIRES,
+            events_before,
+            refusals: 0,
+            outstanding: 0,
+            started: 0,
+            oversize: Oversize::No,
+        };
         pulls.limit(limits);
         pulls
     }
@@ -153,7 +162,19 @@ impl Pulls {
         }
         self.outstanding += self.prefetch.events;
         let PrefetchConfig { events, bytes, .. } = self.prefetch;
-        Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires: self.expires })
+        Some(PullRequest { events, bytes: Some(bytes.as_u64()), expires: self.next_expiry() })
+    }
+
+    /// The first requests get different times. If all expired at once, no request would wait at the consumer until the next
+    /// ones arrive, and at that moment the consumer would look unused to a copy of the database.
+    fn next_expiry(&mut self) -> Duration {
+        let requests = u32::try_from(self.prefetch.requests).unwrap_or(1);
+        let before = u32::try_from(self.started).unwrap_or(requests);
+        if before >= requests {
+            return self.expires;
+        }
+        self.started += 1;
+        self.expires * (requests - before) / requests
     }
 
     /// Whether another normal request would stay within the bound.
@@ -200,8 +221,19 @@ mod tests {
         let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 3 };
         let limits = PullLimits { waiting: 2, batch: 4, expires: 2_000_000_000, bytes: 512 };
         let mut pulls = Pulls::new(prefetch, limits);
-        let request = || Some(PullRequest { events: 4, bytes: Some(512), expires: Duration::from_secs(2) });
-        assert_eq!((pulls.next(), pulls.next(), pulls.next()), (request(), request(), None));
+        let request = |expires| Some(PullRequest { events: 4, bytes: Some(512), expires });
+        let second = Duration::from_secs(1);
+        assert_eq!((pulls.next(), pulls.next(), pulls.next()), (request(2 * second), request(second), None));
+    }
+
+    #[test]
+    fn requests_do_not_expire_together() {
+        let prefetch = PrefetchConfig { events: 10, bytes: ByteSize::kib(1), requests: 4 };
+        let mut pulls = Pulls::new(prefetch, PullLimits::default());
+        let first: Vec<_> = std::iter::from_fn(|| pulls.next()).map(|request| request.expires).collect();
+        assert_eq!(first, [4, 3, 2, 1].map(|quarters| EXPIRES * quarters / 4));
+        pulls.ended(Some(10));
+        assert_eq!(pulls.next().expect("room").expires, EXPIRES, "its end lies between those of the others");
     }
 
     #[test]
@@ -212,7 +244,7 @@ mod tests {
         assert_eq!(pulls.next(), None, "the other request is under way");
         assert!(pulls.refused("Exceeded MaxRequestBatch of 4"));
         let next = pulls.next().expect("room");
-        assert_eq!((next.events, next.expires), (4, EXPIRES));
+        assert_eq!((next.events, next.expires), (4, EXPIRES), "both first requests were sent before");
         assert!(pulls.refused("Exceeded MaxRequestExpires of 1.5s"));
         let next = pulls.next().expect("room");
         assert_eq!((next.events, next.expires), (4, Duration::from_millis(1500)));
@@ -251,7 +283,8 @@ mod tests {
     #[test]
     fn no_more_is_asked_for_than_there_is_room_for() {
         let mut pulls = pulls();
-        assert_eq!((pulls.next(), pulls.next()), (Some(usual()), Some(usual())));
+        let second = PullRequest { expires: EXPIRES / 2, ..usual() };
+        assert_eq!((pulls.next(), pulls.next()), (Some(usual()), Some(second)));
         assert_eq!(pulls.next(), None);
         (0..9).for_each(|_| pulls.arrived());
         assert_eq!(pulls.next(), None);
