@@ -68,15 +68,15 @@ pub struct Status {
     pub unmatched_dropped: u64,
     /// Deliveries committed whose publisher requested a confirmation that was not sent: there were too many requests at a time,
     /// the connection was lost, or the reply subject is not an inbox.
-    pub unconfirmed: u64,
+    pub confirmations_dropped: u64,
     /// Events of core NATS dropped because the receive buffer was full.
     pub dropped: u64,
     /// Batches committed, each in one transaction.
     pub batches: u64,
     /// Events that the stream deleted before they were collected, at most. The log has their sequences.
-    pub gone: u64,
+    pub lost_events: u64,
     /// Connections or consumers that were made again.
-    pub rebuilds: u64,
+    pub reconnects: u64,
     /// Events still to be delivered, as the broker last reported.
     pub pending: u64,
     /// What is wrong with the broker, if anything.
@@ -86,7 +86,7 @@ pub struct Status {
     /// What is wrong with the database, if anything.
     pub database: Option<Trouble>,
     /// How many requests of queries were answered with rows, and how many with an error.
-    pub asked: RequestCounts,
+    pub requests: RequestCounts,
     /// What prevents queries from being answered, if anything.
     pub service: Option<Trouble>,
 }
@@ -223,11 +223,11 @@ impl Collector {
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
         let answered = service.as_mut().map_or(Ok(None), |service| service.finish(until));
-        let asked = service.as_ref().map(Service::counts);
+        let requests = service.as_ref().map(Service::counts);
         let unfinished = |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
-                None => Ok(parts.status(asked)),
+                None => Ok(parts.status(requests)),
                 Some(threads) => Err(unfinished(threads, patience)),
             },
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
@@ -283,7 +283,7 @@ fn retry_until_broker<T>(
 }
 
 impl Parts {
-    fn status(&self, asked: Option<RequestCounts>) -> Status {
+    fn status(&self, requests: Option<RequestCounts>) -> Status {
         let counters = &self.shared.counters;
         Status {
             received: counters.received.get(),
@@ -291,16 +291,16 @@ impl Parts {
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             unmatched_dropped: counters.unmatched_dropped.get(),
-            unconfirmed: counters.unconfirmed.get(),
+            confirmations_dropped: counters.confirmations_dropped.get(),
             dropped: counters.dropped.get(),
             batches: counters.batches.get(),
-            gone: counters.gone.get(),
-            rebuilds: counters.rebuilds.get(),
+            lost_events: counters.lost_events.get(),
+            reconnects: counters.reconnects.get(),
             pending: counters.pending.get(),
             broker: self.broker.trouble(),
             intake: self.intake.trouble(),
             database: self.shared.sink.trouble(),
-            asked: asked.unwrap_or_default(),
+            requests: requests.unwrap_or_default(),
             service: self.service.trouble(),
         }
     }

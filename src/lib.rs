@@ -109,6 +109,7 @@ pub use config::Config;
 pub use error::Error;
 pub use event::{Event, InvalidEvent};
 pub use pipeline::{Health, Trouble};
+pub use query::RequestCounts;
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 pub use subject::{Filter, InvalidSubject};
 

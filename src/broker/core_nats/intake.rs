@@ -182,7 +182,7 @@ impl CoreListener {
             self.reconnect.ended(why);
             let Some(next) = self.reopen() else { return };
             session = next;
-            self.reports.counters.rebuilds.add(1);
+            self.reports.counters.reconnects.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();
             log::warn!("broker: no connection for {away:.1?}: what was published or under way then is lost");

@@ -254,7 +254,7 @@ impl JetStreamIntake {
         match self.try_reopen(batch) {
             Ok(None) => {}
             Ok(Some(session)) => {
-                self.reports.counters.rebuilds.add(1);
+                self.reports.counters.reconnects.add(1);
                 self.adopt(session);
             }
             Err(error) => {

@@ -48,7 +48,7 @@ impl SelectionArgs {
     /// The letters that meet every condition.
     pub fn selection(self) -> Selection {
         Selection {
-            ids: self.ids,
+            ids: (!self.ids.is_empty()).then_some(self.ids),
             since_us: self.since,
             until_us: self.until,
             subject: self.subject,
