@@ -95,7 +95,7 @@ fn request(parameters: &[String]) -> anyhow::Result<Vec<u8>> {
     let mut keys = BTreeSet::new();
     for parameter in parameters {
         let Some((key, value)) = parameter.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            let example = "a parameter looks like limit=20";
+            let example = "an example is limit=20";
             return Err(Usage(format!("{parameter:?} is not a parameter; {example}")).into());
         };
         if !keys.insert(key) {

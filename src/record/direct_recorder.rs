@@ -69,7 +69,7 @@ impl DirectRecorder {
         Self::open(config)
     }
 
-    /// Opens the database. Blocks at most for `database.busy_timeout`.
+    /// Opens the database. Blocks at most for `database.busy_timeout`, and longer if it applies migrations.
     ///
     /// # Errors
     ///

@@ -57,7 +57,7 @@ impl Address {
 pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     let refused = |what: String| {
         let detail = format!("{}: {what}", without_secrets(server));
-        Error::config("broker.servers", detail).with_remedy("an address looks like nats://host:4222")
+        Error::config("broker.servers", detail).with_remedy("write it as nats://host:4222")
     };
     let given: ServerAddress = encoded(server).parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
     let mut url = given.into_inner();

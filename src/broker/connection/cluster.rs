@@ -35,7 +35,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with the address that is none.
+    /// [`Error::Config`] with the first address that is not valid.
     pub fn new(config: &BrokerConfig) -> Result<Self, Error> {
         config.servers.iter().try_for_each(|server| access::parse(server).map(drop))?;
         let known = config.servers.iter().map(|url| Known { url: url.clone(), learnt: false }).collect();

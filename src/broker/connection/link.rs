@@ -108,7 +108,9 @@ impl Link {
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
         if left_behind >= MOST_LEFT_BEHIND {
             let detail = format!("{left_behind} connections hang in calls that do not return");
-            return Err(broker_error(all(), BrokerFault::Silent, detail).with_remedy("waiting for one to end"));
+            return Err(
+                broker_error(all(), BrokerFault::Silent, detail).with_remedy("the program tries again when one ends")
+            );
         }
         let no_thread = |e: Error| broker_error(all(), BrokerFault::Unreachable, e.to_string());
         room_for_threads(THREADS_A_LINK, "for a connection").map_err(no_thread)?;
