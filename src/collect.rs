@@ -73,7 +73,7 @@ pub struct Status {
     pub dropped: u64,
     /// Batches committed, each in one transaction.
     pub batches: u64,
-    /// Events that the stream deleted before they were collected, at most. The log has their sequences.
+    /// The most events that can be lost: the stream deleted them before they were collected. The log has their sequences.
     pub lost_events: u64,
     /// Connections or consumers that were made again.
     pub reconnects: u64,
@@ -93,22 +93,27 @@ pub struct Status {
 
 impl Collector {
     /// Starts collecting. Blocks until the database is open, the stream is found or made, and the first consumer is made. That takes
-    /// at most a few times `broker.timeout` and `database.busy_timeout`. It takes up to `broker.wait` longer where the broker is not
-    /// available, and up to 12 seconds longer where another process seems to use the database's consumer: for 10 seconds, a
-    /// process that died unnoticed by the server cannot be told from one that runs.
+    /// at most a few times `broker.timeout` and `database.busy_timeout`, and longer if
+    ///
+    /// - migrations are applied;
+    /// - the broker is not available: up to `broker.wait`;
+    /// - another process seems to use the database's consumer: up to 12 seconds. After a process has died, the server may need
+    ///   10 seconds to notice it, and until then the consumer seems to be in use.
     ///
     /// # Errors
     ///
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Migration`], [`Error::Thread`] or [`Error::Broker`]:
     /// everything that would prevent the first event from being stored, wrong SQL of a route or query included. A copy of a
     /// database is refused while its original exists ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or is in use
-    /// ([`BrokerFault::Contested`]). Problems after the start do not end the collector where waiting can solve them: it tries
-    /// again and reports them in [`Collector::status`]. The same is true of everything that prevents queries from being answered.
+    /// ([`BrokerFault::Contested`]).
+    ///
+    /// After the start, a problem that waiting can solve does not end the collector: it tries again and reports the problem in
+    /// [`Collector::status`]. Neither does a problem that prevents queries from being answered, at the start or later.
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_until(config, Until::Stopped)
     }
 
-    /// Like [`Collector::start`]; `until` says whether the collector ends by itself. [`Collector::wait`] waits for the end.
+    /// Like [`Collector::start`]. With [`Until::Drained`] the collector ends by itself; [`Collector::wait`] waits for that.
     ///
     /// # Errors
     ///
@@ -240,12 +245,18 @@ impl Collector {
 pub(crate) fn owner(identity: &str, file: &FileIdentity) -> Owner {
     let original = match &file.previous {
         PreviousFile::Same | PreviousFile::StillExists { .. } | PreviousFile::Gone { .. } => None,
-        PreviousFile::OtherMachine { tag, place } => {
-            Some(OriginalDatabase { tag: tag.clone(), location: place.clone() })
+        PreviousFile::OtherMachine { tag, location } => {
+            Some(OriginalDatabase { tag: tag.clone(), location: location.clone() })
         }
     };
-    let replaced_tag = file.inherits.clone();
-    Owner { identity: identity.to_owned(), tag: file.tag.clone(), replaced_tag, original, location: file.place.clone() }
+    let replaced_tag = file.replaced_tag.clone();
+    Owner {
+        identity: identity.to_owned(),
+        tag: file.tag.clone(),
+        replaced_tag,
+        original,
+        location: file.location.clone(),
+    }
 }
 
 /// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.

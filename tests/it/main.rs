@@ -1,6 +1,6 @@
 //! End-to-end tests against a real nats-server: real files, real processes, real kills.
 //!
-//! The server is `NATS_SERVER_BIN`, else `nats-server` on the PATH; `make test` downloads one. Each test starts its own on a
+//! The server is `NATS_SERVER_BIN`, else `nats-server` on the PATH; `make test` provides one. Each test starts its own on a
 //! free loopback port with its own directory and ends only what it started.
 
 #![allow(deprecated, reason = "the blocking client is deprecated as a whole")]

@@ -1,4 +1,4 @@
-//! What goes wrong at a start is said in one line that names the object, the cause and the way out, in time.
+//! A failed start ends in time, with one line that names the object, the cause and the remedy.
 
 use std::io::Write;
 use std::net::TcpListener;

@@ -21,8 +21,8 @@ use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Signal, room_for_threads};
 
-/// Threads of links, and links in use. The difference are threads that are being opened or closed, or were left behind in a call
-/// that does not return. A server that makes calls hang for days must not fill the process.
+/// Threads of links, and links in use. The other threads open or close a connection, or hang in a call that does not return. Their
+/// number is limited: a server that makes calls hang for days must not use up the process's threads.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;

@@ -83,7 +83,7 @@ pub(super) fn take_over(
              for it are lost)"
         )));
     }
-    // Pull requests of our own lost connections expire within that time. Requests after that are somebody else's.
+    // Pull requests of our own lost connections expire within that time. Later ones are from another collector.
     if claim.is_in_use() {
         let detail = format!(
             "stream {stream}: {limit}, and consumer {name} has pull requests: from a lost connection, for {EXPIRES:?} at \
