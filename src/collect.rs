@@ -73,7 +73,7 @@ pub struct Status {
     pub dropped: u64,
     /// Batches committed, each in one transaction.
     pub batches: u64,
-    /// The most events that can be lost: the stream deleted them before they were collected. The log has their sequences.
+    /// Events that the stream deleted before they were collected. The true number may be smaller. The log has their sequences.
     pub lost_events: u64,
     /// Connections or consumers that were made again.
     pub reconnects: u64,

@@ -175,7 +175,7 @@ impl fmt::Debug for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// How this program authenticates, unless a server's address says so.
+    /// How this program authenticates, unless a server's address has a user or token.
     ///
     /// # Errors
     ///

@@ -55,7 +55,7 @@ pub enum Synchronous {
     Normal,
 }
 
-/// How many events one transaction commits: `[batch]`. A batch waits for more events only if `linger` says so. Batches grow
+/// How many events one transaction commits: `[batch]`. A batch waits for more events only if `linger` is set. Batches grow
 /// while the database is busy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

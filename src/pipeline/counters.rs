@@ -22,7 +22,7 @@ pub struct Counters {
     pub dropped: Counter,
     /// Batches committed.
     pub batches: Counter,
-    /// Events that the stream no longer had when they were due, at most.
+    /// Events that the stream no longer had when they were due. The true number may be smaller.
     pub lost_events: Counter,
     /// Connections or consumers that were made again.
     pub reconnects: Counter,

@@ -66,7 +66,7 @@ impl SendQueue {
         }
     }
 
-    /// Adds an event. Where there is no room, waits as `overflow` says.
+    /// Adds an event. Where there is no room, waits as `overflow` sets.
     pub(super) fn enqueue(&self, event: Event, overflow: Overflow) -> Result<Arc<Entry>, RecordError> {
         let size = event.size();
         let mut state = self.state.lock();

@@ -79,7 +79,7 @@ fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
             "SELECT subject,\n       body FROM events",
             "query ask.q: no such column: body (at 2:8, \"body FROM events\")",
         ),
-        ("DELETE FROM events", "query ask.q: it does something else than read"),
+        ("DELETE FROM events", "query ask.q: it does more than read"),
         ("SELECT ?", "query ask.q: it has a parameter ? without a name"),
     ] {
         let error = Collector::start(&fixture.config(vec![query("ask.q", sql)])).expect_err(sql);

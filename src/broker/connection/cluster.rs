@@ -52,8 +52,8 @@ impl Cluster {
         self.known.lock().iter().map(|known| known.url.clone()).collect()
     }
 
-    /// Replaces the announced servers by those that the server at `through` announces. They get its scheme, and its user where that
-    /// stands in the address.
+    /// Replaces the announced servers by those that the server at `through` announces. They get its scheme, and its user if that
+    /// is in the address.
     pub(in crate::broker) fn learn(&self, through: &str, announced: &[String]) {
         let mut known = self.known.lock();
         let through_is_learnt = known.iter().any(|one| one.learnt && one.url == through);

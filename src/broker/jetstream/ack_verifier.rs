@@ -102,7 +102,7 @@ impl AckVerifier {
         !self.open.is_empty()
     }
 
-    /// Whether to repeat the requests a moment later, because nobody answered.
+    /// Whether to repeat the requests a moment later, because there was no answer.
     pub(super) fn needs_retry(&self) -> bool {
         self.needs_retry
     }
@@ -418,8 +418,8 @@ mod tests {
         let mut unanswered = verifier(Duration::ZERO);
         assert!(handle(&mut unanswered, "7", r#"{"stream":"E","seq":7}"#).is_empty());
         assert_eq!(unanswered.expire().len(), 1);
-        let nobody = Response { token: "8", status: Some("503"), data: b"" };
-        let results = unanswered.handle(&nobody, &|_| None);
+        let no_responders = Response { token: "8", status: Some("503"), data: b"" };
+        let results = unanswered.handle(&no_responders, &|_| None);
         assert_eq!(results[0].result, Err(Rejection::NoStream));
     }
 

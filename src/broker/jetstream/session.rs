@@ -51,7 +51,7 @@ pub(super) struct JetStreamSession {
     stream_watch: StreamWatch,
     retention: Retention,
     pub(super) consumer_watch: ConsumerWatch,
-    /// Events that the consumer delivered before it was taken over, and that nobody stored.
+    /// Events that the consumer delivered before it was taken over, and that were not stored.
     unstored: Option<UnstoredDeliveries>,
     /// Deliveries up to this sequence are stored already.
     stored_up_to: u64,
@@ -100,7 +100,7 @@ impl Delivery {
 
 impl JetStreamSession {
     /// The next delivery. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
-    /// nobody stored, it blocks for the time-out of a request.
+    /// were not stored, it blocks for the time-out of a request.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.next_unstored(stop) {
             return item;
@@ -163,7 +163,7 @@ impl JetStreamSession {
         }
     }
 
-    /// Says that nobody listened for a while, so that silence is no sign of anything.
+    /// Called after a time in which this side received nothing: then silence is no sign of a fault.
     pub(super) fn was_away(&mut self) {
         self.liveness.restart(Instant::now());
         self.consumer_watch.was_away();
@@ -347,7 +347,7 @@ impl JetStreamSession {
         }
     }
 
-    /// The next of the earlier deliveries that nobody stored, read from the stream.
+    /// The next of the earlier deliveries that were not stored, read from the stream.
     fn next_unstored(&mut self, stop: &Signal) -> Option<Item> {
         let unstored = self.unstored.take()?;
         if unstored.is_stored() {
