@@ -384,7 +384,7 @@ mod tests {
             assert!(handle(&mut verifier, "7", answer).is_empty(), "{answer}");
         }
         assert!(asked(&mut verifier).is_empty(), "no answer names a stream");
-        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("no stream")));
+        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("not a stream")));
         assert!(verifier.take_notice().is_none(), "reported once");
     }
 
