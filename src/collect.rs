@@ -68,15 +68,15 @@ pub struct Status {
     pub unmatched_dropped: u64,
     /// Deliveries committed whose publisher requested a confirmation that was not sent: there were too many requests at a time,
     /// the connection was lost, or the reply subject is not an inbox.
-    pub unconfirmed: u64,
+    pub confirmations_dropped: u64,
     /// Events of core NATS dropped because the receive buffer was full.
     pub dropped: u64,
     /// Batches committed, each in one transaction.
     pub batches: u64,
-    /// Events that the stream deleted before they were collected, at most. The log has their sequences.
-    pub gone: u64,
+    /// Events that the stream deleted before they were collected. The true number may be smaller. The log has their sequences.
+    pub lost_events: u64,
     /// Connections or consumers that were made again.
-    pub rebuilds: u64,
+    pub reconnects: u64,
     /// Events still to be delivered, as the broker last reported.
     pub pending: u64,
     /// What is wrong with the broker, if anything.
@@ -86,29 +86,34 @@ pub struct Status {
     /// What is wrong with the database, if anything.
     pub database: Option<Trouble>,
     /// How many requests of queries were answered with rows, and how many with an error.
-    pub asked: RequestCounts,
+    pub requests: RequestCounts,
     /// What prevents queries from being answered, if anything.
     pub service: Option<Trouble>,
 }
 
 impl Collector {
     /// Starts collecting. Blocks until the database is open, the stream is found or made, and the first consumer is made. That takes
-    /// at most a few times `broker.timeout` and `database.busy_timeout`. It takes up to `broker.wait` longer where the broker is not
-    /// available, and up to 12 seconds longer where another process seems to use the database's consumer: for 10 seconds, a
-    /// process that died unnoticed by the server cannot be told from one that runs.
+    /// at most a few times `broker.timeout` and `database.busy_timeout`, and longer if
+    ///
+    /// - migrations are applied;
+    /// - the broker is not available: up to `broker.wait`;
+    /// - another process seems to use the database's consumer: up to 12 seconds. After a process has died, the server may need
+    ///   10 seconds to notice it, and until then the consumer seems to be in use.
     ///
     /// # Errors
     ///
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Migration`], [`Error::Thread`] or [`Error::Broker`]:
     /// everything that would prevent the first event from being stored, wrong SQL of a route or query included. A copy of a
     /// database is refused while its original exists ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or is in use
-    /// ([`BrokerFault::Contested`]). Problems after the start do not end the collector where waiting can solve them: it tries
-    /// again and reports them in [`Collector::status`]. The same is true of everything that prevents queries from being answered.
+    /// ([`BrokerFault::Contested`]).
+    ///
+    /// After the start, a problem that waiting can solve does not end the collector: it tries again and reports the problem in
+    /// [`Collector::status`]. Neither does a problem that prevents queries from being answered, at the start or later.
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_until(config, Until::Stopped)
     }
 
-    /// Like [`Collector::start`]; `until` says whether the collector ends by itself. [`Collector::wait`] waits for the end.
+    /// Like [`Collector::start`]. With [`Until::Drained`] the collector ends by itself; [`Collector::wait`] waits for that.
     ///
     /// # Errors
     ///
@@ -223,11 +228,11 @@ impl Collector {
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
         let answered = service.as_mut().map_or(Ok(None), |service| service.finish(until));
-        let asked = service.as_ref().map(Service::counts);
+        let requests = service.as_ref().map(Service::counts);
         let unfinished = |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
-                None => Ok(parts.status(asked)),
+                None => Ok(parts.status(requests)),
                 Some(threads) => Err(unfinished(threads, patience)),
             },
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
@@ -240,12 +245,18 @@ impl Collector {
 pub(crate) fn owner(identity: &str, file: &FileIdentity) -> Owner {
     let original = match &file.previous {
         PreviousFile::Same | PreviousFile::StillExists { .. } | PreviousFile::Gone { .. } => None,
-        PreviousFile::OtherMachine { tag, place } => {
-            Some(OriginalDatabase { tag: tag.clone(), location: place.clone() })
+        PreviousFile::OtherMachine { tag, location } => {
+            Some(OriginalDatabase { tag: tag.clone(), location: location.clone() })
         }
     };
-    let replaced_tag = file.inherits.clone();
-    Owner { identity: identity.to_owned(), tag: file.tag.clone(), replaced_tag, original, location: file.place.clone() }
+    let replaced_tag = file.replaced_tag.clone();
+    Owner {
+        identity: identity.to_owned(),
+        tag: file.tag.clone(),
+        replaced_tag,
+        original,
+        location: file.location.clone(),
+    }
 }
 
 /// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.
@@ -283,7 +294,7 @@ fn retry_until_broker<T>(
 }
 
 impl Parts {
-    fn status(&self, asked: Option<RequestCounts>) -> Status {
+    fn status(&self, requests: Option<RequestCounts>) -> Status {
         let counters = &self.shared.counters;
         Status {
             received: counters.received.get(),
@@ -291,16 +302,16 @@ impl Parts {
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             unmatched_dropped: counters.unmatched_dropped.get(),
-            unconfirmed: counters.unconfirmed.get(),
+            confirmations_dropped: counters.confirmations_dropped.get(),
             dropped: counters.dropped.get(),
             batches: counters.batches.get(),
-            gone: counters.gone.get(),
-            rebuilds: counters.rebuilds.get(),
+            lost_events: counters.lost_events.get(),
+            reconnects: counters.reconnects.get(),
             pending: counters.pending.get(),
             broker: self.broker.trouble(),
             intake: self.intake.trouble(),
             database: self.shared.sink.trouble(),
-            asked: asked.unwrap_or_default(),
+            requests: requests.unwrap_or_default(),
             service: self.service.trouble(),
         }
     }

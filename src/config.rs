@@ -1,6 +1,6 @@
 //! The settings: one struct for the TOML file and for programs that embed a collector.
 //!
-//! Each struct has a `Default`. A program takes that and changes fields, for new ones may be added:
+//! Each struct has a `Default`. A program starts with it and sets fields: later versions may add fields.
 //!
 //! ```
 //! use catchment::Config;
@@ -63,7 +63,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The same settings with `prefix` in place of each `{prefix}`. Whatever takes a configuration calls this itself.
+    /// The same settings with `prefix` in place of each `{prefix}`. All functions that take a [`Config`] call this themselves.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Config {
     pub fn resolved(&self) -> Result<Self, Error> {
         let mut config = self.clone();
         if let Some(prefix) = config.prefix.as_deref().filter(|prefix| !is_prefix(prefix)) {
-            let detail = format!("{prefix:?} begins no subject; a prefix looks like chat or bots.echo");
+            let detail = format!("{prefix:?} is not a valid prefix; examples are chat and bots.echo");
             return Err(Error::config("prefix", detail));
         }
         let subjects = config.broker.subjects.iter_mut().map(|subject| ("broker.subjects", subject));
@@ -113,12 +113,12 @@ pub(crate) fn validate_routes(routes: &[RouteConfig]) -> Result<(), Error> {
 /// What the setting `prefix` replaces in subjects.
 pub(crate) const PREFIX: &str = "{prefix}";
 
-/// Checks that no name stands twice: errors, dead letters and discovery identify routes and queries by it.
+/// Checks that no name is used twice: errors, dead letters and discovery identify routes and queries by it.
 fn validate_names<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(Error::config(format!("{key} {name}"), "stands there twice").with_remedy("rename one of them"));
+            return Err(Error::config(format!("{key} {name}"), "is used twice").with_remedy("rename one of them"));
         }
     }
     Ok(())
@@ -188,7 +188,7 @@ mod tests {
         let missing = config.resolved().expect_err("must be refused").to_string();
         assert!(missing.contains("needs the setting prefix"), "{missing}");
         config.prefix = Some("a.*".into());
-        assert!(config.resolved().expect_err("must be refused").to_string().contains("begins no subject"));
+        assert!(config.resolved().expect_err("must be refused").to_string().contains("is not a valid prefix"));
     }
 
     #[test]
@@ -200,16 +200,17 @@ mod tests {
             let config = Config { routes: vec![route], ..Config::default() };
             config.validate().expect_err("must be refused").to_string()
         };
-        assert!(refused(|r| r.subject = "a..b".into()).contains("route a..b: subject \"a..b\" is no subject"));
+        assert!(refused(|r| r.subject = "a..b".into()).contains("route a..b: subject \"a..b\" is not a valid subject"));
         assert!(refused(|r| r.sql.clear()).contains("route a.b: has no sql"));
         assert!(
-            refused(|r| r.bind = [("x".into(), "city".into())].into()).contains("bind.x is \"city\", no JSON Pointer")
+            refused(|r| r.bind = [("x".into(), "city".into())].into())
+                .contains("bind.x is \"city\", which is not a JSON Pointer")
         );
-        assert!(refused(|r| r.bind = [("x".into(), "/~2".into())].into()).contains("no JSON Pointer"));
+        assert!(refused(|r| r.bind = [("x".into(), "/~2".into())].into()).contains("not a JSON Pointer"));
         assert!(refused(|r| r.bind = [("x".into(), "/".repeat(129))].into()).contains("129 levels deep"));
         let twice = vec![QueryConfig::new("q", "SELECT 1"); 2];
         let config = Config { queries: twice, ..Config::default() };
-        assert!(config.validate().expect_err("must be refused").to_string().contains("query q: stands there twice"));
+        assert!(config.validate().expect_err("must be refused").to_string().contains("query q: is used twice"));
     }
 
     #[test]

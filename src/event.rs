@@ -37,7 +37,8 @@ impl Event {
         Ok(Self::new(subject, serde_json::to_vec(value)?))
     }
 
-    /// Adds a header. A name may be added several times, each time with a value of its own.
+    /// Adds a header. A name may be added several times, each time with a value of its own. `Nats-Msg-Id` is refused here: set it
+    /// with [`Event::id`].
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
@@ -87,9 +88,13 @@ impl Event {
         self.subject.len() + self.id.as_ref().map_or(0, String::len) + headers + self.payload.len()
     }
 
-    /// Checks for everything that a server, a client or the database could not process: an empty subject, wildcards, white space or
-    /// control characters in it; a header name with characters that no header name can have; line breaks in a header, which
-    /// could add other headers; more than 128 MiB. Recorders call this.
+    /// Checks for everything that a server, a client or the database could not process. Recorders call this. Refused are:
+    ///
+    /// - a subject that is empty, contains wildcards, white space or control characters, or begins with `$JS.` or `$SYS.`;
+    /// - a header name with characters that no header name can have, and the header `Nats-Msg-Id` (see [`Event::id`]);
+    /// - an identity that is empty, or has white space at its ends;
+    /// - a line break in a header, which could add other headers;
+    /// - more than 128 MiB.
     ///
     /// # Errors
     ///

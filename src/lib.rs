@@ -1,7 +1,8 @@
 //! Records events durably in SQLite, for programs that use threads instead of an async runtime.
 //!
-//! An application hands over an event in one line. The event goes through a NATS JetStream stream. A *collector*, in the same
-//! program or another, stores the stream's events in a SQLite database: each exactly once, in stream order.
+//! An application hands over an event in one line. With a [`NatsRecorder`], the event goes through a NATS JetStream stream. A
+//! *collector*, in the same program or another, stores the stream's events in a SQLite database: each exactly once, in stream
+//! order. A [`DirectRecorder`] needs no broker: it writes the events into the database itself.
 //!
 //! ```no_run
 //! use catchment::{Event, NatsRecorder, Recorder};
@@ -13,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Without a broker, only the first line differs: `DirectRecorder::create("events.db")?`.
+//! With a direct recorder, only the first line differs: `DirectRecorder::create("events.db")?`.
 //!
 //! A collector takes its settings from code, or from TOML as the `catchment run` command does:
 //!
@@ -33,8 +34,8 @@
 //!
 //! # Guarantees
 //!
-//! * **Recorded** means acknowledged by the stream; a [`Receipt`] reports it. JetStream itself may lose acknowledged events, at a
-//!   power cut with its default sync interval for instance.
+//! * **Recorded** means acknowledged by the stream, or with a [`DirectRecorder`] committed to the database; a [`Receipt`] reports
+//!   it. JetStream itself may lose acknowledged events, at a power cut with its default sync interval for instance.
 //! * **Exactly once from stream to database**: an event's rows and the new position in the ledger are one SQLite transaction, with
 //!   `synchronous = full` by default. After a crash, collecting continues from the ledger's position.
 //! * **In order**: rows are in stream order, with any number of writers.
@@ -42,7 +43,8 @@
 //!   grow, and collecting resumes by itself.
 //! * **An event that cannot be stored** goes to table `catchment_dead_letters`, complete and with the reason. Other events are
 //!   not affected. Module [`dead_letters`] finds it and tries it again.
-//! * **Stopping is bounded**: every blocking call has a deadline. A thread that hangs in the NATS client is left behind and named.
+//! * **Stopping is bounded**: stopping, flushing and waiting have deadlines. A thread that hangs in the NATS client is left running,
+//!   and the error names it.
 //!
 //! With [`Mode::Core`](config::Mode::Core) there is no stream. A collector stores the events that it receives, **at most once**,
 //! and counts those that it drops for lack of room. A receipt then means that the server has read the event. See
@@ -52,12 +54,23 @@
 //!
 //! # Threads
 //!
-//! No async runtime is started. A collector has an intake thread (`catchment-intake`), writers (`catchment-writer-0`, …), the
-//! threads of its connection (`catchment-link` and two of the NATS client) and three of r2d2. Collecting from core NATS also has
-//! `catchment-listener`, and with `overflow = block` a second connection. Queries have `catchment-requests`,
-//! `catchment-query-0`, …, a connection of their own and its `catchment-flush`. Routes that send confirmations have the same without
-//! the query threads, and `catchment-replies`. A recorder has `catchment-sender`, `catchment-flush` and the threads of its
-//! connection. Over TLS each connection also has a `catchment-flush` and a `catchment-watch`.
+//! No async runtime is started.
+//!
+//! | thread | when | what |
+//! |---|---|---|
+//! | `catchment-intake` | collector, grouped direct recorder | makes batches |
+//! | `catchment-writer-0`, … | the same; one for each of `database.writers` | commits batches |
+//! | three of r2d2 | collector, direct recorder | the pool of database connections |
+//! | `catchment-link`, two of the NATS client | each connection | the only caller of the client; reads and writes |
+//! | `catchment-backlog` | collector of a stream | takes waiting deliveries out of the client |
+//! | `catchment-listener` | collector in mode `core` | receives events; with `overflow = block` there is a second connection |
+//! | `catchment-requests` | queries or confirmations; with a connection of their own | receives requests, sends replies |
+//! | `catchment-query-0`, … | queries; one for each of `service.threads` | runs statements |
+//! | `catchment-timeouts` | queries | interrupts statements at their time-out |
+//! | `catchment-replies` | routes with `reply` | sends confirmations |
+//! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
+//! | `catchment-flush` | NATS recorder, queries, confirmations; over TLS each connection | flushes what was written |
+//! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //!
 //! # Authentication
 //!
@@ -72,8 +85,8 @@
 //!
 //! # Features
 //!
-//! All are on by default, and none changes the library: `cli` is the `catchment` command, `check` and `compare` are its larger
-//! subcommands. An application turns them off with `default-features = false`.
+//! All features are on by default. They add only the command; the library's API is the same without them. `cli` is the `catchment`
+//! command, `check` and `compare` are its larger subcommands. An application turns them off with `default-features = false`.
 
 // `check` and `compare` are the features that use all of the library; both enable `cli`. A build without one of them has code
 // that only the missing command uses.
@@ -109,6 +122,7 @@ pub use config::Config;
 pub use error::Error;
 pub use event::{Event, InvalidEvent};
 pub use pipeline::{Health, Trouble};
+pub use query::RequestCounts;
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 pub use subject::{Filter, InvalidSubject};
 

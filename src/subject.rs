@@ -14,7 +14,7 @@ pub struct Filter {
     text: String,
 }
 
-/// Text that is no subject, or no filter. Its message is one line that names the subject and what is wrong with it.
+/// Text that is not a valid subject or filter. Its message is one line that names the subject and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSubject(String);
@@ -34,7 +34,7 @@ impl FromStr for Filter {
             return Ok(Self { text: text.to_owned() });
         }
         let shown: String = text.chars().take(80).collect();
-        Err(InvalidSubject(format!("{shown:?} is no subject; one looks like events.> or chat.*.log")))
+        Err(InvalidSubject(format!("{shown:?} is not a valid subject; an example is events.>")))
     }
 }
 

@@ -75,7 +75,7 @@ pub struct Outcome {
     /// How many of them became dead letters.
     pub dead_letters: usize,
     /// How many of them were dropped because no route takes them and `unmatched` is `drop`.
-    pub dropped: usize,
+    pub unmatched_dropped: usize,
     /// Events on subjects that `broker.subjects` does not take. A collector would not receive them, so they were skipped.
     pub not_collected: usize,
 }
@@ -195,7 +195,7 @@ impl TestDatabase {
         })?;
         outcome.committed += self.batch.len();
         outcome.dead_letters += committed.dead_letters;
-        outcome.dropped += committed.unmatched_dropped;
+        outcome.unmatched_dropped += committed.unmatched_dropped;
         self.batch.clear();
         Ok(())
     }
@@ -349,7 +349,7 @@ mod tests {
         let config = Config { unmatched: Unmatched::Drop, ..config(folder.path()) };
         let mut database = TestDatabase::new(&config).expect("begins");
         let outcome = database.run([Event::new("other", ""), Event::new("elsewhere", "")]).expect("runs");
-        assert_eq!(outcome, Outcome { committed: 1, dropped: 1, not_collected: 1, ..Outcome::default() });
+        assert_eq!(outcome, Outcome { committed: 1, unmatched_dropped: 1, not_collected: 1, ..Outcome::default() });
         assert_eq!(database.changes().expect("reads"), []);
         let refused = database.run([said("1"), Event::new("said.*", "")]).expect_err("no subject").to_string();
         assert!(refused.contains("has a wildcard"), "{refused}");

@@ -95,10 +95,10 @@ fn gaps(config: &Config, inspection: &Inspection, report: &mut ReportBuilder<'_>
     let stream = &config.broker.stream;
     match inspection.history(stream) {
         Ok(history) => {
-            let missing: u64 = history.iter().map(|life| life.gaps.missing()).sum();
+            let missing: u64 = history.iter().map(|epoch| epoch.gaps.missing()).sum();
             report.measure("missing_sequences", "Sequences that the stream did not have when they were due.", missing);
             if missing > 0 {
-                let ranges: usize = history.iter().map(|life| life.gaps.len()).sum();
+                let ranges: usize = history.iter().map(|epoch| epoch.gaps.len()).sum();
                 let what =
                     format!("stream {stream} did not have {missing} sequences in {ranges} ranges when they were due");
                 report.ok("gaps", format!("{what}; table catchment_gaps lists them"));

@@ -11,7 +11,7 @@ use crate::config::Synchronous;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::failure::Usage;
+use super::failure::UsageError;
 use super::output::Output;
 use super::progress::Progress;
 use super::signals::Signals;
@@ -170,7 +170,7 @@ impl Compare {
         let options = self.options()?;
         let baseline = self.baseline()?;
         self.check_files()?;
-        options.validate().map_err(|error| Usage(with_flag(&error)))?;
+        options.validate().map_err(|error| UsageError(with_flag(&error)))?;
         let progress = Progress::new(Some(1), "runs");
         let found = compare::compare(
             &options,
@@ -254,7 +254,7 @@ impl Compare {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
                 let name = file.display();
-                return Err(Usage(format!("cannot write {name}; name a file in a directory that exists")).into());
+                return Err(UsageError(format!("cannot write {name}; name a file in a directory that exists")).into());
             }
         }
         Ok(())

@@ -45,7 +45,7 @@ impl Contexts {
         let refused = |reason: String| Error::config(format!("context {name}"), reason);
         let folder = self.folder.as_deref().ok_or_else(|| refused("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
         if name.is_empty() || name.contains("..") || name.contains('/') {
-            return Err(refused("is no context's name; nats context ls lists them".into()));
+            return Err(refused("is not a valid context name; nats context ls lists them".into()));
         }
         let file = folder.join("context").join(format!("{name}.json"));
         let text = std::fs::read_to_string(&file).map_err(|e| refused(unreadable(&file, &e)))?;
@@ -63,7 +63,7 @@ fn unreadable(file: &Path, error: &std::io::Error) -> String {
 
 fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
     let context: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|e| format!("is no JSON object at line {}, column {}; correct it", e.line(), e.column()))?;
+        .map_err(|e| format!("is not a JSON object: error at line {}, column {}; correct it", e.line(), e.column()))?;
     let value = |key: &str| match context.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(value)) => match REFERENCES.iter().find(|scheme| value.starts_with(**scheme)) {
@@ -72,7 +72,7 @@ fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
             }
             None => Ok(Some(value.as_str()).filter(|value| !value.is_empty())),
         },
-        Some(_) => Err(format!("{key} is no text; correct it")),
+        Some(_) => Err(format!("{key} is not text; correct it")),
     };
     for key in ["nsc", "socks_proxy"] {
         if value(key)?.is_some() {
@@ -145,8 +145,8 @@ mod tests {
     fn what_cannot_be_read_is_refused_without_showing_it() {
         for (text, words) in [
             (r#"{"password": "hunter2"#, "line 1"),
-            (r#"["hunter2"]"#, "no JSON object"),
-            (r#"{"token": ["hunter2"]}"#, "token is no text"),
+            (r#"["hunter2"]"#, "not a JSON object"),
+            (r#"{"token": ["hunter2"]}"#, "token is not text"),
             (r#"{"token": "op://vault/hunter2"}"#, "op://"),
             (r#"{"nsc": "nsc://o/a/hunter2"}"#, "nsc refers to nsc://"),
             (r#"{"socks_proxy": "hunter2"}"#, "socks_proxy"),

@@ -11,7 +11,7 @@ use super::{flags, output};
 /// Wrong usage that the argument parser cannot detect. Exit status 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
 /// The command has printed its result and ends with this status.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 fn status(error: &anyhow::Error) -> u8 {
     let wrong_usage = error
         .chain()
-        .any(|cause| cause.is::<Usage>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Config { .. })));
+        .any(|cause| cause.is::<UsageError>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Config { .. })));
     if wrong_usage { 2 } else { 1 }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_of_a_library_error_names_flags() {
+    fn the_remedy_of_a_library_error_names_flags() {
         let error = Error::config("broker.jwt", "there is no nkey").with_remedy("give broker.nkey too");
         assert_eq!(line(&error.into()), "configuration: broker.jwt: there is no nkey; give --nkey too");
     }
@@ -75,7 +75,7 @@ mod tests {
     fn wrong_usage_and_configuration_end_with_2() {
         let refused = Error::config("broker.stream", "is bad");
         assert_eq!(status(&anyhow::Error::new(refused).context("at start")), 2);
-        assert_eq!(status(&Usage("no SQL".into()).into()), 2);
+        assert_eq!(status(&UsageError("no SQL".into()).into()), 2);
         assert_eq!(status(&anyhow!("disk on fire")), 1);
     }
 }

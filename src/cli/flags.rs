@@ -1,6 +1,6 @@
 //! The flags that stand for settings.
 //!
-//! The library's errors name settings: `broker.tls.cert`. On a terminal the way out is a flag: `--tlscert`. The table of both comes
+//! The library's errors name settings: `broker.tls.cert`. On a terminal the remedy names the flag: `--tlscert`. The table of both comes
 //! from the definitions of the arguments.
 
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use crate::error::Error;
 
 use super::settings::{BrokerArgs, DatabaseArgs};
 
-/// The error, with flags instead of settings in its way out.
+/// The error, with flags instead of settings in its remedy.
 pub fn shown(error: &Error) -> String {
     let text = error.to_string();
     let remedy = error.remedy().unwrap_or_default();
@@ -22,7 +22,7 @@ pub fn shown(error: &Error) -> String {
     }
 }
 
-/// A message whose way out follows its first semicolon, with flags instead of settings there.
+/// A message whose remedy follows its first semicolon, with flags instead of settings there.
 pub fn in_message(message: &str) -> String {
     match message.split_once("; ") {
         Some((what, remedy)) => format!("{what}; {}", in_remedy(remedy)),
@@ -30,7 +30,7 @@ pub fn in_message(message: &str) -> String {
     }
 }
 
-/// A way out, with flags instead of settings.
+/// A remedy, with flags instead of settings.
 pub fn in_remedy(remedy: &str) -> String {
     let flags = flags();
     let words = remedy.split(' ').map(|word| {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_out_names_flags_and_the_rest_of_an_error_settings() {
+    fn a_remedy_names_flags_and_the_rest_of_an_error_settings() {
         let error =
             Error::config("broker.user", "broker.token is given too").with_remedy("give broker.user or (broker.token)");
         let expected = "configuration: broker.user: broker.token is given too; give --user or (--token)";

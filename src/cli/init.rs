@@ -8,7 +8,7 @@ use crate::Config;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::failure::Usage;
+use super::failure::UsageError;
 
 /// Write a commented catchment.toml and its migrations
 ///
@@ -148,7 +148,9 @@ impl Preset {
 fn validate(prefix: &str) -> anyhow::Result<()> {
     Config { prefix: Some(prefix.to_owned()), ..Config::default() }.resolved()?;
     if let Some(bad) = prefix.chars().find(|c| !(c.is_alphanumeric() || ['.', '_', '-'].contains(c))) {
-        return Err(Usage(format!("--prefix {prefix} contains {bad:?}; use letters, digits, -, _ and dots")).into());
+        return Err(
+            UsageError(format!("--prefix {prefix} contains {bad:?}; use letters, digits, -, _ and dots")).into()
+        );
     }
     Ok(())
 }

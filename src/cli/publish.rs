@@ -12,7 +12,7 @@ use clap::Args;
 use report::PublishReport;
 
 use super::event_line;
-use super::failure::Usage;
+use super::failure::UsageError;
 use super::lines::Lines;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
@@ -85,7 +85,7 @@ impl Publish {
         let headers = self.headers()?;
         let with_headers = |event| headers.iter().fold(event, |event: Event, (name, value)| event.header(name, value));
         let subject = self.subject.as_deref().unwrap_or("events");
-        with_headers(Event::new(subject, "")).validate().map_err(|invalid| Usage(invalid.to_string()))?;
+        with_headers(Event::new(subject, "")).validate().map_err(|invalid| UsageError(invalid.to_string()))?;
         let signals = Signals::catch()?;
         let (events, total) = self.events(subject, &signals)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
@@ -122,11 +122,11 @@ impl Publish {
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
         let parse = |header: &String| -> anyhow::Result<(String, String)> {
             let (name, value) = header.split_once(':').ok_or_else(|| {
-                Usage(format!("--header {header:?} has no colon; write NAME:VALUE, for example Trace-Id:7"))
+                UsageError(format!("--header {header:?} has no colon; write NAME:VALUE, for example Trace-Id:7"))
             })?;
             let name = name.trim();
             if name.eq_ignore_ascii_case("Nats-Msg-Id") {
-                return Err(Usage(format!("--header {name} is the event's identity; give it with --id")).into());
+                return Err(UsageError(format!("--header {name} is the event's identity; give it with --id")).into());
             }
             Ok((name.to_owned(), value.trim().to_owned()))
         };

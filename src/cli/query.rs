@@ -10,7 +10,7 @@ use clap::Args;
 use data_encoding::BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::failure::Usage;
+use super::failure::UsageError;
 use super::output::Output;
 use super::row_writers::{JsonLines, RowWriter, Tables};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
@@ -49,7 +49,7 @@ Examples:
 impl Query {
     /// Sends the request and prints the reply.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        subject::validate(&self.subject).map_err(|error| Usage(error.to_string()))?;
+        subject::validate(&self.subject).map_err(|error| UsageError(error.to_string()))?;
         let request = request(&self.parameters)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
         let subject = &self.subject;
@@ -95,11 +95,11 @@ fn request(parameters: &[String]) -> anyhow::Result<Vec<u8>> {
     let mut keys = BTreeSet::new();
     for parameter in parameters {
         let Some((key, value)) = parameter.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            let example = "a parameter looks like limit=20";
-            return Err(Usage(format!("{parameter:?} is not a parameter; {example}")).into());
+            let example = "an example is limit=20";
+            return Err(UsageError(format!("{parameter:?} is not a parameter; {example}")).into());
         };
         if !keys.insert(key) {
-            return Err(Usage(format!("the parameter {key} is given twice")).into());
+            return Err(UsageError(format!("the parameter {key} is given twice")).into());
         }
         request.push(if request.is_empty() { b'{' } else { b',' });
         serde_json::to_writer(&mut request, key)?;
@@ -209,7 +209,7 @@ mod tests {
     fn an_invalid_parameter_is_wrong_usage() {
         for given in [&["limit"][..], &["=1"], &["a=1", "a=2"], &["-", "a=1"]] {
             let given: Vec<String> = given.iter().map(|&parameter| parameter.to_owned()).collect();
-            assert!(request(&given).expect_err("must be refused").is::<Usage>(), "{given:?}");
+            assert!(request(&given).expect_err("must be refused").is::<UsageError>(), "{given:?}");
         }
     }
 

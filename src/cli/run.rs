@@ -196,7 +196,7 @@ fn summary(status: &Status, took: Duration) -> String {
     if status.duplicates > 0 {
         let _ = write!(words, ", skipped {} duplicates", HumanCount(status.duplicates));
     }
-    let RequestCounts { answered, failed } = status.asked;
+    let RequestCounts { answered, failed } = status.requests;
     if answered + failed > 0 {
         let _ = write!(words, ", answered {}", counted(answered + failed, "request"));
     }

@@ -359,7 +359,7 @@ fn nats_table(environment: &Environment) -> Result<Table, Error> {
     for (name, key) in NATS_VARIABLES {
         let Some(value) = environment.get(name).filter(|value| !value.is_empty()) else { continue };
         if key == "timeout" {
-            let reason = |e| format!("{value:?} is no duration: {e}; one looks like 5s");
+            let reason = |e| format!("{value:?} is not a duration: {e}; an example is 5s");
             humantime::parse_duration(value).map_err(|e| refused(name, reason(e)))?;
         }
         found.push((key, broker_value(key, value)));

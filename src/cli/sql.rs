@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use crate::store::{Reader, StatementOutput};
 use clap::Args;
 
-use super::failure::Usage;
+use super::failure::UsageError;
 use super::output::Output;
 use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
@@ -66,9 +66,10 @@ fn read_sql(argument: String) -> anyhow::Result<String> {
         argument
     };
     if sql.trim().is_empty() {
-        return Err(
-            Usage("the SQL is empty; give a statement, for example \"SELECT count(*) FROM events\"".into()).into()
-        );
+        return Err(UsageError(
+            "the SQL is empty; give a statement, for example \"SELECT count(*) FROM events\"".into(),
+        )
+        .into());
     }
     Ok(sql)
 }
@@ -97,6 +98,6 @@ mod tests {
 
     #[test]
     fn empty_sql_is_wrong_usage() {
-        assert!(read_sql(" \n".into()).expect_err("must be refused").is::<Usage>());
+        assert!(read_sql(" \n".into()).expect_err("must be refused").is::<UsageError>());
     }
 }

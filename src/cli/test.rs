@@ -119,7 +119,7 @@ fn print_tables(
         print(output, &columns, rows.collect())?;
         writeln!(output)?;
     }
-    let Outcome { committed, dead_letters, dropped, .. } = outcome;
+    let Outcome { committed, dead_letters, unmatched_dropped: dropped, .. } = outcome;
     let stored = committed - dead_letters - dropped;
     let (count, dead) = (counted(committed as u64, "event"), counted(dead_letters as u64, "dead letter"));
     Ok(writeln!(output, "{count}: {stored} stored, {dead}, {dropped} dropped")?)
@@ -167,7 +167,7 @@ fn print_json(
     output.write_all(&tables.join(&b','))?;
     write!(output, "}},\"gone\":{},\"dead_letters\":", serde_json::to_string(&gone)?)?;
     output.write_all(&array(&letters))?;
-    let Outcome { dropped, not_collected, .. } = outcome;
+    let Outcome { unmatched_dropped: dropped, not_collected, .. } = outcome;
     Ok(writeln!(output, ",\"dropped\":{dropped},\"not_collected\":{not_collected}}}")?)
 }
 

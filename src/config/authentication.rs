@@ -175,7 +175,7 @@ impl fmt::Debug for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// How this program authenticates, unless a server's address says so.
+    /// How this program authenticates, unless a server's address has a user or token.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ fn resolve(config: &BrokerConfig) -> Result<Authentication<'_>, Error> {
     };
     for setting in [AuthenticationSetting::PasswordFile, AuthenticationSetting::TokenFile] {
         if let Some(other) = setting.alternative().filter(|other| is_given(*other) && is_given(setting)) {
-            let detail = format!("stands beside broker.{}", other.key());
+            let detail = format!("cannot be combined with broker.{}", other.key());
             return Err(refused(setting, &detail, "give only one of them"));
         }
     }

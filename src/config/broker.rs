@@ -39,7 +39,7 @@ pub struct BrokerConfig {
     pub creds: Option<PathBuf>,
     /// A file that holds an nkey's seed. Default none.
     pub nkey: Option<PathBuf>,
-    /// The user's JWT, or a file that holds it; `nkey` is its seed. Default none.
+    /// The user's JWT, or a file that holds it. Needs `nkey`, the file with its seed. Default none.
     pub jwt: Option<String>,
     /// Certificates.
     pub tls: TlsConfig,
@@ -234,18 +234,18 @@ impl BrokerConfig {
 
     fn validate_prefixes(&self) -> Result<(), Error> {
         if self.domain.is_some() && self.api_prefix.is_some() {
-            let detail = "stands beside broker.api_prefix, which says the same in full";
+            let detail = "cannot be combined with broker.api_prefix, which is the whole prefix";
             return Err(Error::config("broker.domain", detail).with_remedy("give only one of them"));
         }
         let is_name = |name: &str| is_prefix(name) && !name.contains('.');
         if let Some(domain) = self.domain.as_deref().filter(|domain| !is_name(domain)) {
-            let detail = format!("{domain:?} is no domain's name: dots, white space, * and > are not allowed");
+            let detail = format!("{domain:?} is not a valid domain name: dots, white space, * and > are not allowed");
             return Err(Error::config("broker.domain", detail));
         }
         for (key, prefix) in [("api_prefix", &self.api_prefix), ("inbox_prefix", &self.inbox_prefix)] {
             if let Some(prefix) = prefix.as_deref().filter(|prefix| !is_prefix(prefix)) {
                 let detail =
-                    format!("{prefix:?} begins no subject; a prefix looks like js.hub, without a dot at its end");
+                    format!("{prefix:?} is not a valid prefix; an example is js.hub, without a dot at its end");
                 return Err(Error::config(format!("broker.{key}"), detail));
             }
         }
@@ -260,7 +260,8 @@ pub(crate) fn is_stream_name(name: &str) -> bool {
 
 fn validate_stream_name(name: &str) -> Result<(), Error> {
     if !is_stream_name(name) {
-        let detail = format!("{name:?} is no stream's name: white space, dots, *, > and slashes are not allowed");
+        let detail =
+            format!("{name:?} is not a valid stream name: white space, dots, *, > and slashes are not allowed");
         return Err(Error::config("broker.stream", detail));
     }
     Ok(())

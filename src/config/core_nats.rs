@@ -62,7 +62,8 @@ impl CoreConfig {
         if let Some(queue) = &self.queue
             && (queue.is_empty() || queue.chars().any(|c| c.is_whitespace() || c.is_control() || "*>".contains(c)))
         {
-            let detail = format!("{queue:?} is no queue group's name: white space, * and > are not allowed");
+            let detail =
+                format!("{queue:?} is not a valid name of a queue group: white space, * and > are not allowed");
             return Err(Error::config("broker.core.queue", detail));
         }
         if self.max_events == 0 {

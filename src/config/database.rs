@@ -27,10 +27,12 @@ pub struct DatabaseConfig {
     pub busy_timeout: Duration,
     /// A folder of SQL files that create the tables for routes and queries. Default none.
     ///
-    /// A file's name is a number, `_` or `-`, and a name: `001_lines.sql`, `0002-users.sql`. A program that opens the database for
-    /// writing applies the new ones in the order of their numbers, all in one transaction: either all are applied or none. None is
-    /// applied where a route or query does not fit the resulting tables. An applied file must not change, except for its name
-    /// and line ends; later changes go into a new file with a higher number.
+    /// A file's name is a number, `_` or `-`, and a name: `001_lines.sql`, `0002-users.sql`. The new files are applied by a
+    /// [`Collector`](crate::Collector) and a [`DirectRecorder`](crate::DirectRecorder) when they open the database, by a retry of
+    /// dead letters, and by the commands that do these (`catchment run`, `catchment dead-letters retry`). They are applied in the
+    /// order of their numbers, all in one transaction: either all are applied or none. None is applied if a route or query does
+    /// not fit the resulting tables. An applied file must not change, except for its name and line ends; later changes go into a
+    /// new file with a higher number.
     ///
     /// Foreign keys are off meanwhile and checked after the last file, so a table can be replaced under its old name.
     /// `BEGIN`, `ATTACH`, PRAGMAs (but `user_version` and `application_id`) and changes to tables that begin with `catchment_`
@@ -48,12 +50,12 @@ pub enum Synchronous {
     /// A commit is on the disk when it returns.
     #[default]
     Full,
-    /// A power cut may lose the last commits; the database stays intact. The stream still has their events. Their ledger entries
-    /// are lost with them, so the events are read again.
+    /// A power cut may lose the last commits; the database stays intact. A collector reads the lost events again from the stream:
+    /// their ledger entries are lost with them. In mode `core` and with a direct recorder, these events are lost for good.
     Normal,
 }
 
-/// How many events one transaction commits: `[batch]`. A batch waits for more events only if `linger` says so. Batches grow
+/// How many events one transaction commits: `[batch]`. A batch waits for more events only if `linger` is set. Batches grow
 /// while the database is busy.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -115,7 +117,7 @@ pub(crate) fn validate_database_path(path: &Path) -> Result<(), Error> {
     } else if path.as_os_str().as_encoded_bytes().starts_with(b"file:") {
         (format!("{shown} is a URI"), format!("give the file's path (./{shown} for a file of this name)"))
     } else if path.as_os_str() == ":memory:" {
-        (format!("{shown} is no file"), format!("give a path (./{shown} for a file of this name)"))
+        (format!("{shown} is not a file"), format!("give a path (./{shown} for a file of this name)"))
     } else {
         return Ok(());
     };

@@ -26,7 +26,7 @@ pub(crate) fn validate_bind(bind: &BTreeMap<String, String>) -> Result<(), Strin
         let tilde_ok = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         if !(pointer.is_empty() || pointer.starts_with('/')) || !tilde_ok {
             return Err(format!(
-                "bind.{name} is {pointer:?}, no JSON Pointer; one looks like /address/city or /tags/0"
+                "bind.{name} is {pointer:?}, which is not a JSON Pointer; examples are /address/city and /tags/0"
             ));
         }
         let depth = pointer.matches('/').count();

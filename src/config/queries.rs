@@ -28,8 +28,8 @@ use crate::subject::{Filter, InvalidSubject};
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct QueryConfig {
-    /// The subject of its requests; `*` and `>` as in NATS, but not at its start; `{prefix}` is the setting `prefix`. It must not
-    /// match any stream's subjects: the stream would store requests as events.
+    /// The subject of its requests; `*` and `>` as in NATS. It must not begin with a wildcard or `$`; `{prefix}` is the setting
+    /// `prefix`. It must not match any stream's subjects: the stream would store requests as events.
     pub subject: String,
     /// Its name in errors and service discovery. Default: its subject.
     #[serde(default)]
@@ -142,9 +142,9 @@ pub(super) fn validate_subjects(queries: &[QueryConfig], broker: &BrokerConfig) 
         if let Some(before) = queries[..at].iter().find(|before| before.subject == query.subject) {
             return refused(format!("subject {:?} is the subject of query {} too", query.subject, before.name()));
         }
-        let asked = filter(&query.subject)?;
+        let requests = filter(&query.subject)?;
         for subject in broker.subjects.iter().filter(|_| broker.mode == Mode::Jetstream) {
-            if filter(subject)?.overlaps(&asked) {
+            if filter(subject)?.overlaps(&requests) {
                 return refused(format!(
                     "subject {:?} is among broker.subjects ({subject:?}): the stream would store requests as events, and answer \
                      them first; give queries other subjects than events",
@@ -161,7 +161,7 @@ impl ServiceConfig {
     pub(super) fn validate(&self) -> Result<(), Error> {
         let usable = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.name.is_empty() || !self.name.chars().all(usable) {
-            let detail = format!("{:?} is no service's name; use letters, digits, - and _", self.name);
+            let detail = format!("{:?} is not a valid service name; use letters, digits, - and _", self.name);
             return Err(Error::config("service.name", detail));
         }
         if !(1..=64).contains(&self.threads) {

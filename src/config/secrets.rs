@@ -1,4 +1,4 @@
-//! What a log line may show of settings that hold secrets, and how to recognise a secret that stands in place of a file's name.
+//! What a log line may show of settings that hold secrets, and how to recognise a secret that is given instead of a file's name.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub(super) fn is_contents(path: &Path) -> bool {
     text.contains("-----BEGIN") || text.contains('\n') || is_jwt(text.trim()) || is_seed(Path::new(text.trim()))
 }
 
-/// A server's address without user, password or token, which stand before its last `@`.
+/// A server's address without user, password or token, which are before its last `@`.
 pub(crate) fn without_login(server: &str) -> String {
     match (server.split_once("://"), server.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),

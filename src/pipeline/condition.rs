@@ -74,7 +74,7 @@ pub struct Health {
 
 impl Health {
     /// The health of the parts with these conditions.
-    pub fn of<'c>(conditions: impl IntoIterator<Item = &'c Condition>) -> Self {
+    pub(crate) fn of<'c>(conditions: impl IntoIterator<Item = &'c Condition>) -> Self {
         Self { troubles: conditions.into_iter().filter_map(Condition::trouble).collect() }
     }
 

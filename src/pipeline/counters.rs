@@ -17,15 +17,15 @@ pub struct Counters {
     /// Deliveries dropped because no route takes them. They count as committed.
     pub unmatched_dropped: Counter,
     /// Deliveries committed whose requested confirmation was not sent: the queue was full, or it could not be sent.
-    pub unconfirmed: Counter,
+    pub confirmations_dropped: Counter,
     /// Events of core NATS dropped because the receive buffer was full.
     pub dropped: Counter,
     /// Batches committed.
     pub batches: Counter,
-    /// Events that the stream no longer had when they were due, at most.
-    pub gone: Counter,
+    /// Events that the stream no longer had when they were due. The true number may be smaller.
+    pub lost_events: Counter,
     /// Connections or consumers that were made again.
-    pub rebuilds: Counter,
+    pub reconnects: Counter,
     /// Events still to be delivered, as the broker last reported.
     pub pending: Counter,
 }

@@ -2,7 +2,7 @@
 
 use super::gaps::Gaps;
 
-/// One life of a stream: from its creation, or from a rollback of its sequences, to the next.
+/// One epoch of a stream: from its creation, or from a rollback of its sequences, to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// The stream's name; see [`Epoch::origin`] for events that come from no stream.

@@ -28,7 +28,7 @@ pub struct Committed {
     /// How many were dropped because no route takes them.
     pub unmatched_dropped: usize,
     /// How many requested confirmations were dropped because their queue was full.
-    pub unconfirmed: usize,
+    pub confirmations_dropped: usize,
 }
 
 /// Why a batch is not committed.

@@ -54,7 +54,7 @@ impl Confirmer {
             let replies: Vec<_> = all.into_iter().filter_map(|confirmation| self.addressed(confirmation)).collect();
             let sent = replies.len();
             let is_sent = sent > 0 && self.reply_queue.send(replies, PATIENCE);
-            self.counters.unconfirmed.add(if is_sent { requested - sent } else { requested });
+            self.counters.confirmations_dropped.add(if is_sent { requested - sent } else { requested });
         }
     }
 

@@ -49,8 +49,9 @@ pub fn confirmations() -> (Sender<Confirmation>, Receiver<Confirmation>) {
     crossbeam_channel::bounded(confirmer::CAPACITY)
 }
 
-/// Requests since a service's start.
+/// The requests of queries since the collector's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestCounts {
     /// Requests that were answered with rows.
     pub answered: u64,

@@ -81,7 +81,7 @@ impl CommitQueue {
         }
     }
 
-    /// Adds an event and returns its number. Where there is no room, waits as `overflow` says.
+    /// Adds an event and returns its number. Where there is no room, waits as `overflow` sets.
     pub(super) fn enqueue(&self, event: &Event, overflow: Overflow) -> Result<u64, FailureReason> {
         let size = event.size();
         let mut state = self.state.lock();

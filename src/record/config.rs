@@ -38,7 +38,8 @@ pub struct NatsRecorderConfig {
     pub start_without_broker: bool,
     /// How long after it was first sent an event may be sent again, at most. The stream's own `duplicate_window` counts where
     /// it is shorter: the recorder reads it on each new connection, before it sends anything again, and stops sending again
-    /// before the window ends, by `broker.silence` or half of the window.
+    /// before the window ends, by `broker.silence` or half of the window. An event that the server refused for the moment, and so
+    /// did not store, may be sent again at any time.
     ///
     /// An event that has no answer for longer is looked for, by its identity, among the last 20,000 messages of the
     /// stream. If it is not found, it comes back with [`FailureReason::Unconfirmed`](super::FailureReason::Unconfirmed), because
@@ -76,12 +77,12 @@ impl Default for NatsRecorderConfig {
 pub struct DirectRecorderConfig {
     /// The database. `writers` is used with [`CommitMode::Grouped`] only.
     pub database: DatabaseConfig,
-    /// The limits of one transaction, with [`CommitMode::Grouped`]. Memory holds one such batch for each writer and two more. An
-    /// event whose receipt was dropped is in memory twice until it is committed: as it will be stored, and as it would be
-    /// given back.
+    /// The limits of one transaction, with [`CommitMode::Grouped`]. Memory holds one such batch for each writer and two more. If an
+    /// event's receipt was dropped, memory holds the event twice until it is committed: in the batch, and for the error that
+    /// would return it.
     pub batch: BatchConfig,
-    /// The statements that events run. Default none: no route takes any event. There is no stream, so `{prefix}` is not
-    /// replaced, and no event is replied to.
+    /// The statements that events run. Default none: no route takes any event. A subject with `{prefix}` is
+    /// refused, and no confirmations are sent (`reply`).
     pub routes: Vec<RouteConfig>,
     /// What to do with events that no route takes. Default: store them in table `events`.
     pub unmatched: Unmatched,

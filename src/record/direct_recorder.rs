@@ -69,7 +69,7 @@ impl DirectRecorder {
         Self::open(config)
     }
 
-    /// Opens the database. Blocks at most for `database.busy_timeout`.
+    /// Opens the database. Blocks at most for `database.busy_timeout`, and longer if it applies migrations.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl DirectRecorder {
 impl Recorder for DirectRecorder {
     /// With [`CommitMode::PerEvent`], blocks until the event is committed: while other threads commit theirs, and at most for
     /// `database.busy_timeout` while another process writes. With [`CommitMode::Grouped`], blocks only while the buffer is full,
-    /// as `overflow` says.
+    /// as `overflow` sets.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
         if let Err(invalid) = event.validate() {
             return Err(RecordError::new(event, FailureReason::Invalid(invalid)));

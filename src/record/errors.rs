@@ -65,7 +65,7 @@ pub enum FailureReason {
     #[error("the database did not store it: {}", printable(.0))]
     Database(String),
     /// The recorder was closed before the event could be sent or committed. It is not stored.
-    #[error("the recorder was closed before it was sent")]
+    #[error("the recorder was closed before the event was sent or committed")]
     Closed,
 }
 
@@ -99,7 +99,7 @@ impl FailureReason {
 pub enum FlushError {
     /// The time is over. This many events are neither confirmed nor failed and may still be recorded. Where the recorder has
     /// ended, they are not recorded, and their receipts give them back.
-    #[error("{waiting} events not confirmed yet{}", because(trouble.as_deref()))]
+    #[error("{} not confirmed yet{}", counted_events(*waiting), because(trouble.as_deref()))]
     Deadline {
         /// Events that are not confirmed.
         waiting: usize,
@@ -108,8 +108,8 @@ pub enum FlushError {
     },
     /// These events were not recorded, and their receipts had been dropped.
     #[error(
-        "{} events not recorded{}, the first because: {}{}",
-        failed.len(),
+        "{} not recorded{}, the first because: {}{}",
+        counted_events(failed.len()),
         maybe_stored(failed),
         failed.first().map_or(String::new(), |e| e.reason.to_string()),
         because(trouble.as_deref())
@@ -119,9 +119,13 @@ pub enum FlushError {
         /// the limits of its buffer, in events and in bytes. Further ones are only counted in the log. When it is closed,
         /// all events that were still in the buffer are in this list too.
         failed: Vec<RecordError>,
-        /// What is wrong with the broker, if anything.
+        /// What is wrong with the broker, if anything. Always `None` from a [`DirectRecorder`](super::DirectRecorder).
         trouble: Option<String>,
     },
+}
+
+fn counted_events(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "event" } else { "events" })
 }
 
 /// How many of them may be stored all the same.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::NatsRecorderConfig;
-use super::send_queue::{SendQueue, Settled};
+use super::send_queue::{SendQueue, SettleResult};
 use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
 use crate::config::Mode;
 use crate::pipeline::{Condition, Signal};
@@ -127,7 +127,7 @@ impl EventSender {
             let any_stored = results.iter().any(|result| result.result.is_ok());
             let timeout = self.config.broker.timeout;
             let patience = if self.queue.has_stored_any() { LEADER_ELECTION.max(timeout) } else { timeout / 2 };
-            if let Settled::Retry(reason) = self.queue.settle(results, patience) {
+            if let SettleResult::Retry(reason) = self.queue.settle(results, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
             } else if any_stored {
                 self.condition.recover();

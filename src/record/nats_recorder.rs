@@ -21,7 +21,7 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Publishes events to a `JetStream` stream, or in core NATS to the subscribers, and tells when they are recorded.
 ///
-/// `record` puts an event into a buffer and returns at once; it blocks only while the buffer is full, as `overflow` says. Events
+/// `record` puts an event into a buffer and returns at once; it blocks only while the buffer is full, as `overflow` sets. Events
 /// are sent in the order of the calls, many at a time without waiting for the answers. An event is recorded when the stream
 /// has acknowledged it or was found to have it. After a lost connection, the recorder sends unconfirmed events again with
 /// the same identity, which the stream recognises. Where the stream may no longer recognise it, the recorder looks for the event
@@ -155,7 +155,7 @@ impl NatsRecorder {
 }
 
 impl Recorder for NatsRecorder {
-    /// Puts the event into the buffer. Blocks only while the buffer is full, as `overflow` says.
+    /// Puts the event into the buffer. Blocks only while the buffer is full, as `overflow` sets.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
         if let Err(invalid) = event.validate() {
             return Err(RecordError::new(event, FailureReason::Invalid(invalid)));

@@ -15,7 +15,9 @@ pub trait Recorder: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`RecordError`] with the event in it: it is not valid, or there is no room for it.
+    /// [`RecordError`] with the event in it: it is not valid or too large, the buffer has no room for it, or the recorder is closed.
+    /// From a [`DirectRecorder`](super::DirectRecorder) also: with [`CommitMode::PerEvent`](super::CommitMode::PerEvent) the database
+    /// did not store it; with [`CommitMode::Grouped`](super::CommitMode::Grouped) an earlier error ended the recorder.
     fn record(&self, event: Event) -> Result<Receipt, RecordError>;
 
     /// Blocks until it is known of every event passed in before this call whether it is recorded, at most for `patience`.

@@ -45,7 +45,7 @@ pub(super) struct SendQueue {
 
 /// What follows from the answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Settled {
+pub(super) enum SettleResult {
     /// The events have their outcomes.
     Done,
     /// Some events have to be sent again. The reason may pass.
@@ -66,7 +66,7 @@ impl SendQueue {
         }
     }
 
-    /// Adds an event. Where there is no room, waits as `overflow` says.
+    /// Adds an event. Where there is no room, waits as `overflow` sets.
     pub(super) fn enqueue(&self, event: Event, overflow: Overflow) -> Result<Arc<Entry>, RecordError> {
         let size = event.size();
         let mut state = self.state.lock();
@@ -123,9 +123,9 @@ impl SendQueue {
 
     /// Sets the outcomes that the answers state. For `patience`, the answer that no stream takes an event is not final: a server
     /// that has just started gives it too.
-    pub(super) fn settle(&self, results: Vec<PublishResult>, patience: Duration) -> Settled {
+    pub(super) fn settle(&self, results: Vec<PublishResult>, patience: Duration) -> SettleResult {
         if results.is_empty() {
-            return Settled::Done;
+            return SettleResult::Done;
         }
         let mut refused_for_now = Vec::new();
         let mut any_stored = false;
@@ -170,11 +170,11 @@ impl SendQueue {
         state.has_stored_any |= any_stored;
         // An event that was refused first and stored then is no longer pending.
         let refused = refused_for_now.into_iter().rev().find(|(number, _)| state.pending.contains_key(number));
-        let settled = refused.map_or(Settled::Done, |(_, reason)| Settled::Retry(reason));
+        let settled = refused.map_or(SettleResult::Done, |(_, reason)| SettleResult::Retry(reason));
         match &settled {
-            Settled::Retry(trouble) => state.trouble = Some(trouble.clone()),
-            Settled::Done if any_stored => state.trouble = None,
-            Settled::Done => {}
+            SettleResult::Retry(trouble) => state.trouble = Some(trouble.clone()),
+            SettleResult::Done if any_stored => state.trouble = None,
+            SettleResult::Done => {}
         }
         self.notify_waiters();
         unlock_and_log(guard);

@@ -32,12 +32,12 @@ pub struct FileIdentity {
     /// Tells this file from others, its copies included: eight hexadecimal digits.
     pub tag: String,
     /// Host and path, for people.
-    pub place: String,
+    pub location: String,
     /// Which file the database was at its last start.
     pub previous: PreviousFile,
     /// The tag of the file that this one replaced: consumers made for that file now belong to this one. A consumer that was
     /// taken over keeps its name.
-    pub inherits: Option<String>,
+    pub replaced_tag: Option<String>,
     machine: String,
     path: PathBuf,
 }
@@ -57,7 +57,7 @@ pub enum PreviousFile {
         /// The other file's tag.
         tag: String,
         /// Its host and path.
-        place: String,
+        location: String,
     },
     /// Another file that is still there: this one is a copy.
     StillExists {
@@ -81,8 +81,8 @@ struct Record {
     host: String,
     machine: String,
     path: PathBuf,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    inherits: Option<String>,
+    #[serde(default, rename = "inherits", skip_serializing_if = "Option::is_none")]
+    replaced_tag: Option<String>,
 }
 
 impl FileIdentity {
@@ -91,17 +91,17 @@ impl FileIdentity {
         let canonical = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let mut file = Self {
             tag: tag(path).unwrap_or_default(),
-            place: place(&host(), &canonical),
+            location: location(&host(), &canonical),
             previous: PreviousFile::Same,
-            inherits: None,
+            replaced_tag: None,
             machine: machine(),
             path: canonical,
         };
         if let Some(record) = read(connection)? {
-            let inherited = record.inherits.clone();
+            let recorded_tag = record.replaced_tag.clone();
             file.previous = file.compare(record, identity);
-            file.inherits = match &file.previous {
-                PreviousFile::Same => inherited,
+            file.replaced_tag = match &file.previous {
+                PreviousFile::Same => recorded_tag,
                 PreviousFile::Gone { tag } => Some(tag.clone()),
                 PreviousFile::OtherMachine { .. } | PreviousFile::StillExists { .. } => None,
             };
@@ -118,7 +118,7 @@ impl FileIdentity {
         } else if machine == self.machine {
             PreviousFile::Gone { tag: recorded }
         } else {
-            PreviousFile::OtherMachine { tag: recorded, place: place(&host, &path) }
+            PreviousFile::OtherMachine { tag: recorded, location: location(&host, &path) }
         }
     }
 
@@ -143,9 +143,9 @@ impl FileIdentity {
 
     /// Records that the database is now this file.
     pub(super) fn record(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let Self { tag, machine, path, inherits, .. } = self;
+        let Self { tag, machine, path, replaced_tag, .. } = self;
         let (tag, machine, path) = (tag.clone(), machine.clone(), path.clone());
-        let record = Record { tag, host: host(), machine, path, inherits: inherits.clone() };
+        let record = Record { tag, host: host(), machine, path, replaced_tag: replaced_tag.clone() };
         // Only a path that is not UTF-8 cannot be written. Then the next start finds no record of the file.
         let record = serde_json::to_string(&record).unwrap_or_default();
         let sql = "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2)
@@ -206,7 +206,7 @@ fn has_identity(path: &Path, identity: &str) -> bool {
     path.is_file() && ask().as_deref() == Some(identity)
 }
 
-fn place(host: &str, path: &Path) -> String {
+fn location(host: &str, path: &Path) -> String {
     format!("{host}:{}", path.display())
 }
 

@@ -104,7 +104,7 @@ fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Q
 }
 
 fn not_a_query() -> Violation {
-    Violation::with_remedy("does something else than read", "a query is a SELECT, VALUES or WITH … SELECT")
+    Violation::with_remedy("does more than read", "a query is a SELECT, VALUES or WITH … SELECT")
 }
 
 /// The names of its parameters, without their colon.
@@ -218,7 +218,7 @@ mod tests {
             "-- nothing",
         ] {
             let error = refusal(&path, sql);
-            assert!(error.contains("does something else than read"), "{sql}: {error}");
+            assert!(error.contains("does more than read"), "{sql}: {error}");
         }
         assert!(!Path::new(&beside).exists());
         assert!(

@@ -69,7 +69,7 @@ impl Writer {
     }
 
     /// Also sends a confirmation for each committed event that requests one, if its route has `reply`. Never waits for room in
-    /// the channel: what does not fit is dropped and counted in [`Committed::unconfirmed`].
+    /// the channel: what does not fit is dropped and counted in [`Committed::confirmations_dropped`].
     #[must_use]
     pub fn confirming(self, confirmations: Sender<Confirmation>) -> Self {
         Self { confirmations: Some(confirmations), ..self }
@@ -229,7 +229,7 @@ impl Writer {
             return 0;
         };
         let stream = batch.epoch().and_then(|epoch| epoch.origin());
-        let mut unconfirmed = 0;
+        let mut confirmations_dropped = 0;
         for index in (0..batch.len()).filter(|&index| self.decoded.replies(index)) {
             let delivery = batch.delivery(index);
             let mut headers = delivery.headers.iter();
@@ -242,13 +242,13 @@ impl Writer {
                 sequence: stream.map(|_| delivery.mark.sequence),
                 dead_letter: self.dead.get(&index).cloned(),
             };
-            unconfirmed += usize::from(confirmations.try_send(confirmation).is_err());
+            confirmations_dropped += usize::from(confirmations.try_send(confirmation).is_err());
         }
-        if unconfirmed > 0 && !self.has_warned {
-            log::warn!("database: {unconfirmed} confirmations dropped: the queue is full");
+        if confirmations_dropped > 0 && !self.has_warned {
+            log::warn!("database: {confirmations_dropped} confirmations dropped: the queue is full");
         }
-        self.has_warned = unconfirmed > 0;
-        unconfirmed
+        self.has_warned = confirmations_dropped > 0;
+        confirmations_dropped
     }
 
     fn conflict(&self, batch: &Batch) -> Error {
@@ -308,7 +308,7 @@ impl Sink for Writer {
         }
         self.prepared = false;
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
-        Ok(Committed { dead_letters, unmatched_dropped, unconfirmed: self.confirm(batch) })
+        Ok(Committed { dead_letters, unmatched_dropped, confirmations_dropped: self.confirm(batch) })
     }
 }
 

@@ -232,7 +232,7 @@ fn contexts_of_the_nats_command_lead_in() {
     });
     for (name, words) in [
         ("wrong", &[&*url, "user me", "--password"][..]),
-        ("broken", &["context broken", "broken.json", "is no JSON object at line 1"]),
+        ("broken", &["context broken", "broken.json", "is not a JSON object: error at line 1"]),
         ("missing", &["context missing", "missing.json", "nats context ls"]),
         ("nsc", &["context nsc", "nsc"]),
     ] {

@@ -436,7 +436,7 @@ fn a_missing_server_program_is_named() {
     assert_eq!(refused.status.code(), Some(1), "{said}");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.starts_with("catchment: ") && last.contains("/nowhere/nats-server"), "{said}");
-    assert!(last.contains("NATS_SERVER_BIN"), "says the way out: {said}");
+    assert!(last.contains("NATS_SERVER_BIN"), "names the remedy: {said}");
     assert!(!folder.path().join("a.db.server").exists());
 }
 

@@ -173,7 +173,7 @@ fn a_server_that_runs_already_is_left_as_it_was() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_said_with_a_way_out() {
+fn what_cannot_be_compared_is_refused_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     for (arguments, words, status) in [
         (["--arms", "direct"], "unknown arm; choose from direct-per-event", 2),

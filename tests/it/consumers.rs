@@ -176,7 +176,7 @@ fn a_killed_collector_resumes_with_one_allowed_consumer() {
 }
 
 #[test]
-fn where_others_have_all_the_room_it_is_said_with_the_way_out() {
+fn a_consumer_limit_used_up_by_others_is_named_with_a_remedy() {
     let fixture = Fixture::with_stream(&json!({ "max_consumers": 1 }));
     let other = json!({ "stream_name": "EVENTS", "config": { "durable_name": "other", "ack_policy": "explicit" } });
     fixture.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &other);

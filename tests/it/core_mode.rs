@@ -228,7 +228,7 @@ fn with_block_a_short_database_lock_loses_nothing() {
     drop(lock);
     eventually("all events", || (collector.status().committed == EVENTS).then_some(()));
     let status = collector.stop(Duration::from_secs(10)).expect("stops");
-    assert_eq!((status.committed, status.dropped, status.rebuilds), (EVENTS, 0, 0));
+    assert_eq!((status.committed, status.dropped, status.reconnects), (EVENTS, 0, 0));
     assert_eq!(oracle::payloads(&database), payloads, "all, once, in order");
     holds(&database, &payloads);
 }
@@ -299,7 +299,7 @@ fn it_goes_on_when_the_broker_comes_back_or_falls_silent() {
         let goes_on = |server: &Server, after: u64, collector: &Collector| {
             eventually("health", || collector.health().is_well().then_some(()));
             // A machine under load can be silent for a while too.
-            eventually("a new session", || (collector.status().rebuilds >= after).then_some(()));
+            eventually("a new session", || (collector.status().reconnects >= after).then_some(()));
             let before = collector.status().committed;
             publish(server, 0..100);
             eventually("the events", || (collector.status().committed == before + 100).then_some(()));
@@ -355,7 +355,7 @@ fn who_collects_everything_collects_no_probes() {
         client.publish("anything", "x").expect("published");
         rows(&database, 1);
         let status = collector.stop(Duration::from_secs(10)).expect("stops");
-        assert_eq!((status.committed, status.rebuilds, status.dropped), (1, 0, 0));
+        assert_eq!((status.committed, status.reconnects, status.dropped), (1, 0, 0));
     }
 }
 

@@ -210,10 +210,10 @@ fn a_running_collector_counts_what_vanished() {
     let lock = oracle::lock(&fixture.database());
     fixture.publish("new", 500);
     delete(&fixture, 301..=400);
-    assert_eq!(collector.status().gone, 0);
+    assert_eq!(collector.status().lost_events, 0);
     drop(lock);
     eventually("the last event", || (oracle::position(&fixture.database()) == 510).then_some(()));
-    eventually("the count", || (collector.status().gone == 100).then_some(()));
+    eventually("the count", || (collector.status().lost_events == 100).then_some(()));
     assert_eq!(oracle::payloads(&fixture.database()).len(), 410);
     collector.stop(std::time::Duration::from_secs(10)).expect("stops");
 }

@@ -352,6 +352,10 @@ fn every_fault_on_the_page_names_tests_that_exist() {
     assert!(!page.contains("`…"), "a name is written in full");
 }
 
+fn is_source(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "rs")
+}
+
 /// The files below a folder, without those of tests.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -360,7 +364,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
         if path.is_dir() && name != "tests" {
             found.extend(sources(&path));
-        } else if name.ends_with(".rs") && !["mod.rs", "lib.rs", "tests.rs"].contains(&name) {
+        } else if is_source(Path::new(name)) && !["mod.rs", "lib.rs", "tests.rs"].contains(&name) {
             found.push(path);
         }
     }
@@ -374,9 +378,9 @@ fn architecture_names_every_file_and_no_other() {
     let files = sources(&root.join("src"));
     let names: BTreeSet<_> = files.iter().filter_map(|file| file.file_name()?.to_str()).collect();
     assert!(files.len() > 200, "only {} are found", files.len());
-    let quoted = page.split('`').skip(1).step_by(2).filter(|text| text.ends_with(".rs"));
-    let named: BTreeSet<_> = quoted.filter_map(|path| path.rsplit('/').next()).collect();
-    let missing: Vec<_> = names.difference(&named).collect();
-    let gone: Vec<_> = named.difference(&names).collect();
+    let quoted = page.split('`').skip(1).step_by(2).filter(|text| is_source(Path::new(text)));
+    let on_page: BTreeSet<_> = quoted.filter_map(|path| path.rsplit('/').next()).collect();
+    let missing: Vec<_> = names.difference(&on_page).collect();
+    let gone: Vec<_> = on_page.difference(&names).collect();
     assert!(missing.is_empty() && gone.is_empty(), "not on the page: {missing:?}; not in src/: {gone:?}");
 }

@@ -59,8 +59,8 @@ impl Fixture {
 fn no_broker_at_all_is_an_error_of_open() {
     let fixture = Fixture::new();
     fixture.proxy.refuse();
-    cannot_start(&fixture.proxy.url(), &["is nats-server running there?"]);
-    cannot_record(&fixture.proxy.url(), &["is nats-server running there?"]);
+    cannot_start(&fixture.proxy.url(), &["check that nats-server runs at this address"]);
+    cannot_record(&fixture.proxy.url(), &["check that nats-server runs at this address"]);
 }
 
 /// A fault of the link, begun while a collector and a recorder are at work.
@@ -149,8 +149,8 @@ fn a_reset_then_refused_connection_is_noticed_in_time() {
             proxy.refuse();
             proxy.cut();
         },
-        collector: &["was lost", "is nats-server running there?"],
-        recorder: &["was lost", "is nats-server running there?"],
+        collector: &["was lost", "check that nats-server runs at this address"],
+        recorder: &["was lost", "check that nats-server runs at this address"],
     });
 }
 

@@ -1,6 +1,6 @@
-//! The whole way against a real nats-server: real files, real processes, real kills.
+//! End-to-end tests against a real nats-server: real files, real processes, real kills.
 //!
-//! The server is `NATS_SERVER_BIN`, else `nats-server` on the PATH; `make test` sees to one. Each test starts its own on a
+//! The server is `NATS_SERVER_BIN`, else `nats-server` on the PATH; `make test` provides one. Each test starts its own on a
 //! free loopback port with its own directory and ends only what it started.
 
 #![allow(deprecated, reason = "the blocking client is deprecated as a whole")]
@@ -8,6 +8,7 @@
 mod support;
 
 mod access;
+mod acknowledgements;
 mod check;
 mod closing;
 mod cluster;
@@ -23,6 +24,7 @@ mod dead_letters;
 mod deletions;
 mod direct;
 mod documented;
+mod epochs;
 mod faulty_servers;
 mod input;
 mod kills;
@@ -30,7 +32,6 @@ mod kinds;
 mod leaks;
 mod limits;
 mod links;
-mod lives;
 mod memory;
 mod migrations;
 mod paths;
@@ -53,8 +54,7 @@ mod streams;
 mod subjects;
 mod tail;
 mod temporary;
+mod test_command;
 mod threads;
 mod timeouts;
 mod tls;
-mod trials;
-mod verdicts;

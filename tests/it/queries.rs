@@ -40,7 +40,7 @@ fn rows_are_answered_with_what_the_request_binds() {
     let answer = client.0.request_with_headers("ask.by.ann", "", &headers).expect("an answer");
     assert_eq!(read(&answer), Ok(json!([{ "token": "ann", "trace": "7", "now": 1, "stream": null }])));
     let status = collector.status();
-    assert_eq!((status.asked.answered, status.asked.failed), (3, 0));
+    assert_eq!((status.requests.answered, status.requests.failed), (3, 0));
     assert!(status.service.is_none());
     stop(collector);
     assert_eq!(client.try_to_ask("ask.recent", "").expect_err("nobody").to_string(), "no responders");
@@ -67,7 +67,7 @@ fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
     refused(client.ask("ask.recent", r#"{"limit":"many"}"#), 400, "datatype mismatch");
     refused(client.ask("ask.recent", "{\"limit\":"), 400, "cannot be read as JSON");
     assert_eq!(client.ask("ask.recent", r#"{"limit":1}"#), Ok(json!([{ "id": 10, "n": 9 }])));
-    assert_eq!(collector.status().asked.failed, 6);
+    assert_eq!(collector.status().requests.failed, 6);
     stop(collector);
 }
 
@@ -79,7 +79,7 @@ fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
             "SELECT subject,\n       body FROM events",
             "query ask.q: no such column: body (at 2:8, \"body FROM events\")",
         ),
-        ("DELETE FROM events", "query ask.q: it does something else than read"),
+        ("DELETE FROM events", "query ask.q: it does more than read"),
         ("SELECT ?", "query ask.q: it has a parameter ? without a name"),
     ] {
         let error = Collector::start(&fixture.config(vec![query("ask.q", sql)])).expect_err(sql);
@@ -129,7 +129,7 @@ fn many_clients_see_commits_while_events_are_written() {
         client.join().expect("every request was answered");
     }
     let status = collector.stop(Duration::from_secs(10)).expect("stops");
-    assert_eq!((status.asked.answered, status.asked.failed), (asked.load(Ordering::Relaxed) + 1, 0));
+    assert_eq!((status.requests.answered, status.requests.failed), (asked.load(Ordering::Relaxed) + 1, 0));
     oracle::is_exactly(&fixture.database(), &kept);
 }
 

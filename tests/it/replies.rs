@@ -89,7 +89,7 @@ fn a_confirmation_tells_of_the_commit_or_dead_letter() {
         publish(&client, "events.asked.a", "_INBOX.me.5", 10);
         assert_eq!(next().subject, "_INBOX.me.5");
         let status = collector.stop(Duration::from_secs(10)).expect("stops");
-        assert_eq!((status.committed, status.dead_letters, status.unconfirmed), (5, 1, 0));
+        assert_eq!((status.committed, status.dead_letters, status.confirmations_dropped), (5, 1, 0));
         assert!(inbox.try_next().is_none());
     }
 }
@@ -130,7 +130,7 @@ fn nothing_is_published_for_a_publisher_but_to_an_inbox() {
         }
         assert_eq!(heard, ["in.ours.1"]);
         let status = collector.stop(Duration::from_secs(10)).expect("stops");
-        assert_eq!((status.committed, status.unconfirmed), (8, elsewhere.len() as u64));
+        assert_eq!((status.committed, status.confirmations_dropped), (8, elsewhere.len() as u64));
         assert_eq!(fixture.numbers(), 8, "they are committed all the same");
     }
 }
@@ -154,7 +154,7 @@ fn many_events_are_confirmed_once_each_also_at_a_stop() {
     eventually("the stream to have them", || (fixture.server.last_sequence("EVENTS") == EVENTS as u64).then_some(()));
     eventually("some to be committed", || (collector.status().committed > 0).then_some(()));
     let status = collector.stop(Duration::from_secs(30)).expect("stops");
-    assert_eq!((fixture.numbers(), status.unconfirmed), (status.committed, 0));
+    assert_eq!((fixture.numbers(), status.confirmations_dropped), (status.committed, 0));
     client.flush().expect("all is here that was sent before");
     let mut confirmed: Vec<i64> = inbox
         .try_iter()

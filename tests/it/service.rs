@@ -69,7 +69,7 @@ fn of_two_collectors_one_answers_each_request() {
     for _ in 0..200 {
         client.ask("ask.one", "").expect("rows");
     }
-    let answered: Vec<u64> = collectors.iter().map(|collector| collector.status().asked.answered).collect();
+    let answered: Vec<u64> = collectors.iter().map(|collector| collector.status().requests.answered).collect();
     assert!(answered.iter().sum::<u64>() == 200 && answered.iter().all(|&count| count > 0), "{answered:?}");
     collectors.into_iter().for_each(stop);
 }
@@ -140,7 +140,7 @@ fn a_stop_answers_waiting_and_interrupts_hanging_queries() {
         client.0.publish_request("ask.slow", "_INBOX.waiting", "").expect("published");
     }
     client.0.flush().expect("the server has them");
-    eventually("a first answer", || (collector.status().asked.answered > 0).then_some(()));
+    eventually("a first answer", || (collector.status().requests.answered > 0).then_some(()));
     stop(collector);
     for _ in 0..5 {
         let reply = replies.next_timeout(Duration::from_secs(1)).expect("sent before the stop ended");
@@ -189,7 +189,7 @@ fn denied_rights_are_reported_and_events_still_stored() {
     assert_eq!(client.ask("ask.one", ""), Ok(json!([{ "one": 1 }])), "the others are answered");
     let private = client.0.subscribe("private.a").expect("subscribes");
     client.0.publish_request("ask.one", "private.a", "").expect("published");
-    eventually("the request to be answered", || (collector.status().asked.answered == 2).then_some(()));
+    eventually("the request to be answered", || (collector.status().requests.answered == 2).then_some(()));
     assert_eq!(client.ask("ask.one", ""), Ok(json!([{ "one": 1 }])), "behind a reply that is denied");
     assert!(private.try_next().is_none());
     client.0.publish("events.a", "x").expect("published");
@@ -235,7 +235,7 @@ fn over_tls_small_answers_come_at_once_and_large_ones_whole() {
         assert!(began.elapsed() < Duration::from_secs(5), "no answer waits for the next one: {:?}", began.elapsed());
     }
     let status = collector.stop(Duration::from_secs(10)).expect("stops");
-    assert_eq!((status.asked.answered, status.asked.failed), (300, 0));
+    assert_eq!((status.requests.answered, status.requests.failed), (300, 0));
 }
 
 /// `MSG ask.one 1 REPLY 0` and its line end are as long as the client reads with a reply of 4,078 bytes. The server takes

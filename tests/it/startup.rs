@@ -1,4 +1,4 @@
-//! What goes wrong at a start is said in one line that names the object, the cause and the way out, in time.
+//! A failed start ends in time, with one line that names the object, the cause and the remedy.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -116,10 +116,10 @@ fn a_port_where_nobody_listens_is_refused_at_once() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     let url = format!("nats://127.0.0.1:{port}");
     for mut command in run_and_publish(folder.path(), &url, &[]) {
-        refused(&mut command, 1, &[&url, "refused", "is nats-server running there?"]);
+        refused(&mut command, 1, &[&url, "refused", "check that nats-server runs at this address"]);
     }
     for mut command in run_and_publish(folder.path(), "nats://no-such-host.invalid:4222", &[]) {
-        refused(&mut command, 1, &["nats://no-such-host.invalid:4222", "is nats-server running there?"]);
+        refused(&mut command, 1, &["nats://no-such-host.invalid:4222", "check that nats-server runs at this address"]);
     }
 }
 
@@ -151,11 +151,11 @@ fn a_server_that_is_stopped_is_refused_in_time() {
 fn a_port_that_speaks_something_else_is_refused() {
     let folder = folder();
     for (greeting, words) in [
-        (&b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..], "is that the port of a nats-server?"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "is that the port of a nats-server?"),
+        (&b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..], "check the port"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "check the port"),
         (b"INFO {\"no\": \"version\"}\r\n", "greeting"),
         (b"INFO not json\r\n", "greeting"),
-        (b"", "is that the port of a nats-server?"),
+        (b"", "check the port"),
         (b"INFO {\"version\":\"2.10.0\",\"max_payload\":1048576}\r\n", "nats://"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -356,7 +356,7 @@ fn wrong_settings_are_refused_by_name_with_status_2() {
         ("CATCHMENT_DATABASE__WRITERS", "0", &["database.writers", "from 1 to 64"]),
         ("CATCHMENT_DATABASE__SYNCHRONOUS", "sometimes", &["full", "normal"]),
         ("CATCHMENT_BROKER__TIMEOUT", "7", &["CATCHMENT_BROKER__TIMEOUT"]),
-        ("CATCHMENT_BROKER__STREAM", "a b", &["broker.stream", "\"a b\"", "is no stream's name"]),
+        ("CATCHMENT_BROKER__STREAM", "a b", &["broker.stream", "\"a b\"", "is not a valid stream name"]),
         ("CATCHMENT_BROKER__SUBJECTS", "a..b", &["broker.subjects", "\"a..b\"", "events.>"]),
         ("NATS_TIMEOUT", "soon", &["NATS_TIMEOUT", "5s"]),
     ];

@@ -237,7 +237,7 @@ impl Storm {
             }
             5..=8 => {
                 self.done.push("copy database");
-                // The copy knows the life of the stream that it is from.
+                // The copy's ledger has the epoch of the stream that it is from.
                 let payload = format!("copy-{}", self.published);
                 self.server.raw().publish("events.copy", None, payload.as_str());
                 eventually("the last event", || {
@@ -320,7 +320,7 @@ impl Storm {
     }
 }
 
-/// What the ledger knows to be missing, of all lives of the stream.
+/// What the ledger knows to be missing, of all epochs of the stream.
 fn gaps(database: &Path) -> Vec<(u64, u64)> {
     let connection = oracle::open(database);
     let mut statement = connection.prepare("SELECT first, last FROM catchment_gaps").expect("SQL");

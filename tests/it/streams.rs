@@ -34,13 +34,13 @@ fn a_stream_created_again_is_collected_from_its_start() {
 fn a_stream_created_again_at_once_is_collected_whole() {
     let fixture = Fixture::new();
     let collector = fixture.collector();
-    let mut all = fixture.publish("life-0", 50);
+    let mut all = fixture.publish("epoch-0", 50);
     fixture.has(50);
-    for life in 1..4 {
+    for epoch in 1..4 {
         fixture.server.delete_stream("EVENTS");
         fixture.server.make_stream("EVENTS", &["events.>"]);
         // More than before: the ledger's last sequence is one of the new stream's.
-        all.extend(fixture.publish(&format!("life-{life}"), 100 * life));
+        all.extend(fixture.publish(&format!("epoch-{epoch}"), 100 * epoch));
         fixture.has(all.len());
     }
     assert!(collector.log().contains("was created again"), "{}", collector.log());
@@ -316,7 +316,7 @@ fn a_work_queue_is_refused_with_the_reason() {
     let last = said.lines().last().unwrap_or_default();
     assert!(last.starts_with("catchment: broker nats://127.0.0.1:"), "{said}");
     assert!(last.contains("stream WORK has workqueue retention"), "{said}");
-    assert!(last.contains("limits retention"), "says the way out: {said}");
+    assert!(last.contains("limits retention"), "names the remedy: {said}");
     assert_eq!(fixture.server.consumers("WORK"), Vec::<String>::new());
 }
 

@@ -133,8 +133,8 @@ fn ten_thousand_requests_at_once_are_all_answered() {
         *answered.entry(reply.subject).or_default() += 1;
     }
     assert_eq!(answered.len(), REQUESTS, "each once");
-    let asked = collector.status().asked;
-    assert_eq!((asked.failed, asked.answered), (busy, REQUESTS as u64 - busy + 1));
+    let requests = collector.status().requests;
+    assert_eq!((requests.failed, requests.answered), (busy, REQUESTS as u64 - busy + 1));
     stop(collector);
 }
 

@@ -334,5 +334,5 @@ fn parameters_that_cannot_be_bound_are_refused() {
     let refused = parameters(&["a"], &[("b", "/b")], None).expect_err("b is unused");
     assert_eq!(refused, "bind.b is used by no statement; remove it, or write :b in one");
     let refused = parameters(&["a"], &[("a", "b")], None).expect_err("not a pointer");
-    assert!(refused.starts_with("bind.a is \"b\", no JSON Pointer"), "{refused}");
+    assert!(refused.starts_with("bind.a is \"b\", which is not a JSON Pointer"), "{refused}");
 }

@@ -57,18 +57,17 @@ impl Address {
 pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     let refused = |what: String| {
         let detail = format!("{}: {what}", without_secrets(server));
-        Error::config("broker.servers", detail).with_remedy("an address looks like nats://host:4222")
+        Error::config("broker.servers", detail).with_remedy("write it as nats://host:4222")
     };
     let given: ServerAddress = encoded(server).parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
     let mut url = given.into_inner();
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        let what =
-            "has something after the host; a password in an address stands before an @, as nats://user:password@host";
+        let what = "has something after the host; write a password before an @, as nats://user:password@host";
         return Err(refused(what.into()));
     }
     let decoded = |text: &str| {
         let text = percent_decode_str(text).decode_utf8().map(Cow::into_owned);
-        text.map_err(|_| refused("what stands before the @ is not UTF-8 when decoded".into()))
+        text.map_err(|_| refused("the part before the @ is not UTF-8 when decoded".into()))
     };
     let login = match (url.username(), url.password()) {
         ("", None) => None,
@@ -303,8 +302,8 @@ impl Attempt<'_> {
         match (&self.tls, &self.config.tls.cert) {
             // A server that does not accept our certificate may just close the connection.
             (Some(_), Some(cert)) => {
-                let (cert, doubt) = (cert.display(), "does it accept the certificate");
-                let remedy = format!("{doubt} {cert}? check broker.tls.cert and broker.tls.key");
+                let reason = format!("the server may refuse the certificate {}", cert.display());
+                let remedy = format!("{reason}: check broker.tls.cert and broker.tls.key");
                 Problem::new(BrokerFault::Tls, reported).with_remedy(remedy)
             }
             (Some(_), None) if lower.contains("tls") || lower.contains("alert") => {

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_begin_again_after_a_session_that_worked() {
+    fn pauses_double_and_start_again_after_a_session_that_worked() {
         let mut backoff = backoff();
         let mut pauses = Vec::new();
         for _ in 0..4 {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_result_is_not_replaced_at_once_unless_it_is_old() {
+    fn a_session_without_result_is_replaced_at_once_only_if_old() {
         let stop = Signal::default();
         let mut young = backoff();
         young.opened();

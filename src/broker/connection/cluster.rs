@@ -35,7 +35,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with the address that is none.
+    /// [`Error::Config`] with the first address that is not valid.
     pub fn new(config: &BrokerConfig) -> Result<Self, Error> {
         config.servers.iter().try_for_each(|server| access::parse(server).map(drop))?;
         let known = config.servers.iter().map(|url| Known { url: url.clone(), learnt: false }).collect();
@@ -52,8 +52,8 @@ impl Cluster {
         self.known.lock().iter().map(|known| known.url.clone()).collect()
     }
 
-    /// Replaces the announced servers by those that the server at `through` announces. They get its scheme, and its user where that
-    /// stands in the address.
+    /// Replaces the announced servers by those that the server at `through` announces. They get its scheme, and its user if that
+    /// is in the address.
     pub(in crate::broker) fn learn(&self, through: &str, announced: &[String]) {
         let mut known = self.known.lock();
         let through_is_learnt = known.iter().any(|one| one.learnt && one.url == through);

@@ -43,8 +43,9 @@ pub(in crate::broker) struct Greeting {
 /// Connects, reads the greeting, and closes the connection.
 pub(in crate::broker) fn receive(host: &str, port: u16, within: Duration) -> Result<Greeting, Problem> {
     let deadline = Instant::now() + within;
-    let unreachable =
-        |what: String| Problem::new(BrokerFault::Unreachable, what).with_remedy("is nats-server running there?");
+    let unreachable = |what: String| {
+        Problem::new(BrokerFault::Unreachable, what).with_remedy("check that nats-server runs at this address")
+    };
     let addresses = (host, port).to_socket_addrs().map_err(|e| unreachable(e.to_string()))?;
     let mut last = unreachable("the name has no address".into());
     for address in addresses {
@@ -63,9 +64,10 @@ pub(in crate::broker) fn receive(host: &str, port: u16, within: Duration) -> Res
 fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Greeting, Problem> {
     let silent = || {
         let what = format!("accepts connections but sent nothing in {:.1} s", within.as_secs_f64());
-        Problem::new(BrokerFault::Silent, what).with_remedy(format!("is the server stopped or stuck? {TLS_FIRST}"))
+        Problem::new(BrokerFault::Silent, what)
+            .with_remedy(format!("check that the server is not stopped or stuck {TLS_FIRST}"))
     };
-    let other = |what: &str| Problem::new(BrokerFault::Silent, what).with_remedy("is that the port of a nats-server?");
+    let other = |what: &str| Problem::new(BrokerFault::Silent, what).with_remedy("check the port");
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
     while !line.contains(&b'\n') {
@@ -82,7 +84,7 @@ fn read(mut stream: TcpStream, deadline: Instant, within: Duration) -> Result<Gr
             Err(e) => return Err(other(&e.to_string())),
         }
         if line.len() > LONGEST {
-            return Err(other("answers with something that is no greeting"));
+            return Err(other("answers, but not like a NATS server"));
         }
     }
     let end = line.iter().position(|&byte| byte == b'\n').unwrap_or(line.len());

@@ -21,8 +21,8 @@ use crate::config::{BrokerConfig, without_secrets};
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{Signal, room_for_threads};
 
-/// Threads of links, and links in use. The difference are threads that are being opened or closed, or were left behind in a call
-/// that does not return. A server that makes calls hang for days must not fill the process.
+/// Threads of links, and links in use. The other threads open or close a connection, or hang in a call that does not return. Their
+/// number is limited: a server that makes calls hang for days must not use up the process's threads.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;
@@ -108,7 +108,9 @@ impl Link {
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
         if left_behind >= MOST_LEFT_BEHIND {
             let detail = format!("{left_behind} connections hang in calls that do not return");
-            return Err(broker_error(all(), BrokerFault::Silent, detail).with_remedy("waiting for one to end"));
+            return Err(
+                broker_error(all(), BrokerFault::Silent, detail).with_remedy("the program tries again when one ends")
+            );
         }
         let no_thread = |e: Error| broker_error(all(), BrokerFault::Unreachable, e.to_string());
         room_for_threads(THREADS_A_LINK, "for a connection").map_err(no_thread)?;

@@ -75,7 +75,8 @@ impl Liveness {
         self.last_probe = None;
     }
 
-    /// Begins again, as if the server had just answered: nothing was received for a while on our side, so its silence means nothing.
+    /// Begins again, as if the server had just answered. Called after a time in which this side received nothing: then silence is no
+    /// sign of a fault.
     pub(in crate::broker) fn restart(&mut self, now: Instant) {
         self.answered(now);
         self.probe_answered();
@@ -86,8 +87,8 @@ impl Liveness {
         self.last_probe = Some(now);
     }
 
-    /// What to do now. `asks_early` tells whether there is something to ask although the server is not silent; it is called only where
-    /// the last probe was sent long enough ago. Where the server is silent, the link is marked so.
+    /// What to do now. `asks_early` returns whether a probe is needed although the server is not silent. It is called only if the last
+    /// probe was sent long enough ago. If the server is silent, the link is marked as silent.
     pub(in crate::broker) fn check(&self, link: &Link, now: Instant, asks_early: impl FnOnce() -> bool) -> LinkState {
         match self.silence(now, asks_early) {
             Silence::None => LinkState::Alive,
@@ -179,7 +180,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_server_is_probed_after_half_of_the_silence_and_given_up_after_all_of_it() {
+    fn a_silent_server_is_probed_at_half_the_time_and_then_given_up() {
         let mut liveness = Liveness::new(10 * SECOND);
         let start = liveness.last_answer;
         assert_eq!(liveness.silence(start + 4 * SECOND, || false), Silence::None);
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_may_wait_while_others_are_confirmed_but_not_for_ever() {
+    fn an_event_may_wait_for_confirmation_but_not_for_ever() {
         let mut liveness = Liveness::new(10 * SECOND);
         assert!(!liveness.is_unconfirmed(39 * SECOND), "others were confirmed just now");
         assert!(liveness.is_unconfirmed(40 * SECOND));

@@ -7,8 +7,8 @@ use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::pipeline::{Condition, Signal};
 
-/// Decides when the next session is opened, and reports on the condition why there is none. That all is well again is the
-/// caller's to report: an open connection does not prove it everywhere.
+/// Decides when the next session is opened, and reports on the condition why there is none. The caller reports the recovery: for
+/// some callers, an open connection does not prove that all works again.
 #[derive(Debug)]
 pub struct Reconnect {
     backoff: Backoff,
@@ -23,7 +23,7 @@ impl Reconnect {
         Self { backoff: Backoff::new(config), condition: condition.clone(), stop: stop.clone() }
     }
 
-    /// Has a session without any result followed by a pause however long it lasted.
+    /// A session without any result is followed by a pause, even if the session lasted long.
     #[must_use]
     pub fn strict(self) -> Self {
         Self { backoff: self.backoff.strict(), ..self }

@@ -221,7 +221,7 @@ impl Verifier {
             ),
             E::CertNotValidYet { not_before, .. } => refused(
                 format!("its certificate is valid only from {} on", date(*not_before)),
-                "is this machine's clock right?",
+                "check this machine's clock",
             ),
             E::CertNotValidForName(names) => {
                 let names = names.presented.iter().map(|name| plain(name)).collect::<Vec<_>>();

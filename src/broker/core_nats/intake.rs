@@ -40,8 +40,8 @@ pub struct CoreIntake {
 
 impl CoreIntake {
     /// Connects and subscribes, so that faults of the broker are reported now. `confirms` tells on which subjects events are confirmed
-    /// to their publishers: those events keep their message's subject for a reply. `epoch` is where the ledger counts; `losses` is
-    /// degraded when events have to be dropped. Blocks at most a few times the configured time-out.
+    /// to their publishers: those events keep their message's subject for a reply. `epoch` is where the ledger counts; `drop_condition`
+    /// is degraded when events have to be dropped. Blocks at most a few times the configured time-out.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl CoreIntake {
         epoch: Epoch,
         stop: &Signal,
         reports: &Reports,
-        losses: &Condition,
+        drop_condition: &Condition,
     ) -> Result<Self, Error> {
         let cluster = Arc::new(cluster);
         let config = cluster.config();
@@ -65,7 +65,7 @@ impl CoreIntake {
             buffer: Arc::clone(&buffer),
             stop: stop.clone(),
             reports: reports.clone(),
-            drop_reporter: DropReporter::new(&reports.counters, losses),
+            drop_reporter: DropReporter::new(&reports.counters, drop_condition),
             reconnect: Reconnect::new(config, &reports.condition, stop),
             _alive: alive,
         };
@@ -182,7 +182,7 @@ impl CoreListener {
             self.reconnect.ended(why);
             let Some(next) = self.reopen() else { return };
             session = next;
-            self.reports.counters.rebuilds.add(1);
+            self.reports.counters.reconnects.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();
             log::warn!("broker: no connection for {away:.1?}: what was published or under way then is lost");

@@ -5,7 +5,7 @@
 //! subscription, with a limit of 0, gets *markers*: empty messages. At each marker the callback checks the receive buffer, and blocks
 //! while it is more than half full.
 //!
-//! A marker works only at its place in the server's data: what stands before it is still read. So markers are sent all the time while
+//! A marker works only at its position in the server's data: what is before it is still read. So markers are sent all the time while
 //! events come, and also while the throttle is on: what the server queues then must contain many of them. A second connection
 //! publishes them, because with the throttle on the first connection's locks are held and it cannot publish.
 

@@ -102,7 +102,7 @@ impl AckVerifier {
         !self.open.is_empty()
     }
 
-    /// Whether to repeat the requests a moment later, because nobody answered.
+    /// Whether to repeat the requests a moment later, because there was no answer.
     pub(super) fn needs_retry(&self) -> bool {
         self.needs_retry
     }
@@ -160,12 +160,12 @@ impl AckVerifier {
             None => {}
         }
         let Some((stream, result)) = parse_ack(response.data) else {
-            self.ignore(|| "a program that is no stream answers the events".into());
+            self.ignore(|| "a program that is not a stream answers the events".into());
             return None;
         };
-        let verdict = PublishResult { number, result };
+        let result = PublishResult { number, result };
         if self.known.contains(&stream) {
-            return Some(verdict);
+            return Some(result);
         }
         if self.rejected_names.contains(&stream) || !is_stream_name(&stream) || self.waiting.len() >= MAX_REJECTED_NAMES
         {
@@ -174,7 +174,7 @@ impl AckVerifier {
         if !self.waiting.contains_key(&stream) {
             self.request_stream_info(&stream);
         }
-        self.waiting.entry(stream).or_default().push(verdict);
+        self.waiting.entry(stream).or_default().push(result);
         None
     }
 
@@ -191,7 +191,7 @@ impl AckVerifier {
             }
             Err(failure) if failure.is_code(code::NO_STREAM) && !self.known.contains(name) => {
                 let mut waiting = self.waiting.get(name).into_iter().flatten();
-                match waiting.find_map(|verdict| subject_of(verdict.number)) {
+                match waiting.find_map(|result| subject_of(result.number)) {
                     // It may be a stream of another account, if no stream of this account has the subject.
                     Some(subject) => {
                         let body = json!({ "subject": subject }).to_string();
@@ -238,22 +238,22 @@ impl AckVerifier {
     /// Abandons requests without an answer in time. Returns the results that waited for them.
     pub(super) fn expire(&mut self) -> Vec<PublishResult> {
         let timeout = self.timeout;
-        if self.open.values().all(|asked| asked.elapsed() < timeout) {
+        if self.open.values().all(|sent| sent.elapsed() < timeout) {
             return Vec::new();
         }
-        self.abandon(|_, asked| asked.elapsed() >= timeout, "no answer")
+        self.abandon(|_, sent| sent.elapsed() >= timeout, "no answer")
     }
 
     fn abandon(&mut self, which: impl Fn(&str, &Instant) -> bool, why: &str) -> Vec<PublishResult> {
-        let abandoned = self.open.iter().filter(|(token, asked)| which(token, asked));
+        let abandoned = self.open.iter().filter(|(token, sent)| which(token, sent));
         let abandoned: Vec<String> = abandoned.map(|(token, _)| token.clone()).collect();
-        let mut verdicts = Vec::new();
+        let mut results = Vec::new();
         for token in abandoned {
             self.open.remove(&token);
             let name = token.strip_prefix(STREAM).or_else(|| token.strip_prefix(BOUND));
-            verdicts.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
+            results.extend(name.map(|name| self.accept_unverified(name, why)).unwrap_or_default());
         }
-        verdicts
+        results
     }
 
     fn accept_unverified(&mut self, name: &str, why: &str) -> Vec<PublishResult> {
@@ -353,12 +353,12 @@ mod tests {
     const NO_STREAM: &str = r#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
 
     #[test]
-    fn a_streams_verdict_counts_once_the_stream_is_found() {
+    fn a_streams_answer_counts_once_the_stream_is_found() {
         let mut verifier = verifier(MINUTE);
         assert!(handle(&mut verifier, "7", r#"{"stream":"E","seq":3}"#).is_empty());
         assert!(handle(&mut verifier, "8", r#"{"stream":"E","seq":4,"duplicate":true}"#).is_empty());
         assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E"], "once");
-        let numbers: Vec<u64> = handle(&mut verifier, "stream-E", INFO).iter().map(|verdict| verdict.number).collect();
+        let numbers: Vec<u64> = handle(&mut verifier, "stream-E", INFO).iter().map(|result| result.number).collect();
         assert_eq!(numbers, [7, 8]);
         assert_eq!(handle(&mut verifier, "9", r#"{"stream":"E","seq":5}"#).len(), 1);
         assert!(asked(&mut verifier).is_empty() && !verifier.is_open());
@@ -384,7 +384,7 @@ mod tests {
             assert!(handle(&mut verifier, "7", answer).is_empty(), "{answer}");
         }
         assert!(asked(&mut verifier).is_empty(), "no answer names a stream");
-        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("no stream")));
+        assert!(verifier.take_notice().is_some_and(|notice| notice.contains("not a stream")));
         assert!(verifier.take_notice().is_none(), "reported once");
     }
 
@@ -414,13 +414,13 @@ mod tests {
         let mut denied = verifier(MINUTE);
         assert!(handle(&mut denied, "7", r#"{"stream":"E","seq":7}"#).is_empty());
         assert!(denied.handle_denial("\"events.a\"").is_none(), "that is an event's");
-        assert_eq!(denied.handle_denial("\"$JS.API.STREAM.INFO.E\"").map(|verdicts| verdicts.len()), Some(1));
+        assert_eq!(denied.handle_denial("\"$JS.API.STREAM.INFO.E\"").map(|results| results.len()), Some(1));
         let mut unanswered = verifier(Duration::ZERO);
         assert!(handle(&mut unanswered, "7", r#"{"stream":"E","seq":7}"#).is_empty());
         assert_eq!(unanswered.expire().len(), 1);
-        let nobody = Response { token: "8", status: Some("503"), data: b"" };
-        let verdicts = unanswered.handle(&nobody, &|_| None);
-        assert_eq!(verdicts[0].result, Err(Rejection::NoStream));
+        let no_responders = Response { token: "8", status: Some("503"), data: b"" };
+        let results = unanswered.handle(&no_responders, &|_| None);
+        assert_eq!(results[0].result, Err(Rejection::NoStream));
     }
 
     #[test]
@@ -453,7 +453,7 @@ mod tests {
         assert!(!verifier.is_open());
         verifier.request_streams(&["events.b".into()]);
         assert_eq!(asked(&mut verifier), ["$JS.API.STREAM.INFO.E", "$JS.API.STREAM.NAMES"], "the known one again");
-        assert!(verifier.handle_denial("\"$JS.API.STREAM.NAMES\"").is_some_and(|verdicts| verdicts.is_empty()));
+        assert!(verifier.handle_denial("\"$JS.API.STREAM.NAMES\"").is_some_and(|results| results.is_empty()));
         assert!(verifier.is_open(), "it may ask the stream");
         verifier.handle(&Response { token: "stream-E", status: Some("503"), data: b"" }, &|_| None);
         assert!(verifier.needs_retry() && !verifier.is_open(), "a server that has just started");

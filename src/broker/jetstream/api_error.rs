@@ -25,7 +25,7 @@ pub(super) mod code {
 pub(super) enum ApiError {
     /// No answer in time, or the connection was lost. The connection cannot be used any more.
     NoAnswer(String),
-    /// Nobody answers `JetStream` requests: there is no `JetStream`, or none at the moment.
+    /// No server answers `JetStream` requests: there is no `JetStream`, or none at the moment.
     NoResponders,
     /// The server answered with an error.
     Refused { code: u64, status: u64, description: String },
@@ -37,7 +37,7 @@ impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoAnswer(what) => f.write_str(what),
-            Self::NoResponders => f.write_str("nobody answers JetStream requests"),
+            Self::NoResponders => f.write_str("no server answers JetStream requests"),
             Self::Refused { code, description, .. } => write!(f, "{} (error {code})", printable(description)),
             Self::Unreadable(what) => write!(f, "the server's answer cannot be read: {what}"),
         }

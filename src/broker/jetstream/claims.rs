@@ -3,7 +3,7 @@
 //! A consumer's name contains the database's identity, the time and process that created it, and the tag of the
 //! database's file. Copies of a database have the same identity and different tags. So no collector deletes the
 //! consumer of a copy or of its original. Clones of a disk have even the same tag. They are detected by a consumer of
-//! ours from which somebody else pulls.
+//! ours from which another collector pulls.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +68,7 @@ pub(super) enum Ownership {
 pub(super) struct Claim {
     pub(super) name: String,
     pub(super) ownership: Ownership,
-    /// `None` if it was not requested, or nobody answered. A consumer whose server is down counts too.
+    /// `None` if it was not requested, or there was no answer. A consumer whose server is down counts too.
     info: Option<ConsumerInfo>,
 }
 
@@ -118,7 +118,7 @@ fn ownership(name: &str, owner: &Owner) -> Option<Ownership> {
 impl Claims {
     /// Lists the consumers with this identity, and requests the state of those that this process has not created.
     /// `previous` is the consumer of its last session, which counts as its own. A user without permission gets an empty
-    /// list. Repeats the request until `timeout`: nobody answers while a cluster has no leader, and such a request is
+    /// list. Repeats the request until `timeout`: there is no answer while a cluster has no leader, and such a request is
     /// lost.
     pub(super) fn list(api: &Api<'_>, stream: &str, owner: &Owner, previous: Option<&str>, timeout: Duration) -> Self {
         let (until, quick) = (Instant::now() + timeout, with_short_timeout(api));
@@ -149,7 +149,7 @@ impl Claims {
         Self { found, list_error: None }
     }
 
-    /// Requests the states that are still missing. Drops the consumers that nobody answers for.
+    /// Requests the states that are still missing. Drops the consumers for which no server answers.
     pub(super) fn complete(&mut self, api: &Api<'_>, stream: &str) {
         for claim in self.found.iter_mut().filter(|claim| claim.info.is_none()) {
             claim.info = ask(api, stream, &claim.name);
@@ -167,7 +167,7 @@ impl Claims {
         self.found.iter().filter(|claim| matches!(claim.ownership, Ownership::OriginalDatabase | Ownership::Copy))
     }
 
-    /// A consumer of this database or of its original that somebody else uses. Then this database must not be collected
+    /// A consumer of this database or of its original that another collector uses. Then this database must not be collected
     /// into.
     pub(super) fn contested(&self) -> Option<&Claim> {
         self.found.iter().find(|claim| {
@@ -206,7 +206,7 @@ impl Claim {
         self.info.as_ref()
     }
 
-    /// The error for a consumer that somebody else uses.
+    /// The error for a consumer that another collector uses.
     pub(super) fn conflict(&self, server: &str, stream: &str) -> Error {
         let (name, maker) = (&self.name, self.maker());
         let detail = format!(

@@ -25,7 +25,7 @@ pub(super) struct ConsumerRequest<'a> {
 pub(super) struct CreatedConsumer {
     pub(super) name: String,
     pub(super) info: ConsumerInfo,
-    /// Events that it delivered before and nobody stored.
+    /// Events that it delivered before and that are not stored.
     pub(super) unstored: Option<UnstoredDeliveries>,
 }
 

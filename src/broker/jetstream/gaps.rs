@@ -42,7 +42,7 @@ pub(super) struct GapWatch {
     reported_to: u64,
     /// The number of deleted messages between others, in the last answer.
     deleted: u64,
-    /// The number of pending messages fell without a delivery, or may have fallen while nobody checked.
+    /// The number of pending messages fell without a delivery, or may have fallen while it was not checked.
     pending_fell: bool,
     query_needed: bool,
     queried_at: Option<Instant>,

@@ -33,7 +33,7 @@ const ANSWER_CHECK: Duration = Duration::from_millis(10);
 /// How long a drain waits at its end for the stream's answer about lost events.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
-/// How often to check whether somebody else still uses our consumer.
+/// How often to check whether another collector still uses our consumer.
 const CONTEST_CHECK: Duration = Duration::from_millis(100);
 
 /// How long a server may take to notice a closed connection before this is logged.
@@ -89,7 +89,7 @@ pub struct JetStreamIntake {
     ended: bool,
     last_fill: Instant,
     retry: Retry,
-    /// Since when somebody else uses our consumer.
+    /// Since when another collector uses our consumer.
     contested: Option<Instant>,
     /// A problem was reported that may still exist.
     is_degraded: bool,
@@ -105,7 +105,7 @@ struct Retry {
 
 impl JetStreamIntake {
     /// Opens the first session, so that errors of broker or stream are returned now. Blocks for a few times the
-    /// configured time-out at most. If somebody else seems to use the consumer, it blocks for 12 seconds more, while
+    /// configured time-out at most. If another collector seems to use the consumer, it blocks for 12 seconds more, while
     /// `wanted` returns `true`.
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl JetStreamIntake {
         }
     }
 
-    /// Decides whether to try again after this error. If somebody else seems to use our consumer, it may be the pull
+    /// Decides whether to try again after this error. If another collector seems to use our consumer, it may be the pull
     /// request of a dead process. So this is an error only after that request must have expired.
     fn contested_by(&mut self, error: Error) -> Result<(), Error> {
         if !matches!(error, Error::Broker { fault: BrokerFault::Contested, .. }) {
@@ -254,7 +254,7 @@ impl JetStreamIntake {
         match self.try_reopen(batch) {
             Ok(None) => {}
             Ok(Some(session)) => {
-                self.reports.counters.rebuilds.add(1);
+                self.reports.counters.reconnects.add(1);
                 self.adopt(session);
             }
             Err(error) => {

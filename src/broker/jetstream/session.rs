@@ -30,6 +30,11 @@ use crate::pipeline::{Epoch, Gap, Mark, Signal};
 /// The prefix of the reply token of a request for one message. Its sequence follows.
 const CHECK: &str = "check-";
 
+/// The prefixes of the reply tokens of requests for the state of the stream and of the consumer. What had been delivered when the
+/// request was sent follows: the server may deliver more between reading the state and sending it.
+const STREAM: &str = "stream-";
+const PROBE: &str = "probe-";
+
 /// After this many messages in a row, everything else is checked too.
 const LOOK: u32 = 1_024;
 
@@ -51,7 +56,7 @@ pub(super) struct JetStreamSession {
     stream_watch: StreamWatch,
     retention: Retention,
     pub(super) consumer_watch: ConsumerWatch,
-    /// Events that the consumer delivered before it was taken over, and that nobody stored.
+    /// Events that the consumer delivered before it was taken over, and that were not stored.
     unstored: Option<UnstoredDeliveries>,
     /// Deliveries up to this sequence are stored already.
     stored_up_to: u64,
@@ -100,7 +105,7 @@ impl Delivery {
 
 impl JetStreamSession {
     /// The next delivery. Blocks at most for `wait`, and not past the stop. While it reads earlier deliveries that
-    /// nobody stored, it blocks for the time-out of a request.
+    /// were not stored, it blocks for the time-out of a request.
     pub(super) fn next(&mut self, wait: Duration, stop: &Signal) -> Item {
         if let Some(item) = self.next_unstored(stop) {
             return item;
@@ -163,7 +168,7 @@ impl JetStreamSession {
         }
     }
 
-    /// Says that nobody listened for a while, so that silence is no sign of anything.
+    /// Called after a time in which this side received nothing: then silence is no sign of a fault.
     pub(super) fn was_away(&mut self) {
         self.liveness.restart(Instant::now());
         self.consumer_watch.was_away();
@@ -269,18 +274,21 @@ impl JetStreamSession {
         }
         let over = match message.subject.rsplit('.').next() {
             // An answer about the stream does not prove that the consumer exists.
-            Some("stream") => self.handle_stream_info(&message),
+            Some(token) if token.starts_with(STREAM) => self.handle_stream_info(token, &message),
             Some(token) if token.starts_with(CHECK) => self.handle_stored_message(token, &message),
             token => {
                 self.hearing = true;
-                if token == Some("probe") { self.probed(&message) } else { self.handle_status(&message) }
+                match token.and_then(|token| token.strip_prefix(PROBE)?.parse().ok()) {
+                    Some(delivered) => self.probed(delivered, &message),
+                    None => self.handle_status(&message),
+                }
             }
         };
         over.map(Item::Over)
     }
 
-    /// The answer to a probe: the consumer as the server sees it.
-    fn probed(&mut self, message: &Message) -> Option<String> {
+    /// The answer to a probe: the consumer as the server sees it. `delivered` is the last consumer sequence before the probe.
+    fn probed(&mut self, delivered: u64, message: &Message) -> Option<String> {
         self.liveness.probe_answered();
         if status_code(message) == Some("503") {
             return Some("the server no longer answers JetStream requests".into());
@@ -289,7 +297,7 @@ impl JetStreamSession {
             Ok(consumer) => consumer,
             Err(failure) => return Some(format!("consumer {}: {failure}", self.consumer)),
         };
-        if consumer.delivered.consumer_seq < self.consumer_sequence {
+        if consumer.delivered.consumer_seq < delivered {
             return Some(format!("the server has lost the deliveries of consumer {}", self.consumer));
         }
         if consumer.delivered.consumer_seq == self.consumer_sequence {
@@ -312,13 +320,14 @@ impl JetStreamSession {
     }
 
     /// Handles the answer to a request for the stream's state.
-    fn handle_stream_info(&mut self, message: &Message) -> Option<String> {
+    fn handle_stream_info(&mut self, token: &str, message: &Message) -> Option<String> {
+        let reached = token.strip_prefix(STREAM)?.parse().ok()?;
         // The probes detect a deleted stream.
         let stream = api::parse::<StreamInfo>(&message.data).ok()?;
         let missing = self.gaps.handle_stream_state(&stream.state);
         self.missing.extend(missing.iter());
         self.consumer_watch.update_stream(&self.config, &stream);
-        self.stream_watch.check_info(&self.config.stream, &stream)
+        self.stream_watch.check_info(&self.config.stream, &stream, reached)
     }
 
     /// Handles the answer to a request for one message.
@@ -331,10 +340,10 @@ impl JetStreamSession {
     /// Requests the stream's state and messages if they are due, and reports lost events.
     fn look_after_stream(&mut self) {
         if self.gaps.take_query_due() || self.stream_watch.is_due(self.config.silence / 2) {
-            self.stream_watch.note_query();
+            let reply = format!("{STREAM}{}", self.stream_watch.note_query());
             let subject = format!("{}.STREAM.INFO.{}", self.config.api_prefix(), self.config.stream);
             let details = self.gaps.needs_deleted_list().then(|| api::deleted_details().to_string());
-            self.link.publish(subject, "stream", details.unwrap_or_default());
+            self.link.publish(subject, &reply, details.unwrap_or_default());
         }
         for sequence in self.stream_watch.take_messages_to_check() {
             let subject = format!("{}.STREAM.MSG.GET.{}", self.config.api_prefix(), self.config.stream);
@@ -347,7 +356,7 @@ impl JetStreamSession {
         }
     }
 
-    /// The next of the earlier deliveries that nobody stored, read from the stream.
+    /// The next of the earlier deliveries that were not stored, read from the stream.
     fn next_unstored(&mut self, stop: &Signal) -> Option<Item> {
         let unstored = self.unstored.take()?;
         if unstored.is_stored() {
@@ -419,7 +428,7 @@ impl JetStreamSession {
                 self.liveness.probe_sent(now);
                 let subject =
                     format!("{}.CONSUMER.INFO.{}.{}", self.config.api_prefix(), self.config.stream, self.consumer);
-                self.link.publish(subject, "probe", String::new());
+                self.link.publish(subject, &format!("{PROBE}{}", self.consumer_sequence), String::new());
                 None
             }
             LinkState::Over(end) => Some(end.to_string()),

@@ -101,9 +101,10 @@ impl StreamWatch {
         self.queried_at.elapsed() >= interval
     }
 
-    /// The stream's state was requested.
-    pub(super) fn note_query(&mut self) {
+    /// The stream's state is being requested. Returns the last sequence that was delivered before.
+    pub(super) fn note_query(&mut self) -> u64 {
         self.queried_at = Instant::now();
+        self.reached.sequence
     }
 
     /// The sequences of the messages to request now.
@@ -117,9 +118,10 @@ impl StreamWatch {
         self.open.iter().map(|mark| mark.sequence).collect()
     }
 
-    /// Checks the stream's state. Returns why the session must end, if so.
-    pub(super) fn check_info(&mut self, name: &str, stream: &StreamInfo) -> Option<String> {
-        let (state, reached) = (&stream.state, self.reached.sequence);
+    /// Checks the stream's state, which was requested when the stream had been read up to `reached`. Returns why the session must end,
+    /// if so.
+    pub(super) fn check_info(&mut self, name: &str, stream: &StreamInfo, reached: u64) -> Option<String> {
+        let state = &stream.state;
         let Self { created, first, deleted, .. } = self;
         if stream.created != *created {
             return Some(format!("stream {name} was created again at {} (before: {created})", stream.created));
@@ -169,10 +171,17 @@ mod tests {
     #[test]
     fn a_stream_that_goes_on_is_the_same() {
         let mut watch = watch();
-        assert_eq!(watch.check_info("S", &stream("monday", 3, 10, 2)), None);
+        let asked = watch.note_query();
+        assert_eq!(watch.check_info("S", &stream("monday", 3, 10, 2), asked), None);
         assert_eq!(watch.delivered(mark(12, 100), 1), None);
-        assert_eq!(watch.check_info("S", &stream("monday", 3, 12, 3)), None);
-        assert_eq!(watch.check_info("S", &stream("monday", 9, 12, 1)), None, "fewer lie between, for it begins later");
+        assert_eq!(watch.check_info("S", &stream("monday", 3, 10, 2), asked), None, "a state from before the delivery");
+        let asked = watch.note_query();
+        assert_eq!(watch.check_info("S", &stream("monday", 3, 12, 3), asked), None);
+        assert_eq!(
+            watch.check_info("S", &stream("monday", 9, 12, 1), asked),
+            None,
+            "fewer lie between: it begins later"
+        );
     }
 
     #[test]
@@ -183,7 +192,7 @@ mod tests {
             (stream("monday", 2, 10, 2), "begins at 2, and began at 3 before"),
             (stream("monday", 3, 10, 1), "messages again that were deleted"),
         ] {
-            let over = watch().check_info("S", &now).expect("over");
+            let over = watch().check_info("S", &now, 10).expect("over");
             assert!(over.contains(what), "{over}");
         }
     }

@@ -4,7 +4,7 @@
 //! interest retention the last one must remain, because the stream keeps events for it. It is taken over. Its earlier
 //! deliveries need care: a process may have died before it stored them. The server would repeat them only after an
 //! hour, and a later acknowledgement would include them. So the consumer is reset to the position reached (server 2.14
-//! and later). With an older server, the deliveries that nobody stored are first read from the stream, message by
+//! and later). With an older server, the deliveries that were not stored are first read from the stream, message by
 //! message.
 
 use super::api::Api;
@@ -83,7 +83,7 @@ pub(super) fn take_over(
              for it are lost)"
         )));
     }
-    // Pull requests of our own lost connections expire within that time. Requests after that are somebody else's.
+    // Pull requests of our own lost connections expire within that time. Later ones are from another collector.
     if claim.is_in_use() {
         let detail = format!(
             "stream {stream}: {limit}, and consumer {name} has pull requests: from a lost connection, for {EXPIRES:?} at \

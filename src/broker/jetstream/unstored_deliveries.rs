@@ -7,7 +7,7 @@ use super::delivery_metadata::DeliveryMetadata;
 use super::poison;
 use crate::config::BrokerConfig;
 
-/// The range of stream sequences that the consumer delivered and nobody stored.
+/// The range of stream sequences that the consumer delivered and that are not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnstoredDeliveries {
     /// The first sequence to read.

@@ -14,9 +14,9 @@ use crate::broker::connection::{Cluster, Link, LinkState, Liveness, Received, on
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
-/// The most messages of a subscription that wait in the client until this thread takes them, which it does at once. Those over it are
-/// lost: the last resort, because the client does not tell which. While this thread does not run, the client reads no more than comes
-/// in some ten milliseconds.
+/// The most messages of a subscription that wait in the client until this thread takes them. It takes them at once; while it does not
+/// run, the client reads only what comes in some ten milliseconds. Messages beyond the limit are lost, and the client does not
+/// report which.
 const BURST: usize = 65_536;
 
 /// The most messages taken out of a subscription before anything else is looked at.
@@ -35,8 +35,8 @@ pub(super) struct RequestSession {
     /// The answers to flushes and the remarks that have counted as answers.
     answers: u64,
     remarks: u64,
-    /// The number of the last mark. A mark asks the server whether it has read everything before it, so it serves as the probe too.
-    mark: u64,
+    /// The number of the last flush. Its answer shows that the server has read everything before it, so a flush is also the probe.
+    last_flush: u64,
 }
 
 impl RequestSession {
@@ -69,7 +69,7 @@ impl RequestSession {
             liveness: Liveness::new(silence),
             answers: 0,
             remarks: 0,
-            mark: 0,
+            last_flush: 0,
         };
         if session.is_read_within(config.timeout, stop) {
             return Ok(session);
@@ -140,8 +140,8 @@ impl RequestSession {
     }
 
     fn probe(&mut self) -> bool {
-        self.mark += 1;
-        self.channel.mark(self.mark)
+        self.last_flush += 1;
+        self.channel.mark(self.last_flush)
     }
 
     fn wait(&self, wait: Duration, stop: &Signal) {
@@ -171,12 +171,12 @@ impl RequestSession {
     /// is not certain.
     pub(super) fn is_read_within(&mut self, patience: Duration, stop: &Signal) -> bool {
         let until = Instant::now() + patience;
-        let mut asked = self.probe();
-        while !(asked && self.acks.read() >= self.mark) {
+        let mut is_sent = self.probe();
+        while !(is_sent && self.acks.read() >= self.last_flush) {
             if self.link.lost().is_raised() || Instant::now() >= until || stop.wait(Duration::from_millis(2)) {
                 return false;
             }
-            asked = asked || self.probe();
+            is_sent = is_sent || self.probe();
         }
         true
     }

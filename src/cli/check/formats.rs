@@ -98,9 +98,9 @@ fn sentence(finding: &Finding) -> String {
     printable(&words.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
-/// What was found and what to do about it, with flags instead of settings in the way out.
+/// What was found and what to do about it, with flags instead of settings in the remedy.
 fn parts(finding: &Finding) -> (String, Option<String>) {
-    // The way out of a broker's error may be part of its text.
+    // The remedy of a broker's error may be part of its text.
     let what = if finding.object == "broker" { flags::in_message(&finding.what) } else { finding.what.clone() };
     (what, finding.remedy.as_deref().map(flags::in_remedy))
 }

@@ -13,8 +13,8 @@ pub fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<Dead
 /// Fails unless each letter that is selected by its number exists, before anything is changed: a mistyped number must not look
 /// like success.
 pub fn require_ids(letters: &DeadLetters, selection: &Selection) -> anyhow::Result<()> {
-    for &id in &selection.ids {
-        let one = Selection { ids: vec![id], limit: None, ..selection.clone() };
+    for &id in selection.ids.iter().flatten() {
+        let one = Selection { ids: Some(vec![id]), limit: None, ..selection.clone() };
         ensure!(letters.count(&one)? > 0, "no dead letter {id} meets the conditions; dead-letters list shows them");
     }
     Ok(())

@@ -8,7 +8,7 @@ use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::cli::failure::Usage;
+use crate::cli::failure::UsageError;
 
 /// The names of the conditions in clap.
 const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
@@ -48,7 +48,7 @@ impl SelectionArgs {
     /// The letters that meet every condition.
     pub fn selection(self) -> Selection {
         Selection {
-            ids: self.ids,
+            ids: (!self.ids.is_empty()).then_some(self.ids),
             since_us: self.since,
             until_us: self.until,
             subject: self.subject,
@@ -73,10 +73,10 @@ pub struct ExplicitSelectionArgs {
 
 impl ExplicitSelectionArgs {
     /// The letters that meet every condition. There must be at least one condition, or `--all`.
-    pub fn selection(self) -> Result<Selection, Usage> {
+    pub fn selection(self) -> Result<Selection, UsageError> {
         let selection = self.selection.selection();
         if !self.all && selection == (Selection { limit: selection.limit, ..Selection::default() }) {
-            return Err(Usage(
+            return Err(UsageError(
                 "select dead letters: give their numbers, a condition such as --subject 'chat.>', or --all".into(),
             ));
         }

@@ -227,8 +227,11 @@ fn a_context_that_cannot_be_used_is_named() {
     let gone = refusal("");
     assert!(gone.starts_with("configuration: context gone: there is no ") && gone.contains("gone.json"), "{gone}");
     let broken = refusal("broken");
-    assert!(broken.contains("broken.json: is no JSON object at line 1") && !broken.contains("hunter2"), "{broken}");
-    assert!(refusal("../broken").contains("is no context's name"));
+    assert!(
+        broken.contains("broken.json: is not a JSON object: error at line 1") && !broken.contains("hunter2"),
+        "{broken}"
+    );
+    assert!(refusal("../broken").contains("is not a valid context name"));
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn failed_events_come_back_once_with_the_cause() {
     assert_eq!(failed(lost), [("one".into(), reason()), ("two".into(), reason())]);
     // The third event is still with its receipt.
     let again = fixture.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone").to_string();
-    assert_eq!(again, "1 events not confirmed yet: configuration: x: is gone");
+    assert_eq!(again, "1 event not confirmed yet: configuration: x: is gone");
     assert_eq!(fixture.queue.wait_for(held, Instant::now()), Some(Err(reason())));
     fixture.queue.receipt_dropped(held, Event::new("a", "held"));
     let dropped = fixture.queue.flush(Instant::now()).expect_err("it is gone");

@@ -32,7 +32,7 @@ fn denial_of_a() -> Denial {
 }
 
 fn settle(queue: &SendQueue, results: Vec<PublishResult>) {
-    assert_eq!(queue.settle(results, Duration::ZERO), Settled::Done);
+    assert_eq!(queue.settle(results, Duration::ZERO), SettleResult::Done);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn no_more_events_than_the_window_are_in_flight() {
 }
 
 #[test]
-fn a_new_connection_gets_the_unconfirmed_events_and_the_old_one_none() {
+fn only_a_new_connection_gets_the_unconfirmed_events() {
     let queue = queue();
     let _entries: Vec<_> = ["x", "y"].map(|payload| enqueue(&queue, payload)).into();
     let mut old = queue.connect(1_000);
@@ -143,9 +143,9 @@ fn an_event_waits_a_moment_for_a_missing_stream() {
     let entry = enqueue(&queue, "x");
     let _source = numbers(&mut queue.connect(1_000));
     let missing = || vec![PublishResult { number: 0, result: Err(Rejection::NoStream) }];
-    assert!(matches!(queue.settle(missing(), Duration::from_mins(1)), Settled::Retry(_)));
+    assert!(matches!(queue.settle(missing(), Duration::from_mins(1)), SettleResult::Retry(_)));
     assert!(entry.outcome.get().is_none());
-    assert_eq!(queue.settle(missing(), Duration::ZERO), Settled::Done);
+    assert_eq!(queue.settle(missing(), Duration::ZERO), SettleResult::Done);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::NoStream))));
 }
 
@@ -155,7 +155,7 @@ fn an_event_refused_for_now_is_sent_again_however_late() {
     let entry = enqueue(&queue, "x");
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
     let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
-    assert_eq!(queue.settle(vec![full], Duration::ZERO), Settled::Retry("insufficient resources".into()));
+    assert_eq!(queue.settle(vec![full], Duration::ZERO), SettleResult::Retry("insufficient resources".into()));
     queue.fail_unconfirmed(Duration::ZERO);
     assert!(entry.outcome.get().is_none(), "it is known not to be stored");
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
@@ -171,7 +171,7 @@ fn an_unanswered_attempt_may_have_stored_what_is_refused_later() {
     queue.disconnect("gone".into());
     assert_eq!(numbers(&mut queue.connect(1_000)), [0]);
     let full = PublishResult { number: 0, result: Err(Rejection::ForNow("insufficient resources".into())) };
-    assert!(matches!(queue.settle(vec![full], Duration::ZERO), Settled::Retry(_)));
+    assert!(matches!(queue.settle(vec![full], Duration::ZERO), SettleResult::Retry(_)));
     queue.fail_unconfirmed(Duration::ZERO);
     assert!(matches!(entry.outcome.get(), Some(Outcome::Failed(FailureReason::Unconfirmed(_)))));
 }

@@ -17,7 +17,8 @@ pub struct DeadLetter {
     pub published_us: i64,
     /// The stream that it came from; `None` for an event without a stream.
     pub stream: Option<String>,
-    /// The epoch of that stream: 1, and one more each time the stream was deleted and created again.
+    /// The epoch of that stream: 1, and one more each time the stream was deleted and created again, or went back to an earlier
+    /// state.
     pub epoch: Option<u32>,
     /// Its sequence number in that stream.
     pub sequence: Option<u64>,

@@ -19,8 +19,8 @@ use crate::subject::Filter;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Selection {
-    /// With one of these numbers. Empty: any number.
-    pub ids: Vec<i64>,
+    /// With one of these numbers; an empty list selects no letter. `None`: any number.
+    pub ids: Option<Vec<i64>>,
     /// That last failed at this time or later, in microseconds since 1970.
     pub since_us: Option<i64>,
     /// That last failed before this time, in microseconds since 1970.
@@ -38,9 +38,9 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Selects the letters with these numbers. No numbers select all letters.
-    pub fn of(ids: impl IntoIterator<Item = i64>) -> Self {
-        Self { ids: ids.into_iter().collect(), ..Self::default() }
+    /// Selects the letters with these numbers. An empty list selects no letter.
+    pub fn with_ids(ids: impl IntoIterator<Item = i64>) -> Self {
+        Self { ids: Some(ids.into_iter().collect()), ..Self::default() }
     }
 }
 
@@ -110,8 +110,8 @@ impl Selection {
             conditions.push_str(condition);
             values.push(value);
         };
-        if !self.ids.is_empty() {
-            add("id IN (SELECT value FROM json_each(?))", Value::Text(format!("{:?}", self.ids)));
+        if let Some(ids) = &self.ids {
+            add("id IN (SELECT value FROM json_each(?))", Value::Text(format!("{ids:?}")));
         }
         if let Some(since_us) = self.since_us {
             add("recorded_us >= ?", Value::Integer(since_us));

@@ -70,7 +70,8 @@ fn each_condition_narrows_the_selection() {
     let filter = |text: &str| Some(text.parse().expect("a filter"));
     for (selection, expected) in [
         (all(), &[1, 2, 3, 4, 5, 6][..]),
-        (Selection::of([5, 2, 99]), &[2, 5]),
+        (Selection::with_ids([5, 2, 99]), &[2, 5]),
+        (Selection::with_ids([]), &[]),
         (Selection { since_us: Some(30), ..all() }, &[3, 4, 5, 6]),
         (Selection { until_us: Some(30), ..all() }, &[1, 2]),
         (Selection { subject: filter("door"), ..all() }, &[4, 5]),
@@ -98,7 +99,7 @@ fn what_is_removed_is_what_was_selected() {
     let of_doors = Selection { route: Some("doors".into()), limit: Some(2), ..Selection::default() };
     assert_eq!(fixture.letters.remove(&of_doors).expect("removes"), 2);
     assert_eq!(ids(&fixture, &Selection::default()), [1, 2, 3, 6]);
-    assert_eq!(fixture.letters.remove(&Selection::of([4, 5])).expect("nothing to remove"), 0);
+    assert_eq!(fixture.letters.remove(&Selection::with_ids([4, 5])).expect("nothing to remove"), 0);
     assert_eq!(fixture.letters.remove(&Selection::default()).expect("removes"), 4);
     assert_eq!(ids(&fixture, &Selection::default()), [0; 0]);
 }

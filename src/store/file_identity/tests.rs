@@ -80,10 +80,10 @@ fn a_file_of_another_machine_is_reported_with_its_path() {
     let file = collected(&path);
     rewrite(&path, &file.tag, "0badcafe");
     rewrite(&path, &machine(), "another machine");
-    let PreviousFile::OtherMachine { tag, place } = open(&path).file_identity().expect("reads").previous else {
+    let PreviousFile::OtherMachine { tag, location } = open(&path).file_identity().expect("reads").previous else {
         panic!("elsewhere")
     };
-    assert_eq!((tag.as_str(), &place), ("0badcafe", &file.place));
+    assert_eq!((tag.as_str(), &location), ("0badcafe", &file.location));
 }
 
 #[test]

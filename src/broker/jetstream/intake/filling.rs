@@ -16,7 +16,7 @@ impl JetStreamIntake {
     pub(super) fn take_lost_events(&mut self) {
         let Some(session) = &mut self.session else { return };
         let lost = std::mem::take(&mut session.lost_events);
-        self.reports.counters.gone.add(usize::try_from(lost).unwrap_or(usize::MAX));
+        self.reports.counters.lost_events.add(usize::try_from(lost).unwrap_or(usize::MAX));
         self.reported_to = self.reported_to.max(session.reported_to());
         for gap in std::mem::take(&mut session.missing) {
             self.history.add_gap(gap);
@@ -39,7 +39,7 @@ impl JetStreamIntake {
                 if !new.is_empty() {
                     let lost = LostEvents::of(new);
                     log::warn!("broker: {}", lost.report(&self.cluster.config().stream, gap.first));
-                    self.reports.counters.gone.add(usize::try_from(lost.events).unwrap_or(usize::MAX));
+                    self.reports.counters.lost_events.add(usize::try_from(lost.events).unwrap_or(usize::MAX));
                 }
             }
         }

@@ -81,7 +81,7 @@ impl JetStreamSession {
         }
         let nothing_unstored = unstored.as_ref().is_none_or(UnstoredDeliveries::is_stored);
         let stored_up_to = unstored.as_ref().map_or(0, |_| resume.after.sequence);
-        // Earlier deliveries that nobody stored are requested on this link first.
+        // Earlier deliveries that are not stored are requested on this link first.
         let backlog = if nothing_unstored { Some(Backlog::of(link.messages())) } else { None };
         let no_thread = |source| Error::Thread { name: Backlog::THREAD.into(), source };
         Ok(Self {

@@ -258,7 +258,7 @@ fn a_route_with_reply_confirms_events_that_request_it() {
         ("chat.log", Some("_INBOX.5"), &ann),
     ]);
     let committed = fixture.commit(&batch);
-    assert_eq!((committed.dead_letters, committed.unconfirmed), (1, 1), "there is room for two");
+    assert_eq!((committed.dead_letters, committed.confirmations_dropped), (1, 1), "there is room for two");
     let heard: Vec<Confirmation> = heard.try_iter().collect();
     let confirmation = |reply_to: &str, sequence, dead_letter: Option<&str>| Confirmation {
         reply_to: reply_to.into(),

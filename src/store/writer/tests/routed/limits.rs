@@ -93,7 +93,7 @@ fn an_exhausted_table_is_found_in_triggers_and_by_its_last_row() {
 }
 
 #[test]
-fn overlong_values_are_dead_letters_and_the_largest_event_is_not() {
+fn overlong_values_are_dead_letters_the_largest_event_is_not() {
     let made = route("made", &["INSERT INTO lines(name, text) VALUES ('made', hex(zeroblob(:n)))"]);
     let found = route("found", &["INSERT INTO lines(name, text) SELECT 'found', :text LIKE :pattern"]);
     let whole = route("whole", &["INSERT INTO lines(name, text) VALUES (:token_1, :payload)"]);

@@ -1,4 +1,4 @@
-//! The lives of a stream: it goes back, it comes back, it has events again that it had lost. Nothing it holds may stay behind.
+//! The epochs of a stream: it goes back to an earlier state, returns, or has deleted events again. All its events are stored.
 
 use std::path::PathBuf;
 
@@ -71,9 +71,9 @@ fn a_rollback_is_noticed_where_the_ledgers_message_is_gone() {
 #[test]
 fn a_rollback_is_noticed_with_one_message_per_subject() {
     let mut fixture = Fixture::with_stream(&json!({ "max_msgs_per_subject": 1 }));
-    let publish = |fixture: &Fixture, life: &str, subjects: &mut dyn Iterator<Item = usize>| {
+    let publish = |fixture: &Fixture, prefix: &str, subjects: &mut dyn Iterator<Item = usize>| {
         let mut raw = fixture.server.raw();
-        subjects.for_each(|at| raw.send(format!("events.{at}"), None, format!("{life}-{at}")));
+        subjects.for_each(|at| raw.send(format!("events.{at}"), None, format!("{prefix}-{at}")));
         raw.finish();
     };
     publish(&fixture, "old", &mut (0..50));
@@ -263,7 +263,7 @@ fn a_stream_that_goes_back_under_an_idle_collector_is_noticed() {
     assert_eq!(before, after, "it does not show in the time of its creation");
     let second = publish(&mut cluster, "second", 300);
     let expected = [first, second].concat();
-    eventually("all of both lives", || (oracle::payloads(&database).len() == expected.len()).then_some(()));
+    eventually("the events of both epochs", || (oracle::payloads(&database).len() == expected.len()).then_some(()));
     collector.stop(std::time::Duration::from_secs(10)).expect("stops");
     assert_eq!(oracle::payloads(&database), expected);
 }

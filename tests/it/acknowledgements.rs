@@ -1,4 +1,4 @@
-//! What a recorder and `catchment publish` take for a stream's word, and how long they send an event again.
+//! Which answers a recorder and `catchment publish` accept as a stream's acknowledgement, and how long they send an event again.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Service {
 const ANSWERS: [&str; 4] = [r#"{"status":"ok"}"#, "", r#"{"error":"busy"}"#, r#"{"stream":"X","seq":7}"#];
 
 #[test]
-fn only_the_streams_own_answer_is_a_verdict() {
+fn only_the_streams_own_answer_is_an_acknowledgement() {
     for answer in ANSWERS {
         let (_folder, server) = Server::in_new_folder();
         server.make_stream("EVENTS", &["events.>"]);
@@ -71,7 +71,7 @@ fn what_only_another_service_answers_is_called_unknown() {
     let said = stderr(&done);
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains("of 20 events 0 are in the stream, 0 are not, 20 may be"), "{said}");
-    assert!(said.contains("is no stream answers"), "the cause: {said}");
+    assert!(said.contains("is not a stream answers"), "the cause: {said}");
 }
 
 #[test]
