@@ -28,6 +28,8 @@ use crate::subject::is_prefix;
 pub(crate) use authentication::{Authentication, AuthenticationSetting, Secret};
 pub(crate) use broker::is_stream_name;
 pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
+#[doc(no_inline)]
+pub use bytesize::ByteSize;
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub(crate) use database::validate_database_path;
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
@@ -93,14 +95,15 @@ impl Config {
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
-        self.broker.validate()?;
-        self.database.validate()?;
-        self.batch.validate()?;
-        self.service.validate()?;
-        validate_routes(&self.routes)?;
-        validate_names("query", self.queries.iter().map(QueryConfig::name))?;
-        self.queries.iter().try_for_each(QueryConfig::validate)?;
-        queries::validate_subjects(&self.queries, &self.broker)
+        let Self { broker, database, batch, routes, queries, service, .. } = self.resolved()?;
+        broker.validate()?;
+        database.validate()?;
+        batch.validate()?;
+        service.validate()?;
+        validate_routes(&routes)?;
+        validate_names("query", queries.iter().map(QueryConfig::name))?;
+        queries.iter().try_for_each(QueryConfig::validate)?;
+        queries::validate_subjects(&queries, &broker)
     }
 }
 

@@ -23,6 +23,8 @@ pub fn retry(
     unreadable: UnreadableHeaders,
     progress: impl FnMut(&RetryReport),
 ) -> Result<RetryReport, Error> {
+    let config = config.resolved()?;
+    config.validate()?;
     let routes = Routes::new(&config.routes, config.unmatched)?;
     // With the queries, because a new migration must not break them either.
     let (database, _) = Database::open_with_queries(&config.database, &routes, &config.queries)?;

@@ -319,7 +319,8 @@ fn environment_table(environment: &Environment) -> Result<Table, Error> {
     let mut table = Table::new();
     for (name, value) in environment {
         let Some(key) = name.strip_prefix("CATCHMENT_") else { continue };
-        merge(&mut table, variable(&key.to_lowercase(), value).map_err(|reason| refused(name, reason))?);
+        // Variables are one source: two ways to authenticate are refused later, whichever comes first.
+        merge_keys(&mut table, variable(&key.to_lowercase(), value).map_err(|reason| refused(name, reason))?);
     }
     Ok(table)
 }
@@ -403,6 +404,11 @@ fn one_line(message: &str) -> String {
     // The words of the file, not of the program.
     let message = message.replace("expected usize", "expected a whole number");
     let message = message.replace("expected a duration", "expected a duration, as \"5s\"");
+    let message = message.replace("expected parsable string", "expected a size, as \"4MiB\"");
+    let message = match message.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected a table"),
+        None => message,
+    };
     let Some(found) = message.strip_prefix("invalid type: ") else { return message };
     match (found.find(['"', '`']), found.rfind(", expected ")) {
         (Some(value), Some(expected)) if value < expected => {

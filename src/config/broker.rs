@@ -181,6 +181,10 @@ impl BrokerConfig {
                 Error::config("broker.servers", "is empty").with_remedy("give at least one, as nats://127.0.0.1:4222")
             );
         }
+        if self.servers.iter().any(|server| server.trim().is_empty()) {
+            let remedy = "give an address, as nats://127.0.0.1:4222, or remove it";
+            return Err(Error::config("broker.servers", "an address is empty").with_remedy(remedy));
+        }
         self.authentication()?;
         self.validate_files()?;
         self.validate_tls()?;

@@ -1,5 +1,8 @@
 //! `catchment dead-letters` on events that really failed, beside a collector that goes on.
 
+use catchment::config::RouteConfig;
+use catchment::dead_letters::{self, Selection, UnreadableHeaders};
+use catchment::{Config, DirectRecorder, DirectRecorderConfig, Event, Recorder};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -381,4 +384,28 @@ fn a_mistake_is_refused_and_changes_nothing() {
     std::fs::write(chat.config(), config).expect("writes");
     refused(&mut chat.letters(&["retry", "--all"]), 1, &["route lines", "no such table: liens"]);
     assert_eq!(chat.ids(&[]), [1]);
+}
+
+#[test]
+fn a_program_retries_with_a_prefix_in_its_routes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("1_lines.sql"), "CREATE TABLE lines(text TEXT NOT NULL)").expect("writes");
+    let mut config = Config::default();
+    config.prefix = Some("chat".into());
+    config.broker.subjects = vec!["{prefix}.>".into()];
+    config.database.path = folder.path().join("a.db");
+    config.database.migrations = Some(folder.path().into());
+    let mut recorder = DirectRecorderConfig::default();
+    recorder.database = config.database.clone();
+    recorder.routes = vec![RouteConfig::new("chat.line", ["INSERT INTO lines(text) VALUES (:text)"])];
+    let recorder = DirectRecorder::open(recorder).expect("opens");
+    recorder.record(Event::new("chat.line", "{}")).expect("room");
+    recorder.close(Duration::from_secs(10)).expect("in time");
+    let lines = "INSERT INTO lines(text) VALUES (coalesce(:text, 'none'))";
+    config.routes = vec![RouteConfig::new("{prefix}.line", [lines])];
+    let retry = |config: &Config| dead_letters::retry(config, &Selection::default(), UnreadableHeaders::Keep, |_| {});
+    assert_eq!(retry(&config).expect("the database is well").stored, 1);
+    config.prefix = None;
+    let refused = retry(&config).expect_err("no prefix").to_string();
+    assert!(refused.contains("needs the setting prefix"), "{refused}");
 }

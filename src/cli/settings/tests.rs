@@ -90,6 +90,14 @@ fn a_server_beside_the_database_replaces_only_nats_variables() {
 }
 
 #[test]
+fn variables_that_contradict_each_other_are_refused() {
+    let two = [("CATCHMENT_BROKER__TOKEN", "t0ken"), ("CATCHMENT_BROKER__CREDS", "/a.creds")];
+    assert!(Home::new("", &two).refusal().contains("broker: give only one of"));
+    let three = [("CATCHMENT_BROKER__USER", "me"), ("CATCHMENT_BROKER__PASSWORD", "p"), two[0]];
+    assert!(Home::new("", &three).refusal().contains("broker: give only one of"));
+}
+
+#[test]
 fn a_command_without_broker_minds_no_nats_variable() {
     let home = Home::new("[database]\npath = 'file.db'", &[("NATS_TIMEOUT", "soon"), ("NATS_USER", "me")]);
     let path = |args| home.settings.for_database(&args).unwrap().database.path;

@@ -346,3 +346,10 @@ fn nothing_is_logged_while_the_queue_is_locked() {
     assert!(queue.failures().is_err());
     logged("are only in the log above");
 }
+
+#[test]
+fn a_queues_debug_shows_no_event() {
+    let queue = queue();
+    let _entry = enqueue(&queue, "hunter2");
+    assert!(!format!("{queue:?}").contains("hunter2"));
+}
