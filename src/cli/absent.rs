@@ -19,7 +19,8 @@ pub struct Absent {
 impl Absent {
     /// Prints which feature has the command; fails with this exit status.
     pub fn refuse(&self, feature: &str, status: u8) -> anyhow::Result<()> {
-        log::debug!("{feature} was called with {:?}", self.arguments);
+        // The arguments may hold secrets.
+        log::debug!("{feature} was called with {} arguments", self.arguments.len());
         // Without a standard error there is still the exit status.
         let _ = writeln!(
             std::io::stderr(),

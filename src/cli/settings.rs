@@ -200,7 +200,7 @@ impl Settings {
     ) -> Result<Config, Error> {
         let mut given = Table::new();
         if let Some(file) = &self.file {
-            merge(&mut given, file_table(file)?);
+            merge(&mut given, with_new_keys(file_table(file)?));
         }
         merge(&mut given, environment_table(&self.environment)?);
         if let Some(name) = context {
@@ -319,8 +319,9 @@ fn environment_table(environment: &Environment) -> Result<Table, Error> {
     let mut table = Table::new();
     for (name, value) in environment {
         let Some(key) = name.strip_prefix("CATCHMENT_") else { continue };
+        let variable = variable(&key.to_lowercase(), value).map_err(|reason| refused(name, reason))?;
         // Variables are one source: two ways to authenticate are refused later, whichever comes first.
-        merge_keys(&mut table, variable(&key.to_lowercase(), value).map_err(|reason| refused(name, reason))?);
+        merge_keys(&mut table, with_new_keys(variable));
     }
     Ok(table)
 }
@@ -426,14 +427,18 @@ fn setting<'a>(table: &'a Table, section: &str, key: &str) -> Option<&'a Value> 
     table.get(section)?.get(key)
 }
 
-/// Merges a source into the lower ones, key by key; lists are replaced whole.
-fn merge(below: &mut Table, mut above: Table) {
-    // The earlier key of `broker.prefetch`. Two sources may use one key each.
-    if let Some(Value::Table(broker)) = above.get_mut("broker")
+/// The earlier key of `broker.prefetch` is `ahead`. Two sources may use one key each.
+fn with_new_keys(mut source: Table) -> Table {
+    if let Some(Value::Table(broker)) = source.get_mut("broker")
         && let Some(prefetch) = broker.remove("ahead")
     {
         broker.insert("prefetch".into(), prefetch);
     }
+    source
+}
+
+/// Merges a source into the lower ones, key by key; lists are replaced whole.
+fn merge(below: &mut Table, above: Table) {
     if let (Some(Value::Table(below)), Some(Value::Table(above))) = (below.get_mut("broker"), above.get("broker")) {
         drop_other_authentication(below, above);
     }

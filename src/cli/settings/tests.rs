@@ -70,6 +70,9 @@ fn the_old_key_of_prefetch_still_works_beside_the_new_one() {
     let home = Home::new("[broker.ahead]\nevents = 8\nrequests = 4", &[("CATCHMENT_BROKER__PREFETCH__EVENTS", "9")]);
     let prefetch = home.broker(&flags(&[])).broker.prefetch;
     assert_eq!((prefetch.events, prefetch.requests), (9, 4));
+    let both = [("CATCHMENT_BROKER__AHEAD__REQUESTS", "2"), ("CATCHMENT_BROKER__PREFETCH__EVENTS", "9")];
+    let prefetch = Home::new("", &both).broker(&flags(&[])).broker.prefetch;
+    assert_eq!((prefetch.events, prefetch.requests), (9, 2));
     assert_eq!(Home::new("[broker.ahead]\nevents = 8", &[]).broker(&flags(&[])).broker.prefetch.events, 8);
     let both = Home::new("[broker]\nahead = { events = 8 }\nprefetch = { events = 9 }", &[]).refusal();
     assert!(both.contains("duplicate field `prefetch`"), "{both}");
