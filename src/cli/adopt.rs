@@ -28,7 +28,7 @@ impl Adopt {
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let path = settings.for_database(&self.database)?.database.path;
         let IdentityChange { before, after: now } = store::adopt(&path)?;
-        let mut output = Output::new();
+        let mut output = Output::optional();
         if self.json {
             let line = serde_json::json!({ "database": path.display().to_string(), "before": before, "now": now });
             writeln!(output, "{line}")?;

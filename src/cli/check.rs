@@ -97,7 +97,7 @@ impl Check {
             disk_warning: self.disk_warning,
             disk_critical: self.disk_critical,
         };
-        let mut output = Output::new();
+        let mut output = Output::optional();
         let mut written = Ok(());
         let report = check::check(&config, &options, &mut |finding| {
             if self.format == ReportFormat::Text && written.is_ok() {
@@ -111,7 +111,7 @@ impl Check {
     /// Prints a report whose only finding is that the settings are invalid.
     pub fn report_invalid_settings(&self, error: &Error) -> anyhow::Result<()> {
         let finding = Finding::of_error("settings", error);
-        let mut output = Output::new();
+        let mut output = Output::optional();
         if self.format == ReportFormat::Text {
             formats::line(&mut output, &finding)?;
         }

@@ -279,7 +279,7 @@ fn with_flag(error: &CompareError) -> String {
 
 /// Prints the report and what differs from the baseline; regressions are an error.
 fn print(found: &Comparison, baseline: Option<&Comparison>) -> anyhow::Result<()> {
-    let mut output = Output::new();
+    let mut output = Output::optional();
     write!(output, "{}", report::terminal(found, width()))?;
     let regressions = match baseline {
         Some(baseline) => {

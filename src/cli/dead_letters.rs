@@ -81,7 +81,7 @@ impl Drop {
         let selection = self.selection.selection()?;
         // No `require_ids`: a letter that is gone already is the desired result.
         let letters = open(settings, &self.database)?;
-        let mut output = Output::new();
+        let mut output = Output::optional();
         let (count, words, key) = if self.dry_run {
             (letters.count(&selection)?, "would drop", "would_drop")
         } else {

@@ -6,7 +6,11 @@ use std::os::fd::AsFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Standard output for results. It is buffered: flush before the end, because an error on drop is lost.
-pub struct Output(BufWriter<StdoutLock<'static>>);
+pub struct Output {
+    writer: BufWriter<StdoutLock<'static>>,
+    /// What is written after the reader has left is discarded, and is no error.
+    optional: bool,
+}
 
 /// Marks a broken pipe of standard output, so that it differs from those of sockets and child processes.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +18,14 @@ pub struct Output(BufWriter<StdoutLock<'static>>);
 struct ReaderLeft;
 
 impl Output {
-    /// Locks standard output until this is dropped.
+    /// Locks standard output until this is dropped. For a command whose result is its output: it is done when the reader leaves.
     pub fn new() -> Self {
-        Self(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+        Self { writer: BufWriter::with_capacity(64 << 10, io::stdout().lock()), optional: false }
+    }
+
+    /// The same for a command whose exit status has a meaning of its own: the status does not depend on the reader.
+    pub fn optional() -> Self {
+        Self { optional: true, ..Self::new() }
     }
 
     /// Checks that standard output still has a reader. Writes nothing and does not block.
@@ -25,7 +34,7 @@ impl Output {
     ///
     /// The broken pipe that a write would return.
     pub fn check_open(&self) -> io::Result<()> {
-        let mut polled = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::empty())];
+        let mut polled = [PollFd::new(self.writer.get_ref().as_fd(), PollFlags::empty())];
         poll(&mut polled, PollTimeout::ZERO)?;
         let is_broken = polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR));
         if is_broken { Err(marked(ErrorKind::BrokenPipe.into())) } else { Ok(()) }
@@ -34,11 +43,17 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(marked)
+        match self.writer.write(bytes) {
+            Err(error) if self.optional && error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written.map_err(marked),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(marked)
+        match self.writer.flush() {
+            Err(error) if self.optional && error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed.map_err(marked),
+        }
     }
 }
 

@@ -64,7 +64,7 @@ impl Test {
             return Err(error);
         }
         let (changes, letters) = (testing.changes()?, testing.dead_letters()?);
-        let mut output = Output::new();
+        let mut output = Output::optional();
         if self.json {
             print_json(&mut output, outcome, &changes, &letters)?;
         } else {

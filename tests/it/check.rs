@@ -1,7 +1,7 @@
 //! `catchment check`: what it finds, and that it changes nothing.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -353,4 +353,16 @@ fn a_check_beside_a_start_keeps_nobody_from_starting() {
         }
         looking.store(false, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+#[test]
+fn the_exit_status_does_not_depend_on_a_reader() {
+    let fixture = Fixture::new();
+    fixture.with("subject = \"events.door\"", "subject = \"evnts.door\"");
+    for format in ["text", "json", "prometheus"] {
+        let mut check = fixture.command(&["check", "--offline", "--format", format]);
+        let mut child = check.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+        drop(child.stdout.take());
+        assert_eq!(child.wait().expect("ends").code(), Some(1), "a warning, also where nobody reads it");
+    }
 }

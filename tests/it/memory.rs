@@ -47,7 +47,8 @@ impl Fixture {
         Self { _folder: folder, server, database, collector, lock }
     }
 
-    /// Waits until the process has taken in what it can: its work is done, for the database is locked.
+    /// Waits until the process has taken in what it can and has nothing more to do, because the database is locked. While it works it
+    /// uses a whole core; markers alone take a few hundredths of one, or a tenth on a slow machine.
     #[track_caller]
     fn settles_below_the_most(&self, what: &str) {
         let (mut before, mut since) = (self.collector.ticks(), Instant::now());
@@ -58,7 +59,8 @@ impl Fixture {
             let ticks = self.collector.ticks();
             let worked = ticks - std::mem::replace(&mut before, ticks);
             since = Instant::now();
-            (worked <= 2).then_some(())
+            // Of fifty in this time.
+            (worked <= 10).then_some(())
         });
         let (_, highest) = self.collector.memory();
         assert!(highest < MOST, "{what}: {highest} KiB");

@@ -51,7 +51,7 @@ impl Retry {
         require_ids(&letters, &selection)?;
         let total = letters.count(&selection)?;
         drop(letters);
-        let mut output = Output::new();
+        let mut output = Output::optional();
         if self.dry_run {
             if self.json {
                 writeln!(output, "{}", serde_json::json!({ "would_retry": total }))?;

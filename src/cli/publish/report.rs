@@ -138,13 +138,13 @@ fn print_json(counts: RecorderCounts, destination: Option<&Destination>, took: D
         "last_sequence": sequence,
         "seconds": took.as_secs_f64(),
     });
-    let mut output = Output::new();
+    let mut output = Output::optional();
     writeln!(output, "{line}")?;
     Ok(output.flush()?)
 }
 
 fn print(published: u64, destination: Option<Destination>) -> anyhow::Result<()> {
-    let mut output = Output::new();
+    let mut output = Output::optional();
     write!(output, "published {}", counted(published, "event"))?;
     match destination {
         Some(Destination::Stream { stream, sequence, duplicate }) => {
