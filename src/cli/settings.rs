@@ -1,7 +1,7 @@
 //! The settings of a command, from all sources.
 //!
-//! Precedence, highest first: flags, the context that `--context` names, `CATCHMENT_*` variables, the file, the surroundings,
-//! defaults. The surroundings are the broker that `catchment run --with-server` started beside the database; without one, the `NATS_*`
+//! Precedence, highest first: flags, the context that `--context` names, `CATCHMENT_*` variables, the file, implicit sources,
+//! defaults. Implicit sources are the broker that `catchment run --with-server` started beside the database; without one, the `NATS_*`
 //! variables of the `nats` command, then the context that `NATS_CONTEXT` names or `nats context select` selected. The selected
 //! context is used only where nothing else names a server, because its credentials are for its own servers.
 //! Each source is a TOML table. It is checked by itself first, so that an error names the place of the mistake.
@@ -177,18 +177,18 @@ impl Settings {
 
     /// For a command that uses the database and no broker.
     pub fn for_database(&self, database: &DatabaseArgs) -> Result<Config, Error> {
-        self.config(database, None, Table::new(), Surroundings::Ignored)
+        self.config(database, None, Table::new(), ImplicitSources::Ignored)
     }
 
     /// For a command that uses a broker.
     pub fn for_broker(&self, database: &DatabaseArgs, broker: &BrokerArgs) -> Result<Config, Error> {
-        self.config(database, broker.context.as_deref(), broker.table(), Surroundings::Used)
+        self.config(database, broker.context.as_deref(), broker.table(), ImplicitSources::Used)
     }
 
-    /// For a command that starts its own broker: the surroundings are ignored. The caller replaces the broker's settings from other
+    /// For a command that starts its own broker: implicit sources are ignored. The caller replaces the broker's settings from other
     /// sources.
     pub fn for_own_broker(&self, database: &DatabaseArgs, broker: &BrokerArgs) -> Result<Config, Error> {
-        self.config(database, None, broker.table(), Surroundings::Ignored)
+        self.config(database, None, broker.table(), ImplicitSources::Ignored)
     }
 
     fn config(
@@ -196,7 +196,7 @@ impl Settings {
         database: &DatabaseArgs,
         context: Option<&str>,
         flags: Table,
-        surroundings: Surroundings,
+        implicit: ImplicitSources,
     ) -> Result<Config, Error> {
         let mut given = Table::new();
         if let Some(file) = &self.file {
@@ -208,13 +208,13 @@ impl Settings {
         }
         merge(&mut given, flags);
         let path = database.database.clone();
-        let mut all = match surroundings {
-            Surroundings::Used => {
+        let mut all = match implicit {
+            ImplicitSources::Used => {
                 let path = path.clone().or_else(|| setting(&given, "database", "path")?.as_str().map(PathBuf::from));
                 let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
-                self.surroundings_table(&path, setting(&given, "broker", "servers").is_some(), context.is_some())?
+                self.implicit_table(&path, setting(&given, "broker", "servers").is_some(), context.is_some())?
             }
-            Surroundings::Ignored => Table::new(),
+            ImplicitSources::Ignored => Table::new(),
         };
         merge(&mut all, given);
         // Each source was checked by itself before, so all keys are known.
@@ -227,9 +227,9 @@ impl Settings {
         Ok(config)
     }
 
-    /// The settings of the surroundings. A broker beside the database replaces `NATS_*` variables and contexts, credentials included.
+    /// The settings of implicit sources. A broker beside the database replaces `NATS_*` variables and contexts, credentials included.
     /// A context that a flag names replaces other contexts.
-    fn surroundings_table(&self, database: &Path, has_servers: bool, has_context: bool) -> Result<Table, Error> {
+    fn implicit_table(&self, database: &Path, has_servers: bool, has_context: bool) -> Result<Table, Error> {
         let variables = nats_table(&self.environment)?;
         if !has_servers && let Some(server) = server_beside(database) {
             let mut found = broker_table(std::iter::once(("servers", list(std::iter::once(server.as_str())))));
@@ -269,7 +269,7 @@ impl Settings {
 
 /// Whether to use the broker beside the database, the `NATS_*` variables and contexts.
 #[derive(Clone, Copy)]
-enum Surroundings {
+enum ImplicitSources {
     Used,
     Ignored,
 }

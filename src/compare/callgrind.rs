@@ -8,11 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::CompareError;
-use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
 use super::context::RunContext;
-use super::environment::TestEnvironment;
 use super::options::Setup;
+use super::{CompareError, run};
 
 /// The most events of a run under callgrind, which takes fifty times as long.
 const MAX_EVENTS: u64 = 1_000;
@@ -30,14 +28,7 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<BTreeMap
 
 /// Instructions of each process from its start to its end.
 fn count(context: &RunContext<'_>, setup: Setup) -> Result<BTreeMap<&'static str, u64>, CompareError> {
-    let mut environment = TestEnvironment::start(context, setup)?;
-    let (mut application, _) = environment.start_application(0)?;
-    let mut watch = CommitWatch::open(&environment.database)?;
-    application.send_line("go")?;
-    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
-    observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
-    drop(application);
-    drop(environment.collector.take());
+    let environment = run::completed(context, setup)?;
     let roles = ["application", "collector"];
     let counts = roles.map(|role| (role, read(&environment.path(&format!("{role}.callgrind")))));
     Ok(counts.into_iter().filter_map(|(role, count)| Some((role, count?))).collect())

@@ -3,23 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use super::commit_watch::{CommitWatch, Observation, POLL_INTERVAL};
 use super::context::RunContext;
-use super::environment::TestEnvironment;
 use super::options::Setup;
 use super::{CompareError, Findings, Hotspots, arms, run};
 
 /// Profiles one arm. A process that computed too little for a single sample is left out.
 pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<Vec<Hotspots>, CompareError> {
-    let mut environment = TestEnvironment::start(context, Setup { profiled: true, ..setup })?;
-    let (mut application, _) = environment.start_application(0)?;
-    let mut watch = CommitWatch::open(&environment.database)?;
-    application.send_line("go")?;
-    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
-    observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
     // Each process writes its profile when it exits.
-    drop(application);
-    drop(environment.collector.take());
+    let environment = run::completed(context, Setup { profiled: true, ..setup })?;
     run::verified(context, &environment)?;
     let roles = ["application", "collector"];
     Ok(roles

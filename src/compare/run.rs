@@ -11,6 +11,20 @@ use super::verification::{self, RowCheck};
 use super::{CompareError, Process, Run, clock, statistics};
 use crate::store::Editor;
 
+/// Makes a run without measuring it. Returns the environment once all events are there and the processes have exited, so that what they
+/// write when they exit can be read.
+pub(super) fn completed<'c>(context: &'c RunContext<'c>, setup: Setup) -> Result<TestEnvironment<'c>, CompareError> {
+    let mut environment = TestEnvironment::start(context, setup)?;
+    let (mut application, _) = environment.start_application(0)?;
+    let mut watch = CommitWatch::open(&environment.database)?;
+    application.send_line("go")?;
+    let mut observation = Observation::new(context, &mut environment, &mut application, POLL_INTERVAL);
+    observation.wait_for_all(&mut watch, setup.events, |_| Ok(()), |_| Ok(()))?;
+    drop(application);
+    drop(environment.collector.take());
+    Ok(environment)
+}
+
 /// Starts an environment and an application in it; measures until the last commit is seen.
 pub(super) fn timed(context: &RunContext<'_>, setup: Setup) -> Result<Run, CompareError> {
     let mut environment = TestEnvironment::start(context, setup)?;
