@@ -37,7 +37,7 @@ pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter};
-pub use lock::Lock;
+pub use lock::{Lock, StartPhase};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
 pub use reader::{EventRow, Reader, StatementOutput, Value};
 pub use routes::Routes;
