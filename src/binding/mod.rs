@@ -28,11 +28,13 @@ mod json;
 mod messagepack;
 mod path;
 mod payload_error;
+mod request;
 mod value;
 
 pub use envelope::Envelope;
 pub use fields::{Fields, Row};
 pub use payload_error::PayloadError;
+pub use request::{RequestError, RequestParameters};
 pub use value::Value;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 mod generated;
 mod messagepack;
 mod oracle;
+mod request;
 
 use std::thread;
 
