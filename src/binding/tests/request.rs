@@ -1,7 +1,5 @@
 //! Tests of the rules that only requests have.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::config::{ParameterConfig, ParameterType};
 
