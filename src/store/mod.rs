@@ -4,6 +4,7 @@
 //! its state unclear, a connection is dropped, and the ledger is read again before the next attempt.
 
 mod changes;
+mod checkpointer;
 mod columns;
 mod database;
 mod database_file;
@@ -27,6 +28,7 @@ mod schema;
 mod schema_copy;
 mod sqlite_error;
 mod temp_store;
+mod wal_frames;
 mod writer;
 
 pub use changes::{TableChange, changes};
