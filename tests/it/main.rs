@@ -34,6 +34,7 @@ mod limits;
 mod links;
 mod memory;
 mod migrations;
+mod own_server;
 mod paths;
 mod permissions;
 mod poison;
