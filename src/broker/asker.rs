@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::broker_error;
 use super::connection::{Cluster, Link, ServerRemark};
 use super::requests::{Reply, ServiceError};
-use super::subject_use::stored_as_event;
+use super::subject_use::{SubjectUse, subject_use};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
@@ -45,8 +45,10 @@ pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Opt
         );
         return Err(failed(detail));
     }
-    if let Some(reason) = stored_as_event(&link, config, subject, &denied) {
-        return Err(failed(reason).with_remedy("ask on the subject of a [[query]]"));
+    match subject_use(&link, config, subject, &denied) {
+        SubjectUse::Request => {}
+        SubjectUse::Event(reason) => return Err(failed(reason).with_remedy("ask on the subject of a [[query]]")),
+        SubjectUse::Nothing => return Ok(None),
     }
     // A remark on the questions does not explain why a reply is missing.
     *last_remark.lock() = None;

@@ -18,20 +18,29 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Every service answers on this subject: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>.
 const INFO: &str = "$SRV.INFO";
 
-/// Why a request on this subject would become an event, if it would. Where the server denies the question (`denied` is raised), or the
-/// answer does not come, nothing is known: then this is `None`.
-pub(super) fn stored_as_event(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -> Option<String> {
+/// What becomes of a request on a subject.
+pub(super) enum SubjectUse {
+    /// A query answers it, or nothing is known: the server denies the question, or the answer does not come.
+    Request,
+    /// It would become an event, for this reason.
+    Event(String),
+    /// In mode `core`, where no stream has the subject either: there is no service.
+    Nothing,
+}
+
+/// What becomes of a request on this subject. `denied` is raised where the server denies a question.
+pub(super) fn subject_use(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -> SubjectUse {
     let streams = streams(link, config, subject, denied);
     if !streams.is_empty() {
         let streams = streams.join(", ");
-        return Some(format!("stream {streams} stores messages on {subject}: the request would become an event"));
-    }
-    if config.mode == Mode::Core && !has_service(link, config, subject, denied)? {
-        return Some(format!(
-            "no query has the subject {subject}: in mode core, a collector may take the request for an event"
+        return SubjectUse::Event(format!(
+            "stream {streams} stores messages on {subject}: the request would become an event"
         ));
     }
-    None
+    match config.mode {
+        Mode::Core => service_use(link, config, subject, denied),
+        Mode::Jetstream => SubjectUse::Request,
+    }
 }
 
 /// The streams that store messages on this subject, as far as the server tells.
@@ -44,23 +53,27 @@ fn streams(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -
     stream_names(&answer.data)
 }
 
-/// Whether a service answers on this subject. `None` where that cannot be asked.
-fn has_service(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -> Option<bool> {
+/// Whether a service answers on this subject.
+fn service_use(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signal) -> SubjectUse {
     const TOKEN: &str = "services";
     let until = Instant::now() + config.timeout.min(PATIENCE);
     let answers = format!("{}.{TOKEN}", link.inbox());
     link.publish(INFO.into(), TOKEN, "");
     loop {
         crossbeam_channel::select! {
-            recv(denied.channel()) -> _ => return None,
-            recv(link.lost().channel()) -> _ => return None,
-            recv(link.messages()) -> message => match message.ok()? {
-                message if message.subject != answers => {}
-                message if message.is_no_responders() => return Some(false),
-                message if answers_on(&message, subject) => return Some(true),
-                _ => {}
+            recv(denied.channel()) -> _ => return SubjectUse::Request,
+            recv(link.messages()) -> message => match message {
+                Err(_) => return SubjectUse::Request,
+                Ok(message) if message.subject != answers => {}
+                Ok(message) if message.is_no_responders() => return SubjectUse::Nothing,
+                Ok(message) if answers_on(&message, subject) => return SubjectUse::Request,
+                Ok(_) => {}
             },
-            default(until.saturating_duration_since(Instant::now())) => return Some(false),
+            default(until.saturating_duration_since(Instant::now())) => {
+                return SubjectUse::Event(format!(
+                    "no query has the subject {subject}: a collector of mode core may take the request for an event"
+                ));
+            }
         }
     }
 }
