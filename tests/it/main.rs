@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod acknowledgements;
+mod agreement;
 mod check;
 mod closing;
 mod cluster;
