@@ -52,16 +52,25 @@ impl Progress {
         Self(bar)
     }
 
+    /// Shows the steps of a long work; see [`Progress::step`].
+    pub fn of_steps() -> Self {
+        let progress = Self::new(Some(1), "steps");
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} step {human_pos} of {human_len}: {msg}") {
+            progress.0.set_style(style);
+        }
+        progress
+    }
+
     /// Shows this count and a note after it.
     pub fn show(&self, count: u64, note: String) {
         self.0.set_position(count);
         self.0.set_message(note);
     }
 
-    /// Shows the number of the next step, how many there are, and what it does.
-    pub fn step(&self, number: u64, of: u64, what: &str) {
-        self.0.set_length(of.max(number + 1));
-        self.show(number, format!("· {what}"));
+    /// Shows the number of the step that begins, from 1, how many there are, and what it does.
+    pub fn step(&self, number: u64, of: u64, what: String) {
+        self.0.set_length(of.max(number));
+        self.show(number, what);
     }
 
     /// Removes the line, so that something else can be printed there.

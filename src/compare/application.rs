@@ -228,7 +228,10 @@ fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> R
         record_us: statistics::quantiles(&mut latencies),
         refusals: produced.iter().map(|own| own.refusals).sum(),
         calls: produced.into_iter().flat_map(|own| own.calls).collect(),
-        switches: (used.switches.0.saturating_sub(before.switches.0), used.switches.1.saturating_sub(before.switches.1)),
+        switches: (
+            used.switches.0.saturating_sub(before.switches.0),
+            used.switches.1.saturating_sub(before.switches.1),
+        ),
         cpu_s: used.cpu.saturating_sub(before.cpu).as_secs_f64(),
         system_s: (used.system_s - before.system_s).max(0.0),
         peak_memory: used.peak_memory,

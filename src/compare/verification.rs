@@ -118,7 +118,7 @@ mod tests {
     use crate::store::{Database, Editor, Routes};
 
     fn setup(arm: Arm) -> Setup {
-        Setup { events: 5, ..Options::default().setup(arm) }
+        Options::default().setup(arm, 5)
     }
 
     /// What is found after five events were stored and this SQL was run.
