@@ -37,7 +37,7 @@ pub(super) fn plan(
         once((options.idle_for + options.rate_for).as_secs_f64() + 1.5);
         once((options.stall_for + 2 * stall::AROUND).as_secs_f64() + 1.0);
         once(3.0 * options.away_for.as_secs_f64() + 2.5);
-        once(3.0 * seconds(arm, Some(MAX_COUNTED)));
+        once(3.0 * seconds(arm, trials.get(arm).map(|trial| trial.events.min(MAX_COUNTED))));
         if callgrind {
             once(6.0);
         }

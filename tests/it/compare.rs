@@ -44,7 +44,7 @@ fn processes(folder: &Path) -> Vec<String> {
 #[test]
 fn every_row_of_the_study_s_table_has_its_figure() {
     let folder = tempfile::tempdir().expect("a folder");
-    let done = output(compare(folder.path()).args(["--events", "1000", "--pairs", "3"]));
+    let done = output(compare(folder.path()).args(["--events", "1000", "--pairs", "3", "--budget", "1h"]));
     assert!(done.status.success(), "{}", stderr(&done));
     let found = found(folder.path());
     let told = |what: &str| found["not_measured"].to_string().contains(what);
@@ -129,9 +129,11 @@ fn ctrl_c_leaves_nothing_behind() {
 #[test]
 fn a_comparison_that_is_stopped_reports_what_it_has() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut command = compare(folder.path());
+    let mut command = catchment();
     // The stall begins when the timed runs are over, and lasts longer than the test.
-    command.args(["--events", "100", "--pairs", "1", "--arms", "direct-grouped", "--stall", "10min", "-v"]);
+    command.args(["compare", "--quick", "--events", "100", "--pairs", "1", "--arms", "direct-grouped"]);
+    command.args(["--stall", "10min", "-v", "--report"]).arg(folder.path().join("out.json"));
+    command.arg("--directory").arg(folder.path().join("runs"));
     let log = folder.path().join("log");
     command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).expect("a log"));
     let comparison = command.spawn().expect("starts");
@@ -320,7 +322,11 @@ fn what_became_worse_than_the_baseline_is_an_exit_status() {
     let folder = tempfile::tempdir().expect("a folder");
     let again = |arguments: &[&str]| {
         let mut command = compare(folder.path());
-        output(command.args(["--events", "200", "--pairs", "6", "--arms", "direct-grouped"]).args(arguments))
+        output(
+            command
+                .args(["--events", "200", "--pairs", "6", "--budget", "1h", "--arms", "direct-grouped"])
+                .args(arguments),
+        )
     };
     let done = again(&[]);
     assert!(done.status.success(), "{}", stderr(&done));

@@ -113,6 +113,7 @@ pub fn micros_short(number: f64) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     Number,
+    Rate,
     Percent,
     Seconds,
     Micros,
@@ -132,6 +133,7 @@ impl Quantity {
         const KIB: f64 = 1024.0;
         let units: &[(&'static str, f64)] = match self {
             Self::Number => &[("", 1.0)],
+            Self::Rate => &[("events/s", 1.0)],
             Self::Percent => &[("%", 1.0)],
             Self::Seconds => &[("s", 1.0)],
             Self::Micros => &[("µs", 1.0), ("ms", 1e3), ("s", 1e6)],
@@ -170,6 +172,12 @@ impl Form {
         if ratios.into_iter().all(|ratio| (0.05..2.0).contains(&ratio)) { Self::Percent } else { Self::Factor }
     }
 
+    /// The form for all of these comparisons, with their intervals.
+    pub fn of_all<'a>(compared: impl IntoIterator<Item = &'a Compared>) -> Self {
+        let bounds = |compared: &Compared| [compared.ratio.low, compared.ratio.median, compared.ratio.high];
+        Self::of(compared.into_iter().flat_map(bounds))
+    }
+
     /// A ratio without an interval.
     pub fn change(self, ratio: f64) -> String {
         format!("{} {}", self.number(ratio), self.unit())
@@ -206,7 +214,7 @@ impl Form {
 
 /// A comparison in a sentence. Its interval is the one that decides the finding.
 pub fn finding(compared: &Compared) -> String {
-    let form = Form::of([compared.ratio.median]);
+    let form = Form::of_all([compared]);
     let (change, bounds) = (form.change(compared.ratio.median), form.bounds(compared.ratio));
     match compared.finding {
         Finding::Higher | Finding::Lower => format!("{change} ({bounds})"),
@@ -276,10 +284,15 @@ mod tests {
         let higher = compared(12.4, 11.9, 13.0, Finding::Higher);
         assert_eq!(finding(&higher), "12.4 × (11.9 to 13.0)");
         // In a row with a large factor, all are factors.
-        let form = Form::of([0.96, 12.4]);
+        let form = Form::of_all([&lower, &higher]);
         assert_eq!(form.difference(&lower), "0.960 × (0.900 to 0.999)");
         let none = compared(0.96, 0.9, 1.1, Finding::NoDifferenceShown);
         assert_eq!(Form::Percent.difference(&none), "none shown (-10.0 to +10.0 %)");
+        // So are those with a wide interval.
+        assert_eq!(
+            finding(&compared(1.5, 0.2, 30.0, Finding::NoDifferenceShown)),
+            "no difference shown (0.200 to 30.0 ×)"
+        );
     }
 
     #[test]

@@ -35,19 +35,21 @@ struct Measure {
 enum Source {
     /// One number for each run: the median is shown, and differences have intervals.
     Run(Metric),
+    /// Counted in one run of the arm, whose counts all its runs have.
+    Counted(Metric),
     /// CPU of one process, if the arm has it.
     Role(&'static str),
     /// One number for each arm.
     Arm(fn(&ArmReport) -> Option<f64>),
 }
 
-use Quantity::{Bytes, Micros, Number, Percent, Seconds};
+use Quantity::{Bytes, Micros, Number, Percent, Rate, Seconds};
 
 const MEASURES: &[Measure] = &[
     run("Total time for 10,000 events", metric::stated_s, Seconds, &[]),
-    run("Throughput, events/s", metric::throughput, Number, &[]),
-    run("Instructions an event", metric::instructions, Number, &["instruction", "perf"]),
-    run("System calls an event", metric::syscalls, Number, &["system call", "syscall"]),
+    run("Throughput", metric::throughput, Rate, &[]),
+    counted("Instructions an event", metric::instructions, Number, &["instruction", "perf"]),
+    counted("System calls an event", metric::syscalls, Number, &["system call", "syscall"]),
     run("Voluntary switches an event", metric::voluntary_switches, Number, &["switch"]),
     run("Involuntary switches an event", metric::involuntary_switches, Number, &["switch"]),
     run("CPU for 10,000 events", metric::stated_cpu_s, Seconds, &["cpu"]),
@@ -58,7 +60,7 @@ const MEASURES: &[Measure] = &[
     run("CPU percent (seconds / time)", metric::cpu_percent, Percent, &["cpu"]),
     arm("Idle CPU, all processes", idle_percent, Percent, &["idle"]),
     run("Bytes written an event", metric::written, Bytes, &["written", "bytes", "/io"]),
-    run("Syncs a thousand events", metric::syncs, Number, &["sync"]),
+    counted("Syncs a thousand events", metric::syncs, Number, &["sync"]),
     run("Peak memory, all processes", metric::peak_memory, Bytes, &["memory"]),
     run("record() at full speed, p50", |_, run| measured(run.record_us, |us| us.p50), Micros, &["record"]),
     run("record() at full speed, p99", |_, run| measured(run.record_us, |us| us.p99), Micros, &["record"]),
@@ -74,6 +76,10 @@ const MEASURES: &[Measure] = &[
 
 const fn run(name: &'static str, of: Metric, quantity: Quantity, words: &'static [&'static str]) -> Measure {
     Measure { name, of: Source::Run(of), quantity, words }
+}
+
+const fn counted(name: &'static str, of: Metric, quantity: Quantity, words: &'static [&'static str]) -> Measure {
+    Measure { name, of: Source::Counted(of), quantity, words }
 }
 
 const fn role(name: &'static str, role: &'static str) -> Measure {
@@ -156,6 +162,7 @@ fn row(comparison: &Comparison, arms: &[&ArmReport], measure: &Measure, notes: &
     let differences = match measure.of {
         Source::Run(of) => differences(comparison, arms, of),
         Source::Role(_) => vec![String::new(); arms.len()],
+        Source::Counted(of) => single_differences(comparison, arms, |arm| median(arm, of)),
         Source::Arm(of) => single_differences(comparison, arms, of),
     };
     Row { name: unit.label(measure.name), measure: measure.name, values, differences }
@@ -163,7 +170,7 @@ fn row(comparison: &Comparison, arms: &[&ArmReport], measure: &Measure, notes: &
 
 fn value(arm: &ArmReport, measure: &Measure) -> Option<f64> {
     match measure.of {
-        Source::Run(of) => median(arm, of),
+        Source::Run(of) | Source::Counted(of) => median(arm, of),
         Source::Role(role) => {
             let samples: Option<Vec<f64>> = arm.runs.iter().map(|run| metric::cpu_us_of(role, run)).collect();
             samples.map(|samples| statistics::median(&samples))
@@ -184,12 +191,16 @@ fn differences(comparison: &Comparison, arms: &[&ArmReport], of: Metric) -> Vec<
         statistics::compared((arm.arm, &arm.runs), (first.arm, &first.runs), of, noise, seed)
     };
     let found: Vec<Option<Compared>> = arms.iter().map(one).collect();
-    let form = Form::of(found.iter().flatten().map(|compared| compared.ratio.median));
+    let form = Form::of_all(found.iter().flatten());
     found.iter().map(|compared| compared.as_ref().map_or_else(String::new, |it| form.difference(it))).collect()
 }
 
 /// The differences of single runs: ratios without intervals.
-fn single_differences(comparison: &Comparison, arms: &[&ArmReport], of: fn(&ArmReport) -> Option<f64>) -> Vec<String> {
+fn single_differences(
+    comparison: &Comparison,
+    arms: &[&ArmReport],
+    of: impl Fn(&ArmReport) -> Option<f64>,
+) -> Vec<String> {
     let one = |arm: &&ArmReport| {
         let first = comparison.arms.first().filter(|first| first.arm != arm.arm)?;
         let below = of(first).filter(|below| *below > 0.0)?;

@@ -11,13 +11,20 @@ pub struct Table {
     pub title: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
-    /// Whether the other columns have figures, which are aligned right.
-    pub figures: bool,
+    /// Which columns have figures: they are aligned right, and their cells are not broken.
+    pub figures: Vec<bool>,
 }
 
 impl Table {
     fn new(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Self {
-        Self { title: title.into(), head: head.iter().map(ToString::to_string).collect(), rows, figures: true }
+        let figures = (0..head.len()).map(|at| at > 0).collect();
+        Self { title: title.into(), head: head.iter().map(ToString::to_string).collect(), rows, figures }
+    }
+
+    /// The same with words in these columns.
+    fn with_words(mut self, columns: &[usize]) -> Self {
+        columns.iter().for_each(|at| self.figures[*at] = false);
+        self
     }
 
     /// A table of columns with their titles; the first has the names of the rows.
@@ -28,12 +35,13 @@ impl Table {
             std::iter::once(name.clone()).chain(cells).collect()
         };
         let rows = names.1.iter().enumerate().map(row).collect();
-        Self { title: title.into(), head: head.collect(), rows, figures: true }
+        let figures = (0..=columns.len()).map(|at| at > 0).collect();
+        Self { title: title.into(), head: head.collect(), rows, figures }
     }
 
     /// A table without figures.
     pub fn of_words(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Self {
-        Self { figures: false, ..Self::new(title, head, rows) }
+        Self { figures: vec![false; head.len()], ..Self::new(title, head, rows) }
     }
 }
 
@@ -96,7 +104,7 @@ pub fn ratios(comparison: &Comparison) -> Table {
     };
     let interval = figures::interval_heading(comparison.ratios.iter().map(|ratio| ratio.pairs));
     let head = ["Ratio of", "Arm", "Median", interval, "Widened by, %", "Pairs", "Finding"];
-    Table::new("Paired ratios", &head, comparison.ratios.iter().map(row).collect())
+    Table::new("Paired ratios", &head, comparison.ratios.iter().map(row).collect()).with_words(&[1, 6])
 }
 
 /// The database held locked.
@@ -130,7 +138,8 @@ pub fn isolations(comparison: &Comparison) -> Option<Table> {
         Column::new("Application", isolations.iter().map(|one| one.application.clone())),
     ];
     let names = isolations.iter().map(|one| names::title(one.arm).to_string()).collect();
-    (!isolations.is_empty()).then(|| Table::of_columns("The database side killed", ("Arm", names), columns))
+    (!isolations.is_empty())
+        .then(|| Table::of_columns("The database side killed", ("Arm", names), columns).with_words(&[6]))
 }
 
 /// Fewer samples than this show nothing: with 200, a share of 20 % may be 14 to 26 % (95 %).

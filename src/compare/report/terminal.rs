@@ -110,7 +110,8 @@ fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Table {
         }
         cells
     };
-    Table { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures: true }
+    let figures = (0..head.len()).map(|at| at > 0).collect();
+    Table { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures }
 }
 
 fn profile(comparison: &Comparison, page: &mut Page) {
@@ -212,7 +213,7 @@ impl Page {
         grid.set_header(table.head.iter().map(|title| Cell::new(plain(title))));
         let aligned = |(at, text): (usize, &String)| {
             let cell = Cell::new(plain(text));
-            if at > 0 && table.figures { cell.set_alignment(CellAlignment::Right) } else { cell }
+            if table.figures[at] { cell.set_alignment(CellAlignment::Right) } else { cell }
         };
         for row in &table.rows {
             grid.add_row(row.iter().enumerate().map(aligned));

@@ -1,10 +1,10 @@
 //! Tables of runs that vary something: their length, or one setting. And whether runs with the same settings agree.
 
-use super::figures::{self, Quantity};
+use super::figures::{self, Form, Quantity};
 use super::names::{self, phrase};
 use super::overview::samples;
 use super::tables::{Column, Table};
-use crate::compare::statistics::{Finding, Interval, Metric, compared, interval_of_median, median, metric};
+use crate::compare::statistics::{Compared, Interval, Metric, compared, interval_of_median, median, metric};
 use crate::compare::{Arm, Axis, AxisPoint, Comparison, CostPoint, Costs, Run};
 
 /// What an event costs, by the number of events of a run: its time, and the CPU of all processes.
@@ -54,18 +54,20 @@ pub fn growth(comparison: &Comparison) -> Vec<String> {
         if first.events == last.events {
             return None;
         }
-        let of = |point: &CostPoint, metric| samples(costs.arm, &point.runs, metric).map(|found| median(&found));
-        let change = |metric: Metric| {
-            let (few, many) = (of(first, metric)?, of(last, metric)?);
-            Some(format!("{} and {}", figures::micros(few), figures::micros(many)))
+        let of =
+            |point: &CostPoint, metric: Metric| samples(costs.arm, &point.runs, metric).map(|found| median(&found));
+        let shown = |point: &CostPoint| {
+            let cpu = of(point, metric::cpu_us_an_event)
+                .map_or_else(String::new, |us| format!(" ({} of CPU)", figures::micros(us)));
+            Some(format!("{}{cpu}", figures::micros(of(point, metric::us_an_event)?)))
         };
-        let cpu = change(metric::cpu_us_an_event).map_or_else(String::new, |cpu| format!("; of CPU, {cpu}"));
         Some(format!(
-            "{}: with {} and with {}, an event takes {}{cpu}.",
+            "{}: with {} an event takes {}, with {} {}.",
             names::capital(names::title(costs.arm)),
             figures::counted(first.events, "event"),
+            shown(first)?,
             figures::counted(last.events, "event"),
-            change(metric::us_an_event)?,
+            shown(last)?,
         ))
     };
     comparison.costs.iter().filter_map(sentence).collect()
@@ -81,18 +83,15 @@ pub fn axis(comparison: &Comparison, axis: &Axis) -> Table {
         rate.map_or_else(String::new, |rate| format!("{} to {}", figures::amount(rate.low), figures::amount(rate.high)))
     };
     let events = |point: &AxisPoint| point.runs.first().map_or_else(|| "–".into(), |run| figures::count(run.events));
-    let difference = |point: &AxisPoint| against(comparison, axis.arm, point, control?);
     let cpu = |point: &AxisPoint| samples(axis.arm, &point.runs, metric::cpu_us_an_event).map(|us| median(&us));
     let mut columns = vec![
         Column::new("Runs", axis.points.iter().map(|point| figures::count(point.runs.len() as u64))),
         Column::new("Events of a run", axis.points.iter().map(events)),
-        Column::of("Events/s", Quantity::Number, rates.iter().map(|rate| rate.map(|rate| rate.median))),
+        Column::of("Throughput", Quantity::Rate, rates.iter().map(|rate| rate.map(|rate| rate.median))),
         Column::new(heading, rates.iter().map(interval)),
     ];
     if let Some(control) = control {
-        let title = format!("Against {}", names::value(&control.value));
-        let cells = axis.points.iter().map(|point| difference(point).unwrap_or_default());
-        columns.push(Column::new(&title, cells));
+        columns.push(against(comparison, axis, control));
     }
     columns.push(Column::of("CPU an event", Quantity::Micros, axis.points.iter().map(cpu)));
     if axis.points.iter().any(|point| point.payload.is_some()) {
@@ -107,18 +106,21 @@ fn rate(comparison: &Comparison, arm: Arm, runs: &[Run]) -> Option<Interval> {
     samples(arm, runs, metric::throughput).map(|rates| interval_of_median(&rates, comparison.settings.seed))
 }
 
-/// The throughput of a point against that of the control, round by round.
-fn against(comparison: &Comparison, arm: Arm, point: &AxisPoint, control: &AxisPoint) -> Option<String> {
-    if point.control {
-        return Some("–".into());
-    }
-    let seed = comparison.settings.seed;
-    let found = compared((arm, &point.runs), (arm, &control.runs), metric::throughput, 1.0, seed)?;
-    let form = figures::Form::of([found.ratio.median]);
-    Some(match found.finding {
-        Finding::TooFewPairs if found.ratio.samples == 1 => form.change(found.ratio.median),
-        _ => form.difference(&found),
-    })
+/// The throughput of every point against that of the control, round by round.
+fn against(comparison: &Comparison, axis: &Axis, control: &AxisPoint) -> Column {
+    let (arm, seed) = (axis.arm, comparison.settings.seed);
+    let one = |point: &AxisPoint| {
+        let other = Some(point).filter(|point| !point.control)?;
+        compared((arm, &other.runs), (arm, &control.runs), metric::throughput, 1.0, seed)
+    };
+    let found: Vec<Option<Compared>> = axis.points.iter().map(one).collect();
+    let form = Form::of_all(found.iter().flatten());
+    let cell = |found: &Option<Compared>| match found {
+        Some(found) if found.ratio.samples == 1 => form.change(found.ratio.median),
+        Some(found) => form.difference(found),
+        None => "–".into(),
+    };
+    Column::new(&format!("Against {}", names::value(&control.value)), found.iter().map(cell))
 }
 
 /// Runs with the same settings were made in two parts of a comparison, minutes apart: the rounds of all arms, and the control of the

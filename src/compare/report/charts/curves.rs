@@ -14,8 +14,6 @@ use crate::compare::{Arm, ArmReport, Comparison, CostPoint, Costs, Run};
 
 /// The most points that a line of this size can show.
 const POINTS: usize = 150;
-/// A line of so few points has a disc at each.
-const MARKED: usize = 8;
 const HEIGHT: u32 = 300;
 
 struct Curve {
@@ -35,7 +33,13 @@ pub fn latency(comparison: &Comparison) -> Option<Picture> {
     let x = rarities(curves.iter().flat_map(|curve| &curve.points).map(|(x, _)| *x).fold(1.0, f64::max));
     let heights: Vec<f64> = curves.iter().flat_map(|curve| &curve.points).map(|(_, us)| *us).collect();
     let y = Scale::logarithmic(least(&heights)?, heights.iter().copied().fold(0.0, f64::max));
-    let marks = Marks { x: "share of events", y: "committed within", x_shown: &share, y_shown: &figures::micros_short };
+    let marks = Marks {
+        x: "share of events",
+        y: "committed within",
+        x_shown: &share,
+        y_shown: &figures::micros_short,
+        discs: false,
+    };
     let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
     let description = |arm: &ArmReport| {
         let us = arm.latency.as_ref()?.commit_us;
@@ -77,6 +81,7 @@ pub fn timeline(comparison: &Comparison) -> Option<Picture> {
         y: "share stored",
         x_shown: &figures::short,
         y_shown: &|share| format!("{} %", figures::short(share)),
+        discs: false,
     };
     let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
     let description = |curve: &Curve| {
@@ -111,8 +116,13 @@ pub fn costs(comparison: &Comparison, title: &str, of: Metric) -> Option<Picture
     let (x, y): (Vec<f64>, Vec<f64>) = all().copied().unzip();
     let highest = |figures: &[f64]| figures.iter().copied().fold(0.0, f64::max);
     let (x, y) = (Scale::logarithmic(least(&x)?, highest(&x)), Scale::logarithmic(least(&y)?, highest(&y)));
-    let marks =
-        Marks { x: "events of the run", y: "an event", x_shown: &figures::short, y_shown: &figures::micros_short };
+    let marks = Marks {
+        x: "events of the run",
+        y: "an event",
+        x_shown: &figures::short,
+        y_shown: &figures::micros_short,
+        discs: true,
+    };
     let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
     let description = |curve: &Curve| {
         let points = curve.points.iter();
@@ -173,6 +183,8 @@ struct Marks<'a> {
     y: &'a str,
     x_shown: &'a dyn Fn(f64) -> String,
     y_shown: &'a dyn Fn(f64) -> String,
+    /// Whether each point has a disc.
+    discs: bool,
 }
 
 fn draw(area: &Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> DrawResult {
@@ -198,7 +210,7 @@ fn draw(area: &Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> D
     for curve in curves {
         let points = curve.points.iter().map(|(at, figure)| (*at, *figure));
         chart.draw_series(LineSeries::new(points.clone(), palette::of_arm(curve.arm).drawn().stroke_width(2)))?;
-        if curve.points.len() <= MARKED {
+        if marks.discs {
             let disc = |point| Circle::new(point, 4, palette::of_arm(curve.arm).drawn().filled());
             chart.draw_series(points.map(disc))?;
         }
