@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use clap::{Args, ValueEnum};
 
 use super::failure::{Interrupted, UsageError};
 use super::output::Output;
-use super::progress::Progress;
+use super::progress::{Progress, is_in_foreground};
+use super::server_program;
 use super::signals::Signals;
 use super::values::counted;
 
@@ -227,9 +228,6 @@ impl Compare {
     }
 
     fn options(&self, baseline: Option<&Comparison>) -> anyhow::Result<Options> {
-        let program = |name: &str, default: &str| {
-            std::env::var_os(name).filter(|name| !name.is_empty()).map_or_else(|| PathBuf::from(default), PathBuf::from)
-        };
         let defaults = if self.quick { Options::default().quick() } else { Options::default() };
         Ok(Options {
             arms: self.arms.clone(),
@@ -271,7 +269,7 @@ impl Compare {
             seed: self.seed,
             directory: self.directory.clone().unwrap_or_else(default_directory),
             server: self.server.clone(),
-            nats_server: program("NATS_SERVER_BIN", "nats-server"),
+            nats_server: server_program::find().unwrap_or_else(|_| "nats-server".into()),
             program: std::env::current_exe().context("the path of this program cannot be found")?,
             command: command_line(std::env::args_os()),
             lose_a_row: self.lose_a_row,
@@ -364,7 +362,7 @@ fn about(time: Duration) -> String {
     }
 }
 
-/// Shows where a comparison is, now and then, where standard error is no terminal and so has no progress line.
+/// Shows where a comparison is, now and then, where there is no progress line.
 #[derive(Default)]
 struct ProgressLines(Cell<Option<Instant>>);
 
@@ -373,7 +371,7 @@ impl ProgressLines {
     const PAUSE: Duration = Duration::from_secs(30);
 
     fn show(&self, step: &Step) {
-        if !std::io::stderr().is_terminal() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
+        if !is_in_foreground() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
             self.0.set(Some(Instant::now()));
             log::info!("compare: step {} of {}, {}", step.number + 1, step.of, in_words(step));
         }
