@@ -76,6 +76,15 @@ impl Progress {
         Self { bar, began: Instant::now(), is_drawn: AtomicBool::new(false) }
     }
 
+    /// Shows the steps of a long work; see [`Progress::step`].
+    pub fn of_steps() -> Self {
+        let progress = Self::new(Some(1), "steps");
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} step {human_pos} of {human_len}: {msg}") {
+            progress.bar.set_style(style);
+        }
+        progress
+    }
+
     /// Shows this count and a note after it.
     pub fn show(&self, count: u64, note: String) {
         // A shell moves its processes: Ctrl-Z, bg, fg.
@@ -87,10 +96,10 @@ impl Progress {
         self.bar.set_message(note);
     }
 
-    /// Shows the number of the next step, how many there are, and what it does.
-    pub fn step(&self, number: u64, of: u64, what: &str) {
-        self.bar.set_length(of.max(number + 1));
-        self.show(number, format!("· {what}"));
+    /// Shows the number of the step that begins, from 1, how many there are, and what it does.
+    pub fn step(&self, number: u64, of: u64, what: String) {
+        self.bar.set_length(of.max(number));
+        self.show(number, what);
     }
 
     /// Removes the line, so that something else can be printed there.
