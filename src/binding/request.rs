@@ -140,8 +140,8 @@ impl RequestParameters {
 
     fn known(&self) -> String {
         match &self.names[..] {
-            [] => "the query has none".into(),
-            [one] => format!("the only one is {one}"),
+            [] => "the query has no parameters".into(),
+            [one] => format!("the only parameter is {one}"),
             names => format!("the parameters are {}", names.join(", ")),
         }
     }

@@ -55,10 +55,10 @@ fn a_name_that_no_parameter_has_is_refused() {
     assert!(refused.starts_with(&format!("\"{}…\" is not", "é".repeat(40))), "{refused}");
     let one = requests(&["limit"], &[], &[]).expect("parameters");
     let refused = ask(&one, b"{\"a\":1}", &[]).expect_err("refused");
-    assert_eq!(refused, "\"a\" is not a parameter; the only one is limit");
+    assert_eq!(refused, "\"a\" is not a parameter; the only parameter is limit");
     let none = requests(&["subject"], &[], &[]).expect("parameters");
     let refused = ask(&none, b"{\"a\":1}", &[]).expect_err("refused");
-    assert_eq!(refused, "\"a\" is not a parameter; the query has none");
+    assert_eq!(refused, "\"a\" is not a parameter; the query has no parameters");
     assert!(ask(&none, b"{}", &[]).is_ok() && ask(&none, b" null\n", &[]).is_ok() && ask(&none, b"{", &[]).is_err());
     // A later field of a known name is not an unknown one.
     assert_eq!(ask(&one, br#"{"limit":1,"limit":2}"#, &[]), Ok(vec!["Integer(1)".to_owned()]));
@@ -80,7 +80,7 @@ fn a_request_is_an_object_unless_a_parameter_takes_the_whole() {
     let named = requests(&["x"], &[], &[]).expect("parameters");
     for payload in [&b"[]"[..], b"5", b"\"x\"", b"true", b" [{\"x\":1}]"] {
         let refused = ask(&named, payload, &[]).expect_err("refused");
-        assert_eq!(refused, "the request is not an object; the only one is x");
+        assert_eq!(refused, "the request is not an object; the only parameter is x");
     }
     for payload in [&b""[..], b"null", b" null ", b"{}"] {
         assert_eq!(ask(&named, payload, &[]), Ok(vec!["Null".to_owned()]));
@@ -192,11 +192,11 @@ fn messagepack_requests_have_the_same_rules() {
         assert_eq!(ask(payload), Ok(vec!["Null".to_owned()]));
     }
     for (payload, said) in [
-        (&b"\x81\xa1y\x05"[..], "\"y\" is not a parameter; the only one is x"),
-        (b"\x81\xc4\x01y\x05", "\"y\" is not a parameter; the only one is x"),
-        (b"\x81\x07\x05", "\"7\" is not a parameter; the only one is x"),
-        (b"\x81\xc0\x05", "\"a key that is no text\" is not a parameter; the only one is x"),
-        (b"\x90", "the request is not an object; the only one is x"),
+        (&b"\x81\xa1y\x05"[..], "\"y\" is not a parameter; the only parameter is x"),
+        (b"\x81\xc4\x01y\x05", "\"y\" is not a parameter; the only parameter is x"),
+        (b"\x81\x07\x05", "\"7\" is not a parameter; the only parameter is x"),
+        (b"\x81\xc0\x05", "\"a key that is no text\" is not a parameter; the only parameter is x"),
+        (b"\x90", "the request is not an object; the only parameter is x"),
         (b"\x81\xa1x\xc4\x015", "x is a blob; it must be an integer"),
         (b"\x81\xa1x\xc3", "x is true; it must be an integer"),
     ] {
