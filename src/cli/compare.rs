@@ -29,6 +29,7 @@ const DEFAULT_WIDTH: usize = 120;
 /// seen, and it counts only if every row is there. The arms take turns in a random order (--seed). Ctrl-C removes everything
 /// that was started; if every arm has figures by then, they are reported. Exit status 1 if an arm failed or a figure is worse
 /// than in the --baseline, 130 or 143 if it was interrupted.
+#[allow(clippy::struct_excessive_bools, reason = "flags")]
 #[derive(Args)]
 pub struct Compare {
     /// The arms, separated by commas; the others are compared with the first
