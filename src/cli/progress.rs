@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::pipeline::room_for_threads;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -14,14 +14,26 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 /// A count with its rate, and a bar where the total is known.
 pub struct Progress {
     bar: ProgressBar,
-    /// Whether the line is drawn: only in the foreground.
+    began: Instant,
+    /// Whether the line is drawn: only in the foreground, and not if standard error is JSON.
     is_drawn: AtomicBool,
 }
 
-/// Whether standard error is a terminal and this process is in its foreground, so that somebody reads along and Ctrl-C stops it.
-pub fn is_in_foreground() -> bool {
+/// What takes less time needs no progress.
+const UNNOTICED: Duration = Duration::from_millis(500);
+
+/// Standard error is only for programs.
+static HIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Shows no progress from now on, because standard error is JSON.
+pub fn hide() {
+    HIDDEN.store(true, Ordering::Relaxed);
+}
+
+/// Whether somebody reads along: standard error is text on a terminal, and this process is in its foreground, so that Ctrl-C stops it.
+pub fn is_watched() -> bool {
     let stderr = std::io::stderr();
-    stderr.is_terminal() && tcgetpgrp(&stderr).is_ok_and(|group| group == getpgrp())
+    !HIDDEN.load(Ordering::Relaxed) && stderr.is_terminal() && tcgetpgrp(&stderr).is_ok_and(|group| group == getpgrp())
 }
 
 fn target(is_drawn: bool) -> ProgressDrawTarget {
@@ -57,8 +69,7 @@ impl Progress {
     }
 
     fn with_template(total: Option<u64>, what: &'static str, template: &str) -> Self {
-        let is_drawn = is_in_foreground();
-        let bar = ProgressBar::with_draw_target(total, target(is_drawn));
+        let bar = ProgressBar::with_draw_target(total, target(false));
         if let Ok(style) = ProgressStyle::with_template(template) {
             let rate = |state: &ProgressState, to: &mut dyn Write| {
                 let _ = write!(to, "{:.0}/s", state.per_sec());
@@ -71,13 +82,13 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
-        Self { bar, is_drawn: AtomicBool::new(is_drawn) }
+        Self { bar, began: Instant::now(), is_drawn: AtomicBool::new(false) }
     }
 
     /// Shows this count and a note after it.
     pub fn show(&self, count: u64, note: String) {
         // A shell moves its processes: Ctrl-Z, bg, fg.
-        let is_drawn = is_in_foreground();
+        let is_drawn = self.began.elapsed() >= UNNOTICED && is_watched();
         if self.is_drawn.swap(is_drawn, Ordering::Relaxed) != is_drawn {
             self.bar.set_draw_target(target(is_drawn));
         }
