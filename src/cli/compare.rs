@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 use super::failure::{Interrupted, UsageError};
 use super::output::Output;
-use super::progress::{Progress, is_in_foreground};
+use super::progress::{Progress, is_watched};
 use super::server_program;
 use super::signals::Signals;
 use super::values::counted;
@@ -29,6 +29,7 @@ const DEFAULT_WIDTH: usize = 120;
 /// seen, and it counts only if every row is there. The arms take turns in a random order (--seed). Ctrl-C removes everything
 /// that was started; if every arm has figures by then, they are reported. Exit status 1 if an arm failed or a figure is worse
 /// than in the --baseline, 130 or 143 if it was interrupted.
+#[allow(clippy::struct_excessive_bools, reason = "flags")]
 #[derive(Args)]
 pub struct Compare {
     /// The arms, separated by commas; the others are compared with the first
@@ -371,7 +372,7 @@ impl ProgressLines {
     const PAUSE: Duration = Duration::from_secs(30);
 
     fn show(&self, step: &Step) {
-        if !is_in_foreground() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
+        if !is_watched() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
             self.0.set(Some(Instant::now()));
             log::info!("compare: step {} of {}, {}", step.number + 1, step.of, in_words(step));
         }

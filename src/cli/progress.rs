@@ -55,12 +55,21 @@ pub fn aside(write: impl FnOnce()) {
 impl Progress {
     /// Shows a count, and the total where it is known. `what` is what is counted: `events committed`.
     pub fn new(total: Option<u64>, what: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(total, target(false));
         let template = if total.is_some() {
             "{bar:24} {human_pos} of {human_len} {prefix}, {rate} {msg}"
         } else {
             "{spinner} {human_pos} {prefix}, {rate} {msg}"
         };
+        Self::with_template(total, what, template)
+    }
+
+    /// Shows the steps of a long work; see [`Progress::step`].
+    pub fn of_steps() -> Self {
+        Self::with_template(Some(1), "step", "{bar:24} {prefix} {human_pos} of {human_len}: {msg}")
+    }
+
+    fn with_template(total: Option<u64>, what: &'static str, template: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(total, target(false));
         if let Ok(style) = ProgressStyle::with_template(template) {
             let rate = |state: &ProgressState, to: &mut dyn Write| {
                 let _ = write!(to, "{:.0}/s", state.per_sec());
@@ -74,15 +83,6 @@ impl Progress {
         }
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
         Self { bar, began: Instant::now(), is_drawn: AtomicBool::new(false) }
-    }
-
-    /// Shows the steps of a long work; see [`Progress::step`].
-    pub fn of_steps() -> Self {
-        let progress = Self::new(Some(1), "steps");
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} step {human_pos} of {human_len}: {msg}") {
-            progress.bar.set_style(style);
-        }
-        progress
     }
 
     /// Shows this count and a note after it.

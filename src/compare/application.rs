@@ -203,7 +203,7 @@ fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> R
     let before = Usage::now();
     let began = clock::now();
     let threads = job.producers.max(1);
-    let mut produced = Vec::with_capacity(threads);
+    let mut results = Vec::with_capacity(threads);
     std::thread::scope(|scope| {
         let producers: Vec<_> = (0..threads)
             .map(|number| {
@@ -213,7 +213,7 @@ fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> R
             })
             .collect();
         for producer in producers {
-            produced.push(producer.join().map_err(|_| failed("had a panic in a producer thread".into()))??);
+            results.push(producer.join().map_err(|_| failed("had a panic in a producer thread".into()))??);
         }
         Ok::<_, CompareError>(())
     })?;
@@ -221,13 +221,13 @@ fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> R
         recorder.flush(TIMEOUT).map_err(|error| failed(format!("could not flush its events: {error}")))?;
     }
     let (accepted, used) = (clock::now(), Usage::now());
-    let mut latencies: Vec<f64> = produced.iter().flat_map(|own| &own.latencies_us).map(|us| f64::from(*us)).collect();
+    let mut latencies: Vec<f64> = results.iter().flat_map(|own| &own.latencies_us).map(|us| f64::from(*us)).collect();
     Ok(Outcome {
         began,
         accepted,
         record_us: statistics::quantiles(&mut latencies),
-        refusals: produced.iter().map(|own| own.refusals).sum(),
-        calls: produced.into_iter().flat_map(|own| own.calls).collect(),
+        refusals: results.iter().map(|own| own.refusals).sum(),
+        calls: results.into_iter().flat_map(|own| own.calls).collect(),
         switches: (
             used.switches.0.saturating_sub(before.switches.0),
             used.switches.1.saturating_sub(before.switches.1),

@@ -75,20 +75,20 @@ impl Forecast {
 mod tests {
     use super::*;
 
-    fn seconds(forecast: &Forecast, elapsed: f64) -> f64 {
-        forecast.left(elapsed).as_secs_f64()
+    fn seconds(forecast: &Forecast, elapsed: f64) -> u64 {
+        forecast.left(elapsed).as_secs()
     }
 
     #[test]
     fn what_is_left_follows_the_time_that_steps_take() {
         let mut forecast = Forecast::default();
         forecast.plan(4, Planned { seconds: 10.0, latest: None });
-        assert_eq!((forecast.begin(), seconds(&forecast, 0.0)), (0, 40.0));
+        assert_eq!((forecast.begin(), seconds(&forecast, 0.0)), (0, 40));
         // The first step took twice as long as planned.
-        assert_eq!((forecast.begin(), seconds(&forecast, 20.0)), (1, 60.0));
+        assert_eq!((forecast.begin(), seconds(&forecast, 20.0)), (1, 60));
         forecast.skip_to(3);
         assert_eq!((forecast.begin(), forecast.len()), (3, 4));
-        assert!(seconds(&forecast, 30.0) <= 30.0);
+        assert!(seconds(&forecast, 30.0) <= 30);
     }
 
     #[test]
@@ -98,6 +98,6 @@ mod tests {
         forecast.plan(10, Planned { seconds: 5.0, latest: Some(18.0) });
         forecast.begin();
         // Those that begin after 10 and 15 s, but none after 20 s.
-        assert_eq!(seconds(&forecast, 0.0), 20.0);
+        assert_eq!(seconds(&forecast, 0.0), 20);
     }
 }

@@ -43,7 +43,8 @@ pub(super) fn plan(
         }
     }
     if !options.profile_for.is_zero() {
-        arms.iter().for_each(|_| once(options.profile_for.as_secs_f64() + 2.0));
+        let seconds = options.profile_for.as_secs_f64() + 2.0;
+        context.plan(arms.len(), Planned { seconds, latest: None });
     }
     for events in options.curve_events() {
         for round in 0..curve::ROUNDS {

@@ -27,6 +27,7 @@ impl Codec {
 }
 
 /// A chat message; `id` is its number in the workload.
+#[allow(clippy::struct_field_names, reason = "the names of the fields in the payload")]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Message<'a> {
     id: u64,

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -258,8 +257,6 @@ fn trial_runs_choose_how_long_a_run_is() {
         assert!(arm["events"].as_u64() > Some(0), "{arm}");
         for run in arm["runs"].as_array().expect("runs") {
             assert_eq!((&run["events"], &run["committed"]), (&arm["events"], &arm["events"]));
-            // Trial runs give it half as much again.
-            assert!(run["total_s"].as_f64() > Some(0.1), "{arm}");
         }
     }
     assert_eq!(found["ratios"][0]["finding"], "too few pairs");
@@ -314,7 +311,6 @@ fn several_threads_and_all_workloads_lose_nothing() {
     for arm in found["arms"].as_array().expect("arms") {
         assert_eq!(arm["runs"][0]["committed"], 3000, "{arm}");
     }
-    assert!(Duration::from_secs_f64(found["took_s"].as_f64().expect("seconds")) < Duration::from_secs(60));
 }
 
 #[test]

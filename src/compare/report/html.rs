@@ -68,8 +68,11 @@ fn render_table(table: &Table) -> String {
     };
     let row = |row: &Vec<String>| element("tr", "", &row.iter().enumerate().map(cell).collect::<String>());
     let rows: String = table.rows.iter().map(row).collect();
-    let inside =
-        [element("caption", "", &title), element("thead", "", &element("tr", "", &head)), element("tbody", "", &rows)];
+    let inside = [
+        element("caption", "", &format!("<span>{title}</span>")),
+        element("thead", "", &element("tr", "", &head)),
+        element("tbody", "", &rows),
+    ];
     let kind = if table.figures.contains(&true) { " class=\"figures\"" } else { " class=\"words\"" };
     let scrolls = format!(" class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{title}\"");
     element("div", &scrolls, &element("table", kind, &inside.concat()))

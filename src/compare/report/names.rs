@@ -18,7 +18,7 @@ pub fn phrase(arm: Arm) -> &'static str {
 /// What a ratio of a comparison is of.
 pub fn metric(key: &str) -> &str {
     match key {
-        "throughput" => "Throughput",
+        "throughput" => "throughput",
         "cpu_us_an_event" => "CPU an event",
         key => key,
     }

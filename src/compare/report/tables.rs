@@ -23,20 +23,22 @@ impl Table {
 
     /// The same with words in these columns.
     fn with_words(mut self, columns: &[usize]) -> Self {
-        columns.iter().for_each(|at| self.figures[*at] = false);
+        for at in columns {
+            self.figures[*at] = false;
+        }
         self
     }
 
     /// A table of columns with their titles; the first has the names of the rows.
-    pub fn of_columns(title: impl Into<String>, names: (&str, Vec<String>), columns: Vec<Column>) -> Self {
-        let head = std::iter::once(names.0.to_string()).chain(columns.iter().map(|column| column.title.clone()));
-        let row = |(at, name): (usize, &String)| {
-            let cells = columns.iter().map(|column| column.cells[at].clone());
-            std::iter::once(name.clone()).chain(cells).collect()
-        };
-        let rows = names.1.iter().enumerate().map(row).collect();
+    pub fn of_columns(title: impl Into<String>, names: Column, columns: Vec<Column>) -> Self {
+        let rows = (0..names.cells.len()).map(|_| Vec::new()).collect();
         let figures = (0..=columns.len()).map(|at| at > 0).collect();
-        Self { title: title.into(), head: head.collect(), rows, figures }
+        let mut table = Self { title: title.into(), head: Vec::new(), rows, figures };
+        for column in std::iter::once(names).chain(columns) {
+            table.head.push(column.title);
+            table.rows.iter_mut().zip(column.cells).for_each(|(row, cell)| row.push(cell));
+        }
+        table
     }
 
     /// A table without figures.
@@ -93,7 +95,7 @@ pub fn ratios(comparison: &Comparison) -> Table {
     let row = |ratio: &crate::compare::Ratio| {
         let arm = names::title(ratio.arm);
         vec![
-            names::metric(&ratio.of).to_string(),
+            names::capital(names::metric(&ratio.of)),
             if ratio.noise_floor { format!("{arm}, against itself") } else { arm.into() },
             figures::amount(ratio.median),
             format!("{} to {}", figures::amount(ratio.low), figures::amount(ratio.high)),
@@ -119,8 +121,8 @@ pub fn stalls(comparison: &Comparison) -> Option<Table> {
         Column::of("max", Quantity::Micros, us(|stall| stall.record_us.max)),
         Column::new("Missing afterwards", stalls.iter().map(|stall| figures::count(stall.missing))),
     ];
-    let names = stalls.iter().map(|stall| names::title(stall.arm).to_string()).collect();
-    (!stalls.is_empty()).then(|| Table::of_columns("The database held locked", ("Arm", names), columns))
+    let names = Column::new("Arm", stalls.iter().map(|stall| names::title(stall.arm).to_string()));
+    (!stalls.is_empty()).then(|| Table::of_columns("The database held locked", names, columns))
 }
 
 /// The database side killed.
@@ -137,9 +139,8 @@ pub fn isolations(comparison: &Comparison) -> Option<Table> {
         Column::new("Received live", live),
         Column::new("Application", isolations.iter().map(|one| one.application.clone())),
     ];
-    let names = isolations.iter().map(|one| names::title(one.arm).to_string()).collect();
-    (!isolations.is_empty())
-        .then(|| Table::of_columns("The database side killed", ("Arm", names), columns).with_words(&[6]))
+    let names = Column::new("Arm", isolations.iter().map(|one| names::title(one.arm).to_string()));
+    (!isolations.is_empty()).then(|| Table::of_columns("The database side killed", names, columns).with_words(&[6]))
 }
 
 /// Fewer samples than this show nothing: with 200, a share of 20 % may be 14 to 26 % (95 %).
@@ -206,8 +207,8 @@ pub fn cpu(comparison: &Comparison) -> Table {
         Column::of("CPU an event", Quantity::Micros, of(metric::cpu_us_an_event)),
         Column::of("Idle CPU", Quantity::Percent, arms.iter().map(|arm| overview::idle_percent(arm))),
     ];
-    let names = arms.iter().map(|arm| names::title(arm.arm).to_string()).collect();
-    Table::of_columns("CPU, all processes", ("Arm", names), columns)
+    let names = Column::new("Arm", arms.iter().map(|arm| names::title(arm.arm).to_string()));
+    Table::of_columns("CPU, all processes", names, columns)
 }
 
 /// What each arm promises.

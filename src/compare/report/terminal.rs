@@ -48,12 +48,16 @@ pub fn terminal(comparison: &Comparison, width: usize) -> String {
     if !comparison.costs.is_empty() {
         page.heading("Short and long runs");
         page.paragraph(prose::costs());
-        variations::costs(comparison).iter().for_each(|table| page.table(table));
+        for table in variations::costs(comparison) {
+            page.table(&table);
+        }
     }
     if !comparison.axes.is_empty() {
         page.heading("One setting varied");
         page.paragraph(prose::axes());
-        variations::agreement(comparison).iter().for_each(|text| page.paragraph(text));
+        if let Some(text) = variations::agreement(comparison) {
+            page.paragraph(&text);
+        }
     }
     for axis in &comparison.axes {
         page.table(&variations::axis(comparison, axis));
@@ -122,7 +126,9 @@ fn profile(comparison: &Comparison, page: &mut Page) {
     for hotspots in tables::profiles(comparison) {
         page.table(&tables::hotspots(hotspots, TOP));
     }
-    tables::without_samples(comparison).iter().for_each(|text| page.paragraph(text));
+    if let Some(text) = tables::without_samples(comparison) {
+        page.paragraph(&text);
+    }
     if let Some(shares) = tables::shares(comparison) {
         page.table(&shares);
     }

@@ -34,8 +34,8 @@ fn cost_table(comparison: &Comparison, title: &str, of: Metric) -> Table {
     };
     let column =
         |costs: &Costs| Column::new(names::title(costs.arm), lengths.iter().map(|events| cell(costs, *events)));
-    let names = lengths.iter().map(|events| figures::count(*events)).collect();
-    Table::of_columns(unit.label(title), ("Events of the run", names), comparison.costs.iter().map(column).collect())
+    let names = Column::new("Events of the run", lengths.iter().map(|events| figures::count(*events)));
+    Table::of_columns(unit.label(title), names, comparison.costs.iter().map(column).collect())
 }
 
 /// The numbers of events of the runs, the smallest first.
@@ -97,9 +97,9 @@ pub fn axis(comparison: &Comparison, axis: &Axis) -> Table {
     if axis.points.iter().any(|point| point.payload.is_some()) {
         columns.push(Column::of("Payload", Quantity::Bytes, axis.points.iter().map(|point| point.payload)));
     }
-    let names = axis.points.iter().map(|point| names::value(&point.value)).collect();
+    let values = axis.points.iter().map(|point| names::value(&point.value));
     let title = format!("{}, {}", names::setting(&axis.setting), names::title(axis.arm));
-    Table::of_columns(title, (names::setting(&axis.setting), names), columns)
+    Table::of_columns(title, Column::new(names::setting(&axis.setting), values), columns)
 }
 
 fn rate(comparison: &Comparison, arm: Arm, runs: &[Run]) -> Option<Interval> {

@@ -316,7 +316,9 @@ fn noise_of(comparison: &Comparison) -> String {
     }
     let each = floors.iter().map(|ratio| {
         let far = ratio.high.max(1.0 / ratio.low).max(1.0);
-        let outside = if ratio.low > 1.0 || ratio.high < 1.0 {
+        let outside = if ratio.pairs < MINIMUM_SAMPLES {
+            " (the range of few pairs)"
+        } else if ratio.low > 1.0 || ratio.high < 1.0 {
             " (this interval excludes 1: the machine was not quiet)"
         } else {
             ""
