@@ -39,6 +39,7 @@ use crate::binding::Envelope;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
+use crate::event_id;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
 pub use crate::store::{QueryError, QueryErrorKind, TableChange, Value};
 
@@ -177,7 +178,7 @@ impl TestDatabase {
             self.batch.begin(Arc::clone(&self.epoch), self.last);
         }
         self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanos(published) };
-        let id = event.given_id().map(|id| ("Nats-Msg-Id", id));
+        let id = event.given_id().map(|id| (event_id::HEADER, id));
         let headers = event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id);
         self.batch.push(self.last, event.subject(), headers, event.payload());
     }

@@ -31,6 +31,10 @@ use crate::subject::Filter;
 /// | a name in `bind` | the value in the payload at that JSON Pointer (RFC 6901) |
 /// | any other | the payload's top-level field of that name |
 ///
+/// If several headers have names that differ only in case, a parameter takes the one that is spelt like the parameter
+/// (`:header_Trace_Id` takes `Trace-Id`), and `:message_id` takes `Nats-Msg-Id`; if there is none, the one whose name is first in
+/// byte order. A collector has the values of a header in byte order: the NATS client does not keep their order.
+///
 /// The names of this table are reserved: a field of the payload with such a name is reached with `bind`.
 ///
 /// An absent value is NULL; the constraints of the database's table decide whether that is allowed. A value is bound by its type:

@@ -248,10 +248,7 @@ impl Writer {
         let mut confirmations_dropped = 0;
         for index in (0..batch.len()).filter(|&index| self.decoded.replies(index)) {
             let delivery = batch.delivery(index);
-            let mut headers = delivery.headers.iter();
-            let Some((_, reply_to)) = headers.find(|(name, _)| name.eq_ignore_ascii_case(Confirmation::HEADER)) else {
-                continue;
-            };
+            let Some(reply_to) = delivery.headers.get(Confirmation::HEADER) else { continue };
             let confirmation = Confirmation {
                 reply_to: reply_to.to_owned(),
                 stream: stream.map(str::to_owned),

@@ -7,7 +7,7 @@ use super::plan::{Plan, StatementId};
 use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Delivery, Epoch};
-use crate::store::columns::{bound, headers_json, micros, text_or_blob};
+use crate::store::columns::{bound, event_headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
 use crate::store::limits;
 use crate::store::pool::WriteConnection;
@@ -95,7 +95,7 @@ impl<'c> Statements<'c> {
                 origin,
                 origin.map(|_| delivery.mark.sequence),
                 micros(delivery.mark),
-                headers_json(delivery.headers),
+                event_headers_json(delivery.headers),
                 text_or_blob(delivery.payload),
             ])
         });
