@@ -67,6 +67,8 @@ pub struct Status {
     /// Deliveries dropped because no route takes them and `unmatched` is `drop`. They count as committed.
     pub unmatched_dropped: u64,
     /// Deliveries committed whose publisher requested a confirmation that was not sent: there were too many requests at a time,
+    /// Delete markers skipped, as `delete_markers` sets. They count as committed.
+    pub markers_skipped: u64,
     /// the connection was lost, or the reply subject is not an inbox.
     pub confirmations_dropped: u64,
     /// Events of core NATS dropped because the receive buffer was full.
@@ -147,7 +149,7 @@ impl Collector {
                 "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
             return Err(Error::config("broker.mode", reason));
         }
-        let routes = Routes::new(&config.routes, config.unmatched)?;
+        let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
         let lock = take()?;
         lock.note(StartPhase::Opening);
         let (database, queries) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
@@ -329,3 +331,4 @@ impl Parts {
         }
     }
 }
+            markers_skipped: counters.markers_skipped.get(),

@@ -39,7 +39,7 @@ pub(crate) use limits::validate_bind;
 pub use migrations::Migrations;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
-pub use routes::{Codec, DEFAULT_MAX_STEPS, RouteConfig, Unmatched};
+pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, Unmatched};
 pub(crate) use secrets::{is_jwt, without_login, without_secrets};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
@@ -54,6 +54,8 @@ pub struct Config {
     pub unmatched: Unmatched,
     /// The source of events: `[broker]`.
     pub broker: BrokerConfig,
+    /// What happens to delete markers whose subject no route matches. Default `store`: the same as to other events.
+    pub delete_markers: DeleteMarkers,
     /// The database: `[database]`.
     pub database: DatabaseConfig,
     /// How many events share a transaction: `[batch]`.
@@ -106,6 +108,10 @@ impl Config {
         service.validate()?;
         validate_routes(&routes)?;
         validate_names("query", queries.iter().map(QueryConfig::name))?;
+        if self.delete_markers == DeleteMarkers::Only {
+            let reason = "is only, which is for routes";
+            return Err(Error::config("delete_markers", reason).with_remedy("give store, skip or dead_letter"));
+        }
         queries.iter().try_for_each(QueryConfig::validate)?;
         queries::validate_subjects(&queries, &broker)
     }

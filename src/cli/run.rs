@@ -244,6 +244,9 @@ fn summary(status: &Status, took: Duration) -> String {
     if status.unmatched_dropped > 0 {
         let _ = write!(words, ", {} of them dropped because no route takes them", HumanCount(status.unmatched_dropped));
     }
+    if status.markers_skipped > 0 {
+        let _ = write!(words, ", {} of them skipped as delete markers", HumanCount(status.markers_skipped));
+    }
     if status.dropped > 0 {
         let _ = write!(words, ", dropped {} because there was no room", HumanCount(status.dropped));
     }

@@ -151,7 +151,7 @@ impl CommitQueue {
                 self.committed.store(number, Ordering::Release);
                 state.trouble = None;
                 state.dead_letters += done.dead_letters;
-                state.unmatched_dropped += done.unmatched_dropped;
+                state.unmatched_dropped += done.unmatched_dropped + done.markers_skipped;
                 let is_idle = state.last.sequence == number;
                 drop(state);
                 self.settled.notify_all();

@@ -322,7 +322,8 @@ impl Sink for Writer {
         self.checkpointer.committed(&pooled.sqlite);
         self.prepared = false;
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
-        Ok(Committed { dead_letters, unmatched_dropped, confirmations_dropped: self.confirm(batch) })
+        let markers_skipped = self.decoded.skipped_markers();
+        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped: self.confirm(batch) })
     }
 }
 

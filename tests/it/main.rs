@@ -22,6 +22,7 @@ mod core_mode;
 mod core_recorder;
 mod database;
 mod dead_letters;
+mod delete_markers;
 mod deletions;
 mod direct;
 mod documented;

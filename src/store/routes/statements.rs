@@ -48,7 +48,7 @@ impl<'c> Statements<'c> {
         epoch: Option<&Epoch>,
     ) -> Result<(), StatementError> {
         match decoded.disposition(index) {
-            Disposition::Dropped => Ok(()),
+            Disposition::Dropped | Disposition::SkippedMarker => Ok(()),
             Disposition::DeadLetter(_, reason) => Err(StatementError::Event(reason.as_ref().clone())),
             Disposition::Events => self.run_events(epoch, delivery),
             Disposition::Route(route, row) => self.run_route(*route, decoded, *row, &Envelope::of(delivery, epoch)),
