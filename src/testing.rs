@@ -130,7 +130,7 @@ impl TestDatabase {
         let writer = database.writers().pop();
         Ok(Self {
             folder,
-            subjects: filters(config.broker.subjects.iter())?,
+            subjects: filters(config.broker.filters().iter())?,
             query_subjects: filters(config.queries.iter().map(|query| &query.subject))?,
             queries: QueryRunner::new(&queries, &Signal::default()),
             writer: writer.ok_or_else(|| Error::config("database.writers", "is 0; at least 1"))?,

@@ -26,7 +26,7 @@ use crate::subject::Filter;
 /// | `:stream`, `:sequence` | its stream and its sequence there; NULL without a stream |
 /// | `:published_s`, `:published_us` | when the stream stored it (without a stream: when it was received or recorded), in whole seconds and in microseconds since 1970 |
 /// | `:message_id` | the `Nats-Msg-Id` header |
-/// | `:header_trace_id` | the first value of header `Trace-Id`, whatever the case of its name; `-` is `_` |
+/// | `:header_trace_id` | the first value of header `trace-id`, or of `Trace-Id` in another case; `-` is `_` |
 /// | `:payload` | the whole payload: text where it is UTF-8, else a blob |
 /// | a name in `bind` | the value in the payload at that JSON Pointer (RFC 6901) |
 /// | any other | the payload's top-level field of that name |

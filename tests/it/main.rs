@@ -28,6 +28,7 @@ mod direct;
 mod documented;
 mod epochs;
 mod faulty_servers;
+mod headers;
 mod input;
 mod kills;
 mod kinds;
