@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, OriginalDatabase, Owner, Reports};
-use crate::config::{BrokerConfig, Config, Mode};
+use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
 use crate::deadline;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
@@ -30,6 +30,7 @@ pub struct Collector {
     service: Option<Service>,
     parts: Parts,
     mode: Mode,
+    subjects: Vec<String>,
     _lock: Lock,
 }
 
@@ -66,6 +67,8 @@ pub struct Status {
     pub dead_letters: u64,
     /// Deliveries dropped because no route takes them and `unmatched` is `drop`. They count as committed.
     pub unmatched_dropped: u64,
+    /// Delete markers skipped, as `delete_markers` sets. They count as committed.
+    pub markers_skipped: u64,
     /// Deliveries committed whose publisher requested a confirmation that was not sent: there were too many requests at a time,
     /// the connection was lost, or the reply subject is not an inbox.
     pub confirmations_dropped: u64,
@@ -139,15 +142,19 @@ impl Collector {
         wanted: &dyn Fn() -> bool,
         take: impl FnOnce() -> Result<Lock, Error>,
     ) -> Result<Self, Error> {
-        let config = &config.resolved()?;
+        let mut config = config.resolved()?;
         config.validate()?;
+        for redundant in config.broker.redundant_subjects() {
+            log::info!("{redundant}");
+        }
+        config.unreachable().iter().for_each(|unreachable| log::warn!("{unreachable}"));
         Cluster::new(&config.broker)?;
         if config.broker.mode == Mode::Core && until == Until::Drained {
             let reason =
                 "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
             return Err(Error::config("broker.mode", reason));
         }
-        let routes = Routes::new(&config.routes, config.unmatched)?;
+        let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
         let lock = take()?;
         lock.note(StartPhase::Opening);
         let (database, queries) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
@@ -167,7 +174,8 @@ impl Collector {
             None => writer,
         });
         let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
-        let pipeline = match config.broker.mode {
+        let pipeline;
+        match config.broker.mode {
             Mode::Jetstream => {
                 let file = database.file_identity()?;
                 file.refuse_copy(&config.database.path)?;
@@ -182,7 +190,14 @@ impl Collector {
                     JetStreamIntake::open(Cluster::new(&config.broker)?, options(), wanted, &stop, &reports)
                 })?;
                 database.record_file(&file)?;
-                Pipeline::start(stream, sinks, settings, shared.clone())?
+                if config.broker.takes_all_of_stream() {
+                    config.unreachable_from(stream.subjects()).iter().for_each(|route| log::warn!("{route}"));
+                    config.broker.subjects = stream.subjects().to_vec();
+                    // A mirror or a source may have any subject. It takes no requests.
+                    let known = stream.subjects().iter().filter(|subject| *subject != ">").cloned();
+                    validate_queries_of_stream(&config.queries, &known.collect::<Vec<_>>())?;
+                }
+                pipeline = Pipeline::start(stream, sinks, settings, shared.clone())?;
             }
             Mode::Core => {
                 let epoch = database.begin_local()?;
@@ -192,15 +207,23 @@ impl Collector {
                     let cluster = Cluster::new(&config.broker)?;
                     CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
                 })?;
-                Pipeline::start(subjects, sinks, settings, shared.clone())?
+                pipeline = Pipeline::start(subjects, sinks, settings, shared.clone())?;
             }
-        };
+        }
         // Only the writers still have a sender: when they end, the service sees that nothing more will be committed.
         drop(confirmed);
         let service =
-            Service::start(config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
+            Service::start(&config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
         lock.note(StartPhase::Running);
-        Ok(Self { pipeline, service, parts, mode: config.broker.mode, _lock: lock })
+        let subjects = config.broker.filters();
+        Ok(Self { pipeline, service, parts, mode: config.broker.mode, subjects, _lock: lock })
+    }
+
+    /// Filters for the events that it collects: `broker.subjects`, each once. If that is not set, the subjects that the stream stored
+    /// when the collector started; `>` if they are not known, as with a mirror of a whole stream. Does not block.
+    #[must_use]
+    pub fn subjects(&self) -> &[String] {
+        &self.subjects
     }
 
     /// Blocks until the collector has ended by itself, at most for `wait`. Returns whether it has ended: then everything that
@@ -236,7 +259,7 @@ impl Collector {
     ///
     /// [`Error::StopDeadline`] with the names of the threads that had not ended, or what made the collector fail.
     pub fn stop(self, patience: Duration) -> Result<Status, Error> {
-        let Self { pipeline, mut service, parts, mode, _lock } = self;
+        let Self { pipeline, mut service, parts, mode, subjects: _, _lock } = self;
         let until = deadline::after(patience);
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
@@ -315,6 +338,7 @@ impl Parts {
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             unmatched_dropped: counters.unmatched_dropped.get(),
+            markers_skipped: counters.markers_skipped.get(),
             confirmations_dropped: counters.confirmations_dropped.get(),
             dropped: counters.dropped.get(),
             batches: counters.batches.get(),

@@ -19,8 +19,10 @@ mod limits;
 mod migrations;
 mod parameters;
 mod queries;
+mod reachability;
 mod routes;
 mod secrets;
+mod subjects;
 
 use serde::Deserialize;
 
@@ -39,7 +41,7 @@ pub(crate) use limits::validate_bind;
 pub use migrations::Migrations;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
-pub use routes::{Codec, DEFAULT_MAX_STEPS, RouteConfig, Unmatched};
+pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, Unmatched};
 pub(crate) use secrets::{is_jwt, without_login, without_secrets};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
@@ -52,6 +54,8 @@ pub struct Config {
     pub prefix: Option<String>,
     /// What happens to events that no route takes. Default `store`.
     pub unmatched: Unmatched,
+    /// What happens to delete markers whose subject no route matches. Default `store`: the same as to other events.
+    pub delete_markers: DeleteMarkers,
     /// The source of events: `[broker]`.
     pub broker: BrokerConfig,
     /// The database: `[database]`.
@@ -104,11 +108,20 @@ impl Config {
         database.validate()?;
         batch.validate()?;
         service.validate()?;
+        if self.delete_markers == DeleteMarkers::Only {
+            let reason = "is only, which is for routes";
+            return Err(Error::config("delete_markers", reason).with_remedy("give store, skip or dead_letter"));
+        }
         validate_routes(&routes)?;
         validate_names("query", queries.iter().map(QueryConfig::name))?;
         queries.iter().try_for_each(QueryConfig::validate)?;
         queries::validate_subjects(&queries, &broker)
     }
+}
+
+/// Checks that no query has a subject of the collected stream.
+pub(crate) fn validate_queries_of_stream(queries: &[QueryConfig], of_stream: &[String]) -> Result<(), Error> {
+    queries::refuse_collected(queries, of_stream, "the stream's subjects")
 }
 
 /// Checks what can be checked of routes without a database.

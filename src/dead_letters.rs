@@ -25,7 +25,7 @@ pub fn retry(
 ) -> Result<RetryReport, Error> {
     let config = config.resolved()?;
     config.validate()?;
-    let routes = Routes::new(&config.routes, config.unmatched)?;
+    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
     // With the queries, because a new migration must not break them either.
     let (database, _) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
     database.retry(selection, unreadable, progress)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{printable, subject};
+use crate::{event_id, printable, subject};
 
 /// The largest event in bytes: twice the largest that a server accepts. SQLite accepts rows of 1,000,000,000 bytes, and headers
 /// can be six times as long when they are stored as JSON.
@@ -106,12 +106,12 @@ impl Event {
             return Err(InvalidEvent::new(detail));
         }
         if let Some(id) = &self.id {
-            validate_header("Nats-Msg-Id", id)?;
+            validate_header(event_id::HEADER, id)?;
             if id.trim() != id || id.is_empty() {
                 return Err(InvalidEvent::new(format!("the id {id:?} is empty or has white space at its ends")));
             }
         }
-        if self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Nats-Msg-Id")) {
+        if self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(event_id::HEADER)) {
             let invalid = InvalidEvent::new("the header Nats-Msg-Id is the event's identity");
             return Err(InvalidEvent { remedy: Some("give it with Event::id"), ..invalid });
         }

@@ -109,6 +109,7 @@ pub mod dead_letters;
 mod deadline;
 pub mod error;
 mod event;
+mod event_id;
 mod pipeline;
 mod printable;
 mod query;

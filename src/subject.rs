@@ -70,6 +70,21 @@ impl Filter {
         }
     }
 
+    /// The narrowest filter that covers both of two filters that overlap.
+    fn joined_with(&self, other: &Self) -> Self {
+        let mut tokens = Vec::new();
+        for (one, other) in self.text.split('.').zip(other.text.split('.')) {
+            match (one, other) {
+                (">", _) | (_, ">") => {
+                    tokens.push(">");
+                    break;
+                }
+                (one, other) => tokens.push(if one == other { one } else { "*" }),
+            }
+        }
+        Self { text: tokens.join(".") }
+    }
+
     /// Whether some subject matches both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (mut one, mut other) = (self.text.split('.'), other.text.split('.'));
@@ -80,6 +95,19 @@ impl Filter {
                 _ => return false,
             }
         }
+    }
+}
+
+/// Filters that cover these and of which no two overlap. Each pair that overlaps is replaced by the narrowest filter that covers both, so
+/// the result may also match subjects that none of these matches.
+pub(crate) fn without_overlaps(mut filters: Vec<Filter>) -> Vec<Filter> {
+    loop {
+        let pairs = (0..filters.len()).flat_map(|at| (at + 1..filters.len()).map(move |other| (at, other)));
+        let Some((one, other)) = pairs.into_iter().find(|&(one, other)| filters[one].overlaps(&filters[other])) else {
+            return filters;
+        };
+        let other = filters.remove(other);
+        filters[one] = filters[one].joined_with(&other);
     }
 }
 
@@ -178,6 +206,23 @@ mod tests {
         {
             let (one, other) = (filter(one), filter(other));
             assert!(!one.overlaps(&other) && !other.overlaps(&one), "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn filters_that_overlap_are_joined() {
+        for (given, expected) in [
+            (&["s.a.*", "s.*.a"][..], &["s.*.*"][..]),
+            (&["a.>", "*.b"], &["*.>"]),
+            (&["a.>", "*.b.c"], &["*.>"]),
+            (&["a.b", "c", "a.*"], &["a.*", "c"]),
+            (&["a.x.*", "a.*.y", "*.z.y", "q"], &["*.*.*", "q"]),
+            (&["a", "b.*"], &["a", "b.*"]),
+        ] {
+            let joined = without_overlaps(given.iter().map(|text| filter(text)).collect());
+            assert_eq!(joined, expected.iter().map(|text| filter(text)).collect::<Vec<_>>(), "{given:?}");
+            let covered = |text: &&str| joined.iter().any(|wide| wide.covers(&filter(text)));
+            assert!(given.iter().all(covered), "{given:?}");
         }
     }
 }

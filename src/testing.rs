@@ -39,6 +39,7 @@ use crate::binding::Envelope;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
+use crate::event_id;
 use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
 pub use crate::store::{QueryError, QueryErrorKind, TableChange, Value};
 
@@ -70,12 +71,14 @@ pub struct TestDatabase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// Events committed, dead letters and dropped ones included.
+    /// Events committed, dead letters, dropped ones and skipped delete markers included.
     pub committed: usize,
     /// How many of them became dead letters.
     pub dead_letters: usize,
     /// How many of them were dropped because no route takes them and `unmatched` is `drop`.
     pub unmatched_dropped: usize,
+    /// How many of them were delete markers that were skipped.
+    pub markers_skipped: usize,
     /// Events on subjects that `broker.subjects` does not take. A collector would not receive them, so they were skipped.
     pub not_collected: usize,
 }
@@ -114,7 +117,7 @@ impl TestDatabase {
         let database = DatabaseConfig { path: path.clone(), writers: 1, ..config.database.clone() };
         // An error names the configuration's database: the temporary file no longer exists when the error is read.
         let named = |error| with_path(error, &config.database.path);
-        let routes = Routes::new(&config.routes, config.unmatched)?;
+        let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
         let (database, queries) = Database::open_with_queries(&database, &routes, &config.queries).map_err(named)?;
         let before = folder.path().join(BEFORE);
         Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
@@ -127,7 +130,7 @@ impl TestDatabase {
         let writer = database.writers().pop();
         Ok(Self {
             folder,
-            subjects: filters(config.broker.subjects.iter())?,
+            subjects: filters(config.broker.filters().iter())?,
             query_subjects: filters(config.queries.iter().map(|query| &query.subject))?,
             queries: QueryRunner::new(&queries, &Signal::default()),
             writer: writer.ok_or_else(|| Error::config("database.writers", "is 0; at least 1"))?,
@@ -177,7 +180,7 @@ impl TestDatabase {
             self.batch.begin(Arc::clone(&self.epoch), self.last);
         }
         self.last = Mark { sequence: self.last.sequence + 1, published_ns: nanos(published) };
-        let id = event.given_id().map(|id| ("Nats-Msg-Id", id));
+        let id = event.given_id().map(|id| (event_id::HEADER, id));
         let headers = event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(id);
         self.batch.push(self.last, event.subject(), headers, event.payload());
     }
@@ -196,6 +199,7 @@ impl TestDatabase {
         outcome.committed += self.batch.len();
         outcome.dead_letters += committed.dead_letters;
         outcome.unmatched_dropped += committed.unmatched_dropped;
+        outcome.markers_skipped += committed.markers_skipped;
         self.batch.clear();
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::Value;
 use crate::config::Codec;
+use crate::event_id;
 use crate::pipeline::{Delivery, Epoch, Headers};
 
 /// A received message: an event or a request.
@@ -39,7 +40,7 @@ impl<'a> Envelope<'a> {
     /// The codec of its payload, by its `Content-Type`.
     pub(super) fn codec(&self) -> Codec {
         const MESSAGEPACK: [&str; 3] = ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"];
-        let Some(content_type) = header(self.headers, "content_type") else { return Codec::Json };
+        let Some(content_type) = self.headers.get("Content-Type") else { return Codec::Json };
         let media = content_type.split_once(';').map_or(content_type, |(media, _)| media).trim();
         if MESSAGEPACK.iter().any(|name| media.eq_ignore_ascii_case(name)) { Codec::Messagepack } else { Codec::Json }
     }
@@ -56,7 +57,7 @@ pub(super) enum Part {
     PublishedSeconds,
     PublishedMicros,
     MessageId,
-    /// The name, in lower case with `_` for `-`.
+    /// The name, with `_` for `-`.
     Header(String),
     Payload,
 }
@@ -77,7 +78,7 @@ impl Part {
                     Ok(number) if number > 0 => Self::Token(number - 1),
                     _ => return Err(format!(":{name} is not a token; the first is :token_1")),
                 },
-                (_, Some(header)) if !header.is_empty() => Self::Header(header.to_ascii_lowercase()),
+                (_, Some(header)) if !header.is_empty() => Self::Header(header.to_owned()),
                 _ => return Ok(None),
             },
         }))
@@ -96,21 +97,18 @@ impl Part {
             },
             Self::PublishedSeconds => Value::Integer(envelope.published_ns.div_euclid(1_000_000_000)),
             Self::PublishedMicros => Value::Integer(envelope.published_ns.div_euclid(1_000)),
-            Self::MessageId => text(header(envelope.headers, "nats_msg_id")),
+            Self::MessageId => text(envelope.headers.get(event_id::HEADER)),
             Self::Header(name) => text(header(envelope.headers, name)),
             Self::Payload => std::str::from_utf8(envelope.payload).map_or(Value::Blob(envelope.payload), Value::Text),
         }
     }
 }
 
-/// The first value of the header that a parameter's name stands for.
+/// The first value of the header that a parameter's name stands for. The header that is spelt like the parameter comes first.
 fn header<'a>(headers: Headers<'a>, parameter: &str) -> Option<&'a str> {
-    let is_it = |name: &str| {
+    let equal = |name: &str, same: fn(&u8, &u8) -> bool| {
         name.len() == parameter.len()
-            && name.bytes().zip(parameter.bytes()).all(|(a, b)| {
-                let a = if a == b'-' { b'_' } else { a.to_ascii_lowercase() };
-                a == b
-            })
+            && name.bytes().zip(parameter.bytes()).all(|(a, b)| same(if a == b'-' { &b'_' } else { &a }, &b))
     };
-    headers.iter().find(|(name, _)| is_it(name)).map(|(_, value)| value)
+    headers.find(|name| equal(name, u8::eq_ignore_ascii_case), |name| equal(name, |a, b| a == b))
 }

@@ -3,13 +3,14 @@
 use nats::HeaderMap;
 
 use crate::event::Event;
+use crate::event_id;
 use crate::pipeline::Batch;
 
 /// An event's headers, and its identity if it was given one.
 pub(super) fn of(event: &Event) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if let Some(id) = event.given_id() {
-        headers.insert(nats::header::NATS_MSG_ID, id);
+        headers.insert(event_id::HEADER, id);
     }
     for (name, value) in event.headers() {
         headers.append(name.as_str(), value.as_str());
@@ -17,8 +18,22 @@ pub(super) fn of(event: &Event) -> HeaderMap {
     headers
 }
 
-/// Each name with each of its values. Their order is lost: the client does not keep it.
+/// Each name with each of its values, in byte order: the client does not keep the order of the message.
 pub(super) fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
+    let mut all = unordered(headers);
+    // Most messages have one header, and need no memory here.
+    let first = all.next();
+    let mut rest: Vec<_> = all.collect();
+    let first = first.filter(|_| rest.is_empty()).or_else(|| {
+        rest.extend(first);
+        rest.sort_unstable();
+        None
+    });
+    first.into_iter().chain(rest)
+}
+
+/// Each name with each of its values, in any order.
+fn unordered(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
     headers
         .into_iter()
         .flat_map(|headers| headers.iter())
@@ -27,7 +42,7 @@ pub(super) fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, 
 
 /// Bytes they take in a batch.
 pub(super) fn size(headers: Option<&HeaderMap>) -> usize {
-    pairs(headers).map(|(name, value)| name.len() + value.len() + Batch::HEADER).sum()
+    unordered(headers).map(|(name, value)| name.len() + value.len() + Batch::HEADER).sum()
 }
 
 /// Bytes that the client's map takes in memory, at most, where few headers share a name. Measured: beside name and value, 250 to 310 for
@@ -35,7 +50,8 @@ pub(super) fn size(headers: Option<&HeaderMap>) -> usize {
 pub(super) fn memory(headers: Option<&HeaderMap>) -> usize {
     const MAP: usize = 256;
     const HEADER: usize = 320;
-    headers.map_or(0, |_| MAP) + pairs(headers).map(|(name, value)| name.len() + value.len() + HEADER).sum::<usize>()
+    headers.map_or(0, |_| MAP)
+        + unordered(headers).map(|(name, value)| name.len() + value.len() + HEADER).sum::<usize>()
 }
 
 /// Headers in one piece of memory, for events that wait. A name and a value take their length and two bytes; in the client's map they
@@ -46,7 +62,8 @@ pub(super) struct Packed(Box<str>);
 impl Packed {
     /// Packs headers from the client. It reads them line by line, so they contain no line feed.
     pub(super) fn of(headers: Option<&HeaderMap>) -> Self {
-        let mut text = String::with_capacity(pairs(headers).map(|(name, value)| name.len() + value.len() + 2).sum());
+        let mut text =
+            String::with_capacity(unordered(headers).map(|(name, value)| name.len() + value.len() + 2).sum());
         for (name, value) in pairs(headers) {
             debug_assert!(!name.contains('\n') && !value.contains('\n'), "{name:?}: {value:?}");
             for part in [name, value] {
@@ -82,6 +99,18 @@ impl Packed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_come_in_byte_order() {
+        let given = [("x-trace", "b"), ("Trace", "2"), ("X-Trace", "a"), ("Trace", "10")];
+        let ordered = [("Trace", "10"), ("Trace", "2"), ("X-Trace", "a"), ("x-trace", "b")];
+        for at in 0..=given.len() {
+            let map: HeaderMap = given[..at].iter().collect();
+            let expected: Vec<_> = ordered.into_iter().filter(|pair| given[..at].contains(pair)).collect();
+            assert_eq!(pairs(Some(&map)).collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(pairs(None).count(), 0);
+    }
 
     #[test]
     fn packed_headers_are_the_same_and_no_longer_than_they_came() {

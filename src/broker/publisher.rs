@@ -34,11 +34,11 @@ impl Publisher {
         }))
     }
 
-    /// Publishes events from `source` in the background until it has no more. To a stream another source may follow. `nonce` makes
+    /// Publishes events from `source` in the background until it has no more. To a stream another source may follow. `id_prefix` makes
     /// the identities by which a stream recognises events that were given none.
-    pub fn start(&self, source: impl EventSource, nonce: &str) {
+    pub fn start(&self, source: impl EventSource, id_prefix: &str) {
         match &self.0 {
-            Transport::Stream(publisher) => publisher.start(source, nonce),
+            Transport::Stream(publisher) => publisher.start(source, id_prefix),
             Transport::Core(publisher) => publisher.start(source),
         }
     }
@@ -51,18 +51,18 @@ impl Publisher {
         }
     }
 
-    /// Searches the streams for events that were sent before and must not be sent again; `nonce` as for [`Publisher::start`].
+    /// Searches the streams for events that were sent before and must not be sent again; `id_prefix` as for [`Publisher::start`].
     /// `after` names a stream and a sequence up to which it has none of them. An event that is not found may be stored or not. Blocks
     /// for twice `broker.timeout` at most. Call it between [`Publisher::ask_streams`] and [`Publisher::start`].
     pub fn search(
         &self,
         events: &[Outgoing],
-        nonce: &str,
+        id_prefix: &str,
         after: Option<&(String, u64)>,
         stop: &Signal,
     ) -> Vec<PublishResult> {
         match &self.0 {
-            Transport::Stream(publisher) => publisher.search(events, nonce, after, stop),
+            Transport::Stream(publisher) => publisher.search(events, id_prefix, after, stop),
             Transport::Core(_) => Vec::new(),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connection::{Flusher, one_line};
 use crate::event::Event;
+use crate::event_id;
 use crate::pipeline::Signal;
 
 /// An event on its way.
@@ -99,8 +100,8 @@ pub(super) fn publish_all(
 pub fn wire_size(event: &Event) -> usize {
     /// `NATS/1.0`, its line end, and the one behind the last header.
     const FRAME: usize = 12;
-    /// `Nats-Msg-Id:`, a generated identity, a line end.
-    const IDENTITY: usize = 12 + 80 + 2;
+    /// The header's name, a colon, a generated identity, a line end.
+    const IDENTITY: usize = event_id::HEADER.len() + 1 + event_id::LONGEST + 2;
     let headers: usize = event.headers().iter().map(|(name, value)| name.len() + value.len() + 3).sum();
     FRAME + IDENTITY + event.given_id().map_or(0, str::len) + headers + event.payload().len()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::jetstream::{Owner, SubjectMismatch};
+use super::jetstream::{Obstacle, Owner};
 use crate::pipeline::EpochProgress;
 
 /// `JetStream` in our account.
@@ -14,6 +14,8 @@ pub struct JetStreamStatus {
     pub most_stored: Option<u64>,
     /// `None` where there is no such stream.
     pub stream: Option<StreamStatus>,
+    /// If there is none: the subjects with which the next start creates it, or why it does not.
+    pub new_stream: Option<Result<Vec<String>, Obstacle>>,
 }
 
 /// The stream.
@@ -21,6 +23,10 @@ pub struct JetStreamStatus {
 pub struct StreamStatus {
     /// Its subjects; none where it mirrors another.
     pub subjects: Vec<String>,
+    /// Filters for what is collected from it: the configured ones, or if none are configured what it stores, if that is known.
+    pub collected: Vec<String>,
+    /// The number of filters that a consumer needs for that.
+    pub consumer_filters: usize,
     /// Its retention policy: `limits`, `interest` or `workqueue`.
     pub retention: String,
     /// Its storage: `file` or `memory`.
@@ -34,9 +40,9 @@ pub struct StreamStatus {
     /// Whether it acknowledges events before they are written (`persist_mode: async`): a kill of its server loses them.
     pub loses_what_it_acknowledges: bool,
     /// The configured subjects that it does not store, by its settings.
-    pub mismatch: Option<SubjectMismatch>,
+    pub mismatch: Option<Obstacle>,
     /// Where its settings do not tell what it stores: that it has events, but none on the configured subjects.
-    pub silent: Option<SubjectMismatch>,
+    pub silent: Option<Obstacle>,
     /// Whether it has no other subjects than the configured ones.
     pub is_whole: bool,
     /// How many events it has.

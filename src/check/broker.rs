@@ -66,7 +66,7 @@ fn broker_status(config: &Config, inspection: Option<&Inspection>) -> Result<Bro
 
 fn check_core(config: &Config, report: &mut ReportBuilder<'_>) {
     report.ok("broker", "core NATS: at most once; events without a listener are lost");
-    for (query, subject) in overlaps(config, &config.broker.subjects) {
+    for (query, subject) in overlaps(config, &config.broker.filters()) {
         let what =
             format!("broker.subjects ({subject}) includes the requests of query {query}: they are stored as events");
         report.warning("queries", what, "give queries subjects that no events have");
@@ -85,18 +85,28 @@ fn check_jetstream(
     sync(config, report);
     let name = &config.broker.stream;
     let Some(stream) = &jetstream.stream else {
-        if config.broker.create_stream {
-            let subjects = config.broker.subjects.join(", ");
-            report.ok("stream", format!("{name} does not exist yet; the first start makes it on {subjects}"));
-        } else {
-            report.critical(
-                "stream",
-                format!("there is no stream {name}"),
-                "make it, or set broker.create_stream = true",
-            );
+        match &jetstream.new_stream {
+            Some(Ok(subjects)) => {
+                let shown = subjects.join(", ");
+                report.ok("stream", format!("{name} does not exist yet; the first start makes it on {shown}"));
+                for (query, subject) in overlaps(config, subjects) {
+                    let what =
+                        format!("{name} would take {subject}: it would answer the requests of query {query} itself");
+                    report.critical("stream", what, "give queries subjects that no events have");
+                }
+            }
+            Some(Err(obstacle)) => report.critical("stream", &obstacle.what, &obstacle.remedy),
+            None => {}
         }
         return;
     };
+    if config.broker.takes_all_of_stream() {
+        let all = stream.collected.join(", ");
+        report.ok("stream", format!("broker.subjects is not set: all of {name} is collected ({all})"));
+        for unreachable in config.unreachable_from(&stream.collected) {
+            report.warning(unreachable.section, unreachable.what, unreachable.remedy);
+        }
+    }
     let before = report.len();
     if let Some(refusal) = &stream.refusal {
         return report.critical("stream", refusal, "name another stream in broker.stream");
@@ -148,7 +158,7 @@ fn subjects(config: &Config, status: &BrokerStatus, stream: &StreamStatus, repor
     if let Some(silent) = &stream.silent {
         report.warning("stream", &silent.what, &silent.remedy);
     }
-    let several = config.broker.subjects.len() > 1 && !stream.is_whole;
+    let several = stream.consumer_filters > 1 && !stream.is_whole;
     if several && major_minor(&status.version).is_some_and(|version| version < SEVERAL_SUBJECTS) {
         let what = format!("nats-server {} takes only one subject for a consumer", status.version);
         let remedy = "give one subject or exactly those of the stream, or use nats-server 2.10 or later";
@@ -267,11 +277,12 @@ fn sync(config: &Config, report: &mut ReportBuilder<'_>) {
 }
 
 /// Queries whose requests match one of these subjects, with the first subject that matches.
-fn overlaps<'c>(config: &'c Config, subjects: &'c [String]) -> impl Iterator<Item = (&'c str, &'c str)> {
-    config.queries.iter().filter_map(move |query| {
+fn overlaps<'c>(config: &'c Config, subjects: &[String]) -> Vec<(&'c str, String)> {
+    let overlaps = config.queries.iter().filter_map(move |query| {
         let taken = subjects.iter().find(|subject| overlap(subject, &query.subject));
-        taken.map(|subject| (query.name(), subject.as_str()))
-    })
+        taken.map(|subject| (query.name(), subject.clone()))
+    });
+    overlaps.collect()
 }
 
 fn overlap(one: &str, other: &str) -> bool {

@@ -24,8 +24,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// over says nothing: the collector may need longer.
 pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>) {
     let Some(Destination::Stream { stream, sequence, .. }) = destination else { return };
-    let filters = config.broker.subjects.iter().filter_map(|filter| filter.parse::<Filter>().ok());
-    let is_collected = filters.into_iter().any(|filter| filter.matches(subject));
+    let filters = config.broker.filters();
+    let is_collected =
+        filters.iter().any(|filter| filter.parse::<Filter>().is_ok_and(|filter| filter.matches(subject)));
     if config.broker.mode != Mode::Jetstream || *stream != config.broker.stream || !is_collected {
         return;
     }

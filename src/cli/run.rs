@@ -98,13 +98,13 @@ impl Run {
         match config.broker.mode {
             Mode::Jetstream => log::info!("collecting stream {} from {servers} into {path}", config.broker.stream),
             Mode::Core => {
-                let subjects = config.broker.subjects.join(", ");
+                let subjects = collector.subjects().join(", ");
                 log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
             }
         }
         if self.with_server && is_watched() {
             // If standard error is closed, there is nobody to read this.
-            let _ = std::io::stderr().write_all(self.next_steps(&config, settings)?.as_bytes());
+            let _ = std::io::stderr().write_all(self.next_steps(&config, collector.subjects(), settings)?.as_bytes());
         }
         let total = self.drain.then(|| collector.status().pending);
         let progress = Progress::new(total, "events committed");
@@ -160,7 +160,7 @@ impl Run {
     }
 
     /// The commands to try next, with the same program name and options.
-    fn next_steps(&self, config: &Config, settings: &Settings) -> anyhow::Result<String> {
+    fn next_steps(&self, config: &Config, subjects: &[String], settings: &Settings) -> anyhow::Result<String> {
         let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
         let path = &config.database.path;
         let mut database = settings.file().map_or_else(String::new, |file| format!(" --config {}", shown(file)));
@@ -173,7 +173,7 @@ impl Run {
             // The other commands would use those servers.
             let _ = write!(broker, " --server {}", config.broker.servers.join(","));
         }
-        let subject = config.broker.subjects[0].replace('*', "any").replace('>', "hello");
+        let subject = subjects.first().map_or_else(String::new, |one| one.replace('*', "any").replace('>', "hello"));
         let mut text = format!("\nThe database is {}. In another terminal, in this directory:\n\n", path.display());
         if config.routes.is_empty() {
             let _ = writeln!(text, "  send an event     {program} publish{broker} {subject} '{{\"from\": \"me\"}}'");
@@ -243,6 +243,9 @@ fn summary(status: &Status, took: Duration) -> String {
     }
     if status.unmatched_dropped > 0 {
         let _ = write!(words, ", {} of them dropped because no route takes them", HumanCount(status.unmatched_dropped));
+    }
+    if status.markers_skipped > 0 {
+        let _ = write!(words, ", {} of them skipped as delete markers", HumanCount(status.markers_skipped));
     }
     if status.dropped > 0 {
         let _ = write!(words, ", dropped {} because there was no room", HumanCount(status.dropped));

@@ -119,10 +119,12 @@ fn print_tables(
         print(output, &columns, rows.collect())?;
         writeln!(output)?;
     }
-    let Outcome { committed, dead_letters, unmatched_dropped: dropped, .. } = outcome;
-    let stored = committed - dead_letters - dropped;
+    let Outcome { committed, dead_letters, unmatched_dropped: dropped, markers_skipped, .. } = outcome;
+    let stored = committed - dead_letters - dropped - markers_skipped;
     let (count, dead) = (counted(committed as u64, "event"), counted(dead_letters as u64, "dead letter"));
-    Ok(writeln!(output, "{count}: {stored} stored, {dead}, {dropped} dropped")?)
+    let skipped = counted(markers_skipped as u64, "delete marker");
+    let skipped = if markers_skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+    Ok(writeln!(output, "{count}: {stored} stored, {dead}, {dropped} dropped{skipped}")?)
 }
 
 fn print(output: &mut Output, columns: &[String], rows: Vec<Vec<Value>>) -> anyhow::Result<()> {
@@ -167,8 +169,9 @@ fn print_json(
     output.write_all(&tables.join(&b','))?;
     write!(output, "}},\"gone\":{},\"dead_letters\":", serde_json::to_string(&gone)?)?;
     output.write_all(&array(&letters))?;
-    let Outcome { unmatched_dropped: dropped, not_collected, .. } = outcome;
-    Ok(writeln!(output, ",\"dropped\":{dropped},\"not_collected\":{not_collected}}}")?)
+    let Outcome { unmatched_dropped: dropped, not_collected, markers_skipped: skipped, .. } = outcome;
+    let counts = format!("\"dropped\":{dropped},\"markers_skipped\":{skipped},\"not_collected\":{not_collected}");
+    Ok(writeln!(output, ",{counts}}}")?)
 }
 
 fn object(objects: &JsonRowWriter, row: &[Value]) -> Vec<u8> {

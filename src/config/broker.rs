@@ -12,6 +12,9 @@ use super::secrets::without_secrets;
 use crate::error::Error;
 use crate::subject::{Filter, InvalidSubject, is_prefix};
 
+/// The stream that is collected by default. It is the only one that is created without `broker.subjects`.
+pub(super) const DEFAULT_STREAM: &str = "EVENTS";
+
 /// The broker and the stream: `[broker]`.
 ///
 /// Choose one way to authenticate: `user` with `password` or `password_file`; `token` or `token_file`; `creds`; `nkey`; `nkey` with
@@ -57,8 +60,11 @@ pub struct BrokerConfig {
     pub mode: Mode,
     /// The stream to collect. Not used in mode `core`. Default `EVENTS`.
     pub stream: String,
-    /// Which subjects to collect; also the subjects of the stream if it has to be created. In mode `core`: what to subscribe to.
-    /// Default `["events.>"]`.
+    /// Which subjects to collect, as the stream stores them; also the subjects of the stream if it has to be created. A subject that
+    /// another one includes is left out. Default empty: everything that the stream stores. Then a missing stream is created only if it
+    /// is `EVENTS`, on `events.>`; if another stream is missing, the start fails.
+    ///
+    /// In mode `core`: what to subscribe to. Default `events.>`.
     pub subjects: Vec<String>,
     /// Create the stream if it does not exist. Default true.
     pub create_stream: bool,
@@ -132,8 +138,8 @@ impl Default for BrokerConfig {
             api_prefix: None,
             inbox_prefix: None,
             mode: Mode::default(),
-            stream: "EVENTS".into(),
-            subjects: vec!["events.>".into()],
+            stream: DEFAULT_STREAM.into(),
+            subjects: Vec::new(),
             create_stream: true,
             timeout: Duration::from_secs(5),
             silence: Duration::from_secs(5),
@@ -195,14 +201,12 @@ impl BrokerConfig {
         self.validate_tls()?;
         self.validate_prefixes()?;
         validate_stream_name(&self.stream)?;
-        if self.subjects.is_empty() {
-            return Err(Error::config("broker.subjects", "is empty").with_remedy("give at least one, as events.>"));
-        }
-        let filters = self.subjects.iter().map(|subject| {
+        let parse = |subject: &String| {
             subject.parse().map_err(|e: InvalidSubject| Error::config("broker.subjects", e.to_string()))
-        });
-        let filters = filters.collect::<Result<Vec<Filter>, Error>>()?;
+        };
+        self.subjects.iter().try_for_each(|subject| parse(subject).map(|_: Filter| ()))?;
         if self.mode == Mode::Core {
+            let filters = self.filters().iter().map(parse).collect::<Result<Vec<Filter>, Error>>()?;
             self.core.validate(&filters)?;
         }
         if !(1..=MAX_EVENTS).contains(&self.prefetch.events) {

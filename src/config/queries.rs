@@ -146,8 +146,7 @@ impl QueryConfig {
 
 /// Checks that each request reaches its own query, and no stream.
 pub(super) fn validate_subjects(queries: &[QueryConfig], broker: &BrokerConfig) -> Result<(), Error> {
-    let filter =
-        |subject: &str| subject.parse::<Filter>().map_err(|e: InvalidSubject| Error::config("subject", e.to_string()));
+    let of_stream = if broker.mode == Mode::Jetstream { &broker.subjects[..] } else { &[] };
     for (at, query) in queries.iter().enumerate() {
         let refused = |reason: String| Err(Error::config(format!("query {}", query.name()), reason));
         if query.subject.starts_with(['$', '*', '>']) {
@@ -156,14 +155,25 @@ pub(super) fn validate_subjects(queries: &[QueryConfig], broker: &BrokerConfig) 
         if let Some(before) = queries[..at].iter().find(|before| before.subject == query.subject) {
             return refused(format!("subject {:?} is the subject of query {} too", query.subject, before.name()));
         }
+    }
+    // Without subjects it depends on the stream.
+    refuse_collected(queries, of_stream, "broker.subjects")
+}
+
+/// Refuses queries whose requests the collected stream would store: it has these subjects, as this source says.
+pub(super) fn refuse_collected(queries: &[QueryConfig], of_stream: &[String], source: &str) -> Result<(), Error> {
+    let filter =
+        |subject: &str| subject.parse::<Filter>().map_err(|e: InvalidSubject| Error::config("subject", e.to_string()));
+    for query in queries {
         let requests = filter(&query.subject)?;
-        for subject in broker.subjects.iter().filter(|_| broker.mode == Mode::Jetstream) {
+        for subject in of_stream {
             if filter(subject)?.overlaps(&requests) {
-                return refused(format!(
-                    "subject {:?} is among broker.subjects ({subject:?}): the stream would store requests as events, and answer \
+                let reason = format!(
+                    "subject {:?} is among {source} ({subject:?}): the stream would store requests as events, and answer \
                      them first; give queries other subjects than events",
                     query.subject
-                ));
+                );
+                return Err(Error::config(format!("query {}", query.name()), reason));
             }
         }
     }

@@ -26,10 +26,14 @@ use crate::subject::Filter;
 /// | `:stream`, `:sequence` | its stream and its sequence there; NULL without a stream |
 /// | `:published_s`, `:published_us` | when the stream stored it (without a stream: when it was received or recorded), in whole seconds and in microseconds since 1970 |
 /// | `:message_id` | the `Nats-Msg-Id` header |
-/// | `:header_trace_id` | the first value of header `Trace-Id`, whatever the case of its name; `-` is `_` |
+/// | `:header_trace_id` | the first value of header `trace-id`, or of `Trace-Id` in another case; `-` is `_` |
 /// | `:payload` | the whole payload: text where it is UTF-8, else a blob |
 /// | a name in `bind` | the value in the payload at that JSON Pointer (RFC 6901) |
 /// | any other | the payload's top-level field of that name |
+///
+/// If several headers have names that differ only in case, a parameter takes the one that is spelt like the parameter
+/// (`:header_Trace_Id` takes `Trace-Id`), and `:message_id` takes `Nats-Msg-Id`; if there is none, the one whose name is first in
+/// byte order. A collector has the values of a header in byte order: the NATS client does not keep their order.
 ///
 /// The names of this table are reserved: a field of the payload with such a name is reached with `bind`.
 ///
@@ -97,6 +101,9 @@ pub struct RouteConfig {
     /// moment or the subject is no inbox; the event is committed all the same.
     #[serde(default)]
     pub reply: bool,
+    /// What happens to delete markers on its subject. Default `skip`.
+    #[serde(default = "default_delete_markers")]
+    pub delete_markers: DeleteMarkers,
     /// The most steps of SQLite's virtual machine that one statement may take for one event, so that no event blocks later ones
     /// for ever. A statement that takes more is interrupted at most two million steps later, and its event becomes a dead letter. A
     /// single long step, a function on a huge text for instance, is not interrupted. Default [`DEFAULT_MAX_STEPS`].
@@ -111,6 +118,10 @@ fn default_max_steps() -> u64 {
     DEFAULT_MAX_STEPS
 }
 
+fn default_delete_markers() -> DeleteMarkers {
+    DeleteMarkers::Skip
+}
+
 impl Default for RouteConfig {
     fn default() -> Self {
         Self {
@@ -120,6 +131,7 @@ impl Default for RouteConfig {
             bind: BTreeMap::new(),
             codec: None,
             reply: false,
+            delete_markers: default_delete_markers(),
             max_steps: DEFAULT_MAX_STEPS,
         }
     }
@@ -146,6 +158,27 @@ pub enum Unmatched {
     Store,
     /// They are dropped and counted.
     Drop,
+}
+
+/// What happens to delete markers. A delete marker is a message that reports that the earlier messages of its subject are gone: a
+/// stream adds it when the last one expires (header `Nats-Marker-Reason`), a client when it deletes or purges a key of a key-value
+/// bucket (header `KV-Operation: DEL` or `PURGE`). It is recognised by these headers. Usually it has no payload.
+///
+/// A delete marker goes to the first route whose subject matches and whose `delete_markers` is not `skip`. If every route that
+/// matches has `skip`, it is skipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DeleteMarkers {
+    /// They are handled like other events: a route runs its statements.
+    #[default]
+    Store,
+    /// They are skipped and counted.
+    Skip,
+    /// They become dead letters.
+    DeadLetter,
+    /// The route takes nothing else. Only for routes.
+    Only,
 }
 
 impl RouteConfig {

@@ -16,6 +16,8 @@ pub struct Counters {
     pub dead_letters: Counter,
     /// Deliveries dropped because no route takes them. They count as committed.
     pub unmatched_dropped: Counter,
+    /// Delete markers skipped. They count as committed.
+    pub markers_skipped: Counter,
     /// Deliveries committed whose requested confirmation was not sent: the queue was full, or it could not be sent.
     pub confirmations_dropped: Counter,
     /// Events of core NATS dropped because the receive buffer was full.

@@ -46,6 +46,26 @@ impl<'a> Headers<'a> {
         self.spans.iter().map(move |(name, value)| (text(self.text, name), text(self.text, value)))
     }
 
+    /// The first value of the header with this name. The exact name comes first, then names that differ only in case. See
+    /// [`Headers::find`].
+    #[must_use]
+    pub fn get(self, name: &str) -> Option<&'a str> {
+        self.find(|other| other.eq_ignore_ascii_case(name), |other| other == name)
+    }
+
+    /// The first value of the header that matches. If several names match, an exact one comes first; of several, the one that is
+    /// first in byte order. So the result does not depend on the order of the names.
+    pub fn find(self, matches: impl Fn(&str) -> bool, is_exact: impl Fn(&str) -> bool) -> Option<&'a str> {
+        let mut best: Option<((bool, &str), &str)> = None;
+        for (name, value) in self.iter().filter(|(name, _)| matches(name)) {
+            let rank = (!is_exact(name), name);
+            if best.is_none_or(|(other, _)| rank < other) {
+                best = Some((rank, value));
+            }
+        }
+        best.map(|(_, value)| value)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(self) -> bool {

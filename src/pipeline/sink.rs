@@ -27,6 +27,8 @@ pub struct Committed {
     pub dead_letters: usize,
     /// How many were dropped because no route takes them.
     pub unmatched_dropped: usize,
+    /// How many were delete markers that are skipped.
+    pub markers_skipped: usize,
     /// How many requested confirmations were dropped because their queue was full.
     pub confirmations_dropped: usize,
 }

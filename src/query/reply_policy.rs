@@ -21,7 +21,7 @@ impl ReplyPolicy {
     pub(super) fn of(broker: &BrokerConfig) -> Self {
         let own = broker.inbox_prefix.iter().map(|prefix| format!("{prefix}."));
         let prefixes = std::iter::once(INBOX.to_owned()).chain(own).collect();
-        Self { prefixes, events: broker.subjects.iter().filter_map(|subject| subject.parse().ok()).collect() }
+        Self { prefixes, events: broker.filters().iter().filter_map(|subject| subject.parse().ok()).collect() }
     }
 
     /// Checks the reply subject of a request: every subject is allowed on which the answer would not become an event.

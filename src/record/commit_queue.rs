@@ -15,10 +15,8 @@ use super::{FailureReason, FlushError, Overflow, RecordError};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
+use crate::event_id;
 use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Refusal, Sink};
-
-/// The header that stores an event's identity.
-const ID: &str = "Nats-Msg-Id";
 
 pub(super) struct CommitQueue {
     epoch: Arc<Epoch>,
@@ -153,7 +151,7 @@ impl CommitQueue {
                 self.committed.store(number, Ordering::Release);
                 state.trouble = None;
                 state.dead_letters += done.dead_letters;
-                state.unmatched_dropped += done.unmatched_dropped;
+                state.unmatched_dropped += done.unmatched_dropped + done.markers_skipped;
                 let is_idle = state.last.sequence == number;
                 drop(state);
                 self.settled.notify_all();
@@ -296,7 +294,7 @@ pub(super) fn now_ns() -> i64 {
 
 /// The headers as they are stored, the identity included where one was given.
 pub(super) fn headers(event: &Event) -> impl Iterator<Item = (&str, &str)> {
-    let id = event.given_id().map(|id| (ID, id));
+    let id = event.given_id().map(|id| (event_id::HEADER, id));
     id.into_iter().chain(event.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 

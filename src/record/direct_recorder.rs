@@ -110,8 +110,8 @@ impl DirectRecorder {
         }
     }
 
-    /// How many events were dropped so far because no route takes them and `unmatched` is `drop`. They count as recorded. Does
-    /// not block.
+    /// How many events were dropped so far: no route takes them and `unmatched` is `drop`, or they are delete markers that no route
+    /// takes. They count as recorded. Does not block.
     #[must_use]
     pub fn unmatched_dropped(&self) -> u64 {
         match &self.write_mode {

@@ -1,13 +1,13 @@
 //! The thread that sends a recorder's events and processes the answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::NatsRecorderConfig;
 use super::send_queue::{SendQueue, SettleResult};
 use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
 use crate::config::Mode;
+use crate::event_id;
 use crate::pipeline::{Condition, Signal};
 
 /// How long the answer that no stream takes an event is not final, from a server that has stored some before. A cluster gives this
@@ -23,7 +23,7 @@ pub(super) struct EventSender {
     stop: Signal,
     condition: Condition,
     /// The prefix of the identities that this recorder makes.
-    nonce: String,
+    id_prefix: String,
 }
 
 /// Dropped when the thread ends, panics included: no caller goes on waiting for it.
@@ -44,7 +44,7 @@ impl EventSender {
         stop: Signal,
         condition: Condition,
     ) -> Self {
-        Self { config, cluster, known_streams, queue, stop, condition, nonce: nonce() }
+        Self { config, cluster, known_streams, queue, stop, condition, id_prefix: event_id::unique_prefix() }
     }
 
     /// Runs until the recorder is closed and has nothing left to send, or until it is stopped.
@@ -94,7 +94,7 @@ impl EventSender {
         let age = resend_window.saturating_sub(self.config.broker.silence);
         let (unconfirmed, after) = self.queue.unconfirmed(age);
         if !unconfirmed.is_empty() {
-            let found = publisher.search(&unconfirmed, &self.nonce, after.as_ref(), &self.stop);
+            let found = publisher.search(&unconfirmed, &self.id_prefix, after.as_ref(), &self.stop);
             let (count, found_count) = (unconfirmed.len(), found.len());
             log::info!("recorder: of {count} events without an answer {found_count} were found in the stream");
             let _ = self.queue.settle(found, Duration::ZERO);
@@ -104,7 +104,7 @@ impl EventSender {
 
     /// Uses one connection until it ends. Returns why it ended.
     fn serve(&self, publisher: &Publisher, reconnect: &mut Reconnect) -> String {
-        publisher.start(self.queue.connect(publisher.max_payload()), &self.nonce);
+        publisher.start(self.queue.connect(publisher.max_payload()), &self.id_prefix);
         let silence = self.config.broker.silence;
         let mut liveness = Liveness::new(silence);
         loop {
@@ -157,14 +157,6 @@ impl EventSender {
             }
         }
     }
-}
-
-/// A prefix for the identities that a recorder makes: no other recorder has the same.
-fn nonce() -> String {
-    static RECORDERS: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let number = RECORDERS.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}-{:x}-{number}", now.as_nanos(), std::process::id())
 }
 
 /// How long after it was first sent an event may be sent again. `of_streams` is how long the streams recognise a repetition, where

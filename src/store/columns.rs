@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use crate::binding::Value;
+use crate::event_id;
 use crate::pipeline::{Headers, Mark};
 
 /// A payload: text where it is UTF-8, else a blob.
@@ -26,13 +27,23 @@ pub(super) fn bound(value: Value<'_>) -> ToSqlOutput<'_> {
     })
 }
 
+/// The headers of an event for table `events`, as [`headers_json`], without an identity that a recorder has generated.
+pub(super) fn event_headers_json(headers: Headers<'_>) -> Option<String> {
+    let is_stored = |(name, value): &(&str, &str)| *name != event_id::HEADER || !event_id::is_generated(value);
+    json(headers.iter().filter(is_stored))
+}
+
 /// Headers as a JSON object, names in the order of their first occurrence. A name's value is a string, several values of one name
 /// are an array of strings. `None` if there are no headers.
 pub(super) fn headers_json(headers: Headers<'_>) -> Option<String> {
-    if headers.is_empty() {
+    json(headers.iter())
+}
+
+fn json<'h>(headers: impl Iterator<Item = (&'h str, &'h str)>) -> Option<String> {
+    let mut pairs: Vec<(usize, (&str, &str))> = headers.enumerate().collect();
+    if pairs.is_empty() {
         return None;
     }
-    let mut pairs: Vec<(usize, (&str, &str))> = headers.iter().enumerate().collect();
     pairs.sort_by_key(|(_, (name, _))| *name);
     let mut names: Vec<_> = pairs.chunk_by(|(_, (one, _)), (_, (other, _))| one == other).collect();
     names.sort_by_key(|same| same[0].0);
@@ -92,5 +103,22 @@ mod tests {
         assert_eq!(json, r#"{"b":["1","2"],"a":"say \"hi\"\u0001"}"#);
         batch.push(Mark::START, "a", [], b"");
         assert_eq!(headers_json(batch.delivery(1).headers), None);
+    }
+
+    #[test]
+    fn a_generated_identity_is_stored_with_dead_letters_only() {
+        let id = event_id::generated(&event_id::unique_prefix(), 17);
+        let both = |headers: &[(&str, &str)]| {
+            let mut batch = Batch::new(Limits { events: 9, bytes: 9 });
+            batch.push(Mark::START, "a", headers.iter().copied(), b"");
+            let headers = batch.delivery(0).headers;
+            (event_headers_json(headers), headers_json(headers).expect("there are some"))
+        };
+        let whole = format!(r#"{{"Nats-Msg-Id":"{id}"}}"#);
+        assert_eq!(both(&[("Nats-Msg-Id", &id)]), (None, whole));
+        let (stored, whole) = both(&[("A", "1"), ("Nats-Msg-Id", &id)]);
+        assert_eq!((stored.as_deref(), whole.contains(&id)), (Some(r#"{"A":"1"}"#), true));
+        let given = r#"{"Nats-Msg-Id":"order-17"}"#.to_owned();
+        assert_eq!(both(&[("Nats-Msg-Id", "order-17")]), (Some(given.clone()), given));
     }
 }

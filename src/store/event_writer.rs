@@ -50,7 +50,7 @@ pub enum EventOutcome {
     Stored,
     /// It failed and became a dead letter.
     DeadLetter,
-    /// No route matches it, and it was dropped.
+    /// It was dropped: no route matches it, or it is a delete marker that no route takes.
     Dropped,
 }
 
@@ -125,7 +125,7 @@ fn commit(
     delivery: &Delivery<'_>,
 ) -> Result<EventOutcome, StatementError> {
     let ran = match decoded.disposition(0) {
-        Disposition::Dropped => return Ok(EventOutcome::Dropped),
+        Disposition::Dropped | Disposition::SkippedMarker => return Ok(EventOutcome::Dropped),
         Disposition::DeadLetter(_, reason) => Err(StatementError::Event(reason.as_ref().clone())),
         Disposition::Events | Disposition::Route(..) => in_transaction(pooled, decoded, delivery),
     };

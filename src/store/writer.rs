@@ -248,10 +248,7 @@ impl Writer {
         let mut confirmations_dropped = 0;
         for index in (0..batch.len()).filter(|&index| self.decoded.replies(index)) {
             let delivery = batch.delivery(index);
-            let mut headers = delivery.headers.iter();
-            let Some((_, reply_to)) = headers.find(|(name, _)| name.eq_ignore_ascii_case(Confirmation::HEADER)) else {
-                continue;
-            };
+            let Some(reply_to) = delivery.headers.get(Confirmation::HEADER) else { continue };
             let confirmation = Confirmation {
                 reply_to: reply_to.to_owned(),
                 stream: stream.map(str::to_owned),
@@ -325,7 +322,8 @@ impl Sink for Writer {
         self.checkpointer.committed(&pooled.sqlite);
         self.prepared = false;
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
-        Ok(Committed { dead_letters, unmatched_dropped, confirmations_dropped: self.confirm(batch) })
+        let markers_skipped = self.decoded.skipped_markers();
+        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped: self.confirm(batch) })
     }
 }
 

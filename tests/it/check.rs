@@ -270,7 +270,7 @@ fn a_broker_that_cannot_be_collected_from_is_critical() {
     let url = server.url();
     has(&fixture.check(0, &["--server", &url]), "ok", "stream", "the first start makes it on events.>");
     fixture.with("[broker]", "[broker]\ncreate_stream = false");
-    has(&fixture.check(2, &["--server", &url]), "critical", "stream", "there is no stream EVENTS; make it");
+    has(&fixture.check(2, &["--server", &url]), "critical", "stream", "there is no stream EVENTS; create it");
     fixture.with("[broker]", "[broker]\nmode = \"core\"");
     has(&fixture.check(0, &["--server", &plain.url()]), "ok", "broker", "at most once");
 }

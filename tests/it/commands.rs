@@ -172,12 +172,12 @@ fn sql_answers_as_json_as_csv_and_as_a_table() {
     fixture.drain();
     let query = "SELECT id, subject, payload, headers IS NULL AS bare FROM events ORDER BY id";
     let json = printed(&mut fixture.reading(&["sql", "--json", query]));
-    let expected = "{\"id\":1,\"subject\":\"events.a\",\"payload\":\"one, \\\"two\\\"\",\"bare\":0}\n\
-                    {\"id\":2,\"subject\":\"events.a\",\"payload\":\"\\u001b[2J grüße\",\"bare\":0}\n\
+    let expected = "{\"id\":1,\"subject\":\"events.a\",\"payload\":\"one, \\\"two\\\"\",\"bare\":1}\n\
+                    {\"id\":2,\"subject\":\"events.a\",\"payload\":\"\\u001b[2J grüße\",\"bare\":1}\n\
                     {\"id\":3,\"subject\":\"events.b\",\"payload\":{\"$blob\":\"/wA=\"},\"bare\":1}\n";
     assert_eq!(json, expected);
     let csv = printed(&mut fixture.reading(&["sql", "--csv", query]));
-    let expected = "id,subject,payload,bare\n1,events.a,\"one, \"\"two\"\"\",0\n2,events.a,\u{1b}[2J grüße,0\n\
+    let expected = "id,subject,payload,bare\n1,events.a,\"one, \"\"two\"\"\",1\n2,events.a,\u{1b}[2J grüße,1\n\
                     3,events.b,x'ff00',1\n";
     assert_eq!(csv, expected);
     let table = printed(&mut fixture.reading(&["sql", query]));

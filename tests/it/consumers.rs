@@ -401,7 +401,12 @@ fn a_consumer_that_sends_no_payloads_any_more_costs_none() {
 #[test]
 fn a_stream_that_takes_no_more_of_our_subjects_is_said() {
     let fixture = Fixture::new();
-    let collector = fixture.collector();
+    let run = || {
+        let mut run = fixture.run();
+        run.env("CATCHMENT_BROKER__SUBJECTS", "events.>");
+        run
+    };
+    let collector = Collector::start(run(), &fixture.folder.path().join("collector.log"));
     let first = fixture.publish("first", 10);
     fixture.has(10);
     let edit = |subjects: &[&str]| {
@@ -416,10 +421,10 @@ fn a_stream_that_takes_no_more_of_our_subjects_is_said() {
     edit(&["other.>"]);
     assert!(collector.stop().success());
     // A start is refused, for nothing could come.
-    let done = output(&mut fixture.run());
+    let done = output(&mut run());
     assert!(done.status.code() == Some(1) && stderr(&done).contains(said), "{}", stderr(&done));
     edit(&["other.>", "events.>"]);
-    let collector = Collector::start(fixture.run(), &fixture.folder.path().join("again"));
+    let collector = Collector::start(run(), &fixture.folder.path().join("again"));
     let second = fixture.publish("second", 10);
     fixture.has(20);
     assert!(collector.stop().success());

@@ -118,6 +118,27 @@ fn events_are_rows_without_a_stream_and_keep_their_headers() {
 }
 
 #[test]
+fn a_subject_that_another_includes_delivers_no_event_twice() {
+    let folder = folder();
+    let (server, database) = (server(&folder), folder.path().join("a.db"));
+    let mut config = config(&server, &database);
+    config.broker.subjects = ["events.a", "events.>", "events.>", "b"].map(str::to_owned).into();
+    let collector = Collector::start(&config).expect("starts");
+    assert_eq!(collector.subjects(), ["events.>", "b"]);
+    let client = server.client();
+    for subject in ["events.a", "events.c", "b", "c"] {
+        client.publish(subject, subject).expect("published");
+    }
+    client.flush().expect("there");
+    eventually("the events", || (collector.status().committed == 3).then_some(()));
+    let status = collector.stop(Duration::from_secs(10)).expect("stops");
+    assert_eq!(
+        (status.received, oracle::payloads(&database)),
+        (3, ["events.a", "events.c", "b"].map(str::to_owned).into())
+    );
+}
+
+#[test]
 fn an_event_that_cannot_be_stored_is_a_dead_letter() {
     let folder = folder();
     let (server, database) = (server(&folder), folder.path().join("a.db"));
@@ -422,7 +443,7 @@ fn what_cannot_work_is_refused() {
         command.env(format!("CATCHMENT_BROKER__{name}"), value);
         command
     };
-    refused(&mut with("SUBJECTS", "a.>, a.b"), 2, &["broker.subjects", "\"a.>\" and \"a.b\" overlap"]);
+    refused(&mut with("SUBJECTS", "a.*, *.b"), 2, &["broker.subjects", "\"a.*\" and \"*.b\" overlap"]);
     refused(&mut with("CORE__QUEUE", "a b"), 2, &["broker.core.queue", "\"a b\""]);
     refused(&mut with("CORE__MAX_EVENTS", "0"), 2, &["broker.core.max_events"]);
     refused(&mut with("CORE__MAX_BYTES", "0B"), 2, &["broker.core.max_bytes"]);

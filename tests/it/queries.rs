@@ -86,7 +86,10 @@ fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
         assert!(error.to_string().contains(words), "{error}");
     }
     let error = Collector::start(&fixture.config(vec![query("events.q", "SELECT 1")])).expect_err("among the events");
-    assert!(matches!(error, Error::Config { .. }) && error.to_string().contains("among broker.subjects"), "{error}");
+    assert!(
+        matches!(error, Error::Config { .. }) && error.to_string().contains("among the stream's subjects"),
+        "{error}"
+    );
 }
 
 #[test]

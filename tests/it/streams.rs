@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::collector::{Collector, output, run, stderr};
+use crate::support::collector::{Collector, catchment, output, run, stderr};
 use crate::support::fixture::Fixture;
 use crate::support::oracle;
 use crate::support::server;
@@ -336,11 +336,18 @@ fn a_missing_stream_that_must_not_be_made_is_refused() {
 #[test]
 fn a_missing_stream_with_taken_subjects_is_refused() {
     let fixture = Fixture::new();
-    let refused = output(fixture.run().args(["--stream", "OTHER", "--drain"]));
+    let subjects = ("CATCHMENT_BROKER__SUBJECTS", "odd.>,events.a");
+    let refused = output(fixture.run().args(["--stream", "OTHER", "--drain"]).env(subjects.0, subjects.1));
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    let last = said.lines().last().unwrap_or_default();
-    assert!(last.contains("cannot create stream OTHER") && last.contains("overlap"), "{said}");
+    let what = "cannot create stream OTHER: stream EVENTS stores events on events.a already; collect that stream";
+    assert!(said.lines().last().unwrap_or_default().contains(what), "{said}");
+    let mut check = catchment();
+    check.args(["check", "--quick", "--server", &fixture.server.url(), "--database"]).arg(fixture.database());
+    let checked = output(check.args(["--stream", "OTHER"]).env(subjects.0, subjects.1));
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(2), "{said}");
+    assert!(said.contains(what), "{said}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::collector::{catchment, output, stderr};
+use crate::support::collector::{Collector, catchment, output, stderr};
 use crate::support::eventually;
 use crate::support::oracle;
 use crate::support::server::{Server, needs};
@@ -41,8 +41,8 @@ impl Fixture {
     }
 
     fn command(&self, stream: &str, subjects: &[&str], arguments: &[&str]) -> Command {
-        let settings =
-            format!("[broker]\nstream = \"{stream}\"\nsubjects = {subjects:?}\n[database]\npath = \"a.db\"\n");
+        let subjects = if subjects.is_empty() { String::new() } else { format!("subjects = {subjects:?}\n") };
+        let settings = format!("[broker]\nstream = \"{stream}\"\n{subjects}[database]\npath = \"a.db\"\n");
         std::fs::write(self.path("catchment.toml"), settings).expect("writes");
         let mut command = catchment();
         command.current_dir(self.folder.path()).args(["--config", "catchment.toml"]).args(arguments);
@@ -209,4 +209,118 @@ fn a_work_queue_fed_by_a_collected_stream_keeps_its_events() {
     eventually("all to be done", || (fixture.server.messages("QUEUE") == 0).then_some(()));
     assert_eq!(fixture.server.messages("EVENTS"), 10, "the collected stream keeps them");
     client.close();
+}
+
+#[test]
+fn without_subjects_all_of_a_stream_is_collected() {
+    for retention in ["limits", "interest"] {
+        let fixture = Fixture::new();
+        fixture.stream("ORDERS", &json!({ "subjects": ["orders.>", "bills"], "retention": retention }));
+        let done = fixture.drain("ORDERS", &[]);
+        let said = "collecting all of stream ORDERS (orders.>, bills): broker.subjects is not set";
+        assert!(done.status.success() && stderr(&done).contains(said), "{}", stderr(&done));
+        fixture.publish("orders.new", 5);
+        fixture.publish("bills", 3);
+        let done = fixture.drain("ORDERS", &[]);
+        assert!(done.status.success() && fixture.rows() == 8, "{}", stderr(&done));
+        // What the stream takes later is collected too.
+        fixture.ask("UPDATE", "ORDERS", &json!({ "subjects": ["orders.>", "returns"], "retention": retention }));
+        fixture.publish("returns", 1);
+        let done = fixture.drain("ORDERS", &[]);
+        assert!(done.status.success() && fixture.rows() == 9, "{}", stderr(&done));
+        assert!(!stderr(&done).contains("WARN"), "{}", stderr(&done));
+        assert!(fixture.check(1, "ORDERS", &[]).contains("all of ORDERS is collected (orders.>, returns)"));
+        let unacknowledged = if retention == "interest" { 0 } else { 9 };
+        eventually("the stream to keep what it must", || {
+            (fixture.server.messages("ORDERS") == unacknowledged).then_some(())
+        });
+    }
+}
+
+#[test]
+fn only_the_default_stream_is_made_without_subjects() {
+    let fixture = Fixture::new();
+    let said = "there is no stream BOT, and broker.subjects is not set; create the stream";
+    let refused = fixture.drain("BOT", &[]);
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains(said), "{}", stderr(&refused));
+    assert!(fixture.check(2, "BOT", &[]).contains(said));
+    assert!(fixture.check(1, "EVENTS", &[]).contains("the first start makes it on events.>"));
+    let done = fixture.drain("EVENTS", &[]);
+    assert!(stderr(&done).contains("created stream EVENTS on events.>"), "{}", stderr(&done));
+    assert!(done.status.success(), "{}", stderr(&done));
+}
+
+#[test]
+fn a_deleted_stream_is_not_made_again_with_other_subjects() {
+    let fixture = Fixture::new();
+    fixture.stream("EVENTS", &json!({ "subjects": ["events.>", "more"] }));
+    let mut run = fixture.command("EVENTS", &[], &["run"]);
+    run.env("CATCHMENT_BROKER__SILENCE", "2s").env("CATCHMENT_BROKER__RETRY", "200ms");
+    let collector = Collector::start(run, &fixture.path("log"));
+    collector.said("collecting stream EVENTS");
+    fixture.server.delete_stream("EVENTS");
+    collector.said("stream EVENTS was deleted; it had the subjects events.>, more; create it again");
+    fixture.stream("EVENTS", &json!({ "subjects": ["events.>", "more"] }));
+    fixture.publish("more", 2);
+    eventually("the new stream to be collected", || (fixture.rows() == 2).then_some(()));
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn doubled_subjects_are_one_subject() {
+    let fixture = Fixture::new();
+    let done = fixture.drain("N", &["n.a.b", "n.>", "n.>"]);
+    let said = stderr(&done);
+    assert!(done.status.success() && said.contains("created stream N on n.>"), "{said}");
+    assert!(said.contains("broker.subjects has n.a.b and n.>; the second includes the first"), "{said}");
+    assert!(said.contains("broker.subjects has n.> twice, which is the same as once"), "{said}");
+    assert!(fixture.check(1, "N", &["n.a.b", "n.>"]).contains("the second includes the first"));
+    fixture.publish("n.a.b", 3);
+    let done = fixture.drain("N", &["n.a.b", "n.a.b"]);
+    assert!(done.status.success() && fixture.rows() == 3, "{}", stderr(&done));
+}
+
+#[test]
+fn subjects_that_overlap_in_part_are_collected_once() {
+    for retention in ["limits", "interest"] {
+        let fixture = Fixture::new();
+        fixture.stream("S", &json!({ "subjects": ["s.>"], "retention": retention }));
+        let filters = ["s.a.*", "s.*.a"];
+        let done = fixture.drain("S", &filters);
+        assert!(done.status.success(), "{}", stderr(&done));
+        let collector = Collector::start(fixture.command("S", &filters, &["run"]), &fixture.path("log"));
+        collector.said("collecting stream S");
+        for subject in ["s.c.c", "s.a.b", "s.c.c", "s.b.a", "s.a.a", "s.c.c", "s.c.c"] {
+            fixture.publish(subject, 10);
+        }
+        eventually("30 rows", || (fixture.rows() == 30).then_some(()));
+        let subjects = oracle::open(&fixture.path("a.db"))
+            .query_row("SELECT group_concat(DISTINCT subject) FROM events", [], |row| row.get::<_, String>(0))
+            .expect("SQL");
+        assert_eq!(subjects, "s.a.b,s.b.a,s.a.a");
+        if retention == "interest" {
+            eventually("all to be acknowledged", || (fixture.server.messages("S") == 0).then_some(()));
+        }
+        assert!(collector.stop().success());
+        let done = fixture.drain("S", &filters);
+        assert!(done.status.success() && fixture.rows() == 30, "{}", stderr(&done));
+    }
+    let fixture = Fixture::new();
+    let said = "a stream cannot have subjects that overlap, as s.a.* and s.*.a";
+    let refused = fixture.drain("S", &["s.a.*", "s.*.a"]);
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains(said), "{}", stderr(&refused));
+    assert!(fixture.check(2, "S", &["s.a.*", "s.*.a"]).contains(said));
+}
+
+#[test]
+fn an_account_that_requires_a_limit_on_streams_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let accounts = "jetstream {}\naccounts { A { jetstream { max_file: 1GB, max_mem: 1MB, max_bytes_required: true },
+                    users [{ user: a, password: a }] } }\nno_auth_user: a\n";
+    let server = Server::configured(folder.path(), accounts);
+    let fixture = Fixture { folder, server };
+    let said = "this account requires a limit on the bytes of each stream; create it: nats stream add N";
+    let refused = fixture.drain("N", &["n.>"]);
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains(said), "{}", stderr(&refused));
+    assert!(fixture.check(2, "N", &["n.>"]).contains(said));
 }

@@ -334,7 +334,13 @@ fn the_codec_is_the_routes_the_content_types_or_json() {
 
 #[test]
 fn reserved_names_stand_for_the_envelope() {
-    let headers = [("Nats-Msg-Id", "id"), ("TRACE-id", "t1"), ("Trace-Id", "t2"), ("under_score", "u")];
+    let headers = [
+        ("nats-msg-id", "not this"),
+        ("Nats-Msg-Id", "id"),
+        ("Trace-Id", "t2"),
+        ("TRACE-id", "t1"),
+        ("under_score", "u"),
+    ];
     let message = Message::new(b"{\"subject\":1,\"header_\":2,\"token_x\":3}", &headers);
     assert_eq!(
         message.named(["subject", "token_1", "token_3", "token_03", "token_4"]),
@@ -342,7 +348,7 @@ fn reserved_names_stand_for_the_envelope() {
     );
     assert_eq!(
         message.named(["message_id", "header_trace_id", "header_Trace_Id", "header_under_score", "header_none"]),
-        [r#"Text("id")"#, r#"Text("t1")"#, r#"Text("t1")"#, r#"Text("u")"#, "Null"]
+        [r#"Text("id")"#, r#"Text("t1")"#, r#"Text("t2")"#, r#"Text("u")"#, "Null"]
     );
     assert_eq!(message.named(["header_", "token_x"]), ["Integer(2)", "Integer(3)"]);
     assert_eq!(message.named(["stream", "sequence"]), ["Null", "Null"]);

@@ -247,7 +247,7 @@ struct Subscribed {
 }
 
 fn subscribe(link: &Link, config: &BrokerConfig, inboxes: &str, stop: &Signal) -> Result<Subscribed, Error> {
-    let (subjects, queue, most) = (config.subjects.clone(), config.core.queue.clone(), config.core.max_events);
+    let (subjects, queue, most) = (config.filters(), config.core.queue.clone(), config.core.max_events);
     let inboxes = inboxes.to_owned();
     let subscribed = link.call(config.timeout, stop, move |connection| {
         subscribe_all(connection, &inboxes, &subjects, queue.as_deref(), most)

@@ -115,6 +115,17 @@ impl Api<'_> {
         Ok(few.then(|| stream.state.subjects.into_iter().flatten().map(|(subject, _)| subject).collect()))
     }
 
+    /// The names of the streams that store events published on this subject, or on some of its subjects if it has wildcards.
+    pub(super) fn streams_with(&self, subject: &str) -> Result<Vec<String>, ApiError> {
+        #[derive(Deserialize)]
+        struct Names {
+            #[serde(default)]
+            streams: Option<Vec<String>>,
+        }
+        let names: Names = self.request("STREAM.NAMES", &json!({ "subject": subject }))?;
+        Ok(names.streams.unwrap_or_default())
+    }
+
     /// The stream's state, and the sequences without a message between its first and last.
     pub(super) fn deleted(&self, name: &str) -> Result<(StreamState, Gaps), ApiError> {
         let mut stream: StreamInfo = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;

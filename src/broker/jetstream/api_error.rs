@@ -16,6 +16,8 @@ pub(super) mod code {
     pub(in crate::broker) const NO_STREAM: u64 = 10059;
     pub(in crate::broker) const NO_JETSTREAM: u64 = 10076;
     pub(in crate::broker) const STORE_FAILED: u64 = 10077;
+    pub(in crate::broker) const SUBJECTS_OVERLAP: u64 = 10065;
+    pub(in crate::broker) const MAX_BYTES_REQUIRED: u64 = 10113;
     pub(in crate::broker) const FILTER_OUTSIDE: u64 = 10093;
     pub(in crate::broker) const TOO_MANY_UNACKNOWLEDGED: u64 = 10121;
 }

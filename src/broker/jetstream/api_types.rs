@@ -111,6 +111,9 @@ pub(super) struct AccountLimits {
     pub(super) max_storage: i64,
     #[serde(default)]
     pub(super) max_ack_pending: i64,
+    /// Each stream needs a limit in bytes.
+    #[serde(default, rename = "max_bytes_required")]
+    pub(super) requires_max_bytes: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -14,6 +14,7 @@ use super::api_error::{ApiError, code, to_error};
 use super::api_types::{ConsumerConfig, ConsumerInfo, nanoseconds};
 use super::claims::{self, Claims};
 use super::consumer_request::{ConsumerRequest, CreatedConsumer, matches_request};
+use super::local_filter::consumer_filters;
 use super::retention::Retention;
 use super::stored_subjects;
 use super::takeover;
@@ -38,9 +39,9 @@ pub(super) fn create(
     let ConsumerRequest { config, owner, stream, resume, retention, .. } = *request;
     let name = claims::new_name(owner);
     let from_start = resume.after == Mark::START;
-    let (filter_subject, filter_subjects) = match &config.subjects[..] {
+    let (filter_subject, filter_subjects) = match &consumer_filters(config)[..] {
         // With interest retention the stream must not keep events for it that it does not collect.
-        _ if request.whole_stream && retention == Retention::Limits => (None, None),
+        _ if config.takes_all_of_stream() || request.whole_stream && retention == Retention::Limits => (None, None),
         [one] => (Some(one.clone()), None),
         several => (None, Some(several.to_vec())),
     };

@@ -32,8 +32,9 @@ pub(super) struct CreatedConsumer {
 /// Whether a consumer delivers the requested events in the requested way. Limits of the server, the account and the
 /// stream may have changed its other settings. The session respects those.
 pub(super) fn matches_request(created: &ConsumerConfig, wanted: &ConsumerConfig, whole_stream: bool) -> bool {
-    let unfiltered = whole_stream && created.filter_subject.is_none() && created.filter_subjects.is_none();
-    let same_events = unfiltered && wanted.filter_subject.is_none()
+    let is_everything = |filter: &Option<String>| filter.as_deref().is_none_or(|filter| filter == ">");
+    let unfiltered = whole_stream && is_everything(&created.filter_subject) && created.filter_subjects.is_none();
+    let same_events = unfiltered && is_everything(&wanted.filter_subject)
         || created.filter_subject == wanted.filter_subject && created.filter_subjects == wanted.filter_subjects;
     same_events
         && !created.headers_only

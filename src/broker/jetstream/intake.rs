@@ -63,6 +63,8 @@ pub struct JetStreamIntake {
     consumer: Option<String>,
     /// When that consumer's pause ends.
     paused: Option<String>,
+    /// What that session collected.
+    subjects: Vec<String>,
     pipeline_holds: usize,
     stop: Signal,
     reports: Reports,
@@ -126,6 +128,7 @@ impl JetStreamIntake {
             owner,
             consumer: None,
             paused: None,
+            subjects: Vec::new(),
             contested: None,
             is_degraded: false,
             stop: stop.clone(),
@@ -161,6 +164,13 @@ impl JetStreamIntake {
         Ok(intake)
     }
 
+    /// Filters for the events that are collected. If the settings say everything, the subjects that the stream stores, or `>` if
+    /// these are not known.
+    #[must_use]
+    pub fn subjects(&self) -> &[String] {
+        &self.subjects
+    }
+
     fn session_options(&self, may_create: bool) -> SessionOptions<'_> {
         SessionOptions {
             cluster: &self.cluster,
@@ -169,6 +179,7 @@ impl JetStreamIntake {
             paused: self.paused.as_deref(),
             history: self.history.epochs(),
             may_create,
+            subjects: (!self.subjects.is_empty()).then_some(&self.subjects),
             reported_to: self.reported_to,
             pipeline_holds: self.pipeline_holds,
             stop: &self.stop,
@@ -187,6 +198,7 @@ impl JetStreamIntake {
         self.history.continue_epoch(&session.epoch, session.after);
         self.epoch = Some(Arc::clone(&session.epoch));
         self.consumer = Some(session.consumer.clone());
+        self.subjects.clone_from(&session.subjects);
         self.contested = None;
         self.reports.counters.pending.set(session.pending);
         if self.drain_to.is_some() && session.is_exhausted() {
@@ -232,7 +244,9 @@ impl JetStreamIntake {
     fn end_session(&mut self, why: &str) {
         self.retry.reconnect.ended(why);
         self.take_lost_events();
-        self.session = None;
+        if let Some(session) = self.session.take() {
+            self.subjects = session.subjects;
+        }
         self.retry.suspicious = true;
     }
 
@@ -331,6 +345,19 @@ impl Intake for JetStreamIntake {
                         break;
                     }
                     // Events that are stored already fill no batch. Many of them in a row must not delay a stop.
+                    if batch.is_empty() && self.stop.is_raised() {
+                        break;
+                    }
+                    wait = Duration::ZERO;
+                }
+                Item::NotCollected(delivery) => {
+                    self.retry.reconnect.productive();
+                    let metadata = delivery.metadata;
+                    self.skip(delivery);
+                    if self.is_drained(metadata) {
+                        self.drained.get_or_insert_with(Instant::now);
+                        break;
+                    }
                     if batch.is_empty() && self.stop.is_raised() {
                         break;
                     }

@@ -10,6 +10,7 @@ use super::api::{self, Api};
 use super::api_types::MessageQuery;
 use crate::broker::connection::Link;
 use crate::broker::publishing::{Acknowledgement, PublishResult};
+use crate::event_id;
 
 /// The number of sequences at the stream's end that are searched.
 const MAX_SEQUENCES: u64 = 20_000;
@@ -126,7 +127,8 @@ fn identity(data: &[u8]) -> Option<(u64, String)> {
     let headers = String::from_utf8_lossy(&stored.headers);
     let id = headers.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case(nats::header::NATS_MSG_ID).then(|| value.trim().to_owned())
+        // The server deduplicates by exactly this name.
+        (name == event_id::HEADER).then(|| value.trim().to_owned())
     })?;
     Some((stored.mark.sequence, id))
 }
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_identity_of_a_message_is_read_from_its_headers() {
-        let with = message("NATS/1.0\r\nTrace-Id: 1\r\nNats-Msg-Id: id-3\r\n\r\n");
+        let with = message("NATS/1.0\r\nTrace-Id: 1\r\nnats-msg-id: other\r\nNats-Msg-Id: id-3\r\n\r\n");
         assert_eq!(identity(with.as_bytes()), Some((7, "id-3".into())));
         assert_eq!(identity(message("NATS/1.0\r\nTrace-Id: 1\r\n\r\n").as_bytes()), None);
         assert_eq!(identity(br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#), None);

@@ -9,7 +9,7 @@ pub(super) struct PendingAcks {
     required: bool,
     /// Sequence and reply subject of the last delivery of this call.
     latest: Option<(u64, String)>,
-    /// The reply subject of the last delivery that an earlier epoch has.
+    /// The reply subject of the last delivery that an earlier epoch has or that is not collected.
     stored: Option<String>,
     /// Sequences and reply subjects of the last deliveries of earlier calls.
     due: VecDeque<(u64, String)>,
@@ -32,7 +32,7 @@ impl PendingAcks {
         }
     }
 
-    /// The last delivery that an earlier epoch has.
+    /// The last delivery that an earlier epoch has or that is not collected.
     pub(super) fn set_stored(&mut self, reply: Option<String>) {
         self.stored = reply.filter(|_| self.required);
     }
@@ -51,7 +51,7 @@ impl PendingAcks {
         reached
     }
 
-    /// The reply subject of the last delivery that an earlier epoch has.
+    /// The reply subject of the last delivery that an earlier epoch has or that is not collected.
     pub(super) fn take_stored(&mut self) -> Option<String> {
         self.stored.take()
     }

@@ -17,6 +17,7 @@ use crate::broker::connection::{Cluster, Denial, Flusher, Link, ServerRemark, on
 use crate::broker::headers;
 use crate::broker::publishing::{EventSource, Outgoing, PublishResult, publish_all};
 use crate::error::Error;
+use crate::event_id;
 use crate::pipeline::Signal;
 
 /// A live connection that publishes to streams.
@@ -69,9 +70,9 @@ impl StreamPublisher {
     }
 
     /// Publishes the events of `source` in the background until there are no more. Another source may follow. Events
-    /// without an identity get one made from `nonce`.
-    pub(in crate::broker) fn start(&self, source: impl EventSource, nonce: &str) {
-        let nonce = nonce.to_owned();
+    /// without an identity get one that begins with `id_prefix`.
+    pub(in crate::broker) fn start(&self, source: impl EventSource, id_prefix: &str) {
+        let id_prefix = id_prefix.to_owned();
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
         let tls = self.link.server().tls;
@@ -79,7 +80,7 @@ impl StreamPublisher {
         self.link.post(move |connection| {
             let flusher = Flusher::start(connection, tls, &lost);
             let before = || send_requests(connection, &inbox, &verifier);
-            publish_all(source, flusher, &lost, before, |outgoing| publish(connection, &inbox, &nonce, &outgoing));
+            publish_all(source, flusher, &lost, before, |outgoing| publish(connection, &inbox, &id_prefix, &outgoing));
         });
     }
 
@@ -106,18 +107,18 @@ impl StreamPublisher {
         }
     }
 
-    /// Searches the known streams for these events, which were published before with identities made from this nonce.
+    /// Searches the known streams for these events, which were published before with identities that begin with this prefix.
     /// `after` is a stream and a sequence up to which it has none of them. Blocks for twice the configured time-out at
     /// most. Nothing may have been published on this connection.
     pub(in crate::broker) fn search(
         &self,
         events: &[Outgoing],
-        nonce: &str,
+        id_prefix: &str,
         after: Option<&(String, u64)>,
         stop: &Signal,
     ) -> Vec<PublishResult> {
         let numbers: HashMap<String, u64> =
-            events.iter().map(|outgoing| (identity(outgoing, nonce), outgoing.number)).collect();
+            events.iter().map(|outgoing| (identity(outgoing, id_prefix), outgoing.number)).collect();
         let api = Api { link: &self.link, prefix: self.prefix.clone(), timeout: self.timeout, stop: Some(stop) };
         let search = MessageSearch { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
         search.run(&self.known.names(), after, &numbers)
@@ -201,15 +202,15 @@ fn send_requests(connection: &Connection, inbox: &str, verifier: &Mutex<AckVerif
 }
 
 /// The message identity by which the stream detects a repeated event.
-fn identity(outgoing: &Outgoing, nonce: &str) -> String {
-    outgoing.event.given_id().map_or_else(|| format!("{nonce}-{}", outgoing.number), str::to_owned)
+fn identity(outgoing: &Outgoing, id_prefix: &str) -> String {
+    outgoing.event.given_id().map_or_else(|| event_id::generated(id_prefix, outgoing.number), str::to_owned)
 }
 
-fn publish(connection: &Connection, inbox: &str, nonce: &str, outgoing: &Outgoing) -> std::io::Result<()> {
+fn publish(connection: &Connection, inbox: &str, id_prefix: &str, outgoing: &Outgoing) -> std::io::Result<()> {
     let event = &outgoing.event;
     let mut headers = headers::of(event);
     if event.given_id().is_none() {
-        headers.insert(nats::header::NATS_MSG_ID, identity(outgoing, nonce));
+        headers.insert(event_id::HEADER, identity(outgoing, id_prefix));
     }
     let reply = format!("{inbox}.{}", outgoing.number);
     connection.publish_with_reply_or_headers(event.subject(), Some(&reply), Some(&headers), event.payload())

@@ -21,6 +21,7 @@ use super::gaps::GapWatch;
 use super::local_filter::LocalFilter;
 use super::pulls::Pulls;
 use super::retention::Retention;
+use super::stored_subjects;
 use super::stream_watch::StreamWatch;
 use super::unstored_deliveries::UnstoredDeliveries;
 use crate::broker::connection::{Link, LinkState, Liveness, one_line};
@@ -72,6 +73,9 @@ pub(super) struct JetStreamSession {
     pub(super) epoch: Arc<Epoch>,
     pub(super) after: Mark,
     pub(super) pending: u64,
+    /// Filters for the events that are collected. If the settings say everything, the subjects that the stream stores, if these are
+    /// known.
+    pub(super) subjects: Vec<String>,
     /// The stream's last sequence when the session was opened.
     pub(super) last: u64,
 }
@@ -80,10 +84,21 @@ pub(super) struct JetStreamSession {
 pub(super) enum Item {
     /// The next delivery in order.
     Delivery(Delivery),
+    /// The next delivery in order, which the configured subjects do not include. It only has to be acknowledged.
+    NotCollected(NotCollected),
     /// Nothing was received within the wait.
     Nothing,
     /// The session has ended. The text says why.
     Over(String),
+}
+
+/// A received event that is not collected.
+pub(super) struct NotCollected {
+    pub(super) metadata: DeliveryMetadata,
+    /// The missing sequences directly before it.
+    pub(super) missing: Option<Gap>,
+    /// Acknowledges it.
+    pub(super) reply: Option<String>,
 }
 
 /// A received event with its metadata.
@@ -263,6 +278,9 @@ impl JetStreamSession {
             }
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
             if self.local_filter.as_mut().is_some_and(|filter| !filter.matches(&message.subject)) {
+                if self.acknowledges() {
+                    return Some(Item::NotCollected(NotCollected { metadata, missing, reply: message.reply }));
+                }
                 if let Some(gap) = missing {
                     self.gaps.add_lost(gap);
                     self.missing.push(gap);
@@ -327,6 +345,7 @@ impl JetStreamSession {
         let missing = self.gaps.handle_stream_state(&stream.state);
         self.missing.extend(missing.iter());
         self.consumer_watch.update_stream(&self.config, &stream);
+        self.subjects = stored_subjects::collected(&self.config, &stream.config);
         self.stream_watch.check_info(&self.config.stream, &stream, reached)
     }
 
@@ -366,7 +385,11 @@ impl JetStreamSession {
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), timeout: self.config.timeout, stop: Some(stop) };
         Some(match unstored.read(&api, &self.config, self.pending) {
-            Ok((message, metadata, rest)) => {
+            Ok(None) => {
+                self.acknowledge(unstored.into_ack_reply());
+                return None;
+            }
+            Ok(Some((message, metadata, rest))) => {
                 let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
                 self.hearing = true;
                 self.unstored = rest;

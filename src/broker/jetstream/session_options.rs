@@ -19,6 +19,8 @@ pub(super) struct SessionOptions<'a> {
     pub(super) history: &'a [EpochProgress],
     /// Whether a missing stream may be created.
     pub(super) may_create: bool,
+    /// What the previous session collected.
+    pub(super) subjects: Option<&'a [String]>,
     /// Lost events were reported up to this sequence.
     pub(super) reported_to: u64,
     /// The largest number of events in the pipeline that are not committed.

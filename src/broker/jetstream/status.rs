@@ -6,10 +6,12 @@ use super::api::Api;
 use super::api_error::{ApiError, code, to_error};
 use super::api_types::{AccountInfo, StreamInfo};
 use super::claims::{Claim, Claims};
+use super::local_filter::consumer_filters;
 use super::retention::Retention;
 use super::stored_subjects;
 use super::stream::{acknowledges_before_writing, no_matching_events, refusal, takes_whole_stream};
 use super::stream_comparison::find_resume_point;
+use super::stream_creation;
 use crate::broker::connection::Link;
 use crate::broker::stream_status::{ConsumerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::config::BrokerConfig;
@@ -28,7 +30,9 @@ pub(in crate::broker) fn stream_status(
         Err(failure) if failure.is_code(code::NO_STREAM) => None,
         found => Some(found.map_err(explain)?),
     };
+    let new_stream = stream.is_none().then(|| stream_creation::examine(&api, config, &account));
     Ok(JetStreamStatus {
+        new_stream,
         stored: account.storage,
         most_stored: u64::try_from(account.limits.max_storage).ok().filter(|most| *most > 0),
         stream: stream.map(|stream| describe(&api, config, position, &account, &stream)).transpose()?,
@@ -49,12 +53,14 @@ fn describe(
         position.owner.map(|owner| Claims::list(api, &config.stream, owner, None, api.timeout)).unwrap_or_default();
     Ok(StreamStatus {
         subjects: settings.subjects.clone(),
+        collected: stored_subjects::collected(config, settings),
+        consumer_filters: consumer_filters(config).len(),
         retention: settings.retention.clone(),
         storage: settings.storage.clone(),
         max_age: Some(Duration::from_nanos(settings.max_age)).filter(|age| !age.is_zero()),
         duplicate_window: Duration::from_nanos(settings.duplicate_window),
         acknowledges: !settings.no_ack,
-        is_whole: takes_whole_stream(&config.subjects, settings),
+        is_whole: takes_whole_stream(&config.filters(), settings),
         loses_what_it_acknowledges: acknowledges_before_writing(settings),
         mismatch: stored_subjects::mismatch(config, settings),
         silent: no_matching_events(api, config, stream),

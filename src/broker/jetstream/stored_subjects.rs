@@ -3,6 +3,7 @@
 //! subjects.
 
 use super::api_types::{StreamConfig, SubjectTransform, UpstreamStream};
+use super::obstacle::Obstacle;
 use crate::config::BrokerConfig;
 use crate::subject::Filter;
 
@@ -23,6 +24,13 @@ pub(super) fn subjects(config: &StreamConfig) -> Option<Vec<String>> {
     }
     stored.dedup();
     Some(stored)
+}
+
+/// Filters for the events that are collected from a stream with these settings: if the configured ones say everything, the
+/// subjects that the stream stores, if these are known.
+pub(super) fn collected(config: &BrokerConfig, stream: &StreamConfig) -> Vec<String> {
+    let all = if config.takes_all_of_stream() { subjects(stream) } else { None };
+    all.unwrap_or_else(|| config.filters())
 }
 
 /// The subjects that a mirror or a source copies; `None`: all.
@@ -130,54 +138,38 @@ fn function(token: &str) -> Function {
     }
 }
 
-/// Why a collector does not receive the configured subjects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubjectMismatch {
-    /// What the stream does.
-    pub what: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl std::fmt::Display for SubjectMismatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; {}", self.what, self.remedy)
-    }
-}
-
 /// Whether the stream stores nothing on some of the configured subjects, or stores events published on them under other
 /// subjects.
-pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<SubjectMismatch> {
-    let stored = subjects(stream)?;
+pub(super) fn mismatch(config: &BrokerConfig, stream: &StreamConfig) -> Option<Obstacle> {
+    let (stored, filters) = (subjects(stream)?, config.filters());
     let name = &config.stream;
-    let empty: Vec<&str> =
-        config.subjects.iter().map(String::as_str).filter(|filter| !overlaps_any(filter, &stored)).collect();
+    let empty: Vec<&str> = filters.iter().map(String::as_str).filter(|filter| !overlaps_any(filter, &stored)).collect();
     if !empty.is_empty() {
         let (empty, shown) = (empty.join(", "), stored.join(", "));
         return Some(if renames(stream) {
             let what = format!("stream {name} stores nothing on {empty}: it renames subjects, and stores {shown}");
-            SubjectMismatch { what, remedy: format!("set broker.subjects to stored subjects: {shown}") }
+            Obstacle { what, remedy: format!("set broker.subjects to stored subjects: {shown}") }
         } else {
             let what = format!("stream {name} stores nothing on {empty}: its subjects are {shown}");
             let remedy = "add it to the stream (nats stream edit), or remove it from broker.subjects";
-            SubjectMismatch { what, remedy: remedy.into() }
+            Obstacle { what, remedy: remedy.into() }
         });
     }
     let transform = stream.subject_transform.as_ref()?;
     let source = source_of(transform);
-    let wanted: Vec<&String> = config.subjects.iter().filter(|filter| overlaps(filter, source)).collect();
+    let wanted: Vec<&String> = filters.iter().filter(|filter| overlaps(filter, source)).collect();
     let taken = stream.subjects.iter().filter(|subject| wanted.iter().any(|filter| overlaps(filter, subject)));
     let lost = taken
         .filter_map(|subject| match rename(transform, subject) {
             Renamed::No => None,
             Renamed::Some(new) | Renamed::All(new) => Some(new),
         })
-        .find(|new| !config.subjects.iter().any(|filter| covers(filter, new)))?;
+        .find(|new| !filters.iter().any(|filter| covers(filter, new)))?;
     let what = format!(
         "stream {name} acknowledges events on {source} and stores them on {lost}, which broker.subjects does not include"
     );
     let remedy = format!("add {lost} to broker.subjects, or edit the stream's subject_transform");
-    Some(SubjectMismatch { what, remedy })
+    Some(Obstacle { what, remedy })
 }
 
 fn renames(stream: &StreamConfig) -> bool {
@@ -187,7 +179,7 @@ fn renames(stream: &StreamConfig) -> bool {
 
 /// Whether a stream with these settings stores none of the configured subjects.
 pub(super) fn stores_none_of(config: &BrokerConfig, stream: &StreamConfig) -> bool {
-    subjects(stream).is_some_and(|stored| !config.subjects.iter().any(|filter| overlaps_any(filter, &stored)))
+    subjects(stream).is_some_and(|stored| !config.filters().iter().any(|filter| overlaps_any(filter, &stored)))
 }
 
 fn overlaps_any(filter: &str, subjects: &[String]) -> bool {

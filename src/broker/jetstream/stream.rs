@@ -3,22 +3,47 @@
 use std::sync::Arc;
 
 use super::api::Api;
-use super::api_error::{ApiError, code, to_error};
+use super::api_error::{code, to_error};
 use super::api_types::{MessageQuery, StreamConfig, StreamInfo, UpstreamStream};
 use super::gaps::SkippedSequences;
+use super::obstacle::Obstacle;
 use super::retention::{INTEREST, Retention};
-use super::stored_subjects::{self, SubjectMismatch};
+use super::stored_subjects;
+use super::stream_creation;
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
-/// The stream. If it is missing and may be created, creates it.
-pub(super) fn find_or_create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<StreamInfo, Error> {
+/// The stream. If it is missing and may be created, creates it. `previous` is what the previous session collected, if there was one.
+pub(super) fn find_or_create(
+    api: &Api<'_>,
+    config: &BrokerConfig,
+    may_create: bool,
+    previous: Option<&[String]>,
+) -> Result<StreamInfo, Error> {
     let stream = match api.stream(&config.stream) {
-        Err(failure) if failure.is_code(code::NO_STREAM) => create(api, config, may_create)?,
-        found => found.map_err(|failure| to_error(api.link, config, &failure))?,
+        Err(failure) if failure.is_code(code::NO_STREAM) => {
+            if !config.create_stream {
+                return Err(stream_creation::missing(config).to_error(api.link));
+            }
+            if !may_create {
+                let name = &config.stream;
+                let detail =
+                    format!("stream {name} was deleted; waiting a moment in case another program creates it again");
+                return Err(broker_error(&api.link.server().address, BrokerFault::Stream, detail));
+            }
+            stream_creation::create(api, config, previous)?
+        }
+        found => {
+            let found = found.map_err(|failure| to_error(api.link, config, &failure))?;
+            if config.takes_all_of_stream() && previous.is_none() {
+                let (name, subjects) = (&config.stream, stored_subjects::collected(config, &found.config).join(", "));
+                log::info!("broker: collecting all of stream {name} ({subjects}): broker.subjects is not set");
+            }
+            found
+        }
     };
     match refusal(config, &stream) {
         None => Ok(stream),
@@ -39,57 +64,19 @@ pub fn remove_stream(config: &BrokerConfig) -> Result<(), Error> {
     api.delete_stream(&config.stream).map_err(|failure| to_error(&link, config, &failure))
 }
 
-fn create(api: &Api<'_>, config: &BrokerConfig, may_create: bool) -> Result<StreamInfo, Error> {
-    let missing = |detail: String| broker_error(&api.link.server().address, BrokerFault::Stream, detail);
-    if !config.create_stream {
-        let remedy = "create it, or set broker.create_stream = true";
-        return Err(missing(format!("there is no stream {}", config.stream)).with_remedy(remedy));
-    }
-    if !may_create {
-        return Err(missing(format!(
-            "stream {} was deleted; waiting a moment in case another program creates it again",
-            config.stream
-        )));
-    }
-    let created = api.create_stream(&config.stream, &config.subjects).map_err(|failure| match failure {
-        ApiError::Refused { description, .. } => {
-            missing(format!("cannot create stream {}: {description}", config.stream))
-        }
-        failure => to_error(api.link, config, &failure),
-    })?;
-    log::info!("broker: created stream {} on {}", config.stream, config.subjects.join(", "));
-    Ok(created)
-}
-
-/// Why a stream cannot be collected.
-pub(super) struct Refusal {
-    what: String,
-    remedy: &'static str,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; {}", self.what, self.remedy)
-    }
-}
-
-impl Refusal {
-    fn to_error(&self, link: &Link) -> Error {
-        broker_error(&link.server().address, BrokerFault::Stream, &self.what).with_remedy(self.remedy)
-    }
-}
-
 /// Why the stream cannot be collected; `None` if it can.
-pub(super) fn refusal(config: &BrokerConfig, stream: &StreamInfo) -> Option<Refusal> {
+pub(super) fn refusal(config: &BrokerConfig, stream: &StreamInfo) -> Option<Obstacle> {
     let why = match stream.config.retention.as_str() {
         "limits" | INTEREST => return None,
         "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
         _ => "this program does not support it",
     };
-    Some(Refusal {
+    Some(Obstacle {
         what: format!("stream {} has {} retention: {why}", config.stream, stream.config.retention),
-        remedy: "collect a stream with limits retention that receives the events, and let the queue copy them from there \
-                 (sources); a mirror of the queue would empty it",
+        remedy:
+            "collect a stream with limits retention that receives the events, and let the queue copy them from there \
+                 (sources); a mirror of the queue would empty it"
+                .into(),
     })
 }
 
@@ -113,8 +100,7 @@ pub(super) fn check_contents(
     }
     if let Some(mismatch) = stored_subjects::mismatch(config, &stream.config) {
         if stored_subjects::stores_none_of(config, &stream.config) && !may_have_events(api, config, after + 1) {
-            return Err(broker_error(&api.link.server().address, BrokerFault::Stream, mismatch.what)
-                .with_remedy(mismatch.remedy));
+            return Err(mismatch.to_error(api.link));
         }
         log::warn!("broker: {mismatch}");
     } else if after == 0
@@ -127,7 +113,7 @@ pub(super) fn check_contents(
 
 /// Whether a stream has events but none on the configured subjects. Only for streams whose settings do not show what
 /// they store.
-pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &StreamInfo) -> Option<SubjectMismatch> {
+pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &StreamInfo) -> Option<Obstacle> {
     let messages = stream.state.messages;
     if messages == 0
         || stored_subjects::subjects(&stream.config).is_some()
@@ -135,18 +121,15 @@ pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &
     {
         return None;
     }
-    let (name, subjects) = (&config.stream, config.subjects.join(", "));
+    let (name, subjects) = (&config.stream, config.filters().join(", "));
     let what = format!("stream {name} has {messages} events, and none of them is on {subjects}");
-    Some(SubjectMismatch {
-        what,
-        remedy: "set broker.subjects to subjects that it stores: nats stream subjects".into(),
-    })
+    Some(Obstacle { what, remedy: "set broker.subjects to subjects that it stores: nats stream subjects".into() })
 }
 
 /// Whether the stream has an event on the configured subjects from this sequence on, or cannot be asked.
 fn may_have_events(api: &Api<'_>, config: &BrokerConfig, from: u64) -> bool {
     let first_of = |filter: &String| api.message(&config.stream, &MessageQuery::NextBySubject(filter, from.max(1)));
-    config.subjects.iter().any(|filter| !matches!(first_of(filter), Ok(None)))
+    config.filters().iter().any(|filter| !matches!(first_of(filter), Ok(None)))
 }
 
 /// Whether the stream acknowledges events before it writes them. It loses them if its server is killed.
@@ -164,7 +147,7 @@ pub(super) fn takes_whole_stream(filters: &[String], stream: &StreamConfig) -> b
 
 /// What it means if a delivery skips sequences.
 pub(super) fn skipped_sequences(config: &BrokerConfig, stream: &StreamInfo, retention: Retention) -> SkippedSequences {
-    let takes_whole_stream = takes_whole_stream(&config.subjects, &stream.config);
+    let takes_whole_stream = takes_whole_stream(&config.filters(), &stream.config);
     if stream.config.mirror.as_ref().is_some_and(UpstreamStream::is_filtered) {
         SkippedSequences::Expected
     } else if retention == Retention::Limits {

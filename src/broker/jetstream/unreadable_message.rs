@@ -39,7 +39,7 @@ pub(super) fn read_unreadable_message(options: &SessionOptions<'_>) -> Result<Op
         return Ok(None);
     }
     let due = mark.sequence + 1;
-    let Some(stored) = api.next_message(&config.stream, &config.subjects, due).map_err(explain)? else {
+    let Some(stored) = api.next_message(&config.stream, &config.filters(), due).map_err(explain)? else {
         return Ok(None);
     };
     let Some(defect) = poison::defect(&stored.subject, &stored.headers) else { return Ok(None) };

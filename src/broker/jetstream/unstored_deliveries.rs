@@ -16,11 +16,13 @@ pub(super) struct UnstoredDeliveries {
     last: u64,
     /// The reply subject of the last delivery: acknowledges all of them.
     ack_reply: String,
+    /// One of them was read in this session. It may not be committed yet.
+    is_begun: bool,
 }
 
 impl UnstoredDeliveries {
     pub(super) fn new(next: u64, last: u64, ack_reply: String) -> Self {
-        Self { next, last, ack_reply }
+        Self { next, last, ack_reply, is_begun: false }
     }
 
     /// Whether all of them are stored. Only then may they be acknowledged.
@@ -33,17 +35,19 @@ impl UnstoredDeliveries {
         self.ack_reply
     }
 
-    /// Reads the next message from the stream, as a delivery, and returns it with the remaining range. `pending` is the
-    /// number of messages that the consumer still has to deliver. An error is the reason why the session ends.
+    /// Reads the next message from the stream, as a delivery, and returns it with the remaining range. `None` if none of them
+    /// is collected, so all of them may be acknowledged. `pending` is the number of messages that the consumer still has to
+    /// deliver. An error is the reason why the session ends.
     pub(super) fn read(
-        self,
+        &self,
         api: &Api<'_>,
         config: &BrokerConfig,
         pending: u64,
-    ) -> Result<(Message, DeliveryMetadata, Option<Self>), String> {
-        let Self { next, last, .. } = self;
-        let stored = match api.next_message(&config.stream, &config.subjects, next) {
+    ) -> Result<Option<(Message, DeliveryMetadata, Option<Self>)>, String> {
+        let Self { next, last, .. } = *self;
+        let stored = match api.next_message(&config.stream, &config.filters(), next) {
             Ok(Some(stored)) if stored.mark.sequence <= last => stored,
+            Ok(_) if !self.is_begun => return Ok(None),
             // The next session acknowledges them, once they are committed.
             Ok(_) => return Err("all its earlier deliveries are read".into()),
             Err(failure) => return Err(failure.to_string()),
@@ -59,6 +63,7 @@ impl UnstoredDeliveries {
         let message = Message::new(&stored.subject, reply, stored.payload, headers);
         let pending = pending + (last - sequence);
         let metadata = DeliveryMetadata { delivered: 1, mark: stored.mark, consumer_sequence: 0, pending };
-        Ok((message, metadata, (sequence < last).then_some(Self { next: sequence + 1, ..self })))
+        let rest = || Self { next: sequence + 1, is_begun: true, ..self.clone() };
+        Ok(Some((message, metadata, (sequence < last).then(rest))))
     }
 }

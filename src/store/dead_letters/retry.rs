@@ -197,6 +197,9 @@ impl<'c> Retry<'c> {
             Disposition::Dropped => {
                 Err("no route matches it, and unmatched = \"drop\" would lose it; add a route, or drop it")
             }
+            Disposition::SkippedMarker => {
+                Err("it is a delete marker, which is skipped (delete_markers); add a route that takes it, or drop it")
+            }
             _ => Ok(()),
         }
     }

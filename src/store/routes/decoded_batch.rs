@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Target;
+use super::delete_markers::{is_delete_marker, marker};
 use super::plan::Plan;
 use crate::binding::{Envelope, Fields, Row};
 use crate::pipeline::{Batch, Delivery, Epoch};
@@ -27,6 +28,8 @@ pub(in crate::store) enum Disposition {
     Events,
     /// It is dropped, because no route matches it.
     Dropped,
+    /// It is a delete marker that is skipped.
+    SkippedMarker,
     /// It runs the statements of the route with this number.
     Route(usize, Row),
     /// It becomes a dead letter of the route with this number, if one matches.
@@ -48,15 +51,16 @@ impl DecodedBatch {
             return;
         }
         let epoch = batch.epoch().map(Arc::as_ref);
-        let mut last: Option<(&str, Target)> = None;
+        let mut last: Option<(&str, bool, Target)> = None;
         for index in 0..batch.len() {
             let delivery = batch.delivery(index);
             // In most batches the same subject comes many times in a row.
+            let is_marker = is_delete_marker(delivery.headers);
             let target = match last {
-                Some((subject, target)) if subject == delivery.subject => target,
-                _ => self.plan.routes().target(delivery.subject),
+                Some((subject, was_marker, target)) if subject == delivery.subject && was_marker == is_marker => target,
+                _ => self.plan.routes().target(delivery.subject, is_marker),
             };
-            last = Some((delivery.subject, target));
+            last = Some((delivery.subject, is_marker, target));
             let disposition = self.disposition_of(target, &delivery, epoch);
             self.dispositions.push(disposition);
         }
@@ -68,7 +72,8 @@ impl DecodedBatch {
         self.fields.clear();
         self.all_to_events = self.plan.routes().is_plain() && delivery.defect.is_none();
         if !self.all_to_events {
-            let disposition = self.disposition_of(self.plan.routes().target(delivery.subject), delivery, epoch);
+            let target = self.plan.routes().target(delivery.subject, is_delete_marker(delivery.headers));
+            let disposition = self.disposition_of(target, delivery, epoch);
             self.dispositions.push(disposition);
         }
     }
@@ -76,8 +81,9 @@ impl DecodedBatch {
     fn disposition_of(&mut self, target: Target, delivery: &Delivery<'_>, epoch: Option<&Epoch>) -> Disposition {
         let route = match target {
             Target::Nothing => return Disposition::Dropped,
-            Target::Events => None,
-            Target::Route(route) => Some((route, self.plan.route(route))),
+            Target::SkippedMarker => return Disposition::SkippedMarker,
+            Target::Events | Target::DeadMarker(None) => None,
+            Target::Route(route) | Target::DeadMarker(Some(route)) => Some((route, self.plan.route(route))),
         };
         let dead_letter = |error: String| {
             let name = route.map(|(_, planned)| Arc::clone(&planned.name));
@@ -86,6 +92,10 @@ impl DecodedBatch {
         };
         match (delivery.defect, route) {
             (Some(defect), _) => dead_letter(defect.reason.to_owned()),
+            (None, _) if matches!(target, Target::DeadMarker(_)) => {
+                let marker = marker(delivery.headers).unwrap_or_default();
+                dead_letter(format!("it is a delete marker ({marker})"))
+            }
             (None, None) => Disposition::Events,
             (None, Some((number, planned))) => {
                 let envelope = Envelope::of(delivery, epoch);
@@ -131,7 +141,7 @@ impl DecodedBatch {
         match self.disposition(index) {
             Disposition::Route(route, _) => Some(Arc::clone(&self.plan.route(*route).name)),
             Disposition::DeadLetter(_, reason) => reason.route.clone(),
-            Disposition::Events | Disposition::Dropped => None,
+            Disposition::Events | Disposition::Dropped | Disposition::SkippedMarker => None,
         }
     }
 
@@ -140,8 +150,13 @@ impl DecodedBatch {
         DeadLetterReason { route: self.route(index), statement: Some("COMMIT".into()), error }
     }
 
-    /// How many events are dropped.
+    /// How many events are dropped because no route takes them.
     pub(in crate::store) fn dropped(&self) -> usize {
         self.dispositions.iter().filter(|disposition| matches!(disposition, Disposition::Dropped)).count()
+    }
+
+    /// How many delete markers are skipped.
+    pub(in crate::store) fn skipped_markers(&self) -> usize {
+        self.dispositions.iter().filter(|disposition| matches!(disposition, Disposition::SkippedMarker)).count()
     }
 }

@@ -7,7 +7,7 @@ use super::plan::{Plan, StatementId};
 use crate::binding::{Envelope, Row};
 use crate::error::Error;
 use crate::pipeline::{Delivery, Epoch};
-use crate::store::columns::{bound, headers_json, micros, text_or_blob};
+use crate::store::columns::{bound, event_headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
 use crate::store::limits;
 use crate::store::pool::WriteConnection;
@@ -48,7 +48,7 @@ impl<'c> Statements<'c> {
         epoch: Option<&Epoch>,
     ) -> Result<(), StatementError> {
         match decoded.disposition(index) {
-            Disposition::Dropped => Ok(()),
+            Disposition::Dropped | Disposition::SkippedMarker => Ok(()),
             Disposition::DeadLetter(_, reason) => Err(StatementError::Event(reason.as_ref().clone())),
             Disposition::Events => self.run_events(epoch, delivery),
             Disposition::Route(route, row) => self.run_route(*route, decoded, *row, &Envelope::of(delivery, epoch)),
@@ -95,7 +95,7 @@ impl<'c> Statements<'c> {
                 origin,
                 origin.map(|_| delivery.mark.sequence),
                 micros(delivery.mark),
-                headers_json(delivery.headers),
+                event_headers_json(delivery.headers),
                 text_or_blob(delivery.payload),
             ])
         });

@@ -7,7 +7,7 @@ use nats::Message;
 use super::JetStreamIntake;
 use crate::broker::headers;
 use crate::broker::jetstream::lost_events::LostEvents;
-use crate::broker::jetstream::session::Delivery;
+use crate::broker::jetstream::session::{Delivery, NotCollected};
 use crate::broker::jetstream::unreadable_message::UnreadableMessage;
 use crate::pipeline::{Batch, Defect, Gap, Gaps};
 
@@ -78,6 +78,14 @@ impl JetStreamIntake {
         self.handed = stored.mark;
     }
 
+    /// Skips a delivery that is not collected. It is acknowledged when everything before it is committed.
+    pub(super) fn skip(&mut self, delivery: NotCollected) {
+        let mark = delivery.metadata.mark;
+        self.add_missing(delivery.missing, self.history.is_stored(mark));
+        self.history.reached(mark);
+        self.acks.set_stored(delivery.reply);
+    }
+
     /// Adds a delivery, unless an earlier epoch has it. `false` if it does not fit into the batch.
     pub(super) fn push(&mut self, batch: &mut Batch, mut delivery: Delivery) -> bool {
         let mark = delivery.metadata.mark;
@@ -109,7 +117,7 @@ impl JetStreamIntake {
         true
     }
 
-    /// Acknowledges events that an earlier epoch has, once all events before them are committed. Without this
+    /// Acknowledges events that an earlier epoch has or that are not collected, once all events before them are committed. Without this
     /// acknowledgement the consumer may deliver no more.
     pub(super) fn acknowledge_stored(&mut self) {
         let settled = self.committed == self.handed;

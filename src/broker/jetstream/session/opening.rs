@@ -20,6 +20,7 @@ use crate::broker::jetstream::pulls::Pulls;
 use crate::broker::jetstream::resume_point::ResumePoint;
 use crate::broker::jetstream::retention::Retention;
 use crate::broker::jetstream::session_options::SessionOptions;
+use crate::broker::jetstream::stored_subjects;
 use crate::broker::jetstream::stream;
 use crate::broker::jetstream::stream_comparison::find_resume_point;
 use crate::broker::jetstream::stream_watch::StreamWatch;
@@ -35,9 +36,9 @@ impl JetStreamSession {
         let link = Link::open(options.cluster, options.stop)?;
         let api = Api { link: &link, prefix: config.api_prefix(), timeout: config.timeout, stop: Some(options.stop) };
         let explain = |failure: ApiError| to_error(&link, config, &failure);
-        let stream = stream::find_or_create(&api, config, options.may_create)?;
+        let stream = stream::find_or_create(&api, config, options.may_create, options.subjects)?;
         let mut resume = find_resume_point(&api, config, options.history, options.reported_to, &stream)?;
-        let whole_stream = stream::takes_whole_stream(&config.subjects, &stream.config);
+        let whole_stream = stream::takes_whole_stream(&config.filters(), &stream.config);
         stream::check_contents(&api, config, &stream, resume.after.sequence)?;
         let retention = Retention::of(&stream, config, options.pipeline_holds);
         // A stream with interest retention never kept events without a consumer. What a filter omits is not a gap.
@@ -106,6 +107,7 @@ impl JetStreamSession {
             epoch: Arc::new(resume.epoch),
             after: resume.after,
             pending: created.num_pending,
+            subjects: stored_subjects::collected(config, &stream.config),
             last: stream.state.last_seq,
             link,
         })
@@ -131,7 +133,7 @@ fn gap_watch(
         && retention != Retention::Limits
         && stream.state.num_subjects <= MAX_LISTED_SUBJECTS
     {
-        let filters: Vec<Filter> = config.subjects.iter().filter_map(|subject| subject.parse().ok()).collect();
+        let filters: Vec<Filter> = config.filters().iter().filter_map(|subject| subject.parse().ok()).collect();
         let is_ours = |subject: &String| filters.iter().any(|filter| filter.matches(subject));
         if api.subjects(&config.stream, MAX_LISTED_SUBJECTS)?.is_some_and(|subjects| subjects.iter().all(is_ours)) {
             skipped = SkippedSequences::Lost;
