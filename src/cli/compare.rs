@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use super::failure::UsageError;
 use super::output::Output;
 use super::progress::Progress;
+use super::shell;
 use super::signals::Signals;
 use super::values::counted;
 
@@ -327,8 +328,7 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
             _ if word.contains("://") || word.contains('@') => addresses(&word),
             _ => word,
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%*".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+        shell::word(&word).into_owned()
     });
     std::iter::once("catchment".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }

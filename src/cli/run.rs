@@ -15,6 +15,7 @@ use indicatif::HumanCount;
 use super::profiling::Profiling;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+use super::shell;
 use super::signals::Signals;
 use super::values::counted;
 
@@ -141,12 +142,12 @@ fn start_server(database: &Path) -> anyhow::Result<Server> {
 
 /// Prints the commands to try next, with the same program name and options.
 fn print_next_steps(config: &Config, settings: &Settings, database: &DatabaseArgs) {
-    let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
+    let program = shell::program();
     let path = &config.database.path;
-    let mut options = settings.file().map_or_else(String::new, |file| format!(" --config {}", file.display()));
+    let mut options = settings.file_flag();
     let is_known = settings.file().is_some() || *path == Config::default().database.path;
     if database.is_given() || !is_known {
-        let _ = write!(options, " --database {}", path.display());
+        let _ = write!(options, " --database {}", shell::word(&path.to_string_lossy()));
     }
     let subject = config.broker.subjects[0].replace('*', "any").replace('>', "hello");
     eprintln!("\nThe database is {}. In another terminal, in this directory:\n", path.display());
