@@ -82,7 +82,11 @@ fn settings(text: &str, home: Option<&Path>) -> Result<Vec<(&'static str, String
             return Err(format!("has {key}, which is not supported here; give server and credentials instead"));
         }
     }
-    let mut settings = vec![("servers", value("url")?.unwrap_or("nats://127.0.0.1:4222").to_owned())];
+    let url = value("url")?.unwrap_or("nats://127.0.0.1:4222");
+    if url.starts_with('$') {
+        return Err("url begins with $: variables are not replaced in a context; write the address itself".into());
+    }
+    let mut settings = vec![("servers", url.to_owned())];
     for (key, setting) in [("cert", "tls.cert"), ("key", "tls.key"), ("ca", "tls.ca")] {
         if let Some(file) = value(key)? {
             settings.push((setting, path(file, home)?));
@@ -179,6 +183,7 @@ mod tests {
             (r#"{"nsc": "nsc://o/a/hunter2"}"#, "nsc refers to nsc://"),
             (r#"{"socks_proxy": "hunter2"}"#, "socks_proxy"),
             (r#"{"creds": "~/hunter2"}"#, "HOME is not set"),
+            (r#"{"url": "$hunter2"}"#, "variables are not replaced"),
         ] {
             let refusal = settings(text, None).expect_err("must be refused");
             assert!(refusal.contains(words) && !refusal.contains("hunter2"), "{refusal}");

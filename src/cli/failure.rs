@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
+
 use crate::error::Error;
 
 use super::logging::{self, LogFormat};
@@ -43,8 +45,15 @@ pub fn print(why: &str) {
 
 /// Prints as one line of JSON why the arguments are refused, for a log in this format.
 pub fn report_usage(error: &clap::Error) {
+    let said = match error.kind() {
+        // It would list hidden commands.
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "error: no command is given".to_owned()
+        }
+        _ => error.render().to_string(),
+    };
     // If standard error is closed, the exit status is still set.
-    let _ = logging::write_error(&usage(&error.render().to_string()));
+    let _ = logging::write_error(&usage(&said));
 }
 
 /// What the argument parser says, in one line, without the usage.
@@ -53,11 +62,7 @@ fn usage(said: &str) -> String {
     let is_reason = |paragraph: &String| {
         !["Usage:", "For more information"].iter().any(|beginning| paragraph.starts_with(beginning))
     };
-    let reasons: Vec<String> = match said.starts_with("error: ") {
-        true => paragraphs.filter(is_reason).collect(),
-        // All of the help.
-        false => vec!["no command is given".into()],
-    };
+    let reasons: Vec<String> = paragraphs.filter(is_reason).collect();
     let reasons = reasons.join("; ");
     format!("{}; --help describes the arguments", reasons.strip_prefix("error: ").unwrap_or(&reasons))
 }
@@ -105,12 +110,13 @@ mod tests {
     fn what_the_parser_says_is_one_line_too() {
         let said = "error: unexpected argument '--x' found\n\n  tip: a similar argument exists: '-x'\n\nUsage: catchment run\n\n\
                     For more information, try '--help'.\n";
-        let line = "unexpected argument '--x' found; tip: a similar argument exists: '-x'; --help describes the arguments";
+        let line =
+            "unexpected argument '--x' found; tip: a similar argument exists: '-x'; --help describes the arguments";
         assert_eq!(usage(said), line);
-        let said = "error: the following required arguments were not provided:\n  <FILE>\n\nUsage: catchment test <FILE>\n";
+        let said =
+            "error: the following required arguments were not provided:\n  <FILE>\n\nUsage: catchment test <FILE>\n";
         let line = "the following required arguments were not provided: <FILE>; --help describes the arguments";
         assert_eq!(usage(said), line);
-        assert_eq!(usage("Records events\n\nUsage: …"), "no command is given; --help describes the arguments");
     }
 
     #[test]

@@ -77,10 +77,7 @@ mod tests {
         for (setting, flag) in &flags {
             // A value of the wrong type is refused for its type; an unknown setting for its name.
             let refused = Config::from_toml(&format!("{setting} = {{ a = 1 }}")).expect_err(flag).to_string();
-            assert!(
-                !refused.contains("unknown key `") || refused.contains("unknown key `a`"),
-                "{setting}: {refused}"
-            );
+            assert!(!refused.contains("unknown key `") || refused.contains("unknown key `a`"), "{setting}: {refused}");
         }
     }
 

@@ -74,7 +74,9 @@ pub fn format() -> LogFormat {
 /// Starts the log. For its level, flags precede the environment. In the format JSON a panic is a line of JSON too.
 pub fn start(args: &LogArgs) {
     let _ = FORMAT.set(args.log_format);
-    let given = LEVEL_VARIABLES.iter().find_map(|name| Some((name, std::env::var_os(name)?)).filter(|(_, levels)| !levels.is_empty()));
+    let given = LEVEL_VARIABLES
+        .iter()
+        .find_map(|name| Some((name, std::env::var_os(name)?)).filter(|(_, levels)| !levels.is_empty()));
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Warn).filter_module("catchment", LevelFilter::Info);
     let mut mistakes = Vec::new();
@@ -108,7 +110,9 @@ pub fn start(args: &LogArgs) {
             let _ = write_error(&format!("thread {} {one_line}", thread.name().unwrap_or("without a name")));
         }));
     }
-    mistakes.iter().for_each(|mistake| log::warn!("{mistake}"));
+    for mistake in mistakes {
+        log::warn!("{mistake}");
+    }
 }
 
 /// Writes a line of JSON of level error to standard error, whatever the level of the log.

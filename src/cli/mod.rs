@@ -41,6 +41,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use failure::UsageError;
 use logging::LogFormat;
 use settings::{FileArgs, Settings};
 
@@ -159,17 +160,20 @@ impl Cli {
 
     /// The settings of the command; of one that reads none, nothing.
     fn settings(&self) -> anyhow::Result<Settings> {
-        match &self.command {
-            Command::Init(_) => self.file.unused_by("init")?,
+        let command = match &self.command {
+            Command::Init(_) => "init",
             #[cfg(feature = "compare")]
-            Command::Compare(_) => self.file.unused_by("compare")?,
+            Command::Compare(_) => "compare",
             #[cfg(feature = "compare")]
-            Command::CompareApplication(_) => {}
+            Command::CompareApplication(_) => "compare-application",
             #[cfg(not(feature = "compare"))]
-            Command::Compare(_) => {}
+            Command::Compare(_) => return Ok(Settings::default()),
             #[cfg(not(feature = "check"))]
-            Command::Check(_) => {}
+            Command::Check(_) => return Ok(Settings::default()),
             _ => return Ok(Settings::new(&self.file)?),
+        };
+        if self.file.is_named() {
+            return Err(UsageError(format!("{command} reads no settings file; leave out --config")).into());
         }
         Ok(Settings::default())
     }
@@ -212,7 +216,7 @@ mod tests {
     fn general_options_are_accepted_before_and_after_the_command() {
         for line in [["catchment", "-v", "-c", "a.toml", "tail"], ["catchment", "tail", "-v", "-c", "a.toml"]] {
             let cli = Cli::try_parse_from(line).expect("must parse");
-            assert!(cli.file.unused_by("init").is_err(), "the file is known");
+            assert!(cli.file.is_named());
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::store::beside;
 use environment::Environment;
 pub use file::FileArgs;
 use file::SettingsFile;
-use merging::{broker_table, list, merge, with_new_keys};
+use merging::{broker_table, list, merge, merge_keys, with_new_keys};
 
 /// The database.
 #[derive(Args, Default)]
@@ -244,7 +244,8 @@ impl Settings {
         log::debug!("settings: using the context {name} of the nats command");
         let value = |(key, text): (&'static str, String)| Ok((key, addresses::value_of(key, &text)?));
         let settings = settings.into_iter().map(value).collect::<Result<Vec<_>, String>>();
-        let settings = settings.map_err(|reason| Error::config(format!("context {name}"), format!("its url {reason}")))?;
+        let settings =
+            settings.map_err(|reason| Error::config(format!("context {name}"), format!("its url {reason}")))?;
         Ok(broker_table(settings.into_iter()))
     }
 }
@@ -264,7 +265,7 @@ impl BrokerArgs {
             let addresses = self.servers.iter().map(|text| addresses::list_of(text)).collect::<Result<Vec<_>, _>>();
             let addresses = addresses.map_err(|reason| Error::config("--server", reason))?.concat();
             let servers = list(addresses.iter().map(String::as_str));
-            merge(&mut table, broker_table(std::iter::once(("servers", servers))));
+            merge_keys(&mut table, broker_table(std::iter::once(("servers", servers))));
         }
         Ok(table)
     }

@@ -80,6 +80,7 @@ fn read_file(file: &Path, remedy: &str) -> Result<(Config, Table), Error> {
     let name = file.display();
     let bytes = std::fs::read(file).map_err(|error| {
         let detail = match error.kind() {
+            ErrorKind::NotFound if file.is_symlink() => "is a link to a file that does not exist".into(),
             ErrorKind::NotFound => "there is no such file".into(),
             ErrorKind::IsADirectory => "is a folder, not a file".into(),
             _ => format!("cannot be read: {error}"),
@@ -106,7 +107,7 @@ fn decode(bytes: &[u8]) -> Result<&str, String> {
 }
 
 fn line_at(text: &[u8], at: usize) -> usize {
-    1 + text[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+    text[..at.min(text.len())].split(|byte| *byte == b'\n').count()
 }
 
 /// Reads a text, whole: as settings and as a table. `place` names a line of it.
@@ -256,6 +257,10 @@ mod tests {
         assert!(refusal(b"# a\n# gr\xfc\xdfe\n").contains("is not UTF-8 text: line 2"));
         std::fs::write(&file, b"\xef\xbb\xbf[broker]\r\nstream = 'A'\r\n").expect("writes");
         assert_eq!(Config::from_toml_file(&file).expect("BOM and CRLF").broker.stream, "A");
+        let dangling = folder.path().join("link.toml");
+        std::os::unix::fs::symlink("nowhere", &dangling).expect("a link");
+        let refusal = Config::from_toml_file(&dangling).expect_err("leads nowhere").to_string();
+        assert!(refusal.contains("link.toml: is a link to a file that does not exist"), "{refusal}");
         let no_file = Config::from_toml_file(folder.path()).expect_err("a folder").to_string();
         assert!(no_file.contains(": is a folder, not a file"), "{no_file}");
     }
@@ -265,7 +270,8 @@ mod tests {
         let keys = "prefix unmatched broker broker.servers broker.user broker.creds broker.mode broker.create_stream \
                     broker.timeout broker.tls broker.tls.ca broker.prefetch.events broker.prefetch.bytes \
                     broker.core.overflow database.writers batch.max_bytes service.threads route query";
-        let values = "99999999999999999999 -1 1.5 true 'many' '' [] [1] {} {a=1} 2026-01-01 nan 0x 'a 9223372036854775807";
+        let values =
+            "99999999999999999999 -1 1.5 true 'many' '' [] [1] {} {a=1} 2026-01-01 nan 0x 'a 9223372036854775807";
         let parsers = "usize u64 i64 i128 struct sequence map parsable overflow variant field path only Config floating \
                        wanted element";
         let mut refused = 0;

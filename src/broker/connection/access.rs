@@ -354,13 +354,19 @@ mod tests {
         assert_eq!(login("nats://t%2Fk@a"), ("nats://a".into(), some("token", "t/k")));
         assert_eq!(login("nats://me:p/w?#\\x@a:1"), ("nats://a:1".into(), some("me", "p/w?#\\x")));
         assert_eq!(login("me:a//b@c:1/"), ("nats://c:1/".into(), some("me", "a//b")));
+        assert_eq!(login("me:a://b@c:1"), ("nats://c:1".into(), some("me", "a://b")));
+        // What cannot be percent-encoded text is not decoded.
+        assert_eq!(login("nats://me:50%off%zz%ff%@a"), ("nats://a".into(), some("me", "50%off%zz%ff%")));
+        assert_eq!(login("nats://me:\t é,[x]^@a"), ("nats://a".into(), some("me", "\t é,[x]^")));
+        assert_eq!(login("nats://me:@a"), ("nats://a".into(), some("me", "")));
+        assert_eq!(login("nats://@a"), ("nats://a".into(), None));
     }
 
     #[test]
     fn an_address_that_is_none_is_refused_without_its_secret() {
         for server in [
             "nats://:hunter2@a",
-            "nats://me:%ffhunter2@a",
+            "nats://me:hunter2@",
             "http://me:hunter2@a",
             "nats://me:hunter2@a:x",
             "nats://me:hunter2/a",

@@ -26,13 +26,9 @@ pub fn list_of(text: &str) -> Result<Vec<String>, String> {
     let mut at = 0;
     while at < parts.len() {
         // Up to the end of a login that may continue behind commas.
-        let continued = match parts[at].contains('@') {
-            true => None,
-            false => {
-                let others = parts[at + 1..].iter().take_while(|part| !has_scheme(part.trim()));
-                others.clone().position(|part| part.contains('@')).map(|end| at + 1 + end)
-            }
-        };
+        let mut others = parts[at + 1..].iter().take_while(|other| !has_scheme(other.trim()));
+        let continued = others.position(|other| other.contains('@')).map(|end| at + 1 + end);
+        let continued = continued.filter(|_| !parts[at].contains('@'));
         let end = match (continued, Beginning::of(parts[at].trim())) {
             (Some(end), Beginning::Login) => end,
             (Some(_), Beginning::LoginOrPort) => {
@@ -65,8 +61,8 @@ enum Beginning {
 }
 
 impl Beginning {
-    fn of(part: &str) -> Self {
-        let (_, rest) = split_scheme(part);
+    fn of(text: &str) -> Self {
+        let (_, rest) = split_scheme(text);
         match rest.split_once(':') {
             None => Self::Address,
             Some(_) if rest.starts_with('[') => Self::Address,

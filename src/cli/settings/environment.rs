@@ -116,7 +116,7 @@ fn own_key(name: &str) -> Option<String> {
 
 /// Whether a variable is a setting. One with `__` is refused later if the setting does not exist.
 fn is_setting(key: &str, value: &str) -> bool {
-    if key.contains("__") { !is_injected(key, value) } else { exists(key) }
+    if key.contains("__") || key.starts_with('_') { !is_injected(key, value) } else { exists(key) }
 }
 
 /// Whether Kubernetes makes such a variable for a service whose name begins with `catchment`, see
@@ -184,6 +184,8 @@ fn variable(key: &str, value: &str) -> Result<Table, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn of(variables: &[(&str, &str)]) -> Environment {
@@ -217,6 +219,7 @@ mod tests {
             ("CATCHMENT_BROKER_PORT_9_UDP_ADDR", "10.0.0.1"),
             ("CATCHMENT_A__B_SERVICE_HOST", "10.0.0.1"),
             ("CATCHMENT_A__B_PORT", "tcp://10.0.0.1:9"),
+            ("CATCHMENT__A_PORT_9_TCP", "tcp://10.0.0.1:9"),
             ("CATCHMENT_VERSION", "1.2"),
             ("CATCHMENT_HOME", "/srv"),
         ] {
@@ -224,8 +227,7 @@ mod tests {
             assert_eq!((is_setting(&key, value), misnamed(name, &key, value)), (false, None), "{name}");
             assert_eq!(of(&[(name, value)]).own_table().expect("nothing to refuse"), Table::new(), "{name}");
         }
-        // Not even their values are looked at.
-        use std::os::unix::ffi::OsStringExt as _;
+        // Their values need not be text.
         let bytes = (OsString::from("CATCHMENT_HOME"), OsString::from_vec(vec![0xff]));
         assert!(Environment::of(std::iter::once(bytes)).is_ok());
     }

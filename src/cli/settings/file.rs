@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use toml::Table;
 
-use crate::cli::failure::UsageError;
 use crate::cli::shell;
 use crate::config::table_of;
 use crate::error::Error;
@@ -47,16 +46,9 @@ enum NamedBy {
 }
 
 impl FileArgs {
-    /// For a command that reads no settings.
-    ///
-    /// # Errors
-    ///
-    /// [`UsageError`] if a flag names a file.
-    pub fn unused_by(&self, command: &str) -> Result<(), UsageError> {
-        match &self.config {
-            Some(_) => Err(UsageError(format!("{command} reads no settings file; leave out --config"))),
-            None => Ok(()),
-        }
+    /// Whether a flag names a file.
+    pub fn is_named(&self) -> bool {
+        self.config.is_some()
     }
 
     /// Chooses the file. Logs it if nothing names it.
@@ -130,7 +122,9 @@ impl NamedBy {
     fn remedy(self) -> &'static str {
         match self {
             Self::Flag => "name another with --config",
-            Self::Variable => "the variable CATCHMENT_CONFIG names it: change the variable, or name another file with --config",
+            Self::Variable => {
+                "the variable CATCHMENT_CONFIG names it: change the variable, or name another file with --config"
+            }
             Self::Default | Self::Nothing => "correct that, or use --no-config",
         }
     }

@@ -264,10 +264,7 @@ fn a_mistake_is_told_in_one_line_with_its_place() {
 
     let mut missing = Home::new("", &[]);
     missing.settings.file = SettingsFile::named("/nowhere/c.toml".into());
-    assert_eq!(
-        missing.refusal(),
-        "configuration: /nowhere/c.toml: there is no such file; name another with --config"
-    );
+    assert_eq!(missing.refusal(), "configuration: /nowhere/c.toml: there is no such file; name another with --config");
 }
 
 #[test]
