@@ -210,6 +210,8 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).expect("must parse");
             assert!(matches!(cli.command, Command::Compare(absent::Absent { .. })), "{line}");
         }
+        let help = Cli::command().find_subcommand("compare").and_then(|command| command.get_about()).expect("help").to_string();
+        assert!(help.contains("build it with the feature compare"), "{help}");
     }
 
     #[test]

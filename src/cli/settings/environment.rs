@@ -167,13 +167,14 @@ fn misnamed(name: &str, key: &str, value: &str) -> Option<String> {
 fn variable(key: &str, value: &str) -> Result<Table, String> {
     let as_toml = value.parse::<Value>().ok();
     let as_text = Value::String(value.to_owned());
-    let as_list = match key {
-        "broker__servers" => addresses::list_of(value).map(|addresses| list(addresses.iter().map(String::as_str)))?,
-        _ => list(value.split(',')),
+    let as_list = || match key {
+        "broker__servers" => addresses::value_of("servers", value),
+        _ => Ok(list(value.split(','))),
     };
+    let values = as_toml.into_iter().chain([as_text]).map(Ok).chain(std::iter::once_with(as_list));
     let mut first_reason = None;
-    for value in as_toml.into_iter().chain([as_text, as_list]) {
-        let table = nested(key, "__", value);
+    for value in values {
+        let table = nested(key, "__", value?);
         match from_table(table.clone()) {
             Ok(_) => return Ok(table),
             Err(reason) => first_reason = first_reason.or(Some(reason)),
@@ -230,6 +231,17 @@ mod tests {
         // Their values need not be text.
         let bytes = (OsString::from("CATCHMENT_HOME"), OsString::from_vec(vec![0xff]));
         assert!(Environment::of(std::iter::once(bytes)).is_ok());
+    }
+
+    #[test]
+    fn servers_may_be_a_list_of_toml_or_have_commas() {
+        let servers = |value| of(&[("CATCHMENT_BROKER__SERVERS", value)]).own_table();
+        let two = "[broker]\nservers = [\"nats://me:a,b@c:1\", \"t@d\"]\n";
+        for value in ["[\"nats://me:a,b@c:1\", \"t@d\"]", "nats://me:a,b@c:1, t@d"] {
+            assert_eq!(servers(value).expect(value), two.parse::<Table>().expect("TOML"), "{value}");
+        }
+        let refusal = servers("nats://me:17,b@c:1").expect_err("two ways to read it").to_string();
+        assert!(refusal.starts_with("configuration: CATCHMENT_BROKER__SERVERS: has a comma before an @"), "{refusal}");
     }
 
     #[test]
