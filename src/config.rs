@@ -21,6 +21,8 @@ mod database;
 #[cfg(feature = "toml")]
 mod file;
 mod limits;
+mod migrations;
+mod parameters;
 mod queries;
 mod routes;
 mod secrets;
@@ -41,6 +43,8 @@ pub use database::{BatchConfig, DatabaseConfig, Synchronous};
 #[cfg(feature = "cli")]
 pub(crate) use file::{from_table, is_unknown_key, table_of};
 pub(crate) use limits::validate_bind;
+pub use migrations::Migrations;
+pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
 pub use routes::{Codec, DEFAULT_MAX_STEPS, RouteConfig, Unmatched};
 pub(crate) use secrets::{is_jwt, split_scheme, without_login, without_secrets};

@@ -71,6 +71,11 @@ pub fn format() -> LogFormat {
     FORMAT.get().copied().unwrap_or(LogFormat::Text)
 }
 
+/// Whether everything on standard error has to be JSON.
+pub fn is_json() -> bool {
+    format() == LogFormat::Json
+}
+
 /// Starts the log. For its level, flags precede the environment. In the format JSON a panic is a line of JSON too.
 pub fn start(args: &LogArgs) {
     let _ = FORMAT.set(args.log_format);

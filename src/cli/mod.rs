@@ -10,6 +10,7 @@ mod absent;
 mod adopt;
 #[cfg(feature = "check")]
 mod check;
+mod committed;
 #[cfg(feature = "compare")]
 mod compare;
 mod context;
@@ -27,10 +28,12 @@ mod publish;
 mod query;
 mod row_writers;
 mod run;
+mod server_program;
 mod settings;
 mod shell;
 mod signals;
 mod sql;
+mod starting;
 mod table;
 mod tail;
 mod test;
@@ -210,7 +213,11 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).expect("must parse");
             assert!(matches!(cli.command, Command::Compare(absent::Absent { .. })), "{line}");
         }
-        let help = Cli::command().find_subcommand("compare").and_then(|command| command.get_about()).expect("help").to_string();
+        let help = Cli::command()
+            .find_subcommand("compare")
+            .and_then(|command| command.get_about())
+            .expect("help")
+            .to_string();
         assert!(help.contains("build it with the feature compare"), "{help}");
     }
 
