@@ -52,7 +52,8 @@ impl Contexts {
         }
         let file = folder.join("context").join(format!("{name}.json"));
         let text = std::fs::read_to_string(&file).map_err(|e| refused(unreadable(&file, &e)))?;
-        settings(&text, self.home.as_deref()).map_err(|reason| refused(format!("{}: {reason}", file.display())))
+        settings(text.trim_start_matches('\u{feff}'), self.home.as_deref())
+            .map_err(|reason| refused(format!("{}: {reason}", file.display())))
     }
 }
 

@@ -16,17 +16,9 @@ use super::values::{printable, shown_time};
 /// How much is logged, and in which format.
 #[derive(Args)]
 pub struct LogArgs {
-    /// Format of the log on standard error
-    #[arg(
-        long,
-        global = true,
-        value_name = "FORMAT",
-        value_enum,
-        default_value = "text",
-        env = "CATCHMENT_LOG_FORMAT",
-        help_heading = "General"
-    )]
-    log_format: LogFormat,
+    /// Format of the log on standard error [env: CATCHMENT_LOG_FORMAT] [default: text]
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, ignore_case = true, help_heading = "General")]
+    log_format: Option<LogFormat>,
 
     /// Log debug messages and their modules (finer control: CATCHMENT_LOG, else RUST_LOG)
     #[arg(short, long, global = true, conflicts_with = "quiet", help_heading = "General")]
@@ -49,6 +41,9 @@ pub enum LogFormat {
 /// The variables that have the levels of the log; the first one that is not empty counts.
 const LEVEL_VARIABLES: [&str; 2] = ["CATCHMENT_LOG", "RUST_LOG"];
 
+/// The variable that has the format of the log.
+const FORMAT_VARIABLE: &str = "CATCHMENT_LOG_FORMAT";
+
 /// The format that [`start`] was called with.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
@@ -61,8 +56,20 @@ impl LogFormat {
             "" => words.get(at + 1).cloned(),
             value => value.strip_prefix('=').map(str::to_owned),
         });
-        let value = values.last().or_else(|| std::env::var("CATCHMENT_LOG_FORMAT").ok());
-        value.and_then(|value| Self::from_str(&value, false).ok()).unwrap_or(Self::Text)
+        values.last().and_then(|value| Self::from_str(&value, true).ok()).unwrap_or_else(|| Self::of_variable().0)
+    }
+
+    /// The format that `CATCHMENT_LOG_FORMAT` names, else text. Also what is wrong with the variable.
+    fn of_variable() -> (Self, Option<String>) {
+        let value = std::env::var_os(FORMAT_VARIABLE).unwrap_or_default().to_string_lossy().into_owned();
+        match Self::from_str(&value, true) {
+            Ok(format) => (format, None),
+            Err(_) if value.is_empty() => (Self::Text, None),
+            Err(_) => {
+                let mistake = format!("{FORMAT_VARIABLE}: {value:?} is no format; formats are text and json");
+                (Self::Text, Some(mistake))
+            }
+        }
     }
 }
 
@@ -78,13 +85,14 @@ pub fn is_json() -> bool {
 
 /// Starts the log. For its level, flags precede the environment. In the format JSON a panic is a line of JSON too.
 pub fn start(args: &LogArgs) {
-    let _ = FORMAT.set(args.log_format);
+    let (format, mistake) = args.log_format.map_or_else(LogFormat::of_variable, |format| (format, None));
+    let _ = FORMAT.set(format);
     let given = LEVEL_VARIABLES
         .iter()
         .find_map(|name| Some((name, std::env::var_os(name)?)).filter(|(_, levels)| !levels.is_empty()));
     let mut builder = env_logger::Builder::new();
     builder.filter_level(LevelFilter::Warn).filter_module("catchment", LevelFilter::Info);
-    let mut mistakes = Vec::new();
+    let mut mistakes = Vec::from_iter(mistake);
     if args.quiet {
         builder.filter_level(LevelFilter::Error).filter_module("catchment", LevelFilter::Error);
     } else if let Some((name, levels)) = given {
@@ -99,7 +107,7 @@ pub fn start(args: &LogArgs) {
         builder.filter_module("catchment", LevelFilter::Debug);
     }
     let verbose = args.verbose;
-    match args.log_format {
+    match format {
         LogFormat::Text => builder.format(move |to, record| text(to, record, verbose)),
         LogFormat::Json => builder.format(json),
     };
@@ -107,7 +115,7 @@ pub fn start(args: &LogArgs) {
     log::set_max_level(logger.filter());
     // This fails only if there is a logger already; the command installs no other.
     let _ = log::set_boxed_logger(Box::new(AboveProgress(logger)));
-    if args.log_format == LogFormat::Json {
+    if format == LogFormat::Json {
         std::panic::set_hook(Box::new(|panic| {
             let thread = std::thread::current();
             let one_line = panic.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

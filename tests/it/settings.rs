@@ -165,6 +165,8 @@ fn levels_that_are_wrong_are_said_and_the_usual_ones_stay() {
         let words = [&*format!("WARN  {name}: "), wrong, "INFO  collecting stream"];
         has(&log_of(drain().env(name, levels)), &words);
     }
+    let said = log_of(drain().env("CATCHMENT_LOG_FORMAT", "xml"));
+    has(&said, &["WARN  CATCHMENT_LOG_FORMAT: \"xml\" is no format; formats are text and json", "INFO  collecting"]);
     let said = log_of(drain().env("RUST_LOG", "other=debug"));
     assert!(said.contains("INFO  collecting stream") && !said.contains("WARN"), "{said}");
     assert_eq!(log_of(drain().env("CATCHMENT_LOG", "warn")), "");
