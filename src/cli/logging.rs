@@ -78,11 +78,6 @@ pub fn format() -> LogFormat {
     FORMAT.get().copied().unwrap_or(LogFormat::Text)
 }
 
-/// Whether everything on standard error has to be JSON.
-pub fn is_json() -> bool {
-    format() == LogFormat::Json
-}
-
 /// Starts the log. For its level, flags precede the environment. In the format JSON a panic is a line of JSON too.
 pub fn start(args: &LogArgs) {
     let (format, mistake) = args.log_format.map_or_else(LogFormat::of_variable, |format| (format, None));
@@ -109,7 +104,10 @@ pub fn start(args: &LogArgs) {
     let verbose = args.verbose;
     match format {
         LogFormat::Text => builder.format(move |to, record| text(to, record, verbose)),
-        LogFormat::Json => builder.format(json),
+        LogFormat::Json => {
+            progress::hide();
+            builder.format(json)
+        }
     };
     let logger = builder.build();
     log::set_max_level(logger.filter());
