@@ -17,6 +17,7 @@ use super::failure::{Interrupted, UsageError};
 use super::output::Output;
 use super::progress::{Progress, is_watched};
 use super::server_program;
+use super::shell;
 use super::signals::Signals;
 use super::values::counted;
 
@@ -404,8 +405,7 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
             _ if word.contains("://") || word.contains('@') => addresses(&word),
             _ => word,
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%*".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+        shell::word(&word).into_owned()
     });
     std::iter::once("catchment".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
