@@ -155,6 +155,7 @@ impl Collector {
             return Err(Error::config("broker.mode", reason));
         }
         let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+        Database::must_be_usable(&config.database, &routes)?;
         let lock = take()?;
         lock.note(StartPhase::Opening);
         let (database, queries) = Database::open_with_queries(&config.database, &routes, &config.queries)?;

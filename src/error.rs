@@ -75,17 +75,20 @@ pub enum Error {
         source: Option<Cause>,
     },
 
-    /// Another process collects into this database.
+    /// A collector or a grouped direct recorder uses this database already.
     #[error(
-        "database {}: {holder} collects into it already; {LOCKED}",
-        path.display()
+        "database {}: {holder} {}",
+        path.display(),
+        if *is_own { format!("uses it already; {SHARED}") } else { format!("collects into it already; {LOCKED}") }
     )]
     #[non_exhaustive]
     Locked {
         /// The database file.
         path: PathBuf,
-        /// The other process: `process 4711`.
+        /// Who uses it: `process 4711`, or `this process`.
         holder: String,
+        /// Whether it is this process.
+        is_own: bool,
     },
 
     /// The operating system refuses a thread.
@@ -171,6 +174,7 @@ pub enum DatabaseFault {
 }
 
 const LOCKED: &str = "stop that one, or give this one another database.path";
+const SHARED: &str = "share the recorder or collector that you have, or give this one another database.path";
 const NO_THREAD: &str = "raise the limit of processes (ulimit -u, TasksMax of a service, pids of a container)";
 
 impl Error {
@@ -182,7 +186,7 @@ impl Error {
             | Self::Broker { remedy, .. }
             | Self::Database { remedy, .. }
             | Self::Migration { remedy, .. } => remedy.as_deref(),
-            Self::Locked { .. } => Some(LOCKED),
+            Self::Locked { is_own, .. } => Some(if *is_own { SHARED } else { LOCKED }),
             Self::Thread { .. } => Some(NO_THREAD),
             Self::Panicked { .. } | Self::StopDeadline { .. } => None,
         }

@@ -8,7 +8,7 @@ use super::options::CheckOptions;
 use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
 use crate::collect::owner;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{BrokerFault, Error};
 use crate::pipeline;
 use crate::store::{Inspection, beside};
 use crate::subject::Filter;
@@ -29,7 +29,7 @@ pub(super) fn check(
 ) {
     let status = match broker_status(config, inspection) {
         Ok(status) => status,
-        Err(error) => return report.error("broker", &error),
+        Err(error) => return report.error("broker", &with_way_out(error)),
     };
     let (server, version) = (&status.server, &status.version);
     if major_minor(version).is_some_and(|version| version < OLDEST) {
@@ -47,6 +47,16 @@ pub(super) fn check(
         Some(jetstream) => check_jetstream(config, options, &status, jetstream, collecting, report),
         None => check_core(config, report),
     }
+}
+
+/// A missing server may also be the wrong address: nothing was started, and the address may be the default.
+fn with_way_out(error: Error) -> Error {
+    if !matches!(error, Error::Broker { fault: BrokerFault::Unreachable, .. }) {
+        return error;
+    }
+    error.with_remedy(
+        "check that nats-server runs at this address, or name another in broker.servers (run --with-server starts one)",
+    )
 }
 
 fn broker_status(config: &Config, inspection: Option<&Inspection>) -> Result<BrokerStatus, Error> {

@@ -54,12 +54,15 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// An error: unknown if a setting is invalid, else critical. The remedy is taken out of the error's text.
+    /// An error: unknown if a setting is invalid, else critical. The remedy and the object's name at the beginning are taken out of
+    /// the error's text.
     #[must_use]
     pub fn of_error(object: &'static str, error: &Error) -> Self {
         let level = if matches!(error, Error::Config { .. }) { Level::Unknown } else { Level::Critical };
         let text = error.to_string();
         let what = error.remedy().and_then(|remedy| text.strip_suffix(remedy)?.strip_suffix("; ")).unwrap_or(&text);
+        let name = if object == "settings" { "configuration:" } else { object };
+        let what = what.strip_prefix(name).and_then(|rest| rest.strip_prefix(' ')).unwrap_or(what);
         Self { level, object, what: what.to_owned(), remedy: error.remedy().map(str::to_owned) }
     }
 }
@@ -136,7 +139,11 @@ impl<'a> ReportBuilder<'a> {
         self.push(Finding { level, object, what, remedy });
     }
 
+    /// Adds a finding, unless the same was found before: a damaged file, for example, is found by several checks.
     fn push(&mut self, finding: Finding) {
+        if self.report.findings.contains(&finding) {
+            return;
+        }
         (self.on_finding)(&finding);
         self.report.findings.push(finding);
     }
@@ -148,11 +155,32 @@ mod tests {
 
     #[test]
     fn the_remedy_of_an_error_is_not_repeated() {
-        let what = "configuration: broker.stream: is bad".to_owned();
+        let what = "broker.stream: is bad".to_owned();
         let expected = |remedy| Finding { level: Level::Unknown, object: "settings", what: what.clone(), remedy };
         let error = Error::config("broker.stream", "is bad");
         assert_eq!(Finding::of_error("settings", &error), expected(None));
         let error = error.with_remedy("name another");
         assert_eq!(Finding::of_error("settings", &error), expected(Some("name another".into())));
+    }
+
+    #[test]
+    fn a_finding_says_nothing_twice() {
+        let error = Error::Database {
+            fault: crate::error::DatabaseFault::Corrupt,
+            path: "a.db".into(),
+            detail: "is damaged".into(),
+            remedy: None,
+            source: None,
+        };
+        assert_eq!(Finding::of_error("database", &error).what, "a.db: is damaged");
+        assert_eq!(Finding::of_error("routes", &error).what, "database a.db: is damaged");
+        let mut passed_on = 0;
+        let mut count = |_: &Finding| passed_on += 1;
+        let mut report = ReportBuilder::new(&mut count);
+        report.error("database", &error);
+        report.error("database", &error);
+        report.ok("database", "readable");
+        assert_eq!(report.finish().findings.len(), 2);
+        assert_eq!(passed_on, 2);
     }
 }

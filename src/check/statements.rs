@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
             }
             Ok(pending) if !exists => report.ok("migrations", format!("{} to apply", pending.len())),
             Ok(_) => report.ok("migrations", "all applied"),
+            Err(error @ Error::Database { .. }) => return report.error(object(&error), &error),
             Err(error) => return report.error("migrations", &error),
         }
     }

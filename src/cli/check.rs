@@ -2,6 +2,8 @@
 
 mod formats;
 
+use std::io::{self, Write};
+
 use crate::check::{self, CheckOptions, Finding, Level, Report};
 use crate::error::Error;
 use bytesize::ByteSize;
@@ -37,6 +39,10 @@ pub struct Check {
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     format: ReportFormat,
 
+    /// Print one JSON object, as --format json does
+    #[arg(short, long, conflicts_with = "format")]
+    json: bool,
+
     /// Warn if the stream has at least this many events that are not in the database
     #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_warning, help_heading = "Limits")]
     lag_warning: u64,
@@ -55,7 +61,8 @@ pub struct Check {
 }
 
 const AFTER_HELP: &str = "\
-Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, invalid settings).
+Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, invalid settings, findings that cannot
+be printed).
 JSON: {\"status\", \"findings\": [{\"level\", \"object\", \"what\", \"way_out\"}], \"measures\": {name: number}}.
 
 Examples:
@@ -99,37 +106,52 @@ impl Check {
         };
         let mut output = Output::optional();
         let mut written = Ok(());
+        let format = self.format();
         let report = check::check(&config, &options, &mut |finding| {
-            if self.format == ReportFormat::Text && written.is_ok() {
+            if format == ReportFormat::Text && written.is_ok() {
                 written = formats::line(&mut output, finding);
             }
         });
-        written?;
-        self.finish(output, &report, &options)
+        finish(written.and_then(|()| print(format, &mut output, &report, &options)), &report)
+    }
+
+    fn format(&self) -> ReportFormat {
+        if self.json { ReportFormat::Json } else { self.format }
     }
 
     /// Prints a report whose only finding is that the settings are invalid.
     pub fn report_invalid_settings(&self, error: &Error) -> anyhow::Result<()> {
         let finding = Finding::of_error("settings", error);
-        let mut output = Output::optional();
-        if self.format == ReportFormat::Text {
-            formats::line(&mut output, &finding)?;
+        let (mut output, mut written) = (Output::optional(), Ok(()));
+        if self.format() == ReportFormat::Text {
+            written = formats::line(&mut output, &finding);
         }
         let report = Report { findings: vec![finding], ..Report::default() };
-        self.finish(output, &report, &CheckOptions::default())
+        let options = CheckOptions::default();
+        finish(written.and_then(|()| print(self.format(), &mut output, &report, &options)), &report)
     }
+}
 
-    fn finish(&self, mut output: Output, report: &Report, options: &CheckOptions) -> anyhow::Result<()> {
-        match self.format {
-            ReportFormat::Text => formats::summary(&mut output, report)?,
-            ReportFormat::Json => formats::json(&mut output, report)?,
-            ReportFormat::Nagios => formats::nagios(&mut output, report, options)?,
-            ReportFormat::Prometheus => formats::prometheus(&mut output, report)?,
-        }
-        std::io::Write::flush(&mut output)?;
-        match report.level() {
-            Level::Ok => Ok(()),
-            level => Err(ExitStatus(level.status()).into()),
-        }
+/// Prints the report; of a report in text only the last line, because its findings were printed one by one.
+fn print(format: ReportFormat, output: &mut Output, report: &Report, options: &CheckOptions) -> io::Result<()> {
+    match format {
+        ReportFormat::Text => formats::summary(output, report)?,
+        ReportFormat::Json => formats::json(output, report)?,
+        ReportFormat::Nagios => formats::nagios(output, report, options)?,
+        ReportFormat::Prometheus => formats::prometheus(output, report)?,
     }
+    output.flush()
+}
+
+/// Ends with the status of the worst finding. Findings that cannot be printed are unknown to the reader, which is worse than a
+/// warning. A full disk is one reason for that, and it is also a critical finding.
+fn finish(printed: io::Result<()>, report: &Report) -> anyhow::Result<()> {
+    let level = match printed {
+        Ok(()) => report.level(),
+        Err(error) => {
+            log::error!("cannot print the findings: {error}");
+            report.level().max(Level::Unknown)
+        }
+    };
+    if level == Level::Ok { Ok(()) } else { Err(ExitStatus(level.status()).into()) }
 }

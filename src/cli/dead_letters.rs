@@ -15,7 +15,7 @@ use super::event_line::{self, EventLine};
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
 use super::values::counted;
-use database::{open, require_ids};
+use database::{Missing, open};
 use selection::{ExplicitSelectionArgs, SelectionArgs};
 
 /// List, show, retry, drop or export events that could not be stored, also while a collector runs
@@ -27,7 +27,8 @@ pub struct DeadLetters {
 }
 
 const AFTER_HELP: &str = "\
-Each command takes the dead letters that meet all conditions, the oldest first.
+Each command takes the dead letters that meet all conditions, the oldest first. If some of the numbers name no such letter, the
+command does the others, names the missing ones and ends with status 1.
 
 Examples:
   catchment dead-letters list --since 2h --subject 'chat.>'
@@ -71,7 +72,7 @@ struct Drop {
     #[arg(long)]
     dry_run: bool,
 
-    /// Print JSON: {"dropped"}, or {"would_drop"}
+    /// Print JSON: {"dropped", "missing": [id]}, or {"would_drop", "missing": [id]}
     #[arg(short, long)]
     json: bool,
 }
@@ -79,8 +80,8 @@ struct Drop {
 impl Drop {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let selection = self.selection.selection()?;
-        // No `require_ids`: a letter that is gone already is the desired result.
         let letters = open(settings, &self.database)?;
+        let missing = Missing::of(&letters, &selection)?;
         let mut output = Output::optional();
         let (count, words, key) = if self.dry_run {
             (letters.count(&selection)?, "would drop", "would_drop")
@@ -88,18 +89,19 @@ impl Drop {
             (letters.remove(&selection)?, "dropped", "dropped")
         };
         if self.json {
-            writeln!(output, "{}", serde_json::json!({ key: count }))?;
-        } else {
+            writeln!(output, "{}", serde_json::json!({ key: count, "missing": missing.0 }))?;
+        } else if count > 0 || missing.0.is_empty() {
             writeln!(output, "{words} {}", counted(count, "dead letter"))?;
         }
-        Ok(output.flush()?)
+        output.flush()?;
+        missing.report()
     }
 }
 
 /// Print dead letters as events, one JSON object a line, for `catchment publish --events`
 #[derive(Args)]
 #[command(after_help = "\
-A line is as tail --json prints it: {\"id\", \"subject\", \"published_us\", \"headers\", \"payload\"}. A payload that is not text is \
+A line is as tail events --json prints it: {\"id\", \"subject\", \"published_us\", \"headers\", \"payload\"}. A payload that is not text is \
 {\"$blob\":\"<base64>\"}. A header block that could not be read is \"raw_headers\": {\"$blob\":\"<base64>\"}, which publish refuses.
 Exported letters stay in the database; drop them after you have published them.")]
 struct Export {
@@ -108,13 +110,18 @@ struct Export {
 
     #[command(flatten)]
     selection: SelectionArgs,
+
+    /// Print JSON, as this command always does
+    #[arg(short, long)]
+    json: bool,
 }
 
 impl Export {
     fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let selection = self.selection.selection();
         let letters = open(settings, &self.database)?;
-        require_ids(&letters, &selection)?;
+        let missing = Missing::of(&letters, &selection)?;
+        log::debug!("dead-letters export always prints JSON; --json was given: {}", self.json);
         let mut output = Output::new();
         for letter in letters.list(&selection)? {
             let letter = letter?;
@@ -130,6 +137,7 @@ impl Export {
             serde_json::to_writer(&mut output, &line).map_err(std::io::Error::from)?;
             output.write_all(b"\n")?;
         }
-        Ok(output.flush()?)
+        output.flush()?;
+        missing.report()
     }
 }

@@ -1,4 +1,4 @@
-//! An event as a line of JSON: what `tail --json` and `dead-letters export` print, and `publish --events` reads.
+//! An event as a line of JSON: what `tail events --json` and `dead-letters export` print, and `publish --events` reads.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,12 +1,11 @@
 //! Writers of rows: JSON, CSV, tables.
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use crate::store::{Json, JsonRowWriter, Value};
-use comfy_table::{Attribute, Cell, CellAlignment, Table};
 
-use super::table::{ROWS_AT_A_TIME, empty_table};
+use super::table::{Grid, GridCell};
 use super::values::{for_csv, for_display, printable};
 
 /// Writes rows in one format.
@@ -85,7 +84,7 @@ fn unwrapped(error: csv::Error) -> anyhow::Error {
 /// Tables for people.
 pub struct Tables<'a, W> {
     to: &'a mut W,
-    open: Option<Table>,
+    open: Option<Grid>,
 }
 
 impl<'a, W: Write> Tables<'a, W> {
@@ -97,40 +96,29 @@ impl<'a, W: Write> Tables<'a, W> {
 impl<W: Write> RowWriter for Tables<'_, W> {
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
         self.finish()?;
-        self.open = Some(empty_table(names.iter().map(|name| Cell::new(printable(name))).collect()));
+        self.open = Some(Grid::new(names.iter().map(|name| printable(name).into_owned()).collect()));
         Ok(())
     }
 
     fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()> {
-        let Some(table) = &mut self.open else { return Ok(()) };
-        table.add_row(values.iter().map(cell).collect::<Vec<_>>());
-        if table.row_count() < ROWS_AT_A_TIME {
-            return Ok(());
-        }
-        let next = table.header().map(|header| empty_table(header.cell_iter().cloned().collect()));
-        self.finish()?;
-        self.open = next;
-        Ok(())
+        let Some(grid) = &mut self.open else { return Ok(()) };
+        Ok(grid.row(self.to, values.iter().map(cell).collect())?)
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {
         match self.open.take() {
-            Some(table) => Ok(writeln!(self.to, "{table}")?),
+            Some(grid) => Ok(grid.finish(self.to)?),
             None => Ok(()),
         }
     }
 }
 
-fn cell(value: &Value) -> Cell {
+fn cell(value: &Value) -> GridCell {
     match value {
-        Value::Null if styled() => Cell::new("NULL").add_attribute(Attribute::Dim),
-        Value::Integer(_) | Value::Real(_) => Cell::new(for_display(value)).set_alignment(CellAlignment::Right),
-        _ => Cell::new(for_display(value)),
+        Value::Null => GridCell::Null,
+        Value::Integer(_) | Value::Real(_) => GridCell::Number(for_display(value).into_owned()),
+        _ => GridCell::Text(for_display(value).into_owned()),
     }
-}
-
-fn styled() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]
@@ -171,10 +159,10 @@ mod tests {
     #[test]
     fn many_rows_are_several_tables() {
         let mut to = Vec::new();
-        let rows: Vec<Value> = std::iter::repeat_with(row).take(ROWS_AT_A_TIME + 1).flatten().collect();
+        let rows: Vec<Value> = std::iter::repeat_with(row).take(1_001).flatten().collect();
         printed(|to| Box::new(Tables::new(to)), &mut to, &rows);
         let text = String::from_utf8(to).unwrap();
-        assert_eq!(text.lines().filter(|line| line.contains("x,\\ny")).count(), ROWS_AT_A_TIME + 1);
+        assert_eq!(text.lines().filter(|line| line.contains("x,\\ny")).count(), 1_001);
         assert_eq!(text.lines().filter(|line| line.contains(" a ")).count(), 2);
     }
 }

@@ -1,27 +1,47 @@
-//! `catchment sql`: read-only SQL on the database.
+//! `catchment sql`: read-only SQL on the database, as arguments, from standard input, or at a prompt.
 
-use std::io::{Read, Write};
-use std::ops::ControlFlow;
+mod commands;
+mod completion;
+mod history;
+mod output_format;
+mod prompt;
+mod statement;
+mod tables;
 
-use crate::store::{Reader, StatementOutput};
+use std::io::{IsTerminal, Read, Write};
+
+use crate::store::Reader;
 use clap::Args;
 
 use super::failure::UsageError;
 use super::output::Output;
-use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
 use super::starting::wait_for_database;
+use output_format::{OutputFormat, run};
+use prompt::Prompt;
 
 /// Run read-only SQL on the database, also while a collector runs
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Sql {
-    /// One or more statements; - reads them from standard input
-    #[arg(value_name = "SQL")]
-    statements: String,
+    /// One or more statements, run in turn; - reads them from standard input [default: a prompt on a terminal, else -]
+    #[arg(value_name = "SQL", allow_hyphen_values = true, value_parser = statements, conflicts_with_all = ["tables", "schema"])]
+    statements: Option<String>,
+
+    /// Without this, SQL after a mistyped option would be reported instead of the option.
+    #[arg(hide = true)]
+    surplus: Vec<String>,
 
     #[command(flatten)]
     database: DatabaseArgs,
+
+    /// List the tables and views
+    #[arg(long, conflicts_with = "schema")]
+    tables: bool,
+
+    /// Print the SQL that made this table or view with its indexes and triggers; without a name, that of all
+    #[arg(long, value_name = "TABLE", num_args = 0..=1, default_missing_value = "")]
+    schema: Option<String>,
 
     /// Print one JSON object a line for each row
     #[arg(short, long, conflicts_with = "csv")]
@@ -33,39 +53,72 @@ pub struct Sql {
 }
 
 const AFTER_HELP: &str = "\
+After the first statement that fails, no other is run.
+A table that is too wide for the terminal is printed as one block a row.
 JSON: a blob is {\"$blob\":\"<base64>\"}, an infinity null; a repeated column name gets _2, _3, ... appended.
 CSV: NULL is empty, a blob is x'<hex>'. JSON and CSV are written while rows are read; tables, a thousand rows at a time.
+The prompt has a history ($XDG_STATE_HOME/catchment/sql_history) and completes names with Tab; .help lists its commands.
 
 Examples:
   catchment sql \"SELECT subject, count(*) FROM events GROUP BY subject\"
-  catchment sql --json \"SELECT payload ->> '$.user' AS user FROM events ORDER BY id DESC LIMIT 10\"";
+  catchment sql --json \"SELECT payload ->> '$.user' AS user FROM events WHERE json_valid(payload)\"
+  catchment sql --schema messages";
 
 impl Sql {
     /// Runs the statements and prints their rows.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&self.database)?;
-        let sql = read_sql(self.statements)?;
-        wait_for_database(&config.database.path);
-        let reader = Reader::open(&config.database.path)?;
+        let path = &config.database.path;
+        let format = match (self.json, self.csv) {
+            (true, _) => OutputFormat::Json,
+            (_, true) => OutputFormat::Csv,
+            _ => OutputFormat::Tables,
+        };
+        let is_listing = self.tables || self.schema.is_some();
+        let terminals = || std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        if !self.surplus.is_empty() {
+            return Err(
+                UsageError("there are several arguments; give the SQL as one argument, in quotes".into()).into()
+            );
+        }
+        if self.statements.is_none() && !is_listing && terminals() {
+            wait_for_database(path);
+            return Prompt::new(path, format)?.run();
+        }
+        let sql = if is_listing { String::new() } else { read_sql(self.statements)? };
+        wait_for_database(path);
+        let reader = Reader::open(path)?;
         let mut output = Output::new();
-        if self.json {
-            print(&reader, &sql, JsonLines::new(&mut output))?;
-        } else if self.csv {
-            print(&reader, &sql, Csv::new(&mut output))?;
-        } else {
-            print(&reader, &sql, Tables::new(&mut output))?;
+        match self.schema {
+            Some(table) => {
+                let table = Some(table.as_str()).filter(|name| !name.is_empty());
+                tables::print_schema(&reader, table, format, &mut output)?;
+            }
+            None if self.tables => tables::print_list(&reader, format, &mut output)?,
+            None => run(&reader, &sql, format, &mut output)?,
         }
         Ok(output.flush()?)
     }
 }
 
-fn read_sql(argument: String) -> anyhow::Result<String> {
-    let sql = if argument == "-" {
-        let mut sql = String::new();
-        std::io::stdin().read_to_string(&mut sql).map_err(|e| anyhow::anyhow!("standard input: {e}"))?;
-        sql
-    } else {
-        argument
+/// Accepts SQL that begins with a comment. Another argument that begins with a hyphen is a mistyped option.
+fn statements(argument: &str) -> Result<String, String> {
+    let is_option = argument.starts_with('-') && argument != "-" && !argument.contains(char::is_whitespace);
+    if is_option { Err("there is no such option".into()) } else { Ok(argument.to_owned()) }
+}
+
+/// The statements of the argument, or of standard input.
+fn read_sql(argument: Option<String>) -> anyhow::Result<String> {
+    let sql = match argument {
+        Some(sql) if sql != "-" => sql,
+        _ => {
+            let mut sql = String::new();
+            if std::io::stdin().is_terminal() {
+                log::info!("reading SQL from the terminal; Ctrl-D ends it");
+            }
+            std::io::stdin().read_to_string(&mut sql).map_err(|e| anyhow::anyhow!("standard input: {e}"))?;
+            sql
+        }
     };
     if sql.trim().is_empty() {
         return Err(UsageError(
@@ -76,30 +129,20 @@ fn read_sql(argument: String) -> anyhow::Result<String> {
     Ok(sql)
 }
 
-/// Prints the rows, including those that were read before an error.
-fn print(reader: &Reader, sql: &str, mut writer: impl RowWriter) -> anyhow::Result<()> {
-    let ran = reader.run(sql, |answer| {
-        let written = match answer {
-            StatementOutput::Columns([]) => Ok(()),
-            StatementOutput::Columns(names) => writer.columns(names),
-            StatementOutput::Row(values) => writer.row(values),
-        };
-        written.map_or_else(ControlFlow::Break, ControlFlow::Continue)
-    });
-    if let Ok(Some(unwritten)) = ran {
-        return Err(unwritten);
-    }
-    writer.finish()?;
-    ran?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn empty_sql_is_wrong_usage() {
-        assert!(read_sql(" \n".into()).expect_err("must be refused").is::<UsageError>());
+        assert!(read_sql(Some(" \n".into())).expect_err("must be refused").is::<UsageError>());
+    }
+
+    #[test]
+    fn sql_may_begin_with_a_comment() {
+        for sql in ["-", "-- a comment\nSELECT 1", "SELECT 1", "-1 is no SQL but no option either"] {
+            assert_eq!(statements(sql).as_deref(), Ok(sql));
+        }
+        assert!(statements("--jsn").is_err() && statements("-x").is_err());
     }
 }

@@ -27,8 +27,8 @@ pub struct Test {
     /// File of events, one a line; - is standard input
     file: PathBuf,
 
-    /// Subject of the events; each line is a payload [default: each line is a whole event as tail --json and dead-letters export
-    /// print it: {"subject", "headers", "payload", "published_us"}]
+    /// Subject of the events; each line is a payload [default: each line is a whole event as tail events --json and dead-letters
+    /// export print it: {"subject", "headers", "payload", "published_us"}]
     #[arg(long)]
     subject: Option<String>,
 
@@ -43,7 +43,7 @@ The publish time of an event is published_us of its line, else now.
 
 Examples:
   catchment test --subject chat.message.log lines.ndjson
-  catchment tail -n 100 --no-follow --json | catchment test -c new.toml -";
+  catchment tail events -n 100 --no-follow --json | catchment test -c new.toml -";
 
 impl Test {
     /// Runs all events and prints what changed.

@@ -73,8 +73,9 @@ impl DirectRecorder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Database`], [`Error::Migration`] or [`Error::Thread`]. [`Error::Locked`] where another process
-    /// collects into the database or records into it with [`CommitMode::Grouped`], and this recorder is grouped too.
+    /// [`Error::Config`], [`Error::Database`], [`Error::Migration`] or [`Error::Thread`]. [`Error::Locked`] where a collector or
+    /// another recorder with [`CommitMode::Grouped`], of this process or of another, uses the database, and this recorder is grouped
+    /// too.
     pub fn open(config: DirectRecorderConfig) -> Result<Self, Error> {
         let DirectRecorderConfig { database: database_config, batch, routes, unmatched, commit, overflow } = config;
         database_config.validate()?;
@@ -85,6 +86,7 @@ impl DirectRecorder {
             let condition = Condition::new("database");
             return Ok(Self::with(WriteMode::PerEvent(Box::new(writer)), condition));
         }
+        Database::must_be_usable(&database_config, &routes)?;
         let lock = Lock::take(&database_config.path)?;
         let database = Database::open(&database_config, &routes)?;
         let settings = Settings::from(&batch);

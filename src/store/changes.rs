@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::reader::{Value, read_only, value};
+use super::read_only::read_only;
+use super::reader::{Value, quoted, rowid_name, value};
 use super::sqlite_error::database_error;
 use crate::error::Error;
 
@@ -88,10 +89,8 @@ impl Layout {
         let columns: Vec<String> = described.iter().map(|(name, _)| name.clone()).collect();
         let key = if has_rowid(connection, table)? {
             // The row number, because a primary key may be NULL in several rows.
-            let is_column = |name: &&str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
-            let rowid = ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_column(name));
             let whole_row = || columns.iter().map(|name| quoted(name)).collect();
-            rowid.map_or_else(whole_row, |rowid| vec![rowid.to_owned()])
+            rowid_name(&columns).map_or_else(whole_row, |rowid| vec![rowid.to_owned()])
         } else {
             let mut key: Vec<_> = described.iter().filter(|(_, place)| *place > 0).collect();
             key.sort_unstable_by_key(|(_, place)| *place);
@@ -105,10 +104,6 @@ impl Layout {
 fn has_rowid(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT NOT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?";
     connection.query_row(sql, [table], |row| row.get(0))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

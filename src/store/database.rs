@@ -17,6 +17,7 @@ use super::file_identity::FileIdentity;
 use super::ledger;
 use super::migrations;
 use super::pool::{ConnectionManager, WriteConnection};
+use super::precheck::must_be_usable;
 use super::queries::Queries;
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
@@ -52,6 +53,16 @@ pub struct Database {
 }
 
 impl Database {
+    /// Checks that the file can be the database, before a lock file is made beside it: it is missing, empty, or a database, and not
+    /// one of another program whose table `events` cannot take events. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn must_be_usable(config: &DatabaseConfig, routes: &Routes) -> Result<(), Error> {
+        must_be_usable(config, routes)
+    }
+
     /// Opens the file; creates it and catchment's own tables if they are missing; applies new migrations; prepares the statements
     /// of all routes; and commits a small write, so that a problem that would stop the first batch is reported now. Blocks for
     /// up to `busy_timeout` while another process writes.
@@ -87,6 +98,7 @@ impl Database {
             .with_remedy("build with 3.51.3 or later"));
         }
         must_have_one_name(path)?;
+        must_be_usable(config, routes)?;
         // One connection is opened directly first: a pool reports every problem as a time-out.
         let manager = ConnectionManager::new(config, routes.statements());
         let mut first = manager.open().map_err(|e| database_error(path, e))?;

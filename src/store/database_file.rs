@@ -8,6 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::ErrorCode;
+
+use super::read_only::immutable;
+use super::sqlite_error::database_error;
 use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 
@@ -40,17 +44,45 @@ impl DatabaseFile {
 /// Refuses a path without a file: for operations that read and create nothing.
 pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
     validate_database_path(path)?;
-    if path.is_file() {
+    must_be_a_file(path)?;
+    // The difference between no file and no permission to look is in this error.
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(refused(path, "there is no such file".into())
+            .with_remedy("set database.path to an existing database, or collect something first")),
+        Err(e) => Err(refused(path, e.to_string()).with_remedy("check that this user may use its directory")),
+    }
+}
+
+/// Refuses a path that leads to a directory, or to a file that is no database: before anything is made beside it. A path without a
+/// file, and an empty file, are accepted. Takes no lock and makes no file.
+pub(super) fn must_not_be_foreign(path: &Path) -> Result<(), Error> {
+    validate_database_path(path)?;
+    must_be_a_file(path)?;
+    if !path.exists() {
         return Ok(());
     }
-    let error = Error::Database {
-        fault: DatabaseFault::Unwritable,
-        path: path.to_owned(),
-        detail: "there is no such file".into(),
-        remedy: None,
-        source: None,
-    };
-    Err(error.with_remedy("set database.path to an existing database, or collect something first"))
+    // Not read as a file: closing it would drop the locks of SQLite's connections in this process.
+    match immutable(path) {
+        Err(e) if matches!(e.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::CannotOpen)) => {
+            Err(database_error(path, e))
+        }
+        // Another process may write it. Then a read without locks can fail, and opening it shows what is wrong.
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a path that leads to something else than a file. There may be nothing.
+fn must_be_a_file(path: &Path) -> Result<(), Error> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            Err(refused(path, "it is a directory".into()).with_remedy("give the path of a file in it"))
+        }
+        Ok(found) if !found.is_file() => {
+            Err(refused(path, "it is not a regular file".into()).with_remedy("give the path of a file"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a file with several hard links: for operations that write.
@@ -61,14 +93,13 @@ pub(super) fn must_have_one_name(path: &Path) -> Result<(), Error> {
     if names <= 1 {
         return Ok(());
     }
-    let error = Error::Database {
-        fault: DatabaseFault::Unwritable,
-        path: path.to_owned(),
-        detail: format!("the file has {names} names (hard links), and SQLite would keep a log for each"),
-        remedy: None,
-        source: None,
-    };
-    Err(error.with_remedy("remove the others (find them with find -samefile), or set another database.path"))
+    let detail = format!("the file has {names} names (hard links), and SQLite would keep a log for each");
+    Err(refused(path, detail)
+        .with_remedy("remove the others (find them with find -samefile), or set another database.path"))
+}
+
+fn refused(path: &Path, detail: String) -> Error {
+    Error::Database { fault: DatabaseFault::Unwritable, path: path.to_owned(), detail, remedy: None, source: None }
 }
 
 /// The path with its symbolic links followed, as SQLite follows them; the file need not exist. A part that cannot be followed

@@ -14,12 +14,13 @@ pub use selection::Selection;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use super::database_file::{must_exist, must_have_one_name};
+use super::database_file::must_have_one_name;
+use super::read_connection::ReadConnection;
 use super::schema;
 use super::sqlite_error::database_error;
 use super::temp_store::use_files_if_possible;
@@ -57,27 +58,22 @@ const MAX_REMOVED_AT_ONCE: usize = 1_000;
 /// [`retry`](crate::dead_letters::retry) tries them again.
 #[derive(Debug)]
 pub struct DeadLetters {
-    path: PathBuf,
-    connection: Connection,
+    connection: ReadConnection,
 }
 
 impl DeadLetters {
-    /// Opens an existing database. Creates nothing.
+    /// Opens an existing database for reading. Creates nothing. No permission to write is needed, except for
+    /// [`DeadLetters::remove`].
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]: there is no file, it cannot be read or written, it has none of catchment's tables, or its tables are of
-    /// a later version.
+    /// [`Error::Database`]: there is no file, it cannot be read, it has none of catchment's tables, or its tables are of a later
+    /// version.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        must_exist(path)?;
+        let connection = ReadConnection::open(path)?;
         must_have_one_name(path)?;
-        let on_error = |e| database_error(path, e);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(on_error)?;
-        connection.busy_timeout(PATIENCE).map_err(on_error)?;
-        use_files_if_possible(&connection).map_err(on_error)?;
-        schema::must_be_ours(&connection, path)?;
-        Ok(Self { path: path.to_owned(), connection })
+        schema::must_be_ours(connection.sqlite(), path)?;
+        Ok(Self { connection })
     }
 
     /// The selected letters. They are read in pages of up to 100 letters; no transaction is open between two pages. Letters that
@@ -87,7 +83,7 @@ impl DeadLetters {
     ///
     /// [`Error::Database`], from the call and from each item. After an error the iterator ends.
     pub fn list<'s>(&'s self, selection: &'s Selection) -> Result<DeadLetterIter<'s>, Error> {
-        let cursor = Cursor::start(&self.connection, selection).map_err(|e| self.error(e))?;
+        let cursor = self.connection.read(|sqlite| Cursor::start(sqlite, selection))?;
         Ok(DeadLetterIter { letters: self, selection, cursor: Some(cursor), page: VecDeque::new() })
     }
 
@@ -97,15 +93,14 @@ impl DeadLetters {
     ///
     /// [`Error::Database`] if they cannot be read.
     pub fn count(&self, selection: &Selection) -> Result<u64, Error> {
-        let on_error = |e| self.error(e);
-        let mut cursor = Cursor::start(&self.connection, selection).map_err(on_error)?;
-        let mut count = 0;
-        let counted = selection.scan(&self.connection, "id, subject", &mut cursor, |_| {
-            count += 1;
-            Ok(ControlFlow::Continue(()))
-        });
-        counted.map_err(on_error)?;
-        Ok(count)
+        self.connection.read(|sqlite| {
+            let (mut cursor, mut count) = (Cursor::start(sqlite, selection)?, 0);
+            selection.scan(sqlite, "id, subject", &mut cursor, |_| {
+                count += 1;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            Ok(count)
+        })
     }
 
     /// Removes the selected letters for ever and returns how many there were. Each transaction removes up to a thousand. If one
@@ -115,34 +110,41 @@ impl DeadLetters {
     ///
     /// [`Error::Database`] if the database cannot be written.
     pub fn remove(&self, selection: &Selection) -> Result<u64, Error> {
-        let on_error = |e| self.error(e);
-        let mut cursor = Cursor::start(&self.connection, selection).map_err(on_error)?;
+        let path = self.connection.path();
+        let on_error = |e| database_error(path, e);
+        let writer = writer(path).map_err(on_error)?;
+        let mut cursor = Cursor::start(&writer, selection).map_err(on_error)?;
         let mut removed = 0;
         loop {
-            let removed_now = self.remove_some(selection, &mut cursor).map_err(on_error)?;
+            let removed_now = remove_some(&writer, selection, &mut cursor).map_err(on_error)?;
             removed += removed_now as u64;
             if removed_now < MAX_REMOVED_AT_ONCE {
                 return Ok(removed);
             }
         }
     }
+}
 
-    fn remove_some(&self, selection: &Selection, cursor: &mut Cursor) -> rusqlite::Result<usize> {
-        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        let mut ids: Vec<i64> = Vec::new();
-        selection.scan(&transaction, "id, subject", cursor, |row| {
-            ids.push(row.get(0)?);
-            Ok(break_if(ids.len() >= MAX_REMOVED_AT_ONCE))
-        })?;
-        let sql = "DELETE FROM catchment_dead_letters WHERE id IN (SELECT value FROM json_each(?))";
-        transaction.execute(sql, [format!("{ids:?}")])?;
-        transaction.commit()?;
-        Ok(ids.len())
-    }
+/// A connection that removes letters.
+fn writer(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(PATIENCE)?;
+    use_files_if_possible(&connection)?;
+    Ok(connection)
+}
 
-    fn error(&self, error: rusqlite::Error) -> Error {
-        database_error(&self.path, error)
-    }
+fn remove_some(writer: &Connection, selection: &Selection, cursor: &mut Cursor) -> rusqlite::Result<usize> {
+    let transaction = Transaction::new_unchecked(writer, TransactionBehavior::Immediate)?;
+    let mut ids: Vec<i64> = Vec::new();
+    selection.scan(&transaction, "id, subject", cursor, |row| {
+        ids.push(row.get(0)?);
+        Ok(break_if(ids.len() >= MAX_REMOVED_AT_ONCE))
+    })?;
+    let sql = "DELETE FROM catchment_dead_letters WHERE id IN (SELECT value FROM json_each(?))";
+    transaction.execute(sql, [format!("{ids:?}")])?;
+    transaction.commit()?;
+    Ok(ids.len())
 }
 
 /// The iterator of [`DeadLetters::list`].
@@ -161,9 +163,9 @@ impl Iterator for DeadLetterIter<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.page.is_empty() {
             let mut cursor = self.cursor.take()?;
-            match page(&self.letters.connection, self.selection, &mut cursor, PAGE) {
+            match self.letters.connection.read(|sqlite| page(sqlite, self.selection, &mut cursor, PAGE)) {
                 Ok(page) => (self.page, self.cursor) = (page.into(), Some(cursor)),
-                Err(error) => return Some(Err(self.letters.error(error))),
+                Err(error) => return Some(Err(error)),
             }
         }
         self.page.pop_front().map(Ok)

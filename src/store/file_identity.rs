@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Lock;
 use super::database_file::must_exist;
-use super::reader::read_only;
+use super::read_only::read_only;
 use super::schema;
 use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};

@@ -1,13 +1,12 @@
 //! Reads the state of a database without changing it. A collector may run at the same time.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::database_file::{must_exist, must_have_one_name};
+use super::database_file::must_have_one_name;
 use super::file_identity::FileIdentity;
-use super::reader::read_only;
-use super::sqlite_error::database_error;
+use super::read_connection::ReadConnection;
 use super::{ledger, schema};
 use crate::error::Error;
 use crate::pipeline::EpochProgress;
@@ -18,8 +17,7 @@ const MAX_DAMAGE: usize = 10;
 /// A read-only connection for checks.
 #[derive(Debug)]
 pub struct Inspection {
-    path: PathBuf,
-    connection: Connection,
+    connection: ReadConnection,
 }
 
 /// The size of a database on its disk, in bytes.
@@ -38,10 +36,9 @@ impl Inspection {
     ///
     /// [`Error::Database`]: there is no file, it cannot be read, or its tables are of a later version.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        must_exist(path)?;
-        let connection = read_only(path).map_err(|e| database_error(path, e))?;
-        schema::must_not_be_later(&connection, path)?;
-        Ok(Self { path: path.to_owned(), connection })
+        let connection = ReadConnection::open(path)?;
+        schema::must_not_be_later(connection.sqlite(), path)?;
+        Ok(Self { connection })
     }
 
     /// The name of the database at a broker; `None` if no collector has opened it.
@@ -72,7 +69,7 @@ impl Inspection {
     /// [`Error::Database`].
     pub fn file_identity(&self) -> Result<Option<FileIdentity>, Error> {
         self.read(|connection| match schema::identity(connection)? {
-            Some(identity) => FileIdentity::of(&self.path, connection, &identity).map(Some),
+            Some(identity) => FileIdentity::of(self.connection.path(), connection, &identity).map(Some),
             None => Ok(None),
         })
     }
@@ -126,25 +123,28 @@ impl Inspection {
     ///
     /// [`Error::Database`] if it has one.
     pub fn has_one_name(&self) -> Result<(), Error> {
-        must_have_one_name(&self.path)
+        must_have_one_name(self.connection.path())
     }
 
     /// The size on its disk.
     #[must_use]
     pub fn size(&self) -> Size {
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        let mut wal = self.path.clone().into_os_string();
+        let path = self.connection.path();
+        let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
-        Size { database: bytes(&self.path), wal: bytes(Path::new(&wal)) }
+        Size { database: bytes(path), wal: bytes(Path::new(&wal)) }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        read(&self.connection).map_err(|e| database_error(&self.path, e))
+        self.connection.read(read)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::config::DatabaseConfig;
     use crate::store::{Database, Editor, Routes};

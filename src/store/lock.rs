@@ -11,17 +11,37 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::beside;
+use super::database_file::must_not_be_foreign;
 use crate::error::{DatabaseFault, Error};
+
+/// The lock files that this process holds. The name in a lock file is not enough to know that: in two containers both processes
+/// may have the number 1.
+static HELD: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
+
+/// Device and inode number.
+type FileId = (u64, u64);
 
 /// The lock. Dropping this releases it.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    id: FileId,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut held = HELD.lock();
+        if let Some(at) = held.iter().position(|id| *id == self.id) {
+            held.swap_remove(at);
+        }
+    }
 }
 
 /// How far the holder of a lock is.
@@ -52,11 +72,12 @@ impl StartPhase {
 }
 
 impl Lock {
-    /// Takes the lock, without waiting.
+    /// Takes the lock, without waiting. Makes no lock file beside a file that is no database.
     ///
     /// # Errors
     ///
-    /// [`Error::Locked`] names the process that holds it; [`Error::Database`] when the lock file cannot be written.
+    /// [`Error::Locked`] names the process that holds it; [`Error::Database`] when the lock file cannot be written, or the path leads
+    /// to something that is no database.
     pub fn take(database: &Path) -> Result<Self, Error> {
         Self::take_at(database, StartPhase::Running)
     }
@@ -67,6 +88,7 @@ impl Lock {
     ///
     /// As [`Lock::take`].
     pub fn take_at(database: &Path, phase: StartPhase) -> Result<Self, Error> {
+        must_not_be_foreign(database)?;
         let path = beside(database, "lock");
         let unwritable = |source: std::io::Error| {
             lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)
@@ -76,12 +98,16 @@ impl Lock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
         match try_lock(&file) {
             Ok(()) => {
-                let lock = Self { file };
+                let id = id(&file).map_err(unwritable)?;
+                let lock = Self { file, id };
                 lock.write(phase).map_err(unwritable)?;
+                HELD.lock().push(id);
                 Ok(lock)
             }
             Err(TryLockError::WouldBlock) => {
-                Err(Error::Locked { path: database.to_owned(), holder: name_in(&mut file) })
+                let is_own = id(&file).is_ok_and(|id| HELD.lock().contains(&id));
+                let holder = if is_own { "this process".into() } else { name_in(&mut file) };
+                Err(Error::Locked { path: database.to_owned(), holder, is_own })
             }
             Err(TryLockError::Error(source)) => Err(unwritable(source)),
         }
@@ -164,6 +190,11 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
     }
 }
 
+fn id(file: &File) -> std::io::Result<FileId> {
+    let file = file.metadata()?;
+    Ok((file.dev(), file.ino()))
+}
+
 /// The name that the holder wrote into the lock file.
 fn name_in(file: &mut File) -> String {
     let text = text_of(file);
@@ -186,9 +217,16 @@ mod tests {
         let database = folder.path().join("a.db");
         let first = Lock::take(&database).expect("is free");
         let refused = Lock::take(&database).expect_err("is held").to_string();
-        assert!(refused.contains(&format!("process {} collects", std::process::id())), "{refused}");
+        assert!(refused.contains("this process uses it already; share the recorder or collector"), "{refused}");
         let holder = Lock::holder(&database).expect("looks");
         assert_eq!(holder, Some(format!("process {}", std::process::id())));
+        // Another process of the same name, as in another container.
+        HELD.lock().retain(|id| *id != first.id);
+        let refused = Lock::take(&database).expect_err("is held").to_string();
+        assert!(
+            refused.contains(&format!("process {} collects into it already; stop that one", std::process::id())),
+            "{refused}"
+        );
         drop(first);
         assert_eq!(Lock::holder(&database).expect("looks"), None);
         assert!(Lock::take(&database).is_ok());

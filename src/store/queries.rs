@@ -14,8 +14,9 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode, Statement};
 
 use super::database_file::DatabaseFile;
+use super::limits;
+use super::read_only::read_only;
 use super::sqlite_error::{Violation, database_error, statement_error, violation_error};
-use super::{limits, reader};
 use crate::binding::RequestParameters;
 use crate::config::QueryConfig;
 use crate::error::Error;
@@ -120,7 +121,7 @@ fn names(statement: &Statement<'_>) -> Result<Vec<String>, Violation> {
 
 /// A connection that can change nothing and reach no other file.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = reader::read_only(path)?;
+    let connection = read_only(path)?;
     restrict(&connection)?;
     Ok(connection)
 }

@@ -1,24 +1,32 @@
 //! Reads the database, also while a collector runs. The connection is read-only, whatever the SQL.
 
+mod tables;
+
+pub use tables::RowTable;
+pub(super) use tables::{quoted, rowid_name};
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::fallible_iterator::FallibleIterator;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
-use rusqlite::{Batch, Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Batch, ErrorCode, OptionalExtension, Row, Statement};
 
-use super::database_file::must_exist;
+use super::read_connection::ReadConnection;
 use super::sqlite_error::database_error;
-use super::temp_store::use_files_if_possible;
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
+
+/// Steps of SQLite's virtual machine between two looks at an interruption: some tens of microseconds.
+const STEPS: i32 = 1_000;
 
 /// A read-only connection.
 #[derive(Debug)]
 pub struct Reader {
-    path: PathBuf,
-    connection: Connection,
+    connection: ReadConnection,
 }
 
 /// A value of a row. SQLite has no other types: <https://sqlite.org/datatype3.html>.
@@ -84,15 +92,30 @@ pub struct EventRow {
 }
 
 impl Reader {
-    /// Opens an existing database.
+    /// Opens an existing database. No permission to write is needed: if another process uses the database, only that its files
+    /// beside the database can be read.
     ///
     /// # Errors
     ///
     /// [`Error::Database`] when there is no file or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        must_exist(path)?;
-        let connection = read_only(path).map_err(|e| database_error(path, e))?;
-        Ok(Self { path: path.to_owned(), connection })
+        Ok(Self { connection: ReadConnection::open(path)? })
+    }
+
+    /// Whether there may be commits that this does not see. Then open it again.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.connection.is_outdated()
+    }
+
+    /// Interrupts the statement that runs as soon as the flag is set.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn interrupt_when(&self, flag: Arc<AtomicBool>) -> Result<(), Error> {
+        let is_set = move || flag.load(Ordering::Relaxed);
+        self.connection.read(|sqlite| sqlite.progress_handler(STEPS, Some(is_set)))
     }
 
     /// Runs the statements in turn. `visit` gets the column names before each statement's rows, then each row. It may stop the run.
@@ -105,22 +128,12 @@ impl Reader {
         sql: &str,
         mut visit: impl FnMut(StatementOutput<'_>) -> ControlFlow<B>,
     ) -> Result<Option<B>, Error> {
-        let refused = |detail: String, source: Option<rusqlite::Error>| Error::Database {
-            fault: DatabaseFault::Statement,
-            path: self.path.clone(),
-            detail,
-            remedy: None,
-            source: source.map(Into::into),
-        };
-        let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-            None | Some(ErrorCode::Unknown) => refused(error.to_string(), Some(error)),
-            Some(_) => database_error(&self.path, error),
-        };
-        let mut batch = Batch::new(&self.connection, sql);
+        let failed = |error| self.statement_error(error);
+        let mut batch = Batch::new(self.connection.sqlite(), sql);
         while let Some(mut statement) = batch.next().map_err(failed)? {
             // On a read-only connection, `VACUUM INTO` and some pragmas still write.
-            if !statement.readonly() {
-                return Err(refused("only statements that read are run here, and this one writes".into(), None));
+            if !statement.readonly() && !self.asks_for_the_journal_mode(&statement) {
+                return Err(self.refused("only statements that read are run here, and this one writes".into(), None));
             }
             let columns: Vec<String> = statement.column_names().iter().map(|&name| name.to_owned()).collect();
             let count = columns.len();
@@ -134,8 +147,42 @@ impl Reader {
                     return Ok(Some(value));
                 }
             }
+            self.connection.unchanged()?;
         }
         Ok(None)
+    }
+
+    /// Whether a statement is `PRAGMA journal_mode`, which reads. SQLite counts it as writing.
+    fn asks_for_the_journal_mode(&self, statement: &Statement<'_>) -> bool {
+        let Some(sql) = statement.expanded_sql() else { return false };
+        let (asks, does_more) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (asks_seen, does_more_seen) = (Arc::clone(&asks), Arc::clone(&does_more));
+        let judge = move |context: AuthContext<'_>| {
+            let is_asking = matches!(context.action, AuthAction::Pragma { pragma_name, pragma_value: None }
+                if pragma_name.eq_ignore_ascii_case("journal_mode"));
+            (if is_asking { &asks_seen } else { &does_more_seen }).store(true, Ordering::Relaxed);
+            Authorization::Allow
+        };
+        let sqlite = self.connection.sqlite();
+        let compiled = sqlite.authorizer(Some(judge)).and_then(|()| sqlite.prepare(&sql).map(drop));
+        let removed = sqlite.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+        compiled.and(removed).is_ok() && asks.load(Ordering::Relaxed) && !does_more.load(Ordering::Relaxed)
+    }
+
+    fn statement_error(&self, error: rusqlite::Error) -> Error {
+        let is_json = error.to_string().contains("malformed JSON");
+        match error.sqlite_error_code() {
+            None | Some(ErrorCode::Unknown) if is_json => self
+                .refused(error.to_string(), Some(error))
+                .with_remedy("some value is not JSON: leave it out with WHERE json_valid(payload), or use CASE WHEN json_valid(payload) THEN … END"),
+            None | Some(ErrorCode::Unknown) => self.refused(error.to_string(), Some(error)),
+            Some(_) => database_error(self.connection.path(), error),
+        }
+    }
+
+    fn refused(&self, detail: String, source: Option<rusqlite::Error>) -> Error {
+        let (fault, path) = (DatabaseFault::Statement, self.connection.path().to_owned());
+        Error::Database { fault, path, detail, remedy: None, source: source.map(Into::into) }
     }
 
     /// The events after this id, oldest first.
@@ -145,8 +192,8 @@ impl Reader {
     /// [`Error::Database`].
     pub fn events_after(&self, id: i64, at_most: usize) -> Result<Vec<EventRow>, Error> {
         let sql = "SELECT id, subject, published_us, headers, payload FROM events WHERE id > ? ORDER BY id LIMIT ?";
-        let read = || -> rusqlite::Result<Vec<EventRow>> {
-            let mut statement = self.connection.prepare_cached(sql)?;
+        self.connection.read(|sqlite| {
+            let mut statement = sqlite.prepare_cached(sql)?;
             let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
             let rows = statement.query_map([id, limit], |row| {
                 Ok(EventRow {
@@ -158,8 +205,7 @@ impl Reader {
                 })
             })?;
             rows.collect::<Result<_, _>>()
-        };
-        read().map_err(|e| database_error(&self.path, e))
+        })
     }
 
     /// When the event with this id was published, in microseconds since 1970; `None` if there is no such event.
@@ -169,8 +215,7 @@ impl Reader {
     /// [`Error::Database`].
     pub fn published_us(&self, id: i64) -> Result<Option<i64>, Error> {
         let sql = "SELECT published_us FROM events WHERE id = ?";
-        let read = || self.connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional();
-        read().map_err(|e| database_error(&self.path, e))
+        self.connection.read(|sqlite| sqlite.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional())
     }
 
     /// The sequence up to which the stream is committed; `None` if nothing of it is.
@@ -180,8 +225,7 @@ impl Reader {
     /// [`Error::Database`].
     pub fn position(&self, stream: &str) -> Result<Option<u64>, Error> {
         let sql = "SELECT sequence FROM catchment_ledger WHERE stream = ? ORDER BY epoch DESC LIMIT 1";
-        let read = || self.connection.prepare_cached(sql)?.query_row([stream], |row| row.get(0)).optional();
-        read().map_err(|e| database_error(&self.path, e))
+        self.connection.read(|sqlite| sqlite.prepare_cached(sql)?.query_row([stream], |row| row.get(0)).optional())
     }
 
     /// The id of the last event published at or before this time; 0 if there is none. Scans from the newest event.
@@ -191,7 +235,7 @@ impl Reader {
     /// [`Error::Database`].
     pub fn id_before_later(&self, published_us: i64) -> Result<i64, Error> {
         let sql = "SELECT coalesce((SELECT id FROM events WHERE published_us <= ? ORDER BY id DESC LIMIT 1), 0)";
-        self.connection.query_row(sql, [published_us], |row| row.get(0)).map_err(|e| database_error(&self.path, e))
+        self.connection.read(|sqlite| sqlite.query_row(sql, [published_us], |row| row.get(0)))
     }
 
     /// A number that changes when another connection commits. Reading it is cheap:
@@ -201,8 +245,7 @@ impl Reader {
     ///
     /// [`Error::Database`].
     pub fn version(&self) -> Result<i64, Error> {
-        let read = || self.connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0));
-        read().map_err(|e| database_error(&self.path, e))
+        self.connection.read(|sqlite| sqlite.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0)))
     }
 
     /// The id of the event before the last `back` events; 0 if there are fewer.
@@ -213,20 +256,8 @@ impl Reader {
     pub fn id_before_last(&self, back: usize) -> Result<i64, Error> {
         let sql = "SELECT coalesce((SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?), 0)";
         let back = i64::try_from(back).unwrap_or(i64::MAX);
-        self.connection.query_row(sql, [back], |row| row.get(0)).map_err(|e| database_error(&self.path, e))
+        self.connection.read(|sqlite| sqlite.query_row(sql, [back], |row| row.get(0)))
     }
-}
-
-/// A connection that can change nothing.
-pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "query_only", true)?;
-    use_files_if_possible(&connection)?;
-    // SQLite notices damage and foreign files at the first read, not at the opening.
-    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    Ok(connection)
 }
 
 /// What [`Reader::run`] passes on of a statement.
@@ -269,10 +300,17 @@ mod tests {
             ran.map(|_| rows).map_err(|e| e.to_string())
         };
         assert_eq!(run("SELECT 1; SELECT 2 UNION SELECT 3"), Ok(3));
+        for asking in ["PRAGMA journal_mode", "-- which?\nPragma main.JOURNAL_MODE;", "PRAGMA user_version"] {
+            assert_eq!(run(asking), Ok(1), "{asking}");
+        }
         let copy = folder.path().join("copy.db");
         for sql in [
             "DELETE FROM events".to_owned(),
             "PRAGMA journal_mode = DELETE".into(),
+            "PRAGMA journal_mode(WAL)".into(),
+            "PRAGMA wal_checkpoint".into(),
+            "PRAGMA user_version = 7".into(),
+            "BEGIN IMMEDIATE".into(),
             "CREATE TEMP TABLE t(a)".into(),
             format!("VACUUM INTO '{}'", copy.display()),
         ] {
@@ -281,5 +319,27 @@ mod tests {
         }
         assert!(!copy.exists());
         assert!(run("SELEC 1").expect_err("wrong").contains("near \"SELEC\": syntax error"));
+        let not_json = run("SELECT 'hello' ->> '$.a'").expect_err("not JSON");
+        assert!(not_json.contains("malformed JSON; some value is not JSON: leave it out with WHERE"), "{not_json}");
+    }
+
+    #[test]
+    fn a_flag_interrupts_the_statement_that_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        crate::store::Editor::open(&path).expect("opens").run("CREATE TABLE t(a)").expect("SQL");
+        let reader = Reader::open(&path).expect("opens");
+        let flag = Arc::new(AtomicBool::new(false));
+        reader.interrupt_when(Arc::clone(&flag)).expect("sets");
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+        let mut rows = 0_u64;
+        let ran = reader.run::<()>(endless, |_| {
+            rows += 1;
+            flag.store(rows > 100, Ordering::Relaxed);
+            ControlFlow::Continue(())
+        });
+        assert!(ran.expect_err("is interrupted").to_string().contains("interrupted"));
+        flag.store(false, Ordering::Relaxed);
+        assert!(reader.run::<()>("SELECT 1", |_| ControlFlow::Continue(())).is_ok());
     }
 }

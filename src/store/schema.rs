@@ -14,7 +14,7 @@ const VERSION: i64 = 3;
 const STEPS: [&str; 3] = [TO_VERSION_1, TO_VERSION_2, TO_VERSION_3];
 
 /// Table `events` stores events that no route matches. Its columns are easy to query by hand:
-/// `SELECT payload ->> '$.user' FROM events WHERE headers ->> 'Trace-Id' = '7'`.
+/// `SELECT subject, payload FROM events WHERE headers ->> 'Trace-Id' = '7'`.
 const TO_VERSION_1: &str = "
 CREATE TABLE catchment_meta(
     key TEXT PRIMARY KEY,

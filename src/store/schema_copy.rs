@@ -4,8 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::database_file::must_exist;
-use super::reader::read_only;
+use super::read_connection::ReadConnection;
 use super::sqlite_error::database_error;
 use crate::error::Error;
 
@@ -26,10 +25,7 @@ const WITH_ROWS: [&str; 2] = ["catchment_meta", "catchment_migrations"];
 ///
 /// [`Error::Database`] names the file that fails.
 pub fn copy_schema(original: &Path, to: &Path) -> Result<(), Error> {
-    must_exist(original)?;
-    let on_error = |e| database_error(original, e);
-    let from = read_only(original).map_err(on_error)?;
-    let made = copy(&from, to).map_err(on_error)?;
+    let made = ReadConnection::open(original)?.read(|from| copy(from, to))?;
     made.map_err(|e| database_error(to, e))
 }
 
@@ -61,6 +57,7 @@ fn inserts(from: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
+    use crate::store::read_only::read_only;
     use crate::store::{Database, Editor, Routes};
 
     fn one<T: rusqlite::types::FromSql>(path: &Path, sql: &str) -> T {

@@ -90,8 +90,11 @@ pub(super) fn remedy(error: &rusqlite::Error) -> Option<&'static str> {
     Some(match fault(error) {
         DatabaseFault::Busy => "another process holds its write lock; end that process's transaction",
         DatabaseFault::Full => "make room on its disk",
+        DatabaseFault::Corrupt if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            "set database.path to another file; if this was the database, restore a copy (missing events are read from the stream again)"
+        }
         DatabaseFault::Corrupt => {
-            "it is damaged or not a database; restore a copy (missing events are read from the stream again) or move it away"
+            "it is damaged; restore a copy (missing events are read from the stream again) or move it away"
         }
         DatabaseFault::Unwritable => "check that the file and its directory exist and can be written",
         _ if error.sqlite_error_code() != Some(ErrorCode::SystemIoFailure) => return None,

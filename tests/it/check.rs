@@ -174,8 +174,8 @@ fn settings_that_cannot_be_used_are_unknown_in_every_form() {
     has(&fixture.offline(3), "unknown", "settings", "is among broker.subjects");
     fixture.write("catchment.toml", "[broker]\nstrem = 1");
     for (format, begins) in [
-        ("text", "unknown   settings     configuration: catchment.toml:2: unknown key"),
-        ("nagios", "CATCHMENT UNKNOWN - settings: configuration: catchment.toml:2"),
+        ("text", "unknown   settings     catchment.toml:2: unknown key"),
+        ("nagios", "CATCHMENT UNKNOWN - settings: catchment.toml:2"),
         ("prometheus", "# HELP catchment_check_status"),
         ("json", "{\"findings\":["),
     ] {
@@ -214,7 +214,38 @@ fn a_database_is_looked_at_and_not_touched() {
     let damaged = fixture.offline(2);
     assert!(damaged.iter().any(|f| f.level == "critical" && f.object == "database"), "{damaged:#?}");
     std::fs::write(fixture.path("a.db"), "no database at all, but long enough for one".repeat(30)).expect("writes");
-    has(&fixture.offline(2), "critical", "database", "it is damaged or not a database");
+    let findings = fixture.offline(2);
+    has(&findings, "critical", "database", "a.db: file is not a database; set --database to another file");
+    assert_eq!(findings.iter().filter(|finding| finding.level == "critical").count(), 1, "it is said once");
+    let done = output(&mut fixture.command(&["check", "--offline", "--format", "nagios"]));
+    let said = String::from_utf8(done.stdout).expect("UTF-8");
+    assert!(said.starts_with("CATCHMENT CRITICAL - database: a.db: file is not a database; "), "{said}");
+    assert_eq!(said.matches("not a database").count(), 1, "{said}");
+}
+
+#[test]
+fn findings_that_cannot_be_printed_are_unknown_or_worse() {
+    let fixture = Fixture::new();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+    for (arguments, status) in [(&["--offline"][..], 3), (&["--offline", "--disk-critical", "1EiB"], 2)] {
+        for format in ["text", "json", "nagios", "prometheus"] {
+            let mut check = fixture.command(&["check", "--format", format]);
+            let done = output(check.args(arguments).stdout(full()));
+            assert_eq!(done.status.code(), Some(status), "{format}: {}", stderr(&done));
+            assert!(stderr(&done).contains("cannot print the findings: standard output: No space left"));
+        }
+    }
+}
+
+#[test]
+fn json_is_the_flag_that_other_commands_have() {
+    let fixture = Fixture::new();
+    for flag in ["-j", "--json"] {
+        let done = output(&mut fixture.command(&["check", "--offline", flag]));
+        let said: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        assert_eq!(said["findings"][0]["object"], "settings");
+    }
+    assert_eq!(output(&mut fixture.command(&["check", "--json", "--format", "text"])).status.code(), Some(3));
 }
 
 #[test]
@@ -261,8 +292,10 @@ fn a_disk_without_room_is_critical_before_it_is_full() {
 #[test]
 fn a_broker_that_cannot_be_collected_from_is_critical() {
     let fixture = Fixture::new();
-    let gone = fixture.check(2, &["--server", "nats://127.0.0.1:1"]);
-    has(&gone, "critical", "broker", "Connection refused");
+    let missing = fixture.check(2, &["--server", "nats://127.0.0.1:1"]);
+    has(&missing, "critical", "broker", "or name another in --server (run --with-server starts one)");
+    assert!(missing.iter().all(|finding| !finding.words.starts_with("broker ")), "{missing:#?}");
+    has(&missing, "critical", "broker", "Connection refused");
     let folder = tempfile::tempdir().expect("a folder");
     let plain = Server::start_with(folder.path(), &[]);
     has(&fixture.check(2, &["--server", &plain.url()]), "critical", "broker", "it has no JetStream");

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
+use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::collector::{Collector, catchment, output, run, signal, stderr};
@@ -186,6 +187,37 @@ fn sql_answers_as_json_as_csv_and_as_a_table() {
     // From standard input, several statements.
     let two = printed_from(&mut fixture.reading(&["sql", "--csv", "-"]), b"SELECT 1 AS a;\nSELECT 2 AS b;\n");
     assert_eq!(two, "a\n1\nb\n2\n");
+    // It is the default where there is no terminal.
+    let two = printed_from(&mut fixture.reading(&["sql", "--csv"]), b"-- two\nSELECT 1 AS a; SELECT 2 AS b");
+    assert_eq!(two, "a\n1\nb\n2\n");
+    let commented = printed(&mut fixture.reading(&["sql", "-- a comment\nSELECT 1 AS a", "--csv"]));
+    assert_eq!(commented, "a\n1\n");
+    assert_eq!(printed(&mut fixture.reading(&["sql", "--csv", "PRAGMA journal_mode"])), "journal_mode\nwal\n");
+}
+
+#[test]
+fn sql_shows_the_tables_and_how_they_were_made() {
+    let fixture = Fixture::new();
+    let tables = "CREATE TABLE messages(id INTEGER PRIMARY KEY,\n  text TEXT);
+                  CREATE INDEX by_text ON messages(text); CREATE VIEW texts AS SELECT text FROM messages;
+                  CREATE VIRTUAL TABLE words USING fts5(text);";
+    Connection::open(fixture.database()).and_then(|sqlite| sqlite.execute_batch(tables)).expect("a database");
+    let listed = printed(&mut fixture.reading(&["sql", "--tables", "--csv"]));
+    assert_eq!(listed, "name,type\nmessages,table\ntexts,view\nwords,virtual\n");
+    let schema = printed(&mut fixture.reading(&["sql", "--schema", "Messages"]));
+    let made =
+        "CREATE TABLE messages(id INTEGER PRIMARY KEY,\n  text TEXT);\nCREATE INDEX by_text ON messages(text);\n";
+    assert_eq!(schema, made);
+    let all = printed(&mut fixture.reading(&["sql", "--schema"]));
+    let rest = "CREATE VIEW texts AS SELECT text FROM messages;\nCREATE VIRTUAL TABLE words USING fts5(text);\n";
+    assert_eq!(all, format!("{made}{rest}"));
+    let json = printed(&mut fixture.reading(&["sql", "--json", "--schema", "texts"]));
+    let view =
+        r#"{"type":"view","name":"texts","table":"texts","sql":"CREATE VIEW texts AS SELECT text FROM messages"}"#;
+    assert_eq!(json, format!("{view}\n"));
+    let missing = output(&mut fixture.reading(&["sql", "--schema", "nowhere"]));
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(stderr(&missing), "catchment: there is no table or view nowhere; sql --tables lists them\n");
 }
 
 #[test]
@@ -199,6 +231,7 @@ fn sql_changes_nothing_and_says_what_is_wrong() {
         ("PRAGMA journal_mode = DELETE", "only statements that read"),
         ("SELEC 1", "syntax error"),
         ("SELECT * FROM nowhere", "no such table: nowhere"),
+        ("SELECT payload ->> '$.a' FROM events", "malformed JSON; some value is not JSON: leave it out with WHERE"),
     ] {
         let refused = output(&mut fixture.reading(&["sql", sql]));
         let said = stderr(&refused);
@@ -208,6 +241,17 @@ fn sql_changes_nothing_and_says_what_is_wrong() {
     }
     let empty = output(&mut fixture.reading(&["sql", " "]));
     assert_eq!(empty.status.code(), Some(2), "{}", stderr(&empty));
+    let mistyped = output(&mut fixture.reading(&["sql", "--jsn", "SELECT 1"]));
+    assert_eq!(mistyped.status.code(), Some(2));
+    assert!(stderr(&mistyped).contains("'--jsn'") && stderr(&mistyped).contains("there is no such option"));
+    let unquoted = output(&mut fixture.reading(&["sql", "SELECT", "1"]));
+    assert_eq!(unquoted.status.code(), Some(2));
+    assert!(stderr(&unquoted).contains("give the SQL as one argument, in quotes"), "{}", stderr(&unquoted));
+    for reader in [&["sql", "SELECT 1"][..], &["tail"], &["dead-letters", "list"]] {
+        let folder = output(catchment().args(reader).args(["--database", "/tmp"]));
+        assert_eq!(stderr(&folder), "catchment: database /tmp: it is a directory; give the path of a file in it\n");
+        assert_eq!(folder.status.code(), Some(1));
+    }
     let missing = output(catchment().args(["sql", "SELECT 1", "--database", "/nowhere/a.db"]));
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("/nowhere/a.db: there is no such file"), "{}", stderr(&missing));

@@ -156,7 +156,13 @@ fn letters_are_managed_beside_a_running_collector() {
 
     assert_eq!(chat.said(&["drop", "--error", "foreign", "--dry-run"]), "would drop 2 dead letters\n");
     assert_eq!(chat.ids(&[]), [1, 2, 3]);
-    assert_eq!(chat.said(&["drop", "3", "99", "--json"]), "{\"dropped\":1}\n");
+    // What is there is dropped, and what is not is named.
+    let done = output(&mut chat.letters(&["drop", "3", "99", "98", "--json"]));
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "{\"dropped\":1,\"missing\":[99,98]}\n");
+    assert_eq!(stderr(&done), "catchment: no dead letter 99, 98 meets the conditions; dead-letters list shows them\n");
+    assert_eq!(done.status.code(), Some(1));
+    refused(&mut chat.letters(&["drop", "3"]), 1, &["no dead letter 3 meets the conditions"]);
+    assert_eq!(chat.said(&["drop", "1", "--dry-run", "--json"]), "{\"missing\":[],\"would_drop\":1}\n");
     assert_eq!(chat.said(&["drop", "--all"]), "dropped 2 dead letters\n");
     chat.publish(&[("ann", "five"), ("bob", "six")]);
     chat.has("lines", 3);
@@ -199,7 +205,7 @@ fn a_retry_works_beside_a_running_collector() {
 
     chat.mend("INSERT INTO users VALUES ('cid')");
     let said: Value = serde_json::from_str(&chat.said(&["retry", "--all", "--json"])).expect("JSON");
-    assert_eq!(said, json!({ "stored": 150, "refused": 0, "passed_over": 0, "reasons": [] }));
+    assert_eq!(said, json!({ "stored": 150, "refused": 0, "passed_over": 0, "reasons": [], "missing": [] }));
     chat.has("lines", load + 301);
     assert_eq!(chat.ids(&[]), [0; 0]);
     // Each line once, with the sequence it had in the stream.
@@ -363,8 +369,15 @@ fn a_mistake_is_refused_and_changes_nothing() {
         let done = output(&mut chat.letters(arguments));
         assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
     }
-    for arguments in [&["show", "1", "7"][..], &["retry", "1", "7"], &["export", "7"]] {
-        refused(&mut chat.letters(arguments), 1, &["no dead letter 7"]);
+    for command in ["show", "retry", "drop", "export", "list"] {
+        refused(&mut chat.letters(&[command, "7"]), 1, &["no dead letter 7 meets the conditions"]);
+        refused(&mut chat.letters(&[command, "1", "--route", "other"]), 1, &["no dead letter 1 meets the conditions"]);
+    }
+    for (command, printed) in [("show", "dead letter 1\n"), ("export", "{\"id\":1,"), ("list", "FOREIGN KEY")] {
+        let done = output(&mut chat.letters(&[command, "1", "7"]));
+        assert!(String::from_utf8_lossy(&done.stdout).contains(printed), "{command}");
+        assert!(stderr(&done).ends_with("no dead letter 7 meets the conditions; dead-letters list shows them\n"));
+        assert_eq!(done.status.code(), Some(1));
     }
     assert_eq!(chat.ids(&[]), [1]);
 

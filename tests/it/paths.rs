@@ -86,6 +86,28 @@ fn what_sqlite_would_take_for_something_else_is_no_path() {
         assert_eq!(output(&mut check).status.code(), Some(3), "{path}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0, "nothing is made");
+    // Nor beside a file that is something else.
+    std::fs::write(folder.path().join("notes.txt"), "not a database\n").expect("writes");
+    let other = rusqlite::Connection::open(folder.path().join("other.db")).expect("opens");
+    other.execute_batch("CREATE TABLE events(day TEXT)").expect("SQL");
+    drop(other);
+    for (path, words) in [
+        ("notes.txt", "file is not a database; set --database to another file"),
+        ("other.db", "route events: table events has no column named subject"),
+        (".", "it is a directory; give the path of a file in it"),
+    ] {
+        let mut run: Command = catchment();
+        run.current_dir(folder.path()).args(["run", "--server", "nats://127.0.0.1:1", "--database", path]);
+        refused(&mut run, 1, &[words]);
+        for commit in [CommitMode::Grouped, CommitMode::PerEvent] {
+            let mut config = DirectRecorderConfig::default();
+            config.commit = commit;
+            config.database.path = folder.path().join(path);
+            let said = DirectRecorder::open(config).expect_err(path).to_string();
+            assert!(said.contains(&words.replace("--database", "database.path")), "{said}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 2, "nothing is made");
     let mut named_so = catchment();
     named_so.current_dir(folder.path()).args(["sql", "--database", "./file:a.db", "SELECT 1"]);
     refused(&mut named_so, 1, &["there is no such file"]);

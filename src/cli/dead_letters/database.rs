@@ -13,12 +13,30 @@ pub fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<Dead
     Ok(DeadLetters::open(&path)?)
 }
 
-/// Fails unless each letter that is selected by its number exists, before anything is changed: a mistyped number must not look
-/// like success.
-pub fn require_ids(letters: &DeadLetters, selection: &Selection) -> anyhow::Result<()> {
-    for &id in selection.ids.iter().flatten() {
-        let one = Selection { ids: Some(vec![id]), limit: None, ..selection.clone() };
-        ensure!(letters.count(&one)? > 0, "no dead letter {id} meets the conditions; dead-letters list shows them");
+/// The letters that were named by their numbers and are not there, or do not meet the other conditions.
+pub struct Missing(pub Vec<i64>);
+
+impl Missing {
+    /// Looks for each letter that is selected by its number. To be called before anything is changed.
+    pub fn of(letters: &DeadLetters, selection: &Selection) -> anyhow::Result<Self> {
+        let mut missing = Vec::new();
+        for &id in selection.ids.iter().flatten() {
+            let one = Selection { ids: Some(vec![id]), limit: None, ..selection.clone() };
+            if !missing.contains(&id) && letters.count(&one)? == 0 {
+                missing.push(id);
+            }
+        }
+        Ok(Self(missing))
     }
-    Ok(())
+
+    /// Fails if there are any, once the others are done: a mistyped number must not look like success.
+    pub fn report(&self) -> anyhow::Result<()> {
+        let numbers: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        ensure!(
+            numbers.is_empty(),
+            "no dead letter {} meets the conditions; dead-letters list shows them",
+            numbers.join(", ")
+        );
+        Ok(())
+    }
 }

@@ -4,16 +4,15 @@ use std::io::Write;
 
 use crate::store::{DeadLetter, Json, Value};
 use clap::Args;
-use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::database::open;
+use super::database::{Missing, open};
 use super::selection::SelectionArgs;
 use crate::cli::event_line;
 use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
-use crate::cli::table::{ROWS_AT_A_TIME, empty_table};
+use crate::cli::table::{Grid, GridCell};
 use crate::cli::values::{printable, shown_time};
 
 /// List dead letters, the oldest first
@@ -43,44 +42,43 @@ impl List {
         let mut selection = self.selection.selection();
         selection.newest_first = self.newest;
         let letters = open(settings, &self.database)?;
+        let missing = Missing::of(&letters, &selection)?;
         let mut output = Output::new();
         if self.json {
             for letter in letters.list(&selection)? {
                 json_line(&mut output, &letter?)?;
             }
-            return Ok(output.flush()?);
+            output.flush()?;
+            return missing.report();
         }
-        let mut table = new_table();
-        let mut count = 0;
-        for letter in letters.list(&selection)? {
-            table.add_row(row(&letter?));
-            count += 1;
-            if count % ROWS_AT_A_TIME == 0 {
-                writeln!(output, "{table}")?;
-                table = new_table();
+        let mut found = letters.list(&selection)?.peekable();
+        if found.peek().is_none() {
+            // The error says it otherwise.
+            if missing.0.is_empty() {
+                writeln!(output, "no dead letters")?;
             }
+            output.flush()?;
+            return missing.report();
         }
-        if count == 0 {
-            writeln!(output, "no dead letters")?;
-        } else if !table.is_empty() {
-            writeln!(output, "{table}")?;
+        let mut grid = Grid::new(["id", "tried", "subject", "route", "error"].map(str::to_owned).into());
+        for letter in found {
+            grid.row(&mut output, row(&letter?))?;
         }
-        Ok(output.flush()?)
+        grid.finish(&mut output)?;
+        output.flush()?;
+        missing.report()
     }
 }
 
-fn new_table() -> Table {
-    empty_table(["id", "tried", "subject", "route", "error"].map(Cell::new).into())
-}
-
-fn row(letter: &DeadLetter) -> Vec<Cell> {
+fn row(letter: &DeadLetter) -> Vec<GridCell> {
+    let text = |text: &str| GridCell::Text(printable(text).into_owned());
     let seconds = shown_time(letter.recorded_us - letter.recorded_us.rem_euclid(1_000_000)).replace(".000000", "");
     vec![
-        Cell::new(letter.id).set_alignment(CellAlignment::Right),
-        Cell::new(seconds),
-        Cell::new(printable(&letter.subject)),
-        Cell::new(printable(letter.route.as_deref().unwrap_or_default())),
-        Cell::new(printable(&letter.error)),
+        GridCell::Number(letter.id.to_string()),
+        GridCell::Text(seconds),
+        text(&letter.subject),
+        text(letter.route.as_deref().unwrap_or_default()),
+        text(&letter.error),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use indicatif::HumanCount;
 
-use super::database::{open, require_ids};
+use super::database::{Missing, open};
 use super::selection::ExplicitSelectionArgs;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
@@ -21,7 +21,7 @@ const MAX_NAMED: usize = 3;
 /// A letter that is stored is deleted in the transaction that adds its rows. A letter that is refused again stays, with its new
 /// error. The database is opened as run opens it, so new migrations are applied.
 #[derive(Args)]
-#[command(after_help = "Exit status: 0 all are stored, 1 some stay.")]
+#[command(after_help = "Exit status: 0 all are stored, 1 some stay or are missing.")]
 pub struct Retry {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -37,8 +37,8 @@ pub struct Retry {
     #[arg(long)]
     without_headers: bool,
 
-    /// Print JSON: {"stored", "refused", "passed_over", "reasons": [{"id", "error"}]} with the first ten reasons, or
-    /// {"would_retry"}
+    /// Print JSON: {"stored", "refused", "passed_over", "reasons": [{"id", "error"}], "missing": [id]} with the first ten reasons,
+    /// or {"would_retry", "missing": [id]}
     #[arg(short, long)]
     json: bool,
 }
@@ -48,17 +48,26 @@ impl Retry {
         let selection = self.selection.selection()?;
         let config = settings.for_database(&self.database)?;
         let letters = open(settings, &self.database)?;
-        require_ids(&letters, &selection)?;
+        let missing = Missing::of(&letters, &selection)?;
         let total = letters.count(&selection)?;
         drop(letters);
         let mut output = Output::optional();
         if self.dry_run {
             if self.json {
-                writeln!(output, "{}", serde_json::json!({ "would_retry": total }))?;
-            } else {
+                writeln!(output, "{}", serde_json::json!({ "would_retry": total, "missing": missing.0 }))?;
+            } else if total > 0 || missing.0.is_empty() {
                 writeln!(output, "would retry {}", counted(total, "dead letter"))?;
             }
-            return Ok(output.flush()?);
+            output.flush()?;
+            return missing.report();
+        }
+        // The database is not opened for nothing: that would apply migrations.
+        if total == 0 && !missing.0.is_empty() {
+            if self.json {
+                writeln!(output, "{}", json(&RetryReport::default(), &missing))?;
+            }
+            output.flush()?;
+            return missing.report();
         }
         let unreadable = if self.without_headers { UnreadableHeaders::LeaveOut } else { UnreadableHeaders::Keep };
         let progress = Progress::new(Some(total), "dead letters tried");
@@ -67,17 +76,17 @@ impl Retry {
         progress.clear();
         let retried = retried?;
         if self.json {
-            writeln!(output, "{}", json(&retried))?;
+            writeln!(output, "{}", json(&retried, &missing))?;
         } else {
             writeln!(output, "stored {} of {}", HumanCount(retried.stored), counted(retried.total(), "dead letter"))?;
         }
         output.flush()?;
         anyhow::ensure!(retried.stored == retried.total(), "{}", remaining(&retried));
-        Ok(())
+        missing.report()
     }
 }
 
-fn json(retried: &RetryReport) -> serde_json::Value {
+fn json(retried: &RetryReport, missing: &Missing) -> serde_json::Value {
     let reasons: Vec<_> =
         retried.reasons.iter().map(|(id, error)| serde_json::json!({ "id": id, "error": shown(error) })).collect();
     serde_json::json!({
@@ -85,6 +94,7 @@ fn json(retried: &RetryReport) -> serde_json::Value {
         "refused": retried.refused,
         "passed_over": retried.skipped,
         "reasons": reasons,
+        "missing": missing.0,
     })
 }
 

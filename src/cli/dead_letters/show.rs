@@ -6,7 +6,7 @@ use crate::store::{DeadLetter, Value};
 use clap::Args;
 use data_encoding::HEXLOWER;
 
-use super::database::{open, require_ids};
+use super::database::{Missing, open};
 use super::list::json_line;
 use super::selection::ExplicitSelectionArgs;
 use crate::cli::output::Output;
@@ -35,7 +35,7 @@ impl Show {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let selection = self.selection.selection()?;
         let letters = open(settings, &self.database)?;
-        require_ids(&letters, &selection)?;
+        let missing = Missing::of(&letters, &selection)?;
         let mut output = Output::new();
         for (at, letter) in letters.list(&selection)?.enumerate() {
             let letter = letter?;
@@ -50,7 +50,8 @@ impl Show {
                 write_page(&mut output, &letter)?;
             }
         }
-        Ok(output.flush()?)
+        output.flush()?;
+        missing.report()
     }
 }
 

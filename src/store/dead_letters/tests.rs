@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::DatabaseConfig;
-use crate::store::{Database, Routes, Value};
+use crate::store::{Database, Editor, Routes, Value};
 
 struct Fixture {
     _folder: tempfile::TempDir,
@@ -22,7 +22,7 @@ fn fixture() -> Fixture {
                    (NULL, NULL, NULL, 4, 'door', NULL, '', 'doors', 'INSERT', 'UNIQUE constraint failed', 40),
                    (NULL, NULL, NULL, 5, 'door', NULL, '12', 'doors', 'INSERT', 'not null constraint', 50),
                    (NULL, NULL, NULL, 6, 'door.front', NULL, '12', 'doors', 'COMMIT', 'FOREIGN KEY', 60)";
-    letters.connection.execute_batch(sql).expect("SQL");
+    Editor::open(&config.path).expect("opens").run(sql).expect("SQL");
     Fixture { _folder: folder, letters }
 }
 
@@ -110,7 +110,7 @@ fn many_letters_are_read_in_pages() {
     let many = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2500)
                 INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
                 SELECT x, 'many.' || (x % 2), zeroblob(CASE x WHEN 7 THEN 3000000 ELSE 9 END), '', x FROM n";
-    fixture.letters.connection.execute_batch(many).expect("SQL");
+    Editor::open(fixture.letters.connection.path()).expect("opens").run(many).expect("SQL");
     let selection = |text: &str| Selection { subject: Some(text.parse().expect("a filter")), ..Selection::default() };
     for newest_first in [false, true] {
         let mut expected: Vec<i64> = (7..=2506).collect();
@@ -134,7 +134,7 @@ fn letters_added_later_are_not_listed() {
     assert_eq!(list.next().expect("the first").expect("a letter").id, 1);
     let another = "INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
                    VALUES (1, 'a', '', '', 1)";
-    fixture.letters.connection.execute_batch(another).expect("SQL");
+    Editor::open(fixture.letters.connection.path()).expect("opens").run(another).expect("SQL");
     assert_eq!(list.last().expect("the last").expect("a letter").id, 6);
 }
 

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod refusal;
 pub mod scripted;
 pub mod server;
+pub mod terminal;
 
 use std::path::Path;
 use std::process::Command;

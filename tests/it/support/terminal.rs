@@ -1,0 +1,108 @@
+//! A command at a terminal: a pseudo-terminal of its own.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::pty::{Winsize, openpty};
+
+use super::eventually;
+
+/// A command whose standard input, output and error are a terminal. It is killed when this is dropped.
+pub struct Terminal {
+    child: Child,
+    keys: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    /// Starts the command at a terminal with so many columns.
+    pub fn start(command: &mut Command, columns: u16) -> Self {
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let ends = openpty(Some(&size), None).expect("a terminal");
+        let end = || Stdio::from(ends.slave.try_clone().expect("clones"));
+        command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("COLUMNS");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("catchment starts");
+        // Only the child holds the other end now, so reading ends with it.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        drop(ends.slave);
+        let keys = File::from(ends.master);
+        let (mut screen, shown) = (keys.try_clone().expect("clones"), Arc::new(Mutex::new(Vec::new())));
+        let to = Arc::clone(&shown);
+        thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(count @ 1..) = screen.read(&mut part) {
+                to.lock().expect("not poisoned").extend_from_slice(&part[..count]);
+            }
+        });
+        Self { child, keys, shown }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that was shown so far, without the sequences that control the terminal.
+    pub fn text(&self) -> String {
+        plain(&String::from_utf8_lossy(&self.shown.lock().expect("not poisoned")))
+    }
+
+    /// Waits until this is shown.
+    #[track_caller]
+    pub fn shows(&self, text: &str) {
+        eventually(&format!("{text:?}"), || self.text().contains(text).then_some(()));
+    }
+
+    /// Waits until this is the last that is shown: a prompt that waits for a line.
+    #[track_caller]
+    pub fn ends_with(&self, text: &str) {
+        eventually(&format!("{text:?} at the end"), || self.text().ends_with(text).then_some(()));
+    }
+
+    /// Types this.
+    pub fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("the terminal is there");
+    }
+
+    /// Waits for the end; the status and everything that was shown.
+    pub fn ended(&mut self) -> (ExitStatus, String) {
+        let status = eventually("an end", || self.child.try_wait().expect("can be asked"));
+        let mut before = None;
+        // What was written last may not be read yet.
+        eventually("the last output", || {
+            let now = self.text();
+            let same = before.as_ref() == Some(&now);
+            before = Some(now);
+            same.then_some(())
+        });
+        (status, self.text())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Text without control sequences and carriage returns.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' => {
+                // `ESC [ … letter`
+                if rest.next() == Some('[') {
+                    let _ = rest.find(|c| c.is_ascii_alphabetic());
+                }
+            }
+            '\r' => {}
+            c => plain.push(c),
+        }
+    }
+    plain
+}

@@ -1,0 +1,164 @@
+//! The commands at a terminal: tables that fit it, and the prompt of `sql`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rusqlite::Connection;
+
+use crate::support::collector::{catchment, signal};
+use crate::support::terminal::Terminal;
+
+const TABLES: &str = "
+CREATE TABLE messages(id INTEGER PRIMARY KEY, username TEXT NOT NULL, message TEXT);
+INSERT INTO messages VALUES
+    (1, 'ada', 'hello'),
+    (1234567890123, 'bob', 'the quick brown fox jumps over the lazy dog and runs away from here'),
+    (1234567890124, 'eve', NULL);
+CREATE TABLE wide(id INTEGER PRIMARY KEY, json TEXT);
+INSERT INTO wide VALUES (1234567890123, '{\"a\":\"a payload without any space in it\"}');
+";
+
+struct Database {
+    folder: tempfile::TempDir,
+}
+
+impl Database {
+    fn new() -> Self {
+        let database = Self { folder: tempfile::tempdir().expect("a folder") };
+        Connection::open(database.path()).and_then(|sqlite| sqlite.execute_batch(TABLES)).expect("a database");
+        database
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("chat.db")
+    }
+
+    fn sql(&self, arguments: &[&str]) -> Command {
+        let mut command = catchment();
+        command.arg("sql").args(arguments).arg("--database").arg(self.path());
+        command.env("XDG_STATE_HOME", self.folder.path().join("state"));
+        command
+    }
+
+    #[track_caller]
+    fn shown(&self, columns: u16, sql: &str) -> String {
+        let (status, text) = Terminal::start(&mut self.sql(&[sql]), columns).ended();
+        assert!(status.success(), "{text}");
+        text
+    }
+}
+
+#[test]
+fn numbers_and_words_are_whole_on_a_narrow_terminal() {
+    let database = Database::new();
+    let narrow = "\
+┌───────────────┬──────────┬──────────────────────────────────────────────┐
+│ id            ┆ username ┆ message                                      │
+╞═══════════════╪══════════╪══════════════════════════════════════════════╡
+│             1 ┆ ada      ┆ hello                                        │
+│ 1234567890123 ┆ bob      ┆ the quick brown fox jumps over the lazy dog  │
+│               ┆          ┆ and runs away from here                      │
+│ 1234567890124 ┆ eve      ┆ NULL                                         │
+└───────────────┴──────────┴──────────────────────────────────────────────┘
+";
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let shown = database.shown(75, "SELECT * FROM messages");
+    assert!(shown.lines().all(|line| line.chars().count() <= 75), "{shown}");
+    let without_borders = |text: &str| words(&text.replace(['─', '═'], ""));
+    assert_eq!(without_borders(&shown), without_borders(narrow), "{shown}");
+    let blocks = "\
+── 1 ──
+id        1
+username  ada
+message   hello
+── 2 ──
+id        1234567890123
+username  bob
+message   the quick brown fox jumps over
+          the lazy dog and runs away
+          from here
+── 3 ──
+id        1234567890124
+username  eve
+message   NULL
+";
+    assert_eq!(database.shown(40, "SELECT * FROM messages"), blocks);
+    let block = "── 1 ──\nid    1234567890123\njson  {\"a\":\"a payload without\n      any space in it\"}\n";
+    assert_eq!(database.shown(30, "SELECT * FROM wide"), block);
+    assert_eq!(database.shown(9, "SELECT id FROM wide"), "── 1 ──\nid  1234567890123\n");
+}
+
+#[test]
+fn a_pipe_gets_tables_as_wide_as_they_are() {
+    let database = Database::new();
+    let done = database.sql(&["SELECT * FROM messages"]).env("COLUMNS", "20").output().expect("runs");
+    let table = String::from_utf8(done.stdout).expect("UTF-8");
+    assert_eq!(table.lines().count(), 7, "{table}");
+    assert!(table.contains("the quick brown fox jumps over the lazy dog and runs away from here"), "{table}");
+}
+
+#[test]
+fn the_prompt_runs_statements_and_keeps_a_history() {
+    let database = Database::new();
+    let mut prompt = Terminal::start(&mut database.sql(&[]), 100);
+    prompt.ends_with("chat> ");
+    prompt.types(".tables\r");
+    prompt.shows("│ messages ┆ table │");
+    prompt.ends_with("chat> ");
+    // Several lines up to the semicolon; a name is completed.
+    prompt.types("select userna\t\rfrom messages limit 1;\r");
+    prompt.shows("│ ada      │");
+    for (typed, shown) in [
+        ("delete from messages;", "only statements that read are run here"),
+        (".mode json", "rows are printed as json"),
+        ("select id from wide;", "{\"id\":1234567890123}"),
+        (".schema wide", "\"sql\":\"CREATE TABLE wide("),
+        (".nonsense", "there is no command .nonsense; .help lists them"),
+        (".help", "…;        run SQL that reads"),
+    ] {
+        prompt.ends_with("chat> ");
+        prompt.types(&format!("{typed}\r"));
+        prompt.shows(shown);
+    }
+    // Ctrl-C discards the line, Ctrl-D ends.
+    prompt.ends_with("chat> ");
+    prompt.types("select nothing");
+    prompt.ends_with("chat> select nothing");
+    prompt.types("\u{3}");
+    prompt.ends_with("chat> ");
+    prompt.types("select 'after' as it;\r");
+    prompt.shows("{\"it\":\"after\"}");
+    prompt.ends_with("chat> ");
+    prompt.types("\u{4}");
+    assert!(prompt.ended().0.success());
+
+    let history = database.folder.path().join("state/catchment/sql_history");
+    let mode = std::fs::metadata(&history).expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(std::fs::read_to_string(history).expect("reads").contains("select username\\nfrom messages limit 1;\n"));
+    let mut again = Terminal::start(&mut database.sql(&["--json"]), 100);
+    again.ends_with("chat> ");
+    again.types("\u{10}\r");
+    again.shows("{\"it\":\"after\"}");
+    again.ends_with("chat> ");
+    again.types(".quit\r");
+    assert!(again.ended().0.success());
+}
+
+#[test]
+fn an_interrupt_ends_the_statement_and_not_the_prompt() {
+    let database = Database::new();
+    let mut prompt = Terminal::start(&mut database.sql(&["--json"]), 100);
+    prompt.ends_with("chat> ");
+    prompt.types("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n;\r");
+    prompt.shows("{\"i\":1000}");
+    signal(prompt.pid(), "INT");
+    prompt.shows("interrupted");
+    prompt.ends_with("chat> ");
+    prompt.types("SELECT 'still here' AS it;\r");
+    prompt.shows("{\"it\":\"still here\"}");
+    prompt.ends_with("chat> ");
+    prompt.types("quit\r");
+    assert!(prompt.ended().0.success());
+}
