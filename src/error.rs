@@ -166,6 +166,8 @@ pub enum DatabaseFault {
     Copy,
     /// A statement of the user failed.
     Statement,
+    /// The disk reports an error. What was to be committed at that moment may be stored or not.
+    Io,
     /// Any other error of SQLite.
     Other,
 }
@@ -185,6 +187,42 @@ impl Error {
             Self::Locked { .. } => Some(LOCKED),
             Self::Thread { .. } => Some(NO_THREAD),
             Self::Panicked { .. } | Self::StopDeadline { .. } => None,
+        }
+    }
+
+    /// The same error for another caller. Its source is left out: it cannot be copied, and the detail has its text.
+    pub(crate) fn copied(&self) -> Self {
+        match self {
+            Self::Config { key, detail, remedy } => {
+                Self::Config { key: key.clone(), detail: detail.clone(), remedy: remedy.clone() }
+            }
+            Self::Broker { fault, server, detail, remedy } => {
+                Self::Broker { fault: *fault, server: server.clone(), detail: detail.clone(), remedy: remedy.clone() }
+            }
+            Self::Database { fault, path, detail, remedy, source: _ } => Self::Database {
+                fault: *fault,
+                path: path.clone(),
+                detail: detail.clone(),
+                remedy: remedy.clone(),
+                source: None,
+            },
+            Self::Migration { path, line, detail, remedy, source: _ } => Self::Migration {
+                path: path.clone(),
+                line: *line,
+                detail: detail.clone(),
+                remedy: remedy.clone(),
+                source: None,
+            },
+            Self::Locked { path, holder } => Self::Locked { path: path.clone(), holder: holder.clone() },
+            Self::Thread { name, source } => {
+                let described = || std::io::Error::new(source.kind(), source.to_string());
+                let source = source.raw_os_error().map_or_else(described, std::io::Error::from_raw_os_error);
+                Self::Thread { name: name.clone(), source }
+            }
+            Self::Panicked { thread, message } => Self::Panicked { thread: thread.clone(), message: message.clone() },
+            Self::StopDeadline { waited, unfinished, kept } => {
+                Self::StopDeadline { waited: *waited, unfinished: unfinished.clone(), kept: *kept }
+            }
         }
     }
 

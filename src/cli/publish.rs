@@ -114,7 +114,7 @@ impl Publish {
                 progress.show(published, String::new());
             }
         }
-        report.settle(recorder, patience.max(Duration::from_secs(1)));
+        report.settle(&recorder, patience.max(Duration::from_secs(1)));
         progress.clear();
         report.finish(published, refused, self.json, began.elapsed())
     }

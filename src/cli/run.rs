@@ -74,7 +74,7 @@ impl Run {
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
-        let mut collector = match Collector::start_while(&config, until, &|| !signals.end_asked()) {
+        let collector = match Collector::start_while(&config, until, &|| !signals.end_asked()) {
             Err(Error::Broker { .. }) if signals.end_asked() => {
                 log::info!("stopped before the broker came up: no events were received");
                 return Ok(());

@@ -276,5 +276,5 @@ impl Producer<'_> {
 
 /// Whether the recorder may accept the same event later.
 fn is_temporary(reason: &FailureReason) -> bool {
-    matches!(reason, FailureReason::BufferFull { .. } | FailureReason::Database(_))
+    matches!(reason, FailureReason::BufferFull { .. } | FailureReason::Database { .. })
 }

@@ -19,7 +19,7 @@ pub struct Receipt(ReceiptState);
 enum ReceiptState {
     InSendQueue(InSendQueue),
     InCommitQueue(InCommitQueue),
-    Committed,
+    Settled(Destination),
 }
 
 #[derive(Debug)]
@@ -33,6 +33,8 @@ struct InSendQueue {
 struct InCommitQueue {
     queue: Arc<CommitQueue>,
     number: u64,
+    /// No row is written for it.
+    is_dropped: bool,
     /// `None` once it was given back.
     event: Option<Event>,
 }
@@ -48,7 +50,7 @@ pub enum ReceiptKind {
     /// Read by a server without a stream (core NATS): the server has answered a flush that was sent after the event, and has
     /// passed the event on to the subscribers. Nothing confirms that there are any or that they stored it: at most once.
     HandedToBroker,
-    /// Committed in the database. How durable that is depends on its `synchronous`: with `full`, it is on the disk.
+    /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its `synchronous`: with `full`, it is on the disk.
     Committed,
 }
 
@@ -57,13 +59,13 @@ impl Receipt {
         Self(ReceiptState::InSendQueue(InSendQueue { queue, entry, kind }))
     }
 
-    /// The receipt holds the event only to give it back.
-    pub(super) fn in_commit_queue(queue: Arc<CommitQueue>, number: u64, event: Event) -> Self {
-        Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, event: Some(event) }))
+    /// The receipt holds the event only to give it back. `is_dropped`: no route takes it.
+    pub(super) fn in_commit_queue(queue: Arc<CommitQueue>, number: u64, is_dropped: bool, event: Event) -> Self {
+        Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, is_dropped, event: Some(event) }))
     }
 
-    pub(super) fn committed() -> Self {
-        Self(ReceiptState::Committed)
+    pub(super) fn settled(destination: Destination) -> Self {
+        Self(ReceiptState::Settled(destination))
     }
 
     /// What "recorded" means for this event.
@@ -71,7 +73,7 @@ impl Receipt {
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
             ReceiptState::InSendQueue(at) => at.kind,
-            ReceiptState::InCommitQueue(_) | ReceiptState::Committed => ReceiptKind::Committed,
+            ReceiptState::InCommitQueue(_) | ReceiptState::Settled(_) => ReceiptKind::Committed,
         }
     }
 
@@ -81,7 +83,7 @@ impl Receipt {
         match &self.0 {
             ReceiptState::InSendQueue(InSendQueue { entry, .. }) => entry.outcome.get().is_some(),
             ReceiptState::InCommitQueue(InCommitQueue { queue, number, .. }) => queue.is_settled(*number),
-            ReceiptState::Committed => true,
+            ReceiptState::Settled(_) => true,
         }
     }
 
@@ -93,10 +95,10 @@ impl Receipt {
     pub fn wait(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
         let until = deadline::after(patience);
         match self.0 {
-            ReceiptState::Committed => Ok(RecordMetadata { destination: Destination::Database }),
+            ReceiptState::Settled(destination) => Ok(RecordMetadata { destination }),
             ReceiptState::InCommitQueue(mut at) => match at.queue.wait_for(at.number, until) {
                 None => Err(WaitError::Pending(Self(ReceiptState::InCommitQueue(at)))),
-                Some(Ok(())) => Ok(RecordMetadata { destination: Destination::Database }),
+                Some(Ok(())) => Ok(RecordMetadata { destination: in_database(at.is_dropped) }),
                 Some(Err(reason)) => {
                     at.queue.given_back();
                     let event = at.event.take().unwrap_or_default();
@@ -116,6 +118,11 @@ impl Receipt {
             }
         }
     }
+}
+
+/// Where an event is that a direct recorder has committed.
+pub(super) fn in_database(is_dropped: bool) -> Destination {
+    if is_dropped { Destination::Dropped } else { Destination::Database }
 }
 
 impl Drop for InCommitQueue {

@@ -68,6 +68,12 @@ impl Routes {
         matches!(self.target(subject), Target::Route(route) if self.routes[route].config.reply)
     }
 
+    /// Whether an event on this subject is dropped: no route takes it, and `unmatched` is `drop`.
+    #[must_use]
+    pub fn drops(&self, subject: &str) -> bool {
+        self.unmatched == Unmatched::Drop && self.target(subject) == Target::Nothing
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter()
     }

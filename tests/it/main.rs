@@ -24,6 +24,7 @@ mod dead_letters;
 mod deletions;
 mod direct;
 mod documented;
+mod embedding;
 mod epochs;
 mod faulty_servers;
 mod input;

@@ -107,6 +107,7 @@ impl JetStreamSession {
             after: resume.after,
             pending: created.num_pending,
             last: stream.state.last_seq,
+            passed: if created.num_pending == 0 && nothing_unstored { stream.state.last_seq } else { 0 },
             link,
         })
     }
