@@ -19,9 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The collector first: it makes the stream where there is none.
     let collector = Collector::start(&config)?;
 
-    let mut recorder_config = NatsRecorderConfig::default();
-    recorder_config.broker = config.broker.clone();
-    let recorder = NatsRecorder::open(recorder_config)?;
+    let recorder = NatsRecorder::open(NatsRecorderConfig::new(config.broker.clone()))?;
     let receipt = recorder.record(Event::new("events.door", r#"{"open": true}"#))?;
     let sequence = receipt.wait(PATIENCE)?.sequence().ok_or("the event is in no stream")?;
     println!("stored by the stream as {sequence}");

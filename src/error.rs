@@ -1,9 +1,13 @@
 //! The errors of settings, broker and database. Recorders have errors of their own, in [`record`](crate::record).
+//!
+//! The message of each error is one line that names the object, the cause and the remedy, where there is one. It needs nothing from
+//! [`source`](std::error::Error::source), which is the error of SQLite or of the system, for programs that examine it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The cause of an error, from a library whose types are not part of this interface.
+/// The cause of an error: a [`std::io::Error`], a [`rusqlite::Error`](crate::rusqlite::Error), or an error of a library whose types are
+/// not part of this interface. `downcast_ref` finds out.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What went wrong, with the object concerned and the remedy.

@@ -1,5 +1,6 @@
 //! The settings of the recorders.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, RouteConfig, Unmatched, validate_routes};
@@ -67,6 +68,20 @@ impl Default for NatsRecorderConfig {
 }
 
 impl NatsRecorderConfig {
+    /// The defaults, for this broker: often that of a [`Config`](crate::Config).
+    ///
+    /// ```
+    /// use catchment::{Config, NatsRecorderConfig};
+    ///
+    /// let config = Config::default();
+    /// let mut of_recorder = NatsRecorderConfig::new(config.broker.clone());
+    /// of_recorder.buffer_events = 10_000;
+    /// ```
+    #[must_use]
+    pub fn new(broker: BrokerConfig) -> Self {
+        Self { broker, ..Self::default() }
+    }
+
     /// Checks all settings. Opens no connection. [`NatsRecorder::open`](super::NatsRecorder::open) calls this.
     ///
     /// # Errors
@@ -90,8 +105,7 @@ impl NatsRecorderConfig {
 /// The settings of a [`DirectRecorder`](super::DirectRecorder).
 ///
 /// ```
-/// let mut config = catchment::DirectRecorderConfig::default();
-/// config.database.path = "events.db".into();
+/// let mut config = catchment::DirectRecorderConfig::new("events.db");
 /// config.commit = catchment::record::CommitMode::PerEvent;
 /// ```
 #[derive(Clone, Debug)]
@@ -141,6 +155,14 @@ pub enum CommitMode {
 }
 
 impl DirectRecorderConfig {
+    /// The defaults, for this file.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let mut config = Self::default();
+        config.database.path = path.into();
+        config
+    }
+
     /// Checks all settings but the SQL of the routes, which needs the database. Opens no file.
     /// [`DirectRecorder::open`](super::DirectRecorder::open) calls this.
     ///

@@ -82,9 +82,7 @@ impl DirectRecorder {
     ///
     /// As [`DirectRecorder::open`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let mut config = DirectRecorderConfig::default();
-        path.as_ref().clone_into(&mut config.database.path);
-        Self::open(config)
+        Self::open(DirectRecorderConfig::new(path.as_ref()))
     }
 
     /// Opens the database. Blocks at most for `database.busy_timeout`, and longer if it applies migrations.

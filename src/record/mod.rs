@@ -1,4 +1,6 @@
-//! Recording events: what an application holds.
+//! Recording events: recorders, their settings, receipts and errors.
+//!
+//! [`NatsRecorder`] and [`DirectRecorder`] have one trait, [`Recorder`]. Each [`Recorder::record`] returns a [`Receipt`].
 
 mod commit_queue;
 mod config;

@@ -41,9 +41,8 @@ const MAX_REMOVED_AT_ONCE: usize = 1_000;
 ///
 /// ```no_run
 /// use catchment::dead_letters::{DeadLetters, Selection};
-/// use std::path::Path;
 ///
-/// let letters = DeadLetters::open(Path::new("chat.db"))?;
+/// let letters = DeadLetters::open("chat.db")?;
 /// let mut of_chat = Selection::default();
 /// of_chat.subject = Some("chat.>".parse()?);
 /// for letter in letters.list(&of_chat)? {
@@ -62,13 +61,14 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Opens an existing database. Creates nothing.
+    /// Opens an existing database. Creates nothing. Blocks only while it opens the file.
     ///
     /// # Errors
     ///
     /// [`Error::Database`]: there is no file, it cannot be read or written, it has none of catchment's tables, or its tables are of
     /// a later version.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         must_exist(path)?;
         must_have_one_name(path)?;
         let on_error = |e| database_error(path, e);
@@ -91,7 +91,7 @@ impl DeadLetters {
         Ok(DeadLetterIter { letters: self, selection, cursor: Some(cursor), page: VecDeque::new() })
     }
 
-    /// How many letters are selected.
+    /// How many letters are selected. Blocks while it reads all of them.
     ///
     /// # Errors
     ///

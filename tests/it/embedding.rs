@@ -27,9 +27,8 @@ fn program(change: impl FnOnce(&mut Config)) -> Program {
     config.database.path = folder.path().join("a.db");
     change(&mut config);
     let collector = Arc::new(Collector::start(&config).expect("starts"));
-    let mut recorder_config = NatsRecorderConfig::default();
-    recorder_config.broker = server.config();
-    let recorder = Arc::new(NatsRecorder::open(recorder_config).expect("connects"));
+    let recorder = NatsRecorder::open(NatsRecorderConfig::new(server.config())).expect("connects");
+    let recorder = Arc::new(recorder);
     Program { folder, server, config, collector, recorder }
 }
 
@@ -155,8 +154,7 @@ fn any_thread_stops_and_closes_what_is_shared() {
 }
 
 fn direct(database: &std::path::Path, commit: CommitMode) -> Arc<DirectRecorder> {
-    let mut config = DirectRecorderConfig::default();
-    database.clone_into(&mut config.database.path);
+    let mut config = DirectRecorderConfig::new(database);
     config.commit = commit;
     Arc::new(DirectRecorder::open(config).expect("opens"))
 }
@@ -194,8 +192,8 @@ fn a_close_waits_for_calls_of_other_threads() {
 fn a_close_met_a_call() -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("a.db");
-    let mut config = DirectRecorderConfig::default();
-    (config.database.path, config.commit) = (database.clone(), CommitMode::PerEvent);
+    let mut config = DirectRecorderConfig::new(&database);
+    config.commit = CommitMode::PerEvent;
     config.database.busy_timeout = Duration::from_secs(60);
     let recorder = DirectRecorder::open(config).expect("opens");
     let lock = oracle::lock(&database);
@@ -224,8 +222,8 @@ fn the_receipt_of_a_dropped_event_says_so() {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("a.db");
         Connection::open(&database).expect("opens").execute_batch("CREATE TABLE t(x)").expect("SQL");
-        let mut config = DirectRecorderConfig::default();
-        (config.database.path, config.commit) = (database, commit);
+        let mut config = DirectRecorderConfig::new(&database);
+        config.commit = commit;
         config.routes = vec![RouteConfig::new("kept.>", ["INSERT INTO t VALUES (:payload)"])];
         config.unmatched = Unmatched::Drop;
         let recorder = DirectRecorder::open(config).expect("opens");
