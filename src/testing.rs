@@ -240,7 +240,7 @@ impl TestDatabase {
     ///
     /// [`Error::Database`].
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
-        DeadLetters::open(&self.path())?.list(&Selection::default())?.collect()
+        DeadLetters::open(self.path())?.list(&Selection::default())?.collect()
     }
 
     /// The rows that were added or changed since this was made, table by table. Holds them all in memory.

@@ -1,5 +1,6 @@
 //! The receipt of an event.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,24 +13,20 @@ use crate::event::Event;
 
 /// Tells when and where an event is recorded. A receipt can be dropped: the event is recorded all the same, and if it fails,
 /// [`Recorder::flush`](super::Recorder::flush) returns it.
-#[derive(Debug)]
 pub struct Receipt(ReceiptState);
 
-#[derive(Debug)]
 enum ReceiptState {
     InSendQueue(InSendQueue),
     InCommitQueue(InCommitQueue),
     Settled(Destination),
 }
 
-#[derive(Debug)]
 struct InSendQueue {
     queue: Arc<SendQueue>,
     entry: Arc<Entry>,
     kind: ReceiptKind,
 }
 
-#[derive(Debug)]
 struct InCommitQueue {
     queue: Arc<CommitQueue>,
     number: u64,
@@ -37,6 +34,18 @@ struct InCommitQueue {
     is_dropped: bool,
     /// `None` once it was given back.
     event: Option<Event>,
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = match &self.0 {
+            ReceiptState::InSendQueue(InSendQueue { entry, .. }) => Some(&*entry.event),
+            ReceiptState::InCommitQueue(InCommitQueue { event, .. }) => event.as_ref(),
+            ReceiptState::Settled(_) => None,
+        };
+        let mut receipt = f.debug_struct("Receipt");
+        receipt.field("kind", &self.kind()).field("is_settled", &self.is_settled()).field("event", &event).finish()
+    }
 }
 
 /// What "recorded" means for an event.

@@ -41,11 +41,13 @@ pub trait Recorder: Sealed + Send + Sync {
     /// did not store it; with [`CommitMode::Grouped`](super::CommitMode::Grouped) an earlier error ended the recorder.
     fn record(&self, event: Event) -> Result<Receipt, RecordError>;
 
-    /// Blocks until it is known of every event passed in before this call whether it is recorded, at most for `patience`.
+    /// Blocks until it is known of every event passed in before this call whether it is recorded, at most for `patience`. Also
+    /// reports events that failed since the last call.
     ///
     /// # Errors
     ///
-    /// [`FlushError`], with the events that are not recorded and whose receipts were dropped.
+    /// [`FlushError::Failed`] with the events that are not recorded and whose receipts were dropped. [`FlushError::Deadline`] where
+    /// `patience` is over: those events may still be recorded.
     fn flush(&self, patience: Duration) -> Result<(), FlushError>;
 
     /// Accepts no more events, records those in the buffer, and ends: threads, connections and the lock on the database are
