@@ -11,12 +11,13 @@ use crate::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
 use clap::Args;
 use report::PublishReport;
 
-use super::event_line;
 use super::failure::UsageError;
 use super::lines::Lines;
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
+use super::starting;
+use super::{committed, event_line};
 
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
@@ -90,17 +91,27 @@ impl Publish {
         let (events, total) = self.events(subject, &signals)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
         let (patience, mode) = (config.broker.timeout, config.broker.mode);
-        let mut recorder_config = NatsRecorderConfig::default();
-        (recorder_config.broker, recorder_config.overflow) = (config.broker, Overflow::Block(patience));
-        let recorder = NatsRecorder::open(recorder_config)?;
+        let is_named = settings.names_servers(&self.broker)?;
+        let recorder = starting::connect(&config.database.path, patience, is_named, &|| !signals.end_asked(), || {
+            let mut recorder_config = NatsRecorderConfig::default();
+            // Read again for each attempt: the server may have written its address meanwhile.
+            let broker = settings.for_broker(&self.database, &self.broker)?.broker;
+            (recorder_config.broker, recorder_config.overflow) = (broker, Overflow::Block(patience));
+            Ok(NatsRecorder::open(recorder_config)?)
+        })?;
         let progress = Progress::new(total, "events handed over");
         let began = Instant::now();
         let mut report = PublishReport::of(&recorder, mode);
-        let (mut published, mut refused) = (0, None);
+        let (mut published, mut refused, mut last_subject) = (0, None, None);
         for event in events {
             self.pace(began, published);
             if signals.end_asked() {
                 break;
+            }
+            if self.events
+                && let Ok(event) = &event
+            {
+                last_subject = Some(event.subject().to_owned());
             }
             match event.and_then(|event| Ok(recorder.record(with_headers(event))?)) {
                 Ok(receipt) => report.last(receipt),
@@ -115,8 +126,10 @@ impl Publish {
             }
         }
         report.settle(&recorder, patience.max(Duration::from_secs(1)));
+        let took = began.elapsed();
+        committed::wait(&config, last_subject.as_deref().unwrap_or(subject), report.destination());
         progress.clear();
-        report.finish(published, refused, self.json, began.elapsed())
+        report.finish(published, refused, self.json, took)
     }
 
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {

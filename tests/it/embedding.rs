@@ -135,7 +135,8 @@ fn without_a_stream_no_event_can_be_waited_for() {
 fn any_thread_stops_and_closes_what_is_shared() {
     let program = program(|_| {});
     let (collector, recorder) = (program.collector.clone(), program.recorder.clone());
-    program.record("events.test", "1");
+    let sequence = program.record("events.test", "1");
+    assert!(program.collector.wait_for(sequence, PATIENCE).expect("no failure"));
     let stopping = std::thread::spawn(move || {
         recorder.close(PATIENCE).expect("all is in the stream");
         collector.stop(PATIENCE).expect("stops")

@@ -19,6 +19,8 @@ pub struct PublishReport {
     counters: RecorderCounters,
     mode: Mode,
     last: Option<Receipt>,
+    /// Where the last event is.
+    destination: Option<Destination>,
     /// Why the first failed event failed.
     first_failure: Option<String>,
     trouble: Option<String>,
@@ -26,7 +28,7 @@ pub struct PublishReport {
 
 impl PublishReport {
     pub fn of(recorder: &NatsRecorder, mode: Mode) -> Self {
-        Self { counters: recorder.counters(), mode, last: None, first_failure: None, trouble: None }
+        Self { counters: recorder.counters(), mode, last: None, destination: None, first_failure: None, trouble: None }
     }
 
     /// Keeps the receipt of the last event.
@@ -54,6 +56,18 @@ impl PublishReport {
             }
         }
         self.note(recorder.close(Duration::ZERO));
+        match self.last.take().map(|receipt| receipt.wait(Duration::ZERO)) {
+            Some(Ok(recorded)) => self.destination = Some(recorded.destination),
+            Some(Err(WaitError::Failed(error))) => {
+                self.first_failure.get_or_insert_with(|| error.to_string());
+            }
+            Some(Err(WaitError::Pending(_))) | None => {}
+        }
+    }
+
+    /// Where the last event is, if it is recorded.
+    pub fn destination(&self) -> Option<&Destination> {
+        self.destination.as_ref()
     }
 
     fn note(&mut self, ended: Result<(), FlushError>) {
@@ -78,14 +92,7 @@ impl PublishReport {
         json: bool,
         took: Duration,
     ) -> anyhow::Result<()> {
-        let destination = match self.last.take().map(|receipt| receipt.wait(Duration::ZERO)) {
-            Some(Ok(recorded)) => Some(recorded.destination),
-            Some(Err(WaitError::Failed(error))) => {
-                self.first_failure.get_or_insert_with(|| error.to_string());
-                None
-            }
-            Some(Err(WaitError::Pending(_))) | None => None,
-        };
+        let destination = self.destination.take();
         let counts = self.counters.counts();
         if json {
             print_json(counts, destination.as_ref(), took)?;
