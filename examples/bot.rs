@@ -18,7 +18,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     } else {
         Box::new(DirectRecorder::create(&target)?)
     };
-    for line in std::io::stdin().lock().lines() {
+    record_lines(&*recorder, std::io::stdin().lock())
+}
+
+/// Records each line, and closes the recorder.
+pub fn record_lines(recorder: &dyn Recorder, lines: impl BufRead) -> Result<(), Box<dyn std::error::Error>> {
+    for line in lines.lines() {
         let payload = serde_json::json!({ "from": "stdin", "text": line? });
         // The receipt is dropped: if the event fails later, close returns it.
         if let Err(refused) = recorder.record(Event::json("events.line", &payload)?) {

@@ -198,3 +198,32 @@ fn position(sql: &str, error: &rusqlite::Error) -> String {
     let more = if shown.len() < rest.len() { "…" } else { "" };
     format!(" (at {line}:{column}, {:?})", shown + more)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn only_errors_of_the_disk_leave_a_commit_in_doubt() {
+        let problem = |code| problem(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("it says".into())));
+        let of_disk = problem(ffi::SQLITE_IOERR_FSYNC);
+        assert_eq!((of_disk.fault, of_disk.detail.as_str()), (DatabaseFault::Io, "it says"));
+        assert_eq!(
+            of_disk.to_string(),
+            "it says; the disk reports an error; check its free space, its limits and its health"
+        );
+        let others =
+            [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_CORRUPT, ffi::SQLITE_READONLY, ffi::SQLITE_INTERRUPT];
+        let faults = others.map(|code| problem(code).fault);
+        let expected = [
+            DatabaseFault::Busy,
+            DatabaseFault::Full,
+            DatabaseFault::Corrupt,
+            DatabaseFault::Unwritable,
+            DatabaseFault::Other,
+        ];
+        assert_eq!(faults, expected);
+    }
+}

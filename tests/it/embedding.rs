@@ -6,10 +6,45 @@ use std::time::Duration;
 use catchment::config::{Mode, RouteConfig, Unmatched};
 use catchment::record::{CommitMode, Destination, FailureReason, FlushError, NatsRecorderConfig};
 use catchment::rusqlite::Connection;
+use catchment::testing::MemoryRecorder;
 use catchment::{Collector, Config, DirectRecorder, DirectRecorderConfig, Event, NatsRecorder, Recorder};
+
+// The examples are compiled here too, so that tests run them.
+#[allow(dead_code, reason = "its main")]
+#[path = "../../examples/bot.rs"]
+mod bot_example;
+#[allow(dead_code, reason = "its main")]
+#[path = "../../examples/collector.rs"]
+mod collector_example;
 
 use crate::support::oracle;
 use crate::support::server::Server;
+
+#[test]
+fn the_example_of_a_collector_reads_what_it_has_recorded() {
+    let (folder, server) = Server::in_new_folder();
+    let mut config = Config::default();
+    config.broker = server.config();
+    config.database.path = folder.path().join("a.db");
+    for _ in 0..2 {
+        assert_eq!(collector_example::run(&config).expect("it works"), r#"{"open": true}"#);
+    }
+    assert_eq!(oracle::count(&config.database.path), 2);
+}
+
+#[test]
+fn the_example_of_a_bot_records_each_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("a.db");
+    let recorder = DirectRecorder::create(&database).expect("opens");
+    bot_example::record_lines(&recorder, &b"one\ntwo\n"[..]).expect("both are committed");
+    let expected = [r#"{"from":"stdin","text":"one"}"#, r#"{"from":"stdin","text":"two"}"#];
+    assert_eq!(oracle::payloads(&database), expected);
+    let failing = MemoryRecorder::new();
+    failing.fail_with(FailureReason::NoStream);
+    bot_example::record_lines(&failing, &b"one\n"[..]).expect("a refused line is reported, and the bot goes on");
+    assert_eq!(failing.events(), []);
+}
 
 /// A collector and a recorder of one program, on a server of its own.
 struct Program {
