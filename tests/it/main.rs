@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod acknowledgements;
+mod agreement;
 mod check;
 mod closing;
 mod cluster;
@@ -35,6 +36,7 @@ mod limits;
 mod links;
 mod memory;
 mod migrations;
+mod own_server;
 mod paths;
 mod permissions;
 mod poison;

@@ -57,7 +57,7 @@ impl PublishReport {
         }
         self.note(recorder.close(Duration::ZERO));
         match self.last.take().map(|receipt| receipt.wait(Duration::ZERO)) {
-            Some(Ok(stored)) => self.destination = Some(stored.destination),
+            Some(Ok(metadata)) => self.destination = Some(metadata.destination),
             Some(Err(WaitError::Failed(error))) => {
                 self.first_failure.get_or_insert_with(|| error.to_string());
             }
