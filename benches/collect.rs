@@ -147,7 +147,7 @@ impl Bench {
         let shared = Shared::new("nothing");
         let began = Instant::now();
         let pipeline = pipeline(&config, vec![Discard], true, &shared);
-        wait(pipeline);
+        wait(&pipeline);
         assert_eq!(shared.counters.committed.get(), EVENTS);
         began.elapsed().as_secs_f64()
     }
@@ -233,7 +233,11 @@ impl Sink for Watched {
 }
 
 fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared) -> Pipeline {
-    let reports = Reports { counters: Arc::clone(&shared.counters), condition: Condition::new("broker") };
+    let reports = Reports {
+        counters: Arc::clone(&shared.counters),
+        condition: Condition::new("broker"),
+        progress: shared.progress.clone(),
+    };
     let cluster = Cluster::new(&config.broker).expect("addresses");
     let owner = Owner { identity: "bench".into(), ..Owner::default() };
     let options = IntakeOptions { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
@@ -246,7 +250,7 @@ fn limits() -> Limits {
     Limits { events: BATCH, bytes: 1 << 20 }
 }
 
-fn wait(mut pipeline: Pipeline) {
+fn wait(pipeline: &Pipeline) {
     assert!(pipeline.wait(Duration::from_secs(120)).expect("no failure"));
 }
 

@@ -207,7 +207,7 @@ fn pipeline(events: u64, batch: usize, sinks: Vec<impl Sink>) -> f64 {
     let settings = Settings { limits: Limits { events: batch, bytes: 4 << 20 }, linger: Duration::ZERO };
     let intake = Ready { epoch: epoch(), mark: Mark::START, last: events };
     let began = Instant::now();
-    let mut pipeline = Pipeline::start(intake, sinks, settings, shared.clone()).expect("starts");
+    let pipeline = Pipeline::start(intake, sinks, settings, shared.clone()).expect("starts");
     assert!(pipeline.wait(Duration::from_secs(60)).expect("no failure"));
     assert_eq!(shared.counters.committed.get(), events);
     began.elapsed().as_secs_f64()

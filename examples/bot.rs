@@ -7,6 +7,7 @@
 use std::io::BufRead;
 use std::time::Duration;
 
+use catchment::record::{FlushError, RecordError};
 use catchment::{DirectRecorder, Event, NatsRecorder, Recorder};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,10 +18,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     } else {
         Box::new(DirectRecorder::create(&target)?)
     };
-    for line in std::io::stdin().lock().lines() {
+    record_lines(&*recorder, std::io::stdin().lock())
+}
+
+/// Records each line, and closes the recorder.
+pub fn record_lines(recorder: &dyn Recorder, lines: impl BufRead) -> Result<(), Box<dyn std::error::Error>> {
+    for line in lines.lines() {
         let payload = serde_json::json!({ "from": "stdin", "text": line? });
-        recorder.record(Event::json("events.line", &payload)?)?;
+        // The receipt is dropped: if the event fails later, close returns it.
+        if let Err(refused) = recorder.record(Event::json("events.line", &payload)?) {
+            report(&refused);
+        }
     }
-    recorder.flush(Duration::from_secs(5))?;
-    Ok(())
+    match recorder.close(Duration::from_secs(5)) {
+        Err(FlushError::Failed { failed, .. }) => {
+            failed.iter().for_each(report);
+            Err(format!("{} lines are not recorded", failed.len()).into())
+        }
+        closed => Ok(closed?),
+    }
+}
+
+/// An event that is not recorded comes back in the error, so that the program can decide about it: record it again, write it to a
+/// file, or only report it, as here.
+fn report(failure: &RecordError) {
+    let twice = if failure.reason.may_be_stored() { "; recorded again, it may be there twice" } else { "" };
+    eprintln!("{failure}{twice}: {}", String::from_utf8_lossy(failure.event.payload()));
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use parking_lot::Mutex;
 
 use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, OriginalDatabase, Owner, Reports};
 use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
@@ -15,9 +16,11 @@ use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhas
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
 ///
+/// Threads can share a collector, by reference or in an `Arc`. One may wait in [`Collector::wait`] while another stops it.
+///
 /// ```no_run
 /// use catchment::{Collector, Config};
-/// use std::time::{Duration, Instant};
+/// use std::time::Duration;
 ///
 /// let collector = Collector::start(&Config::default())?;
 /// std::thread::sleep(Duration::from_secs(60));
@@ -31,7 +34,8 @@ pub struct Collector {
     parts: Parts,
     mode: Mode,
     subjects: Vec<String>,
-    _lock: Lock,
+    /// `None` once all threads have ended.
+    lock: Mutex<Option<Lock>>,
 }
 
 /// Where all parts of a collector report their state.
@@ -167,7 +171,8 @@ impl Collector {
             service: Condition::new("service"),
         };
         let Parts { shared, broker, intake, .. } = &parts;
-        let reports = Reports { counters: shared.counters.clone(), condition: broker.clone() };
+        let reports =
+            Reports { counters: shared.counters.clone(), condition: broker.clone(), progress: shared.progress.clone() };
         let settings = Settings::from(&config.batch);
         let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
         let sinks = database.writers().into_iter().map(|writer| match &confirmed {
@@ -217,7 +222,7 @@ impl Collector {
             Service::start(&config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
         lock.note(StartPhase::Running);
         let subjects = config.broker.filters();
-        Ok(Self { pipeline, service, parts, mode: config.broker.mode, subjects, _lock: lock })
+        Ok(Self { pipeline, service, parts, mode: config.broker.mode, subjects, lock: Mutex::new(Some(lock)) })
     }
 
     /// Filters for the events that it collects: `broker.subjects`, each once. If that is not set, the subjects that the stream stored
@@ -227,15 +232,59 @@ impl Collector {
         &self.subjects
     }
 
-    /// Blocks until the collector has ended by itself, at most for `wait`. Returns whether it has ended: then everything that
-    /// [`Until::Drained`] includes is committed.
+    /// Blocks until the collector has ended, at most for `wait`. Returns whether it has ended: with [`Until::Drained`] everything is
+    /// committed then. A collector ends by itself when it has failed, or with [`Until::Drained`]; and it ends when another thread
+    /// calls [`Collector::stop`].
     ///
     /// # Errors
     ///
     /// What made the collector fail: another program advanced the ledger, a table is missing, another collector uses a clone of the
-    /// database, or a thread of the library panicked.
-    pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
+    /// database, or a thread of the library panicked. Each call returns it; only the first one has the error's source.
+    pub fn wait(&self, wait: Duration) -> Result<bool, Error> {
         self.pipeline.wait(wait)
+    }
+
+    /// Blocks until the event with this sequence of the stream is committed, and all events before it, at most for `wait`. Returns
+    /// whether it is: `false` where `wait` is over, or the collector has ended before. A program that has recorded an event can read
+    /// it from the database then. The receipt of a [`NatsRecorder`](crate::NatsRecorder) has the sequence:
+    ///
+    /// ```no_run
+    /// use catchment::{Collector, Config, Event, NatsRecorder, Recorder};
+    /// use std::time::Duration;
+    ///
+    /// let collector = Collector::start(&Config::default())?;
+    /// let recorder = NatsRecorder::connect("nats://127.0.0.1:4222")?;
+    /// let receipt = recorder.record(Event::new("events.door", "open"))?;
+    /// if let Some(sequence) = receipt.wait(Duration::from_secs(5))?.sequence() {
+    ///     assert!(collector.wait_for(sequence, Duration::from_secs(5))?);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Committed includes dead letters and events that are dropped because no route takes them. An event that is not to be collected
+    /// counts as committed too: one that the stream has deleted, one on other subjects than `broker.subjects`, one that an earlier
+    /// epoch of the stream has stored. Where such events are the stream's last, this is noticed within half of `broker.silence`.
+    ///
+    /// A sequence is one of the stream that is collected, as it is now. After the stream is created again, sequences begin again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] in mode `core`, where events have no sequences. Otherwise as [`Collector::wait`].
+    pub fn wait_for(&self, sequence: u64, wait: Duration) -> Result<bool, Error> {
+        /// How long the threads of an ended pipeline may take until their error is known.
+        const LEAVE: Duration = Duration::from_secs(1);
+        if self.mode == Mode::Core {
+            let reason = "is core: events have no sequence, so none can be waited for; use jetstream";
+            return Err(Error::config("broker.mode", reason));
+        }
+        let progress = &self.parts.shared.progress;
+        if progress.wait_for(sequence, deadline::after(wait)) {
+            return Ok(true);
+        }
+        if progress.has_ended() {
+            self.pipeline.wait(LEAVE)?;
+        }
+        Ok(false)
     }
 
     /// The counters and conditions at this moment. Does not block.
@@ -256,17 +305,24 @@ impl Collector {
     /// `patience`. Events that are not committed by then stay in the stream; in mode `core` they are lost. Requests that are
     /// not answered by then get an error. A thread that hangs is left running.
     ///
+    /// When all threads have ended, the lock on the database is released, so that another collector can start. Stopping a stopped
+    /// collector returns its status again. Where several threads stop it at a time, the shortest `patience` counts.
+    ///
     /// # Errors
     ///
     /// [`Error::StopDeadline`] with the names of the threads that had not ended, or what made the collector fail.
-    pub fn stop(self, patience: Duration) -> Result<Status, Error> {
-        let Self { pipeline, mut service, parts, mode, subjects: _, _lock } = self;
+    pub fn stop(&self, patience: Duration) -> Result<Status, Error> {
+        let Self { pipeline, service, parts, mode, subjects: _, lock } = self;
         let until = deadline::after(patience);
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
-        let answered = service.as_mut().map_or(Ok(None), |service| service.finish(until));
+        let answered = service.as_ref().map_or(Ok(None), |service| service.finish(until));
         let requests = service.as_ref().map(Service::counts);
-        let unfinished = |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: mode == Mode::Jetstream };
+        if pipeline.has_ended() && matches!(answered, Ok(None)) {
+            lock.lock().take();
+        }
+        let unfinished =
+            |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: *mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
                 None => Ok(parts.status(requests)),

@@ -2,7 +2,7 @@
 //!
 //! All of this may run beside a collector. See [`DeadLetters`] for an example.
 
-pub use crate::store::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
+pub use crate::store::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders, Value};
 
 use crate::config::Config;
 use crate::error::Error;

@@ -1,9 +1,13 @@
 //! The errors of settings, broker and database. Recorders have errors of their own, in [`record`](crate::record).
+//!
+//! The message of each error is one line that names the object, the cause and the remedy, where there is one. It needs nothing from
+//! [`source`](std::error::Error::source), which is the error of SQLite or of the system, for programs that examine it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The cause of an error, from a library whose types are not part of this interface.
+/// The cause of an error: a [`std::io::Error`], a [`rusqlite::Error`](crate::rusqlite::Error), or an error of a library whose types are
+/// not part of this interface. `downcast_ref` finds out.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What went wrong, with the object concerned and the remedy.
@@ -169,6 +173,8 @@ pub enum DatabaseFault {
     Copy,
     /// A statement of the user failed.
     Statement,
+    /// The disk reports an error. What was to be committed at that moment may be stored or not.
+    Io,
     /// Any other error of SQLite.
     Other,
 }
@@ -189,6 +195,44 @@ impl Error {
             Self::Locked { is_own, .. } => Some(if *is_own { SHARED } else { LOCKED }),
             Self::Thread { .. } => Some(NO_THREAD),
             Self::Panicked { .. } | Self::StopDeadline { .. } => None,
+        }
+    }
+
+    /// The same error for another caller. Its source is left out: it cannot be copied, and the detail has its text.
+    pub(crate) fn copied(&self) -> Self {
+        match self {
+            Self::Config { key, detail, remedy } => {
+                Self::Config { key: key.clone(), detail: detail.clone(), remedy: remedy.clone() }
+            }
+            Self::Broker { fault, server, detail, remedy } => {
+                Self::Broker { fault: *fault, server: server.clone(), detail: detail.clone(), remedy: remedy.clone() }
+            }
+            Self::Database { fault, path, detail, remedy, source: _ } => Self::Database {
+                fault: *fault,
+                path: path.clone(),
+                detail: detail.clone(),
+                remedy: remedy.clone(),
+                source: None,
+            },
+            Self::Migration { path, line, detail, remedy, source: _ } => Self::Migration {
+                path: path.clone(),
+                line: *line,
+                detail: detail.clone(),
+                remedy: remedy.clone(),
+                source: None,
+            },
+            Self::Locked { path, holder, is_own } => {
+                Self::Locked { path: path.clone(), holder: holder.clone(), is_own: *is_own }
+            }
+            Self::Thread { name, source } => {
+                let described = || std::io::Error::new(source.kind(), source.to_string());
+                let source = source.raw_os_error().map_or_else(described, std::io::Error::from_raw_os_error);
+                Self::Thread { name: name.clone(), source }
+            }
+            Self::Panicked { thread, message } => Self::Panicked { thread: thread.clone(), message: message.clone() },
+            Self::StopDeadline { waited, unfinished, kept } => {
+                Self::StopDeadline { waited: *waited, unfinished: unfinished.clone(), kept: *kept }
+            }
         }
     }
 

@@ -14,7 +14,9 @@ const LARGEST: usize = 128 << 20;
 ///
 /// The subject is a NATS subject: tokens separated by dots. A direct recorder stores it unchanged. The payload is any bytes: UTF-8
 /// is stored as text, anything else as a blob.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// `Debug` shows the payload's beginning and its size.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Event {
     subject: String,
     id: Option<String>,
@@ -28,13 +30,19 @@ impl Event {
         Self { subject: subject.into(), id: None, headers: Vec::new(), payload: payload.into() }
     }
 
-    /// An event whose payload is `value` as JSON.
+    /// An event whose payload is `value` as JSON. The subject is checked when the event is recorded.
     ///
     /// # Errors
     ///
-    /// When `value` cannot be written as JSON, for instance a map whose keys are not strings.
-    pub fn json(subject: impl Into<String>, value: &impl Serialize) -> Result<Self, serde_json::Error> {
-        Ok(Self::new(subject, serde_json::to_vec(value)?))
+    /// [`InvalidEvent`] when `value` cannot be written as JSON, for instance a map whose keys are not strings.
+    pub fn json(subject: impl Into<String>, value: &impl Serialize) -> Result<Self, InvalidEvent> {
+        let subject = subject.into();
+        match serde_json::to_vec(value) {
+            Ok(payload) => Ok(Self::new(subject, payload)),
+            Err(error) => {
+                Err(InvalidEvent::new(format!("the payload for {subject:?} cannot be written as JSON: {error}")))
+            }
+        }
     }
 
     /// Adds a header. A name may be added several times, each time with a value of its own. `Nats-Msg-Id` is refused here: set it
@@ -116,6 +124,20 @@ impl Event {
             return Err(InvalidEvent { remedy: Some("give it with Event::id"), ..invalid });
         }
         self.headers.iter().try_for_each(|(name, value)| validate_header(name, value))
+    }
+}
+
+/// Not the whole payload: errors have events in them, and programs log errors.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 64;
+        let Self { subject, id, headers, payload } = self;
+        let begin = &payload[..payload.len().min(SHOWN)];
+        let more = if payload.len() > SHOWN { "…" } else { "" };
+        let shown = format!("{:?}{more} ({} bytes)", String::from_utf8_lossy(begin), payload.len());
+        let mut event = f.debug_struct("Event");
+        event.field("subject", subject).field("id", id).field("headers", headers);
+        event.field("payload", &format_args!("{shown}")).finish()
     }
 }
 
@@ -201,6 +223,24 @@ mod tests {
         assert!(refusal(&Event::new("a", "").header("X", "1\r\nNats-Msg-Id: 2")).contains("line break"));
         assert!(refusal(&Event::new("a", "").header("X: 1\r\nY", "1")).contains("header name"));
         assert!(refusal(&Event::new("a", "").id("1\n2")).contains("line break"));
+    }
+
+    #[test]
+    fn debug_shows_the_beginning_of_a_payload() {
+        let shown = format!("{:?}", Event::new("a.b", "x".repeat(100)).id("7"));
+        let begin = "x".repeat(64);
+        let expected =
+            format!("Event {{ subject: \"a.b\", id: Some(\"7\"), headers: [], payload: \"{begin}\"… (100 bytes) }}");
+        assert_eq!(shown, expected);
+        assert!(format!("{:?}", Event::new("a", "x")).ends_with("payload: \"x\" (1 bytes) }"));
+    }
+
+    #[test]
+    fn a_value_that_is_no_json_is_refused_with_its_subject() {
+        let keys = std::collections::BTreeMap::from([((1, 2), 3)]);
+        let refused = Event::json("a.b", &keys).expect_err("must be refused").to_string();
+        assert_eq!(refused, "the payload for \"a.b\" cannot be written as JSON: key must be a string");
+        assert_eq!(Event::json("a.b", &[1, 2]).expect("JSON").payload(), b"[1,2]");
     }
 
     #[test]

@@ -32,6 +32,10 @@
 //! # Ok::<(), catchment::Error>(())
 //! ```
 //!
+//! Recorders and collectors are shared between threads, by reference or in an `Arc`; any of the threads can close or stop them.
+//! [`Collector::wait_for`] waits until an event that was recorded through NATS is in the database. For tests of your own code,
+//! [`testing`] has a recorder without a broker and a database that runs your routes.
+//!
 //! # Guarantees
 //!
 //! * **Recorded** means acknowledged by the stream, or with a [`DirectRecorder`] committed to the database; a [`Receipt`] reports
@@ -54,7 +58,9 @@
 //!
 //! # Threads
 //!
-//! No async runtime is started.
+//! No async runtime is started, and none is in the dependency tree. The crate `nats` depends on the helper crate `blocking`, and
+//! that one on `async-channel`, `async-task` and `futures-lite`. They are for the client's async interface, which this crate never
+//! calls, so no thread of theirs is ever started.
 //!
 //! | thread | when | what |
 //! |---|---|---|
@@ -77,6 +83,27 @@
 //! [`config::BrokerConfig`] has every way: TLS with private authorities and client certificates, user and password,
 //! tokens, credentials files, nkeys, JWTs. Files are read again for each connection. No secret is in a log line, an error or
 //! a `Debug`.
+//!
+//! # SQLite
+//!
+//! SQLite 3.53 is built in, by rusqlite 0.40 and its feature `bundled`. A program can link SQLite once only: another version of
+//! rusqlite in the same program does not link. So it is exported as [`rusqlite`], for your own connections to the database: to
+//! read what was committed, or to write in tables of your own. A new major version of rusqlite is a breaking change of this crate.
+//!
+//! ```no_run
+//! use catchment::rusqlite::{Connection, OpenFlags};
+//! use catchment::{DirectRecorder, Event, Recorder};
+//! use std::time::Duration;
+//!
+//! let recorder = DirectRecorder::create("events.db")?;
+//! recorder.record(Event::new("events.door", "open"))?;
+//! recorder.flush(Duration::from_secs(5))?;
+//!
+//! let database = Connection::open_with_flags("events.db", OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+//! let payload: String = database.query_row("SELECT payload FROM events", [], |row| row.get(0))?;
+//! assert_eq!(payload, "open");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Logging
 //!
@@ -126,9 +153,16 @@ pub use event::{Event, InvalidEvent};
 pub use pipeline::{Health, Trouble};
 pub use query::RequestCounts;
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+#[doc(no_inline)]
+pub use store::rusqlite;
 pub use subject::{Filter, InvalidSubject};
 
 use printable::printable;
+
+/// The programs of README.md, compiled by `cargo test`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 #[doc(hidden)]
 pub mod unversioned {

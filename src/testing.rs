@@ -40,7 +40,8 @@ use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
 use crate::event_id;
-use crate::pipeline::{Batch, Epoch, Limits, Mark, Refusal, Signal, SingleEvent, Sink};
+use crate::pipeline::{Batch, Epoch, Limits, Mark, Problem, Refusal, Signal, SingleEvent, Sink};
+pub use crate::record::MemoryRecorder;
 pub use crate::store::{QueryError, QueryErrorKind, TableChange, Value};
 
 use crate::store::{
@@ -192,8 +193,8 @@ impl TestDatabase {
         self.writer.prepare(&self.batch);
         let committed = self.writer.commit(&self.batch).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,
-            Refusal::Retry(detail) => {
-                Error::Database { fault: DatabaseFault::Other, path: self.path(), detail, remedy: None, source: None }
+            Refusal::Retry(Problem { fault, detail, remedy }) => {
+                Error::Database { fault, path: self.path(), detail, remedy, source: None }
             }
         })?;
         outcome.committed += self.batch.len();
@@ -243,7 +244,7 @@ impl TestDatabase {
     ///
     /// [`Error::Database`].
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
-        DeadLetters::open(&self.path())?.list(&Selection::default())?.collect()
+        DeadLetters::open(self.path())?.list(&Selection::default())?.collect()
     }
 
     /// The rows that were added or changed since this was made, table by table. Holds them all in memory.

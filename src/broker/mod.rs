@@ -34,7 +34,7 @@ pub use status::BrokerStatus;
 pub use stream_status::{DatabasePosition, JetStreamStatus, StreamStatus};
 
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Condition, Counters};
+use crate::pipeline::{Condition, Counters, Progress};
 
 /// Where an intake reports to.
 #[derive(Clone, Debug)]
@@ -43,6 +43,8 @@ pub struct Reports {
     pub counters: Arc<Counters>,
     /// The condition of the broker.
     pub condition: Condition,
+    /// How far the events are received and committed. Only of a stream.
+    pub progress: Progress,
 }
 
 fn broker_error(server: impl Into<String>, fault: BrokerFault, detail: impl Into<String>) -> Error {

@@ -125,7 +125,7 @@ impl Publish {
                 progress.show(published, String::new());
             }
         }
-        report.settle(recorder, patience.max(Duration::from_secs(1)));
+        report.settle(&recorder, patience.max(Duration::from_secs(1)));
         let took = began.elapsed();
         committed::wait(&config, last_subject.as_deref().unwrap_or(subject), report.destination());
         progress.clear();

@@ -88,7 +88,7 @@ impl Run {
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
         let take = || lock.map_or_else(|| Lock::take_at(&config.database.path, StartPhase::Opening), Ok);
-        let mut collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
+        let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
             Err(Error::Broker { .. }) if signals.end_asked() => {
                 log::info!("stopped before the broker came up: no events were received");
                 return self.interrupted(&signals);

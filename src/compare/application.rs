@@ -208,8 +208,8 @@ fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> R
         let producers: Vec<_> = (0..threads)
             .map(|number| {
                 let recorder = &*recorders[number % recorders.len()];
-                let producer = Producer { job, messages, recorder, began };
-                scope.spawn(move || producer.run((job.first..job.workload.events).skip(number).step_by(threads)))
+                let own = Producer { job, messages, recorder, began };
+                scope.spawn(move || own.run((job.first..job.workload.events).skip(number).step_by(threads)))
             })
             .collect();
         for producer in producers {
@@ -328,5 +328,5 @@ impl Producer<'_> {
 
 /// Whether the recorder may accept the same event later.
 fn is_temporary(reason: &FailureReason) -> bool {
-    matches!(reason, FailureReason::BufferFull { .. } | FailureReason::Database(_))
+    matches!(reason, FailureReason::BufferFull { .. } | FailureReason::Database { .. })
 }

@@ -15,6 +15,7 @@ mod delivery;
 mod epoch;
 mod gaps;
 mod intake;
+mod progress;
 mod settings;
 mod shared;
 mod signal;
@@ -32,11 +33,12 @@ pub use delivery::{Defect, Delivery, Headers};
 pub use epoch::{Epoch, EpochProgress, Mark};
 pub use gaps::{Gap, Gaps};
 pub use intake::{Intake, IntakeState};
+pub use progress::Progress;
 pub use settings::Settings;
 pub use shared::Shared;
 pub use signal::Signal;
 pub use single_event::SingleEvent;
-pub use sink::{Committed, Refusal, Sink};
+pub use sink::{Committed, Problem, Refusal, Sink};
 pub use thread_group::{ThreadGroup, room_for_threads};
 
 use std::sync::Arc;
@@ -86,6 +88,7 @@ impl Pipeline {
         let (spare_in, spare_out) = crossbeam_channel::bounded(batches);
         let (notice_in, notice_out) = crossbeam_channel::unbounded();
         let gate = Arc::new(Gate::default());
+        let end = shared.progress.end_on_drop();
         for (number, sink) in sinks.into_iter().enumerate() {
             let writer = Writer {
                 sink,
@@ -95,30 +98,42 @@ impl Pipeline {
                 notices: notice_in.clone(),
                 shared: shared.clone(),
             };
-            let batch = Batch::new(settings.limits);
-            pipeline.thread_group.spawn(format!("catchment-writer-{number}"), move || writer.run(batch))?;
+            let (batch, end) = (Batch::new(settings.limits), end.clone());
+            pipeline.thread_group.spawn(format!("catchment-writer-{number}"), move || {
+                let _end = end;
+                writer.run(batch)
+            })?;
         }
         let batching = Batcher::new(intake, settings, work_in, spare_out, notice_out, shared);
-        pipeline.thread_group.spawn("catchment-intake", move || batching.run())?;
+        pipeline.thread_group.spawn("catchment-intake", move || {
+            let _end = end;
+            batching.run()
+        })?;
         Ok(pipeline)
     }
 
-    /// Blocks until the pipeline has ended by itself, at most for `wait`. Returns whether it has ended.
+    /// Blocks until the pipeline has ended, at most for `wait`. Returns whether it has ended.
     ///
     /// # Errors
     ///
-    /// The error or panic of a thread.
-    pub fn wait(&mut self, wait: Duration) -> Result<bool, Error> {
+    /// The first error or panic of a thread.
+    pub fn wait(&self, wait: Duration) -> Result<bool, Error> {
         self.thread_group.join_until(deadline::after(wait))
     }
 
+    /// Whether all threads have ended. Does not block.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread_group.running().is_empty()
+    }
+
     /// Receives no more, commits what was received, and joins all threads. Blocks at most for `patience`. After that time nothing
-    /// more is committed, and a thread that hangs in a call is left running.
+    /// more is committed, and a thread that hangs in a call is left running. Can be called again, also by several threads at a time.
     ///
     /// # Errors
     ///
-    /// [`Error::StopDeadline`] with the names of the threads, or the error of a thread.
-    pub fn stop(mut self, patience: Duration) -> Result<(), Error> {
+    /// [`Error::StopDeadline`] with the names of the threads, or the first error of a thread.
+    pub fn stop(&self, patience: Duration) -> Result<(), Error> {
         /// The part of `patience` that threads get to end after `quit` is raised.
         const QUIT_TIME: Duration = Duration::from_millis(500);
         let until = deadline::after(patience);
@@ -130,7 +145,7 @@ impl Pipeline {
             return Ok(());
         }
         // All threads are joined, whatever the first error was. Later errors usually follow from the first, which is returned.
-        while self.thread_group.join_until(until).is_err() {}
+        self.thread_group.join_all_until(until);
         drained?;
         Err(Error::StopDeadline { waited: patience, unfinished, kept: true })
     }
@@ -141,7 +156,7 @@ impl Drop for Pipeline {
         self.shared.stop.raise();
         self.shared.quit.raise();
         // Where the caller opens the database next, the last commit must be in it.
-        while self.thread_group.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
+        self.thread_group.join_all_until(Instant::now() + Duration::from_secs(1));
     }
 }
 

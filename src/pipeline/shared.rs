@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::condition::Condition;
 use super::counters::Counters;
 use super::epoch::{Epoch, Mark};
+use super::progress::Progress;
 use super::signal::Signal;
 
 /// What all threads of a pipeline share.
@@ -16,6 +17,8 @@ pub struct Shared {
     pub quit: Signal,
     /// The pipeline's counters.
     pub counters: Arc<Counters>,
+    /// How far the events are committed.
+    pub progress: Progress,
     /// The condition of the sink.
     pub sink: Condition,
 }
@@ -24,7 +27,13 @@ impl Shared {
     /// The state of a pipeline that has not started. `sink` is the name of the sink in the log.
     #[must_use]
     pub fn new(sink: &'static str) -> Self {
-        Self { stop: Signal::default(), quit: Signal::default(), counters: Arc::default(), sink: Condition::new(sink) }
+        Self {
+            stop: Signal::default(),
+            quit: Signal::default(),
+            counters: Arc::default(),
+            progress: Progress::default(),
+            sink: Condition::new(sink),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The interface through which a pipeline commits batches.
 
+use std::fmt;
+
 use super::Batch;
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 
 /// Commits batches. Each writer thread has its own.
 pub trait Sink: Send + 'static {
@@ -36,8 +38,48 @@ pub struct Committed {
 /// Why a batch is not committed.
 #[derive(Debug)]
 pub enum Refusal {
-    /// A problem that may pass: try the same batch again. The text says what is wrong and what to do.
-    Retry(String),
+    /// A problem that may pass: try the same batch again.
+    Retry(Problem),
     /// A problem that waiting cannot repair: the pipeline stops.
     Fatal(Error),
+}
+
+/// What is wrong with the database. Its text is one line, with the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The kind of trouble.
+    pub fault: DatabaseFault,
+    /// What happened.
+    pub detail: String,
+    /// What to do about it, where that is known.
+    pub remedy: Option<String>,
+}
+
+impl Problem {
+    /// A problem without a remedy.
+    #[must_use]
+    pub fn new(fault: DatabaseFault, detail: impl Into<String>) -> Self {
+        Self { fault, detail: detail.into(), remedy: None }
+    }
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        let fault = match error {
+            Error::Database { fault, .. } => *fault,
+            _ => DatabaseFault::Other,
+        };
+        let (text, remedy) = (error.to_string(), error.remedy());
+        // The message ends with the remedy.
+        let ending = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
+        let detail = text.strip_suffix(&ending).unwrap_or(&text).to_owned();
+        Self { fault, detail, remedy: remedy.map(str::to_owned) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        self.remedy.as_ref().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+    }
 }

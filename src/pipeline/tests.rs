@@ -72,7 +72,7 @@ fn start(events: u64, writers: usize) -> (Pipeline, Arc<Counts>, crossbeam_chann
 fn a_held_sink_stops_the_intake_and_a_full_batch_is_queued() {
     for writers in 1..=3 {
         let holds = (LIMITS.events * (writers + BESIDE_WRITERS)) as u64;
-        let (mut pipeline, counts, permit) = start(20 * holds, writers);
+        let (pipeline, counts, permit) = start(20 * holds, writers);
         while counts.given() < holds {
             std::thread::yield_now();
         }

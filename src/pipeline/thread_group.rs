@@ -1,37 +1,57 @@
 //! Named threads that are joined within a deadline.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Condvar, Mutex};
 
 use super::Signal;
 use crate::error::Error;
 
-/// Threads that stop together: when one fails, the stop signal of all is raised.
+/// Threads that stop together: when one fails, the stop signal of all is raised. Several callers may wait for them at a time.
 #[derive(Debug)]
 pub struct ThreadGroup {
-    members: Vec<Member>,
-    ended: (Sender<usize>, Receiver<usize>),
+    members: Arc<Members>,
     stop: Signal,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    state: Mutex<State>,
+    /// A thread has ended.
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    members: Vec<Member>,
+    /// The first error or panic of a thread.
+    failure: Option<Error>,
 }
 
 #[derive(Debug)]
 struct Member {
     name: String,
+    /// `None` where there was no thread, or it was joined.
     thread: Option<JoinHandle<Result<(), Error>>>,
+    /// The thread is about to end, and joining it does not block.
+    has_ended: bool,
 }
 
 /// Reports to the group that its thread has ended, panics included.
 struct EndNotice {
     member: usize,
-    ended: Sender<usize>,
+    members: Arc<Members>,
 }
 
 impl Drop for EndNotice {
     fn drop(&mut self) {
-        let _ = self.ended.send(self.member);
+        if let Some(member) = self.members.state.lock().members.get_mut(self.member) {
+            member.has_ended = true;
+        }
+        self.members.ended.notify_all();
     }
 }
 
@@ -39,7 +59,7 @@ impl ThreadGroup {
     /// A group without threads. `stop` is raised when one of its threads fails.
     #[must_use]
     pub fn new(stop: Signal) -> Self {
-        Self { members: Vec::new(), ended: crossbeam_channel::unbounded(), stop }
+        Self { members: Arc::default(), stop }
     }
 
     /// Starts a thread. `stop` is raised if it returns an error or panics.
@@ -53,7 +73,12 @@ impl ThreadGroup {
         work: impl FnOnce() -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
         let name = name.into();
-        let end_notice = EndNotice { member: self.members.len(), ended: self.ended.0.clone() };
+        let member = {
+            let members = &mut self.members.state.lock().members;
+            members.push(Member { name: name.clone(), thread: None, has_ended: false });
+            members.len() - 1
+        };
+        let end_notice = EndNotice { member, members: Arc::clone(&self.members) };
         let stop = self.stop.clone();
         let thread = thread::Builder::new()
             .name(name.clone())
@@ -66,44 +91,63 @@ impl ThreadGroup {
                 }
                 result
             })
-            .map_err(|source| Error::Thread { name: name.clone(), source });
-        // Added even without a thread: dropping its closure has sent the end notice, which has this member's index.
-        let (thread, refused) = match thread {
-            Ok(thread) => (Some(thread), Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        self.members.push(Member { name, thread });
-        refused
+            .map_err(|source| Error::Thread { name, source })?;
+        self.members.state.lock().members[member].thread = Some(thread);
+        Ok(())
     }
 
-    /// Blocks until all threads have ended, at most until the deadline. Returns whether all have ended. Can be called again.
+    /// Blocks until all threads have ended or one of them has failed, at most until the deadline. Returns whether all have ended.
     ///
     /// # Errors
     ///
-    /// The first error or panic of a thread.
-    pub fn join_until(&mut self, deadline: Instant) -> Result<bool, Error> {
-        while self.members.iter().any(|member| member.thread.is_some()) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(member) = self.ended.1.recv_timeout(left) else { return Ok(false) };
-            self.join(member)?;
+    /// The first error or panic of a thread, in each call.
+    pub fn join_until(&self, deadline: Instant) -> Result<bool, Error> {
+        let mut state = self.members.state.lock();
+        loop {
+            let all_ended = state.join_ended();
+            if let Some(failure) = &mut state.failure {
+                let copy = failure.copied();
+                return Err(std::mem::replace(failure, copy));
+            }
+            if all_ended || self.members.ended.wait_until(&mut state, deadline).timed_out() {
+                return Ok(state.join_ended());
+            }
         }
-        Ok(true)
     }
 
-    fn join(&mut self, member: usize) -> Result<(), Error> {
-        let Member { name, thread } = &mut self.members[member];
-        match thread.take().map(JoinHandle::join) {
-            None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(panic)) => Err(Error::Panicked { thread: name.clone(), message: panic_message(panic.as_ref()) }),
-        }
+    /// Blocks until all threads have ended, failed or not, at most until the deadline.
+    pub fn join_all_until(&self, deadline: Instant) {
+        let mut state = self.members.state.lock();
+        while !state.join_ended() && !self.members.ended.wait_until(&mut state, deadline).timed_out() {}
     }
 
     /// The names of the threads that have not ended.
     #[must_use]
     pub fn running(&self) -> String {
-        let running = self.members.iter().filter(|member| member.thread.is_some());
+        let mut state = self.members.state.lock();
+        state.join_ended();
+        let running = state.members.iter().filter(|member| member.thread.is_some());
         running.map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl State {
+    /// Joins the threads that have ended. Returns whether those are all.
+    fn join_ended(&mut self) -> bool {
+        let mut all_ended = true;
+        for Member { name, thread, has_ended } in &mut self.members {
+            if !*has_ended {
+                all_ended &= thread.is_none();
+                continue;
+            }
+            let error = match thread.take().map(JoinHandle::join) {
+                None | Some(Ok(Ok(()))) => continue,
+                Some(Ok(Err(error))) => error,
+                Some(Err(panic)) => Error::Panicked { thread: name.clone(), message: panic_message(panic.as_ref()) },
+            };
+            self.failure.get_or_insert(error);
+        }
+        all_ended
     }
 }
 
@@ -177,7 +221,10 @@ mod tests {
         let error = thread_group.join_until(minute()).expect_err("the panic surfaces");
         assert_eq!(error.to_string(), "thread clumsy panicked: dropped it");
         assert!(stop.is_raised());
-        assert!(thread_group.join_until(minute()).expect("the other one ended well"));
+        thread_group.join_all_until(minute());
+        assert_eq!(thread_group.running(), "", "the other one has ended too");
+        let again = thread_group.join_until(minute()).expect_err("each caller gets the panic");
+        assert_eq!(again.to_string(), error.to_string());
     }
 
     #[test]
@@ -195,5 +242,26 @@ mod tests {
         assert_eq!(thread_group.running(), "stubborn");
         forever.raise();
         assert!(thread_group.join_until(Instant::now() + Duration::from_mins(1)).expect("no failure"));
+    }
+
+    #[test]
+    fn several_callers_wait_at_a_time() {
+        let (forever, stop) = (Signal::default(), Signal::default());
+        let mut thread_group = ThreadGroup::new(stop);
+        let kept = forever.clone();
+        let work = move || {
+            assert!(kept.wait(Duration::from_mins(1)));
+            Err(Error::config("x", "is gone"))
+        };
+        thread_group.spawn("one", work).expect("a thread");
+        std::thread::scope(|scope| {
+            let wait = || thread_group.join_until(Instant::now() + Duration::from_mins(1));
+            let waiting = [scope.spawn(wait), scope.spawn(wait)];
+            forever.raise();
+            for caller in waiting {
+                let error = caller.join().expect("no panic").expect_err("each gets the error");
+                assert_eq!(error.to_string(), "configuration: x: is gone");
+            }
+        });
     }
 }

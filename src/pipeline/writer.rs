@@ -37,6 +37,7 @@ impl<S: Sink> Writer<S> {
             }
             turn.done();
             if let Some(epoch) = batch.epoch() {
+                self.shared.progress.committed(epoch.number, batch.after().sequence);
                 let _ = self.notices.send((Arc::clone(epoch), batch.after()));
             }
             batch.clear();
@@ -60,7 +61,7 @@ impl<S: Sink> Writer<S> {
                     counters.batches.add(1);
                     return Ok(true);
                 }
-                Err(Refusal::Retry(reason)) => self.shared.sink.degrade(reason),
+                Err(Refusal::Retry(problem)) => self.shared.sink.degrade(problem.to_string()),
                 Err(Refusal::Fatal(error)) => return Err(error),
             }
             if self.shared.quit.wait(pause) {

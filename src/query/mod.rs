@@ -13,6 +13,7 @@ mod responder;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ pub struct Service {
     condition: Condition,
     requests: Arc<RequestQueue>,
     /// [`Service::finish`] has returned: dropping this does not wait for threads.
-    is_over: bool,
+    is_over: AtomicBool,
 }
 
 /// The channel of confirmations, from the writers to the service.
@@ -94,8 +95,8 @@ impl Service {
             log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
         }
         let (thread_group, condition) = (ThreadGroup::new(stop.clone()), condition.clone());
-        let mut service =
-            Self { thread_group, stop, quit, endpoints, condition, requests: Arc::clone(&requests), is_over: false };
+        let (is_over, own_requests) = (AtomicBool::new(false), Arc::clone(&requests));
+        let mut service = Self { thread_group, stop, quit, endpoints, condition, requests: own_requests, is_over };
         let threads = if config.queries.is_empty() { 0 } else { config.service.threads };
         for number in 0..threads {
             let (database, quit, reply_queue) = (database.clone(), service.quit.clone(), reply_queue.clone());
@@ -147,12 +148,12 @@ impl Service {
     }
 
     /// Waits until all accepted requests are answered, at most until the deadline; then statements are interrupted. Returns the
-    /// names of the threads that did not end, if any.
+    /// names of the threads that did not end, if any. Can be called again.
     ///
     /// # Errors
     ///
     /// [`Error::Panicked`].
-    pub fn finish(&mut self, until: Instant) -> Result<Option<String>, Error> {
+    pub fn finish(&self, until: Instant) -> Result<Option<String>, Error> {
         /// The part of the time that is reserved for interrupted threads to end.
         const LEAVE: Duration = Duration::from_millis(250);
         self.stop.raise();
@@ -161,7 +162,7 @@ impl Service {
         self.requests.quit();
         let left = until.max(Instant::now() + LEAVE);
         let all = answered? || self.thread_group.join_until(left)?;
-        self.is_over = true;
+        self.is_over.store(true, Ordering::Relaxed);
         Ok((!all).then(|| self.thread_group.running()))
     }
 }
@@ -177,7 +178,9 @@ impl Drop for Service {
         self.stop.raise();
         self.quit.raise();
         self.requests.quit();
-        while !self.is_over && self.thread_group.join_until(Instant::now() + Duration::from_secs(1)).is_err() {}
+        if !*self.is_over.get_mut() {
+            self.thread_group.join_all_until(Instant::now() + Duration::from_secs(1));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
 use crate::event_id;
-use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Refusal, Sink};
+use crate::pipeline::{Batch, Committed, Epoch, Intake, IntakeState, Limits, Mark, Problem, Refusal, Sink};
 
 pub(super) struct CommitQueue {
     epoch: Arc<Epoch>,
@@ -45,9 +45,9 @@ struct State {
     /// The pipeline has ended.
     ended: bool,
     /// Why the pipeline failed.
-    failure: Option<String>,
+    failure: Option<Problem>,
     /// Why the last attempt to commit failed, while it will be repeated.
-    trouble: Option<String>,
+    trouble: Option<Problem>,
     /// An attempt to commit that has not returned: the number of its last event, and when it began.
     attempt: Option<(u64, Instant)>,
     /// How many of the events that are not committed were given back.
@@ -159,14 +159,16 @@ impl CommitQueue {
                     self.unclaimed.forget(number);
                 }
             }
-            Err(Refusal::Fatal(error)) => drop(state.failure.get_or_insert_with(|| error.to_string())),
-            Err(Refusal::Retry(reason)) => state.trouble = Some(reason.clone()),
+            Err(Refusal::Fatal(error)) => {
+                state.failure.get_or_insert_with(|| Problem::from(error));
+            }
+            Err(Refusal::Retry(problem)) => state.trouble = Some(problem.clone()),
         }
     }
 
     /// Notes why the pipeline ended.
     pub(super) fn set_failure(&self, error: &Error) {
-        self.state.lock().failure.get_or_insert_with(|| error.to_string());
+        self.state.lock().failure.get_or_insert_with(|| Problem::from(error));
     }
 
     /// Notes that an event's receipt was dropped. If the event is not committed, a flush gives it back.
@@ -269,7 +271,7 @@ impl CommitQueue {
         }
         let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         let reason = || state.ended.then(|| state.failure_reason(last).to_string());
-        let trouble = state.failure.clone().or_else(|| state.trouble.clone()).or_else(reason);
+        let trouble = state.failure.as_ref().or(state.trouble.as_ref()).map(Problem::to_string).or_else(reason);
         Err(FlushError::Deadline { waiting, trouble })
     }
 }
@@ -278,9 +280,9 @@ impl State {
     /// Why an event was not committed.
     fn failure_reason(&self, number: u64) -> FailureReason {
         match (&self.failure, &self.attempt, &self.trouble) {
-            (Some(failure), _, _) => FailureReason::Database(failure.clone()),
+            (Some(failure), _, _) => FailureReason::from(failure.clone()),
             (None, Some((last, began)), _) if number <= *last => FailureReason::Unconfirmed(began.elapsed()),
-            (None, _, Some(trouble)) => FailureReason::Database(trouble.clone()),
+            (None, _, Some(trouble)) => FailureReason::from(trouble.clone()),
             (None, _, None) => FailureReason::Closed,
         }
     }

@@ -1,8 +1,10 @@
 //! The settings of the recorders.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, RouteConfig, Unmatched};
+use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, RouteConfig, Unmatched, validate_routes};
+use crate::error::Error;
 
 /// The default of both recorders for [`Overflow::Block`].
 const BLOCK: Duration = Duration::from_secs(5);
@@ -65,11 +67,45 @@ impl Default for NatsRecorderConfig {
     }
 }
 
+impl NatsRecorderConfig {
+    /// The defaults, for this broker: often that of a [`Config`](crate::Config).
+    ///
+    /// ```
+    /// use catchment::{Config, NatsRecorderConfig};
+    ///
+    /// let config = Config::default();
+    /// let mut of_recorder = NatsRecorderConfig::new(config.broker.clone());
+    /// of_recorder.buffer_events = 10_000;
+    /// ```
+    #[must_use]
+    pub fn new(broker: BrokerConfig) -> Self {
+        Self { broker, ..Self::default() }
+    }
+
+    /// Checks all settings. Opens no connection. [`NatsRecorder::open`](super::NatsRecorder::open) calls this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.broker.validate()?;
+        let limits = [
+            ("buffer_events", self.buffer_events),
+            ("buffer_bytes", self.buffer_bytes),
+            ("window", self.window),
+            ("window_bytes", self.window_bytes),
+        ];
+        match limits.into_iter().find(|(_, limit)| *limit == 0) {
+            Some((key, _)) => Err(Error::config(key, "is 0; must be at least 1")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The settings of a [`DirectRecorder`](super::DirectRecorder).
 ///
 /// ```
-/// let mut config = catchment::DirectRecorderConfig::default();
-/// config.database.path = "events.db".into();
+/// let mut config = catchment::DirectRecorderConfig::new("events.db");
 /// config.commit = catchment::record::CommitMode::PerEvent;
 /// ```
 #[derive(Clone, Debug)]
@@ -118,6 +154,28 @@ pub enum CommitMode {
     Grouped,
 }
 
+impl DirectRecorderConfig {
+    /// The defaults, for this file.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let mut config = Self::default();
+        config.database.path = path.into();
+        config
+    }
+
+    /// Checks all settings but the SQL of the routes, which needs the database. Opens no file.
+    /// [`DirectRecorder::open`](super::DirectRecorder::open) calls this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.database.validate()?;
+        self.batch.validate()?;
+        validate_routes(&self.routes)
+    }
+}
+
 /// What `record` does when the buffer is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -126,4 +184,37 @@ pub enum Overflow {
     Block(Duration),
     /// Gives the event back at once.
     Refuse,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_zero_is_refused_by_its_name() {
+        let refused = |change: fn(&mut NatsRecorderConfig)| {
+            let mut config = NatsRecorderConfig::default();
+            assert!(config.validate().is_ok());
+            change(&mut config);
+            config.validate().expect_err("must be refused").to_string()
+        };
+        let said = [
+            refused(|config| config.buffer_events = 0),
+            refused(|config| config.buffer_bytes = 0),
+            refused(|config| config.window = 0),
+            refused(|config| config.window_bytes = 0),
+        ];
+        let keys = ["buffer_events", "buffer_bytes", "window", "window_bytes"];
+        assert_eq!(said, keys.map(|key| format!("configuration: {key}: is 0; must be at least 1")));
+    }
+
+    #[test]
+    fn a_direct_recorders_settings_are_refused_by_their_names() {
+        let mut config = DirectRecorderConfig::default();
+        assert!(config.validate().is_ok());
+        config.routes = vec![RouteConfig::new("a..b", ["-"])];
+        assert!(config.validate().expect_err("must be refused").to_string().contains("route a..b"));
+        config.database.writers = 0;
+        assert!(config.validate().expect_err("must be refused").to_string().contains("database.writers"));
+    }
 }

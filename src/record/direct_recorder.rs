@@ -2,14 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
+
 use super::commit_queue::{self, CommitQueue, CommitQueueIntake, NotifyingSink};
+use super::receipt::in_database;
+use super::recorder::Sealed;
 use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Overflow, Receipt, RecordError, Recorder};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Condition, Counter, Health, Pipeline, Settings, Shared};
+use crate::pipeline::{Condition, Counter, Health, Pipeline, Problem, Settings, Shared};
 use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 
 /// How long dropping a recorder may go on committing.
@@ -21,8 +26,10 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// Recorded means committed. How durable that is depends on `synchronous` in the settings: with `full`, the event is on the
 /// disk. An event that the database's tables and triggers refuse becomes a dead letter and counts as recorded.
 ///
+/// One recorder for a file: share it between threads, by reference or in an `Arc`.
+///
 /// Dropping the recorder commits what is in its buffer, for up to 5 seconds. To be sure that everything is committed, call
-/// [`Recorder::flush`] or [`DirectRecorder::close`].
+/// [`Recorder::flush`] or [`Recorder::close`].
 ///
 /// ```no_run
 /// use catchment::{DirectRecorder, Event, Recorder};
@@ -36,7 +43,10 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct DirectRecorder {
     write_mode: WriteMode,
+    routes: Routes,
     condition: Condition,
+    /// [`Recorder::close`] was called.
+    is_closed: AtomicBool,
     /// With [`WriteMode::PerEvent`] only; the commit queue counts its own.
     dead_letters: Counter,
     unmatched_dropped: Counter,
@@ -44,17 +54,25 @@ pub struct DirectRecorder {
 
 #[derive(Debug)]
 enum WriteMode {
-    PerEvent(Box<EventWriter>),
+    PerEvent(PerEvent),
     Grouped(Grouped),
+}
+
+#[derive(Debug)]
+struct PerEvent {
+    /// Read by each call of `record`. `None` once it was closed.
+    writer: RwLock<Option<Box<EventWriter>>>,
+    /// Calls of `record` that have not returned.
+    under_way: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Grouped {
     queue: Arc<CommitQueue>,
     overflow: Overflow,
-    /// `None` once it was stopped.
-    pipeline: Option<Pipeline>,
-    _lock: Lock,
+    pipeline: Pipeline,
+    /// `None` once the pipeline has ended.
+    lock: Mutex<Option<Lock>>,
 }
 
 impl DirectRecorder {
@@ -64,9 +82,7 @@ impl DirectRecorder {
     ///
     /// As [`DirectRecorder::open`].
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let mut config = DirectRecorderConfig::default();
-        path.as_ref().clone_into(&mut config.database.path);
-        Self::open(config)
+        Self::open(DirectRecorderConfig::new(path.as_ref()))
     }
 
     /// Opens the database. Blocks at most for `database.busy_timeout`, and longer if it applies migrations.
@@ -77,14 +93,14 @@ impl DirectRecorder {
     /// another recorder with [`CommitMode::Grouped`], of this process or of another, uses the database, and this recorder is grouped
     /// too.
     pub fn open(config: DirectRecorderConfig) -> Result<Self, Error> {
+        config.validate()?;
         let DirectRecorderConfig { database: database_config, batch, routes, unmatched, commit, overflow } = config;
-        database_config.validate()?;
-        batch.validate()?;
         let routes = Routes::new(&routes, unmatched)?;
         if commit == CommitMode::PerEvent {
             let writer = Database::open(&database_config, &routes)?.event_writer();
-            let condition = Condition::new("database");
-            return Ok(Self::with(WriteMode::PerEvent(Box::new(writer)), condition));
+            let writer = RwLock::new(Some(Box::new(writer)));
+            let per_event = PerEvent { writer, under_way: AtomicUsize::new(0) };
+            return Ok(Self::with(WriteMode::PerEvent(per_event), routes, Condition::new("database")));
         }
         Database::must_be_usable(&database_config, &routes)?;
         let lock = Lock::take(&database_config.path)?;
@@ -95,12 +111,14 @@ impl DirectRecorder {
         let sinks = sinks.collect();
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
-        let pipeline = Some(Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, shared)?);
-        Ok(Self::with(WriteMode::Grouped(Grouped { queue, overflow, pipeline, _lock: lock }), condition))
+        let pipeline = Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, shared)?;
+        let grouped = Grouped { queue, overflow, pipeline, lock: Mutex::new(Some(lock)) };
+        Ok(Self::with(WriteMode::Grouped(grouped), routes, condition))
     }
 
-    fn with(write_mode: WriteMode, condition: Condition) -> Self {
-        Self { write_mode, condition, dead_letters: Counter::default(), unmatched_dropped: Counter::default() }
+    fn with(write_mode: WriteMode, routes: Routes, condition: Condition) -> Self {
+        let (dead_letters, unmatched_dropped) = (Counter::default(), Counter::default());
+        Self { write_mode, routes, condition, is_closed: AtomicBool::new(false), dead_letters, unmatched_dropped }
     }
 
     /// How many events became dead letters so far. Does not block.
@@ -122,28 +140,62 @@ impl DirectRecorder {
         }
     }
 
-    /// Accepts no more events, commits those in the buffer, and ends. Blocks at most for `patience`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Recorder::flush`]. Every event that is not committed comes back: in the error, or from its receipt where that still
-    /// exists. An event whose commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be stored.
-    pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
-        self.end(patience)
+    fn end(&self, patience: Duration) -> Result<(), FlushError> {
+        self.is_closed.store(true, Ordering::Relaxed);
+        match &self.write_mode {
+            WriteMode::PerEvent(per_event) => self.end_per_event(per_event, patience),
+            WriteMode::Grouped(grouped) => grouped.end(patience),
+        }
     }
 
-    fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
-        let WriteMode::Grouped(Grouped { queue, pipeline, .. }) = &mut self.write_mode else { return Ok(()) };
-        let Some(pipeline) = pipeline.take() else { return Ok(()) };
-        queue.close();
-        match pipeline.stop(patience) {
-            // The queue already has the reason why a commit does not end.
-            Ok(()) | Err(Error::StopDeadline { .. }) => {}
-            Err(error) => queue.set_failure(&error),
+    /// Waits for the calls of `record` that are under way, and closes the connection.
+    fn end_per_event(&self, per_event: &PerEvent, patience: Duration) -> Result<(), FlushError> {
+        if let Some(mut writer) = per_event.writer.try_write_until(deadline::after(patience)) {
+            writer.take();
+            return Ok(());
         }
-        queue.abandon()
+        let waiting = per_event.under_way.load(Ordering::Relaxed);
+        let trouble = self.condition.trouble().map(|trouble| trouble.reason);
+        Err(FlushError::Deadline { waiting, trouble })
     }
 }
+
+impl PerEvent {
+    /// Commits an event; `None` if the recorder is closed.
+    fn commit(&self, event: &Event, is_closed: &AtomicBool) -> Option<Result<EventOutcome, Problem>> {
+        // A close that waits for the lock would hold up this call.
+        if is_closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let writer = self.writer.read();
+        let committed = writer.as_ref().map(|writer| {
+            let (subject, payload) = (event.subject(), event.payload());
+            writer.commit(commit_queue::now_ns(), subject, commit_queue::headers(event), payload)
+        });
+        drop(writer);
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        committed
+    }
+}
+
+impl Grouped {
+    fn end(&self, patience: Duration) -> Result<(), FlushError> {
+        self.queue.close();
+        match self.pipeline.stop(patience) {
+            // The queue already has the reason why a commit does not end.
+            Ok(()) | Err(Error::StopDeadline { .. }) => {}
+            Err(error) => self.queue.set_failure(&error),
+        }
+        // While a commit hangs, nobody else may write.
+        if self.pipeline.has_ended() {
+            self.lock.lock().take();
+        }
+        self.queue.abandon()
+    }
+}
+
+impl Sealed for DirectRecorder {}
 
 impl Recorder for DirectRecorder {
     /// With [`CommitMode::PerEvent`], blocks until the event is committed: while other threads commit theirs, and at most for
@@ -154,23 +206,24 @@ impl Recorder for DirectRecorder {
             return Err(RecordError::new(event, FailureReason::Invalid(invalid)));
         }
         match &self.write_mode {
-            WriteMode::PerEvent(writer) => {
-                let (subject, payload) = (event.subject(), event.payload());
-                match writer.commit(commit_queue::now_ns(), subject, commit_queue::headers(&event), payload) {
-                    Ok(outcome) => {
-                        self.condition.recover();
-                        self.dead_letters.add(usize::from(outcome == EventOutcome::DeadLetter));
-                        self.unmatched_dropped.add(usize::from(outcome == EventOutcome::Dropped));
-                        Ok(Receipt::committed())
-                    }
-                    Err(what) => {
-                        self.condition.degrade(what.clone());
-                        Err(RecordError::new(event, FailureReason::Database(what)))
-                    }
+            WriteMode::PerEvent(per_event) => match per_event.commit(&event, &self.is_closed) {
+                Some(Ok(outcome)) => {
+                    self.condition.recover();
+                    self.dead_letters.add(usize::from(outcome == EventOutcome::DeadLetter));
+                    self.unmatched_dropped.add(usize::from(outcome == EventOutcome::Dropped));
+                    Ok(Receipt::settled(in_database(outcome == EventOutcome::Dropped)))
                 }
-            }
+                Some(Err(problem)) => {
+                    self.condition.degrade(problem.to_string());
+                    Err(RecordError::new(event, FailureReason::from(problem)))
+                }
+                None => Err(RecordError::new(event, FailureReason::Closed)),
+            },
             WriteMode::Grouped(Grouped { queue, overflow, .. }) => match queue.enqueue(&event, *overflow) {
-                Ok(number) => Ok(Receipt::in_commit_queue(Arc::clone(queue), number, event)),
+                Ok(number) => {
+                    let is_dropped = self.routes.drops(event.subject(), commit_queue::headers(&event));
+                    Ok(Receipt::in_commit_queue(Arc::clone(queue), number, is_dropped, event))
+                }
                 Err(reason) => Err(RecordError::new(event, reason)),
             },
         }
@@ -183,6 +236,15 @@ impl Recorder for DirectRecorder {
         }
     }
 
+    /// Commits what is in the buffer, and ends. Blocks at most for `patience`.
+    ///
+    /// An event that is not committed comes back with the reason why the database did not take it, or with
+    /// [`FailureReason::Closed`]. An event whose commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be
+    /// stored. With [`CommitMode::PerEvent`], this waits for the calls of [`Recorder::record`] that have not returned.
+    fn close(&self, patience: Duration) -> Result<(), FlushError> {
+        self.end(patience)
+    }
+
     fn health(&self) -> Health {
         Health::of([&self.condition])
     }
@@ -190,7 +252,9 @@ impl Recorder for DirectRecorder {
 
 impl Drop for DirectRecorder {
     fn drop(&mut self) {
-        if let Err(error) = self.end(DROP_PATIENCE) {
+        if !*self.is_closed.get_mut()
+            && let Err(error) = self.end(DROP_PATIENCE)
+        {
             log::error!("recorder: dropped with {error}");
         }
     }

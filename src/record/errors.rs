@@ -1,8 +1,11 @@
 //! Why events are not recorded.
 
+use std::fmt;
 use std::time::Duration;
 
+use crate::error::DatabaseFault;
 use crate::event::{Event, InvalidEvent};
+use crate::pipeline::Problem;
 use crate::printable;
 
 /// An event that was not recorded, and why.
@@ -51,7 +54,9 @@ pub enum FailureReason {
         /// Bytes in the buffer.
         bytes: usize,
     },
-    /// No stream takes its subject.
+    /// No stream takes its subject. A server that has just started gives this answer too. So a
+    /// [`NatsRecorder`](super::NatsRecorder) sends the event again until the answer is final: for half of `broker.timeout`, and for
+    /// 30 s if a stream has stored an event of this recorder before.
     #[error("no stream takes its subject; {MAKE_STREAM}")]
     NoStream,
     /// The server refused it; the text is the server's.
@@ -61,10 +66,22 @@ pub enum FailureReason {
     /// twice: the stream would no longer recognise the repetition, or there is no stream.
     #[error("sent but not confirmed within {0:?}: it may be stored or not")]
     Unconfirmed(Duration),
-    /// The database did not store it; the text says why. After an I/O error of the disk it may be stored all the same.
-    #[error("the database did not store it: {}", printable(.0))]
-    Database(String),
-    /// The recorder was closed before the event could be sent or committed. It is not stored.
+    /// The database did not store it. With [`DatabaseFault::Io`] it may be stored all the same.
+    #[error(
+        "the database {}: {}{}",
+        if *fault == DatabaseFault::Io { "may have stored it or not" } else { "did not store it" },
+        printable(detail),
+        remedy.as_ref().map_or(String::new(), |remedy| format!("; {}", printable(remedy)))
+    )]
+    Database {
+        /// The kind of trouble.
+        fault: DatabaseFault,
+        /// What happened: one line.
+        detail: String,
+        /// What to do about it, where that is known.
+        remedy: Option<String>,
+    },
+    /// The recorder was closed: before `record` was called, or before the event could be sent or committed. It is not stored.
     #[error("the recorder was closed before the event was sent or committed")]
     Closed,
 }
@@ -73,10 +90,11 @@ const SMALLER: &str = "raise max_payload there or send less";
 const MAKE_STREAM: &str = "make one, or start the collector that does";
 
 impl FailureReason {
-    /// Whether the event may be stored all the same: it was sent, and no answer came.
+    /// Whether the event may be stored all the same: it was sent and no answer came, or the disk reported an error while it was
+    /// committed. Recorded again, it may be stored twice.
     #[must_use]
     pub fn may_be_stored(&self) -> bool {
-        matches!(self, Self::Unconfirmed(_))
+        matches!(self, Self::Unconfirmed(_) | Self::Database { fault: DatabaseFault::Io, .. })
     }
 
     /// What to do about it, where that is known. The message contains it too.
@@ -86,15 +104,22 @@ impl FailureReason {
             Self::Invalid(invalid) => invalid.remedy(),
             Self::TooLarge { .. } => Some(SMALLER),
             Self::NoStream => Some(MAKE_STREAM),
-            Self::BufferFull { .. } | Self::Refused(_) | Self::Unconfirmed(_) | Self::Database(_) | Self::Closed => {
-                None
-            }
+            Self::Database { remedy, .. } => remedy.as_deref(),
+            Self::BufferFull { .. } | Self::Refused(_) | Self::Unconfirmed(_) | Self::Closed => None,
         }
     }
 }
 
+impl From<Problem> for FailureReason {
+    fn from(Problem { fault, detail, remedy }: Problem) -> Self {
+        Self::Database { fault, detail, remedy }
+    }
+}
+
 /// Not all events are recorded.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` shows the first event only, and how many there are: `main` prints it where it returns the error.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The time is over. This many events are neither confirmed nor failed and may still be recorded. Where the recorder has
@@ -124,6 +149,20 @@ pub enum FlushError {
     },
 }
 
+impl fmt::Debug for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline { waiting, trouble } => {
+                f.debug_struct("Deadline").field("waiting", waiting).field("trouble", trouble).finish()
+            }
+            Self::Failed { failed, trouble } => {
+                let mut shown = f.debug_struct("Failed");
+                shown.field("events", &failed.len()).field("first", &failed.first()).field("trouble", trouble).finish()
+            }
+        }
+    }
+}
+
 fn counted_events(count: usize) -> String {
     format!("{count} {}", if count == 1 { "event" } else { "events" })
 }
@@ -151,7 +190,7 @@ mod tests {
             for reason in [
                 FailureReason::Invalid(InvalidEvent::new(reason)),
                 FailureReason::Refused(reason.into()),
-                FailureReason::Database(reason.into()),
+                FailureReason::from(Problem::new(DatabaseFault::Other, reason)),
             ] {
                 let failed = vec![RecordError::new(event.clone(), reason)];
                 let text = failed[0].to_string();
@@ -162,9 +201,33 @@ mod tests {
         }
     }
 
+    fn database(fault: DatabaseFault) -> FailureReason {
+        FailureReason::Database { fault, detail: "no".into(), remedy: Some("do it".into()) }
+    }
+
+    #[test]
+    fn only_after_an_error_of_the_disk_the_database_may_have_the_event() {
+        let (full, io) = (database(DatabaseFault::Full), database(DatabaseFault::Io));
+        assert!(!full.may_be_stored() && io.may_be_stored());
+        assert_eq!(full.to_string(), "the database did not store it: no; do it");
+        assert_eq!(io.to_string(), "the database may have stored it or not: no; do it");
+    }
+
+    #[test]
+    fn debug_shows_the_first_of_many_events() {
+        let failed = (0..1_000).map(|number| {
+            RecordError::new(Event::new(format!("a.{number}"), vec![b'x'; 100_000]), FailureReason::Closed)
+        });
+        let shown = format!("{:?}", FlushError::Failed { failed: failed.collect(), trouble: None });
+        assert!(shown.starts_with("Failed { events: 1000, first: Some(RecordError {"), "{shown}");
+        assert!(shown.contains("a.0") && !shown.contains("a.1") && shown.len() < 400, "{shown}");
+    }
+
     #[test]
     fn a_remedy_is_part_of_the_message() {
-        for reason in [FailureReason::NoStream, FailureReason::TooLarge { size: 2, limit: 1 }] {
+        let reasons =
+            [FailureReason::NoStream, FailureReason::TooLarge { size: 2, limit: 1 }, database(DatabaseFault::Full)];
+        for reason in reasons {
             let remedy = reason.remedy().expect("it has one").to_owned();
             let error = RecordError::new(Event::new("a", ""), reason);
             assert!(error.to_string().ends_with(&format!("; {remedy}")), "{error}");

@@ -9,12 +9,13 @@ pub struct RecordMetadata {
 }
 
 impl RecordMetadata {
-    /// The event's sequence in its stream; `None` where it is in no stream.
+    /// The event's sequence in its stream; `None` where it is in no stream. [`Collector::wait_for`](crate::Collector::wait_for)
+    /// waits until a collector has committed it.
     #[must_use]
     pub fn sequence(&self) -> Option<u64> {
         match &self.destination {
             Destination::Stream { sequence, .. } => Some(*sequence),
-            Destination::Broker | Destination::Database => None,
+            Destination::Broker | Destination::Database | Destination::Dropped => None,
         }
     }
 
@@ -41,6 +42,8 @@ pub enum Destination {
     /// At the server (core NATS): the server has read it and passed it on to the subscribers. Nothing confirms that any of them
     /// stored it.
     Broker,
-    /// In the database: as a row, or as a dead letter where the tables refuse it.
+    /// In the database: its statements ran, or it is a dead letter where the tables refuse it.
     Database,
+    /// Nowhere: no route takes it, and [`DirectRecorderConfig::unmatched`](super::DirectRecorderConfig::unmatched) is `Drop`.
+    Dropped,
 }

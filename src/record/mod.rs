@@ -1,4 +1,6 @@
-//! Recording events: what an application holds.
+//! Recording events: recorders, their settings, receipts and errors.
+//!
+//! [`NatsRecorder`] and [`DirectRecorder`] have one trait, [`Recorder`]. Each [`Recorder::record`] returns a [`Receipt`].
 
 mod commit_queue;
 mod config;
@@ -8,6 +10,7 @@ mod direct_recorder;
 mod errors;
 mod event_sender;
 mod failures;
+mod memory_recorder;
 mod metadata;
 mod nats_recorder;
 mod receipt;
@@ -20,6 +23,7 @@ pub use counters::RecorderCounters;
 pub use counts::RecorderCounts;
 pub use direct_recorder::DirectRecorder;
 pub use errors::{FailureReason, FlushError, RecordError};
+pub use memory_recorder::MemoryRecorder;
 pub use metadata::{Destination, RecordMetadata};
 pub use nats_recorder::NatsRecorder;
 pub use receipt::{Receipt, ReceiptKind, WaitError};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event_sender::{self, EventSender};
+use super::recorder::Sealed;
 use super::send_queue::{Bounds, SendQueue};
 use super::{
     FailureReason, FlushError, NatsRecorderConfig, Overflow, Receipt, ReceiptKind, RecordError, Recorder,
@@ -28,14 +29,14 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// in the stream instead. Answers to an event's subject from other programs are ignored.
 ///
 /// With [`Mode::Core`] there is no stream, and nothing acknowledges an event. An event counts as recorded when the server has read
-/// it: when the server has answered a flush that was sent after the event. So [`Recorder::flush`] and [`NatsRecorder::close`]
+/// it: when the server has answered a flush that was sent after the event. So [`Recorder::flush`] and [`Recorder::close`]
 /// mean that the server has everything, not that anything stored it ([`ReceiptKind::HandedToBroker`]). When a
 /// connection is lost, events that were sent and not confirmed come back with [`FailureReason::Unconfirmed`]: sent again, they
 /// could arrive twice. Events that were not sent yet go to the next connection, and may arrive before an unconfirmed one that is
 /// still on its way. An event that the user may not publish comes back with [`FailureReason::Refused`].
 ///
 /// Dropping the recorder sends what is in its buffer, for up to 5 seconds. To be sure that everything is recorded, call
-/// [`Recorder::flush`] or [`NatsRecorder::close`].
+/// [`Recorder::flush`] or [`Recorder::close`].
 ///
 /// ```no_run
 /// use catchment::{Event, NatsRecorder, Recorder};
@@ -75,10 +76,7 @@ impl NatsRecorder {
     ///
     /// [`Error::Config`], [`Error::Broker`] or [`Error::Thread`].
     pub fn open(config: NatsRecorderConfig) -> Result<Self, Error> {
-        config.broker.validate()?;
-        if config.window == 0 || config.buffer_events == 0 {
-            return Err(Error::config("recorder", "window and buffer_events must be at least 1"));
-        }
+        config.validate()?;
         let mode = config.broker.mode;
         let bounds = Bounds {
             events: config.buffer_events,
@@ -114,27 +112,13 @@ impl NatsRecorder {
         Ok(Self { queue, overflow, mode, thread_group, stop, condition })
     }
 
-    /// Accepts no more events, sends those in the buffer, and ends. Blocks at most for `patience`, whatever the broker does.
-    ///
-    /// Every event that is not confirmed by then comes back, however many there are: with [`FailureReason::Closed`] if it is not
-    /// stored, with [`FailureReason::Unconfirmed`] if it was sent and may be stored or still be on its way. It comes back from
-    /// its receipt where that still exists, otherwise in the error.
-    ///
-    /// # Errors
-    ///
-    /// [`FlushError::Failed`] with the events whose receipts were dropped; [`FlushError::Deadline`] where the receipts of all of
-    /// them still exist.
-    pub fn close(mut self, patience: Duration) -> Result<(), FlushError> {
-        self.end(patience)
-    }
-
-    /// Counters of all events by their outcome. They can be read after [`NatsRecorder::close`] too.
+    /// Counters of all events by their outcome. They can be read after [`Recorder::close`] too, and after the recorder was dropped.
     #[must_use]
     pub fn counters(&self) -> RecorderCounters {
         RecorderCounters::of(Arc::clone(&self.queue))
     }
 
-    fn end(&mut self, patience: Duration) -> Result<(), FlushError> {
+    fn end(&self, patience: Duration) -> Result<(), FlushError> {
         let until = deadline::after(patience);
         self.queue.close();
         let ended = match self.queue.flush(until) {
@@ -154,6 +138,8 @@ impl NatsRecorder {
     }
 }
 
+impl Sealed for NatsRecorder {}
+
 impl Recorder for NatsRecorder {
     /// Puts the event into the buffer. Blocks only while the buffer is full, as `overflow` sets.
     fn record(&self, event: Event) -> Result<Receipt, RecordError> {
@@ -170,6 +156,14 @@ impl Recorder for NatsRecorder {
 
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         self.queue.flush(deadline::after(patience))
+    }
+
+    /// Sends what is in the buffer, and ends. Blocks at most for `patience`, whatever the broker does.
+    ///
+    /// Every event that is not confirmed by then comes back, however many there are: with [`FailureReason::Closed`] if it is not
+    /// stored, with [`FailureReason::Unconfirmed`] if it was sent and may be stored or still be on its way.
+    fn close(&self, patience: Duration) -> Result<(), FlushError> {
+        self.end(patience)
     }
 
     fn health(&self) -> Health {

@@ -1,5 +1,6 @@
 //! The receipt of an event.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,29 +13,39 @@ use crate::event::Event;
 
 /// Tells when and where an event is recorded. A receipt can be dropped: the event is recorded all the same, and if it fails,
 /// [`Recorder::flush`](super::Recorder::flush) returns it.
-#[derive(Debug)]
 pub struct Receipt(ReceiptState);
 
-#[derive(Debug)]
 enum ReceiptState {
     InSendQueue(InSendQueue),
     InCommitQueue(InCommitQueue),
-    Committed,
+    Settled(Destination),
 }
 
-#[derive(Debug)]
 struct InSendQueue {
     queue: Arc<SendQueue>,
     entry: Arc<Entry>,
     kind: ReceiptKind,
 }
 
-#[derive(Debug)]
 struct InCommitQueue {
     queue: Arc<CommitQueue>,
     number: u64,
+    /// No row is written for it.
+    is_dropped: bool,
     /// `None` once it was given back.
     event: Option<Event>,
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = match &self.0 {
+            ReceiptState::InSendQueue(InSendQueue { entry, .. }) => Some(&*entry.event),
+            ReceiptState::InCommitQueue(InCommitQueue { event, .. }) => event.as_ref(),
+            ReceiptState::Settled(_) => None,
+        };
+        let mut receipt = f.debug_struct("Receipt");
+        receipt.field("kind", &self.kind()).field("is_settled", &self.is_settled()).field("event", &event).finish()
+    }
 }
 
 /// What "recorded" means for an event.
@@ -48,7 +59,7 @@ pub enum ReceiptKind {
     /// Read by a server without a stream (core NATS): the server has answered a flush that was sent after the event, and has
     /// passed the event on to the subscribers. Nothing confirms that there are any or that they stored it: at most once.
     HandedToBroker,
-    /// Committed in the database. How durable that is depends on its `synchronous`: with `full`, it is on the disk.
+    /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its `synchronous`: with `full`, it is on the disk.
     Committed,
 }
 
@@ -57,13 +68,13 @@ impl Receipt {
         Self(ReceiptState::InSendQueue(InSendQueue { queue, entry, kind }))
     }
 
-    /// The receipt holds the event only to give it back.
-    pub(super) fn in_commit_queue(queue: Arc<CommitQueue>, number: u64, event: Event) -> Self {
-        Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, event: Some(event) }))
+    /// The receipt holds the event only to give it back. `is_dropped`: no route takes it.
+    pub(super) fn in_commit_queue(queue: Arc<CommitQueue>, number: u64, is_dropped: bool, event: Event) -> Self {
+        Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, is_dropped, event: Some(event) }))
     }
 
-    pub(super) fn committed() -> Self {
-        Self(ReceiptState::Committed)
+    pub(super) fn settled(destination: Destination) -> Self {
+        Self(ReceiptState::Settled(destination))
     }
 
     /// What "recorded" means for this event.
@@ -71,7 +82,7 @@ impl Receipt {
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
             ReceiptState::InSendQueue(at) => at.kind,
-            ReceiptState::InCommitQueue(_) | ReceiptState::Committed => ReceiptKind::Committed,
+            ReceiptState::InCommitQueue(_) | ReceiptState::Settled(_) => ReceiptKind::Committed,
         }
     }
 
@@ -81,7 +92,7 @@ impl Receipt {
         match &self.0 {
             ReceiptState::InSendQueue(InSendQueue { entry, .. }) => entry.outcome.get().is_some(),
             ReceiptState::InCommitQueue(InCommitQueue { queue, number, .. }) => queue.is_settled(*number),
-            ReceiptState::Committed => true,
+            ReceiptState::Settled(_) => true,
         }
     }
 
@@ -93,10 +104,10 @@ impl Receipt {
     pub fn wait(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
         let until = deadline::after(patience);
         match self.0 {
-            ReceiptState::Committed => Ok(RecordMetadata { destination: Destination::Database }),
+            ReceiptState::Settled(destination) => Ok(RecordMetadata { destination }),
             ReceiptState::InCommitQueue(mut at) => match at.queue.wait_for(at.number, until) {
                 None => Err(WaitError::Pending(Self(ReceiptState::InCommitQueue(at)))),
-                Some(Ok(())) => Ok(RecordMetadata { destination: Destination::Database }),
+                Some(Ok(())) => Ok(RecordMetadata { destination: in_database(at.is_dropped) }),
                 Some(Err(reason)) => {
                     at.queue.given_back();
                     let event = at.event.take().unwrap_or_default();
@@ -116,6 +127,11 @@ impl Receipt {
             }
         }
     }
+}
+
+/// Where an event is that a direct recorder has committed.
+pub(super) fn in_database(is_dropped: bool) -> Destination {
+    if is_dropped { Destination::Dropped } else { Destination::Database }
 }
 
 impl Drop for InCommitQueue {

@@ -42,9 +42,8 @@ const MAX_REMOVED_AT_ONCE: usize = 1_000;
 ///
 /// ```no_run
 /// use catchment::dead_letters::{DeadLetters, Selection};
-/// use std::path::Path;
 ///
-/// let letters = DeadLetters::open(Path::new("chat.db"))?;
+/// let letters = DeadLetters::open("chat.db")?;
 /// let mut of_chat = Selection::default();
 /// of_chat.subject = Some("chat.>".parse()?);
 /// for letter in letters.list(&of_chat)? {
@@ -62,14 +61,15 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Opens an existing database for reading. Creates nothing. No permission to write is needed, except for
+    /// Opens an existing database for reading. Creates nothing. Blocks only while it opens the file. No permission to write is needed, except for
     /// [`DeadLetters::remove`].
     ///
     /// # Errors
     ///
     /// [`Error::Database`]: there is no file, it cannot be read, it has none of catchment's tables, or its tables are of a later
     /// version.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         let connection = ReadConnection::open(path)?;
         must_have_one_name(path)?;
         schema::must_be_ours(connection.sqlite(), path)?;
@@ -87,7 +87,7 @@ impl DeadLetters {
         Ok(DeadLetterIter { letters: self, selection, cursor: Some(cursor), page: VecDeque::new() })
     }
 
-    /// How many letters are selected.
+    /// How many letters are selected. Blocks while it reads all of them.
     ///
     /// # Errors
     ///

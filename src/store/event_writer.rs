@@ -13,8 +13,9 @@ use super::pool::{ConnectionManager, WriteConnection};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
 use super::routes::statements::{StatementError, Statements};
-use super::sqlite_error::{is_constraint, one_line};
-use crate::pipeline::{Delivery, Mark, SingleEvent};
+use super::sqlite_error::{is_constraint, one_line, problem};
+use crate::error::DatabaseFault;
+use crate::pipeline::{Delivery, Mark, Problem, SingleEvent};
 
 /// How often to check that the database file was not replaced. A check for each event would cost more than the commit.
 const FILE_CHECK: Duration = Duration::from_millis(100);
@@ -75,14 +76,14 @@ impl EventWriter {
     ///
     /// # Errors
     ///
-    /// One line: what is wrong with the database. After an I/O error the event may be stored; after any other it is not.
+    /// What is wrong with the database. After [`DatabaseFault::Io`] the event may be stored; after any other it is not.
     pub fn commit<'h>(
         &self,
         published_ns: i64,
         subject: &str,
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
         payload: &[u8],
-    ) -> Result<EventOutcome, String> {
+    ) -> Result<EventOutcome, Problem> {
         let mut state = self.state.lock();
         let State { event, decoded, file_checked, connection } = &mut *state;
         event.replace(Mark { sequence: 0, published_ns }, subject, headers, payload);
@@ -93,15 +94,14 @@ impl EventWriter {
             *file_checked = Instant::now();
             if self.file.was_replaced() {
                 *connection = None;
-                return Err(format!(
-                    "{} was moved, removed or replaced while it was in use",
-                    self.file.path().display()
-                ));
+                let path = self.file.path().display();
+                let detail = format!("{path} was moved, removed or replaced while it was in use");
+                return Err(Problem::new(DatabaseFault::Conflict, detail));
             }
         }
         let pooled = match connection.take() {
             Some(pooled) => pooled,
-            None => self.manager.open_counted().map_err(|e| one_line(&e))?,
+            None => self.manager.open_counted().map_err(|e| problem(&e))?,
         };
         match commit(&pooled, decoded, &delivery) {
             Ok(outcome) => {
@@ -111,9 +111,11 @@ impl EventWriter {
             }
             // The connection's state is uncertain: it is dropped.
             Err(failure) => Err(match failure {
-                StatementError::Database(error) => one_line(&error),
-                StatementError::Invalid(error) => error.to_string(),
-                StatementError::Event(reason) | StatementError::EndedTransaction(reason) => reason.error,
+                StatementError::Database(error) => problem(&error),
+                StatementError::Invalid(error) => Problem::from(&error),
+                StatementError::Event(reason) | StatementError::EndedTransaction(reason) => {
+                    Problem::new(DatabaseFault::Statement, reason.error)
+                }
             }),
         }
     }
@@ -330,7 +332,7 @@ mod tests {
         assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
         fixture.connection.execute_batch("ALTER TABLE lines RENAME TO sentences").expect("renames");
         let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no table, no commit");
-        assert!(said.ends_with("route one, statement 1: no such table: lines"), "{said}");
+        assert!(said.detail.ends_with("route one, statement 1: no such table: lines"), "{said}");
         assert!(fixture.dead().is_empty());
         fixture.connection.execute_batch("ALTER TABLE sentences RENAME TO lines").expect("renames");
         assert_eq!(kept(&writer, "one", "ann"), EventOutcome::Stored);
@@ -344,7 +346,7 @@ mod tests {
         writer.state.lock().connection = None;
         for _ in 0..2 {
             let said = writer.commit(7_000, "one", [], br#"{"name": "ann"}"#).expect_err("no file, no commit");
-            assert!(said.contains("was moved, removed or replaced"), "{said}");
+            assert!(said.detail.contains("was moved, removed or replaced"), "{said}");
             assert!(!fixture.config.path.exists());
         }
     }

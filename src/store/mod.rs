@@ -49,6 +49,8 @@ pub use routes::Routes;
 pub use schema_copy::copy_schema;
 pub use writer::Writer;
 
+pub use rusqlite;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,8 @@ pub(super) mod statements;
 
 use std::sync::Arc;
 
+use delete_markers::is_delete_marker;
+
 use crate::config::{DeleteMarkers, RouteConfig, Unmatched, validate_routes};
 use crate::error::Error;
 use crate::subject::Filter;
@@ -79,6 +81,13 @@ impl Routes {
     #[must_use]
     pub fn confirms_on(&self, subject: &str) -> bool {
         matches!(self.target(subject, false), Target::Route(route) if self.all[route].config.reply)
+    }
+
+    /// Whether an event is dropped: no route takes it and `unmatched` is `drop`, or it is a delete marker that is skipped.
+    #[must_use]
+    pub fn drops<'h>(&self, subject: &str, headers: impl IntoIterator<Item = (&'h str, &'h str)>) -> bool {
+        !self.is_plain()
+            && matches!(self.target(subject, is_delete_marker(headers)), Target::Nothing | Target::SkippedMarker)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {

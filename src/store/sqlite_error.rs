@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::ErrorCode;
 
 use crate::error::{DatabaseFault, Error};
+use crate::pipeline::Problem;
 
 /// A rule for SQL of the configuration that a statement or a migration breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub(super) fn fault(error: &rusqlite::Error) -> DatabaseFault {
         Some(ErrorCode::DiskFull) => DatabaseFault::Full,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DatabaseFault::Corrupt,
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => DatabaseFault::Unwritable,
+        Some(ErrorCode::SystemIoFailure) => DatabaseFault::Io,
         _ => DatabaseFault::Other,
     }
 }
@@ -97,9 +99,11 @@ pub(super) fn remedy(error: &rusqlite::Error) -> Option<&'static str> {
             "it is damaged; restore a copy (missing events are read from the stream again) or move it away"
         }
         DatabaseFault::Unwritable => "check that the file and its directory exist and can be written",
-        _ if error.sqlite_error_code() != Some(ErrorCode::SystemIoFailure) => return None,
-        _ if lacks_temporary_folder(error) => "no folder for temporary files can be written; set TMPDIR to one",
-        _ => "the disk reports an error; check its free space, its limits and its health",
+        DatabaseFault::Io if lacks_temporary_folder(error) => {
+            "no folder for temporary files can be written; set TMPDIR to one"
+        }
+        DatabaseFault::Io => "the disk reports an error; check its free space, its limits and its health",
+        _ => return None,
     })
 }
 
@@ -114,6 +118,11 @@ pub(super) fn one_line(error: &rusqlite::Error) -> String {
         Some(remedy) => format!("{message}; {remedy}"),
         None => message,
     }
+}
+
+/// The problem that an error of SQLite stands for.
+pub(super) fn problem(error: &rusqlite::Error) -> Problem {
+    Problem { fault: fault(error), detail: message(error), remedy: remedy(error).map(str::to_owned) }
 }
 
 /// The library's error for an error of SQLite.
@@ -191,4 +200,33 @@ fn position(sql: &str, error: &rusqlite::Error) -> String {
     let shown: String = rest.chars().take(SHOWN).collect();
     let more = if shown.len() < rest.len() { "…" } else { "" };
     format!(" (at {line}:{column}, {:?})", shown + more)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn only_errors_of_the_disk_leave_a_commit_in_doubt() {
+        let problem = |code| problem(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some("it says".into())));
+        let of_disk = problem(ffi::SQLITE_IOERR_FSYNC);
+        assert_eq!((of_disk.fault, of_disk.detail.as_str()), (DatabaseFault::Io, "it says"));
+        assert_eq!(
+            of_disk.to_string(),
+            "it says; the disk reports an error; check its free space, its limits and its health"
+        );
+        let others =
+            [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_CORRUPT, ffi::SQLITE_READONLY, ffi::SQLITE_INTERRUPT];
+        let faults = others.map(|code| problem(code).fault);
+        let expected = [
+            DatabaseFault::Busy,
+            DatabaseFault::Full,
+            DatabaseFault::Corrupt,
+            DatabaseFault::Unwritable,
+            DatabaseFault::Other,
+        ];
+        assert_eq!(faults, expected);
+    }
 }

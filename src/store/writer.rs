@@ -15,9 +15,9 @@ use super::pool::{ConnectionManager, WriteConnection};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
 use super::routes::statements::{StatementError, Statements};
-use super::sqlite_error::{database_error, is_constraint, one_line};
+use super::sqlite_error::{database_error, is_constraint, one_line, problem};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{Batch, Committed, Confirmation, Refusal, Sink};
+use crate::pipeline::{Batch, Committed, Confirmation, Problem, Refusal, Sink};
 
 /// How many dead letters may be written again while their batch is tried again. With more, the part before the failed event is
 /// committed first. Otherwise the time for a batch of failing events would grow with the square of its length.
@@ -285,7 +285,7 @@ impl Writer {
 /// A problem of the database: the batch is kept and tried again.
 fn refusal(file: &DatabaseFile, error: rusqlite::Error) -> Refusal {
     match error.sqlite_error_code() {
-        Some(_) => Refusal::Retry(one_line(&error)),
+        Some(_) => Refusal::Retry(problem(&error)),
         None => Refusal::Fatal(database_error(file.path(), error)),
     }
 }
@@ -312,7 +312,10 @@ impl Sink for Writer {
         }
         let mut pooled = match self.pool.get() {
             Ok(pooled) => pooled,
-            Err(error) => return Err(Refusal::Retry(format!("no connection: {error}"))),
+            Err(error) => {
+                let detail = format!("no connection: {error}");
+                return Err(Refusal::Retry(Problem::new(DatabaseFault::Unwritable, detail)));
+            }
         };
         if let Err(refusal) = self.commit_rest(&pooled, batch) {
             // After an I/O error, corruption or a full disk, the connection's memory may not match the file.

@@ -33,7 +33,7 @@ fn record(recorder: &NatsRecorder) {
 }
 
 /// Closes, and returns what came back: the payloads that are said not to be stored, and those that may be.
-fn close(recorder: NatsRecorder) -> (BTreeSet<String>, BTreeSet<String>) {
+fn close(recorder: &NatsRecorder) -> (BTreeSet<String>, BTreeSet<String>) {
     let counters = recorder.counters();
     let began = Instant::now();
     let closed = recorder.close(PATIENCE).expect_err("the broker hangs");
@@ -72,7 +72,7 @@ fn all_that_a_stopped_broker_leaves_open_comes_back_in_time() {
     let recorder = recorder(&server);
     server.signal("STOP");
     record(&recorder);
-    let (not_stored, unknown) = close(recorder);
+    let (not_stored, unknown) = close(&recorder);
     assert_eq!((not_stored.len() + unknown.len()) as u64, EVENTS, "nothing was acknowledged");
     let stored = stored(&server, folder.path());
     assert!(stored.is_disjoint(&not_stored), "what is called not stored is not");
@@ -93,7 +93,7 @@ fn a_broker_that_stops_midway_loses_nothing_silently() {
         server.signal("CONT");
         return;
     }
-    let (not_stored, unknown) = close(recorder);
+    let (not_stored, unknown) = close(&recorder);
     let stored = stored(&server, folder.path());
     assert!(stored.is_disjoint(&not_stored), "what is called not stored is not");
     let neither = (0..EVENTS)

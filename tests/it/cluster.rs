@@ -120,7 +120,7 @@ fn a_lost_server_is_replaced_by_one_learnt_from_it() {
     eventually_within(ELECTION, "the rows after", &mut || (oracle::position(&database) == 1_000).then_some(()));
     well(|| collector.health());
     well(|| recorder.health());
-    let kept = account.close(recorder);
+    let kept = account.close(&recorder);
     collector.stop(Duration::from_secs(10)).expect("stops");
     oracle::is_exactly(&database, &kept);
 }
@@ -182,7 +182,7 @@ fn the_only_server_in_lame_duck_mode_is_waited_for() {
     (600..1_000).for_each(|number| account.record(&recorder, payload(number)));
     eventually("that to be noticed", || (!collector.health().is_well() && !recorder.health().is_well()).then_some(()));
     server.restart();
-    let kept = account.close(recorder);
+    let kept = account.close(&recorder);
     assert_eq!(kept.len(), 1_000);
     eventually("all rows", || (oracle::position(&database) == 1_000).then_some(()));
     well(|| collector.health());

@@ -86,7 +86,7 @@ fn several_writers_keep_the_streams_order() {
         recorder.record(Event::new("events.test", payload.as_str())).expect("takes it");
     }
     recorder.close(Duration::from_secs(30)).expect("all are in the stream");
-    let mut collector = catchment::Collector::start_until(&config, Until::Drained).expect("starts");
+    let collector = catchment::Collector::start_until(&config, Until::Drained).expect("starts");
     assert!(collector.wait(Duration::from_secs(60)).expect("no failure"));
     assert_eq!(oracle::payloads(&config.database.path), payloads);
 }

@@ -114,7 +114,10 @@ fn an_event_that_finds_the_database_locked_comes_back_or_waits() {
     let recorder = open(&database, CommitMode::PerEvent);
     let lock = oracle::lock(&database);
     let refused = recorder.record(Event::new("events.a", "one")).expect_err("it is locked");
-    assert!(matches!(&refused.reason, FailureReason::Database(what) if what.contains("locked")), "{refused}");
+    assert!(
+        matches!(&refused.reason, FailureReason::Database { detail, .. } if detail.contains("locked")),
+        "{refused}"
+    );
     assert_eq!(refused.event.payload(), b"one");
     assert!(recorder.health().troubles[0].reason.contains("locked"));
     drop(lock);
@@ -166,7 +169,7 @@ fn a_close_ends_in_time_and_receipts_return_the_rest() {
     assert!(trouble.contains("locked"), "{trouble}");
     let Err(WaitError::Failed(failed)) = receipt.wait(PATIENCE) else { panic!("it is not committed") };
     assert_eq!(*failed.event, Event::new("events.a", "too late").header("A", "b"));
-    assert!(matches!(&failed.reason, FailureReason::Database(what) if what.contains("locked")), "{failed}");
+    assert!(matches!(&failed.reason, FailureReason::Database { detail, .. } if detail.contains("locked")), "{failed}");
     drop(lock);
     assert_eq!(oracle::payloads(&database), ["committed"]);
 }
@@ -176,7 +179,9 @@ fn a_close_ends_in_time_and_receipts_return_the_rest() {
 fn came_back(error: FlushError, because: &str) -> Vec<String> {
     let FlushError::Failed { failed, .. } = error else { panic!("{error}") };
     assert!(
-        failed.iter().all(|error| matches!(&error.reason, FailureReason::Database(what) if what.contains(because)))
+        failed
+            .iter()
+            .all(|error| matches!(&error.reason, FailureReason::Database { detail, .. } if detail.contains(because)))
     );
     failed.iter().map(|error| String::from_utf8_lossy(error.event.payload()).into_owned()).collect()
 }
@@ -278,7 +283,10 @@ fn a_database_moved_away_is_noticed() {
                 Ok(_) | Err(WaitError::Pending(_)) => None,
             },
         });
-        assert!(matches!(&refusal.reason, FailureReason::Database(what) if what.contains("moved")), "{refusal}");
+        assert!(
+            matches!(&refusal.reason, FailureReason::Database { detail, .. } if detail.contains("moved")),
+            "{refusal}"
+        );
         assert_eq!(refusal.event.payload(), b"after");
     }
 }

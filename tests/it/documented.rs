@@ -144,7 +144,7 @@ impl Reader {
                     }
                 }
                 // A part of a configuration, or the library; see below.
-                None if ["toml", "rust"].contains(&block.info) => {}
+                None if ["toml", "rust", "rust,no_run"].contains(&block.info) => {}
                 // What a terminal shows without being asked.
                 None if block.info == "text" => {}
                 None => panic!("neither a file nor a console: {}", block.info),
@@ -182,49 +182,36 @@ fn a_page_whose_commands_need_a_broker_starts_one() {
     }
 }
 
-/// The README's Rust, compiled.
-#[allow(dead_code, reason = "a recorder through NATS needs a broker at its usual address")]
-mod readme {
-    use std::error::Error;
-    use std::time::Duration;
-
-    use catchment::{Collector, Config, DirectRecorder, Event, NatsRecorder, Recorder};
-
-    fn through_nats() -> Result<(), Box<dyn Error>> {
-        let recorder = NatsRecorder::connect("nats://127.0.0.1:4222")?;
-        recorder.record(Event::new("events.door", r#"{"open": true}"#))?; // returns at once
-        recorder.flush(Duration::from_secs(5))?; // all events are in the stream
-        Ok(())
+#[test]
+fn rust_in_the_pages_is_whole_programs_that_the_documentation_tests_compile() {
+    let (root, library) = (Path::new(env!("CARGO_MANIFEST_DIR")), include_str!("../../src/lib.rs"));
+    let mut programs = 0;
+    for (page, text) in &pages() {
+        let page = Path::new(page).strip_prefix(root).expect("in the folder").display().to_string();
+        for block in blocks(text).iter().filter(|block| block.info.starts_with("rust")) {
+            // A part that needs files: `migrations::migrations_can_be_part_of_a_program` compiles it.
+            if block.info == "rust" && page == "docs/migrations.md" {
+                continue;
+            }
+            assert_eq!(block.info, "rust,no_run", "{page}: it is compiled and not run");
+            assert!(block.text.contains("\nfn main() ") && block.text.starts_with("use "), "{page}: it is a part");
+            let included = format!("#[cfg(doctest)]\n#[doc = include_str!(\"../{page}\")]");
+            assert!(library.contains(&included), "{page} is not among the documentation tests of src/lib.rs");
+            programs += 1;
+        }
     }
-
-    fn directly() -> Result<(), Box<dyn Error>> {
-        let recorder = DirectRecorder::create("events.db")?;
-        recorder.record(Event::new("events.door", r#"{"open": true}"#))?;
-        recorder.flush(Duration::from_secs(5))?; // all events are committed
-        Ok(())
-    }
-
-    fn collecting() -> Result<(), Box<dyn Error>> {
-        let mut config = Config::default();
-        config.database.path = "events.db".into();
-        let collector = Collector::start(&config)?;
-        // ... and when the program ends:
-        let status = collector.stop(Duration::from_secs(10))?;
-        println!("{} events committed", status.committed);
-        Ok(())
-    }
+    assert!(programs >= 2, "{programs} programs");
 }
 
 #[test]
-fn the_readmes_rust_is_compiled_here() {
-    let compiled: Vec<&str> = include_str!("documented.rs").lines().map(str::trim).collect();
-    let page = include_str!("../../README.md");
-    let rust: Vec<Block<'_>> = blocks(page).into_iter().filter(|block| block.info == "rust").collect();
-    assert_eq!(rust.len(), 3, "blocks of Rust");
-    for block in rust {
-        let lines: Vec<&str> = block.text.lines().collect();
-        assert!(compiled.windows(lines.len()).any(|window| window == lines), "in no function here:\n{}", block.text);
-    }
+fn the_documented_versions_of_sqlite_and_rusqlite_are_those_in_use() {
+    let library = include_str!("../../src/lib.rs");
+    let sqlite = catchment::rusqlite::version();
+    let (minor, _) = sqlite.rsplit_once('.').expect("three numbers");
+    assert!(library.contains(&format!("//! SQLite {minor} is built in, ")), "it is SQLite {sqlite}");
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("TOML");
+    let rusqlite = manifest["dependencies"]["rusqlite"]["version"].as_str().expect("a version");
+    assert!(library.contains(&format!(" by rusqlite {rusqlite} ")), "it is rusqlite {rusqlite}");
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn a_recorder_recovers_after_the_clients_60_attempts() {
     Impostor::start(server.port()).outlasts_the_client();
     (1_000..1_500).for_each(|number| account.record(&recorder, payload(number)));
     server.restart();
-    let kept = account.close(recorder);
+    let kept = account.close(&recorder);
     drain(&server.url(), &database);
     assert_eq!(kept.len(), 1_500);
     oracle::is_exactly(&database, &kept);
@@ -294,7 +294,7 @@ fn a_full_recorder_gives_the_event_back_and_keeps_those_it_took() {
     server.restart();
     recorder.flush(Duration::from_secs(60)).expect("the broker is back");
     account.record(&recorder, String::from_utf8(refused.event.payload().to_vec()).expect("text"));
-    let kept = account.close(recorder);
+    let kept = account.close(&recorder);
     drain(&server.url(), &database);
     assert_eq!(kept.len(), 101);
     oracle::is_exactly(&database, &kept);
@@ -318,7 +318,7 @@ fn a_full_recorder_that_may_block_waits_for_the_broker() {
                 account.record(&recorder, payload(number));
                 counter.fetch_add(1, Ordering::Relaxed);
             }
-            account.close(recorder)
+            account.close(&recorder)
         });
         // Time enough for a `record` that does not wait to come back.
         std::thread::sleep(Duration::from_millis(200));

@@ -92,7 +92,7 @@ fn noticed_and_healed(fault: &Fault) {
     well(|| collector.health());
     recorder.flush(Duration::from_secs(20)).expect("all is well again");
     well(|| recorder.health());
-    let mut kept = account.close(recorder);
+    let mut kept = account.close(&recorder);
     kept.extend(fixture.publish(1_000, 10));
     fixture.has(1_010);
     stays_well(|| collector.health());
@@ -194,7 +194,7 @@ fn a_stopped_server_is_noticed_and_used_again_later() {
     noticed(began, &["no answer for"], || collector.health());
     noticed(began, &["has not confirmed"], || recorder.health());
     fixture.server.signal("CONT");
-    let kept = account.close(recorder);
+    let kept = account.close(&recorder);
     fixture.has(600);
     well(|| collector.health());
     collector.stop(Duration::from_secs(10)).expect("stops");
@@ -256,7 +256,7 @@ fn a_recorder_on_a_slow_link_loses_and_doubles_nothing() {
     (0..1_000).for_each(|number| account.record(&recorder, payload(number)));
     eventually("a few acknowledgements", || (fixture.server.last_sequence("EVENTS") >= 10).then_some(()));
     fixture.proxy.heal();
-    let kept = account.close(recorder);
+    let kept = account.close(&recorder);
     assert_eq!(fixture.server.last_sequence("EVENTS"), 1_000);
     process::drain(&fixture.server.url(), &fixture.database());
     oracle::is_exactly(&fixture.database(), &kept);
@@ -332,7 +332,7 @@ fn a_recorders_reset_connections_cost_and_double_nothing() {
         eventually("a connection", || (fixture.proxy.open() > 0).then_some(()));
         fixture.proxy.cut();
     }
-    let kept = account.close(recorder);
+    let kept = account.close(&recorder);
     process::drain(&fixture.server.url(), &fixture.database());
     assert_eq!(kept.len(), 2_000);
     oracle::is_exactly(&fixture.database(), &kept);

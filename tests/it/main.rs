@@ -26,6 +26,7 @@ mod delete_markers;
 mod deletions;
 mod direct;
 mod documented;
+mod embedding;
 mod epochs;
 mod faulty_servers;
 mod headers;

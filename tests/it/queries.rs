@@ -20,7 +20,7 @@ fn a_stopped_collector_leaves_all_in_the_one_file() {
     let collector = fixture.collector(vec![query("ask.recent", RECENT)]);
     fixture.filled(10);
     fixture.client().until_answered("ask.recent");
-    stop(collector);
+    stop(&collector);
     let log = fixture.folder.path().join("a.db-wal");
     assert!(!log.exists(), "the last connection to close was one that only reads");
 }
@@ -42,7 +42,7 @@ fn rows_are_answered_with_what_the_request_binds() {
     let status = collector.status();
     assert_eq!((status.requests.answered, status.requests.failed), (3, 0));
     assert!(status.service.is_none());
-    stop(collector);
+    stop(&collector);
     assert_eq!(client.try_to_ask("ask.recent", "").expect_err("nobody").to_string(), "no responders");
 }
 
@@ -68,7 +68,7 @@ fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
     refused(client.ask("ask.recent", "{\"limit\":"), 400, "cannot be read as JSON");
     assert_eq!(client.ask("ask.recent", r#"{"limit":1}"#), Ok(json!([{ "id": 10, "n": 9 }])));
     assert_eq!(collector.status().requests.failed, 6);
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn requests_beyond_those_that_may_wait_are_refused_at_once() {
     }
     assert!((3..=4).contains(&later), "three wait, and one runs: {at_once} and {later}");
     assert_eq!(client.ask("ask.one", ""), Ok(json!([{ "one": 1 }])), "then it goes on");
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn no_request_becomes_an_event_of_core_nats() {
     assert!(event.status.code() == Some(1) && said.contains("no query has the subject events.message"), "{said}");
     fixture.client().0.publish("events.last", "x").expect("published");
     eventually("the event", || (collector.status().committed == 1).then_some(()));
-    stop(collector);
+    stop(&collector);
     let nobody = ask("ask.one");
     assert!(nobody.status.code() == Some(1) && stderr(&nobody).contains("no collector answers on ask.one"));
 }
@@ -270,7 +270,7 @@ fn a_request_is_sent_where_the_question_for_its_subject_is_denied() {
     // The stream's acknowledgement is not taken for an answer.
     let event = ask("events.message", "jetstream");
     assert!(stderr(&event).contains("stream EVENTS stored the request as an event"), "{}", stderr(&event));
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]
@@ -292,5 +292,5 @@ fn a_request_may_be_messagepack() {
     refused(client.ask("ask.either", &request), 400, "JSON");
     refused(client.ask("ask.packed", &request[..10]), 400, "MessagePack");
     assert_eq!(client.ask("ask.packed", ""), Ok(json!([{ "l": null, "t": null, "b": null }])));
-    stop(collector);
+    stop(&collector);
 }

@@ -353,7 +353,7 @@ fn a_direct_recorder_says_what_is_wrong_with_a_route() {
     let recorder = DirectRecorder::open(direct(&database, CommitMode::PerEvent, Unmatched::Store)).expect("opens");
     connection.execute_batch("ALTER TABLE users RENAME TO people").expect("renames");
     let refused = recorder.record(Event::new("events.chat.log", line("ann", "hi"))).expect_err("no table, no commit");
-    let FailureReason::Database(said) = &refused.reason else { panic!("{refused}") };
+    let FailureReason::Database { detail: said, .. } = &refused.reason else { panic!("{refused}") };
     assert!(said.contains("route line, statement 2: no such table: users"), "{said}");
     recorder.record(Event::new("events.chat.eve", "")).expect("another route's");
     assert_eq!(texts(&database, "SELECT name FROM lines"), ["eve"]);

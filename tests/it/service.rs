@@ -53,7 +53,7 @@ fn discovery_finds_the_service_and_counts_what_it_did() {
     let (spent, average) = (&endpoint["processing_time"], &endpoint["average_processing_time"]);
     assert!(spent.as_u64() > Some(0) && average.as_u64() == spent.as_u64().map(|spent| spent / 2), "{endpoint}");
     assert_eq!(stats["endpoints"][1]["num_requests"], 0);
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn of_two_collectors_one_answers_each_request() {
     }
     let answered: Vec<u64> = collectors.iter().map(|collector| collector.status().requests.answered).collect();
     assert!(answered.iter().sum::<u64>() == 200 && answered.iter().all(|&count| count > 0), "{answered:?}");
-    collectors.into_iter().for_each(stop);
+    collectors.iter().for_each(stop);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn it_answers_again_when_the_server_is_back_or_goes_on() {
         fixture.server.signal("CONT");
         eventually("health", || collector.status().service.is_none().then_some(()));
         assert_eq!(fixture.client().until_answered("ask.one"), one);
-        stop(collector);
+        stop(&collector);
     }
 }
 
@@ -141,7 +141,7 @@ fn a_stop_answers_waiting_and_interrupts_hanging_queries() {
     }
     client.0.flush().expect("the server has them");
     eventually("a first answer", || (collector.status().requests.answered > 0).then_some(()));
-    stop(collector);
+    stop(&collector);
     for _ in 0..5 {
         let reply = replies.next_timeout(Duration::from_secs(1)).expect("sent before the stop ended");
         assert_eq!(String::from_utf8_lossy(&reply.data), r#"[{"i":300000}]"#);
@@ -194,7 +194,7 @@ fn denied_rights_are_reported_and_events_still_stored() {
     assert!(private.try_next().is_none());
     client.0.publish("events.a", "x").expect("published");
     eventually("the event", || (collector.status().committed == 1).then_some(()));
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_step_that_does_not_end_is_answered_at_its_timeout() {
     let rows = eventually("the step to end", || client.try_to_ask("ask.one", "").ok()?.ok());
     assert_eq!(rows, json!([{ "one": 1 }]));
     assert!(replies.try_next().is_none(), "an answer twice");
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_row_that_takes_long_is_interrupted_before_the_next() {
     let again = Instant::now();
     eventually("the thread to be free", || client.try_to_ask("ask.one", "").ok()?.ok());
     assert!(again.elapsed() < Duration::from_secs(5), "{:?}", again.elapsed());
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn ten_thousand_requests_at_once_are_all_answered() {
     assert_eq!(answered.len(), REQUESTS, "each once");
     let requests = collector.status().requests;
     assert_eq!((requests.failed, requests.answered), (busy, REQUESTS as u64 - busy + 1));
-    stop(collector);
+    stop(&collector);
 }
 
 #[test]
@@ -150,5 +150,5 @@ fn a_request_of_many_headers_is_refused() {
     };
     assert_eq!(ask(32), Ok(json!([{ "last": "x" }])));
     refused(ask(33), 400, "the request has 33 headers; send at most 32");
-    stop(collector);
+    stop(&collector);
 }

@@ -36,6 +36,11 @@ impl EpochHistory {
         }
     }
 
+    /// The last event that was read in the current epoch.
+    pub(super) fn position(&self) -> Mark {
+        self.epochs.last().map_or(Mark::START, |progress| progress.mark)
+    }
+
     /// The current epoch does not have these sequences.
     pub(super) fn add_gap(&mut self, gap: Gap) {
         if let Some(progress) = self.epochs.last_mut() {

@@ -196,6 +196,7 @@ impl JetStreamIntake {
         }
         self.acks = PendingAcks::new(session.acknowledges());
         self.history.continue_epoch(&session.epoch, session.after);
+        self.reports.progress.begin(session.epoch.number, session.after.sequence);
         self.epoch = Some(Arc::clone(&session.epoch));
         self.consumer = Some(session.consumer.clone());
         self.subjects.clone_from(&session.subjects);
@@ -206,10 +207,25 @@ impl JetStreamIntake {
         }
         self.session = Some(session);
         self.take_lost_events();
+        self.report_progress();
         self.retry.reconnect.opened();
         self.retry.missing_since = None;
         self.is_degraded = true;
         self.report_condition();
+    }
+
+    /// Reports how far events were passed on. Every event up to `seen` was passed on, or is not to be stored: an earlier epoch has it,
+    /// the stream does not have it, or it is not among the configured subjects.
+    fn report_progress(&self) {
+        let seen = match (&self.unplaced, &self.session) {
+            (Some(unplaced), _) => unplaced.metadata.mark.sequence - 1,
+            (None, session) => {
+                let passed = session.as_ref().map_or(0, |session| session.passed);
+                let drained = self.drained.and(self.drain_to).unwrap_or(0);
+                self.history.position().sequence.max(passed).max(drained)
+            }
+        };
+        self.reports.progress.received(self.handed.sequence, seen);
     }
 
     /// Reports the session's condition. An opened session has not recovered yet: its pull requests may be refused.
@@ -317,6 +333,7 @@ impl Intake for JetStreamIntake {
         if self.session.is_none() {
             if batch.is_empty() {
                 self.reopen(batch, wait)?;
+                self.report_progress();
             }
             return Ok(IntakeState::Open);
         }
@@ -383,6 +400,7 @@ impl Intake for JetStreamIntake {
             self.ended |= self.drained.is_some_and(|since| session.is_settled() || since.elapsed() >= DRAIN_GRACE);
         }
         self.report_condition();
+        self.report_progress();
         self.last_fill = Instant::now();
         Ok(if self.ended { IntakeState::Drained } else { IntakeState::Open })
     }

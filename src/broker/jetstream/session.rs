@@ -78,6 +78,8 @@ pub(super) struct JetStreamSession {
     pub(super) subjects: Vec<String>,
     /// The stream's last sequence when the session was opened.
     pub(super) last: u64,
+    /// Every event up to this sequence that is to be collected was delivered and returned by [`JetStreamSession::next`].
+    pub(super) passed: u64,
 }
 
 /// What a session yields.
@@ -277,6 +279,7 @@ impl JetStreamSession {
                 return Some(Item::Over(format!("{out_of_order}; checking whether the stream went back")));
             }
             let missing = self.gaps.delivered(metadata.mark.sequence, metadata.pending);
+            self.passed = metadata.mark.sequence;
             if self.local_filter.as_mut().is_some_and(|filter| !filter.matches(&message.subject)) {
                 if self.acknowledges() {
                     return Some(Item::NotCollected(NotCollected { metadata, missing, reply: message.reply }));
@@ -319,6 +322,8 @@ impl JetStreamSession {
             return Some(format!("the server has lost the deliveries of consumer {}", self.consumer));
         }
         if consumer.delivered.consumer_seq == self.consumer_sequence {
+            // Where nothing is left to deliver, the server counts the events that the consumer's filters omit.
+            self.passed = self.passed.max(consumer.delivered.stream_seq);
             self.exhausted = consumer.num_pending == 0;
             self.gaps.note_pending(consumer.num_pending);
         }

@@ -37,7 +37,7 @@ impl PublishReport {
     }
 
     /// Waits until every event is settled, then closes the recorder. Gives up when no event is settled for `patience`.
-    pub fn settle(&mut self, recorder: NatsRecorder, patience: Duration) {
+    pub fn settle(&mut self, recorder: &NatsRecorder, patience: Duration) {
         let (mut settled, mut since) = (self.counters.counts().settled(), Instant::now());
         loop {
             match recorder.flush(POLL.min(patience)) {

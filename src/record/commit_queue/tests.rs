@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::DatabaseFault;
 use crate::pipeline::{Pipeline, Settings, Shared};
 use crossbeam_channel::{Receiver, Sender};
 
@@ -11,8 +12,12 @@ struct ScriptedSink {
 impl Sink for ScriptedSink {
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         self.begun.send(batch.len()).expect("the test receives it");
-        self.results.recv().unwrap_or(Err(Refusal::Retry("the test gives no result".into())))
+        self.results.recv().unwrap_or(Err(retry("the test gives no result")))
     }
+}
+
+fn retry(detail: &str) -> Refusal {
+    Refusal::Retry(Problem::new(DatabaseFault::Busy, detail))
 }
 
 struct Fixture {
@@ -84,9 +89,9 @@ fn failed_events_come_back_once_with_the_cause() {
     fixture.record("one");
     let held = fixture.queue.enqueue(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
     fixture.record("two");
-    fixture.results.send(Err(Refusal::Retry("it is locked".into()))).expect("it works");
+    fixture.results.send(Err(retry("it is locked"))).expect("it works");
     fixture.results.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");
-    let reason = || FailureReason::Database("configuration: x: is gone".into());
+    let reason = || FailureReason::from(Problem::new(DatabaseFault::Other, "configuration: x: is gone"));
     let lost = fixture.queue.flush(Instant::now() + Duration::from_mins(1)).expect_err("it is gone");
     assert_eq!(failed(lost), [("one".into(), reason()), ("two".into(), reason())]);
     // The third event is still with its receipt.

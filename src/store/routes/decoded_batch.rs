@@ -55,7 +55,7 @@ impl DecodedBatch {
         for index in 0..batch.len() {
             let delivery = batch.delivery(index);
             // In most batches the same subject comes many times in a row.
-            let is_marker = is_delete_marker(delivery.headers);
+            let is_marker = is_delete_marker(delivery.headers.iter());
             let target = match last {
                 Some((subject, was_marker, target)) if subject == delivery.subject && was_marker == is_marker => target,
                 _ => self.plan.routes().target(delivery.subject, is_marker),
@@ -72,7 +72,7 @@ impl DecodedBatch {
         self.fields.clear();
         self.all_to_events = self.plan.routes().is_plain() && delivery.defect.is_none();
         if !self.all_to_events {
-            let target = self.plan.routes().target(delivery.subject, is_delete_marker(delivery.headers));
+            let target = self.plan.routes().target(delivery.subject, is_delete_marker(delivery.headers.iter()));
             let disposition = self.disposition_of(target, delivery, epoch);
             self.dispositions.push(disposition);
         }

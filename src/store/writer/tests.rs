@@ -108,7 +108,7 @@ fn a_full_database_is_tried_again_and_resumes() {
         pooled.sqlite.pragma_update(None, "max_page_count", 10).expect("a small limit");
     }
     let Err(Refusal::Retry(reason)) = fixture.writer.commit(&full) else { panic!("it cannot fit") };
-    assert_eq!(reason, "database or disk is full; make room on its disk");
+    assert_eq!(reason.to_string(), "database or disk is full; make room on its disk");
     assert_eq!((fixture.stored().len(), fixture.ledger()), (0, 0));
     // The limit applied to the old connection; a new one has room.
     assert_eq!(dead_letters(fixture.writer.commit(&full)), 0);
@@ -120,7 +120,7 @@ fn the_writer_waits_for_another_process() {
     let mut fixture = Fixture::new("BEGIN IMMEDIATE");
     fixture.writer.pool.get().expect("a connection").sqlite.busy_timeout(std::time::Duration::ZERO).expect("sets");
     let Err(Refusal::Retry(reason)) = fixture.writer.commit(&batch(0, &["x"])) else { panic!("it is locked") };
-    assert!(reason.contains("another process holds its write lock"), "{reason}");
+    assert!(reason.to_string().contains("another process holds its write lock"), "{reason}");
     fixture.connection.execute_batch("COMMIT").expect("unlocks");
     assert_eq!(dead_letters(fixture.writer.commit(&batch(0, &["x"]))), 0);
     assert_eq!(fixture.stored(), ["x"]);

@@ -126,7 +126,7 @@ pub fn query(subject: &str, sql: &str) -> QueryConfig {
     QueryConfig::new(subject, sql)
 }
 
-pub fn stop(collector: Collector) {
+pub fn stop(collector: &Collector) {
     collector.stop(Duration::from_secs(10)).expect("stops");
 }
 

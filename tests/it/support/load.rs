@@ -51,7 +51,7 @@ impl Load {
                 seen.handed_over.store(number + 1, Ordering::Relaxed);
                 seen.acknowledged.store(account.kept.len() as u64, Ordering::Relaxed);
             }
-            account.close(recorder)
+            account.close(&recorder)
         });
         Self { thread, progress, lead }
     }
@@ -96,7 +96,7 @@ pub fn publish_from(server: &Server, first: u64, total: u64) -> Vec<Kept> {
     let recorder = patient(server.config());
     let mut account = Account::default();
     (first..first + total).for_each(|number| account.record(&recorder, payload(number)));
-    account.close(recorder)
+    account.close(&recorder)
 }
 
 /// A recorder that waits for a broker as long as a test may take.
@@ -135,7 +135,7 @@ impl Account {
     }
 
     /// Flushes, and says where each event is.
-    pub fn close(mut self, recorder: NatsRecorder) -> Vec<Kept> {
+    pub fn close(mut self, recorder: &NatsRecorder) -> Vec<Kept> {
         recorder.close(Duration::from_secs(60)).expect("all are in the stream");
         while !self.open.is_empty() {
             self.settle_first();

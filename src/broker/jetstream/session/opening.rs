@@ -109,6 +109,7 @@ impl JetStreamSession {
             pending: created.num_pending,
             subjects: stored_subjects::collected(config, &stream.config),
             last: stream.state.last_seq,
+            passed: if created.num_pending == 0 && nothing_unstored { stream.state.last_seq } else { 0 },
             link,
         })
     }

@@ -71,7 +71,7 @@ fn a_full_disk_makes_no_dead_letters() {
     pooled.sqlite.pragma_update(None, "max_page_count", 20).expect("sets");
     drop(pooled);
     let Err(Refusal::Retry(error)) = fixture.writer.commit(&batch) else { panic!("it is full") };
-    assert_eq!(error, "database or disk is full; make room on its disk");
+    assert_eq!(error.to_string(), "database or disk is full; make room on its disk");
     assert_eq!(fixture.commit(&batch).dead_letters, 0);
     assert_eq!(fixture.texts("SELECT length(x) || '' FROM big"), ["1", "300000", "2"]);
 }
