@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 use super::failure::{Interrupted, UsageError};
 use super::output::Output;
-use super::progress::{Progress, is_in_foreground};
+use super::progress::{Progress, is_watched};
 use super::server_program;
 use super::signals::Signals;
 use super::values::counted;
@@ -371,7 +371,7 @@ impl ProgressLines {
     const PAUSE: Duration = Duration::from_secs(30);
 
     fn show(&self, step: &Step) {
-        if !is_in_foreground() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
+        if !is_watched() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
             self.0.set(Some(Instant::now()));
             log::info!("compare: step {} of {}, {}", step.number + 1, step.of, in_words(step));
         }
