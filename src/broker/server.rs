@@ -59,14 +59,20 @@ pub struct Server {
 impl Server {
     /// Starts `program` with its streams and its log in `folder`, waits until it takes connections, and writes its address to the file
     /// `address`, which is removed when the server ends. Blocks for up to 30 seconds, and for up to 10 more while an earlier server in
-    /// the same folder ends.
+    /// the same folder ends. Gives up as soon as `wanted` returns `false`.
     ///
     /// # Errors
     ///
     /// [`Error::Broker`] when it cannot be started or takes no connections in time; the text has the path of its log. Also when a server
     /// in the same folder is still running, or when the fixed port is taken.
-    pub fn start(program: &Path, folder: &Path, address: &Path, port: ServerPort) -> Result<Self, Error> {
-        Self::start_on(program, folder, address, port, &[])
+    pub fn start(
+        program: &Path,
+        folder: &Path,
+        address: &Path,
+        port: ServerPort,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
+        Start { program, folder, address, arguments: &[], wanted }.on_port(port)
     }
 
     /// The same on any free port and with more arguments, `--config FILE` for instance. The arguments given here take precedence over
@@ -76,36 +82,7 @@ impl Server {
     ///
     /// As [`Server::start`].
     pub fn start_with(program: &Path, folder: &Path, address: &Path, arguments: &[OsString]) -> Result<Self, Error> {
-        Self::start_on(program, folder, address, ServerPort::Any, arguments)
-    }
-
-    fn start_on(
-        program: &Path,
-        folder: &Path,
-        address: &Path,
-        port: ServerPort,
-        arguments: &[OsString],
-    ) -> Result<Self, Error> {
-        let start = Start { program, folder, address, arguments };
-        fs::create_dir_all(folder).map_err(|e| start.unwritable(&e))?;
-        let lock = start.lock()?;
-        loop {
-            let number = port::choose(port, folder).map_err(|(what, remedy)| {
-                let error = start.failed(what);
-                remedy.into_iter().fold(error, Error::with_remedy)
-            })?;
-            match start.on(number, &lock) {
-                Ok(server) => {
-                    if port != ServerPort::Any {
-                        port::keep(folder, number).map_err(|e| start.unwritable(&e))?;
-                    }
-                    return Ok(server);
-                }
-                // Another program was faster.
-                Err(_) if !matches!(port, ServerPort::Fixed(_)) && !port::is_free(number) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        Start { program, folder, address, arguments, wanted: &|| true }.on_port(ServerPort::Any)
     }
 
     /// Its address.
@@ -138,11 +115,38 @@ struct Start<'a> {
     folder: &'a Path,
     address: &'a Path,
     arguments: &'a [OsString],
+    wanted: &'a dyn Fn() -> bool,
 }
 
 impl Start<'_> {
+    fn on_port(&self, port: ServerPort) -> Result<Server, Error> {
+        fs::create_dir_all(self.folder).map_err(|e| self.unwritable(&e))?;
+        let lock = self.lock()?;
+        loop {
+            let number = port::choose(port, self.folder).map_err(|(what, remedy)| {
+                let error = self.failed(what);
+                remedy.into_iter().fold(error, Error::with_remedy)
+            })?;
+            match self.on(number, &lock) {
+                Ok(server) => {
+                    if port != ServerPort::Any {
+                        port::keep(self.folder, number).map_err(|e| self.unwritable(&e))?;
+                    }
+                    return Ok(server);
+                }
+                // Another program was faster.
+                Err(_) if !matches!(port, ServerPort::Fixed(_)) && !port::is_free(number) && (self.wanted)() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn failed(&self, detail: String) -> Error {
         broker_error(self.program.display().to_string(), BrokerFault::Unreachable, detail)
+    }
+
+    fn stopped(&self) -> Error {
+        self.failed("a stop ended its start".into())
     }
 
     fn unwritable(&self, error: &std::io::Error) -> Error {
@@ -157,6 +161,7 @@ impl Start<'_> {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if !(self.wanted)() => return Err(self.stopped()),
                 Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
                     let holder =
@@ -171,7 +176,7 @@ impl Start<'_> {
     }
 
     fn on(&self, port: u16, lock: &File) -> Result<Server, Error> {
-        let Self { program, folder, address, arguments } = *self;
+        let Self { program, folder, address, arguments, wanted } = *self;
         clear_ports(folder).map_err(|e| self.unwritable(&e))?;
         let log = folder.join("server.log");
         let see_log = || format!("see its log, {}", log.display());
@@ -200,6 +205,9 @@ impl Start<'_> {
                     return Err(self.failed("there is no such program".into()).with_remedy(remedy));
                 }
                 return Err(self.failed(format!("ended at once ({status})")).with_remedy(see_log()));
+            }
+            if !wanted() {
+                return Err(self.stopped());
             }
             if Instant::now() >= until {
                 return Err(self.failed(format!("took no connection within {START_LIMIT:?}")).with_remedy(see_log()));

@@ -83,16 +83,17 @@ impl Run {
         if self.end_with_input {
             signals.end_with_input()?;
         }
-        let Prepared { config, mut server, lock } = self.prepare(settings)?;
+        let prepared = self.prepare(settings, &signals);
+        if prepared.is_err() && signals.end_asked() {
+            return self.stopped_early(&signals);
+        }
+        let Prepared { config, mut server, lock } = prepared?;
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
         let take = || lock.map_or_else(|| Lock::take_at(&config.database.path, StartPhase::Opening), Ok);
         let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
-            Err(Error::Broker { .. }) if signals.end_asked() => {
-                log::info!("stopped before the broker came up: no events were received");
-                return self.interrupted(&signals);
-            }
+            Err(Error::Broker { .. }) if signals.end_asked() => return self.stopped_early(&signals),
             started => started?,
         };
         let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
@@ -132,6 +133,11 @@ impl Run {
         if ended { Ok(()) } else { self.interrupted(&signals) }
     }
 
+    fn stopped_early(&self, signals: &Signals) -> anyhow::Result<()> {
+        log::info!("stopped before the broker came up: no events were received");
+        self.interrupted(signals)
+    }
+
     /// The end after a signal: of a run until a signal as planned, of any other one before it was done.
     fn interrupted(&self, signals: &Signals) -> anyhow::Result<()> {
         match signals.interrupted() {
@@ -140,7 +146,7 @@ impl Run {
         }
     }
 
-    fn prepare(&self, settings: &Settings) -> anyhow::Result<Prepared> {
+    fn prepare(&self, settings: &Settings, signals: &Signals) -> anyhow::Result<Prepared> {
         if !self.with_server {
             let mut config = settings.for_broker(&self.database, &self.broker)?;
             config.broker.wait = self.wait.unwrap_or(config.broker.wait);
@@ -155,7 +161,7 @@ impl Run {
         // Taken before the server starts, and kept: a second server on the same streams would damage them.
         let lock = Lock::take_at(&config.database.path, StartPhase::StartingBroker)?;
         let port = self.server_port.map_or(ServerPort::Kept, ServerPort::Fixed);
-        let server = start_server(&program, &config.database.path, port)?;
+        let server = start_server(&program, &config.database.path, port, signals)?;
         config.broker = config.broker.on_own_server(server.url());
         Ok(Prepared { config, server: Some(server), lock: Some(lock) })
     }
@@ -206,11 +212,11 @@ struct Prepared {
 }
 
 /// Starts a nats-server for this collector.
-fn start_server(program: &Path, database: &Path, port: ServerPort) -> anyhow::Result<Server> {
+fn start_server(program: &Path, database: &Path, port: ServerPort, signals: &Signals) -> anyhow::Result<Server> {
     let (folder, address) = (store::beside(database, "nats"), store::beside(database, "server"));
     let flags =
         |error: Error| anyhow::anyhow!("{}", error.to_string().replace("another port", "another --server-port"));
-    Server::start(program, &folder, &address, port).map_err(flags)
+    Server::start(program, &folder, &address, port, &|| !signals.end_asked()).map_err(flags)
 }
 
 /// The text beside the progress.

@@ -1,13 +1,14 @@
 //! `run --with-server`: which server it starts, on which port, and how other commands find it while it starts.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::collector::{Collector, catchment, output, signal, stderr};
-use crate::support::oracle;
 use crate::support::refusal::refused;
-use crate::support::server::program;
+use crate::support::server::{Server, program};
+use crate::support::{eventually, oracle};
 
 struct Folder(tempfile::TempDir);
 
@@ -143,7 +144,7 @@ fn a_publisher_finds_the_server_at_another_port() {
         publish.stdin(Stdio::piped()).stderr(log).stdout(Stdio::null()).spawn().expect("catchment starts");
     let mut lines = publish.stdin.take().expect("piped");
     std::io::Write::write_all(&mut lines, b"first\n").expect("writes");
-    crate::support::eventually("the first event", || (oracle::count(&folder.at("a.db")) == 1).then_some(()));
+    eventually("the first event", || (oracle::count(&folder.at("a.db")) == 1).then_some(()));
     assert!(collector.stop().success());
     let port = free_port().to_string();
     let collector = folder.starting(&["--server-port", &port], "second.log");
@@ -154,6 +155,44 @@ fn a_publisher_finds_the_server_at_another_port() {
     assert!(log.contains(&format!("the server has another address now: nats://127.0.0.1:{port}")), "{log}");
     assert_eq!(oracle::payloads(&folder.at("a.db")), ["first", "second"]);
     assert!(collector.stop().success());
+}
+
+#[test]
+fn an_address_that_was_left_behind_does_not_count() {
+    let folder = Folder::new();
+    let collector = folder.starting(&[], "run.log");
+    collector.said("collecting stream EVENTS");
+    let address = std::fs::read_to_string(folder.at("a.db.server")).expect("reads");
+    assert!(collector.stop().success());
+    // As after a power cut.
+    std::fs::write(folder.at("a.db.server"), address).expect("writes");
+    let (_other, server) = Server::in_new_folder();
+    server.make_stream("EVENTS", &["events.>"]);
+    let done = output(folder.command(&["publish", "events.a", "x"]).env("NATS_URL", server.url()));
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert_eq!(server.messages("EVENTS"), 1);
+}
+
+#[test]
+fn a_stop_ends_the_start_of_a_server_that_hangs() {
+    let folder = Folder::new();
+    let hanging = folder.at("hanging");
+    std::fs::write(&hanging, "#!/bin/sh\nexec sleep 3600\n").expect("writes");
+    std::fs::set_permissions(&hanging, std::fs::Permissions::from_mode(0o755)).expect("changes");
+    for (drain, status) in [(&[][..], 0), (&["--drain"], 130)] {
+        let mut run = folder.command(&["run", "--with-server"]);
+        run.args(drain).env("NATS_SERVER_BIN", &hanging);
+        let mut collector = Collector::start(run, &folder.at("run.log"));
+        // The server's process is there.
+        eventually("the server", || {
+            let lock = std::fs::File::open(folder.at("a.db.nats/server.lock")).ok()?;
+            let phase = std::fs::read_to_string(folder.at("a.db.lock")).unwrap_or_default();
+            (lock.try_lock_shared().is_err() && phase.contains("starting a broker")).then_some(())
+        });
+        signal(collector.pid(), "INT");
+        assert_eq!(collector.wait().code(), Some(status), "{}", collector.log());
+        assert!(collector.log().contains("stopped before the broker came up"), "{}", collector.log());
+    }
 }
 
 /// A copy of the command at this place, with the server's program where `make` installs it.
