@@ -10,11 +10,16 @@
 //! config.database.path = "chat.db".into();
 //! assert!(config.validate().is_ok());
 //! ```
+//!
+//! With the feature `toml`, `Config::from_toml` reads the settings from text in the file's format, and `Config::from_toml_file` from a
+//! file.
 
 mod authentication;
 mod broker;
 mod core_nats;
 mod database;
+#[cfg(feature = "toml")]
+mod file;
 mod limits;
 mod migrations;
 mod parameters;
@@ -35,12 +40,14 @@ pub use bytesize::ByteSize;
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub(crate) use database::validate_database_path;
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
+#[cfg(feature = "cli")]
+pub(crate) use file::{from_table, is_unknown_key, table_of};
 pub(crate) use limits::validate_bind;
 pub use migrations::Migrations;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
 pub use routes::{Codec, DEFAULT_MAX_STEPS, RouteConfig, Unmatched};
-pub(crate) use secrets::{is_jwt, without_login, without_secrets};
+pub(crate) use secrets::{is_jwt, split_scheme, without_login, without_secrets};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
 /// directory.

@@ -16,7 +16,7 @@
 //!
 //! With a direct recorder, only the first line differs: `DirectRecorder::create("events.db")?`.
 //!
-//! A collector takes its settings from code, or from TOML as the `catchment run` command does:
+//! A collector takes its settings from code, or with the feature `toml` from TOML as the `catchment run` command does:
 //!
 //! ```no_run
 //! use catchment::{Collector, Config};
@@ -85,8 +85,9 @@
 //!
 //! # Features
 //!
-//! All features are on by default. They add only the command; the library's API is the same without them. `cli` is the `catchment`
-//! command, `check` and `compare` are its larger subcommands. An application turns them off with `default-features = false`.
+//! `toml` adds `Config::from_toml` and `Config::from_toml_file`. The other features add only the command: `cli` is the `catchment`
+//! command, `check` and `compare` are its larger subcommands. All are on by default; `cli` enables `toml`. An application turns them off with
+//! `default-features = false`, and may choose `features = ["toml"]`.
 
 // `check` and `compare` are the features that use all of the library; both enable `cli`. A build without one of them has code
 // that only the missing command uses.

@@ -26,7 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With a configuration file: `toml::from_str::<Config>(&text)?`.
+//! With a settings file, and the feature `toml`: `Config::from_toml_file("catchment.toml")?`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -19,11 +19,21 @@ pub(super) fn is_contents(path: &Path) -> bool {
     text.contains("-----BEGIN") || text.contains('\n') || is_jwt(text.trim()) || is_seed(Path::new(text.trim()))
 }
 
+/// The scheme of a server's address, `nats` in `nats://host`, and the rest.
+pub(crate) fn split_scheme(server: &str) -> (Option<&str>, &str) {
+    // A password may contain `://` too.
+    let is_scheme = |scheme: &str| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric());
+    match server.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => (Some(scheme), rest),
+        _ => (None, server),
+    }
+}
+
 /// A server's address without user, password or token, which are before its last `@`.
 pub(crate) fn without_login(server: &str) -> String {
-    match (server.split_once("://"), server.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (None, Some((_, host))) => host.to_owned(),
+    match (split_scheme(server), server.rsplit_once('@')) {
+        ((Some(scheme), _), Some((_, host))) => format!("{scheme}://{host}"),
+        (_, Some((_, host))) => host.to_owned(),
         (_, None) => server.to_owned(),
     }
 }
@@ -32,10 +42,8 @@ pub(crate) fn without_login(server: &str) -> String {
 /// password: a password may contain a `/` or an `@`, or the host may be missing.
 pub(crate) fn without_secrets(server: &str) -> String {
     let without_login = without_login(server);
-    let (scheme, rest) = match without_login.split_once("://") {
-        Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => (format!("{scheme}://"), rest),
-        _ => (String::new(), without_login.as_str()),
-    };
+    let (scheme, rest) = split_scheme(&without_login);
+    let scheme = scheme.map_or(String::new(), |scheme| format!("{scheme}://"));
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -79,6 +87,9 @@ mod tests {
             ("nats://a#hunter2", "nats://***"),
             ("//me:hunter2/x", "***"),
             ("me hunter2", "***"),
+            ("me:hunter2://x@a:1", "a:1"),
+            ("nats://me:hunter2://x@a:1", "nats://a:1"),
+            ("me:hunter2://x", "me:***"),
         ] {
             assert_eq!(without_secrets(server), shown, "{server}");
         }
