@@ -1,13 +1,12 @@
 //! A command that this build does not have. It is known by name, so that the error can say how to get it.
 
 use std::ffi::OsString;
-use std::io::Write;
 
 use clap::Args;
 
-use super::failure::ExitStatus;
+use super::failure::{self, ExitStatus};
 
-/// Not in this build
+/// The arguments of a command that is not here
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub struct Absent {
@@ -21,11 +20,9 @@ impl Absent {
     pub fn refuse(&self, feature: &str, status: u8) -> anyhow::Result<()> {
         // The arguments may hold secrets.
         log::debug!("{feature} was called with {} arguments", self.arguments.len());
-        // Without a standard error there is still the exit status.
-        let _ = writeln!(
-            std::io::stderr(),
-            "catchment: this program was built without the command {feature}; build it with the feature {feature}, which is a default"
-        );
+        failure::print(&format!(
+            "this program was built without the command {feature}; build it with the feature {feature}, which is a default"
+        ));
         Err(ExitStatus(status).into())
     }
 }

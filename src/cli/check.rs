@@ -59,9 +59,9 @@ Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown 
 JSON: {\"status\", \"findings\": [{\"level\", \"object\", \"what\", \"way_out\"}], \"measures\": {name: number}}.
 
 Examples:
-  catchment check -c catchment.toml --offline
-  catchment check -c catchment.toml --quick --format nagios
-  catchment check -c catchment.toml --quick --format prometheus > /var/lib/node_exporter/catchment.prom";
+  catchment check --offline
+  catchment check --quick --format nagios
+  catchment check --quick --format prometheus > /var/lib/node_exporter/catchment.prom";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ReportFormat {

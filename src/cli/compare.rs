@@ -15,8 +15,9 @@ use clap::{Args, ValueEnum};
 
 use super::failure::{Interrupted, UsageError};
 use super::output::Output;
-use super::progress::{Progress, is_in_foreground};
+use super::progress::{Progress, is_watched};
 use super::server_program;
+use super::shell;
 use super::signals::Signals;
 use super::values::counted;
 
@@ -371,7 +372,7 @@ impl ProgressLines {
     const PAUSE: Duration = Duration::from_secs(30);
 
     fn show(&self, step: &Step) {
-        if !is_in_foreground() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
+        if !is_watched() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
             self.0.set(Some(Instant::now()));
             log::info!("compare: step {} of {}, {}", step.number + 1, step.of, in_words(step));
         }
@@ -403,8 +404,7 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
             _ if word.contains("://") || word.contains('@') => addresses(&word),
             _ => word,
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%*".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+        shell::word(&word).into_owned()
     });
     std::iter::once("catchment".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }

@@ -20,14 +20,17 @@ const REFERENCES: [&str; 4] = ["op://", "nsc://", "env://", "data:"];
 /// The folder of contexts.
 pub struct Contexts {
     folder: Option<PathBuf>,
+    /// What `~` stands for in the names of files.
+    home: Option<PathBuf>,
 }
 
 impl Contexts {
     /// In the folder for settings that the environment names.
     pub fn new(xdg_config_home: Option<&str>, home: Option<&str>) -> Self {
         let given = |value: Option<&str>| value.filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder = given(xdg_config_home).or_else(|| given(home).map(|home| home.join(".config")));
-        Self { folder: folder.map(|folder| folder.join("nats")) }
+        let home = given(home);
+        let folder = given(xdg_config_home).or_else(|| home.as_ref().map(|home| home.join(".config")));
+        Self { folder: folder.map(|folder| folder.join("nats")), home }
     }
 
     /// The name of the selected one.
@@ -49,7 +52,8 @@ impl Contexts {
         }
         let file = folder.join("context").join(format!("{name}.json"));
         let text = std::fs::read_to_string(&file).map_err(|e| refused(unreadable(&file, &e)))?;
-        settings(&text).map_err(|reason| refused(format!("{}: {reason}", file.display())))
+        settings(text.trim_start_matches('\u{feff}'), self.home.as_deref())
+            .map_err(|reason| refused(format!("{}: {reason}", file.display())))
     }
 }
 
@@ -61,7 +65,7 @@ fn unreadable(file: &Path, error: &std::io::Error) -> String {
     }
 }
 
-fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
+fn settings(text: &str, home: Option<&Path>) -> Result<Vec<(&'static str, String)>, String> {
     let context: Map<String, Value> = serde_json::from_str(text)
         .map_err(|e| format!("is not a JSON object: error at line {}, column {}; correct it", e.line(), e.column()))?;
     let value = |key: &str| match context.get(key) {
@@ -79,20 +83,20 @@ fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
             return Err(format!("has {key}, which is not supported here; give server and credentials instead"));
         }
     }
-    let mut settings = vec![("servers", value("url")?.unwrap_or("nats://127.0.0.1:4222").to_owned())];
-    let mut take = |key: &str, setting| -> Result<(), String> {
-        settings.extend(value(key)?.map(|value| (setting, path(value).to_owned())));
-        Ok(())
-    };
-    for (key, setting) in [
-        ("cert", "tls.cert"),
-        ("key", "tls.key"),
-        ("ca", "tls.ca"),
-        ("jetstream_domain", "domain"),
-        ("jetstream_api_prefix", "api_prefix"),
-        ("inbox_prefix", "inbox_prefix"),
-    ] {
-        take(key, setting)?;
+    let url = value("url")?.unwrap_or("nats://127.0.0.1:4222");
+    if url.starts_with('$') {
+        return Err("url begins with $: variables are not replaced in a context; write the address itself".into());
+    }
+    let mut settings = vec![("servers", url.to_owned())];
+    for (key, setting) in [("cert", "tls.cert"), ("key", "tls.key"), ("ca", "tls.ca")] {
+        if let Some(file) = value(key)? {
+            settings.push((setting, path(file, home)?));
+        }
+    }
+    for (key, setting) in
+        [("jetstream_domain", "domain"), ("jetstream_api_prefix", "api_prefix"), ("inbox_prefix", "inbox_prefix")]
+    {
+        settings.extend(value(key)?.map(|value| (setting, value.to_owned())));
     }
     let mut ways = AUTHENTICATION_KEYS.iter().map(|key| Ok((*key, value(key)?))).collect::<Result<Vec<_>, String>>()?;
     ways.retain(|(_, value)| value.is_some());
@@ -102,19 +106,29 @@ fn settings(text: &str) -> Result<Vec<(&'static str, String)>, String> {
             settings.extend([(*user, (*name).to_owned()), ("password", password.to_owned())]);
         }
         Some((nkey @ "nkey", Some(seed))) => {
-            settings.push((*nkey, path(seed).to_owned()));
-            settings.extend(value("user_jwt")?.map(|jwt| ("jwt", path(jwt).to_owned())));
+            settings.push((*nkey, path(seed, home)?));
+            if let Some(jwt) = value("user_jwt")? {
+                settings.push(("jwt", path(jwt, home)?));
+            }
         }
-        Some((creds @ "creds", Some(file))) => settings.push((*creds, path(file).to_owned())),
+        Some((creds @ "creds", Some(file))) => settings.push((*creds, path(file, home)?)),
         Some((way, Some(secret))) => settings.push((*way, (*secret).to_owned())),
         _ => {}
     }
     Ok(settings)
 }
 
-/// A file's name, with or without `file://`.
-fn path(value: &str) -> &str {
-    value.strip_prefix("file://").unwrap_or(value)
+/// A file's name, which may begin with `file://`, and with `~` for the home directory. As in the `nats` command, `$HOME` and other
+/// variables are not replaced.
+fn path(value: &str, home: Option<&Path>) -> Result<String, String> {
+    let name = value.strip_prefix("file://").unwrap_or(value);
+    match name.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => match home.and_then(Path::to_str) {
+            Some(home) => Ok(format!("{home}{rest}")),
+            None => Err("has ~ in the name of a file, but HOME is not set; write the whole name".into()),
+        },
+        _ => Ok(name.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +136,7 @@ mod tests {
     use super::*;
 
     fn all(text: &str) -> Vec<(&'static str, String)> {
-        settings(text).expect("must be accepted")
+        settings(text, Some(Path::new("/home/me"))).expect("must be accepted")
     }
 
     #[test]
@@ -142,6 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tilde_in_the_name_of_a_file_is_the_home_directory() {
+        let text = r#"{"url": "nats://~", "nkey": "~/a.nk", "user_jwt": "~", "cert": "~/~/c.pem", "key": "~you/k",
+                       "ca": "file://~/ca.pem", "inbox_prefix": "~/x"}"#;
+        let home = |rest: &str| format!("/home/me{rest}");
+        let expected = [
+            ("servers", "nats://~".to_owned()),
+            ("tls.cert", home("/~/c.pem")),
+            ("tls.key", "~you/k".into()),
+            ("tls.ca", home("/ca.pem")),
+            ("inbox_prefix", "~/x".into()),
+            ("nkey", home("/a.nk")),
+            ("jwt", home("")),
+        ];
+        assert_eq!(all(text), expected);
+        // A password is no file.
+        assert_eq!(all(r#"{"user": "~", "password": "~/x"}"#)[2], ("password", "~/x".into()));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused_without_showing_it() {
         for (text, words) in [
             (r#"{"password": "hunter2"#, "line 1"),
@@ -150,8 +183,10 @@ mod tests {
             (r#"{"token": "op://vault/hunter2"}"#, "op://"),
             (r#"{"nsc": "nsc://o/a/hunter2"}"#, "nsc refers to nsc://"),
             (r#"{"socks_proxy": "hunter2"}"#, "socks_proxy"),
+            (r#"{"creds": "~/hunter2"}"#, "HOME is not set"),
+            (r#"{"url": "$hunter2"}"#, "variables are not replaced"),
         ] {
-            let refusal = settings(text).expect_err("must be refused");
+            let refusal = settings(text, None).expect_err("must be refused");
             assert!(refusal.contains(words) && !refusal.contains("hunter2"), "{refusal}");
         }
     }

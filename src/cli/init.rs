@@ -9,6 +9,9 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::failure::UsageError;
+use super::logging::{self, LogFormat};
+use super::output::Output;
+use super::shell;
 
 /// Write a commented catchment.toml and its migrations
 ///
@@ -31,6 +34,10 @@ pub struct Init {
     /// Overwrite existing files
     #[arg(long)]
     force: bool,
+
+    /// Print JSON: {"written": [files]}
+    #[arg(short, long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,9 +63,20 @@ impl Init {
         }
         for (path, text) in &files {
             self.write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            eprintln!("wrote {}", path.display());
+            match (self.json, logging::format()) {
+                (true, _) => {}
+                (false, LogFormat::Text) => eprintln!("wrote {}", path.display()),
+                (false, LogFormat::Json) => log::info!("wrote {}", path.display()),
+            }
         }
-        self.print_next_steps(prefix);
+        if self.json {
+            let written = files.map(|(path, _)| path.display().to_string());
+            let mut output = Output::new();
+            writeln!(output, "{}", serde_json::json!({ "written": written }))?;
+            output.flush()?;
+        } else if logging::format() == LogFormat::Text {
+            self.print_next_steps(prefix);
+        }
         Ok(())
     }
 
@@ -75,15 +93,21 @@ impl Init {
     }
 
     fn print_next_steps(&self, prefix: &str) {
-        let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
-        let command = format!("{program} --config catchment.toml");
+        let is_here = self.dir == Path::new(".");
+        let mut command = if is_here { shell::program() } else { shell::program_from_elsewhere() };
+        // Otherwise the file in the current directory is used.
+        if std::env::var_os("CATCHMENT_CONFIG").is_some_and(|file| !file.is_empty()) {
+            command.push_str(" --config catchment.toml");
+        }
         let (subject, payload) = self.preset.event();
         let example = self.preset.example_command(prefix);
         eprintln!("\nRead it and change what you like. Then:\n");
-        if self.dir != Path::new(".") {
-            eprintln!("  cd {}", self.dir.display());
+        if !is_here {
+            eprintln!("  cd {}", shell::word(&self.dir.to_string_lossy()));
         }
-        eprintln!("  {command} check --offline      check the settings and the SQL");
+        if cfg!(feature = "check") {
+            eprintln!("  {command} check --offline      check the settings and the SQL");
+        }
         eprintln!("  {command} run --with-server    run a nats-server and a collector until Ctrl-C\n");
         eprintln!("And in another terminal, in the same folder:\n");
         eprintln!("  {command} publish {prefix}.{subject} '{payload}'");
@@ -165,9 +189,7 @@ mod tests {
             for prefix in [preset.prefix(), "my.own-bot_7.x"] {
                 let settings = preset.settings(prefix);
                 assert!(!settings.contains('@'), "{settings}");
-                let config: Config = toml::from_str(&settings).expect("TOML");
-                let config = config.resolved().expect("a prefix");
-                config.validate().expect("valid");
+                let config = Config::from_toml(&settings).expect("valid").resolved().expect("a prefix");
                 assert!(config.broker.subjects.iter().all(|subject| subject.starts_with(prefix)));
             }
         }

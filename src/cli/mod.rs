@@ -30,6 +30,7 @@ mod row_writers;
 mod run;
 mod server_program;
 mod settings;
+mod shell;
 mod signals;
 mod sql;
 mod starting;
@@ -39,20 +40,20 @@ mod test;
 mod values;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use settings::Settings;
+use failure::UsageError;
+use logging::LogFormat;
+use settings::{FileArgs, Settings};
 
 /// Records events from NATS `JetStream` in SQLite.
 #[derive(Parser)]
 #[command(name = "catchment", version, about = "Records events from NATS JetStream in SQLite", after_help = AFTER_HELP)]
 struct Cli {
-    /// Settings file, TOML [env: CATCHMENT_CONFIG] [default: none; every setting has a default]
-    #[arg(short, long, global = true, value_name = "FILE", help_heading = "General")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: FileArgs,
 
     #[command(flatten)]
     log: logging::LogArgs,
@@ -63,7 +64,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Precedence of settings, highest first: flags, --context, CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path), \
-settings file, NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
+settings file (--config, else CATCHMENT_CONFIG, else catchment.toml in the current directory), NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 #[derive(Subcommand)]
@@ -78,12 +79,14 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     #[cfg(feature = "check")]
     Check(check::Check),
+    /// Not in this program: build it with the feature check, which is a default
     #[cfg(not(feature = "check"))]
     #[command(hide = true)]
     Check(absent::Absent),
     Adopt(adopt::Adopt),
     #[cfg(feature = "compare")]
     Compare(Box<compare::Compare>),
+    /// Not in this program: build it with the feature compare, which is a default
     #[cfg(not(feature = "compare"))]
     #[command(hide = true)]
     Compare(absent::Absent),
@@ -112,8 +115,12 @@ impl Cli {
     /// The command that the arguments name. If they cannot be used, prints the reason and returns the exit status.
     fn parse_arguments() -> Result<Self, ExitCode> {
         Self::try_parse().map_err(|error| {
-            // If standard error is closed, the exit status is still set.
-            let _ = error.print();
+            if error.use_stderr() && LogFormat::asked_for(std::env::args_os()) == LogFormat::Json {
+                failure::report_usage(&error);
+            } else {
+                // If standard error is closed, the exit status is still set.
+                let _ = error.print();
+            }
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
             let of_check = status != 0 && names_check(std::env::args_os());
             ExitCode::from(if of_check { UNKNOWN } else { status })
@@ -123,11 +130,14 @@ impl Cli {
     /// Runs the command to its end.
     fn run(self) -> anyhow::Result<()> {
         logging::start(&self.log);
-        let settings = match (Settings::new(self.config), &self.command) {
-            #[cfg(feature = "check")]
-            (Err(error), Command::Check(check)) => return check.report_invalid_settings(&error),
-            (settings, _) => settings?,
-        };
+        let settings = self.settings();
+        #[cfg(feature = "check")]
+        if let (Command::Check(check), Err(error)) = (&self.command, &settings)
+            && let Some(error) = error.downcast_ref()
+        {
+            return check.report_invalid_settings(error);
+        }
+        let settings = settings?;
         match self.command {
             Command::Init(init) => init.run(),
             Command::Run(run) => run.run(&settings),
@@ -149,6 +159,26 @@ impl Cli {
             #[cfg(feature = "compare")]
             Command::CompareApplication(application) => application.run(),
         }
+    }
+
+    /// The settings of the command; of one that reads none, nothing.
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let command = match &self.command {
+            Command::Init(_) => "init",
+            #[cfg(feature = "compare")]
+            Command::Compare(_) => "compare",
+            #[cfg(feature = "compare")]
+            Command::CompareApplication(_) => "compare-application",
+            #[cfg(not(feature = "compare"))]
+            Command::Compare(_) => return Ok(Settings::default()),
+            #[cfg(not(feature = "check"))]
+            Command::Check(_) => return Ok(Settings::default()),
+            _ => return Ok(Settings::new(&self.file)?),
+        };
+        if self.file.is_named() {
+            return Err(UsageError(format!("{command} reads no settings file; leave out --config")).into());
+        }
+        Ok(Settings::default())
     }
 }
 
@@ -183,13 +213,19 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).expect("must parse");
             assert!(matches!(cli.command, Command::Compare(absent::Absent { .. })), "{line}");
         }
+        let help = Cli::command()
+            .find_subcommand("compare")
+            .and_then(|command| command.get_about())
+            .expect("help")
+            .to_string();
+        assert!(help.contains("build it with the feature compare"), "{help}");
     }
 
     #[test]
     fn general_options_are_accepted_before_and_after_the_command() {
         for line in [["catchment", "-v", "-c", "a.toml", "tail"], ["catchment", "tail", "-v", "-c", "a.toml"]] {
             let cli = Cli::try_parse_from(line).expect("must parse");
-            assert_eq!(cli.config, Some("a.toml".into()));
+            assert!(cli.file.is_named());
         }
     }
 }

@@ -18,6 +18,7 @@ use super::profiling::Profiling;
 use super::progress::{Progress, is_watched};
 use super::server_program;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+use super::shell;
 use super::signals::Signals;
 use super::values::counted;
 
@@ -161,12 +162,12 @@ impl Run {
 
     /// The commands to try next, with the same program name and options.
     fn next_steps(&self, config: &Config, settings: &Settings) -> anyhow::Result<String> {
-        let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
+        let program = shell::program();
         let path = &config.database.path;
-        let mut database = settings.file().map_or_else(String::new, |file| format!(" --config {}", shown(file)));
+        let mut database = settings.file_flag();
         let is_known = settings.file().is_some() || *path == Config::default().database.path;
         if self.database.is_given() || !is_known {
-            let _ = write!(database, " --database {}", shown(path));
+            let _ = write!(database, " --database {}", shell::word(&path.to_string_lossy()));
         }
         let mut broker = database.clone();
         if settings.names_servers(&self.broker)? {
@@ -210,13 +211,6 @@ fn start_server(program: &Path, database: &Path, port: ServerPort) -> anyhow::Re
     let flags =
         |error: Error| anyhow::anyhow!("{}", error.to_string().replace("another port", "another --server-port"));
     Server::start(program, &folder, &address, port).map_err(flags)
-}
-
-/// A path as a word of a shell's command.
-fn shown(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
-    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The text beside the progress.

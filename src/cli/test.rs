@@ -42,7 +42,7 @@ const AFTER_HELP: &str = "\
 The publish time of an event is published_us of its line, else now.
 
 Examples:
-  catchment test -c catchment.toml --subject chat.message.log lines.ndjson
+  catchment test --subject chat.message.log lines.ndjson
   catchment tail -n 100 --no-follow --json | catchment test -c new.toml -";
 
 impl Test {

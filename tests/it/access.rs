@@ -94,6 +94,64 @@ fn an_address_says_who_we_are() {
 }
 
 #[test]
+fn a_password_in_an_address_may_have_any_character() {
+    let fixture = AccessFixture::new();
+    let passwords = [
+        "abc/def+ghi=",
+        "p@ss:word",
+        "ha#sh!x^y*z",
+        "quiz?x=1",
+        "50%off",
+        "fizz%zz",
+        "ends%2",
+        "com,ma,,s",
+        "x://y/z",
+        "back\\[sl ash]",
+    ];
+    // Users of one server, each with one of these passwords.
+    let users =
+        passwords.iter().enumerate().map(|(at, password)| format!("{{ user: bot{at}, password: {password:?} }}"));
+    let users = users.collect::<Vec<_>>().join(", ");
+    let server = fixture.server("server", &format!("jetstream: {{}}\nauthorization {{ users: [{users}] }}\n"));
+    for (at, password) in passwords.into_iter().enumerate() {
+        let url = server.url().replace("//", &format!("//bot{at}:{password}@"));
+        let settings = fixture.file("c.toml", &format!("[broker]\nservers = ['{url}']\n"));
+        fixture.file("nats/context/a.json", &serde_json::json!({ "url": url }).to_string());
+        // All ways lead through the same reader of addresses, so each password goes one of them.
+        fixture.works(&[password], |command| {
+            match at % 5 {
+                0 => command.env("NATS_URL", &url),
+                1 => command.args(["--server", &url]),
+                2 => command.env("CATCHMENT_BROKER__SERVERS", &url),
+                3 => command.arg("--config").arg(&settings),
+                _ => command.env("XDG_CONFIG_HOME", fixture.path()).args(["--context", "a"]),
+            };
+        });
+    }
+    let comma = server.url().replace("//", "//bot7:com,ma,,s@");
+    fixture.works(&["com,ma,,s"], |command| _ = command.env("NATS_URL", &comma));
+}
+
+#[test]
+fn an_address_that_can_be_read_in_two_ways_gets_a_hint() {
+    let fixture = AccessFixture::new();
+    let users = format!("users: [{{ user: bot, password: \"{PASSWORD}%41b\" }}]");
+    let server = fixture.server("server", &format!("jetstream: {{}}\nauthorization {{ {users} }}\n"));
+    let url = |password: &str| server.url().replace("//", &format!("//bot:{password}@"));
+    fixture.works(&[PASSWORD], |command| _ = command.args(["--server", &url(&format!("{PASSWORD}%2541b"))]));
+    fixture.refuses(&[PASSWORD], &["user bot", "a % in them is written %25", "--password"], |command| {
+        command.args(["--server", &url(&format!("{PASSWORD}%41b"))]);
+    });
+    // Two addresses, or one with a comma in its password.
+    fixture.refuses_with(2, &[PASSWORD], &["--server", "a comma before an @", "%2C"], |command| {
+        command.args(["--server", &url(&format!("17,{PASSWORD}"))]);
+    });
+    fixture.refuses_with(2, &[PASSWORD], &["NATS_URL", "a comma before an @", "%2C"], |command| {
+        command.env("NATS_URL", url(&format!("17,{PASSWORD}")));
+    });
+}
+
+#[test]
 fn a_token_leads_in() {
     let fixture = AccessFixture::new();
     let server = fixture.server("server", &format!("jetstream: {{}}\nauthorization {{ token: {PASSWORD:?} }}\n"));

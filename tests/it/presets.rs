@@ -109,6 +109,7 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
     let said = init(folder.path(), &[]);
     assert!(said.starts_with("wrote catchment.toml\nwrote migrations/001_tables.sql\n"), "{said}");
     assert!(said.contains("run --with-server") && said.contains("publish events.hello"), "{said}");
+    assert!(said.contains(" check --offline ") && !said.contains("--config"), "the file is used by default: {said}");
     std::fs::write(folder.path().join("migrations/001_tables.sql"), "-- mine").expect("writes");
     std::fs::remove_file(folder.path().join("catchment.toml")).expect("removes");
     let again = |arguments: &[&str]| output(catchment().current_dir(folder.path()).arg("init").args(arguments));
@@ -119,8 +120,16 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
     assert!(again(&["--preset", "chat", "--force"]).status.success());
     let tables = std::fs::read_to_string(folder.path().join("migrations/001_tables.sql")).expect("reads");
     assert!(tables.contains("CREATE TABLE messages"), "{tables}");
-    assert!(again(&["--dir", "new/one"]).status.success());
-    assert!(folder.path().join("new/one/migrations/001_tables.sql").exists());
+    let said = stderr(&again(&["--dir", "new/the one"]));
+    assert!(folder.path().join("new/the one/migrations/001_tables.sql").exists());
+    assert!(said.contains("  cd 'new/the one'\n"), "{said}");
+    let with_variable =
+        output(catchment().current_dir(folder.path()).args(["init", "--force"]).env("CATCHMENT_CONFIG", "x"));
+    let said = stderr(&with_variable);
+    assert!(said.contains(" --config catchment.toml run --with-server"), "the variable names another file: {said}");
+    let json = again(&["--json", "--dir", "third"]);
+    let written = "{\"written\":[\"third/catchment.toml\",\"third/migrations/001_tables.sql\"]}\n";
+    assert_eq!((&*json.stdout, &*json.stderr), (written.as_bytes(), &b""[..]));
     for prefix in ["a b", "a.*", "", "a\"b"] {
         assert_eq!(again(&["--dir", "other", "--prefix", prefix]).status.code(), Some(2), "{prefix:?}");
     }

@@ -337,10 +337,10 @@ fn wrong_settings_are_refused_by_name_with_status_2() {
         (&unknown, &["unknown.toml:5", "unknown key `paht`", "path"]),
         (&section, &["section.toml:1", "unknown key `brokre`", "broker"]),
         (&kind, &["kind.toml:2", "expected a duration, as \"5s\""]),
-        (&secret, &["secret.toml:2", "invalid type"]),
+        (&secret, &["secret.toml:2", "expected a string, found a table"]),
         (&broken, &["broken.toml:1"]),
         (&stream, &["broker.stream", "\"A.B\""]),
-        (&missing, &["missing.toml", "cannot be read", "--config"]),
+        (&missing, &["missing.toml", "there is no such file", "--config"]),
     ];
     for (path, words) in cases {
         let words = [&["catchment: configuration: "], words].concat();
@@ -351,7 +351,7 @@ fn wrong_settings_are_refused_by_name_with_status_2() {
     }
     let variables: [(&str, &str, &[&str]); 9] = [
         ("CATCHMENT_BROKER__SERVRES", "nats://a:1", &["unknown key `servres`"]),
-        ("CATCHMENT_PATH", "a.db", &["unknown key `path`"]),
+        ("CATCHMENT_DATABSE__PATH", "a.db", &["CATCHMENT_DATABSE__PATH: unknown key `databse`"]),
         ("CATCHMENT_DATABASE__WRITERS", "many", &["CATCHMENT_DATABASE__WRITERS", "a whole number"]),
         ("CATCHMENT_DATABASE__WRITERS", "0", &["database.writers", "from 1 to 64"]),
         ("CATCHMENT_DATABASE__SYNCHRONOUS", "sometimes", &["full", "normal"]),

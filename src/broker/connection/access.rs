@@ -19,7 +19,7 @@ use super::greeting::Greeting;
 use super::problem::Problem;
 use super::remarks::one_line;
 use super::tls::{self, Objection};
-use crate::config::{Authentication, BrokerConfig, Secret, is_jwt, without_secrets};
+use crate::config::{Authentication, BrokerConfig, Secret, is_jwt, split_scheme, without_secrets};
 use crate::error::{BrokerFault, Error};
 
 /// An empty file of certificates. Without any file the client reads all authorities that this machine trusts, for each connection,
@@ -53,45 +53,41 @@ impl Address {
     }
 }
 
-/// Reads an address.
+/// Reads an address. A user, password or token is before the last `@`, percent-encoded or as it is: the characters that end a host
+/// (`/`, `?`, `#`) are part of it there. An `@` or a `:` that would be read otherwise has to be percent-encoded.
 pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     let refused = |what: String| {
         let detail = format!("{}: {what}", without_secrets(server));
-        Error::config("broker.servers", detail).with_remedy("write it as nats://host:4222")
+        Error::config("broker.servers", detail).with_remedy(
+            "write it as nats://host:4222 or nats://user:password@host:4222, with @ as %40 and % as %25 in user and password",
+        )
     };
-    let given: ServerAddress = encoded(server).parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
-    let mut url = given.into_inner();
+    let (scheme, rest) = split_scheme(server);
+    let (login, host) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
+    if login.is_some() && host.is_empty() {
+        return Err(refused("has a user, but no host".into()));
+    }
+    // The client gets no login: it would not decode it.
+    let address = format!("{}://{host}", scheme.unwrap_or("nats"));
+    let given: ServerAddress = address.parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
+    let url = given.into_inner();
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
         let what = "has something after the host; write a password before an @, as nats://user:password@host";
         return Err(refused(what.into()));
     }
-    let decoded = |text: &str| {
-        let text = percent_decode_str(text).decode_utf8().map(Cow::into_owned);
-        text.map_err(|_| refused("the part before the @ is not UTF-8 when decoded".into()))
+    let login = match login.map(|login| login.split_once(':').map_or((login, None), |(user, pw)| (user, Some(pw)))) {
+        None | Some(("", None)) => None,
+        Some(("", Some(_))) => return Err(refused("has a password, but no user".into())),
+        Some((token, None)) => Some(Login::Token(decoded(token))),
+        Some((user, Some(password))) => Some(Login::User(decoded(user), decoded(password))),
     };
-    let login = match (url.username(), url.password()) {
-        ("", None) => None,
-        ("", Some(_)) => return Err(refused("has a password, but no user".into())),
-        (token, None) => Some(Login::Token(decoded(token)?)),
-        (user, Some(password)) => Some(Login::User(decoded(user)?, decoded(password)?)),
-    };
-    if login.is_some() && (url.set_password(None).is_err() || url.set_username("").is_err()) {
-        return Err(refused("has a user, but no host".into()));
-    }
     let server = ServerAddress::from_url(url).map_err(|e| refused(one_line(&e)))?;
     Ok(Address { server, login })
 }
 
-/// The address with the characters that end a host percent-encoded before the last `@`: there they are part of a password.
-fn encoded(server: &str) -> Cow<'_, str> {
-    let start = server.find("://").map_or(0, |at| at + 3);
-    let Some(end) = server.rfind('@').filter(|end| *end > start) else { return Cow::Borrowed(server) };
-    let (scheme, login, host) = (&server[..start], &server[start..end], &server[end..]);
-    if !login.contains(['/', '?', '#', '\\']) {
-        return Cow::Borrowed(server);
-    }
-    let login = login.replace('/', "%2F").replace('?', "%3F").replace('#', "%23").replace('\\', "%5C");
-    Cow::Owned(format!("{scheme}{login}{host}"))
+/// A part of a login, decoded; as it is where it cannot be percent-encoded text.
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 /// One attempt to connect to a server, to explain why it failed.
@@ -155,12 +151,15 @@ fn identify(config: &BrokerConfig, address: &Address) -> Result<(Options, Given)
         Some(Login::User(user, password)) => {
             let given = given(
                 format!("user {user} and the password in its address"),
-                "correct them there, or give broker.user and broker.password instead",
+                "correct them there (a % in them is written %25), or give broker.user and broker.password instead",
             );
             return Ok((Options::with_user_pass(user, password), given));
         }
         Some(Login::Token(token)) => {
-            let given = given("the token in its address".into(), "correct it there, or give broker.token instead");
+            let given = given(
+                "the token in its address".into(),
+                "correct it there (a % in it is written %25), or give broker.token instead",
+            );
             return Ok((Options::with_token(token), given));
         }
         None => {}
@@ -355,13 +354,19 @@ mod tests {
         assert_eq!(login("nats://t%2Fk@a"), ("nats://a".into(), some("token", "t/k")));
         assert_eq!(login("nats://me:p/w?#\\x@a:1"), ("nats://a:1".into(), some("me", "p/w?#\\x")));
         assert_eq!(login("me:a//b@c:1/"), ("nats://c:1/".into(), some("me", "a//b")));
+        assert_eq!(login("me:a://b@c:1"), ("nats://c:1".into(), some("me", "a://b")));
+        // What cannot be percent-encoded text is not decoded.
+        assert_eq!(login("nats://me:50%off%zz%ff%@a"), ("nats://a".into(), some("me", "50%off%zz%ff%")));
+        assert_eq!(login("nats://me:\t é,[x]^@a"), ("nats://a".into(), some("me", "\t é,[x]^")));
+        assert_eq!(login("nats://me:@a"), ("nats://a".into(), some("me", "")));
+        assert_eq!(login("nats://@a"), ("nats://a".into(), None));
     }
 
     #[test]
     fn an_address_that_is_none_is_refused_without_its_secret() {
         for server in [
             "nats://:hunter2@a",
-            "nats://me:%ffhunter2@a",
+            "nats://me:hunter2@",
             "http://me:hunter2@a",
             "nats://me:hunter2@a:x",
             "nats://me:hunter2/a",

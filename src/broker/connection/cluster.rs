@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::access;
 use super::address_file::address_in;
-use crate::config::{BrokerConfig, without_secrets};
+use crate::config::{BrokerConfig, split_scheme, without_secrets};
 use crate::error::Error;
 
 /// The servers that may be connected to, and the settings for all of them.
@@ -106,7 +106,8 @@ impl Cluster {
 
 /// `address` (host and port) with the other parts of the URL `through`.
 fn beside(through: &str, address: &str) -> String {
-    let (scheme, rest) = through.split_once("://").unwrap_or(("nats", through));
+    let (scheme, rest) = split_scheme(through);
+    let scheme = scheme.unwrap_or("nats");
     match rest.rsplit_once('@') {
         Some((user, _)) => format!("{scheme}://{user}@{address}"),
         None => format!("{scheme}://{address}"),
