@@ -18,7 +18,15 @@ pub struct UsageError(pub String);
 #[error("exit status {0}")]
 pub struct ExitStatus(pub u8);
 
-/// Prints the error and returns the exit status: 2 for wrong usage or configuration, else 1. A closed standard output
+/// A signal ended the command before its work was done. Prints the message, and ends with the status.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Interrupted {
+    pub message: String,
+    pub status: ExitStatus,
+}
+
+/// Prints the error and returns the exit status: 2 for wrong usage or configuration, that of the signal for an interruption, else 1. A closed standard output
 /// (`| head`) is not a failure.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if output::is_closed(error) {
@@ -33,6 +41,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn status(error: &anyhow::Error) -> u8 {
+    if let Some(Interrupted { status: ExitStatus(status), .. }) = error.downcast_ref() {
+        return *status;
+    }
     let wrong_usage = error
         .chain()
         .any(|cause| cause.is::<UsageError>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Config { .. })));
@@ -40,7 +51,7 @@ fn status(error: &anyhow::Error) -> u8 {
 }
 
 /// The error and its causes in one line. An error of the library includes its causes in its own text.
-fn line(error: &anyhow::Error) -> String {
+pub fn line(error: &anyhow::Error) -> String {
     let mut parts = Vec::new();
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<Error>() {
@@ -77,5 +88,6 @@ mod tests {
         assert_eq!(status(&anyhow::Error::new(refused).context("at start")), 2);
         assert_eq!(status(&UsageError("no SQL".into()).into()), 2);
         assert_eq!(status(&anyhow!("disk on fire")), 1);
+        assert_eq!(status(&Interrupted { message: "interrupted".into(), status: ExitStatus(143) }.into()), 143);
     }
 }

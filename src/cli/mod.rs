@@ -17,6 +17,7 @@ mod dead_letters;
 mod event_line;
 mod failure;
 mod flags;
+mod hyphens;
 mod init;
 mod lines;
 mod logging;
