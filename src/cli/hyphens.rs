@@ -1,41 +1,36 @@
-//! Arguments that may begin with a hyphen: `-3.5`, `-- a comment\nSELECT 1`. A misspelt flag is none of them.
+//! Values that begin with a hyphen: `publish SUBJECT -1e-05`, `sql '-- a comment …'`.
+//!
+//! The argument parser refuses each of them as an unknown option, unless `--` is before it. If it is told to accept them, it accepts
+//! every misspelt option too. So the arguments are parsed strictly first. Only if what was refused cannot be an option, they are parsed
+//! again.
 
 use std::ffi::OsString;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
+use clap::{Command, CommandFactory, FromArgMatches};
 
-/// The parser of an argument with `allow_hyphen_values`, which otherwise takes every unknown flag.
-pub fn parser() -> impl TypedValueParser<Value = OsString> {
-    OsStringValueParser::new().try_map(|given| match given.as_encoded_bytes() {
-        given if looks_like_a_flag(given) => Err("no such option; to use it as a value, write -- before it"),
-        _ => Ok(given),
+/// The arguments that may have such values, each with its command.
+const VALUES: [(&str, &str); 2] = [("publish", "payload"), ("sql", "statements")];
+
+/// Parses these arguments, the program's name first.
+pub fn parse<C: CommandFactory + FromArgMatches>(arguments: &[OsString]) -> Result<C, Error> {
+    let matches = C::command().try_get_matches_from(arguments).or_else(|error| {
+        if is_value(&error) { accepting(C::command()).try_get_matches_from(arguments) } else { Err(error) }
+    });
+    C::from_arg_matches(&matches?).map_err(|error| error.format(&mut C::command()))
+}
+
+fn accepting(command: Command) -> Command {
+    VALUES.into_iter().fold(command, |command, (name, argument)| {
+        command.mut_subcommand(name, |command| command.mut_arg(argument, |argument| argument.allow_hyphen_values(true)))
     })
 }
 
-/// The same for an argument that is text.
-pub fn text_parser() -> impl TypedValueParser<Value = String> {
-    parser().try_map(|given| given.into_string().map_err(|_| "not UTF-8"))
-}
-
-/// Whether it has the form of a flag: one or two hyphens and a letter, without white space, and not a number such as `-inf`.
-fn looks_like_a_flag(given: &[u8]) -> bool {
-    let Some(rest) = given.strip_prefix(b"-") else { return false };
-    let name = rest.strip_prefix(b"-").unwrap_or(rest);
-    let is_number = std::str::from_utf8(rest).is_ok_and(|rest| rest.parse::<f64>().is_ok());
-    name.first().is_some_and(u8::is_ascii_alphabetic) && !name.iter().any(u8::is_ascii_whitespace) && !is_number
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_and_text_are_no_flags() {
-        for value in ["", "-", "-3.5", "-10", "-1e-05", "-.5", "-5,3", "-inf", "-NaN", "-12°C", "-- x\nSELECT 1", "- a", "--", "---"] {
-            assert!(!looks_like_a_flag(value.as_bytes()), "{value:?}");
-        }
-        for flag in ["--jsn", "-x", "-jx", "--id=7", "-infx"] {
-            assert!(looks_like_a_flag(flag.as_bytes()), "{flag:?}");
-        }
-    }
+/// Whether the parser refused what cannot be an option: after its hyphens is no letter, or it contains white space. Of `-1e-05` it
+/// refused `-1`.
+fn is_value(error: &Error) -> bool {
+    let Some(ContextValue::String(refused)) = error.get(ContextKind::InvalidArg) else { return false };
+    let name = refused.trim_start_matches('-');
+    error.kind() == ErrorKind::UnknownArgument
+        && (!name.starts_with(|c: char| c.is_alphabetic()) || name.contains(char::is_whitespace))
 }

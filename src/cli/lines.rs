@@ -235,6 +235,8 @@ impl Iterator for Lines {
                 return Some(Ok(line));
             }
             match self.lots.recv_timeout(POLL) {
+                // An input may have lines without end.
+                Ok(Ok(_)) if self.signals.end_asked() => return None,
                 Ok(Ok(lot)) => self.lot = lot.into_iter(),
                 Ok(Err(error)) => return Some(Err(error)),
                 Err(RecvTimeoutError::Disconnected) => {

@@ -19,7 +19,6 @@ use events::{Events, LineFormat, Load, due};
 use report::{Ending, POLL, Patience, PublishReport};
 
 use super::failure::UsageError;
-use super::hyphens;
 use super::lines::{Lines, Source};
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
@@ -51,7 +50,6 @@ pub struct Publish {
     subject: Option<String>,
 
     /// Payload of a single event; - or none: each line of standard input is the payload of an event
-    #[arg(allow_hyphen_values = true, value_parser = hyphens::parser())]
     payload: Option<OsString>,
 
     /// Read lines from this file instead of standard input, which is -
@@ -109,6 +107,11 @@ impl Publish {
             Ending::Refused(error) if matches!(error.downcast_ref(), Some(Error::Config { .. })) => Err(error),
             ending => report.finish(events.as_ref().ok(), ending, self.json, began.elapsed()),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn payload(&self) -> Option<&std::ffi::OsStr> {
+        self.payload.as_deref()
     }
 
     /// Refuses what the argument parser cannot: what no event can have, and arguments that contradict each other.

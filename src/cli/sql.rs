@@ -7,7 +7,6 @@ use crate::store::{Reader, StatementOutput};
 use clap::Args;
 
 use super::failure::UsageError;
-use super::hyphens;
 use super::output::Output;
 use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
@@ -17,7 +16,7 @@ use super::settings::{DatabaseArgs, Settings};
 #[command(after_help = AFTER_HELP)]
 pub struct Sql {
     /// One or more statements; - reads them from standard input
-    #[arg(value_name = "SQL", allow_hyphen_values = true, value_parser = hyphens::text_parser())]
+    #[arg(value_name = "SQL")]
     statements: String,
 
     #[command(flatten)]

@@ -79,7 +79,8 @@ impl Test {
             return Err(error);
         }
         let interrupted = signals.interrupted().filter(|_| !lines.is_at_end());
-        let letters = testing.dead_letters()?.into_iter().map(|letter| Letter::of(letter, &numbers)).collect::<Vec<_>>();
+        let letters =
+            testing.dead_letters()?.into_iter().map(|letter| Letter::of(letter, &numbers)).collect::<Vec<_>>();
         let mut result = Tested { outcome, changes: testing.changes()?, letters, interrupted: interrupted.is_some() };
         let mut output = Output::optional();
         if self.json {
@@ -130,7 +131,8 @@ impl Letter {
 
     /// The values of these columns: `line`, or fields of a dead letter.
     fn values(&self, columns: &[&str]) -> Vec<Value> {
-        let number = |number: Option<u64>| number.and_then(|n| i64::try_from(n).ok()).map_or(Value::Null, Value::Integer);
+        let number =
+            |number: Option<u64>| number.and_then(|n| i64::try_from(n).ok()).map_or(Value::Null, Value::Integer);
         let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
         let letter = &self.letter;
         let value = |column: &&str| match *column {

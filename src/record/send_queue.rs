@@ -174,7 +174,8 @@ impl SendQueue {
             state.window_bytes = carried(answered, waited, flush_timeout / 4).clamp(1, self.bounds.window_bytes);
         }
         state.has_stored_any |= any_stored;
-        let settled = state.refusal.as_ref().map_or(SettleResult::Done, |refusal| SettleResult::Retry(refusal.reason.clone()));
+        let settled =
+            state.refusal.as_ref().map_or(SettleResult::Done, |refusal| SettleResult::Retry(refusal.reason.clone()));
         match &settled {
             SettleResult::Retry(trouble) => state.trouble = Some(trouble.clone()),
             SettleResult::Done if any_stored => state.trouble = None,

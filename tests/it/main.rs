@@ -39,6 +39,7 @@ mod permissions;
 mod poison;
 mod presets;
 mod profiles;
+mod publish;
 mod purges;
 mod python;
 mod queries;

@@ -134,8 +134,8 @@ impl PublishReport {
     fn explained(&self, error: &RecordError) -> String {
         match (&error.reason, &self.trouble) {
             (FailureReason::Closed, Some(trouble)) => format!("not stored: {trouble}"),
+            (FailureReason::NoStream, _) | (_, None) => error.to_string(),
             (_, Some(trouble)) => format!("{error} ({trouble})"),
-            (_, None) => error.to_string(),
         }
     }
 
@@ -166,7 +166,10 @@ impl PublishReport {
             Ending::Interrupted(_) if total == Some(stored) => {}
             Ending::Interrupted(status) => {
                 let line = position.map_or(String::new(), |line| format!(" at {line}"));
-                let message = format!("interrupted{line}: {}", self.counted(total.unwrap_or(self.passed_on)));
+                let message = match total.unwrap_or(self.passed_on) {
+                    0 => "interrupted before the first event".to_owned(),
+                    total => format!("interrupted{line}: {}{}", self.counted(total), self.because()),
+                };
                 return Err(Interrupted { message, status }.into());
             }
             Ending::Refused(error) => {
@@ -178,9 +181,10 @@ impl PublishReport {
                     return Err(error);
                 }
                 let maybe = if unknown == 0 { String::new() } else { format!(", {} may be", HumanCount(unknown)) };
-                let trouble = self.trouble.as_ref().map_or(String::new(), |trouble| format!(" ({trouble})"));
+                let trouble = self.because();
                 let before = counted(self.passed_on, "event");
-                anyhow::bail!("{error:#}; of {before} before it, {} are stored{maybe}{trouble}", HumanCount(stored));
+                let are = if stored == 1 { "is" } else { "are" };
+                anyhow::bail!("{error:#}; of {before} before it, {} {are} stored{maybe}{trouble}", HumanCount(stored));
             }
             Ending::Complete if stored < self.passed_on => {
                 let first = self.first_failure.as_deref().unwrap_or_default();
@@ -192,6 +196,11 @@ impl PublishReport {
         }
         let source = events.and_then(Events::source).filter(|_| stored == 0);
         Ok(self.success(source.map(|source| format!(": {source} has none")).unwrap_or_default()))
+    }
+
+    /// What prevented events from being stored, in brackets.
+    fn because(&self) -> String {
+        self.trouble.as_ref().map_or(String::new(), |trouble| format!(" ({trouble})"))
     }
 
     /// How many of so many events are stored, how many are not, and of how many that is not known.

@@ -164,6 +164,26 @@ fn an_event_refused_for_now_is_sent_again_however_late() {
 }
 
 #[test]
+fn trouble_lasts_until_every_refused_event_has_its_outcome() {
+    let queue = queue();
+    let _entries: Vec<_> = ["x", "y", "z"].map(|payload| enqueue(&queue, payload)).into();
+    let mut source = queue.connect(1_000);
+    assert_eq!(numbers(&mut source), [0, 1]);
+    let refused = |number, what: &str| PublishResult { number, result: Err(Rejection::ForNow(what.into())) };
+    let settle = |results| queue.settle(results, MINUTE);
+    assert_eq!(settle(vec![refused(0, "full")]), SettleResult::Retry("full".into()));
+    assert_eq!(settle(vec![refused(1, "busy")]), SettleResult::Retry("full".into()), "the same trouble as before");
+    assert_eq!(settle(vec![kept(1)]), SettleResult::Retry("full".into()), "another event was stored");
+    assert_eq!(settle(vec![refused(0, "busy")]), SettleResult::Retry("busy".into()), "news of the same event");
+    assert_eq!(
+        queue.flush(Instant::now()).expect_err("two are pending").to_string(),
+        "2 events not confirmed yet: busy"
+    );
+    assert_eq!(settle(vec![kept(0)]), SettleResult::Done);
+    assert_eq!(queue.flush(Instant::now()).expect_err("one is pending").to_string(), "1 event not confirmed yet");
+}
+
+#[test]
 fn an_unanswered_attempt_may_have_stored_what_is_refused_later() {
     let queue = queue();
     let entry = enqueue(&queue, "x");
