@@ -76,6 +76,12 @@ impl Failures {
         }
     }
 
+    /// Logs the next failure, whatever was logged before.
+    #[cfg(test)]
+    pub(super) fn forget_lines(&mut self) {
+        self.logged.clear();
+    }
+
     /// Whether there are lines for the log.
     pub(super) fn has_unlogged(&self) -> bool {
         !self.unlogged.is_empty()
