@@ -39,7 +39,7 @@ fn main() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     let program = std::env::var_os("NATS_SERVER_BIN").map_or_else(|| "nats-server".into(), PathBuf::from);
-    let server = Server::start(&program, &folder.join("nats"), &folder.join("address"))
+    let server = Server::start_with(&program, &folder.join("nats"), &folder.join("address"), &[])
         .expect("a server; run make bench, which provides one");
     let bench = Bench { folder: folder.clone(), server };
     bench.publish(&["--count", &EVENTS.to_string()]);

@@ -49,7 +49,7 @@ fn main() {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("queries-{load:?}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let program = std::env::var_os("NATS_SERVER_BIN").map_or_else(|| "nats-server".into(), PathBuf::from);
-        let server = Server::start(&program, &folder.join("nats"), &folder.join("address"))
+        let server = Server::start_with(&program, &folder.join("nats"), &folder.join("address"), &[])
             .expect("a server; make bench sees to one");
         fs::write(folder.join("a.toml"), CONFIGURATION).expect("writes");
         Bench { folder: folder.clone(), server, load }.measure();

@@ -10,7 +10,7 @@ use crate::deadline;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, RequestCounts, Service};
-use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes};
+use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhase};
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -129,6 +129,16 @@ impl Collector {
     ///
     /// As [`Collector::start`].
     pub fn start_while(config: &Config, until: Until, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
+        Self::start_locked(config, until, wanted, || Lock::take_at(&config.database.path, StartPhase::Opening))
+    }
+
+    /// Like [`Collector::start_while`], where the process may have taken the database's lock before.
+    pub(crate) fn start_locked(
+        config: &Config,
+        until: Until,
+        wanted: &dyn Fn() -> bool,
+        take: impl FnOnce() -> Result<Lock, Error>,
+    ) -> Result<Self, Error> {
         let config = &config.resolved()?;
         config.validate()?;
         Cluster::new(&config.broker)?;
@@ -138,8 +148,10 @@ impl Collector {
             return Err(Error::config("broker.mode", reason));
         }
         let routes = Routes::new(&config.routes, config.unmatched)?;
-        let lock = Lock::take(&config.database.path)?;
+        let lock = take()?;
+        lock.note(StartPhase::Opening);
         let (database, queries) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
+        lock.note(StartPhase::Connecting);
         let parts = Parts {
             shared: Shared::new("database"),
             broker: Condition::new("broker"),
@@ -187,6 +199,7 @@ impl Collector {
         drop(confirmed);
         let service =
             Service::start(config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
+        lock.note(StartPhase::Running);
         Ok(Self { pipeline, service, parts, mode: config.broker.mode, _lock: lock })
     }
 

@@ -62,7 +62,7 @@ pub enum Error {
     )]
     #[non_exhaustive]
     Migration {
-        /// The file.
+        /// The file, or the name of the script.
         path: PathBuf,
         /// The line, counted from 1, if it is known.
         line: Option<usize>,

@@ -318,7 +318,7 @@ mod tests {
         let route = RouteConfig { subject: "said.*".into(), sql: vec![sql.into()], ..RouteConfig::default() };
         let mut config = Config { routes: vec![route], ..Config::default() };
         config.broker.subjects = vec!["said.*".into(), "other".into()];
-        config.database.migrations = Some(folder.to_owned());
+        config.database.migrations = Some(folder.into());
         config.database.path = folder.join("never-made.db");
         config
     }

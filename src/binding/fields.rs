@@ -26,14 +26,15 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Cell {
     Null,
+    Boolean(bool),
     Integer(i64),
     Real(f64),
     /// Start and end in the texts.
     Text(usize, usize),
+    /// An object or array as JSON: start and end in the texts.
+    Json(usize, usize),
     /// Start and end in the payload.
     Blob(usize, usize),
-    /// The offset of half a surrogate pair in the payload. No row has one: the reader refuses such a payload.
-    LoneSurrogate(usize),
 }
 
 /// Memory of a reader while it reads.
@@ -44,7 +45,7 @@ pub(super) struct Scratch {
     pub(super) ends: Vec<u8>,
     /// The open maps and arrays of a value that is written as JSON.
     pub(super) containers: Vec<Container>,
-    /// A name with its escapes resolved.
+    /// A name with its escapes resolved. After [`PayloadFault::UnknownName`](super::PayloadFault::UnknownName), that name.
     pub(super) name: String,
 }
 
@@ -97,13 +98,24 @@ impl Fields {
         }
     }
 
+    /// A row's cell for the field with this number, and the texts of all cells.
+    pub(super) fn cell(&mut self, row: Row, field: usize) -> (&mut Cell, &mut String) {
+        (&mut self.cells[row.first + field], &mut self.texts)
+    }
+
+    /// The name that the last payload was refused for.
+    pub(super) fn refused_name(&self) -> &str {
+        &self.scratch.name
+    }
+
     /// A row's field with this number.
     pub(super) fn value<'a>(&'a self, row: Row, field: usize, payload: &'a [u8]) -> Value<'a> {
         match self.cells[row.first + field] {
-            Cell::Null | Cell::LoneSurrogate(_) => Value::Null,
+            Cell::Null => Value::Null,
+            Cell::Boolean(value) => Value::Integer(value.into()),
             Cell::Integer(value) => Value::Integer(value),
             Cell::Real(value) => Value::Real(value),
-            Cell::Text(from, to) => Value::Text(&self.texts[from..to]),
+            Cell::Text(from, to) | Cell::Json(from, to) => Value::Text(&self.texts[from..to]),
             Cell::Blob(from, to) => Value::Blob(&payload[from..to]),
         }
     }
@@ -122,6 +134,11 @@ impl Row {
     pub(super) fn is_of_object(self) -> bool {
         self.object
     }
+
+    /// The same row, as if the payload were an object.
+    pub(super) fn as_of_object(self) -> Self {
+        Self { object: true, ..self }
+    }
 }
 
 impl RowBuilder<'_> {
@@ -130,5 +147,12 @@ impl RowBuilder<'_> {
         let from = self.texts.len();
         self.texts.push_str(text);
         self.cells[field] = Cell::Text(from, self.texts.len());
+    }
+
+    /// Sets a field to the JSON text of an object or array.
+    pub(super) fn set_json(&mut self, field: usize, json: &str) {
+        let from = self.texts.len();
+        self.texts.push_str(json);
+        self.cells[field] = Cell::Json(from, self.texts.len());
     }
 }

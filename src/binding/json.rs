@@ -4,26 +4,22 @@
 //! the depth of the payload.
 
 use super::fields::{Cell, RowBuilder};
-use super::path::PathTree;
+use super::path::{Named, Names, PathTree};
 use super::payload_error::PayloadFault;
 
 /// Fills the cells of the values in `paths`. Returns whether the payload is an object.
 pub(super) fn read(payload: &[u8], paths: &PathTree, builder: RowBuilder<'_>) -> Result<bool, PayloadFault> {
     let text =
         std::str::from_utf8(payload).map_err(|e| PayloadFault::At("bytes that are not UTF-8,", e.valid_up_to()))?;
-    let mut reader = Reader { text, at: 0, builder };
+    // Programs on Windows write it before UTF-8. RFC 8259 lets a reader skip it.
+    let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
+    let mut reader = Reader { text, at, builder };
     let object = reader.token() == Some(b'{');
     reader.value(paths)?;
-    if reader.token().is_some() {
-        return Err(reader.fault("extra data after its end,"));
-    }
-    // Checked only now: a later field of the same name may have replaced the value.
-    let half = |cell: &Cell| if let Cell::LoneSurrogate(at) = cell { Some(*at) } else { None };
-    match reader.builder.cells.iter().find_map(half) {
-        None => Ok(object),
-        Some(at) => Err(PayloadFault::At("half a surrogate pair, which is not a character,", at)),
-    }
+    if reader.token().is_some() { Err(reader.fault("extra data after its end,")) } else { Ok(object) }
 }
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 struct Reader<'r> {
     text: &'r str,
@@ -67,14 +63,13 @@ impl<'r> Reader<'r> {
         let token = self.token();
         let from = self.at;
         if !node.is_leaf() {
-            node.clear(self.builder.cells);
             match token {
                 Some(b'{') => self.object(node)?,
                 Some(b'[') => self.array(node)?,
                 _ => return self.leaf(token, node.field),
             }
             if let Some(field) = node.field {
-                self.builder.set_text(field, self.since(from));
+                self.builder.set_json(field, self.since(from));
             }
             return Ok(());
         }
@@ -88,7 +83,7 @@ impl<'r> Reader<'r> {
         match token {
             Some(b'"') => {
                 let quoted = self.quoted()?;
-                self.set_string(field, quoted);
+                self.set_string(field, quoted)?;
             }
             Some(b'-' | b'0'..=b'9') => {
                 let whole = self.number()?;
@@ -96,7 +91,7 @@ impl<'r> Reader<'r> {
             }
             Some(b'{' | b'[') => {
                 self.skip()?;
-                self.builder.set_text(field, self.since(from));
+                self.builder.set_json(field, self.since(from));
             }
             _ => self.builder.cells[field] = self.word()?,
         }
@@ -109,12 +104,13 @@ impl<'r> Reader<'r> {
             self.at += 1;
             return Ok(());
         }
-        let mut expected = 0;
+        let mut names = Names::of(node);
         loop {
             let name = self.name()?;
-            match self.named(name, node, &mut expected) {
-                Some(node) => self.value(node)?,
-                None => self.skip()?,
+            match self.find(name, &mut names) {
+                Named::Node(node) => self.value(node)?,
+                Named::Unknown if node.closed => return Err(self.unknown(name)),
+                Named::Unknown | Named::Repeated => self.skip()?,
             }
             if self.ends(b'}')? {
                 return Ok(());
@@ -168,16 +164,30 @@ impl<'r> Reader<'r> {
         Ok(name)
     }
 
-    fn named<'p>(&mut self, name: Quoted, node: &'p PathTree, expected: &mut usize) -> Option<&'p PathTree> {
+    fn find<'p>(&mut self, name: Quoted, names: &mut Names<'p>) -> Named<'p> {
         let raw = &self.text[name.from..name.to];
         if !name.escaped {
-            return node.named(raw.as_bytes(), expected);
+            return names.find(raw.as_bytes());
         }
         let resolved = &mut self.builder.scratch.name;
         resolved.clear();
         // A name with half a surrogate pair matches no parameter.
-        unescape(raw, resolved).ok()?;
-        node.named(resolved.as_bytes(), expected)
+        if unescape(raw, resolved).is_err() {
+            return Named::Unknown;
+        }
+        names.find(resolved.as_bytes())
+    }
+
+    /// The error for a name that has no node.
+    #[cold]
+    fn unknown(&mut self, name: Quoted) -> PayloadFault {
+        let (raw, resolved) = (&self.text[name.from..name.to], &mut self.builder.scratch.name);
+        resolved.clear();
+        if unescape(raw, resolved).is_err() {
+            resolved.clear();
+            resolved.push_str(raw);
+        }
+        PayloadFault::UnknownName
     }
 
     /// Skips the next value.
@@ -224,7 +234,7 @@ impl<'r> Reader<'r> {
     }
 
     fn word(&mut self) -> Result<Cell, PayloadFault> {
-        let words = [("true", Cell::Integer(1)), ("false", Cell::Integer(0)), ("null", Cell::Null)];
+        let words = [("true", Cell::Boolean(true)), ("false", Cell::Boolean(false)), ("null", Cell::Null)];
         let rest = &self.text.as_bytes()[self.at..];
         for (word, cell) in words {
             if rest.starts_with(word.as_bytes()) {
@@ -304,16 +314,17 @@ impl<'r> Reader<'r> {
         }
     }
 
-    fn set_string(&mut self, field: usize, quoted: Quoted) {
+    fn set_string(&mut self, field: usize, quoted: Quoted) -> Result<(), PayloadFault> {
         let raw = &self.text[quoted.from..quoted.to];
         if !quoted.escaped {
-            return self.builder.set_text(field, raw);
+            self.builder.set_text(field, raw);
+            return Ok(());
         }
         let from = self.builder.texts.len();
-        self.builder.cells[field] = match unescape(raw, self.builder.texts) {
-            Ok(()) => Cell::Text(from, self.builder.texts.len()),
-            Err(at) => Cell::LoneSurrogate(quoted.from + at),
-        };
+        unescape(raw, self.builder.texts)
+            .map_err(|at| PayloadFault::At("half a surrogate pair, which is not a character,", quoted.from + at))?;
+        self.builder.cells[field] = Cell::Text(from, self.builder.texts.len());
+        Ok(())
     }
 
     /// Sets a field to a number. A number outside of SQLite's types becomes text.

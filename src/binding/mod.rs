@@ -28,11 +28,13 @@ mod json;
 mod messagepack;
 mod path;
 mod payload_error;
+mod request;
 mod value;
 
 pub use envelope::Envelope;
 pub use fields::{Fields, Row};
 pub use payload_error::PayloadError;
+pub use request::{RequestError, RequestParameters};
 pub use value::Value;
 
 use std::collections::BTreeMap;
@@ -111,9 +113,11 @@ impl Parameters {
     ///
     /// [`PayloadError`]: the payload is not valid in its codec. `fields` is then unchanged.
     pub fn read(&self, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, PayloadError> {
-        if self.fields == 0 {
-            return Ok(self.without_fields(fields));
-        }
+        if self.fields == 0 { Ok(self.without_fields(fields)) } else { self.read_payload(envelope, fields) }
+    }
+
+    /// As [`Parameters::read`], but reads the payload in any case.
+    fn read_payload(&self, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, PayloadError> {
         let codec = self.codec.unwrap_or_else(|| envelope.codec());
         let read = match codec {
             _ if envelope.payload.is_empty() => return Err(PayloadFault::Empty.in_codec(codec)),

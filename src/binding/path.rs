@@ -1,13 +1,13 @@
 //! The paths in a payload that parameters need, as a tree, so that a payload is read once from front to back.
 
-use super::fields::Cell;
-
 /// A node of the tree: parameters need its own value, values within it, or both.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathTree {
     /// The number of its field, if its own value is needed.
     pub(super) field: Option<usize>,
     children: Vec<Child>,
+    /// Refuse an object with a name that has no node.
+    pub(super) closed: bool,
 }
 
 /// A named value in an object, or an element of an array.
@@ -40,41 +40,90 @@ impl PathTree {
         &mut self.children[at].node
     }
 
-    /// Whether no value within it is needed.
+    /// Whether nothing within it is looked at.
     pub(super) fn is_leaf(&self) -> bool {
-        self.children.is_empty()
+        self.children.is_empty() && !self.closed
     }
 
-    /// The node of this name. Names often come in the order of the statements' parameters: `expected` is where to search first.
-    pub(super) fn named(&self, name: &[u8], expected: &mut usize) -> Option<&Self> {
-        let mut at = *expected;
-        for _ in 0..self.children.len() {
-            let child = self.children.get(at).or_else(|| {
-                at = 0;
-                self.children.first()
-            })?;
-            at += 1;
-            if child.name.as_bytes() == name {
-                *expected = at;
-                return Some(&child.node);
-            }
+    /// Refuses names that have no node, in this object and in those within it, except within values that are needed whole.
+    pub(super) fn close(&mut self) {
+        self.closed = self.field.is_none();
+        if self.closed {
+            self.children.iter_mut().for_each(|child| child.node.close());
         }
-        None
+    }
+
+    /// Whether an element of an array is needed.
+    pub(super) fn has_elements(&self) -> bool {
+        self.children.iter().any(|child| child.index.is_some())
     }
 
     /// The node of the element with this index.
     pub(super) fn element(&self, index: usize) -> Option<&Self> {
         self.children.iter().find(|child| child.index == Some(index)).map(|child| &child.node)
     }
+}
 
-    /// Sets the cells of all values within it to NULL: of several fields with one name, the last counts.
-    pub(super) fn clear(&self, cells: &mut [Cell]) {
-        for Child { node, .. } in &self.children {
-            if let Some(field) = node.field {
-                cells[field] = Cell::Null;
+/// The names of one object while it is read: finds their nodes. Of several fields with one name, the first counts.
+#[derive(Debug)]
+pub(super) struct Names<'p> {
+    node: &'p PathTree,
+    /// Names often come in the order of the statements' parameters: this is the child to compare first.
+    expected: usize,
+    /// The children that were found, one bit each.
+    found: u64,
+    /// The same for further children.
+    found_later: Vec<u64>,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Named<'p> {
+    /// A needed value, or one with needed values in it.
+    Node(&'p PathTree),
+    /// The same, but an earlier field has the name.
+    Repeated,
+    /// Nothing that is needed.
+    Unknown,
+}
+
+impl<'p> Names<'p> {
+    pub(super) fn of(node: &'p PathTree) -> Self {
+        Self { node, expected: 0, found: 0, found_later: Vec::new() }
+    }
+
+    pub(super) fn find(&mut self, name: &[u8]) -> Named<'p> {
+        let children = &self.node.children;
+        let mut at = self.expected;
+        for _ in 0..children.len() {
+            if at >= children.len() {
+                at = 0;
             }
-            node.clear(cells);
+            if children[at].name.as_bytes() == name {
+                self.expected = at + 1;
+                return if self.is_first(at) { Named::Node(&children[at].node) } else { Named::Repeated };
+            }
+            at += 1;
         }
+        Named::Unknown
+    }
+
+    /// Whether a child is found for the first time.
+    fn is_first(&mut self, child: usize) -> bool {
+        const BITS: usize = u64::BITS as usize;
+        let found = if child < BITS {
+            &mut self.found
+        } else {
+            let at = child / BITS - 1;
+            if self.found_later.len() <= at {
+                self.found_later.resize(at + 1, 0);
+            }
+            &mut self.found_later[at]
+        };
+        let bit = 1 << (child % BITS);
+        let first = *found & bit == 0;
+        *found |= bit;
+        first
     }
 }
 

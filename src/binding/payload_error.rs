@@ -19,6 +19,14 @@ pub(super) enum PayloadFault {
     Empty,
     /// What is wrong, and how many bytes are before it.
     At(&'static str, usize),
+    /// A name that no parameter has, in a payload that may have no such names. The scratch memory has it.
+    UnknownName,
+}
+
+impl PayloadError {
+    pub(super) fn is_unknown_name(&self) -> bool {
+        self.fault == PayloadFault::UnknownName
+    }
 }
 
 impl PayloadFault {
@@ -36,6 +44,7 @@ impl fmt::Display for PayloadFault {
         match self {
             Self::Empty => write!(f, "it is empty"),
             Self::At(what, offset) => write!(f, "{what} at offset {offset}"),
+            Self::UnknownName => write!(f, "it has a name that no parameter has"),
         }
     }
 }

@@ -20,7 +20,7 @@ mod stream_status;
 use std::sync::Arc;
 
 pub use asker::ask;
-pub use connection::{Cluster, Denial, Liveness, Reconnect};
+pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
 pub use jetstream::{IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, remove_stream};
 pub use publisher::Publisher;
@@ -28,7 +28,7 @@ pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Reje
 pub use requests::{
     AddressedReply, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects, answerable,
 };
-pub use server::Server;
+pub use server::{Server, ServerPort};
 pub use status::BrokerStatus;
 pub use stream_status::{DatabasePosition, JetStreamStatus, StreamStatus};
 

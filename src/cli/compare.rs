@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use super::failure::UsageError;
 use super::output::Output;
 use super::progress::Progress;
+use super::server_program;
 use super::signals::Signals;
 use super::values::counted;
 
@@ -192,9 +193,6 @@ impl Compare {
     }
 
     fn options(&self) -> anyhow::Result<Options> {
-        let program = |name: &str, default: &str| {
-            std::env::var_os(name).filter(|name| !name.is_empty()).map_or_else(|| PathBuf::from(default), PathBuf::from)
-        };
         let defaults = if self.quick { Options::default().quick() } else { Options::default() };
         Ok(Options {
             arms: self.arms.clone(),
@@ -228,7 +226,7 @@ impl Compare {
             seed: self.seed,
             directory: self.directory.clone().unwrap_or_else(default_directory),
             server: self.server.clone(),
-            nats_server: program("NATS_SERVER_BIN", "nats-server"),
+            nats_server: server_program::find().unwrap_or_else(|_| "nats-server".into()),
             program: std::env::current_exe().context("the path of this program cannot be found")?,
             command: command_line(std::env::args_os()),
             lose_a_row: self.lose_a_row,

@@ -10,6 +10,7 @@ mod absent;
 mod adopt;
 #[cfg(feature = "check")]
 mod check;
+mod committed;
 #[cfg(feature = "compare")]
 mod compare;
 mod context;
@@ -28,9 +29,11 @@ mod publish;
 mod query;
 mod row_writers;
 mod run;
+mod server_program;
 mod settings;
 mod signals;
 mod sql;
+mod starting;
 mod table;
 mod tail;
 mod test;

@@ -1,15 +1,32 @@
-//! A progress line on standard error, if that is a terminal.
+//! A progress line on standard error, if that is a terminal and this process is in its foreground. A process in the background (`&`)
+//! would write into the lines of the others.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::pipeline::room_for_threads;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
 /// A count with its rate, and a bar where the total is known.
-pub struct Progress(ProgressBar);
+pub struct Progress {
+    bar: ProgressBar,
+    /// Whether the line is drawn: only in the foreground.
+    is_drawn: AtomicBool,
+}
+
+/// Whether standard error is a terminal and this process is in its foreground, so that somebody reads along and Ctrl-C stops it.
+pub fn is_in_foreground() -> bool {
+    let stderr = std::io::stderr();
+    stderr.is_terminal() && tcgetpgrp(&stderr).is_ok_and(|group| group == getpgrp())
+}
+
+fn target(is_drawn: bool) -> ProgressDrawTarget {
+    if is_drawn { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() }
+}
 
 /// The progress line that is shown now, for code that writes to the terminal too.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -26,12 +43,8 @@ pub fn aside(write: impl FnOnce()) {
 impl Progress {
     /// Shows a count, and the total where it is known. `what` is what is counted: `events committed`.
     pub fn new(total: Option<u64>, what: &'static str) -> Self {
-        let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr_with_hz(10)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(total, target);
+        let is_drawn = is_in_foreground();
+        let bar = ProgressBar::with_draw_target(total, target(is_drawn));
         let template = if total.is_some() {
             "{bar:24} {human_pos} of {human_len} {prefix}, {rate} {msg}"
         } else {
@@ -45,28 +58,33 @@ impl Progress {
         }
         bar.set_prefix(what);
         // The ticker is a thread, and indicatif panics where no thread can be started.
-        if !bar.is_hidden() && room_for_threads(1, "for the progress").is_ok() {
+        if std::io::stderr().is_terminal() && room_for_threads(1, "for the progress").is_ok() {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
-        Self(bar)
+        Self { bar, is_drawn: AtomicBool::new(is_drawn) }
     }
 
     /// Shows this count and a note after it.
     pub fn show(&self, count: u64, note: String) {
-        self.0.set_position(count);
-        self.0.set_message(note);
+        // A shell moves its processes: Ctrl-Z, bg, fg.
+        let is_drawn = is_in_foreground();
+        if self.is_drawn.swap(is_drawn, Ordering::Relaxed) != is_drawn {
+            self.bar.set_draw_target(target(is_drawn));
+        }
+        self.bar.set_position(count);
+        self.bar.set_message(note);
     }
 
     /// Shows the number of the next step, how many there are, and what it does.
     pub fn step(&self, number: u64, of: u64, what: &str) {
-        self.0.set_length(of.max(number + 1));
+        self.bar.set_length(of.max(number + 1));
         self.show(number, format!("· {what}"));
     }
 
     /// Removes the line, so that something else can be printed there.
     pub fn clear(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
         SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

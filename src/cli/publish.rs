@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::record::{FailureReason, Overflow, RecordError};
-use crate::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
 use events::{Events, LineFormat, Load, due};
 use report::{Ending, POLL, Patience, PublishReport};
@@ -23,6 +23,7 @@ use super::lines::{Lines, Source};
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
+use super::{committed, starting};
 
 /// The largest payload that is generated. A server accepts 64 MiB at most.
 const LARGEST: i64 = 64 << 20;
@@ -96,17 +97,38 @@ impl Publish {
         let config = settings.for_broker(&self.database, &self.broker)?;
         let signals = Signals::catch()?;
         let began = Instant::now();
-        let mut report = PublishReport::new(config.broker.mode);
+        let (mut report, mut took) = (PublishReport::new(config.broker.mode), None);
         let mut events = self.events(&signals);
         let ending = match &mut events {
-            Ok(events) => self.publish(config.broker, events, &headers, &mut report, &signals),
             Err(error) => Ending::Refused(std::mem::replace(error, anyhow::Error::msg(""))),
+            Ok(events) => match self.connect(settings, &config, &signals) {
+                Err(error) => signals.interrupted().map_or(Ending::Refused(error), Ending::Interrupted),
+                Ok(recorder) => {
+                    let patience = config.broker.timeout.max(Duration::from_secs(1));
+                    let (ending, subject) = self.publish(recorder, patience, events, &headers, &mut report, &signals);
+                    took = Some(began.elapsed());
+                    if !signals.end_asked() {
+                        committed::wait(&config, &subject, report.destination());
+                    }
+                    ending
+                }
+            },
         };
         match ending {
             // Wrong configuration has no result.
             Ending::Refused(error) if matches!(error.downcast_ref(), Some(Error::Config { .. })) => Err(error),
-            ending => report.finish(events.as_ref().ok(), ending, self.json, began.elapsed()),
+            ending => report.finish(events.as_ref().ok(), ending, self.json, took.unwrap_or_else(|| began.elapsed())),
         }
+    }
+
+    /// Connects, also to the broker of a collector that is starting. After a signal, the result is an error.
+    fn connect(&self, settings: &Settings, config: &Config, signals: &Signals) -> anyhow::Result<NatsRecorder> {
+        let is_named = settings.names_servers(&self.broker)?;
+        let wanted = || !signals.end_asked();
+        starting::connect(&config.database.path, config.broker.timeout, is_named, &wanted, || {
+            // Read again for each attempt: the server may have written its address meanwhile.
+            Ok(open(settings.for_broker(&self.database, &self.broker)?.broker, signals)?)
+        })
     }
 
     #[cfg(test)]
@@ -159,24 +181,21 @@ impl Publish {
         Ok(Events::lines(Lines::of(&source, signals)?, source, format))
     }
 
-    /// Publishes the events and waits for the answers. The report then has the outcome.
+    /// Publishes the events and waits for the answers. The report then has the outcome. Returns the subject of the last event too.
     fn publish(
         &self,
-        broker: BrokerConfig,
+        recorder: NatsRecorder,
+        patience: Duration,
         events: &mut Events,
         headers: &[(String, String)],
         report: &mut PublishReport,
         signals: &Signals,
-    ) -> Ending {
-        let patience = broker.timeout;
-        let recorder = match open(broker, signals) {
-            Ok(recorder) => recorder,
-            Err(error) => return signals.interrupted().map_or(Ending::Refused(error), Ending::Interrupted),
-        };
+    ) -> (Ending, String) {
         let progress = (!events.are_typed()).then(|| Progress::new(events.total(), "events handed over"));
         let counters = recorder.counters();
-        let mut patience = Patience::new(patience.max(Duration::from_secs(1)));
+        let mut patience = Patience::new(patience);
         let (began, mut passed_on, mut last) = (Instant::now(), 0, None);
+        let mut subject = self.subject.clone().unwrap_or_default();
         let ending = loop {
             self.pace(began, passed_on, signals);
             if let Some(status) = signals.interrupted() {
@@ -188,6 +207,9 @@ impl Publish {
                 None if events.total().is_none() => continue,
                 None => break Ending::Complete,
             };
+            if self.events {
+                event.subject().clone_into(&mut subject);
+            }
             patience.renew();
             match pass_on(&recorder, event, || patience.is_over(counters.counts(), signals)) {
                 Ok(receipt) => last = Some(receipt),
@@ -206,10 +228,11 @@ impl Publish {
         if let Some(progress) = progress {
             progress.clear();
         }
-        match (ending, signals.interrupted()) {
+        let ending = match (ending, signals.interrupted()) {
             (Ending::Complete, Some(status)) if !settled => Ending::Interrupted(status),
             (ending, _) => ending,
-        }
+        };
+        (ending, subject)
     }
 
     /// Waits until the event of this number is due, or until a signal. At high rates it waits a whole tick, because a wake-up for each

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use crate::broker::{self, Reply, ServiceError};
+use crate::config::BrokerConfig;
 use crate::store::Value;
 use crate::subject;
 use clap::Args;
@@ -14,6 +15,7 @@ use super::failure::UsageError;
 use super::output::Output;
 use super::row_writers::{JsonLines, RowWriter, Tables};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+use super::starting::{self, Failure};
 
 /// Run a query of a running collector over NATS, and print the rows
 #[derive(Args)]
@@ -52,14 +54,13 @@ impl Query {
         subject::validate(&self.subject).map_err(|error| UsageError(error.to_string()))?;
         let request = request(&self.parameters)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
+        let is_named = settings.names_servers(&self.broker)?;
         let subject = &self.subject;
-        let Some(reply) = broker::ask(&config.broker, subject, request)? else {
-            let servers = config.broker.shown_servers();
-            anyhow::bail!(
-                "no collector answers on {subject} at {servers}; start one whose settings have a [[query]] with that subject, or \
-                 list the services there with: nats micro ls"
-            );
-        };
+        let reply = starting::connect(&config.database.path, config.broker.timeout, is_named, &|| true, || {
+            let broker = settings.for_broker(&self.database, &self.broker)?.broker;
+            broker::ask(&broker, subject, request.clone())?
+                .ok_or_else(|| Failure::passing(nobody_answers(subject, &broker)))
+        })?;
         let Reply { body, failure } = reply;
         if let Some(ServiceError { code, reason }) = failure {
             // Most reasons contain the name of the query, which is its subject by default.
@@ -83,6 +84,14 @@ impl Query {
         }
         Ok(output.flush()?)
     }
+}
+
+fn nobody_answers(subject: &str, broker: &BrokerConfig) -> anyhow::Error {
+    let servers = broker.shown_servers();
+    anyhow::anyhow!(
+        "no collector answers on {subject} at {servers}; start one whose settings have a [[query]] with that subject, or list the \
+         services there with: nats micro ls"
+    )
 }
 
 /// The request's payload.

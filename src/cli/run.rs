@@ -1,19 +1,23 @@
 //! `catchment run`: collect a stream into a database.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::broker::Server;
+use crate::broker::{Server, ServerPort};
 use crate::config::Mode;
 use crate::error::Error;
 use crate::query::RequestCounts;
-use crate::{Collector, Config, Status, Until, store};
+use crate::store::{self, Lock, StartPhase};
+use crate::{Collector, Config, Status, Until};
 use clap::Args;
 use indicatif::HumanCount;
 
+use super::logging;
 use super::profiling::Profiling;
-use super::progress::Progress;
+use super::progress::{Progress, is_in_foreground};
+use super::server_program;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::values::counted;
@@ -29,6 +33,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// SIGINT (Ctrl-C) and SIGTERM stop it: events that it has received are committed first. A second signal ends it at once. Events
 /// that were not committed are read again at the next start if they are in a stream.
 ///
+/// Exit status: 0 if it was stopped, or if --drain is done; 130 (SIGINT) or 143 (SIGTERM) if a signal ended --drain before that, or if it
+/// was a second signal.
+///
 /// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and writes a profile at its end: PREFIX.json, and
 /// PREFIX.svg with a flamegraph. This needs a build with the feature compare, which is a default.
 #[derive(Args)]
@@ -39,12 +46,18 @@ pub struct Run {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// Also run a nats-server with JetStream on a free loopback port
+    /// Also run a nats-server with JetStream on a loopback port
     ///
-    /// The server ends with the collector. Its program is $NATS_SERVER_BIN, else nats-server on the PATH. It keeps its streams in
-    /// DATABASE.nats. Its address is in DATABASE.server, where the other commands find it.
-    #[arg(long, conflicts_with = "context")]
+    /// The server ends with the collector. Its program is $NATS_SERVER_BIN, else nats-server on the PATH, else the one beside this program
+    /// or the one that make has installed. It keeps its streams in DATABASE.nats, and its port where that is free. Its address is in
+    /// DATABASE.server, where the other commands find it.
+    #[arg(long, conflicts_with_all = ["context", "servers", "user", "password", "password_file", "token", "token_file", "creds", "nkey",
+        "jwt", "tlscert", "tlskey", "tlsca", "js_domain", "js_api_prefix", "inbox_prefix"])]
     with_server: bool,
+
+    /// The port of that server [default: its last port if it is free, else any free port]
+    #[arg(long, value_name = "PORT", requires = "with_server", value_parser = clap::value_parser!(u16).range(1..))]
+    server_port: Option<u16>,
 
     /// Wait at most this long for the broker to come up [default: broker.wait of the settings, 0s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "with_server")]
@@ -70,14 +83,15 @@ impl Run {
         if self.end_with_input {
             signals.end_with_input()?;
         }
-        let (config, mut server) = self.prepare(settings)?;
+        let Prepared { config, mut server, lock } = self.prepare(settings)?;
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
-        let mut collector = match Collector::start_while(&config, until, &|| !signals.end_asked()) {
+        let take = || lock.map_or_else(|| Lock::take_at(&config.database.path, StartPhase::Opening), Ok);
+        let mut collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
             Err(Error::Broker { .. }) if signals.end_asked() => {
                 log::info!("stopped before the broker came up: no events were received");
-                return Ok(());
+                return self.interrupted(&signals);
             }
             started => started?,
         };
@@ -89,8 +103,9 @@ impl Run {
                 log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
             }
         }
-        if self.with_server {
-            print_next_steps(&config, settings, &self.database);
+        if self.with_server && is_in_foreground() && !logging::is_json() {
+            // If standard error is closed, there is nobody to read this.
+            let _ = std::io::stderr().write_all(self.next_steps(&config, settings)?.as_bytes());
         }
         let total = self.drain.then(|| collector.status().pending);
         let progress = Progress::new(total, "events committed");
@@ -114,55 +129,95 @@ impl Run {
         let status = collector.stop(self.stop_timeout)?;
         log::info!("{}", summary(&status, began.elapsed()));
         profile.finish();
-        Ok(())
+        if ended { Ok(()) } else { self.interrupted(&signals) }
     }
 
-    fn prepare(&self, settings: &Settings) -> anyhow::Result<(Config, Option<Server>)> {
+    /// The end after a signal: of a run until a signal as planned, of any other one before it was done.
+    fn interrupted(&self, signals: &Signals) -> anyhow::Result<()> {
+        match signals.interrupted() {
+            Some(status) if self.drain => Err(status.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn prepare(&self, settings: &Settings) -> anyhow::Result<Prepared> {
         if !self.with_server {
             let mut config = settings.for_broker(&self.database, &self.broker)?;
             config.broker.wait = self.wait.unwrap_or(config.broker.wait);
-            return Ok((config, None));
+            return Ok(Prepared { config, server: None, lock: None });
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
-        let server = start_server(&config.database.path)?;
+        if settings.names_servers(&self.broker)? {
+            let servers = config.broker.shown_servers();
+            log::info!("broker.servers ({servers}) and its credentials are not used: --with-server starts a server");
+        }
+        let program = server_program::find()?;
+        // Taken before the server starts, and kept: a second server on the same streams would damage them.
+        let lock = Lock::take_at(&config.database.path, StartPhase::StartingBroker)?;
+        let port = self.server_port.map_or(ServerPort::Kept, ServerPort::Fixed);
+        let server = start_server(&program, &config.database.path, port)?;
         config.broker = config.broker.on_own_server(server.url());
-        Ok((config, Some(server)))
+        Ok(Prepared { config, server: Some(server), lock: Some(lock) })
     }
+
+    /// The commands to try next, with the same program name and options.
+    fn next_steps(&self, config: &Config, settings: &Settings) -> anyhow::Result<String> {
+        let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
+        let path = &config.database.path;
+        let mut database = settings.file().map_or_else(String::new, |file| format!(" --config {}", shown(file)));
+        let is_known = settings.file().is_some() || *path == Config::default().database.path;
+        if self.database.is_given() || !is_known {
+            let _ = write!(database, " --database {}", shown(path));
+        }
+        let mut broker = database.clone();
+        if settings.names_servers(&self.broker)? {
+            // The other commands would use those servers.
+            let _ = write!(broker, " --server {}", config.broker.servers.join(","));
+        }
+        let subject = config.broker.subjects[0].replace('*', "any").replace('>', "hello");
+        let mut text = format!("\nThe database is {}. In another terminal, in this directory:\n\n", path.display());
+        if config.routes.is_empty() {
+            let _ = writeln!(text, "  send an event     {program} publish{broker} {subject} '{{\"from\": \"me\"}}'");
+            let _ = writeln!(
+                text,
+                "  read it back      {program} sql{database} \"SELECT id, subject, payload FROM events\""
+            );
+        } else {
+            // Which payload fits depends on the routes.
+            let _ = writeln!(text, "  send an event     {program} publish{broker} {subject} '{{…}}'");
+            let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+            let _ = writeln!(text, "  see the tables    {program} sql{database} \"{tables}\"");
+            let _ = writeln!(text, "  see what failed   {program} dead-letters list{database}");
+        }
+        if let Some(query) = config.queries.first() {
+            let _ = writeln!(text, "  run a query       {program} query{broker} {}", query.subject);
+        }
+        text += "\nCtrl-C stops collector and server; their files stay.\n\n";
+        Ok(text)
+    }
+}
+
+/// What a run needs before it collects.
+struct Prepared {
+    config: Config,
+    server: Option<Server>,
+    /// The database's lock, if it was taken before the server was started.
+    lock: Option<Lock>,
 }
 
 /// Starts a nats-server for this collector.
-fn start_server(database: &Path) -> anyhow::Result<Server> {
-    // Checked before the server starts, because a second server on the same store would damage it.
-    drop(store::Lock::take(database)?);
-    let program = std::env::var_os("NATS_SERVER_BIN").filter(|program| !program.is_empty());
-    let program = program.map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
-    Ok(Server::start(&program, &store::beside(database, "nats"), &store::beside(database, "server"))?)
+fn start_server(program: &Path, database: &Path, port: ServerPort) -> anyhow::Result<Server> {
+    let (folder, address) = (store::beside(database, "nats"), store::beside(database, "server"));
+    let flags =
+        |error: Error| anyhow::anyhow!("{}", error.to_string().replace("another port", "another --server-port"));
+    Server::start(program, &folder, &address, port).map_err(flags)
 }
 
-/// Prints the commands to try next, with the same program name and options.
-fn print_next_steps(config: &Config, settings: &Settings, database: &DatabaseArgs) {
-    let program = std::env::args().next().unwrap_or_else(|| "catchment".into());
-    let path = &config.database.path;
-    let mut options = settings.file().map_or_else(String::new, |file| format!(" --config {}", file.display()));
-    let is_known = settings.file().is_some() || *path == Config::default().database.path;
-    if database.is_given() || !is_known {
-        let _ = write!(options, " --database {}", path.display());
-    }
-    let subject = config.broker.subjects[0].replace('*', "any").replace('>', "hello");
-    eprintln!("\nThe database is {}. In another terminal, in this directory:\n", path.display());
-    if config.routes.is_empty() {
-        eprintln!("  send an event     {program} publish{options} {subject} '{{\"from\": \"me\"}}'");
-        eprintln!("  read it back      {program} sql{options} \"SELECT id, subject, payload FROM events\"");
-    } else {
-        // Which payload fits depends on the routes.
-        eprintln!("  send an event     {program} publish{options} {subject} '{{…}}'");
-        eprintln!("  see the tables    {program} sql{options} \"SELECT name FROM sqlite_schema WHERE type = 'table'\"");
-        eprintln!("  see what failed   {program} dead-letters list{options}");
-    }
-    if let Some(query) = config.queries.first() {
-        eprintln!("  run a query       {program} query{options} {}", query.subject);
-    }
-    eprintln!("\nCtrl-C stops collector and server; their files stay.\n");
+/// A path as a word of a shell's command.
+fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The text beside the progress.

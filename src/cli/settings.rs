@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
+use crate::broker::address_in;
 use crate::config::{AuthenticationSetting, Config, DatabaseConfig, without_login};
 use crate::error::Error;
 use crate::store::beside;
@@ -208,11 +209,15 @@ impl Settings {
         }
         merge(&mut given, flags);
         let path = database.database.clone();
+        let mut address_file = None;
         let mut all = match implicit {
             ImplicitSources::Used => {
                 let path = path.clone().or_else(|| setting(&given, "database", "path")?.as_str().map(PathBuf::from));
                 let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
-                self.implicit_table(&path, setting(&given, "broker", "servers").is_some(), context.is_some())?
+                let has_servers = setting(&given, "broker", "servers").is_some();
+                let file = Some(beside(&path, "server")).filter(|_| !has_servers);
+                address_file = file.filter(|file| address_in(file).is_some());
+                self.implicit_table(&path, has_servers, context.is_some())?
             }
             ImplicitSources::Ignored => Table::new(),
         };
@@ -222,9 +227,18 @@ impl Settings {
         if let Some(path) = path {
             config.database.path = path;
         }
+        config.broker.address_file = address_file;
         let config = config.resolved()?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// Whether something names the servers that outranks the broker beside the database: these flags, the environment or the file.
+    pub fn names_servers(&self, broker: &BrokerArgs) -> Result<bool, Error> {
+        let file = self.file.as_deref().map_or_else(|| Ok(Table::new()), file_table)?;
+        let sources = [file, environment_table(&self.environment)?, broker.table()];
+        let is_named = sources.iter().any(|source| setting(source, "broker", "servers").is_some());
+        Ok(is_named || broker.context.is_some())
     }
 
     /// The settings of implicit sources. A broker beside the database replaces `NATS_*` variables and contexts, credentials included.
@@ -372,13 +386,9 @@ fn nats_table(environment: &Environment) -> Result<Table, Error> {
 /// The address in the file that `catchment run --with-server` writes beside the database.
 fn server_beside(database: &Path) -> Option<String> {
     let file = beside(database, "server");
-    let text = std::fs::read_to_string(&file).ok()?;
-    let url = text.lines().next()?.trim();
-    if !url.contains("://") {
-        return None;
-    }
+    let url = address_in(&file)?;
     log::debug!("broker: using the server named in {}", file.display());
-    Some(url.to_owned())
+    Some(url)
 }
 
 fn file_table(file: &Path) -> Result<Table, Error> {

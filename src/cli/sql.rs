@@ -10,6 +10,7 @@ use super::failure::UsageError;
 use super::output::Output;
 use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
+use super::starting::wait_for_database;
 
 /// Run read-only SQL on the database, also while a collector runs
 #[derive(Args)]
@@ -44,6 +45,7 @@ impl Sql {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&self.database)?;
         let sql = read_sql(self.statements)?;
+        wait_for_database(&config.database.path);
         let reader = Reader::open(&config.database.path)?;
         let mut output = Output::new();
         if self.json {

@@ -14,6 +14,7 @@ use clap::Args;
 use super::event_line;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
+use super::starting::wait_for_database;
 use super::values::{for_display, printable, shown_time};
 
 /// The longest time from a commit until its events are printed.
@@ -56,6 +57,7 @@ impl Tail {
         let mut output = Output::new();
         let write = if self.json { json_line } else { text_line };
         if self.no_follow {
+            wait_for_database(&path);
             let reader = Reader::open(&path)?;
             let mut after = reader.id_before_last(self.lines)?;
             let mut left = self.lines;

@@ -211,6 +211,7 @@ impl BrokerConfig {
         }
         Self {
             servers: vec![url.to_owned()],
+            address_file: None,
             tls: TlsConfig::default(),
             domain: None,
             api_prefix: None,

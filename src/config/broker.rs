@@ -25,6 +25,10 @@ pub struct BrokerConfig {
     /// password (`nats://user:password@host`) or a token (`nats://token@host`), percent-encoded where necessary. Default
     /// `["nats://127.0.0.1:4222"]`.
     pub servers: Vec<String>,
+    /// A file with the server's address, which replaces `servers` whenever the file has another one. Not a setting: the command sets it
+    /// where it takes the address from the file that `catchment run --with-server` writes.
+    #[serde(skip)]
+    pub(crate) address_file: Option<PathBuf>,
     /// User name. Default none.
     pub user: Option<String>,
     /// Password of `user`. Default none.
@@ -114,6 +118,7 @@ impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             servers: vec!["nats://127.0.0.1:4222".into()],
+            address_file: None,
             user: None,
             password: None,
             password_file: None,

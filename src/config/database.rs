@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::limits::{MAX_EVENTS, validate_duration};
+use super::migrations::Migrations;
 use crate::error::Error;
 
 /// The database: `[database]`.
@@ -25,21 +26,23 @@ pub struct DatabaseConfig {
     /// end. Up to a day. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub busy_timeout: Duration,
-    /// A folder of SQL files that create the tables for routes and queries. Default none.
+    /// A folder of SQL files that create the tables for routes and queries, or such files in the program itself: [`Migrations`].
+    /// Default none.
     ///
-    /// A file's name is a number, `_` or `-`, and a name: `001_lines.sql`, `0002-users.sql`. The new files are applied by a
+    /// A file's name is a number, `_` or `-`, a name, and `.sql`: `001_lines.sql`, `0002-users.sql`. Files that end in `.down.sql` are
+    /// passed over: nothing is undone. Any other name that ends in `.sql` is refused. The new files are applied by a
     /// [`Collector`](crate::Collector) and a [`DirectRecorder`](crate::DirectRecorder) when they open the database, by a retry of
     /// dead letters, and by the commands that do these (`catchment run`, `catchment dead-letters retry`). They are applied in the
     /// order of their numbers, all in one transaction: either all are applied or none. None is applied if a route or query does
-    /// not fit the resulting tables. An applied file must not change, except for its name and line ends; later changes go into a
-    /// new file with a higher number.
+    /// not fit the resulting tables. An applied file must not change, except for its name, its line ends and a byte order mark; later
+    /// changes go into a new file with a higher number.
     ///
     /// Foreign keys are off meanwhile and checked after the last file, so a table can be replaced under its old name.
     /// `BEGIN`, `ATTACH`, PRAGMAs (but `user_version` and `application_id`) and changes to tables that begin with `catchment_`
     /// are refused.
     ///
     /// A relative path counts from the current directory, as all paths here do.
-    pub migrations: Option<PathBuf>,
+    pub migrations: Option<Migrations>,
 }
 
 /// SQLite's `PRAGMA synchronous` in WAL mode, see <https://sqlite.org/pragma.html#pragma_synchronous>.
@@ -100,12 +103,16 @@ impl DatabaseConfig {
         }
         validate_duration("database.busy_timeout", self.busy_timeout)?;
         validate_database_path(&self.path)?;
-        if self.migrations.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
-            return Err(
-                Error::config("database.migrations", "is empty").with_remedy("give a folder, or remove the setting")
-            );
+        let refused = |detail, remedy| Err(Error::config("database.migrations", detail).with_remedy(remedy));
+        match &self.migrations {
+            Some(Migrations::Folder(folder)) if folder.as_os_str().is_empty() => {
+                refused("is empty", "give a folder, or remove the setting")
+            }
+            Some(Migrations::Scripts(scripts)) if scripts.is_empty() => {
+                refused("has no script", "give one, as 001_tables.sql, or None")
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::broker::BrokerConfig;
 use super::core_nats::Mode;
 use super::limits::{validate_bind, validate_duration};
+use super::parameters::ParameterConfig;
 use super::routes::Codec;
 use crate::error::Error;
 use crate::subject::{Filter, InvalidSubject};
@@ -18,13 +19,18 @@ use crate::subject::{Filter, InvalidSubject};
 /// ```toml
 /// [[query]]
 /// subject = "weather.latest"
-/// sql = "SELECT station, at, celsius FROM readings WHERE station = :station ORDER BY at DESC LIMIT coalesce(:limit, 10)"
+/// sql = "SELECT station, at, celsius FROM readings WHERE station = :station ORDER BY at DESC LIMIT :limit"
+/// parameters.limit = { type = "integer", default = 10, min = 1, max = 1000 }
 /// ```
 ///
 /// Parameters are bound from the request as those of a [`RouteConfig`](super::RouteConfig) are from an event. `:published_s` and
-/// `:published_us` are the time at which the request arrived; `:stream` and `:sequence` are NULL. An empty request has no fields. The
-/// first query in the file whose subject matches answers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// `:published_us` are the time at which the request arrived; `:stream` and `:sequence` are NULL. The first query in the file whose
+/// subject matches answers.
+///
+/// A request is an object; an empty request and a null are one without fields. A field that no parameter has is refused, at any depth
+/// outside of values that a parameter takes whole. These rules do not apply to a query with the parameter `:payload`, which takes
+/// everything.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct QueryConfig {
@@ -39,6 +45,10 @@ pub struct QueryConfig {
     /// Parameters that are bound from inside the request: name and JSON Pointer.
     #[serde(default)]
     pub bind: BTreeMap<String, String>,
+    /// The types, limits and defaults of parameters that are bound from the request. Default: every value is accepted, and an absent
+    /// one is NULL.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, ParameterConfig>,
     /// The format of requests. Default: as a route's.
     #[serde(default)]
     pub codec: Option<Codec>,
@@ -96,6 +106,7 @@ impl QueryConfig {
             name: None,
             sql: sql.into(),
             bind: BTreeMap::new(),
+            parameters: BTreeMap::new(),
             codec: None,
             timeout: default_timeout(),
             max_rows: default_max_rows(),
@@ -125,6 +136,9 @@ impl QueryConfig {
         }
         if self.max_bytes.as_u64() < 64 {
             return refused(format!("max_bytes is {}; the least is 64 B", self.max_bytes));
+        }
+        for (name, parameter) in &self.parameters {
+            parameter.validate().map_err(|reason| format!("parameters.{name}: {reason}")).or_else(refused)?;
         }
         validate_bind(&self.bind).or_else(refused)
     }

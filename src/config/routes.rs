@@ -44,13 +44,15 @@ use crate::subject::Filter;
 /// | `null` | nil, NaN | NULL |
 /// | object, array | map, array | its JSON text: JSON as it is written in the payload, MessagePack converted to JSON |
 /// | | timestamp | seconds since 1970: an integer if they are whole, else real |
-/// | | bin, any other ext | blob of its data |
+/// | | bin, any other ext (such as Fluentd's EventTime) | blob of its data |
 ///
-/// - If several fields have one name, the last one counts, also for pointers that go through it.
+/// - If several fields have one name, the first one counts, also for pointers that go through it. SQLite's `->>` does the same.
 /// - A pointer addresses elements of arrays by their index, from 0. The empty pointer is the whole payload. In a payload that is no
 ///   object, names match nothing; pointers may.
-/// - Names in a MessagePack map are strings, or integers by their digits (`/7` addresses `{7: …}`). Pairs with any other key
-///   are skipped. In the JSON text made from MessagePack, blobs are base64, and NaN and infinities are null.
+/// - A byte order mark before JSON is skipped. `:payload` has it.
+/// - Names in a MessagePack map are str or bin, or integers by their digits (`/7` addresses `{7: …}`). A str or bin that is not UTF-8
+///   is no name: if its map is looked at, the payload cannot be read. Pairs with any other key are skipped. In the JSON text made
+///   from MessagePack, blobs are base64, and NaN and infinities are null.
 /// - A string with half of a surrogate pair (`"\ud800"`) is no text: if it is bound, the payload cannot be read. Inside a bound
 ///   object or array it stays as it is written.
 /// - Nesting may have any depth; `bind` reaches at most 128 levels.

@@ -1,13 +1,13 @@
-//! The deliveries that one transaction commits, in one buffer.
+//! The deliveries that one transaction commits, in buffers that they share.
 //!
-//! A delivery needs no allocation of its own: its subject, headers and payload are appended to the batch's buffer. The intake
+//! A delivery needs no allocation of its own: its subject, headers and payload are appended to the batch's buffers. The intake
 //! and the writers pass batches back and forth for as long as the pipeline runs, so the buffers are used again.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::delivery::{
-    Defect, Delivery, HeaderSpans, Headers, Span, append, append_headers, length, part, range, text,
+    Defect, Delivery, HeaderSpans, Headers, Span, append, append_headers, append_text, length, part, range, text,
 };
 use super::epoch::{Epoch, Mark};
 use super::gaps::Gap;
@@ -30,6 +30,9 @@ pub struct Batch {
     ticket: u64,
     /// The next delivery does not fit, so the batch counts as full.
     sealed: bool,
+    /// Subjects and headers.
+    text: String,
+    /// Payloads, and headers that could not be parsed.
     bytes: Vec<u8>,
     headers: Vec<HeaderSpans>,
     slots: Vec<Slot>,
@@ -43,7 +46,7 @@ struct Slot {
     subject: Span,
     payload: Span,
     headers: Span,
-    /// Indices into `headers`: one entry that has the reason and the raw headers.
+    /// Indices into `headers`: one entry that has the reason, in `text`, and the raw headers, in `bytes`.
     defect: Option<Span>,
 }
 
@@ -60,6 +63,7 @@ impl Batch {
             before: Mark::START,
             ticket: 0,
             sealed: false,
+            text: String::new(),
             bytes: Vec::with_capacity(limits.bytes.min(1 << 20)),
             headers: Vec::new(),
             slots: Vec::with_capacity(limits.events.min(1 << 16)),
@@ -105,7 +109,7 @@ impl Batch {
     /// Its size in bytes: subjects, payloads, headers, and [`Batch::HEADER`] for each header.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes.len() + self.headers.len() * Self::HEADER
+        self.text.len() + self.bytes.len() + self.headers.len() * Self::HEADER
     }
 
     /// The number of its deliveries.
@@ -133,16 +137,16 @@ impl Batch {
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
         payload: &[u8],
     ) {
-        let first_header = length(&self.headers);
-        append_headers(&mut self.bytes, &mut self.headers, headers);
-        let headers = first_header..length(&self.headers);
+        let first_header = length(self.headers.len());
+        append_headers(&mut self.text, &mut self.headers, headers);
+        let headers = first_header..length(self.headers.len());
         self.add(mark, subject, headers, payload, None);
     }
 
     /// Adds a delivery with a defect: it becomes a dead letter.
     pub fn push_defect(&mut self, mark: Mark, subject: &str, defect: Defect<'_>, payload: &[u8]) {
-        let at = length(&self.headers);
-        let reason = append(&mut self.bytes, defect.reason.as_bytes());
+        let at = length(self.headers.len());
+        let reason = append_text(&mut self.text, defect.reason);
         let raw_headers = append(&mut self.bytes, defect.raw_headers);
         self.headers.push((reason, raw_headers));
         self.add(mark, subject, at..at, payload, Some(at..at + 1));
@@ -163,10 +167,10 @@ impl Batch {
 
     fn add(&mut self, mark: Mark, subject: &str, headers: Span, payload: &[u8], defect: Option<Span>) {
         // In most batches one subject occurs many times: consecutive deliveries share its bytes.
-        let same = self.slots.last().filter(|slot| text(&self.bytes, &slot.subject) == subject);
+        let same = self.slots.last().filter(|slot| text(&self.text, &slot.subject) == subject);
         let subject = match same.map(|slot| slot.subject.clone()) {
             Some(span) => span,
-            None => append(&mut self.bytes, subject.as_bytes()),
+            None => append_text(&mut self.text, subject),
         };
         let payload = append(&mut self.bytes, payload);
         self.slots.push(Slot { mark, subject, payload, headers, defect });
@@ -184,15 +188,21 @@ impl Batch {
             return false;
         }
         assert!(self.epoch == next.epoch && self.after() == next.before, "a batch of two epochs");
-        let (bytes, headers) = (length(&self.bytes), length(&self.headers));
+        let (text, bytes) = (length(self.text.len()), length(self.bytes.len()));
+        let headers = length(self.headers.len());
         let slots = self.slots.len();
         self.gaps.extend(next.gaps.iter().map(|(index, gap)| (index + slots, *gap)));
         let moved = |span: &Span, by: u32| span.start + by..span.end + by;
+        self.text.push_str(&next.text);
         self.bytes.extend_from_slice(&next.bytes);
-        self.headers.extend(next.headers.iter().map(|(name, value)| (moved(name, bytes), moved(value, bytes))));
+        self.headers.extend(next.headers.iter().map(|(name, value)| (moved(name, text), moved(value, text))));
+        for defect in next.slots.iter().filter_map(|slot| slot.defect.as_ref()) {
+            let entry = (defect.start + headers) as usize;
+            self.headers[entry].1 = moved(&next.headers[defect.start as usize].1, bytes);
+        }
         self.slots.extend(next.slots.iter().map(|slot| Slot {
             mark: slot.mark,
-            subject: moved(&slot.subject, bytes),
+            subject: moved(&slot.subject, text),
             payload: moved(&slot.payload, bytes),
             headers: moved(&slot.headers, headers),
             defect: slot.defect.as_ref().map(|at| moved(at, headers)),
@@ -211,12 +221,12 @@ impl Batch {
         let slot = &self.slots[index];
         Delivery {
             mark: slot.mark,
-            subject: text(&self.bytes, &slot.subject),
+            subject: text(&self.text, &slot.subject),
             payload: part(&self.bytes, &slot.payload),
-            headers: Headers::new(&self.bytes, &self.headers[range(&slot.headers)]),
+            headers: Headers::new(&self.text, &self.headers[range(&slot.headers)]),
             defect: slot.defect.as_ref().map(|at| {
                 let (reason, raw) = &self.headers[at.start as usize];
-                Defect { reason: text(&self.bytes, reason), raw_headers: part(&self.bytes, raw) }
+                Defect { reason: text(&self.text, reason), raw_headers: part(&self.bytes, raw) }
             }),
         }
     }
@@ -249,10 +259,12 @@ impl Batch {
         self.ticket = ticket;
     }
 
-    /// Empties it. Keeps its memory up to twice the limit: what one large event needed is freed.
+    /// Empties it. Keeps its memory up to three times the limit: what one large event needed is freed.
     pub fn clear(&mut self) {
         self.epoch = None;
         self.sealed = false;
+        self.text.clear();
+        self.text.shrink_to(self.limits.bytes);
         self.bytes.clear();
         self.bytes.shrink_to(self.limits.bytes.saturating_mul(2));
         self.headers.clear();

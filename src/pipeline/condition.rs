@@ -1,5 +1,6 @@
-//! Whether a part of the collector works. Changes are logged once.
+//! Whether a part of the collector works. Each reason for trouble is logged once, and the recovery.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,11 +8,21 @@ use parking_lot::Mutex;
 
 use crate::printable;
 
+/// How many reasons of one trouble are remembered. Reasons that come in turn, as those of several servers, are each logged once.
+const REASONS: usize = 16;
+
 /// Whether a part works. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Condition {
     part: &'static str,
-    trouble: Arc<Mutex<Option<Trouble>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    trouble: Option<Trouble>,
+    /// The reasons of this trouble that were logged.
+    logged: VecDeque<String>,
 }
 
 /// Why a part does not work, and since when.
@@ -30,29 +41,31 @@ impl Condition {
     /// A part that works.
     #[must_use]
     pub fn new(part: &'static str) -> Self {
-        Self { part, trouble: Arc::default() }
+        Self { part, state: Arc::default() }
     }
 
-    /// Notes that the part does not work. Logs the reason if it is new, on one line.
+    /// Notes that the part does not work. Logs the reason on one line if it was not logged since the part last worked.
     pub fn degrade(&self, reason: impl Into<String>) {
         let reason = printable(&reason.into()).into_owned();
-        let mut trouble = self.trouble.lock();
-        match trouble.as_mut() {
-            Some(known) if known.reason == reason => {}
-            Some(known) => {
-                log::warn!("{}: {reason}", self.part);
-                known.reason = reason;
+        let mut state = self.state.lock();
+        if !state.logged.contains(&reason) {
+            log::warn!("{}: {reason}", self.part);
+            if state.logged.len() == REASONS {
+                state.logged.pop_front();
             }
-            None => {
-                log::warn!("{}: {reason}", self.part);
-                *trouble = Some(Trouble { part: self.part, reason, since: Instant::now() });
-            }
+            state.logged.push_back(reason.clone());
+        }
+        match state.trouble.as_mut() {
+            Some(known) => known.reason = reason,
+            None => state.trouble = Some(Trouble { part: self.part, reason, since: Instant::now() }),
         }
     }
 
     /// Notes that the part works. Logs it if it did not work before.
     pub fn recover(&self) {
-        if let Some(trouble) = self.trouble.lock().take() {
+        let mut state = self.state.lock();
+        state.logged.clear();
+        if let Some(trouble) = state.trouble.take() {
             log::info!("{}: well again after {:.1?}", self.part, trouble.since.elapsed());
         }
     }
@@ -60,7 +73,7 @@ impl Condition {
     /// What is wrong now, if anything. Does not block.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
-        self.trouble.lock().clone()
+        self.state.lock().trouble.clone()
     }
 }
 
@@ -82,5 +95,28 @@ impl Health {
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.troubles.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_comes_again_is_remembered_until_the_recovery() {
+        let condition = Condition::new("broker");
+        let logged = || condition.state.lock().logged.iter().cloned().collect::<Vec<_>>();
+        for reason in ["a", "b", "a", "b", "a"] {
+            condition.degrade(reason);
+        }
+        assert_eq!(logged(), ["a", "b"]);
+        let trouble = condition.trouble().expect("trouble");
+        assert_eq!((trouble.part, &*trouble.reason), ("broker", "a"));
+        for number in 0..100 {
+            condition.degrade(number.to_string());
+        }
+        assert_eq!(logged().len(), REASONS);
+        condition.recover();
+        assert!(condition.trouble().is_none() && logged().is_empty());
     }
 }

@@ -32,18 +32,18 @@ pub struct Defect<'a> {
 /// The headers of a delivery, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Headers<'a> {
-    bytes: &'a [u8],
+    text: &'a str,
     spans: &'a [HeaderSpans],
 }
 
 impl<'a> Headers<'a> {
-    pub(super) fn new(bytes: &'a [u8], spans: &'a [HeaderSpans]) -> Self {
-        Self { bytes, spans }
+    pub(super) fn new(text: &'a str, spans: &'a [HeaderSpans]) -> Self {
+        Self { text, spans }
     }
 
     /// Names and values, in order. A name may occur several times.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.spans.iter().map(move |(name, value)| (text(self.bytes, name), text(self.bytes, value)))
+        self.spans.iter().map(move |(name, value)| (text(self.text, name), text(self.text, value)))
     }
 
     /// Whether there are none.
@@ -53,34 +53,42 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// A part of a byte buffer.
+/// A part of a buffer.
 pub(super) type Span = Range<u32>;
 
 /// The spans of a header's name and value.
 pub(super) type HeaderSpans = (Span, Span);
 
-/// Appends `part` to the buffer and returns its span.
+/// Appends bytes to the buffer and returns their span.
 pub(super) fn append(buffer: &mut Vec<u8>, part: &[u8]) -> Span {
-    let start = length(buffer);
+    let start = length(buffer.len());
     buffer.extend_from_slice(part);
-    start..length(buffer)
+    start..length(buffer.len())
+}
+
+/// Appends text to the buffer and returns its span. Text has a buffer of its own, so that reading it does not check again that it
+/// is UTF-8.
+pub(super) fn append_text(buffer: &mut String, part: &str) -> Span {
+    let start = length(buffer.len());
+    buffer.push_str(part);
+    start..length(buffer.len())
 }
 
 /// Appends names and values to the buffer, and their spans to `spans`.
 pub(super) fn append_headers<'h>(
-    buffer: &mut Vec<u8>,
+    buffer: &mut String,
     spans: &mut Vec<HeaderSpans>,
     headers: impl IntoIterator<Item = (&'h str, &'h str)>,
 ) {
     for (name, value) in headers {
-        spans.push((append(buffer, name.as_bytes()), append(buffer, value.as_bytes())));
+        spans.push((append_text(buffer, name), append_text(buffer, value)));
     }
 }
 
 /// Lengths fit 32 bits: the configuration limits a batch to 1 GiB, the server an event to 64 MiB, and this crate an event to
 /// 128 MiB.
-pub(super) fn length<T>(items: &[T]) -> u32 {
-    u32::try_from(items.len()).expect("a batch stays below 4 GiB")
+pub(super) fn length(length: usize) -> u32 {
+    u32::try_from(length).expect("a batch stays below 4 GiB")
 }
 
 pub(super) fn range(span: &Span) -> Range<usize> {
@@ -91,7 +99,6 @@ pub(super) fn part<'a>(bytes: &'a [u8], span: &Span) -> &'a [u8] {
     &bytes[range(span)]
 }
 
-/// The span must have been appended from a `str`.
-pub(super) fn text<'a>(bytes: &'a [u8], span: &Span) -> &'a str {
-    std::str::from_utf8(part(bytes, span)).unwrap_or_default()
+pub(super) fn text<'a>(text: &'a str, span: &Span) -> &'a str {
+    &text[range(span)]
 }

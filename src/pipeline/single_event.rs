@@ -1,12 +1,14 @@
 //! One event that is in no batch: a direct recorder's, a dead letter that is retried, a request.
 
-use super::delivery::{Delivery, HeaderSpans, Headers, Span, append, append_headers, part, text};
+use super::delivery::{Delivery, HeaderSpans, Headers, Span, append, append_headers, append_text, part, text};
 use super::epoch::Mark;
 
 /// An event that owns its memory and lends a `Delivery` of it. The memory is used again by the next event.
 #[derive(Clone, Debug, Default)]
 pub struct SingleEvent {
     mark: Mark,
+    /// Subject and headers.
+    text: String,
     bytes: Vec<u8>,
     headers: Vec<HeaderSpans>,
     subject: Span,
@@ -38,13 +40,15 @@ impl SingleEvent {
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
         payload: &[u8],
     ) {
+        self.text.clear();
+        self.text.shrink_to(Self::RETAINED);
         self.bytes.clear();
         self.bytes.shrink_to(Self::RETAINED);
         self.headers.clear();
         self.headers.shrink_to(Self::RETAINED / size_of::<HeaderSpans>());
         self.mark = mark;
-        append_headers(&mut self.bytes, &mut self.headers, headers);
-        self.subject = append(&mut self.bytes, subject.as_bytes());
+        append_headers(&mut self.text, &mut self.headers, headers);
+        self.subject = append_text(&mut self.text, subject);
         self.payload = append(&mut self.bytes, payload);
     }
 
@@ -53,9 +57,9 @@ impl SingleEvent {
     pub fn delivery(&self) -> Delivery<'_> {
         Delivery {
             mark: self.mark,
-            subject: text(&self.bytes, &self.subject),
+            subject: text(&self.text, &self.subject),
             payload: part(&self.bytes, &self.payload),
-            headers: Headers::new(&self.bytes, &self.headers),
+            headers: Headers::new(&self.text, &self.headers),
             defect: None,
         }
     }
@@ -83,8 +87,8 @@ mod tests {
     #[test]
     fn the_next_event_uses_the_same_memory() {
         let mut event = SingleEvent::new(Mark::START, "a.b", [("K", "v")], b"four");
-        let memory = (event.bytes.as_ptr(), event.headers.as_ptr());
+        let memory = (event.text.as_ptr(), event.bytes.as_ptr(), event.headers.as_ptr());
         event.replace(Mark::START, "a.c", [("L", "w")], b"five");
-        assert_eq!((event.bytes.as_ptr(), event.headers.as_ptr()), memory);
+        assert_eq!((event.text.as_ptr(), event.bytes.as_ptr(), event.headers.as_ptr()), memory);
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Endpoint {
     pub(super) query: String,
     pub(super) subject: Filter,
     pub(super) timeout: Duration,
-    /// The names of the statement's parameters.
+    /// The names that a request may have.
     pub(super) parameters: Vec<String>,
     pub(super) counters: EndpointCounters,
 }

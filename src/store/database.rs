@@ -9,6 +9,7 @@ use rusqlite::hooks::{AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::checkpointer::Checkpointer;
 use super::database_file::{DatabaseFile, must_have_one_name};
 use super::dead_letters::{Retry, RetryReport, Selection, UnreadableHeaders};
 use super::event_writer::EventWriter;
@@ -44,6 +45,7 @@ pub struct Database {
     identity: String,
     /// The connections of the writers.
     pool: r2d2::Pool<ConnectionManager>,
+    checkpointer: Arc<Checkpointer>,
     manager: ConnectionManager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
@@ -124,7 +126,9 @@ impl Database {
                 remedy: None,
                 source: Some(Box::new(e)),
             })?;
-        Ok((Self { file: DatabaseFile::at(path), identity, pool, manager, plan, writers: config.writers }, queries))
+        let file = DatabaseFile::at(path);
+        let checkpointer = Arc::new(Checkpointer::new(manager.clone(), file.clone()));
+        Ok((Self { file, identity, pool, checkpointer, manager, plan, writers: config.writers }, queries))
     }
 
     /// The name of this database at a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -154,7 +158,7 @@ impl Database {
         file.record(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
-    /// The value of a PRAGMA on the connections that write: `wal_autocheckpoint` is `4000`.
+    /// The value of a PRAGMA on a connection that can write: `page_size` is `4096`.
     ///
     /// # Errors
     ///
@@ -213,7 +217,12 @@ impl Database {
     /// Commits events one by one on the callers' threads, on a connection of its own.
     #[must_use]
     pub fn event_writer(&self) -> EventWriter {
-        EventWriter::new(self.manager.clone(), self.file.clone(), Arc::clone(&self.plan))
+        EventWriter::new(
+            self.manager.clone(),
+            Arc::clone(&self.checkpointer),
+            self.file.clone(),
+            Arc::clone(&self.plan),
+        )
     }
 
     /// A connection outside the pool: the writers may use all of the pool's.
@@ -224,7 +233,11 @@ impl Database {
     /// The sinks of a pipeline, as many as the configuration has writers.
     #[must_use]
     pub fn writers(&self) -> Vec<Writer> {
-        (0..self.writers).map(|_| Writer::new(self.pool.clone(), self.file.clone(), Arc::clone(&self.plan))).collect()
+        let writer = |_| {
+            let checkpointer = Arc::clone(&self.checkpointer);
+            Writer::new(self.pool.clone(), checkpointer, self.file.clone(), Arc::clone(&self.plan))
+        };
+        (0..self.writers).map(writer).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::checkpointer::Checkpointer;
 use super::database_file::DatabaseFile;
 use super::dead_letters;
 use super::pool::{ConnectionManager, WriteConnection};
@@ -23,6 +24,7 @@ const FILE_CHECK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct EventWriter {
     manager: ConnectionManager,
+    checkpointer: Arc<Checkpointer>,
     file: DatabaseFile,
     state: Mutex<State>,
 }
@@ -53,14 +55,19 @@ pub enum EventOutcome {
 }
 
 impl EventWriter {
-    pub(super) fn new(manager: ConnectionManager, file: DatabaseFile, plan: Arc<Plan>) -> Self {
+    pub(super) fn new(
+        manager: ConnectionManager,
+        checkpointer: Arc<Checkpointer>,
+        file: DatabaseFile,
+        plan: Arc<Plan>,
+    ) -> Self {
         let state = State {
             event: SingleEvent::default(),
             decoded: DecodedBatch::new(plan),
             file_checked: Instant::now(),
             connection: None,
         };
-        Self { manager, file, state: Mutex::new(state) }
+        Self { manager, checkpointer, file, state: Mutex::new(state) }
     }
 
     /// Commits an event. When this returns, it is as durable as the database's `synchronous` makes it. Blocks while other threads
@@ -94,10 +101,11 @@ impl EventWriter {
         }
         let pooled = match connection.take() {
             Some(pooled) => pooled,
-            None => self.manager.open().map_err(|e| one_line(&e))?,
+            None => self.manager.open_counted().map_err(|e| one_line(&e))?,
         };
         match commit(&pooled, decoded, &delivery) {
             Ok(outcome) => {
+                self.checkpointer.committed(&pooled.sqlite);
                 *connection = Some(pooled);
                 Ok(outcome)
             }

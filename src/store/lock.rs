@@ -4,11 +4,14 @@
 //! file itself is never opened for this: closing it would drop SQLite's own locks (<https://sqlite.org/howtocorrupt.html>, 2.2),
 //! and on NFS a lock on it would be one of SQLite's.
 //!
+//! The lock file says how far a collector's start is, so that another command waits for it, but not for one that has started.
+//!
 //! Symbolic links are followed first, so all paths to a file share one lock. A file with several hard links is refused when it is
 //! opened.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,7 +21,34 @@ use crate::error::{DatabaseFault, Error};
 /// The lock. Dropping this releases it.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+/// How far the holder of a lock is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartPhase {
+    /// It starts a broker of its own.
+    StartingBroker,
+    /// It opens the database, which may not be there yet, and applies migrations.
+    Opening,
+    /// It connects to the broker.
+    Connecting,
+    /// It has started.
+    Running,
+}
+
+impl StartPhase {
+    const ALL: [Self; 4] = [Self::StartingBroker, Self::Opening, Self::Connecting, Self::Running];
+
+    /// Its name in the lock file. All have one length, so that a change is one write.
+    fn name(self) -> &'static str {
+        match self {
+            Self::StartingBroker => "starting a broker   ",
+            Self::Opening => "opening the database",
+            Self::Connecting => "connecting          ",
+            Self::Running => "running             ",
+        }
+    }
 }
 
 impl Lock {
@@ -28,6 +58,15 @@ impl Lock {
     ///
     /// [`Error::Locked`] names the process that holds it; [`Error::Database`] when the lock file cannot be written.
     pub fn take(database: &Path) -> Result<Self, Error> {
+        Self::take_at(database, StartPhase::Running)
+    }
+
+    /// As [`Lock::take`], for a process whose start is that far.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::take`].
+    pub fn take_at(database: &Path, phase: StartPhase) -> Result<Self, Error> {
         let path = beside(database, "lock");
         let unwritable = |source: std::io::Error| {
             lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)
@@ -37,14 +76,45 @@ impl Lock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
         match try_lock(&file) {
             Ok(()) => {
-                file.set_len(0).map_err(unwritable)?;
-                write!(file, "process {}", std::process::id()).map_err(unwritable)?;
-                Ok(Self { _file: file })
+                let lock = Self { file };
+                lock.write(phase).map_err(unwritable)?;
+                Ok(lock)
             }
             Err(TryLockError::WouldBlock) => {
                 Err(Error::Locked { path: database.to_owned(), holder: name_in(&mut file) })
             }
             Err(TryLockError::Error(source)) => Err(unwritable(source)),
+        }
+    }
+
+    /// Notes how far the start of this process is.
+    pub fn note(&self, phase: StartPhase) {
+        // Only commands that would wait read it.
+        if let Err(error) = self.write(phase) {
+            log::debug!("the lock file cannot be written: {error}");
+        }
+    }
+
+    /// One write replaces the text, so that nobody reads half of it.
+    fn write(&self, phase: StartPhase) -> std::io::Result<()> {
+        let text = format!("process {}\n{}\n", std::process::id(), phase.name());
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(text.len() as u64)
+    }
+
+    /// How far the holder's start is; `None` if the lock is free or cannot be read. Does not wait.
+    #[must_use]
+    pub fn phase(database: &Path) -> Option<StartPhase> {
+        let mut file = File::open(beside(database, "lock")).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {
+                let text = text_of(&mut file);
+                let name = text.lines().nth(1).unwrap_or_default().trim_end();
+                let phase = StartPhase::ALL.into_iter().find(|phase| phase.name().trim_end() == name);
+                // An earlier version of this program writes no phase.
+                Some(phase.unwrap_or(StartPhase::Running))
+            }
+            _ => None,
         }
     }
 
@@ -96,9 +166,14 @@ fn try_lock(file: &File) -> Result<(), TryLockError> {
 
 /// The name that the holder wrote into the lock file.
 fn name_in(file: &mut File) -> String {
-    let mut holder = String::new();
-    let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
-    if holder.is_empty() { "another process".into() } else { holder }
+    let text = text_of(file);
+    text.lines().next().filter(|name| !name.is_empty()).unwrap_or("another process").to_owned()
+}
+
+fn text_of(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    text
 }
 
 #[cfg(test)]
@@ -117,5 +192,22 @@ mod tests {
         drop(first);
         assert_eq!(Lock::holder(&database).expect("looks"), None);
         assert!(Lock::take(&database).is_ok());
+    }
+
+    #[test]
+    fn others_read_how_far_the_start_of_the_holder_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        assert_eq!(Lock::phase(&database), None, "there is no lock file");
+        let lock = Lock::take(&database).expect("is free");
+        assert_eq!(Lock::phase(&database), Some(StartPhase::Running));
+        for phase in StartPhase::ALL {
+            lock.note(phase);
+            assert_eq!(Lock::phase(&database), Some(phase));
+            assert_eq!(phase.name().len(), StartPhase::Running.name().len());
+            assert_eq!(Lock::holder(&database).expect("looks"), Some(format!("process {}", std::process::id())));
+        }
+        drop(lock);
+        assert_eq!(Lock::phase(&database), None, "the lock is free");
     }
 }

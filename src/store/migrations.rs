@@ -1,23 +1,23 @@
-//! The user's own tables: a folder of numbered SQL files, each applied once.
+//! The user's own tables: numbered SQL files, each applied once.
 //!
 //! [`DatabaseConfig::migrations`] has the rules. Table `catchment_migrations` records what was applied.
 
-mod folder;
 mod script;
+mod source;
 
-pub use folder::Migration;
+pub use source::Migration;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::columns::now_us;
 use super::sqlite_error::{Violation, database_error, fault, is_transient, message};
 use super::temp_store::use_files_if_possible;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, Migrations};
 use crate::error::{DatabaseFault, Error};
-use folder::refused;
 use script::{ScriptError, ScriptErrorKind, ScriptRunner};
+use source::refused;
 
 const CORRECT: &str = "correct that in a migration; no new migration was applied";
 
@@ -37,15 +37,15 @@ struct Applied {
 ///
 /// As [`Database::open`](super::Database::open), as far as can be known without running them.
 pub fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, Error> {
-    let Some(folder) = &config.migrations else { return Ok(Vec::new()) };
-    let mut all = folder::read(folder)?;
+    let Some(source) = &config.migrations else { return Ok(Vec::new()) };
+    let mut all = source::read(source)?;
     if !config.path.exists() {
         return Ok(all);
     }
     let on_error = |e| database_error(&config.path, e);
     let connection = connect(config, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(on_error)?;
     let applied = applied(&connection).map_err(on_error)?;
-    let new = first_new(&all, &applied, folder)?;
+    let new = first_new(&all, &applied, source)?;
     Ok(all.split_off(new))
 }
 
@@ -55,20 +55,20 @@ pub(super) fn apply(
     config: &DatabaseConfig,
     check: impl FnOnce(&Connection) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let Some(folder) = &config.migrations else { return Ok(()) };
+    let Some(source) = &config.migrations else { return Ok(()) };
     let on_error = |e| database_error(&config.path, e);
-    let all = folder::read(folder)?;
+    let all = source::read(source)?;
     // A connection of its own, because foreign keys are off on it: they are checked after the last migration. Otherwise replacing
     // a table by another of its name would delete the rows that refer to it
     // (https://sqlite.org/lang_altertable.html#otheralter).
     let mut connection = connect(config, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(on_error)?;
     connection.pragma_update(None, "foreign_keys", false).map_err(on_error)?;
-    if first_new(&all, &applied(&connection).map_err(on_error)?, folder)? == all.len() {
+    if first_new(&all, &applied(&connection).map_err(on_error)?, source)? == all.len() {
         return Ok(());
     }
     let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate).map_err(on_error)?;
     // Read again under the write lock: another process may have been faster.
-    let new = &all[first_new(&all, &applied(&transaction).map_err(on_error)?, folder)?..];
+    let new = &all[first_new(&all, &applied(&transaction).map_err(on_error)?, source)?..];
     for migration in new {
         run(&transaction, migration, &config.path)?;
     }
@@ -93,6 +93,10 @@ fn connect(config: &DatabaseConfig, access: OpenFlags) -> rusqlite::Result<Conne
 }
 
 fn run(transaction: &Transaction<'_>, migration: &Migration, database: &Path) -> Result<(), Error> {
+    if let Some(line) = migration.down_section() {
+        let detail = "here begins a part that undoes the migration, and catchment runs the whole text";
+        return Err(refused(&migration.path, Some(line), detail, None).with_remedy("take that part out"));
+    }
     let ran = ScriptRunner::on(transaction).map_err(|e| database_error(database, e))?.run(&migration.text);
     ran.map_err(|error| script_error(migration, error, database))?;
     let sql = "INSERT INTO catchment_migrations(number, name, checksum, applied_us) VALUES (?, ?, ?, ?)";
@@ -174,15 +178,19 @@ fn applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {
 }
 
 /// The index of the first migration that was not applied. Those that were applied must be unchanged and come before all others.
-fn first_new(all: &[Migration], applied: &[Applied], folder: &Path) -> Result<usize, Error> {
+fn first_new(all: &[Migration], applied: &[Applied], source: &Migrations) -> Result<usize, Error> {
     for applied in applied {
         match all.iter().find(|migration| migration.number == applied.number) {
             None => {
                 let detail = format!("is missing, but was applied at {}", applied.when);
-                let error = refused(&folder.join(&applied.name), None, detail, None);
+                let path = match source {
+                    Migrations::Folder(folder) => folder.join(&applied.name),
+                    Migrations::Scripts(_) => PathBuf::from(&applied.name),
+                };
+                let error = refused(&path, None, detail, None);
                 return Err(error.with_remedy("restore it unchanged"));
             }
-            Some(changed) if changed.checksum() != applied.checksum => {
+            Some(changed) if !changed.has_checksum(&applied.checksum) => {
                 let detail = format!("was changed after it was applied at {}", applied.when);
                 let error = refused(&changed.path, None, detail, None);
                 return Err(error.with_remedy("restore it unchanged, and write the change as a new migration"));

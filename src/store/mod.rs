@@ -4,6 +4,7 @@
 //! its state unclear, a connection is dropped, and the ledger is read again before the next attempt.
 
 mod changes;
+mod checkpointer;
 mod columns;
 mod database;
 mod database_file;
@@ -27,6 +28,7 @@ mod schema;
 mod schema_copy;
 mod sqlite_error;
 mod temp_store;
+mod wal_frames;
 mod writer;
 
 pub use changes::{TableChange, changes};
@@ -37,7 +39,7 @@ pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter};
-pub use lock::Lock;
+pub use lock::{Lock, StartPhase};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
 pub use reader::{EventRow, Reader, StatementOutput, Value};
 pub use routes::Routes;

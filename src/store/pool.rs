@@ -11,6 +11,7 @@ use super::limits;
 use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
 use super::temp_store::use_memory;
+use super::wal_frames;
 use crate::config::{DatabaseConfig, Synchronous};
 
 /// Room in the statement cache for catchment's own statements.
@@ -48,7 +49,8 @@ impl ConnectionManager {
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "foreign_keys", true)?;
             use_memory(connection)?;
-            // Few large checkpoints: each costs a sync of the database file. 4,000 pages are 16 MiB of WAL.
+            // For connections without a checkpointer: few large checkpoints, because each costs a sync of the database file. 4,000
+            // pages are 16 MiB of WAL.
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
@@ -79,6 +81,18 @@ impl ConnectionManager {
         let (authorizer, budget) = (Authorizer::of(&sqlite)?, Budget::of(&sqlite)?);
         Ok(WriteConnection { sqlite, authorizer, budget, is_broken: false })
     }
+
+    /// A connection whose commits are counted for a [`Checkpointer`](super::checkpointer::Checkpointer), and run no checkpoint.
+    pub(super) fn open_counted(&self) -> Result<WriteConnection, rusqlite::Error> {
+        let connection = self.open()?;
+        wal_frames::count(&connection.sqlite);
+        Ok(connection)
+    }
+
+    /// A connection that runs no statement of a route.
+    pub(super) fn open_plain(&self) -> Result<Connection, rusqlite::Error> {
+        self.0.connect()
+    }
 }
 
 impl ManageConnection for ConnectionManager {
@@ -86,7 +100,7 @@ impl ManageConnection for ConnectionManager {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<WriteConnection, rusqlite::Error> {
-        self.open()
+        self.open_counted()
     }
 
     fn is_valid(&self, connection: &mut WriteConnection) -> Result<(), rusqlite::Error> {

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, Statement};
 use super::database_file::DatabaseFile;
 use super::sqlite_error::{Violation, database_error, statement_error, violation_error};
 use super::{limits, reader};
-use crate::binding::Parameters;
+use crate::binding::RequestParameters;
 use crate::config::QueryConfig;
 use crate::error::Error;
 
@@ -31,8 +31,7 @@ pub struct Queries {
 pub(super) struct Query {
     pub(super) name: String,
     pub(super) sql: String,
-    pub(super) names: Vec<String>,
-    pub(super) parameters: Parameters,
+    pub(super) parameters: RequestParameters,
     pub(super) timeout: Duration,
     pub(super) max_rows: usize,
     pub(super) max_bytes: usize,
@@ -63,14 +62,14 @@ impl Queries {
         configs.iter().try_for_each(|config| check(path, connection, config).map(drop))
     }
 
-    /// The names of a query's parameters, in the order of its statement.
+    /// The names that a request of this query may have, in the order of its statement.
     ///
     /// # Panics
     ///
     /// If there is no query with this number.
     #[must_use]
     pub fn parameters(&self, query: usize) -> &[String] {
-        &self.queries[query].names
+        self.queries[query].parameters.names()
     }
 }
 
@@ -90,12 +89,12 @@ fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Q
         return Err(refused(not_a_query()));
     }
     let names = names(&statement).map_err(refused)?;
-    let parameters = Parameters::new(names.iter().map(String::as_str), &config.bind, config.codec);
+    let names = names.iter().map(String::as_str);
+    let parameters = RequestParameters::new(names, &config.bind, config.codec, &config.parameters);
     let parameters = parameters.map_err(|reason| Error::config(name.clone(), reason))?;
     Ok(Query {
         name: config.name().to_owned(),
         sql: config.sql.clone(),
-        names,
         parameters,
         timeout: config.timeout,
         max_rows: config.max_rows,

@@ -173,6 +173,17 @@ impl Reader {
         read().map_err(|e| database_error(&self.path, e))
     }
 
+    /// The sequence up to which the stream is committed; `None` if nothing of it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn position(&self, stream: &str) -> Result<Option<u64>, Error> {
+        let sql = "SELECT sequence FROM catchment_ledger WHERE stream = ? ORDER BY epoch DESC LIMIT 1";
+        let read = || self.connection.prepare_cached(sql)?.query_row([stream], |row| row.get(0)).optional();
+        read().map_err(|e| database_error(&self.path, e))
+    }
+
     /// The id of the last event published at or before this time; 0 if there is none. Scans from the newest event.
     ///
     /// # Errors

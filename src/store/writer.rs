@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+use super::checkpointer::Checkpointer;
 use super::database_file::DatabaseFile;
 use super::dead_letters::{self, DeadLetterReason};
 use super::ledger;
@@ -26,6 +27,7 @@ const MAX_REPEATED: usize = 64;
 #[derive(Debug)]
 pub struct Writer {
     pool: r2d2::Pool<ConnectionManager>,
+    checkpointer: Arc<Checkpointer>,
     file: DatabaseFile,
     decoded: DecodedBatch,
     /// `decoded` belongs to the batch that is not committed yet.
@@ -63,9 +65,23 @@ struct Findings {
 }
 
 impl Writer {
-    pub(super) fn new(pool: r2d2::Pool<ConnectionManager>, file: DatabaseFile, plan: Arc<Plan>) -> Self {
-        let (decoded, dead) = (DecodedBatch::new(plan), BTreeMap::new());
-        Self { pool, file, decoded, prepared: false, dead, unclear: false, confirmations: None, has_warned: false }
+    pub(super) fn new(
+        pool: r2d2::Pool<ConnectionManager>,
+        checkpointer: Arc<Checkpointer>,
+        file: DatabaseFile,
+        plan: Arc<Plan>,
+    ) -> Self {
+        Self {
+            pool,
+            checkpointer,
+            file,
+            decoded: DecodedBatch::new(plan),
+            prepared: false,
+            dead: BTreeMap::new(),
+            unclear: false,
+            confirmations: None,
+            has_warned: false,
+        }
     }
 
     /// Also sends a confirmation for each committed event that requests one, if its route has `reply`. Never waits for room in
@@ -306,6 +322,7 @@ impl Sink for Writer {
             pooled.is_broken = true;
             return Err(refusal);
         }
+        self.checkpointer.committed(&pooled.sqlite);
         self.prepared = false;
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
         Ok(Committed { dead_letters, unmatched_dropped, confirmations_dropped: self.confirm(batch) })

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use catchment::config::RouteConfig;
+use catchment::config::{Migrations, RouteConfig};
 use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig};
 use rusqlite::Connection;
@@ -234,6 +234,58 @@ fn a_migration_that_breaks_a_route_or_query_is_not_applied() {
         assert!(status == Some(2) && found.contains(said), "{breaking}: {found}");
         std::fs::remove_file(folder(&fixture).join("002_breaking.sql")).expect("removes");
     }
+}
+
+/// The page's program, as it stands there.
+fn program() -> Result<(), Box<dyn std::error::Error>> {
+    use catchment::config::{Config, Migrations};
+    use catchment::testing::TestDatabase;
+
+    let mut config = Config::default();
+    config.database.migrations = Some(Migrations::scripts([
+        ("001_lines.sql", include_str!("migrations/001_lines.sql")),
+        ("002_seen.sql", include_str!("migrations/002_seen.sql")),
+    ]));
+    TestDatabase::new(&config)?; // in a test: all of them can be applied
+    Ok(())
+}
+
+#[test]
+fn migrations_can_be_part_of_a_program() {
+    program().expect("applies them");
+    let compiled: Vec<&str> = include_str!("migrations.rs").lines().map(str::trim).collect();
+    let page: Vec<&str> = include_str!("../../docs/migrations.md").lines().collect();
+    let from = page.iter().position(|line| *line == "```rust").expect("Rust") + 1;
+    let shown: Vec<&str> = page[from..].iter().take_while(|line| **line != "```").map(|line| line.trim()).collect();
+    assert!(compiled.windows(shown.len()).any(|window| window == shown), "the page shows another program");
+}
+
+#[test]
+fn a_program_and_a_folder_have_the_same_migrations() {
+    let fixture = fixture();
+    for (name, text) in [
+        ("001_lines.sql", include_str!("migrations/001_lines.sql")),
+        ("002_seen.sql", include_str!("migrations/002_seen.sql")),
+    ] {
+        write(&fixture, name, text);
+    }
+    let mut config = DirectRecorderConfig::default();
+    config.database.path = fixture.database();
+    config.database.migrations = Some(Migrations::scripts([
+        ("001_lines.sql", include_str!("migrations/001_lines.sql")),
+        ("002_seen.sql", "ALTER TABLE lines ADD COLUMN sen INTEGER;\nOOPS;"),
+    ]));
+    let wrong = DirectRecorder::open(config.clone()).expect_err("wrong SQL");
+    assert!(wrong.to_string().starts_with("migration 002_seen.sql:2: near \"OOPS\": syntax error"), "{wrong}");
+    config.database.migrations = Some(Migrations::scripts([
+        ("001_lines.sql", include_str!("migrations/001_lines.sql")),
+        ("002_seen.sql", include_str!("migrations/002_seen.sql")),
+    ]));
+    drop(DirectRecorder::open(config).expect("opens"));
+    fixture.server.raw().publish("events.line", None, "{\"text\": \"one\"}");
+    let log = drain(&fixture);
+    assert!(!log.contains("applied migration"), "{log}");
+    assert_eq!(text(&fixture.database(), "SELECT text || coalesce(seen, '-') FROM lines"), "one-");
 }
 
 #[test]

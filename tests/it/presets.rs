@@ -45,6 +45,15 @@ impl Fixture {
         answer.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
     }
 
+    /// The error of a query, which is one of the request.
+    fn refused(&self, subject: &str, parameters: &[&str]) -> String {
+        let mut asking = command(self.folder.path(), &["query", "--server", &self.server.url(), subject]);
+        let refused = output(asking.args(parameters));
+        let said = stderr(&refused);
+        assert!(refused.status.code() == Some(1) && said.contains("(error 400)"), "{said}");
+        said
+    }
+
     fn one(&self, sql: &str) -> Cell {
         oracle::open(&self.database).query_row(sql, [], |row| row.get(0)).expect(sql)
     }
@@ -169,9 +178,15 @@ fn the_chat_preset_serves_a_bot() {
         (&json!("2023-11-14T22:13:30Z"), &json!(1_700_000_001.5))
     );
     assert!(recent[0]["timestamp"].as_i64().expect("whole seconds") > 1_700_001_000);
-    for (limit, rows) in [("limit=-1", 0), ("limit=0", 0), ("limit=1000000", 4), ("limit=null", 4)] {
+    for (limit, rows) in [("limit=0", 0), ("limit=\"2\"", 2), ("limit=3.0", 3), ("limit=1000", 4), ("limit=null", 4)] {
         assert_eq!(fixture.ask("chat.messages.recent", &[limit]).len(), rows, "{limit}");
     }
+    for limit in ["limit=-1", "limit=2.5", "limit=true", "limit=many", "limit=[1]", "limit=1001", "limt=1"] {
+        let said = fixture.refused("chat.messages.recent", &[limit]);
+        assert!(said.contains("must be an integer from 0 to 1000") || said.contains("the only one is limit"), "{said}");
+    }
+    assert!(fixture.refused("chat.users.stats", &[]).contains("username is missing; it must be text"));
+    assert!(fixture.refused("chat.channel.stats", &["user=ada"]).contains("\"user\" is not a parameter"));
 
     let [ada] = &fixture.ask("chat.users.stats", &["username=ada"])[..] else { panic!("one row") };
     assert_eq!((&ada["lines"], &ada["joins"], &ada["present"]), (&json!(3), &json!(1), &json!(0)));
@@ -230,6 +245,9 @@ fn the_telemetry_preset_answers_latest_and_history() {
     };
     assert_eq!(history(&[]), [json!(61), json!(60.5), json!(59)]);
     assert_eq!(history(&["limit=1"]), [json!(61)]);
+    let unlimited = fixture.refused("site.north.history", &["device=boiler", "metric=temperature", "limit=-1"]);
+    assert!(unlimited.contains("limit is -1; it must be an integer from 0 to 1000"), "{unlimited}");
+    assert!(fixture.refused("site.north.history", &["device=boiler"]).contains("metric is missing"));
     assert_eq!(history(&["from=1700000000"]), [json!(61), json!(60.5)]);
     assert_eq!(history(&["from=2023-11-14", "to=2023-11-14T22:14:20"]), [json!(60.5), json!(59)]);
     assert_eq!(history(&["to=1699990000"]), Vec::<Value>::new());

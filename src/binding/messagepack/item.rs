@@ -46,6 +46,11 @@ impl<'p> Items<'p> {
         &self.payload[span.from..span.to]
     }
 
+    /// The text of a name that is a str or bin.
+    pub(super) fn name(&self, span: Span) -> Result<&'p str, PayloadFault> {
+        std::str::from_utf8(self.bytes(span)).map_err(|_| PayloadFault::At("a name that is not UTF-8,", span.from))
+    }
+
     pub(super) fn is_at_end(&self) -> bool {
         self.at == self.payload.len()
     }

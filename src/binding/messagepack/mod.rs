@@ -1,6 +1,6 @@
 //! Reads the needed values from MessagePack, once from front to back. Maps and arrays that become JSON are read a second time.
 //!
-//! All of the payload is checked, except the encoding of texts. The thread's stack grows with the depth of the paths, never with the
+//! All of the payload is checked, except the encoding of texts and of names that are not looked at. The thread's stack grows with the depth of the paths, never with the
 //! depth of the payload.
 
 mod item;
@@ -8,7 +8,7 @@ mod scalar;
 mod to_json;
 
 use super::fields::{Cell, RowBuilder};
-use super::path::PathTree;
+use super::path::{Named, Names, PathTree};
 use super::payload_error::PayloadFault;
 use item::{Item, Items, Span};
 use scalar::{TIMESTAMP, timestamp, write_integer};
@@ -30,9 +30,6 @@ struct Reader<'r> {
 impl Reader<'_> {
     /// Reads the next value, which has a node.
     fn value(&mut self, node: &PathTree) -> Result<(), PayloadFault> {
-        if !node.is_leaf() {
-            node.clear(self.builder.cells);
-        }
         let from = self.items.at;
         let item = self.items.next()?;
         match item {
@@ -51,13 +48,14 @@ impl Reader<'_> {
     }
 
     fn map(&mut self, pairs: u32, node: &PathTree) -> Result<(), PayloadFault> {
-        let mut expected = 0;
+        let mut names = Names::of(node);
         for _ in 0..pairs {
             let name = self.items.next()?;
             self.items.skip(name.values())?;
-            match self.named(name, node, &mut expected) {
-                Some(node) => self.value(node)?,
-                None => self.items.skip(1)?,
+            match self.find(name, &mut names)? {
+                Named::Node(node) => self.value(node)?,
+                Named::Unknown if node.closed => return Err(self.unknown(name)),
+                Named::Unknown | Named::Repeated => self.items.skip(1)?,
             }
         }
         Ok(())
@@ -73,24 +71,42 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn named<'p>(&mut self, name: Item, node: &'p PathTree, expected: &mut usize) -> Option<&'p PathTree> {
-        let name = match name {
-            Item::Text(span) => self.items.bytes(span),
+    fn find<'p>(&mut self, name: Item, names: &mut Names<'p>) -> Result<Named<'p>, PayloadFault> {
+        match name {
+            Item::Text(span) | Item::Binary(span) => {
+                let found = names.find(self.items.bytes(span));
+                if let Named::Unknown = found {
+                    self.items.name(span)?;
+                }
+                Ok(found)
+            }
             Item::Integer(_) | Item::Unsigned(_) => {
                 self.builder.scratch.name.clear();
                 write_integer(name, &mut self.builder.scratch.name);
-                self.builder.scratch.name.as_bytes()
+                Ok(names.find(self.builder.scratch.name.as_bytes()))
             }
-            _ => return None,
-        };
-        node.named(name, expected)
+            _ => Ok(Named::Unknown),
+        }
+    }
+
+    /// The error for a name that has no node.
+    #[cold]
+    fn unknown(&mut self, name: Item) -> PayloadFault {
+        let shown = &mut self.builder.scratch.name;
+        shown.clear();
+        match name {
+            Item::Text(span) | Item::Binary(span) => shown.push_str(&String::from_utf8_lossy(self.items.bytes(span))),
+            Item::Integer(_) | Item::Unsigned(_) => write_integer(name, shown),
+            _ => shown.push_str("a key that is no text"),
+        }
+        PayloadFault::UnknownName
     }
 
     fn set(&mut self, field: usize, item: Item) {
         let cell = &mut self.builder.cells[field];
         let blob = |span: Span| Cell::Blob(span.from, span.to);
         match item {
-            Item::Boolean(value) => *cell = Cell::Integer(value.into()),
+            Item::Boolean(value) => *cell = Cell::Boolean(value),
             Item::Integer(value) => *cell = Cell::Integer(value),
             Item::Unsigned(_) => {
                 let from = self.builder.texts.len();
@@ -114,7 +130,7 @@ impl Reader<'_> {
         let from = self.builder.texts.len();
         self.items.at = at;
         write_json(&mut self.items, self.builder.texts, &mut self.builder.scratch.containers)?;
-        self.builder.cells[field] = Cell::Text(from, self.builder.texts.len());
+        self.builder.cells[field] = Cell::Json(from, self.builder.texts.len());
         Ok(())
     }
 }

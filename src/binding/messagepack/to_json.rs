@@ -64,10 +64,7 @@ fn name(items: &mut Items<'_>, json: &mut String) -> Result<bool, PayloadFault> 
     let name = items.next()?;
     items.skip(name.values())?;
     match name {
-        Item::Text(span) => match std::str::from_utf8(items.bytes(span)) {
-            Ok(name) => quote(name, json),
-            Err(_) => return Ok(false),
-        },
+        Item::Text(span) | Item::Binary(span) => quote(items.name(span)?, json),
         Item::Integer(_) | Item::Unsigned(_) => {
             json.push('"');
             write_integer(name, json);

@@ -108,6 +108,11 @@ fn json_number() -> impl Strategy<Value = String> {
 }
 
 fn json_document() -> impl Strategy<Value = String> {
+    let mark = prop_oneof![9 => Just(""), 1 => Just("\u{feff}")];
+    (mark, json_value()).prop_map(|(mark, value)| format!("{mark}{value}"))
+}
+
+fn json_value() -> impl Strategy<Value = String> {
     let word = select(&["true", "false", "null"][..]).prop_map(str::to_owned);
     let scalar = prop_oneof![3 => json_string(), 3 => json_number(), 1 => word];
     let scalar = (space(), scalar, space()).prop_map(|(before, value, behind)| before + &value + &behind);
@@ -147,6 +152,7 @@ fn packed_document() -> impl Strategy<Value = rmpv::Value> {
     let key = prop_oneof![
         6 => name().prop_map(Packed::from),
         1 => (-1..2_i64).prop_map(Packed::from),
+        1 => name().prop_map(|name| Packed::from(name.as_bytes())),
         1 => scalar.clone(),
     ]
     .boxed();

@@ -70,8 +70,8 @@ fn maps_and_arrays_of_messagepack_are_bound_as_json() {
         (b"\x92\xcb\x7f\xf8\0\0\0\0\0\0\xca\x3f\xc0\0\0", "[null,1.5]"),
         (b"\x91\xcf\xff\xff\xff\xff\xff\xff\xff\xff", "[18446744073709551615]"),
         (b"\x94\xc4\x02ab\xa1\xff\xd4\x05a\xd6\xff\0\0\0\x07", r#"["YWI=","/w==","YQ==",7]"#),
-        // Numbers are names too. Other names are left out with their values.
-        (b"\x85\x01\x02\xff\x03\xc0\x04\x91\x90\x05\xa1a\x06", r#"{"1":2,"-1":3,"a":6}"#),
+        // Numbers and bytes are names too. Other names are left out with their values.
+        (b"\x86\x01\x02\xff\x03\xc0\x04\x91\x90\x05\xa1a\x06\xc4\x01b\x07", r#"{"1":2,"-1":3,"a":6,"b":7}"#),
     ] {
         let read = packed("", value);
         assert_eq!(read, format!("Text({text:?})"), "{value:x?}");
@@ -79,12 +79,30 @@ fn maps_and_arrays_of_messagepack_are_bound_as_json() {
 }
 
 #[test]
-fn names_in_messagepack_are_texts_and_integers() {
-    let payload = b"\x85\x01\x02\xc4\x01a\x03\x81\xa1a\x04\x05\xff\x92\x06\x07\xcf\xff\xff\xff\xff\xff\xff\xff\xff\x08";
-    for (pointer, bound) in [("/1", "Integer(2)"), ("/a", "Null"), ("/18446744073709551615", "Integer(8)")] {
+fn names_in_messagepack_are_texts_bytes_and_integers() {
+    let payload = b"\x85\x01\x02\xc4\x01a\x03\x81\xa1b\x04\x05\xff\x92\x06\x07\xcf\xff\xff\xff\xff\xff\xff\xff\xff\x08";
+    for (pointer, bound) in
+        [("/1", "Integer(2)"), ("/a", "Integer(3)"), ("/b", "Null"), ("/18446744073709551615", "Integer(8)")]
+    {
         assert_eq!(packed(pointer, payload), bound, "{pointer}");
     }
     assert_eq!(packed("/-1/1", b"\x81\xff\x92\x06\x07"), "Integer(7)");
+    assert_eq!(packed("/é", b"\x81\xc4\x02\xc3\xa9\x09"), "Integer(9)");
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_is_refused() {
+    let refused =
+        |offset| format!("the payload cannot be read as MessagePack: a name that is not UTF-8, at offset {offset}");
+    for name in [&b"\xa4caf\xe9"[..], b"\xc4\x04caf\xe9"] {
+        let length = name.len();
+        let payload = [b"\x82", name, b"\x01\xa1a\x02"].concat();
+        assert_eq!(packed("/a", &payload), refused(length - 3), "an object that is looked at");
+        assert_eq!(packed("", &payload), refused(length - 3), "an object that becomes JSON");
+        let within = [b"\x82\xa1b\x81", name, b"\x01\xa1a\x02"].concat();
+        assert_eq!(packed("/a", &within), "Integer(2)", "nothing in it is needed");
+        assert_eq!(packed("/b", &within), refused(length));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod generated;
 mod messagepack;
 mod oracle;
+mod request;
 
 use std::thread;
 
@@ -97,19 +98,57 @@ fn a_missing_value_is_null() {
 }
 
 #[test]
-fn the_last_field_of_a_name_counts() {
+fn the_first_field_of_a_name_counts() {
     for (pointer, payload, bound) in [
-        ("/a", r#"{"a":1,"a":"two"}"#, r#"Text("two")"#),
-        ("/a", r#"{"a":"\ud800","a":2}"#, "Integer(2)"),
-        ("/a/b", r#"{"a":{"b":1},"a":{"c":2}}"#, "Null"),
-        ("/a/b", r#"{"a":{"b":1},"a":3}"#, "Null"),
-        ("/a/b/0", r#"{"a":{"b":[1]},"\u0061":{"b":[],"b":[2]}}"#, "Integer(2)"),
+        ("/a", r#"{"a":1,"a":"two"}"#, "Integer(1)"),
+        ("/a", r#"{"a":null,"a":2}"#, "Null"),
+        ("/a", r#"{"a":1,"a":"\ud800"}"#, "Integer(1)"),
+        ("/a/b", r#"{"a":{"b":1},"a":{"c":2}}"#, "Integer(1)"),
+        ("/a/c", r#"{"a":{"b":1},"a":{"c":2}}"#, "Null"),
+        ("/a/b", r#"{"a":3,"a":{"b":1}}"#, "Null"),
+        ("/a/b/0", r#"{"\u0061":{"b":[1],"b":[2]},"a":{"b":[3]}}"#, "Integer(1)"),
+        ("/0/a", r#"[{"a":1,"a":2}]"#, "Integer(1)"),
     ] {
         assert_eq!(json(pointer, payload), bound, "{payload}");
     }
     let both = parameters(&["x", "y"], &[("x", "/a"), ("y", "/a/b")], None).expect("good pointers");
-    let message = Message::new(br#"{"a":{"b":"\udc00"},"a":[1]}"#, &[]);
+    let message = Message::new(br#"{"a":[1],"a":{"b":"\udc00"}}"#, &[]);
     assert_eq!(message.bound(&both).expect("good"), [r#"Text("[1]")"#, "Null"]);
+    // A str, a bin and an integer may be one name.
+    assert_eq!(packed("/7", b"\x83\x07\x01\xa1\x37\x02\xc4\x01\x37\x03"), "Integer(1)");
+    assert_eq!(packed("/a/b", b"\x82\xa1a\x81\xa1b\x01\xc4\x01a\x81\xa1b\x02"), "Integer(1)");
+}
+
+#[test]
+fn the_first_of_many_fields_counts_too() {
+    let names: Vec<String> = (0..200).map(|number| format!("f{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let parameters = parameters(&names, &[], None).expect("good names");
+    let fields = |offset: usize| {
+        let fields: Vec<String> =
+            names.iter().zip(offset..).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        fields.join(",")
+    };
+    let payload = format!("{{{},{}}}", fields(0), fields(1_000));
+    let bound = Message::new(payload.as_bytes(), &[]).bound(&parameters).expect("a good payload");
+    assert_eq!(bound, (0..200).map(|value| format!("Integer({value})")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_byte_order_mark_before_json_is_skipped() {
+    assert_eq!(json("/a", "\u{feff}{\"a\":1}"), "Integer(1)");
+    assert_eq!(json("", "\u{feff} [1]"), r#"Text("[1]")"#);
+    assert_eq!(json("/a", "\u{feff}{\"a\":\"\u{feff}b\"}"), r#"Text("\u{feff}b")"#);
+    for (payload, reason) in [
+        ("\u{feff}", "it ends too early, at offset 3"),
+        ("\u{feff}\u{feff}{}", "a missing value at offset 3"),
+        (" \u{feff}{}", "a missing value at offset 1"),
+        ("\u{feff}{\"a\":}", "a missing value at offset 8"),
+    ] {
+        assert_eq!(json("/a", payload), format!("the payload cannot be read as JSON: {reason}"));
+    }
+    let verbatim = Message::new("\u{feff}{}".as_bytes(), &[]).named(["payload"]);
+    assert_eq!(verbatim, [r#"Text("\u{feff}{}")"#]);
 }
 
 #[test]
@@ -176,7 +215,6 @@ fn invalid_json_is_refused_with_its_offset() {
         (r#""\x""#, "an unknown escape at offset 2"),
         (r#""\u12g4""#, "a missing hexadecimal digit at offset 5"),
         ("\"a\nb\"", "a control character at offset 2"),
-        ("\u{feff}{}", "a missing value at offset 0"),
     ] {
         let refused = format!("the payload cannot be read as JSON: {reason}");
         assert_eq!(json("/a", payload), refused, "{payload}");

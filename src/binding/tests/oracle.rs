@@ -2,11 +2,10 @@
 //!
 //! The fuzz target includes this file too, so it uses nothing of this crate.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use rmpv::Value as Packed;
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
@@ -64,6 +63,7 @@ fn meaning(json: &str) -> serde_json::Result<Json> {
 
 /// The value at each of these paths of a JSON payload.
 pub fn json(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>, Refused> {
+    let payload = payload.strip_prefix("\u{feff}".as_bytes()).unwrap_or(payload);
     let whole: Box<RawValue> = serde_json::from_slice(payload).map_err(|_| Refused)?;
     places.iter().map(|place| json_at(whole.get(), place)).collect()
 }
@@ -72,8 +72,8 @@ fn json_at(raw: &str, place: &[String]) -> Result<Bound, Refused> {
     let Some((name, rest)) = place.split_first() else { return json_value(raw) };
     let found = match raw.as_bytes()[0] {
         b'{' => {
-            let mut fields: BTreeMap<Name, Box<RawValue>> = serde_json::from_str(raw).map_err(|_| Refused)?;
-            fields.remove(&Name(name.clone().into_bytes()))
+            let Fields(fields) = serde_json::from_str(raw).map_err(|_| Refused)?;
+            fields.into_iter().find(|(field, _)| field.0 == name.as_bytes()).map(|(_, value)| value)
         }
         b'[' => {
             let mut elements: Vec<Box<RawValue>> = serde_json::from_str(raw).map_err(|_| Refused)?;
@@ -106,8 +106,30 @@ fn index(name: &str) -> Option<usize> {
     name.parse().ok().filter(|index: &usize| index.to_string() == name)
 }
 
+/// All fields of an object in their order, also those of one name.
+struct Fields(Vec<(Name, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Fields;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
 /// A name as bytes: a `String` cannot hold half a surrogate pair.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Name(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Name {
@@ -136,31 +158,34 @@ pub fn messagepack(payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Bound>,
     if !rest.is_empty() {
         return Err(Refused);
     }
-    Ok(places.iter().map(|place| packed_value(packed_at(&whole, place))).collect())
+    places.iter().map(|place| packed_value(packed_at(&whole, place)?)).collect()
 }
 
-fn packed_at<'v>(value: &'v Packed, place: &[String]) -> &'v Packed {
-    let Some((name, rest)) = place.split_first() else { return value };
+fn packed_at<'v>(value: &'v Packed, place: &[String]) -> Result<&'v Packed, Refused> {
+    let Some((name, rest)) = place.split_first() else { return Ok(value) };
     let found = match value {
         Packed::Map(pairs) => {
-            pairs.iter().rfind(|(key, _)| packed_name(key).as_ref() == Some(name)).map(|(_, value)| value)
+            let names: Vec<_> = pairs.iter().map(|(key, _)| packed_name(key)).collect::<Result<_, _>>()?;
+            names.iter().position(|found| found.as_ref() == Some(name)).map(|at| &pairs[at].1)
         }
         Packed::Array(elements) => index(name).and_then(|at| elements.get(at)),
         _ => None,
     };
-    found.map_or(&Packed::Nil, |found| packed_at(found, rest))
+    found.map_or(Ok(&Packed::Nil), |found| packed_at(found, rest))
 }
 
-fn packed_name(key: &Packed) -> Option<String> {
+/// The name that a key is; `None` for a key that is none.
+fn packed_name(key: &Packed) -> Result<Option<String>, Refused> {
     match key {
-        Packed::String(name) => name.as_str().map(ToOwned::to_owned),
-        Packed::Integer(number) => Some(number.to_string()),
-        _ => None,
+        Packed::String(name) => name.as_str().map(|name| Some(name.to_owned())).ok_or(Refused),
+        Packed::Binary(name) => String::from_utf8(name.clone()).map(Some).map_err(|_| Refused),
+        Packed::Integer(number) => Ok(Some(number.to_string())),
+        _ => Ok(None),
     }
 }
 
-fn packed_value(value: &Packed) -> Bound {
-    match value {
+fn packed_value(value: &Packed) -> Result<Bound, Refused> {
+    Ok(match value {
         Packed::Nil => Bound::Null,
         Packed::Boolean(value) => Bound::Integer((*value).into()),
         Packed::Integer(number) => number.as_i64().map_or_else(|| Bound::Text(number.to_string()), Bound::Integer),
@@ -173,26 +198,32 @@ fn packed_value(value: &Packed) -> Bound {
         }
         Packed::Binary(data) => Bound::Blob(data.clone()),
         Packed::Ext(kind, data) => timestamp(*kind, data).unwrap_or_else(|| Bound::Blob(data.clone())),
-        Packed::Array(_) | Packed::Map(_) => Bound::Json(packed_json(value)),
-    }
+        Packed::Array(_) | Packed::Map(_) => Bound::Json(packed_json(value)?),
+    })
 }
 
-fn packed_json(value: &Packed) -> Json {
-    match value {
-        Packed::Array(elements) => elements.iter().map(packed_json).collect(),
-        Packed::Map(pairs) => Json::Object(
-            pairs.iter().filter_map(|(key, value)| Some((packed_name(key)?, packed_json(value)))).collect(),
-        ),
+fn packed_json(value: &Packed) -> Result<Json, Refused> {
+    Ok(match value {
+        Packed::Array(elements) => elements.iter().map(packed_json).collect::<Result<_, _>>()?,
+        Packed::Map(pairs) => {
+            let mut fields = serde_json::Map::new();
+            for (key, value) in pairs {
+                if let Some(name) = packed_name(key)? {
+                    fields.insert(name, packed_json(value)?);
+                }
+            }
+            Json::Object(fields)
+        }
         Packed::Boolean(value) => (*value).into(),
         Packed::Integer(number) => number.as_i64().map_or_else(|| number.as_u64().into(), Json::from),
-        _ => match packed_value(value) {
+        _ => match packed_value(value)? {
             Bound::Integer(value) => value.into(),
             Bound::Real(value) => value.into(),
             Bound::Text(text) => text.into(),
             Bound::Blob(data) => data_encoding::BASE64.encode(&data).into(),
             Bound::Null | Bound::Json(_) => Json::Null,
         },
-    }
+    })
 }
 
 fn timestamp(kind: i8, data: &[u8]) -> Option<Bound> {

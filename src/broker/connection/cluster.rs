@@ -3,11 +3,15 @@
 //! A server lists the others of its cluster in its `INFO`
 //! (<https://docs.nats.io/using-nats/developer/connecting/cluster>). They are tried after the configured ones, so that a
 //! program with one configured address survives the loss of that server.
+//!
+//! The address of a server that `catchment run --with-server` started is in a file. The file is read again for each connection: when
+//! the server is started again, it may have another port.
 
 use parking_lot::Mutex;
 
 use super::access;
-use crate::config::BrokerConfig;
+use super::address_file::address_in;
+use crate::config::{BrokerConfig, without_secrets};
 use crate::error::Error;
 
 /// The servers that may be connected to, and the settings for all of them.
@@ -47,9 +51,34 @@ impl Cluster {
         &self.config
     }
 
-    /// The addresses to try, in this order.
+    /// The addresses to try, in this order. Reads the file with the address, if there is one in the settings.
     pub(in crate::broker) fn urls(&self) -> Vec<String> {
+        self.read_address_file();
         self.known.lock().iter().map(|known| known.url.clone()).collect()
+    }
+
+    /// The configured servers for a log line or an error, without secrets; where a file names the server, the one it named last.
+    pub(in crate::broker) fn shown(&self) -> String {
+        match &self.config.address_file {
+            None => self.config.shown_servers(),
+            Some(_) => {
+                let known = self.known.lock();
+                let named = known.iter().filter(|one| !one.learnt).map(|one| without_secrets(&one.url));
+                named.collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// Replaces the servers by the one that the file names, if that is another. Without the file, the last one stays: it may be
+    /// starting again on the same port.
+    fn read_address_file(&self) {
+        let Some(url) = self.config.address_file.as_deref().and_then(address_in) else { return };
+        let mut known = self.known.lock();
+        if access::parse(&url).is_err() || known.iter().any(|one| !one.learnt && one.url == url) {
+            return;
+        }
+        log::info!("broker: the server has another address now: {}", without_secrets(&url));
+        *known = vec![Known { url, learnt: false }];
     }
 
     /// Replaces the announced servers by those that the server at `through` announces. They get its scheme, and its user if that
@@ -113,6 +142,28 @@ mod tests {
         cluster.learn("nats://b", &[]);
         assert_eq!(cluster.urls(), ["tls://me:pw@a:4222", "nats://b"]);
         assert!(!format!("{cluster:?}").contains("pw"));
+    }
+
+    #[test]
+    fn the_address_in_a_file_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("a.db.server");
+        let config = BrokerConfig {
+            servers: vec!["nats://127.0.0.1:1".into()],
+            address_file: Some(file.clone()),
+            ..BrokerConfig::default()
+        };
+        let cluster = Cluster::new(&config).expect("an address");
+        assert_eq!(cluster.urls(), ["nats://127.0.0.1:1"], "there is no file");
+        std::fs::write(&file, "nats://127.0.0.1:2\n").expect("writes");
+        assert_eq!(cluster.urls(), ["nats://127.0.0.1:2"]);
+        assert_eq!(cluster.shown(), "nats://127.0.0.1:2");
+        for text in ["nats://127.0.0.1:3", "nats://127.0.0.1:99999\n", ""] {
+            std::fs::write(&file, text).expect("writes");
+            assert_eq!(cluster.urls(), ["nats://127.0.0.1:2"], "{text:?}");
+        }
+        std::fs::remove_file(&file).expect("removes");
+        assert_eq!(cluster.urls(), ["nats://127.0.0.1:2"]);
     }
 
     #[test]

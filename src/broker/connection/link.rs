@@ -104,7 +104,7 @@ impl Link {
         listener: Arc<dyn ErrorListener>,
     ) -> Result<Self, Error> {
         let timeout = cluster.config().timeout;
-        let all = || cluster.config().shown_servers();
+        let all = || cluster.shown();
         let left_behind = THREADS.load(Ordering::Relaxed).saturating_sub(IN_USE.load(Ordering::Relaxed));
         if left_behind >= MOST_LEFT_BEHIND {
             let detail = format!("{left_behind} connections hang in calls that do not return");
@@ -376,9 +376,8 @@ struct Inbox {
 fn connect(cluster: &Cluster, signals: &LinkSignals, listener: &Arc<dyn ErrorListener>) -> Result<Connected, Error> {
     let config = cluster.config();
     let deadline = Instant::now() + config.timeout;
-    let mut trouble =
-        broker_error(config.shown_servers(), BrokerFault::Unreachable, "there is no server to connect to");
     let urls = cluster.urls();
+    let mut trouble = broker_error(cluster.shown(), BrokerFault::Unreachable, "there is no server to connect to");
     for (at, url) in urls.iter().enumerate() {
         let shown = without_secrets(url);
         let address = access::parse(url)?;

@@ -2,6 +2,7 @@
 //! connect again.
 
 mod access;
+mod address_file;
 mod backoff;
 mod cluster;
 mod flush;
@@ -13,8 +14,10 @@ mod reconnect;
 mod remarks;
 mod tls;
 
+pub use address_file::address_in;
 pub use cluster::Cluster;
 pub(super) use flush::{FlushObserver, Flusher};
+pub(super) use greeting::receive as receive_greeting;
 pub(super) use link::Link;
 pub(super) use liveness::{LinkState, Received};
 pub use liveness::{Liveness, SessionEnd};

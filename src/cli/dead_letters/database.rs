@@ -4,10 +4,13 @@ use crate::store::{DeadLetters, Selection};
 use anyhow::ensure;
 
 use crate::cli::settings::{DatabaseArgs, Settings};
+use crate::cli::starting::wait_for_database;
 
 /// Opens the dead letters.
 pub fn open(settings: &Settings, database: &DatabaseArgs) -> anyhow::Result<DeadLetters> {
-    Ok(DeadLetters::open(&settings.for_database(database)?.database.path)?)
+    let path = settings.for_database(database)?.database.path;
+    wait_for_database(&path);
+    Ok(DeadLetters::open(&path)?)
 }
 
 /// Fails unless each letter that is selected by its number exists, before anything is changed: a mistyped number must not look

@@ -118,6 +118,11 @@ impl PublishReport {
         settled
     }
 
+    /// Where the last event is, if it is recorded.
+    pub fn destination(&self) -> Option<&Destination> {
+        self.destination.as_ref()
+    }
+
     fn note(&mut self, ended: Result<(), FlushError>) {
         let (failed, trouble) = match ended {
             Ok(()) => return,

@@ -1,6 +1,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
 use super::*;
 use crate::store::{Database, Routes};
 
@@ -14,8 +17,11 @@ fn fixture(files: &[(&str, &str)]) -> Fixture {
     let folder = tempfile::tempdir().expect("a folder");
     let migrations = folder.path().join("m");
     fs::create_dir(&migrations).expect("a folder");
-    let config =
-        DatabaseConfig { path: folder.path().join("a.db"), migrations: Some(migrations), ..DatabaseConfig::default() };
+    let config = DatabaseConfig {
+        path: folder.path().join("a.db"),
+        migrations: Some(migrations.into()),
+        ..DatabaseConfig::default()
+    };
     let fixture = Fixture { folder, config };
     for (name, text) in files {
         fixture.write(name, text);
@@ -264,9 +270,9 @@ fn a_table_can_be_replaced_while_other_rows_refer_to_it() {
 fn an_applied_file_must_not_change() {
     let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x);\n"), ("5_b.sql", "CREATE TABLE b(x);\n")]);
     fixture.open().expect("applies");
-    fixture.write("1_a.sql", "CREATE TABLE a(x);\r\n");
+    fixture.write("1_a.sql", "\u{feff}CREATE TABLE a(x);\r\n");
     fs::rename(fixture.file("5_b.sql"), fixture.file("005-bee.sql")).expect("renames");
-    fixture.open().expect("line ends and names are not what counts");
+    fixture.open().expect("line ends, a byte order mark and names are not what counts");
 
     fixture.write("1_a.sql", "CREATE TABLE a(x, y);\n");
     assert!(fixture.refusal().starts_with("migration m/1_a.sql: was changed after it was applied at 20"));
@@ -289,10 +295,16 @@ fn an_applied_file_must_not_change() {
 #[test]
 fn unusable_files_are_refused_by_name() {
     for (name, text, message) in [
-        ("lines.sql", &b"SELECT 1"[..], "migration m/lines.sql: has no number and name; name it as 001_tables.sql"),
-        ("1.sql", b"SELECT 1", "migration m/1.sql: has no number and name"),
-        ("1_.sql", b"SELECT 1", "migration m/1_.sql: has no number and name"),
-        ("-1_a.sql", b"SELECT 1", "migration m/-1_a.sql: has no number and name"),
+        (
+            "lines.sql",
+            &b"SELECT 1"[..],
+            "migration m/lines.sql: does not begin with a number, _ or -, and a name; name it as 001_tables.sql, or move it out",
+        ),
+        ("1.sql", b"SELECT 1", "migration m/1.sql: does not begin with a number"),
+        ("1_.sql", b"SELECT 1", "migration m/1_.sql: does not begin with a number"),
+        ("-1_a.sql", b"SELECT 1", "migration m/-1_a.sql: does not begin with a number"),
+        ("V1__a.sql", b"SELECT 1", "migration m/V1__a.sql: does not begin with a number"),
+        ("1_a.sql", b"\xff\xfeS\0", "migration m/1_a.sql:1: has a NUL character; save it as UTF-8"),
         ("99999999999999999999_a.sql", b"SELECT 1", "migration m/99999999999999999999_a.sql: has too large a number"),
         ("1_a.SQL", b"SELECT 1;\n-- gr\xfc\xdfe", "migration m/1_a.SQL:2: is not UTF-8; save it as UTF-8"),
         ("1_a.sql", b"SELECT 1;\n\0DROP TABLE events", "migration m/1_a.sql:2: has a NUL character"),
@@ -302,6 +314,8 @@ fn unusable_files_are_refused_by_name() {
         let refusal = fixture.refusal();
         assert!(refusal.starts_with(message), "{refusal}");
     }
+    let beside = fixture(&[("1_a.sql", ""), ("schema.sql", "")]);
+    assert!(beside.refusal().starts_with("migration m/schema.sql: does not begin with a number"), "none is left out");
     let twice = fixture(&[("01_b.sql", ""), ("1_a.sql", ""), ("2_c.sql", "")]);
     assert_eq!(
         twice.refusal(),
@@ -318,7 +332,7 @@ fn a_folder_without_migrations_is_a_wrong_setting() {
     let message = fixture.refusal();
     assert!(message.starts_with("configuration: database.migrations: m has no .sql file; add one"), "{message}");
     for folder in ["missing", "m/README.md"] {
-        fixture.config.migrations = Some(fixture.folder.path().join(folder));
+        fixture.config.migrations = Some(fixture.folder.path().join(folder).into());
         let message = fixture.refusal();
         assert!(
             message.starts_with(&format!("configuration: database.migrations: {folder} cannot be read: ")),
@@ -326,6 +340,88 @@ fn a_folder_without_migrations_is_a_wrong_setting() {
         );
     }
     assert!(!fixture.config.path.exists() || fixture.tables().is_empty());
+}
+
+#[test]
+fn files_that_undo_a_migration_are_never_run() {
+    let fixture = fixture(&[
+        ("001_a.up.sql", "CREATE TABLE a(x)"),
+        ("001_a.down.sql", "DROP TABLE a"),
+        ("002_b.DOWN.SQL", "DROP TABLE b"),
+    ]);
+    assert_eq!(fixture.pending(), ["001_a.up.sql"]);
+    fixture.open().expect("applies");
+    assert_eq!(fixture.tables(), "a");
+    fs::remove_file(fixture.file("001_a.up.sql")).expect("removes");
+    let message = fixture.refusal();
+    assert!(message.contains("m has .down.sql files alone, which are passed over; add one"), "{message}");
+}
+
+#[test]
+fn a_part_that_undoes_the_migration_is_refused_with_its_line() {
+    for mark in
+        ["-- +goose Down", "--+goose down", "  -- +migrate Down notransaction", "-- migrate:down transaction:false"]
+    {
+        let text = format!("-- +goose Up\nCREATE TABLE a(x);\n{mark}\nDROP TABLE a;\n");
+        let fixture = fixture(&[("1_a.sql", &text)]);
+        let message = fixture.refusal();
+        assert!(
+            message.starts_with("migration m/1_a.sql:3: here begins a part that undoes the migration"),
+            "{message}"
+        );
+        assert_eq!(fixture.tables(), "");
+    }
+    let fixture = fixture(&[("1_a.sql", "-- +goose Up\n-- +goose StatementBegin\nCREATE TABLE a(x); -- down\n")]);
+    fixture.open().expect("only comments");
+}
+
+#[test]
+fn a_mark_that_an_earlier_version_counted_is_no_change() {
+    let fixture = fixture(&[("1_a.sql", "CREATE TABLE a(x);\n")]);
+    fixture.open().expect("applies");
+    let with_mark = HEXLOWER.encode(&Sha256::digest("\u{feff}CREATE TABLE a(x);\n"));
+    fixture.connection().execute("UPDATE catchment_migrations SET checksum = ?", [with_mark]).expect("SQL");
+    for text in ["\u{feff}CREATE TABLE a(x);\n", "CREATE TABLE a(x);\n"] {
+        fixture.write("1_a.sql", text);
+        fixture.open().expect("unchanged");
+    }
+}
+
+#[test]
+fn scripts_of_the_program_follow_the_rules_of_files() {
+    let mut fixture = fixture(&[]);
+    let scripts = |scripts: &[(&str, &str)]| Some(Migrations::scripts(scripts.iter().copied()));
+    let [first, second] = [("001_a.sql", "CREATE TABLE a(x);\r\n"), ("sql/2-b.sql", "CREATE TABLE b(x);")];
+    fixture.config.migrations = scripts(&[second, first]);
+    assert_eq!(fixture.pending(), ["001_a.sql", "2-b.sql"]);
+    for _ in 0..2 {
+        fixture.open().expect("applies");
+        assert_eq!(fixture.tables(), "a,b");
+    }
+    fixture.config.migrations = scripts(&[first]);
+    assert!(fixture.refusal().starts_with("migration 2-b.sql: is missing, but was applied at 20"));
+    for (name, text, said) in [
+        ("sql/2-b.sql", "CREATE TABLE c(x);", "migration sql/2-b.sql: was changed after it was applied at 20"),
+        ("3_c.sql", "CREATE TABLE c(x);\nOOPS;", "migration 3_c.sql:2: near \"OOPS\": syntax error"),
+        ("3_c.sql", "SELECT '\0'", "migration 3_c.sql:1: has a NUL character"),
+        ("1_c.sql", "", "migration 1_c.sql: has the same number as 001_a.sql"),
+        ("c.sql", "", "migration c.sql: does not begin with a number"),
+        ("3_c", "", "migration 3_c: is not named as a migration; name it as 001_tables.sql"),
+        ("3_c.down.sql", "", "migration 3_c.down.sql: is named as one that undoes another; leave it out"),
+    ] {
+        fixture.config.migrations = scripts(&[first, second, (name, text)]);
+        if name == second.0 {
+            fixture.config.migrations = scripts(&[first, (name, text)]);
+        }
+        let message = fixture.refusal();
+        assert!(message.starts_with(said), "{message}");
+    }
+    // The same files in a folder are the same migrations.
+    fixture.config.migrations = Some(fixture.folder.path().join("m").into());
+    fixture.write("001_a.sql", first.1);
+    fixture.write("2-b.sql", second.1);
+    assert_eq!(fixture.pending(), [""; 0]);
+    fixture.open().expect("nothing is new");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::query_error::{QueryError, QueryErrorKind};
 use super::{Queries, Query, connect};
-use crate::binding::{Envelope, Fields, Value};
+use crate::binding::{Envelope, Fields, RequestError, Value};
 use crate::pipeline::Signal;
 use crate::store::columns::bound;
 use crate::store::json::{Json, JsonRowWriter};
@@ -178,19 +178,14 @@ impl Run<'_> {
     fn answer(&self, request: &Envelope<'_>, fields: &mut Fields, answer: &mut Vec<u8>) -> Result<usize, RunError> {
         fields.clear();
         let parameters = &self.query.parameters;
-        let row = if request.payload.is_empty() {
-            parameters.without_fields(fields)
-        } else {
-            parameters.read(request, fields).map_err(|error| {
-                let detail = format!("query {}: {error}", self.query.name);
-                RunError::Query(QueryError::new(QueryErrorKind::Request, detail).caused_by(error))
-            })?
-        };
+        let row = parameters.read(request, fields).map_err(|error: RequestError| {
+            let detail = format!("query {}: {error}", self.query.name);
+            RunError::Query(QueryError::new(QueryErrorKind::Request, detail).caused_by(error))
+        })?;
         self.connection.busy_timeout(self.query.timeout).map_err(RunError::Preparing)?;
         let mut statement = self.connection.prepare_cached(&self.query.sql).map_err(RunError::Preparing)?;
-        for parameter in 0..parameters.len() {
-            let value = parameters.value(parameter, request, fields, row);
-            statement.raw_bind_parameter(parameter + 1, bound(value)).map_err(RunError::Running)?;
+        for (number, value) in (1..).zip(parameters.values(request, fields, row)) {
+            statement.raw_bind_parameter(number, bound(value)).map_err(RunError::Running)?;
         }
         let written = self.write(&mut statement.raw_query(), answer);
         drop(statement);

@@ -99,6 +99,49 @@ fn parameters_come_from_the_request_and_its_envelope() {
 }
 
 #[test]
+fn a_wrong_parameter_is_refused_with_those_that_there_are() {
+    let limit = serde_json::json!({ "type": "integer", "default": 2, "min": 0, "max": 9 });
+    let limit = serde_json::from_value(limit).expect("a parameter");
+    let sql = "SELECT id FROM chat WHERE user = coalesce(:user, user) ORDER BY id LIMIT :limit";
+    let parameters = [("limit".to_owned(), limit)].into();
+    let mut fixture = Fixture::new(&[QueryConfig { parameters, ..QueryConfig::new("chat.q", sql) }]);
+    for (payload, said) in [
+        (r#"{"limt":1}"#, r#""limt" is not a parameter; the parameters are user, limit"#),
+        (r#"{"limit":-1}"#, "limit is -1; it must be an integer from 0 to 9"),
+        (r#"{"limit":true}"#, "limit is true; it must be an integer from 0 to 9"),
+        ("[1]", "the request is not an object; the parameters are user, limit"),
+    ] {
+        let refused = fixture.ask(payload).expect_err(payload);
+        assert!(is(&refused, QueryErrorKind::Request, ""), "{refused:?}");
+        assert_eq!(refused.to_string(), format!("query chat.q: {said}"));
+    }
+    let two = r#"[{"id":1},{"id":2}]"#;
+    for payload in ["", "{}", "null", r#"{"limit":null}"#, r#"{"limit":"2"}"#, r#"{"limit":2.0}"#] {
+        assert_eq!(fixture.ask(payload).expect(payload), two, "{payload}");
+    }
+    assert_eq!(fixture.ask(r#"{"user":"bob","limit":9}"#).expect("rows"), r#"[{"id":2}]"#);
+}
+
+#[test]
+fn doubled_names_are_bound_as_sqlite_reads_them() {
+    let sql = "SELECT :a AS a, :payload ->> '$.a' AS their_a, :within AS b, :payload ->> '$.a.b' AS their_b";
+    let bind = [("within".to_owned(), "/a/b".to_owned())].into();
+    let mut fixture = Fixture::new(&[QueryConfig { bind, ..QueryConfig::new("chat.q", sql) }]);
+    for (payload, a, b) in [
+        (r#"{"a":1,"a":2}"#, "1", "null"),
+        (r#"{"a":null,"a":2}"#, "null", "null"),
+        (r#"{"a":{"b":1},"a":{"b":2}}"#, r#""{\"b\":1}""#, "1"),
+        (r#"{"a":{"c":1},"a":{"b":2}}"#, r#""{\"c\":1}""#, "null"),
+        (r#"{"a":3,"a":{"b":2}}"#, "3", "null"),
+        (r#"{"b":1,"\u0061":4,"a":5}"#, "4", "null"),
+        (r#"{"a":{"b":"x","b":7}}"#, r#""{\"b\":\"x\",\"b\":7}""#, r#""x""#),
+    ] {
+        let expected = format!(r#"[{{"a":{a},"their_a":{a},"b":{b},"their_b":{b}}}]"#);
+        assert_eq!(fixture.ask(payload).expect("a row"), expected, "{payload}");
+    }
+}
+
+#[test]
 fn a_request_that_cannot_be_read_or_bound_fails_alone() {
     let mut fixture = Fixture::of("SELECT line FROM chat WHERE json_valid(:ok) LIMIT :limit");
     for (payload, words) in [("{", "cannot be read as JSON"), (r#"{"limit":"many","ok":"1"}"#, "datatype mismatch")] {

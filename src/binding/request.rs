@@ -1,0 +1,282 @@
+//! Binds a query's parameters from a request. This is stricter than for events: a name that no parameter has is refused, and so is a
+//! value that is not of its parameter's type. A misspelt or wrong parameter would otherwise be NULL, and the query would answer
+//! something else than it was asked.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::fields::Cell;
+use super::{Envelope, Fields, Parameters, PayloadError, Row, Source, Value};
+use crate::binding::envelope::Part;
+use crate::config::{Codec, ParameterConfig, ParameterType, ParameterValue};
+use crate::printable::printable;
+
+/// The parameters of one query.
+#[derive(Clone, Debug)]
+pub struct RequestParameters {
+    parameters: Parameters,
+    /// The names that a request may have.
+    names: Vec<String>,
+    typed: Vec<TypedField>,
+    /// A request may be something else than an object.
+    takes_all: bool,
+}
+
+/// A field with a type.
+#[derive(Clone, Debug, PartialEq)]
+struct TypedField {
+    name: String,
+    field: usize,
+    config: ParameterConfig,
+}
+
+/// Why a request cannot be bound, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// A name that no parameter has, no object, or a value that is not accepted.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl RequestParameters {
+    /// As [`Parameters::new`]. `types` has the types of some of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parameters::new`]; a type for a name that no statement uses, or that is not bound from the request's payload.
+    pub fn new<'n>(
+        names: impl IntoIterator<Item = &'n str> + Clone,
+        bind: &BTreeMap<String, String>,
+        codec: Option<Codec>,
+        types: &BTreeMap<String, ParameterConfig>,
+    ) -> Result<Self, String> {
+        let mut parameters = Parameters::new(names.clone(), bind, codec)?;
+        let mut typed: Vec<TypedField> = Vec::new();
+        for (name, config) in types {
+            let Some(at) = names.clone().into_iter().position(|one| one == name) else {
+                return Err(format!("parameters.{name} is used by no statement; remove it, or write :{name} in one"));
+            };
+            let (Source::Named(field) | Source::Pointed(field)) = parameters.sources[at] else {
+                return Err(format!("parameters.{name} is not bound from the request's fields, so it has no type"));
+            };
+            if let Some(other) = typed.iter().find(|other| other.field == field && other.config != *config) {
+                return Err(format!(
+                    "parameters.{name} and {} are the same field; give both the same type",
+                    other.name
+                ));
+            }
+            let config = config.clone();
+            typed.push(TypedField { name: name.clone(), field, config });
+        }
+        let mut known: Vec<String> = Vec::new();
+        for (name, source) in names.into_iter().zip(&parameters.sources) {
+            let name = match source {
+                Source::Envelope(_) => continue,
+                Source::Named(_) => Cow::Borrowed(name),
+                Source::Pointed(_) => shown_pointer(&bind[name]),
+            };
+            if !known.iter().any(|known| *known == name) {
+                known.push(name.into_owned());
+            }
+        }
+        let is_named = |source: &Source| matches!(source, Source::Named(_));
+        let is_payload = |source: &Source| matches!(source, Source::Envelope(Part::Payload));
+        let takes_payload = parameters.sources.iter().any(is_payload);
+        let takes_all = !parameters.sources.iter().any(is_named)
+            && (takes_payload || parameters.paths.field.is_some() || parameters.paths.has_elements());
+        if !takes_payload {
+            parameters.paths.close();
+        }
+        Ok(Self { parameters, names: known, typed, takes_all })
+    }
+
+    /// The names that a request may have; for a value deeper inside, its JSON Pointer.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Reads the parameters' values from a request. An empty payload and a null are an object without fields.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]. `fields` may then have the row of the request.
+    pub fn read(&self, request: &Envelope<'_>, fields: &mut Fields) -> Result<Row, RequestError> {
+        let row = self.row(request, fields)?;
+        for typed in &self.typed {
+            let (cell, texts) = fields.cell(row, typed.field);
+            typed.convert(cell, texts).map_err(RequestError::Refused)?;
+        }
+        Ok(row)
+    }
+
+    fn row(&self, request: &Envelope<'_>, fields: &mut Fields) -> Result<Row, RequestError> {
+        let parameters = &self.parameters;
+        let codec = parameters.codec.unwrap_or_else(|| request.codec());
+        let is_null = match codec {
+            Codec::Json => request.payload.trim_ascii() == b"null",
+            Codec::Messagepack => request.payload == [0xc0],
+        };
+        if request.payload.is_empty() || (is_null && !self.takes_all) {
+            return Ok(parameters.without_fields(fields).as_of_object());
+        }
+        if parameters.fields == 0 && self.takes_all {
+            return Ok(parameters.without_fields(fields));
+        }
+        match parameters.read_payload(request, fields) {
+            Ok(row) if row.is_of_object() || self.takes_all => Ok(row),
+            Ok(_) => Err(RequestError::Refused(format!("the request is not an object; {}", self.known()))),
+            Err(error) if error.is_unknown_name() => {
+                let name = shown(fields.refused_name());
+                Err(RequestError::Refused(format!("{name} is not a parameter; {}", self.known())))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn known(&self) -> String {
+        match &self.names[..] {
+            [] => "the query has none".into(),
+            [one] => format!("the only one is {one}"),
+            names => format!("the parameters are {}", names.join(", ")),
+        }
+    }
+
+    /// The values of all parameters, in the order of the names.
+    ///
+    /// # Panics
+    ///
+    /// If the row belongs to other parameters or to another request.
+    pub fn values<'a>(&self, request: &Envelope<'a>, fields: &'a Fields, row: Row) -> impl Iterator<Item = Value<'a>> {
+        (0..self.parameters.len()).map(move |parameter| self.parameters.value(parameter, request, fields, row))
+    }
+}
+
+/// A pointer of one level as the name in it; a deeper one, and the empty one, as it is.
+fn shown_pointer(pointer: &str) -> Cow<'_, str> {
+    match pointer.strip_prefix('/') {
+        Some(name) if !name.contains('/') => Cow::Owned(name.replace("~1", "/").replace("~0", "~")),
+        _ => Cow::Borrowed(pointer),
+    }
+}
+
+/// A text of the request in quotes, shortened.
+fn shown(text: &str) -> String {
+    const MOST: usize = 40;
+    match text.char_indices().nth(MOST) {
+        None => format!("\"{}\"", printable(text)),
+        Some((end, _)) => format!("\"{}…\"", printable(&text[..end])),
+    }
+}
+
+impl TypedField {
+    /// Converts a value to the type, or refuses it.
+    fn convert(&self, cell: &mut Cell, texts: &mut String) -> Result<(), String> {
+        let Self { name, config, .. } = self;
+        if *cell == Cell::Null {
+            if config.required {
+                return Err(format!("{name} is missing; it must be {config}"));
+            }
+            if let Some(default) = &config.default {
+                *cell = from_settings(default, config.kind, texts);
+            }
+            return Ok(());
+        }
+        let converted = match config.kind {
+            ParameterType::Any => return Ok(()),
+            ParameterType::Integer => integer(*cell, texts).map(Cell::Integer),
+            ParameterType::Real => real(*cell, texts).map(Cell::Real),
+            ParameterType::Boolean => boolean(*cell, texts).map(Cell::Boolean),
+            ParameterType::Text => text(*cell, texts),
+        };
+        let admitted = converted.filter(|value| match value {
+            Cell::Integer(value) => config.admits(&ParameterValue::Integer(*value)),
+            Cell::Real(value) => config.admits(&ParameterValue::Real(*value)),
+            _ => true,
+        });
+        *cell = admitted.ok_or_else(|| format!("{name} is {}; it must be {config}", described(*cell, texts)))?;
+        Ok(())
+    }
+}
+
+fn from_settings(value: &ParameterValue, kind: ParameterType, texts: &mut String) -> Cell {
+    match value {
+        ParameterValue::Boolean(value) => Cell::Boolean(*value),
+        #[allow(clippy::cast_precision_loss, reason = "the parameter is a real")]
+        ParameterValue::Integer(value) if kind == ParameterType::Real => Cell::Real(*value as f64),
+        ParameterValue::Integer(value) => Cell::Integer(*value),
+        ParameterValue::Real(value) => Cell::Real(*value),
+        ParameterValue::Text(text) => {
+            let from = texts.len();
+            texts.push_str(text);
+            Cell::Text(from, texts.len())
+        }
+    }
+}
+
+fn integer(cell: Cell, texts: &str) -> Option<i64> {
+    /// 2^63, the first double beyond all `i64`.
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    match cell {
+        Cell::Integer(value) => Some(value),
+        #[allow(clippy::cast_possible_truncation, reason = "it is whole and in the range")]
+        Cell::Real(value) if value.fract() == 0.0 && (-LIMIT..LIMIT).contains(&value) => Some(value as i64),
+        Cell::Text(from, to) => texts[from..to].parse().ok(),
+        _ => None,
+    }
+}
+
+fn real(cell: Cell, texts: &str) -> Option<f64> {
+    match cell {
+        #[allow(clippy::cast_precision_loss, reason = "the parameter is a real")]
+        Cell::Integer(value) => Some(value as f64),
+        Cell::Real(value) => Some(value),
+        Cell::Text(from, to) => texts[from..to].parse().ok(),
+        _ => None,
+    }
+    .filter(|value: &f64| value.is_finite())
+}
+
+fn boolean(cell: Cell, texts: &str) -> Option<bool> {
+    match cell {
+        Cell::Boolean(value) => Some(value),
+        Cell::Integer(value @ 0..=1) => Some(value == 1),
+        Cell::Text(from, to) => match &texts[from..to] {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A real is refused: its digits may be others than those of the request.
+fn text(cell: Cell, texts: &mut String) -> Option<Cell> {
+    match cell {
+        Cell::Text(..) => Some(cell),
+        Cell::Integer(value) => {
+            let from = texts.len();
+            // Writing into a string cannot fail.
+            let _ = write!(texts, "{value}");
+            Some(Cell::Text(from, texts.len()))
+        }
+        _ => None,
+    }
+}
+
+fn described(cell: Cell, texts: &str) -> String {
+    match cell {
+        Cell::Null => "null".into(),
+        Cell::Boolean(value) => value.to_string(),
+        Cell::Integer(value) => value.to_string(),
+        Cell::Real(value) => format!("{value:?}"),
+        Cell::Text(from, to) => shown(&texts[from..to]),
+        Cell::Json(from, _) if texts[from..].starts_with('[') => "an array".into(),
+        Cell::Json(..) => "an object".into(),
+        Cell::Blob(..) => "a blob".into(),
+    }
+}

@@ -1,0 +1,221 @@
+//! Tests of the rules that only requests have.
+
+use super::*;
+use crate::config::{ParameterConfig, ParameterType};
+
+const MESSAGEPACK: &[(&str, &str)] = &[("Content-Type", "application/msgpack")];
+
+fn requests(
+    names: &[&str],
+    bind: &[(&str, &str)],
+    types: &[(&str, ParameterConfig)],
+) -> Result<RequestParameters, String> {
+    let bind = bind.iter().map(|(name, pointer)| ((*name).to_owned(), (*pointer).to_owned())).collect();
+    let types = types.iter().map(|(name, config)| ((*name).to_owned(), config.clone())).collect();
+    RequestParameters::new(names.iter().copied(), &bind, None, &types)
+}
+
+/// What a request binds, or its error.
+fn ask(parameters: &RequestParameters, payload: &[u8], headers: &[(&str, &str)]) -> Result<Vec<String>, String> {
+    let message = Message::new(payload, headers);
+    let envelope = Envelope::of(&message.event.delivery(), None);
+    let mut fields = Fields::default();
+    // Another row before, so that offsets count.
+    let before = parameters.read(&Envelope { payload: b"", ..envelope }, &mut fields);
+    let row = parameters.read(&envelope, &mut fields).map_err(|e| e.to_string())?;
+    assert!(
+        before.is_ok_and(|before| parameters.values(&envelope, &fields, before).count() > 0) || !payload.is_empty()
+    );
+    Ok(parameters.values(&envelope, &fields, row).map(|value| format!("{value:?}")).collect())
+}
+
+/// What a single parameter with this type binds for a value.
+fn typed(config: &ParameterConfig, value: &str) -> Result<String, String> {
+    let parameters = requests(&["x"], &[], &[("x", config.clone())]).expect("a parameter");
+    let payload = if value.is_empty() { "{}".to_owned() } else { format!("{{\"x\":{value}}}") };
+    ask(&parameters, payload.as_bytes(), &[]).map(|mut values| values.remove(0))
+}
+
+#[test]
+fn a_name_that_no_parameter_has_is_refused() {
+    let two = requests(&["limit", "user", "token_2"], &[], &[]).expect("parameters");
+    assert_eq!(two.names(), ["limit", "user"]);
+    for (payload, name) in [
+        (r#"{"limt":1}"#, "limt"),
+        (r#"{"limit":1,"LIMIT":2}"#, "LIMIT"),
+        (r#"{"token_2":"x"}"#, "token_2"),
+        (r#"{"\u006cim\u000a":1}"#, "lim\\n"),
+        (r#"{"\ud800":1}"#, "\\ud800"),
+    ] {
+        let refused = ask(&two, payload.as_bytes(), &[]).expect_err(payload);
+        assert_eq!(refused, format!("\"{name}\" is not a parameter; the parameters are limit, user"));
+    }
+    let long = format!("{{\"{}\":1}}", "é".repeat(100));
+    let refused = ask(&two, long.as_bytes(), &[]).expect_err("refused");
+    assert!(refused.starts_with(&format!("\"{}…\" is not", "é".repeat(40))), "{refused}");
+    let one = requests(&["limit"], &[], &[]).expect("parameters");
+    let refused = ask(&one, b"{\"a\":1}", &[]).expect_err("refused");
+    assert_eq!(refused, "\"a\" is not a parameter; the only one is limit");
+    let none = requests(&["subject"], &[], &[]).expect("parameters");
+    let refused = ask(&none, b"{\"a\":1}", &[]).expect_err("refused");
+    assert_eq!(refused, "\"a\" is not a parameter; the query has none");
+    assert!(ask(&none, b"{}", &[]).is_ok() && ask(&none, b" null\n", &[]).is_ok() && ask(&none, b"{", &[]).is_err());
+    // A later field of a known name is not an unknown one.
+    assert_eq!(ask(&one, br#"{"limit":1,"limit":2}"#, &[]), Ok(vec!["Integer(1)".to_owned()]));
+}
+
+#[test]
+fn unknown_names_are_refused_within_objects_too() {
+    let parameters =
+        requests(&["least", "tags"], &[("least", "/at/least"), ("tags", "/tags")], &[]).expect("parameters");
+    assert_eq!(parameters.names(), ["/at/least", "tags"]);
+    let bound = ask(&parameters, br#"{"at":{"least":5},"tags":{"any":1}}"#, &[]);
+    assert_eq!(bound, Ok(vec!["Integer(5)".to_owned(), r#"Text("{\"any\":1}")"#.to_owned()]));
+    let refused = ask(&parameters, br#"{"at":{"leest":5}}"#, &[]).expect_err("refused");
+    assert_eq!(refused, "\"leest\" is not a parameter; the parameters are /at/least, tags");
+}
+
+#[test]
+fn a_request_is_an_object_unless_a_parameter_takes_the_whole() {
+    let named = requests(&["x"], &[], &[]).expect("parameters");
+    for payload in [&b"[]"[..], b"5", b"\"x\"", b"true", b" [{\"x\":1}]"] {
+        let refused = ask(&named, payload, &[]).expect_err("refused");
+        assert_eq!(refused, "the request is not an object; the only one is x");
+    }
+    for payload in [&b""[..], b"null", b" null ", b"{}"] {
+        assert_eq!(ask(&named, payload, &[]), Ok(vec!["Null".to_owned()]));
+    }
+    let payload = requests(&["payload"], &[], &[]).expect("parameters");
+    for (request, bound) in [(&b"[1"[..], r#"Text("[1")"#), (b"null", r#"Text("null")"#), (b"\xff", "Blob([255])")] {
+        assert_eq!(ask(&payload, request, &[]), Ok(vec![bound.to_owned()]));
+    }
+    let both = requests(&["payload", "x"], &[], &[]).expect("parameters");
+    let bound = ask(&both, br#"{"y":1}"#, &[]);
+    assert_eq!(bound, Ok(vec![r#"Text("{\"y\":1}")"#.to_owned(), "Null".to_owned()]), "it may use any name itself");
+    let whole = requests(&["all"], &[("all", "")], &[]).expect("parameters");
+    assert_eq!(ask(&whole, br#"{"y":1}"#, &[]), Ok(vec![r#"Text("{\"y\":1}")"#.to_owned()]));
+    assert_eq!(ask(&whole, b"7", &[]), Ok(vec!["Integer(7)".to_owned()]));
+    let element = requests(&["first"], &[("first", "/0")], &[]).expect("parameters");
+    assert_eq!(ask(&element, b"[7, 8]", &[]), Ok(vec!["Integer(7)".to_owned()]));
+}
+
+#[test]
+fn a_value_has_the_type_of_its_parameter() {
+    use ParameterType::{Any, Boolean, Integer, Real, Text};
+    for (kind, value, bound) in [
+        (Any, "[1]", r#"Text("[1]")"#),
+        (Any, "true", "Integer(1)"),
+        (Integer, "5", "Integer(5)"),
+        (Integer, "\"5\"", "Integer(5)"),
+        (Integer, "\"-5\"", "Integer(-5)"),
+        (Integer, "2.0", "Integer(2)"),
+        (Integer, "1e1", "Integer(10)"),
+        (Integer, "9223372036854775807", "Integer(9223372036854775807)"),
+        (Real, "1", "Real(1.0)"),
+        (Real, "1.5", "Real(1.5)"),
+        (Real, "\"1.5e3\"", "Real(1500.0)"),
+        (Real, "18446744073709551616", "Real(1.8446744073709552e19)"),
+        (Text, "\"a\"", r#"Text("a")"#),
+        (Text, "\"\"", r#"Text("")"#),
+        (Text, "20", r#"Text("20")"#),
+        (Text, "18446744073709551616", r#"Text("18446744073709551616")"#),
+        (Boolean, "true", "Integer(1)"),
+        (Boolean, "false", "Integer(0)"),
+        (Boolean, "1", "Integer(1)"),
+        (Boolean, "\"false\"", "Integer(0)"),
+        (Integer, "null", "Null"),
+        (Text, "", "Null"),
+    ] {
+        assert_eq!(typed(&ParameterConfig::new(kind), value), Ok(bound.to_owned()), "{kind:?} {value}");
+    }
+    for (kind, value, said) in [
+        (Integer, "2.5", "x is 2.5; it must be an integer"),
+        (Integer, "true", "x is true; it must be an integer"),
+        (Integer, "\"\"", "x is \"\"; it must be an integer"),
+        (Integer, "\" 5\"", "x is \" 5\"; it must be an integer"),
+        (Integer, "\"many\"", "x is \"many\"; it must be an integer"),
+        (Integer, "[1]", "x is an array; it must be an integer"),
+        (Integer, "{}", "x is an object; it must be an integer"),
+        (Integer, "9223372036854775808", "x is \"9223372036854775808\"; it must be an integer"),
+        (Integer, "9223372036854775808.0", "x is 9.223372036854776e18; it must be an integer"),
+        (Real, "\"nan\"", "x is \"nan\"; it must be a number"),
+        (Real, "1e999", "x is \"1e999\"; it must be a number"),
+        (Real, "false", "x is false; it must be a number"),
+        (Text, "1.10", "x is 1.1; it must be text"),
+        (Text, "true", "x is true; it must be text"),
+        (Text, "[\"a\"]", "x is an array; it must be text"),
+        (Boolean, "2", "x is 2; it must be true or false"),
+        (Boolean, "\"yes\"", "x is \"yes\"; it must be true or false"),
+    ] {
+        assert_eq!(typed(&ParameterConfig::new(kind), value), Err(said.to_owned()), "{kind:?} {value}");
+    }
+}
+
+#[test]
+fn limits_defaults_and_required_parameters() {
+    let mut limit = ParameterConfig::new(ParameterType::Integer);
+    (limit.default, limit.min, limit.max) = (Some(50.into()), Some(0.into()), Some(1_000.into()));
+    for (value, bound) in
+        [("", "Integer(50)"), ("null", "Integer(50)"), ("0", "Integer(0)"), ("\"1000\"", "Integer(1000)")]
+    {
+        assert_eq!(typed(&limit, value), Ok(bound.to_owned()), "{value}");
+    }
+    for value in ["-1", "1001", "1e9"] {
+        let refused = typed(&limit, value).expect_err(value);
+        assert!(refused.ends_with("; it must be an integer from 0 to 1000"), "{refused}");
+    }
+    let mut share = ParameterConfig::new(ParameterType::Real);
+    (share.default, share.max) = (Some(1.into()), Some(1.into()));
+    assert_eq!(typed(&share, ""), Ok("Real(1.0)".to_owned()));
+    assert_eq!(typed(&share, "1.1"), Err("x is 1.1; it must be a number of at most 1".to_owned()));
+    let mut name = ParameterConfig::new(ParameterType::Text);
+    name.default = Some("ann".into());
+    assert_eq!(typed(&name, ""), Ok(r#"Text("ann")"#.to_owned()));
+    (name.default, name.required) = (None, true);
+    for value in ["", "null"] {
+        assert_eq!(typed(&name, value), Err("x is missing; it must be text".to_owned()));
+    }
+    // An empty request and a null have the defaults too.
+    let parameters = requests(&["x"], &[], &[("x", limit)]).expect("a parameter");
+    for payload in [&b""[..], b"null", b"{}"] {
+        assert_eq!(ask(&parameters, payload, &[]), Ok(vec!["Integer(50)".to_owned()]));
+    }
+}
+
+#[test]
+fn messagepack_requests_have_the_same_rules() {
+    let integer = ParameterConfig::new(ParameterType::Integer);
+    let parameters = requests(&["x"], &[], &[("x", integer)]).expect("a parameter");
+    let ask = |payload: &[u8]| ask(&parameters, payload, MESSAGEPACK);
+    assert_eq!(ask(b"\x81\xa1x\xa15"), Ok(vec!["Integer(5)".to_owned()]));
+    for payload in [&b""[..], b"\xc0", b"\x80"] {
+        assert_eq!(ask(payload), Ok(vec!["Null".to_owned()]));
+    }
+    for (payload, said) in [
+        (&b"\x81\xa1y\x05"[..], "\"y\" is not a parameter; the only one is x"),
+        (b"\x81\xc4\x01y\x05", "\"y\" is not a parameter; the only one is x"),
+        (b"\x81\x07\x05", "\"7\" is not a parameter; the only one is x"),
+        (b"\x81\xc0\x05", "\"a key that is no text\" is not a parameter; the only one is x"),
+        (b"\x90", "the request is not an object; the only one is x"),
+        (b"\x81\xa1x\xc4\x015", "x is a blob; it must be an integer"),
+        (b"\x81\xa1x\xc3", "x is true; it must be an integer"),
+    ] {
+        assert_eq!(ask(payload), Err(said.to_owned()), "{payload:x?}");
+    }
+}
+
+#[test]
+fn types_that_have_no_field_are_refused() {
+    let integer = || ParameterConfig::new(ParameterType::Integer);
+    for (names, name, said) in [
+        (&["limit"][..], "limt", "parameters.limt is used by no statement; remove it, or write :limt in one"),
+        (&["token_2"], "token_2", "parameters.token_2 is not bound from the request's fields, so it has no type"),
+    ] {
+        assert_eq!(requests(names, &[], &[(name, integer())]).expect_err("refused"), said);
+    }
+    let bind = [("a", "/x"), ("b", "/x")];
+    let text = ParameterConfig::new(ParameterType::Text);
+    let refused = requests(&["a", "b"], &bind, &[("a", integer()), ("b", text)]).expect_err("refused");
+    assert_eq!(refused, "parameters.b and a are the same field; give both the same type");
+    assert!(requests(&["a", "b"], &bind, &[("a", integer()), ("b", integer())]).is_ok());
+}
