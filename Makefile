@@ -28,9 +28,11 @@ bench: ## Measure direct recording against NATS, then single parts; reports go t
 	@cargo build --locked --release --benches --bins
 	@mkdir -p $(target)/bench
 	$(with_server) sh -ec '\
-		$(target)/release/catchment compare --budget 25s --within 5m --json $(target)/bench/report.json \
-			--markdown $(target)/bench/report.md --html $(target)/bench/report.html; \
-		cargo bench --locked'
+		$(target)/release/catchment compare --pairs 6 --idle 3s --away 1s --no-axes --report $(target)/bench/report.html \
+			--report $(target)/bench/report.md --report $(target)/bench/report.json; \
+		echo "Now the benches of single parts: about four minutes."; \
+		cargo bench --locked; \
+		echo "The report of the comparison: $(target)/bench/report.html"'
 
 soak: ## Run the long tests of kills, outages and memory; about an hour
 	$(with_server) \

@@ -73,15 +73,20 @@ impl Bench {
     fn catchment(&self, command: &str) -> Command {
         let mut catchment = Command::new(env!("CARGO_BIN_EXE_catchment"));
         catchment.args([command, "--server", self.server.url(), "-q"]).stdin(Stdio::null()).stdout(Stdio::null());
+        catchment.stderr(figures::log(&self.log()));
         catchment
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("catchment.log")
     }
 
     /// Publishes generated load into the default stream. Makes the stream if it does not exist.
     fn publish(&self, arguments: &[&str]) {
         let made = self.catchment("run").arg("--drain").arg("--database").arg(self.folder.join("make.db")).status();
-        assert!(made.expect("runs").success());
+        assert!(made.expect("runs").success(), "see {}", self.log().display());
         let done = self.catchment("publish").arg("events.bench").args(arguments).status().expect("runs");
-        assert!(done.success());
+        assert!(done.success(), "see {}", self.log().display());
     }
 
     /// Runs the three in turn, so that a change of the machine's speed affects all of them.

@@ -138,8 +138,14 @@ impl Bench {
         let mut catchment = Command::new(env!("CARGO_BIN_EXE_catchment"));
         catchment.args([command, "--server", self.server.url(), "-q", "--database"]).arg(self.database());
         catchment.env("CATCHMENT_BROKER__MODE", self.load.mode());
-        catchment.stdin(Stdio::null()).stdout(Stdio::null());
+        catchment.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.log());
         catchment
+    }
+
+    /// For the standard error of a child process, whose progress must not be drawn between the figures.
+    fn log(&self) -> Stdio {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join("catchment.log"));
+        log.expect("a log").into()
     }
 
     /// A collector that answers queries.
@@ -148,7 +154,7 @@ impl Bench {
         let until = Instant::now() + Duration::from_secs(30);
         let mut asker = Client::connect(self.server.url());
         while asker.ask(QUERY, 0).is_none() {
-            assert!(Instant::now() < until, "there is no answer");
+            assert!(Instant::now() < until, "there is no answer; see catchment.log in {}", self.folder.display());
             thread::sleep(Duration::from_millis(50));
         }
         collector

@@ -1,6 +1,15 @@
 //! How figures are shown: a row a figure, its median and in brackets its range.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::process::Stdio;
+
+/// For the standard error of a child process, whose progress must not be drawn between the figures. Appends to this file.
+#[allow(dead_code, reason = "not every bench has children")]
+pub fn log(file: &Path) -> Stdio {
+    OpenOptions::new().create(true).append(true).open(file).expect("a log").into()
+}
 
 /// A row of a table in Markdown.
 pub fn row(name: &str, mut values: Vec<f64>, decimals: usize) {

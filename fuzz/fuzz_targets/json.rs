@@ -2,6 +2,7 @@
 
 #![no_main]
 
+#[path = "../../tests/it/agreement.rs"]
 mod agreement;
 
 use catchment::config::Codec;

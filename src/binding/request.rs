@@ -55,7 +55,7 @@ impl RequestParameters {
         types: &BTreeMap<String, ParameterConfig>,
     ) -> Result<Self, String> {
         let mut parameters = Parameters::new(names.clone(), bind, codec)?;
-        let mut typed: Vec<TypedField> = Vec::new();
+        let mut with_types: Vec<TypedField> = Vec::new();
         for (name, config) in types {
             let Some(at) = names.clone().into_iter().position(|one| one == name) else {
                 return Err(format!("parameters.{name} is used by no statement; remove it, or write :{name} in one"));
@@ -63,14 +63,14 @@ impl RequestParameters {
             let (Source::Named(field) | Source::Pointed(field)) = parameters.sources[at] else {
                 return Err(format!("parameters.{name} is not bound from the request's fields, so it has no type"));
             };
-            if let Some(other) = typed.iter().find(|other| other.field == field && other.config != *config) {
+            if let Some(other) = with_types.iter().find(|other| other.field == field && other.config != *config) {
                 return Err(format!(
                     "parameters.{name} and {} are the same field; give both the same type",
                     other.name
                 ));
             }
             let config = config.clone();
-            typed.push(TypedField { name: name.clone(), field, config });
+            with_types.push(TypedField { name: name.clone(), field, config });
         }
         let mut known: Vec<String> = Vec::new();
         for (name, source) in names.into_iter().zip(&parameters.sources) {
@@ -91,7 +91,7 @@ impl RequestParameters {
         if !takes_payload {
             parameters.paths.close();
         }
-        Ok(Self { parameters, names: known, typed, takes_all })
+        Ok(Self { parameters, names: known, typed: with_types, takes_all })
     }
 
     /// The names that a request may have; for a value deeper inside, its JSON Pointer.

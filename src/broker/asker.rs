@@ -8,22 +8,31 @@ use parking_lot::Mutex;
 use super::broker_error;
 use super::connection::{Cluster, Link, ServerRemark};
 use super::requests::{Reply, ServiceError};
+use super::subject_use::{SubjectUse, subject_use};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 use crate::subject;
 
-/// Sends a request and waits for the first reply; `None` where nothing subscribes to that subject. Blocks at most twice for the
-/// configured time-out: to connect, and for the reply.
+/// Sends a request and waits for the first reply; `None` where nothing subscribes to that subject. Before, asks whether the request
+/// would become an event; then it is not sent. Blocks at most twice for the configured time-out, to connect and for the reply, and two
+/// seconds longer.
 ///
 /// # Errors
 ///
-/// [`Error::Broker`]: no connection, a request that cannot be sent, or no reply in time.
+/// [`Error::Broker`]: no connection, a request that would become an event or cannot be sent, or no reply in time.
 pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Option<Reply>, Error> {
     let cluster = Arc::new(Cluster::new(config)?);
     let last_remark = Arc::new(Mutex::new(None));
     let kept = Arc::clone(&last_remark);
-    let keep = move |remark: &ServerRemark| *kept.lock() = Some(remark.to_string());
+    let denied = Signal::default();
+    let denied_too = denied.clone();
+    let keep = move |remark: &ServerRemark| {
+        if let ServerRemark::PublishDenied(_) = remark {
+            denied_too.raise();
+        }
+        *kept.lock() = Some(remark.to_string());
+    };
     let link = Link::open_with(&cluster, &Signal::default(), Arc::new(keep))?;
     let server = link.server();
     let failed = |detail: String| broker_error(&server.address, BrokerFault::Request, detail);
@@ -36,6 +45,13 @@ pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Opt
         );
         return Err(failed(detail));
     }
+    match subject_use(&link, config, subject, &denied) {
+        SubjectUse::Request => {}
+        SubjectUse::Event(reason) => return Err(failed(reason).with_remedy("ask on the subject of a [[query]]")),
+        SubjectUse::Nothing => return Ok(None),
+    }
+    // A remark on the questions does not explain why a reply is missing.
+    *last_remark.lock() = None;
     let replied = link.request(subject.to_owned(), payload, config.timeout, None);
     match replied {
         Ok(message) if message.is_no_responders() => Ok(None),

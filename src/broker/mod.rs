@@ -16,6 +16,7 @@ mod requests;
 mod server;
 mod status;
 mod stream_status;
+mod subject_use;
 
 use std::sync::Arc;
 

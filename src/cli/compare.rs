@@ -1,19 +1,21 @@
 //! `catchment compare`: direct recording and recording through NATS, measured against each other on this machine.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::compare::{self, Arm, Callbacks, Codec, CompareError, Comparison, Options, Step, Work, arms, report};
 use crate::config::Synchronous;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::failure::UsageError;
+use super::failure::{Interrupted, UsageError};
 use super::output::Output;
-use super::progress::Progress;
+use super::progress::{Progress, is_watched};
 use super::server_program;
 use super::signals::Signals;
 use super::values::counted;
@@ -25,30 +27,35 @@ const DEFAULT_WIDTH: usize = 120;
 ///
 /// Each run has a database, a broker and a stream of its own, on a disk of this machine. A run ends when the last commit is
 /// seen, and it counts only if every row is there. The arms take turns in a random order (--seed). Ctrl-C removes everything
-/// that was started or written. Exit status 1 if an arm failed.
+/// that was started; if every arm has figures by then, they are reported. Exit status 1 if an arm failed or a figure is worse
+/// than in the --baseline, 130 or 143 if it was interrupted.
 #[derive(Args)]
 pub struct Compare {
     /// The arms, separated by commas; the others are compared with the first
     #[arg(long, value_name = "ARM", value_delimiter = ',', value_parser = arm, default_value = "direct-per-event,direct-grouped,core-nats,jetstream,jetstream-sync-always")]
     arms: Vec<Arm>,
 
-    /// Finish within two minutes on two cores: fewer events, shorter experiments
+    /// Finish within two minutes on two cores: shorter runs and experiments
     #[arg(long)]
     quick: bool,
 
-    /// Events a run [default: 10000, 1000 with --quick]
-    #[arg(long, value_name = "EVENTS")]
+    /// Choose the number of events for each arm so that its runs take at least this long [default: 1s, 250ms with --quick]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    run_for: Option<Duration>,
+
+    /// Events of every run, the same for all arms [default: as many as --run-for needs]
+    #[arg(long, value_name = "EVENTS", conflicts_with = "run_for")]
     events: Option<u64>,
 
-    /// Runs of each arm
+    /// Runs of each arm; fewer than 6 show no difference
     #[arg(long, value_name = "RUNS", default_value_t = 10)]
     pairs: usize,
 
-    /// Start no further pair of runs after this long for each arm [default: 2m, 6s with --quick]
+    /// Start no further pair of runs after this long for each arm [default: 2m, 7s with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
 
-    /// Start no further axis after this long [default: none, 105s with --quick]
+    /// Start no further run of the cost curve and no further axis after this long [default: none, 100s with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     within: Option<Duration>,
 
@@ -85,13 +92,23 @@ pub struct Compare {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     idle: Option<Duration>,
 
-    /// Hold the database locked for this long, in the runs that measure a stall
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2s")]
-    stall: Duration,
+    /// Hold the database locked for this long, in the runs that measure a stall [default: 2s, 1s with --quick]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    stall: Option<Duration>,
 
     /// Keep the database side dead for this long, in the runs that kill it [default: 2s, 700ms with --quick]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     away: Option<Duration>,
+
+    /// Measure what an event costs in runs with these numbers of events [default: 1000,10000,100000, none with --quick]
+    ///
+    /// A run with 1000000 events takes minutes in the arms that commit or sync events one by one.
+    #[arg(long, value_name = "EVENTS", value_delimiter = ',', conflicts_with = "no_curve")]
+    curve: Vec<u64>,
+
+    /// Leave out the cost curve
+    #[arg(long)]
+    no_curve: bool,
 
     /// Leave out the axes: writers, producers, connections, batches and codecs varied one at a time
     #[arg(long)]
@@ -115,19 +132,17 @@ pub struct Compare {
     #[arg(long, value_name = "URL")]
     server: Option<String>,
 
-    /// Write the figures with all raw samples to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Print JSON with all raw samples instead of the report
+    #[arg(short, long)]
+    json: bool,
 
-    /// Write a report to this file, as Markdown
+    /// Also write a report to this file: .json with all raw samples, .md or .html; may be repeated
     #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
+    report: Vec<PathBuf>,
 
-    /// Write a report to this file, as a page of HTML
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-
-    /// Compare with this earlier --json file; exit status 1 if a figure became worse
+    /// Compare with the JSON of an earlier comparison; exit status 1 if a figure became worse
+    ///
+    /// The settings must be the same. The runs get the numbers of events of the earlier ones.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
 
@@ -168,23 +183,43 @@ impl Compare {
     /// Compares and prints the report.
     pub fn run(&self) -> anyhow::Result<()> {
         let signals = Signals::catch()?;
-        let options = self.options()?;
+        let files = self.files()?;
         let baseline = self.baseline()?;
-        self.check_files()?;
+        let options = self.options(baseline.as_ref())?;
         options.validate().map_err(|error| UsageError(with_flag(&error)))?;
-        let progress = Progress::new(Some(1), "runs");
+        if let Some(baseline) = &baseline {
+            report::check_baseline(&options, baseline).map_err(|error| UsageError(error.to_string()))?;
+        }
+        let progress = Progress::of_steps();
+        let lines = ProgressLines::default();
         let found = compare::compare(
             &options,
             &Callbacks {
-                progress: &|step: &Step| progress.step(step.number, step.of, &step.what),
+                progress: &|step: &Step| {
+                    progress.step(step.number + 1, step.of, in_words(step));
+                    lines.show(step);
+                },
                 stop: &|| signals.end_asked(),
             },
         );
         progress.clear();
-        // The error has its cause in its own line.
-        let found = found.map_err(|error| anyhow::anyhow!(with_flag(&error)))?;
-        self.write_files(&found)?;
-        let printed = print(&found, baseline.as_ref());
+        let found = match found {
+            Err(CompareError::Stopped) => return Err(interrupted(&signals, CompareError::Stopped.to_string())),
+            // The error has its cause in its own line.
+            found => found.map_err(|error| anyhow::anyhow!(with_flag(&error)))?,
+        };
+        for (file, written) in &files {
+            fs::write(file, written(&found)).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        let printed = self.print(&found, baseline.as_ref());
+        if !files.is_empty() {
+            let names: Vec<String> = files.iter().map(|(file, _)| file.display().to_string()).collect();
+            log::info!("wrote {}", names.join(", "));
+        }
+        if found.stopped {
+            printed?;
+            return Err(interrupted(&signals, "stopped before it was done; the report has what was measured".into()));
+        }
         match found.errors.as_slice() {
             [] => printed,
             [error] => anyhow::bail!("{error}"),
@@ -192,11 +227,18 @@ impl Compare {
         }
     }
 
-    fn options(&self) -> anyhow::Result<Options> {
+    fn options(&self, baseline: Option<&Comparison>) -> anyhow::Result<Options> {
         let defaults = if self.quick { Options::default().quick() } else { Options::default() };
         Ok(Options {
             arms: self.arms.clone(),
-            events: self.events.unwrap_or(defaults.events),
+            events: self.events,
+            events_of: match baseline {
+                Some(baseline) if self.events.is_none() => {
+                    baseline.arms.iter().filter(|arm| !arm.runs.is_empty()).map(|arm| (arm.arm, arm.events)).collect()
+                }
+                _ => BTreeMap::new(),
+            },
+            run_for: self.run_for.unwrap_or(defaults.run_for),
             pairs: self.pairs,
             budget: self.budget.or(defaults.budget),
             limit: self.within.or(defaults.limit),
@@ -214,14 +256,15 @@ impl Compare {
             work: self.work,
             rate: self.rate,
             idle_for: self.idle.unwrap_or(defaults.idle_for),
-            stall_for: self.stall,
+            stall_for: self.stall.unwrap_or(defaults.stall_for),
             away_for: self.away.unwrap_or(defaults.away_for),
+            curve: match self.curve.as_slice() {
+                _ if self.no_curve => Vec::new(),
+                [] => defaults.curve.clone(),
+                given => given.to_vec(),
+            },
             axis_runs: if self.no_axes { 0 } else { defaults.axis_runs },
-            flamegraphs: [&self.html, &self.markdown, &self.json]
-                .into_iter()
-                .flatten()
-                .next()
-                .map(|file| file.with_extension("")),
+            flamegraphs: self.report.first().map(|file| file.with_extension("")),
             profile_for: if self.no_hotspots { Duration::ZERO } else { defaults.profile_for },
             seed: self.seed,
             directory: self.directory.clone().unwrap_or_else(default_directory),
@@ -234,35 +277,56 @@ impl Compare {
         })
     }
 
-    fn write_files(&self, found: &Comparison) -> anyhow::Result<()> {
-        type Written = fn(&Comparison) -> String;
-        let files: [(&Option<PathBuf>, Written); 3] =
-            [(&self.json, report::json), (&self.markdown, report::markdown), (&self.html, report::html)];
-        for (file, text) in files {
-            if let Some(file) = file {
-                fs::write(file, text(found)).with_context(|| format!("cannot write {}", file.display()))?;
+    /// The files to write, and what writes them. Checks before the measurement, not minutes later, that they can be written.
+    fn files<'a>(&'a self) -> anyhow::Result<Vec<(&'a PathBuf, Written)>> {
+        let refused = |file: &PathBuf, remedy: &str| -> anyhow::Error {
+            UsageError(format!("cannot write {}; {remedy}", file.display())).into()
+        };
+        let one = |file: &'a PathBuf| {
+            let folder = Path::parent(file).filter(|folder| !folder.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
+                return Err(refused(file, "name a file in a directory that exists"));
             }
-        }
-        Ok(())
+            match file.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => Ok((file, report::json as Written)),
+                Some("md") => Ok((file, report::markdown as Written)),
+                Some("html") => Ok((file, report::html as Written)),
+                _ => Err(refused(file, "its name has to end with .json, .md or .html")),
+            }
+        };
+        self.report.iter().map(one).collect()
     }
 
-    /// Checks before the measurement, not minutes later, that the files can be written.
-    fn check_files(&self) -> anyhow::Result<()> {
-        for file in [&self.json, &self.markdown, &self.html].into_iter().flatten() {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if folder.is_some_and(|folder| !folder.is_dir()) || file.is_dir() {
-                let name = file.display();
-                return Err(UsageError(format!("cannot write {name}; name a file in a directory that exists")).into());
+    /// Prints the report and what differs from the baseline; regressions are an error.
+    fn print(&self, found: &Comparison, baseline: Option<&Comparison>) -> anyhow::Result<()> {
+        let mut output = Output::optional();
+        write!(output, "{}", if self.json { report::json(found) } else { report::terminal(found, width()) })?;
+        let mut lines = Vec::new();
+        let mut worse = 0;
+        if let Some(baseline) = baseline {
+            lines = report::notes(found, baseline);
+            let regressions = report::regressions(found, baseline)?;
+            worse = regressions.len();
+            lines.extend(regressions.iter().map(|regression| format!("worse than the baseline: {regression}")));
+        }
+        for line in lines {
+            if self.json {
+                log::warn!("{line}");
+            } else {
+                writeln!(output, "{line}")?;
             }
         }
+        output.flush()?;
+        anyhow::ensure!(worse == 0, "worse than the baseline in {}", counted(worse as u64, "figure"));
         Ok(())
     }
 
     /// The earlier comparison, read before the new one is made.
     fn baseline(&self) -> anyhow::Result<Option<Comparison>> {
         let Some(file) = &self.baseline else { return Ok(None) };
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Ok(Some(report::from_json(&text).with_context(|| format!("baseline {}", file.display()))?))
+        let refused = |why: String| UsageError(format!("baseline {}: {why}", file.display()));
+        let text = fs::read_to_string(file).map_err(|error| refused(format!("cannot read it: {error}")))?;
+        Ok(Some(report::from_json(&text).map_err(|error| refused(error.to_string()))?))
     }
 }
 
@@ -275,29 +339,43 @@ fn with_flag(error: &CompareError) -> String {
     }
 }
 
-/// Prints the report and what differs from the baseline; regressions are an error.
-fn print(found: &Comparison, baseline: Option<&Comparison>) -> anyhow::Result<()> {
-    let mut output = Output::optional();
-    write!(output, "{}", report::terminal(found, width()))?;
-    let regressions = match baseline {
-        Some(baseline) => {
-            for note in report::notes(found, baseline) {
-                writeln!(output, "{note}")?;
-            }
-            report::regressions(found, baseline)?
-        }
-        None => Vec::new(),
-    };
-    for regression in &regressions {
-        writeln!(output, "worse than the baseline: {regression}")?;
+/// Writes a comparison as text.
+type Written = fn(&Comparison) -> String;
+
+fn interrupted(signals: &Signals, message: String) -> anyhow::Error {
+    match signals.interrupted() {
+        Some(status) => Interrupted { message, status }.into(),
+        None => anyhow::anyhow!(message),
     }
-    output.flush()?;
-    anyhow::ensure!(
-        regressions.is_empty(),
-        "worse than the baseline in {}",
-        counted(regressions.len() as u64, "figure")
-    );
-    Ok(())
+}
+
+/// What a step does, and how long the rest takes.
+fn in_words(step: &Step) -> String {
+    format!("{}, {} left", step.what, about(step.left))
+}
+
+/// `about 4 min`, `about 30 s`.
+fn about(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 90 => format!("about {} min", (seconds + 30) / 60),
+        seconds => format!("about {} s", seconds.div_ceil(10).max(1) * 10),
+    }
+}
+
+/// Shows where a comparison is, now and then, where there is no progress line.
+#[derive(Default)]
+struct ProgressLines(Cell<Option<Instant>>);
+
+impl ProgressLines {
+    /// The pause between two lines.
+    const PAUSE: Duration = Duration::from_secs(30);
+
+    fn show(&self, step: &Step) {
+        if !is_watched() && self.0.get().is_none_or(|last| last.elapsed() >= Self::PAUSE) {
+            self.0.set(Some(Instant::now()));
+            log::info!("compare: step {} of {}, {}", step.number + 1, step.of, in_words(step));
+        }
+    }
 }
 
 /// Columns of the terminal; a fixed width for a pipe or a file.
@@ -358,6 +436,12 @@ impl Application {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_shown_in_round_figures() {
+        let shown = [1, 34, 89, 90, 260].map(|seconds| about(Duration::from_secs(seconds)));
+        assert_eq!(shown, ["about 10 s", "about 40 s", "about 90 s", "about 2 min", "about 4 min"]);
+    }
 
     #[test]
     fn the_command_line_can_be_repeated_and_has_no_secret() {

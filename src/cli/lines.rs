@@ -235,15 +235,14 @@ impl Iterator for Lines {
                 return Some(Ok(line));
             }
             match self.lots.recv_timeout(POLL) {
-                // An input may have lines without end.
-                Ok(Ok(_)) if self.signals.end_asked() => return None,
+                // Checked while lines arrive too: an input may have lines without end.
+                Ok(Ok(_)) | Err(RecvTimeoutError::Timeout) if self.signals.end_asked() => return None,
                 Ok(Ok(lot)) => self.lot = lot.into_iter(),
                 Ok(Err(error)) => return Some(Err(error)),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.at_end = true;
                     return None;
                 }
-                Err(RecvTimeoutError::Timeout) if self.signals.end_asked() => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }

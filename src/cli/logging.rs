@@ -1,7 +1,6 @@
 //! The log on standard error, as text or JSON.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use env_logger::fmt::Formatter;
@@ -43,14 +42,6 @@ enum LogFormat {
     Json,
 }
 
-/// Whether lines on standard error are JSON.
-static IS_JSON: AtomicBool = AtomicBool::new(false);
-
-/// Whether everything on standard error has to be JSON.
-pub fn is_json() -> bool {
-    IS_JSON.load(Ordering::Relaxed)
-}
-
 /// Starts the log. For its level, flags precede the environment.
 pub fn start(args: &LogArgs) {
     let filters = ["CATCHMENT_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
@@ -65,11 +56,13 @@ pub fn start(args: &LogArgs) {
     if args.verbose {
         builder.filter_module("catchment", LevelFilter::Debug);
     }
-    IS_JSON.store(args.log_format == LogFormat::Json, Ordering::Relaxed);
     let verbose = args.verbose;
     match args.log_format {
         LogFormat::Text => builder.format(move |to, record| text(to, record, verbose)),
-        LogFormat::Json => builder.format(json),
+        LogFormat::Json => {
+            progress::hide();
+            builder.format(json)
+        }
     };
     let logger = builder.build();
     log::set_max_level(logger.filter());

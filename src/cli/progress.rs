@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::pipeline::room_for_threads;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -14,14 +14,26 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 /// A count with its rate, and a bar where the total is known.
 pub struct Progress {
     bar: ProgressBar,
-    /// Whether the line is drawn: only in the foreground.
+    began: Instant,
+    /// Whether the line is drawn: only in the foreground, and not if standard error is JSON.
     is_drawn: AtomicBool,
 }
 
-/// Whether standard error is a terminal and this process is in its foreground, so that somebody reads along and Ctrl-C stops it.
-pub fn is_in_foreground() -> bool {
+/// What takes less time needs no progress.
+const UNNOTICED: Duration = Duration::from_millis(500);
+
+/// Standard error is only for programs.
+static HIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Shows no progress from now on, because standard error is JSON.
+pub fn hide() {
+    HIDDEN.store(true, Ordering::Relaxed);
+}
+
+/// Whether somebody reads along: standard error is text on a terminal, and this process is in its foreground, so that Ctrl-C stops it.
+pub fn is_watched() -> bool {
     let stderr = std::io::stderr();
-    stderr.is_terminal() && tcgetpgrp(&stderr).is_ok_and(|group| group == getpgrp())
+    !HIDDEN.load(Ordering::Relaxed) && stderr.is_terminal() && tcgetpgrp(&stderr).is_ok_and(|group| group == getpgrp())
 }
 
 fn target(is_drawn: bool) -> ProgressDrawTarget {
@@ -43,8 +55,7 @@ pub fn aside(write: impl FnOnce()) {
 impl Progress {
     /// Shows a count, and the total where it is known. `what` is what is counted: `events committed`.
     pub fn new(total: Option<u64>, what: &'static str) -> Self {
-        let is_drawn = is_in_foreground();
-        let bar = ProgressBar::with_draw_target(total, target(is_drawn));
+        let bar = ProgressBar::with_draw_target(total, target(false));
         let template = if total.is_some() {
             "{bar:24} {human_pos} of {human_len} {prefix}, {rate} {msg}"
         } else {
@@ -62,13 +73,22 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
-        Self { bar, is_drawn: AtomicBool::new(is_drawn) }
+        Self { bar, began: Instant::now(), is_drawn: AtomicBool::new(false) }
+    }
+
+    /// Shows the steps of a long work; see [`Progress::step`].
+    pub fn of_steps() -> Self {
+        let progress = Self::new(Some(1), "steps");
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} step {human_pos} of {human_len}: {msg}") {
+            progress.bar.set_style(style);
+        }
+        progress
     }
 
     /// Shows this count and a note after it.
     pub fn show(&self, count: u64, note: String) {
         // A shell moves its processes: Ctrl-Z, bg, fg.
-        let is_drawn = is_in_foreground();
+        let is_drawn = self.began.elapsed() >= UNNOTICED && is_watched();
         if self.is_drawn.swap(is_drawn, Ordering::Relaxed) != is_drawn {
             self.bar.set_draw_target(target(is_drawn));
         }
@@ -76,10 +96,10 @@ impl Progress {
         self.bar.set_message(note);
     }
 
-    /// Shows the number of the next step, how many there are, and what it does.
-    pub fn step(&self, number: u64, of: u64, what: &str) {
-        self.bar.set_length(of.max(number + 1));
-        self.show(number, format!("· {what}"));
+    /// Shows the number of the step that begins, from 1, how many there are, and what it does.
+    pub fn step(&self, number: u64, of: u64, what: String) {
+        self.bar.set_length(of.max(number));
+        self.show(number, what);
     }
 
     /// Removes the line, so that something else can be printed there.

@@ -28,6 +28,9 @@ use super::{committed, starting};
 /// The largest payload that is generated. A server accepts 64 MiB at most.
 const LARGEST: i64 = 64 << 20;
 
+/// The shortest time without any answer after which it gives up. That no stream takes an event is certain only after some attempts.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
 /// The exit status is 0 if the stream has acknowledged every event; a collector then stores them in the database. Otherwise it is
@@ -104,7 +107,7 @@ impl Publish {
             Ok(events) => match self.connect(settings, &config, &signals) {
                 Err(error) => signals.interrupted().map_or(Ending::Refused(error), Ending::Interrupted),
                 Ok(recorder) => {
-                    let patience = config.broker.timeout.max(Duration::from_secs(1));
+                    let patience = config.broker.timeout.max(LEAST_PATIENCE);
                     let (ending, subject) = self.publish(recorder, patience, events, &headers, &mut report, &signals);
                     took = Some(began.elapsed());
                     if !signals.end_asked() {

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::failure::UsageError;
 use super::output::Output;
-use super::row_writers::{JsonLines, RowWriter, Tables};
+use super::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::starting::{self, Failure};
 
@@ -35,12 +35,17 @@ pub struct Query {
     parameters: Vec<String>,
 
     /// Print one JSON object a line for each row
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "csv")]
     json: bool,
+
+    /// Print CSV with a header line
+    #[arg(long)]
+    csv: bool,
 }
 
 const AFTER_HELP: &str = "\
-A value is JSON if it parses as JSON (20, true, null, {\"a\":1}, \"20\" in quotes), else text.
+A value is JSON if it parses as JSON (20, true, null, {\"a\":1}, \"20\" in quotes), else text. A name that the query does not have,
+and a value that it does not accept, are refused with those that it does.
 A reply that does not consist of rows is printed unchanged.
 
 Examples:
@@ -76,6 +81,7 @@ impl Query {
         match serde_json::from_slice::<Vec<Row>>(&body) {
             Ok(rows) if rows.is_empty() => log::info!("no rows"),
             Ok(rows) if self.json => print(&rows, JsonLines::new(&mut output))?,
+            Ok(rows) if self.csv => print(&rows, Csv::new(&mut output))?,
             Ok(rows) => print(&rows, Tables::new(&mut output))?,
             Err(_) => {
                 output.write_all(&body)?;
@@ -238,6 +244,9 @@ mod tests {
         let mut to = Vec::new();
         print(&rows, JsonLines::new(&mut to)).expect("prints");
         assert_eq!(to, [&body[1..body.len() - 1], b"\n"].concat());
+        let mut to = Vec::new();
+        print(&rows, Csv::new(&mut to)).expect("prints");
+        assert_eq!(String::from_utf8(to).expect("UTF-8"), "b,a,c,d,e\n9223372036854775807,1.0,x,,x'00ff'\n");
     }
 
     #[test]

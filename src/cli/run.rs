@@ -14,9 +14,8 @@ use crate::{Collector, Config, Status, Until};
 use clap::Args;
 use indicatif::HumanCount;
 
-use super::logging;
 use super::profiling::Profiling;
-use super::progress::{Progress, is_in_foreground};
+use super::progress::{Progress, is_watched};
 use super::server_program;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
@@ -103,7 +102,7 @@ impl Run {
                 log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
             }
         }
-        if self.with_server && is_in_foreground() && !logging::is_json() {
+        if self.with_server && is_watched() {
             // If standard error is closed, there is nobody to read this.
             let _ = std::io::stderr().write_all(self.next_steps(&config, settings)?.as_bytes());
         }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 /// The program's file name.
 const NAME: &str = "nats-server";
@@ -16,13 +16,13 @@ const NAME: &str = "nats-server";
 ///
 /// There is none; the text says how to get one.
 pub fn find() -> anyhow::Result<PathBuf> {
-    if let Some(given) = std::env::var_os("NATS_SERVER_BIN").filter(|program| !program.is_empty()) {
-        return Ok(given.into());
+    if let Some(given) = std::env::var_os("NATS_SERVER_BIN").filter(|program| !program.is_empty()).map(PathBuf::from) {
+        let found = if given.components().count() > 1 { Some(given.clone()) } else { on_path(&given) };
+        return found.filter(|file| is_program(file)).with_context(|| {
+            format!("NATS_SERVER_BIN is {}, which is not a program; name a nats-server or unset it", given.display())
+        });
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // An empty entry, or a relative one, is in the current directory.
-    let on_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(NAME));
-    if let Some(found) = on_path.into_iter().find(|file| is_program(file)) {
+    if let Some(found) = on_path(Path::new(NAME)) {
         return Ok(found);
     }
     let own = std::env::current_exe().ok();
@@ -34,6 +34,13 @@ pub fn find() -> anyhow::Result<PathBuf> {
          of nats-io/nats-server), or name the program with NATS_SERVER_BIN",
         own.as_deref().unwrap_or(Path::new("this program")).display()
     )
+}
+
+/// The first program of this name on the `PATH`. An entry that is empty or relative is in the current directory and does not count.
+fn on_path(name: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    folders.map(|folder| folder.join(name)).find(|file| is_program(file))
 }
 
 /// The nats-server that belongs to the program `own`.

@@ -11,10 +11,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::workload::{Message, Workload};
-use super::{Arm, CompareError, Profile, ProfileError, arms, clock};
+use super::workload::{Messages, Workload};
+use super::{Arm, CompareError, Profile, ProfileError, Quantiles, arms, clock, statistics};
 use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Synchronous};
 use crate::event::Event;
 use crate::record::{
@@ -64,12 +65,21 @@ pub(super) struct Outcome {
     pub(super) began: u64,
     /// When all were committed, acknowledged or sent, depending on the arm.
     pub(super) accepted: u64,
-    /// Each call of `record()`: producer after producer, each in the order of its messages.
+    /// How long the calls of `record()` took.
+    pub(super) record_us: Quantiles,
+    /// At a rate, each call of `record()`: producer after producer, each in the order of its messages. Without a rate there are
+    /// too many.
     pub(super) calls: Vec<RecordCall>,
     /// How often an event was refused and recorded again.
     pub(super) refusals: u64,
     /// Voluntary and involuntary context switches until all were accepted, also of threads that have ended.
     pub(super) switches: (u64, u64),
+    /// CPU seconds until all were accepted, and the part of them in the kernel. What the application then does for this report
+    /// is not in them.
+    pub(super) cpu_s: f64,
+    pub(super) system_s: f64,
+    /// Resident memory at its highest until then.
+    pub(super) peak_memory: u64,
 }
 
 /// A call of `record()`.
@@ -132,7 +142,7 @@ pub fn serve(
     let Some(job) = next_line(&lines) else { return Ok(()) };
     let job: Job = serde_json::from_str(&job).map_err(|e| unreadable(&e))?;
     let recorders = (0..job.connections.max(1)).map(|_| open(&job)).collect::<Result<Vec<_>, _>>()?;
-    let messages: Vec<Message> = (job.first..job.workload.events).map(|n| job.workload.message(n)).collect();
+    let messages = Messages::new(&job.workload, job.workload.events);
     send(output, &ApplicationMessage::Ready)?;
     if next_line(&lines).is_none() {
         return Ok(());
@@ -189,40 +199,69 @@ fn open(job: &Job) -> Result<Arc<dyn Recorder>, CompareError> {
     Ok(Arc::new(NatsRecorder::open(NatsRecorderConfig { broker, overflow, ..NatsRecorderConfig::default() })?))
 }
 
-fn produce(job: &Job, messages: &[Message], recorders: &[Arc<dyn Recorder>]) -> Result<Outcome, CompareError> {
-    let before = switches();
+fn produce(job: &Job, messages: &Messages, recorders: &[Arc<dyn Recorder>]) -> Result<Outcome, CompareError> {
+    let before = Usage::now();
     let began = clock::now();
-    let mut calls = Vec::with_capacity(messages.len());
-    let mut refusals = 0;
+    let threads = job.producers.max(1);
+    let mut all = Vec::with_capacity(threads);
     std::thread::scope(|scope| {
-        let producers: Vec<_> = (0..job.producers.max(1))
+        let producers: Vec<_> = (0..threads)
             .map(|number| {
                 let recorder = &*recorders[number % recorders.len()];
-                let producer = Producer { job, recorder, began };
-                scope.spawn(move || producer.run(messages.iter().skip(number).step_by(job.producers.max(1))))
+                let producer = Producer { job, messages, recorder, began };
+                scope.spawn(move || producer.run((job.first..job.workload.events).skip(number).step_by(threads)))
             })
             .collect();
         for producer in producers {
-            let (own, refused) = producer.join().map_err(|_| failed("had a panic in a producer thread".into()))??;
-            calls.extend(own);
-            refusals += refused;
+            all.push(producer.join().map_err(|_| failed("had a panic in a producer thread".into()))??);
         }
         Ok::<_, CompareError>(())
     })?;
     for recorder in recorders {
         recorder.flush(TIMEOUT).map_err(|error| failed(format!("could not flush its events: {error}")))?;
     }
-    let (accepted, now) = (clock::now(), switches());
-    let switches = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
-    Ok(Outcome { began, accepted, calls, refusals, switches })
+    let (accepted, used) = (clock::now(), Usage::now());
+    let mut latencies: Vec<f64> = all.iter().flat_map(|own| &own.latencies_us).map(|us| f64::from(*us)).collect();
+    Ok(Outcome {
+        began,
+        accepted,
+        record_us: statistics::quantiles(&mut latencies),
+        refusals: all.iter().map(|own| own.refusals).sum(),
+        calls: all.into_iter().flat_map(|own| own.calls).collect(),
+        switches: (
+            used.switches.0.saturating_sub(before.switches.0),
+            used.switches.1.saturating_sub(before.switches.1),
+        ),
+        cpu_s: used.cpu.saturating_sub(before.cpu).as_secs_f64(),
+        system_s: (used.system_s - before.system_s).max(0.0),
+        peak_memory: used.peak_memory,
+    })
 }
 
-/// Context switches of this process so far.
-fn switches() -> (u64, u64) {
-    getrusage(UsageWho::RUSAGE_SELF).map_or((0, 0), |usage| {
-        let number = |switches: i64| switches.unsigned_abs();
-        (number(usage.voluntary_context_switches()), number(usage.involuntary_context_switches()))
-    })
+/// What this process has used so far.
+#[derive(Default)]
+struct Usage {
+    cpu: Duration,
+    system_s: f64,
+    switches: (u64, u64),
+    peak_memory: u64,
+}
+
+impl Usage {
+    fn now() -> Self {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Self::default() };
+        let system = usage.system_time();
+        Self {
+            cpu: clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from),
+            system_s: system.tv_sec() as f64 + system.tv_usec() as f64 / 1e6,
+            switches: (
+                usage.voluntary_context_switches().unsigned_abs(),
+                usage.involuntary_context_switches().unsigned_abs(),
+            ),
+            // Linux counts in KiB: https://man7.org/linux/man-pages/man2/getrusage.2.html
+            peak_memory: usage.max_rss().unsigned_abs() * 1024,
+        }
+    }
 }
 
 fn failed(detail: String) -> CompareError {
@@ -232,32 +271,45 @@ fn failed(detail: String) -> CompareError {
 /// A thread that produces its share of the messages.
 struct Producer<'a> {
     job: &'a Job,
+    messages: &'a Messages,
     recorder: &'a dyn Recorder,
     began: u64,
 }
 
+/// What a producer found.
+struct Produced {
+    /// How long each call took. Four bytes a call: a run may have a million.
+    latencies_us: Vec<f32>,
+    /// At a rate, the calls.
+    calls: Vec<RecordCall>,
+    refusals: u64,
+}
+
 impl Producer<'_> {
-    fn run<'m>(
-        &self,
-        messages: impl ExactSizeIterator<Item = &'m Message>,
-    ) -> Result<(Vec<RecordCall>, u64), CompareError> {
-        let mut calls = Vec::with_capacity(messages.len());
-        let mut refusals = 0;
-        for message in messages {
-            let number = message.number();
-            let due = self.job.due(self.began, number);
-            let due = if self.job.rate.is_some() { due } else { clock::now() };
+    fn run(&self, numbers: impl Iterator<Item = u64>) -> Result<Produced, CompareError> {
+        let with_rate = self.job.rate.is_some();
+        let events = numbers.size_hint().0;
+        let mut produced = Produced {
+            latencies_us: Vec::with_capacity(events),
+            calls: Vec::with_capacity(if with_rate { events } else { 0 }),
+            refusals: 0,
+        };
+        for number in numbers {
+            let due = if with_rate { self.job.due(self.began, number) } else { clock::now() };
             // A call that begins late, because the call before it had not returned, is measured from when it was due.
             let slept = clock::sleep_until(due);
-            let workload = &self.job.workload;
-            let event = Event::new(workload.subject(message), workload.encode(message)?);
-            let measured_from = if slept || self.job.rate.is_none() { clock::now() } else { due };
-            refusals += self.record(event)?;
+            let payload = self.messages.encode(&self.messages.message(number))?;
+            let event = Event::new(self.messages.subject(number), payload);
+            let measured_from = if slept || !with_rate { clock::now() } else { due };
+            produced.refusals += self.record(event)?;
             let returned = clock::now();
             let latency_us = returned.saturating_sub(measured_from) as f64 / 1e3;
-            calls.push(RecordCall { number, due, returned, latency_us });
+            produced.latencies_us.push(latency_us as f32);
+            if with_rate {
+                produced.calls.push(RecordCall { number, due, returned, latency_us });
+            }
         }
-        Ok((calls, refusals))
+        Ok(produced)
     }
 
     /// Records an event, again where it is refused for now; returns how often it was refused.

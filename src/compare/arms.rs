@@ -19,6 +19,18 @@ pub fn name(arm: Arm) -> &'static str {
     }
 }
 
+/// The arm in words, as the title of a column.
+#[must_use]
+pub fn title(arm: Arm) -> &'static str {
+    match arm {
+        Arm::DirectPerEvent => "direct, per event",
+        Arm::DirectGrouped => "direct, grouped",
+        Arm::CoreNats => "core NATS",
+        Arm::Jetstream => "JetStream",
+        Arm::JetstreamSyncAlways => "JetStream, sync always",
+    }
+}
+
 /// The arm of this name.
 #[must_use]
 pub fn named(wanted: &str) -> Option<Arm> {

@@ -1,95 +1,155 @@
 //! One setting varied while all else stays.
+//!
+//! An arm's own settings are the *control*. Each round has one run of the control and one of every point, so all points of an arm
+//! are compared with the same control, run by run.
 
 use super::context::RunContext;
 use super::options::Setup;
-use super::{Arm, Axis, AxisPoint, Codec, CompareError, Options, arms, run};
+use super::{Arm, Axis, AxisPoint, Codec, CompareError, Options, Run, arms, calibration, run};
 
-/// The most events of a run with small batches: enough to measure what a commit costs.
-const MAX_EVENTS: u64 = 2_000;
-
-/// The batch sizes that are tried.
+/// The batch sizes that are tried, besides the arm's own.
 const BATCHES: [usize; 4] = [1, 10, 100, 1_000];
 
-/// An axis to measure: its points and their setups.
+/// The axes of an arm: the setups that are run, the control first.
 pub(super) struct Plan {
-    setting: &'static str,
     arm: Arm,
-    points: Vec<(String, Setup)>,
+    setups: Vec<Setup>,
+    axes: Vec<PlannedAxis>,
 }
 
-/// The axes of these arms.
-pub(super) fn plans(options: &Options, arms: &[Arm]) -> Vec<Plan> {
-    let several = options.several.max(2);
-    let mut plans = Vec::new();
-    for &arm in arms {
-        let setup = options.setup(arm);
-        let mut plan = |setting, points: Vec<(String, Setup)>| plans.push(Plan { setting, arm, points });
-        let numbers = |vary: fn(Setup, usize) -> Setup| {
-            [1, several].map(|number| (number.to_string(), vary(setup, number))).into()
-        };
-        if arm != Arm::JetstreamSyncAlways {
-            plan("producers", numbers(|setup, producers| Setup { producers, ..setup }));
-        }
-        if !matches!(arm, Arm::DirectGrouped | Arm::Jetstream) {
-            continue;
-        }
-        plan("writers", numbers(|setup, writers| Setup { writers, ..setup }));
-        let batches =
-            BATCHES.map(|batch| (batch.to_string(), Setup { batch, events: setup.events.min(MAX_EVENTS), ..setup }));
-        plan("batch", batches.into());
-        let codecs = [Codec::Json, Codec::MessagePack];
-        plan("codec", codecs.map(|codec| (codec.name().to_owned(), Setup { codec, ..setup })).into());
-        if arm == Arm::Jetstream {
-            let producers = several;
-            let connections = [1, several];
-            let points =
-                connections.map(|connections| (connections.to_string(), Setup { producers, connections, ..setup }));
-            plan("connections", points.into());
-        }
-    }
-    plans
+struct PlannedAxis {
+    setting: &'static str,
+    /// Values, and which setup is theirs.
+    points: Vec<(String, usize)>,
+    /// The setup that the others are compared with.
+    control: usize,
 }
 
 impl Plan {
-    /// Setting and arm, for people.
-    pub(super) fn name(&self) -> String {
-        format!("{} of {}", self.setting, arms::name(self.arm))
+    /// The axes of the arm with this setup; none if nothing is varied.
+    pub(super) fn new(options: &Options, control: Setup) -> Option<Self> {
+        let mut plan = Self { arm: control.arm, setups: vec![control], axes: Vec::new() };
+        let several = options.several.max(2);
+        if control.arm != Arm::JetstreamSyncAlways {
+            plan.number("producers", control.producers, &[1, several], |producers| Setup { producers, ..control });
+        }
+        if matches!(control.arm, Arm::DirectGrouped | Arm::Jetstream) {
+            plan.number("writers", control.writers, &[1, several], |writers| Setup { writers, ..control });
+            plan.number("batch", control.batch, &BATCHES, |batch| Setup { batch, ..control });
+            let codecs = [Codec::Json, Codec::MessagePack];
+            let codecs = codecs.map(|codec| (codec.name().to_owned(), Setup { codec, ..control }));
+            plan.add("codec", codecs.into(), control);
+        }
+        if control.arm == Arm::Jetstream {
+            // Several connections need several producers, and are compared with these on one connection.
+            let base = Setup { producers: several.max(control.producers), ..control };
+            let points = [1, several].map(|connections| (connections.to_string(), Setup { connections, ..base }));
+            plan.add("connections", points.into(), base);
+        }
+        (!plan.axes.is_empty()).then_some(plan)
     }
 
-    /// How many runs it needs.
-    pub(super) fn runs(&self, rounds: usize) -> usize {
-        self.points.len() * rounds
+    /// An axis of a number, whose own value is the control.
+    fn number(&mut self, setting: &'static str, own: usize, others: &[usize], setup: impl Fn(usize) -> Setup) {
+        let mut values = others.to_vec();
+        values.push(own);
+        values.sort_unstable();
+        values.dedup();
+        self.add(setting, values.into_iter().map(|value| (value.to_string(), setup(value))).collect(), setup(own));
     }
 
-    /// Makes the runs: the points in turn, in the reverse order in every second round. The axis leaves out runs that failed;
-    /// `failed` gets their errors.
+    fn add(&mut self, setting: &'static str, points: Vec<(String, Setup)>, control: Setup) {
+        let points = points.into_iter().map(|(value, setup)| (value, self.index(setup))).collect();
+        let control = self.index(control);
+        self.axes.push(PlannedAxis { setting, points, control });
+    }
+
+    /// Which setup this is; it is added if no axis has it yet.
+    fn index(&mut self, setup: Setup) -> usize {
+        self.setups.iter().position(|known| *known == setup).unwrap_or_else(|| {
+            self.setups.push(setup);
+            self.setups.len() - 1
+        })
+    }
+
+    /// The arm, for people.
+    pub(super) fn name(&self) -> &'static str {
+        arms::title(self.arm)
+    }
+
+    /// How many runs a round has.
+    pub(super) fn runs(&self) -> usize {
+        self.setups.len()
+    }
+
+    /// Makes the runs: every setup in turn, in the reverse order in every second round. A setup that fails has no runs; `failed`
+    /// gets its error.
     pub(super) fn measure(
-        &self,
+        mut self,
         context: &RunContext<'_>,
         rounds: usize,
         mut failed: impl FnMut(String),
-    ) -> Result<Axis, CompareError> {
-        let mut points: Vec<AxisPoint> = Vec::new();
-        for (value, setup) in &self.points {
-            let payload = context.options.workload(setup, "events.chat").payload();
-            points.push(AxisPoint { value: value.clone(), runs: Vec::new(), payload: Some(payload) });
-        }
+    ) -> Result<Vec<Axis>, CompareError> {
+        let mut runs: Vec<Result<Vec<Run>, ()>> = self.setups.iter().map(|_| Ok(Vec::new())).collect();
         for round in 0..rounds {
-            let mut order: Vec<usize> = (0..points.len()).collect();
+            let mut order: Vec<usize> = (0..self.setups.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
             for at in order {
-                let (value, setup) = &self.points[at];
-                context.begin_step(&format!("{} {value}, {}", self.setting, arms::name(self.arm)));
-                match run::timed(context, *setup) {
-                    Ok(run) => points[at].runs.push(run),
+                let what = self.what(at);
+                context.begin_step(&format!("{what}, {}", self.name()));
+                let Ok(done) = &mut runs[at] else { continue };
+                if round == 0 {
+                    self.setups[at].events = match self.events(context, at) {
+                        Err(CompareError::Stopped) => return Err(CompareError::Stopped),
+                        // The run below fails as well, and reports it.
+                        outcome => outcome.unwrap_or(self.setups[at].events),
+                    };
+                }
+                match run::timed(context, self.setups[at]) {
+                    Ok(run) => done.push(run),
                     Err(CompareError::Stopped) => return Err(CompareError::Stopped),
-                    Err(error) => failed(format!("{} {value} of {}: {error}", self.setting, arms::name(self.arm))),
+                    Err(error) => {
+                        failed(format!("{what} of {}: {error}", self.name()));
+                        runs[at] = Err(());
+                    }
                 }
             }
         }
-        Ok(Axis { setting: self.setting.into(), arm: self.arm, points })
+        let runs: Vec<Vec<Run>> = runs.into_iter().map(Result::unwrap_or_default).collect();
+        let point = |setting: &str, control: usize, (value, at): &(String, usize)| AxisPoint {
+            value: value.clone(),
+            control: *at == control,
+            runs: runs[*at].clone(),
+            payload: (setting == "codec").then(|| context.options.workload(&self.setups[*at], "events.chat").payload()),
+        };
+        let axis = |axis: &PlannedAxis| Axis {
+            setting: axis.setting.into(),
+            arm: self.arm,
+            points: axis.points.iter().map(|it| point(axis.setting, axis.control, it)).collect(),
+        };
+        Ok(self.axes.iter().map(axis).collect())
+    }
+
+    /// Events of a setup's runs: the arm's own number, except for batches, whose speed differs a hundredfold.
+    fn events(&self, context: &RunContext<'_>, at: usize) -> Result<u64, CompareError> {
+        let (control, setup) = (self.setups[0], self.setups[at]);
+        if setup.batch == control.batch {
+            return Ok(setup.events);
+        }
+        let events = calibration::find(context, setup, context.options.run_for)?.events;
+        // If the number of events is given, the slow batches may have fewer, and none has more.
+        Ok(context.options.given_events(self.arm).map_or(events, |given| events.min(given)))
+    }
+
+    /// What a setup is, for the progress.
+    fn what(&self, at: usize) -> String {
+        let axis = self.axes.iter().find_map(|axis| Some((axis, axis.points.iter().find(|(_, index)| *index == at)?)));
+        match axis {
+            Some((axis, (value, _))) if at > 0 => format!("{} {value}", axis.setting),
+            _ => "the control".into(),
+        }
     }
 }
 
@@ -100,19 +160,35 @@ mod tests {
     #[test]
     fn an_axis_varies_one_setting_and_nothing_else() {
         let options = Options { writers: 2, ..Options::default() };
-        for plan in plans(&options, &arms::ALL) {
-            let (_, first) = &plan.points[0];
-            for (_, setup) in &plan.points {
-                let differences = [
-                    setup.producers != first.producers,
-                    setup.connections != first.connections,
-                    setup.writers != first.writers,
-                    setup.batch != first.batch,
-                    setup.codec != first.codec,
-                    setup.events != first.events,
-                ];
-                assert!(differences.iter().filter(|differs| **differs).count() <= 1, "{}", plan.setting);
+        for arm in arms::ALL {
+            let Some(plan) = Plan::new(&options, options.setup(arm, 1_000)) else { continue };
+            for axis in &plan.axes {
+                let control = plan.setups[axis.control];
+                assert!(axis.points.iter().any(|(_, at)| *at == axis.control), "{}", axis.setting);
+                for (_, at) in &axis.points {
+                    let setup = plan.setups[*at];
+                    let differences = [
+                        setup.producers != control.producers,
+                        setup.connections != control.connections,
+                        setup.writers != control.writers,
+                        setup.batch != control.batch,
+                        setup.codec != control.codec,
+                    ];
+                    let differs = differences.iter().filter(|differs| **differs).count();
+                    assert_eq!(differs, usize::from(*at != axis.control), "{}", axis.setting);
+                }
             }
         }
+    }
+
+    #[test]
+    fn all_axes_of_an_arm_have_the_same_control() {
+        let options = Options::default();
+        let plan = Plan::new(&options, options.setup(Arm::Jetstream, 1_000)).expect("axes");
+        let controls: Vec<usize> = plan.axes.iter().map(|axis| axis.control).collect();
+        // Connections are compared with several producers on one connection, which the axis of producers has too.
+        assert_eq!(controls, [0, 0, 0, 0, plan.axes[0].points[1].1]);
+        assert_eq!(plan.runs(), 9);
+        assert!(Plan::new(&options, options.setup(Arm::JetstreamSyncAlways, 1_000)).is_none());
     }
 }

@@ -128,7 +128,12 @@ impl<'a, 'c> Observation<'a, 'c> {
                     format!("{} of {expected} rows are there, and no more came for {FAILED_AFTER:?}", watch.rows());
                 return Err(CompareError::Mismatch { arm: arms::name(arm).into(), detail });
             }
-            self.context.check_stop()?;
+            if let Err(stopped) = self.context.check_stop() {
+                // Nothing of this run is kept, so nothing has to be drained.
+                self.application.kill();
+                self.environment.kill_collector();
+                return Err(stopped);
+            }
             self.environment.check_processes()?;
             at_poll(self.environment)?;
             std::thread::sleep(self.poll_interval);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The version of the JSON. New fields do not change it; renamed or removed ones do.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A whole comparison.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Comparison {
     pub arms: Vec<ArmReport>,
     /// Each arm against the first, and one arm against itself (the noise floor).
     pub ratios: Vec<Ratio>,
+    /// Short and long runs: what an event costs when there are few of them and when there are many.
+    #[serde(default)]
+    pub costs: Vec<Costs>,
     /// One setting varied while the others stay: writers, producers, batch sizes, codecs.
     pub axes: Vec<Axis>,
     /// The database held locked for a while: how long the caller of `record()` waits.
@@ -46,6 +49,9 @@ pub struct Comparison {
     /// What failed and therefore has no figure.
     #[serde(default)]
     pub errors: Vec<String>,
+    /// Whether it was stopped before it was done. Then this is what was measured until then.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// The machine and the programs.
@@ -74,8 +80,10 @@ pub struct Environment {
 /// What each run does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
-    /// Events a run.
-    pub events: u64,
+    /// Events of every timed run, if they were given. Otherwise each arm has as many as its runs need to take [`Self::run_for_s`].
+    pub events: Option<u64>,
+    /// How long a timed run takes at least.
+    pub run_for_s: f64,
     /// Bytes of one payload, on average.
     pub payload: f64,
     /// Runs of each arm, paired by round.
@@ -123,6 +131,8 @@ pub struct ArmReport {
     pub arm: Arm,
     /// What a recorded event survives. It is not the same for all arms.
     pub promise: String,
+    /// Events of each timed run.
+    pub events: u64,
     /// Why it was not run, if so.
     pub skipped: Option<String>,
     /// Why its runs have no figures: a row was missing, for instance.
@@ -227,7 +237,7 @@ pub struct Idle {
 /// A paired ratio with its interval.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ratio {
-    /// What is compared: `total_s`, `cpu_s` (of all processes), `throughput`.
+    /// What is compared: `throughput`, `cpu_us_an_event` (of all processes).
     pub of: String,
     /// The arm in the numerator; the first arm is the denominator.
     pub arm: Arm,
@@ -235,14 +245,34 @@ pub struct Ratio {
     pub noise_floor: bool,
     /// Median of the pairs' ratios.
     pub median: f64,
-    /// Bootstrap 95 % interval of that median.
+    /// Bootstrap 95 % interval of that median, widened by the noise floor. With fewer than 6 pairs, the range of the ratios.
     pub low: f64,
     /// See `low`.
     pub high: f64,
+    /// The factor by which the interval was widened.
+    pub noise: f64,
     /// Number of pairs.
     pub pairs: usize,
-    /// `higher` or `lower` if the interval, widened by the noise floor, excludes 1; else `no difference shown`.
+    /// `higher` or `lower` if the interval excludes 1, else `no difference shown`; with fewer than 6 pairs `too few pairs`.
     pub finding: String,
+}
+
+/// What an event costs in runs of different lengths.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Costs {
+    /// The arm.
+    pub arm: Arm,
+    /// Runs of the same length, the shortest first.
+    pub points: Vec<CostPoint>,
+}
+
+/// Runs of the same length.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CostPoint {
+    /// Events of each run.
+    pub events: u64,
+    /// The runs.
+    pub runs: Vec<Run>,
 }
 
 /// One setting varied.
@@ -252,7 +282,8 @@ pub struct Axis {
     pub setting: String,
     /// The arm.
     pub arm: Arm,
-    /// Its values and their runs.
+    /// Its values and their runs. All runs of one position were in the same round. The value with the comparison's own settings has
+    /// the same runs in all axes of an arm.
     pub points: Vec<AxisPoint>,
 }
 
@@ -261,6 +292,9 @@ pub struct Axis {
 pub struct AxisPoint {
     /// The value.
     pub value: String,
+    /// Whether the others are compared with this one.
+    #[serde(default)]
+    pub control: bool,
     /// Its runs.
     pub runs: Vec<Run>,
     /// Bytes of a payload, where that is what varies.

@@ -1,9 +1,10 @@
 //! What all runs of a comparison share.
 
-use std::cell::Cell;
-use std::time::Instant;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use super::CompareError;
+use super::forecast::{Forecast, Planned};
 use super::options::Options;
 use super::scratch_directory::ScratchDirectory;
 
@@ -24,6 +25,8 @@ pub struct Step {
     pub number: u64,
     /// How many steps there will be; an estimate.
     pub of: u64,
+    /// How long the comparison still takes, with this step; an estimate.
+    pub left: Duration,
 }
 
 /// Options, callbacks and directory of a comparison, and how far it is.
@@ -33,20 +36,18 @@ pub(super) struct RunContext<'a> {
     pub(super) directory: ScratchDirectory,
     began: Instant,
     environments: Cell<u64>,
-    step: Cell<u64>,
-    steps: u64,
+    forecast: RefCell<Forecast>,
 }
 
 impl<'a> RunContext<'a> {
-    /// A comparison of about this many steps that began at `began`.
+    /// A comparison that began at `began`.
     pub(super) fn new(
         options: &'a Options,
         callbacks: &'a Callbacks<'a>,
         directory: ScratchDirectory,
         began: Instant,
-        steps: u64,
     ) -> Self {
-        Self { options, callbacks, directory, began, environments: Cell::new(0), step: Cell::new(0), steps }
+        Self { options, callbacks, directory, began, environments: Cell::new(0), forecast: RefCell::default() }
     }
 
     /// [`CompareError::Stopped`] if a stop was requested.
@@ -64,16 +65,41 @@ impl<'a> RunContext<'a> {
         self.environments.get()
     }
 
+    /// Plans steps behind those that are planned already.
+    pub(super) fn plan(&self, steps: usize, step: Planned) {
+        self.forecast.borrow_mut().plan(steps, step);
+    }
+
+    /// Discards the plan of the steps that have not begun.
+    pub(super) fn discard_plan(&self) {
+        self.forecast.borrow_mut().discard_rest();
+    }
+
     /// Reports the next step.
     pub(super) fn begin_step(&self, what: &str) {
         log::debug!("comparison: {what}");
-        let number = self.step.replace(self.step.get() + 1);
-        (self.callbacks.progress)(&Step { what: what.into(), number, of: self.steps });
+        let step = {
+            let mut forecast = self.forecast.borrow_mut();
+            let number = forecast.begin();
+            let left = forecast.left(self.elapsed());
+            Step { what: what.into(), number: number as u64, of: forecast.len().max(number + 1) as u64, left }
+        };
+        (self.callbacks.progress)(&step);
     }
 
-    /// Continues at this step, after steps that are left out.
-    pub(super) fn skip_to(&self, step: u64) {
-        self.step.set(step);
+    /// Steps that have begun or were left out.
+    pub(super) fn steps_begun(&self) -> usize {
+        self.forecast.borrow().begun()
+    }
+
+    /// Continues after this many steps; those that have not begun are left out.
+    pub(super) fn skip_to(&self, steps: usize) {
+        self.forecast.borrow_mut().skip_to(steps);
+    }
+
+    /// Seconds since the comparison began.
+    pub(super) fn elapsed(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
     }
 
     /// Whether the time limit is over, so that no further axis is to begin.

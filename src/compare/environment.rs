@@ -44,6 +44,8 @@ struct Broker {
     subject: String,
     /// A server that was started for this environment and ends with it.
     own: Option<Server>,
+    /// Whether a collector has collected the stream, which it creates.
+    has_stream: bool,
 }
 
 impl<'a> TestEnvironment<'a> {
@@ -80,7 +82,17 @@ impl<'a> TestEnvironment<'a> {
             let mode = arms::mode(self.setup.arm);
             self.collector = Some(self.collector("collector", broker, mode, &self.database)?);
         }
+        if let Some(broker) = &mut self.broker {
+            broker.has_stream = true;
+        }
         Ok(())
+    }
+
+    /// Kills the collector, if there is one.
+    pub(super) fn kill_collector(&mut self) {
+        if let Some(mut collector) = self.collector.take() {
+            collector.kill();
+        }
     }
 
     /// Starts another subscriber to the same events; returns it and its database, or `None` where the arm has no broker.
@@ -224,9 +236,9 @@ impl Broker {
             }
             let address = directory.path().join("nats.address");
             let server = Server::start_with(&context.options.nats_server, &streams, &address, &arguments)?;
-            return Ok(Self { url: server.url().to_owned(), stream, subject, own: Some(server) });
+            return Ok(Self { url: server.url().to_owned(), stream, subject, own: Some(server), has_stream: false });
         };
-        Ok(Self { url: url.clone(), stream, subject, own: None })
+        Ok(Self { url: url.clone(), stream, subject, own: None, has_stream: false })
     }
 }
 
@@ -234,12 +246,17 @@ impl Drop for TestEnvironment<'_> {
     fn drop(&mut self) {
         // The collector first: without its broker it cannot drain.
         drop(self.collector.take());
-        if let Some(Broker { url, stream, own: None, .. }) = &self.broker
+        if let Some(Broker { url, stream, own: None, has_stream, .. }) = &self.broker
             && arms::mode(self.setup.arm) == Mode::Jetstream
         {
             let config = BrokerConfig { servers: vec![url.clone()], stream: stream.clone(), ..BrokerConfig::default() };
-            if let Err(error) = broker::remove_stream(&config) {
-                log::warn!("stream {stream} could not be removed and stays on the server: {error}");
+            match broker::remove_stream(&config) {
+                Err(error) if *has_stream => {
+                    log::warn!("stream {stream} could not be removed and stays on the server: {error}");
+                }
+                // A collector that did not start has created no stream, or ended just after it had.
+                Err(error) => log::debug!("stream {stream} was not removed: {error}"),
+                Ok(()) => {}
             }
         }
     }

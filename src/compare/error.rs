@@ -8,8 +8,10 @@ use crate::error::Error;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompareError {
-    /// A stop was requested.
-    #[error("stopped before the comparison was done; its processes and directories are removed")]
+    /// A stop was requested before every arm had figures.
+    #[error(
+        "stopped before every arm had figures; nothing is kept, and the comparison's processes and directories are removed"
+    )]
     Stopped,
     /// A part of the library failed.
     #[error(transparent)]

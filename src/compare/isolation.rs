@@ -41,9 +41,7 @@ fn of_nats(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, CompareE
             let now = clock::now();
             match (killed, back) {
                 (None, _) if now >= kill_at => {
-                    if let Some(mut collector) = environment.collector.take() {
-                        collector.kill();
-                    }
+                    environment.kill_collector();
                     killed = Some(now);
                 }
                 (Some(since), None) if now >= since + away => {
@@ -104,8 +102,9 @@ fn of_direct(context: &RunContext<'_>, setup: Setup) -> Result<Isolation, Compar
     let (mut application, job) = environment.start_application(0)?;
     application.send_line("go")?;
     let began = clock::now();
-    watch_until(context, &mut watch, began + away.as_nanos() as u64)?;
+    let watched = watch_until(context, &mut watch, began + away.as_nanos() as u64);
     application.kill();
+    watched?;
     let killed = clock::now();
     drop(application);
     watch_until(context, &mut watch, killed + away.as_nanos() as u64)?;

@@ -44,12 +44,11 @@ pub(super) fn measure(context: &RunContext<'_>, setup: Setup) -> Result<(Idle, L
     let outcome = observation.wait_for_all(&mut watch, setup.events, at_commit, |_| Ok(()))?;
     drop(application);
     run::verified(context, &environment)?;
-    let mut latencies: Vec<f64> = outcome.calls.iter().map(|call| call.latency_us).collect();
     let mut waits = waits(&job, outcome.began, &commits);
     let latency = LatencyRun {
         rate: setup.rate.unwrap_or(0),
         events: setup.events,
-        record_us: statistics::quantiles(&mut latencies),
+        record_us: outcome.record_us,
         commit_us: statistics::quantiles(&mut waits),
         curve: curve(&waits),
     };

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::options::Options;
-use super::{CompareError, Environment, scratch_directory};
-use crate::config::DatabaseConfig;
+use super::{Arm, CompareError, Environment, arms, scratch_directory};
+use crate::broker::{BrokerStatus, DatabasePosition};
+use crate::config::{BrokerConfig, DatabaseConfig, Mode};
 use crate::store::{self, Database, Routes};
 
 /// A version of nats-server.
@@ -38,10 +39,34 @@ impl ServerVersion {
         Some(Self { text: text.to_owned(), numbers: (numbers.next()?, numbers.next()?) })
     }
 
+    /// The version that a running server reports.
+    fn of_running(version: &str) -> Self {
+        let text = version.trim_start_matches('v').to_owned();
+        Self::read(&format!("nats-server: v{text}")).unwrap_or(Self { text, numbers: (0, 0) })
+    }
+
     /// Whether it has `sync_interval: always`: it syncs each event before it acknowledges it.
     pub(super) fn syncs_always(&self) -> bool {
         self.numbers >= (2, 10)
     }
+}
+
+/// The server that the arms through NATS will use: started for each run, or already running. It is looked at before anything is
+/// measured. None if no arm needs a server.
+pub(super) fn server(options: &Options) -> Result<Option<ServerVersion>, CompareError> {
+    if options.arms.iter().all(|arm| arms::is_direct(*arm)) {
+        return Ok(None);
+    }
+    let Some(url) = &options.server else { return ServerVersion::ask(&options.nats_server).map(Some) };
+    let needs_jetstream = options.arms.contains(&Arm::Jetstream);
+    let config = BrokerConfig {
+        servers: vec![url.clone()],
+        mode: if needs_jetstream { Mode::Jetstream } else { Mode::Core },
+        ..BrokerConfig::default()
+    };
+    let nowhere = DatabasePosition { owner: None, history: &[], pipeline_holds: 0 };
+    let status = BrokerStatus::make(&config, nowhere)?;
+    Ok(Some(ServerVersion::of_running(&status.version)))
 }
 
 /// Describes the machine. `directory` is where the databases will be.
@@ -100,7 +125,10 @@ fn broker(options: &Options) -> BTreeMap<String, String> {
     }
     BTreeMap::from([
         setting("storage", "file"),
-        setting("sync_interval", "2m, the server's default; always in jetstream-sync-always"),
+        setting(
+            "sync interval",
+            &format!("2 min, the server's default; always in {}", arms::title(Arm::JetstreamSyncAlways)),
+        ),
         setting("listens on", "127.0.0.1"),
     ])
 }

@@ -1,12 +1,13 @@
 //! What to compare, and how thoroughly.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::workload::{Codec, Workload};
-use super::{Arm, CompareError, arms};
+use super::{Arm, CompareError, Settings, arms};
 use crate::config::Synchronous;
 
 /// What the database does for each event, besides catchment's own work.
@@ -44,13 +45,17 @@ impl Work {
 pub struct Options {
     /// The arms; the others are compared with the first.
     pub arms: Vec<Arm>,
-    /// Events a run.
-    pub events: u64,
+    /// Events of every timed run. Without it, each arm gets as many as its runs need to take `run_for`.
+    pub events: Option<u64>,
+    /// Events of the timed runs of single arms, for runs like those of an earlier comparison. Precedes `events`.
+    pub events_of: BTreeMap<Arm, u64>,
+    /// How long a timed run takes at least, where the number of its events is not given.
+    pub run_for: Duration,
     /// Runs of each arm.
     pub pairs: usize,
     /// No further round of timed runs begins after this long for each arm. The first round is always made.
     pub budget: Option<Duration>,
-    /// After this long no further axis begins.
+    /// After this long no further run of the cost curve and no further axis begins.
     pub limit: Option<Duration>,
     /// Producer threads.
     pub producers: usize,
@@ -74,6 +79,8 @@ pub struct Options {
     pub stall_for: Duration,
     /// How long the database side is dead.
     pub away_for: Duration,
+    /// The numbers of events of the cost curve; empty leaves it out.
+    pub curve: Vec<u64>,
     /// The value of writers, producers and connections in the axes, besides 1.
     pub several: usize,
     /// Runs of each point of an axis; 0 leaves the axes out.
@@ -100,11 +107,16 @@ pub struct Options {
     pub lose_a_row: Option<Arm>,
 }
 
+/// The longest time that makes sense for a run.
+const MOST_RUN_FOR: Duration = Duration::from_secs(60);
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             arms: arms::ALL.into(),
-            events: 10_000,
+            events: None,
+            events_of: BTreeMap::new(),
+            run_for: Duration::from_secs(1),
             pairs: 10,
             budget: Some(Duration::from_secs(120)),
             limit: None,
@@ -119,6 +131,7 @@ impl Default for Options {
             idle_for: Duration::from_secs(5),
             stall_for: Duration::from_secs(2),
             away_for: Duration::from_secs(2),
+            curve: vec![1_000, 10_000, 100_000],
             several: 4,
             axis_runs: 3,
             callgrind: true,
@@ -136,7 +149,7 @@ impl Default for Options {
 }
 
 /// The options that may differ between runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Setup {
     pub(super) arm: Arm,
     pub(super) events: u64,
@@ -156,11 +169,13 @@ impl Options {
     #[must_use]
     pub fn quick(self) -> Self {
         Self {
-            events: 1_000,
-            budget: Some(Duration::from_secs(6)),
-            limit: Some(Duration::from_secs(105)),
+            run_for: Duration::from_millis(250),
+            curve: Vec::new(),
+            budget: Some(Duration::from_secs(7)),
+            limit: Some(Duration::from_secs(100)),
             rate_for: Duration::from_millis(1_500),
             idle_for: Duration::from_secs(1),
+            stall_for: Duration::from_secs(1),
             away_for: Duration::from_millis(700),
             axis_runs: 1,
             callgrind: false,
@@ -184,7 +199,12 @@ impl Options {
         match () {
             () if self.arms.is_empty() => refused("arms", "is empty", "name at least one"),
             () if arms.len() < self.arms.len() => refused("arms", "names an arm twice", "name each once"),
-            () if self.events == 0 => refused("events", "is 0", "a run needs at least 1"),
+            () if self.events == Some(0) => refused("events", "is 0", "a run needs at least 1"),
+            () if self.run_for.is_zero() => refused("run-for", "is 0", "give a time, such as 1s"),
+            () if self.run_for > MOST_RUN_FOR => {
+                refused("run-for", &format!("is {:?}", self.run_for), "a run of a minute is long enough")
+            }
+            () if self.curve.contains(&0) => refused("curve", "names 0 events", "a run needs at least 1"),
             () if self.pairs == 0 => refused("pairs", "is 0", "a comparison needs at least 1"),
             () if self.producers == 0 => refused("producers", "is 0", "at least 1 has to produce"),
             () if self.writers == 0 => refused("writers", "is 0", "at least 1 has to write"),
@@ -194,10 +214,43 @@ impl Options {
         }
     }
 
-    pub(super) fn setup(&self, arm: Arm) -> Setup {
+    /// The settings of timed runs, as they stand in the report.
+    pub(crate) fn settings(&self) -> Settings {
+        let workload = self.workload(&self.setup(Arm::DirectGrouped, 1_000), "events.chat");
+        Settings {
+            events: self.events,
+            run_for_s: self.run_for.as_secs_f64(),
+            payload: workload.payload(),
+            pairs: self.pairs,
+            producers: self.producers,
+            writers: self.writers,
+            synchronous: self.synchronous_name().into(),
+            codec: self.codec.name().into(),
+            work: self.work.name().into(),
+            batch: self.batch,
+            rate: self.rate.unwrap_or(0),
+            seed: self.seed,
+            cut_short: None,
+        }
+    }
+
+    /// The numbers of events of the cost curve, the smallest first.
+    pub(super) fn curve_events(&self) -> Vec<u64> {
+        let mut events = self.curve.clone();
+        events.sort_unstable();
+        events.dedup();
+        events
+    }
+
+    /// The number of events of an arm's timed runs, if it is given.
+    pub(crate) fn given_events(&self, arm: Arm) -> Option<u64> {
+        self.events_of.get(&arm).copied().or(self.events)
+    }
+
+    pub(super) fn setup(&self, arm: Arm, events: u64) -> Setup {
         Setup {
             arm,
-            events: self.events,
+            events,
             producers: self.producers,
             connections: 1,
             writers: self.writers,
@@ -240,13 +293,15 @@ mod tests {
         assert!(Options::default().validate().is_ok());
         assert!(refused(Options { arms: Vec::new(), ..Options::default() }).starts_with("arms: "));
         assert!(refused(Options { arms: vec![Arm::CoreNats; 2], ..Options::default() }).contains("twice"));
-        assert!(refused(Options { events: 0, ..Options::default() }).starts_with("events: "));
+        assert!(refused(Options { events: Some(0), ..Options::default() }).starts_with("events: "));
+        assert!(refused(Options { run_for: Duration::ZERO, ..Options::default() }).starts_with("run-for: "));
+        assert!(refused(Options { curve: vec![1_000, 0], ..Options::default() }).starts_with("curve: "));
         assert!(refused(Options { rate: Some(0), ..Options::default() }).starts_with("rate: "));
     }
 
     #[test]
     fn a_rate_and_a_duration_make_a_number_of_events() {
-        let setup = Options::default().setup(Arm::Jetstream).at(500, Duration::from_millis(1_500));
+        let setup = Options::default().setup(Arm::Jetstream, 1).at(500, Duration::from_millis(1_500));
         assert_eq!((setup.events, setup.rate), (750, Some(500)));
     }
 }

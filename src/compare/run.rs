@@ -8,7 +8,7 @@ use super::context::RunContext;
 use super::environment::TestEnvironment;
 use super::options::Setup;
 use super::verification::{self, RowCheck};
-use super::{CompareError, Process, Run, clock, statistics};
+use super::{CompareError, Process, Run, clock};
 use crate::store::Editor;
 
 /// Makes a run without measuring it. Returns the environment once all events are there and the processes have exited, so that what they
@@ -39,24 +39,26 @@ pub(super) fn timed(context: &RunContext<'_>, setup: Setup) -> Result<Run, Compa
     drop(application);
     let found = verified(context, &environment)?;
     let last = watch.last_commit().unwrap_or(outcome.accepted);
-    let mut latencies: Vec<f64> = outcome.calls.iter().map(|call| call.latency_us).collect();
     Ok(Run {
         total_s: clock::seconds(outcome.began, last),
         publish_s: clock::seconds(outcome.began, outcome.accepted),
         drain_s: clock::seconds(outcome.accepted, last),
         events: setup.events,
         committed: found.distinct,
-        record_us: statistics::quantiles(&mut latencies),
+        record_us: outcome.record_us,
         processes,
         timeline: watch.timeline(outcome.began),
     })
 }
 
-/// What the processes used, with the context switches that only the application can count.
+/// What the processes used. The application's part is what it counted itself until all its events were accepted: only it can
+/// count the context switches of threads that have ended, and what it does afterwards is not part of the run.
 pub(super) fn used(mut processes: BTreeMap<String, Process>, outcome: &Outcome) -> BTreeMap<String, Process> {
     if let Some(application) = processes.get_mut("application") {
         application.voluntary_switches = Some(outcome.switches.0);
         application.involuntary_switches = Some(outcome.switches.1);
+        (application.cpu_s, application.system_s) = (outcome.cpu_s, outcome.system_s.min(outcome.cpu_s));
+        application.peak_memory = Some(outcome.peak_memory);
     }
     processes
 }

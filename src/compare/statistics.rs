@@ -9,9 +9,9 @@ mod ratios;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{Interval, RESAMPLES, interval_of_median};
+pub use bootstrap::{Interval, MINIMUM_SAMPLES, RESAMPLES, interval_of_median};
 pub use metric::Metric;
-pub use ratios::{Compared, Finding, MINIMUM_PAIRS, compared, noise, ratios};
+pub use ratios::{Compared, Finding, compared, noise, ratios};
 
 use super::Quantiles;
 

@@ -1,7 +1,5 @@
 //! The workload: chat messages made from a seed, the same for every arm and run.
 
-use std::hash::Hasher;
-
 use serde::{Deserialize, Serialize};
 
 use super::CompareError;
@@ -29,19 +27,18 @@ impl Codec {
 }
 
 /// A chat message; `id` is its number in the workload.
-#[allow(clippy::struct_field_names, reason = "the names of the fields in the payload")]
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Message {
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Message<'a> {
     id: u64,
-    username: String,
-    message: String,
+    username: &'a str,
+    message: &'a str,
     timestamp: f64,
 }
 
-impl Message {
-    pub(super) fn number(&self) -> u64 {
-        self.id
-    }
+/// What identifies a message in a row.
+#[derive(Deserialize)]
+struct Identity {
+    id: u64,
 }
 
 /// Which messages, and how they are encoded.
@@ -62,36 +59,13 @@ const WORDS: [&str; 24] = [
 /// Users; the statistics have a row for each.
 const USERS: u64 = 50;
 
+/// The texts repeat after this many messages, so that neither memory nor the time to make a message grows with their number.
+const TEXTS: u64 = 4_096;
+
 impl Workload {
-    /// The message of this number.
-    pub(super) fn message(&self, number: u64) -> Message {
-        let mut random = Random::new(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let words = 3 + random.below(14);
-        let message = (0..words).map(|_| WORDS[random.below(WORDS.len() as u64) as usize]).collect::<Vec<_>>();
-        Message {
-            id: number,
-            username: format!("viewer{}", random.below(USERS)),
-            message: message.join(" "),
-            timestamp: 1_700_000_000.0 + number as f64 / 8.0,
-        }
-    }
-
-    pub(super) fn subject(&self, message: &Message) -> String {
-        format!("{}.{}", self.subject, message.username)
-    }
-
-    /// The message as bytes.
-    pub(super) fn encode(&self, message: &Message) -> Result<Vec<u8>, CompareError> {
-        let refused = |detail: String| CompareError::Mismatch { arm: "workload".into(), detail };
-        match self.codec {
-            Codec::Json => serde_json::to_vec(message).map_err(|e| refused(e.to_string())),
-            Codec::MessagePack => rmp_serde::to_vec_named(message).map_err(|e| refused(e.to_string())),
-        }
-    }
-
     /// The number of the message that these bytes encode; `None` if they are no message.
     pub(super) fn identity(&self, payload: &[u8]) -> Option<u64> {
-        let message: Message = match self.codec {
+        let message: Identity = match self.codec {
             Codec::Json => serde_json::from_slice(payload).ok()?,
             Codec::MessagePack => rmp_serde::from_slice(payload).ok()?,
         };
@@ -101,19 +75,61 @@ impl Workload {
     /// Bytes of a payload, on average.
     pub(super) fn payload(&self) -> f64 {
         let some = self.events.clamp(1, 1_000);
-        let bytes: usize = (0..some).filter_map(|n| self.encode(&self.message(n)).ok()).map(|bytes| bytes.len()).sum();
+        let messages = Messages::new(self, some);
+        let bytes: usize =
+            (0..some).filter_map(|n| messages.encode(&messages.message(n)).ok()).map(|bytes| bytes.len()).sum();
         bytes as f64 / some as f64
     }
 }
 
-/// A hash of one row's content.
-pub(super) fn content(subject: &str, payload: &[u8]) -> u64 {
-    #[allow(deprecated, reason = "the one hash of the standard library that is the same everywhere and always")]
-    let mut hash = std::hash::SipHasher::new();
-    hash.write(subject.as_bytes());
-    hash.write_u8(0xff);
-    hash.write(payload);
-    hash.finish()
+/// The messages of a workload.
+pub(super) struct Messages {
+    codec: Codec,
+    texts: Vec<Text>,
+}
+
+struct Text {
+    subject: String,
+    username: String,
+    message: String,
+}
+
+impl Messages {
+    /// For the first `most` messages or more.
+    pub(super) fn new(workload: &Workload, most: u64) -> Self {
+        let text = |number: u64| {
+            let mut random = Random::new(workload.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let words = 3 + random.below(14);
+            let message = (0..words).map(|_| WORDS[random.below(WORDS.len() as u64) as usize]).collect::<Vec<_>>();
+            let username = format!("viewer{}", random.below(USERS));
+            Text { subject: format!("{}.{username}", workload.subject), username, message: message.join(" ") }
+        };
+        Self { codec: workload.codec, texts: (0..most.clamp(1, TEXTS)).map(text).collect() }
+    }
+
+    /// The message of this number.
+    pub(super) fn message(&self, number: u64) -> Message<'_> {
+        let Text { username, message, .. } = self.text(number);
+        Message { id: number, username, message, timestamp: 1_700_000_000.0 + number as f64 / 8.0 }
+    }
+
+    /// The subject of the message of this number.
+    pub(super) fn subject(&self, number: u64) -> &str {
+        &self.text(number).subject
+    }
+
+    fn text(&self, number: u64) -> &Text {
+        &self.texts[(number % self.texts.len() as u64) as usize]
+    }
+
+    /// The message as bytes.
+    pub(super) fn encode(&self, message: &Message<'_>) -> Result<Vec<u8>, CompareError> {
+        let refused = |detail: String| CompareError::Mismatch { arm: "workload".into(), detail };
+        match self.codec {
+            Codec::Json => serde_json::to_vec(message).map_err(|e| refused(e.to_string())),
+            Codec::MessagePack => rmp_serde::to_vec_named(message).map_err(|e| refused(e.to_string())),
+        }
+    }
 }
 
 /// Pseudo-random numbers, the same for the same seed: `SplitMix64`, <https://prng.di.unimi.it/splitmix64.c>.
@@ -149,26 +165,32 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_messages_always() {
         let (one, other) = (workload(Codec::Json), workload(Codec::MessagePack));
+        let (one, other) = (Messages::new(&one, 100), Messages::new(&other, 100));
         assert_eq!(one.message(3), other.message(3));
         assert_ne!(one.message(3), one.message(4));
         let text = String::from_utf8(one.encode(&one.message(3)).expect("JSON")).expect("UTF-8");
         assert!(text.starts_with(r#"{"id":3,"username":"viewer"#), "{text}");
+        assert!(one.subject(3).starts_with("events.chat.viewer"));
+    }
+
+    #[test]
+    fn texts_repeat_and_messages_do_not() {
+        let messages = Messages::new(&workload(Codec::Json), 1_000_000);
+        let (first, again) = (messages.message(5), messages.message(5 + TEXTS));
+        assert_eq!((first.username, first.message), (again.username, again.message));
+        assert_ne!(first, again);
+        assert_eq!(messages.subject(5), messages.subject(5 + TEXTS));
     }
 
     #[test]
     fn bytes_of_each_codec_identify_their_message() {
         for codec in [Codec::Json, Codec::MessagePack] {
             let workload = workload(codec);
-            let bytes = workload.encode(&workload.message(42)).expect("bytes");
+            let messages = Messages::new(&workload, 100);
+            let bytes = messages.encode(&messages.message(42)).expect("bytes");
             assert_eq!(workload.identity(&bytes), Some(42));
             assert_eq!(workload.identity(&bytes[1..]), None);
         }
         assert!(workload(Codec::MessagePack).payload() < workload(Codec::Json).payload());
-    }
-
-    #[test]
-    fn content_is_subject_and_payload() {
-        assert_ne!(content("a", b"bc"), content("ab", b"c"));
-        assert_ne!(content("a", b"b"), content("a", b"c"));
     }
 }

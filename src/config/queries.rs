@@ -70,7 +70,7 @@ pub struct QueryConfig {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ServiceConfig {
-    /// Its name: letters, digits, `-` and `_`. Default `catchment`.
+    /// Its name: A to Z, a to z, digits, `-` and `_`, at most 255. Default `catchment`.
     pub name: String,
     /// Its description in service discovery. Default empty.
     pub description: String,
@@ -173,10 +173,16 @@ pub(super) fn validate_subjects(queries: &[QueryConfig], broker: &BrokerConfig) 
 impl ServiceConfig {
     /// Checks every setting.
     pub(super) fn validate(&self) -> Result<(), Error> {
+        const MOST: usize = 255;
         let usable = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if self.name.is_empty() || !self.name.chars().all(usable) {
-            let detail = format!("{:?} is not a valid service name; use letters, digits, - and _", self.name);
-            return Err(Error::config("service.name", detail));
+        let refused = |detail: String| Err(Error::config("service.name", detail));
+        match self.name.chars().find(|c| !usable(*c)) {
+            _ if self.name.is_empty() => return refused("is empty; an example is catchment".into()),
+            _ if self.name.len() > MOST => {
+                return refused(format!("has {} bytes; the most are {MOST}", self.name.len()));
+            }
+            Some(c) => return refused(format!("{:?} has {c:?}; use A to Z, a to z, 0 to 9, - and _", self.name)),
+            None => {}
         }
         if !(1..=64).contains(&self.threads) {
             return Err(Error::config("service.threads", format!("is {}; from 1 to 64", self.threads)));
@@ -185,5 +191,44 @@ impl ServiceConfig {
             return Err(Error::config("service.waiting", format!("is {}; from 1 to 100,000", self.waiting)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_name_that_discovery_does_not_allow_is_refused_in_words() {
+        let refusal = |name: &str| {
+            let service = ServiceConfig { name: name.into(), ..ServiceConfig::default() };
+            service.validate().err().map(|error| error.to_string())
+        };
+        for (name, said) in [
+            ("", "is empty; an example is catchment"),
+            ("my service", "\"my service\" has ' '; use A to Z, a to z, 0 to 9, - and _"),
+            ("a.b", "\"a.b\" has '.'; use A to Z, a to z, 0 to 9, - and _"),
+            ("ä", "\"ä\" has 'ä'; use A to Z, a to z, 0 to 9, - and _"),
+        ] {
+            assert_eq!(refusal(name), Some(format!("configuration: service.name: {said}")));
+        }
+        assert_eq!(
+            refusal(&"a".repeat(256)).as_deref(),
+            Some("configuration: service.name: has 256 bytes; the most are 255")
+        );
+        assert_eq!((refusal("Catchment-2_x"), refusal(&"a".repeat(255))), (None, None));
+    }
+
+    #[test]
+    fn a_wrong_type_of_a_parameter_names_query_and_parameter() {
+        let mut query = QueryConfig::new("chat.recent", "SELECT :limit");
+        let mut limit = ParameterConfig::new(super::super::ParameterType::Integer);
+        (limit.default, limit.max) = (Some(5.into()), Some(3.into()));
+        query.parameters.insert("limit".into(), limit);
+        let refused = query.validate().expect_err("the default is too large").to_string();
+        assert_eq!(
+            refused,
+            "configuration: query chat.recent: parameters.limit: default is 5, but it must be an integer of at most 3"
+        );
     }
 }

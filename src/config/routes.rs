@@ -44,7 +44,7 @@ use crate::subject::Filter;
 /// | `null` | nil, NaN | NULL |
 /// | object, array | map, array | its JSON text: JSON as it is written in the payload, MessagePack converted to JSON |
 /// | | timestamp | seconds since 1970: an integer if they are whole, else real |
-/// | | bin, any other ext (such as Fluentd's EventTime) | blob of its data |
+/// | | bin, any other ext (such as Fluentd's `EventTime`) | blob of its data |
 ///
 /// - If several fields have one name, the first one counts, also for pointers that go through it. SQLite's `->>` does the same.
 /// - A pointer addresses elements of arrays by their index, from 0. The empty pointer is the whole payload. In a payload that is no

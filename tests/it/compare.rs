@@ -15,9 +15,9 @@ const ALL: [&str; 5] = ["direct-per-event", "direct-grouped", "core-nats", "jets
 /// `catchment compare` in this directory, with everything that takes long left out or short.
 fn compare(folder: &Path) -> Command {
     let mut command = catchment();
-    command.args(["compare", "--quick", "--no-axes", "--no-hotspots", "--directory"]).arg(folder.join("runs"));
-    command.args(["--stall", "1200ms", "--away", "400ms", "--idle", "300ms"]);
-    command.arg("--json").arg(folder.join("out.json")).env("NATS_SERVER_BIN", program());
+    command.args(["compare", "--quick", "--no-curve", "--no-axes", "--no-hotspots", "--directory"]);
+    command.arg(folder.join("runs")).args(["--stall", "1200ms", "--away", "400ms", "--idle", "300ms"]);
+    command.arg("--report").arg(folder.join("out.json")).env("NATS_SERVER_BIN", program());
     command
 }
 
@@ -44,7 +44,7 @@ fn processes(folder: &Path) -> Vec<String> {
 #[test]
 fn every_row_of_the_study_s_table_has_its_figure() {
     let folder = tempfile::tempdir().expect("a folder");
-    let done = output(compare(folder.path()).args(["--events", "1000", "--pairs", "3"]));
+    let done = output(compare(folder.path()).args(["--events", "1000", "--pairs", "3", "--budget", "1h"]));
     assert!(done.status.success(), "{}", stderr(&done));
     let found = found(folder.path());
     let told = |what: &str| found["not_measured"].to_string().contains(what);
@@ -111,25 +111,52 @@ fn an_arm_that_lost_a_row_gets_an_error_instead_of_a_figure() {
 fn ctrl_c_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = compare(folder.path());
-    // Long enough that it is in the middle of it.
-    command.args(["--events", "200000", "--arms", "jetstream", "--rate", "100"]).stderr(Stdio::piped());
+    // The trial run takes long enough that the signal comes in the middle of it.
+    command.args(["--run-for", "60s", "--arms", "jetstream", "--rate", "100"]).stderr(Stdio::piped());
     let comparison = command.spawn().expect("starts");
     let both =
         |all: &[String]| all.iter().any(|p| p.contains("nats")) && all.iter().any(|p| p.contains("--end-with-input"));
     eventually("broker and collector", || both(&processes(folder.path())).then_some(()));
     signal(comparison.id(), "INT");
     let done = comparison.wait_with_output().expect("ends");
-    assert_eq!(done.status.code(), Some(1));
-    assert!(stderr(&done).contains("stopped before the comparison was done"), "{}", stderr(&done));
+    assert_eq!(done.status.code(), Some(130));
+    assert!(stderr(&done).contains("stopped before every arm had figures; nothing is kept"), "{}", stderr(&done));
+    assert!(!folder.path().join("out.json").exists());
     assert_eq!(left(folder.path()), [""; 0]);
     assert_eq!(processes(folder.path()), [""; 0]);
+}
+
+#[test]
+fn a_comparison_that_is_stopped_reports_what_it_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = catchment();
+    // The stall begins when the timed runs are over, and lasts longer than the test.
+    command.args(["compare", "--quick", "--events", "100", "--pairs", "1", "--arms", "direct-grouped"]);
+    command.args(["--stall", "10min", "-v", "--report"]).arg(folder.path().join("out.json"));
+    command.arg("--directory").arg(folder.path().join("runs"));
+    let log = folder.path().join("log");
+    command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).expect("a log"));
+    let comparison = command.spawn().expect("starts");
+    let has_begun = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("stall, direct, grouped"));
+    eventually("the stall", || has_begun().then_some(()));
+    signal(comparison.id(), "TERM");
+    let done = comparison.wait_with_output().expect("ends");
+    assert_eq!(done.status.code(), Some(143));
+    let log = std::fs::read_to_string(&log).expect("a log");
+    assert!(log.contains("stopped before it was done; the report has what was measured"), "{log}");
+    let found = found(folder.path());
+    assert_eq!((&found["stopped"], found["arms"][0]["runs"].as_array().map(Vec::len)), (&Value::Bool(true), Some(1)));
+    assert_eq!(found["settings"]["cut_short"], "it was stopped before it was done");
+    assert!(found["stalls"].as_array().is_some_and(Vec::is_empty));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("it was stopped before it was done"));
+    assert_eq!(left(folder.path()), [""; 0]);
 }
 
 #[test]
 fn a_comparison_that_is_killed_takes_its_processes_along() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = compare(folder.path());
-    command.args(["--events", "200000", "--arms", "jetstream"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["--run-for", "60s", "--arms", "jetstream"]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut comparison = command.spawn().expect("starts");
     eventually("a collector", || {
         processes(folder.path()).iter().any(|line| line.contains("--end-with-input")).then_some(())
@@ -143,8 +170,9 @@ fn a_comparison_that_is_killed_takes_its_processes_along() {
 fn a_profile_says_where_the_time_goes() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = catchment();
-    command.args(["compare", "--quick", "--no-axes", "--events", "5000", "--pairs", "1", "--arms", "direct-grouped"]);
-    command.args(["--stall", "500ms", "--json"]).arg(folder.path().join("out.json")).current_dir(folder.path());
+    command.args(["compare", "--quick", "--no-curve", "--no-axes", "--events", "5000", "--pairs", "1"]);
+    command.args(["--arms", "direct-grouped", "--stall", "500ms", "--report"]).arg(folder.path().join("out.json"));
+    command.current_dir(folder.path());
     let done = output(&mut command);
     assert!(done.status.success(), "{}", stderr(&done));
     let hotspots = &found(folder.path())["hotspots"][0];
@@ -168,6 +196,7 @@ fn a_server_that_runs_already_is_left_as_it_was() {
     );
     assert!(found["arms"][0]["runs"][0]["processes"]["broker"].is_null());
     assert!(found["not_measured"].to_string().contains("broker's CPU"));
+    assert!(found["environment"]["nats_server"].as_str().is_some_and(|version| version.starts_with('2')), "{found}");
     let streams = server.ask("$JS.API.STREAM.NAMES", &Value::Null);
     assert!(streams["streams"].as_array().is_none_or(Vec::is_empty), "{streams}");
 }
@@ -178,6 +207,11 @@ fn what_cannot_be_compared_is_refused_with_a_remedy() {
     for (arguments, words, status) in [
         (["--arms", "direct"], "unknown arm; choose from direct-per-event", 2),
         (["--events", "0"], "--events: is 0", 2),
+        (["--run-for", "0s"], "--run-for: is 0", 2),
+        (["--curve", "1000,0"], "--curve: names 0 events", 2),
+        (["--report", "report.pdf"], "cannot write report.pdf; its name has to end with .json, .md or .html", 2),
+        (["--report", "/nowhere/a.md"], "cannot write /nowhere/a.md; name a file in a directory that exists", 2),
+        (["--baseline", "/nowhere/before.json"], "baseline /nowhere/before.json: cannot read it", 2),
         (["--directory", "/dev/shm"], "choose a directory on a disk (--directory)", 1),
     ] {
         let mut command = catchment();
@@ -189,6 +223,72 @@ fn what_cannot_be_compared_is_refused_with_a_remedy() {
     let mut command = compare(folder.path());
     let done = output(command.env("NATS_SERVER_BIN", "/nowhere/nats-server"));
     assert!(stderr(&done).contains("install nats-server"), "{}", stderr(&done));
+}
+
+/// Both are known before anything is measured: no test environment is made.
+#[test]
+fn a_server_that_cannot_be_used_is_refused_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Nothing listens on port 1.
+    let done = output(compare(folder.path()).args(["--server", "nats://127.0.0.1:1", "-v"]));
+    assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
+    let said = stderr(&done);
+    assert!(said.contains("127.0.0.1:1") && said.contains("refused"), "{said}");
+    assert!(!said.contains("trial runs") && !said.contains("stays on the server"), "{said}");
+
+    let (folder, server) = Server::in_new_folder();
+    let done = output(compare(folder.path()).args(["--server", &server.url(), "--arms", "jetstream-sync-always"]));
+    assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
+    assert!(stderr(&done).contains("--arms: none of them can be run here"), "{}", stderr(&done));
+    assert_eq!(left(folder.path()), [""; 0]);
+}
+
+#[test]
+fn trial_runs_choose_how_long_a_run_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = compare(folder.path());
+    command.args(["--run-for", "200ms", "--pairs", "1", "--arms", "direct-per-event,direct-grouped", "--json"]);
+    let done = output(&mut command);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let found = found(folder.path());
+    // On standard output is the same JSON.
+    assert_eq!(serde_json::from_slice::<Value>(&done.stdout).expect("JSON"), found);
+    assert!(found["settings"]["events"].is_null() && found["settings"]["run_for_s"] == 0.2, "{}", found["settings"]);
+    for arm in found["arms"].as_array().expect("arms") {
+        assert!(arm["events"].as_u64() > Some(0), "{arm}");
+        for run in arm["runs"].as_array().expect("runs") {
+            assert_eq!((&run["events"], &run["committed"]), (&arm["events"], &arm["events"]));
+            // Trial runs give it half as much again.
+            assert!(run["total_s"].as_f64() > Some(0.1), "{arm}");
+        }
+    }
+    assert_eq!(found["ratios"][0]["finding"], "too few pairs");
+}
+
+#[test]
+fn short_and_long_runs_and_the_axes_have_their_figures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = catchment();
+    command.args(["compare", "--quick", "--no-hotspots", "--pairs", "1", "--events", "300", "--stall", "200ms"]);
+    command.args(["--away", "100ms", "--idle", "100ms", "--within", "10min"]);
+    command.args(["--curve", "500,50", "--arms", "direct-grouped", "--report"]).arg(folder.path().join("out.json"));
+    let done = output(command.current_dir(folder.path()));
+    assert!(done.status.success(), "{}", stderr(&done));
+    let found = found(folder.path());
+    let points = found["costs"][0]["points"].as_array().expect("points");
+    let events: Vec<_> = points.iter().map(|point| point["events"].as_u64()).collect();
+    assert_eq!((&found["costs"][0]["arm"], events), (&Value::from("direct-grouped"), vec![Some(50), Some(500)]));
+    assert!(points.iter().all(|point| point["runs"].as_array().is_some_and(|runs| runs.len() == 3)), "{points:?}");
+    let axes = found["axes"].as_array().expect("axes");
+    let settings: Vec<_> = axes.iter().filter_map(|axis| axis["setting"].as_str()).collect();
+    assert_eq!(settings, ["producers", "writers", "batch", "codec"]);
+    let controls: Vec<&Value> = axes
+        .iter()
+        .flat_map(|axis| axis["points"].as_array().expect("points"))
+        .filter(|point| point["control"] == true)
+        .map(|point| &point["runs"])
+        .collect();
+    assert!(controls.len() == 4 && controls.iter().all(|runs| runs == &controls[0]), "one control for all axes");
 }
 
 #[test]
@@ -222,7 +322,11 @@ fn what_became_worse_than_the_baseline_is_an_exit_status() {
     let folder = tempfile::tempdir().expect("a folder");
     let again = |arguments: &[&str]| {
         let mut command = compare(folder.path());
-        output(command.args(["--events", "200", "--pairs", "6", "--arms", "direct-grouped"]).args(arguments))
+        output(
+            command
+                .args(["--events", "200", "--pairs", "6", "--budget", "1h", "--arms", "direct-grouped"])
+                .args(arguments),
+        )
     };
     let done = again(&[]);
     assert!(done.status.success(), "{}", stderr(&done));
@@ -237,6 +341,13 @@ fn what_became_worse_than_the_baseline_is_an_exit_status() {
     let done = again(&["--baseline", baseline.to_str().expect("UTF-8")]);
     assert_eq!(done.status.code(), Some(1), "{}", stderr(&done));
     assert!(stderr(&done).contains("worse than the baseline"), "{}", stderr(&done));
-    let done = again(&["--baseline", "/nowhere/before.json"]);
-    assert!(stderr(&done).contains("cannot read /nowhere/before.json"), "{}", stderr(&done));
+    // Refused before anything is measured, with what differs and what to do.
+    let done = again(&["--baseline", baseline.to_str().expect("UTF-8"), "--writers", "2", "-v"]);
+    assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
+    assert!(
+        stderr(&done).contains("writers is 1 there and 2 here; measure both with the same settings"),
+        "{}",
+        stderr(&done)
+    );
+    assert!(!stderr(&done).contains("trial runs"), "{}", stderr(&done));
 }

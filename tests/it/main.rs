@@ -9,6 +9,7 @@ mod support;
 
 mod access;
 mod acknowledgements;
+mod agreement;
 mod check;
 mod closing;
 mod cluster;
@@ -34,6 +35,7 @@ mod limits;
 mod links;
 mod memory;
 mod migrations;
+mod own_server;
 mod paths;
 mod permissions;
 mod poison;

@@ -191,7 +191,9 @@ fn arguments_that_contradict_each_other_are_wrong_usage() {
         &["events.a", "--size", "100"],
         &["events.a", "x", "-f", &file],
     ] {
-        ends(&mut fixture.publish(arguments), 2, &["error: "]);
+        let done = output(&mut fixture.publish(arguments));
+        let said = stderr(&done);
+        assert!(done.status.code() == Some(2) && said.starts_with("error: "), "{arguments:?}: {said}");
     }
     assert_eq!(fixture.last(), 0);
     // The bounds themselves.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use catchment::config::Codec;
+use catchment::config::{Codec, Mode};
 use catchment::{Collector, Error};
 use serde_json::json;
 
@@ -205,6 +205,17 @@ fn the_command_asks_and_prints_rows() {
     let several = output(&mut fixture.asking(&["ask.*"]));
     assert_eq!(several.status.code(), Some(2), "as of publish");
     assert_eq!(stderr(&several), "catchment: the subject \"ask.*\" has a wildcard, and it must be one subject\n");
+    let stored = oracle::position(&fixture.database());
+    let event = output(&mut fixture.asking(&["events.message", "a=1"]));
+    let said = stderr(&event);
+    assert_eq!(event.status.code(), Some(1));
+    assert!(
+        said.contains("stream EVENTS stores messages on events.message: the request would become an event")
+            && said.ends_with("; ask on the subject of a [[query]]\n")
+            && said.lines().count() == 1,
+        "{said}"
+    );
+    assert_eq!((fixture.server.last_sequence("EVENTS"), oracle::position(&fixture.database())), (stored, stored));
     let client = fixture.server.client();
     let silent = client.subscribe("ask.silent").expect("subscribes");
     client.flush().expect("the server knows");
@@ -213,6 +224,50 @@ fn the_command_asks_and_prints_rows() {
     assert!(late.status.code() == Some(1) && said.contains("ask.silent: no answer within 300ms"), "{said}");
     drop(silent);
     assert!(collector.stop().success());
+}
+
+#[test]
+fn no_request_becomes_an_event_of_core_nats() {
+    let fixture = Fixture::configured("");
+    let mut config = fixture.config(vec![query("ask.one", ONE)]);
+    config.broker.mode = Mode::Core;
+    let collector = Collector::start(&config).expect("starts");
+    let ask = |subject| output(fixture.asking(&[subject, "--json"]).env("CATCHMENT_BROKER__MODE", "core"));
+    fixture.client().until_answered("ask.one");
+    assert_eq!(ask("ask.one").stdout, b"{\"one\":1}\n");
+    let event = ask("events.message");
+    let said = stderr(&event);
+    assert!(event.status.code() == Some(1) && said.contains("no query has the subject events.message"), "{said}");
+    fixture.client().0.publish("events.last", "x").expect("published");
+    eventually("the event", || (collector.status().committed == 1).then_some(()));
+    stop(collector);
+    let nobody = ask("ask.one");
+    assert!(nobody.status.code() == Some(1) && stderr(&nobody).contains("no collector answers on ask.one"));
+}
+
+#[test]
+fn a_request_is_sent_where_the_question_for_its_subject_is_denied() {
+    let users = r#"jetstream: {}
+        no_auth_user: all
+        authorization { users: [
+            { user: all, password: secret },
+            { user: asker, password: secret, permissions: { publish: ["ask.>", "events.>"], subscribe: ["_INBOX.>"] } },
+        ] }"#;
+    let fixture = Fixture::configured(users);
+    let collector = fixture.collector(vec![query("ask.one", ONE)]);
+    fixture.client().until_answered("ask.one");
+    let ask = |subject, mode: &str| {
+        let mut asking = fixture.asking(&[subject, "--json", "--user", "asker", "--password", "secret"]);
+        output(asking.env("CATCHMENT_BROKER__MODE", mode))
+    };
+    for mode in ["jetstream", "core"] {
+        let asked = ask("ask.one", mode);
+        assert_eq!(asked.stdout, b"{\"one\":1}\n", "{}", stderr(&asked));
+    }
+    // The stream's acknowledgement is not taken for an answer.
+    let event = ask("events.message", "jetstream");
+    assert!(stderr(&event).contains("stream EVENTS stored the request as an event"), "{}", stderr(&event));
+    stop(collector);
 }
 
 #[test]

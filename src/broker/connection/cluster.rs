@@ -59,14 +59,12 @@ impl Cluster {
 
     /// The configured servers for a log line or an error, without secrets; where a file names the server, the one it named last.
     pub(in crate::broker) fn shown(&self) -> String {
-        match &self.config.address_file {
-            None => self.config.shown_servers(),
-            Some(_) => {
-                let known = self.known.lock();
-                let named = known.iter().filter(|one| !one.learnt).map(|one| without_secrets(&one.url));
-                named.collect::<Vec<_>>().join(", ")
-            }
+        if self.config.address_file.is_none() {
+            return self.config.shown_servers();
         }
+        let known = self.known.lock();
+        let named = known.iter().filter(|one| !one.learnt).map(|one| without_secrets(&one.url));
+        named.collect::<Vec<_>>().join(", ")
     }
 
     /// Replaces the servers by the one that the file names, if that is another. Without the file, the last one stays: it may be

@@ -16,6 +16,7 @@ pub use listener::Listener;
 pub use reply::{AddressedReply, Reply, ServiceError};
 pub use reply_queue::ReplyQueue;
 pub use request::{Request, RequestHandler, answerable};
+pub(in crate::broker) use streams::names as stream_names;
 
 /// The subjects to receive requests on.
 #[derive(Clone, Debug, Default)]

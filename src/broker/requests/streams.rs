@@ -20,17 +20,25 @@ pub(super) fn ask(link: &Link, config: &BrokerConfig, subjects: &Subjects) {
     }
 }
 
-/// The warning that follows from an answer, if any.
-pub(super) fn warning(message: &Message, subjects: &Subjects) -> Option<String> {
+/// The names in an answer to `STREAM.NAMES`; none if it is an error.
+pub(in crate::broker) fn names(answer: &[u8]) -> Vec<String> {
     #[derive(Deserialize)]
     struct StreamNames {
         #[serde(default)]
         streams: Option<Vec<String>>,
     }
+    serde_json::from_slice(answer).ok().and_then(|StreamNames { streams }| streams).unwrap_or_default()
+}
+
+/// The warning that follows from an answer, if any.
+pub(super) fn warning(message: &Message, subjects: &Subjects) -> Option<String> {
     let number: usize = message.subject.rsplit('.').next()?.strip_prefix(TOKEN)?.parse().ok()?;
     let subject = subjects.shared.get(number)?;
-    let names: StreamNames = serde_json::from_slice(&message.data).ok()?;
-    let streams = names.streams.filter(|streams| !streams.is_empty())?.join(", ");
+    let streams = names(&message.data);
+    if streams.is_empty() {
+        return None;
+    }
+    let streams = streams.join(", ");
     Some(format!(
         "stream {streams} takes requests on {subject} for events and acknowledges them, and clients may take that for the answer; give \
          it other subjects"

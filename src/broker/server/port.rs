@@ -72,7 +72,7 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
 fn any() -> std::io::Result<u16> {
     // Where in the range to begin: two programs that start at once begin at different places.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let start = u64::from(now.subsec_nanos() / 1_000) + u64::from(std::process::id()) * 7_919;
+    let start = u64::from(now.subsec_micros()) + u64::from(std::process::id()) * 7_919;
     let number = u64::try_from(RANGE.len()).unwrap_or(1);
     let ports = (0..TRIES).filter_map(|at| u16::try_from((start + u64::from(at)) % number).ok());
     match ports.map(|offset| RANGE.start + offset).find(|port| is_free(*port)) {

@@ -107,7 +107,7 @@ impl PublishReport {
         };
         self.note(recorder.close(Duration::ZERO));
         match last.map(|receipt| receipt.wait(Duration::ZERO)) {
-            Some(Ok(recorded)) => self.destination = Some(recorded.destination),
+            Some(Ok(metadata)) => self.destination = Some(metadata.destination),
             Some(Err(WaitError::Failed(error))) => {
                 let reason = self.explained(&error);
                 self.first_failure.get_or_insert(reason);
@@ -244,7 +244,7 @@ impl PublishReport {
             "not_stored": total.map_or(not_stored, |total| total.saturating_sub(stored + unknown)),
             "unknown": unknown,
             "total": total,
-            "interrupted": error.is_some_and(|error| error.is::<Interrupted>()),
+            "interrupted": error.is_some_and(anyhow::Error::is::<Interrupted>),
             "error": error.map(failure::line),
             "stream": stream,
             "last_sequence": sequence,

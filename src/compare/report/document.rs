@@ -5,6 +5,7 @@ use super::names;
 use super::overview::overview;
 use super::prose;
 use super::tables::{self, Table};
+use super::variations;
 use super::verdict::verdict;
 use crate::compare::statistics::metric;
 use crate::compare::{Axis, Comparison, Verdict};
@@ -32,6 +33,10 @@ pub enum Chart<'a> {
     Cpu,
     Latency,
     Timeline,
+    /// The time of an event, by the number of events of the run.
+    CostTime,
+    /// The CPU of an event, by the number of events of the run.
+    CostCpu,
     Axis(&'a Axis),
 }
 
@@ -55,6 +60,11 @@ pub fn document(comparison: &Comparison) -> Vec<Block<'_>> {
         figures::counted(comparison.environment.cores as u64, "core"),
         comparison.environment.file_system,
     )));
+    if comparison.stopped {
+        blocks.push(Block::Paragraph(
+            "It was stopped before it was done: this report has what was measured until then.".into(),
+        ));
+    }
     blocks.extend(summary(comparison, &verdict));
     blocks.extend(method(comparison));
     blocks.extend(results(comparison));
@@ -123,7 +133,9 @@ fn results(comparison: &Comparison) -> Vec<Block<'_>> {
     if let Some(differences) = tables::differences(comparison, &overview) {
         blocks.push(Block::Table(differences));
         blocks.push(Block::Paragraph(
-            "The 95 % interval of the paired ratio is in brackets. A difference without an interval comes from one run of each arm.".into(),
+            "The interval of the paired ratio is in brackets; it is the one that decides whether a difference is shown. A difference \
+             without brackets comes from one run of each arm."
+                .into(),
         ));
     }
     blocks.push(Block::Table(tables::ratios(comparison)));
@@ -133,13 +145,27 @@ fn results(comparison: &Comparison) -> Vec<Block<'_>> {
     if comparison.arms.iter().any(|arm| arm.runs.iter().any(|run| run.timeline.len() > 1)) {
         blocks.push(Block::Chart(Chart::Timeline));
     }
+    blocks.extend(costs(comparison));
     if !comparison.axes.is_empty() {
         blocks.push(heading(3, "One setting varied"));
+        blocks.push(Block::Paragraph(prose::axes().into()));
+        blocks.extend(variations::agreement(comparison).map(Block::Paragraph));
     }
     for axis in &comparison.axes {
-        blocks.push(Block::Table(tables::axis(comparison, axis)));
+        blocks.push(Block::Table(variations::axis(comparison, axis)));
         blocks.push(Block::Chart(Chart::Axis(axis)));
     }
+    blocks
+}
+
+fn costs(comparison: &Comparison) -> Vec<Block<'_>> {
+    if comparison.costs.is_empty() {
+        return Vec::new();
+    }
+    let mut blocks = vec![heading(3, "Short and long runs"), Block::Paragraph(prose::costs().into())];
+    blocks.extend(variations::costs(comparison).into_iter().map(Block::Table));
+    blocks.extend([Block::Chart(Chart::CostTime), Block::Chart(Chart::CostCpu)]);
+    blocks.push(Block::List(variations::growth(comparison)));
     blocks
 }
 
@@ -162,10 +188,12 @@ fn hotspots(comparison: &Comparison) -> Vec<Block<'_>> {
     if comparison.hotspots.is_empty() {
         blocks.push(Block::Paragraph(without_profile(comparison)));
     }
-    blocks.extend(comparison.hotspots.iter().map(|of_one| Block::Table(tables::hotspots(of_one, TOP))));
+    blocks.extend(tables::profiles(comparison).map(|of_one| Block::Table(tables::hotspots(of_one, TOP))));
+    blocks.extend(tables::without_samples(comparison).map(Block::Paragraph));
     let links = comparison.hotspots.iter().filter_map(|of_one| {
         let file = of_one.flamegraph.clone()?;
-        Some((format!("Flamegraph of {}, {}", names::title(of_one.arm), of_one.role), file))
+        let samples = figures::counted(of_one.samples, "sample");
+        Some((format!("Flamegraph of {}, {} ({samples})", names::title(of_one.arm), of_one.role), file))
     });
     let links: Vec<_> = links.collect();
     if !links.is_empty() {
@@ -192,7 +220,8 @@ fn breakdown(comparison: &Comparison) -> Vec<Block<'_>> {
     blocks.extend(prose::nats_share(comparison).into_iter().map(Block::Paragraph));
     match tables::shares(comparison) {
         Some(shares) => blocks.push(Block::Table(shares)),
-        None => blocks.push(Block::Paragraph(without_profile(comparison))),
+        None if comparison.hotspots.is_empty() => blocks.push(Block::Paragraph(without_profile(comparison))),
+        None => blocks.extend(tables::without_samples(comparison).map(Block::Paragraph)),
     }
     let broker = comparison.arms.iter().filter(|arm| metric::through_nats(arm.arm)).filter_map(|arm| {
         let us: Option<Vec<f64>> = arm.runs.iter().map(|run| metric::cpu_us_of("broker", run)).collect();

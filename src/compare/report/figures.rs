@@ -1,6 +1,6 @@
 //! Figures for people: three significant digits, thousands separated, units that fit.
 
-use crate::compare::statistics::{Compared, Finding, Interval};
+use crate::compare::statistics::{Compared, Finding, Interval, MINIMUM_SAMPLES, median};
 
 /// `1,234,567`.
 pub fn count(number: u64) -> String {
@@ -109,44 +109,127 @@ pub fn micros_short(number: f64) -> String {
     }
 }
 
-/// A ratio as a difference: `+12.3 %`; as a factor, `12.4 ×`, where a percentage would be hard to read.
-pub fn change(ratio: f64) -> String {
-    if as_percent(ratio) { format!("{} %", signed(ratio)) } else { format!("{} ×", amount(ratio)) }
+/// What a row or a column of figures is. It decides the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    Number,
+    Rate,
+    Percent,
+    Seconds,
+    Micros,
+    Bytes,
 }
 
-/// [`change`] with the interval: `+12.3 % (+10.1 to +14.0)`.
-pub fn change_within(ratio: Interval) -> String {
-    format!("{} ({})", change(ratio.median), bounds(ratio, as_percent(ratio.median)))
+/// A unit for a whole row or column.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unit {
+    name: &'static str,
+    size: f64,
 }
 
-/// [`change_within`] for a column of differences, or the words that none is shown.
-pub fn difference(compared: &Compared) -> String {
-    match compared.finding {
-        Finding::Higher | Finding::Lower => change_within(compared.ratio),
-        Finding::NoDifferenceShown => format!("none shown ({})", bounds_with_unit(compared.ratio)),
+impl Quantity {
+    /// The largest unit in which the middle one of the figures is at least 1. Zeros do not count.
+    pub fn unit(self, figures: &[f64]) -> Unit {
+        const KIB: f64 = 1024.0;
+        let units: &[(&'static str, f64)] = match self {
+            Self::Number => &[("", 1.0)],
+            Self::Rate => &[("events/s", 1.0)],
+            Self::Percent => &[("%", 1.0)],
+            Self::Seconds => &[("s", 1.0)],
+            Self::Micros => &[("µs", 1.0), ("ms", 1e3), ("s", 1e6)],
+            Self::Bytes => &[("B", 1.0), ("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)],
+        };
+        let sizes: Vec<f64> = figures.iter().map(|figure| figure.abs()).filter(|size| *size > 0.0).collect();
+        let middle = median(&sizes);
+        let fits = units.iter().rev().find(|(_, size)| middle >= *size);
+        let (name, size) = *fits.unwrap_or(&units[0]);
+        Unit { name, size }
     }
 }
 
-/// [`difference`] for a sentence.
+impl Unit {
+    /// A figure without its unit.
+    pub fn shown(self, figure: f64) -> String {
+        amount(figure / self.size)
+    }
+
+    /// The name of a row or a column with its unit.
+    pub fn label(self, name: &str) -> String {
+        if self.name.is_empty() { name.into() } else { format!("{name}, {}", self.name) }
+    }
+}
+
+/// How ratios are shown: as a difference, `+12.3 %`, or as a factor, `12.4 ×`, where percentages would be hard to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Percent,
+    Factor,
+}
+
+impl Form {
+    /// The form for all of these ratios.
+    pub fn of(ratios: impl IntoIterator<Item = f64>) -> Self {
+        if ratios.into_iter().all(|ratio| (0.05..2.0).contains(&ratio)) { Self::Percent } else { Self::Factor }
+    }
+
+    /// The form for all of these comparisons, with their intervals.
+    pub fn of_all<'a>(compared: impl IntoIterator<Item = &'a Compared>) -> Self {
+        let bounds = |compared: &Compared| [compared.ratio.low, compared.ratio.median, compared.ratio.high];
+        Self::of(compared.into_iter().flat_map(bounds))
+    }
+
+    /// A ratio without an interval.
+    pub fn change(self, ratio: f64) -> String {
+        format!("{} {}", self.number(ratio), self.unit())
+    }
+
+    /// A comparison for a column of differences. Its interval is the one that decides the finding.
+    pub fn difference(self, compared: &Compared) -> String {
+        let (change, bounds) = (self.change(compared.ratio.median), self.bounds(compared.ratio));
+        match compared.finding {
+            Finding::Higher | Finding::Lower => format!("{change} ({bounds})"),
+            Finding::NoDifferenceShown => format!("none shown ({bounds} {})", self.unit()),
+            Finding::TooFewPairs => format!("{change} (range {bounds})"),
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Percent => "%",
+            Self::Factor => "×",
+        }
+    }
+
+    fn bounds(self, ratio: Interval) -> String {
+        format!("{} to {}", self.number(ratio.low), self.number(ratio.high))
+    }
+
+    fn number(self, ratio: f64) -> String {
+        match self {
+            Self::Percent => signed(ratio),
+            Self::Factor => amount(ratio),
+        }
+    }
+}
+
+/// A comparison in a sentence. Its interval is the one that decides the finding.
 pub fn finding(compared: &Compared) -> String {
+    let form = Form::of_all([compared]);
+    let (change, bounds) = (form.change(compared.ratio.median), form.bounds(compared.ratio));
     match compared.finding {
-        Finding::Higher | Finding::Lower => change_within(compared.ratio),
-        Finding::NoDifferenceShown => format!("no difference shown ({})", bounds_with_unit(compared.ratio)),
+        Finding::Higher | Finding::Lower => format!("{change} ({bounds})"),
+        Finding::NoDifferenceShown => format!("no difference shown ({bounds} {})", form.unit()),
+        Finding::TooFewPairs => {
+            format!("{change} (range of {}: {bounds})", counted(compared.ratio.samples as u64, "pair"))
+        }
     }
 }
 
-fn bounds_with_unit(ratio: Interval) -> String {
-    let percent = as_percent(ratio.median);
-    format!("{} {}", bounds(ratio, percent), if percent { "%" } else { "×" })
-}
-
-fn as_percent(ratio: f64) -> bool {
-    (0.05..2.0).contains(&ratio)
-}
-
-fn bounds(ratio: Interval, percent: bool) -> String {
-    let shown = if percent { signed } else { amount };
-    format!("{} to {}", shown(ratio.low), shown(ratio.high))
+/// The heading of a column of intervals of so many samples.
+pub fn interval_heading(samples: impl IntoIterator<Item = usize>) -> &'static str {
+    let mut samples = samples.into_iter().peekable();
+    let few = |samples: usize| samples < MINIMUM_SAMPLES;
+    if samples.peek().is_some() && samples.all(few) { "Range" } else { "95 % interval" }
 }
 
 fn signed(ratio: f64) -> String {
@@ -178,11 +261,45 @@ mod tests {
         assert_eq!([512.0, 1_536.0, 3_221_225_472.0].map(bytes), ["512 B", "1.50 KiB", "3.00 GiB"]);
     }
 
+    fn compared(median: f64, low: f64, high: f64, finding: Finding) -> Compared {
+        let samples = if finding == Finding::TooFewPairs { 3 } else { 10 };
+        Compared { ratio: Interval { median, low, high, samples }, finding }
+    }
+
+    #[test]
+    fn a_row_has_one_unit() {
+        let unit = Quantity::Micros.unit(&[439.0, 566.0, 1_050.0, 0.0]);
+        assert_eq!((unit.label("Commit latency"), unit.shown(1_050.0)), ("Commit latency, µs".into(), "1,050".into()));
+        let unit = Quantity::Micros.unit(&[12_300.0, 8_640.0, 20_800.0]);
+        assert_eq!((unit.label("max"), unit.shown(20_800.0)), ("max, ms".into(), "20.8".into()));
+        assert_eq!(Quantity::Bytes.unit(&[1e9, 3e6, 2e6]).label("Memory"), "Memory, MiB");
+        assert_eq!(Quantity::Number.unit(&[1e9]).label("Events"), "Events");
+        assert_eq!(Quantity::Micros.unit(&[]).label("none"), "none, µs");
+    }
+
     #[test]
     fn a_difference_has_its_sign_and_its_interval() {
-        let ratio = Interval { median: 0.96, low: 0.9, high: 1.000_1 };
-        assert_eq!(change_within(ratio), "-4.0 % (-10.0 to 0.0)");
-        let ratio = Interval { median: 12.4, low: 11.9, high: 13.0 };
-        assert_eq!(change_within(ratio), "12.4 × (11.9 to 13.0)");
+        let lower = compared(0.96, 0.9, 0.999, Finding::Lower);
+        assert_eq!(finding(&lower), "-4.0 % (-10.0 to -0.1)");
+        let higher = compared(12.4, 11.9, 13.0, Finding::Higher);
+        assert_eq!(finding(&higher), "12.4 × (11.9 to 13.0)");
+        // In a row with a large factor, all are factors.
+        let form = Form::of_all([&lower, &higher]);
+        assert_eq!(form.difference(&lower), "0.960 × (0.900 to 0.999)");
+        let none = compared(0.96, 0.9, 1.1, Finding::NoDifferenceShown);
+        assert_eq!(Form::Percent.difference(&none), "none shown (-10.0 to +10.0 %)");
+        // So are those with a wide interval.
+        assert_eq!(
+            finding(&compared(1.5, 0.2, 30.0, Finding::NoDifferenceShown)),
+            "no difference shown (0.200 to 30.0 ×)"
+        );
+    }
+
+    #[test]
+    fn a_range_of_few_pairs_is_no_interval() {
+        let few = compared(12.4, 11.9, 13.0, Finding::TooFewPairs);
+        assert_eq!(finding(&few), "12.4 × (range of 3 pairs: 11.9 to 13.0)");
+        assert_eq!(Form::Factor.difference(&few), "12.4 × (range 11.9 to 13.0)");
+        assert_eq!([interval_heading([3, 3]), interval_heading([3, 10])], ["Range", "95 % interval"]);
     }
 }

@@ -58,21 +58,21 @@ fn list(name: &str, attributes: &str, items: impl Iterator<Item = String>) -> St
 /// A table in a box that scrolls, because a phone is narrower than five arms. The keyboard reaches the box.
 fn render_table(table: &Table) -> String {
     let title = escaped(&table.title);
-    let head: String = table.head.iter().map(|head| element("th", " scope=\"col\"", &escaped(head))).collect();
-    let rows: String = table.rows.iter().map(|row| element("tr", "", &cells(row))).collect();
-    let inside =
-        [element("caption", "", &title), element("thead", "", &element("tr", "", &head)), element("tbody", "", &rows)];
-    let kind = if table.figures { " class=\"figures\"" } else { " class=\"words\"" };
-    let scrolls = format!(" class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{title}\"");
-    element("div", &scrolls, &element("table", kind, &inside.concat()))
-}
-
-fn cells(row: &[String]) -> String {
+    let class = |at: usize| if table.figures[at] { " class=\"figure\"" } else { "" };
+    let head = table.head.iter().enumerate();
+    let head: String =
+        head.map(|(at, head)| element("th", &format!(" scope=\"col\"{}", class(at)), &escaped(head))).collect();
     let cell = |(at, cell): (usize, &String)| match at {
         0 => element("th", " scope=\"row\"", &escaped(cell)),
-        _ => element("td", "", &escaped(cell)),
+        _ => element("td", class(at), &escaped(cell)),
     };
-    row.iter().enumerate().map(cell).collect()
+    let row = |row: &Vec<String>| element("tr", "", &row.iter().enumerate().map(cell).collect::<String>());
+    let rows: String = table.rows.iter().map(row).collect();
+    let inside =
+        [element("caption", "", &title), element("thead", "", &element("tr", "", &head)), element("tbody", "", &rows)];
+    let kind = if table.figures.contains(&true) { " class=\"figures\"" } else { " class=\"words\"" };
+    let scrolls = format!(" class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{title}\"");
+    element("div", &scrolls, &element("table", kind, &inside.concat()))
 }
 
 fn link(label: &str, file: &str) -> String {

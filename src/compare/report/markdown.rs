@@ -51,7 +51,7 @@ fn link(label: &str, file: &str) -> String {
 fn render_table(table: &Table, to: &mut String) {
     let row = |cells: &[String]| format!("| {} |", cells.join(" | "));
     let shown = |cells: &[String]| row(&cells.iter().map(|cell| escaped(cell)).collect::<Vec<_>>());
-    let rule = |at: usize| if at == 0 || !table.figures { ":--" } else { "--:" };
+    let rule = |at: usize| if table.figures[at] { "--:" } else { ":--" };
     line(to, &format!("**{}**\n", escaped(&table.title)));
     line(to, &shown(&table.head));
     line(to, &row(&(0..table.head.len()).map(|at| rule(at).to_string()).collect::<Vec<_>>()));

@@ -17,11 +17,12 @@ mod tables;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod variations;
 mod verdict;
 
 pub use html::html;
 pub use markdown::markdown;
-pub use regressions::{Incomparable, notes, regressions};
+pub use regressions::{Incomparable, check_baseline, notes, regressions};
 pub use terminal::terminal;
 pub use verdict::verdict;
 

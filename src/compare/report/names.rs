@@ -1,17 +1,8 @@
 //! Names of arms in a report, and helpers for sentences.
 
+use super::figures::count;
 use crate::compare::Arm;
-
-/// The arm as the title of a column.
-pub fn title(arm: Arm) -> &'static str {
-    match arm {
-        Arm::DirectPerEvent => "direct, per event",
-        Arm::DirectGrouped => "direct, grouped",
-        Arm::CoreNats => "core NATS",
-        Arm::Jetstream => "JetStream",
-        Arm::JetstreamSyncAlways => "JetStream, sync always",
-    }
-}
+pub use crate::compare::arms::title;
 
 /// The arm in a sentence.
 pub fn phrase(arm: Arm) -> &'static str {
@@ -21,6 +12,46 @@ pub fn phrase(arm: Arm) -> &'static str {
         Arm::CoreNats => "core NATS",
         Arm::Jetstream => "JetStream",
         Arm::JetstreamSyncAlways => "JetStream with sync always",
+    }
+}
+
+/// What a ratio of a comparison is of.
+pub fn metric(key: &str) -> &str {
+    match key {
+        "throughput" => "Throughput",
+        "cpu_us_an_event" => "CPU an event",
+        key => key,
+    }
+}
+
+/// A setting that an axis varies.
+pub fn setting(key: &str) -> &str {
+    match key {
+        "producers" => "Producer threads",
+        "writers" => "Writer threads",
+        "batch" => "Most events of a transaction",
+        "codec" => "Encoding",
+        "connections" => "Connections",
+        key => key,
+    }
+}
+
+/// A value of such a setting.
+pub fn value(value: &str) -> String {
+    match value {
+        "json" => "JSON".into(),
+        "messagepack" => "MessagePack".into(),
+        value => value.parse().map_or_else(|_| value.into(), count),
+    }
+}
+
+/// What the database does for each event.
+pub fn work(key: &str) -> &str {
+    match key {
+        "insert" => "insert a row",
+        "insert+stats" => "insert a row and count it by subject",
+        "insert+stats+prune" => "insert a row, count it by subject, and keep a log of the latest thousand",
+        key => key,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The main table: the rows of an earlier study of a chat bot, and rows that the study lacked.
 
-use super::figures;
+use super::figures::{self, Form, Quantity};
 use super::names;
 use crate::compare::statistics::{self, Compared, Metric, metric};
 use crate::compare::{Arm, ArmReport, Comparison, Quantiles, Run};
@@ -14,7 +14,10 @@ pub struct Overview {
 }
 
 pub struct Row {
-    pub name: &'static str,
+    /// With the unit of its values.
+    pub name: String,
+    /// Without it.
+    pub measure: &'static str,
     /// One for each arm.
     pub values: Vec<String>,
     /// One for each arm: against the first arm of the comparison; empty for that arm.
@@ -24,7 +27,7 @@ pub struct Row {
 struct Measure {
     name: &'static str,
     of: Source,
-    shown: fn(f64) -> String,
+    quantity: Quantity,
     /// Words that a reason in `not_measured` has if it is about this row.
     words: &'static [&'static str],
 }
@@ -32,56 +35,64 @@ struct Measure {
 enum Source {
     /// One number for each run: the median is shown, and differences have intervals.
     Run(Metric),
+    /// Counted in one run of the arm, whose counts all its runs have.
+    Counted(Metric),
     /// CPU of one process, if the arm has it.
     Role(&'static str),
     /// One number for each arm.
     Arm(fn(&ArmReport) -> Option<f64>),
 }
 
+use Quantity::{Bytes, Micros, Number, Percent, Rate, Seconds};
+
 const MEASURES: &[Measure] = &[
-    run("Total time", metric::total_s, figures::seconds, &[]),
-    run("Throughput, events/s", metric::throughput, figures::amount, &[]),
-    run("Instructions an event", metric::instructions, figures::amount, &["instruction", "perf"]),
-    run("System calls an event", metric::syscalls, figures::amount, &["system call", "syscall"]),
-    run("Voluntary switches an event", metric::voluntary_switches, figures::amount, &["switch"]),
-    run("Involuntary switches an event", metric::involuntary_switches, figures::amount, &["switch"]),
-    run("CPU seconds, all processes", metric::cpu_s, figures::seconds, &["cpu"]),
-    run("CPU an event, all processes", metric::cpu_us_an_event, figures::micros, &["cpu"]),
+    run("Total time for 10,000 events", metric::stated_s, Seconds, &[]),
+    run("Throughput", metric::throughput, Rate, &[]),
+    counted("Instructions an event", metric::instructions, Number, &["instruction", "perf"]),
+    counted("System calls an event", metric::syscalls, Number, &["system call", "syscall"]),
+    run("Voluntary switches an event", metric::voluntary_switches, Number, &["switch"]),
+    run("Involuntary switches an event", metric::involuntary_switches, Number, &["switch"]),
+    run("CPU for 10,000 events", metric::stated_cpu_s, Seconds, &["cpu"]),
+    run("CPU an event, all processes", metric::cpu_us_an_event, Micros, &["cpu"]),
     role("- application", "application"),
     role("- collector", "collector"),
     role("- broker", "broker"),
-    run("CPU percent (seconds / time)", metric::cpu_percent, figures::percent, &["cpu"]),
-    arm("Idle CPU, all processes", idle_percent, figures::percent, &["idle"]),
-    run("Bytes written an event", metric::written, figures::bytes, &["written", "bytes", "/io"]),
-    run("Syncs a thousand events", metric::syncs, figures::amount, &["sync"]),
-    run("Peak memory, all processes", metric::peak_memory, figures::bytes, &["memory"]),
-    run("record() at full speed, p50", |_, run| measured(run.record_us, |us| us.p50), figures::micros, &["record"]),
-    run("record() at full speed, p99", |_, run| measured(run.record_us, |us| us.p99), figures::micros, &["record"]),
-    run("record() at full speed, max", |_, run| measured(run.record_us, |us| us.max), figures::micros, &["record"]),
-    arm("record() at a fixed rate, p50", |arm| at_rate_record(arm, |us| us.p50), figures::micros, &["latency"]),
-    arm("record() at a fixed rate, p99", |arm| at_rate_record(arm, |us| us.p99), figures::micros, &["latency"]),
-    arm("Commit latency, p50", |arm| at_rate_commit(arm, |us| us.p50), figures::micros, &["latency"]),
-    arm("Commit latency, p90", |arm| at_rate_commit(arm, |us| us.p90), figures::micros, &["latency"]),
-    arm("Commit latency, p99", |arm| at_rate_commit(arm, |us| us.p99), figures::micros, &["latency"]),
-    arm("Commit latency, p99.9", |arm| at_rate_commit(arm, |us| us.p999), figures::micros, &["latency"]),
-    arm("Commit latency, max", |arm| at_rate_commit(arm, |us| us.max), figures::micros, &["latency"]),
+    run("CPU percent (seconds / time)", metric::cpu_percent, Percent, &["cpu"]),
+    arm("Idle CPU, all processes", idle_percent, Percent, &["idle"]),
+    run("Bytes written an event", metric::written, Bytes, &["written", "bytes", "/io"]),
+    counted("Syncs a thousand events", metric::syncs, Number, &["sync"]),
+    run("Peak memory, all processes", metric::peak_memory, Bytes, &["memory"]),
+    run("record() at full speed, p50", |_, run| measured(run.record_us, |us| us.p50), Micros, &["record"]),
+    run("record() at full speed, p99", |_, run| measured(run.record_us, |us| us.p99), Micros, &["record"]),
+    run("record() at full speed, max", |_, run| measured(run.record_us, |us| us.max), Micros, &["record"]),
+    arm("record() at a fixed rate, p50", |arm| at_rate_record(arm, |us| us.p50), Micros, &["latency"]),
+    arm("record() at a fixed rate, p99", |arm| at_rate_record(arm, |us| us.p99), Micros, &["latency"]),
+    arm("Commit latency, p50", |arm| at_rate_commit(arm, |us| us.p50), Micros, &["latency"]),
+    arm("Commit latency, p90", |arm| at_rate_commit(arm, |us| us.p90), Micros, &["latency"]),
+    arm("Commit latency, p99", |arm| at_rate_commit(arm, |us| us.p99), Micros, &["latency"]),
+    arm("Commit latency, p99.9", |arm| at_rate_commit(arm, |us| us.p999), Micros, &["latency"]),
+    arm("Commit latency, max", |arm| at_rate_commit(arm, |us| us.max), Micros, &["latency"]),
 ];
 
-const fn run(name: &'static str, of: Metric, shown: fn(f64) -> String, words: &'static [&'static str]) -> Measure {
-    Measure { name, of: Source::Run(of), shown, words }
+const fn run(name: &'static str, of: Metric, quantity: Quantity, words: &'static [&'static str]) -> Measure {
+    Measure { name, of: Source::Run(of), quantity, words }
+}
+
+const fn counted(name: &'static str, of: Metric, quantity: Quantity, words: &'static [&'static str]) -> Measure {
+    Measure { name, of: Source::Counted(of), quantity, words }
 }
 
 const fn role(name: &'static str, role: &'static str) -> Measure {
-    Measure { name, of: Source::Role(role), shown: figures::micros, words: &["cpu"] }
+    Measure { name, of: Source::Role(role), quantity: Micros, words: &["cpu"] }
 }
 
 const fn arm(
     name: &'static str,
     of: fn(&ArmReport) -> Option<f64>,
-    shown: fn(f64) -> String,
+    quantity: Quantity,
     words: &'static [&'static str],
 ) -> Measure {
-    Measure { name, of: Source::Arm(of), shown, words }
+    Measure { name, of: Source::Arm(of), quantity, words }
 }
 
 /// A quantile, if it was measured: no call takes 0 µs, so zeros mean that nothing was measured.
@@ -140,8 +151,10 @@ pub fn overview(comparison: &Comparison) -> Overview {
 }
 
 fn row(comparison: &Comparison, arms: &[&ArmReport], measure: &Measure, notes: &mut Notes) -> Row {
-    let values = arms.iter().map(|arm| match value(arm, measure) {
-        Some(value) => (measure.shown)(value),
+    let found: Vec<Option<f64>> = arms.iter().map(|arm| value(arm, measure)).collect();
+    let unit = measure.quantity.unit(&found.iter().flatten().copied().collect::<Vec<_>>());
+    let values = arms.iter().zip(&found).map(|(arm, value)| match value {
+        Some(value) => unit.shown(*value),
         None if belongs(arm.arm, measure) => notes.absent(measure),
         None => "–".into(),
     });
@@ -149,14 +162,15 @@ fn row(comparison: &Comparison, arms: &[&ArmReport], measure: &Measure, notes: &
     let differences = match measure.of {
         Source::Run(of) => differences(comparison, arms, of),
         Source::Role(_) => vec![String::new(); arms.len()],
-        Source::Arm(of) => arms.iter().map(|arm| single_difference(comparison, arm, of).unwrap_or_default()).collect(),
+        Source::Counted(of) => single_differences(comparison, arms, |arm| median(arm, of)),
+        Source::Arm(of) => single_differences(comparison, arms, of),
     };
-    Row { name: measure.name, values, differences }
+    Row { name: unit.label(measure.name), measure: measure.name, values, differences }
 }
 
 fn value(arm: &ArmReport, measure: &Measure) -> Option<f64> {
     match measure.of {
-        Source::Run(of) => median(arm, of),
+        Source::Run(of) | Source::Counted(of) => median(arm, of),
         Source::Role(role) => {
             let samples: Option<Vec<f64>> = arm.runs.iter().map(|run| metric::cpu_us_of(role, run)).collect();
             samples.map(|samples| statistics::median(&samples))
@@ -174,17 +188,27 @@ fn differences(comparison: &Comparison, arms: &[&ArmReport], of: Metric) -> Vec<
     let noise = statistics::noise(&comparison.arms, of, seed);
     let one = |arm: &&ArmReport| {
         let first = comparison.arms.first().filter(|first| first.arm != arm.arm)?;
-        let found = statistics::compared((arm.arm, &arm.runs), (first.arm, &first.runs), of, noise, seed)?;
-        Some(figures::difference(&found))
+        statistics::compared((arm.arm, &arm.runs), (first.arm, &first.runs), of, noise, seed)
     };
-    arms.iter().map(|arm| one(arm).unwrap_or_default()).collect()
+    let found: Vec<Option<Compared>> = arms.iter().map(one).collect();
+    let form = Form::of_all(found.iter().flatten());
+    found.iter().map(|compared| compared.as_ref().map_or_else(String::new, |it| form.difference(it))).collect()
 }
 
-/// The difference of two single runs: a ratio without an interval.
-fn single_difference(comparison: &Comparison, arm: &ArmReport, of: fn(&ArmReport) -> Option<f64>) -> Option<String> {
-    let first = comparison.arms.first().filter(|first| first.arm != arm.arm)?;
-    let below = of(first).filter(|below| *below > 0.0)?;
-    Some(figures::change(of(arm)? / below))
+/// The differences of single runs: ratios without intervals.
+fn single_differences(
+    comparison: &Comparison,
+    arms: &[&ArmReport],
+    of: impl Fn(&ArmReport) -> Option<f64>,
+) -> Vec<String> {
+    let one = |arm: &&ArmReport| {
+        let first = comparison.arms.first().filter(|first| first.arm != arm.arm)?;
+        let below = of(first).filter(|below| *below > 0.0)?;
+        Some(of(arm)? / below)
+    };
+    let found: Vec<Option<f64>> = arms.iter().map(one).collect();
+    let form = Form::of(found.iter().flatten().copied());
+    found.iter().map(|ratio| ratio.map_or_else(String::new, |ratio| form.change(ratio))).collect()
 }
 
 fn lost(arms: &[&ArmReport]) -> Row {
@@ -194,7 +218,8 @@ fn lost(arms: &[&ArmReport]) -> Row {
         format!("{} of {}", figures::count(recorded.saturating_sub(committed)), figures::count(recorded))
     };
     Row {
-        name: "Events lost, all runs",
+        name: "Events lost, all runs".into(),
+        measure: "Events lost, all runs",
         values: arms.iter().map(of_runs).collect(),
         differences: vec![String::new(); arms.len()],
     }

@@ -1,15 +1,20 @@
 //! The paragraphs of a report.
 
 use super::figures;
-use super::names::phrase;
+use super::names::{self, phrase};
 use super::overview::{median, that_ran};
-use crate::compare::statistics::{RESAMPLES, metric};
+use super::tables;
+use crate::compare::statistics::{MINIMUM_SAMPLES, RESAMPLES, metric};
 use crate::compare::{ArmReport, Comparison};
 
 /// The rows of an earlier study, their counterparts here, and what these show.
 pub const COUNTERPARTS: [(&str, &str, &str); 9] = [
-    ("total time", "Total time", "the time until the last commit is seen in the database, not until publishing ends"),
-    ("throughput", "Throughput", "events in the database, divided by that time"),
+    (
+        "total time",
+        "Total time for 10,000 events",
+        "the time until the last commit is seen in the database, not until publishing ends; runs differ in length",
+    ),
+    ("throughput", "Throughput", "events in the database, divided by the time of the run"),
     ("function calls", "Instructions", "the work itself, without a tracer that slows the program"),
     ("event-loop iterations", "Voluntary switches", "a thread had to wait, as the event loop had to"),
     ("context runs", "Involuntary switches", "a thread could run, but another one got the processor"),
@@ -26,12 +31,14 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
         format!(
             "Every arm does the same work for each event ({}) in a SQLite file with synchronous = {}. The file is on a disk, so \
              every arm pays for durability.",
-            settings.work, settings.synchronous
+            names::work(&settings.work),
+            settings.synchronous
         ),
         "A run lasts from the first recorded event to the last commit seen in the database. It has no fixed wait. The rows are \
          counted afterwards. A run that stored fewer events than were recorded is an error; core NATS may lose events, and the \
          report counts them."
             .into(),
+        length(comparison),
         format!(
             "The arms take turns, {} of each. Every round has a new random order (from the seed), so a disturbance of the machine \
              affects all arms. CPU seconds are those of all processes, including the broker. Idle CPU is measured separately.",
@@ -40,8 +47,9 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
         format!(
             "A difference is the median of the ratios of two runs of the same round, with the 95 % percentile interval of {} \
              bootstrap resamples. The first arm also runs against itself. The noise floor is how far that interval reaches from 1. \
-             Other intervals are widened by it, and a difference is reported only if the widened interval excludes 1. \"No \
-             difference shown\" is a result.",
+             All other intervals of differences are shown widened by it, and a difference is reported only if the interval excludes \
+             1. \"No difference shown\" is a result. With fewer than {MINIMUM_SAMPLES} runs there is no 95 % interval: the range of \
+             the runs is shown, and nothing is concluded from it.",
             figures::count(RESAMPLES as u64)
         ),
         format!(
@@ -50,6 +58,40 @@ pub fn method(comparison: &Comparison) -> Vec<String> {
             figures::count(settings.rate)
         ),
     ]
+}
+
+/// How long the runs were, and why.
+fn length(comparison: &Comparison) -> String {
+    let arms: Vec<String> = that_ran(comparison)
+        .iter()
+        .map(|arm| format!("{} for {}", figures::count(arm.events), phrase(arm.arm)))
+        .collect();
+    let settings = &comparison.settings;
+    let what = match settings.events {
+        Some(_) => "The number of events of a run was given".to_string(),
+        None => format!(
+            "Trial runs chose the number of events of each arm, so that a run takes at least {}: in a shorter one, starting and \
+             ending would be a large part of it",
+            figures::seconds(settings.run_for_s)
+        ),
+    };
+    format!(
+        "{what}. It is {}. So rates and costs of an event are compared, never the times of whole runs.",
+        names::listed(&arms)
+    )
+}
+
+/// About the runs of different lengths.
+pub fn costs() -> &'static str {
+    "Here all arms have the same numbers of events. Time and CPU of the whole run, starting and ending included, are divided by them. \
+     The medians have the range of their runs in brackets; a figure without one comes from one run, because it took long. Where \
+     the cost of an event stays the same from one line to the next, it no longer depends on the number of events."
+}
+
+/// About the axes.
+pub fn axes() -> &'static str {
+    "Each round has one run with the arm's own settings and one for every other value, so that all values are compared with the \
+     same runs. Differences are medians of the ratios of runs of the same round."
 }
 
 /// Why percent and seconds disagree, with an example from this comparison if it has one.
@@ -96,7 +138,7 @@ fn example(comparison: &Comparison) -> Option<String> {
 
 /// The share of NATS-specific work in the profiles.
 pub fn nats_share(comparison: &Comparison) -> Vec<String> {
-    let through_nats = comparison.hotspots.iter().filter(|hotspots| metric::through_nats(hotspots.arm));
+    let through_nats = tables::profiles(comparison).filter(|hotspots| metric::through_nats(hotspots.arm));
     through_nats
         .filter_map(|hotspots| {
             let nats = hotspots.shares.get("nats")?;

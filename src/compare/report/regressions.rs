@@ -3,8 +3,8 @@
 use super::figures;
 use super::names;
 use super::overview::samples;
-use crate::compare::statistics::{Interval, MINIMUM_PAIRS, Metric, interval_of_median, metric, noise};
-use crate::compare::{ArmReport, Comparison, FORMAT, Settings};
+use crate::compare::statistics::{Interval, MINIMUM_SAMPLES, Metric, interval_of_median, metric, noise};
+use crate::compare::{ArmReport, Comparison, FORMAT, Options, Settings};
 
 /// Runs of two comparisons cannot be paired, and a machine changes more between two comparisons than during one. Differences
 /// below this factor are not reported, however narrow the intervals are.
@@ -24,7 +24,7 @@ const SAME_SETTINGS: &str = "measure both with the same settings";
 impl Incomparable {
     pub(super) fn unreadable(error: &serde_json::Error) -> Self {
         let detail = format!("it is not the JSON of a comparison ({error})");
-        Self { detail, remedy: "give a file that catchment compare --json wrote" }
+        Self { detail, remedy: "give the JSON of a catchment compare: --report FILE.json writes it" }
     }
 
     pub(super) fn format(format: u32) -> Self {
@@ -40,14 +40,13 @@ struct JudgedMetric {
     shown: fn(f64) -> String,
 }
 
-const JUDGED: [JudgedMetric; 3] = [
-    JudgedMetric { name: "total time", of: metric::total_s, more_is_better: false, shown: figures::seconds },
+const JUDGED: [JudgedMetric; 2] = [
     JudgedMetric { name: "throughput", of: metric::throughput, more_is_better: true, shown: figures::rate },
     JudgedMetric {
-        name: "CPU seconds of all processes",
-        of: metric::cpu_s,
+        name: "CPU of all processes for an event",
+        of: metric::cpu_us_an_event,
         more_is_better: false,
-        shown: figures::seconds,
+        shown: figures::micros,
     },
 ];
 
@@ -94,14 +93,41 @@ pub fn notes(now: &Comparison, baseline: &Comparison) -> Vec<String> {
             notes.push(format!("{} ran in the baseline but not now, so it is not compared", names::title(before.arm)));
         }
     }
-    if now.arms.iter().chain(&baseline.arms).any(|arm| (1..MINIMUM_PAIRS).contains(&arm.runs.len())) {
-        notes.push(format!("arms with fewer than {MINIMUM_PAIRS} runs are not compared with the baseline"));
+    if now.arms.iter().chain(&baseline.arms).any(|arm| (1..MINIMUM_SAMPLES).contains(&arm.runs.len())) {
+        notes.push(format!(
+            "arms with fewer than {MINIMUM_SAMPLES} runs in either comparison are not compared with the baseline"
+        ));
     }
     notes
 }
 
 fn or_none(version: Option<&String>) -> String {
     version.map_or_else(|| "none".into(), Clone::clone)
+}
+
+/// Checks before anything is measured that a comparison with these options can be compared with the baseline.
+///
+/// # Errors
+///
+/// [`Incomparable`] if it could not: another format, other settings, no arm in common.
+pub fn check_baseline(options: &Options, baseline: &Comparison) -> Result<(), Incomparable> {
+    comparable_settings(&options.settings(), &baseline.settings)?;
+    let common = |arm: &&ArmReport| options.arms.contains(&arm.arm) && !arm.runs.is_empty();
+    let common: Vec<&ArmReport> = baseline.arms.iter().filter(common).collect();
+    if common.is_empty() {
+        let detail = "it has no runs of these arms".into();
+        return Err(Incomparable { detail, remedy: "name an arm that it has with --arms" });
+    }
+    match common.into_iter().find(|arm| options.given_events(arm.arm).is_some_and(|events| events != arm.events)) {
+        Some(arm) => Err(other_events(arm, options.given_events(arm.arm).unwrap_or(0))),
+        None => Ok(()),
+    }
+}
+
+fn other_events(before: &ArmReport, now: u64) -> Incomparable {
+    let (there, here) = (figures::count(before.events), figures::count(now));
+    let detail = format!("its runs of {} have {there} events, and these have {here}", names::title(before.arm));
+    Incomparable { detail, remedy: "leave out --events: then each arm has the events of the baseline" }
 }
 
 fn comparable(now: &Comparison, baseline: &Comparison) -> Result<(), Incomparable> {
@@ -111,10 +137,20 @@ fn comparable(now: &Comparison, baseline: &Comparison) -> Result<(), Incomparabl
             remedy: MEASURE_AGAIN,
         });
     }
-    let (after, before) = (settings(&now.settings), settings(&baseline.settings));
-    let differ: Vec<String> = before
+    comparable_settings(&now.settings, &baseline.settings)?;
+    for arm in now.arms.iter().filter(|arm| !arm.runs.is_empty()) {
+        let before = baseline.arms.iter().find(|before| before.arm == arm.arm && !before.runs.is_empty());
+        if let Some(before) = before.filter(|before| before.events != arm.events) {
+            return Err(other_events(before, arm.events));
+        }
+    }
+    Ok(())
+}
+
+fn comparable_settings(now: &Settings, before: &Settings) -> Result<(), Incomparable> {
+    let differ: Vec<String> = settings(before)
         .into_iter()
-        .zip(after)
+        .zip(settings(now))
         .filter(|((_, before), (_, after))| before != after)
         .map(|((name, before), (_, after))| format!("{name} is {before} there and {after} here"))
         .collect();
@@ -123,18 +159,17 @@ fn comparable(now: &Comparison, baseline: &Comparison) -> Result<(), Incomparabl
         return Err(Incomparable { detail, remedy: SAME_SETTINGS });
     }
     // The average size of generated payloads: another seed changes it a little.
-    let (after, before) = (now.settings.payload, baseline.settings.payload);
-    if (after - before).abs() > 0.01 * before.abs() {
-        let detail = format!("its settings differ: payload is {before} bytes there and {after} here");
+    if (now.payload - before.payload).abs() > 0.01 * before.payload.abs() {
+        let detail = format!("its settings differ: payload is {} bytes there and {} here", before.payload, now.payload);
         return Err(Incomparable { detail, remedy: SAME_SETTINGS });
     }
     Ok(())
 }
 
-/// The settings that must be the same: those that change what a timed run does. Pairs and seed change only the certainty.
-fn settings(settings: &Settings) -> [(&'static str, String); 7] {
+/// The settings that must be the same: those that change what a timed run does. Pairs and seed change only the certainty. The
+/// numbers of events are those of the arms.
+fn settings(settings: &Settings) -> [(&'static str, String); 6] {
     [
-        ("events", settings.events.to_string()),
         ("producers", settings.producers.to_string()),
         ("writers", settings.writers.to_string()),
         ("synchronous", settings.synchronous.clone()),
@@ -169,12 +204,12 @@ fn regression(
         judged.name,
         within(old),
         within(new),
-        figures::change(new.median / old.median),
+        figures::Form::of([new.median / old.median]).change(new.median / old.median),
         (floor - 1.0) * 100.0,
     ))
 }
 
 fn interval(arm: &ArmReport, judged: &JudgedMetric, seed: u64) -> Option<Interval> {
     let samples = samples(arm.arm, &arm.runs, judged.of)?;
-    (samples.len() >= MINIMUM_PAIRS).then(|| interval_of_median(&samples, seed))
+    (samples.len() >= MINIMUM_SAMPLES).then(|| interval_of_median(&samples, seed))
 }

@@ -1,35 +1,74 @@
 //! The smaller tables.
 
-use super::figures;
+use super::figures::{self, Quantity};
 use super::names;
-use super::overview::{self, Overview, samples};
-use crate::compare::statistics::{interval_of_median, median, metric};
-use crate::compare::{Axis, AxisPoint, Comparison, Hotspots, Run};
+use super::overview::{self, Overview};
+use crate::compare::statistics::{Metric, metric};
+use crate::compare::{Comparison, Hotspots, Run};
 
 /// A table. The first column has names.
 pub struct Table {
     pub title: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
-    /// Whether the other columns have figures, which are aligned right.
-    pub figures: bool,
+    /// Which columns have figures: they are aligned right, and their cells are not broken.
+    pub figures: Vec<bool>,
 }
 
 impl Table {
     fn new(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Self {
-        Self { title: title.into(), head: head.iter().map(ToString::to_string).collect(), rows, figures: true }
+        let figures = (0..head.len()).map(|at| at > 0).collect();
+        Self { title: title.into(), head: head.iter().map(ToString::to_string).collect(), rows, figures }
+    }
+
+    /// The same with words in these columns.
+    fn with_words(mut self, columns: &[usize]) -> Self {
+        columns.iter().for_each(|at| self.figures[*at] = false);
+        self
+    }
+
+    /// A table of columns with their titles; the first has the names of the rows.
+    pub fn of_columns(title: impl Into<String>, names: (&str, Vec<String>), columns: Vec<Column>) -> Self {
+        let head = std::iter::once(names.0.to_string()).chain(columns.iter().map(|column| column.title.clone()));
+        let row = |(at, name): (usize, &String)| {
+            let cells = columns.iter().map(|column| column.cells[at].clone());
+            std::iter::once(name.clone()).chain(cells).collect()
+        };
+        let rows = names.1.iter().enumerate().map(row).collect();
+        let figures = (0..=columns.len()).map(|at| at > 0).collect();
+        Self { title: title.into(), head: head.collect(), rows, figures }
     }
 
     /// A table without figures.
     pub fn of_words(title: impl Into<String>, head: &[&str], rows: Vec<Vec<String>>) -> Self {
-        Self { figures: false, ..Self::new(title, head, rows) }
+        Self { figures: vec![false; head.len()], ..Self::new(title, head, rows) }
+    }
+}
+
+/// A column of a table.
+pub struct Column {
+    pub title: String,
+    pub cells: Vec<String>,
+}
+
+impl Column {
+    pub fn new(title: &str, cells: impl IntoIterator<Item = String>) -> Self {
+        Self { title: title.into(), cells: cells.into_iter().collect() }
+    }
+
+    /// Figures in one unit, which the title has.
+    pub fn of(title: &str, quantity: Quantity, figures: impl IntoIterator<Item = Option<f64>>) -> Self {
+        let figures: Vec<Option<f64>> = figures.into_iter().collect();
+        let unit = quantity.unit(&figures.iter().flatten().copied().collect::<Vec<_>>());
+        let shown = |figure: &Option<f64>| figure.map_or_else(|| "not measured".into(), |figure| unit.shown(figure));
+        Self { title: unit.label(title), cells: figures.iter().map(shown).collect() }
     }
 }
 
 /// Medians of all arms.
 pub fn medians(overview: &Overview) -> Table {
     let head = ["Median of the runs"].into_iter().chain(overview.arms.iter().map(|arm| names::title(*arm)));
-    let row = |row: &overview::Row| [vec![row.name.to_string()], row.values.clone()].concat();
+    let row = |row: &overview::Row| [vec![row.name.clone()], row.values.clone()].concat();
     Table::new("The figures", &head.collect::<Vec<_>>(), overview.rows.iter().map(row).collect())
 }
 
@@ -41,7 +80,7 @@ pub fn differences(comparison: &Comparison, overview: &Overview) -> Option<Table
     let rows: Vec<Vec<String>> = compared
         .map(|row| {
             let of_arm = others.iter().map(|at| row.differences[*at].clone());
-            std::iter::once(row.name.to_string()).chain(of_arm).collect()
+            std::iter::once(row.measure.to_string()).chain(of_arm).collect()
         })
         .collect();
     let title = format!("Difference from {}", names::title(first));
@@ -54,103 +93,91 @@ pub fn ratios(comparison: &Comparison) -> Table {
     let row = |ratio: &crate::compare::Ratio| {
         let arm = names::title(ratio.arm);
         vec![
-            ratio.of.clone(),
+            names::metric(&ratio.of).to_string(),
             if ratio.noise_floor { format!("{arm}, against itself") } else { arm.into() },
-            format!("{:.3}", ratio.median),
-            format!("{:.3} to {:.3}", ratio.low, ratio.high),
+            figures::amount(ratio.median),
+            format!("{} to {}", figures::amount(ratio.low), figures::amount(ratio.high)),
+            figures::amount((ratio.noise - 1.0) * 100.0),
             figures::count(ratio.pairs as u64),
             ratio.finding.clone(),
         ]
     };
-    let head = ["Ratio of", "Arm", "Median", "95 % interval", "Pairs", "Finding"];
-    Table::new("Paired ratios", &head, comparison.ratios.iter().map(row).collect())
-}
-
-/// One setting varied.
-pub fn axis(comparison: &Comparison, axis: &Axis) -> Table {
-    let with_payload = axis.points.iter().any(|point| point.payload.is_some());
-    let mut head = vec![axis.setting.as_str(), "Runs", "Events/s", "95 % interval", "CPU an event"];
-    if with_payload {
-        head.push("Payload");
-    }
-    let row = |point: &AxisPoint| {
-        let rates = samples(axis.arm, &point.runs, metric::throughput);
-        let (rate, interval) = rates.map_or_else(
-            || ("not measured".into(), String::new()),
-            |rates| {
-                let found = interval_of_median(&rates, comparison.settings.seed);
-                (
-                    figures::amount(found.median),
-                    format!("{} to {}", figures::amount(found.low), figures::amount(found.high)),
-                )
-            },
-        );
-        let cpu = samples(axis.arm, &point.runs, metric::cpu_us_an_event)
-            .map_or_else(|| "not measured".into(), |us| figures::micros(median(&us)));
-        let mut row = vec![point.value.clone(), figures::count(point.runs.len() as u64), rate, interval, cpu];
-        if with_payload {
-            row.push(point.payload.map_or_else(|| "not measured".into(), figures::bytes));
-        }
-        row
-    };
-    let title = format!("{} in {}", names::capital(&axis.setting), names::title(axis.arm));
-    Table::new(title, &head, axis.points.iter().map(row).collect())
+    let interval = figures::interval_heading(comparison.ratios.iter().map(|ratio| ratio.pairs));
+    let head = ["Ratio of", "Arm", "Median", interval, "Widened by, %", "Pairs", "Finding"];
+    Table::new("Paired ratios", &head, comparison.ratios.iter().map(row).collect()).with_words(&[1, 6])
 }
 
 /// The database held locked.
 pub fn stalls(comparison: &Comparison) -> Option<Table> {
-    let row = |stall: &crate::compare::Stall| {
-        let us = stall.record_us;
-        vec![
-            names::title(stall.arm).into(),
-            figures::seconds(stall.held_s),
-            figures::count(stall.events),
-            figures::micros(us.p50),
-            figures::micros(us.p99),
-            figures::micros(us.max),
-            figures::count(stall.missing),
-        ]
-    };
-    let head = ["Arm", "Locked for", "Recorded meanwhile", "record() p50", "p99", "max", "Missing afterwards"];
-    let rows: Vec<_> = comparison.stalls.iter().map(row).collect();
-    (!rows.is_empty()).then(|| Table::new("The database held locked", &head, rows))
+    let stalls = &comparison.stalls;
+    let us = |which: fn(&crate::compare::Stall) -> f64| stalls.iter().map(move |stall| Some(which(stall)));
+    let columns = vec![
+        Column::of("Locked for", Quantity::Seconds, us(|stall| stall.held_s)),
+        Column::new("Recorded meanwhile", stalls.iter().map(|stall| figures::count(stall.events))),
+        Column::of("record() p50", Quantity::Micros, us(|stall| stall.record_us.p50)),
+        Column::of("p99", Quantity::Micros, us(|stall| stall.record_us.p99)),
+        Column::of("max", Quantity::Micros, us(|stall| stall.record_us.max)),
+        Column::new("Missing afterwards", stalls.iter().map(|stall| figures::count(stall.missing))),
+    ];
+    let names = stalls.iter().map(|stall| names::title(stall.arm).to_string()).collect();
+    (!stalls.is_empty()).then(|| Table::of_columns("The database held locked", ("Arm", names), columns))
 }
 
 /// The database side killed.
 pub fn isolations(comparison: &Comparison) -> Option<Table> {
-    let row = |isolation: &crate::compare::Isolation| {
-        vec![
-            names::title(isolation.arm).into(),
-            figures::seconds(isolation.away_s),
-            figures::count(isolation.handed_over),
-            figures::count(isolation.events),
-            figures::count(isolation.committed),
-            isolation.seen_live.map_or_else(|| "–".into(), figures::count),
-            isolation.application.clone(),
-        ]
-    };
-    let head =
-        ["Arm", "Dead for", "Recorded meanwhile", "All events", "Stored at the end", "Received live", "Application"];
-    let rows: Vec<_> = comparison.isolations.iter().map(row).collect();
-    (!rows.is_empty()).then(|| Table::new("The database side killed", &head, rows))
+    let isolations = &comparison.isolations;
+    let count =
+        |which: fn(&crate::compare::Isolation) -> u64| isolations.iter().map(move |one| figures::count(which(one)));
+    let live = isolations.iter().map(|one| one.seen_live.map_or_else(|| "–".into(), figures::count));
+    let columns = vec![
+        Column::of("Dead for", Quantity::Seconds, isolations.iter().map(|one| Some(one.away_s))),
+        Column::new("Recorded meanwhile", count(|one| one.handed_over)),
+        Column::new("All events", count(|one| one.events)),
+        Column::new("Stored at the end", count(|one| one.committed)),
+        Column::new("Received live", live),
+        Column::new("Application", isolations.iter().map(|one| one.application.clone())),
+    ];
+    let names = isolations.iter().map(|one| names::title(one.arm).to_string()).collect();
+    (!isolations.is_empty())
+        .then(|| Table::of_columns("The database side killed", ("Arm", names), columns).with_words(&[6]))
+}
+
+/// Fewer samples than this show nothing: with 200, a share of 20 % may be 14 to 26 % (95 %).
+pub const MINIMUM_OF_A_PROFILE: u64 = 200;
+
+/// The profiles that have enough samples.
+pub fn profiles(comparison: &Comparison) -> impl Iterator<Item = &Hotspots> {
+    comparison.hotspots.iter().filter(|hotspots| hotspots.samples >= MINIMUM_OF_A_PROFILE)
+}
+
+/// A sentence about the profiles that have too few samples.
+pub fn without_samples(comparison: &Comparison) -> Option<String> {
+    let few = comparison.hotspots.iter().filter(|hotspots| hotspots.samples < MINIMUM_OF_A_PROFILE);
+    let few =
+        few.map(|it| format!("{}, {}: {}", names::title(it.arm), it.role, figures::counted(it.samples, "sample")));
+    let few: Vec<String> = few.collect();
+    (!few.is_empty()).then(|| {
+        format!(
+            "These processes used too little CPU for a profile, which needs at least {MINIMUM_OF_A_PROFILE} samples. {}.",
+            few.join("; ")
+        )
+    })
 }
 
 /// Where the time of one process goes: the functions that ran most often.
 pub fn hotspots(hotspots: &Hotspots, most: usize) -> Table {
     let rows = hotspots.top.iter().take(most).enumerate();
     let rows =
-        rows.map(|(at, (function, share))| vec![format!("{}. {function}", at + 1), figures::percent(share * 100.0)]);
-    // With fewer samples, the error of a share is often more than ten percentage points.
-    let few = if hotspots.samples < 25 { ", too few to be reliable" } else { "" };
+        rows.map(|(at, (function, share))| vec![format!("{}. {function}", at + 1), figures::amount(share * 100.0)]);
     let samples = figures::counted(hotspots.samples, "sample");
-    let title = format!("{}, {} ({samples}{few})", names::title(hotspots.arm), hotspots.role);
-    Table::new(title, &["Function", "Share of samples"], rows.collect())
+    let title = format!("{}, {} ({samples})", names::title(hotspots.arm), hotspots.role);
+    Table::new(title, &["Function", "Share of samples, %"], rows.collect())
 }
 
 /// What each profiled process was doing.
 pub fn shares(comparison: &Comparison) -> Option<Table> {
     let mut kinds: Vec<&str> = Vec::new();
-    for kind in comparison.hotspots.iter().flat_map(|hotspots| hotspots.shares.keys()) {
+    for kind in profiles(comparison).flat_map(|hotspots| hotspots.shares.keys()) {
         if !kinds.contains(&kind.as_str()) {
             kinds.push(kind);
         }
@@ -158,32 +185,29 @@ pub fn shares(comparison: &Comparison) -> Option<Table> {
     // "other" comes last.
     kinds.sort_by_key(|kind| (*kind == "other", kind.to_string()));
     let row = |hotspots: &Hotspots| {
-        let share = |kind: &&str| {
-            hotspots.shares.get(*kind).map_or_else(|| "–".into(), |share| figures::percent(share * 100.0))
-        };
+        let share =
+            |kind: &&str| hotspots.shares.get(*kind).map_or_else(|| "–".into(), |share| figures::amount(share * 100.0));
         let name = format!("{}, {}", names::title(hotspots.arm), hotspots.role);
         std::iter::once(name).chain(kinds.iter().map(share)).collect()
     };
     let head: Vec<&str> = std::iter::once("Process").chain(kinds.iter().copied()).collect();
-    let rows: Vec<_> = comparison.hotspots.iter().map(row).collect();
-    (!kinds.is_empty()).then(|| Table::new("Share of samples by activity", &head, rows))
+    let rows: Vec<_> = profiles(comparison).map(row).collect();
+    (!kinds.is_empty()).then(|| Table::new("Share of samples by activity, %", &head, rows))
 }
 
 /// CPU percent beside CPU seconds.
 pub fn cpu(comparison: &Comparison) -> Table {
-    let row = |arm: &&crate::compare::ArmReport| {
-        let of = |of, shown: fn(f64) -> String| overview::median(arm, of).map_or_else(|| "not measured".into(), shown);
-        vec![
-            names::title(arm.arm).into(),
-            of(metric::cpu_s, figures::seconds),
-            of(metric::total_s, figures::seconds),
-            of(metric::cpu_percent, figures::percent),
-            of(metric::cpu_us_an_event, figures::micros),
-            overview::idle_percent(arm).map_or_else(|| "not measured".into(), figures::percent),
-        ]
-    };
-    let head = ["Arm", "CPU seconds", "Total time", "CPU percent", "CPU an event", "Idle CPU"];
-    Table::new("CPU, all processes", &head, overview::that_ran(comparison).iter().map(row).collect())
+    let arms = overview::that_ran(comparison);
+    let of = |metric: Metric| arms.iter().map(move |arm| overview::median(arm, metric)).collect::<Vec<_>>();
+    let columns = vec![
+        Column::of("CPU for 10,000 events", Quantity::Seconds, of(metric::stated_cpu_s)),
+        Column::of("Time for 10,000 events", Quantity::Seconds, of(metric::stated_s)),
+        Column::of("CPU percent", Quantity::Percent, of(metric::cpu_percent)),
+        Column::of("CPU an event", Quantity::Micros, of(metric::cpu_us_an_event)),
+        Column::of("Idle CPU", Quantity::Percent, arms.iter().map(|arm| overview::idle_percent(arm))),
+    ];
+    let names = arms.iter().map(|arm| names::title(arm.arm).to_string()).collect();
+    Table::of_columns("CPU, all processes", ("Arm", names), columns)
 }
 
 /// What each arm promises.
@@ -195,15 +219,19 @@ pub fn promises(comparison: &Comparison) -> Table {
 /// The settings of the runs.
 pub fn settings(comparison: &Comparison) -> Table {
     let settings = &comparison.settings;
+    let events = settings.events.map_or_else(
+        || format!("as many as a run of {} needs, for each arm", figures::seconds(settings.run_for_s)),
+        figures::count,
+    );
     let rows = [
-        ("Events a run", figures::count(settings.events)),
+        ("Events a run", events),
         ("Bytes of a payload, on average", figures::amount(settings.payload)),
         ("Pairs of runs", figures::count(settings.pairs as u64)),
         ("Producer threads", figures::count(settings.producers as u64)),
         ("Writer threads", figures::count(settings.writers as u64)),
-        ("synchronous", settings.synchronous.clone()),
-        ("Codec", settings.codec.clone()),
-        ("Work for each event", settings.work.clone()),
+        ("PRAGMA synchronous", settings.synchronous.clone()),
+        ("Encoding", names::value(&settings.codec)),
+        ("Work for each event", names::work(&settings.work).into()),
         ("Most events of a transaction", figures::count(settings.batch as u64)),
         ("Events a second in the latency runs", figures::count(settings.rate)),
         ("Seed", settings.seed.to_string()),
@@ -223,9 +251,10 @@ pub fn environment(comparison: &Comparison) -> Table {
         vec!["File system".into(), here.file_system.clone()],
         vec!["catchment".into(), comparison.catchment.clone()],
         vec!["SQLite".into(), here.sqlite.clone()],
-        vec!["nats-server".into(), here.nats_server.clone().unwrap_or_else(|| "none was started".into())],
+        vec!["nats-server".into(), here.nats_server.clone().unwrap_or_else(|| "none was used".into())],
     ];
-    rows.extend(here.pragmas.iter().map(|(name, value)| vec![format!("PRAGMA {name}"), value.clone()]));
+    let pragmas = here.pragmas.iter().filter(|(name, _)| *name != "synchronous");
+    rows.extend(pragmas.map(|(name, value)| vec![format!("PRAGMA {name}"), value.clone()]));
     rows.extend(here.broker.iter().map(|(name, value)| vec![format!("Broker: {name}"), value.clone()]));
     Table::of_words("Environment", &["Property", "Value"], rows)
 }
@@ -239,8 +268,18 @@ pub fn raw(comparison: &Comparison) -> Table {
             rows.extend(runs.iter().enumerate().map(|(round, run)| raw_row(&name, round + 1, run)));
         }
     }
-    let head =
-        ["Arm", "Round", "Total s", "Recording s", "Draining s", "Events", "Stored", "CPU s app.", "Coll.", "Broker"];
+    let head = [
+        "Arm",
+        "Round",
+        "Events",
+        "Stored",
+        "Total, s",
+        "Recording, s",
+        "Draining, s",
+        "CPU s, app.",
+        "Coll.",
+        "Broker",
+    ];
     Table::new("Timed runs", &head, rows)
 }
 
@@ -249,11 +288,11 @@ fn raw_row(name: &str, round: usize, run: &Run) -> Vec<String> {
     vec![
         name.to_string(),
         round.to_string(),
+        figures::count(run.events),
+        figures::count(run.committed),
         format!("{:.4}", run.total_s),
         format!("{:.4}", run.publish_s),
         format!("{:.4}", run.drain_s),
-        figures::count(run.events),
-        figures::count(run.committed),
         cpu_s("application"),
         cpu_s("collector"),
         cpu_s("broker"),

@@ -8,6 +8,7 @@ use super::names;
 use super::overview::{Overview, overview};
 use super::prose;
 use super::tables::{self, Table};
+use super::variations;
 use crate::compare::Comparison;
 
 /// No table can be narrower than this.
@@ -15,7 +16,7 @@ const NARROWEST: usize = 40;
 /// From this width on, names are not broken.
 const UNBROKEN: usize = 72;
 /// Widths of the columns of the main table, with their borders.
-const NAME: usize = 33;
+const NAME: usize = 37;
 const VALUE: usize = 19;
 const DIFFERENCE: usize = 27;
 /// The number of hotspots shown for each process.
@@ -26,20 +27,36 @@ const TOP: usize = 3;
 pub fn terminal(comparison: &Comparison, width: usize) -> String {
     let mut page = Page { text: String::new(), width: width.max(NARROWEST) };
     let settings = &comparison.settings;
+    let counts = comparison.arms.iter().filter(|arm| !arm.runs.is_empty()).map(|arm| arm.events);
+    let events = match (counts.clone().min(), counts.max()) {
+        (Some(least), Some(most)) if least < most => {
+            format!("{} to {}", figures::count(least), figures::counted(most, "event"))
+        }
+        (least, _) => figures::counted(least.unwrap_or(0), "event"),
+    };
     page.paragraph(&format!(
-        "{} of {}, {} each; {}, {}; {}",
+        "{} of each arm, of {events}, {} each; {}, {}; {}",
         figures::counted(settings.pairs as u64, "run"),
-        figures::counted(settings.events, "event"),
         figures::bytes(settings.payload),
-        settings.work,
-        settings.codec,
+        names::work(&settings.work),
+        names::value(&settings.codec),
         comparison.environment.processor,
     ));
     main_table(comparison, &mut page);
     page.paragraph(prose::cpu_sentence());
     page.table(&tables::ratios(comparison));
+    if !comparison.costs.is_empty() {
+        page.heading("Short and long runs");
+        page.paragraph(prose::costs());
+        variations::costs(comparison).iter().for_each(|table| page.table(table));
+    }
+    if !comparison.axes.is_empty() {
+        page.heading("One setting varied");
+        page.paragraph(prose::axes());
+        variations::agreement(comparison).iter().for_each(|text| page.paragraph(text));
+    }
     for axis in &comparison.axes {
-        page.table(&tables::axis(comparison, axis));
+        page.table(&variations::axis(comparison, axis));
     }
     for block in faults(comparison) {
         page.block(&block);
@@ -74,7 +91,7 @@ fn main_table(comparison: &Comparison, page: &mut Page) {
     page.paragraph(
         "An earlier study of an asyncio program counted function calls (here: instructions), event-loop iterations (voluntary \
          switches), context runs (involuntary switches) and I/O polls (system calls). A difference is the median of paired ratios \
-         with its 95 % interval; a difference without an interval comes from one run of each arm.",
+         with the interval that decides whether it is shown; a difference without one comes from one run of each arm.",
     );
 }
 
@@ -85,7 +102,7 @@ fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Table {
     head.extend(base.iter().map(title));
     head.extend(others.iter().flat_map(|at| with_difference(title(at))));
     let row = |row: &super::overview::Row| {
-        let mut cells = vec![row.name.to_string()];
+        let mut cells = vec![row.name.clone()];
         cells.extend(base.iter().map(|at| row.values[*at].clone()));
         for at in others {
             cells.push(row.values[*at].clone());
@@ -93,7 +110,8 @@ fn part(overview: &Overview, base: &[usize], others: &[usize]) -> Table {
         }
         cells
     };
-    Table { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures: true }
+    let figures = (0..head.len()).map(|at| at > 0).collect();
+    Table { title: String::new(), head, rows: overview.rows.iter().map(row).collect(), figures }
 }
 
 fn profile(comparison: &Comparison, page: &mut Page) {
@@ -101,9 +119,10 @@ fn profile(comparison: &Comparison, page: &mut Page) {
     if comparison.hotspots.is_empty() {
         page.paragraph(&without_profile(comparison));
     }
-    for hotspots in &comparison.hotspots {
+    for hotspots in tables::profiles(comparison) {
         page.table(&tables::hotspots(hotspots, TOP));
     }
+    tables::without_samples(comparison).iter().for_each(|text| page.paragraph(text));
     if let Some(shares) = tables::shares(comparison) {
         page.table(&shares);
     }
@@ -194,7 +213,7 @@ impl Page {
         grid.set_header(table.head.iter().map(|title| Cell::new(plain(title))));
         let aligned = |(at, text): (usize, &String)| {
             let cell = Cell::new(plain(text));
-            if at > 0 && table.figures { cell.set_alignment(CellAlignment::Right) } else { cell }
+            if table.figures[at] { cell.set_alignment(CellAlignment::Right) } else { cell }
         };
         for row in &table.rows {
             grid.add_row(row.iter().enumerate().map(aligned));

@@ -6,7 +6,8 @@
 use super::figures;
 use super::names::{self, capital, listed, phrase};
 use super::overview::{against, idle_percent, median, that_ran};
-use crate::compare::statistics::{Compared, Finding, MINIMUM_PAIRS, metric};
+use super::variations;
+use crate::compare::statistics::{Compared, Finding, MINIMUM_SAMPLES, metric};
 use crate::compare::{Arm, ArmReport, Comparison, Isolation, Quantiles, Verdict};
 
 /// The least factor between the figures of two single runs that counts as a difference.
@@ -62,6 +63,11 @@ fn headline(comparison: &Comparison) -> String {
         Finding::Higher => {
             format!("NATS was faster here: {through} stored {nats_rate}, and {by} stored {direct_rate}{cpu}.")
         }
+        Finding::TooFewPairs => format!(
+            "Too few runs to decide ({} of each arm; {MINIMUM_SAMPLES} are needed): {by} stored {direct_rate} here, and {through} \
+             stored {nats_rate}{cpu}.",
+            speed.ratio.samples
+        ),
         Finding::NoDifferenceShown => format!(
             "Speed does not decide here: no difference is shown between {by} ({direct_rate}) and {through} ({nats_rate}){cpu}."
         ),
@@ -81,7 +87,7 @@ fn speed(comparison: &Comparison, verdict: &mut Verdict) {
             match speed.finding {
                 Finding::Lower => verdict.direct_when.push(sentence),
                 Finding::Higher => verdict.nats_when.push(sentence),
-                Finding::NoDifferenceShown => verdict.caveats.push(sentence),
+                Finding::NoDifferenceShown | Finding::TooFewPairs => verdict.caveats.push(sentence),
             }
         }
     }
@@ -90,7 +96,7 @@ fn speed(comparison: &Comparison, verdict: &mut Verdict) {
 fn speed_of(comparison: &Comparison, nats: &ArmReport, direct: &ArmReport, speed: &Compared) -> String {
     let rate = |arm| median(arm, metric::throughput).map_or_else(|| "–".into(), figures::amount);
     let outcome = match speed.finding {
-        Finding::NoDifferenceShown => "",
+        Finding::NoDifferenceShown | Finding::TooFewPairs => "",
         Finding::Higher => " is faster",
         Finding::Lower => " is slower",
     };
@@ -283,6 +289,8 @@ fn caveats(comparison: &Comparison, verdict: &mut Verdict) {
         }
     }
     caveats.push(noise_of(comparison));
+    caveats.extend(variations::disagreement(comparison));
+    caveats.extend(short_runs(comparison));
     caveats.extend(pairs_of(comparison));
     caveats
         .extend(comparison.settings.cut_short.iter().map(|why| format!("Fewer runs were made than requested: {why}.")));
@@ -313,7 +321,7 @@ fn noise_of(comparison: &Comparison) -> String {
         } else {
             ""
         };
-        format!("{} by up to {:.1} %{outside}", ratio.of, (far - 1.0) * 100.0)
+        format!("{} by up to {:.1} %{outside}", names::metric(&ratio.of), (far - 1.0) * 100.0)
     });
     format!(
         "Two series of the same arm differ in {}. Smaller differences are not reported.",
@@ -321,16 +329,27 @@ fn noise_of(comparison: &Comparison) -> String {
     )
 }
 
+/// A timed run shorter than this has a large part of starting and ending.
+const SHORT: f64 = 1.0;
+
+fn short_runs(comparison: &Comparison) -> Option<String> {
+    let short = that_ran(comparison).into_iter().filter_map(|arm| {
+        let shortest = arm.runs.iter().chain(&arm.again).map(|run| run.total_s).min_by(f64::total_cmp)?;
+        (shortest < SHORT).then(|| format!("{} {}", phrase(arm.arm), figures::seconds(shortest)))
+    });
+    let short: Vec<String> = short.collect();
+    (!short.is_empty()).then(|| {
+        format!(
+            "In runs shorter than a second, starting and ending are a large part of the figures. The shortest run took: {}.",
+            listed(&short)
+        )
+    })
+}
+
 fn pairs_of(comparison: &Comparison) -> Option<String> {
     let pairs = that_ran(comparison).iter().map(|arm| arm.runs.len()).min()?;
-    if pairs < MINIMUM_PAIRS {
-        let found = figures::counted(pairs as u64, "run");
-        return Some(format!("With {found} of an arm no difference can be shown; make at least {MINIMUM_PAIRS}."));
-    }
-    let coverage = Compared::coverage(pairs)?;
-    Some(format!(
-        "With {pairs} pairs an interval is the whole range of their ratios. It contains the true ratio {:.0} times in 100, not 95 \
-         times; that needs 6 pairs.",
-        coverage * 100.0,
-    ))
+    let found = figures::counted(pairs as u64, "run");
+    (pairs < MINIMUM_SAMPLES).then(|| {
+        format!("With {found} of an arm nothing is concluded: that needs {MINIMUM_SAMPLES}. Ranges are shown.")
+    })
 }

@@ -26,6 +26,27 @@ pub fn total_s(_: Arm, run: &Run) -> Option<f64> {
     positive(run.total_s)
 }
 
+/// The number of events that times and CPU seconds are stated for: arms have runs of different lengths.
+pub const STATED_EVENTS: f64 = 10_000.0;
+
+/// Seconds for [`STATED_EVENTS`] recorded events, at the speed of the run.
+#[must_use]
+pub fn stated_s(arm: Arm, run: &Run) -> Option<f64> {
+    an_event(run, total_s(arm, run)? * STATED_EVENTS)
+}
+
+/// Microseconds of the run for each recorded event.
+#[must_use]
+pub fn us_an_event(arm: Arm, run: &Run) -> Option<f64> {
+    an_event(run, total_s(arm, run)? * 1e6)
+}
+
+/// CPU seconds of all processes for [`STATED_EVENTS`] recorded events.
+#[must_use]
+pub fn stated_cpu_s(arm: Arm, run: &Run) -> Option<f64> {
+    an_event(run, cpu_s(arm, run)? * STATED_EVENTS)
+}
+
 /// Events in the database divided by the total time. Lost events do not count.
 #[must_use]
 pub fn throughput(arm: Arm, run: &Run) -> Option<f64> {

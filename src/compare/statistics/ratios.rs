@@ -1,15 +1,12 @@
 //! One arm against another: the paired ratio, and whether it is more than the noise of the machine.
 
-use super::bootstrap::{Interval, coverage_of_range, paired_ratio};
+use super::bootstrap::{Interval, MINIMUM_SAMPLES, paired_ratio};
 use super::metric::{self, Metric};
 use crate::compare::{Arm, ArmReport, Ratio, Run};
 
-/// Fewer pairs than this show no difference: their range contains the true median less than three times in four.
-pub const MINIMUM_PAIRS: usize = 3;
-
 /// The metrics of a comparison's `ratios`.
-const COMPARED: [(&str, Metric); 3] =
-    [("total_s", metric::total_s), ("throughput", metric::throughput), ("cpu_s", metric::cpu_s)];
+const COMPARED: [(&str, Metric); 2] =
+    [("throughput", metric::throughput), ("cpu_us_an_event", metric::cpu_us_an_event)];
 
 /// Whether a difference is shown, and its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +17,8 @@ pub enum Finding {
     Lower,
     /// These samples show no difference.
     NoDifferenceShown,
+    /// With fewer than [`MINIMUM_SAMPLES`] pairs nothing is concluded.
+    TooFewPairs,
 }
 
 impl Finding {
@@ -30,13 +29,16 @@ impl Finding {
             Self::Higher => "higher",
             Self::Lower => "lower",
             Self::NoDifferenceShown => "no difference shown",
+            Self::TooFewPairs => "too few pairs",
         }
     }
 
-    fn of(ratio: Interval, pairs: usize) -> Self {
-        if pairs >= MINIMUM_PAIRS && ratio.low > 1.0 {
+    fn of(ratio: Interval) -> Self {
+        if ratio.samples < MINIMUM_SAMPLES {
+            Self::TooFewPairs
+        } else if ratio.low > 1.0 {
             Self::Higher
-        } else if pairs >= MINIMUM_PAIRS && ratio.high < 1.0 {
+        } else if ratio.high < 1.0 {
             Self::Lower
         } else {
             Self::NoDifferenceShown
@@ -47,21 +49,11 @@ impl Finding {
 /// A metric of one arm against the same metric of another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compared {
-    /// The paired ratio as measured, not widened by the noise.
+    /// The paired ratio. Its interval is widened by the noise floor, and the finding is whether it excludes 1; with too few pairs
+    /// it is the range of the ratios, as measured.
     pub ratio: Interval,
-    /// Number of pairs.
-    pub pairs: usize,
-    /// What the ratio shows after it is widened by the noise.
+    /// What the ratio shows.
     pub finding: Finding,
-}
-
-impl Compared {
-    /// How often an interval of this many pairs contains the true ratio, if less than 95 times in 100.
-    #[must_use]
-    pub fn coverage(pairs: usize) -> Option<f64> {
-        let coverage = coverage_of_range(pairs);
-        (coverage < 0.95).then_some(coverage)
-    }
 }
 
 /// `above` against `below`, round by round, widened by the factor `noise`. None if no round has the number for both.
@@ -73,8 +65,9 @@ pub fn compared(above: (Arm, &[Run]), below: (Arm, &[Run]), of: Metric, noise: f
     if ups.is_empty() {
         return None;
     }
-    let ratio = paired_ratio(&ups, &downs, seed);
-    Some(Compared { ratio, pairs: ups.len(), finding: Finding::of(ratio.widened(noise), ups.len()) })
+    let measured = paired_ratio(&ups, &downs, seed);
+    let ratio = if measured.is_range() { measured } else { measured.widened(noise) };
+    Some(Compared { ratio, finding: Finding::of(ratio) })
 }
 
 /// The noise floor of a metric as a factor: how far the interval of an arm against itself reaches from 1, in either direction.
@@ -94,24 +87,24 @@ fn itself(arm: &ArmReport, of: Metric, seed: u64) -> Option<Compared> {
 }
 
 /// Each arm against the first, and the first against itself, in all metrics of a comparison's `ratios`. An arm without runs has
-/// no ratio, and an arm with a process that was not measured has no `cpu_s`. The seed is that of the comparison's settings;
+/// no ratio, and an arm with a process that was not measured has none of its CPU. The seed is that of the comparison's settings;
 /// reports use it for all other intervals too.
 #[must_use]
 pub fn ratios(arms: &[ArmReport], seed: u64) -> Vec<Ratio> {
     let Some((first, others)) = arms.split_first() else { return Vec::new() };
     let of_one = |(name, of): (&'static str, Metric)| {
         let noise = noise(arms, of, seed);
-        let floor = itself(first, of, seed).map(|found| ratio(name, first.arm, true, found));
+        let floor = itself(first, of, seed).map(|found| ratio(name, first.arm, true, 1.0, found));
         let against_first = others.iter().filter_map(move |arm| {
             let found = compared((arm.arm, &arm.runs), (first.arm, &first.runs), of, noise, seed)?;
-            Some(ratio(name, arm.arm, false, found))
+            Some(ratio(name, arm.arm, false, if found.ratio.is_range() { 1.0 } else { noise }, found))
         });
         floor.into_iter().chain(against_first)
     };
     COMPARED.into_iter().flat_map(of_one).collect()
 }
 
-fn ratio(of: &str, arm: Arm, noise_floor: bool, found: Compared) -> Ratio {
+fn ratio(of: &str, arm: Arm, noise_floor: bool, noise: f64, found: Compared) -> Ratio {
     Ratio {
         of: of.into(),
         arm,
@@ -119,7 +112,8 @@ fn ratio(of: &str, arm: Arm, noise_floor: bool, found: Compared) -> Ratio {
         median: found.ratio.median,
         low: found.ratio.low,
         high: found.ratio.high,
-        pairs: found.pairs,
+        noise,
+        pairs: found.ratio.samples,
         finding: found.finding.name().into(),
     }
 }

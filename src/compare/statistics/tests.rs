@@ -54,6 +54,7 @@ fn arm(arm: Arm, totals: &[f64], again: &[f64]) -> ArmReport {
     ArmReport {
         arm,
         promise: String::new(),
+        events: 1_000,
         skipped: None,
         error: None,
         counted: None,
@@ -111,23 +112,23 @@ fn an_interval_of_twenty_one_samples_is_exact_for_any_seed() {
     let samples: Vec<f64> = (1..=21).map(f64::from).collect();
     // odd(): 6 at 0.0183, 7 at 0.0557; 14 at 0.9443, 15 at 0.9817.
     for seed in 0..20 {
-        assert_eq!(interval_of_median(&samples, seed), Interval { median: 11.0, low: 7.0, high: 15.0 });
+        assert_eq!(interval_of_median(&samples, seed), Interval { median: 11.0, low: 7.0, high: 15.0, samples: 21 });
     }
 }
 
 #[test]
-fn the_interval_of_few_samples_is_their_range() {
-    // odd() of five: the smallest at 0.058, the second largest at 0.942.
+fn fewer_than_six_samples_have_a_range_and_no_interval() {
     let found = interval_of_median(&[2.4, 1.8, 2.2, 2.8, 2.0], SEED);
-    assert_eq!(found, Interval { median: 2.2, low: 1.8, high: 2.8 });
-    assert_eq!(Compared::coverage(5), Some(0.9375));
-    assert_eq!(Compared::coverage(6), None);
+    assert_eq!(found, Interval { median: 2.2, low: 1.8, high: 2.8, samples: 5 });
+    assert!(found.is_range());
+    assert!(!interval_of_median(&[2.4, 1.8, 2.2, 2.8, 2.0, 2.1], SEED).is_range());
 }
 
 #[test]
 fn constant_ratios_have_an_interval_without_width() {
-    let found = paired_ratio(&[2.0, 4.0, 8.0, 1.0], &[4.0, 8.0, 16.0, 2.0], SEED);
-    assert_eq!(found, Interval { median: 0.5, low: 0.5, high: 0.5 });
+    let below = [4.0, 8.0, 16.0, 2.0, 1.0, 4.0];
+    let found = paired_ratio(&below.map(|below| below / 2.0), &below, SEED);
+    assert_eq!(found, Interval { median: 0.5, low: 0.5, high: 0.5, samples: 6 });
     assert!(paired_ratio(&[], &[1.0], SEED).median.is_nan());
 }
 
@@ -153,14 +154,14 @@ fn ratios_are_against_the_first_arm() {
     let first = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0];
     let arms = [arm(Arm::DirectPerEvent, &first, &first), arm(Arm::Jetstream, &first.map(|s| s * 2.0), &[])];
     let found = ratios(&arms, SEED);
-    assert_eq!(found.len(), 6);
-    let total = ratio_of(&found, "total_s", false);
-    close(total.median, 2.0);
-    assert_eq!((total.arm, total.pairs, total.finding.as_str()), (Arm::Jetstream, 6, "higher"));
-    assert_eq!(ratio_of(&found, "throughput", false).finding, "lower");
+    assert_eq!(found.len(), 4);
+    let throughput = ratio_of(&found, "throughput", false);
+    close(throughput.median, 0.5);
+    assert_eq!((throughput.arm, throughput.pairs, throughput.finding.as_str()), (Arm::Jetstream, 6, "lower"));
     // 0.25 + 0.5 + 0.75 against 0.5: the broker counts.
-    close(ratio_of(&found, "cpu_s", false).median, 3.0);
-    assert_eq!(ratio_of(&found, "total_s", true).finding, "no difference shown");
+    close(ratio_of(&found, "cpu_us_an_event", false).median, 3.0);
+    assert_eq!(ratio_of(&found, "cpu_us_an_event", false).finding, "higher");
+    assert_eq!(ratio_of(&found, "throughput", true).finding, "no difference shown");
 }
 
 #[test]
@@ -169,24 +170,44 @@ fn a_difference_within_the_noise_floor_is_not_shown() {
     let wild = [0.9, 1.12, 0.9, 1.12, 0.9, 1.12, 0.9, 1.12];
     let slower = [1.05; 8];
     let quiet = [arm(Arm::DirectPerEvent, &first, &first), arm(Arm::Jetstream, &slower, &[])];
-    assert_eq!(ratio_of(&ratios(&quiet, SEED), "total_s", false).finding, "higher");
+    assert_eq!(ratio_of(&ratios(&quiet, SEED), "throughput", false).finding, "lower");
     let noisy = [arm(Arm::DirectPerEvent, &first, &wild), arm(Arm::Jetstream, &slower, &[])];
-    let found = ratio_of(&ratios(&noisy, SEED), "total_s", false);
+    let found = ratio_of(&ratios(&noisy, SEED), "throughput", false);
     assert_eq!(found.finding, "no difference shown");
-    // The interval itself stays as it was measured.
-    close(found.low, 1.05);
+    // All pairs have the same ratio. The interval is the one that decides the finding: it is widened by the noise floor.
+    close(found.noise, 1.12);
+    close(found.low, 1.0 / 1.05 / 1.12);
+    close(found.high, 1.12 / 1.05);
+    assert!(found.low < 1.0 && found.high > 1.0);
+}
+
+#[test]
+fn the_interval_excludes_1_exactly_if_a_difference_is_shown() {
+    let first = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01];
+    let again = [1.02, 0.99, 1.01, 1.0, 1.03, 0.98, 1.0];
+    for percent in 80_u32..125 {
+        let other = first.map(|seconds| seconds * f64::from(percent) / 100.0);
+        let found = ratios(&[arm(Arm::DirectPerEvent, &first, &again), arm(Arm::Jetstream, &other, &[])], SEED);
+        for ratio in found {
+            let excludes = ratio.low > 1.0 || ratio.high < 1.0;
+            assert_eq!(excludes, ratio.finding != "no difference shown", "{percent}: {ratio:?}");
+        }
+    }
 }
 
 #[test]
 fn an_arm_that_differs_from_itself_has_a_finding() {
     let arms = [arm(Arm::DirectPerEvent, &[1.0; 6], &[1.2; 6])];
-    assert_eq!(ratio_of(&ratios(&arms, SEED), "total_s", true).finding, "higher");
+    assert_eq!(ratio_of(&ratios(&arms, SEED), "throughput", true).finding, "lower");
 }
 
 #[test]
-fn two_pairs_show_nothing() {
-    let arms = [arm(Arm::DirectPerEvent, &[1.0, 1.0], &[]), arm(Arm::Jetstream, &[9.0, 9.0], &[])];
-    assert_eq!(ratio_of(&ratios(&arms, SEED), "total_s", false).finding, "no difference shown");
+fn from_few_pairs_nothing_is_concluded() {
+    let arms = [arm(Arm::DirectPerEvent, &[1.0; 5], &[1.1; 5]), arm(Arm::Jetstream, &[8.0, 9.0, 10.0, 9.0, 9.0], &[])];
+    let found = ratio_of(&ratios(&arms, SEED), "throughput", false);
+    assert_eq!((found.pairs, found.finding.as_str()), (5, "too few pairs"));
+    // Their range, as measured.
+    assert_eq!((found.low, found.high, found.noise), (0.1, 0.125, 1.0));
 }
 
 #[test]
@@ -196,8 +217,8 @@ fn what_was_not_measured_has_no_ratio() {
         run.processes.remove("broker");
     }
     let found = ratios(&arms, SEED);
-    assert!(found.iter().all(|ratio| ratio.of != "cpu_s"), "without the broker it is not the arm's CPU");
-    assert!(found.iter().any(|ratio| ratio.of == "total_s"));
+    assert!(found.iter().all(|ratio| ratio.of != "cpu_us_an_event"), "without the broker it is not the arm's CPU");
+    assert!(found.iter().any(|ratio| ratio.of == "throughput"));
     assert!(ratios(&[], SEED).is_empty());
     let skipped = [arm(Arm::DirectPerEvent, &[1.0; 3], &[]), arm(Arm::Jetstream, &[], &[])];
     assert!(ratios(&skipped, SEED).is_empty());
@@ -205,6 +226,9 @@ fn what_was_not_measured_has_no_ratio() {
 
 #[test]
 fn lost_events_are_not_throughput() {
+    let run = Run { total_s: 2.0, events: 40_000, committed: 40_000, ..Run::default() };
+    assert_eq!(metric::stated_s(Arm::Jetstream, &run), Some(0.5));
+    assert_eq!(metric::us_an_event(Arm::Jetstream, &run), Some(50.0));
     let lossy = Run { total_s: 2.0, events: 1_000, committed: 600, ..Run::default() };
     assert_eq!(metric::throughput(Arm::CoreNats, &lossy), Some(300.0));
     assert_eq!(metric::throughput(Arm::CoreNats, &Run::default()), None);

@@ -112,7 +112,8 @@ fn files(folder: &Path) -> Result<Vec<Migration>, Error> {
             continue;
         }
         let text = std::fs::read(&path).map_err(|e| {
-            refused(&path, None, format!("cannot be read: {e}"), Some(e.into())).with_remedy("check its permissions")
+            refused(&path, None, format!("cannot be read: {e}"), Some(e.into()))
+                .with_remedy("check the file and its permissions")
         })?;
         migrations.push(Migration::new(path, &text)?);
     }

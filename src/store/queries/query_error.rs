@@ -17,7 +17,8 @@ pub struct QueryError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QueryErrorKind {
-    /// The request cannot be read, its values make the statement fail, or no query has its subject.
+    /// The request cannot be read, has a field that is no parameter or a value that its parameter does not accept, its values make the
+    /// statement fail, or no query has its subject.
     Request,
     /// The statement took longer than its `timeout`.
     Timeout,

@@ -16,7 +16,7 @@ use crate::compare::{ArmReport, Comparison, Run};
 struct Bar {
     name: String,
     parts: Vec<(&'static str, f64)>,
-    /// The median of the runs' sums, as in the tables. The medians of the parts add up to about this.
+    /// CPU seconds for 10,000 events: the median of the runs' sums, as in the tables. The medians of the parts add up to about this.
     sum: f64,
     /// A process of the arm that was not measured.
     missing: Option<&'static str>,
@@ -26,13 +26,13 @@ impl Bar {
     fn new(arm: &ArmReport) -> Option<Self> {
         let of_role = |role: &'static str| {
             let samples: Option<Vec<f64>> =
-                arm.runs.iter().map(|run| run.processes.get(role).map(|process| process.cpu_s)).collect();
+                arm.runs.iter().map(|run| run.processes.get(role).map(|process| stated(run, process.cpu_s))).collect();
             samples.filter(|samples| !samples.is_empty()).map(|samples| (role, median(&samples)))
         };
         let roles = metric::roles(arm.arm);
         let parts: Vec<_> = roles.iter().copied().filter_map(of_role).collect();
         let missing = roles.iter().copied().find(|role| parts.iter().all(|(measured, _)| measured != role));
-        let sum = |run: &Run| run.processes.values().map(|process| process.cpu_s).sum();
+        let sum = |run: &Run| run.processes.values().map(|process| stated(run, process.cpu_s)).sum();
         let sums: Vec<f64> = arm.runs.iter().map(sum).collect();
         let name = names::title(arm.arm).into();
         (!parts.is_empty()).then(|| Self { name, parts, sum: median(&sums), missing })
@@ -55,6 +55,11 @@ impl Bar {
     }
 }
 
+/// For 10,000 events, as in the tables: the runs of the arms differ in length.
+fn stated(run: &Run, cpu_s: f64) -> f64 {
+    cpu_s * metric::STATED_EVENTS / metric::number(run.events.max(1))
+}
+
 const ROW: u32 = 46;
 
 pub fn cpu(comparison: &Comparison) -> Option<Picture> {
@@ -68,11 +73,8 @@ pub fn cpu(comparison: &Comparison) -> Option<Picture> {
     let with = |role: &str| bars.iter().any(|bar| bar.parts.iter().any(|(part, _)| *part == role));
     let roles = ["application", "collector", "broker"].into_iter().filter(|role| with(role));
     Some(Picture {
-        title: "CPU seconds of a run".into(),
-        reading: format!(
-            "User and system time; medians of the runs, each with {}.",
-            figures::counted(comparison.settings.events, "event")
-        ),
+        title: "CPU seconds for 10,000 events".into(),
+        reading: "User and system time of each process; medians of the runs.".into(),
         description: bars.iter().map(Bar::description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: roles.map(|role| (role.to_string(), colour(role))).collect(),

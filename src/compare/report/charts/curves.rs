@@ -8,9 +8,9 @@ use super::palette::{self, MUTED, RULE};
 use super::scale::Scale;
 use crate::compare::report::figures;
 use crate::compare::report::names;
-use crate::compare::report::overview::that_ran;
-use crate::compare::statistics::{median, metric};
-use crate::compare::{Arm, ArmReport, Comparison, Run};
+use crate::compare::report::overview::{samples, that_ran};
+use crate::compare::statistics::{Metric, median, metric};
+use crate::compare::{Arm, ArmReport, Comparison, CostPoint, Costs, Run};
 
 /// The most points that a line of this size can show.
 const POINTS: usize = 150;
@@ -33,7 +33,13 @@ pub fn latency(comparison: &Comparison) -> Option<Picture> {
     let x = rarities(curves.iter().flat_map(|curve| &curve.points).map(|(x, _)| *x).fold(1.0, f64::max));
     let heights: Vec<f64> = curves.iter().flat_map(|curve| &curve.points).map(|(_, us)| *us).collect();
     let y = Scale::logarithmic(least(&heights)?, heights.iter().copied().fold(0.0, f64::max));
-    let marks = Marks { x: "share of events", y: "committed within", x_shown: &share, y_shown: &figures::micros_short };
+    let marks = Marks {
+        x: "share of events",
+        y: "committed within",
+        x_shown: &share,
+        y_shown: &figures::micros_short,
+        discs: false,
+    };
     let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
     let description = |arm: &ArmReport| {
         let us = arm.latency.as_ref()?.commit_us;
@@ -55,11 +61,13 @@ pub fn latency(comparison: &Comparison) -> Option<Picture> {
 pub fn timeline(comparison: &Comparison) -> Option<Picture> {
     let curve = |arm: &&ArmReport| {
         let run = typical(arm)?;
-        let points = run.timeline.iter().map(|(seconds, events)| (*seconds, metric::number(*events)));
+        let share = |events: u64| metric::number(events) / metric::number(run.events.max(1)) * 100.0;
+        let points = run.timeline.iter().map(|(seconds, events)| (*seconds, share(*events)));
         let points = thinned(&points.filter(|(seconds, _)| *seconds > 0.0).collect::<Vec<_>>());
         (points.len() > 1).then_some(Curve { arm: arm.arm, points })
     };
-    let curves: Vec<Curve> = that_ran(comparison).iter().filter_map(curve).collect();
+    let ran = that_ran(comparison);
+    let curves: Vec<Curve> = ran.iter().filter_map(curve).collect();
     let ends: Vec<f64> = curves.iter().filter_map(|curve| curve.points.last()).map(|(seconds, _)| *seconds).collect();
     let starts: Vec<f64> =
         curves.iter().filter_map(|curve| curve.points.first()).map(|(seconds, _)| *seconds).collect();
@@ -67,24 +75,65 @@ pub fn timeline(comparison: &Comparison) -> Option<Picture> {
     // If one arm takes many times as long as another, a linear axis squeezes the fast ones to the edge.
     let x =
         if last / least(&ends)? > 8.0 { Scale::logarithmic(least(&starts)?, last) } else { Scale::from_zero(&ends) };
-    let y =
-        Scale::from_zero(&curves.iter().flat_map(|curve| &curve.points).map(|(_, events)| *events).collect::<Vec<_>>());
+    let y = Scale::from_zero(&[100.0]);
     let marks = Marks {
         x: "seconds since the first event",
-        y: "events stored",
+        y: "share stored",
         x_shown: &figures::short,
-        y_shown: &figures::short,
+        y_shown: &|share| format!("{} %", figures::short(share)),
+        discs: false,
     };
     let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
     let description = |curve: &Curve| {
-        let (seconds, events) = curve.points.last()?;
-        Some(format!("{}: {} after {}", names::title(curve.arm), figures::amount(*events), figures::seconds(*seconds)))
+        let run = typical(ran.iter().find(|arm| arm.arm == curve.arm)?)?;
+        let events = figures::counted(run.events, "event");
+        Some(format!("{}: {events} in {}", names::title(curve.arm), figures::seconds(run.total_s)))
     };
     let kind = if x.is_logarithmic() { "; logarithmic time" } else { "" };
     Some(Picture {
-        title: "Committed over time".into(),
-        reading: format!("The run of each arm whose total time is the median{kind}."),
+        title: "Stored over time".into(),
+        reading: format!(
+            "The run of each arm whose total time is the median. A straight line is a steady speed{kind}."
+        ),
         description: curves.iter().filter_map(description).collect::<Vec<_>>().join("; "),
+        drawing,
+        legend: arm_legend(curves.iter().map(|curve| curve.arm)),
+    })
+}
+
+/// The cost of an event by the number of events of the run: a line for each arm.
+pub fn costs(comparison: &Comparison, title: &str, of: Metric) -> Option<Picture> {
+    let curve = |costs: &Costs| {
+        let point = |point: &CostPoint| {
+            let found = samples(costs.arm, &point.runs, of)?;
+            Some((metric::number(point.events), median(&found))).filter(|(_, us)| *us > 0.0)
+        };
+        let points: Vec<_> = costs.points.iter().filter_map(point).collect();
+        (points.len() > 1).then_some(Curve { arm: costs.arm, points })
+    };
+    let curves: Vec<Curve> = comparison.costs.iter().filter_map(curve).collect();
+    let all = || curves.iter().flat_map(|curve| &curve.points);
+    let (x, y): (Vec<f64>, Vec<f64>) = all().copied().unzip();
+    let highest = |figures: &[f64]| figures.iter().copied().fold(0.0, f64::max);
+    let (x, y) = (Scale::logarithmic(least(&x)?, highest(&x)), Scale::logarithmic(least(&y)?, highest(&y)));
+    let marks = Marks {
+        x: "events of the run",
+        y: "an event",
+        x_shown: &figures::short,
+        y_shown: &figures::micros_short,
+        discs: true,
+    };
+    let drawing = drawn(HEIGHT, |area| draw(area, &curves, &x, &y, &marks))?;
+    let description = |curve: &Curve| {
+        let points = curve.points.iter();
+        let points = points.map(|(events, us)| format!("{} with {}", figures::micros(*us), figures::amount(*events)));
+        format!("{}: {}", names::title(curve.arm), points.collect::<Vec<_>>().join(", "))
+    };
+    Some(Picture {
+        title: title.into(),
+        reading: "By the number of events of the run, medians. A level line: more events cost the same each. Logarithmic axes."
+            .into(),
+        description: curves.iter().map(description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: arm_legend(curves.iter().map(|curve| curve.arm)),
     })
@@ -134,6 +183,8 @@ struct Marks<'a> {
     y: &'a str,
     x_shown: &'a dyn Fn(f64) -> String,
     y_shown: &'a dyn Fn(f64) -> String,
+    /// Whether each point has a disc.
+    discs: bool,
 }
 
 fn draw(area: &Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> DrawResult {
@@ -158,7 +209,11 @@ fn draw(area: &Area, curves: &[Curve], x: &Scale, y: &Scale, marks: &Marks) -> D
         .draw()?;
     for curve in curves {
         let points = curve.points.iter().map(|(at, figure)| (*at, *figure));
-        chart.draw_series(LineSeries::new(points, palette::of_arm(curve.arm).drawn().stroke_width(2)))?;
+        chart.draw_series(LineSeries::new(points.clone(), palette::of_arm(curve.arm).drawn().stroke_width(2)))?;
+        if marks.discs {
+            let disc = |point| Circle::new(point, 4, palette::of_arm(curve.arm).drawn().filled());
+            chart.draw_series(points.map(disc))?;
+        }
     }
     Ok(())
 }

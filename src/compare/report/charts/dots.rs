@@ -46,10 +46,11 @@ pub fn throughput(comparison: &Comparison) -> Option<Picture> {
 pub fn axis(comparison: &Comparison, axis: &Axis) -> Option<Picture> {
     let line = |point: &crate::compare::AxisPoint| {
         let samples = samples(axis.arm, &point.runs, metric::throughput)?;
-        let name = format!("{} {}", axis.setting, point.value);
+        let control = if point.control { " (control)" } else { "" };
+        let name = format!("{}{control}", names::value(&point.value));
         Some(Line::new(name, samples, palette::of_arm(axis.arm), comparison.settings.seed))
     };
-    let title = format!("Throughput by {}, {}", axis.setting, names::title(axis.arm));
+    let title = format!("Throughput, {}: {}", names::title(axis.arm), names::setting(&axis.setting).to_lowercase());
     picture(title, &axis.points.iter().filter_map(line).collect::<Vec<_>>())
 }
 
@@ -60,11 +61,12 @@ fn picture(title: String, lines: &[Line]) -> Option<Picture> {
     let all: Vec<f64> = lines.iter().flat_map(|line| line.samples.iter().copied()).collect();
     let scale = Scale::fitting(&all);
     let kind = if scale.is_logarithmic() { "; logarithmic axis" } else { "" };
+    let bar = if lines.iter().all(|line| line.interval.is_range()) { "their range" } else { "its 95 % interval" };
     let height = 56 + ROW * u32::try_from(lines.len()).unwrap_or(1);
     let drawing = drawn(height, |area| draw(area, lines, &scale))?;
     Some(Picture {
         title,
-        reading: format!("Events/s in the database. Rings: runs; disc: median; bar: its 95 % interval{kind}."),
+        reading: format!("Events/s in the database. Rings: runs; disc: median; bar: {bar}{kind}."),
         description: lines.iter().map(Line::description).collect::<Vec<_>>().join("; "),
         drawing,
         legend: Vec::new(),

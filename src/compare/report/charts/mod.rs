@@ -10,6 +10,7 @@ pub mod palette;
 mod scale;
 
 use super::document::Chart;
+use crate::compare::statistics::metric;
 use crate::compare::{Axis, Comparison};
 
 /// A chart as a figure of the page; empty if there is nothing to draw.
@@ -19,6 +20,8 @@ pub fn figure(comparison: &Comparison, chart: Chart) -> String {
         Chart::Cpu => bars::cpu(comparison),
         Chart::Latency => curves::latency(comparison),
         Chart::Timeline => curves::timeline(comparison),
+        Chart::CostTime => curves::costs(comparison, "Time an event", metric::us_an_event),
+        Chart::CostCpu => curves::costs(comparison, "CPU an event, all processes", metric::cpu_us_an_event),
         Chart::Axis(axis) => dots::axis(comparison, axis),
     };
     picture.map_or_else(String::new, |picture| picture.html(&id(comparison, chart)))
@@ -31,6 +34,8 @@ fn id(comparison: &Comparison, chart: Chart) -> String {
         Chart::Cpu => "cpu".into(),
         Chart::Latency => "latency".into(),
         Chart::Timeline => "timeline".into(),
+        Chart::CostTime => "cost-time".into(),
+        Chart::CostCpu => "cost-cpu".into(),
         Chart::Axis(axis) => {
             let at = comparison.axes.iter().position(|one: &Axis| std::ptr::eq(one, axis));
             format!("axis-{}", at.unwrap_or_default())

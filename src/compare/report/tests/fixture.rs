@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use crate::compare::statistics::{metric, ratios};
 use crate::compare::{
-    Arm, ArmReport, Axis, AxisPoint, Comparison, Environment, FORMAT, Hotspots, Idle, Isolation, LatencyRun, Process,
-    Quantiles, Run, Settings, Stall, Verdict,
+    Arm, ArmReport, Axis, AxisPoint, Comparison, CostPoint, Costs, Environment, FORMAT, Hotspots, Idle, Isolation,
+    LatencyRun, Process, Quantiles, Run, Settings, Stall, Verdict,
 };
 
 pub const EVENTS: u64 = 20_000;
@@ -37,6 +37,7 @@ fn made() -> Comparison {
     arms.push(ArmReport {
         arm: Arm::JetstreamSyncAlways,
         promise: "a power cut, once the broker has acknowledged it".into(),
+        events: 0,
         skipped: Some("nats-server 2.9 has no sync_interval \"always\"".into()),
         error: None,
         counted: None,
@@ -55,6 +56,7 @@ fn made() -> Comparison {
         settings: settings(),
         ratios: ratios(&arms, SEED),
         arms,
+        costs: costs(),
         axes: axes(),
         stalls: stalls(),
         isolations: isolations(),
@@ -62,6 +64,7 @@ fn made() -> Comparison {
         verdict: Verdict::default(),
         not_measured: vec!["instructions: perf_event_paranoid is 4 here".into()],
         errors: Vec::new(),
+        stopped: false,
     };
     comparison.verdict = super::super::verdict(&comparison);
     comparison
@@ -85,7 +88,8 @@ fn environment() -> Environment {
 
 fn settings() -> Settings {
     Settings {
-        events: EVENTS,
+        events: Some(EVENTS),
+        run_for_s: 1.0,
         payload: 112.4,
         pairs: ROUNDS.len(),
         producers: 1,
@@ -116,6 +120,7 @@ fn arm(arm: Arm, total_s: f64, cpu_s: &[(&str, f64)], record_us: f64, commit_us:
     ArmReport {
         arm,
         promise: promise.into(),
+        events: EVENTS,
         skipped: None,
         error: None,
         counted: None,
@@ -166,9 +171,24 @@ fn spread(p50: f64) -> Quantiles {
     Quantiles { p50, p90: p50 * 1.4, p99: p50 * 2.5, p999: p50 * 6.0, max: p50 * 14.0 }
 }
 
+/// The direct arm costs less in long runs; the last point of the other has one run.
+fn costs() -> Vec<Costs> {
+    let point = |events: u64, total_s: f64, runs: usize| CostPoint {
+        events,
+        runs: (0..runs)
+            .map(|round| Run { events, ..run(total_s, &[("application", total_s)], round, events) })
+            .collect(),
+    };
+    vec![
+        Costs { arm: Arm::DirectGrouped, points: vec![point(1_000, 0.01, 3), point(100_000, 0.4, 3)] },
+        Costs { arm: Arm::DirectPerEvent, points: vec![point(1_000, 2.0, 3), point(100_000, 200.0, 1)] },
+    ]
+}
+
 fn axes() -> Vec<Axis> {
     let point = |value: &str, total_s: f64, payload: Option<f64>| AxisPoint {
         value: value.into(),
+        control: matches!(value, "1" | "5000" | "json"),
         runs: (0..3)
             .map(|round| run(total_s, &[("application", 0.3), ("collector", 0.5), ("broker", 0.4)], round, EVENTS))
             .collect(),
@@ -177,7 +197,7 @@ fn axes() -> Vec<Axis> {
     let axis = |setting: &str, points| Axis { setting: setting.into(), arm: Arm::Jetstream, points };
     vec![
         axis("writers", vec![point("1", 0.64, None), point("2", 0.66, None), point("4", 0.71, None)]),
-        axis("batch", vec![point("1", 47.0, None), point("100", 1.1, None), point("5,000", 0.64, None)]),
+        axis("batch", vec![point("2", 47.0, None), point("100", 1.1, None), point("5000", 0.64, None)]),
         axis("codec", vec![point("json", 0.64, Some(112.4)), point("messagepack", 0.6, Some(88.0))]),
     ]
 }

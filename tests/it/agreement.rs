@@ -1,12 +1,12 @@
 //! Reads a payload and compares with the oracle of catchment's own tests.
 
-#[path = "../../../src/binding/tests/oracle.rs"]
+#[path = "../../src/binding/tests/oracle.rs"]
 mod oracle;
 
 use std::collections::BTreeMap;
 
-use catchment::unversioned::binding::{Envelope, Fields, Parameters, Value};
 use catchment::config::Codec;
+use catchment::unversioned::binding::{Envelope, Fields, Parameters, Value};
 use catchment::unversioned::pipeline::{Mark, SingleEvent};
 use oracle::Bound;
 
@@ -28,6 +28,7 @@ pub fn check(codec: Codec, data: &[u8]) {
     let expected = match codec {
         Codec::Json => oracle::json(payload, &places),
         Codec::Messagepack => oracle::messagepack(payload, &places),
+        codec => panic!("{codec:?} has no oracle"),
     };
     if let Some(difference) = oracle::difference(&expected, &read(codec, payload, &places)) {
         panic!("{places:?}: {difference}");
@@ -50,4 +51,22 @@ fn read(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Boun
         Value::Blob(bytes) => Bound::Blob(bytes.to_owned()),
     };
     Ok((0..places.len()).map(bound).collect())
+}
+
+/// Seeds of the fuzz targets, which include this file: so they are compiled too.
+#[test]
+fn readers_and_oracle_agree_on_the_seeds() {
+    for seed in
+        [&b"\xff{\"a\":1,\"a\":{\"b\":2}}"[..], b"\x0f{\"a\":{\"b\":[1],\"0\":2}}", b"\x70[{\"a\":[0,1]},2]", b"\x02{"]
+    {
+        check(Codec::Json, seed);
+    }
+    for seed in [
+        &b"\xff\x82\xa1a\x01\xc4\x01a\x02"[..],
+        b"\x0f\x81\xc4\x01a\x81\x00\x07",
+        b"\x02\x81\xc4\x01\xff\x01",
+        b"\x01\xc1",
+    ] {
+        check(Codec::Messagepack, seed);
+    }
 }
