@@ -115,8 +115,11 @@ impl Event {
         }
         if let Some(id) = &self.id {
             validate_header(event_id::HEADER, id)?;
-            if id.trim() != id || id.is_empty() {
-                return Err(InvalidEvent::new(format!("the id {id:?} is empty or has white space at its ends")));
+            if id.is_empty() {
+                return Err(InvalidEvent::new("the id is empty"));
+            }
+            if id.trim() != id {
+                return Err(InvalidEvent::new(format!("the id {id:?} has white space at its ends")));
             }
         }
         if self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(event_id::HEADER)) {
@@ -179,7 +182,10 @@ impl std::error::Error for InvalidEvent {}
 fn validate_header(name: &str, value: &str) -> Result<(), InvalidEvent> {
     // The token characters of RFC 9110. NATS accepts the same (ADR-4).
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    if name.is_empty() || !name.chars().all(is_token) {
+    if name.is_empty() {
+        return Err(InvalidEvent::new(format!("the header with the value {value:?} has no name")));
+    }
+    if !name.chars().all(is_token) {
         let detail = format!("the header name {name:?} has characters that no header name can have");
         return Err(InvalidEvent::new(detail));
     }

@@ -176,6 +176,11 @@ impl TestDatabase {
         Ok(outcome)
     }
 
+    /// The subjects whose events are collected.
+    pub(crate) fn subjects(&self) -> &[Filter] {
+        &self.subjects
+    }
+
     fn push(&mut self, event: &Event, published: SystemTime) {
         if self.batch.is_empty() {
             self.batch.begin(Arc::clone(&self.epoch), self.last);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::lines::BOM;
 use crate::Event;
 use crate::store::{Json, Value};
 use data_encoding::BASE64;
@@ -80,8 +81,11 @@ pub fn read(line: &[u8]) -> Result<Event, String> {
 ///
 /// As [`read`].
 pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
-    let input: InputLine<'_> = serde_json::from_slice(line).map_err(|e| {
-        format!("does not look like {{\"subject\":\"a.b\",\"headers\":{{\"Name\":\"value\"}},\"payload\":\"…\"}}: {e}")
+    // Files that were joined may have one at the start of any line.
+    let line = line.strip_prefix(BOM).unwrap_or(line);
+    let input: InputLine<'_> = serde_json::from_slice(line).map_err(|error| {
+        let example = r#"{"subject":"a.b","headers":{"Name":"value"},"payload":"…"}"#;
+        format!("does not look like {example}: {}", reason(line, &error))
     })?;
     if input.raw_headers.is_some() {
         return Err("its headers could not be read; remove raw_headers, or write them as \"headers\"".into());
@@ -100,6 +104,17 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
     }
     event.validate().map_err(|invalid| invalid.to_string())?;
     Ok((event, input.published_us))
+}
+
+/// Why a line is not an event, and what to do about JSON that is more than one event or less.
+fn reason(line: &[u8], error: &serde_json::Error) -> String {
+    // Each line is parsed by itself, so its number within that says nothing.
+    let text = error.to_string().replace(" at line 1 column ", " at column ");
+    match line.trim_ascii_start().first() {
+        Some(b'[') => format!("{text}; of an array, write each element on a line: jq -c '.[]'"),
+        Some(b'{') if error.is_eof() => format!("{text}; write each event on one line: jq -c ."),
+        _ => text,
+    }
 }
 
 fn payload(given: Option<&RawValue>) -> Result<Vec<u8>, String> {
@@ -168,6 +183,7 @@ mod tests {
             assert_eq!(std::str::from_utf8(event.payload()), Ok(payload));
         }
         assert_eq!(read(br#"{"subject": "a"}"#), Ok(Event::new("a", "")));
+        assert_eq!(read("\u{feff}{\"subject\": \"a\"} ".as_bytes()), Ok(Event::new("a", "")));
     }
 
     #[test]
@@ -180,6 +196,8 @@ mod tests {
     fn a_line_without_an_event_is_refused() {
         for (line, said) in [
             (&b"hello"[..], "does not look like {\"subject\":\"a.b\""),
+            (b"[{\"subject\": \"a\"}]", "write each element on a line: jq -c '.[]'"),
+            (b"{", "at column 1; write each event on one line: jq -c ."),
             (br#"{"payload": "x"}"#, "missing field `subject`"),
             (br#"{"subject": "a", "header": {}}"#, "unknown field `header`"),
             (br#"{"subject": "a", "headers": {"A": 1}}"#, "expected text or a list of texts"),

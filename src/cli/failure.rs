@@ -29,8 +29,8 @@ pub struct Interrupted {
     pub status: ExitStatus,
 }
 
-/// Prints the error and returns the exit status: 2 for wrong usage or configuration, that of the signal for an interruption, else 1. A closed standard output
-/// (`| head`) is not a failure.
+/// Prints the error and returns the exit status: 2 for wrong usage or configuration, that of the signal for an interruption, else 1.
+/// A closed standard output (`| head`) is not a failure.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if output::is_closed(error) {
         return ExitCode::SUCCESS;

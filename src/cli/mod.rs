@@ -18,6 +18,7 @@ mod dead_letters;
 mod event_line;
 mod failure;
 mod flags;
+mod hyphens;
 mod init;
 mod lines;
 mod logging;
@@ -114,15 +115,16 @@ pub fn run_command() -> ExitCode {
 impl Cli {
     /// The command that the arguments name. If they cannot be used, prints the reason and returns the exit status.
     fn parse_arguments() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
-            if error.use_stderr() && LogFormat::asked_for(std::env::args_os()) == LogFormat::Json {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        hyphens::parse(&arguments).map_err(|error| {
+            if error.use_stderr() && LogFormat::asked_for(arguments.iter().cloned()) == LogFormat::Json {
                 failure::report_usage(&error);
             } else {
                 // If standard error is closed, the exit status is still set.
                 let _ = error.print();
             }
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
-            let of_check = status != 0 && names_check(std::env::args_os());
+            let of_check = status != 0 && names_check(arguments.iter().cloned());
             ExitCode::from(if of_check { UNKNOWN } else { status })
         })
     }
@@ -219,6 +221,30 @@ mod tests {
             .expect("help")
             .to_string();
         assert!(help.contains("build it with the feature compare"), "{help}");
+    }
+
+    #[test]
+    fn values_may_begin_with_a_hyphen_and_options_are_still_checked() {
+        let parsed = |line: &[&str]| {
+            let arguments: Vec<OsString> = ["catchment"].iter().chain(line).map(OsString::from).collect();
+            hyphens::parse::<Cli>(&arguments).map(|cli| cli.command)
+        };
+        for payload in ["-3.5", "-10", "-1e-05", "-.5", "-5,3", "-12°C", "- a", "-", "", "-- a"] {
+            let command = parsed(&["publish", "events.a", payload, "-H", "A:-1"]).expect(payload);
+            assert!(matches!(command, Command::Publish(publish) if publish.payload().is_some_and(|of| of == payload)));
+        }
+        assert!(matches!(parsed(&["publish", "a", "--", "-x"]), Ok(Command::Publish(of)) if of.payload().is_some()));
+        assert!(parsed(&["sql", "-- how many\nSELECT 1", "--json"]).is_ok());
+        for (line, refused) in [
+            (&["publish", "events.a", "--idd", "7"][..], "'--idd'"),
+            (&["publish", "events.a", "-1e-05", "--idd", "7"], "'--idd'"),
+            (&["publish", "events.a", "-x"], "'-x'"),
+            (&["sql", "--jsn", "SELECT 1"], "'--jsn'"),
+            (&["tail", "-7"], "'-7'"),
+        ] {
+            let error = parsed(line).err().expect("must be refused").to_string();
+            assert!(error.contains(&format!("unexpected argument {refused} found")), "{error}");
+        }
     }
 
     #[test]

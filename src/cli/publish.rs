@@ -1,28 +1,43 @@
 //! `catchment publish`: publish events to a stream or to core NATS.
 
+mod events;
 mod report;
 
-use std::io;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::record::Overflow;
-use crate::{Event, NatsRecorder, NatsRecorderConfig, Recorder};
+use crate::config::BrokerConfig;
+use crate::error::Error;
+use crate::record::{FailureReason, Overflow, RecordError};
+use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
-use report::PublishReport;
+use events::{Events, LineFormat, Load, due};
+use report::{Ending, POLL, Patience, PublishReport};
 
 use super::failure::UsageError;
-use super::lines::Lines;
+use super::lines::{Lines, Source};
 use super::progress::Progress;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
-use super::starting;
-use super::{committed, event_line};
+use super::{committed, starting};
+
+/// The largest payload that is generated. A server accepts 64 MiB at most.
+const LARGEST: i64 = 64 << 20;
+
+/// The shortest time without any answer after which it gives up. That no stream takes an event is certain only after some attempts.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Publish events: one from the command line, lines of a file or of standard input, or generated load
 ///
 /// The exit status is 0 if the stream has acknowledged every event; a collector then stores them in the database. Otherwise it is
-/// 1, and the error has the number of events that are stored, that are not, and that have no answer.
+/// 1, or 130 or 143 after SIGINT or SIGTERM, and the error has the number of events that are stored, that are not, and that have no
+/// answer. An input without events is no error.
+///
+/// Lines end with \n or \r\n. Lines of white space only are skipped, and so is a byte order mark at the start.
 ///
 /// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream. Exit status 0 then means that the
 /// server has read every event, but not that any subscriber has stored it.
@@ -38,25 +53,25 @@ pub struct Publish {
     #[arg(required_unless_present = "events")]
     subject: Option<String>,
 
-    /// Payload of a single event [default: each line of standard input is one event]
-    payload: Option<String>,
+    /// Payload of a single event; - or none: each line of standard input is the payload of an event
+    payload: Option<OsString>,
 
-    /// Read lines from this file instead of standard input
+    /// Read lines from this file instead of standard input, which is -
     #[arg(short, long, value_name = "FILE", conflicts_with = "payload")]
     file: Option<PathBuf>,
 
     /// Each line is a whole event as tail --json and dead-letters export print it: {"subject", "headers", "payload"}. The payload
     /// is text, {"$blob":"<base64>"}, or JSON that is published verbatim. Headers that begin with Nats- are left out, except for
     /// the identity
-    #[arg(long, conflicts_with_all = ["subject", "payload", "count", "id"])]
+    #[arg(long, conflicts_with_all = ["payload", "count"])]
     events: bool,
 
     /// Header NAME:VALUE; can be repeated
     #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<String>,
 
-    /// Identity of the event (Nats-Msg-Id): the stream stores only one event with the same identity
-    #[arg(long, requires = "payload")]
+    /// Identity of a single event (Nats-Msg-Id): the stream stores only one event with the same identity
+    #[arg(long)]
     id: Option<String>,
 
     /// Generate this many events: {"n": number, "sent_us": the time at which it was due}
@@ -68,68 +83,76 @@ pub struct Publish {
     rate: Option<u64>,
 
     /// Size of a generated payload in bytes, at least 48
-    #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "count")]
-    size: usize,
+    #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "count", value_parser = clap::value_parser!(u32).range(48..=LARGEST))]
+    size: u32,
 
-    /// Print the result as JSON, also if not all are stored: {"published", "not_stored", "unknown", "stream", "last_sequence",
-    /// "seconds"}
+    /// Print the result as JSON, also if not all are stored: {"published", "not_stored", "unknown", "total", "interrupted", "error",
+    /// "stream", "last_sequence", "seconds"}
     #[arg(short, long)]
     json: bool,
 }
-
-/// The events to publish, in order.
-type Events<'a> = Box<dyn Iterator<Item = anyhow::Result<Event>> + 'a>;
 
 impl Publish {
     /// Publishes, and waits until the stream has answered for each event.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let headers = self.headers()?;
-        let with_headers = |event| headers.iter().fold(event, |event: Event, (name, value)| event.header(name, value));
-        let subject = self.subject.as_deref().unwrap_or("events");
-        with_headers(Event::new(subject, "")).validate().map_err(|invalid| UsageError(invalid.to_string()))?;
-        let signals = Signals::catch()?;
-        let (events, total) = self.events(subject, &signals)?;
+        self.check_arguments(&headers)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
-        let (patience, mode) = (config.broker.timeout, config.broker.mode);
-        let is_named = settings.names_servers(&self.broker)?;
-        let recorder = starting::connect(&config.database.path, patience, is_named, &|| !signals.end_asked(), || {
-            let mut recorder_config = NatsRecorderConfig::default();
-            // Read again for each attempt: the server may have written its address meanwhile.
-            let broker = settings.for_broker(&self.database, &self.broker)?.broker;
-            (recorder_config.broker, recorder_config.overflow) = (broker, Overflow::Block(patience));
-            Ok(NatsRecorder::open(recorder_config)?)
-        })?;
-        let progress = Progress::new(total, "events handed over");
+        let signals = Signals::catch()?;
         let began = Instant::now();
-        let mut report = PublishReport::of(&recorder, mode);
-        let (mut published, mut refused, mut last_subject) = (0, None, None);
-        for event in events {
-            self.pace(began, published);
-            if signals.end_asked() {
-                break;
-            }
-            if self.events
-                && let Ok(event) = &event
-            {
-                last_subject = Some(event.subject().to_owned());
-            }
-            match event.and_then(|event| Ok(recorder.record(with_headers(event))?)) {
-                Ok(receipt) => report.last(receipt),
-                Err(error) => {
-                    refused = Some(error);
-                    break;
+        let (mut report, mut took) = (PublishReport::new(config.broker.mode), None);
+        let mut events = self.events(&signals);
+        let ending = match &mut events {
+            Err(error) => Ending::Refused(std::mem::replace(error, anyhow::Error::msg(""))),
+            Ok(events) => match self.connect(settings, &config, &signals) {
+                Err(error) => signals.interrupted().map_or(Ending::Refused(error), Ending::Interrupted),
+                Ok(recorder) => {
+                    let patience = config.broker.timeout.max(LEAST_PATIENCE);
+                    let (ending, subject) = self.publish(recorder, patience, events, &headers, &mut report, &signals);
+                    took = Some(began.elapsed());
+                    if !signals.end_asked() {
+                        committed::wait(&config, &subject, report.destination());
+                    }
+                    ending
                 }
-            }
-            published += 1;
-            if published % 256 == 0 || self.rate.is_some() {
-                progress.show(published, String::new());
-            }
+            },
+        };
+        match ending {
+            // Wrong configuration has no result.
+            Ending::Refused(error) if matches!(error.downcast_ref(), Some(Error::Config { .. })) => Err(error),
+            ending => report.finish(events.as_ref().ok(), ending, self.json, took.unwrap_or_else(|| began.elapsed())),
         }
-        report.settle(&recorder, patience.max(Duration::from_secs(1)));
-        let took = began.elapsed();
-        committed::wait(&config, last_subject.as_deref().unwrap_or(subject), report.destination());
-        progress.clear();
-        report.finish(published, refused, self.json, took)
+    }
+
+    /// Connects, also to the broker of a collector that is starting. After a signal, the result is an error.
+    fn connect(&self, settings: &Settings, config: &Config, signals: &Signals) -> anyhow::Result<NatsRecorder> {
+        let is_named = settings.names_servers(&self.broker)?;
+        let wanted = || !signals.end_asked();
+        starting::connect(&config.database.path, config.broker.timeout, is_named, &wanted, || {
+            // Read again for each attempt: the server may have written its address meanwhile.
+            Ok(open(settings.for_broker(&self.database, &self.broker)?.broker, signals)?)
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn payload(&self) -> Option<&std::ffi::OsStr> {
+        self.payload.as_deref()
+    }
+
+    /// Refuses what the argument parser cannot: what no event can have, and arguments that contradict each other.
+    fn check_arguments(&self, headers: &[(String, String)]) -> Result<(), UsageError> {
+        if self.events && self.subject.as_deref().is_some_and(|subject| subject != "-") {
+            let text = "with --events each line names its subject, so no other one can be given; read a file with --events --file FILE";
+            return Err(UsageError(text.into()));
+        }
+        if self.id.is_some() && self.payload.as_ref().is_none_or(|payload| payload == "-") {
+            let text = "--id is the identity of a single event, so its payload must be given too; for several events use --events \
+                        and write \"headers\":{\"Nats-Msg-Id\":\"…\"} into each line";
+            return Err(UsageError(text.into()));
+        }
+        let subject = self.subject.as_deref().filter(|_| !self.events).unwrap_or("events");
+        let event = self.id.iter().fold(Event::new(subject, ""), Event::id);
+        with_headers(event, headers).validate().map_err(|invalid| UsageError(invalid.to_string()))
     }
 
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {
@@ -146,81 +169,131 @@ impl Publish {
         self.header.iter().map(parse).collect()
     }
 
-    /// The events to publish, and their number if it is known.
-    fn events<'a>(&self, subject: &'a str, signals: &Signals) -> anyhow::Result<(Events<'a>, Option<u64>)> {
-        let event = move |payload: Vec<u8>| Event::new(subject, payload);
-        if let Some(payload) = &self.payload {
-            let event = event(payload.clone().into_bytes());
-            let event = self.id.iter().fold(event, Event::id);
-            return Ok((Box::new(std::iter::once(Ok(event))), Some(1)));
-        }
+    /// The events to publish. Opens the input.
+    fn events(&self, signals: &Signals) -> anyhow::Result<Events> {
+        let subject = self.subject.clone().unwrap_or_default();
         if let Some(count) = self.count {
-            let (size, rate) = (self.size, self.rate);
-            // The clock starts with the first event, like that of `pace`.
-            let mut began = None;
-            let events = (0..count).map(move |number| {
-                let now = SystemTime::now();
-                let began = *began.get_or_insert(now);
-                Ok(event(generated(number, rate.map_or(now, |rate| began + due(number, rate)), size)))
-            });
-            return Ok((Box::new(events), Some(count)));
+            return Ok(Events::generated(Load::new(subject, count, self.rate, self.size as usize)));
         }
-        let lines = Lines::of(self.file.as_deref(), signals)?;
-        if self.events {
-            let read = |(at, line): (usize, io::Result<Vec<u8>>)| {
-                event_line::read(&line?).map_err(|reason| anyhow::anyhow!("event {}: {reason}", at + 1))
-            };
-            return Ok((Box::new(lines.enumerate().map(read)), None));
+        if let Some(payload) = self.payload.as_ref().filter(|payload| *payload != "-") {
+            let event = Event::new(subject, payload.clone().into_vec());
+            return Ok(Events::one(self.id.iter().fold(event, Event::id)));
         }
-        Ok((Box::new(lines.map(move |line| Ok(event(line?)))), None))
+        let source = self.file.as_deref().map_or(Source::StandardInput, Source::of);
+        let format = if self.events { LineFormat::Event } else { LineFormat::Payload { subject } };
+        Ok(Events::lines(Lines::of(&source, signals)?, source, format))
     }
 
-    /// Waits until the event of this number is due. At high rates it waits a whole tick, because a wake-up for each event would cost
-    /// more than publishing it. Due times count from the start, so a late event does not delay later ones.
-    fn pace(&self, began: Instant, number: u64) {
+    /// Publishes the events and waits for the answers. The report then has the outcome. Returns the subject of the last event too.
+    fn publish(
+        &self,
+        recorder: NatsRecorder,
+        patience: Duration,
+        events: &mut Events,
+        headers: &[(String, String)],
+        report: &mut PublishReport,
+        signals: &Signals,
+    ) -> (Ending, String) {
+        let progress = (!events.are_typed()).then(|| Progress::new(events.total(), "events handed over"));
+        let counters = recorder.counters();
+        let mut patience = Patience::new(patience);
+        let (began, mut passed_on, mut last) = (Instant::now(), 0, None);
+        let mut subject = self.subject.clone().unwrap_or_default();
+        let ending = loop {
+            self.pace(began, passed_on, signals);
+            if let Some(status) = signals.interrupted() {
+                break Ending::Interrupted(status);
+            }
+            let event = match events.next() {
+                Some(Ok(event)) => with_headers(event, headers),
+                Some(Err(error)) => break Ending::Refused(error),
+                None if events.total().is_none() => continue,
+                None => break Ending::Complete,
+            };
+            if self.events {
+                event.subject().clone_into(&mut subject);
+            }
+            patience.renew();
+            match pass_on(&recorder, event, || patience.is_over(counters.counts(), signals)) {
+                Ok(receipt) => last = Some(receipt),
+                // The event was read, and is not passed on.
+                Err(error) if is_full(&error) && signals.end_asked() => continue,
+                Err(error) => break Ending::Refused(error.into()),
+            }
+            passed_on += 1;
+            if let Some(progress) = &progress
+                && (passed_on % 256 == 0 || self.rate.is_some())
+            {
+                progress.show(passed_on, String::new());
+            }
+        };
+        let settled = report.settle(recorder, passed_on, last, &mut patience, signals);
+        if let Some(progress) = progress {
+            progress.clear();
+        }
+        let ending = match (ending, signals.interrupted()) {
+            (Ending::Complete, Some(status)) if !settled => Ending::Interrupted(status),
+            (ending, _) => ending,
+        };
+        (ending, subject)
+    }
+
+    /// Waits until the event of this number is due, or until a signal. At high rates it waits a whole tick, because a wake-up for each
+    /// event would cost more than publishing it. Due times count from the start, so a late event does not delay later ones.
+    fn pace(&self, began: Instant, number: u64, signals: &Signals) {
         const TICK: Duration = Duration::from_millis(1);
         let Some(rate) = self.rate else { return };
-        let wait = (began + due(number, rate)).saturating_duration_since(Instant::now());
-        if !wait.is_zero() {
-            // If less than one event is due in a tick, each is published at its own time.
-            std::thread::sleep(if due(1, rate) < TICK { wait.max(TICK) } else { wait });
+        // If less than one event is due in a tick, each is published at its own time.
+        let at_least = if due(1, rate) < TICK { TICK } else { Duration::ZERO };
+        let due = began + due(number, rate);
+        while !signals.end_asked() {
+            let wait = due.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                return;
+            }
+            thread::sleep(wait.max(at_least).min(POLL));
         }
     }
 }
 
-/// When the event of this number is due, counted from the start.
-fn due(number: u64, rate: u64) -> Duration {
-    Duration::from_secs(number / rate) + Duration::from_nanos(number % rate * 1_000_000_000 / rate)
+fn with_headers(event: Event, headers: &[(String, String)]) -> Event {
+    headers.iter().fold(event, |event, (name, value)| event.header(name, value))
 }
 
-/// A payload of about this size with the number of the event and the time at which it was due.
-fn generated(number: u64, due: SystemTime, size: usize) -> Vec<u8> {
-    let due_us = due.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-    let mut payload = format!("{{\"n\":{number},\"sent_us\":{due_us}");
-    let rest = size.saturating_sub(payload.len());
-    // `,"pad":""}` takes ten bytes; a smaller payload gets none.
-    if rest > 10 {
-        payload += ",\"pad\":\"";
-        payload.extend(std::iter::repeat_n('x', rest - 10));
-        payload.push('"');
+/// Connects on a thread of its own, so that a signal ends the waiting. After a signal, the result is an error.
+fn open(broker: BrokerConfig, signals: &Signals) -> anyhow::Result<NatsRecorder> {
+    let mut config = NatsRecorderConfig::default();
+    // A full buffer must not keep a signal waiting.
+    (config.broker, config.overflow) = (broker, Overflow::Block(POLL));
+    let (to, opened) = sync_channel(1);
+    let connecting = config.clone();
+    let connect = move || drop(to.send(NatsRecorder::open(connecting)));
+    if thread::Builder::new().name("catchment-opening".into()).spawn(connect).is_err() {
+        return Ok(NatsRecorder::open(config)?);
     }
-    payload.push('}');
-    payload.into_bytes()
+    loop {
+        match opened.recv_timeout(POLL) {
+            Ok(opened) => return Ok(opened?),
+            Err(RecvTimeoutError::Timeout) if !signals.end_asked() => {}
+            Err(_) => anyhow::bail!("connecting was interrupted"),
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn is_full(error: &RecordError) -> bool {
+    matches!(error.reason, FailureReason::BufferFull { .. })
+}
 
-    #[test]
-    fn generated_payloads_are_json_of_the_requested_size() {
-        for size in [100, 1_000] {
-            let payload = generated(7, UNIX_EPOCH, size);
-            assert_eq!(payload.len(), size);
-            let value: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
-            assert_eq!(value["n"], 7);
+/// Passes an event to the recorder. While the buffer is full, waits for room until `give_up`.
+fn pass_on(
+    recorder: &NatsRecorder,
+    mut event: Event,
+    mut give_up: impl FnMut() -> bool,
+) -> Result<Receipt, RecordError> {
+    loop {
+        match recorder.record(event) {
+            Err(error) if is_full(&error) && !give_up() => event = *error.event,
+            passed_on => return passed_on,
         }
-        assert_eq!(due(2_500, 1_000), Duration::from_millis(2_500));
-        assert!(serde_json::from_slice::<serde_json::Value>(&generated(7, UNIX_EPOCH, 0)).is_ok());
     }
 }

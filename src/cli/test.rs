@@ -1,7 +1,7 @@
 //! `catchment test`: what events would do, without a broker and without changing the database.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Event;
@@ -10,7 +10,8 @@ use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
 use super::event_line;
-use super::lines::Lines;
+use super::failure::Interrupted;
+use super::lines::{Line, Lines, Source};
 use super::logging;
 use super::output::Output;
 use super::row_writers::{RowWriter, Tables};
@@ -20,7 +21,10 @@ use super::values::counted;
 
 /// Run events through migrations and routes into a temporary database, and print the resulting rows and dead letters
 ///
-/// Uses no broker and does not touch the database. The exit status is 1 if there are dead letters.
+/// Uses no broker and does not touch the database. The exit status is 1 if there are dead letters, and 130 or 143 if SIGINT or
+/// SIGTERM ended it before the end of the input. An input without events is no error.
+///
+/// Lines end with \n or \r\n. Lines of white space only are skipped, and so is a byte order mark at the start.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Test {
@@ -32,8 +36,8 @@ pub struct Test {
     #[arg(long)]
     subject: Option<String>,
 
-    /// Print JSON: {"events", "tables": {name: new or changed rows}, "gone": {name: removed rows}, "dead_letters", "dropped",
-    /// "not_collected"}
+    /// Print JSON, unless the input cannot be read: {"events", "tables": {name: new or changed rows}, "gone": {name: removed rows},
+    /// "dead_letters", "dropped", "not_collected", "interrupted"}
     #[arg(short, long)]
     json: bool,
 }
@@ -49,26 +53,40 @@ impl Test {
     /// Runs all events and prints what changed.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&DatabaseArgs::default())?;
+        let signals = Signals::catch()?;
+        let source = Source::of(&self.file);
+        let mut lines = Lines::of(&source, &signals)?;
         // Information about the temporary database is of no use to the reader.
         logging::hide_information();
-        let signals = Signals::catch()?;
         let mut testing = TestDatabase::new(&config)?;
-        let file = (self.file != Path::new("-")).then_some(self.file.as_path());
-        let mut failed = None;
-        let events = Lines::of(file, &signals)?.enumerate().map_while(|(at, line)| {
-            let event = line.map_err(anyhow::Error::from).and_then(|line| self.event(at, line));
-            event.map_err(|error| failed = Some(error)).ok()
+        let subjects = testing.subjects().to_vec();
+        // The line of each event that is collected.
+        let (mut numbers, mut failed) = (Vec::new(), None);
+        let events = lines.by_ref().map_while(|line| match line.and_then(|line| self.event(line)) {
+            Ok((number, event, published)) => {
+                if subjects.iter().any(|filter| filter.matches(event.subject())) {
+                    numbers.push(number);
+                }
+                Some((event, published))
+            }
+            Err(error) => {
+                failed = Some(error);
+                None
+            }
         });
         let outcome = testing.run_at(events)?;
         if let Some(error) = failed {
             return Err(error);
         }
-        let (changes, letters) = (testing.changes()?, testing.dead_letters()?);
+        let interrupted = signals.interrupted().filter(|_| !lines.is_at_end());
+        let letters =
+            testing.dead_letters()?.into_iter().map(|letter| Letter::of(letter, &numbers)).collect::<Vec<_>>();
+        let mut result = Tested { outcome, changes: testing.changes()?, letters, interrupted: interrupted.is_some() };
         let mut output = Output::optional();
         if self.json {
-            print_json(&mut output, outcome, &changes, &letters)?;
+            result.print_json(&mut output)?;
         } else {
-            print_tables(&mut output, outcome, changes, &letters)?;
+            result.print_tables(&mut output, &source)?;
         }
         output.flush()?;
         if outcome.not_collected > 0 {
@@ -76,55 +94,124 @@ impl Test {
             log::warn!("{count} on subjects outside broker.subjects: they would not be collected");
         }
         let all = counted(outcome.committed as u64, "event");
-        anyhow::ensure!(letters.is_empty(), "of {all}, {} would be dead letters", outcome.dead_letters);
+        if let Some(status) = interrupted {
+            let message = format!("interrupted after {all}, before the end of {source}");
+            return Err(Interrupted { message, status }.into());
+        }
+        anyhow::ensure!(result.letters.is_empty(), "of {all}, {} would be dead letters", outcome.dead_letters);
         Ok(())
     }
 
-    fn event(&self, at: usize, line: Vec<u8>) -> anyhow::Result<(Event, SystemTime)> {
-        let refused = |reason| anyhow::anyhow!("event {}: {reason}", at + 1);
+    /// The event of a line, with its publish time and the number of the line.
+    fn event(&self, line: Line) -> anyhow::Result<(u64, Event, SystemTime)> {
+        let Line { number, bytes } = line;
+        let refused = |reason| anyhow::anyhow!("line {number}: {reason}");
         let (event, published_us) = match &self.subject {
-            Some(subject) => (Event::new(subject, line), None),
-            None => event_line::read_with_time(&line).map_err(refused)?,
+            Some(subject) => (Event::new(subject, bytes), None),
+            None => event_line::read_with_time(&bytes).map_err(refused)?,
         };
         event.validate().map_err(|invalid| refused(invalid.to_string()))?;
         let since_1970 = published_us.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
-        Ok((event, since_1970.map_or_else(SystemTime::now, |time| UNIX_EPOCH + time)))
+        Ok((number, event, since_1970.map_or_else(SystemTime::now, |time| UNIX_EPOCH + time)))
     }
 }
 
-fn print_tables(
-    output: &mut Output,
+/// A dead letter, with the line of its event.
+struct Letter {
+    letter: DeadLetter,
+    line: Option<u64>,
+}
+
+impl Letter {
+    /// `lines` has the line of each event that was committed.
+    fn of(letter: DeadLetter, lines: &[u64]) -> Self {
+        let index = letter.sequence.and_then(|number| usize::try_from(number).ok()?.checked_sub(1));
+        Self { line: index.and_then(|index| lines.get(index).copied()), letter }
+    }
+
+    /// The values of these columns: `line`, or fields of a dead letter.
+    fn values(&self, columns: &[&str]) -> Vec<Value> {
+        let number =
+            |number: Option<u64>| number.and_then(|n| i64::try_from(n).ok()).map_or(Value::Null, Value::Integer);
+        let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
+        let letter = &self.letter;
+        let value = |column: &&str| match *column {
+            "event" => number(letter.sequence),
+            "line" => number(self.line),
+            "subject" => letter.subject.as_str().into(),
+            "route" => text(&letter.route),
+            "statement" => text(&letter.statement),
+            "error" => letter.error.as_str().into(),
+            _ => letter.payload.clone(),
+        };
+        columns.iter().map(value).collect()
+    }
+}
+
+/// What the events did.
+struct Tested {
     outcome: Outcome,
     changes: Vec<TableChange>,
-    letters: &[DeadLetter],
-) -> anyhow::Result<()> {
-    for changed in changes {
-        let gone = if changed.deleted > 0 { format!(", {} removed", changed.deleted) } else { String::new() };
-        writeln!(output, "{}: {} new or changed{gone}", changed.table, counted(changed.rows.len() as u64, "row"))?;
-        if !changed.rows.is_empty() {
-            print(output, &changed.columns, changed.rows)?;
+    letters: Vec<Letter>,
+    interrupted: bool,
+}
+
+impl Tested {
+    /// Prints tables. Their rows are gone then.
+    fn print_tables(&mut self, output: &mut Output, source: &Source) -> anyhow::Result<()> {
+        for changed in std::mem::take(&mut self.changes) {
+            let gone = if changed.deleted > 0 { format!(", {} removed", changed.deleted) } else { String::new() };
+            writeln!(output, "{}: {} new or changed{gone}", changed.table, counted(changed.rows.len() as u64, "row"))?;
+            if !changed.rows.is_empty() {
+                print(output, &changed.columns, changed.rows)?;
+            }
+            writeln!(output)?;
         }
-        writeln!(output)?;
+        if !self.letters.is_empty() {
+            let columns = ["line", "subject", "route", "error", "payload"];
+            writeln!(output, "dead letters:")?;
+            let rows = self.letters.iter().map(|letter| letter.values(&columns)).collect();
+            print(output, &columns.map(str::to_owned), rows)?;
+            writeln!(output)?;
+        }
+        let Outcome { committed, dead_letters, unmatched_dropped: dropped, markers_skipped, not_collected } =
+            self.outcome;
+        let stored = committed - dead_letters - dropped - markers_skipped;
+        let (count, dead) = (counted(committed as u64, "event"), counted(dead_letters as u64, "dead letter"));
+        let is_empty = committed + not_collected == 0 && !self.interrupted;
+        let none = if is_empty { format!("; {source} has none") } else { String::new() };
+        let skipped = counted(markers_skipped as u64, "delete marker");
+        let skipped = if markers_skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+        Ok(writeln!(output, "{count}: {stored} stored, {dead}, {dropped} dropped{skipped}{none}")?)
     }
-    if !letters.is_empty() {
-        let columns = ["event", "subject", "route", "error", "payload"].map(str::to_owned);
-        let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
-        let rows = letters.iter().map(|letter| {
-            let number =
-                letter.sequence.and_then(|number| i64::try_from(number).ok()).map_or(Value::Null, Value::Integer);
-            let payload = letter.payload.clone();
-            vec![number, letter.subject.as_str().into(), text(&letter.route), letter.error.as_str().into(), payload]
-        });
-        writeln!(output, "dead letters:")?;
-        print(output, &columns, rows.collect())?;
-        writeln!(output)?;
+
+    /// Writes rows as `sql --json` does: with every digit, and the columns in their order.
+    fn print_json(&self, output: &mut Output) -> anyhow::Result<()> {
+        let mut tables = Vec::new();
+        for changed in &self.changes {
+            let objects = JsonRowWriter::new(changed.columns.iter().map(String::as_str));
+            let rows: Vec<Vec<u8>> = changed.rows.iter().map(|row| object(&objects, row)).collect();
+            tables.push([serde_json::to_vec(&changed.table)?, array(&rows)].join(&b':'));
+        }
+        let columns = ["event", "line", "subject", "route", "statement", "error", "payload"];
+        let objects = JsonRowWriter::new(columns);
+        let letters: Vec<Vec<u8>> =
+            self.letters.iter().map(|letter| object(&objects, &letter.values(&columns))).collect();
+        let gone: serde_json::Map<_, _> = self
+            .changes
+            .iter()
+            .filter(|changed| changed.deleted > 0)
+            .map(|changed| (changed.table.clone(), changed.deleted.into()))
+            .collect();
+        let Outcome { committed, unmatched_dropped: dropped, not_collected, markers_skipped: skipped, .. } =
+            self.outcome;
+        write!(output, "{{\"events\":{committed},\"tables\":{{")?;
+        output.write_all(&tables.join(&b','))?;
+        write!(output, "}},\"gone\":{},\"dead_letters\":", serde_json::to_string(&gone)?)?;
+        output.write_all(&array(&letters))?;
+        write!(output, ",\"dropped\":{dropped},\"markers_skipped\":{skipped},\"not_collected\":{not_collected}")?;
+        Ok(writeln!(output, ",\"interrupted\":{}}}", self.interrupted)?)
     }
-    let Outcome { committed, dead_letters, unmatched_dropped: dropped, markers_skipped, .. } = outcome;
-    let stored = committed - dead_letters - dropped - markers_skipped;
-    let (count, dead) = (counted(committed as u64, "event"), counted(dead_letters as u64, "dead letter"));
-    let skipped = counted(markers_skipped as u64, "delete marker");
-    let skipped = if markers_skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
-    Ok(writeln!(output, "{count}: {stored} stored, {dead}, {dropped} dropped{skipped}")?)
 }
 
 fn print(output: &mut Output, columns: &[String], rows: Vec<Vec<Value>>) -> anyhow::Result<()> {
@@ -132,46 +219,6 @@ fn print(output: &mut Output, columns: &[String], rows: Vec<Vec<Value>>) -> anyh
     table.columns(columns)?;
     rows.into_iter().try_for_each(|row| table.row(row))?;
     table.finish()
-}
-
-/// Writes rows as `sql --json` does: with every digit, and the columns in their order.
-fn print_json(
-    output: &mut Output,
-    outcome: Outcome,
-    changes: &[TableChange],
-    letters: &[DeadLetter],
-) -> anyhow::Result<()> {
-    let mut tables = Vec::new();
-    for changed in changes {
-        let objects = JsonRowWriter::new(changed.columns.iter().map(String::as_str));
-        let rows: Vec<Vec<u8>> = changed.rows.iter().map(|row| object(&objects, row)).collect();
-        tables.push([serde_json::to_vec(&changed.table)?, array(&rows)].join(&b':'));
-    }
-    let columns = ["event", "subject", "route", "statement", "error", "payload"];
-    let objects = JsonRowWriter::new(columns);
-    let letters: Vec<Vec<u8>> = letters
-        .iter()
-        .map(|letter| {
-            let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
-            let number =
-                letter.sequence.and_then(|number| i64::try_from(number).ok()).map_or(Value::Null, Value::Integer);
-            let (subject, error) = (letter.subject.as_str().into(), letter.error.as_str().into());
-            let row = [number, subject, text(&letter.route), text(&letter.statement), error, letter.payload.clone()];
-            object(&objects, &row)
-        })
-        .collect();
-    let gone: serde_json::Map<_, _> = changes
-        .iter()
-        .filter(|changed| changed.deleted > 0)
-        .map(|changed| (changed.table.clone(), changed.deleted.into()))
-        .collect();
-    write!(output, "{{\"events\":{},\"tables\":{{", outcome.committed)?;
-    output.write_all(&tables.join(&b','))?;
-    write!(output, "}},\"gone\":{},\"dead_letters\":", serde_json::to_string(&gone)?)?;
-    output.write_all(&array(&letters))?;
-    let Outcome { unmatched_dropped: dropped, not_collected, markers_skipped: skipped, .. } = outcome;
-    let counts = format!("\"dropped\":{dropped},\"markers_skipped\":{skipped},\"not_collected\":{not_collected}");
-    Ok(writeln!(output, ",{counts}}}")?)
 }
 
 fn object(objects: &JsonRowWriter, row: &[Value]) -> Vec<u8> {

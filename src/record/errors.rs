@@ -64,7 +64,7 @@ pub enum FailureReason {
     Refused(String),
     /// It was sent, and no answer came within this time. It may be stored. It was not sent again because that could store it
     /// twice: the stream would no longer recognise the repetition, or there is no stream.
-    #[error("sent but not confirmed within {0:?}: it may be stored or not")]
+    #[error("sent but not confirmed within {0:.1?}: it may be stored or not")]
     Unconfirmed(Duration),
     /// The database did not store it. With [`DatabaseFault::Io`] it may be stored all the same.
     #[error(

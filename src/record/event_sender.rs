@@ -1,5 +1,6 @@
 //! The thread that sends a recorder's events and processes the answers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,12 @@ use crate::pipeline::{Condition, Signal};
 /// How long the answer that no stream takes an event is not final, from a server that has stored some before. A cluster gives this
 /// answer while it elects a leader and while it starts.
 const LEADER_ELECTION: Duration = Duration::from_secs(30);
+
+/// How long a denial counts as trouble. Only some events may be denied, and the condition must not change with each of them.
+const DENIAL: Duration = Duration::from_secs(10);
+
+/// Denied subjects that are remembered, so that each is logged once.
+const MAX_DENIED: usize = 1_000;
 
 /// Keeps a connection open, sends the events of the queue, and sets their outcomes.
 pub(super) struct EventSender {
@@ -107,6 +114,7 @@ impl EventSender {
         publisher.start(self.queue.connect(publisher.max_payload()), &self.id_prefix);
         let silence = self.config.broker.silence;
         let mut liveness = Liveness::new(silence);
+        let (mut denied, mut denied_until) = (HashSet::new(), Instant::now());
         loop {
             let results = publisher.results(silence / 4, self.queue.woken(), &|number| self.queue.subject_of(number));
             if publisher.has_questions() {
@@ -117,7 +125,11 @@ impl EventSender {
                 self.queue.set_trouble(remark);
             }
             for denial in publisher.denials() {
-                self.condition.degrade(denial.to_string());
+                denied_until = Instant::now() + DENIAL;
+                let is_new = denied.len() < MAX_DENIED && denied.insert(denial.to_string());
+                if is_new || self.condition.trouble().is_none() {
+                    self.condition.degrade(denial.to_string());
+                }
                 self.queue.fail_denied(&denial);
             }
             if !results.is_empty() {
@@ -129,7 +141,7 @@ impl EventSender {
             let patience = if self.queue.has_stored_any() { LEADER_ELECTION.max(timeout) } else { timeout / 2 };
             if let SettleResult::Retry(reason) = self.queue.settle(results, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
-            } else if any_stored {
+            } else if any_stored && Instant::now() >= denied_until {
                 self.condition.recover();
             }
             if self.stop.is_raised() || self.queue.is_done() {

@@ -27,6 +27,7 @@ use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, R
 use crate::broker::{Acknowledgement, Denial, PublishResult, Rejection, wire_size};
 use crate::deadline;
 use crate::event::Event;
+use crate::printable;
 
 pub(super) struct SendQueue {
     bounds: Bounds,
@@ -46,9 +47,9 @@ pub(super) struct SendQueue {
 /// What follows from the answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SettleResult {
-    /// The events have their outcomes.
+    /// The events have their outcomes, and none is left that was refused for now.
     Done,
-    /// Some events have to be sent again. The reason may pass.
+    /// Some events have to be sent again. The reason may pass. It stays the same while it is true of its event.
     Retry(String),
 }
 
@@ -134,7 +135,6 @@ impl SendQueue {
         if results.is_empty() {
             return SettleResult::Done;
         }
-        let mut refused_for_now = Vec::new();
         let mut any_stored = false;
         let mut answered = 0;
         let mut guard = self.state.lock();
@@ -156,13 +156,12 @@ impl SendQueue {
                     Outcome::Recorded(RecordMetadata { destination })
                 }
                 Err(Rejection::NoStream) if pending.no_stream.get_or_insert_with(Instant::now).elapsed() < patience => {
-                    state.schedule_retry(number);
-                    refused_for_now.push((number, "no stream takes the event's subject at the moment".into()));
+                    let subject = printable(pending.entry.event.subject()).into_owned();
+                    state.schedule_retry(number, format!("no stream takes {subject} at the moment"));
                     continue;
                 }
                 Err(Rejection::ForNow(what)) => {
-                    state.schedule_retry(number);
-                    refused_for_now.push((number, what));
+                    state.schedule_retry(number, what);
                     continue;
                 }
                 Err(Rejection::NoStream) => Outcome::Failed(pending.failure_reason(FailureReason::NoStream)),
@@ -175,9 +174,8 @@ impl SendQueue {
             state.window_bytes = carried(answered, waited, flush_timeout / 4).clamp(1, self.bounds.window_bytes);
         }
         state.has_stored_any |= any_stored;
-        // An event that was refused first and stored then is no longer pending.
-        let refused = refused_for_now.into_iter().rev().find(|(number, _)| state.pending.contains_key(number));
-        let settled = refused.map_or(SettleResult::Done, |(_, reason)| SettleResult::Retry(reason));
+        let settled =
+            state.refusal.as_ref().map_or(SettleResult::Done, |refusal| SettleResult::Retry(refusal.reason.clone()));
         match &settled {
             SettleResult::Retry(trouble) => state.trouble = Some(trouble.clone()),
             SettleResult::Done if any_stored => state.trouble = None,

@@ -321,7 +321,7 @@ fn a_line_that_is_no_event_ends_publishing_with_its_number() {
     std::fs::write(&file, lines).expect("writes");
     let mut publish = catchment();
     publish.args(["publish", "--events", "--server", &chat.fixture.server.url(), "--file"]).arg(&file);
-    refused(&mut publish, 1, &["event 3: does not look like {\"subject\"", "of 2 events before it, 2 are stored"]);
+    refused(&mut publish, 1, &["line 4: does not look like {\"subject\"", "of 2 events before it, 2 are stored"]);
     assert_eq!(chat.fixture.server.last_sequence("EVENTS"), 2);
     for arguments in [&["publish"][..], &["publish", "--events", "events.a"], &["publish", "--events", "--count", "3"]]
     {

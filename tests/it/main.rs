@@ -45,6 +45,7 @@ mod permissions;
 mod poison;
 mod presets;
 mod profiles;
+mod publish;
 mod purges;
 mod python;
 mod queries;

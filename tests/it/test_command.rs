@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::collector::{catchment, output, stderr};
+use crate::support::collector::{catchment, output, signal, stderr};
 
 /// A folder with the chat preset.
 fn chat() -> tempfile::TempDir {
@@ -64,9 +64,10 @@ fn rows_and_dead_letters_are_told_and_nothing_is_left_behind() {
     assert_eq!(found["tables"]["events"][0]["payload"], json!({"$blob": "/w=="}));
     let [letter] = &found["dead_letters"].as_array().expect("a list")[..] else { panic!("{found:#}") };
     assert_eq!(
-        (&letter["event"], &letter["route"], &letter["payload"]),
-        (&json!(3), &json!("message"), &json!("no JSON"))
+        (&letter["event"], &letter["line"], &letter["route"], &letter["payload"]),
+        (&json!(3), &json!(4), &json!("message"), &json!("no JSON"))
     );
+    assert_eq!(found["interrupted"], json!(false));
     assert_eq!(found["gone"], json!({}));
     let left: Vec<_> =
         std::fs::read_dir(folder.path()).expect("reads").map(|entry| entry.expect("one").file_name()).collect();
@@ -94,14 +95,62 @@ fn what_is_no_event_is_named_by_its_place() {
     let folder = chat();
     let done = fed(&mut test(&folder, &["-"]), "{\"subject\":\"chat.user.left\"}\nhello\n");
     assert_eq!(done.status.code(), Some(1));
-    assert!(stderr(&done).contains("catchment: event 2: does not look like {\"subject\""), "{}", stderr(&done));
+    assert!(stderr(&done).contains("catchment: line 2: does not look like {\"subject\""), "{}", stderr(&done));
     assert!(done.stdout.is_empty());
     let done = output(&mut test(&folder, &["--subject", "chat.*", "-"]));
     assert!(done.status.success(), "without an event there is nothing wrong: {}", stderr(&done));
     let done = fed(&mut test(&folder, &["--subject", "chat.*", "-"]), "{}");
-    assert!(stderr(&done).contains("event 1: the subject \"chat.*\" has a wildcard"), "{}", stderr(&done));
+    assert!(stderr(&done).contains("line 1: the subject \"chat.*\" has a wildcard"), "{}", stderr(&done));
     let missing = output(&mut test(&folder, &["missing.ndjson"]));
     assert!(stderr(&missing).contains("cannot read missing.ndjson"), "{}", stderr(&missing));
+}
+
+#[test]
+fn a_dead_letter_names_the_line_of_its_event() {
+    let folder = chat();
+    let lines = "\u{feff}{\"subject\":\"chat.elsewhere\"}\r\n\r\n  \n{\"subject\":\"chat.message.log\",\"payload\":\"no JSON\"}\r\n";
+    let done = fed(&mut test(&folder, &["--json", "-"]), lines);
+    let letters = read(&done)["dead_letters"].clone();
+    assert_eq!((&letters[0]["event"], &letters[0]["line"]), (&json!(1), &json!(4)), "{letters}");
+    let shown = String::from_utf8_lossy(&fed(&mut test(&folder, &["-"]), lines).stdout).into_owned();
+    assert!(shown.contains("│ line ┆ subject") && shown.contains("│    4 ┆ chat.message.log"), "{shown}");
+}
+
+#[test]
+fn an_input_without_events_is_said() {
+    let folder = chat();
+    let done = fed(&mut test(&folder, &["-"]), "\n \r\n");
+    assert!(done.status.success(), "{}", stderr(&done));
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.ends_with("0 events: 0 stored, 0 dead letters, 0 dropped; standard input has none\n"), "{said}");
+    assert_eq!(read(&fed(&mut test(&folder, &["-", "--json"]), ""))["events"], json!(0));
+    let compressed = fed(&mut test(&folder, &["-"]), "\u{1f}\n");
+    assert_eq!(compressed.status.code(), Some(1), "no JSON: {}", stderr(&compressed));
+    let refused = output(&mut test(&folder, &["."]));
+    assert_eq!((refused.status.code(), &*refused.stdout), (Some(1), &b""[..]));
+    assert!(stderr(&refused).contains("cannot read .: it is a folder"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_signal_ends_a_test_with_what_was_done() {
+    let folder = chat();
+    for (name, status) in [("INT", 130), ("TERM", 143)] {
+        let mut command = test(&folder, &["--json", "--subject", "chat.message.log", "-"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut input = child.stdin.take().expect("piped");
+        // More than is read ahead: when it is all written, the first lines were taken.
+        input.write_all("{\"username\":\"a\",\"message\":\"b\"}\n".repeat(20_000).as_bytes()).expect("reads");
+        signal(child.id(), name);
+        let done = child.wait_with_output().expect("ends");
+        drop(input);
+        assert_eq!(done.status.code(), Some(status), "{}", stderr(&done));
+        let (found, said) = (read(&done), stderr(&done));
+        assert_eq!(found["interrupted"], json!(true));
+        let rows = found["tables"]["messages"].as_array().map_or(0, Vec::len);
+        assert_eq!(found["events"], json!(rows));
+        assert!(rows > 0 && said.contains("interrupted after") && said.contains("end of standard input"), "{said}");
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Publishes without a stream. Nothing acknowledges an event here. The most that can be known is that the server has read it, for it
 //! answers a flush only after it has read everything before the flush.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use log::Level;
 use nats::Connection;
 use parking_lot::Mutex;
 
@@ -98,19 +99,24 @@ struct Denials {
     flushes: u64,
     /// For each subject as the server quotes it: the server's remark, and how many flushes had begun when it came.
     by_subject: HashMap<String, (String, u64)>,
+    /// The subjects whose denial was logged on this connection.
+    logged: HashSet<String>,
 }
 
 impl ErrorListener for UnreadEvents {
     fn remarked(&self, remark: &ServerRemark) {
-        log::warn!("broker: the server reports: {remark}");
-        let mut denials = self.denials.lock();
+        let mut level = Level::Warn;
         // The server reports denials before it answers the flush after the event.
-        if let ServerRemark::PublishDenied(denial) = remark
-            && denials.by_subject.len() < MOST_DENIALS
-        {
-            let flushes = denials.flushes;
-            denials.by_subject.insert(denial.quoted_subject().to_owned(), (denial.to_string(), flushes));
+        if let ServerRemark::PublishDenied(denial) = remark {
+            let mut denials = self.denials.lock();
+            let (flushes, subject) = (denials.flushes, denial.quoted_subject());
+            if denials.by_subject.len() < MOST_DENIALS {
+                denials.by_subject.insert(subject.to_owned(), (denial.to_string(), flushes));
+            }
+            let is_new = denials.logged.len() < MOST_DENIALS && denials.logged.insert(subject.to_owned());
+            level = if is_new { Level::Warn } else { Level::Debug };
         }
+        log::log!(level, "broker: the server reports: {remark}");
     }
 }
 

@@ -44,12 +44,10 @@ impl StreamPublisher {
         let denials = Arc::new(Mutex::new(Vec::new()));
         let (denied_in, denied_out) = crossbeam_channel::bounded(1);
         let kept = Arc::clone(&denials);
-        let request_prefix = quoted_request_prefix(&prefix);
         let listener = move |remark: &ServerRemark| {
             let denial = if let ServerRemark::PublishDenied(denial) = remark { Some(denial) } else { None };
-            // A recorder works without permission to ask.
-            let is_request = denial.is_some_and(|denial| denial.quoted_subject().starts_with(&request_prefix));
-            let level = if is_request { Level::Debug } else { Level::Warn };
+            // The recorder reports the denial of an event, and works without permission to ask.
+            let level = if denial.is_some() { Level::Debug } else { Level::Warn };
             log::log!(level, "broker: the server reports: {remark}");
             if let Some(denial) = denial {
                 kept.lock().push(denial.clone());

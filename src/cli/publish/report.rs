@@ -4,22 +4,72 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
-use crate::record::{Destination, FlushError, RecorderCounters, RecorderCounts, WaitError};
+use crate::record::{Destination, FailureReason, FlushError, RecordError, RecorderCounts, WaitError};
 use crate::{NatsRecorder, Receipt, Recorder};
 use indicatif::HumanCount;
 
+use super::events::Events;
+use crate::cli::failure::{self, ExitStatus, Interrupted};
 use crate::cli::output::Output;
+use crate::cli::signals::Signals;
 use crate::cli::values::counted;
 
-/// How often to check for progress.
-const POLL: Duration = Duration::from_millis(100);
+/// How often to check for progress and for a signal.
+pub const POLL: Duration = Duration::from_millis(100);
 
-/// What happened to the events of one recorder.
+/// How long events may still be settled after a signal: without progress, and at most.
+const AFTER_SIGNAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// Why no more events are published.
+pub enum Ending {
+    /// All were passed on.
+    Complete,
+    /// An event, or what should have been one, could not be.
+    Refused(anyhow::Error),
+    /// A signal came first.
+    Interrupted(ExitStatus),
+}
+
+/// Whether events are still being settled.
+pub struct Patience {
+    limit: Duration,
+    settled: u64,
+    since: Instant,
+    signalled: Option<Instant>,
+}
+
+impl Patience {
+    /// Lasts until no event is settled for `limit`.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, settled: 0, since: Instant::now(), signalled: None }
+    }
+
+    /// Starts again: something new is waited for.
+    pub fn renew(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Whether to stop waiting. After a signal that is soon.
+    pub fn is_over(&mut self, counts: RecorderCounts, signals: &Signals) -> bool {
+        if counts.settled() > self.settled {
+            (self.settled, self.since) = (counts.settled(), Instant::now());
+        }
+        if !signals.end_asked() {
+            return self.since.elapsed() >= self.limit;
+        }
+        let signalled = *self.signalled.get_or_insert_with(Instant::now);
+        let (without_progress, at_most) = AFTER_SIGNAL;
+        let limit = self.limit.min(without_progress);
+        self.since.max(signalled).elapsed() >= limit || signalled.elapsed() >= at_most
+    }
+}
+
+/// What happened to the events of one command.
 pub struct PublishReport {
-    counters: RecorderCounters,
     mode: Mode,
-    last: Option<Receipt>,
-    /// Where the last event is.
+    /// Events that were passed to the recorder.
+    passed_on: u64,
+    counts: RecorderCounts,
     destination: Option<Destination>,
     /// Why the first failed event failed.
     first_failure: Option<String>,
@@ -27,42 +77,45 @@ pub struct PublishReport {
 }
 
 impl PublishReport {
-    pub fn of(recorder: &NatsRecorder, mode: Mode) -> Self {
-        Self { counters: recorder.counters(), mode, last: None, destination: None, first_failure: None, trouble: None }
+    /// Of no events so far.
+    pub fn new(mode: Mode) -> Self {
+        let counts = RecorderCounts::default();
+        Self { mode, passed_on: 0, counts, destination: None, first_failure: None, trouble: None }
     }
 
-    /// Keeps the receipt of the last event.
-    pub fn last(&mut self, receipt: Receipt) {
-        self.last = Some(receipt);
-    }
-
-    /// Waits until every event is settled, then closes the recorder. Gives up when no event is settled for `patience`.
-    pub fn settle(&mut self, recorder: &NatsRecorder, patience: Duration) {
-        let (mut settled, mut since) = (self.counters.counts().settled(), Instant::now());
-        loop {
-            match recorder.flush(POLL.min(patience)) {
+    /// Waits until the `passed_on` events are settled, as long as `patience` lasts, and closes the recorder. `last` is the receipt of
+    /// the last of them. Returns whether all were settled.
+    pub fn settle(
+        &mut self,
+        recorder: NatsRecorder,
+        passed_on: u64,
+        last: Option<Receipt>,
+        patience: &mut Patience,
+        signals: &Signals,
+    ) -> bool {
+        let counters = recorder.counters();
+        patience.renew();
+        let settled = loop {
+            match recorder.flush(POLL) {
+                Err(FlushError::Deadline { .. }) if patience.is_over(counters.counts(), signals) => break false,
                 Err(FlushError::Deadline { .. }) => {}
                 ended => {
                     self.note(ended);
-                    break;
+                    break true;
                 }
             }
-            let now = self.counters.counts().settled();
-            if now > settled {
-                (settled, since) = (now, Instant::now());
-            }
-            if since.elapsed() >= patience {
-                break;
-            }
-        }
+        };
         self.note(recorder.close(Duration::ZERO));
-        match self.last.take().map(|receipt| receipt.wait(Duration::ZERO)) {
+        match last.map(|receipt| receipt.wait(Duration::ZERO)) {
             Some(Ok(metadata)) => self.destination = Some(metadata.destination),
             Some(Err(WaitError::Failed(error))) => {
-                self.first_failure.get_or_insert_with(|| error.to_string());
+                let reason = self.explained(&error);
+                self.first_failure.get_or_insert(reason);
             }
             Some(Err(WaitError::Pending(_))) | None => {}
         }
+        (self.passed_on, self.counts) = (passed_on, counters.counts());
+        settled
     }
 
     /// Where the last event is, if it is recorded.
@@ -71,96 +124,134 @@ impl PublishReport {
     }
 
     fn note(&mut self, ended: Result<(), FlushError>) {
-        let (first, trouble) = match ended {
+        let (failed, trouble) = match ended {
             Ok(()) => return,
-            Err(FlushError::Failed { failed, trouble }) => (failed.first().map(ToString::to_string), trouble),
-            Err(FlushError::Deadline { trouble, .. }) => (None, trouble),
+            Err(FlushError::Failed { failed, trouble }) => (failed, trouble),
+            Err(FlushError::Deadline { trouble, .. }) => (Vec::new(), trouble),
         };
-        self.first_failure = self.first_failure.take().or(first);
         self.trouble = self.trouble.take().or(trouble);
+        if self.first_failure.is_none() {
+            self.first_failure = failed.first().map(|error| self.explained(error));
+        }
     }
 
-    /// Prints the result for `published` events, after which `refused` may have ended the publishing.
+    /// An error of an event. That the recorder was closed before the event was sent says nothing if something prevented it.
+    fn explained(&self, error: &RecordError) -> String {
+        match (&error.reason, &self.trouble) {
+            (FailureReason::Closed, Some(trouble)) => format!("not stored: {trouble}"),
+            (FailureReason::NoStream, _) | (_, None) => error.to_string(),
+            (_, Some(trouble)) => format!("{error} ({trouble})"),
+        }
+    }
+
+    /// Prints the result.
     ///
     /// # Errors
     ///
-    /// One line, if not all of them are stored or an event was refused.
-    pub fn finish(
-        mut self,
-        published: u64,
-        refused: Option<anyhow::Error>,
-        json: bool,
-        took: Duration,
-    ) -> anyhow::Result<()> {
-        let destination = self.destination.take();
-        let counts = self.counters.counts();
+    /// One line, if not all events are stored.
+    pub fn finish(self, events: Option<&Events>, ending: Ending, json: bool, took: Duration) -> anyhow::Result<()> {
+        let total = events.and_then(Events::total);
+        let ended = self.outcome(events, total, ending);
         if json {
-            print_json(counts, destination.as_ref(), took)?;
+            self.print_json(total, ended.as_ref().err(), took)?;
+            return ended.map(|_| ());
         }
-        let trouble = self.trouble.as_ref().map_or(String::new(), |trouble| format!(" ({trouble})"));
-        if let Some(refused) = refused {
-            let unknown = match counts.unknown {
-                0 => String::new(),
-                unknown => format!(", {unknown} may be"),
-            };
-            let before = counted(published, "event");
-            anyhow::bail!("{refused}; of {before} before it, {} are stored{unknown}{trouble}", counts.stored);
-        }
-        if counts.stored < published {
-            let first = self.first_failure.unwrap_or_default();
-            anyhow::bail!("{}{first}{trouble}", missing(self.mode, published, counts));
-        }
-        if !json {
-            print(published, destination)?;
-        }
-        Ok(())
+        let line = ended?;
+        let mut output = Output::optional();
+        writeln!(output, "{line}")?;
+        Ok(output.flush()?)
     }
-}
 
-/// The beginning of an error: how many events are stored, how many are not. Empty for a single event, where the reason is
-/// enough.
-fn missing(mode: Mode, published: u64, counts: RecorderCounts) -> String {
-    if published == 1 {
-        return String::new();
-    }
-    let (kept, not_kept, unknown) = match mode {
-        Mode::Jetstream => ("are in the stream", "are not", "may be (sent, but the stream did not answer)"),
-        Mode::Core => ("were read by the server", "were not sent", "may have been read"),
-    };
-    let parts = [(counts.stored, kept), (counts.not_stored, not_kept), (counts.unknown, unknown)];
-    let parts: Vec<String> = parts.into_iter().map(|(count, what)| format!("{} {what}", HumanCount(count))).collect();
-    format!("of {} {}; the first: ", counted(published, "event"), parts.join(", "))
-}
-
-fn print_json(counts: RecorderCounts, destination: Option<&Destination>, took: Duration) -> anyhow::Result<()> {
-    let (stream, sequence) = match destination {
-        Some(Destination::Stream { stream, sequence, .. }) => (Some(stream), Some(sequence)),
-        _ => (None, None),
-    };
-    let line = serde_json::json!({
-        "published": counts.stored,
-        "not_stored": counts.not_stored,
-        "unknown": counts.unknown,
-        "stream": stream,
-        "last_sequence": sequence,
-        "seconds": took.as_secs_f64(),
-    });
-    let mut output = Output::optional();
-    writeln!(output, "{line}")?;
-    Ok(output.flush()?)
-}
-
-fn print(published: u64, destination: Option<Destination>) -> anyhow::Result<()> {
-    let mut output = Output::optional();
-    write!(output, "published {}", counted(published, "event"))?;
-    match destination {
-        Some(Destination::Stream { stream, sequence, duplicate }) => {
-            let known = if duplicate { ", which had it already" } else { "" };
-            write!(output, ", the last as {sequence} of stream {stream}{known}")?;
+    /// The line for a success, or the error.
+    fn outcome(&self, events: Option<&Events>, total: Option<u64>, ending: Ending) -> anyhow::Result<String> {
+        let RecorderCounts { stored, unknown, .. } = self.counts;
+        let position = events.and_then(Events::position);
+        match ending {
+            // A signal came, and everything was done all the same.
+            Ending::Interrupted(_) if total == Some(stored) => {}
+            Ending::Interrupted(status) => {
+                let line = position.map_or(String::new(), |line| format!(" at {line}"));
+                let message = match total.unwrap_or(self.passed_on) {
+                    0 => "interrupted before the first event".to_owned(),
+                    total => format!("interrupted{line}: {}{}", self.counted(total), self.because()),
+                };
+                return Err(Interrupted { message, status }.into());
+            }
+            Ending::Refused(error) => {
+                let error = match position {
+                    Some(line) => error.context(line),
+                    None => error,
+                };
+                if self.passed_on == 0 {
+                    return Err(error);
+                }
+                let maybe = if unknown == 0 { String::new() } else { format!(", {} may be", HumanCount(unknown)) };
+                let trouble = self.because();
+                let before = counted(self.passed_on, "event");
+                let are = if stored == 1 { "is" } else { "are" };
+                anyhow::bail!("{error:#}; of {before} before it, {} {are} stored{maybe}{trouble}", HumanCount(stored));
+            }
+            Ending::Complete if stored < self.passed_on => {
+                let first = self.first_failure.as_deref().unwrap_or_default();
+                // For a single event, the reason is enough.
+                anyhow::ensure!(self.passed_on > 1, "{first}");
+                anyhow::bail!("{}; the first: {first}", self.counted(self.passed_on));
+            }
+            Ending::Complete => {}
         }
-        Some(Destination::Broker) => write!(output, " (core NATS does not confirm that they were stored)")?,
-        _ => {}
+        let source = events.and_then(Events::source).filter(|_| stored == 0);
+        Ok(self.success(source.map(|source| format!(": {source} has none")).unwrap_or_default()))
     }
-    writeln!(output)?;
-    Ok(output.flush()?)
+
+    /// What prevented events from being stored, in brackets.
+    fn because(&self) -> String {
+        self.trouble.as_ref().map_or(String::new(), |trouble| format!(" ({trouble})"))
+    }
+
+    /// How many of so many events are stored, how many are not, and of how many that is not known.
+    fn counted(&self, total: u64) -> String {
+        let (kept, not_kept, unknown) = match self.mode {
+            Mode::Jetstream => ("are in the stream", "are not", "may be (sent, but the stream did not answer)"),
+            Mode::Core => ("were read by the server", "were not sent", "may have been read"),
+        };
+        let RecorderCounts { stored, unknown: unanswered, .. } = self.counts;
+        let parts = [(stored, kept), (total.saturating_sub(stored + unanswered), not_kept), (unanswered, unknown)];
+        let parts = parts.map(|(count, what)| format!("{} {what}", HumanCount(count)));
+        format!("of {} {}", counted(total, "event"), parts.join(", "))
+    }
+
+    fn success(&self, none: String) -> String {
+        let published = format!("published {}", counted(self.counts.stored, "event"));
+        let more = match &self.destination {
+            Some(Destination::Stream { stream, sequence, duplicate }) => {
+                let known = if *duplicate { ", which had it already" } else { "" };
+                format!(", the last as {sequence} of stream {stream}{known}")
+            }
+            Some(Destination::Broker) => " (core NATS does not confirm that they were stored)".into(),
+            _ => none,
+        };
+        published + &more
+    }
+
+    fn print_json(&self, total: Option<u64>, error: Option<&anyhow::Error>, took: Duration) -> anyhow::Result<()> {
+        let (stream, sequence) = match &self.destination {
+            Some(Destination::Stream { stream, sequence, .. }) => (Some(stream), Some(sequence)),
+            _ => (None, None),
+        };
+        let RecorderCounts { stored, unknown, not_stored, .. } = self.counts;
+        let line = serde_json::json!({
+            "published": stored,
+            "not_stored": total.map_or(not_stored, |total| total.saturating_sub(stored + unknown)),
+            "unknown": unknown,
+            "total": total,
+            "interrupted": error.is_some_and(anyhow::Error::is::<Interrupted>),
+            "error": error.map(failure::line),
+            "stream": stream,
+            "last_sequence": sequence,
+            "seconds": took.as_secs_f64(),
+        });
+        let mut output = Output::optional();
+        writeln!(output, "{line}")?;
+        Ok(output.flush()?)
+    }
 }

@@ -27,6 +27,7 @@ impl SendQueue {
         let count = pending.len();
         (state.bytes, state.in_flight) = (0, (0, 0));
         state.retry.clear();
+        (state.refused, state.refusal) = (0, None);
         for pending in pending.into_values() {
             let sent = pending.sent;
             let reason = sent.map_or(FailureReason::Closed, |sent| FailureReason::Unconfirmed(sent.first.elapsed()));

@@ -34,6 +34,8 @@ pub(super) struct PendingEvent {
     pub(super) in_flight: bool,
     /// When the server first answered that no stream takes it.
     pub(super) no_stream: Option<Instant>,
+    /// The server refused it for now, so it is sent again.
+    pub(super) is_refused: bool,
 }
 
 /// The attempts to send an event that have no answer. Each of them may have stored it.
@@ -55,7 +57,7 @@ impl Sent {
 
 impl PendingEvent {
     pub(super) fn new(entry: Arc<Entry>) -> Self {
-        Self { entry, sent: None, in_flight: false, no_stream: None }
+        Self { entry, sent: None, in_flight: false, no_stream: None, is_refused: false }
     }
 
     /// The reason to report where the last attempt failed for `reason`. An earlier attempt without an answer may have stored the

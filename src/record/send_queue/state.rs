@@ -47,6 +47,10 @@ pub(super) struct State {
     /// Events to send again because the server refused them for now, and the time from which they may be sent.
     pub(super) retry: BTreeSet<u64>,
     pub(super) retry_at: Instant,
+    /// How many pending events the server refused for now.
+    pub(super) refused: usize,
+    /// Why it refused one of them.
+    pub(super) refusal: Option<Refusal>,
     /// Events and bytes in flight on this connection.
     pub(super) in_flight: (usize, usize),
     /// Bytes that may be in flight.
@@ -72,6 +76,14 @@ pub(super) struct State {
     pub(super) trouble: Option<String>,
 }
 
+/// Why the server refused an event for now.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    number: u64,
+    no_stream: bool,
+    pub(super) reason: String,
+}
+
 impl State {
     pub(super) fn new(bounds: &Bounds, max_payload: usize) -> Self {
         Self {
@@ -80,6 +92,8 @@ impl State {
             to_send: 0,
             retry: BTreeSet::new(),
             retry_at: Instant::now(),
+            refused: 0,
+            refusal: None,
             in_flight: (0, 0),
             window_bytes: bounds.flush_timeout.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
             is_idle: false,
@@ -113,14 +127,24 @@ impl State {
     }
 
     /// Schedules an event to be sent again because the server refused it for now.
-    pub(super) fn schedule_retry(&mut self, number: u64) {
+    pub(super) fn schedule_retry(&mut self, number: u64, reason: String) {
         let Some(pending) = self.pending.get_mut(&number) else { return };
         pending.attempt_refused();
         if std::mem::take(&mut pending.in_flight) {
             self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - pending.entry.event.size());
         }
+        self.refused += usize::from(!std::mem::replace(&mut pending.is_refused, true));
         self.retry.insert(number);
         self.retry_at = Instant::now() + RETRY_PAUSE;
+        // A reason stays while it is true of its event. Otherwise the reasons of several events would alternate in the log.
+        let no_stream = pending.no_stream.is_some();
+        let is_news = self.refusal.as_ref().is_none_or(|known| {
+            let is_settled = !self.pending.contains_key(&known.number);
+            known.number == number || (is_settled && !(known.no_stream && no_stream))
+        });
+        if is_news {
+            self.refusal = Some(Refusal { number, no_stream, reason });
+        }
     }
 
     /// Notes that the stream stored an event at this sequence. With several streams, no sequence is of use.
@@ -148,6 +172,10 @@ impl State {
         let size = pending.entry.event.size();
         self.bytes -= size;
         self.retry.remove(&number);
+        self.refused -= usize::from(pending.is_refused);
+        if self.refused == 0 {
+            self.refusal = None;
+        }
         if pending.in_flight {
             self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - size);
         }
