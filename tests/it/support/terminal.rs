@@ -97,7 +97,7 @@ fn plain(text: &str) -> String {
             '\u{1b}' => {
                 // `ESC [ … letter`
                 if rest.next() == Some('[') {
-                    let _ = rest.find(|c| c.is_ascii_alphabetic());
+                    let _ = rest.find(char::is_ascii_alphabetic);
                 }
             }
             '\r' => {}
