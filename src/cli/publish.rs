@@ -108,7 +108,7 @@ impl Publish {
                 Err(error) => signals.interrupted().map_or(Ending::Refused(error), Ending::Interrupted),
                 Ok(recorder) => {
                     let patience = config.broker.timeout.max(LEAST_PATIENCE);
-                    let (ending, subject) = self.publish(recorder, patience, events, &headers, &mut report, &signals);
+                    let (ending, subject) = self.publish(&recorder, patience, events, &headers, &mut report, &signals);
                     took = Some(began.elapsed());
                     if !signals.end_asked() {
                         committed::wait(&config, &subject, report.destination());
@@ -187,7 +187,7 @@ impl Publish {
     /// Publishes the events and waits for the answers. The report then has the outcome. Returns the subject of the last event too.
     fn publish(
         &self,
-        recorder: NatsRecorder,
+        recorder: &NatsRecorder,
         patience: Duration,
         events: &mut Events,
         headers: &[(String, String)],
@@ -214,7 +214,7 @@ impl Publish {
                 event.subject().clone_into(&mut subject);
             }
             patience.renew();
-            match pass_on(&recorder, event, || patience.is_over(counters.counts(), signals)) {
+            match pass_on(recorder, event, || patience.is_over(counters.counts(), signals)) {
                 Ok(receipt) => last = Some(receipt),
                 // The event was read, and is not passed on.
                 Err(error) if is_full(&error) && signals.end_asked() => continue,

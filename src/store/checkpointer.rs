@@ -235,18 +235,20 @@ impl Shared {
         }
         let connection = match connection {
             Some(connection) => connection,
-            None => {
-                let opened = self.manager.open_plain().map_err(|e| one_line(&e))?;
-                // The thread waits for nobody: it tries again later.
-                opened.busy_timeout(Duration::ZERO).map_err(|e| one_line(&e))?;
-                *self.interrupt.lock() = Some(opened.get_interrupt_handle());
-                connection.insert(opened)
-            }
+            none => none.insert(self.open()?),
         };
         let _running = self.running.lock();
         let checkpoint = passive(connection).map_err(|e| one_line(&e))?;
         self.note(checkpoint);
         Ok(checkpoint)
+    }
+
+    /// Opens the thread's connection. It waits for nobody: the thread tries again later.
+    fn open(&self) -> Result<Connection, String> {
+        let opened = self.manager.open_plain().map_err(|e| one_line(&e))?;
+        opened.busy_timeout(Duration::ZERO).map_err(|e| one_line(&e))?;
+        *self.interrupt.lock() = Some(opened.get_interrupt_handle());
+        Ok(opened)
     }
 
     /// Copies the last frames on the connection of a commit, whose thread does not commit meanwhile.

@@ -87,7 +87,7 @@ impl PublishReport {
     /// the last of them. Returns whether all were settled.
     pub fn settle(
         &mut self,
-        recorder: NatsRecorder,
+        recorder: &NatsRecorder,
         passed_on: u64,
         last: Option<Receipt>,
         patience: &mut Patience,
