@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The cause of an error: a [`std::io::Error`], a [`rusqlite::Error`](crate::rusqlite::Error), or an error of a library whose types are
+/// The cause of an error: a [`std::io::Error`], a [`rusqlite::Error`], or an error of a library whose types are
 /// not part of this interface. `downcast_ref` finds out.
 pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
