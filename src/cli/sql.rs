@@ -25,10 +25,10 @@ use prompt::Prompt;
 #[command(after_help = AFTER_HELP)]
 pub struct Sql {
     /// One or more statements, run in turn; - reads them from standard input [default: a prompt on a terminal, else -]
-    #[arg(value_name = "SQL", allow_hyphen_values = true, value_parser = statements, conflicts_with_all = ["tables", "schema"])]
+    #[arg(value_name = "SQL", conflicts_with_all = ["tables", "schema"])]
     statements: Option<String>,
 
-    /// Without this, SQL after a mistyped option would be reported instead of the option.
+    /// The rest of SQL without quotes, so that the error can say what is missing.
     #[arg(hide = true)]
     surplus: Vec<String>,
 
@@ -99,12 +99,6 @@ impl Sql {
         }
         Ok(output.flush()?)
     }
-}
-
-/// Accepts SQL that begins with a comment. Another argument that begins with a hyphen is a mistyped option.
-fn statements(argument: &str) -> Result<String, String> {
-    let is_option = argument.starts_with('-') && argument != "-" && !argument.contains(char::is_whitespace);
-    if is_option { Err("there is no such option".into()) } else { Ok(argument.to_owned()) }
 }
 
 /// The statements of the argument, or of standard input.
