@@ -301,7 +301,7 @@ fn a_stream_that_is_missing_is_said_once() {
     let mixed: String = (0..200).map(|n| line(if n % 20 == 7 { "other.a" } else { "events.a" })).collect();
     let file = fixture.file("mixed", mixed.as_bytes());
     let words = ["of 200 events 190 are in the stream, 10 are not", "no stream takes other.a at the moment"];
-    let arguments = ["--events", "--file", &file, "--rate", "100", "--timeout", "1s"];
+    let arguments = ["--events", "--file", &file, "--rate", "400", "--timeout", "1s"];
     let said = ends(&mut fixture.publish(&arguments), 1, &words);
     assert_eq!(
         said.lines().filter(|line| line.contains("no stream takes other.a")).count(),

@@ -186,7 +186,7 @@ fn a_database_that_cannot_be_written_is_refused() {
     assert!(!folder.path().join("missing").exists());
     let directory = folder.path().join("directory.db");
     std::fs::create_dir(&directory).expect("a folder");
-    refused(&mut run(&directory), 1, &["directory.db", "unable to open"]);
+    refused(&mut run(&directory), 1, &["directory.db", "it is a directory"]);
     // Where not even root may make a file.
     refused(&mut run(Path::new("/proc/a.db")), 1, &["/proc/a.db", "can be written"]);
     let under_file = folder.path().join("server.log/a.db");
