@@ -63,6 +63,9 @@ enum HeaderValues {
     Several(Vec<String>),
 }
 
+/// The header with an event's identity.
+const IDENTITY: &str = "Nats-Msg-Id";
+
 /// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON, taken verbatim.
 ///
 /// Headers that begin with `Nats-` are instructions of the first publisher to the server. They are left out, except for the
@@ -91,13 +94,15 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
         return Err("its headers could not be read; remove raw_headers, or write them as \"headers\"".into());
     }
     let mut event = Event::new(input.subject, payload(input.payload)?);
+    // Another spelling is no identity for the stream either.
     for (name, values) in input.headers.into_iter().flatten() {
         let values = match values {
             HeaderValues::One(value) => vec![value],
             HeaderValues::Several(values) => values,
         };
-        if name.eq_ignore_ascii_case("Nats-Msg-Id") {
-            event = values.into_iter().take(1).fold(event, Event::id);
+        if name == IDENTITY {
+            let [id]: [String; 1] = values.try_into().map_err(|_| format!("{IDENTITY} is not a single text"))?;
+            event = event.id(id);
         } else if !name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("Nats-")) {
             event = values.into_iter().fold(event, |event, value| event.header(name.as_str(), value));
         }
@@ -188,7 +193,7 @@ mod tests {
 
     #[test]
     fn of_publish_options_only_the_identity_is_repeated() {
-        let line = br#"{"subject": "a", "headers": {"nats-msg-id": "7", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
+        let line = br#"{"subject": "a", "headers": {"Nats-Msg-Id": "7", "nats-msg-id": "8", "NATS-MSG-ID": "9", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
         assert_eq!(read(line), Ok(Event::new("a", "").id("7").header("A", "1")));
     }
 
@@ -200,6 +205,7 @@ mod tests {
             (b"{", "at column 1; write each event on one line: jq -c ."),
             (br#"{"payload": "x"}"#, "missing field `subject`"),
             (br#"{"subject": "a", "header": {}}"#, "unknown field `header`"),
+            (br#"{"subject": "a", "headers": {"Nats-Msg-Id": ["7", "8"]}}"#, "Nats-Msg-Id is not a single text"),
             (br#"{"subject": "a", "headers": {"A": 1}}"#, "expected text or a list of texts"),
             (br#"{"subject": "a.>"}"#, "wildcard"),
             (br#"{"subject": "a", "payload": {"$blob": "!"}}"#, "\"!\" is not base64"),

@@ -157,8 +157,8 @@ fn send(mut input: impl Read, source: &Source, to: &SyncSender<Lot>) -> anyhow::
             bytes += line.len();
             lot.push(Line { number, bytes: line });
         }
-        // A line is passed on as soon as the next one has to be waited for.
-        if bytes >= CHUNK || input.buffer().is_empty() {
+        // A line is passed on as soon as the rest of the next one has to be waited for.
+        if bytes >= CHUNK || !input.buffer().contains(&b'\n') {
             bytes = 0;
             if !lot.is_empty() && to.send(Ok(mem::take(&mut lot))).is_err() {
                 return Ok(());

@@ -104,7 +104,7 @@ impl Run {
                 log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
             }
         }
-        if self.with_server && is_watched() {
+        if self.with_server && !self.drain && is_watched() {
             // If standard error is closed, there is nobody to read this.
             let _ = std::io::stderr().write_all(self.next_steps(&config, collector.subjects(), settings)?.as_bytes());
         }

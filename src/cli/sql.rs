@@ -131,12 +131,4 @@ mod tests {
     fn empty_sql_is_wrong_usage() {
         assert!(read_sql(Some(" \n".into())).expect_err("must be refused").is::<UsageError>());
     }
-
-    #[test]
-    fn sql_may_begin_with_a_comment() {
-        for sql in ["-", "-- a comment\nSELECT 1", "SELECT 1", "-1 is no SQL but no option either"] {
-            assert_eq!(statements(sql).as_deref(), Ok(sql));
-        }
-        assert!(statements("--jsn").is_err() && statements("-x").is_err());
-    }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use rustix::fs::{Access, AtFlags};
 
 use super::Lock;
 use super::database_file::{followed, must_exist};
@@ -43,6 +44,10 @@ impl ReadConnection {
     /// error says for what it is needed.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         must_exist(path)?;
+        // SQLite would make the log and its index, and leave them behind: a user who owns the database could not write them.
+        if !may_write(path) && !log_file(path, "-wal").exists() {
+            return Self::open_unlocked(path);
+        }
         let until = Instant::now() + START_PATIENCE;
         loop {
             match read_only(path) {
@@ -141,6 +146,12 @@ impl FileState {
         let file = std::fs::metadata(path).ok()?;
         Some(Self(file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
     }
+}
+
+/// Whether this user may write the file. Opening it to find out would release this process's locks on it:
+/// <https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>.
+fn may_write(path: &Path) -> bool {
+    rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// A file of SQLite beside the database.

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
@@ -91,6 +92,29 @@ pub struct EventRow {
     pub payload: Value,
 }
 
+/// What a statement does with PRAGMAs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pragma {
+    None,
+    Reads,
+    ReadsJournalMode,
+    Sets,
+}
+
+/// PRAGMAs whose value is a name or a number of rows, not a setting: <https://sqlite.org/pragma.html>.
+const NAMED_PRAGMAS: [&str; 10] = [
+    "foreign_key_check",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "quick_check",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+];
+
 impl Reader {
     /// Opens an existing database. No permission to write is needed: if another process uses the database, only that its files
     /// beside the database can be read.
@@ -132,8 +156,14 @@ impl Reader {
         let mut batch = Batch::new(self.connection.sqlite(), sql);
         while let Some(mut statement) = batch.next().map_err(failed)? {
             // On a read-only connection, `VACUUM INTO` and some pragmas still write.
-            if !statement.readonly() && !self.asks_for_the_journal_mode(&statement) {
+            let pragma = self.pragma(&statement);
+            if !statement.readonly() && pragma != Pragma::ReadsJournalMode {
                 return Err(self.refused("only statements that read are run here, and this one writes".into(), None));
+            }
+            if pragma == Pragma::Sets {
+                return Err(
+                    self.refused("only statements that read are run here, and this one sets a PRAGMA".into(), None)
+                );
             }
             let columns: Vec<String> = statement.column_names().iter().map(|&name| name.to_owned()).collect();
             let count = columns.len();
@@ -152,21 +182,38 @@ impl Reader {
         Ok(None)
     }
 
-    /// Whether a statement is `PRAGMA journal_mode`, which reads. SQLite counts it as writing.
-    fn asks_for_the_journal_mode(&self, statement: &Statement<'_>) -> bool {
-        let Some(sql) = statement.expanded_sql() else { return false };
-        let (asks, does_more) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (asks_seen, does_more_seen) = (Arc::clone(&asks), Arc::clone(&does_more));
+    /// What a statement does with PRAGMAs. SQLite counts `PRAGMA journal_mode` as writing, and PRAGMAs that change the connection as
+    /// reading.
+    fn pragma(&self, statement: &Statement<'_>) -> Pragma {
+        let Some(sql) = statement.expanded_sql().filter(|sql| sql.to_ascii_lowercase().contains("pragma")) else {
+            return Pragma::None;
+        };
+        let found = Arc::new(Mutex::new((Pragma::None, false)));
+        let seen = Arc::clone(&found);
         let judge = move |context: AuthContext<'_>| {
-            let is_asking = matches!(context.action, AuthAction::Pragma { pragma_name, pragma_value: None }
-                if pragma_name.eq_ignore_ascii_case("journal_mode"));
-            (if is_asking { &asks_seen } else { &does_more_seen }).store(true, Ordering::Relaxed);
+            let (pragma, does_more) = &mut *seen.lock();
+            match context.action {
+                AuthAction::Pragma { pragma_name, pragma_value: None } => {
+                    let reads_journal_mode = pragma_name.eq_ignore_ascii_case("journal_mode");
+                    *pragma = if reads_journal_mode { Pragma::ReadsJournalMode } else { Pragma::Reads };
+                }
+                AuthAction::Pragma { pragma_name, .. } => {
+                    let reads = NAMED_PRAGMAS.iter().any(|name| name.eq_ignore_ascii_case(pragma_name));
+                    *pragma = if reads { Pragma::Reads } else { Pragma::Sets };
+                }
+                _ => *does_more = true,
+            }
             Authorization::Allow
         };
         let sqlite = self.connection.sqlite();
         let compiled = sqlite.authorizer(Some(judge)).and_then(|()| sqlite.prepare(&sql).map(drop));
         let removed = sqlite.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
-        compiled.and(removed).is_ok() && asks.load(Ordering::Relaxed) && !does_more.load(Ordering::Relaxed)
+        let found = *found.lock();
+        match found {
+            (Pragma::ReadsJournalMode, false) if compiled.and(removed).is_ok() => Pragma::ReadsJournalMode,
+            (Pragma::ReadsJournalMode, _) => Pragma::Reads,
+            (pragma, _) => pragma,
+        }
     }
 
     fn statement_error(&self, error: rusqlite::Error) -> Error {
@@ -300,7 +347,12 @@ mod tests {
             ran.map(|_| rows).map_err(|e| e.to_string())
         };
         assert_eq!(run("SELECT 1; SELECT 2 UNION SELECT 3"), Ok(3));
-        for asking in ["PRAGMA journal_mode", "-- which?\nPragma main.JOURNAL_MODE;", "PRAGMA user_version"] {
+        for asking in [
+            "PRAGMA journal_mode",
+            "-- which?\nPragma main.JOURNAL_MODE;",
+            "PRAGMA user_version",
+            "PRAGMA quick_check(1)",
+        ] {
             assert_eq!(run(asking), Ok(1), "{asking}");
         }
         let copy = folder.path().join("copy.db");
@@ -309,6 +361,8 @@ mod tests {
             "PRAGMA journal_mode = DELETE".into(),
             "PRAGMA journal_mode(WAL)".into(),
             "PRAGMA wal_checkpoint".into(),
+            "PRAGMA query_only = 0".into(),
+            "PRAGMA writable_schema(1)".into(),
             "PRAGMA user_version = 7".into(),
             "BEGIN IMMEDIATE".into(),
             "CREATE TEMP TABLE t(a)".into(),

@@ -166,7 +166,11 @@ fn a_stream_that_takes_requests_for_events_is_said() {
     assert!(collector.stop().success());
     let said = output(&mut fixture.asking(&["ask.one"]));
     assert_eq!(said.status.code(), Some(1));
-    assert!(stderr(&said).contains("stream OTHER stores messages on ask.one: the request would become an event"), "{}", stderr(&said));
+    assert!(
+        stderr(&said).contains("stream OTHER stores messages on ask.one: the request would become an event"),
+        "{}",
+        stderr(&said)
+    );
 }
 
 #[test]

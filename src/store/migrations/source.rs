@@ -111,6 +111,11 @@ fn files(folder: &Path) -> Result<Vec<Migration>, Error> {
             passed_over = true;
             continue;
         }
+        // Reading a named pipe would wait for its writer.
+        if path.exists() && !path.is_file() {
+            let remedy = "move it to another folder";
+            return Err(refused(&path, None, "it is not a regular file", None).with_remedy(remedy));
+        }
         let text = std::fs::read(&path).map_err(|e| {
             refused(&path, None, format!("cannot be read: {e}"), Some(e.into()))
                 .with_remedy("check the file and its permissions")
