@@ -25,11 +25,11 @@ use prompt::Prompt;
 #[command(after_help = AFTER_HELP)]
 pub struct Sql {
     /// One or more statements, run in turn; - reads them from standard input [default: a prompt on a terminal, else -]
-    #[arg(value_name = "SQL", conflicts_with_all = ["tables", "schema"])]
+    #[arg(index = 1, value_name = "SQL", conflicts_with_all = ["tables", "schema"])]
     statements: Option<String>,
 
     /// The rest of SQL without quotes, so that the error can say what is missing.
-    #[arg(hide = true)]
+    #[arg(index = 2, hide = true)]
     surplus: Vec<String>,
 
     #[command(flatten)]
