@@ -219,12 +219,12 @@ fn from_settings(value: &ParameterValue, kind: ParameterType, texts: &mut String
 }
 
 fn integer(cell: Cell, texts: &str) -> Option<i64> {
-    /// 2^63, the first double beyond all `i64`.
-    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    /// 2^53: from here on doubles leave integers out, so this one may have other digits than the request.
+    const LIMIT: f64 = 9_007_199_254_740_992.0;
     match cell {
         Cell::Integer(value) => Some(value),
         #[allow(clippy::cast_possible_truncation, reason = "it is whole and in the range")]
-        Cell::Real(value) if value.fract() == 0.0 && (-LIMIT..LIMIT).contains(&value) => Some(value as i64),
+        Cell::Real(value) if value.fract() == 0.0 && value.abs() < LIMIT => Some(value as i64),
         Cell::Text(from, to) => texts[from..to].parse().ok(),
         _ => None,
     }

@@ -12,17 +12,17 @@ use crate::record::Destination;
 use crate::store::{Lock, Reader, StartPhase};
 use crate::subject::Filter;
 
-/// The longest wait for a collector that runs, and for one that is starting.
-const RUNNING: Duration = Duration::from_secs(1);
-const STARTING: Duration = Duration::from_secs(5);
+/// The longest wait for a collector that has opened the database, and for one that has not.
+const OPENED: Duration = Duration::from_secs(1);
+const OPENING: Duration = Duration::from_secs(5);
 
 /// How often to look.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Waits until the collector of the configured database has committed the event: at most a second, and 5 seconds while that collector is
-/// starting. Returns at once if no collector uses this database, or if it does not collect this subject of this stream. That the wait is
+/// Waits until the collector of the configured database has committed the event: at most a second, and 5 seconds while that collector
+/// opens the database. Returns at once if `wanted` returns `false`, if no collector uses this database, or if it does not collect this subject of this stream. That the wait is
 /// over says nothing: the collector may need longer.
-pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>) {
+pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>, wanted: &dyn Fn() -> bool) {
     let Some(Destination::Stream { stream, sequence, .. }) = destination else { return };
     let filters = config.broker.filters();
     let is_collected =
@@ -31,13 +31,16 @@ pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>) {
         return;
     }
     let path = &config.database.path;
-    let (began, mut running_since) = (Instant::now(), None);
+    let (began, mut opened) = (Instant::now(), None);
     let mut reader = None;
-    while let Some(phase) = Lock::phase(path) {
-        let is_over = if phase == StartPhase::Running {
-            running_since.get_or_insert_with(Instant::now).elapsed() >= RUNNING
+    while wanted()
+        && let Some(phase) = Lock::phase(path)
+    {
+        // A collector that connects may wait for its broker for long.
+        let is_over = if matches!(phase, StartPhase::Connecting | StartPhase::Running) {
+            opened.get_or_insert_with(Instant::now).elapsed() >= OPENED
         } else {
-            began.elapsed() >= STARTING
+            began.elapsed() >= OPENING
         };
         if phase != StartPhase::Opening && reader.is_none() {
             reader = Reader::open(path).ok();

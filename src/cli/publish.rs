@@ -62,7 +62,7 @@ pub struct Publish {
 
     /// Each line is a whole event as tail --json and dead-letters export print it: {"subject", "headers", "payload"}. The payload
     /// is text, {"$blob":"<base64>"}, or JSON that is published verbatim. Headers that begin with Nats- are left out, except for
-    /// the identity
+    /// the event id, Nats-Msg-Id
     #[arg(long, conflicts_with_all = ["payload", "count"])]
     events: bool,
 
@@ -70,7 +70,7 @@ pub struct Publish {
     #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<String>,
 
-    /// Identity of a single event (Nats-Msg-Id): the stream stores only one event with the same identity
+    /// Event id of a single event (Nats-Msg-Id): the stream stores only one event with the same id
     #[arg(long)]
     id: Option<String>,
 
@@ -110,9 +110,7 @@ impl Publish {
                     let patience = config.broker.timeout.max(LEAST_PATIENCE);
                     let (ending, subject) = self.publish(&recorder, patience, events, &headers, &mut report, &signals);
                     took = Some(began.elapsed());
-                    if !signals.end_asked() {
-                        committed::wait(&config, &subject, report.destination());
-                    }
+                    committed::wait(&config, &subject, report.destination(), &|| !signals.end_asked());
                     ending
                 }
             },
@@ -146,7 +144,7 @@ impl Publish {
             return Err(UsageError(text.into()));
         }
         if self.id.is_some() && self.payload.as_ref().is_none_or(|payload| payload == "-") {
-            let text = "--id is the identity of a single event, so its payload must be given too; for several events use --events \
+            let text = "--id is the id of a single event, so its payload must be given too; for several events use --events \
                         and write \"headers\":{\"Nats-Msg-Id\":\"…\"} into each line";
             return Err(UsageError(text.into()));
         }
@@ -162,7 +160,7 @@ impl Publish {
             })?;
             let name = name.trim();
             if name.eq_ignore_ascii_case("Nats-Msg-Id") {
-                return Err(UsageError(format!("--header {name} is the event's identity; give it with --id")).into());
+                return Err(UsageError(format!("--header {name} is the event id; give it with --id")).into());
             }
             Ok((name.to_owned(), value.trim().to_owned()))
         };

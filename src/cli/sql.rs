@@ -7,6 +7,7 @@ mod output_format;
 mod prompt;
 mod statement;
 mod tables;
+mod terminal_modes;
 
 use std::io::{IsTerminal, Read, Write};
 

@@ -48,7 +48,7 @@ pub struct Tail {
 }
 
 const AFTER_HELP: &str = "\
-Rows are printed in the order of their numbers (rowid). A row that is changed later is not printed again. If several tables are \
+Rows are printed in the order of their numbers (rowid); a table WITHOUT ROWID cannot be followed. A row that is changed later is not printed again. If several tables are \
 followed, the name of the table comes first.
 Text: of an event its publish time (UTC), subject and payload; of any other row a JSON object. Control characters are escaped, \
 blobs of events shortened.
@@ -57,7 +57,7 @@ is not text is {\"$blob\":\"<base64>\"}. JSON of other or several tables: {\"tab
 
 Examples:
   catchment tail
-  catchment tail messages users -n 0
+  catchment tail messages events -n 0
   catchment tail events --json --no-follow -n 100 > events.ndjson";
 
 impl Tail {

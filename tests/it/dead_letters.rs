@@ -159,9 +159,9 @@ fn letters_are_managed_beside_a_running_collector() {
     // What is there is dropped, and what is not is named.
     let done = output(&mut chat.letters(&["drop", "3", "99", "98", "--json"]));
     assert_eq!(String::from_utf8_lossy(&done.stdout), "{\"dropped\":1,\"missing\":[99,98]}\n");
-    assert_eq!(stderr(&done), "catchment: no dead letter 99, 98 meets the conditions; dead-letters list shows them\n");
+    assert_eq!(stderr(&done), "catchment: there is no such dead letter: 99, 98; dead-letters list shows them\n");
     assert_eq!(done.status.code(), Some(1));
-    refused(&mut chat.letters(&["drop", "3"]), 1, &["no dead letter 3 meets the conditions"]);
+    refused(&mut chat.letters(&["drop", "3"]), 1, &["there is no such dead letter: 3"]);
     assert_eq!(chat.said(&["drop", "1", "--dry-run", "--json"]), "{\"missing\":[],\"would_drop\":1}\n");
     assert_eq!(chat.said(&["drop", "--all"]), "dropped 2 dead letters\n");
     chat.publish(&[("ann", "five"), ("bob", "six")]);
@@ -370,13 +370,13 @@ fn a_mistake_is_refused_and_changes_nothing() {
         assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
     }
     for command in ["show", "retry", "drop", "export", "list"] {
-        refused(&mut chat.letters(&[command, "7"]), 1, &["no dead letter 7 meets the conditions"]);
-        refused(&mut chat.letters(&[command, "1", "--route", "other"]), 1, &["no dead letter 1 meets the conditions"]);
+        refused(&mut chat.letters(&[command, "7"]), 1, &["there is no such dead letter: 7"]);
+        refused(&mut chat.letters(&[command, "1", "--route", "other"]), 1, &["there is no such dead letter: 1"]);
     }
     for (command, printed) in [("show", "dead letter 1\n"), ("export", "{\"id\":1,"), ("list", "FOREIGN KEY")] {
         let done = output(&mut chat.letters(&[command, "1", "7"]));
         assert!(String::from_utf8_lossy(&done.stdout).contains(printed), "{command}");
-        assert!(stderr(&done).ends_with("no dead letter 7 meets the conditions; dead-letters list shows them\n"));
+        assert!(stderr(&done).ends_with("there is no such dead letter: 7; dead-letters list shows them\n"));
         assert_eq!(done.status.code(), Some(1));
     }
     assert_eq!(chat.ids(&[]), [1]);

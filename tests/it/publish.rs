@@ -173,9 +173,9 @@ fn arguments_that_contradict_each_other_are_wrong_usage() {
     let fixture = Fixture::new();
     let file = fixture.file("a", b"x\n");
     for (arguments, words) in [
-        (&["events.a", "--id", "7", "-f", &file][..], "--id is the identity of a single event"),
-        (&["events.a", "--id", "7", "--count", "3"], "--id is the identity of a single event"),
-        (&["events.a", "--id", "7", "-"], "--id is the identity of a single event"),
+        (&["events.a", "--id", "7", "-f", &file][..], "--id is the id of a single event"),
+        (&["events.a", "--id", "7", "--count", "3"], "--id is the id of a single event"),
+        (&["events.a", "--id", "7", "-"], "--id is the id of a single event"),
         (&["--events", "--id", "7"], "\"Nats-Msg-Id\""),
         (&["events.a", "x", "--id", ""], "the id is empty"),
         (&["events.a", "x", "--id", " 7"], "the id \" 7\" has white space at its ends"),

@@ -162,3 +162,18 @@ fn an_interrupt_ends_the_statement_and_not_the_prompt() {
     prompt.types("quit\r");
     assert!(prompt.ended().0.success());
 }
+
+#[test]
+fn a_signal_that_ends_the_prompt_leaves_the_terminal_as_it_was() {
+    let database = Database::new();
+    for name in ["TERM", "HUP", "QUIT"] {
+        let mut prompt = Terminal::start(&mut database.sql(&[]), 100);
+        prompt.ends_with("chat> ");
+        prompt.types("select");
+        prompt.ends_with("chat> select");
+        assert!(!prompt.echoes(), "the prompt edits the line itself");
+        signal(prompt.pid(), name);
+        assert!(!prompt.ended().0.success());
+        assert!(prompt.echoes(), "{name}");
+    }
+}

@@ -34,7 +34,7 @@ impl Missing {
         let numbers: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         ensure!(
             numbers.is_empty(),
-            "no dead letter {} meets the conditions; dead-letters list shows them",
+            "there is no such dead letter: {}; dead-letters list shows them",
             numbers.join(", ")
         );
         Ok(())

@@ -16,6 +16,7 @@ use super::completion::Completion;
 use super::history::history_file;
 use super::output_format::{OutputFormat, run};
 use super::tables;
+use super::terminal_modes::restore_at_signals;
 use crate::cli::failure;
 use crate::cli::output::{Output, is_closed};
 use crate::cli::values::printable;
@@ -65,6 +66,7 @@ impl Prompt {
             // There is none at the first start.
             let _ = editor.load_history(file);
         }
+        restore_at_signals()?;
         // The terminal sends no signal while a line is edited.
         signal_hook::flag::register(SIGINT, Arc::clone(&interrupted)).context("cannot catch signals")?;
         let path = path.to_owned();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use super::eventually;
 
@@ -42,6 +43,11 @@ impl Terminal {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether the terminal shows what is typed, as it does for a shell.
+    pub fn echoes(&self) -> bool {
+        tcgetattr(&self.keys).expect("a terminal").local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON)
     }
 
     /// Everything that was shown so far, without the sequences that control the terminal.
