@@ -227,20 +227,24 @@ impl JetStreamSession {
     }
 
     /// Deletes the consumer and closes the connection, if the server answers at once. If the stream keeps events for
-    /// the consumer, the consumer remains.
+    /// the consumer, the consumer remains, and the last acknowledgement is at the server.
     pub(super) fn close(mut self) {
         if let Some(lost) = self.gaps.take_final_report() {
             log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
         }
-        if self.acknowledges() {
-            return;
-        }
+        let acknowledges = self.acknowledges();
         drop(self.backlog);
         let api =
             Api { link: &self.link, prefix: self.config.api_prefix(), timeout: Duration::from_millis(500), stop: None };
+        let consumer = api.consumer(&self.config.stream, &self.consumer);
+        if acknowledges {
+            // The answer shows that the server has the last acknowledgement too. The process may end before it would be sent otherwise,
+            // and the stream would keep the events.
+            return;
+        }
         // A paused consumer remains, so that the next collector continues the pause. It may have been paused since the
         // last check.
-        let is_paused = api.consumer(&self.config.stream, &self.consumer).is_ok_and(|consumer| consumer.paused);
+        let is_paused = consumer.is_ok_and(|consumer| consumer.paused);
         if is_paused || self.consumer_watch.paused().is_some() {
             return;
         }
