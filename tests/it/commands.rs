@@ -1,14 +1,14 @@
 //! The commands as somebody at a terminal, or a script, meets them.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::collector::{Collector, catchment, output, run, signal, stderr};
-use crate::support::server::{Server, program};
+use crate::support::server::Server;
 use crate::support::{eventually, oracle};
 
 fn folder() -> tempfile::TempDir {
@@ -357,131 +357,6 @@ fn tail_waits_for_the_database_and_follows_it() {
         assert_eq!(event["payload"], format!("event {n}"));
     }
     assert!(collector.stop().success());
-}
-
-/// `catchment run --with-server`, its log in a file.
-fn with_server(database: &Path, log: &Path) -> Collector {
-    let mut command = catchment();
-    command.args(["run", "--with-server", "--database"]).arg(database).env("NATS_SERVER_BIN", program());
-    Collector::start(command, log)
-}
-
-/// Processes that were started for this folder: its name is among their arguments.
-fn processes_of(folder: &Path) -> Vec<u32> {
-    let folder = folder.to_str().expect("UTF-8").as_bytes().to_vec();
-    let all = std::fs::read_dir("/proc").expect("the kernel tells").filter_map(Result::ok);
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| {
-        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        arguments.windows(folder.len()).any(|part| part == folder)
-    })
-    .collect()
-}
-
-#[test]
-fn other_commands_find_the_collectors_own_server() {
-    let folder = folder();
-    let database = folder.path().join("a.db");
-    let address = folder.path().join("a.db.server");
-    for signal_name in ["INT", "TERM"] {
-        let mut collector = with_server(&database, &folder.path().join(signal_name));
-        collector.said("collecting stream EVENTS");
-        eventually("the address", || std::fs::read_to_string(&address).ok().filter(|text| text.contains("://")));
-        let mut publish = catchment();
-        publish.args(["publish", "--database"]).arg(&database).args(["events.load", "--count", "2000"]);
-        // Another broker that somebody's shell points at does not count.
-        let said = printed(publish.env("NATS_URL", "nats://nowhere.invalid:4222"));
-        assert!(said.starts_with("published 2,000 events"), "{said}");
-        signal(collector.pid(), signal_name);
-        assert!(collector.wait().success(), "{}", collector.log());
-        assert!(!address.exists(), "the address goes with the server");
-        eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
-    }
-    // All that was acknowledged is in the stream, and what a stop left there comes at the next start.
-    let log = folder.path().join("last");
-    let collector = with_server(&database, &log);
-    collector.said("collecting stream EVENTS");
-    eventually("all rows", || (oracle::count(&database) == 4_000).then_some(()));
-    assert!(collector.stop().success());
-    oracle::sound(&database);
-    for log in ["INT", "TERM", "last"] {
-        let log = std::fs::read_to_string(folder.path().join(log)).expect("a log");
-        assert!(!log.contains("panicked") && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
-    }
-}
-
-#[test]
-fn a_server_of_its_own_ends_even_when_the_collector_is_killed() {
-    let folder = folder();
-    let database = folder.path().join("a.db");
-    let collector = with_server(&database, &folder.path().join("first.log"));
-    collector.said("collecting stream EVENTS");
-    assert!(processes_of(folder.path()).len() > 1, "a server beside the collector");
-    printed(catchment().args(["publish", "events.a", "kept", "--database"]).arg(&database));
-    collector.kill();
-    eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
-    // The address is stale now; the next start replaces it, and what was in the stream is collected.
-    let collector = with_server(&database, &folder.path().join("second.log"));
-    collector.said("collecting stream EVENTS");
-    eventually("the row", || (oracle::count(&database) == 1).then_some(()));
-    printed(catchment().args(["publish", "events.a", "more", "--database"]).arg(&database));
-    eventually("the next row", || (oracle::count(&database) == 2).then_some(()));
-    assert!(collector.stop().success());
-    assert_eq!(oracle::payloads(&database), ["kept", "more"]);
-    eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
-}
-
-#[test]
-fn a_dead_server_of_its_own_ends_the_collector() {
-    let folder = folder();
-    let (database, log) = (folder.path().join("a.db"), folder.path().join("run.log"));
-    let mut collector = with_server(&database, &log);
-    collector.said("collecting stream EVENTS");
-    let server = processes_of(folder.path()).into_iter().find(|pid| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.starts_with("nats-server")
-    });
-    signal(server.expect("a nats-server"), "KILL");
-    let status = collector.wait();
-    assert_eq!(status.code(), Some(1), "{}", collector.log());
-    let said = collector.log();
-    let last = said.lines().last().unwrap_or_default();
-    assert!(last.starts_with("catchment: ") && last.contains("nats-server"), "{said}");
-    assert!(last.contains("a.db.nats"), "names the log's folder: {said}");
-    eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
-}
-
-#[test]
-fn a_second_own_server_is_refused_without_harm() {
-    let folder = folder();
-    let database = folder.path().join("a.db");
-    let collector = with_server(&database, &folder.path().join("run.log"));
-    collector.said("collecting stream EVENTS");
-    let before = processes_of(folder.path());
-    let mut second = catchment();
-    second.args(["run", "--with-server", "--database"]).arg(&database).env("NATS_SERVER_BIN", program());
-    let refused = output(&mut second);
-    let said = stderr(&refused);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
-    assert_eq!(processes_of(folder.path()), before, "no server was started or ended");
-    printed(catchment().args(["publish", "events.a", "x", "--database"]).arg(&database));
-    eventually("the row", || (oracle::count(&database) == 1).then_some(()));
-    assert!(collector.stop().success());
-}
-
-#[test]
-fn a_missing_server_program_is_named() {
-    let folder = folder();
-    let mut command = catchment();
-    command.args(["run", "--with-server", "--database"]).arg(folder.path().join("a.db"));
-    let refused = output(command.env("NATS_SERVER_BIN", "/nowhere/nats-server"));
-    let said = stderr(&refused);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    let last = said.lines().last().unwrap_or_default();
-    assert!(last.starts_with("catchment: ") && last.contains("/nowhere/nats-server"), "{said}");
-    assert!(last.contains("NATS_SERVER_BIN"), "names the remedy: {said}");
-    assert!(!folder.path().join("a.db.server").exists());
 }
 
 #[test]

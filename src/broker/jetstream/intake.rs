@@ -350,42 +350,36 @@ impl Intake for JetStreamIntake {
                 (None, Some(session)) => session.next(wait, &self.stop),
                 (None, None) => Item::Nothing,
             };
-            match next {
+            let metadata = match next {
                 Item::Delivery(delivery) => {
                     self.retry.reconnect.productive();
                     let metadata = delivery.metadata;
                     if !self.push(batch, delivery) {
                         break;
                     }
-                    if self.is_drained(metadata) {
-                        self.drained.get_or_insert_with(Instant::now);
-                        break;
-                    }
-                    // Events that are stored already fill no batch. Many of them in a row must not delay a stop.
-                    if batch.is_empty() && self.stop.is_raised() {
-                        break;
-                    }
-                    wait = Duration::ZERO;
+                    metadata
                 }
                 Item::NotCollected(delivery) => {
                     self.retry.reconnect.productive();
                     let metadata = delivery.metadata;
                     self.skip(delivery);
-                    if self.is_drained(metadata) {
-                        self.drained.get_or_insert_with(Instant::now);
-                        break;
-                    }
-                    if batch.is_empty() && self.stop.is_raised() {
-                        break;
-                    }
-                    wait = Duration::ZERO;
+                    metadata
                 }
                 Item::Nothing => break,
                 Item::Over(why) => {
                     self.end_session(&why);
                     break;
                 }
+            };
+            if self.is_drained(metadata) {
+                self.drained.get_or_insert_with(Instant::now);
+                break;
             }
+            // Events that are stored already or not collected fill no batch. Many of them in a row must not delay a stop.
+            if batch.is_empty() && self.stop.is_raised() {
+                break;
+            }
+            wait = Duration::ZERO;
         }
         self.acks.end_fill();
         self.take_lost_events();
