@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-
 use crate::error::Error;
 
 use super::logging::{self, LogFormat};
@@ -44,35 +42,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 /// Prints why a command failed: one line on standard error, in the format of the log. No level of the log hides it.
 pub fn print(why: &str) {
+    print_as(logging::format(), why);
+}
+
+/// As [`print`], in this format: the log is not started yet.
+pub fn print_as(format: LogFormat, why: &str) {
     // If standard error is closed, the exit status is still set.
-    let _ = match logging::format() {
-        LogFormat::Text => writeln!(std::io::stderr(), "catchment: {why}"),
+    let _ = match format {
+        LogFormat::Text => writeln!(std::io::stderr(), "catchment: {}", printable(why)),
         LogFormat::Json => logging::write_error(why),
     };
-}
-
-/// Prints as one line of JSON why the arguments are refused, for a log in this format.
-pub fn report_usage(error: &clap::Error) {
-    let said = match error.kind() {
-        // It would list hidden commands.
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "error: no command is given".to_owned()
-        }
-        _ => error.render().to_string(),
-    };
-    // If standard error is closed, the exit status is still set.
-    let _ = logging::write_error(&usage(&said));
-}
-
-/// What the argument parser says, in one line, without the usage.
-fn usage(said: &str) -> String {
-    let paragraphs = said.trim().split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
-    let is_reason = |paragraph: &String| {
-        !["Usage:", "For more information"].iter().any(|beginning| paragraph.starts_with(beginning))
-    };
-    let reasons: Vec<String> = paragraphs.filter(is_reason).collect();
-    let reasons = reasons.join("; ");
-    format!("{}; --help describes the arguments", reasons.strip_prefix("error: ").unwrap_or(&reasons))
 }
 
 fn status(error: &anyhow::Error) -> u8 {
@@ -115,19 +94,6 @@ mod tests {
     fn the_remedy_of_a_library_error_names_flags() {
         let error = Error::config("broker.jwt", "there is no nkey").with_remedy("give broker.nkey too");
         assert_eq!(line(&error.into()), "configuration: broker.jwt: there is no nkey; give --nkey too");
-    }
-
-    #[test]
-    fn what_the_parser_says_is_one_line_too() {
-        let said = "error: unexpected argument '--x' found\n\n  tip: a similar argument exists: '-x'\n\nUsage: catchment run\n\n\
-                    For more information, try '--help'.\n";
-        let line =
-            "unexpected argument '--x' found; tip: a similar argument exists: '-x'; --help describes the arguments";
-        assert_eq!(usage(said), line);
-        let said =
-            "error: the following required arguments were not provided:\n  <FILE>\n\nUsage: catchment test <FILE>\n";
-        let line = "the following required arguments were not provided: <FILE>; --help describes the arguments";
-        assert_eq!(usage(said), line);
     }
 
     #[test]

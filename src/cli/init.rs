@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use super::failure::UsageError;
 use super::logging::{self, LogFormat};
 use super::output::Output;
+use super::settings::UnusedFileArgs;
 use super::shell;
 
 /// Write a commented catchment.toml and its migrations
@@ -19,6 +20,9 @@ use super::shell;
 /// telemetry stores measurements of devices, with queries for the latest ones and their history.
 #[derive(Args)]
 pub struct Init {
+    #[command(flatten)]
+    unused: UnusedFileArgs,
+
     /// Preset to begin with
     #[arg(short, long, value_name = "NAME", default_value = "events")]
     preset: Preset,

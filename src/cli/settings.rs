@@ -18,12 +18,13 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
+use super::quantities::written_duration;
 use crate::broker::address_in;
 use crate::config::{Config, DatabaseConfig, from_table};
 use crate::error::Error;
 use crate::store::beside;
 use environment::Environment;
-pub use file::FileArgs;
+pub use file::{FileArgs, UnusedFileArgs};
 use file::SettingsFile;
 use merging::{broker_table, list, merge, merge_keys, with_new_keys};
 
@@ -118,7 +119,7 @@ pub struct BrokerArgs {
     inbox_prefix: Option<String>,
 
     /// The longest that connecting, or one answer, may take [below the settings file: NATS_TIMEOUT] [default: 5s]
-    #[arg(long, value_name = "DURATION", help_heading = "Broker")]
+    #[arg(long, value_name = "TIME", value_parser = written_duration, help_heading = "Broker")]
     #[serde(serialize_with = "as_text")]
     timeout: Option<humantime::Duration>,
 

@@ -26,6 +26,17 @@ pub struct FileArgs {
     no_config: bool,
 }
 
+/// The flags of [`FileArgs`] in a command that reads no settings. Its help does not list them. They are accepted, so that the error can
+/// say why there is nothing to name.
+#[derive(Args)]
+pub struct UnusedFileArgs {
+    #[arg(short, long, hide = true)]
+    config: Option<PathBuf>,
+
+    #[arg(long, hide = true)]
+    no_config: bool,
+}
+
 /// The settings file of a command.
 #[derive(Default)]
 pub struct SettingsFile {
