@@ -180,10 +180,7 @@ fn arm(name: &str) -> Result<Arm, String> {
 
 fn work(name: &str) -> Result<Work, String> {
     let names = || Work::ALL.map(Work::name).join(", ");
-    Work::ALL
-        .into_iter()
-        .find(|work| work.name() == name)
-        .ok_or_else(|| format!("expected one of {}", names()))
+    Work::ALL.into_iter().find(|work| work.name() == name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 impl Compare {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 
 use super::logging::{self, LogFormat};
 use super::values::printable;
@@ -27,7 +27,8 @@ pub struct Interrupted {
     pub status: ExitStatus,
 }
 
-/// Prints the error and returns the exit status: 2 for wrong usage or configuration, that of the signal for an interruption, else 1.
+/// Prints the error and returns the exit status: 2 for wrong usage or configuration, SQL and migrations included; that of the signal for an
+/// interruption; else 1.
 /// A closed standard output (`| head`) is not a failure.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if output::is_closed(error) {
@@ -58,10 +59,14 @@ fn status(error: &anyhow::Error) -> u8 {
     if let Some(Interrupted { status: ExitStatus(status), .. }) = error.downcast_ref() {
         return *status;
     }
-    let wrong_usage = error
-        .chain()
-        .any(|cause| cause.is::<UsageError>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Config { .. })));
-    if wrong_usage { 2 } else { 1 }
+    let is_configuration = |error: &Error| {
+        let of_statement = matches!(error, Error::Database { fault: DatabaseFault::Statement, .. });
+        of_statement || matches!(error, Error::Config { .. } | Error::Migration { .. })
+    };
+    let mut causes = error.chain();
+    let is_wrong_usage =
+        causes.any(|cause| cause.is::<UsageError>() || cause.downcast_ref::<Error>().is_some_and(is_configuration));
+    if is_wrong_usage { 2 } else { 1 }
 }
 
 /// The error and its causes in one line. An error of the library includes its causes in its own text.

@@ -43,6 +43,11 @@ pub fn in_remedy(remedy: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+/// The flag of a setting.
+pub fn flag_of(setting: &str) -> Option<String> {
+    flags().into_iter().find_map(|(name, flag)| (name == setting).then_some(flag))
+}
+
 /// Settings and their flags.
 fn flags() -> Vec<(String, String)> {
     let command = DatabaseArgs::augment_args(BrokerArgs::augment_args(Command::new("settings")));

@@ -182,7 +182,11 @@ impl Cli {
             Command::Compare(_) => return Ok(Settings::default()),
             #[cfg(not(feature = "check"))]
             Command::Check(_) => return Ok(Settings::default()),
-            _ => return Ok(Settings::new(&self.file)?),
+            // What they do depends on the whole file. The others would repeat the line for every event and every look.
+            #[cfg(feature = "check")]
+            Command::Check(_) => return Ok(Settings::new(&self.file, log::Level::Info)?),
+            Command::Run(_) => return Ok(Settings::new(&self.file, log::Level::Info)?),
+            _ => return Ok(Settings::new(&self.file, log::Level::Debug)?),
         };
         if self.file.is_named() {
             return Err(UsageError(format!("{command} reads no settings file; leave out --config")).into());
@@ -238,7 +242,7 @@ mod tests {
             (&["sql", "--jsn", "SELECT 1"], "there is no option --jsn; did you mean --json?"),
             (&["run", "--pasword=hunter2"], "there is no option --pasword; did you mean --password?"),
             (&["run", "now"], "\"now\" is one argument too many; catchment run --help describes the arguments"),
-            (&["rn"], "there is no command \"rn\"; did you mean run?"),
+            (&["publsh"], "there is no command \"publsh\"; did you mean publish?"),
             (&["frobnicate"], "there is no command \"frobnicate\"; catchment --help lists the commands"),
             (&["dead-letters", "dorp"], "there is no command \"dorp\"; did you mean drop?"),
             (&["test"], "FILE is missing; catchment test --help describes the arguments"),
@@ -247,8 +251,11 @@ mod tests {
             (&["run", "--drain", "--drain"], "--drain is given twice; give it once"),
             (&["run", "--timeout", "5"], "--timeout \"5\": expected a time with its unit, for example 5s or 5ms"),
             (&["publish", "a", "--rate", "0"], "--rate \"0\": expected a whole number of at least 1, for example 1000"),
-            (&["dead-letters", "show", "x"], "ID \"x\": expected a whole number of at least 1, for example 17"),
-            (&["dead-letters", "list", "--subject", "a..b"], "--subject \"a..b\": expected a subject, for example chat"),
+            (&["dead-letters", "show", "x"], "ID \"x\": expected a whole number, for example 17"),
+            (
+                &["dead-letters", "list", "--subject", "a..b"],
+                "--subject \"a..b\": expected a subject, for example chat",
+            ),
             (&["tail", "--log-format", "xml"], "--log-format \"xml\": expected text or json"),
             (&["init", "-p", "x"], "--preset \"x\": expected events, chat or telemetry"),
         ] {

@@ -14,7 +14,8 @@ where
     T: TryFrom<u64> + 'static,
 {
     move |text| {
-        let number = text.parse().ok().filter(|number| range.contains(number)).and_then(|number| number.try_into().ok());
+        let number =
+            text.parse().ok().filter(|number| range.contains(number)).and_then(|number| number.try_into().ok());
         number.ok_or_else(|| {
             let limits = match (*range.start(), *range.end()) {
                 (0, u64::MAX) => String::new(),

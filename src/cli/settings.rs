@@ -18,15 +18,16 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
+use super::flags::flag_of;
 use super::quantities::written_duration;
 use crate::broker::address_in;
-use crate::config::{Config, DatabaseConfig, from_table};
+use crate::config::{Config, DatabaseConfig, from_table, line_in};
 use crate::error::Error;
 use crate::store::beside;
 use environment::Environment;
-pub use file::{FileArgs, UnusedFileArgs};
 use file::SettingsFile;
-use merging::{broker_table, list, merge, merge_keys, with_new_keys};
+pub use file::{FileArgs, UnusedFileArgs};
+use merging::{broker_table, list, merge, merge_keys, nested, with_new_keys};
 
 /// The database.
 #[derive(Args, Default)]
@@ -145,10 +146,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Takes the settings file and the environment of the process. Logs a file that nothing names, and variables that were probably
-    /// meant as settings.
-    pub fn new(file: &FileArgs) -> Result<Self, Error> {
-        Ok(Self { file: file.choose()?, environment: Environment::of(std::env::vars_os())? })
+    /// Takes the settings file and the environment of the process. Logs a file that nothing names with this level, and a warning for
+    /// variables that are no settings.
+    pub fn new(file: &FileArgs, unnamed: log::Level) -> Result<Self, Error> {
+        let file = file.choose()?;
+        file.log_unnamed(unnamed);
+        Ok(Self { file, environment: Environment::of(std::env::vars_os())? })
     }
 
     /// The file, if there is one.
@@ -189,8 +192,13 @@ impl Settings {
         if let Some(name) = context {
             merge(&mut given, self.context_table(name)?);
         }
-        merge(&mut given, flags);
         let path = database.database.clone();
+        let mut given_by_flags = flags.clone();
+        if let Some(path) = &path {
+            let path = Value::String(path.to_string_lossy().into_owned());
+            merge_keys(&mut given_by_flags, nested("database.path", ".", path));
+        }
+        merge(&mut given, flags);
         let mut address_file = None;
         let mut all = match implicit {
             ImplicitSources::Used => {
@@ -210,9 +218,27 @@ impl Settings {
             config.database.path = path;
         }
         config.broker.address_file = address_file;
-        let config = config.resolved()?;
-        config.validate()?;
-        Ok(config)
+        let checked = config.resolved().and_then(|config| config.validate().map(|()| config));
+        checked.map_err(|error| self.with_origin(error, &given_by_flags))
+    }
+
+    /// The error of a setting that cannot be used, with where the setting comes from: the flag, the variable, or the line of the file.
+    fn with_origin(&self, error: Error, flags: &Table) -> Error {
+        let Error::Config { key, detail, remedy } = error else { return error };
+        let is_in = |source: &Table| value_at(source, &key).is_some();
+        let in_file = || {
+            let file = self.file.path()?;
+            Some(format!("{}:{}: {key}", file.display(), line_in(file, &key)?))
+        };
+        let key = if is_in(flags) {
+            flag_of(&key).unwrap_or(key)
+        } else if let Some(name) = self.environment.name_of(&key) {
+            name
+        } else {
+            let of_nats = || self.environment.nats_name_of(&key).map(str::to_owned);
+            in_file().or_else(of_nats).unwrap_or(key)
+        };
+        Error::Config { key, detail, remedy }
     }
 
     /// Whether something names the servers that outranks the broker beside the database: these flags, the environment or the file.
@@ -239,7 +265,7 @@ impl Settings {
             _ if has_context => None,
             Some(name) => Some(name.to_owned()),
             None if has_servers => None,
-            None => self.contexts().selected(),
+            None => self.contexts().selected()?,
         };
         let mut found = match name {
             Some(name) => self.context_table(&name)?,
@@ -295,6 +321,14 @@ fn server_beside(database: &Path) -> Option<String> {
 
 fn setting<'a>(table: &'a Table, section: &str, key: &str) -> Option<&'a Value> {
     table.get(section)?.get(key)
+}
+
+/// The value of a setting: `broker.tls.ca`.
+fn value_at<'a>(table: &'a Table, setting: &str) -> Option<&'a Value> {
+    match setting.split_once('.') {
+        Some((outer, inner)) => value_at(table.get(outer)?.as_table()?, inner),
+        None => table.get(setting),
+    }
 }
 
 #[cfg(test)]

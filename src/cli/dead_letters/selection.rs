@@ -17,7 +17,7 @@ const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "rou
 #[derive(Args)]
 pub struct SelectionArgs {
     /// Numbers of dead letters, as list shows them
-    #[arg(value_name = "ID", value_parser = whole::<i64>(0..=i64::MAX as u64, 17))]
+    #[arg(value_name = "ID", value_parser = whole::<i64>(0..=u64::MAX, 17))]
     ids: Vec<i64>,
 
     /// Last tried at this time or later: 2026-01-31, 2026-01-31T17:00:00Z, or 2h for two hours ago
@@ -100,7 +100,8 @@ fn parse_time(text: &str) -> Result<i64, String> {
         OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339))
     };
     let at = at.map_err(|_| "expected a time, for example 2026-01-31, 2026-01-31T17:00:00Z or 2h for two hours ago")?;
-    i64::try_from(at.unix_timestamp_nanos() / 1_000).map_err(|_| "expected a time of this age, for example 2026-01-31".into())
+    i64::try_from(at.unix_timestamp_nanos() / 1_000)
+        .map_err(|_| "expected a time of this age, for example 2026-01-31".into())
 }
 
 #[cfg(test)]
