@@ -69,7 +69,7 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Precedence of settings, highest first: flags, --context, CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path), \
 settings file (--config, else CATCHMENT_CONFIG, else catchment.toml in the current directory), NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration (SQL and migrations included), 130 or 143 ended by a signal. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 #[derive(Subcommand)]
 enum Command {

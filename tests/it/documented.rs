@@ -117,7 +117,7 @@ impl Reader {
         self.ran += 1;
         if let Some(command) = command.strip_suffix(" &") {
             self.in_the_background(command);
-        } else if command == "kill %1; wait" {
+        } else if command == "kill $!; wait $!" {
             let collector = self.collectors.pop().expect("one was started");
             assert!(collector.stop().success());
         } else {
@@ -166,6 +166,36 @@ fn the_readme_is_as_documented() {
     assert!(include_str!("../../Makefile").contains(&format!("$(target)/release/catchment {run}\n")));
     reader.in_the_background(&format!("catchment {run}"));
     reader.reads(include_str!("../../README.md"));
+}
+
+/// Somebody may try several pages in one folder.
+#[test]
+fn no_two_pages_have_a_file_or_a_database_of_one_name() {
+    let mut owners = std::collections::BTreeMap::new();
+    for (page, text) in pages() {
+        for block in blocks(&text) {
+            let file = block.info.split_once(' ').map(|(_, file)| file.to_owned());
+            let path = block.text.lines().find_map(|line| line.strip_prefix("path = \"")).filter(|_| file.is_some());
+            let database = path.and_then(|path| path.split('"').next()).map(str::to_owned);
+            for name in file.into_iter().chain(database) {
+                let owner = owners.entry(name.clone()).or_insert_with(|| page.clone());
+                assert_eq!(*owner, page, "{name}");
+            }
+        }
+    }
+    assert!(owners.len() > 15, "{owners:?}");
+}
+
+/// Otherwise the collector of one page would still run while the next one is tried.
+#[test]
+fn a_page_that_starts_a_collector_stops_it() {
+    for (page, text) in pages() {
+        let all: Vec<Block<'_>> = blocks(&text).into_iter().filter(|block| block.info == "console").collect();
+        let all: Vec<&str> = all.iter().flat_map(|block| commands(&block.text)).map(|(command, _)| command).collect();
+        let started = all.iter().filter(|command| command.ends_with(" &")).count();
+        let stopped = all.iter().filter(|command| **command == "kill $!; wait $!").count();
+        assert_eq!(started, stopped, "{page}");
+    }
 }
 
 #[test]
