@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::error::{DatabaseFault, Error};
+use crate::error::Error;
 
 use super::logging::{self, LogFormat};
 use super::values::printable;
@@ -26,6 +26,12 @@ pub struct Interrupted {
     pub message: String,
     pub status: ExitStatus,
 }
+
+/// SQL of the settings that does not fit the database. While a collector runs this is no wrong configuration: then somebody has changed
+/// the tables.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongStatement(#[source] pub Error);
 
 /// Prints the error and returns the exit status: 2 for wrong usage or configuration, SQL and migrations included; that of the signal for an
 /// interruption; else 1.
@@ -59,13 +65,11 @@ fn status(error: &anyhow::Error) -> u8 {
     if let Some(Interrupted { status: ExitStatus(status), .. }) = error.downcast_ref() {
         return *status;
     }
-    let is_configuration = |error: &Error| {
-        let of_statement = matches!(error, Error::Database { fault: DatabaseFault::Statement, .. });
-        of_statement || matches!(error, Error::Config { .. } | Error::Migration { .. })
-    };
-    let mut causes = error.chain();
-    let is_wrong_usage =
-        causes.any(|cause| cause.is::<UsageError>() || cause.downcast_ref::<Error>().is_some_and(is_configuration));
+    let is_configuration = |error: &Error| matches!(error, Error::Config { .. } | Error::Migration { .. });
+    let is_wrong_usage = error.chain().any(|cause| {
+        let is_configuration = cause.downcast_ref::<Error>().is_some_and(is_configuration);
+        is_configuration || cause.is::<UsageError>() || cause.is::<WrongStatement>()
+    });
     if is_wrong_usage { 2 } else { 1 }
 }
 
@@ -77,7 +81,10 @@ pub fn line(error: &anyhow::Error) -> String {
             parts.push(flags::shown(error));
             break;
         }
-        parts.push(flags::in_message(&cause.to_string()));
+        // Its cause has the whole text.
+        if !cause.is::<WrongStatement>() {
+            parts.push(flags::in_message(&cause.to_string()));
+        }
     }
     let one_line = |part: &String| part.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     printable(&parts.iter().map(one_line).collect::<Vec<_>>().join(": ")).into_owned()
@@ -88,6 +95,7 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+    use crate::error::DatabaseFault;
 
     #[test]
     fn an_error_is_one_line_whatever_its_causes_contain() {
@@ -107,6 +115,16 @@ mod tests {
         assert_eq!(status(&anyhow::Error::new(refused).context("at start")), 2);
         assert_eq!(status(&UsageError("no SQL".into()).into()), 2);
         assert_eq!(status(&anyhow!("disk on fire")), 1);
+        let statement = || Error::Database {
+            fault: DatabaseFault::Statement,
+            path: "a.db".into(),
+            detail: "route x: no such table: y".into(),
+            remedy: None,
+            source: None,
+        };
+        let at_start = WrongStatement(statement()).into();
+        assert_eq!((status(&at_start), &*line(&at_start)), (2, "database a.db: route x: no such table: y"));
+        assert_eq!(status(&statement().into()), 1, "somebody has dropped the table");
         assert_eq!(status(&Interrupted { message: "interrupted".into(), status: ExitStatus(143) }.into()), 143);
     }
 }

@@ -95,7 +95,7 @@ impl Run {
         let take = || lock.map_or_else(|| Lock::take_at(&config.database.path, StartPhase::Opening), Ok);
         let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
             Err(Error::Broker { .. }) if signals.end_asked() => return self.stopped_early(&signals),
-            started => started?,
+            started => started.map_err(|error| settings.error_of_start(error, &config))?,
         };
         let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
         match config.broker.mode {

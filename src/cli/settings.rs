@@ -18,11 +18,12 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
+use super::failure;
 use super::flags::flag_of;
 use super::quantities::written_duration;
 use crate::broker::address_in;
 use crate::config::{Config, DatabaseConfig, from_table, line_in};
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 use crate::store::beside;
 use environment::Environment;
 use file::SettingsFile;
@@ -239,6 +240,24 @@ impl Settings {
             in_file().or_else(of_nats).unwrap_or(key)
         };
         Error::Config { key, detail, remedy }
+    }
+
+    /// The error of a start. That of a statement gets the line of the file that has its route or query.
+    pub fn error_of_start(&self, error: Error, config: &Config) -> anyhow::Error {
+        let Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source } = error else {
+            return error.into();
+        };
+        let routes = config.routes.iter().map(|route| format!("route {}", route.name()));
+        let queries = config.queries.iter().map(|query| format!("query {}", query.name()));
+        let is_of = |setting: &String| detail.strip_prefix(&**setting).is_some_and(|rest| rest.starts_with([',', ':']));
+        let setting = routes.chain(queries).filter(is_of).max_by_key(String::len);
+        let place = setting.and_then(|setting| {
+            let file = self.file.path()?;
+            Some(format!("{}:{}: ", file.display(), line_in(file, &setting)?))
+        });
+        let detail = place.unwrap_or_default() + &detail;
+        let error = Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source };
+        failure::WrongStatement(error).into()
     }
 
     /// Whether something names the servers that outranks the broker beside the database: these flags, the environment or the file.

@@ -58,7 +58,7 @@ impl Test {
         let mut lines = Lines::of(&source, &signals)?;
         // Information about the temporary database is of no use to the reader.
         logging::hide_information();
-        let mut testing = TestDatabase::new(&config)?;
+        let mut testing = TestDatabase::new(&config).map_err(|error| settings.error_of_start(error, &config))?;
         let subjects = testing.subjects().to_vec();
         // The line of each event that is collected.
         let (mut numbers, mut failed) = (Vec::new(), None);

@@ -194,7 +194,7 @@ fn arguments_that_contradict_each_other_are_wrong_usage() {
         let done = output(&mut fixture.publish(arguments));
         let said = stderr(&done);
         assert!(
-            done.status.code() == Some(2) && said.starts_with("catchment: --") && said.lines().count() == 1,
+            done.status.code() == Some(2) && said.starts_with("catchment: ") && said.lines().count() == 1,
             "{arguments:?}: {said}"
         );
     }

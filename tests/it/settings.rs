@@ -135,10 +135,11 @@ fn a_selected_context_that_cannot_be_read_ends_the_command() {
 #[test]
 fn wrong_sql_in_the_settings_is_wrong_configuration() {
     let route = "[[route]]\nsubject = 'events.a'\nsql = 'INSERT INTO nowhere VALUES (1)'\n";
-    let query = "[[query]]\nsubject = 'ask.a'\nsql = 'SELECT nothing'\n";
-    for (settings, words) in
-        [(route, "route events.a, statement 1: no such table"), (query, "query ask.a: no such column")]
-    {
+    let query = "[[query]]\nsubject = 'ask.a'\nsql = 'SELECT nobody'\n";
+    for (settings, words) in [
+        (route, "catchment.toml:1: route events.a, statement 1: no such table"),
+        (query, "catchment.toml:1: query ask.a: no such column"),
+    ] {
         let folder = folder_with(settings);
         let server = Server::start(folder.path());
         ends(&mut command(folder.path(), &["run", "--server", &server.url()]), 2, &[words]);

@@ -74,7 +74,7 @@ impl Retry {
         let retried =
             dead_letters::retry(&config, &selection, unreadable, |so_far| progress.show(so_far.total(), String::new()));
         progress.clear();
-        let retried = retried?;
+        let retried = retried.map_err(|error| settings.error_of_start(error, &config))?;
         if self.json {
             writeln!(output, "{}", json(&retried, &missing))?;
         } else {
