@@ -67,8 +67,13 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
+To begin, run a broker and a collector in one terminal, and send an event in another:
+  catchment run --with-server
+  catchment publish events.hello '{\"from\": \"me\"}'
+  catchment sql \"SELECT subject, payload FROM events\"
+
 Precedence of settings, highest first: flags, --context, CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path), \
-settings file (--config, else CATCHMENT_CONFIG, else catchment.toml in the current directory), NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
+settings file (--config, else CATCHMENT_CONFIG, else catchment.toml in the current directory), the server that run --with-server has started for the database, NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration (SQL and migrations included), 130 or 143 ended by a signal. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 #[derive(Subcommand)]

@@ -162,10 +162,27 @@ fn holds(page: &str) {
 fn the_readme_is_as_documented() {
     let mut reader = Reader::new();
     // What `make run` does.
-    let run = "run --with-server --database catchment.db";
+    let run = "run --with-server";
     assert!(include_str!("../../Makefile").contains(&format!("$(target)/release/catchment {run}\n")));
     reader.in_the_background(&format!("catchment {run}"));
-    reader.reads(include_str!("../../README.md"));
+    let page = include_str!("../../README.md");
+    let shown = blocks(page).into_iter().find(|block| block.info == "text" && block.text.contains("collecting stream"));
+    let shown = shown.expect("what it prints").text;
+    let (log, hints) = shown.split_once("\n\n").expect("a log, then what to type");
+    reader.collectors[0].said("collecting stream EVENTS");
+    assert_eq!(without_port(&timeless(&reader.log())).trim_end(), without_port(&timeless(log)));
+    // What it says to type is what is typed next.
+    for command in hints.lines().filter_map(|line| line.find("target/release/").map(|at| &line[at..])) {
+        assert!(page.contains(&format!("\n$ {command}\n")), "{command}");
+    }
+    reader.reads(page);
+}
+
+/// The same without the number after `127.0.0.1:`.
+fn without_port(text: &str) -> String {
+    let mut parts = text.split("127.0.0.1:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "127.0.0.1:" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
 /// Somebody may try several pages in one folder.
