@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 
 use super::logging::{self, LogFormat};
 use super::values::printable;
@@ -31,7 +31,15 @@ pub struct Interrupted {
 /// the tables.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct WrongStatement(#[source] pub Error);
+struct WrongStatement(#[source] Error);
+
+/// The error of a start, in which all SQL of the settings is tried.
+pub fn of_start(error: Error) -> anyhow::Error {
+    match error {
+        Error::Database { fault: DatabaseFault::Statement, .. } => WrongStatement(error).into(),
+        other => other.into(),
+    }
+}
 
 /// Prints the error and returns the exit status: 2 for wrong usage or configuration, SQL and migrations included; that of the signal for an
 /// interruption; else 1.
@@ -95,7 +103,6 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
-    use crate::error::DatabaseFault;
 
     #[test]
     fn an_error_is_one_line_whatever_its_causes_contain() {
@@ -122,7 +129,7 @@ mod tests {
             remedy: None,
             source: None,
         };
-        let at_start = WrongStatement(statement()).into();
+        let at_start = of_start(statement());
         assert_eq!((status(&at_start), &*line(&at_start)), (2, "database a.db: route x: no such table: y"));
         assert_eq!(status(&statement().into()), 1, "somebody has dropped the table");
         assert_eq!(status(&Interrupted { message: "interrupted".into(), status: ExitStatus(143) }.into()), 143);

@@ -14,6 +14,7 @@ use crate::{Collector, Config, Status, Until};
 use clap::Args;
 use indicatif::HumanCount;
 
+use super::failure;
 use super::profiling::Profiling;
 use super::progress::{Progress, is_watched};
 use super::quantities::{duration, whole};
@@ -95,7 +96,7 @@ impl Run {
         let take = || lock.map_or_else(|| Lock::take_at(&config.database.path, StartPhase::Opening), Ok);
         let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
             Err(Error::Broker { .. }) if signals.end_asked() => return self.stopped_early(&signals),
-            started => started.map_err(|error| settings.error_of_start(error, &config))?,
+            started => started.map_err(|error| failure::of_start(settings.with_line(error, &config)))?,
         };
         let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
         match config.broker.mode {

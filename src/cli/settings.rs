@@ -13,13 +13,11 @@ mod merging;
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Command};
 use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
-use super::failure;
-use super::flags::flag_of;
 use super::quantities::written_duration;
 use crate::broker::address_in;
 use crate::config::{Config, DatabaseConfig, from_table, line_in};
@@ -203,9 +201,9 @@ impl Settings {
         let mut address_file = None;
         let mut all = match implicit {
             ImplicitSources::Used => {
-                let path = path.clone().or_else(|| setting(&given, "database", "path")?.as_str().map(PathBuf::from));
+                let path = path.clone().or_else(|| value_at(&given, "database.path")?.as_str().map(PathBuf::from));
                 let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
-                let has_servers = setting(&given, "broker", "servers").is_some();
+                let has_servers = value_at(&given, "broker.servers").is_some();
                 let file = Some(beside(&path, "server")).filter(|_| !has_servers);
                 address_file = file.filter(|file| address_in(file).is_some());
                 self.implicit_table(&path, has_servers, context.is_some())?
@@ -243,9 +241,9 @@ impl Settings {
     }
 
     /// The error of a start. That of a statement gets the line of the file that has its route or query.
-    pub fn error_of_start(&self, error: Error, config: &Config) -> anyhow::Error {
+    pub fn with_line(&self, error: Error, config: &Config) -> Error {
         let Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source } = error else {
-            return error.into();
+            return error;
         };
         let routes = config.routes.iter().map(|route| format!("route {}", route.name()));
         let queries = config.queries.iter().map(|query| format!("query {}", query.name()));
@@ -256,14 +254,13 @@ impl Settings {
             Some(format!("{}:{}: ", file.display(), line_in(file, &setting)?))
         });
         let detail = place.unwrap_or_default() + &detail;
-        let error = Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source };
-        failure::WrongStatement(error).into()
+        Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source }
     }
 
     /// Whether something names the servers that outranks the broker beside the database: these flags, the environment or the file.
     pub fn names_servers(&self, broker: &BrokerArgs) -> Result<bool, Error> {
         let sources = [self.file.table()?, self.environment.own_table()?, broker.table()?];
-        let is_named = sources.iter().any(|source| setting(source, "broker", "servers").is_some());
+        let is_named = sources.iter().any(|source| value_at(source, "broker.servers").is_some());
         Ok(is_named || broker.context.is_some())
     }
 
@@ -273,13 +270,13 @@ impl Settings {
         let variables = self.environment.nats_table()?;
         if !has_servers && let Some(server) = server_beside(database) {
             let mut found = broker_table(std::iter::once(("servers", list(std::iter::once(server.as_str())))));
-            if let Some(timeout) = setting(&variables, "broker", "timeout") {
+            if let Some(timeout) = value_at(&variables, "broker.timeout") {
                 merge(&mut found, broker_table(std::iter::once(("timeout", timeout.clone()))));
             }
             return Ok(found);
         }
         let named = self.environment.get("NATS_CONTEXT").filter(|name| !name.is_empty());
-        let has_servers = has_servers || setting(&variables, "broker", "servers").is_some();
+        let has_servers = has_servers || value_at(&variables, "broker.servers").is_some();
         let name = match named {
             _ if has_context => None,
             Some(name) => Some(name.to_owned()),
@@ -338,8 +335,31 @@ fn server_beside(database: &Path) -> Option<String> {
     Some(url)
 }
 
-fn setting<'a>(table: &'a Table, section: &str, key: &str) -> Option<&'a Value> {
-    table.get(section)?.get(key)
+/// The flag of a setting.
+fn flag_of(setting: &str) -> Option<String> {
+    flags().into_iter().find_map(|(name, flag)| (name == setting).then_some(flag))
+}
+
+/// Settings and their flags, from the definitions of the arguments.
+pub fn flags() -> Vec<(String, String)> {
+    let command = DatabaseArgs::augment_args(BrokerArgs::augment_args(Command::new("settings")));
+    let pairs = command.get_arguments().filter_map(|argument| {
+        let (setting, flag) = (setting_of(argument.get_id().as_str())?, argument.get_long()?);
+        Some((setting, format!("--{flag}")))
+    });
+    pairs.collect()
+}
+
+/// The setting that an argument of this name gives. A context gives several.
+fn setting_of(argument: &str) -> Option<String> {
+    match argument {
+        "context" => None,
+        "database" => Some("database.path".into()),
+        _ => Some(match argument.strip_prefix("tls") {
+            Some(part) => format!("broker.tls.{part}"),
+            None => format!("broker.{}", argument.strip_prefix("js_").unwrap_or(argument)),
+        }),
+    }
 }
 
 /// The value of a setting: `broker.tls.ca`.

@@ -77,10 +77,7 @@ fn name(argument: &str) -> String {
 
 fn or(words: &[String]) -> String {
     match words {
-        [first @ .., before, last] => {
-            let first: String = first.iter().map(|word| format!("{word}, ")).collect();
-            format!("{first}{before} or {last}")
-        }
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
         one => one.concat(),
     }
 }

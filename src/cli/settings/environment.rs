@@ -188,9 +188,10 @@ fn misnamed(name: &str, key: &str, value: &str) -> Option<String> {
             all.iter().find(|(name, _)| name == like).filter(|_| section().is_none_or(|s| key != *s))
     {
         let (setting, variable) = (meant.replace("__", "."), meant.to_uppercase());
-        return Some(match meant.contains("__") {
-            true => format!("{unused}; {setting} is CATCHMENT_{variable} (two underscores)"),
-            false => format!("{unused}; the closest one is CATCHMENT_{variable}"),
+        return Some(if meant.contains("__") {
+            format!("{unused}; {setting} is CATCHMENT_{variable} (two underscores)")
+        } else {
+            format!("{unused}; the closest one is CATCHMENT_{variable}")
         });
     }
     let (of, section) = match section() {
