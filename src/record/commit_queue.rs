@@ -200,6 +200,11 @@ impl CommitQueue {
         self.settled.notify_all();
     }
 
+    /// What prevents events from being committed, if anything.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state.lock().trouble()
+    }
+
     /// How many of the committed events are dead letters.
     pub(super) fn dead_letters(&self) -> u64 {
         self.state.lock().dead_letters as u64
@@ -271,12 +276,17 @@ impl CommitQueue {
         }
         let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         let reason = || state.ended.then(|| state.failure_reason(last).to_string());
-        let trouble = state.failure.as_ref().or(state.trouble.as_ref()).map(Problem::to_string).or_else(reason);
+        let trouble = state.trouble().or_else(reason);
         Err(FlushError::Deadline { waiting, trouble })
     }
 }
 
 impl State {
+    /// What prevents events from being committed, if anything.
+    fn trouble(&self) -> Option<String> {
+        self.failure.as_ref().or(self.trouble.as_ref()).map(Problem::to_string)
+    }
+
     /// Why an event was not committed.
     fn failure_reason(&self, number: u64) -> FailureReason {
         match (&self.failure, &self.attempt, &self.trouble) {

@@ -175,7 +175,8 @@ fn maybe_stored(failed: &[RecordError]) -> String {
     }
 }
 
-fn because(trouble: Option<&str>) -> String {
+/// What is wrong, as the end of a message.
+pub(super) fn because(trouble: Option<&str>) -> String {
     trouble.map_or(String::new(), |trouble| format!(": {}", printable(trouble)))
 }
 

@@ -56,6 +56,7 @@ mod routes;
 mod secrets;
 mod service;
 mod settings;
+mod sharing;
 mod stalls;
 mod startup;
 mod storms;

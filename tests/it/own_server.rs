@@ -446,7 +446,7 @@ fn a_second_own_server_is_refused_without_harm() {
     let refused = output(&mut second);
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
+    assert!(said.contains(&format!("process {} uses it already", collector.pid())), "{said}");
     assert_eq!(processes_of(folder.path()), before, "no server was started or ended");
     printed(catchment().args(["publish", "events.a", "x", "--database"]).arg(&database));
     eventually("the row", || (oracle::count(&database) == 1).then_some(()));
