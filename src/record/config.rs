@@ -149,7 +149,8 @@ pub enum CommitMode {
     /// threads and processes can write to the database.
     PerEvent,
     /// Several events in one transaction, on writer threads: `record` returns at once, and the receipt tells when the event is
-    /// committed. Only one process at a time can collect into the database or record into it in this mode.
+    /// committed. A database has one collector or one recorder in this mode at a time; a second one is refused, in the same program
+    /// too ([`Error::Locked`]).
     #[default]
     Grouped,
 }

@@ -26,7 +26,9 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// Recorded means committed. How durable that is depends on `synchronous` in the settings: with `full`, the event is on the
 /// disk. An event that the database's tables and triggers refuse becomes a dead letter and counts as recorded.
 ///
-/// One recorder for a file: share it between threads, by reference or in an `Arc`.
+/// Share one recorder between threads, by reference or in an `Arc`. With [`CommitMode::Grouped`], the default, a file has one recorder or
+/// collector at a time: a second one is refused with [`Error::Locked`], in the same program or another. Beside it, and beside each
+/// other, there may be any number of recorders with [`CommitMode::PerEvent`].
 ///
 /// Dropping the recorder commits what is in its buffer, for up to 5 seconds. To be sure that everything is committed, call
 /// [`Recorder::flush`] or [`Recorder::close`].
@@ -76,7 +78,8 @@ struct Grouped {
 }
 
 impl DirectRecorder {
-    /// Records into this file, with default settings. Creates the file if it does not exist.
+    /// Records into this file, with default settings: every event becomes a row of table `events`. Creates the file if it does not
+    /// exist; its directory must exist. Blocks as [`DirectRecorder::open`] does.
     ///
     /// # Errors
     ///
@@ -85,7 +88,8 @@ impl DirectRecorder {
         Self::open(DirectRecorderConfig::new(path.as_ref()))
     }
 
-    /// Opens the database. Blocks at most for `database.busy_timeout`, and longer if it applies migrations.
+    /// Opens the database, creates it if it does not exist, and applies new migrations. Blocks at most for a few times
+    /// `database.busy_timeout`, and longer if it applies migrations.
     ///
     /// # Errors
     ///
@@ -121,7 +125,7 @@ impl DirectRecorder {
         Self { write_mode, routes, condition, is_closed: AtomicBool::new(false), dead_letters, unmatched_dropped }
     }
 
-    /// How many events became dead letters so far. Does not block.
+    /// How many events became dead letters so far, since this recorder was opened. They count as recorded. Does not block.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
         match &self.write_mode {
@@ -229,6 +233,8 @@ impl Recorder for DirectRecorder {
         }
     }
 
+    /// Blocks until every event passed in before this call is committed, at most for `patience`. With [`CommitMode::PerEvent`] it returns
+    /// at once: events are committed when [`Recorder::record`] returns.
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         match &self.write_mode {
             WriteMode::PerEvent(_) => Ok(()),

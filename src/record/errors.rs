@@ -38,7 +38,7 @@ pub enum FailureReason {
     /// The event is not valid.
     #[error(transparent)]
     Invalid(InvalidEvent),
-    /// It is larger than the server accepts.
+    /// It is larger than the server accepts. Only from a [`NatsRecorder`](super::NatsRecorder).
     #[error("it has {size} bytes and the server accepts {limit}; {SMALLER}")]
     TooLarge {
         /// Its size in bytes, headers included.
@@ -46,7 +46,8 @@ pub enum FailureReason {
         /// The server's `max_payload` in bytes.
         limit: usize,
     },
-    /// The buffer is full: the broker or database is not available, or slower than the application.
+    /// The buffer is full: the broker or database is not available, or slower than the application. The event was not sent and is not
+    /// stored.
     #[error("the buffer is full with {events} events, {bytes} bytes")]
     BufferFull {
         /// Events in the buffer.

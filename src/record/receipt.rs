@@ -61,7 +61,8 @@ pub enum ReceiptKind {
     /// Read by a server without a stream (core NATS): the server has answered a flush that was sent after the event, and has
     /// passed the event on to the subscribers. Nothing confirms that there are any or that they stored it: at most once.
     HandedToBroker,
-    /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its `synchronous`: with `full`, it is on the disk.
+    /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its
+    /// `synchronous`: with `full`, it is on the disk.
     Committed,
 }
 
@@ -79,7 +80,7 @@ impl Receipt {
         Self(ReceiptState::Settled(destination))
     }
 
-    /// What "recorded" means for this event.
+    /// What "recorded" means for this event. Does not block.
     #[must_use]
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {

@@ -38,6 +38,7 @@ pub struct Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         let mut held = HELD.lock();
+        // Not only closed: a process that another thread is starting at this moment has the open file too, until it runs its program.
         // Released while the list is locked: another thread finds the lock held and in the list, or neither.
         if let Err(error) = self.file.unlock() {
             log::debug!("a lock file cannot be unlocked, and is closed: {error}");
@@ -238,6 +239,18 @@ mod tests {
         drop(first);
         assert_eq!(Lock::holder(&database).expect("looks"), None);
         assert!(Lock::take(&database).is_ok());
+    }
+
+    #[test]
+    fn a_process_that_is_being_started_keeps_no_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        let lock = Lock::take(&database).expect("is free");
+        let inherited = lock.file.try_clone().expect("as a fork has it");
+        drop(lock);
+        assert_eq!(Lock::holder(&database).expect("looks"), None);
+        assert!(Lock::take(&database).is_ok());
+        drop(inherited);
     }
 
     #[test]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catchment::config::{Mode, RouteConfig, Unmatched};
-use catchment::record::{CommitMode, Destination, FailureReason, FlushError, NatsRecorderConfig};
+use catchment::record::{CommitMode, Destination, FailureReason, FlushError, NatsRecorderConfig, WaitError};
 use catchment::rusqlite::Connection;
 use catchment::testing::MemoryRecorder;
-use catchment::{Collector, Config, DirectRecorder, DirectRecorderConfig, Event, NatsRecorder, Recorder};
+use catchment::{Collector, Config, DirectRecorder, DirectRecorderConfig, Event, NatsRecorder, Receipt, Recorder};
 
 // The examples are compiled here too, so that tests run them.
 #[allow(dead_code, reason = "its main")]
@@ -17,8 +17,8 @@ mod bot_example;
 #[path = "../../examples/collector.rs"]
 mod collector_example;
 
-use crate::support::oracle;
 use crate::support::server::Server;
+use crate::support::{eventually, oracle};
 
 #[test]
 fn the_example_of_a_collector_reads_what_it_has_recorded() {
@@ -216,6 +216,40 @@ fn a_closed_direct_recorder_refuses_events_and_lets_go_of_the_database() {
         drop((second, recorder));
         assert_eq!(oracle::payloads(&database), ["1", "3"]);
     }
+}
+
+/// Waits for a receipt again and again, until the message of the error has this text.
+#[track_caller]
+fn is_pending_because(mut receipt: Receipt, text: &str) {
+    eventually(text, || match std::mem::replace(&mut receipt, settled()).wait(Duration::from_millis(50)) {
+        Err(pending) if pending.to_string() == text => Some(()),
+        Err(WaitError::Pending(again)) => {
+            receipt = again;
+            None
+        }
+        other => panic!("{other:?}"),
+    });
+}
+
+/// A receipt that stands in while another one is waited for.
+fn settled() -> Receipt {
+    MemoryRecorder::new().record(Event::new("a", "")).expect("kept")
+}
+
+#[test]
+fn a_receipt_that_is_waited_for_in_vain_says_what_is_wrong() {
+    let program = program(|_| {});
+    program.record("events.test", "1");
+    let receipt = program.recorder.record(Event::new("other.test", "2")).expect("taken");
+    is_pending_because(receipt, "event on other.test not confirmed yet: no stream takes other.test at the moment");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("a.db");
+    let recorder = direct(&database, CommitMode::Grouped);
+    let lock = oracle::lock(&database);
+    let receipt = recorder.record(Event::new("events.a", "1")).expect("taken");
+    is_pending_because(receipt, "event on events.a not confirmed yet: database is locked");
+    drop(lock);
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod links;
 mod log_format;
 mod memory;
 mod migrations;
+mod names;
 mod own_server;
 mod paths;
 mod permissions;

@@ -9,10 +9,10 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::support::collector::{catchment, fed, output, piped, results, run, signal, stderr};
-use crate::support::refusal::{ends, refused};
-use crate::support::server::Server;
 use crate::support::eventually;
 use crate::support::publishing::PublishingFixture as Fixture;
+use crate::support::refusal::{ends, refused};
+use crate::support::server::Server;
 
 #[track_caller]
 fn said(done: &Output) -> String {

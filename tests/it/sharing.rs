@@ -138,7 +138,9 @@ fn a_recorder_that_is_shared_has_the_events_of_all_threads() {
         .map(|thread| {
             let recorder = Arc::clone(&shared);
             std::thread::spawn(move || {
-                (0..100).for_each(|n| drop(recorder.record(Event::new("events.a", format!("{thread}-{n}"))).expect("taken")));
+                (0..100).for_each(|n| {
+                    drop(recorder.record(Event::new("events.a", format!("{thread}-{n}"))).expect("taken"))
+                });
             })
         })
         .collect();
