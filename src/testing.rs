@@ -198,6 +198,7 @@ impl TestDatabase {
         self.writer.prepare(&self.batch);
         let committed = self.writer.commit(&self.batch).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,
+            Refusal::Closed => Error::config("database", "is closed"),
             Refusal::Retry(Problem { fault, detail, remedy }) => {
                 Error::Database { fault, path: self.path(), detail, remedy, source: None }
             }

@@ -82,7 +82,8 @@ impl NatsRecorderConfig {
         Self { broker, ..Self::default() }
     }
 
-    /// Checks all settings. Opens no connection. [`NatsRecorder::open`](super::NatsRecorder::open) calls this.
+    /// Checks all settings but the form of the servers' addresses, and whether files exist. Opens no connection.
+    /// [`NatsRecorder::open`](super::NatsRecorder::open) calls this.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::commit_queue::{self, CommitQueue, CommitQueueIntake, NotifyingSink};
 use super::receipt::in_database;
@@ -14,7 +14,9 @@ use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Overflo
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Condition, Counter, Health, Pipeline, Problem, Settings, Shared};
+use crate::pipeline::{
+    Batch, Committed, Condition, Counter, Health, Pipeline, Problem, Refusal, Settings, Shared, Sink,
+};
 use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 
 /// How long dropping a recorder may go on committing.
@@ -73,8 +75,23 @@ struct Grouped {
     queue: Arc<CommitQueue>,
     overflow: Overflow,
     pipeline: Pipeline,
-    /// `None` once the pipeline has ended.
-    lock: Mutex<Option<Lock>>,
+}
+
+/// A sink that keeps the database's lock until its thread has ended, also where the recorder was closed or dropped before: while a
+/// commit hangs, nobody else may write.
+struct LockedSink<S> {
+    sink: S,
+    _lock: Arc<Lock>,
+}
+
+impl<S: Sink> Sink for LockedSink<S> {
+    fn prepare(&mut self, batch: &Batch) {
+        self.sink.prepare(batch);
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+        self.sink.commit(batch)
+    }
 }
 
 impl DirectRecorder {
@@ -107,16 +124,19 @@ impl DirectRecorder {
             return Ok(Self::with(WriteMode::PerEvent(per_event), routes, Condition::new("database")));
         }
         Database::must_be_usable(&database_config, &routes)?;
-        let lock = Lock::take(&database_config.path)?;
+        let lock = Arc::new(Lock::take(&database_config.path)?);
         let database = Database::open(&database_config, &routes)?;
         let settings = Settings::from(&batch);
         let queue = Arc::new(CommitQueue::new(database.begin_local()?, settings.limits));
-        let sinks = database.writers().into_iter().map(|sink| NotifyingSink { sink, queue: Arc::clone(&queue) });
+        let sinks = database.writers().into_iter().map(|sink| {
+            let sink = LockedSink { sink, _lock: Arc::clone(&lock) };
+            NotifyingSink { sink, queue: Arc::clone(&queue) }
+        });
         let sinks = sinks.collect();
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
         let pipeline = Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, shared)?;
-        let grouped = Grouped { queue, overflow, pipeline, lock: Mutex::new(Some(lock)) };
+        let grouped = Grouped { queue, overflow, pipeline };
         Ok(Self::with(WriteMode::Grouped(grouped), routes, condition))
     }
 
@@ -191,10 +211,6 @@ impl Grouped {
             Ok(()) | Err(Error::StopDeadline { .. }) => {}
             Err(error) => self.queue.set_failure(&error),
         }
-        // While a commit hangs, nobody else may write.
-        if self.pipeline.has_ended() {
-            self.lock.lock().take();
-        }
         self.queue.abandon()
     }
 }
@@ -246,7 +262,8 @@ impl Recorder for DirectRecorder {
     ///
     /// An event that is not committed comes back with the reason why the database did not take it, or with
     /// [`FailureReason::Closed`]. An event whose commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be
-    /// stored. With [`CommitMode::PerEvent`], this waits for the calls of [`Recorder::record`] that have not returned.
+    /// stored. The database's lock is released when that commit ends, also where that is later. With [`CommitMode::PerEvent`], this
+    /// waits for the calls of [`Recorder::record`] that have not returned.
     fn close(&self, patience: Duration) -> Result<(), FlushError> {
         self.end(patience)
     }

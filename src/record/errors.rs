@@ -63,9 +63,9 @@ pub enum FailureReason {
     /// The server refused it; the text is the server's.
     #[error("the server refused it: {}", printable(.0))]
     Refused(String),
-    /// It was sent, and no answer came within this time. It may be stored. It was not sent again because that could store it
-    /// twice: the stream would no longer recognise the repetition, or there is no stream.
-    #[error("sent but not confirmed within {0:.1?}: it may be stored or not")]
+    /// It was sent, or its commit began, and there was no answer within this time. It may be stored. It was not sent again because
+    /// that could store it twice: the stream would no longer recognise the repetition, or there is no stream.
+    #[error("not confirmed within {0:.1?}: it may be stored or not")]
     Unconfirmed(Duration),
     /// The database did not store it. With [`DatabaseFault::Io`] it may be stored all the same.
     #[error(
