@@ -13,19 +13,19 @@ fn read(file: &Path) -> String {
 
 /// The public types with the names of their members, from `docs/public-items.txt`.
 fn members() -> BTreeMap<String, BTreeSet<String>> {
-    let list = read(&root().join("docs/public-items.txt"));
+    let items = read(&root().join("docs/public-items.txt"));
     let mut types: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut last = String::new();
-    for line in list.lines() {
+    let mut owner = String::new();
+    for line in items.lines() {
         if let Some(member) = line.strip_prefix("    ") {
             let member = member.trim_start_matches("pub ").trim_start_matches("fn ");
-            types.entry(last.clone()).or_default().insert(word(member).to_owned());
+            types.entry(owner.clone()).or_default().insert(word(member).to_owned());
         } else if let Some(("struct" | "enum" | "trait", name)) = line.split_once(' ') {
             let path = name.split(' ').next().unwrap_or_default();
-            last = path.rsplit("::").next().unwrap_or_default().to_owned();
-            types.entry(last.clone()).or_default();
+            path.rsplit("::").next().unwrap_or_default().clone_into(&mut owner);
+            types.entry(owner.clone()).or_default();
         } else {
-            last.clear();
+            owner.clear();
         }
     }
     types

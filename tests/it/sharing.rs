@@ -125,7 +125,9 @@ fn of_threads_that_open_one_database_at_a_time_one_succeeds() {
         });
         let (first, refused): (Vec<_>, Vec<_>) = opened.into_iter().partition(Result::is_ok);
         assert_eq!((first.len(), refused.len()), (1, THREADS - 1), "round {round}");
-        refused.into_iter().for_each(|second| is_refused(second, &database));
+        for second in refused {
+            is_refused(second, &database);
+        }
     }
 }
 
@@ -138,16 +140,19 @@ fn a_recorder_that_is_shared_has_the_events_of_all_threads() {
         .map(|thread| {
             let recorder = Arc::clone(&shared);
             std::thread::spawn(move || {
-                (0..100).for_each(|n| {
-                    drop(recorder.record(Event::new("events.a", format!("{thread}-{n}"))).expect("taken"))
-                });
+                for n in 0..100 {
+                    recorder.record(Event::new("events.a", format!("{thread}-{n}"))).expect("taken");
+                }
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
     shared.close(PATIENCE).expect("all are committed");
     let mut expected: Vec<String> = (0..4).flat_map(|thread| (0..100).map(move |n| format!("{thread}-{n}"))).collect();
     let mut found = oracle::payloads(&database);
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
 }
