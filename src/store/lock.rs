@@ -1,4 +1,4 @@
-//! The lock beside the database: one collector for each file.
+//! The lock beside the database: one collector or grouped direct recorder for each file.
 //!
 //! It is an advisory lock of the operating system on `<database>.lock`. It ends with the process, however that ends. The database
 //! file itself is never opened for this: closing it would drop SQLite's own locks (<https://sqlite.org/howtocorrupt.html>, 2.2),
