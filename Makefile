@@ -19,7 +19,7 @@ help: ## Show this list
 
 run: ## Start a nats-server and a collector that writes catchment.db, until Ctrl-C
 	@cargo build --locked --release
-	$(with_server) $(target)/release/catchment run --with-server --database catchment.db
+	$(with_server) $(target)/release/catchment run --with-server
 
 test: ## Run all tests, also those with a real nats-server and with a client in Python
 	$(with_server) PYTHON_WITH_NATS="$$(scripts/nats-py)" cargo test --locked

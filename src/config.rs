@@ -16,6 +16,8 @@
 
 mod authentication;
 mod broker;
+#[cfg(feature = "toml")]
+mod closest;
 mod core_nats;
 mod database;
 #[cfg(feature = "toml")]
@@ -29,7 +31,7 @@ mod routes;
 mod secrets;
 mod subjects;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::Error;
 use crate::subject::is_prefix;
@@ -39,13 +41,16 @@ pub(crate) use broker::is_stream_name;
 pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
 #[doc(no_inline)]
 pub use bytesize::ByteSize;
+#[cfg(feature = "cli")]
+pub(crate) use closest::closest;
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub(crate) use database::validate_database_path;
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
 #[cfg(feature = "cli")]
-pub(crate) use file::{from_table, is_unknown_key, table_of};
+pub(crate) use file::{from_table, keys_of, line_in, table_of};
 pub(crate) use limits::validate_bind;
 pub use migrations::Migrations;
+pub(crate) use parameters::seconds_of;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
 pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, Unmatched};
@@ -62,6 +67,7 @@ pub struct Config {
     /// What happens to events that no route takes. Default `store`.
     pub unmatched: Unmatched,
     /// What happens to delete markers whose subject no route matches. Default `store`: the same as to other events.
+    #[serde(deserialize_with = "of_unmatched")]
     pub delete_markers: DeleteMarkers,
     /// The source of events: `[broker]`.
     pub broker: BrokerConfig,
@@ -136,6 +142,18 @@ pub(crate) fn validate_queries_of_stream(queries: &[QueryConfig], of_stream: &[S
 pub(crate) fn validate_routes(routes: &[RouteConfig]) -> Result<(), Error> {
     validate_names("route", routes.iter().map(RouteConfig::name))?;
     routes.iter().try_for_each(RouteConfig::validate)
+}
+
+/// Reads [`Config::delete_markers`]. An unknown value is refused with those that it can have. `only` is for routes: [`Config::validate`]
+/// refuses it with the reason.
+fn of_unmatched<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeleteMarkers, D::Error> {
+    match &*String::deserialize(deserializer)? {
+        "store" => Ok(DeleteMarkers::Store),
+        "skip" => Ok(DeleteMarkers::Skip),
+        "dead_letter" => Ok(DeleteMarkers::DeadLetter),
+        "only" => Ok(DeleteMarkers::Only),
+        other => Err(serde::de::Error::unknown_variant(other, &["store", "skip", "dead_letter"])),
+    }
 }
 
 /// What the setting `prefix` replaces in subjects.

@@ -18,7 +18,8 @@ pub enum Error {
     #[error("configuration: {key}: {detail}{}", tail(remedy.as_ref()))]
     #[non_exhaustive]
     Config {
-        /// The setting, as it is written in the file: `broker.servers`.
+        /// The setting, as it is written in the file: `broker.servers`. Before it, the line of the text and the file, if they are known:
+        /// `chat.toml:3: broker.servers`.
         key: String,
         /// What is wrong with it.
         detail: String,

@@ -31,6 +31,8 @@ pub(super) enum Cell {
     Real(f64),
     /// Start and end in the texts.
     Text(usize, usize),
+    /// A number that SQLite has no type for, as it is written: start and end in the texts. It is bound as text.
+    Number(usize, usize),
     /// An object or array as JSON: start and end in the texts.
     Json(usize, usize),
     /// Start and end in the payload.
@@ -115,7 +117,7 @@ impl Fields {
             Cell::Boolean(value) => Value::Integer(value.into()),
             Cell::Integer(value) => Value::Integer(value),
             Cell::Real(value) => Value::Real(value),
-            Cell::Text(from, to) | Cell::Json(from, to) => Value::Text(&self.texts[from..to]),
+            Cell::Text(from, to) | Cell::Number(from, to) | Cell::Json(from, to) => Value::Text(&self.texts[from..to]),
             Cell::Blob(from, to) => Value::Blob(&payload[from..to]),
         }
     }
@@ -147,6 +149,13 @@ impl RowBuilder<'_> {
         let from = self.texts.len();
         self.texts.push_str(text);
         self.cells[field] = Cell::Text(from, self.texts.len());
+    }
+
+    /// Sets a field to a number that SQLite has no type for, as it is written.
+    pub(super) fn set_number_text(&mut self, field: usize, number: &str) {
+        let from = self.texts.len();
+        self.texts.push_str(number);
+        self.cells[field] = Cell::Number(from, self.texts.len());
     }
 
     /// Sets a field to the JSON text of an object or array.

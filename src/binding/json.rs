@@ -334,7 +334,7 @@ impl<'r> Reader<'r> {
         } else if !whole && let Some(value) = number.parse().ok().filter(|value: &f64| value.is_finite()) {
             self.builder.cells[field] = Cell::Real(value);
         } else {
-            self.builder.set_text(field, number);
+            self.builder.set_number_text(field, number);
         }
     }
 }

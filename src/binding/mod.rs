@@ -113,12 +113,14 @@ impl Parameters {
     ///
     /// [`PayloadError`]: the payload is not valid in its codec. `fields` is then unchanged.
     pub fn read(&self, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, PayloadError> {
-        if self.fields == 0 { Ok(self.without_fields(fields)) } else { self.read_payload(envelope, fields) }
+        if self.fields == 0 {
+            return Ok(self.without_fields(fields));
+        }
+        self.read_payload(self.codec.unwrap_or_else(|| envelope.codec()), envelope, fields)
     }
 
-    /// As [`Parameters::read`], but reads the payload in any case.
-    fn read_payload(&self, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, PayloadError> {
-        let codec = self.codec.unwrap_or_else(|| envelope.codec());
+    /// As [`Parameters::read`], but reads the payload in any case, in this codec.
+    fn read_payload(&self, codec: Codec, envelope: &Envelope<'_>, fields: &mut Fields) -> Result<Row, PayloadError> {
         let read = match codec {
             _ if envelope.payload.is_empty() => return Err(PayloadFault::Empty.in_codec(codec)),
             Codec::Json => json::read,

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use super::fields::Cell;
 use super::{Envelope, Fields, Parameters, PayloadError, Row, Source, Value};
 use crate::binding::envelope::Part;
-use crate::config::{Codec, ParameterConfig, ParameterType, ParameterValue};
+use crate::config::{Codec, ParameterConfig, ParameterType, ParameterValue, seconds_of};
 use crate::printable::printable;
 
 /// The parameters of one query.
@@ -27,6 +27,8 @@ pub struct RequestParameters {
 #[derive(Clone, Debug, PartialEq)]
 struct TypedField {
     name: String,
+    /// Its name in the request; for a value deeper inside, its JSON Pointer.
+    shown: String,
     field: usize,
     config: ParameterConfig,
 }
@@ -69,8 +71,9 @@ impl RequestParameters {
                     other.name
                 ));
             }
-            let config = config.clone();
-            with_types.push(TypedField { name: name.clone(), field, config });
+            let shown =
+                bind.get(name).map_or(Cow::Borrowed(name.as_str()), |pointer| shown_pointer(pointer)).into_owned();
+            with_types.push(TypedField { name: name.clone(), shown, field, config: config.clone() });
         }
         let mut known: Vec<String> = Vec::new();
         for (name, source) in names.into_iter().zip(&parameters.sources) {
@@ -100,7 +103,8 @@ impl RequestParameters {
         &self.names
     }
 
-    /// Reads the parameters' values from a request. An empty payload and a null are an object without fields.
+    /// Reads the parameters' values from a request. A payload that is empty or white space, and a null, are an object without fields.
+    /// Where MessagePack is expected, a JSON object is read too: no MessagePack object begins like one.
     ///
     /// # Errors
     ///
@@ -116,18 +120,22 @@ impl RequestParameters {
 
     fn row(&self, request: &Envelope<'_>, fields: &mut Fields) -> Result<Row, RequestError> {
         let parameters = &self.parameters;
-        let codec = parameters.codec.unwrap_or_else(|| request.codec());
+        let codec = match parameters.codec.unwrap_or_else(|| request.codec()) {
+            Codec::Messagepack if is_json_object(request.payload) => Codec::Json,
+            codec => codec,
+        };
+        let is_white = |payload: &[u8]| codec == Codec::Json && payload.trim_ascii().is_empty();
         let is_null = match codec {
             Codec::Json => request.payload.trim_ascii() == b"null",
             Codec::Messagepack => request.payload == [0xc0],
         };
-        if request.payload.is_empty() || (is_null && !self.takes_all) {
+        if request.payload.is_empty() || (!self.takes_all && (is_null || is_white(request.payload))) {
             return Ok(parameters.without_fields(fields).as_of_object());
         }
         if parameters.fields == 0 && self.takes_all {
             return Ok(parameters.without_fields(fields));
         }
-        match parameters.read_payload(request, fields) {
+        match parameters.read_payload(codec, request, fields) {
             Ok(row) if row.is_of_object() || self.takes_all => Ok(row),
             Ok(_) => Err(RequestError::Refused(format!("the request is not an object; {}", self.known()))),
             Err(error) if error.is_unknown_name() => {
@@ -156,6 +164,11 @@ impl RequestParameters {
     }
 }
 
+/// Whether a payload is a JSON object, and not MessagePack: there a brace is the number 123, and nothing follows a number.
+fn is_json_object(payload: &[u8]) -> bool {
+    payload.len() > 1 && payload.trim_ascii_start().starts_with(b"{")
+}
+
 /// A pointer of one level as the name in it; a deeper one, and the empty one, as it is.
 fn shown_pointer(pointer: &str) -> Cow<'_, str> {
     match pointer.strip_prefix('/') {
@@ -176,13 +189,16 @@ fn shown(text: &str) -> String {
 impl TypedField {
     /// Converts a value to the type, or refuses it.
     fn convert(&self, cell: &mut Cell, texts: &mut String) -> Result<(), String> {
-        let Self { name, config, .. } = self;
+        let Self { shown: name, config, .. } = self;
         if *cell == Cell::Null {
             if config.required {
                 return Err(format!("{name} is missing; it must be {config}"));
             }
             if let Some(default) = &config.default {
                 *cell = from_settings(default, config.kind, texts);
+                if config.kind == ParameterType::Time {
+                    *cell = time(*cell, texts).unwrap_or(*cell);
+                }
             }
             return Ok(());
         }
@@ -192,6 +208,7 @@ impl TypedField {
             ParameterType::Real => real(*cell, texts).map(Cell::Real),
             ParameterType::Boolean => boolean(*cell, texts).map(Cell::Boolean),
             ParameterType::Text => text(*cell, texts),
+            ParameterType::Time => time(*cell, texts),
         };
         let admitted = converted.filter(|value| match value {
             Cell::Integer(value) => config.admits(&ParameterValue::Integer(*value)),
@@ -235,7 +252,7 @@ fn real(cell: Cell, texts: &str) -> Option<f64> {
         #[allow(clippy::cast_precision_loss, reason = "the parameter is a real")]
         Cell::Integer(value) => Some(value as f64),
         Cell::Real(value) => Some(value),
-        Cell::Text(from, to) => texts[from..to].parse().ok(),
+        Cell::Text(from, to) | Cell::Number(from, to) => texts[from..to].parse().ok(),
         _ => None,
     }
     .filter(|value: &f64| value.is_finite())
@@ -254,10 +271,26 @@ fn boolean(cell: Cell, texts: &str) -> Option<bool> {
     }
 }
 
-/// A real is refused: its digits may be others than those of the request.
+/// Seconds since 1970: an integer if they are whole, else a real.
+fn time(cell: Cell, texts: &str) -> Option<Cell> {
+    match cell {
+        Cell::Integer(_) => Some(cell),
+        Cell::Real(seconds) => Some(Cell::Real(seconds)),
+        Cell::Text(from, to) => {
+            let seconds = seconds_of(&texts[from..to])?;
+            #[allow(clippy::cast_possible_truncation, reason = "it is whole and in the range")]
+            let whole = (seconds.fract() == 0.0 && seconds.abs() < 9e15).then_some(seconds as i64);
+            Some(whole.map_or(Cell::Real(seconds), Cell::Integer))
+        }
+        _ => None,
+    }
+}
+
+/// A number with a fraction or an exponent is refused: its digits may be others than those of the request.
 fn text(cell: Cell, texts: &mut String) -> Option<Cell> {
     match cell {
         Cell::Text(..) => Some(cell),
+        Cell::Number(from, to) if !texts[from..to].contains(['.', 'e', 'E']) => Some(Cell::Text(from, to)),
         Cell::Integer(value) => {
             let from = texts.len();
             // Writing into a string cannot fail.
@@ -275,6 +308,7 @@ fn described(cell: Cell, texts: &str) -> String {
         Cell::Integer(value) => value.to_string(),
         Cell::Real(value) => format!("{value:?}"),
         Cell::Text(from, to) => shown(&texts[from..to]),
+        Cell::Number(from, to) => shown(&texts[from..to]).replace('"', ""),
         Cell::Json(from, _) if texts[from..].starts_with('[') => "an array".into(),
         Cell::Json(..) => "an object".into(),
         Cell::Blob(..) => "a blob".into(),

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use super::failure::ExitStatus;
 use super::logging;
 use super::output::Output;
+use super::quantities::{size, whole};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 
 /// Check settings, SQL, database, disk, broker and stream; make and change nothing
@@ -44,24 +45,24 @@ pub struct Check {
     json: bool,
 
     /// Warn if the stream has at least this many events that are not in the database
-    #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_warning, help_heading = "Limits")]
+    #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_warning, value_parser = whole::<u64>(0..=u64::MAX, 1000), help_heading = "Limits")]
     lag_warning: u64,
 
     /// Critical from this many events on
-    #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_critical, help_heading = "Limits")]
+    #[arg(long, value_name = "EVENTS", default_value_t = CheckOptions::default().lag_critical, value_parser = whole::<u64>(0..=u64::MAX, 1000), help_heading = "Limits")]
     lag_critical: u64,
 
     /// Warn if the disk of the database has less free space
-    #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_warning, help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_warning, value_parser = size, help_heading = "Limits")]
     disk_warning: ByteSize,
 
     /// Critical below this
-    #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_critical, help_heading = "Limits")]
+    #[arg(long, value_name = "SIZE", default_value_t = CheckOptions::default().disk_critical, value_parser = size, help_heading = "Limits")]
     disk_critical: ByteSize,
 }
 
 const AFTER_HELP: &str = "\
-Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, invalid settings, findings that cannot
+Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, invalid settings, findings that cannot \
 be printed).
 JSON: {\"status\", \"findings\": [{\"level\", \"object\", \"what\", \"way_out\"}], \"measures\": {name: number}}.
 

@@ -16,7 +16,9 @@ use clap::{Args, ValueEnum};
 use super::failure::{Interrupted, UsageError};
 use super::output::Output;
 use super::progress::{Progress, is_watched};
+use super::quantities::{duration, whole};
 use super::server_program;
+use super::settings::UnusedFileArgs;
 use super::shell;
 use super::signals::Signals;
 use super::values::counted;
@@ -33,6 +35,9 @@ const DEFAULT_WIDTH: usize = 120;
 #[allow(clippy::struct_excessive_bools, reason = "flags")]
 #[derive(Args)]
 pub struct Compare {
+    #[command(flatten)]
+    unused: UnusedFileArgs,
+
     /// The arms, separated by commas; the others are compared with the first
     #[arg(long, value_name = "ARM", value_delimiter = ',', value_parser = arm, default_value = "direct-per-event,direct-grouped,core-nats,jetstream,jetstream-sync-always")]
     arms: Vec<Arm>,
@@ -42,35 +47,35 @@ pub struct Compare {
     quick: bool,
 
     /// Choose the number of events for each arm so that its runs take at least this long [default: 1s, 250ms with --quick]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     run_for: Option<Duration>,
 
     /// Events of every run, the same for all arms [default: as many as --run-for needs]
-    #[arg(long, value_name = "EVENTS", conflicts_with = "run_for")]
+    #[arg(long, value_name = "EVENTS", value_parser = whole::<u64>(0..=u64::MAX, 100_000), conflicts_with = "run_for")]
     events: Option<u64>,
 
     /// Runs of each arm; fewer than 6 show no difference
-    #[arg(long, value_name = "RUNS", default_value_t = 10)]
+    #[arg(long, value_name = "RUNS", default_value_t = 10, value_parser = whole::<usize>(0..=u64::MAX, 10))]
     pairs: usize,
 
     /// Start no further pair of runs after this long for each arm [default: 2m, 7s with --quick]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     budget: Option<Duration>,
 
     /// Start no further run of the cost curve and no further axis after this long [default: none, 100s with --quick]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     within: Option<Duration>,
 
     /// Threads that record
-    #[arg(long, value_name = "THREADS", default_value_t = 1)]
+    #[arg(long, value_name = "THREADS", default_value_t = 1, value_parser = whole::<usize>(0..=u64::MAX, 2))]
     producers: usize,
 
     /// Threads that write the database, in arms that commit many events at a time
-    #[arg(long, value_name = "THREADS", default_value_t = 1)]
+    #[arg(long, value_name = "THREADS", default_value_t = 1, value_parser = whole::<usize>(0..=u64::MAX, 2))]
     writers: usize,
 
     /// The most events of a transaction, in arms that commit many events at a time
-    #[arg(long, value_name = "EVENTS", default_value_t = 5_000)]
+    #[arg(long, value_name = "EVENTS", default_value_t = 5_000, value_parser = whole::<usize>(0..=u64::MAX, 5000))]
     batch: usize,
 
     /// PRAGMA synchronous of the databases
@@ -87,25 +92,25 @@ pub struct Compare {
     work: Work,
 
     /// Events a second in runs at a fixed rate [default: half of what the slowest run reached, at most 1000]
-    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "EVENTS", value_parser = whole::<u64>(1..=u64::MAX, 1000))]
     rate: Option<u64>,
 
     /// Measure idle CPU for this long [default: 5s, 1s with --quick]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     idle: Option<Duration>,
 
     /// Hold the database locked for this long, in the runs that measure a stall [default: 2s, 1s with --quick]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     stall: Option<Duration>,
 
     /// Keep the database side dead for this long, in the runs that kill it [default: 2s, 700ms with --quick]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     away: Option<Duration>,
 
     /// Measure what an event costs in runs with these numbers of events [default: 1000,10000,100000, none with --quick]
     ///
     /// A run with 1000000 events takes minutes in the arms that commit or sync events one by one.
-    #[arg(long, value_name = "EVENTS", value_delimiter = ',', conflicts_with = "no_curve")]
+    #[arg(long, value_name = "EVENTS", value_delimiter = ',', value_parser = whole::<u64>(0..=u64::MAX, 1000), conflicts_with = "no_curve")]
     curve: Vec<u64>,
 
     /// Leave out the cost curve
@@ -121,7 +126,7 @@ pub struct Compare {
     no_hotspots: bool,
 
     /// Seed of the order of the runs and of the events
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = whole::<u64>(0..=u64::MAX, 1))]
     seed: u64,
 
     /// Keep databases and streams here during the comparison; it must be on a disk [default: target if it exists, else .]
@@ -170,15 +175,12 @@ enum CodecArg {
 
 fn arm(name: &str) -> Result<Arm, String> {
     let names = || arms::ALL.map(arms::name).join(", ");
-    arms::named(name).ok_or_else(|| format!("unknown arm; choose from {}", names()))
+    arms::named(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 fn work(name: &str) -> Result<Work, String> {
     let names = || Work::ALL.map(Work::name).join(", ");
-    Work::ALL
-        .into_iter()
-        .find(|work| work.name() == name)
-        .ok_or_else(|| format!("unknown work; choose from {}", names()))
+    Work::ALL.into_iter().find(|work| work.name() == name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 impl Compare {

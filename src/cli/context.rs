@@ -33,10 +33,28 @@ impl Contexts {
         Self { folder: folder.map(|folder| folder.join("nats")), home }
     }
 
-    /// The name of the selected one.
-    pub fn selected(&self) -> Option<String> {
-        let name = std::fs::read_to_string(self.folder.as_ref()?.join("context.txt")).ok()?;
-        Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    /// The name of the selected one. There is none if the file that names it does not exist, or if its folder cannot be found, as in the
+    /// home directory of another user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the file is there and cannot be read.
+    pub fn selected(&self) -> Result<Option<String>, Error> {
+        let Some(folder) = self.folder.as_deref().filter(|folder| folder.is_dir()) else { return Ok(None) };
+        let file = folder.join("context.txt");
+        let text = match std::fs::read(&file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => Err(format!("cannot be read: {error}")),
+            Ok(bytes) => String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".into()),
+        };
+        let refused = |reason: String| {
+            Error::config(
+                file.display().to_string(),
+                format!("{reason}; it names the selected context of the nats command"),
+            )
+            .with_remedy("correct that, or name a server with broker.servers")
+        };
+        Ok(Some(text.map_err(refused)?.trim().to_owned()).filter(|name| !name.is_empty()))
     }
 
     /// Reads one: settings of `[broker]` by their keys.
@@ -134,6 +152,29 @@ fn path(value: &str, home: Option<&Path>) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_selection_that_cannot_be_read_is_refused() {
+        let home = tempfile::tempdir().expect("a folder");
+        let contexts = Contexts::new(None, home.path().to_str());
+        let selected = || contexts.selected().map_err(|error| error.to_string());
+        assert_eq!(selected(), Ok(None), "no folder");
+        let folder = home.path().join(".config/nats");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("context.txt");
+        assert_eq!(selected(), Ok(None), "no file");
+        std::fs::write(&file, " \n").expect("writes");
+        assert_eq!(selected(), Ok(None), "an empty file");
+        std::fs::write(&file, "two\n").expect("writes");
+        assert_eq!(selected(), Ok(Some("two".to_owned())));
+        std::fs::write(&file, b"tw\xff\n").expect("writes");
+        let said = selected().expect_err("no text");
+        assert!(said.contains("context.txt: is not UTF-8 text; it names the selected context"), "{said}");
+        std::fs::remove_file(&file).expect("removes");
+        std::fs::create_dir(&file).expect("a folder");
+        let said = selected().expect_err("a folder");
+        assert!(said.contains("context.txt: cannot be read: ") && said.contains("name a server with"), "{said}");
+    }
 
     fn all(text: &str) -> Vec<(&'static str, String)> {
         settings(text, Some(Path::new("/home/me"))).expect("must be accepted")

@@ -27,7 +27,7 @@ pub struct DeadLetters {
 }
 
 const AFTER_HELP: &str = "\
-Each command takes the dead letters that meet all conditions, the oldest first. If some of the numbers name no such letter, the
+Each command takes the dead letters that meet all conditions, the oldest first. If some of the numbers name no such letter, the \
 command does the others, names the missing ones and ends with status 1.
 
 Examples:

@@ -3,9 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 
 use super::logging::{self, LogFormat};
 use super::values::printable;
@@ -29,7 +27,22 @@ pub struct Interrupted {
     pub status: ExitStatus,
 }
 
-/// Prints the error and returns the exit status: 2 for wrong usage or configuration, that of the signal for an interruption, else 1.
+/// SQL of the settings that does not fit the database. While a collector runs this is no wrong configuration: then somebody has changed
+/// the tables.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongStatement(#[source] Error);
+
+/// The error of a start, in which all SQL of the settings is tried.
+pub fn of_start(error: Error) -> anyhow::Error {
+    match error {
+        Error::Database { fault: DatabaseFault::Statement, .. } => WrongStatement(error).into(),
+        other => other.into(),
+    }
+}
+
+/// Prints the error and returns the exit status: 2 for wrong usage or configuration, SQL and migrations included; that of the signal for an
+/// interruption; else 1.
 /// A closed standard output (`| head`) is not a failure.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if output::is_closed(error) {
@@ -44,45 +57,28 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 /// Prints why a command failed: one line on standard error, in the format of the log. No level of the log hides it.
 pub fn print(why: &str) {
+    print_as(logging::format(), why);
+}
+
+/// As [`print`], in this format: the log is not started yet.
+pub fn print_as(format: LogFormat, why: &str) {
     // If standard error is closed, the exit status is still set.
-    let _ = match logging::format() {
-        LogFormat::Text => writeln!(std::io::stderr(), "catchment: {why}"),
+    let _ = match format {
+        LogFormat::Text => writeln!(std::io::stderr(), "catchment: {}", printable(why)),
         LogFormat::Json => logging::write_error(why),
     };
-}
-
-/// Prints as one line of JSON why the arguments are refused, for a log in this format.
-pub fn report_usage(error: &clap::Error) {
-    let said = match error.kind() {
-        // It would list hidden commands.
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "error: no command is given".to_owned()
-        }
-        _ => error.render().to_string(),
-    };
-    // If standard error is closed, the exit status is still set.
-    let _ = logging::write_error(&usage(&said));
-}
-
-/// What the argument parser says, in one line, without the usage.
-fn usage(said: &str) -> String {
-    let paragraphs = said.trim().split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
-    let is_reason = |paragraph: &String| {
-        !["Usage:", "For more information"].iter().any(|beginning| paragraph.starts_with(beginning))
-    };
-    let reasons: Vec<String> = paragraphs.filter(is_reason).collect();
-    let reasons = reasons.join("; ");
-    format!("{}; --help describes the arguments", reasons.strip_prefix("error: ").unwrap_or(&reasons))
 }
 
 fn status(error: &anyhow::Error) -> u8 {
     if let Some(Interrupted { status: ExitStatus(status), .. }) = error.downcast_ref() {
         return *status;
     }
-    let wrong_usage = error
-        .chain()
-        .any(|cause| cause.is::<UsageError>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Config { .. })));
-    if wrong_usage { 2 } else { 1 }
+    let is_configuration = |error: &Error| matches!(error, Error::Config { .. } | Error::Migration { .. });
+    let is_wrong_usage = error.chain().any(|cause| {
+        let is_configuration = cause.downcast_ref::<Error>().is_some_and(is_configuration);
+        is_configuration || cause.is::<UsageError>() || cause.is::<WrongStatement>()
+    });
+    if is_wrong_usage { 2 } else { 1 }
 }
 
 /// The error and its causes in one line. An error of the library includes its causes in its own text.
@@ -93,7 +89,10 @@ pub fn line(error: &anyhow::Error) -> String {
             parts.push(flags::shown(error));
             break;
         }
-        parts.push(flags::in_message(&cause.to_string()));
+        // Its cause has the whole text.
+        if !cause.is::<WrongStatement>() {
+            parts.push(flags::in_message(&cause.to_string()));
+        }
     }
     let one_line = |part: &String| part.lines().map(str::trim).collect::<Vec<_>>().join(" ");
     printable(&parts.iter().map(one_line).collect::<Vec<_>>().join(": ")).into_owned()
@@ -118,24 +117,21 @@ mod tests {
     }
 
     #[test]
-    fn what_the_parser_says_is_one_line_too() {
-        let said = "error: unexpected argument '--x' found\n\n  tip: a similar argument exists: '-x'\n\nUsage: catchment run\n\n\
-                    For more information, try '--help'.\n";
-        let line =
-            "unexpected argument '--x' found; tip: a similar argument exists: '-x'; --help describes the arguments";
-        assert_eq!(usage(said), line);
-        let said =
-            "error: the following required arguments were not provided:\n  <FILE>\n\nUsage: catchment test <FILE>\n";
-        let line = "the following required arguments were not provided: <FILE>; --help describes the arguments";
-        assert_eq!(usage(said), line);
-    }
-
-    #[test]
     fn wrong_usage_and_configuration_end_with_2() {
         let refused = Error::config("broker.stream", "is bad");
         assert_eq!(status(&anyhow::Error::new(refused).context("at start")), 2);
         assert_eq!(status(&UsageError("no SQL".into()).into()), 2);
         assert_eq!(status(&anyhow!("disk on fire")), 1);
+        let statement = || Error::Database {
+            fault: DatabaseFault::Statement,
+            path: "a.db".into(),
+            detail: "route x: no such table: y".into(),
+            remedy: None,
+            source: None,
+        };
+        let at_start = of_start(statement());
+        assert_eq!((status(&at_start), &*line(&at_start)), (2, "database a.db: route x: no such table: y"));
+        assert_eq!(status(&statement().into()), 1, "somebody has dropped the table");
         assert_eq!(status(&Interrupted { message: "interrupted".into(), status: ExitStatus(143) }.into()), 143);
     }
 }

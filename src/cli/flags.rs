@@ -1,15 +1,12 @@
 //! The flags that stand for settings.
 //!
-//! The library's errors name settings: `broker.tls.cert`. On a terminal the remedy names the flag: `--tlscert`. The table of both comes
-//! from the definitions of the arguments.
+//! The library's errors name settings: `broker.tls.cert`. On a terminal the remedy names the flag: `--tlscert`.
 
 use std::borrow::Cow;
 
-use clap::{Args, Command};
-
 use crate::error::Error;
 
-use super::settings::{BrokerArgs, DatabaseArgs};
+use super::settings::flags;
 
 /// The error, with flags instead of settings in its remedy.
 pub fn shown(error: &Error) -> String {
@@ -41,28 +38,6 @@ pub fn in_remedy(remedy: &str) -> String {
         }
     });
     words.collect::<Vec<_>>().join(" ")
-}
-
-/// Settings and their flags.
-fn flags() -> Vec<(String, String)> {
-    let command = DatabaseArgs::augment_args(BrokerArgs::augment_args(Command::new("settings")));
-    let pairs = command.get_arguments().filter_map(|argument| {
-        let (setting, flag) = (setting(argument.get_id().as_str())?, argument.get_long()?);
-        Some((setting, format!("--{flag}")))
-    });
-    pairs.collect()
-}
-
-/// The setting that an argument of this name gives. A context gives several.
-fn setting(argument: &str) -> Option<String> {
-    match argument {
-        "context" => None,
-        "database" => Some("database.path".into()),
-        _ => Some(match argument.strip_prefix("tls") {
-            Some(part) => format!("broker.tls.{part}"),
-            None => format!("broker.{}", argument.strip_prefix("js_").unwrap_or(argument)),
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::Config;
+use crate::subject::is_prefix;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::failure::UsageError;
 use super::logging::{self, LogFormat};
 use super::output::Output;
+use super::settings::UnusedFileArgs;
 use super::shell;
 
 /// Write a commented catchment.toml and its migrations
@@ -19,6 +20,9 @@ use super::shell;
 /// telemetry stores measurements of devices, with queries for the latest ones and their history.
 #[derive(Args)]
 pub struct Init {
+    #[command(flatten)]
+    unused: UnusedFileArgs,
+
     /// Preset to begin with
     #[arg(short, long, value_name = "NAME", default_value = "events")]
     preset: Preset,
@@ -170,10 +174,12 @@ impl Preset {
 
 /// Checks that the prefix is valid in subjects and in the name of a stream.
 fn validate(prefix: &str) -> anyhow::Result<()> {
-    Config { prefix: Some(prefix.to_owned()), ..Config::default() }.resolved()?;
+    if !is_prefix(prefix) {
+        return Err(UsageError(format!("--prefix {prefix:?}: expected a prefix, for example chat or bots.echo")).into());
+    }
     if let Some(bad) = prefix.chars().find(|c| !(c.is_alphanumeric() || ['.', '_', '-'].contains(c))) {
         return Err(
-            UsageError(format!("--prefix {prefix} contains {bad:?}; use letters, digits, -, _ and dots")).into()
+            UsageError(format!("--prefix {prefix:?} contains {bad:?}; use letters, digits, -, _ and dots")).into()
         );
     }
     Ok(())
@@ -182,6 +188,7 @@ fn validate(prefix: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
 
     #[test]
     fn every_preset_is_valid_for_every_prefix() {
@@ -205,7 +212,8 @@ mod tests {
     #[test]
     fn an_invalid_prefix_is_refused() {
         for prefix in ["", "a.", "a b", "a.*", "a\"b", "a/b", "{prefix}"] {
-            assert!(validate(prefix).is_err(), "{prefix}");
+            let refused = validate(prefix).expect_err(prefix).to_string();
+            assert!(refused.starts_with(&format!("--prefix {prefix:?}")), "{refused}");
         }
     }
 }

@@ -26,6 +26,7 @@ mod output;
 mod profiling;
 mod progress;
 mod publish;
+mod quantities;
 mod query;
 mod row_writers;
 mod run;
@@ -38,11 +39,13 @@ mod starting;
 mod table;
 mod tail;
 mod test;
+mod usage;
 mod values;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use failure::UsageError;
@@ -64,9 +67,14 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
+To begin, run a broker and a collector in one terminal, and send an event in another:
+  catchment run --with-server
+  catchment publish events.hello '{\"from\": \"me\"}'
+  catchment sql \"SELECT subject, payload FROM events\"
+
 Precedence of settings, highest first: flags, --context, CATCHMENT_* variables (CATCHMENT_DATABASE__PATH is database.path), \
-settings file (--config, else CATCHMENT_CONFIG, else catchment.toml in the current directory), NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
-Exit status: 0 done, 1 failed, 2 wrong usage or configuration. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
+settings file (--config, else CATCHMENT_CONFIG, else catchment.toml in the current directory), the server that run --with-server has started for the database, NATS_* variables, NATS_CONTEXT, the selected nats context (only if nothing else names a server), defaults.
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration (SQL and migrations included), 130 or 143 ended by a signal. Of check: 0 ok, 1 warning, 2 critical, 3 unknown.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -117,14 +125,18 @@ impl Cli {
     fn parse_arguments() -> Result<Self, ExitCode> {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         hyphens::parse(&arguments).map_err(|error| {
-            if error.use_stderr() && LogFormat::asked_for(arguments.iter().cloned()) == LogFormat::Json {
-                failure::report_usage(&error);
+            let format = LogFormat::asked_for(arguments.iter().cloned());
+            let commands = commands(arguments.iter().cloned());
+            let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+            if error.use_stderr() && (format == LogFormat::Json || !is_help) {
+                let command = [&["catchment".to_owned()], &commands[..]].concat().join(" ");
+                failure::print_as(format, &usage::line(&error, &command));
             } else {
                 // If standard error is closed, the exit status is still set.
                 let _ = error.print();
             }
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
-            let of_check = status != 0 && names_check(arguments.iter().cloned());
+            let of_check = status != 0 && commands.first().is_some_and(|name| name == "check");
             ExitCode::from(if of_check { UNKNOWN } else { status })
         })
     }
@@ -175,7 +187,11 @@ impl Cli {
             Command::Compare(_) => return Ok(Settings::default()),
             #[cfg(not(feature = "check"))]
             Command::Check(_) => return Ok(Settings::default()),
-            _ => return Ok(Settings::new(&self.file)?),
+            // What they do depends on the whole file. The others would repeat the line for every event and every look.
+            #[cfg(feature = "check")]
+            Command::Check(_) => return Ok(Settings::new(&self.file, log::Level::Info)?),
+            Command::Run(_) => return Ok(Settings::new(&self.file, log::Level::Info)?),
+            _ => return Ok(Settings::new(&self.file, log::Level::Debug)?),
         };
         if self.file.is_named() {
             return Err(UsageError(format!("{command} reads no settings file; leave out --config")).into());
@@ -184,10 +200,16 @@ impl Cli {
     }
 }
 
-/// Whether invalid arguments name `catchment check`, which has exit statuses of its own.
-fn names_check(arguments: impl Iterator<Item = OsString>) -> bool {
-    let parsed = Cli::command().ignore_errors(true).try_get_matches_from(arguments);
-    parsed.is_ok_and(|matches| matches.subcommand_name() == Some("check"))
+/// The command that arguments name which cannot be parsed as a whole: `["dead-letters", "drop"]`.
+fn commands(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
+    let parsed = Cli::command().ignore_errors(true).try_get_matches_from(arguments).ok();
+    let mut matches = parsed.as_ref();
+    std::iter::from_fn(|| {
+        let (name, inner) = matches?.subcommand()?;
+        matches = Some(inner);
+        Some(name.to_owned())
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -200,12 +222,102 @@ mod tests {
     }
 
     #[test]
-    fn wrong_usage_of_check_is_recognised() {
-        let named = |line: &str| names_check(line.split(' ').map(OsString::from));
-        assert!(named("catchment check --format xml") && named("catchment -c check.toml check --nonsense"));
-        assert!(
-            !named("catchment publish check --nonsense") && !named("catchment -c check run -x") && !named("catchment")
-        );
+    fn the_command_of_wrong_arguments_is_known() {
+        let named = |line: &str| commands(line.split(' ').map(OsString::from)).join(" ");
+        assert_eq!(named("catchment check --format xml"), "check");
+        assert_eq!(named("catchment -c check.toml check --nonsense"), "check");
+        assert_eq!(named("catchment publish check --nonsense"), "publish");
+        assert_eq!((named("catchment -c check run -x"), named("catchment")), ("run".into(), String::new()));
+        assert_eq!(named("catchment dead-letters drop --nonsense"), "dead-letters drop");
+    }
+
+    /// The line for these arguments.
+    fn refused(words: &[&str]) -> String {
+        let arguments: Vec<OsString> = ["catchment"].iter().chain(words).map(OsString::from).collect();
+        let error = hyphens::parse::<Cli>(&arguments).err().unwrap_or_else(|| panic!("{words:?} must be refused"));
+        let mut command = vec!["catchment".to_owned()];
+        command.extend(commands(arguments.into_iter()));
+        usage::line(&error, &command.join(" "))
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line_with_the_argument_and_the_way_out() {
+        for (words, said) in [
+            (&["run", "--nonsense"][..], "there is no option --nonsense; catchment run --help lists the options"),
+            (&["sql", "--jsn", "SELECT 1"], "there is no option --jsn; did you mean --json?"),
+            (&["run", "--pasword=hunter2"], "there is no option --pasword; did you mean --password?"),
+            (&["run", "now"], "\"now\" is one argument too many; catchment run --help describes the arguments"),
+            (&["publsh"], "there is no command \"publsh\"; did you mean publish?"),
+            (&["frobnicate"], "there is no command \"frobnicate\"; catchment --help lists the commands"),
+            (&["dead-letters", "dorp"], "there is no command \"dorp\"; did you mean drop?"),
+            (&["test"], "FILE is missing; catchment test --help describes the arguments"),
+            (&["run", "--stream"], "--stream needs a value; catchment run --help describes the arguments"),
+            (&["sql", "--csv", "--json", "x"], "--csv cannot be combined with --json; leave one of them out"),
+            (&["run", "--drain", "--drain"], "--drain is given twice; give it once"),
+            (&["run", "--timeout", "5"], "--timeout \"5\": expected a time with its unit, for example 5s or 5ms"),
+            (&["publish", "a", "--rate", "0"], "--rate \"0\": expected a whole number of at least 1, for example 1000"),
+            (&["dead-letters", "show", "x"], "ID \"x\": expected a whole number, for example 17"),
+            (
+                &["dead-letters", "list", "--subject", "a..b"],
+                "--subject \"a..b\": expected a subject, for example chat",
+            ),
+            (&["tail", "--log-format", "xml"], "--log-format \"xml\": expected text or json"),
+            (&["init", "-p", "x"], "--preset \"x\": expected events, chat or telemetry"),
+        ] {
+            let line = refused(words);
+            assert!(line.starts_with(said), "{words:?}: {line}");
+        }
+    }
+
+    /// Every command with its subcommands, each with the words that lead to it.
+    fn all_commands(command: &clap::Command, path: &[String]) -> Vec<(Vec<String>, clap::Command)> {
+        let inner = command.get_subcommands().flat_map(|inner| {
+            let path = [path, &[inner.get_name().to_owned()]].concat();
+            all_commands(inner, &path)
+        });
+        std::iter::once((path.to_vec(), command.clone())).chain(inner).collect()
+    }
+
+    #[test]
+    fn no_value_is_refused_in_the_words_of_a_parser() {
+        let mut refused_values = 0;
+        for (path, command) in all_commands(&Cli::command(), &[]) {
+            for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {
+                let value = argument.get_long().map_or("?!".to_owned(), |long| format!("--{long}=?!"));
+                let words: Vec<&str> = path.iter().map(String::as_str).chain([&*value]).collect();
+                let arguments: Vec<OsString> = ["catchment"].iter().chain(&words).map(OsString::from).collect();
+                let kind = hyphens::parse::<Cli>(&arguments).err().map(|error| error.kind());
+                if !matches!(kind, Some(ErrorKind::ValueValidation | ErrorKind::InvalidValue)) {
+                    continue;
+                }
+                refused_values += 1;
+                let line = refused(&words);
+                assert!(line.contains("\"?!\": expected "), "{words:?}: {line}");
+                assert!(line.contains("for example ") || line.contains(" or ") || line.contains("one of "), "{line}");
+            }
+        }
+        assert!(refused_values > 25, "{refused_values}");
+    }
+
+    #[test]
+    fn help_has_no_line_break_within_a_sentence() {
+        for (path, command) in all_commands(&Cli::command(), &[]) {
+            let texts = [command.get_after_help(), command.get_long_about()];
+            for text in texts.into_iter().flatten().map(ToString::to_string) {
+                for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with("  ")) {
+                    assert!(line.ends_with(['.', ':', '}', ')']) || text.starts_with(line), "{path:?}: {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn commands_that_read_no_settings_have_no_option_for_them() {
+        for name in ["init", "compare"] {
+            let arguments = ["catchment", name, "--help"].map(OsString::from);
+            let help = hyphens::parse::<Cli>(&arguments).err().expect("help").to_string();
+            assert!(!help.contains("--config") && help.contains("--log-format"), "{help}");
+        }
     }
 
     #[cfg(not(feature = "compare"))]

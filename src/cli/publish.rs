@@ -21,12 +21,13 @@ use report::{Ending, POLL, Patience, PublishReport};
 use super::failure::UsageError;
 use super::lines::{Lines, Source};
 use super::progress::Progress;
+use super::quantities::whole;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::{committed, starting};
 
 /// The largest payload that is generated. A server accepts 64 MiB at most.
-const LARGEST: i64 = 64 << 20;
+const LARGEST: u64 = 64 << 20;
 
 /// The shortest time without any answer after which it gives up. That no stream takes an event is certain only after some attempts.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -75,15 +76,15 @@ pub struct Publish {
     id: Option<String>,
 
     /// Generate this many events: {"n": number, "sent_us": the time at which it was due}
-    #[arg(long, value_name = "EVENTS", conflicts_with_all = ["payload", "file"])]
+    #[arg(long, value_name = "EVENTS", value_parser = whole::<u64>(0..=u64::MAX, 1000), conflicts_with_all = ["payload", "file"])]
     count: Option<u64>,
 
     /// Publish this many events a second; above 1,000, those of a millisecond at once [default: as fast as the stream accepts them]
-    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "EVENTS", value_parser = whole::<u64>(1..=u64::MAX, 1000))]
     rate: Option<u64>,
 
     /// Size of a generated payload in bytes, at least 48
-    #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "count", value_parser = clap::value_parser!(u32).range(48..=LARGEST))]
+    #[arg(long, value_name = "BYTES", default_value_t = 100, requires = "count", value_parser = whole::<u32>(48..=LARGEST, 1000))]
     size: u32,
 
     /// Print the result as JSON, also if not all are stored: {"published", "not_stored", "unknown", "total", "interrupted", "error",

@@ -44,7 +44,7 @@ pub struct Query {
 }
 
 const AFTER_HELP: &str = "\
-A value is JSON if it parses as JSON (20, true, null, {\"a\":1}, \"20\" in quotes), else text. A name that the query does not have,
+A value is JSON if it parses as JSON (20, true, null, {\"a\":1}, \"20\" in quotes), else text. A name that the query does not have, \
 and a value that it does not accept, are refused with those that it does.
 A reply that does not consist of rows is printed unchanged.
 

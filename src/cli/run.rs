@@ -14,8 +14,10 @@ use crate::{Collector, Config, Status, Until};
 use clap::Args;
 use indicatif::HumanCount;
 
+use super::failure;
 use super::profiling::Profiling;
 use super::progress::{Progress, is_watched};
+use super::quantities::{duration, whole};
 use super::server_program;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::shell;
@@ -56,11 +58,11 @@ pub struct Run {
     with_server: bool,
 
     /// The port of that server [default: its last port if it is free, else any free port]
-    #[arg(long, value_name = "PORT", requires = "with_server", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", requires = "with_server", value_parser = whole::<u16>(1..=65_535, 4222))]
     server_port: Option<u16>,
 
     /// Wait at most this long for the broker to come up [default: broker.wait of the settings, 0s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "with_server")]
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "with_server")]
     wait: Option<Duration>,
 
     /// Stop when all events that are in the stream now are committed
@@ -72,7 +74,7 @@ pub struct Run {
     end_with_input: bool,
 
     /// Longest time for an orderly stop
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     stop_timeout: Duration,
 }
 
@@ -94,7 +96,7 @@ impl Run {
         let take = || lock.map_or_else(|| Lock::take_at(&config.database.path, StartPhase::Opening), Ok);
         let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
             Err(Error::Broker { .. }) if signals.end_asked() => return self.stopped_early(&signals),
-            started => started?,
+            started => started.map_err(|error| failure::of_start(settings.with_line(error, &config)))?,
         };
         let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
         match config.broker.mode {

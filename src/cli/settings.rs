@@ -13,19 +13,20 @@ mod merging;
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Command};
 use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::context::Contexts;
+use super::quantities::written_duration;
 use crate::broker::address_in;
-use crate::config::{Config, DatabaseConfig, from_table};
-use crate::error::Error;
+use crate::config::{Config, DatabaseConfig, from_table, line_in};
+use crate::error::{DatabaseFault, Error};
 use crate::store::beside;
 use environment::Environment;
-pub use file::FileArgs;
 use file::SettingsFile;
-use merging::{broker_table, list, merge, merge_keys, with_new_keys};
+pub use file::{FileArgs, UnusedFileArgs};
+use merging::{broker_table, list, merge, merge_keys, nested, with_new_keys};
 
 /// The database.
 #[derive(Args, Default)]
@@ -118,7 +119,7 @@ pub struct BrokerArgs {
     inbox_prefix: Option<String>,
 
     /// The longest that connecting, or one answer, may take [below the settings file: NATS_TIMEOUT] [default: 5s]
-    #[arg(long, value_name = "DURATION", help_heading = "Broker")]
+    #[arg(long, value_name = "TIME", value_parser = written_duration, help_heading = "Broker")]
     #[serde(serialize_with = "as_text")]
     timeout: Option<humantime::Duration>,
 
@@ -144,10 +145,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Takes the settings file and the environment of the process. Logs a file that nothing names, and variables that were probably
-    /// meant as settings.
-    pub fn new(file: &FileArgs) -> Result<Self, Error> {
-        Ok(Self { file: file.choose()?, environment: Environment::of(std::env::vars_os())? })
+    /// Takes the settings file and the environment of the process. Logs a file that nothing names with this level, and a warning for
+    /// variables that are no settings.
+    pub fn new(file: &FileArgs, unnamed: log::Level) -> Result<Self, Error> {
+        let file = file.choose()?;
+        file.log_unnamed(unnamed);
+        Ok(Self { file, environment: Environment::of(std::env::vars_os())? })
     }
 
     /// The file, if there is one.
@@ -188,14 +191,19 @@ impl Settings {
         if let Some(name) = context {
             merge(&mut given, self.context_table(name)?);
         }
-        merge(&mut given, flags);
         let path = database.database.clone();
+        let mut given_by_flags = flags.clone();
+        if let Some(path) = &path {
+            let path = Value::String(path.to_string_lossy().into_owned());
+            merge_keys(&mut given_by_flags, nested("database.path", ".", path));
+        }
+        merge(&mut given, flags);
         let mut address_file = None;
         let mut all = match implicit {
             ImplicitSources::Used => {
-                let path = path.clone().or_else(|| setting(&given, "database", "path")?.as_str().map(PathBuf::from));
+                let path = path.clone().or_else(|| value_at(&given, "database.path")?.as_str().map(PathBuf::from));
                 let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
-                let has_servers = setting(&given, "broker", "servers").is_some();
+                let has_servers = value_at(&given, "broker.servers").is_some();
                 let file = Some(beside(&path, "server")).filter(|_| !has_servers);
                 address_file = file.filter(|file| address_in(file).is_some());
                 self.implicit_table(&path, has_servers, context.is_some())?
@@ -209,15 +217,50 @@ impl Settings {
             config.database.path = path;
         }
         config.broker.address_file = address_file;
-        let config = config.resolved()?;
-        config.validate()?;
-        Ok(config)
+        let checked = config.resolved().and_then(|config| config.validate().map(|()| config));
+        checked.map_err(|error| self.with_origin(error, &given_by_flags))
+    }
+
+    /// The error of a setting that cannot be used, with where the setting comes from: the flag, the variable, or the line of the file.
+    fn with_origin(&self, error: Error, flags: &Table) -> Error {
+        let Error::Config { key, detail, remedy } = error else { return error };
+        let is_in = |source: &Table| value_at(source, &key).is_some();
+        let in_file = || {
+            let file = self.file.path()?;
+            Some(format!("{}:{}: {key}", file.display(), line_in(file, &key)?))
+        };
+        let key = if is_in(flags) {
+            flag_of(&key).unwrap_or(key)
+        } else if let Some(name) = self.environment.name_of(&key) {
+            name
+        } else {
+            let of_nats = || self.environment.nats_name_of(&key).map(str::to_owned);
+            in_file().or_else(of_nats).unwrap_or(key)
+        };
+        Error::Config { key, detail, remedy }
+    }
+
+    /// The error of a start. That of a statement gets the line of the file that has its route or query.
+    pub fn with_line(&self, error: Error, config: &Config) -> Error {
+        let Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source } = error else {
+            return error;
+        };
+        let routes = config.routes.iter().map(|route| format!("route {}", route.name()));
+        let queries = config.queries.iter().map(|query| format!("query {}", query.name()));
+        let is_of = |setting: &String| detail.strip_prefix(&**setting).is_some_and(|rest| rest.starts_with([',', ':']));
+        let setting = routes.chain(queries).filter(is_of).max_by_key(String::len);
+        let place = setting.and_then(|setting| {
+            let file = self.file.path()?;
+            Some(format!("{}:{}: ", file.display(), line_in(file, &setting)?))
+        });
+        let detail = place.unwrap_or_default() + &detail;
+        Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source }
     }
 
     /// Whether something names the servers that outranks the broker beside the database: these flags, the environment or the file.
     pub fn names_servers(&self, broker: &BrokerArgs) -> Result<bool, Error> {
         let sources = [self.file.table()?, self.environment.own_table()?, broker.table()?];
-        let is_named = sources.iter().any(|source| setting(source, "broker", "servers").is_some());
+        let is_named = sources.iter().any(|source| value_at(source, "broker.servers").is_some());
         Ok(is_named || broker.context.is_some())
     }
 
@@ -227,18 +270,18 @@ impl Settings {
         let variables = self.environment.nats_table()?;
         if !has_servers && let Some(server) = server_beside(database) {
             let mut found = broker_table(std::iter::once(("servers", list(std::iter::once(server.as_str())))));
-            if let Some(timeout) = setting(&variables, "broker", "timeout") {
+            if let Some(timeout) = value_at(&variables, "broker.timeout") {
                 merge(&mut found, broker_table(std::iter::once(("timeout", timeout.clone()))));
             }
             return Ok(found);
         }
         let named = self.environment.get("NATS_CONTEXT").filter(|name| !name.is_empty());
-        let has_servers = has_servers || setting(&variables, "broker", "servers").is_some();
+        let has_servers = has_servers || value_at(&variables, "broker.servers").is_some();
         let name = match named {
             _ if has_context => None,
             Some(name) => Some(name.to_owned()),
             None if has_servers => None,
-            None => self.contexts().selected(),
+            None => self.contexts().selected()?,
         };
         let mut found = match name {
             Some(name) => self.context_table(&name)?,
@@ -292,8 +335,39 @@ fn server_beside(database: &Path) -> Option<String> {
     Some(url)
 }
 
-fn setting<'a>(table: &'a Table, section: &str, key: &str) -> Option<&'a Value> {
-    table.get(section)?.get(key)
+/// The flag of a setting.
+fn flag_of(setting: &str) -> Option<String> {
+    flags().into_iter().find_map(|(name, flag)| (name == setting).then_some(flag))
+}
+
+/// Settings and their flags, from the definitions of the arguments.
+pub fn flags() -> Vec<(String, String)> {
+    let command = DatabaseArgs::augment_args(BrokerArgs::augment_args(Command::new("settings")));
+    let pairs = command.get_arguments().filter_map(|argument| {
+        let (setting, flag) = (setting_of(argument.get_id().as_str())?, argument.get_long()?);
+        Some((setting, format!("--{flag}")))
+    });
+    pairs.collect()
+}
+
+/// The setting that an argument of this name gives. A context gives several.
+fn setting_of(argument: &str) -> Option<String> {
+    match argument {
+        "context" => None,
+        "database" => Some("database.path".into()),
+        _ => Some(match argument.strip_prefix("tls") {
+            Some(part) => format!("broker.tls.{part}"),
+            None => format!("broker.{}", argument.strip_prefix("js_").unwrap_or(argument)),
+        }),
+    }
+}
+
+/// The value of a setting: `broker.tls.ca`.
+fn value_at<'a>(table: &'a Table, setting: &str) -> Option<&'a Value> {
+    match setting.split_once('.') {
+        Some((outer, inner)) => value_at(table.get(outer)?.as_table()?, inner),
+        None => table.get(setting),
+    }
 }
 
 #[cfg(test)]

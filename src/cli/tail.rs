@@ -10,6 +10,7 @@ use crate::store::Reader;
 use clap::Args;
 
 use super::output::Output;
+use super::quantities::whole;
 use super::settings::{DatabaseArgs, Settings};
 use super::starting::wait_for_database;
 use follower::Follower;
@@ -31,7 +32,7 @@ pub struct Tail {
     database: DatabaseArgs,
 
     /// Number of existing rows of each table to print
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10, value_parser = whole::<usize>(0..=u64::MAX, 10))]
     lines: usize,
 
     /// Continue with new rows until interrupted (the default)

@@ -10,7 +10,7 @@ use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
 use super::event_line;
-use super::failure::Interrupted;
+use super::failure::{self, Interrupted};
 use super::lines::{Line, Lines, Source};
 use super::logging;
 use super::output::Output;
@@ -58,7 +58,8 @@ impl Test {
         let mut lines = Lines::of(&source, &signals)?;
         // Information about the temporary database is of no use to the reader.
         logging::hide_information();
-        let mut testing = TestDatabase::new(&config)?;
+        let mut testing =
+            TestDatabase::new(&config).map_err(|error| failure::of_start(settings.with_line(error, &config)))?;
         let subjects = testing.subjects().to_vec();
         // The line of each event that is collected.
         let (mut numbers, mut failed) = (Vec::new(), None);

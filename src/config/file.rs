@@ -4,9 +4,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
-use toml::{Table, Value};
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Table, Value};
 
-use super::Config;
+use super::closest::closest;
+use super::{Config, PREFIX};
 use crate::error::Error;
 
 impl Config {
@@ -38,11 +40,12 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`]: with the line of the text that is not TOML, has an unknown key or a value of the wrong type; or with the
-    /// setting that cannot be used. A value that may be a secret is not in it.
+    /// [`Error::Config`] with the line of the text that is not TOML, has an unknown key or a value of the wrong type; or with the
+    /// setting that cannot be used, and its line. A value that may be a secret is not in it.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
-        let (config, _) = parse(text, |line| format!("line {line}"))?;
-        config.validate()?;
+        let place = |line| format!("line {line}");
+        let (config, _) = parse(text, place)?;
+        config.validate().map_err(|error| with_place(error, text, place))?;
         Ok(config)
     }
 
@@ -54,8 +57,10 @@ impl Config {
     /// As `from_toml`; also where the file cannot be read, or is not UTF-8.
     pub fn from_toml_file(file: impl AsRef<Path>) -> Result<Self, Error> {
         let file = file.as_ref();
-        let (config, _) = read_file(file, "check the file's name")?;
-        config.validate()?;
+        let (text, name) = (read_text(file, "check the file's name")?, file.display());
+        let place = |line| format!("{name}:{line}");
+        let (config, _) = parse(&text, place)?;
+        config.validate().map_err(|error| with_place(error, &text, place))?;
         Ok(config)
     }
 }
@@ -63,7 +68,13 @@ impl Config {
 /// Reads a file as one source of settings among others: its keys and types are checked, its values are not. `remedy` says what to do
 /// where it cannot be read.
 pub(crate) fn table_of(file: &Path, remedy: &str) -> Result<Table, Error> {
-    read_file(file, remedy).map(|(_, table)| table)
+    let name = file.display();
+    parse(&read_text(file, remedy)?, |line| format!("{name}:{line}")).map(|(_, table)| table)
+}
+
+/// The line of a file that has this setting, if the file has it: `broker.stream`, `route` and a name.
+pub(crate) fn line_in(file: &Path, setting: &str) -> Option<usize> {
+    line_of(&read_text(file, "").ok()?, setting)
 }
 
 /// Reads settings that were merged from several sources. The reason of a refusal is in the words of the file.
@@ -71,12 +82,19 @@ pub(crate) fn from_table(table: Table) -> Result<Config, String> {
     Config::deserialize(Value::Table(table)).map_err(|error| in_words(error.message()))
 }
 
-/// Whether the reason of a refusal is a key that does not exist.
-pub(crate) fn is_unknown_key(reason: &str) -> bool {
-    reason.starts_with("unknown key")
+/// The keys of a section, `["broker", "tls"]`; of all settings without one. Empty if there is no such section.
+pub(crate) fn keys_of(section: &[&str]) -> Vec<String> {
+    let inner = Table::from_iter([(String::new(), Value::Boolean(true))]);
+    let outer = |table, name: &&str| Table::from_iter([((*name).to_owned(), Value::Table(table))]);
+    let table = section.iter().rev().fold(inner, outer);
+    let refused = Config::deserialize(Value::Table(table)).map_err(|error| error.message().to_owned());
+    match refused {
+        Err(reason) if reason.starts_with("unknown field ``,") => names_in(&reason),
+        _ => Vec::new(),
+    }
 }
 
-fn read_file(file: &Path, remedy: &str) -> Result<(Config, Table), Error> {
+fn read_text(file: &Path, remedy: &str) -> Result<String, Error> {
     let name = file.display();
     let bytes = std::fs::read(file).map_err(|error| {
         let detail = match error.kind() {
@@ -87,8 +105,57 @@ fn read_file(file: &Path, remedy: &str) -> Result<(Config, Table), Error> {
         };
         Error::config(name.to_string(), detail).with_remedy(remedy)
     })?;
-    let text = decode(&bytes).map_err(|detail| Error::config(name.to_string(), detail))?;
-    parse(text, |line| format!("{name}:{line}"))
+    decode(&bytes).map(str::to_owned).map_err(|detail| Error::config(name.to_string(), detail))
+}
+
+/// The error with the line of its setting, if the text has that.
+fn with_place(error: Error, text: &str, place: impl Fn(usize) -> String) -> Error {
+    match error {
+        Error::Config { key, detail, remedy } => {
+            let key = line_of(text, &key).map(|line| format!("{}: {key}", place(line))).unwrap_or(key);
+            Error::Config { key, detail, remedy }
+        }
+        other => other,
+    }
+}
+
+/// The line of this setting in a text: `broker.stream`; or of the route or query of a name: `route` and the name.
+fn line_of(text: &str, setting: &str) -> Option<usize> {
+    let without_mark = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let table = DeTable::parse(without_mark).ok()?;
+    let at = match setting.split_once(' ') {
+        Some((list @ ("route" | "query"), name)) => named(table.get_ref(), list, name)?,
+        _ => span(table.get_ref(), setting)?,
+    };
+    Some(line_at(without_mark.as_bytes(), at))
+}
+
+/// Where a key begins: `broker.tls.ca`.
+fn span(table: &DeTable<'_>, setting: &str) -> Option<usize> {
+    let (first, rest) = setting.split_once('.').map_or((setting, None), |(first, rest)| (first, Some(rest)));
+    let (key, value) = table.get_key_value(first)?;
+    match (rest, value.get_ref()) {
+        (None, _) => Some(key.span().start),
+        (Some(rest), DeValue::Table(inner)) => span(inner, rest),
+        (Some(_), _) => None,
+    }
+}
+
+/// Where the table of the last route or query with this name begins: if two have it, the last one is refused.
+fn named(table: &DeTable<'_>, list: &str, name: &str) -> Option<usize> {
+    let text = |table: &DeTable<'_>, key: &str| match table.get(key)?.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        _ => None,
+    };
+    let prefix = text(table, "prefix");
+    let DeValue::Array(tables) = table.get(list)?.get_ref() else { return None };
+    let is_named = |one: &&Spanned<DeValue<'_>>| match one.get_ref() {
+        DeValue::Table(one) => text(one, "name").or_else(|| text(one, "subject")).is_some_and(|given| {
+            given == name || prefix.as_ref().is_some_and(|prefix| given.replace(PREFIX, prefix) == name)
+        }),
+        _ => false,
+    };
+    tables.iter().rev().find(is_named).map(|one| one.span().start)
 }
 
 /// The text of a file that should be UTF-8.
@@ -167,7 +234,7 @@ fn in_words(message: &str) -> String {
     }
     for (theirs, ours) in BEGINNINGS {
         if let Some(rest) = message.strip_prefix(theirs) {
-            return format!("{ours}{rest}");
+            return unknown(ours, rest).unwrap_or_else(|| format!("{ours}{rest}"));
         }
     }
     match message.as_str() {
@@ -177,6 +244,34 @@ fn in_words(message: &str) -> String {
         message if message.starts_with("wanted ") => "expected a string, found a value of another kind".into(),
         _ => message,
     }
+}
+
+/// The earlier key of `broker.prefetch`. It still works, and is in no error.
+const EARLIER_KEY: &str = "ahead";
+
+/// An unknown key or value, with the known ones that are most like it; else with all. `None` if the message lists none.
+fn unknown(what: &str, rest: &str) -> Option<String> {
+    let given = rest.split('`').nth(1).filter(|_| what.starts_with("unknown"))?;
+    let known = names_in(rest);
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+    let all: Vec<&str> = known.iter().map(String::as_str).collect();
+    Some(match &quoted(&closest(given, all.iter().copied()))[..] {
+        [] if all.is_empty() => return None,
+        [] => match &quoted(&all)[..] {
+            [one] => format!("{what} `{given}`, expected {one}"),
+            [one, other] => format!("{what} `{given}`, expected {one} or {other}"),
+            all => format!("{what} `{given}`, expected one of {}", all.join(", ")),
+        },
+        [one] => format!("{what} `{given}`; the closest one is {one}"),
+        several => format!("{what} `{given}`; the closest ones are {}", several.join(", ")),
+    })
+}
+
+/// The names that a parser's message lists as the known ones.
+fn names_in(message: &str) -> Vec<String> {
+    let known = message.split_once(", expected ").map_or("", |(_, known)| known);
+    let names = known.split('`').skip(1).step_by(2).filter(|name| *name != EARLIER_KEY);
+    names.map(str::to_owned).collect()
 }
 
 fn wrong_type(parts: &str) -> String {
@@ -230,12 +325,52 @@ mod tests {
 
     #[test]
     fn a_mistake_is_named_with_its_line() {
-        assert!(refusal("\n[database]\npth = 'x'").starts_with("line 3: unknown key `pth`, expected one of `path`"));
+        assert!(refusal("\n[database]\npth = 'x'").starts_with("line 3: unknown key `pth`; the closest one is `path`"));
         assert!(refusal("\r\n[broker]\r\nstream = 'A").starts_with("line 3: "));
         assert!(refusal("[broker]\nstream = A").ends_with("line 2: a string must be in quotes"));
         // What only the whole shows is named by its setting.
-        assert!(refusal("[batch]\nmax_events = 0").starts_with("batch.max_events: is 0"));
-        assert!(refusal("[broker]\nsubjects = ['{prefix}.a']").contains("needs the setting prefix"));
+        for (text, words) in [
+            ("[batch]\nmax_events = 0", "line 2: batch.max_events: is 0"),
+            ("batch.max_events = 0", "line 1: batch.max_events: is 0"),
+            ("[broker]\n\ntls = { cert = 'c' }", "line 3: broker.tls.cert: needs broker.tls.key"),
+            ("[broker]\nsubjects = ['{prefix}.a']", "line 2: broker.subjects: \"{prefix}.a\" needs the setting prefix"),
+            ("\u{feff}\n[[route]]\nsubject = 'a'\n[[route]]\nname = 'b'\nsubject = 'c'", "line 2: route a: has no sql"),
+            (
+                "prefix = 'p'\n[[query]]\nsubject = '{prefix}.q'\nsql = 'x'\nmax_rows = 0",
+                "line 2: query p.q: max_rows is 0",
+            ),
+            (
+                "[[route]]\nsubject='a'\nsql='x'\n[[route]]\nname='a'\nsubject='b'\nsql='x'",
+                "line 4: route a: is used twice",
+            ),
+            ("[broker]\nuser = 'a'\ntoken = 'b'", "line 1: broker: give only one of"),
+        ] {
+            assert!(refusal(text).starts_with(words), "{text}: {}", refusal(text));
+        }
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, "\n[batch]\nmax_events = 0").expect("writes");
+        let said = Config::from_toml_file(file.path()).expect_err("is 0").to_string();
+        let place = format!("configuration: {}:3: batch.max_events: is 0", file.path().display());
+        assert!(said.starts_with(&place), "{said}");
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused_with_those_that_are_like_it() {
+        for (text, words) in [
+            ("[broker]\nserver = ['a']", "line 2: unknown key `server`; the closest one is `servers`"),
+            ("[brokr]", "line 1: unknown key `brokr`; the closest one is `broker`"),
+            ("delete_markers = 'kepe'", "unknown value `kepe`, expected one of `store`, `skip`, `dead_letter`"),
+            ("delete_markers = 'skpi'", "unknown value `skpi`; the closest one is `skip`"),
+            ("delete_markers = 'only'", "line 1: delete_markers: is only, which is for routes"),
+            ("delete_markers = 1", "expected a string, found a whole number"),
+        ] {
+            assert!(refusal(text).contains(words), "{text}: {}", refusal(text));
+        }
+        let all = refusal("[broker]\nno-setting = 1");
+        assert!(all.contains("`prefetch`") && !all.contains("ahead"), "{all}");
+        assert_eq!(keys_of(&["broker", "tls"]), ["required", "ca", "cert", "key"]);
+        assert!(keys_of(&[]).contains(&"unmatched".to_owned()) && keys_of(&["prefix"]).is_empty());
+        assert!(keys_of(&["nothing"]).is_empty());
     }
 
     #[test]

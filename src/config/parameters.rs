@@ -1,8 +1,11 @@
 //! The parameters of a query that come from the request: their types, limits and defaults.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// What a query accepts for one of its parameters. A request with any other value gets error 400, which says what is accepted.
 ///
@@ -44,6 +47,9 @@ pub enum ParameterType {
     Real,
     /// Text. An integer counts as its digits.
     Text,
+    /// A time, bound as seconds since 1970: an integer if they are whole, else a real. A number has these seconds; a text is as
+    /// `2026-01-31`, `2026-01-31T12:00:00Z`, `2026-01-31T12:00:00.5+01:00`, or has the number. A text without a zone is UTC.
+    Time,
     /// `true` and `false`, bound as 1 and 0. The numbers and texts `1`, `0`, `"true"` and `"false"` are booleans too.
     Boolean,
 }
@@ -112,6 +118,7 @@ impl fmt::Display for ParameterConfig {
             ParameterType::Integer => "an integer",
             ParameterType::Real => "a number",
             ParameterType::Text => "text",
+            ParameterType::Time => "a time, as 2026-01-31, 2026-01-31T12:00:00Z or seconds since 1970",
             ParameterType::Boolean => "true or false",
         })?;
         match (&self.min, &self.max) {
@@ -126,31 +133,52 @@ impl fmt::Display for ParameterConfig {
 impl ParameterValue {
     fn is_of(&self, kind: ParameterType) -> bool {
         match (self, kind) {
-            (Self::Real(value), ParameterType::Any | ParameterType::Real) => value.is_finite(),
+            (Self::Real(value), ParameterType::Any | ParameterType::Real | ParameterType::Time) => value.is_finite(),
+            (Self::Text(text), ParameterType::Time) => seconds_of(text).is_some(),
             (_, ParameterType::Any)
-            | (Self::Integer(_), ParameterType::Integer | ParameterType::Real)
+            | (Self::Integer(_), ParameterType::Integer | ParameterType::Real | ParameterType::Time)
             | (Self::Text(_), ParameterType::Text)
             | (Self::Boolean(_), ParameterType::Boolean) => true,
             _ => false,
         }
     }
 
-    /// Whether this number is not less than another.
+    /// Whether this number is not less than another. Exact, also for an integer that no double is equal to.
     fn is_at_least(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Integer(one), Self::Integer(other)) => one >= other,
-            (one, other) => one.as_real() >= other.as_real(),
-        }
+        let order = match (self, other) {
+            (Self::Integer(one), Self::Integer(other)) => Some(one.cmp(other)),
+            (Self::Real(one), Self::Real(other)) => one.partial_cmp(other),
+            (Self::Integer(one), Self::Real(other)) => compare(*one, *other),
+            (Self::Real(one), Self::Integer(other)) => compare(*other, *one).map(Ordering::reverse),
+            _ => None,
+        };
+        order.is_some_and(Ordering::is_ge)
     }
+}
 
-    #[allow(clippy::cast_precision_loss, reason = "a limit of reals is a real")]
-    fn as_real(&self) -> f64 {
-        match self {
-            Self::Integer(value) => *value as f64,
-            Self::Real(value) => *value,
-            Self::Boolean(_) | Self::Text(_) => f64::NAN,
-        }
+/// How an integer compares to a real; `None` for NaN.
+fn compare(integer: i64, real: f64) -> Option<Ordering> {
+    /// 2^63, the first that no integer reaches.
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    if real >= END {
+        return Some(Ordering::Less);
     }
+    if real < -END {
+        return Some(Ordering::Greater);
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "it is in the range")]
+    let whole = integer.cmp(&(real.trunc() as i64));
+    0.0.partial_cmp(&real.fract()).map(|fraction| whole.then(fraction))
+}
+
+/// The seconds since 1970 of a time that is written as text.
+pub(crate) fn seconds_of(text: &str) -> Option<f64> {
+    let with_t = text.replacen(' ', "T", 1);
+    let written = [format!("{text}T00:00:00Z"), format!("{with_t}Z"), with_t];
+    let time = written.iter().find_map(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    #[allow(clippy::cast_precision_loss, reason = "a double has the microseconds of every year with four digits")]
+    let seconds = time.map(|time| time.unix_timestamp() as f64 + f64::from(time.microsecond()) / 1e6);
+    seconds.or_else(|| text.parse().ok()).filter(|seconds| seconds.is_finite())
 }
 
 impl fmt::Display for ParameterValue {
@@ -158,7 +186,11 @@ impl fmt::Display for ParameterValue {
         match self {
             Self::Boolean(value) => value.fmt(f),
             Self::Integer(value) => value.fmt(f),
-            Self::Real(value) => value.fmt(f),
+            Self::Real(value) => {
+                // With an exponent if it is huge or tiny.
+                let shown = format!("{value:?}");
+                f.write_str(shown.strip_suffix(".0").unwrap_or(&shown))
+            }
             Self::Text(text) => write!(f, "{text:?}"),
         }
     }
@@ -249,7 +281,7 @@ mod tests {
         assert_eq!(limit.to_string(), "an integer from 0 to 1000");
         assert_eq!(limit.validate(), Ok(()));
         for (toml, words) in [
-            ("\"int\"", "unknown variant `int`, expected one of `any`, `integer`, `real`, `text`, `boolean`"),
+            ("\"int\"", "unknown variant `int`, expected one of `any`, `integer`, `real`, `text`, `time`, `boolean`"),
             ("{ type = \"integer\", mim = 1 }", "unknown field `mim`"),
             ("7", "expected a type, as \"integer\", or a table"),
             ("{ default = [1] }", "expected a number, a text, true or false"),
@@ -281,6 +313,58 @@ mod tests {
         ] {
             assert_eq!(read(toml).expect("a parameter").validate(), Ok(()), "{toml}");
         }
+    }
+
+    #[test]
+    fn integers_and_reals_are_compared_exactly() {
+        const EXACT: i64 = 1 << 53;
+        let mut parameter = ParameterConfig::new(ParameterType::Real);
+        parameter.min = Some((EXACT + 1).into());
+        assert!(!parameter.admits(&9_007_199_254_740_992.0.into()), "the least is one more");
+        assert!(parameter.admits(&9_007_199_254_740_994.0.into()));
+        for (integer, real, order) in [
+            (1, 1.5, Ordering::Less),
+            (2, 1.5, Ordering::Greater),
+            (-1, -1.5, Ordering::Greater),
+            (-2, -1.5, Ordering::Less),
+            (0, -0.0, Ordering::Equal),
+            (i64::MAX, 9_223_372_036_854_775_808.0, Ordering::Less),
+            (i64::MIN, -9_223_372_036_854_775_808.0, Ordering::Equal),
+            (i64::MIN, f64::NEG_INFINITY, Ordering::Greater),
+        ] {
+            assert_eq!(compare(integer, real), Some(order), "{integer} {real}");
+        }
+        assert_eq!(compare(0, f64::NAN), None);
+    }
+
+    #[test]
+    fn a_huge_limit_is_shown_with_an_exponent() {
+        for (value, shown) in
+            [(1e308, "1e308"), (2.0, "2"), (1.5, "1.5"), (100.0, "100"), (1e-9, "1e-9"), (-0.5, "-0.5")]
+        {
+            assert_eq!(ParameterValue::Real(value).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_date_or_a_time_of_day_or_seconds() {
+        for (text, seconds) in [
+            ("1970-01-02", 86_400.0),
+            ("1970-01-01T00:01:00Z", 60.0),
+            ("1970-01-01T00:01:00", 60.0),
+            ("1970-01-01 00:01:00.25", 60.25),
+            ("1970-01-01T01:00:00+01:00", 0.0),
+            ("1969-12-31T23:59:59.5Z", -0.5),
+            ("1700000000.5", 1_700_000_000.5),
+        ] {
+            assert_eq!(seconds_of(text), Some(seconds), "{text}");
+        }
+        for text in ["yesterday", "", "2026-13-01", "12:00", "nan", "inf"] {
+            assert_eq!(seconds_of(text), None, "{text}");
+        }
+        assert_eq!(read("{ type = \"time\", default = \"2026-01-31\" }").expect("a time").validate(), Ok(()));
+        let soon = read("{ type = \"time\", default = \"soon\" }").expect("a parameter").validate();
+        assert_eq!(soon, Err("default is \"soon\", which is not of its type".to_owned()));
     }
 
     #[test]

@@ -195,7 +195,7 @@ fn sql_changes_nothing_and_says_what_is_wrong() {
     assert_eq!(empty.status.code(), Some(2), "{}", stderr(&empty));
     let mistyped = output(&mut fixture.reading(&["sql", "--jsn", "SELECT 1"]));
     assert_eq!(mistyped.status.code(), Some(2));
-    assert!(stderr(&mistyped).contains("unexpected argument '--jsn' found"));
+    assert_eq!(stderr(&mistyped), "catchment: there is no option --jsn; did you mean --json?\n");
     let unquoted = output(&mut fixture.reading(&["sql", "SELECT", "1"]));
     assert_eq!(unquoted.status.code(), Some(2));
     assert!(stderr(&unquoted).contains("give the SQL as one argument, in quotes"), "{}", stderr(&unquoted));

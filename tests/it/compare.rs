@@ -204,7 +204,7 @@ fn a_server_that_runs_already_is_left_as_it_was() {
 fn what_cannot_be_compared_is_refused_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     for (arguments, words, status) in [
-        (["--arms", "direct"], "unknown arm; choose from direct-per-event", 2),
+        (["--arms", "direct"], "expected one of direct-per-event", 2),
         (["--events", "0"], "--events: is 0", 2),
         (["--run-for", "0s"], "--run-for: is 0", 2),
         (["--curve", "1000,0"], "--curve: names 0 events", 2),

@@ -390,7 +390,7 @@ fn a_mistake_is_refused_and_changes_nothing() {
 
     let config = std::fs::read_to_string(chat.config()).expect("reads").replace("INTO lines", "INTO liens");
     std::fs::write(chat.config(), config).expect("writes");
-    refused(&mut chat.letters(&["retry", "--all"]), 1, &["route lines", "no such table: liens"]);
+    refused(&mut chat.letters(&["retry", "--all"]), 2, &["route lines", "no such table: liens"]);
     assert_eq!(chat.ids(&[]), [1]);
 }
 

@@ -117,7 +117,7 @@ impl Reader {
         self.ran += 1;
         if let Some(command) = command.strip_suffix(" &") {
             self.in_the_background(command);
-        } else if command == "kill %1; wait" {
+        } else if command == "kill $!; wait $!" {
             let collector = self.collectors.pop().expect("one was started");
             assert!(collector.stop().success());
         } else {
@@ -162,10 +162,57 @@ fn holds(page: &str) {
 fn the_readme_is_as_documented() {
     let mut reader = Reader::new();
     // What `make run` does.
-    let run = "run --with-server --database catchment.db";
+    let run = "run --with-server";
     assert!(include_str!("../../Makefile").contains(&format!("$(target)/release/catchment {run}\n")));
     reader.in_the_background(&format!("catchment {run}"));
-    reader.reads(include_str!("../../README.md"));
+    let page = include_str!("../../README.md");
+    let shown = blocks(page).into_iter().find(|block| block.info == "text" && block.text.contains("collecting stream"));
+    let shown = shown.expect("what it prints").text;
+    let (log, hints) = shown.split_once("\n\n").expect("a log, then what to type");
+    reader.collectors[0].said("collecting stream EVENTS");
+    assert_eq!(without_port(&timeless(&reader.log())).trim_end(), without_port(&timeless(log)));
+    // What it says to type is what is typed next.
+    for command in hints.lines().filter_map(|line| line.find("target/release/").map(|at| &line[at..])) {
+        assert!(page.contains(&format!("\n$ {command}\n")), "{command}");
+    }
+    reader.reads(page);
+}
+
+/// The same without the number after `127.0.0.1:`.
+fn without_port(text: &str) -> String {
+    let mut parts = text.split("127.0.0.1:");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + "127.0.0.1:" + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
+/// Somebody may try several pages in one folder.
+#[test]
+fn no_two_pages_have_a_file_or_a_database_of_one_name() {
+    let mut owners = std::collections::BTreeMap::new();
+    for (page, text) in pages() {
+        for block in blocks(&text) {
+            let file = block.info.split_once(' ').map(|(_, file)| file.to_owned());
+            let path = block.text.lines().find_map(|line| line.strip_prefix("path = \"")).filter(|_| file.is_some());
+            let database = path.and_then(|path| path.split('"').next()).map(str::to_owned);
+            for name in file.into_iter().chain(database) {
+                let owner = owners.entry(name.clone()).or_insert_with(|| page.clone());
+                assert_eq!(*owner, page, "{name}");
+            }
+        }
+    }
+    assert!(owners.len() > 15, "{owners:?}");
+}
+
+/// Otherwise the collector of one page would still run while the next one is tried.
+#[test]
+fn a_page_that_starts_a_collector_stops_it() {
+    for (page, text) in pages() {
+        let all: Vec<Block<'_>> = blocks(&text).into_iter().filter(|block| block.info == "console").collect();
+        let all: Vec<&str> = all.iter().flat_map(|block| commands(&block.text)).map(|(command, _)| command).collect();
+        let started = all.iter().filter(|command| command.ends_with(" &")).count();
+        let stopped = all.iter().filter(|command| **command == "kill $!; wait $!").count();
+        assert_eq!(started, stopped, "{page}");
+    }
 }
 
 #[test]

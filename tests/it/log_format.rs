@@ -48,11 +48,23 @@ fn what_ends_a_command_is_json_too() {
         (&["-q", "--log-format", "json", "sql", "SELECT 1"], 1, "database catchment.db: there is no such file"),
         (&["--log-format=json", "sql", " "], 2, ""),
         (&["--log-format", "json", "sql", "SELECT 1", "-c", "nofile"], 2, "configuration: nofile: there is no"),
-        (&["--log-format", "json", "run", "--nonsense"], 2, "unexpected argument '--nonsense' found"),
-        (&["run", "--nonsense", "--log-format", "json"], 2, "unexpected argument '--nonsense' found"),
-        (&["rum", "--log-format=json"], 2, "unrecognized subcommand 'rum'"),
-        (&["check", "--nonsense", "--log-format=json"], 3, "unexpected argument '--nonsense' found"),
-        (&["--log-format", "json", "test"], 2, "required arguments were not provided: <FILE>"),
+        (
+            &["--log-format", "json", "run", "--nonsense"],
+            2,
+            "there is no option --nonsense; catchment run --help lists the options",
+        ),
+        (
+            &["run", "--nonsense", "--log-format", "json"],
+            2,
+            "there is no option --nonsense; catchment run --help lists the options",
+        ),
+        (&["rum", "--log-format=json"], 2, "there is no command \"rum\""),
+        (
+            &["check", "--nonsense", "--log-format=json"],
+            3,
+            "there is no option --nonsense; catchment check --help lists the options",
+        ),
+        (&["--log-format", "json", "test"], 2, "FILE is missing; catchment test --help describes the arguments"),
         (&["--log-format", "json"], 2, "no command is given"),
         (&["--log-format", "json", "publish", "events.a", "x", "-s", "nats://127.0.0.1:1"], 1, "127.0.0.1:1"),
     ] {

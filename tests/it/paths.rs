@@ -79,7 +79,7 @@ fn what_sqlite_would_take_for_something_else_is_no_path() {
         for arguments in commands {
             let mut command: Command = catchment();
             command.current_dir(folder.path()).args(arguments).args(["--database", path]);
-            refused(&mut command, 2, &["configuration: database.path: "]);
+            refused(&mut command, 2, &["configuration: --database: "]);
         }
         let mut check = catchment();
         check.current_dir(folder.path()).args(["check", "--offline", "--database", path]);

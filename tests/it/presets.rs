@@ -255,6 +255,8 @@ fn the_telemetry_preset_answers_latest_and_history() {
     assert!(fixture.refused("site.north.history", &["device=boiler"]).contains("metric is missing"));
     assert_eq!(history(&["from=1700000000"]), [json!(61), json!(60.5)]);
     assert_eq!(history(&["from=2023-11-14", "to=2023-11-14T22:14:20"]), [json!(60.5), json!(59)]);
+    let yesterday = fixture.refused("site.north.history", &["device=boiler", "metric=temperature", "from=yesterday"]);
+    assert!(yesterday.contains("from is \"yesterday\"; it must be a time, as 2026-01-31"), "{yesterday}");
     assert_eq!(history(&["to=1699990000"]), Vec::<Value>::new());
 
     let letters = "SELECT group_concat(error, '; ') FROM catchment_dead_letters";

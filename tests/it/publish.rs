@@ -58,7 +58,7 @@ fn a_payload_may_begin_with_a_hyphen() {
     {
         let done = output(&mut fixture.publish(arguments));
         assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
-        assert!(stderr(&done).contains("unexpected argument '-"), "{}", stderr(&done));
+        assert!(stderr(&done).starts_with("catchment: there is no option -"), "{}", stderr(&done));
     }
     assert_eq!(fixture.last(), 5);
 }
@@ -143,7 +143,10 @@ fn arguments_that_contradict_each_other_are_wrong_usage() {
     ] {
         let done = output(&mut fixture.publish(arguments));
         let said = stderr(&done);
-        assert!(done.status.code() == Some(2) && said.starts_with("error: "), "{arguments:?}: {said}");
+        assert!(
+            done.status.code() == Some(2) && said.starts_with("catchment: ") && said.lines().count() == 1,
+            "{arguments:?}: {said}"
+        );
     }
     assert_eq!(fixture.last(), 0);
     // The bounds themselves.

@@ -72,6 +72,18 @@ fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
 }
 
 #[test]
+fn the_command_asks_a_query_that_expects_messagepack() {
+    let fixture = Fixture::new();
+    let named = with(query("ask.name", "SELECT :name AS name"), |query| query.codec = Some(Codec::Messagepack));
+    let collector = fixture.collector(vec![named]);
+    let answer = output(&mut fixture.asking(&["ask.name", "name=ann", "--json"]));
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), "{\"name\":\"ann\"}\n");
+    let client = fixture.client();
+    refused(client.ask("ask.name", " "), 400, "the request is not an object; the only parameter is name");
+    stop(&collector);
+}
+
+#[test]
 fn a_query_that_does_not_fit_stops_the_start_with_its_name() {
     let fixture = Fixture::new();
     for (sql, words) in [

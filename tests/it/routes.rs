@@ -157,7 +157,7 @@ fn sql_that_cannot_work_is_refused_at_the_start_with_its_place() {
         ("DELETE FROM catchment_ledger", "it writes catchment_ledger, which is catchment's own"),
     ] {
         chat.settings(&format!("[[route]]\nname = \"x\"\nsubject = \"events.>\"\nsql = ['{ADD_LINE}', '{sql}']\n"));
-        refused(&mut chat.run(), 1, &["a.db: route x, statement 2: ", said]);
+        refused(&mut chat.run(), 2, &["a.db: ", ":1: route x, statement 2: ", said]);
     }
     chat.settings("[[route]]\nsubject = \"events.>\"\nsql = \"DELETE FROM users\"\nbind = { city = \"/city\" }\n");
     refused(&mut chat.run(), 2, &["route events.>: bind.city is used by no statement"]);

@@ -339,7 +339,7 @@ fn wrong_settings_are_refused_by_name_with_status_2() {
         (&kind, &["kind.toml:2", "expected a duration, as \"5s\""]),
         (&secret, &["secret.toml:2", "expected a string, found a table"]),
         (&broken, &["broken.toml:1"]),
-        (&stream, &["broker.stream", "\"A.B\""]),
+        (&stream, &["stream.toml:2: broker.stream: ", "\"A.B\""]),
         (&missing, &["missing.toml", "there is no such file", "--config"]),
     ];
     for (path, words) in cases {
@@ -353,11 +353,11 @@ fn wrong_settings_are_refused_by_name_with_status_2() {
         ("CATCHMENT_BROKER__SERVRES", "nats://a:1", &["unknown key `servres`"]),
         ("CATCHMENT_DATABSE__PATH", "a.db", &["CATCHMENT_DATABSE__PATH: unknown key `databse`"]),
         ("CATCHMENT_DATABASE__WRITERS", "many", &["CATCHMENT_DATABASE__WRITERS", "a whole number"]),
-        ("CATCHMENT_DATABASE__WRITERS", "0", &["database.writers", "from 1 to 64"]),
+        ("CATCHMENT_DATABASE__WRITERS", "0", &["CATCHMENT_DATABASE__WRITERS: is 0; from 1 to 64"]),
         ("CATCHMENT_DATABASE__SYNCHRONOUS", "sometimes", &["full", "normal"]),
         ("CATCHMENT_BROKER__TIMEOUT", "7", &["CATCHMENT_BROKER__TIMEOUT"]),
-        ("CATCHMENT_BROKER__STREAM", "a b", &["broker.stream", "\"a b\"", "is not a valid stream name"]),
-        ("CATCHMENT_BROKER__SUBJECTS", "a..b", &["broker.subjects", "\"a..b\"", "events.>"]),
+        ("CATCHMENT_BROKER__STREAM", "a b", &["CATCHMENT_BROKER__STREAM: \"a b\"", "is not a valid stream name"]),
+        ("CATCHMENT_BROKER__SUBJECTS", "a..b", &["CATCHMENT_BROKER__SUBJECTS: \"a..b\"", "events.>"]),
         ("NATS_TIMEOUT", "soon", &["NATS_TIMEOUT", "5s"]),
     ];
     for (name, value, words) in variables {

@@ -153,7 +153,7 @@ fn a_mistake_in_the_settings_is_told_before_any_event() {
     let text = std::fs::read_to_string(&settings).expect("reads").replace("INTO messages(", "INTO massages(");
     std::fs::write(&settings, text).expect("writes");
     let done = output(&mut test(&folder, &["-"]));
-    assert_eq!(done.status.code(), Some(1));
+    assert_eq!(done.status.code(), Some(2));
     let said = stderr(&done);
     assert!(said.contains("route message") && said.contains("no such table: massages"), "{said}");
 }

@@ -111,7 +111,7 @@ impl Reader<'_> {
             Item::Unsigned(_) => {
                 let from = self.builder.texts.len();
                 write_integer(item, self.builder.texts);
-                *cell = Cell::Text(from, self.builder.texts.len());
+                *cell = Cell::Number(from, self.builder.texts.len());
             }
             Item::Real(value) if value.is_nan() => *cell = Cell::Null,
             Item::Real(value) => *cell = Cell::Real(value),

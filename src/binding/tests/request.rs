@@ -82,7 +82,7 @@ fn a_request_is_an_object_unless_a_parameter_takes_the_whole() {
         let refused = ask(&named, payload, &[]).expect_err("refused");
         assert_eq!(refused, "the request is not an object; the only parameter is x");
     }
-    for payload in [&b""[..], b"null", b" null ", b"{}"] {
+    for payload in [&b""[..], b"null", b" null ", b"{}", b" ", b"\r\n\t "] {
         assert_eq!(ask(&named, payload, &[]), Ok(vec!["Null".to_owned()]));
     }
     let payload = requests(&["payload"], &[], &[]).expect("parameters");
@@ -101,7 +101,7 @@ fn a_request_is_an_object_unless_a_parameter_takes_the_whole() {
 
 #[test]
 fn a_value_has_the_type_of_its_parameter() {
-    use ParameterType::{Any, Boolean, Integer, Real, Text};
+    use ParameterType::{Any, Boolean, Integer, Real, Text, Time};
     for (kind, value, bound) in [
         (Any, "[1]", r#"Text("[1]")"#),
         (Any, "true", "Integer(1)"),
@@ -119,6 +119,14 @@ fn a_value_has_the_type_of_its_parameter() {
         (Text, "\"a\"", r#"Text("a")"#),
         (Text, "\"\"", r#"Text("")"#),
         (Text, "20", r#"Text("20")"#),
+        (Text, "-0", r#"Text("0")"#),
+        (Text, "-18446744073709551616", r#"Text("-18446744073709551616")"#),
+        (Text, "\"1e400\"", r#"Text("1e400")"#),
+        (Any, "1e400", r#"Text("1e400")"#),
+        (Time, "1.5", "Real(1.5)"),
+        (Time, "7", "Integer(7)"),
+        (Time, "\"1970-01-02\"", "Integer(86400)"),
+        (Time, "\"1970-01-01T00:00:01.5Z\"", "Real(1.5)"),
         (Text, "18446744073709551616", r#"Text("18446744073709551616")"#),
         (Boolean, "true", "Integer(1)"),
         (Boolean, "false", "Integer(0)"),
@@ -137,13 +145,20 @@ fn a_value_has_the_type_of_its_parameter() {
         (Integer, "\"many\"", "x is \"many\"; it must be an integer"),
         (Integer, "[1]", "x is an array; it must be an integer"),
         (Integer, "{}", "x is an object; it must be an integer"),
-        (Integer, "9223372036854775808", "x is \"9223372036854775808\"; it must be an integer"),
+        (Integer, "9223372036854775808", "x is 9223372036854775808; it must be an integer"),
         (Integer, "9007199254740993.0", "x is 9007199254740992.0; it must be an integer"),
         (Integer, "9223372036854775808.0", "x is 9.223372036854776e18; it must be an integer"),
         (Real, "\"nan\"", "x is \"nan\"; it must be a number"),
-        (Real, "1e999", "x is \"1e999\"; it must be a number"),
+        (Real, "1e999", "x is 1e999; it must be a number"),
         (Real, "false", "x is false; it must be a number"),
         (Text, "1.10", "x is 1.1; it must be text"),
+        (Text, "1e400", "x is 1e400; it must be text"),
+        (
+            Time,
+            "\"yesterday\"",
+            "x is \"yesterday\"; it must be a time, as 2026-01-31, 2026-01-31T12:00:00Z or seconds since 1970",
+        ),
+        (Time, "true", "x is true; it must be a time, as 2026-01-31, 2026-01-31T12:00:00Z or seconds since 1970"),
         (Text, "true", "x is true; it must be text"),
         (Text, "[\"a\"]", "x is an array; it must be text"),
         (Boolean, "2", "x is 2; it must be true or false"),
@@ -182,6 +197,33 @@ fn limits_defaults_and_required_parameters() {
     for payload in [&b""[..], b"null", b"{}"] {
         assert_eq!(ask(&parameters, payload, &[]), Ok(vec!["Integer(50)".to_owned()]));
     }
+}
+
+#[test]
+fn a_value_deep_inside_is_refused_by_its_pointer() {
+    let mut deep = ParameterConfig::new(ParameterType::Integer);
+    deep.required = true;
+    let parameters = requests(&["deep"], &[("deep", "/at/most")], &[("deep", deep)]).expect("a parameter");
+    for (payload, said) in [
+        (&b"{}"[..], "/at/most is missing; it must be an integer"),
+        (b"{\"at\":{\"most\":\"x\"}}", "/at/most is \"x\"; it must be an integer"),
+    ] {
+        assert_eq!(ask(&parameters, payload, &[]).expect_err("refused"), said);
+    }
+    let mut time = ParameterConfig::new(ParameterType::Time);
+    time.default = Some("1970-01-01T00:01:00Z".into());
+    assert_eq!(typed(&time, ""), Ok("Integer(60)".to_owned()));
+}
+
+#[test]
+fn a_json_object_is_read_where_messagepack_is_expected() {
+    let parameters = requests(&["x"], &[], &[]).expect("a parameter");
+    for payload in [&b"{\"x\":5}"[..], b" {\"x\":5}"] {
+        assert_eq!(ask(&parameters, payload, MESSAGEPACK), Ok(vec!["Integer(5)".to_owned()]));
+    }
+    let refused = ask(&parameters, b"{", MESSAGEPACK).expect_err("it is the number 123");
+    assert_eq!(refused, "the request is not an object; the only parameter is x");
+    assert!(ask(&parameters, b"{\"x\"", MESSAGEPACK).expect_err("no JSON").contains("JSON"));
 }
 
 #[test]

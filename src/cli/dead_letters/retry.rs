@@ -7,6 +7,7 @@ use indicatif::HumanCount;
 
 use super::database::{Missing, open};
 use super::selection::ExplicitSelectionArgs;
+use crate::cli::failure;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
@@ -74,7 +75,7 @@ impl Retry {
         let retried =
             dead_letters::retry(&config, &selection, unreadable, |so_far| progress.show(so_far.total(), String::new()));
         progress.clear();
-        let retried = retried?;
+        let retried = retried.map_err(|error| failure::of_start(settings.with_line(error, &config)))?;
         if self.json {
             writeln!(output, "{}", json(&retried, &missing))?;
         } else {

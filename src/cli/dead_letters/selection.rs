@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::cli::failure::UsageError;
+use crate::cli::quantities::whole;
 
 /// The names of the conditions in clap.
 const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
@@ -16,7 +17,7 @@ const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "rou
 #[derive(Args)]
 pub struct SelectionArgs {
     /// Numbers of dead letters, as list shows them
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = whole::<i64>(0..=u64::MAX, 17))]
     ids: Vec<i64>,
 
     /// Last tried at this time or later: 2026-01-31, 2026-01-31T17:00:00Z, or 2h for two hours ago
@@ -28,7 +29,7 @@ pub struct SelectionArgs {
     until: Option<i64>,
 
     /// Subject; * and > are wildcards as in NATS
-    #[arg(long, value_name = "FILTER")]
+    #[arg(long, value_name = "FILTER", value_parser = parse_filter)]
     subject: Option<Filter>,
 
     /// Text in the error, in upper or lower case
@@ -40,7 +41,7 @@ pub struct SelectionArgs {
     route: Option<String>,
 
     /// At most this many
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole::<u64>(0..=u64::MAX, 10))]
     limit: Option<u64>,
 }
 
@@ -84,6 +85,10 @@ impl ExplicitSelectionArgs {
     }
 }
 
+fn parse_filter(text: &str) -> Result<Filter, String> {
+    text.parse().map_err(|_| "expected a subject, for example chat.message or chat.>".into())
+}
+
 /// A time in microseconds since 1970.
 fn parse_time(text: &str) -> Result<i64, String> {
     let now = SystemTime::now();
@@ -94,8 +99,9 @@ fn parse_time(text: &str) -> Result<i64, String> {
         let midnight = format!("{text}T00:00:00Z");
         OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339))
     };
-    let at = at.map_err(|_| "is not a time; write 2026-01-31, 2026-01-31T17:00:00Z or 2h (ago)")?;
-    i64::try_from(at.unix_timestamp_nanos() / 1_000).map_err(|_| "is too far away".into())
+    let at = at.map_err(|_| "expected a time, for example 2026-01-31, 2026-01-31T17:00:00Z or 2h for two hours ago")?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000)
+        .map_err(|_| "expected a time of this age, for example 2026-01-31".into())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The variables of the process that are settings.
 //!
-//! `CATCHMENT_<SECTION>__<KEY>` is a setting, and so is the name of a key outside the sections, `CATCHMENT_PREFIX`. Other
-//! `CATCHMENT_*` variables are passed over: Kubernetes injects variables for each service (`CATCHMENT_PORT`,
-//! `CATCHMENT_SERVICE_HOST`), and images have variables of their own (`CATCHMENT_VERSION`). A name that was probably meant as a
-//! setting is logged.
+//! `CATCHMENT_<SECTION>__<KEY>` is a setting, and so is the name of a key outside the sections, `CATCHMENT_PREFIX`. A name with two
+//! underscores that is no setting is refused. Variables that Kubernetes makes for a service of this name (`CATCHMENT_PORT`,
+//! `CATCHMENT_SERVICE_HOST`) and those that images have by custom (`CATCHMENT_VERSION`) are passed over. All others are passed over with
+//! a warning, which names the setting that was probably meant.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,11 +12,14 @@ use toml::{Table, Value};
 
 use super::addresses;
 use super::merging::{broker_table, list, merge_keys, nested, with_new_keys};
-use crate::config::{from_table, is_unknown_key};
+use crate::config::{closest, from_table, keys_of};
 use crate::error::Error;
 
 /// `CATCHMENT_*` variables that are flags of the command, not settings of the library.
 const COMMAND_VARIABLES: [&str; 4] = ["CATCHMENT_CONFIG", "CATCHMENT_LOG", "CATCHMENT_LOG_FORMAT", "CATCHMENT_PROFILE"];
+
+/// Variables that images of programs have by custom: `CATCHMENT_HOME`.
+const OF_IMAGES: [&str; 2] = ["home", "version"];
 
 /// The tables of the settings file, as they are written in variables.
 const SECTIONS: [&str; 7] =
@@ -81,6 +84,19 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
+    /// The variable that gives this setting: of `database.path`, `CATCHMENT_DATABASE__PATH` if it is set.
+    pub fn name_of(&self, setting: &str) -> Option<String> {
+        let name = format!("CATCHMENT_{}", setting.replace('.', "__").to_uppercase());
+        self.get(&name).map(|_| name)
+    }
+
+    /// The variable of the `nats` command that gives this setting.
+    pub fn nats_name_of(&self, setting: &str) -> Option<&'static str> {
+        let key = setting.strip_prefix("broker.")?;
+        let (name, _) = NATS_VARIABLES.into_iter().find(|(_, known)| *known == key)?;
+        self.get(name).filter(|value| !value.is_empty()).map(|_| name)
+    }
+
     /// The settings of the `CATCHMENT_*` variables.
     pub fn own_table(&self) -> Result<Table, Error> {
         let mut table = Table::new();
@@ -116,7 +132,7 @@ fn own_key(name: &str) -> Option<String> {
 
 /// Whether a variable is a setting. One with `__` is refused later if the setting does not exist.
 fn is_setting(key: &str, value: &str) -> bool {
-    if key.contains("__") || key.starts_with('_') { !is_injected(key, value) } else { exists(key) }
+    if key.contains("__") || key.starts_with('_') { !is_injected(key, value) } else { is_outside_sections(key) }
 }
 
 /// Whether Kubernetes makes such a variable for a service whose name begins with `catchment`, see
@@ -138,29 +154,51 @@ fn is_injected(key: &str, value: &str) -> bool {
         || is_of_port()
 }
 
-/// Whether there is a setting or a section of this name: `database__path`.
-fn exists(key: &str) -> bool {
-    // A value of a wrong type is refused for its type.
-    from_table(nested(key, "__", Value::Boolean(true))).err().is_none_or(|reason| !is_unknown_key(&reason))
+/// Whether there is a key outside the sections with this name.
+fn is_outside_sections(key: &str) -> bool {
+    !SECTIONS.contains(&key) && keys_of(&[]).iter().any(|known| known == key)
 }
 
-/// What to say of a variable that is no setting and was probably meant as one: `CATCHMENT_DATABASE_PATH`, `CATCHMENT_STREAM`.
+/// All settings and flags that have a variable, as they are written in it: `database__path`.
+fn known() -> Vec<String> {
+    let of_section = |section: &&str| {
+        let path: Vec<&str> = section.split("__").collect();
+        let section = (*section).to_owned();
+        keys_of(&path).into_iter().map(move |key| format!("{section}__{key}"))
+    };
+    let flags = COMMAND_VARIABLES.iter().filter_map(|name| name.strip_prefix("CATCHMENT_")).map(str::to_lowercase);
+    let of_sections = SECTIONS.iter().flat_map(of_section);
+    of_sections.chain(keys_of(&[])).chain(flags).filter(|key| !SECTIONS.contains(&&**key)).collect()
+}
+
+/// What to say of a variable that is no setting: `CATCHMENT_DATABASE_PATH`, `CATCHMENT_STREAM`. Nothing of variables of others.
 fn misnamed(name: &str, key: &str, value: &str) -> Option<String> {
-    if is_injected(key, value) {
+    if is_injected(key, value) || OF_IMAGES.contains(&key) {
         return None;
     }
     let unused = format!("variable {name} is not used, because it names no setting");
-    let with_underscores = SECTIONS.iter().find_map(|section| {
-        let rest = key.strip_prefix(&section.replace("__", "_"))?.strip_prefix('_')?;
-        Some(format!("{section}__{rest}")).filter(|key| exists(key))
-    });
-    let with_section = || SECTIONS.iter().map(|section| format!("{section}__{key}")).find(|key| exists(key));
-    if let Some(meant) = with_underscores.or_else(with_section) {
-        let setting = meant.replace("__", ".");
-        return Some(format!("{unused}; {setting} is CATCHMENT_{} (two underscores)", meant.to_uppercase()));
+    let section = || SECTIONS.iter().find(|section| key == **section || key.starts_with(&format!("{section}_")));
+    let known = known();
+    // Each setting by its whole name with single underscores, and by its key alone.
+    let names = known.iter().map(|known| (known.replace("__", "_"), known));
+    let keys = known.iter().filter_map(|known| Some((known.rsplit_once("__")?.1.to_owned(), known)));
+    let all: Vec<(String, &String)> = names.chain(keys).collect();
+    if let Some(like) = closest(key, all.iter().map(|(name, _)| name.as_str())).first()
+        && let Some((_, meant)) =
+            all.iter().find(|(name, _)| name == like).filter(|_| section().is_none_or(|s| key != *s))
+    {
+        let (setting, variable) = (meant.replace("__", "."), meant.to_uppercase());
+        return Some(if meant.contains("__") {
+            format!("{unused}; {setting} is CATCHMENT_{variable} (two underscores)")
+        } else {
+            format!("{unused}; the closest one is CATCHMENT_{variable}")
+        });
     }
-    let section = SECTIONS.iter().find(|section| key.starts_with(&format!("{section}_")))?;
-    Some(format!("{unused}; settings of [{section}] are CATCHMENT_{}__<KEY>", section.to_uppercase()))
+    let (of, section) = match section() {
+        Some(section) => (format!(" of [{section}]"), section.to_uppercase()),
+        None => (String::new(), "<SECTION>".into()),
+    };
+    Some(format!("{unused}; settings{of} are CATCHMENT_{section}__<KEY>"))
 }
 
 /// A variable's value is read as TOML if that fits the setting; else as text; else as a list with commas.
@@ -197,9 +235,20 @@ mod tests {
     #[test]
     fn every_section_is_one() {
         for section in SECTIONS {
-            assert!(exists(section) && !exists(&format!("{section}__no_such_key")), "{section}");
+            let path: Vec<&str> = section.split("__").collect();
+            assert!(!keys_of(&path).is_empty(), "{section}");
+            assert!(!is_outside_sections(section), "{section}");
         }
-        assert!(exists("prefix") && exists("unmatched") && exists("route") && !exists("version") && !exists("stream"));
+        assert!(["prefix", "unmatched", "delete_markers"].into_iter().all(is_outside_sections));
+        assert!(!["version", "stream", "broker__stream"].into_iter().any(is_outside_sections));
+        let known = known();
+        for key in ["broker__tls__ca", "database__path", "unmatched", "config", "log_format"] {
+            assert!(known.iter().any(|known| known == key), "{key}: {known:?}");
+        }
+        assert!(
+            !known.iter().any(|key| ["broker", "broker__tls", "broker__ahead"].contains(&key.as_str())),
+            "{known:?}"
+        );
     }
 
     #[test]
@@ -267,7 +316,16 @@ mod tests {
             ("CATCHMENT_BATCH_MAX_EVENTS", "; batch.max_events is CATCHMENT_BATCH__MAX_EVENTS (two"),
             ("CATCHMENT_STREAM", "; broker.stream is CATCHMENT_BROKER__STREAM (two underscores)"),
             ("CATCHMENT_PATH", "; database.path is CATCHMENT_DATABASE__PATH (two underscores)"),
-            ("CATCHMENT_DATABASE_PTAH", "; settings of [database] are CATCHMENT_DATABASE__<KEY>"),
+            ("CATCHMENT_DATABASE_PTAH", "; database.path is CATCHMENT_DATABASE__PATH (two underscores)"),
+            ("CATCHMENT_DATABASE_COLOUR", "; settings of [database] are CATCHMENT_DATABASE__<KEY>"),
+            ("CATCHMENT_BROKER", "; settings of [broker] are CATCHMENT_BROKER__<KEY>"),
+            ("CATCHMENT_BATCH", "; settings of [batch] are CATCHMENT_BATCH__<KEY>"),
+            ("CATCHMENT_SERVER", "; broker.servers is CATCHMENT_BROKER__SERVERS (two underscores)"),
+            ("CATCHMENT_UNMATCHD", "; the closest one is CATCHMENT_UNMATCHED"),
+            ("CATCHMENT_PREFX", "; the closest one is CATCHMENT_PREFIX"),
+            ("CATCHMENT_CONFG", "; the closest one is CATCHMENT_CONFIG"),
+            ("CATCHMENT_LOGFORMAT", "; the closest one is CATCHMENT_LOG_FORMAT"),
+            ("CATCHMENT_IMAGE_SHA", "; settings are CATCHMENT_<SECTION>__<KEY>"),
         ] {
             let key = own_key(name).expect("ours");
             assert!(!is_setting(&key, "hunter2"), "{name}");

@@ -26,6 +26,17 @@ pub struct FileArgs {
     no_config: bool,
 }
 
+/// The flags of [`FileArgs`] in a command that reads no settings. Its help does not list them. They are accepted, so that the error can
+/// say why there is nothing to name.
+#[derive(Args)]
+pub struct UnusedFileArgs {
+    #[arg(short, long, hide = true)]
+    config: Option<PathBuf>,
+
+    #[arg(long, hide = true)]
+    no_config: bool,
+}
+
 /// The settings file of a command.
 #[derive(Default)]
 pub struct SettingsFile {
@@ -51,7 +62,7 @@ impl FileArgs {
         self.config.is_some()
     }
 
-    /// Chooses the file. Logs it if nothing names it.
+    /// Chooses the file.
     ///
     /// # Errors
     ///
@@ -71,10 +82,7 @@ impl FileArgs {
         }
         // A link that leads nowhere is there too, and is refused when it is read.
         match Path::new(DEFAULT).symlink_metadata() {
-            Ok(_) => {
-                log::info!("using the settings in {DEFAULT}; --no-config goes without them");
-                Ok(SettingsFile { path: Some(DEFAULT.into()), named_by: NamedBy::Default })
-            }
+            Ok(_) => Ok(SettingsFile { path: Some(DEFAULT.into()), named_by: NamedBy::Default }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(SettingsFile::default()),
             Err(error) => {
                 Err(Error::config(DEFAULT, format!("cannot be read: {error}")).with_remedy(NamedBy::Default.remedy()))
@@ -93,6 +101,13 @@ impl SettingsFile {
     /// The file, if there is one.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Logs the file with this level if nothing names it.
+    pub fn log_unnamed(&self, level: log::Level) {
+        if self.path.is_some() && self.named_by == NamedBy::Default {
+            log::log!(level, "using the settings in {DEFAULT}; --no-config goes without them");
+        }
     }
 
     /// The flag, with a space before it, that makes another command in this directory use the same file. Empty if none is needed.

@@ -250,21 +250,51 @@ fn a_context_that_cannot_be_used_is_named() {
 fn a_mistake_is_told_in_one_line_with_its_place() {
     let in_file = |text| Home::new(text, &[]).refusal();
     let unknown = in_file("\n[database]\npth = 'x'");
-    assert!(unknown.contains("catchment.toml:3: unknown key `pth`, expected one of `path`"), "{unknown}");
+    assert!(unknown.contains("catchment.toml:3: unknown key `pth`; the closest one is `path`"), "{unknown}");
     let broken = in_file("[broker]\nstream = 'A");
     assert!(broken.contains("catchment.toml:2: ") && !broken.contains('\n'), "{broken}");
 
     let in_variable = |name, value| Home::new("", &[(name, value)]).refusal();
     let unknown = in_variable("CATCHMENT_DATABASE__PTH", "x");
-    assert!(unknown.starts_with("configuration: CATCHMENT_DATABASE__PTH: unknown key `pth`, expected"), "{unknown}");
+    assert!(
+        unknown.starts_with("configuration: CATCHMENT_DATABASE__PTH: unknown key `pth`; the closest one is `path`"),
+        "{unknown}"
+    );
     let section = in_variable("CATCHMENT_BROKRE__STREAM", "x");
-    assert!(section.contains("CATCHMENT_BROKRE__STREAM: unknown key `brokre`, expected one of `prefix`"), "{section}");
+    assert!(
+        section.contains("CATCHMENT_BROKRE__STREAM: unknown key `brokre`; the closest one is `broker`"),
+        "{section}"
+    );
     let kind = in_variable("CATCHMENT_BATCH__MAX_EVENTS", "many");
     assert!(kind.ends_with("CATCHMENT_BATCH__MAX_EVENTS: expected a whole number, found a string"), "{kind}");
 
     let mut missing = Home::new("", &[]);
     missing.settings.file = SettingsFile::named("/nowhere/c.toml".into());
     assert_eq!(missing.refusal(), "configuration: /nowhere/c.toml: there is no such file; name another with --config");
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_is_named_with_its_source() {
+    let file = "[broker]\n\nstream = 'A B'\n[[route]]\nsubject = 'a'";
+    let in_file = Home::new(file, &[]).refusal();
+    assert!(in_file.contains("catchment.toml:3: broker.stream: \"A B\" is not a valid stream name"), "{in_file}");
+    let variable = Home::new(file, &[("CATCHMENT_BROKER__STREAM", "C D")]).refusal();
+    assert!(variable.starts_with("configuration: CATCHMENT_BROKER__STREAM: \"C D\" is not"), "{variable}");
+    let flags = BrokerArgs { stream: Some("E F".into()), ..BrokerArgs::default() };
+    let home = Home::new(file, &[("CATCHMENT_BROKER__STREAM", "C D")]);
+    let flag = home.settings.for_broker(&home.database(), &flags).expect_err("a bad name").to_string();
+    assert!(flag.starts_with("configuration: --stream: \"E F\" is not"), "{flag}");
+    let flags = BrokerArgs { stream: Some("E".into()), tlscert: Some("c.pem".into()), ..BrokerArgs::default() };
+    let tls = home.settings.for_broker(&home.database(), &flags).expect_err("no key").to_string();
+    assert!(tls.starts_with("configuration: --tlscert: needs"), "{tls}");
+    let flags = BrokerArgs { stream: Some("E".into()), ..BrokerArgs::default() };
+    let route = home.settings.for_broker(&home.database(), &flags).expect_err("no SQL").to_string();
+    assert!(route.contains("catchment.toml:4: route a: has no sql"), "{route}");
+    let database = DatabaseArgs { database: Some("file:a.db".into()) };
+    let path = home.settings.for_broker(&database, &flags).expect_err("an address").to_string();
+    assert!(path.starts_with("configuration: --database: "), "{path}");
+    let nats = Home::new("", &[("NATS_CERT", "c.pem")]).refusal();
+    assert!(nats.starts_with("configuration: NATS_CERT: needs"), "{nats}");
 }
 
 #[test]
