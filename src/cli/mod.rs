@@ -37,6 +37,7 @@ mod sql;
 mod starting;
 mod table;
 mod tail;
+mod terminal_filter;
 mod test;
 mod values;
 
