@@ -4,6 +4,8 @@
 
 pub use crate::store::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders, Value};
 
+use std::ops::ControlFlow;
+
 use crate::config::Config;
 use crate::error::Error;
 use crate::store::{Database, Routes};
@@ -11,8 +13,11 @@ use crate::store::{Database, Routes};
 /// Tries the selected dead letters again, in their order, through the routes of `config`. A letter that is stored is removed in the
 /// transaction that adds its rows. A letter that is refused again stays, with its new error.
 ///
-/// Opens the database as a collector does: new migrations are applied. A collector may run at the same time. `progress` is called
-/// after each transaction. Blocks until all letters are tried, and up to 10 seconds each time another process writes.
+/// Opens the database as a collector does: new migrations are applied. A collector may run at the same time.
+///
+/// A transaction tries up to 100 letters and begins no further one after 0.2 seconds. After each, `progress` is called with the result
+/// so far. If it returns [`ControlFlow::Break`], the retry ends there and returns that result; the letters that were not tried stay
+/// unchanged. Otherwise this blocks until all letters are tried. It waits up to 10 seconds each time another process writes.
 ///
 /// # Errors
 ///
@@ -21,7 +26,7 @@ pub fn retry(
     config: &Config,
     selection: &Selection,
     unreadable: UnreadableHeaders,
-    progress: impl FnMut(&RetryReport),
+    progress: impl FnMut(&RetryReport) -> ControlFlow<()>,
 ) -> Result<RetryReport, Error> {
     let config = config.resolved()?;
     config.validate()?;

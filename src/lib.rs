@@ -136,6 +136,7 @@ mod collect;
 #[cfg(feature = "compare")]
 mod compare;
 pub mod config;
+mod counted;
 pub mod dead_letters;
 mod deadline;
 pub mod error;
@@ -160,6 +161,7 @@ pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorde
 pub use store::rusqlite;
 pub use subject::{Filter, InvalidSubject};
 
+use counted::counted;
 use printable::printable;
 
 /// The programs of README.md, compiled by `cargo test`.

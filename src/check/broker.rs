@@ -3,14 +3,16 @@
 use bytesize::ByteSize;
 use humantime::format_duration;
 
+use super::database::Examined;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
-use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, StreamStatus};
+use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, Owner, StreamStatus};
 use crate::collect::owner;
 use crate::config::Config;
+use crate::counted;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline;
-use crate::store::{Inspection, beside};
+use crate::pipeline::{self, EpochProgress};
+use crate::store::beside;
 use crate::subject::Filter;
 
 /// The oldest supported server, and the first with several filter subjects for one consumer.
@@ -23,11 +25,12 @@ const NEARLY_FULL: u64 = 90;
 pub(super) fn check(
     config: &Config,
     options: &CheckOptions,
-    inspection: Option<&Inspection>,
+    database: &Examined,
     collecting: bool,
     report: &mut ReportBuilder<'_>,
 ) {
-    let status = match broker_status(config, inspection) {
+    let position = position(config, database);
+    let status = match broker_status(config, position.as_ref()) {
         Ok(status) => status,
         Err(error) => return report.error("broker", &with_way_out(error)),
     };
@@ -44,7 +47,14 @@ pub(super) fn check(
         report.ok("broker", format!("{server} answers: nats-server {version}, events up to {largest}"));
     }
     match &status.jetstream {
-        Some(jetstream) => check_jetstream(config, options, &status, jetstream, collecting, report),
+        Some(jetstream) => {
+            let stream = check_jetstream(config, &status, jetstream, report);
+            // Without a position, every event would count as missing, and our own consumer as one of others.
+            if let (Some(stream), Some(_)) = (stream, &position) {
+                lag(config, options, stream, collecting, report);
+                consumers(config, stream, collecting, report);
+            }
+        }
         None => check_core(config, report),
     }
 }
@@ -59,19 +69,28 @@ fn with_way_out(error: Error) -> Error {
     )
 }
 
-fn broker_status(config: &Config, inspection: Option<&Inspection>) -> Result<BrokerStatus, Error> {
-    let (owner, history) = match inspection {
-        Some(inspection) => {
-            let owner = match (inspection.identity()?, inspection.file_identity()?) {
-                (Some(identity), Some(file)) => Some(owner(&identity, &file)),
-                _ => None,
-            };
-            (owner, inspection.history(&config.broker.stream)?)
-        }
-        None => (None, Vec::new()),
+/// Whose consumers belong to the database, and how far each epoch is committed; `None` if that cannot be read. Why it cannot be read was
+/// reported with the database.
+fn position(config: &Config, database: &Examined) -> Option<(Option<Owner>, Vec<EpochProgress>)> {
+    let inspection = match database {
+        Examined::Missing => return Some((None, Vec::new())),
+        Examined::Unreadable => return None,
+        Examined::Readable(inspection) => inspection,
     };
+    let owner = match (inspection.identity().ok()?, inspection.file_identity().ok()?) {
+        (Some(identity), Some(file)) => Some(owner(&identity, &file)),
+        _ => None,
+    };
+    Some((owner, inspection.history(&config.broker.stream).ok()?))
+}
+
+fn broker_status(
+    config: &Config,
+    position: Option<&(Option<Owner>, Vec<EpochProgress>)>,
+) -> Result<BrokerStatus, Error> {
+    let (owner, history) = position.map_or((None, &[][..]), |(owner, history)| (owner.as_ref(), history));
     let pipeline_holds = pipeline::holds(&config.batch, config.database.writers);
-    BrokerStatus::make(&config.broker, DatabasePosition { owner: owner.as_ref(), history: &history, pipeline_holds })
+    BrokerStatus::make(&config.broker, DatabasePosition { owner, history, pipeline_holds })
 }
 
 fn check_core(config: &Config, report: &mut ReportBuilder<'_>) {
@@ -83,14 +102,13 @@ fn check_core(config: &Config, report: &mut ReportBuilder<'_>) {
     }
 }
 
-fn check_jetstream(
+/// Returns the stream, if it can be collected.
+fn check_jetstream<'s>(
     config: &Config,
-    options: &CheckOptions,
     status: &BrokerStatus,
-    jetstream: &JetStreamStatus,
-    collecting: bool,
+    jetstream: &'s JetStreamStatus,
     report: &mut ReportBuilder<'_>,
-) {
+) -> Option<&'s StreamStatus> {
     storage(jetstream, report);
     sync(config, report);
     let name = &config.broker.stream;
@@ -108,7 +126,7 @@ fn check_jetstream(
             Some(Err(obstacle)) => report.critical("stream", &obstacle.what, &obstacle.remedy),
             None => {}
         }
-        return;
+        return None;
     };
     if config.broker.takes_all_of_stream() {
         let all = stream.collected.join(", ");
@@ -119,17 +137,18 @@ fn check_jetstream(
     }
     let before = report.len();
     if let Some(refusal) = &stream.refusal {
-        return report.critical("stream", refusal, "name another stream in broker.stream");
+        report.critical("stream", refusal, "name another stream in broker.stream");
+        return None;
     }
     subjects(config, status, stream, report);
     limits(config, stream, report);
     if report.len() == before {
         let StreamStatus { messages, retention, storage, .. } = stream;
         let age = stream.max_age.map_or_else(String::new, |age| format!(" for {}", format_duration(age)));
-        report.ok("stream", format!("{name} keeps {messages} events by {retention}{age}, in {storage}"));
+        let messages = counted(*messages, "event");
+        report.ok("stream", format!("{name} keeps {messages} by {retention}{age}, in {storage}"));
     }
-    lag(config, options, stream, collecting, report);
-    consumers(config, stream, collecting, report);
+    Some(stream)
 }
 
 /// Our consumers that are paused, and those that another collector uses or has left.

@@ -6,19 +6,28 @@ use super::disk::folder_of;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
 use crate::config::{Config, Mode};
+use crate::counted;
 use crate::error::Error;
 use crate::store::Inspection;
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
 const LARGE_WAL: ByteSize = ByteSize::mib(256);
 
-/// Returns the opened database, if there is one.
+/// What is known of the database.
+pub(super) enum Examined {
+    /// There is no file yet.
+    Missing,
+    /// There is one, and it cannot be read.
+    Unreadable,
+    Readable(Box<Inspection>),
+}
+
 pub(super) fn check(
     config: &Config,
     options: &CheckOptions,
     holder: Result<Option<String>, Error>,
     report: &mut ReportBuilder<'_>,
-) -> Option<Inspection> {
+) -> Examined {
     let path = &config.database.path;
     let shown = path.display();
     if !path.exists() {
@@ -28,14 +37,15 @@ pub(super) fn check(
             let remedy = "make the directory, or give another database.path";
             report.critical("database", format!("{shown}: there is no such directory"), remedy);
         }
-        return None;
+        return Examined::Missing;
     }
     let opened = Inspection::open(path).and_then(|inspection| Ok((inspection.dead_letters()?, inspection)));
     let (dead_letters, inspection) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             report.error("database", &error);
-            return None;
+            collector(holder, options, &format!("{shown}"), report);
+            return Examined::Unreadable;
         }
     };
     if let Err(error) = inspection.has_one_name() {
@@ -53,14 +63,7 @@ pub(super) fn check(
         Ok(_) => {}
         Err(error) => report.error("database", &error),
     }
-    match holder {
-        Ok(Some(holder)) => report.ok("collector", format!("{holder} collects into {shown}")),
-        Ok(None) if options.offline => report.ok("collector", format!("no process collects into {shown}")),
-        Ok(None) => {
-            report.warning("collector", format!("no process collects into {shown}"), "start one: catchment run");
-        }
-        Err(error) => report.error("collector", &error),
-    }
+    collector(holder, options, &format!("{shown}"), report);
     report.measure("dead_letters", "Events that could not be stored.", dead_letters);
     if dead_letters == 0 {
         report.ok("dead letters", "none");
@@ -70,7 +73,24 @@ pub(super) fn check(
         let remedy = "list them: catchment dead-letters list";
         report.warning("dead letters", format!("{dead_letters}{newest}"), remedy);
     }
-    Some(inspection)
+    Examined::Readable(Box::new(inspection))
+}
+
+/// Which process collects into the database.
+fn collector(
+    holder: Result<Option<String>, Error>,
+    options: &CheckOptions,
+    shown: &str,
+    report: &mut ReportBuilder<'_>,
+) {
+    match holder {
+        Ok(Some(holder)) => report.ok("collector", format!("{holder} collects into {shown}")),
+        Ok(None) if options.offline => report.ok("collector", format!("no process collects into {shown}")),
+        Ok(None) => {
+            report.warning("collector", format!("no process collects into {shown}"), "start one: catchment run");
+        }
+        Err(error) => report.error("collector", &error),
+    }
 }
 
 fn integrity(inspection: &Inspection, options: &CheckOptions, shown: &str, report: &mut ReportBuilder<'_>) {
@@ -99,8 +119,8 @@ fn gaps(config: &Config, inspection: &Inspection, report: &mut ReportBuilder<'_>
             report.measure("missing_sequences", "Sequences that the stream did not have when they were due.", missing);
             if missing > 0 {
                 let ranges: usize = history.iter().map(|epoch| epoch.gaps.len()).sum();
-                let what =
-                    format!("stream {stream} did not have {missing} sequences in {ranges} ranges when they were due");
+                let (missing, ranges) = (counted(missing, "sequence"), counted(ranges as u64, "range"));
+                let what = format!("missing in stream {stream} when they were due: {missing} in {ranges}");
                 report.ok("gaps", format!("{what}; table catchment_gaps lists them"));
             }
         }

@@ -33,10 +33,10 @@ pub fn check(config: &Config, options: &CheckOptions, on_finding: &mut dyn FnMut
     reachability::check(&config, &mut report);
     let holder = Lock::holder(&config.database.path);
     let collecting = matches!(holder, Ok(Some(_)));
-    let inspection = database::check(&config, options, holder, &mut report);
+    let database = database::check(&config, options, holder, &mut report);
     disk::check(&config, options, &mut report);
     if !options.offline {
-        broker::check(&config, options, inspection.as_ref(), collecting, &mut report);
+        broker::check(&config, options, &database, collecting, &mut report);
     }
     report.finish()
 }

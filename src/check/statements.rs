@@ -2,6 +2,7 @@
 
 use super::finding::ReportBuilder;
 use crate::config::Config;
+use crate::counted;
 use crate::error::{DatabaseFault, Error};
 use crate::store::migrations::{self, Migration};
 use crate::testing::TestDatabase;
@@ -24,8 +25,11 @@ pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
     match compiled {
         Ok(_) => {
             let statements: usize = config.routes.iter().map(|route| route.sql.len()).sum();
-            report.ok("routes", format!("{} with {statements} statements fit the tables", config.routes.len()));
-            report.ok("queries", format!("{} fit the tables", config.queries.len()));
+            let fit = |count: usize| if count == 1 { "fits" } else { "fit" };
+            let (routes, queries) = (config.routes.len(), config.queries.len());
+            let statements = counted(statements as u64, "statement");
+            report.ok("routes", format!("{routes} with {statements} {} the tables", fit(routes)));
+            report.ok("queries", format!("{queries} {} the tables", fit(queries)));
         }
         Err(error) => report.error(object(&error), &error),
     }

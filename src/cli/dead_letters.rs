@@ -8,15 +8,22 @@ mod show;
 
 use std::io::Write;
 
+use crate::error::Error;
 use crate::store::{self, Json};
 use clap::{Args, Subcommand};
+use indicatif::HumanCount;
 
 use super::event_line::{self, EventLine};
+use super::failure::Interrupted;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
+use super::signals::Signals;
 use super::values::counted;
 use database::{Missing, open};
 use selection::{ExplicitSelectionArgs, SelectionArgs};
+
+/// How many letters are removed between two looks for a signal.
+const REMOVED_AT_ONCE: u64 = 10_000;
 
 /// List, show, retry, drop or export events that could not be stored, also while a collector runs
 #[derive(Args)]
@@ -72,7 +79,7 @@ struct Drop {
     #[arg(long)]
     dry_run: bool,
 
-    /// Print JSON: {"dropped", "missing": [id]}, or {"would_drop", "missing": [id]}
+    /// Print JSON: {"dropped", "missing": [id]}, or {"would_drop", "missing": [id]}; with "interrupted" if a signal came
     #[arg(short, long)]
     json: bool,
 }
@@ -83,10 +90,23 @@ impl Drop {
         let letters = open(settings, &self.database)?;
         let missing = Missing::of(&letters, &selection)?;
         let mut output = Output::optional();
+        let total = letters.count(&selection)?;
         let (count, words, key) = if self.dry_run {
-            (letters.count(&selection)?, "would drop", "would_drop")
+            (total, "would drop", "would_drop")
         } else {
-            (letters.remove(&selection)?, "dropped", "dropped")
+            let signals = Signals::catch()?;
+            let dropped = remove_until(&letters, &selection, || signals.end_asked())?;
+            if let Some(status) = signals.interrupted().filter(|_| dropped < total) {
+                if self.json {
+                    let line = serde_json::json!({ "dropped": dropped, "interrupted": true, "missing": missing.0 });
+                    writeln!(output, "{line}")?;
+                    output.flush()?;
+                }
+                let message =
+                    format!("interrupted: of {}, {} dropped", counted(total, "dead letter"), HumanCount(dropped));
+                return Err(Interrupted { message, status }.into());
+            }
+            (dropped, "dropped", "dropped")
         };
         if self.json {
             writeln!(output, "{}", serde_json::json!({ key: count, "missing": missing.0 }))?;
@@ -96,6 +116,25 @@ impl Drop {
         output.flush()?;
         missing.report()
     }
+}
+
+/// Removes the selected letters, some at a time, until there are none left or a stop is asked for. Returns how many it removed.
+fn remove_until(
+    letters: &store::DeadLetters,
+    selection: &store::Selection,
+    is_asked: impl Fn() -> bool,
+) -> Result<u64, Error> {
+    let limit = selection.limit.unwrap_or(u64::MAX);
+    let mut removed = 0;
+    while removed < limit && !is_asked() {
+        let some = store::Selection { limit: Some(REMOVED_AT_ONCE.min(limit - removed)), ..selection.clone() };
+        let removed_now = letters.remove(&some)?;
+        removed += removed_now;
+        if removed_now < REMOVED_AT_ONCE {
+            break;
+        }
+    }
+    Ok(removed)
 }
 
 /// Print dead letters as events, one JSON object a line, for `catchment publish --events`

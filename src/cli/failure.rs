@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn an_error_is_one_line_whatever_its_causes_contain() {
         let error = anyhow!("near \"x\": syntax error in SELECT\n  x\u{1b}[2J").context("chat.db");
-        assert_eq!(line(&error), "chat.db: near \"x\": syntax error in SELECT x\\u{1b}[2J");
+        assert_eq!(line(&error), "chat.db: near \"x\": syntax error in SELECT x\\u001b[2J");
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod sql;
 mod starting;
 mod table;
 mod tail;
+mod terminal_filter;
 mod test;
 mod usage;
 mod values;

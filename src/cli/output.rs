@@ -1,15 +1,22 @@
-//! Standard output: buffered; detects that its reader has left.
+//! Standard output: buffered; detects that its reader has left; writes nothing to a terminal that steers it.
 
-use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::terminal_filter::TerminalFilter;
+
 /// Standard output for results. It is buffered: flush before the end, because an error on drop is lost.
+///
+/// A file or a pipe gets every byte unchanged. On a terminal, characters that steer it are escaped, unless
+/// [`Output::allow_styles`] is called.
 pub struct Output {
     writer: BufWriter<StdoutLock<'static>>,
     /// What is written after the reader has left is discarded, and is no error.
     optional: bool,
+    /// For a terminal.
+    filter: Option<TerminalFilter>,
 }
 
 /// Marks a broken pipe of standard output, so that it differs from those of sockets and child processes.
@@ -20,12 +27,19 @@ struct ReaderLeft;
 impl Output {
     /// Locks standard output until this is dropped. For a command whose result is its output: it is done when the reader leaves.
     pub fn new() -> Self {
-        Self { writer: BufWriter::with_capacity(64 << 10, io::stdout().lock()), optional: false }
+        let stdout = io::stdout().lock();
+        let filter = stdout.is_terminal().then(TerminalFilter::default);
+        Self { writer: BufWriter::with_capacity(64 << 10, stdout), optional: false, filter }
     }
 
     /// The same for a command whose exit status has a meaning of its own: the status does not depend on the reader.
     pub fn optional() -> Self {
         Self { optional: true, ..Self::new() }
+    }
+
+    /// Writes unchanged to a terminal too. For tables: their texts are escaped before, and they have styles.
+    pub fn allow_styles(&mut self) {
+        self.filter = None;
     }
 
     /// Checks that standard output still has a reader. Writes nothing and does not block.
@@ -43,14 +57,19 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.writer.write(bytes) {
+        let written = match &mut self.filter {
+            Some(filter) => filter.write(bytes, &mut self.writer).map(|()| bytes.len()),
+            None => self.writer.write(bytes),
+        };
+        match written {
             Err(error) if self.optional && error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
             written => written.map_err(marked),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self.writer.flush() {
+        let finished = self.filter.as_mut().map_or(Ok(()), |filter| filter.finish(&mut self.writer));
+        match finished.and_then(|()| self.writer.flush()) {
             Err(error) if self.optional && error.kind() == ErrorKind::BrokenPipe => Ok(()),
             flushed => flushed.map_err(marked),
         }

@@ -82,7 +82,10 @@ impl Query {
             Ok(rows) if rows.is_empty() => log::info!("no rows"),
             Ok(rows) if self.json => print(&rows, JsonLines::new(&mut output))?,
             Ok(rows) if self.csv => print(&rows, Csv::new(&mut output))?,
-            Ok(rows) => print(&rows, Tables::new(&mut output))?,
+            Ok(rows) => {
+                output.allow_styles();
+                print(&rows, Tables::new(&mut output))?;
+            }
             Err(_) => {
                 output.write_all(&body)?;
                 output.write_all(b"\n")?;

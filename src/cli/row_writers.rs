@@ -15,6 +15,10 @@ pub trait RowWriter {
     fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()>;
     /// Writes what is still buffered.
     fn finish(&mut self) -> anyhow::Result<()>;
+    /// The same after an error: a statement whose rows were not read has no header.
+    fn finish_early(&mut self) -> anyhow::Result<()> {
+        self.finish()
+    }
 }
 
 /// One JSON object a line for each row.
@@ -51,25 +55,40 @@ impl<W: Write> RowWriter for JsonLines<'_, W> {
 /// CSV with a header line for each statement.
 pub struct Csv<W: Write> {
     to: csv::Writer<W>,
+    /// The header of a statement without a row so far.
+    header: Option<Vec<String>>,
 }
 
 impl<W: Write> Csv<W> {
     pub fn new(to: W) -> Self {
-        Self { to: csv::WriterBuilder::new().flexible(true).from_writer(to) }
+        Self { to: csv::WriterBuilder::new().flexible(true).from_writer(to), header: None }
+    }
+
+    fn header(&mut self) -> anyhow::Result<()> {
+        self.header.take().map_or(Ok(()), |names| self.to.write_record(names).map_err(unwrapped))
     }
 }
 
 impl<W: Write> RowWriter for Csv<W> {
     fn columns(&mut self, names: &[String]) -> anyhow::Result<()> {
-        self.to.write_record(names).map_err(unwrapped)
+        self.header()?;
+        self.header = Some(names.to_owned());
+        Ok(())
     }
 
     fn row(&mut self, values: Vec<Value>) -> anyhow::Result<()> {
+        self.header()?;
         self.to.write_record(values.iter().map(for_csv).map(Cow::into_owned)).map_err(unwrapped)
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {
+        self.header()?;
         Ok(self.to.flush()?)
+    }
+
+    fn finish_early(&mut self) -> anyhow::Result<()> {
+        self.header = None;
+        self.finish()
     }
 }
 
@@ -110,6 +129,11 @@ impl<W: Write> RowWriter for Tables<'_, W> {
             Some(grid) => Ok(grid.finish(self.to)?),
             None => Ok(()),
         }
+    }
+
+    fn finish_early(&mut self) -> anyhow::Result<()> {
+        self.open = self.open.take().filter(|grid| !grid.is_empty());
+        self.finish()
     }
 }
 
@@ -154,6 +178,23 @@ mod tests {
         let mut to = Vec::new();
         printed(|to| Box::new(Csv::new(to)), &mut to, &row());
         assert_eq!(String::from_utf8(to).unwrap(), "b,a,b\n1,,\"x,\ny\"\n");
+    }
+
+    #[test]
+    fn after_an_error_only_rows_have_a_header() {
+        fn ended<'a>(mut writer: Box<dyn RowWriter + 'a>) {
+            writer.columns(&["one".into()]).unwrap();
+            writer.row(vec![Value::Integer(1)]).unwrap();
+            writer.columns(&["empty".into()]).unwrap();
+            writer.columns(&["failed".into()]).unwrap();
+            writer.finish_early().unwrap();
+        }
+        let (mut csv, mut tables) = (Vec::new(), Vec::new());
+        ended(Box::new(Csv::new(&mut csv)));
+        ended(Box::new(Tables::new(&mut tables)));
+        assert_eq!(String::from_utf8(csv).unwrap(), "one\n1\nempty\n");
+        let tables = String::from_utf8(tables).unwrap();
+        assert!(tables.contains("one") && tables.contains("empty") && !tables.contains("failed"), "{tables}");
     }
 
     #[test]

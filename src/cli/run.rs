@@ -253,7 +253,7 @@ fn summary(status: &Status, took: Duration) -> String {
         let _ = write!(words, ", dropped {} because there was no room", HumanCount(status.dropped));
     }
     if status.duplicates > 0 {
-        let _ = write!(words, ", skipped {} duplicates", HumanCount(status.duplicates));
+        let _ = write!(words, ", skipped {}", counted(status.duplicates, "duplicate"));
     }
     let RequestCounts { answered, failed } = status.requests;
     if answered + failed > 0 {

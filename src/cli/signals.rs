@@ -44,6 +44,11 @@ impl Signals {
         Ok(())
     }
 
+    /// The flag that the first signal sets.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
+    }
+
     /// Whether a stop was requested.
     pub fn end_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)

@@ -14,9 +14,10 @@ use std::io::{IsTerminal, Read, Write};
 use crate::store::Reader;
 use clap::Args;
 
-use super::failure::UsageError;
+use super::failure::{Interrupted, UsageError};
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
+use super::signals::Signals;
 use super::starting::wait_for_database;
 use output_format::{OutputFormat, run};
 use prompt::Prompt;
@@ -89,16 +90,23 @@ impl Sql {
         let sql = if is_listing { String::new() } else { read_sql(self.statements)? };
         wait_for_database(path);
         let reader = Reader::open(path)?;
+        // Caught only now: reading standard input ends at a signal. The database has to be closed, so that no files are left beside it.
+        let signals = Signals::catch()?;
+        reader.interrupt_when(signals.flag())?;
         let mut output = Output::new();
-        match self.schema {
+        let ran = match self.schema {
             Some(table) => {
                 let table = Some(table.as_str()).filter(|name| !name.is_empty());
-                tables::print_schema(&reader, table, format, &mut output)?;
+                tables::print_schema(&reader, table, format, "sql --tables", &mut output)
             }
-            None if self.tables => tables::print_list(&reader, format, &mut output)?,
-            None => run(&reader, &sql, format, &mut output)?,
+            None if self.tables => tables::print_list(&reader, format, &mut output),
+            None => run(&reader, &sql, format, &mut output),
+        };
+        output.flush()?;
+        match (ran, signals.interrupted()) {
+            (Err(_), Some(status)) => Err(Interrupted { message: "interrupted".into(), status }.into()),
+            (ran, _) => ran,
         }
-        Ok(output.flush()?)
     }
 }
 

@@ -56,6 +56,11 @@ impl Grid {
         if self.rows.len() < ROWS_AT_A_TIME { Ok(()) } else { self.print(to) }
     }
 
+    /// Whether there was no row so far.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.printed == 0
+    }
+
     /// Prints the rest. If there was no row at all, prints the header.
     pub fn finish(mut self, to: &mut impl Write) -> io::Result<()> {
         if self.rows.is_empty() && self.printed > 0 { Ok(()) } else { self.print(to) }

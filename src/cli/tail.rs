@@ -6,12 +6,14 @@ mod tables;
 
 use std::io::Write;
 
+use crate::config::Config;
 use crate::store::Reader;
 use clap::Args;
 
 use super::output::Output;
 use super::quantities::whole;
 use super::settings::{DatabaseArgs, Settings};
+use super::signals::Signals;
 use super::starting::wait_for_database;
 use follower::Follower;
 use lines::Lines;
@@ -49,8 +51,10 @@ pub struct Tail {
 }
 
 const AFTER_HELP: &str = "\
-Rows are printed in the order of their numbers (rowid); a table WITHOUT ROWID cannot be followed. A row that is changed later is not printed again. If several tables are \
-followed, the name of the table comes first.
+Rows are printed in the order of their numbers (rowid); a table WITHOUT ROWID cannot be followed. A row that is changed later is not \
+printed again, and a new row whose number is smaller than that of a printed row is not printed. If several tables are followed, the name \
+of the table comes first.
+A table that is missing is an error, unless a collector is starting. A database that is missing is waited for.
 Text: of an event its publish time (UTC), subject and payload; of any other row a JSON object. Control characters are escaped, \
 blobs of events shortened.
 JSON of table events alone: {\"id\", \"subject\", \"published_us\", \"headers\", \"payload\"}; headers are an object or null, a payload that \
@@ -65,33 +69,48 @@ impl Tail {
     /// Prints rows until interrupted, or with --no-follow until the last one.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&self.database)?;
-        let selection = Selection::new(self.tables, &config);
-        let path = config.database.path;
+        // Caught so that the database is closed, and no files are left beside it.
+        let signals = Signals::catch()?;
+        let printed = self.print(&config, &signals);
+        match signals.interrupted() {
+            Some(status) if printed.is_err() => Err(status.into()),
+            _ => printed,
+        }
+    }
+
+    fn print(&self, config: &Config, signals: &Signals) -> anyhow::Result<()> {
+        let selection = Selection::new(self.tables.clone(), config);
+        let path = &config.database.path;
         let mut output = Output::new();
         let lines = Lines { json: self.json };
-        if self.no_follow {
-            wait_for_database(&path);
-            let reader = Reader::open(&path)?;
-            let mut tables = selection.existing(&reader, self.lines)?;
-            let named = tables.len() > 1;
-            for table in &mut tables {
-                let mut left = self.lines;
-                while left > 0 {
-                    let rows = table.next(&reader, left)?;
-                    if rows.is_empty() {
-                        break;
-                    }
-                    left -= rows.len();
-                    lines.write(&mut output, &rows, named)?;
+        if !self.no_follow {
+            let mut follower = Follower::new(path.clone(), selection, self.lines, signals.clone(), &output)?;
+            loop {
+                let (rows, named) = follower.next(&output)?;
+                lines.write(&mut output, &rows, named)?;
+                output.flush()?;
+            }
+        }
+        wait_for_database(path);
+        let reader = Reader::open(path)?;
+        reader.interrupt_when(signals.flag())?;
+        let mut tables = selection.existing(&reader, self.lines)?;
+        let named = tables.len() > 1;
+        for table in &mut tables {
+            let mut left = self.lines;
+            while left > 0 {
+                let rows = table.next(&reader, left)?;
+                if rows.is_empty() {
+                    break;
+                }
+                left -= rows.len();
+                lines.write(&mut output, &rows, named)?;
+                if let Some(status) = signals.interrupted() {
+                    output.flush()?;
+                    return Err(status.into());
                 }
             }
-            return Ok(output.flush()?);
         }
-        let mut follower = Follower::new(path, selection, self.lines, &output)?;
-        loop {
-            let (rows, named) = follower.next(&output)?;
-            lines.write(&mut output, &rows, named)?;
-            output.flush()?;
-        }
+        Ok(output.flush()?)
     }
 }

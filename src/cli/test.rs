@@ -17,7 +17,7 @@ use super::output::Output;
 use super::row_writers::{RowWriter, Tables};
 use super::settings::{DatabaseArgs, Settings};
 use super::signals::Signals;
-use super::values::counted;
+use super::values::{counted, printable};
 
 /// Run events through migrations and routes into a temporary database, and print the resulting rows and dead letters
 ///
@@ -87,6 +87,7 @@ impl Test {
         if self.json {
             result.print_json(&mut output)?;
         } else {
+            output.allow_styles();
             result.print_tables(&mut output, &source)?;
         }
         output.flush()?;
@@ -109,7 +110,11 @@ impl Test {
         let refused = |reason| anyhow::anyhow!("line {number}: {reason}");
         let (event, published_us) = match &self.subject {
             Some(subject) => (Event::new(subject, bytes), None),
-            None => event_line::read_with_time(&bytes).map_err(refused)?,
+            None => event_line::read_with_time(&bytes).map_err(|reason| {
+                let is_payload = reason.starts_with("does not look like");
+                let way_out = if is_payload { "; if the lines are payloads, give their --subject" } else { "" };
+                refused(reason + way_out)
+            })?,
         };
         event.validate().map_err(|invalid| refused(invalid.to_string()))?;
         let since_1970 = published_us.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
@@ -162,7 +167,12 @@ impl Tested {
     fn print_tables(&mut self, output: &mut Output, source: &Source) -> anyhow::Result<()> {
         for changed in std::mem::take(&mut self.changes) {
             let gone = if changed.deleted > 0 { format!(", {} removed", changed.deleted) } else { String::new() };
-            writeln!(output, "{}: {} new or changed{gone}", changed.table, counted(changed.rows.len() as u64, "row"))?;
+            writeln!(
+                output,
+                "{}: {} new or changed{gone}",
+                printable(&changed.table),
+                counted(changed.rows.len() as u64, "row")
+            )?;
             if !changed.rows.is_empty() {
                 print(output, &changed.columns, changed.rows)?;
             }

@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-pub(super) use crate::printable;
 use crate::store::Value;
+pub(super) use crate::{counted, printable};
 use data_encoding::HEXLOWER;
-use indicatif::HumanCount;
 use time::OffsetDateTime;
 
 /// Bytes of a blob that are shown on a terminal.
@@ -39,12 +38,6 @@ pub fn for_csv(value: &Value) -> Cow<'_, str> {
 
 fn literal(bytes: &[u8]) -> String {
     format!("x'{}'", HEXLOWER.encode(bytes))
-}
-
-/// A count with its noun: `1 event`, `2,000 events`.
-pub fn counted(count: u64, noun: &str) -> String {
-    let ending = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{ending}", HumanCount(count))
 }
 
 /// RFC 3339 in UTC, or the number itself if its year does not have four digits.

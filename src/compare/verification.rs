@@ -56,7 +56,7 @@ pub(super) fn number(reader: &Reader, sql: &str) -> Result<u64, CompareError> {
             Some(Value::Integer(number)) => ControlFlow::Break(number.unsigned_abs()),
             _ => ControlFlow::Break(0),
         },
-        StatementOutput::Columns(_) => ControlFlow::Continue(()),
+        StatementOutput::Columns(_) | StatementOutput::End => ControlFlow::Continue(()),
     })?;
     Ok(answer.unwrap_or(0))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::counted;
 use crate::error::DatabaseFault;
 use crate::event::{Event, InvalidEvent};
 use crate::pipeline::Problem;
@@ -125,7 +126,7 @@ impl From<Problem> for FailureReason {
 pub enum FlushError {
     /// The time is over. This many events are neither confirmed nor failed and may still be recorded. Where the recorder has
     /// ended, they are not recorded, and their receipts give them back.
-    #[error("{} not confirmed yet{}", counted_events(*waiting), because(trouble.as_deref()))]
+    #[error("{} not confirmed yet{}", counted(*waiting as u64, "event"), because(trouble.as_deref()))]
     Deadline {
         /// Events that are not confirmed.
         waiting: usize,
@@ -135,7 +136,7 @@ pub enum FlushError {
     /// These events were not recorded, and their receipts had been dropped.
     #[error(
         "{} not recorded{}, the first because: {}{}",
-        counted_events(failed.len()),
+        counted(failed.len() as u64, "event"),
         maybe_stored(failed),
         failed.first().map_or(String::new(), |e| e.reason.to_string()),
         because(trouble.as_deref())
@@ -162,10 +163,6 @@ impl fmt::Debug for FlushError {
             }
         }
     }
-}
-
-fn counted_events(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "event" } else { "events" })
 }
 
 /// How many of them may be stored all the same.

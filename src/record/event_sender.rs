@@ -8,6 +8,7 @@ use super::NatsRecorderConfig;
 use super::send_queue::{SendQueue, SettleResult};
 use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
 use crate::config::Mode;
+use crate::counted;
 use crate::event_id;
 use crate::pipeline::{Condition, Signal};
 
@@ -103,7 +104,8 @@ impl EventSender {
         if !unconfirmed.is_empty() {
             let found = publisher.search(&unconfirmed, &self.id_prefix, after.as_ref(), &self.stop);
             let (count, found_count) = (unconfirmed.len(), found.len());
-            log::info!("recorder: of {count} events without an answer {found_count} were found in the stream");
+            let count = counted(count as u64, "event");
+            log::info!("recorder: of {count} without an answer, {found_count} found in the stream");
             let _ = self.queue.settle(found, Duration::ZERO);
         }
         self.queue.fail_unconfirmed(resend_window);

@@ -1,5 +1,6 @@
 //! Opens and checks a database, and gives out its writers.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,8 +208,8 @@ impl Database {
 
     /// Tries dead letters again, in their order, through the routes that the database was opened with. A collector may run at
     /// the same time. A letter that is stored is removed in the transaction that adds its rows. A letter that is refused again
-    /// stays, with its new error. The ledger is not changed. `progress` is called after each page of up to 100 letters, with
-    /// the result so far.
+    /// stays, with its new error. The ledger is not changed. `progress` is called after each transaction, with the result so far;
+    /// if it breaks, no further letter is tried.
     ///
     /// Blocks until all are tried, and for up to 10 seconds each time another process writes.
     ///
@@ -219,7 +220,7 @@ impl Database {
         &self,
         selection: &Selection,
         unreadable: UnreadableHeaders,
-        progress: impl FnMut(&RetryReport),
+        progress: impl FnMut(&RetryReport) -> ControlFlow<()>,
     ) -> Result<RetryReport, Error> {
         let path = self.file.path();
         let connection = self.connect()?;
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(database.history("S").expect("asks"), []);
         assert_eq!(database.pragma("wal_autocheckpoint").expect("asks"), "4000");
         database.begin_local().expect("begins");
-        database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ()).expect("retries");
+        database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ControlFlow::Continue(())).expect("retries");
         assert_eq!(fixture.stored().len(), 6);
     }
 

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Lock;
 use super::database_file::must_exist;
-use super::read_only::read_only;
+use super::read_connection::ReadConnection;
 use super::schema;
 use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
@@ -202,8 +202,8 @@ fn tag(path: &Path) -> Option<String> {
 
 /// Whether the file at this path is a database with this identity.
 fn has_identity(path: &Path, identity: &str) -> bool {
-    let ask = || schema::identity(&read_only(path).ok()?).ok()?;
-    path.is_file() && ask().as_deref() == Some(identity)
+    let found = || ReadConnection::open(path)?.read(schema::identity);
+    path.is_file() && found().is_ok_and(|found| found.as_deref() == Some(identity))
 }
 
 fn location(host: &str, path: &Path) -> String {

@@ -16,6 +16,13 @@ pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     prepared(Connection::open_with_flags(path, flags())?)
 }
 
+/// The same for a user who may write the file. If this connection is the last one to be closed, SQLite removes the files `-wal` and
+/// `-shm`, which it leaves behind when a connection is opened as read-only (<https://sqlite.org/wal.html#the_wal_file>).
+pub(super) fn read_only_and_tidy(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    prepared(Connection::open_with_flags(path, flags)?)
+}
+
 /// A connection to a file that nobody changes meanwhile (<https://sqlite.org/uri.html#uriimmutable>). It takes no locks, makes no
 /// file, and does not read the file `-wal`.
 pub(super) fn immutable(path: &Path) -> rusqlite::Result<Connection> {
@@ -30,6 +37,7 @@ fn flags() -> OpenFlags {
 
 fn prepared(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(Duration::from_secs(5))?;
+    // Before the first read: a connection that may write the file must not write either.
     connection.pragma_update(None, "query_only", true)?;
     use_files_if_possible(&connection)?;
     // SQLite notices damage and foreign files at the first read, not at the opening.

@@ -17,7 +17,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Batch, ErrorCode, OptionalExtension, Row, Statement};
 
 use super::read_connection::ReadConnection;
-use super::sqlite_error::database_error;
+use super::sqlite_error::{database_error, message, position};
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
@@ -142,7 +142,8 @@ impl Reader {
         self.connection.read(|sqlite| sqlite.progress_handler(STEPS, Some(is_set)))
     }
 
-    /// Runs the statements in turn. `visit` gets the column names before each statement's rows, then each row. It may stop the run.
+    /// Runs the statements in turn. `visit` gets the column names before each statement's rows, then each row, then
+    /// [`StatementOutput::End`]. It may stop the run.
     ///
     /// # Errors
     ///
@@ -152,7 +153,14 @@ impl Reader {
         sql: &str,
         mut visit: impl FnMut(StatementOutput<'_>) -> ControlFlow<B>,
     ) -> Result<Option<B>, Error> {
-        let failed = |error| self.statement_error(error);
+        // SQLite takes it for the end of the SQL.
+        if let Some(at) = sql.find('\0') {
+            let line = sql[..at].matches('\n').count() + 1;
+            return Err(self
+                .refused(format!("the SQL has a NUL character in line {line}"), None)
+                .with_remedy("remove it"));
+        }
+        let failed = |error| self.statement_error(error, sql);
         let mut batch = Batch::new(self.connection.sqlite(), sql);
         while let Some(mut statement) = batch.next().map_err(failed)? {
             // On a read-only connection, `VACUUM INTO` and some pragmas still write.
@@ -164,6 +172,12 @@ impl Reader {
                 return Err(
                     self.refused("only statements that read are run here, and this one sets a PRAGMA".into(), None)
                 );
+            }
+            // It would be NULL, and a comparison with it finds nothing.
+            if statement.parameter_count() > 0 {
+                let name = statement.parameter_name(1).unwrap_or("?");
+                let detail = format!("the parameter {name} has no value here");
+                return Err(self.refused(detail, None).with_remedy("write a value instead"));
             }
             let columns: Vec<String> = statement.column_names().iter().map(|&name| name.to_owned()).collect();
             let count = columns.len();
@@ -178,6 +192,9 @@ impl Reader {
                 }
             }
             self.connection.unchanged()?;
+            if let ControlFlow::Break(value) = visit(StatementOutput::End) {
+                return Ok(Some(value));
+            }
         }
         Ok(None)
     }
@@ -216,13 +233,18 @@ impl Reader {
         }
     }
 
-    fn statement_error(&self, error: rusqlite::Error) -> Error {
+    fn statement_error(&self, error: rusqlite::Error, sql: &str) -> Error {
         let is_json = error.to_string().contains("malformed JSON");
+        let detail = message(&error) + &position(sql, &error);
         match error.sqlite_error_code() {
             None | Some(ErrorCode::Unknown) if is_json => self
-                .refused(error.to_string(), Some(error))
+                .refused(detail, Some(error))
                 .with_remedy("some value is not JSON: leave it out with WHERE json_valid(payload), or use CASE WHEN json_valid(payload) THEN … END"),
-            None | Some(ErrorCode::Unknown) => self.refused(error.to_string(), Some(error)),
+            None | Some(ErrorCode::Unknown) => self.refused(detail, Some(error)),
+            // ATTACH names the file that is meant, and it is not this database.
+            Some(ErrorCode::CannotOpen) if detail.starts_with("unable to open database: ") => {
+                self.refused(detail, Some(error)).with_remedy("check that the attached file exists and can be read")
+            }
             Some(_) => database_error(self.connection.path(), error),
         }
     }
@@ -314,6 +336,8 @@ pub enum StatementOutput<'a> {
     Columns(&'a [String]),
     /// A row.
     Row(Vec<Value>),
+    /// There are no more rows of this statement.
+    End,
 }
 
 pub(super) fn value(row: &Row<'_>, at: usize) -> rusqlite::Result<Value> {
@@ -372,7 +396,20 @@ mod tests {
             assert!(refused.contains("only statements that read"), "{refused}");
         }
         assert!(!copy.exists());
-        assert!(run("SELEC 1").expect_err("wrong").contains("near \"SELEC\": syntax error"));
+        for (sql, words) in [
+            ("SELEC 1", "near \"SELEC\": syntax error (at 1:1, \"SELEC 1\")"),
+            ("SELECT 1;\n\n   SELECT nope\n", "no such column: nope (at 3:11, \"nope\")"),
+            ("SELECT 1 WHERE 1 = :id", "the parameter :id has no value here; write a value instead"),
+            ("SELECT ?", "the parameter ? has no value here; write a value instead"),
+            ("SELECT 1;\nSELECT '\0'", "the SQL has a NUL character in line 2; remove it"),
+            (
+                "ATTACH '/nowhere/a.db' AS a",
+                "unable to open database: /nowhere/a.db; check that the attached file exists and can be read",
+            ),
+        ] {
+            let refused = run(sql).expect_err(sql);
+            assert!(refused.ends_with(words), "{refused}");
+        }
         let not_json = run("SELECT 'hello' ->> '$.a'").expect_err("not JSON");
         assert!(not_json.contains("malformed JSON; some value is not JSON: leave it out with WHERE"), "{not_json}");
     }

@@ -187,7 +187,7 @@ fn with_optional_remedy(error: Error, remedy: Option<&'static str>) -> Error {
 }
 
 /// Where in the SQL an error is: line and column, counted from 1, and the text there. Empty if SQLite does not report it.
-fn position(sql: &str, error: &rusqlite::Error) -> String {
+pub(super) fn position(sql: &str, error: &rusqlite::Error) -> String {
     const SHOWN: usize = 24;
     let rusqlite::Error::SqlInputError { sql: given, offset, .. } = error else { return String::new() };
     // Of several statements, SQLite reports the text from the failing one on.

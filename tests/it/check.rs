@@ -126,7 +126,7 @@ fn server_with(folder: &Path, change: &Value) -> Server {
 #[test]
 fn sql_that_does_not_fit_is_named() {
     let fixture = Fixture::new();
-    has(&fixture.offline(0), "ok", "routes", "1 with 1 statements fit the tables");
+    has(&fixture.offline(0), "ok", "routes", "1 with 1 statement fits the tables");
     has(&fixture.with("doors(open)", "gates(open)").offline(2), "critical", "routes", "no such table: gates");
     has(&fixture.with("VALUES (:open)", "VALUES (?)").offline(2), "critical", "routes", "route doors");
     let findings = fixture.with("count(*) FROM doors", "cuont(*) FROM doors").offline(2);
@@ -200,7 +200,7 @@ fn a_database_is_looked_at_and_not_touched() {
     let before = std::fs::read(fixture.path("a.db")).expect("reads");
     let findings = fixture.offline(0);
     has(&findings, "ok", "migrations", "the next start applies 002_more.sql");
-    has(&findings, "ok", "routes", "fit the tables");
+    has(&findings, "ok", "routes", "1 with 1 statement fits the tables");
     has(&findings, "ok", "database", "is not damaged");
     has(&findings, "ok", "collector", "no process collects into a.db");
     assert!(std::fs::read(fixture.path("a.db")).expect("reads") == before, "the database is as it was");

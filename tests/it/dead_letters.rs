@@ -3,6 +3,7 @@
 use catchment::config::RouteConfig;
 use catchment::dead_letters::{self, Selection, UnreadableHeaders};
 use catchment::{Config, DirectRecorder, DirectRecorderConfig, Event, Recorder};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::input::BREAKING;
 use crate::support::chance::Chance;
-use crate::support::collector::{Collector, catchment, fed, output, results, stderr};
+use crate::support::collector::{Collector, catchment, fed, output, results, signal, stderr};
 use crate::support::fixture::Fixture;
 use crate::support::refusal::refused;
 use crate::support::{eventually, oracle};
@@ -204,7 +205,10 @@ fn a_retry_works_beside_a_running_collector() {
 
     chat.mend("INSERT INTO users VALUES ('cid')");
     let said: Value = serde_json::from_str(&chat.said(&["retry", "--all", "--json"])).expect("JSON");
-    assert_eq!(said, json!({ "stored": 150, "refused": 0, "passed_over": 0, "reasons": [], "missing": [] }));
+    assert_eq!(
+        said,
+        json!({ "stored": 150, "refused": 0, "passed_over": 0, "not_tried": 0, "interrupted": false, "reasons": [], "missing": [] })
+    );
     chat.has("lines", load + 301);
     assert_eq!(chat.ids(&[]), [0; 0]);
     // Each line once, with the sequence it had in the stream.
@@ -213,6 +217,45 @@ fn a_retry_works_beside_a_running_collector() {
     let retried = "SELECT group_concat(DISTINCT text) FROM (SELECT text FROM lines WHERE sequence BETWEEN 2 AND 301 ORDER BY sequence)";
     assert_eq!(chat.texts(retried), ["two,three"]);
     assert!(collector.stop().success());
+}
+
+#[test]
+fn an_interrupted_retry_says_what_it_did() {
+    let chat = Chat::new();
+    chat.drain();
+    chat.mend(
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20000)
+         INSERT INTO catchment_dead_letters(stream, epoch, sequence, published_us, subject, payload, error, recorded_us)
+         SELECT 'EVENTS', 1, x, 1, 'events.line', json_object('user', iif(x % 2, 'ann', 'bob'), 'text', '' || x), 'old', 1 FROM n;
+         CREATE TRIGGER slow AFTER INSERT ON lines BEGIN
+             SELECT count(*) FROM (WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20000) SELECT x FROM n);
+         END;",
+    );
+    let count =
+        |sql: &str| chat.texts(&format!("SELECT count(*) || '' FROM {sql}"))[0].parse::<u64>().expect("a count");
+    for (name, status, arguments) in
+        [("INT", 130, &["retry", "--all"][..]), ("TERM", 143, &["retry", "--all", "--json"])]
+    {
+        let (letters, lines) = (count("catchment_dead_letters"), count("lines"));
+        let mut command = chat.letters(arguments);
+        let retry = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
+        eventually("it to store some", || (count("lines") > lines).then_some(()));
+        signal(retry.id(), name);
+        let done = retry.wait_with_output().expect("ends");
+        assert_eq!(done.status.code(), Some(status), "{}", stderr(&done));
+        let stored = count("lines") - lines;
+        let said = stderr(&done);
+        let last = said.lines().last().expect("a line");
+        assert!(last.starts_with("catchment: interrupted: of ") && last.ends_with(" not tried"), "{said}");
+        if status == 143 {
+            let said: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+            assert_eq!((&said["stored"], &said["interrupted"]), (&json!(stored), &json!(true)), "{said}");
+            let kept = said["not_tried"].as_u64().expect("a count") + said["refused"].as_u64().expect("a count");
+            assert_eq!((kept, kept + stored), (count("catchment_dead_letters"), letters));
+        } else {
+            assert!(done.stdout.is_empty());
+        }
+    }
 }
 
 #[test]
@@ -411,7 +454,9 @@ fn a_program_retries_with_a_prefix_in_its_routes() {
     recorder.close(Duration::from_secs(10)).expect("in time");
     let lines = "INSERT INTO lines(text) VALUES (coalesce(:text, 'none'))";
     config.routes = vec![RouteConfig::new("{prefix}.line", [lines])];
-    let retry = |config: &Config| dead_letters::retry(config, &Selection::default(), UnreadableHeaders::Keep, |_| {});
+    let retry = |config: &Config| {
+        dead_letters::retry(config, &Selection::default(), UnreadableHeaders::Keep, |_| ControlFlow::Continue(()))
+    };
     assert_eq!(retry(&config).expect("the database is well").stored, 1);
     config.prefix = None;
     let refused = retry(&config).expect_err("no prefix").to_string();

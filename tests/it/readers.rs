@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::collector::{catchment, output, stderr};
 use crate::support::fixture::Fixture;
@@ -191,4 +192,136 @@ fn a_database_on_a_disk_that_is_mounted_to_be_read_is_read() {
     }
     all_read(&kept.database, 5, |arguments| mounted(arguments).expect("it was possible before"));
     assert_eq!(kept.files(), ["a.db", "a.db.lock"]);
+}
+
+#[test]
+fn a_reader_that_may_write_leaves_the_folder_as_it_was() {
+    let kept = Kept::new();
+    kept.fixture.publish("first", 5);
+    kept.drain();
+    let before = kept.files();
+    assert_eq!(before, ["a.db", "a.db.lock"]);
+    let run = |arguments: &[String]| {
+        let done = output(catchment().args(arguments));
+        assert_eq!(kept.files(), before, "{arguments:?}");
+        done
+    };
+    all_read(&kept.database, 5, run);
+    let other = kept.fixture.folder.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::copy(&kept.database, other.join("b.db")).expect("copies");
+    let attach = format!(
+        "ATTACH '{}' AS b; SELECT count(*) FROM events JOIN b.events AS e USING (id)",
+        other.join("b.db").display()
+    );
+    let done = output(catchment().args(["sql", "--csv", &attach, "--database"]).arg(&kept.database));
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "count(*)\n5\n", "{}", stderr(&done));
+    assert_eq!((kept.files(), std::fs::read_dir(&other).expect("reads").count()), (before.clone(), 1));
+
+    // A signal ends the command, and it closes the database first.
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    for (arguments, name, status) in [
+        (&["tail"][..], "INT", 130),
+        (&["tail"], "TERM", 143),
+        (&["sql", endless], "INT", 130),
+        (&["sql", endless], "TERM", 143),
+    ] {
+        let mut command = catchment();
+        command.args(arguments).arg("--database").arg(&kept.database);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
+        // From here on it catches signals: they are caught before the database is read, or just after it was opened.
+        crate::support::eventually("it to read", || kept.files().contains(&"a.db-shm".into()).then_some(()));
+        crate::support::eventually("it to catch signals", || catches_signals(child.id()).then_some(()));
+        crate::support::collector::signal(child.id(), name);
+        let done = child.wait_with_output().expect("ends");
+        assert_eq!(done.status.code(), Some(status), "{arguments:?}: {}", stderr(&done));
+        assert_eq!(kept.files(), before, "{arguments:?}");
+        if arguments[0] == "sql" {
+            assert_eq!((&done.stdout[..], stderr(&done)), (&b""[..], "catchment: interrupted\n".into()));
+        }
+    }
+}
+
+/// Whether a process has a handler for SIGTERM, the 15th signal.
+fn catches_signals(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux has it");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a line");
+    u64::from_str_radix(caught.trim(), 16).expect("a mask") >> 14 & 1 == 1
+}
+
+#[test]
+fn readers_do_not_disturb_a_collector_that_starts_or_stops() {
+    let kept = Kept::new();
+    kept.drain();
+    let is_over = AtomicBool::new(false);
+    let counted = std::thread::scope(|scope| {
+        let read = || {
+            let (mut runs, mut last) = (0, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                let mut command = catchment();
+                let done = output(
+                    command.args(["sql", "--csv", "SELECT count(*) FROM events", "--database"]).arg(&kept.database),
+                );
+                assert!(done.status.success(), "{}", stderr(&done));
+                let said = String::from_utf8(done.stdout).expect("UTF-8");
+                let count: u64 = said.lines().nth(1).expect("a row").parse().expect("a count");
+                assert!(count >= last, "{count} after {last}");
+                (runs, last) = (runs + 1, count);
+            }
+            runs
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for round in 1..=6 {
+            kept.fixture.publish("more", 50);
+            if round % 2 == 0 {
+                kept.drain();
+            } else {
+                let log = kept.fixture.folder.path().join("log");
+                let collector = crate::support::collector::Collector::start(kept.run(), &log);
+                crate::support::eventually("the rows", || (oracle::count(&kept.database) == round * 50).then_some(()));
+                collector.kill();
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        readers.map(|reader| reader.join().expect("reads")).iter().sum::<u32>()
+    });
+    assert!(counted > 2, "{counted} runs");
+    kept.drain();
+    assert_eq!(kept.files(), ["a.db", "a.db.lock"]);
+    assert_eq!(oracle::count(&kept.database), 300);
+}
+
+#[test]
+fn what_may_not_be_read_is_said_and_not_counted() {
+    let kept = Kept::new();
+    let Some(stranger) = Stranger::new(&kept.folder) else {
+        eprintln!("skipped: what_may_not_be_read_is_said_and_not_counted: no other user");
+        return;
+    };
+    kept.fixture.publish("first", 5);
+    kept.drain();
+    std::fs::set_permissions(&kept.database, PermissionsExt::from_mode(0o000)).expect("sets");
+    for arguments in readers(&kept.database) {
+        let refused = output(&mut stranger.command(&arguments));
+        assert!(!refused.status.success(), "{arguments:?}");
+        let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), stderr(&refused));
+        assert!(said.contains("a.db: this user may not read it; change its permissions"), "{said}");
+    }
+    let check = |more: &str| {
+        let arguments =
+            ["check", "--database", &kept.database.display().to_string(), "--server", &kept.fixture.server.url(), more];
+        let done = output(&mut stranger.command(&arguments.map(str::to_owned)));
+        assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
+        String::from_utf8(done.stdout).expect("UTF-8")
+    };
+    let said: serde_json::Value = serde_json::from_str(&check("--json")).expect("JSON");
+    let measures = said["measures"].as_object().expect("an object");
+    assert_eq!(measures.keys().collect::<Vec<_>>(), ["disk_free_bytes"]);
+    let findings = said["findings"].as_array().expect("a list");
+    assert!(findings.iter().all(|finding| finding["object"] != "progress"), "{said}");
+    assert!(findings.iter().any(|finding| finding["object"] == "stream"), "{said}");
+    for format in ["--format=nagios", "--format=prometheus"] {
+        let said = check(format);
+        assert!(!said.contains("lag_events"), "{said}");
+    }
 }

@@ -233,7 +233,7 @@ fn what_only_others_may_write_is_refused() {
     for arguments in [&["sql", "SELECT 1"][..], &["tail", "--no-follow"]] {
         let mut command = catchment();
         nobody(command.args(arguments).arg("--database").arg(&database));
-        refused(&mut command, 1, &["a.db", "unable to open"]);
+        refused(&mut command, 1, &["a.db", "this user may not read it"]);
     }
 }
 

@@ -152,3 +152,41 @@ fn it_goes_on_when_rows_were_deleted_and_ids_are_used_again() {
         }
     }
 }
+
+#[test]
+fn a_table_that_cannot_be_followed_any_more_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.db");
+    let sqlite = Connection::open(&path).expect("opens");
+    let sql = "CREATE TABLE t(a INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (9223372036854775807);
+               CREATE TABLE w(a PRIMARY KEY) WITHOUT ROWID;";
+    sqlite.execute_batch(sql).expect("SQL");
+    let mut command = catchment();
+    command.args(["tail", "t", "--database"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("catchment starts");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut tail = Tail { child, lines };
+    for row in ["{\"a\":1}", "{\"a\":9223372036854775807}"] {
+        assert_eq!(tail.lines.next().expect("a row").expect("UTF-8"), row);
+    }
+    let mut said = || log.next().expect("a line").expect("UTF-8");
+    let line = said();
+    assert!(line.contains("WARN") && line.contains("table t: a row has the largest number"), "{line}");
+    sqlite.execute_batch("DROP TABLE t").expect("SQL");
+    let line = said();
+    assert!(line.contains("table t was removed; its rows are printed again once there is such a table"), "{line}");
+    sqlite.execute_batch("CREATE TABLE t(b); INSERT INTO t VALUES (7)").expect("SQL");
+    assert_eq!(tail.lines.next().expect("a row").expect("UTF-8"), "{\"b\":7}");
+
+    // A mistyped name is no reason to wait.
+    for (arguments, words) in [
+        (&["nope"][..], "there is no table nope; the tables are t"),
+        (&["t", "nope", "neither"], "there is no table nope, neither; the tables are t"),
+        (&["w"], "w is WITHOUT ROWID: its rows have no numbers; read it with catchment sql"),
+    ] {
+        let done = output(catchment().args(["--quiet", "tail"]).args(arguments).arg("--database").arg(&path));
+        assert_eq!(done.status.code(), Some(1), "{arguments:?}");
+        assert!(stderr(&done).trim_end().ends_with(words), "{}", stderr(&done));
+    }
+}

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rusqlite::Connection;
 
-use crate::support::collector::{catchment, signal};
+use crate::support::collector::{catchment, output, signal};
 use crate::support::terminal::Terminal;
 
 const TABLES: &str = "
@@ -114,11 +114,14 @@ fn the_prompt_runs_statements_and_keeps_a_history() {
         (".mode json", "rows are printed as json"),
         ("select id from wide;", "{\"id\":1234567890123}"),
         (".schema wide", "\"sql\":\"CREATE TABLE wide("),
+        (".schema \"no such\"", "there is no table or view no such; .tables lists them"),
+        ("select :a;", "the parameter :a has no value here; write a value instead"),
+        (".schema nope", "there is no table or view nope; .tables lists them"),
         (".nonsense", "there is no command .nonsense; .help lists them"),
         (".help", "…;        run SQL that reads"),
     ] {
         prompt.ends_with("chat> ");
-        prompt.types(&format!("{typed}\r"));
+        prompt.types(format!("{typed}\r"));
         prompt.shows(shown);
     }
     // Ctrl-C discards the line, Ctrl-D ends.
@@ -176,4 +179,49 @@ fn a_signal_that_ends_the_prompt_leaves_the_terminal_as_it_was() {
         assert!(!prompt.ended().0.success());
         assert!(prompt.echoes(), "{name}");
     }
+}
+
+#[test]
+fn data_does_not_steer_a_terminal_and_is_exact_elsewhere() {
+    let database = Database::new();
+    let sql = "SELECT char(27) || '[31mred' || char(155) || '2J' || char(8238) AS a";
+    let (steering, escaped) = ("\u{1b}[31mred\u{9b}2J\u{202e}", r"\u001b[31mred\u009b2J\u202e");
+    for (format, shown, piped) in [
+        (&["--csv"][..], format!("a\n{escaped}\n"), format!("a\n{steering}\n")),
+        (
+            &["--json"],
+            format!("{{\"a\":\"{escaped}\"}}\n"),
+            format!("{{\"a\":\"{}\"}}\n", steering.replace('\u{1b}', r"\u001b")),
+        ),
+    ] {
+        let (status, text) = Terminal::start(database.sql(format).arg(sql), 100).ended();
+        assert!(status.success(), "{text}");
+        assert_eq!(text, shown);
+        let done = output(database.sql(format).arg(sql));
+        assert_eq!(String::from_utf8_lossy(&done.stdout), piped);
+    }
+    assert!(database.shown(100, sql).contains(&format!("│ {escaped} │")));
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_end_the_line_and_not_the_prompt() {
+    let database = Database::new();
+    let mut prompt = Terminal::start(&mut database.sql(&["--json"]), 100);
+    prompt.ends_with("chat> ");
+    prompt.types(b"select '\xff");
+    prompt.shows("what was typed is not UTF-8; the line is discarded");
+    prompt.ends_with("chat> ");
+    prompt.types("select 'still here' as it;\r");
+    prompt.shows("{\"it\":\"still here\"}");
+    prompt.ends_with("chat> ");
+    // A statement that fails has no header.
+    prompt.types(".mode table\r");
+    prompt.shows("rows are printed as table");
+    prompt.ends_with("chat> ");
+    prompt.types("select json('x') as header_of_nothing;\r");
+    prompt.shows("malformed JSON");
+    prompt.ends_with("chat> ");
+    assert!(!prompt.text().contains("┌"), "{}", prompt.text());
+    prompt.types("quit\r");
+    assert!(prompt.ended().0.success());
 }

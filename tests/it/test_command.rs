@@ -89,6 +89,7 @@ fn what_is_no_event_is_named_by_its_place() {
     let done = fed(&mut test(&folder, &["-"]), "{\"subject\":\"chat.user.left\"}\nhello\n");
     assert_eq!(done.status.code(), Some(1));
     assert!(stderr(&done).contains("catchment: line 2: does not look like {\"subject\""), "{}", stderr(&done));
+    assert!(stderr(&done).ends_with("; if the lines are payloads, give their --subject\n"), "{}", stderr(&done));
     assert!(done.stdout.is_empty());
     let done = output(&mut test(&folder, &["--subject", "chat.*", "-"]));
     assert!(done.status.success(), "without an event there is nothing wrong: {}", stderr(&done));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::counted;
 use crate::pipeline::{Condition, Counters};
 
 /// The least time between two lines of the log.
@@ -56,7 +57,7 @@ impl DropReporter {
     fn log(&mut self) {
         let new = self.seen - self.logged;
         if new > 0 {
-            log::warn!("intake: dropped {new} events, {} since the start", self.seen);
+            log::warn!("intake: dropped {}, {} since the start", counted(new, "event"), self.seen);
             self.logged = self.seen;
             self.last_line = Some(Instant::now());
         }

@@ -9,6 +9,7 @@ use super::api_types::{ConsumerConfig, ConsumerInfo, StreamInfo};
 use super::pulls::EXPIRES;
 use super::stored_subjects;
 use crate::config::BrokerConfig;
+use crate::counted;
 
 /// How often to request the consumer's state until it is proved that it works.
 const UNTIL_PROVED: Duration = Duration::from_millis(200);
@@ -188,7 +189,8 @@ impl ConsumerWatch {
         self.missing_in_a_row = if delivered > received { self.missing_in_a_row + 1 } else { 0 };
         if self.missing_in_a_row >= MAX_MISSING_CHECKS {
             return ConsumerState::Unusable(format!(
-                "consumer {name} has delivered {delivered} messages, and {received} were received"
+                "consumer {name} has delivered {}, and {received} of them arrived",
+                counted(delivered, "message")
             ));
         }
         // Without acknowledgements there is no such limit.
@@ -199,7 +201,7 @@ impl ConsumerWatch {
         }
         if self.stalled_in_a_row >= MAX_STALLED_CHECKS {
             let why = if consumer.num_waiting > 0 { "sends none" } else { "receives no pull request of ours" };
-            return ConsumerState::Unusable(format!("consumer {name} has {pending} messages and {why}"));
+            return ConsumerState::Unusable(format!("consumer {name} has {} and {why}", counted(pending, "message")));
         }
         if consumer.num_waiting == 0 { ConsumerState::NoRequests } else { ConsumerState::Healthy }
     }

@@ -1,5 +1,6 @@
 //! Events that a stream dropped before they were collected, as they are reported.
 
+use crate::counted;
 use crate::pipeline::{Gap, Gaps};
 
 /// Sequences that the stream no longer has and that were never collected.
@@ -26,6 +27,7 @@ impl LostEvents {
         let Self { gaps, events } = self;
         let inside = gaps.iter().any(|gap| gap.last >= begins);
         let start = if inside { "" } else { &format!(" begins at {begins}: it") };
-        format!("stream {stream}{start} no longer has {gaps}, up to {events} events that were never stored")
+        let (events, were) = (counted(*events, "event"), if *events == 1 { "was" } else { "were" });
+        format!("stream {stream}{start} no longer has {gaps}, up to {events} that {were} never stored")
     }
 }

@@ -13,6 +13,7 @@ use super::stream_creation;
 use crate::broker::broker_error;
 use crate::broker::connection::{Cluster, Link};
 use crate::config::BrokerConfig;
+use crate::counted;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
 
@@ -122,7 +123,7 @@ pub(super) fn no_matching_events(api: &Api<'_>, config: &BrokerConfig, stream: &
         return None;
     }
     let (name, subjects) = (&config.stream, config.filters().join(", "));
-    let what = format!("stream {name} has {messages} events, and none of them is on {subjects}");
+    let what = format!("stream {name} has {}, and none of them is on {subjects}", counted(messages, "event"));
     Some(Obstacle { what, remedy: "set broker.subjects to subjects that it stores: nats stream subjects".into() })
 }
 

@@ -1,16 +1,18 @@
 //! `catchment dead-letters retry`
 
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use clap::Args;
 use indicatif::HumanCount;
 
 use super::database::{Missing, open};
 use super::selection::ExplicitSelectionArgs;
-use crate::cli::failure;
+use crate::cli::failure::{self, Interrupted};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::settings::{DatabaseArgs, Settings};
+use crate::cli::signals::Signals;
 use crate::cli::values::counted;
 use crate::dead_letters::{self, RetryReport, UnreadableHeaders};
 
@@ -22,7 +24,10 @@ const MAX_NAMED: usize = 3;
 /// A letter that is stored is deleted in the transaction that adds its rows. A letter that is refused again stays, with its new
 /// error. The database is opened as run opens it, so new migrations are applied.
 #[derive(Args)]
-#[command(after_help = "Exit status: 0 all are stored, 1 some stay or are missing.")]
+#[command(after_help = "\
+SIGINT and SIGTERM end the retry after the current transaction; a second signal ends it at once.
+
+Exit status: 0 all are stored, 1 some stay or are missing, 130 or 143 a signal ended it before all were tried.")]
 pub struct Retry {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -38,8 +43,8 @@ pub struct Retry {
     #[arg(long)]
     without_headers: bool,
 
-    /// Print JSON: {"stored", "refused", "passed_over", "reasons": [{"id", "error"}], "missing": [id]} with the first ten reasons,
-    /// or {"would_retry", "missing": [id]}
+    /// Print JSON: {"stored", "refused", "passed_over", "not_tried", "interrupted", "reasons": [{"id", "error"}], "missing": [id]} with
+    /// the first ten reasons, or {"would_retry", "missing": [id]}
     #[arg(short, long)]
     json: bool,
 }
@@ -65,20 +70,32 @@ impl Retry {
         // The database is not opened for nothing: that would apply migrations.
         if total == 0 && !missing.0.is_empty() {
             if self.json {
-                writeln!(output, "{}", json(&RetryReport::default(), &missing))?;
+                writeln!(output, "{}", json(&RetryReport::default(), 0, &missing))?;
             }
             output.flush()?;
             return missing.report();
         }
         let unreadable = if self.without_headers { UnreadableHeaders::LeaveOut } else { UnreadableHeaders::Keep };
+        let signals = Signals::catch()?;
         let progress = Progress::new(Some(total), "dead letters tried");
-        let retried =
-            dead_letters::retry(&config, &selection, unreadable, |so_far| progress.show(so_far.total(), String::new()));
+        let mut is_stopped = false;
+        let retried = dead_letters::retry(&config, &selection, unreadable, |so_far| {
+            progress.show(so_far.total(), String::new());
+            is_stopped = signals.end_asked();
+            if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         progress.clear();
         let retried = retried.map_err(|error| failure::of_start(settings.with_line(error, &config)))?;
+        // A signal during the last transaction ends nothing.
+        let not_tried = if is_stopped { total.saturating_sub(retried.total()) } else { 0 };
         if self.json {
-            writeln!(output, "{}", json(&retried, &missing))?;
-        } else {
+            writeln!(output, "{}", json(&retried, not_tried, &missing))?;
+        }
+        if let Some(status) = signals.interrupted().filter(|_| not_tried > 0) {
+            output.flush()?;
+            return Err(Interrupted { message: interrupted(&retried, not_tried), status }.into());
+        }
+        if !self.json {
             writeln!(output, "stored {} of {}", HumanCount(retried.stored), counted(retried.total(), "dead letter"))?;
         }
         output.flush()?;
@@ -87,16 +104,34 @@ impl Retry {
     }
 }
 
-fn json(retried: &RetryReport, missing: &Missing) -> serde_json::Value {
+fn json(retried: &RetryReport, not_tried: u64, missing: &Missing) -> serde_json::Value {
     let reasons: Vec<_> =
         retried.reasons.iter().map(|(id, error)| serde_json::json!({ "id": id, "error": shown(error) })).collect();
     serde_json::json!({
         "stored": retried.stored,
         "refused": retried.refused,
         "passed_over": retried.skipped,
+        "not_tried": not_tried,
+        "interrupted": not_tried > 0,
         "reasons": reasons,
         "missing": missing.0,
     })
+}
+
+/// What was done before a signal came.
+fn interrupted(retried: &RetryReport, not_tried: u64) -> String {
+    let parts = [
+        (retried.stored, "stored"),
+        (retried.refused, "refused again"),
+        (retried.skipped, "passed over"),
+        (not_tried, "not tried"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", HumanCount(*count)))
+        .collect();
+    format!("interrupted: of {}, {}", counted(retried.total() + not_tried, "dead letter"), parts.join(", "))
 }
 
 fn remaining(retried: &RetryReport) -> String {

@@ -11,7 +11,7 @@ use super::list::json_line;
 use super::selection::ExplicitSelectionArgs;
 use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
-use crate::cli::values::{printable, shown_time};
+use crate::cli::values::{counted, printable, shown_time};
 
 /// Show all data of dead letters
 #[derive(Args)]
@@ -72,11 +72,11 @@ fn write_page(to: &mut impl Write, letter: &DeadLetter) -> io::Result<()> {
     field("subject", Some(&letter.subject))?;
     field("headers", letter.headers.as_deref())?;
     if let Some(raw) = &letter.raw_headers {
-        writeln!(to, "  headers that cannot be read, {} bytes:", raw.len())?;
+        writeln!(to, "  headers that cannot be read, {}:", counted(raw.len() as u64, "byte"))?;
         text_or_hex(to, raw)?;
     }
     let payload = bytes(&letter.payload);
-    writeln!(to, "  payload, {} bytes:", payload.len())?;
+    writeln!(to, "  payload, {}:", counted(payload.len() as u64, "byte"))?;
     text_or_hex(to, payload)
 }
 

@@ -1,8 +1,8 @@
 //! Runs SQL and prints its rows in one of the formats.
 
-use std::io::Write;
 use std::ops::ControlFlow;
 
+use crate::cli::output::Output;
 use crate::cli::row_writers::{Csv, JsonLines, RowWriter, Tables};
 use crate::store::{Reader, StatementOutput};
 
@@ -27,9 +27,12 @@ impl OutputFormat {
 }
 
 /// Runs the statements in turn and prints their rows, including those that were read before an error.
-pub fn run(reader: &Reader, sql: &str, format: OutputFormat, to: &mut impl Write) -> anyhow::Result<()> {
+pub fn run(reader: &Reader, sql: &str, format: OutputFormat, to: &mut Output) -> anyhow::Result<()> {
     match format {
-        OutputFormat::Tables => print(reader, sql, Tables::new(to)),
+        OutputFormat::Tables => {
+            to.allow_styles();
+            print(reader, sql, Tables::new(to))
+        }
         OutputFormat::Json => print(reader, sql, JsonLines::new(to)),
         OutputFormat::Csv => print(reader, sql, Csv::new(to)),
     }
@@ -41,13 +44,18 @@ fn print(reader: &Reader, sql: &str, mut writer: impl RowWriter) -> anyhow::Resu
             StatementOutput::Columns([]) => Ok(()),
             StatementOutput::Columns(names) => writer.columns(names),
             StatementOutput::Row(values) => writer.row(values),
+            StatementOutput::End => writer.finish(),
         };
         written.map_or_else(ControlFlow::Break, ControlFlow::Continue)
     });
     if let Ok(Some(unwritten)) = ran {
         return Err(unwritten);
     }
-    writer.finish()?;
+    if ran.is_ok() {
+        writer.finish()?;
+    } else {
+        writer.finish_early()?;
+    }
     ran?;
     Ok(())
 }

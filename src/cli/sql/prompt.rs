@@ -1,6 +1,6 @@
 //! The prompt: reads statements from a terminal and runs them one after the other.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,6 +105,10 @@ impl Prompt {
                 // The line is discarded.
                 Err(ReadlineError::Interrupted) => {}
                 Err(ReadlineError::Eof) => return Ok(()),
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    println_to_output("")?;
+                    failure::print("what was typed is not UTF-8; the line is discarded");
+                }
                 Err(error) => return Err(error).context("cannot read from the terminal"),
             }
         }
@@ -147,8 +151,11 @@ impl Prompt {
         }
         let mut output = Output::new();
         if is_command(text) {
-            let mut words = text.trim().trim_end_matches(';').split_whitespace();
-            let (command, argument) = (words.next().unwrap_or_default(), words.next());
+            let text = text.trim().trim_end_matches(';');
+            let (command, argument) = match text.split_once(char::is_whitespace) {
+                Some((command, argument)) => (command, Some(argument.trim()).filter(|argument| !argument.is_empty())),
+                None => (text, None),
+            };
             match (command.trim_start_matches('.'), argument) {
                 ("quit" | "exit", None) => return Ok(Next::End),
                 ("help", None) => {
@@ -160,7 +167,7 @@ impl Prompt {
                 ("tables", None) => tables::print_list(&self.reader, self.format, &mut output)?,
                 ("schema", table) => {
                     let table = table.map(|name| name.trim_matches('"'));
-                    tables::print_schema(&self.reader, table, self.format, &mut output)?;
+                    tables::print_schema(&self.reader, table, self.format, ".tables", &mut output)?;
                 }
                 ("mode", Some(name)) if OutputFormat::named(name).is_some() => {
                     self.format = OutputFormat::named(name).unwrap_or(self.format);

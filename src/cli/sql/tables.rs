@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use anyhow::ensure;
 
 use super::output_format::{OutputFormat, run};
+use crate::cli::output::Output;
 use crate::cli::values::printable;
 use crate::store::{Reader, StatementOutput, Value};
 
@@ -14,11 +15,12 @@ const LIST: &str = r"SELECT name, type FROM pragma_table_list WHERE schema = 'ma
     AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name LIKE 'catchment\_%' ESCAPE '\', name";
 
 /// Prints the tables and views.
-pub fn print_list(reader: &Reader, format: OutputFormat, to: &mut impl Write) -> anyhow::Result<()> {
+pub fn print_list(reader: &Reader, format: OutputFormat, to: &mut Output) -> anyhow::Result<()> {
     run(reader, LIST, format, to)
 }
 
-/// Prints the SQL that made one table or view and what belongs to it, or all of them. As a table it is plain SQL.
+/// Prints the SQL that made one table or view and what belongs to it, or all of them but SQLite's own. As a table it is plain SQL.
+/// `list` is the command that lists the tables.
 ///
 /// # Errors
 ///
@@ -27,10 +29,13 @@ pub fn print_schema(
     reader: &Reader,
     table: Option<&str>,
     format: OutputFormat,
-    to: &mut impl Write,
+    list: &str,
+    to: &mut Output,
 ) -> anyhow::Result<()> {
-    let of =
-        table.map_or_else(String::new, |name| format!("AND tbl_name = '{}' COLLATE NOCASE", name.replace('\'', "''")));
+    let of = table.map_or_else(
+        || r"AND name NOT LIKE 'sqlite\_%' ESCAPE '\'".to_owned(),
+        |name| format!("AND tbl_name = '{}' COLLATE NOCASE", name.replace('\'', "''")),
+    );
     let sql = format!(
         "SELECT type, name, tbl_name AS \"table\", sql FROM sqlite_schema WHERE sql IS NOT NULL {of}
          AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
@@ -46,7 +51,7 @@ pub fn print_schema(
         ControlFlow::Continue(())
     })?;
     if let Some(name) = table {
-        ensure!(!statements.is_empty(), "there is no table or view {}; sql --tables lists them", printable(name));
+        ensure!(!statements.is_empty(), "there is no table or view {}; {list} lists them", printable(name));
     }
     if format != OutputFormat::Tables {
         return run(reader, &sql, format, to);

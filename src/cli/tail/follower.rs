@@ -4,16 +4,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lines::Rows;
-use super::tables::{EVENTS, FollowedTable, Selection, hint_at_other_tables};
+use super::tables::{EVENTS, FollowedTable, Selection, hint_at_other_tables, must_be_none};
+use crate::cli::failure::ExitStatus;
 use crate::cli::output::Output;
+use crate::cli::signals::Signals;
+use crate::cli::values::printable;
 use crate::error::Error;
-use crate::store::{Reader, RowTable};
+use crate::store::{Lock, Reader, RowTable, StartPhase};
 
 /// The longest time from a commit until its rows are printed.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long a process may need from the first table that it makes to the last one.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Follows the selected tables.
 pub struct Follower {
@@ -28,7 +34,7 @@ pub struct Follower {
     read_version: Option<i64>,
     /// The state of the schema for which `tables` was made.
     schema_version: Option<i64>,
-    has_logged_missing: bool,
+    signals: Signals,
 }
 
 /// Device and inode.
@@ -36,8 +42,18 @@ type FileId = (u64, u64);
 
 impl Follower {
     /// Waits for the database to appear. Starts before the last `back` rows of each table.
-    pub fn new(path: PathBuf, selection: Selection, back: usize, output: &Output) -> anyhow::Result<Self> {
-        let (file, reader) = wait_for(&path, &selection, output)?;
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read, or has not one of the tables that are named; a signal came.
+    pub fn new(
+        path: PathBuf,
+        selection: Selection,
+        back: usize,
+        signals: Signals,
+        output: &Output,
+    ) -> anyhow::Result<Self> {
+        let (file, reader) = wait_for(&path, &selection, &signals, output)?;
         if selection.is_plain() {
             hint_at_other_tables(&reader)?;
         }
@@ -50,7 +66,7 @@ impl Follower {
             turn: 0,
             read_version: None,
             schema_version: None,
-            has_logged_missing: false,
+            signals,
         };
         follower.schema_version = Some(follower.reader.schema_version()?);
         for table in follower.found()? {
@@ -59,26 +75,30 @@ impl Follower {
         Ok(follower)
     }
 
-    /// The next rows of a table, at least one, and whether several tables are followed. Blocks until there are any, or until the
-    /// reader of the output has left.
+    /// The next rows of a table, at least one, and whether several tables are followed. Blocks until there are any.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read; the reader of the output has left; a signal came.
     pub fn next(&mut self, output: &Output) -> anyhow::Result<(Rows, bool)> {
         loop {
+            not_ended(&self.signals)?;
             self.notice_new_tables()?;
             if let Some(rows) = self.new_rows()? {
                 return Ok((rows, self.tables.len() > 1));
             }
-            wait_for_poll(output)?;
+            wait_for_poll(&self.signals, output)?;
             let file = file_id(&self.path);
             if file.is_some() && file != self.file {
                 log::info!(
                     "database {}: was replaced by another file; printing the rows of the new one",
                     self.path.display()
                 );
-                (self.file, self.reader) = wait_for(&self.path, &self.selection, output)?;
+                (self.file, self.reader) = wait_for(&self.path, &self.selection, &self.signals, output)?;
                 self.tables.clear();
                 (self.schema_version, self.read_version) = (None, None);
             } else if self.reader.is_outdated() {
-                self.reader = Reader::open(&self.path)?;
+                self.reader = open(&self.path, &self.signals)?;
                 self.read_version = None;
             }
         }
@@ -93,6 +113,7 @@ impl Follower {
             let at = self.turn % self.tables.len();
             self.turn = at + 1;
             let rows = self.tables[at].next(&self.reader, usize::MAX)?;
+            self.tables[at].warn_if_numbers_end();
             if !rows.is_empty() {
                 return Ok(Some(rows));
             }
@@ -118,47 +139,73 @@ impl Follower {
                 None => FollowedTable::from_its_start(table),
             });
         }
+        for gone in before {
+            let (path, name) = (self.path.display(), printable(&gone.table.name));
+            log::warn!(
+                "database {path}: table {name} was removed; its rows are printed again once there is such a table"
+            );
+        }
         (self.schema_version, self.read_version, self.turn) = (version, None, 0);
         Ok(())
     }
 
-    /// The selected tables that exist. Logs once which do not.
-    fn found(&mut self) -> Result<Vec<RowTable>, Error> {
-        let (found, missing) = self.selection.found(&self.reader)?;
-        if !missing.is_empty() && !self.has_logged_missing {
-            self.has_logged_missing = true;
-            let (missing, all) = (missing.join(", "), self.reader.table_names()?.join(", "));
-            let path = self.path.display();
-            log::warn!("database {path}: there is no table {missing}; waiting for it; the tables are {all}");
-        }
-        Ok(found)
+    /// The selected tables that exist.
+    fn found(&self) -> Result<Vec<RowTable>, Error> {
+        Ok(self.selection.found(&self.reader)?.0)
     }
 }
 
 /// Waits, then checks that the output still has a reader (`| head`): there may be no row for hours.
-fn wait_for_poll(output: &Output) -> std::io::Result<()> {
+fn wait_for_poll(signals: &Signals, output: &Output) -> anyhow::Result<()> {
     thread::sleep(POLL);
-    output.check_open()
+    not_ended(signals)?;
+    Ok(output.check_open()?)
 }
 
-/// Waits until there is a database with tables to follow.
-fn wait_for(path: &Path, selection: &Selection, output: &Output) -> anyhow::Result<(Option<FileId>, Reader)> {
-    let mut logged = false;
+fn not_ended(signals: &Signals) -> Result<(), ExitStatus> {
+    signals.interrupted().map_or(Ok(()), Err)
+}
+
+fn open(path: &Path, signals: &Signals) -> Result<Reader, Error> {
+    let reader = Reader::open(path)?;
+    reader.interrupt_when(signals.flag())?;
+    Ok(reader)
+}
+
+/// Waits until there is a database with all tables that are named, or with any of those to follow. If a named one is missing for
+/// [`GRACE`], the database is refused, unless a collector that is starting may make it.
+fn wait_for(
+    path: &Path,
+    selection: &Selection,
+    signals: &Signals,
+    output: &Output,
+) -> anyhow::Result<(Option<FileId>, Reader)> {
+    let (mut logged, mut missing_since) = (false, None::<Instant>);
     loop {
         // Read before the file is opened: if the file is replaced in between, the next poll notices it.
         let file = file_id(path);
         if path.exists() {
-            let reader = Reader::open(path)?;
+            // Read before the tables: a start that ends in between has made them.
+            let is_starting = Lock::phase(path).is_some_and(|phase| phase != StartPhase::Running);
+            let reader = open(path, signals)?;
+            let (found, missing) = selection.found(&reader)?;
             // Without table events, the process that makes the database has not committed yet. Other programs' have none.
-            if reader.row_table(EVENTS)?.is_some() || !selection.found(&reader)?.0.is_empty() {
+            let is_made = reader.row_table(EVENTS)?.is_some();
+            if missing.is_empty() && (is_made || !found.is_empty()) {
                 return Ok((file, reader));
+            }
+            let is_made = is_made || !reader.table_names()?.is_empty();
+            if !is_made || is_starting {
+                missing_since = None;
+            } else if missing_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+                must_be_none(&reader, &missing)?;
             }
         }
         if !logged {
             log::info!("database {}: waiting until it and its tables exist", path.display());
             logged = true;
         }
-        wait_for_poll(output)?;
+        wait_for_poll(signals, output)?;
     }
 }
 

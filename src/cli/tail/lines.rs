@@ -70,7 +70,7 @@ impl Lines {
                     if named {
                         write!(to, "{} ", printable(&table.name))?;
                     }
-                    // JSON escapes only some of the characters that control a terminal.
+                    // JSON leaves some of the characters that steer a terminal as they are.
                     writeln!(to, "{}", printable(&String::from_utf8_lossy(&object)))
                 })
             }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn an_event_is_one_line() {
         let rows = Rows::Events(vec![event()]);
-        let text = "2026-11-23T10:00:00.000001Z events.a {\"a\":1}\\n\\u{1b}c\n";
+        let text = "2026-11-23T10:00:00.000001Z events.a {\"a\":1}\\n\\u001bc\n";
         assert_eq!(written(false, &rows, false), text);
         assert_eq!(written(false, &rows, true), format!("events {text}"));
         let json = concat!(

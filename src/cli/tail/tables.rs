@@ -48,11 +48,8 @@ impl Selection {
     pub fn existing(&self, reader: &Reader, back: usize) -> anyhow::Result<Vec<FollowedTable>> {
         let (tables, missing) = self.found(reader)?;
         // Without routes it is table events that is missing.
-        let missing = missing.first().map(String::as_str).or(tables.is_empty().then_some(EVENTS));
-        if let Some(name) = missing {
-            let all = reader.table_names()?.join(", ");
-            bail!("there is no table {}; the tables are {}", printable(name), printable(&all));
-        }
+        let missing = if tables.is_empty() && missing.is_empty() { vec![EVENTS.to_owned()] } else { missing };
+        must_be_none(reader, &missing)?;
         if self.is_plain() {
             hint_at_other_tables(reader)?;
         }
@@ -88,6 +85,20 @@ impl Selection {
     }
 }
 
+/// Refuses a database in which tables are missing.
+///
+/// # Errors
+///
+/// Names the missing tables and those that are there.
+pub fn must_be_none(reader: &Reader, missing: &[String]) -> anyhow::Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (missing, all) = (missing.join(", "), reader.table_names()?.join(", "));
+    let all = if all.is_empty() { "there are no tables".to_owned() } else { format!("the tables are {all}") };
+    bail!("there is no table {}; {}", printable(&missing), printable(&all))
+}
+
 /// Without settings, the routes of a database are not known. So an empty table `events` is explained.
 pub fn hint_at_other_tables(reader: &Reader) -> Result<(), Error> {
     match reader.row_table(EVENTS)? {
@@ -108,6 +119,7 @@ pub fn hint_at_other_tables(reader: &Reader) -> Result<(), Error> {
 pub struct FollowedTable {
     pub table: Arc<RowTable>,
     position: Position,
+    has_warned: bool,
 }
 
 enum Position {
@@ -133,7 +145,7 @@ impl FollowedTable {
         } else {
             Position::Other { after: reader.number_before_last(&table, back)? }
         };
-        Ok(Self { table: table.into(), position })
+        Ok(Self { table: table.into(), position, has_warned: false })
     }
 
     /// The position before the first row of the table.
@@ -143,7 +155,21 @@ impl FollowedTable {
         } else {
             Position::Other { after: i64::MIN }
         };
-        Self { table: table.into(), position }
+        Self { table: table.into(), position, has_warned: false }
+    }
+
+    /// Warns once if the last row has the largest number that there is. SQLite gives later rows unused numbers at random
+    /// (<https://sqlite.org/autoinc.html>), so they cannot be recognised.
+    pub fn warn_if_numbers_end(&mut self) {
+        let (Position::Events { after, .. } | Position::Other { after }) = self.position;
+        if after == i64::MAX && !self.has_warned {
+            self.has_warned = true;
+            log::warn!(
+                "table {}: a row has the largest number that there is, so new rows get random numbers and are not printed; read them with \
+                 catchment sql",
+                printable(&self.table.name)
+            );
+        }
     }
 
     /// The next rows, at most so many.

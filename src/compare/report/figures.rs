@@ -1,24 +1,8 @@
 //! Figures for people: three significant digits, thousands separated, units that fit.
 
+pub use crate::counted::{count, counted};
+
 use crate::compare::statistics::{Compared, Finding, Interval, MINIMUM_SAMPLES, median};
-
-/// `1,234,567`.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut shown = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
-}
-
-/// A count with its noun: `1 event`, `2,000 events`.
-pub fn counted(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
-}
 
 /// Three significant digits, and all digits before the point: `0.0123`, `1.23`, `12.3`, `1,234`.
 pub fn amount(number: f64) -> String {

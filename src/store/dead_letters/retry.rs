@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -23,6 +25,10 @@ use crate::store::sqlite_error::{database_error, is_constraint, one_line};
 
 /// How many of the letters that stay are reported with their reason.
 const MAX_REASONS: usize = 10;
+
+/// After this time, a transaction tries no further letter and commits. A running collector waits only as long as one transaction takes,
+/// and so does a stop.
+const LONGEST: Duration = Duration::from_millis(200);
 
 /// What [`retry`](crate::dead_letters::retry) does with letters whose headers could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,8 +120,11 @@ impl<'c> Retry<'c> {
     }
 
     /// Tries page by page, each in one transaction with a savepoint for each letter. If a letter causes the rollback of a page, each
-    /// letter of that page gets its own transaction.
-    pub(in crate::store) fn run(&mut self, mut progress: impl FnMut(&RetryReport)) -> Result<RetryReport, Error> {
+    /// letter of that page gets its own transaction. Ends if `progress` breaks.
+    pub(in crate::store) fn run(
+        &mut self,
+        mut progress: impl FnMut(&RetryReport) -> ControlFlow<()>,
+    ) -> Result<RetryReport, Error> {
         let sqlite = &self.pooled.sqlite;
         let start = sqlite.busy_timeout(PATIENCE).and_then(|()| Cursor::start(sqlite, self.selection));
         let mut cursor = start.map_err(|e| self.error(e))?;
@@ -139,11 +148,13 @@ impl<'c> Retry<'c> {
             }
             one_by_one = one_by_one.saturating_sub(1);
             (cursor, report) = (next, then);
-            progress(&report);
+            if progress(&report).is_break() {
+                return Ok(report);
+            }
         }
     }
 
-    /// Tries one page in one transaction. Returns how many letters it had.
+    /// Tries one page in one transaction, or a part of it if it takes long. Returns how many letters were tried.
     fn try_page(&mut self, max: usize, cursor: &mut Cursor, report: &mut RetryReport) -> Result<usize, PageError> {
         let (path, plan, pooled) = (self.path, self.plan, self.pooled);
         let on_error = |e| PageError::Database(database_error(path, e));
@@ -151,7 +162,13 @@ impl<'c> Retry<'c> {
         let transaction = transaction.map_err(on_error)?;
         let letters = page(&transaction, self.selection, cursor, max).map_err(on_error)?;
         let mut statements = Statements::new(plan, pooled);
+        let (began, mut tried) = (Instant::now(), 0);
         for letter in &letters {
+            if tried > 0 && began.elapsed() >= LONGEST {
+                cursor.go_back(self.selection, letter.id, (letters.len() - tried) as u64);
+                break;
+            }
+            tried += 1;
             if let Err(reason) = self.read(letter) {
                 report.skipped += 1;
                 report.add_reason(letter.id, reason);
@@ -171,13 +188,13 @@ impl<'c> Retry<'c> {
             }
         }
         drop(statements);
-        transaction.commit().map_err(|error| match letters.last() {
+        transaction.commit().map_err(|error| match letters[..tried].last() {
             Some(last) if is_constraint(&error) => {
                 PageError::ByLetter { id: last.id, reason: self.decoded.at_commit(0, one_line(&error)) }
             }
             _ => on_error(error),
         })?;
-        Ok(letters.len())
+        Ok(tried)
     }
 
     /// Makes the letter an event again and reads the values for its route. The error is why it is not tried.

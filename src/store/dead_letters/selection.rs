@@ -63,6 +63,16 @@ impl Cursor {
             Ok(Self { from: row.get(0)?, to: row.get(1)?, left: selection.limit.unwrap_or(u64::MAX) })
         })
     }
+
+    /// Goes back: this letter and those after it, so many in all, are visited again.
+    pub(super) fn go_back(&mut self, selection: &Selection, id: i64, letters: u64) {
+        if selection.newest_first {
+            self.to = id;
+        } else {
+            self.from = id;
+        }
+        self.left = self.left.saturating_add(letters);
+    }
 }
 
 impl Selection {

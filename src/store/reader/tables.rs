@@ -21,12 +21,13 @@ pub struct RowTable {
     rowid: &'static str,
 }
 
-/// The tables of the user and `events`: without SQLite's own, catchment's own, and those that hold the content of virtual tables.
-const TABLES: &str = r"SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual')
+/// The tables of the user and `events` whose rows have numbers: without SQLite's own, catchment's own, and those that hold the content of
+/// virtual tables.
+const TABLES: &str = r"SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual') AND NOT wr
     AND name NOT LIKE 'sqlite\_%' ESCAPE '\' AND name NOT LIKE 'catchment\_%' ESCAPE '\' ORDER BY name";
 
 impl Reader {
-    /// The names of the user's tables, and `events`, in alphabetical order.
+    /// The names of the user's tables whose rows have numbers, and `events`, in alphabetical order.
     ///
     /// # Errors
     ///
@@ -200,7 +201,7 @@ mod tests {
         let sql = "CREATE TABLE t(a); CREATE VIEW v AS SELECT a FROM t; CREATE TABLE w(a PRIMARY KEY) WITHOUT ROWID;
                    CREATE VIRTUAL TABLE words USING fts5(a); CREATE TABLE catchment_x(a);";
         let (_folder, reader) = reader(sql);
-        assert_eq!(reader.table_names().expect("reads"), ["t", "w", "words"]);
+        assert_eq!(reader.table_names().expect("reads"), ["t", "words"]);
         assert_eq!(reader.row_table("none").expect("reads"), None);
         for (name, words) in [("v", "v is a view"), ("w", "w is WITHOUT ROWID")] {
             let refused = reader.row_table(name).expect_err(name).to_string();

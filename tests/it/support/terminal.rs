@@ -68,8 +68,8 @@ impl Terminal {
     }
 
     /// Types this.
-    pub fn types(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).expect("the terminal is there");
+    pub fn types(&mut self, keys: impl AsRef<[u8]>) {
+        self.keys.write_all(keys.as_ref()).expect("the terminal is there");
     }
 
     /// Waits for the end; the status and everything that was shown.

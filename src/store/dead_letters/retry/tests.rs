@@ -41,6 +41,7 @@ impl Fixture {
         let report = database.retry(selection, UnreadableHeaders::Keep, |so_far| {
             assert!(so_far.total() > last.total(), "{so_far:?}");
             last = so_far.clone();
+            ControlFlow::Continue(())
         });
         let report = report.expect("the database is well");
         assert_eq!(report, last);
@@ -152,7 +153,9 @@ fn unreadable_headers_are_left_out_only_on_request() {
     assert!(kept.reasons[0].1.contains("UnreadableHeaders::LeaveOut"), "{kept:?}");
     assert_eq!(fixture.dead(), ["1 old old old untouched"]);
     let database = Database::open(&fixture.config, &Routes::default()).expect("opens");
-    let tried = database.retry(&Selection::default(), UnreadableHeaders::LeaveOut, |_| {}).expect("well");
+    let tried = database
+        .retry(&Selection::default(), UnreadableHeaders::LeaveOut, |_| ControlFlow::Continue(()))
+        .expect("well");
     assert_eq!(tried, RetryReport { stored: 1, ..STORED });
     assert_eq!(fixture.texts("SELECT payload FROM events WHERE headers IS NULL"), ["1"]);
 }
@@ -163,7 +166,8 @@ fn a_letter_that_would_be_dropped_stays() {
     fixture.letters("a", ["1"]);
     let routes = Routes::new(&[route("b", &["INSERT INTO events SELECT * FROM events WHERE 0"])], Unmatched::Drop);
     let database = Database::open(&fixture.config, &routes.expect("routes")).expect("opens");
-    let tried = database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| {}).expect("well");
+    let tried =
+        database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| ControlFlow::Continue(())).expect("well");
     assert_eq!((tried.stored, tried.skipped), (0, 1));
     assert!(tried.reasons[0].1.contains("no route matches it"), "{tried:?}");
     assert_eq!(fixture.dead(), ["1 old old old untouched"]);
@@ -176,7 +180,9 @@ fn a_missing_table_loses_no_letter() {
     let routes = Routes::new(&[route("a", &["INSERT INTO lines VALUES (:text)"])], Unmatched::Store).expect("routes");
     let database = Database::open(&fixture.config, &routes).expect("opens");
     fixture.connection.execute_batch("DROP TABLE lines").expect("SQL");
-    let refused = database.retry(&Selection::default(), UnreadableHeaders::Keep, |_| {}).expect_err("cannot go on");
+    let refused = database
+        .retry(&Selection::default(), UnreadableHeaders::Keep, |_| ControlFlow::Continue(()))
+        .expect_err("cannot go on");
     assert!(refused.to_string().contains("route a, statement 1: no such table: lines"), "{refused}");
     assert_eq!(fixture.dead().len(), 1);
 }
@@ -204,4 +210,39 @@ fn the_order_of_equal_headers_is_kept() {
     fixture.connection.execute_batch("DROP TABLE lines; CREATE TABLE lines(x)").expect("SQL");
     assert_eq!(fixture.retry(&add, &Selection::default()).stored, 1);
     assert_eq!(fixture.texts("SELECT x FROM lines"), ["2"]);
+}
+
+#[test]
+fn a_retry_ends_after_the_transaction_in_which_its_caller_breaks() {
+    let fixture = fixture("CREATE TABLE lines(text)");
+    fixture.letters("a", (0..250).map(|n| format!("{{\"text\": {n}}}")));
+    let routes = Routes::new(&[route("a", &["INSERT INTO lines VALUES (:text)"])], Unmatched::Store).expect("routes");
+    let database = Database::open(&fixture.config, &routes).expect("opens");
+    for newest_first in [false, true] {
+        let mut calls = 0;
+        let selection = Selection { newest_first, ..Selection::default() };
+        let report = database.retry(&selection, UnreadableHeaders::Keep, |_| {
+            calls += 1;
+            ControlFlow::Break(())
+        });
+        let stored = report.expect("well").stored;
+        assert!((1..=100).contains(&stored) && calls == 1, "{stored} in {calls} transactions");
+    }
+    let left = "SELECT (count(*) + (SELECT count(*) FROM lines)) || '' FROM catchment_dead_letters";
+    assert_eq!(fixture.texts(left), ["250"]);
+}
+
+#[test]
+fn slow_letters_are_tried_in_several_transactions_and_each_once() {
+    let fixture = fixture("CREATE TABLE lines(text UNIQUE)");
+    fixture.letters("a", (0..12).map(|n| format!("{{\"text\": {n}}}")));
+    let slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 200000) INSERT INTO lines SELECT :text FROM n WHERE x = 1";
+    let routes = Routes::new(&[route("a", &[slow])], Unmatched::Store).expect("routes");
+    for newest_first in [false, true] {
+        let database = Database::open(&fixture.config, &routes).expect("opens");
+        let selection = Selection { newest_first, limit: Some(6), ..Selection::default() };
+        let report = database.retry(&selection, UnreadableHeaders::Keep, |_| ControlFlow::Continue(())).expect("well");
+        assert_eq!(report, RetryReport { stored: 6, ..STORED });
+    }
+    assert_eq!(fixture.texts("SELECT count(*) || '' FROM lines"), ["12"]);
 }
