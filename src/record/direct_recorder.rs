@@ -76,7 +76,8 @@ struct Grouped {
 }
 
 impl DirectRecorder {
-    /// Records into this file, with default settings. Creates the file if it does not exist.
+    /// Records into this file, with default settings. Creates the file if it does not exist. It may be the application's own database:
+    /// catchment adds its tables (`events`, and names that begin with `catchment_`) and sets WAL mode, and changes nothing else.
     ///
     /// # Errors
     ///
@@ -104,7 +105,13 @@ impl DirectRecorder {
         }
         Database::must_be_usable(&database_config, &routes)?;
         let lock = Lock::take(&database_config.path)?;
-        let database = Database::open(&database_config, &routes)?;
+        let database = match Database::open(&database_config, &routes) {
+            Ok(database) => database,
+            Err(error) => {
+                lock.withdraw();
+                return Err(error);
+            }
+        };
         let settings = Settings::from(&batch);
         let queue = Arc::new(CommitQueue::new(database.begin_local()?, settings.limits));
         let sinks = database.writers().into_iter().map(|sink| NotifyingSink { sink, queue: Arc::clone(&queue) });
