@@ -82,9 +82,9 @@ pub struct Status {
     pub batches: u64,
     /// Events that the stream deleted before they were collected. The true number may be smaller. The log has their sequences.
     pub lost_events: u64,
-    /// Connections or consumers that were made again.
+    /// How many times a connection or a consumer was made again.
     pub reconnects: u64,
-    /// Events still to be delivered, as the broker last reported.
+    /// Events still to be delivered, as the broker last reported. Always 0 in mode `core`.
     pub pending: u64,
     /// What is wrong with the broker, if anything.
     pub broker: Option<Trouble>,
@@ -327,8 +327,9 @@ impl Collector {
     /// `patience`. Events that are not committed by then stay in the stream; in mode `core` they are lost. Requests that are
     /// not answered by then get an error. A thread that hangs is left running.
     ///
-    /// When all threads have ended, the lock on the database is released, so that another collector can start; dropping the collector
-    /// releases it in any case. Stopping a stopped collector returns its status again. Where several threads stop it at a time, the shortest `patience` counts.
+    /// When all threads have ended, the lock on the database is released, so that another collector can start. After an
+    /// [`Error::StopDeadline`], a later call releases it if they have ended by then; dropping the collector releases it in any case. Stopping a stopped collector returns its status again. Where several threads stop it at a time, the
+    /// shortest `patience` counts.
     ///
     /// # Errors
     ///

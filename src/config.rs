@@ -107,7 +107,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks all settings. Opens neither broker nor database.
+    /// Checks all settings but three kinds: the SQL of routes and queries, which needs the database; whether files exist; and the
+    /// form of the servers' addresses. Those are checked when they are used. Opens neither broker nor database, and does not block.
     ///
     /// # Errors
     ///

@@ -80,11 +80,7 @@ pub enum Error {
     },
 
     /// A collector or a grouped direct recorder uses this database already.
-    #[error(
-        "database {}: {holder} {}",
-        path.display(),
-        if *is_own { format!("uses it already; {SHARED}") } else { format!("collects into it already; {LOCKED}") }
-    )]
+    #[error("database {}: {holder} uses it already; {}", path.display(), if *is_own { SHARED } else { LOCKED })]
     #[non_exhaustive]
     Locked {
         /// The database file.

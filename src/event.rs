@@ -25,7 +25,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with this subject and payload, without headers.
+    /// An event with this subject and payload, without headers. Nothing is checked here: a recorder checks the event when it is
+    /// recorded, and [`Event::validate`] does at any time.
     pub fn new(subject: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
         Self { subject: subject.into(), id: None, headers: Vec::new(), payload: payload.into() }
     }
@@ -96,7 +97,7 @@ impl Event {
         self.subject.len() + self.id.as_ref().map_or(0, String::len) + headers + self.payload.len()
     }
 
-    /// Checks for everything that a server, a client or the database could not process. Recorders call this. Refused are:
+    /// Checks for everything that a server, a client or the database could not process. Recorders call this. Does not block. Refused are:
     ///
     /// - a subject that is empty, contains wildcards, white space or control characters, or begins with `$JS.` or `$SYS.`;
     /// - a header name with characters that no header name can have, and the header `Nats-Msg-Id` (see [`Event::id`]);

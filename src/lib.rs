@@ -33,6 +33,7 @@
 //! ```
 //!
 //! Recorders and collectors are shared between threads, by reference or in an `Arc`; any of the threads can close or stop them.
+//! A database has one collector or grouped direct recorder at a time, in this program or another: share the one that you have.
 //! [`Collector::wait_for`] waits until an event that was recorded through NATS is in the database. For tests of your own code,
 //! [`testing`] has a recorder without a broker and a database that runs your routes.
 //!
@@ -67,6 +68,7 @@
 //! | `catchment-intake` | collector, grouped direct recorder | makes batches |
 //! | `catchment-writer-0`, … | the same; one for each of `database.writers` | commits batches |
 //! | three of r2d2 | collector, direct recorder | the pool of database connections |
+//! | `catchment-checkpointer` | the same, from the first checkpoint on | copies committed pages from the WAL into the database |
 //! | `catchment-link`, two of the NATS client | each connection | the only caller of the client; reads and writes |
 //! | `catchment-backlog` | collector of a stream | takes waiting deliveries out of the client |
 //! | `catchment-listener` | collector in mode `core` | receives events; with `overflow = block` there is a second connection |
@@ -77,6 +79,7 @@
 //! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
 //! | `catchment-flush` | NATS recorder, queries, confirmations; over TLS each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
+//! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication
 //!

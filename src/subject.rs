@@ -9,6 +9,12 @@ use std::str::FromStr;
 const MAX_LENGTH: usize = 2048;
 
 /// A subject, or many: `*` stands for any one token, `>` at the end for one token or more.
+///
+/// ```
+/// let filter: catchment::Filter = "chat.*.line".parse()?;
+/// assert!(filter.matches("chat.north.line") && !filter.matches("chat.line"));
+/// # Ok::<(), catchment::InvalidSubject>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     text: String,

@@ -198,6 +198,7 @@ impl TestDatabase {
         self.writer.prepare(&self.batch);
         let committed = self.writer.commit(&self.batch).map_err(|refusal| match refusal {
             Refusal::Fatal(error) => error,
+            Refusal::Closed => Error::config("database", "is closed"),
             Refusal::Retry(Problem { fault, detail, remedy }) => {
                 Error::Database { fault, path: self.path(), detail, remedy, source: None }
             }
@@ -210,7 +211,7 @@ impl TestDatabase {
         Ok(())
     }
 
-    /// The rows that your own, read-only SQL returns.
+    /// The rows that your own, read-only SQL returns, in its order. Blocks while the SQL runs, and holds all rows in memory.
     ///
     /// # Errors
     ///
@@ -226,7 +227,8 @@ impl TestDatabase {
         Ok(rows)
     }
 
-    /// The answer of the configuration's query with this subject, to a request that is received now: a JSON array of its rows.
+    /// The answer of the configuration's query with this subject, to a request that is received now: a JSON array of its rows. The
+    /// request has no headers. Blocks while the statement runs, at most for about the query's `timeout`.
     ///
     /// # Errors
     ///
@@ -243,11 +245,11 @@ impl TestDatabase {
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// All dead letters, oldest first.
+    /// All dead letters, oldest first. Holds them all in memory.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`].
+    /// [`Error::Database`] if they cannot be read.
     pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, Error> {
         DeadLetters::open(self.path())?.list(&Selection::default())?.collect()
     }
@@ -256,7 +258,7 @@ impl TestDatabase {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`].
+    /// [`Error::Database`] if the tables cannot be read.
     pub fn changes(&self) -> Result<Vec<TableChange>, Error> {
         changes(&self.folder.path().join(BEFORE), &self.path())
     }

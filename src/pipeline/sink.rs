@@ -42,6 +42,8 @@ pub enum Refusal {
     Retry(Problem),
     /// A problem that waiting cannot repair: the pipeline stops.
     Fatal(Error),
+    /// The sink was closed before this attempt. The batch was not committed, and will not be.
+    Closed,
 }
 
 /// What is wrong with the database. Its text is one line, with the remedy.

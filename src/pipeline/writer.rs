@@ -45,7 +45,7 @@ impl<S: Sink> Writer<S> {
         Ok(())
     }
 
-    /// Tries until the commit succeeds; `false` where `quit` was raised before.
+    /// Tries until the commit succeeds; `false` where `quit` was raised or the sink was closed before.
     fn commit(&mut self, batch: &Batch) -> Result<bool, Error> {
         let mut pause = PAUSE.0;
         loop {
@@ -63,6 +63,7 @@ impl<S: Sink> Writer<S> {
                 }
                 Err(Refusal::Retry(problem)) => self.shared.sink.degrade(problem.to_string()),
                 Err(Refusal::Fatal(error)) => return Err(error),
+                Err(Refusal::Closed) => return Ok(false),
             }
             if self.shared.quit.wait(pause) {
                 return Ok(false);

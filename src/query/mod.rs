@@ -50,7 +50,7 @@ pub fn confirmations() -> (Sender<Confirmation>, Receiver<Confirmation>) {
     crossbeam_channel::bounded(confirmer::CAPACITY)
 }
 
-/// The requests of queries since the collector's start.
+/// The requests of queries since the collector's start. Those that wait for an answer are in neither number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestCounts {

@@ -44,6 +44,8 @@ struct State {
     closed: bool,
     /// The pipeline has ended.
     ended: bool,
+    /// The events that are not committed were given up. Of them, only those of the current attempt may still be committed.
+    abandoned: bool,
     /// Why the pipeline failed.
     failure: Option<Problem>,
     /// Why the last attempt to commit failed, while it will be repeated.
@@ -70,6 +72,7 @@ impl CommitQueue {
             unmatched_dropped: 0,
             closed: false,
             ended: false,
+            abandoned: false,
             failure: None,
             trouble: None,
             attempt: None,
@@ -137,9 +140,14 @@ impl CommitQueue {
         if state.closed && state.open.is_empty() { IntakeState::Drained } else { IntakeState::Open }
     }
 
-    /// Notes that a writer begins to commit the events up to this number.
-    fn attempt_started(&self, number: u64) {
-        self.state.lock().attempt = Some((number, Instant::now()));
+    /// Notes that a writer begins to commit the events up to this number. `false` where it must not: they were given back as not stored.
+    #[must_use]
+    fn attempt_started(&self, number: u64) -> bool {
+        let mut state = self.state.lock();
+        if !state.abandoned {
+            state.attempt = Some((number, Instant::now()));
+        }
+        !state.abandoned
     }
 
     /// Notes the result of an attempt to commit the events up to this number.
@@ -163,6 +171,7 @@ impl CommitQueue {
                 state.failure.get_or_insert_with(|| Problem::from(error));
             }
             Err(Refusal::Retry(problem)) => state.trouble = Some(problem.clone()),
+            Err(Refusal::Closed) => {}
         }
     }
 
@@ -198,6 +207,11 @@ impl CommitQueue {
         self.has_events.notify_all();
         self.has_room.notify_all();
         self.settled.notify_all();
+    }
+
+    /// What prevents events from being committed, if anything.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state.lock().trouble()
     }
 
     /// How many of the committed events are dead letters.
@@ -247,6 +261,7 @@ impl CommitQueue {
 
     /// Gives up the events that are not committed. No thread waits for them any more.
     pub(super) fn abandon(&self) -> Result<(), FlushError> {
+        self.state.lock().abandoned = true;
         self.end();
         let last = self.state.lock().last.sequence;
         self.outcome(last)
@@ -271,12 +286,17 @@ impl CommitQueue {
         }
         let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         let reason = || state.ended.then(|| state.failure_reason(last).to_string());
-        let trouble = state.failure.as_ref().or(state.trouble.as_ref()).map(Problem::to_string).or_else(reason);
+        let trouble = state.trouble().or_else(reason);
         Err(FlushError::Deadline { waiting, trouble })
     }
 }
 
 impl State {
+    /// What prevents events from being committed, if anything.
+    fn trouble(&self) -> Option<String> {
+        self.failure.as_ref().or(self.trouble.as_ref()).map(Problem::to_string)
+    }
+
     /// Why an event was not committed.
     fn failure_reason(&self, number: u64) -> FailureReason {
         match (&self.failure, &self.attempt, &self.trouble) {
@@ -334,7 +354,9 @@ impl<S: Sink> Sink for NotifyingSink<S> {
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
         let last = batch.after().sequence;
-        self.queue.attempt_started(last);
+        if !self.queue.attempt_started(last) {
+            return Err(Refusal::Closed);
+        }
         let result = self.sink.commit(batch);
         self.queue.attempt_finished(last, &result);
         result

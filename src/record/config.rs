@@ -82,7 +82,8 @@ impl NatsRecorderConfig {
         Self { broker, ..Self::default() }
     }
 
-    /// Checks all settings. Opens no connection. [`NatsRecorder::open`](super::NatsRecorder::open) calls this.
+    /// Checks all settings but the form of the servers' addresses, and whether files exist. Opens no connection.
+    /// [`NatsRecorder::open`](super::NatsRecorder::open) calls this.
     ///
     /// # Errors
     ///
@@ -149,7 +150,8 @@ pub enum CommitMode {
     /// threads and processes can write to the database.
     PerEvent,
     /// Several events in one transaction, on writer threads: `record` returns at once, and the receipt tells when the event is
-    /// committed. Only one process at a time can collect into the database or record into it in this mode.
+    /// committed. A database has one collector or one recorder in this mode at a time; a second one is refused, in the same program
+    /// too ([`Error::Locked`]).
     #[default]
     Grouped,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::commit_queue::{self, CommitQueue, CommitQueueIntake, NotifyingSink};
 use super::receipt::in_database;
@@ -14,7 +14,9 @@ use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Overflo
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{Condition, Counter, Health, Pipeline, Problem, Settings, Shared};
+use crate::pipeline::{
+    Batch, Committed, Condition, Counter, Health, Pipeline, Problem, Refusal, Settings, Shared, Sink,
+};
 use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 
 /// How long dropping a recorder may go on committing.
@@ -26,7 +28,9 @@ const DROP_PATIENCE: Duration = Duration::from_secs(5);
 /// Recorded means committed. How durable that is depends on `synchronous` in the settings: with `full`, the event is on the
 /// disk. An event that the database's tables and triggers refuse becomes a dead letter and counts as recorded.
 ///
-/// One recorder for a file: share it between threads, by reference or in an `Arc`.
+/// Share one recorder between threads, by reference or in an `Arc`. With [`CommitMode::Grouped`], the default, a file has one recorder or
+/// collector at a time: a second one is refused with [`Error::Locked`], in the same program or another. Beside it, and beside each
+/// other, there may be any number of recorders with [`CommitMode::PerEvent`].
 ///
 /// Dropping the recorder commits what is in its buffer, for up to 5 seconds. To be sure that everything is committed, call
 /// [`Recorder::flush`] or [`Recorder::close`].
@@ -71,13 +75,30 @@ struct Grouped {
     queue: Arc<CommitQueue>,
     overflow: Overflow,
     pipeline: Pipeline,
-    /// `None` once the pipeline has ended.
-    lock: Mutex<Option<Lock>>,
+}
+
+/// A sink that keeps the database's lock until its thread has ended, also where the recorder was closed or dropped before: while a
+/// commit hangs, nobody else may write.
+struct LockedSink<S> {
+    sink: S,
+    _lock: Arc<Lock>,
+}
+
+impl<S: Sink> Sink for LockedSink<S> {
+    fn prepare(&mut self, batch: &Batch) {
+        self.sink.prepare(batch);
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+        self.sink.commit(batch)
+    }
 }
 
 impl DirectRecorder {
-    /// Records into this file, with default settings. Creates the file if it does not exist. It may be the application's own database:
-    /// catchment adds its tables (`events`, and names that begin with `catchment_`) and sets WAL mode, and changes nothing else.
+    /// Records into this file, with default settings: every event becomes a row of table `events`. Creates the file if it does not
+    /// exist; its directory must exist. Blocks as [`DirectRecorder::open`] does. It may be the application's own
+    /// database: catchment adds its tables (`events`, and names that begin with `catchment_`) and sets WAL mode, and changes nothing
+    /// else.
     ///
     /// # Errors
     ///
@@ -86,7 +107,8 @@ impl DirectRecorder {
         Self::open(DirectRecorderConfig::new(path.as_ref()))
     }
 
-    /// Opens the database. Blocks at most for `database.busy_timeout`, and longer if it applies migrations.
+    /// Opens the database, creates it if it does not exist, and applies new migrations. Blocks at most for a few times
+    /// `database.busy_timeout`, and longer if it applies migrations.
     ///
     /// # Errors
     ///
@@ -112,14 +134,18 @@ impl DirectRecorder {
                 return Err(error);
             }
         };
+        let lock = Arc::new(lock);
         let settings = Settings::from(&batch);
         let queue = Arc::new(CommitQueue::new(database.begin_local()?, settings.limits));
-        let sinks = database.writers().into_iter().map(|sink| NotifyingSink { sink, queue: Arc::clone(&queue) });
+        let sinks = database.writers().into_iter().map(|sink| {
+            let sink = LockedSink { sink, _lock: Arc::clone(&lock) };
+            NotifyingSink { sink, queue: Arc::clone(&queue) }
+        });
         let sinks = sinks.collect();
         let shared = Shared::new("database");
         let condition = shared.sink.clone();
         let pipeline = Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, shared)?;
-        let grouped = Grouped { queue, overflow, pipeline, lock: Mutex::new(Some(lock)) };
+        let grouped = Grouped { queue, overflow, pipeline };
         Ok(Self::with(WriteMode::Grouped(grouped), routes, condition))
     }
 
@@ -128,7 +154,7 @@ impl DirectRecorder {
         Self { write_mode, routes, condition, is_closed: AtomicBool::new(false), dead_letters, unmatched_dropped }
     }
 
-    /// How many events became dead letters so far. Does not block.
+    /// How many events became dead letters so far, since this recorder was opened. They count as recorded. Does not block.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
         match &self.write_mode {
@@ -194,10 +220,6 @@ impl Grouped {
             Ok(()) | Err(Error::StopDeadline { .. }) => {}
             Err(error) => self.queue.set_failure(&error),
         }
-        // While a commit hangs, nobody else may write.
-        if self.pipeline.has_ended() {
-            self.lock.lock().take();
-        }
         self.queue.abandon()
     }
 }
@@ -236,6 +258,8 @@ impl Recorder for DirectRecorder {
         }
     }
 
+    /// Blocks until every event passed in before this call is committed, at most for `patience`. With [`CommitMode::PerEvent`] it returns
+    /// at once: events are committed when [`Recorder::record`] returns.
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         match &self.write_mode {
             WriteMode::PerEvent(_) => Ok(()),
@@ -247,7 +271,8 @@ impl Recorder for DirectRecorder {
     ///
     /// An event that is not committed comes back with the reason why the database did not take it, or with
     /// [`FailureReason::Closed`]. An event whose commit has begun and hangs comes back with [`FailureReason::Unconfirmed`]: it may be
-    /// stored. With [`CommitMode::PerEvent`], this waits for the calls of [`Recorder::record`] that have not returned.
+    /// stored. The database's lock is released when that commit ends, also where that is later. With [`CommitMode::PerEvent`], this
+    /// waits for the calls of [`Recorder::record`] that have not returned.
     fn close(&self, patience: Duration) -> Result<(), FlushError> {
         self.end(patience)
     }

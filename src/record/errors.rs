@@ -38,7 +38,7 @@ pub enum FailureReason {
     /// The event is not valid.
     #[error(transparent)]
     Invalid(InvalidEvent),
-    /// It is larger than the server accepts.
+    /// It is larger than the server accepts. Only from a [`NatsRecorder`](super::NatsRecorder).
     #[error("it has {size} bytes and the server accepts {limit}; {SMALLER}")]
     TooLarge {
         /// Its size in bytes, headers included.
@@ -46,7 +46,8 @@ pub enum FailureReason {
         /// The server's `max_payload` in bytes.
         limit: usize,
     },
-    /// The buffer is full: the broker or database is not available, or slower than the application.
+    /// The buffer is full: the broker or database is not available, or slower than the application. The event was not sent and is not
+    /// stored.
     #[error("the buffer is full with {events} events, {bytes} bytes")]
     BufferFull {
         /// Events in the buffer.
@@ -62,9 +63,9 @@ pub enum FailureReason {
     /// The server refused it; the text is the server's.
     #[error("the server refused it: {}", printable(.0))]
     Refused(String),
-    /// It was sent, and no answer came within this time. It may be stored. It was not sent again because that could store it
-    /// twice: the stream would no longer recognise the repetition, or there is no stream.
-    #[error("sent but not confirmed within {0:.1?}: it may be stored or not")]
+    /// It was sent, or its commit began, and there was no answer within this time. It may be stored. It was not sent again because
+    /// that could store it twice: the stream would no longer recognise the repetition, or there is no stream.
+    #[error("not confirmed within {0:.1?}: it may be stored or not")]
     Unconfirmed(Duration),
     /// The database did not store it. With [`DatabaseFault::Io`] it may be stored all the same.
     #[error(
@@ -175,7 +176,8 @@ fn maybe_stored(failed: &[RecordError]) -> String {
     }
 }
 
-fn because(trouble: Option<&str>) -> String {
+/// What is wrong, as the end of a message.
+pub(super) fn because(trouble: Option<&str>) -> String {
     trouble.map_or(String::new(), |trouble| format!(": {}", printable(trouble)))
 }
 

@@ -58,7 +58,8 @@ pub struct NatsRecorder {
 }
 
 impl NatsRecorder {
-    /// Connects to these servers (separated by commas) with default settings.
+    /// Connects to these servers of one cluster (separated by commas) with default settings: events go to the streams whose subjects
+    /// match theirs. Blocks as [`NatsRecorder::open`] does.
     ///
     /// # Errors
     ///
@@ -74,7 +75,8 @@ impl NatsRecorder {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`], [`Error::Broker`] or [`Error::Thread`].
+    /// [`Error::Config`], [`Error::Broker`] or [`Error::Thread`]. Whether a stream takes the events' subjects is not examined here: an event
+    /// that none takes fails with [`FailureReason::NoStream`].
     pub fn open(config: NatsRecorderConfig) -> Result<Self, Error> {
         Self::open_expecting(config, || false)
     }
@@ -126,7 +128,8 @@ impl NatsRecorder {
         Ok(Self { queue, overflow, mode, thread_group, stop, condition })
     }
 
-    /// Counters of all events by their outcome. They can be read after [`Recorder::close`] too, and after the recorder was dropped.
+    /// Counters of all events by their outcome. They can be read after [`Recorder::close`] too, and after the recorder was dropped. Does
+    /// not block.
     #[must_use]
     pub fn counters(&self) -> RecorderCounters {
         RecorderCounters::of(Arc::clone(&self.queue))
@@ -168,6 +171,8 @@ impl Recorder for NatsRecorder {
         Ok(Receipt::in_send_queue(Arc::clone(&self.queue), entry, kind))
     }
 
+    /// Blocks until every event passed in before this call is acknowledged by its stream or has failed, at most for `patience`; in mode
+    /// `core`, until the server has read it.
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         self.queue.flush(deadline::after(patience))
     }

@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::commit_queue::CommitQueue;
+use super::errors::because;
 use super::send_queue::{Entry, Outcome, SendQueue};
 use super::{Destination, RecordError, RecordMetadata};
 use crate::deadline;
 use crate::event::Event;
+use crate::printable;
 
 /// Tells when and where an event is recorded. A receipt can be dropped: the event is recorded all the same, and if it fails,
 /// [`Recorder::flush`](super::Recorder::flush) returns it.
@@ -59,7 +61,8 @@ pub enum ReceiptKind {
     /// Read by a server without a stream (core NATS): the server has answered a flush that was sent after the event, and has
     /// passed the event on to the subscribers. Nothing confirms that there are any or that they stored it: at most once.
     HandedToBroker,
-    /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its `synchronous`: with `full`, it is on the disk.
+    /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its
+    /// `synchronous`: with `full`, it is on the disk.
     Committed,
 }
 
@@ -77,7 +80,7 @@ impl Receipt {
         Self(ReceiptState::Settled(destination))
     }
 
-    /// What "recorded" means for this event.
+    /// What "recorded" means for this event. Does not block.
     #[must_use]
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
@@ -96,7 +99,26 @@ impl Receipt {
         }
     }
 
-    /// Blocks until the event is recorded or has failed, at most for `patience`.
+    /// The event's subject, for an error. `None` where the event is recorded, or was given back.
+    fn subject(&self) -> Option<&str> {
+        match &self.0 {
+            ReceiptState::InSendQueue(at) => Some(at.entry.event.subject()),
+            ReceiptState::InCommitQueue(at) => at.event.as_ref().map(Event::subject),
+            ReceiptState::Settled(_) => None,
+        }
+    }
+
+    /// What prevents events from being recorded at the moment, if anything.
+    fn trouble(&self) -> Option<String> {
+        match &self.0 {
+            ReceiptState::InSendQueue(at) => at.queue.trouble(),
+            ReceiptState::InCommitQueue(at) => at.queue.trouble(),
+            ReceiptState::Settled(_) => None,
+        }
+    }
+
+    /// Blocks until the event is recorded or has failed, at most for `patience`; with [`Duration::ZERO`] it does not block. An event
+    /// of [`ReceiptKind::StoredByStream`] is in the stream then, one of [`ReceiptKind::Committed`] in the database.
     ///
     /// # Errors
     ///
@@ -154,7 +176,12 @@ pub enum WaitError {
     /// The event was not recorded.
     #[error(transparent)]
     Failed(RecordError),
-    /// The event is neither recorded nor failed yet. The receipt can be waited for again.
-    #[error("not confirmed yet")]
+    /// The event is neither recorded nor failed yet. The receipt can be waited for again. The message also says what is wrong with
+    /// the broker or the database, if anything, at the time it is written.
+    #[error(
+        "event on {} not confirmed yet{}",
+        printable(.0.subject().unwrap_or_default()),
+        because(.0.trouble().as_deref())
+    )]
     Pending(Receipt),
 }

@@ -51,9 +51,9 @@ pub trait Recorder: Sealed + Send + Sync {
     fn flush(&self, patience: Duration) -> Result<(), FlushError>;
 
     /// Accepts no more events, records those in the buffer, and ends: threads, connections and the lock on the database are
-    /// released, except a thread that hangs: it ends later by itself. Blocks at most for `patience`. Calls of [`Recorder::record`] that come later return
-    /// [`FailureReason::Closed`](super::FailureReason::Closed). Closing a closed recorder does nothing; where several threads
-    /// close it at a time, the shortest `patience` counts.
+    /// released, except a thread that hangs: it ends later by itself. Blocks at most for `patience`. Calls of [`Recorder::record`]
+    /// that come later return [`FailureReason::Closed`](super::FailureReason::Closed). Closing a closed recorder does nothing; where
+    /// several threads close it at a time, the shortest `patience` counts.
     ///
     /// An event that is not recorded by then comes back: from its receipt where that still exists, otherwise in the error. Where the
     /// event may be stored all the same, [`FailureReason::may_be_stored`](super::FailureReason::may_be_stored) is true.

@@ -198,6 +198,11 @@ impl SendQueue {
         self.state.lock().trouble = Some(trouble);
     }
 
+    /// What prevents events from being confirmed, if anything.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state.lock().trouble.clone()
+    }
+
     /// Fails the events in flight on the subject of this denial: the user may not publish there.
     pub(super) fn fail_denied(&self, denial: &Denial) {
         let mut state = self.state.lock();

@@ -61,8 +61,8 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Opens an existing database for reading. Creates nothing. Blocks only while it opens the file. No permission to write is needed, except for
-    /// [`DeadLetters::remove`].
+    /// Opens an existing database for reading. Creates nothing. Blocks only while it opens the file. No permission to write is
+    /// needed, except for [`DeadLetters::remove`].
     ///
     /// # Errors
     ///
@@ -104,7 +104,8 @@ impl DeadLetters {
     }
 
     /// Removes the selected letters for ever and returns how many there were. Each transaction removes up to a thousand. If one
-    /// fails, the transactions before it stay committed. Waits up to 10 seconds while another process writes.
+    /// fails, the transactions before it stay committed. Blocks until all are removed, and each time up to 10 seconds while another
+    /// process writes.
     ///
     /// # Errors
     ///
@@ -147,7 +148,7 @@ fn remove_some(writer: &Connection, selection: &Selection, cursor: &mut Cursor) 
     Ok(ids.len())
 }
 
-/// The iterator of [`DeadLetters::list`].
+/// The iterator of [`DeadLetters::list`]. A call of `next` blocks while it reads a page, after every 100 letters at the latest.
 #[derive(Debug)]
 pub struct DeadLetterIter<'s> {
     letters: &'s DeadLetters,

@@ -1,4 +1,4 @@
-//! The lock beside the database: one collector for each file.
+//! The lock beside the database: one collector or grouped direct recorder for each file.
 //!
 //! It is an advisory lock of the operating system on `<database>.lock`. It ends with the process, however that ends. The database
 //! file itself is never opened for this: closing it would drop SQLite's own locks (<https://sqlite.org/howtocorrupt.html>, 2.2),
@@ -50,6 +50,11 @@ pub struct Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         let mut held = HELD.lock();
+        // Not only closed: a process that another thread is starting at this moment has the open file too, until it runs its program.
+        // Released while the list is locked: another thread finds the lock held and in the list, or neither.
+        if let Err(error) = self.file.unlock() {
+            log::debug!("a lock file cannot be unlocked, and is closed: {error}");
+        }
         if let Some(at) = held.iter().position(|id| *id == self.id) {
             held.swap_remove(at);
         }
@@ -109,6 +114,8 @@ impl Lock {
         loop {
             let (mut file, made_file) = open_or_make(&path).map_err(unwritable)?;
             let id = id(&file).map_err(unwritable)?;
+            // Another thread of this process that tries meanwhile waits here, and then finds the lock in the list.
+            let mut held = HELD.lock();
             match try_lock(&file) {
                 // A start that failed has just removed it. A lock on a file without a name excludes nobody.
                 Ok(()) if !has_name(id, &path) => {}
@@ -116,12 +123,14 @@ impl Lock {
                     let had_no_database = !database.exists();
                     let (database, is_of_core) = (database.to_owned(), AtomicBool::new(false));
                     let lock = Self { file, id, database, made_file, had_no_database, is_of_core };
+                    held.push(id);
+                    drop(held);
                     lock.write(phase).map_err(unwritable)?;
-                    HELD.lock().push(id);
                     return Ok(lock);
                 }
                 Err(TryLockError::WouldBlock) => {
-                    let is_own = HELD.lock().contains(&id);
+                    let is_own = held.contains(&id);
+                    drop(held);
                     let holder = if is_own { "this process".into() } else { name_in(&mut file) };
                     return Err(Error::Locked { path: database.to_owned(), holder, is_own });
                 }
@@ -286,12 +295,24 @@ mod tests {
         HELD.lock().retain(|id| *id != first.id);
         let refused = Lock::take(&database).expect_err("is held").to_string();
         assert!(
-            refused.contains(&format!("process {} collects into it already; stop that one", std::process::id())),
+            refused.contains(&format!("process {} uses it already; stop that one", std::process::id())),
             "{refused}"
         );
         drop(first);
         assert_eq!(Lock::holder(&database).expect("looks"), None);
         assert!(Lock::take(&database).is_ok());
+    }
+
+    #[test]
+    fn a_process_that_is_being_started_keeps_no_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        let lock = Lock::take(&database).expect("is free");
+        let inherited = lock.file.try_clone().expect("as a fork has it");
+        drop(lock);
+        assert_eq!(Lock::holder(&database).expect("looks"), None);
+        assert!(Lock::take(&database).is_ok());
+        drop(inherited);
     }
 
     #[test]

@@ -43,13 +43,7 @@ fn read(codec: Codec, payload: &[u8], places: &[Vec<String>]) -> Result<Vec<Boun
     let envelope = Envelope::of(&event.delivery(), None);
     let mut fields = Fields::default();
     let row = parameters.read(&envelope, &mut fields).map_err(|e| e.to_string())?;
-    let bound = |at| match parameters.value(at, &envelope, &fields, row) {
-        Value::Null => Bound::Null,
-        Value::Integer(value) => Bound::Integer(value),
-        Value::Real(value) => Bound::Real(value),
-        Value::Text(text) => Bound::Text(text.to_owned()),
-        Value::Blob(bytes) => Bound::Blob(bytes.to_owned()),
-    };
+    let bound = |at| parameters.value(at, &envelope, &fields, row).into();
     Ok((0..places.len()).map(bound).collect())
 }
 

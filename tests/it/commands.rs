@@ -1,75 +1,27 @@
 //! The commands as somebody at a terminal, or a script, meets them.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::collector::{Collector, catchment, output, run, signal, stderr};
-use crate::support::server::Server;
+use crate::support::collector::{Collector, catchment, fed, output, printed, results, run, signal, stderr};
+use crate::support::publishing::PublishingFixture as Fixture;
 use crate::support::{eventually, oracle};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// Runs it to its end, which must be a good one; what it printed.
-#[track_caller]
-fn printed(command: &mut Command) -> String {
-    let done = output(command);
-    assert!(done.status.success(), "{}", stderr(&done));
-    String::from_utf8(done.stdout).expect("UTF-8")
-}
-
-/// The same with this on standard input.
+/// What a command printed that had this on standard input.
 #[track_caller]
 fn printed_from(command: &mut Command, input: &[u8]) -> String {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
-    child.stdin.take().expect("piped").write_all(input).expect("it reads");
-    let done = child.wait_with_output().expect("it ends");
-    assert!(done.status.success(), "{}", stderr(&done));
-    String::from_utf8(done.stdout).expect("UTF-8")
+    results(fed(command, input))
 }
 
 fn numbered(numbers: std::ops::Range<u32>, text: impl Fn(u32) -> String) -> Vec<String> {
     numbers.map(text).collect()
-}
-
-struct Fixture {
-    folder: tempfile::TempDir,
-    server: Server,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let folder = folder();
-        let server = Server::start(folder.path());
-        server.make_stream("EVENTS", &["events.>"]);
-        Self { folder, server }
-    }
-
-    fn database(&self) -> PathBuf {
-        self.folder.path().join("a.db")
-    }
-
-    fn publish(&self, arguments: &[&str]) -> Command {
-        let mut command = catchment();
-        command.args(["publish", "--server", &self.server.url()]).args(arguments);
-        command
-    }
-
-    fn reading(&self, arguments: &[&str]) -> Command {
-        let mut command = catchment();
-        command.args(arguments).arg("--database").arg(self.database());
-        command
-    }
-
-    fn drain(&self) {
-        printed(run(&self.server.url(), &self.database()).arg("--drain"));
-    }
 }
 
 #[test]

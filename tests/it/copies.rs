@@ -117,7 +117,7 @@ fn a_collector_whose_database_is_open_cannot_be_adopted() {
     let done = output(catchment().arg("adopt").arg("--database").arg(fixture.database()));
     let said = stderr(&done);
     assert_eq!(done.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
+    assert!(said.contains(&format!("process {} uses it already", collector.pid())), "{said}");
     assert!(collector.stop().success());
 }
 

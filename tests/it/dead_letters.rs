@@ -3,7 +3,6 @@
 use catchment::config::RouteConfig;
 use catchment::dead_letters::{self, Selection, UnreadableHeaders};
 use catchment::{Config, DirectRecorder, DirectRecorderConfig, Event, Recorder};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::input::BREAKING;
 use crate::support::chance::Chance;
-use crate::support::collector::{Collector, catchment, output, stderr};
+use crate::support::collector::{Collector, catchment, fed, output, results, stderr};
 use crate::support::fixture::Fixture;
 use crate::support::refusal::refused;
 use crate::support::{eventually, oracle};
@@ -278,11 +277,7 @@ fn an_export_is_published_again_byte_by_byte() {
     let elsewhere = String::from_utf8(export.stdout).expect("UTF-8").replace("events.line", "other.line");
     let mut publish = catchment();
     publish.args(["publish", "--events", "-H", "From: export", "--server", &chat.fixture.server.url()]);
-    let mut child =
-        publish.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    child.stdin.take().expect("piped").write_all(elsewhere.as_bytes()).expect("it reads");
-    let published = child.wait_with_output().expect("it ends");
-    assert!(published.status.success(), "{}", stderr(&published));
+    results(fed(&mut publish, elsewhere));
     let database = chat.fixture.folder.path().join("other.db");
     let mut drain = crate::support::collector::run(&chat.fixture.server.url(), &database);
     let drained = output(drain.args(["--drain", "--stream", "OTHER"]).env("CATCHMENT_BROKER__SUBJECTS", "other.>"));

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catchment::config::{Mode, RouteConfig, Unmatched};
-use catchment::record::{CommitMode, Destination, FailureReason, FlushError, NatsRecorderConfig};
+use catchment::record::{CommitMode, Destination, FailureReason, FlushError, NatsRecorderConfig, WaitError};
 use catchment::rusqlite::Connection;
 use catchment::testing::MemoryRecorder;
-use catchment::{Collector, Config, DirectRecorder, DirectRecorderConfig, Event, NatsRecorder, Recorder};
+use catchment::{
+    Collector, Config, DirectRecorder, DirectRecorderConfig, Error, Event, NatsRecorder, Receipt, Recorder,
+};
 
 // The examples are compiled here too, so that tests run them.
 #[allow(dead_code, reason = "its main")]
@@ -17,8 +19,8 @@ mod bot_example;
 #[path = "../../examples/collector.rs"]
 mod collector_example;
 
-use crate::support::oracle;
 use crate::support::server::Server;
+use crate::support::{eventually, oracle};
 
 #[test]
 fn the_example_of_a_collector_reads_what_it_has_recorded() {
@@ -216,6 +218,77 @@ fn a_closed_direct_recorder_refuses_events_and_lets_go_of_the_database() {
         drop((second, recorder));
         assert_eq!(oracle::payloads(&database), ["1", "3"]);
     }
+}
+
+/// Waits for a receipt again and again, until the message of the error has this text.
+#[track_caller]
+fn is_pending_because(mut receipt: Receipt, text: &str) {
+    eventually(text, || match std::mem::replace(&mut receipt, settled()).wait(Duration::from_millis(50)) {
+        Err(pending) if pending.to_string() == text => Some(()),
+        Err(WaitError::Pending(again)) => {
+            receipt = again;
+            None
+        }
+        other => panic!("{other:?}"),
+    });
+}
+
+/// A receipt that stands in while another one is waited for.
+fn settled() -> Receipt {
+    MemoryRecorder::new().record(Event::new("a", "")).expect("kept")
+}
+
+#[test]
+fn a_receipt_that_is_waited_for_in_vain_says_what_is_wrong() {
+    let program = program(|_| {});
+    program.record("events.test", "1");
+    let receipt = program.recorder.record(Event::new("other.test", "2")).expect("taken");
+    is_pending_because(receipt, "event on other.test not confirmed yet: no stream takes other.test at the moment");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("a.db");
+    let recorder = direct(&database, CommitMode::Grouped);
+    let lock = oracle::lock(&database);
+    let receipt = recorder.record(Event::new("events.a", "1")).expect("taken");
+    let locked = "database is locked; another process holds its write lock; end that process's transaction";
+    is_pending_because(receipt, &format!("event on events.a not confirmed yet: {locked}"));
+    drop(lock);
+}
+
+#[test]
+fn a_commit_that_outlasts_the_close_keeps_the_lock_and_then_releases_it() {
+    // Until the commit has begun when the recorder is closed.
+    while !a_close_met_a_commit() {}
+}
+
+/// Closes a recorder while another program has the database locked. Returns whether the commit had begun.
+fn a_close_met_a_commit() -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("a.db");
+    let mut config = DirectRecorderConfig::new(&database);
+    config.database.busy_timeout = Duration::from_secs(300);
+    let recorder = DirectRecorder::open(config.clone()).expect("opens");
+    let lock = oracle::lock(&database);
+    let receipt = recorder.record(Event::new("events.a", "1")).expect("taken");
+    recorder.close(Duration::from_millis(10)).expect_err("it is locked");
+    let Err(WaitError::Failed(failed)) = receipt.wait(Duration::ZERO) else { panic!("it was given back") };
+    let has_begun = failed.reason.may_be_stored();
+    if has_begun {
+        let said = failed.to_string();
+        let words = ["event on events.a not recorded: not confirmed within", "it may be stored or not"];
+        assert!(words.iter().all(|words| said.contains(words)), "{said}");
+        let refused = DirectRecorder::open(config.clone()).expect_err("the commit has not ended");
+        assert!(matches!(refused, Error::Locked { is_own: true, .. }), "{refused}");
+    } else {
+        assert_eq!(failed.reason, FailureReason::Closed);
+    }
+    drop(lock);
+    let second = eventually("the commit to end", || DirectRecorder::open(config.clone()).ok());
+    second.record(Event::new("events.a", "2")).expect("taken");
+    second.close(PATIENCE).expect("committed");
+    let expected = if has_begun { &["1", "2"][..] } else { &["2"] };
+    assert_eq!(oracle::payloads(&database), expected, "a commit that had begun was completed, once; no other was made");
+    has_begun
 }
 
 #[test]

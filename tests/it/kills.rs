@@ -239,7 +239,7 @@ fn a_second_collector_is_refused_while_the_first_lives() {
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert_eq!(said.trim_end().lines().count(), 1, "{said}");
-    let holder = format!("process {} collects into it already", first.pid());
+    let holder = format!("process {} uses it already", first.pid());
     assert!(said.contains(&holder) && said.contains("a.db"), "{said}");
     let kept = load::publish(&server, 300);
     eventually("the first to go on", || (oracle::position(&database) == 300).then_some(()));

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::own_server::{printed, processes_of, with_server};
-use crate::support::collector::catchment;
+use crate::own_server::{processes_of, with_server};
+use crate::support::collector::{catchment, printed};
 use crate::support::{eventually, oracle};
 
 #[test]

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::collector::{Collector, catchment, output, signal, stderr};
+use crate::support::collector::{Collector, catchment, output, printed, signal, stderr};
 use crate::support::refusal::refused;
-use crate::support::server::{Server, program};
+use crate::support::server::{Server, free_port, program};
 use crate::support::{eventually, oracle};
 
 struct Folder(tempfile::TempDir);
@@ -44,10 +44,6 @@ impl Folder {
         let text = std::fs::read_to_string(self.at("a.db.nats/port")).expect("was kept");
         text.trim().parse().expect("a port")
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 #[test]
@@ -454,7 +450,7 @@ fn a_second_own_server_is_refused_without_harm() {
     let refused = output(&mut second);
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
+    assert!(said.contains(&format!("process {} uses it already", collector.pid())), "{said}");
     assert_eq!(processes_of(folder.path()), before, "no server was started or ended");
     printed(catchment().args(["publish", "events.a", "x", "--database"]).arg(&database));
     eventually("the row", || (oracle::count(&database) == 1).then_some(()));
@@ -473,12 +469,4 @@ fn a_missing_server_program_is_named() {
     assert!(last.starts_with("catchment: ") && last.contains("/nowhere/nats-server"), "{said}");
     assert!(last.contains("NATS_SERVER_BIN"), "names the remedy: {said}");
     assert!(!folder.path().join("a.db.server").exists());
-}
-
-/// What the command printed; it must succeed.
-#[track_caller]
-pub fn printed(command: &mut Command) -> String {
-    let done = output(command);
-    assert!(done.status.success(), "{}", stderr(&done));
-    String::from_utf8(done.stdout).expect("UTF-8")
 }

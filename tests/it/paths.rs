@@ -20,7 +20,7 @@ fn a_second_collector_is_refused_by_whatever_path_it_comes() {
     let collector = Collector::start(run(&fixture.server.url(), &at("real/a.db")), &at("collector.log"));
     collector.said("collecting stream");
     for path in ["linked/a.db", "file.db", "real/../linked/a.db"] {
-        refused(&mut run(&fixture.server.url(), &at(path)), 1, &["collects into it already"]);
+        refused(&mut run(&fixture.server.url(), &at(path)), 1, &["uses it already"]);
         let mut relative = catchment();
         relative.current_dir(fixture.folder.path()).args([
             "run",
@@ -29,7 +29,7 @@ fn a_second_collector_is_refused_by_whatever_path_it_comes() {
             "--database",
             path,
         ]);
-        refused(&mut relative, 1, &["collects into it already"]);
+        refused(&mut relative, 1, &["uses it already"]);
         let found = output(catchment().args(["check", "--offline", "--database"]).arg(at(path)));
         assert!(String::from_utf8_lossy(&found.stdout).contains("collects into"), "{}", stderr(&found));
     }
@@ -38,7 +38,7 @@ fn a_second_collector_is_refused_by_whatever_path_it_comes() {
     symlink("real/new.db", at("new.db")).expect("a link");
     let collector = Collector::start(run(&fixture.server.url(), &at("new.db")), &at("new.log"));
     collector.said("collecting stream");
-    refused(&mut run(&fixture.server.url(), &at("real/new.db")), 1, &["collects into it already"]);
+    refused(&mut run(&fixture.server.url(), &at("real/new.db")), 1, &["uses it already"]);
     assert!(collector.stop().success());
 }
 

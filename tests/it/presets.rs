@@ -6,7 +6,7 @@ use std::process::Command;
 use rusqlite::types::Value as Cell;
 use serde_json::{Value, json};
 
-use crate::support::collector::{Collector, catchment, output, stderr};
+use crate::support::collector::{Collector, catchment, output, printed, stderr};
 use crate::support::server::Server;
 use crate::support::{eventually, oracle};
 
@@ -34,14 +34,14 @@ impl Fixture {
     fn publish(&self, subject: &str, payloads: &[Value]) {
         for payload in payloads {
             let arguments = ["publish", "--server", &self.server.url(), subject, &payload.to_string()];
-            succeeds(&mut command(self.folder.path(), &arguments));
+            printed(&mut command(self.folder.path(), &arguments));
         }
     }
 
     /// What a query answers.
     fn ask(&self, subject: &str, parameters: &[&str]) -> Vec<Value> {
         let mut asking = command(self.folder.path(), &["query", "--json", "--server", &self.server.url(), subject]);
-        let answer = succeeds(asking.args(parameters));
+        let answer = printed(asking.args(parameters));
         answer.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
     }
 
@@ -83,13 +83,6 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-#[track_caller]
-fn succeeds(command: &mut Command) -> String {
-    let done = output(command);
-    assert!(done.status.success(), "{}", stderr(&done));
-    String::from_utf8(done.stdout).expect("UTF-8")
-}
-
 #[test]
 fn every_preset_passes_its_own_check() {
     for (preset, prefix) in [("events", None), ("chat", None), ("telemetry", None), ("telemetry", Some("site.north.t"))]
@@ -98,7 +91,7 @@ fn every_preset_passes_its_own_check() {
         let mut arguments = vec!["--preset", preset];
         arguments.extend(prefix.into_iter().flat_map(|prefix| ["--prefix", prefix]));
         init(folder.path(), &arguments);
-        let said = succeeds(&mut command(folder.path(), &["check", "--offline"]));
+        let said = printed(&mut command(folder.path(), &["check", "--offline"]));
         assert!(said.ends_with(" ok\n") && !said.contains("warning"), "{said}");
     }
 }

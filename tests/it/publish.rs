@@ -4,69 +4,19 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::collector::{Collector, catchment, output, run, signal, stderr};
+use crate::support::collector::{Collector, catchment, fed, output, piped, results, run, signal, stderr};
+use crate::support::publishing::PublishingFixture as Fixture;
 use crate::support::refusal::{ends, refused};
 use crate::support::server::Server;
 use crate::support::{eventually, oracle};
 
-struct Fixture {
-    folder: tempfile::TempDir,
-    server: Server,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let (folder, server) = Server::in_new_folder();
-        server.make_stream("EVENTS", &["events.>"]);
-        Self { folder, server }
-    }
-
-    fn publish(&self, arguments: &[&str]) -> Command {
-        let mut command = catchment();
-        command.args(["publish", "--server", &self.server.url()]).args(arguments);
-        command
-    }
-
-    /// A file with this in it.
-    fn file(&self, name: &str, content: &[u8]) -> String {
-        let file = self.folder.path().join(name);
-        std::fs::write(&file, content).expect("writes");
-        file.to_str().expect("UTF-8").to_owned()
-    }
-
-    /// The payloads that are in the stream, in order.
-    fn payloads(&self) -> Vec<String> {
-        let database = self.folder.path().join("a.db");
-        let done = output(run(&self.server.url(), &database).arg("--drain"));
-        assert!(done.status.success(), "{}", stderr(&done));
-        oracle::payloads(&database)
-    }
-
-    fn last(&self) -> u64 {
-        self.server.last_sequence("EVENTS")
-    }
-}
-
-/// Runs it with this on standard input.
-fn fed(command: &mut Command, input: &[u8]) -> Output {
-    let mut child = started(command);
-    // A command that refuses the input may end before it has read all.
-    let _ = child.stdin.take().expect("piped").write_all(input);
-    child.wait_with_output().expect("ends")
-}
-
-fn started(command: &mut Command) -> Child {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts")
-}
-
 #[track_caller]
 fn said(done: &Output) -> String {
-    assert!(done.status.success(), "{}", stderr(done));
-    String::from_utf8_lossy(&done.stdout).into_owned()
+    results(done.clone())
 }
 
 #[track_caller]
@@ -247,7 +197,7 @@ fn an_interrupted_command_says_how_many_of_how_many() {
     for (name, status) in [("INT", 130), ("TERM", 143)] {
         let before = fixture.last();
         let mut command = fixture.publish(&["events.a", "--count", "1000000", "--rate", "2000", "--json"]);
-        let child = started(&mut command);
+        let child = piped(&mut command);
         eventually("some events", || (fixture.last() > before + 10).then_some(()));
         signal(child.id(), name);
         let done = child.wait_with_output().expect("ends");
@@ -272,7 +222,7 @@ fn catches_sigterm(process: u32) -> bool {
 #[test]
 fn waiting_for_input_ends_with_a_signal() {
     let fixture = Fixture::new();
-    let mut child = started(&mut fixture.publish(&["events.a"]));
+    let mut child = piped(&mut fixture.publish(&["events.a"]));
     let mut input = child.stdin.take().expect("piped");
     input.write_all(b"one\n\ntwo\n").expect("reads");
     eventually("both events", || (fixture.last() == 2).then_some(()));
@@ -285,7 +235,7 @@ fn waiting_for_input_ends_with_a_signal() {
     // A named pipe that nobody writes: nothing was published.
     let pipe = fixture.folder.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
-    let child = started(&mut fixture.publish(&["events.a", "--json", "--file", pipe.to_str().expect("UTF-8")]));
+    let child = piped(&mut fixture.publish(&["events.a", "--json", "--file", pipe.to_str().expect("UTF-8")]));
     eventually("it to catch the signal", || catches_sigterm(child.id()).then_some(()));
     signal(child.id(), "TERM");
     let done = child.wait_with_output().expect("ends");
@@ -333,7 +283,7 @@ fn a_signal_ends_the_wait_for_the_first_connection() {
     for (name, status) in [("INT", 130), ("TERM", 143)] {
         let mut command = catchment();
         command.args(["publish", "events.a", "x", "--json", "--timeout", "1h", "--server", &url]);
-        let child = started(&mut command);
+        let child = piped(&mut command);
         let connection = silent.accept().expect("it connects");
         signal(child.id(), name);
         let done = child.wait_with_output().expect("ends");

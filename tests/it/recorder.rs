@@ -10,7 +10,7 @@ use catchment::{Event, Receipt, Recorder};
 use serde_json::{Value, json};
 
 use crate::support::chance::Chance;
-use crate::support::collector::{Collector, catchment, drain, run, stderr};
+use crate::support::collector::{Collector, catchment, drain, fed, run, stderr};
 use crate::support::eventually;
 use crate::support::health::{quick, well};
 use crate::support::load::{self, Load, payload};
@@ -169,10 +169,7 @@ fn a_process_that_ends_right_after_its_flush_has_lost_nothing() {
         let lines: Vec<String> = (0..count).map(|n| format!("round {round}, line {n}")).collect();
         let mut command = catchment();
         command.args(["publish", "--server", &server.url(), "events.line"]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("runs");
-        child.stdin.take().expect("piped").write_all(lines.join("\n").as_bytes()).expect("listens");
-        let done = child.wait_with_output().expect("ends");
+        let done = fed(&mut command, lines.join("\n"));
         // Nobody has a moment longer.
         server.kill();
         assert!(done.status.success(), "{}", stderr(&done));

@@ -1,10 +1,11 @@
 //! No secret is in anything that is printed or logged, however wrongly it was given.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::collector::{catchment, output};
-use crate::support::server::Server;
+use crate::support::collector::output;
+use crate::support::fixture;
 
 const SECRET: &str = "hunter2";
 
@@ -36,30 +37,34 @@ const CONTENTS: [&str; 4] = [
     "SUHUNTER2AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA2",
 ];
 
-struct Fixture {
-    folder: tempfile::TempDir,
-    server: Server,
+/// A server, and commands that log all they can.
+struct Fixture(fixture::Fixture);
+
+impl Deref for Fixture {
+    type Target = fixture::Fixture;
+
+    fn deref(&self) -> &fixture::Fixture {
+        &self.0
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
-        let (folder, server) = Server::in_new_folder();
-        Self { folder, server }
+        Self(fixture::Fixture::without_stream())
     }
 
-    /// `publish`, which logs all it can.
     fn publish(&self) -> Command {
         self.command(&["publish", "events.a", "x", "--timeout", "300ms"])
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = catchment();
-        command.current_dir(self.folder.path()).env("RUST_LOG", "debug").args(arguments);
+        let mut command = self.0.command(arguments);
+        command.env("RUST_LOG", "debug");
         command
     }
 
     fn context(&self, json: &str) -> Command {
-        let contexts = self.folder.path().join("nats/context");
+        let contexts = self.path("nats/context");
         std::fs::create_dir_all(&contexts).expect("makes");
         std::fs::write(contexts.join("a.json"), json).expect("writes");
         let mut command = self.publish();
@@ -68,7 +73,7 @@ impl Fixture {
     }
 
     fn settings(&self, text: &str) -> [Command; 2] {
-        std::fs::write(self.folder.path().join("c.toml"), text).expect("writes");
+        self.file("c.toml", text);
         let mut publish = self.publish();
         publish.args(["-c", "c.toml"]);
         [publish, self.command(&["check", "-c", "c.toml"])]

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use crate::support::collector::{Collector, catchment, output, run, stderr};
 use crate::support::eventually;
 use crate::support::refusal::{SECRETS, ends, refused};
-use crate::support::server::Server;
+use crate::support::server::{Server, program};
 
 /// What the commands below are given for an answer.
 const TIMEOUT: &str = "1s";
@@ -193,7 +193,7 @@ fn a_database_that_cannot_be_written_is_refused() {
     let under_file = folder.path().join("server.log/a.db");
     refused(&mut run(&under_file), 1, &["server.log/a.db", "check its directories"]);
     let mut missing_with_server = catchment();
-    missing_with_server.args(["run", "--with-server", "--database"]).arg(&missing);
+    missing_with_server.args(["run", "--with-server", "--database"]).arg(&missing).env("NATS_SERVER_BIN", program());
     refused(&mut missing_with_server, 1, &[missing.to_str().unwrap(), make_it]);
 }
 

@@ -426,7 +426,7 @@ fn a_second_collector_is_refused_and_the_first_named() {
     let refused = output(fixture.run().arg("--drain"));
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("process {} collects into it already", collector.pid())), "{said}");
+    assert!(said.contains(&format!("process {} uses it already", collector.pid())), "{said}");
     assert!(collector.stop().success());
 }
 

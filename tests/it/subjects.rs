@@ -1,24 +1,29 @@
 //! Streams that store events on other subjects than they take them on, and streams that do not keep what they promise.
 
+use std::ops::Deref;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::collector::{Collector, catchment, output, stderr};
-use crate::support::eventually;
-use crate::support::oracle;
-use crate::support::server::{Server, needs};
+use crate::support::collector::{Collector, catchment, output, printed, stderr};
+use crate::support::server::needs;
+use crate::support::{eventually, fixture, oracle};
 
-struct Fixture {
-    folder: tempfile::TempDir,
-    server: Server,
+/// A server whose streams each test makes.
+struct Fixture(fixture::Fixture);
+
+impl Deref for Fixture {
+    type Target = fixture::Fixture;
+
+    fn deref(&self) -> &fixture::Fixture {
+        &self.0
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
-        let (folder, server) = Server::in_new_folder();
-        Self { folder, server }
+        Self(fixture::Fixture::without_stream())
     }
 
     fn stream(&self, name: &str, settings: &Value) {
@@ -28,25 +33,22 @@ impl Fixture {
     fn ask(&self, what: &str, name: &str, settings: &Value) {
         let mut body = settings.clone();
         body["name"] = name.into();
-        let answer = self.server.ask(&format!("$JS.API.STREAM.{what}.{name}"), &body);
-        assert!(answer["error"].is_null(), "{answer}");
+        self.0.ask(&format!("$JS.API.STREAM.{what}.{name}"), &body);
     }
 
     /// Publishes so many events, each acknowledged.
     fn publish(&self, subject: &str, count: u64) {
         let mut command = catchment();
         command.args(["publish", "--server", &self.server.url(), subject, "--count", &count.to_string()]);
-        let done = output(&mut command);
-        assert!(done.status.success(), "{}", stderr(&done));
+        printed(&mut command);
     }
 
     fn command(&self, stream: &str, subjects: &[&str], arguments: &[&str]) -> Command {
         let subjects = if subjects.is_empty() { String::new() } else { format!("subjects = {subjects:?}\n") };
         let settings = format!("[broker]\nstream = \"{stream}\"\n{subjects}[database]\npath = \"a.db\"\n");
-        std::fs::write(self.path("catchment.toml"), settings).expect("writes");
-        let mut command = catchment();
-        command.current_dir(self.folder.path()).args(["--config", "catchment.toml"]).args(arguments);
-        command.args(["--server", &self.server.url()]);
+        self.file("catchment.toml", settings);
+        let mut command = self.0.command(&["--config", "catchment.toml"]);
+        command.args(arguments).args(["--server", &self.server.url()]);
         command
     }
 
@@ -63,12 +65,8 @@ impl Fixture {
         said
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
-    }
-
     fn rows(&self) -> u64 {
-        oracle::count(&self.path("a.db"))
+        oracle::count(&self.database())
     }
 }
 
@@ -314,11 +312,9 @@ fn subjects_that_overlap_in_part_are_collected_once() {
 
 #[test]
 fn an_account_that_requires_a_limit_on_streams_is_told() {
-    let folder = tempfile::tempdir().expect("a folder");
     let accounts = "jetstream {}\naccounts { A { jetstream { max_file: 1GB, max_mem: 1MB, max_bytes_required: true },
                     users [{ user: a, password: a }] } }\nno_auth_user: a\n";
-    let server = Server::configured(folder.path(), accounts);
-    let fixture = Fixture { folder, server };
+    let fixture = Fixture(fixture::Fixture::configured_without_stream(accounts));
     let said = "this account requires a limit on the bytes of each stream; create it: nats stream add N";
     let refused = fixture.drain("N", &["n.>"]);
     assert!(refused.status.code() == Some(1) && stderr(&refused).contains(said), "{}", stderr(&refused));

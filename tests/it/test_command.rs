@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::collector::{catchment, output, signal, stderr};
+use crate::support::collector::{catchment, fed, output, signal, stderr};
 
 /// A folder with the chat preset.
 fn chat() -> tempfile::TempDir {
@@ -19,13 +19,6 @@ fn test(folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
     let mut command = catchment();
     command.current_dir(folder.path()).args(["--config", "catchment.toml", "test"]).args(arguments);
     command
-}
-
-fn fed(command: &mut Command, input: &str) -> Output {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
-    child.wait_with_output().expect("it ends")
 }
 
 fn read(output: &Output) -> Value {

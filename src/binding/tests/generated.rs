@@ -36,13 +36,7 @@ fn read(codec: Codec, payload: &[u8], paths: &[Vec<String>]) -> Result<Vec<Bound
         assert_eq!(parameters.value(at, &envelope, &fields, before), Value::Null);
     }
     let row = row.map_err(|e| e.to_string())?;
-    let bound = |at| match parameters.value(at, &envelope, &fields, row) {
-        Value::Null => Bound::Null,
-        Value::Integer(value) => Bound::Integer(value),
-        Value::Real(value) => Bound::Real(value),
-        Value::Text(text) => Bound::Text(text.to_owned()),
-        Value::Blob(bytes) => Bound::Blob(bytes.to_owned()),
-    };
+    let bound = |at| parameters.value(at, &envelope, &fields, row).into();
     Ok((0..paths.len()).map(bound).collect())
 }
 

@@ -1,6 +1,7 @@
 //! The values of a payload, found in a slow but obviously right way: by crates that read all of it, and by recursion.
 //!
-//! The fuzz target includes this file too, so it uses nothing of this crate.
+//! The fuzz target includes this file too. So of this crate it uses only the tested reader's `Value`, which the module that includes
+//! it imports.
 
 use std::fmt;
 
@@ -8,6 +9,8 @@ use rmpv::Value as Packed;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
+
+use super::Value;
 
 /// A value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +45,19 @@ pub fn difference(expected: &Result<Vec<Bound>, Refused>, read: &Result<Vec<Boun
 /// The JSON Pointer of a path, which is a list of names.
 pub fn pointer(place: &[String]) -> String {
     place.iter().flat_map(|name| ["/".to_owned(), name.replace('~', "~0").replace('/', "~1")]).collect()
+}
+
+/// A value that the tested reader has read.
+impl From<Value<'_>> for Bound {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Integer(value) => Self::Integer(value),
+            Value::Real(value) => Self::Real(value),
+            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Blob(bytes) => Self::Blob(bytes.to_owned()),
+        }
+    }
 }
 
 impl Bound {

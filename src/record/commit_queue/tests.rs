@@ -81,6 +81,23 @@ fn events_of_a_hanging_commit_come_back_as_unconfirmed() {
 }
 
 #[test]
+fn events_that_came_back_as_not_stored_are_not_committed_later() {
+    let fixture = fixture();
+    fixture.record("hangs");
+    assert_eq!(fixture.begun.recv(), Ok(1));
+    fixture.record("waits");
+    fixture.queue.close();
+    assert!(fixture.pipeline.stop(Duration::from_millis(600)).is_err(), "it hangs");
+    let came_back = failed(fixture.queue.abandon().expect_err("not all is committed"));
+    assert_eq!(came_back[1], ("waits".into(), FailureReason::Closed));
+    // The batch of the second event is at the writer already.
+    fixture.results.send(Ok(Committed::default())).expect("it waits");
+    assert!(fixture.pipeline.wait(Duration::from_mins(1)).expect("no error"), "it has ended");
+    assert_eq!(fixture.begun.try_recv().ok(), None, "no second commit was begun");
+    assert!(!fixture.queue.is_committed(2));
+}
+
+#[test]
 fn failed_events_come_back_once_with_the_cause() {
     let fixture = fixture();
     let kept = fixture.record("kept");

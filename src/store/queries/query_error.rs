@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::Cause;
 
-/// Why a query does not answer a request. The message is one line.
+/// Why a query does not answer a request. The message is one line, and contains the remedy where that is known.
 #[derive(Debug)]
 pub struct QueryError {
     kind: QueryErrorKind,

@@ -1,7 +1,7 @@
 //! The `catchment` command as a process: started, killed, asked.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
@@ -24,6 +24,32 @@ pub fn catchment() -> Command {
 /// Runs it to its end.
 pub fn output(command: &mut Command) -> Output {
     command.output().expect("catchment runs")
+}
+
+/// Runs it with this on standard input.
+pub fn fed(command: &mut Command, input: impl AsRef<[u8]>) -> Output {
+    let mut child = piped(command);
+    // A command that refuses the input may end before it has read all.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_ref());
+    child.wait_with_output().expect("ends")
+}
+
+/// Starts it with a pipe at each end.
+pub fn piped(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts")
+}
+
+/// Runs it to its end, which must be a good one; what it printed.
+#[track_caller]
+pub fn printed(command: &mut Command) -> String {
+    results(output(command))
+}
+
+/// What a run printed. It must have ended well.
+#[track_caller]
+pub fn results(done: Output) -> String {
+    assert!(done.status.success(), "{}", stderr(&done));
+    String::from_utf8(done.stdout).expect("UTF-8")
 }
 
 /// Standard error of a run, as text.

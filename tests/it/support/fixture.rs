@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::collector::{Collector, output, run, stderr};
+use super::collector::{Collector, catchment, output, run, stderr};
 use super::server::Server;
 use super::{eventually, oracle};
 
@@ -20,9 +20,22 @@ impl Fixture {
         Self::with_stream(&json!({}))
     }
 
+    /// The server has no stream yet.
+    pub fn without_stream() -> Self {
+        let (folder, server) = Server::in_new_folder();
+        Self { folder, server }
+    }
+
+    /// As [`Fixture::without_stream`], on a server that has this configuration.
+    pub fn configured_without_stream(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = Server::configured(folder.path(), configuration);
+        Self { folder, server }
+    }
+
     /// The stream has these settings beside the usual ones, or in their place.
     pub fn with_stream(settings: &Value) -> Self {
-        Self::of(Server::in_new_folder(), settings)
+        Self::without_stream().having_stream(settings)
     }
 
     /// The stream keeps messages as long as this retention says.
@@ -32,18 +45,34 @@ impl Fixture {
 
     /// As [`Fixture::with_retention`], on a server that has this configuration.
     pub fn configured(configuration: &str, retention: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let server = Server::configured(folder.path(), configuration);
-        Self::of((folder, server), &json!({ "retention": retention }))
+        Self::configured_without_stream(configuration).having_stream(&json!({ "retention": retention }))
     }
 
-    fn of((folder, server): (tempfile::TempDir, Server), settings: &Value) -> Self {
-        server.make_stream_with("EVENTS", &["events.>"], settings);
-        Self { folder, server }
+    fn having_stream(self, settings: &Value) -> Self {
+        self.server.make_stream_with("EVENTS", &["events.>"], settings);
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The path of a file with this in it.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let file = self.path(name);
+        std::fs::write(&file, content).expect("writes");
+        file.to_str().expect("UTF-8").to_owned()
     }
 
     pub fn database(&self) -> PathBuf {
-        self.folder.path().join("a.db")
+        self.path("a.db")
+    }
+
+    /// A command in this folder.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = catchment();
+        command.current_dir(self.folder.path()).args(arguments);
+        command
     }
 
     pub fn run(&self) -> Command {
@@ -51,7 +80,7 @@ impl Fixture {
     }
 
     pub fn collector(&self) -> Collector {
-        Collector::start(self.run(), &self.folder.path().join("collector.log"))
+        Collector::start(self.run(), &self.path("collector.log"))
     }
 
     /// Collects what is there and ends; what it logged.

@@ -13,6 +13,7 @@ pub mod operator;
 pub mod oracle;
 pub mod post;
 pub mod proxy;
+pub mod publishing;
 pub mod raw;
 pub mod refusal;
 pub mod scripted;

@@ -45,7 +45,7 @@ pub fn needs(least: (u32, u32), what: &str) -> bool {
 
 /// A free port below those that the system gives to outgoing connections: such a one must not take the place of a server
 /// that is down for a moment, nor meet itself there (a connection to its own port).
-pub(super) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
