@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
 use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, OriginalDatabase, Owner, Reports};
 use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
 use crate::deadline;
-use crate::error::{BrokerFault, Error};
+use crate::error::{BrokerFault, DatabaseFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, RequestCounts, Service};
-use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhase};
+use crate::store::{Database, FileIdentity, Lock, OpeningInterrupter, PreviousFile, Queries, Routes, StartPhase};
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -112,7 +112,9 @@ impl Collector {
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Migration`], [`Error::Thread`] or [`Error::Broker`]:
     /// everything that would prevent the first event from being stored, wrong SQL of a route or query included. A copy of a
     /// database is refused while its original exists ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or is in use
-    /// ([`BrokerFault::Contested`]).
+    /// ([`BrokerFault::Contested`]). Files that a failed start has made are removed, unless something is stored in them.
+    ///
+    /// A database that has tables of the program's own, and none of catchment's, is accepted: catchment adds its tables.
     ///
     /// After the start, a problem that waiting can solve does not end the collector: it tries again and reports the problem in
     /// [`Collector::status`]. Neither does a problem that prevents queries from being answered, at the start or later.
@@ -129,14 +131,15 @@ impl Collector {
         Self::start_while(config, until, &|| true)
     }
 
-    /// Like [`Collector::start_until`]. While it waits for the broker (`broker.wait`), it calls `wanted` several times a second and
-    /// gives up as soon as that returns `false`.
+    /// Like [`Collector::start_until`]. While it opens the database and while it waits for the broker (`broker.wait`), it calls
+    /// `wanted` several times a second and gives up as soon as that returns `false`. Migrations that are not complete by then are
+    /// rolled back. A single step of SQLite, such as the commit, is not interrupted.
     ///
     /// # Errors
     ///
-    /// As [`Collector::start`].
+    /// As [`Collector::start`]. With [`DatabaseFault::Interrupted`] where `wanted` returned `false` while the database was opened.
     pub fn start_while(config: &Config, until: Until, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
-        Self::start_locked(config, until, wanted, || Lock::take_at(&config.database.path, StartPhase::Opening))
+        Self::start_locked(config, until, wanted, None)
     }
 
     /// Like [`Collector::start_while`], where the process may have taken the database's lock before.
@@ -144,25 +147,44 @@ impl Collector {
         config: &Config,
         until: Until,
         wanted: &dyn Fn() -> bool,
-        take: impl FnOnce() -> Result<Lock, Error>,
+        held: Option<Lock>,
     ) -> Result<Self, Error> {
-        let mut config = config.resolved()?;
-        config.validate()?;
-        for redundant in config.broker.redundant_subjects() {
-            log::info!("{redundant}");
+        let (config, routes) = match prepare(config, until) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                held.into_iter().for_each(Lock::withdraw);
+                return Err(error);
+            }
+        };
+        let lock = match held {
+            Some(lock) => lock,
+            None => Lock::take_at(&config.database.path, StartPhase::Opening)?,
+        };
+        match Self::start_holding(&lock, config, &routes, until, wanted) {
+            Ok(collector) => {
+                *collector.lock.lock() = Some(lock);
+                Ok(collector)
+            }
+            Err(error) => {
+                lock.withdraw();
+                Err(error)
+            }
         }
-        config.unreachable().iter().for_each(|unreachable| log::warn!("{unreachable}"));
-        Cluster::new(&config.broker)?;
-        if config.broker.mode == Mode::Core && until == Until::Drained {
-            let reason =
-                "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
-            return Err(Error::config("broker.mode", reason));
+    }
+
+    /// Starts with valid settings. The caller keeps the database's lock.
+    fn start_holding(
+        lock: &Lock,
+        mut config: Config,
+        routes: &Routes,
+        until: Until,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
+        if config.broker.mode == Mode::Core {
+            lock.note_core();
         }
-        let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
-        Database::must_be_usable(&config.database, &routes)?;
-        let lock = take()?;
         lock.note(StartPhase::Opening);
-        let (database, queries) = Database::open_with_queries(&config.database, &routes, &config.queries)?;
+        let (database, queries) = open_database(&config, routes, wanted)?;
         lock.note(StartPhase::Connecting);
         let parts = Parts {
             shared: Shared::new("database"),
@@ -222,7 +244,7 @@ impl Collector {
             Service::start(&config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
         lock.note(StartPhase::Running);
         let subjects = config.broker.filters();
-        Ok(Self { pipeline, service, parts, mode: config.broker.mode, subjects, lock: Mutex::new(Some(lock)) })
+        Ok(Self { pipeline, service, parts, mode: config.broker.mode, subjects, lock: Mutex::new(None) })
     }
 
     /// Filters for the events that it collects: `broker.subjects`, each once. If that is not set, the subjects that the stream stored
@@ -333,6 +355,56 @@ impl Collector {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Checks the settings, and that the file can be the database. Makes nothing.
+fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
+    let config = config.resolved()?;
+    config.validate()?;
+    for redundant in config.broker.redundant_subjects() {
+        log::info!("{redundant}");
+    }
+    config.unreachable().iter().for_each(|unreachable| log::warn!("{unreachable}"));
+    Cluster::new(&config.broker)?;
+    if config.broker.mode == Mode::Core && until == Until::Drained {
+        let reason = "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
+        return Err(Error::config("broker.mode", reason));
+    }
+    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    Database::must_be_usable(&config.database, &routes)?;
+    Ok((config, routes))
+}
+
+/// Opens the database and applies migrations, on a thread of its own, until `wanted` returns `false`.
+fn open_database(config: &Config, routes: &Routes, wanted: &dyn Fn() -> bool) -> Result<(Database, Queries), Error> {
+    /// How often to call `wanted`.
+    const CHECK: Duration = Duration::from_millis(20);
+    const THREAD: &str = "catchment-open";
+    let interrupter = OpeningInterrupter::default();
+    let (done, is_done) = crossbeam_channel::bounded::<()>(0);
+    let mut is_wanted = true;
+    let opened = std::thread::scope(|scope| {
+        let open = || {
+            // Dropped at the end, panics included.
+            let _done = done;
+            Database::open_interruptibly(&config.database, routes, &config.queries, &interrupter)
+        };
+        let opening = std::thread::Builder::new().name(THREAD.into()).spawn_scoped(scope, open);
+        let opening = opening.map_err(|source| Error::Thread { name: THREAD.into(), source })?;
+        while is_done.recv_timeout(CHECK) == Err(RecvTimeoutError::Timeout) {
+            is_wanted = is_wanted && wanted();
+            if !is_wanted {
+                interrupter.interrupt();
+            }
+        }
+        opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    if is_wanted {
+        return opened;
+    }
+    let detail = "opening it was interrupted; unfinished migrations were rolled back";
+    let (fault, path) = (DatabaseFault::Interrupted, config.database.path.clone());
+    Err(Error::Database { fault, path, detail: detail.into(), remedy: None, source: None })
 }
 
 /// The database as the owner of consumers.

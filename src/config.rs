@@ -53,7 +53,7 @@ pub use migrations::Migrations;
 pub(crate) use parameters::seconds_of;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
-pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, Unmatched};
+pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, RouteExample, Unmatched};
 pub(crate) use secrets::{is_jwt, split_scheme, without_login, without_secrets};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
@@ -98,7 +98,10 @@ impl Config {
             return Err(Error::config("prefix", detail));
         }
         let subjects = config.broker.subjects.iter_mut().map(|subject| ("broker.subjects", subject));
-        let routes = config.routes.iter_mut().map(|route| ("route", &mut route.subject));
+        let routes = config.routes.iter_mut().flat_map(|route| {
+            let example = route.example.as_mut().map(|example| ("route.example.subject", &mut example.subject));
+            std::iter::once(("route", &mut route.subject)).chain(example)
+        });
         let queries = config.queries.iter_mut().map(|query| ("query", &mut query.subject));
         for (key, subject) in subjects.chain(routes).chain(queries).filter(|(_, subject)| subject.contains(PREFIX)) {
             let Some(prefix) = &config.prefix else {
@@ -225,11 +228,15 @@ mod tests {
     fn the_prefix_stands_in_all_subjects() {
         let mut config = Config { prefix: Some("my.bot".into()), ..Config::default() };
         config.broker.subjects = vec!["{prefix}.>".into()];
-        config.routes = vec![RouteConfig { subject: "{prefix}.log".into(), ..RouteConfig::default() }];
+        let example = RouteExample { subject: "{prefix}.log".into(), payload: "{prefix}".into() };
+        config.routes =
+            vec![RouteConfig { subject: "{prefix}.log".into(), example: Some(example), ..RouteConfig::default() }];
         config.queries = vec![QueryConfig::new("{prefix}.recent", "SELECT 1")];
         let resolved = config.resolved().expect("a prefix");
         let subjects = [&resolved.broker.subjects[0], &resolved.routes[0].subject, &resolved.queries[0].subject];
         assert_eq!(subjects, ["my.bot.>", "my.bot.log", "my.bot.recent"]);
+        let example = resolved.routes[0].example.as_ref().expect("an example");
+        assert_eq!((example.subject.as_str(), example.payload.as_str()), ("my.bot.log", "{prefix}"));
         config.prefix = None;
         let missing = config.resolved().expect_err("must be refused").to_string();
         assert!(missing.contains("needs the setting prefix"), "{missing}");
@@ -254,6 +261,13 @@ mod tests {
         );
         assert!(refused(|r| r.bind = [("x".into(), "/~2".into())].into()).contains("not a JSON Pointer"));
         assert!(refused(|r| r.bind = [("x".into(), "/".repeat(129))].into()).contains("129 levels deep"));
+        let example = |subject: &str| Some(RouteExample { subject: subject.into(), ..RouteExample::default() });
+        let route = RouteConfig { example: example("a.b"), ..RouteConfig::new("a.*", ["-"]) };
+        assert!(route.validate().is_ok());
+        let off = RouteConfig { example: example("b.b"), ..route.clone() }.validate().expect_err("another subject");
+        assert!(off.to_string().ends_with("route a.*: example.subject b.b is not on its subject, a.*"), "{off}");
+        let wild = RouteConfig { example: example("a.*"), ..route }.validate().expect_err("no subject of an event");
+        assert!(wild.to_string().contains("route a.*: example.subject: "), "{wild}");
         let twice = vec![QueryConfig::new("q", "SELECT 1"); 2];
         let config = Config { queries: twice, ..Config::default() };
         assert!(config.validate().expect_err("must be refused").to_string().contains("query q: is used twice"));

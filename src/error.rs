@@ -168,6 +168,8 @@ pub enum DatabaseFault {
     Schema,
     /// It is a copy of a database that still exists, and has the same identity.
     Copy,
+    /// The caller ended its opening. Unfinished migrations were rolled back.
+    Interrupted,
     /// A statement of the user failed.
     Statement,
     /// The disk reports an error. What was to be committed at that moment may be stored or not.

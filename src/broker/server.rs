@@ -5,8 +5,10 @@
 //! first and the last events can still be drained.
 //!
 //! After SIGKILL the server needs a moment to end. Shell and server keep the lock of a file until then, so the next server on the same
-//! streams waits for that. Two servers would damage the streams.
+//! streams waits for that. Two servers would damage the streams. If the shell was killed too, nobody ends the server. The next start
+//! recognises it by that lock and ends it.
 
+mod left_behind;
 mod port;
 
 use std::ffi::OsString;
@@ -43,6 +45,12 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to end before it is left to its guard.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long an earlier server may go on before it counts as left behind.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The file in the folder that server and guard keep locked.
+const LOCK: &str = "server.lock";
+
 /// How often to look while it starts or ends.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -59,7 +67,8 @@ pub struct Server {
 impl Server {
     /// Starts `program` with its streams and its log in `folder`, waits until it takes connections, and writes its address to the file
     /// `address`, which is removed when the server ends. Blocks for up to 30 seconds, and for up to 10 more while an earlier server in
-    /// the same folder ends. Gives up as soon as `wanted` returns `false`.
+    /// the same folder ends. One that was left behind is ended: the caller ensures that no other process uses this folder. Gives up as
+    /// soon as `wanted` returns `false`. What a failed start has made is removed, apart from a log.
     ///
     /// # Errors
     ///
@@ -120,6 +129,15 @@ struct Start<'a> {
 
 impl Start<'_> {
     fn on_port(&self, port: ServerPort) -> Result<Server, Error> {
+        let is_new = !self.folder.exists();
+        let started = self.start_on(port);
+        if is_new && started.is_err() && !self.folder.join("server.log").exists() {
+            let _ = fs::remove_file(self.folder.join(LOCK)).and_then(|()| fs::remove_dir(self.folder));
+        }
+        started
+    }
+
+    fn start_on(&self, port: ServerPort) -> Result<Server, Error> {
         fs::create_dir_all(self.folder).map_err(|e| self.unwritable(&e))?;
         let lock = self.lock()?;
         loop {
@@ -130,7 +148,8 @@ impl Start<'_> {
             match self.on(number, &lock) {
                 Ok(server) => {
                     if port != ServerPort::Any {
-                        port::keep(self.folder, number).map_err(|e| self.unwritable(&e))?;
+                        let kept = port::keep(self.folder, number);
+                        kept.map_err(|e| self.unwritable(&named(&port::file(self.folder), &e)))?;
                     }
                     return Ok(server);
                 }
@@ -153,16 +172,23 @@ impl Start<'_> {
         self.failed(format!("cannot keep its streams in {}: {error}", self.folder.display()))
     }
 
-    /// Locks the folder for one server, and waits while an earlier server ends.
+    /// Locks the folder for one server. Waits while an earlier server ends, and ends one that was left behind.
     fn lock(&self) -> Result<File, Error> {
-        let file = self.folder.join("server.lock");
-        let file = OpenOptions::new().append(true).create(true).open(file).map_err(|e| self.unwritable(&e))?;
-        let until = Instant::now() + END_LIMIT;
+        let path = self.folder.join(LOCK);
+        let file = OpenOptions::new().append(true).create(true).open(&path);
+        let file = file.map_err(|e| self.unwritable(&named(&path, &e)))?;
+        let began = Instant::now();
+        let mut has_ended_others = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if !(self.wanted)() => return Err(self.stopped()),
-                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) if began.elapsed() < END_LIMIT => {
+                    if began.elapsed() >= LEAVE_PATIENCE && !std::mem::replace(&mut has_ended_others, true) {
+                        self.end_others(&file);
+                    }
+                    std::thread::sleep(PAUSE);
+                }
                 Err(TryLockError::WouldBlock) => {
                     let holder =
                         read_ports(self.folder).map_or_else(String::new, |(_, pid)| format!(" (process {pid})"));
@@ -170,9 +196,21 @@ impl Start<'_> {
                     let detail = format!("an earlier nats-server{holder} still uses its streams in {folder}");
                     return Err(self.failed(detail).with_remedy("end that one first"));
                 }
-                Err(TryLockError::Error(e)) => return Err(self.unwritable(&e)),
+                Err(TryLockError::Error(e)) => return Err(self.unwritable(&named(&path, &e))),
             }
         }
+    }
+
+    /// Ends the processes of an earlier server.
+    fn end_others(&self, lock: &File) {
+        let others = left_behind::holders(lock);
+        if others.is_empty() {
+            return;
+        }
+        let pid = read_ports(self.folder).map(|(_, pid)| pid).filter(|pid| others.contains(pid)).unwrap_or(others[0]);
+        let folder = self.folder.display();
+        log::warn!("broker: an earlier start has left its nats-server (process {pid}) running in {folder}; ending it");
+        left_behind::end(&others);
     }
 
     fn on(&self, port: u16, lock: &File) -> Result<Server, Error> {
@@ -220,8 +258,15 @@ impl Start<'_> {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        let until = Instant::now() + END_LIMIT;
-        while self.ended().is_none() && Instant::now() < until {
+        let lock = File::open(self.folder.join(LOCK)).ok();
+        let processes = || lock.as_ref().map(left_behind::holders).unwrap_or_default();
+        let began = Instant::now();
+        let mut has_ended_others = false;
+        // The guard may have been killed. Then its end says nothing about the server.
+        while (self.ended().is_none() || !processes().is_empty()) && began.elapsed() < END_LIMIT {
+            if began.elapsed() >= LEAVE_PATIENCE && !std::mem::replace(&mut has_ended_others, true) {
+                left_behind::end(&processes());
+            }
             std::thread::sleep(PAUSE);
         }
         let _ = clear_ports(&self.folder);
@@ -236,12 +281,17 @@ fn ports_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 fn clear_ports(folder: &Path) -> std::io::Result<()> {
     for file in ports_files(folder)? {
-        match fs::remove_file(file) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        match fs::remove_file(&file) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(named(&file, &e)),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// An error of the system with the file's path.
+fn named(file: &Path, error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
 
 /// Address and process of the server, once it has written them to `nats-server_<pid>.ports`.

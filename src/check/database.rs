@@ -8,7 +8,7 @@ use super::options::CheckOptions;
 use crate::config::{Config, Mode};
 use crate::counted;
 use crate::error::Error;
-use crate::store::Inspection;
+use crate::store::{Database, Inspection};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
 const LARGE_WAL: ByteSize = ByteSize::mib(256);
@@ -49,6 +49,9 @@ pub(super) fn check(
         }
     };
     if let Err(error) = inspection.has_one_name() {
+        report.error("database", &error);
+    }
+    if let Err(error) = Database::must_not_be_of_others(&config.database, &config.routes) {
         report.error("database", &error);
     }
     integrity(&inspection, options, &format!("{shown}"), report);

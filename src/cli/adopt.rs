@@ -1,4 +1,4 @@
-//! `catchment adopt`: gives a copy of a database an identity of its own.
+//! `catchment adopt`: gives a copy of a database an identity of its own, and a database of another program catchment's tables.
 
 use std::io::Write;
 
@@ -8,18 +8,21 @@ use clap::Args;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
 
-/// Give a copy of a database an identity of its own, so that both it and its original can be collected into
+/// Give a copy of a database an identity of its own, or add catchment's tables to a database of another program
 ///
 /// A copy has the identity of its original, and so uses the original's consumers at the broker. While the original exists, run
 /// refuses the copy. Adopting keeps rows, dead letters and the position in each stream; the next run continues after that
 /// position. A stream with interest retention may have dropped events after that position because the original has them. The copy
 /// lacks those, and run logs how many there are.
+///
+/// run refuses a database that has tables of another program and none of catchment's, unless its routes store into these tables:
+/// the path may be a mistake. Adopting adds table events, where there is none, and tables whose names begin with catchment_.
 #[derive(Args)]
 pub struct Adopt {
     #[command(flatten)]
     database: DatabaseArgs,
 
-    /// Print JSON: {"database", "before", "now"}
+    /// Print JSON: {"database", "before", "now"}; before is null for a database of another program
     #[arg(short, long)]
     json: bool,
 }
@@ -33,7 +36,12 @@ impl Adopt {
             let line = serde_json::json!({ "database": path.display().to_string(), "before": before, "now": now });
             writeln!(output, "{line}")?;
         } else {
-            writeln!(output, "{} has its own identity now: {now} (before: {before})", path.display())?;
+            match before {
+                Some(before) => {
+                    writeln!(output, "{} has its own identity now: {now} (before: {before})", path.display())?;
+                }
+                None => writeln!(output, "{} has catchment's tables now, and the identity {now}", path.display())?,
+            }
         }
         Ok(output.flush()?)
     }

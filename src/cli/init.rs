@@ -198,6 +198,13 @@ mod tests {
                 assert!(!settings.contains('@'), "{settings}");
                 let config = Config::from_toml(&settings).expect("valid").resolved().expect("a prefix");
                 assert!(config.broker.subjects.iter().all(|subject| subject.starts_with(prefix)));
+                let (subject, payload) = preset.event();
+                let examples: Vec<_> = config.routes.iter().filter_map(|route| route.example.as_ref()).collect();
+                assert_eq!(examples.is_empty(), config.routes.is_empty());
+                for example in examples {
+                    let shown = (format!("{prefix}.{subject}"), payload);
+                    assert_eq!((&example.subject, example.payload.as_str()), (&shown.0, shown.1));
+                }
             }
         }
     }

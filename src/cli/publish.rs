@@ -10,7 +10,6 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::BrokerConfig;
 use crate::error::Error;
 use crate::record::{FailureReason, Overflow, RecordError};
 use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
@@ -101,7 +100,7 @@ impl Publish {
         let config = settings.for_broker(&self.database, &self.broker)?;
         let signals = Signals::catch()?;
         let began = Instant::now();
-        let (mut report, mut took) = (PublishReport::new(config.broker.mode), None);
+        let (mut report, mut took) = (PublishReport::new(&config), None);
         let mut events = self.events(&signals);
         let ending = match &mut events {
             Err(error) => Ending::Refused(std::mem::replace(error, anyhow::Error::msg(""))),
@@ -127,10 +126,11 @@ impl Publish {
     fn connect(&self, settings: &Settings, config: &Config, signals: &Signals) -> anyhow::Result<NatsRecorder> {
         let is_named = settings.names_servers(&self.broker)?;
         let wanted = || !signals.end_asked();
-        starting::connect(&config.database.path, config.broker.timeout, is_named, &wanted, || {
+        let connected = starting::connect(&config.database.path, config.broker.timeout, is_named, &wanted, || {
             // Read again for each attempt: the server may have written its address meanwhile.
-            Ok(open(settings.for_broker(&self.database, &self.broker)?.broker, signals)?)
-        })
+            Ok(open(&settings.for_broker(&self.database, &self.broker)?, signals)?)
+        });
+        connected.map_err(|error| starting::with_way_out(error, config))
     }
 
     #[cfg(test)]
@@ -205,7 +205,10 @@ impl Publish {
             }
             let event = match events.next() {
                 Some(Ok(event)) => with_headers(event, headers),
-                Some(Err(error)) => break Ending::Refused(error),
+                Some(Err(error)) => {
+                    report.note_refused();
+                    break Ending::Refused(error);
+                }
                 None if events.total().is_none() => continue,
                 None => break Ending::Complete,
             };
@@ -217,7 +220,10 @@ impl Publish {
                 Ok(receipt) => last = Some(receipt),
                 // The event was read, and is not passed on.
                 Err(error) if is_full(&error) && signals.end_asked() => continue,
-                Err(error) => break Ending::Refused(error.into()),
+                Err(error) => {
+                    report.note_refused();
+                    break Ending::Refused(error.into());
+                }
             }
             passed_on += 1;
             if let Some(progress) = &progress
@@ -260,15 +266,16 @@ fn with_headers(event: Event, headers: &[(String, String)]) -> Event {
 }
 
 /// Connects on a thread of its own, so that a signal ends the waiting. After a signal, the result is an error.
-fn open(broker: BrokerConfig, signals: &Signals) -> anyhow::Result<NatsRecorder> {
+fn open(settings: &Config, signals: &Signals) -> anyhow::Result<NatsRecorder> {
     let mut config = NatsRecorderConfig::default();
     // A full buffer must not keep a signal waiting.
-    (config.broker, config.overflow) = (broker, Overflow::Block(POLL));
+    (config.broker, config.overflow) = (settings.broker.clone(), Overflow::Block(POLL));
+    let expecting = || starting::expecting_stream(&settings.database.path, settings.broker.timeout);
     let (to, opened) = sync_channel(1);
-    let connecting = config.clone();
-    let connect = move || drop(to.send(NatsRecorder::open(connecting)));
+    let (connecting, expects_stream) = (config.clone(), expecting());
+    let connect = move || drop(to.send(NatsRecorder::open_expecting(connecting, expects_stream)));
     if thread::Builder::new().name("catchment-opening".into()).spawn(connect).is_err() {
-        return Ok(NatsRecorder::open(config)?);
+        return Ok(NatsRecorder::open_expecting(config, expecting())?);
     }
     loop {
         match opened.recv_timeout(POLL) {

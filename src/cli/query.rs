@@ -65,7 +65,8 @@ impl Query {
             let broker = settings.for_broker(&self.database, &self.broker)?.broker;
             broker::ask(&broker, subject, request.clone())?
                 .ok_or_else(|| Failure::passing(nobody_answers(subject, &broker)))
-        })?;
+        });
+        let reply = reply.map_err(|error| starting::with_way_out(error, &config))?;
         let Reply { body, failure } = reply;
         if let Some(ServiceError { code, reason }) = failure {
             // Most reasons contain the name of the query, which is its subject by default.

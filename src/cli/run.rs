@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Server, ServerPort};
-use crate::config::Mode;
-use crate::error::Error;
+use crate::config::{Mode, RouteConfig};
+use crate::error::{DatabaseFault, Error};
 use crate::query::RequestCounts;
-use crate::store::{self, Lock, StartPhase};
+use crate::store::{self, Database, Lock, StartPhase};
 use crate::{Collector, Config, Status, Until};
 use clap::Args;
 use indicatif::HumanCount;
@@ -22,6 +22,7 @@ use super::server_program;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::shell;
 use super::signals::Signals;
+use super::starting;
 use super::values::counted;
 
 /// How often the counts are read.
@@ -93,10 +94,18 @@ impl Run {
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
-        let take = || lock.map_or_else(|| Lock::take_at(&config.database.path, StartPhase::Opening), Ok);
-        let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), take) {
+        let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), lock) {
             Err(Error::Broker { .. }) if signals.end_asked() => return self.stopped_early(&signals),
-            started => started.map_err(|error| failure::of_start(settings.with_line(error, &config)))?,
+            Err(Error::Database { fault: DatabaseFault::Interrupted, path, .. }) if signals.end_asked() => {
+                let path = path.display();
+                log::info!(
+                    "stopped before database {path} was open: unfinished migrations were rolled back, no events were received"
+                );
+                return self.interrupted(&signals);
+            }
+            started => started.map_err(|error| {
+                starting::with_way_out(failure::of_start(settings.with_line(error, &config)), &config)
+            })?,
         };
         let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
         match config.broker.mode {
@@ -106,7 +115,7 @@ impl Run {
                 log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
             }
         }
-        if self.with_server && !self.drain && is_watched() {
+        if self.with_server && !self.drain && is_watched() && log::log_enabled!(log::Level::Info) {
             // If standard error is closed, there is nobody to read this.
             let _ = std::io::stderr().write_all(self.next_steps(&config, collector.subjects(), settings)?.as_bytes());
         }
@@ -152,6 +161,7 @@ impl Run {
         if !self.with_server {
             let mut config = settings.for_broker(&self.database, &self.broker)?;
             config.broker.wait = self.wait.unwrap_or(config.broker.wait);
+            Database::must_not_be_of_others(&config.database, &config.routes)?;
             return Ok(Prepared { config, server: None, lock: None });
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
@@ -159,13 +169,22 @@ impl Run {
             let servers = config.broker.shown_servers();
             log::info!("broker.servers ({servers}) and its credentials are not used: --with-server starts a server");
         }
-        let program = server_program::find()?;
-        // Taken before the server starts, and kept: a second server on the same streams would damage them.
+        // Taken before anything is started or made, and kept: a second server on the same streams would damage them.
         let lock = Lock::take_at(&config.database.path, StartPhase::StartingBroker)?;
         let port = self.server_port.map_or(ServerPort::Kept, ServerPort::Fixed);
-        let server = start_server(&program, &config.database.path, port, signals)?;
-        config.broker = config.broker.on_own_server(server.url());
-        Ok(Prepared { config, server: Some(server), lock: Some(lock) })
+        let server = Database::must_not_be_of_others(&config.database, &config.routes)
+            .map_err(Into::into)
+            .and_then(|()| start_server(&server_program::find()?, &config.database.path, port, signals));
+        match server {
+            Ok(server) => {
+                config.broker = config.broker.on_own_server(server.url());
+                Ok(Prepared { config, server: Some(server), lock: Some(lock) })
+            }
+            Err(error) => {
+                lock.withdraw();
+                Err(error)
+            }
+        }
     }
 
     /// The commands to try next, with the same program name and options.
@@ -182,19 +201,16 @@ impl Run {
             // The other commands would use those servers.
             let _ = write!(broker, " --server {}", config.broker.servers.join(","));
         }
-        let subject = subjects.first().map_or_else(String::new, |one| one.replace('*', "any").replace('>', "hello"));
         let mut text = format!("\nThe database is {}. In another terminal, in this directory:\n\n", path.display());
+        let (subject, payload) = example(&config.routes, subjects);
+        let _ = writeln!(text, "  send an event     {program} publish{broker} {subject} {payload}");
         if config.routes.is_empty() {
-            let _ = writeln!(text, "  send an event     {program} publish{broker} {subject} '{{\"from\": \"me\"}}'");
             let _ = writeln!(
                 text,
                 "  read it back      {program} sql{database} \"SELECT id, subject, payload FROM events\""
             );
         } else {
-            // Which payload fits depends on the routes.
-            let _ = writeln!(text, "  send an event     {program} publish{broker} {subject} '{{…}}'");
-            let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
-            let _ = writeln!(text, "  see the tables    {program} sql{database} \"{tables}\"");
+            let _ = writeln!(text, "  see the tables    {program} sql{database} --tables");
             let _ = writeln!(text, "  see what failed   {program} dead-letters list{database}");
         }
         if let Some(query) = config.queries.first() {
@@ -202,6 +218,20 @@ impl Run {
         }
         text += "\nCtrl-C stops collector and server; their files stay.\n\n";
         Ok(text)
+    }
+}
+
+/// An event to try, as words of a command line: an example of the routes. Which payload fits routes without an example is not known, so
+/// there are placeholders then, which no stream takes.
+fn example(routes: &[RouteConfig], subjects: &[String]) -> (String, String) {
+    let words = |subject: &str, payload: &str| (shell::word(subject).into_owned(), shell::word(payload).into_owned());
+    match routes.iter().find_map(|route| route.example.as_ref()) {
+        Some(example) => words(&example.subject, &example.payload),
+        None if routes.is_empty() => {
+            let subject = subjects.first().map_or("events.hello", String::as_str);
+            words(&subject.replace('*', "any").replace('>', "hello"), "{\"from\": \"me\"}")
+        }
+        None => ("SUBJECT".into(), "PAYLOAD".into()),
     }
 }
 
@@ -263,4 +293,23 @@ fn summary(status: &Status, took: Duration) -> String {
         let _ = write!(words, " ({} with an error)", HumanCount(failed));
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RouteExample;
+
+    #[test]
+    fn the_event_to_try_fits_what_is_collected() {
+        let collected = ["chat.>".to_owned()];
+        let words = |subject: &str, payload: &str| (subject.to_owned(), payload.to_owned());
+        assert_eq!(example(&[], &collected), words("chat.hello", "'{\"from\": \"me\"}'"));
+        let mut route = RouteConfig::new("chat.log", ["-"]);
+        assert_eq!(example(std::slice::from_ref(&route), &collected), words("SUBJECT", "PAYLOAD"));
+        let mut shown = RouteExample::default();
+        (shown.subject, shown.payload) = ("chat.log".into(), "{\"a\": \"it's\"}".into());
+        route.example = Some(shown);
+        assert_eq!(example(&[route], &collected), words("chat.log", r#"'{"a": "it'\''s"}'"#));
+    }
 }

@@ -5,13 +5,18 @@
 //! again for [`GRACE`]. It does not wait for a collector that has started, or that is not there.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use crate::Config;
+use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
-use crate::store::{Lock, StartPhase};
+use crate::store::{Lock, StartPhase, beside};
+
+use super::shell;
 
 /// How long a process that was started just before may need until it holds the lock.
 const GRACE: Duration = Duration::from_secs(1);
@@ -70,6 +75,46 @@ pub fn connect<T>(
             failure
         })
     })
+}
+
+/// The error, with the way to start a broker on this machine if none can be reached there. `config` is what was used last.
+pub fn with_way_out(error: anyhow::Error, config: &Config) -> anyhow::Error {
+    /// Hosts that are this machine.
+    const LOOPBACK: [&str; 3] = ["//127.0.0.1", "//localhost", "//[::1]"];
+    let error = match error.downcast::<Error>() {
+        Ok(error @ Error::Broker { fault: BrokerFault::Unreachable, .. }) => error,
+        Ok(other) => return other.into(),
+        Err(other) => return other,
+    };
+    let (servers, path) = (&config.broker.servers, &config.database.path);
+    if !servers.iter().any(|server| LOOPBACK.iter().any(|host| server.contains(host))) {
+        return error.into();
+    }
+    let had_own_server = beside(path, "nats").is_dir() && Lock::phase(path).is_none();
+    if had_own_server && *servers == BrokerConfig::default().servers {
+        let (path, word) = (path.display(), shell::word(&path.to_string_lossy()).into_owned());
+        return anyhow!(
+            "the collector of {path}, which has a nats-server of its own, is not running; start it (catchment run --with-server \
+             --database {word}), or name another server with --server"
+        );
+    }
+    let remedy = error.remedy().map_or(String::new(), |remedy| format!("{remedy}; "));
+    error.with_remedy(format!("{remedy}catchment run --with-server starts one")).into()
+}
+
+/// Whether the collector of this database is starting, or was at an earlier call: it may be about to make the stream. Logs that once.
+pub fn expecting_stream(database: &Path, at_most: Duration) -> impl Fn() -> bool + Send + 'static {
+    let (database, is_expected) = (database.to_owned(), AtomicBool::new(false));
+    move || {
+        let is_starting = Lock::phase(&database).is_some_and(|phase| phase != StartPhase::Running);
+        if is_starting && !is_expected.swap(true, Ordering::Relaxed) {
+            let database = database.display();
+            log::info!(
+                "database {database}: its collector is starting; waiting for a stream that takes the events, at most {at_most:?}"
+            );
+        }
+        is_expected.load(Ordering::Relaxed)
+    }
 }
 
 /// Waits for the start of a database's collector.
@@ -211,5 +256,32 @@ mod tests {
         wait_for_database(&database);
         assert!(database.exists() && Lock::phase(&database) == Some(StartPhase::Connecting));
         drop(maker.join());
+    }
+
+    #[test]
+    fn an_error_says_how_to_start_a_broker_here() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = Config::default();
+        config.database.path = folder.path().join("a.db");
+        let said = |config: &Config, fault| {
+            let (server, detail) = (config.broker.shown_servers(), "refused".into());
+            let remedy = Some("look there".into());
+            let error = Error::Broker { fault, server, detail, remedy };
+            with_way_out(error.into(), config).to_string()
+        };
+        let starts_one = "refused; look there; catchment run --with-server starts one";
+        assert!(said(&config, BrokerFault::Unreachable).ends_with(starts_one));
+        assert!(said(&config, BrokerFault::Refused).ends_with("refused; look there"));
+        std::fs::create_dir(folder.path().join("a.db.nats")).expect("a folder");
+        let own = said(&config, BrokerFault::Unreachable);
+        assert!(
+            own.starts_with("the collector of ") && own.contains("a.db, which has a nats-server of its own"),
+            "{own}"
+        );
+        assert!(own.contains("start it (catchment run --with-server --database ") && !own.contains("4222"), "{own}");
+        config.broker.servers = vec!["nats://127.0.0.1:17".into()];
+        assert!(said(&config, BrokerFault::Unreachable).ends_with(starts_one), "it is named");
+        config.broker.servers = vec!["nats://broker.example.org".into()];
+        assert!(said(&config, BrokerFault::Unreachable).ends_with("refused; look there"), "it is elsewhere");
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::limits::validate_bind;
 use crate::error::Error;
-use crate::subject::Filter;
+use crate::subject::{self, Filter};
 
 /// Which statements the events of some subjects run. The first route in the file whose subject matches takes an event.
 ///
@@ -101,6 +101,9 @@ pub struct RouteConfig {
     /// moment or the subject is no inbox; the event is committed all the same.
     #[serde(default)]
     pub reply: bool,
+    /// An event that it stores, for people who try it: `run --with-server` shows how to publish it. Default none.
+    #[serde(default)]
+    pub example: Option<RouteExample>,
     /// What happens to delete markers on its subject. Default `skip`.
     #[serde(default = "default_delete_markers")]
     pub delete_markers: DeleteMarkers,
@@ -109,6 +112,17 @@ pub struct RouteConfig {
     /// single long step, a function on a huge text for instance, is not interrupted. Default [`DEFAULT_MAX_STEPS`].
     #[serde(default = "default_max_steps")]
     pub max_steps: u64,
+}
+
+/// An event that a route stores.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RouteExample {
+    /// Its subject, which the route's subject matches; `{prefix}` is the setting `prefix`.
+    pub subject: String,
+    /// Its payload, as text.
+    pub payload: String,
 }
 
 /// The default of [`RouteConfig::max_steps`]: ten seconds or so.
@@ -131,6 +145,7 @@ impl Default for RouteConfig {
             bind: BTreeMap::new(),
             codec: None,
             reply: false,
+            example: None,
             delete_markers: default_delete_markers(),
             max_steps: DEFAULT_MAX_STEPS,
         }
@@ -196,8 +211,17 @@ impl RouteConfig {
     /// Checks what can be checked without a database.
     pub(super) fn validate(&self) -> Result<(), Error> {
         let refused = |reason: String| Err(Error::config(format!("route {}", self.name()), reason));
-        if let Err(error) = self.subject.parse::<Filter>() {
-            return refused(format!("subject {error}"));
+        let filter = match self.subject.parse::<Filter>() {
+            Ok(filter) => filter,
+            Err(error) => return refused(format!("subject {error}")),
+        };
+        if let Some(RouteExample { subject, .. }) = &self.example {
+            if let Err(error) = subject::validate(subject) {
+                return refused(format!("example.subject: {error}"));
+            }
+            if !filter.matches(subject) {
+                return refused(format!("example.subject {subject} is not on its subject, {}", self.subject));
+            }
         }
         if self.sql.is_empty() {
             return refused("has no sql; give a statement, as \"INSERT INTO lines(text) VALUES (:text)\"".into());

@@ -96,7 +96,9 @@ impl<S: Sink> Sink for LockedSink<S> {
 
 impl DirectRecorder {
     /// Records into this file, with default settings: every event becomes a row of table `events`. Creates the file if it does not
-    /// exist; its directory must exist. Blocks as [`DirectRecorder::open`] does.
+    /// exist; its directory must exist. Blocks as [`DirectRecorder::open`] does. It may be the application's own
+    /// database: catchment adds its tables (`events`, and names that begin with `catchment_`) and sets WAL mode, and changes nothing
+    /// else.
     ///
     /// # Errors
     ///
@@ -124,8 +126,15 @@ impl DirectRecorder {
             return Ok(Self::with(WriteMode::PerEvent(per_event), routes, Condition::new("database")));
         }
         Database::must_be_usable(&database_config, &routes)?;
-        let lock = Arc::new(Lock::take(&database_config.path)?);
-        let database = Database::open(&database_config, &routes)?;
+        let lock = Lock::take(&database_config.path)?;
+        let database = match Database::open(&database_config, &routes) {
+            Ok(database) => database,
+            Err(error) => {
+                lock.withdraw();
+                return Err(error);
+            }
+        };
+        let lock = Arc::new(lock);
         let settings = Settings::from(&batch);
         let queue = Arc::new(CommitQueue::new(database.begin_local()?, settings.limits));
         let sinks = database.writers().into_iter().map(|sink| {

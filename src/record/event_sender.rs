@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::NatsRecorderConfig;
 use super::send_queue::{SendQueue, SettleResult};
-use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect};
+use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect, Rejection};
 use crate::config::Mode;
 use crate::counted;
 use crate::event_id;
@@ -32,6 +32,8 @@ pub(super) struct EventSender {
     condition: Condition,
     /// The prefix of the identities that this recorder makes.
     id_prefix: String,
+    /// Whether a stream may be about to be made.
+    expects_stream: Box<dyn Fn() -> bool + Send>,
 }
 
 /// Dropped when the thread ends, panics included: no caller goes on waiting for it.
@@ -52,7 +54,13 @@ impl EventSender {
         stop: Signal,
         condition: Condition,
     ) -> Self {
-        Self { config, cluster, known_streams, queue, stop, condition, id_prefix: event_id::unique_prefix() }
+        let (id_prefix, expects_stream) = (event_id::unique_prefix(), Box::new(|| false));
+        Self { config, cluster, known_streams, queue, stop, condition, id_prefix, expects_stream }
+    }
+
+    /// Asks this whether a stream may be about to be made, while none takes an event.
+    pub(super) fn expecting(self, expects_stream: impl Fn() -> bool + Send + 'static) -> Self {
+        Self { expects_stream: Box::new(expects_stream), ..self }
     }
 
     /// Runs until the recorder is closed and has nothing left to send, or until it is stopped.
@@ -140,7 +148,15 @@ impl EventSender {
             }
             let any_stored = results.iter().any(|result| result.result.is_ok());
             let timeout = self.config.broker.timeout;
-            let patience = if self.queue.has_stored_any() { LEADER_ELECTION.max(timeout) } else { timeout / 2 };
+            let lacks_stream = results.iter().any(|result| matches!(result.result, Err(Rejection::NoStream)));
+            let patience = if self.queue.has_stored_any() {
+                LEADER_ELECTION.max(timeout)
+            } else if lacks_stream && (self.expects_stream)() {
+                // The reason is known a little before a caller that waits as long gives up.
+                timeout.mul_f64(0.9)
+            } else {
+                timeout / 2
+            };
             if let SettleResult::Retry(reason) = self.queue.settle(results, patience) {
                 self.condition.degrade(format!("{reason}; sending again"));
             } else if any_stored && Instant::now() >= denied_until {

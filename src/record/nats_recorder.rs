@@ -78,6 +78,19 @@ impl NatsRecorder {
     /// [`Error::Config`], [`Error::Broker`] or [`Error::Thread`]. Whether a stream takes the events' subjects is not examined here: an event
     /// that none takes fails with [`FailureReason::NoStream`].
     pub fn open(config: NatsRecorderConfig) -> Result<Self, Error> {
+        Self::open_expecting(config, || false)
+    }
+
+    /// As [`NatsRecorder::open`]. While `expects_stream` returns `true`, a stream may be about to be made: that no stream takes an event
+    /// is final only after almost `broker.timeout`, not after half of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`NatsRecorder::open`].
+    pub(crate) fn open_expecting(
+        config: NatsRecorderConfig,
+        expects_stream: impl Fn() -> bool + Send + 'static,
+    ) -> Result<Self, Error> {
         config.validate()?;
         let mode = config.broker.mode;
         let bounds = Bounds {
@@ -106,7 +119,8 @@ impl NatsRecorder {
         let mut thread_group = ThreadGroup::new(stop.clone());
         let overflow = config.overflow;
         let sender =
-            EventSender::new(config, cluster, known_streams, Arc::clone(&queue), stop.clone(), condition.clone());
+            EventSender::new(config, cluster, known_streams, Arc::clone(&queue), stop.clone(), condition.clone())
+                .expecting(expects_stream);
         thread_group.spawn("catchment-sender", move || {
             sender.run(publisher);
             Ok(())

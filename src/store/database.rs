@@ -15,10 +15,12 @@ use super::database_file::{DatabaseFile, must_have_one_name};
 use super::dead_letters::{Retry, RetryReport, Selection, UnreadableHeaders};
 use super::event_writer::EventWriter;
 use super::file_identity::FileIdentity;
+use super::interrupter::OpeningInterrupter;
 use super::ledger;
 use super::migrations;
+use super::new_database::remove_if_unused;
 use super::pool::{ConnectionManager, WriteConnection};
-use super::precheck::must_be_usable;
+use super::precheck::{must_be_usable, must_not_be_of_others};
 use super::queries::Queries;
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
@@ -26,7 +28,7 @@ use super::routes::plan::Plan;
 use super::schema::{self, Schema};
 use super::sqlite_error::database_error;
 use super::writer::Writer;
-use crate::config::{DatabaseConfig, QueryConfig};
+use crate::config::{DatabaseConfig, QueryConfig, RouteConfig};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Epoch, EpochProgress, room_for_threads};
 
@@ -64,6 +66,16 @@ impl Database {
         must_be_usable(config, routes)
     }
 
+    /// Refuses a database that has tables of another program and none of catchment's, unless it has the tables of these routes. For
+    /// commands, where the path may be a mistake: [`Database::open`] adds catchment's tables. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]; its remedy names `catchment adopt`.
+    pub fn must_not_be_of_others(config: &DatabaseConfig, routes: &[RouteConfig]) -> Result<(), Error> {
+        must_not_be_of_others(config, routes)
+    }
+
     /// Opens the file; creates it and catchment's own tables if they are missing; applies new migrations; prepares the statements
     /// of all routes; and commits a small write, so that a problem that would stop the first batch is reported now. Blocks for
     /// up to `busy_timeout` while another process writes.
@@ -74,7 +86,7 @@ impl Database {
     /// With [`DatabaseFault::Statement`]: SQL that cannot be run; the error names the route, the number of the statement and the
     /// position in it. [`Error::Migration`]: one fails, or was changed after it was applied. [`Error::Config`]: parameters that
     /// cannot be bound. After any error none of the new migrations is applied: the routes are compiled against the migrated
-    /// tables before the migrations are committed.
+    /// tables before the migrations are committed. A database that this call has made is removed again.
     pub fn open(config: &DatabaseConfig, routes: &Routes) -> Result<Self, Error> {
         Self::open_with_queries(config, routes, &[]).map(|(database, _)| database)
     }
@@ -88,6 +100,34 @@ impl Database {
         config: &DatabaseConfig,
         routes: &Routes,
         queries: &[QueryConfig],
+    ) -> Result<(Self, Queries), Error> {
+        Self::open_interruptibly(config, routes, queries, &OpeningInterrupter::default())
+    }
+
+    /// As [`Database::open_with_queries`]. `interrupter` makes it fail early.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open_with_queries`].
+    pub fn open_interruptibly(
+        config: &DatabaseConfig,
+        routes: &Routes,
+        queries: &[QueryConfig],
+        interrupter: &OpeningInterrupter,
+    ) -> Result<(Self, Queries), Error> {
+        let is_new = !config.path.exists();
+        let opened = Self::open_or_make(config, routes, queries, interrupter);
+        if is_new && opened.is_err() {
+            remove_if_unused(&config.path);
+        }
+        opened
+    }
+
+    fn open_or_make(
+        config: &DatabaseConfig,
+        routes: &Routes,
+        queries: &[QueryConfig],
+        interrupter: &OpeningInterrupter,
     ) -> Result<(Self, Queries), Error> {
         let path = &config.path;
         if rusqlite::version_number() < SOUND_SQLITE {
@@ -103,6 +143,7 @@ impl Database {
         // One connection is opened directly first: a pool reports every problem as a time-out.
         let manager = ConnectionManager::new(config, routes.statements());
         let mut first = manager.open().map_err(|e| database_error(path, e))?;
+        interrupter.add(&first.sqlite);
         let schema = schema::ensure(&mut first.sqlite).map_err(|e| database_error(path, e))?;
         let identity = match schema {
             Schema::Known { identity } => identity,
@@ -111,7 +152,7 @@ impl Database {
             }
         };
         check(&first.sqlite, path)?;
-        migrations::apply(config, |migrated| fits(migrated, path, routes, queries))?;
+        migrations::apply(config, interrupter, |migrated| fits(migrated, path, routes, queries))?;
         let plan = Arc::new(plan(&first, path, routes)?);
         let queries = Queries::check(path, queries)?;
         first

@@ -54,13 +54,14 @@ pub(super) fn must_exist(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Refuses a path that leads to a directory, or to a file that is no database: before anything is made beside it. A path without a
+/// Refuses a path where no database can be, and a file that is no database: before anything is made beside it. A path without a
 /// file, and an empty file, are accepted. Takes no lock and makes no file.
 pub(super) fn must_not_be_foreign(path: &Path) -> Result<(), Error> {
     validate_database_path(path)?;
     must_be_a_file(path)?;
+    must_have_room_for_endings(path)?;
     if !path.exists() {
-        return Ok(());
+        return must_have_a_folder(path);
     }
     // Not read as a file: closing it would drop the locks of SQLite's connections in this process.
     match immutable(path) {
@@ -72,6 +73,31 @@ pub(super) fn must_not_be_foreign(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Refuses a path whose folder does not exist.
+fn must_have_a_folder(path: &Path) -> Result<(), Error> {
+    let file = followed(path);
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let folder = folder.display();
+    let error = refused(path, format!("the directory {folder} does not exist"));
+    Err(error.with_remedy(format!("make it (mkdir -p {folder}), or set another database.path")))
+}
+
+/// Refuses a name that is too long: SQLite and catchment keep files beside the database, named after it.
+fn must_have_room_for_endings(path: &Path) -> Result<(), Error> {
+    /// The limit of all usual file systems.
+    const MOST_BYTES: usize = 255;
+    const LONGEST: usize = "-journal".len();
+    let length = followed(path).file_name().map_or(0, std::ffi::OsStr::len);
+    if length + LONGEST <= MOST_BYTES {
+        return Ok(());
+    }
+    let detail = format!("its name has {length} bytes, and the files beside it need names of up to {MOST_BYTES}");
+    Err(refused(path, detail).with_remedy(format!("give it a name of at most {} bytes", MOST_BYTES - LONGEST)))
+}
+
 /// Refuses a path that leads to something else than a file. There may be nothing.
 fn must_be_a_file(path: &Path) -> Result<(), Error> {
     match std::fs::metadata(path) {
@@ -80,6 +106,10 @@ fn must_be_a_file(path: &Path) -> Result<(), Error> {
         }
         Ok(found) if !found.is_file() => {
             Err(refused(path, "it is not a regular file".into()).with_remedy("give the path of a file"))
+        }
+        // A loop of symbolic links, a file as a directory, no permission, a name that is too long.
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(refused(path, e.to_string()).with_remedy("check its directories, links and permissions"))
         }
         _ => Ok(()),
     }
@@ -147,8 +177,26 @@ mod tests {
             std::fs::write(at("real/a.db"), "").expect("writes");
         }
         std::os::unix::fs::symlink("self.db", at("self.db")).expect("a link");
+        let refusal = must_not_be_foreign(&at("self.db")).expect_err("a loop").to_string();
+        assert!(refusal.contains("symbolic links") && refusal.contains("links and permissions"), "{refusal}");
         assert_eq!(followed(&at("self.db")), at("self.db"));
         assert_eq!(followed(Path::new("/nowhere/a.db")), Path::new("/nowhere/a.db"));
         assert_eq!(followed(Path::new("a.db")), std::env::current_dir().expect("one").join("a.db"));
+    }
+
+    #[test]
+    fn a_path_where_no_database_can_be_is_refused_before_anything_is_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let long = |length: usize| folder.path().join("a".repeat(length));
+        assert!(must_not_be_foreign(&long(247)).is_ok());
+        for (path, words) in [
+            (long(248), &["its name has 248 bytes", "at most 247 bytes"][..]),
+            (long(256), &["name too long"]),
+            (folder.path().join("no/a.db"), &["the directory ", "/no does not exist; make it (mkdir -p ", "/no)"]),
+        ] {
+            let refusal = must_not_be_foreign(&path).expect_err("cannot be").to_string();
+            assert!(words.iter().all(|word| refusal.contains(word)), "{refusal}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0);
     }
 }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::Lock;
 use super::database_file::must_exist;
 use super::read_connection::ReadConnection;
-use super::schema;
+use super::schema::{self, Schema};
 use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
 
@@ -66,11 +66,11 @@ pub enum PreviousFile {
     },
 }
 
-/// The identity of a copy before and after [`adopt`].
+/// The identity of a database before and after [`adopt`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityChange {
-    /// The identity it shared with its original.
-    pub before: String,
+    /// The identity it shared with its original; `None` for a database of another program, which had none.
+    pub before: Option<String>,
     /// Its own identity.
     pub after: String,
 }
@@ -155,8 +155,8 @@ impl FileIdentity {
     }
 }
 
-/// Gives a copy of a database its own identity. Its rows and its position in every stream stay. Waits up to 5 seconds for
-/// another writer.
+/// Gives a copy of a database its own identity. Its rows and its position in every stream stay. A database of another program gets
+/// catchment's tables, and so an identity. Waits up to 5 seconds for another writer.
 ///
 /// # Errors
 ///
@@ -167,6 +167,14 @@ pub fn adopt(path: &Path) -> Result<IdentityChange, Error> {
     let on_error = |e| database_error(path, e);
     let mut connection = Connection::open(path).map_err(on_error)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(on_error)?;
+    if schema::identity(&connection).map_err(on_error)?.is_none()
+        && !schema::tables(&connection).map_err(on_error)?.is_empty()
+    {
+        return match schema::ensure(&mut connection).map_err(on_error)? {
+            Schema::Known { identity: after } => Ok(IdentityChange { before: None, after }),
+            Schema::Later(version) => Err(schema::later_version(path, version)),
+        };
+    }
     schema::must_be_ours(&connection, path)?;
     let change = |connection: &mut Connection| {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -177,7 +185,7 @@ pub fn adopt(path: &Path) -> Result<IdentityChange, Error> {
         let after: String = transaction.query_row(identity, [], |row| row.get(0))?;
         FileIdentity::of(path, &transaction, &after)?.record(&transaction)?;
         transaction.commit()?;
-        Ok(IdentityChange { before, after })
+        Ok(IdentityChange { before: Some(before), after })
     };
     change(&mut connection).map_err(on_error)
 }

@@ -12,18 +12,23 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::beside;
 use super::database_file::must_not_be_foreign;
+use super::new_database::remove_if_unused;
 use crate::error::{DatabaseFault, Error};
 
 /// The lock files that this process holds. The name in a lock file is not enough to know that: in two containers both processes
 /// may have the number 1.
 static HELD: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
+
+/// The last line of the lock file of a process that collects from core NATS.
+const CORE: &str = "core NATS\n";
 
 /// Device and inode number.
 type FileId = (u64, u64);
@@ -33,6 +38,13 @@ type FileId = (u64, u64);
 pub struct Lock {
     file: File,
     id: FileId,
+    database: PathBuf,
+    /// This process has made the lock file.
+    made_file: bool,
+    /// There was no database yet.
+    had_no_database: bool,
+    /// Its holder collects from core NATS.
+    is_of_core: AtomicBool,
 }
 
 impl Drop for Lock {
@@ -99,26 +111,45 @@ impl Lock {
             lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)
                 .with_remedy("check that the directory exists and can be written")
         };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unwritable)?;
-        let id = id(&file).map_err(unwritable)?;
-        // Another thread of this process that tries meanwhile waits here, and then finds the lock in the list.
-        let mut held = HELD.lock();
-        match try_lock(&file) {
-            Ok(()) => {
-                held.push(id);
-                drop(held);
-                let lock = Self { file, id };
-                lock.write(phase).map_err(unwritable)?;
-                Ok(lock)
+        loop {
+            let (mut file, made_file) = open_or_make(&path).map_err(unwritable)?;
+            let id = id(&file).map_err(unwritable)?;
+            // Another thread of this process that tries meanwhile waits here, and then finds the lock in the list.
+            let mut held = HELD.lock();
+            match try_lock(&file) {
+                // A start that failed has just removed it. A lock on a file without a name excludes nobody.
+                Ok(()) if !has_name(id, &path) => {}
+                Ok(()) => {
+                    let had_no_database = !database.exists();
+                    let (database, is_of_core) = (database.to_owned(), AtomicBool::new(false));
+                    let lock = Self { file, id, database, made_file, had_no_database, is_of_core };
+                    held.push(id);
+                    drop(held);
+                    lock.write(phase).map_err(unwritable)?;
+                    return Ok(lock);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let is_own = held.contains(&id);
+                    drop(held);
+                    let holder = if is_own { "this process".into() } else { name_in(&mut file) };
+                    return Err(Error::Locked { path: database.to_owned(), holder, is_own });
+                }
+                Err(TryLockError::Error(source)) => return Err(unwritable(source)),
             }
-            Err(TryLockError::WouldBlock) => {
-                let is_own = held.contains(&id);
-                drop(held);
-                let holder = if is_own { "this process".into() } else { name_in(&mut file) };
-                Err(Error::Locked { path: database.to_owned(), holder, is_own })
-            }
-            Err(TryLockError::Error(source)) => Err(unwritable(source)),
+        }
+    }
+
+    /// Releases the lock of a start that failed. Removes the lock file if [`Lock::take`] made it, and the database if there was none
+    /// before and nothing is stored in it.
+    pub fn withdraw(self) {
+        if self.had_no_database {
+            remove_if_unused(&self.database);
+        }
+        // While the lock is held: whoever waits for it looks whether the file still has its name.
+        if self.made_file
+            && let Err(error) = std::fs::remove_file(beside(&self.database, "lock"))
+        {
+            log::debug!("the lock file cannot be removed: {error}");
         }
     }
 
@@ -130,9 +161,15 @@ impl Lock {
         }
     }
 
+    /// Notes with the next phase that this process collects from core NATS.
+    pub fn note_core(&self) {
+        self.is_of_core.store(true, Ordering::Relaxed);
+    }
+
     /// One write replaces the text, so that nobody reads half of it.
     fn write(&self, phase: StartPhase) -> std::io::Result<()> {
-        let text = format!("process {}\n{}\n", std::process::id(), phase.name());
+        let mode = if self.is_of_core.load(Ordering::Relaxed) { CORE } else { "" };
+        let text = format!("process {}\n{}\n{mode}", std::process::id(), phase.name());
         self.file.write_all_at(text.as_bytes(), 0)?;
         self.file.set_len(text.len() as u64)
     }
@@ -151,6 +188,13 @@ impl Lock {
             }
             _ => None,
         }
+    }
+
+    /// Whether a process holds the lock that collects from core NATS. Does not wait.
+    #[must_use]
+    pub fn is_of_core(database: &Path) -> bool {
+        let Ok(mut file) = File::open(beside(database, "lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) && text_of(&mut file).ends_with(CORE)
     }
 
     /// The holder of the lock, as `process 4711`; `None` if it is free. Does not wait, and never makes [`Lock::take`] fail.
@@ -173,6 +217,24 @@ impl Lock {
             Err(TryLockError::WouldBlock) => Ok(Some(name_in(&mut file))),
             Err(TryLockError::Error(source)) => Err(unreadable(source)),
         }
+    }
+}
+
+/// Opens the lock file. Returns whether this call has made it.
+fn open_or_make(path: &Path) -> std::io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match options.clone().create_new(true).open(path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok((options.create(true).truncate(false).open(path)?, false)),
+        made => Ok((made?, true)),
+    }
+}
+
+/// Whether the path leads to this file.
+fn has_name(id: FileId, path: &Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(file) => (file.dev(), file.ino()) == id,
+        Err(e) => e.kind() != ErrorKind::NotFound,
     }
 }
 
@@ -266,7 +328,52 @@ mod tests {
             assert_eq!(phase.name().len(), StartPhase::Running.name().len());
             assert_eq!(Lock::holder(&database).expect("looks"), Some(format!("process {}", std::process::id())));
         }
+        assert!(!Lock::is_of_core(&database));
+        lock.note_core();
+        lock.note(StartPhase::Running);
+        assert!(Lock::is_of_core(&database));
+        assert_eq!(Lock::phase(&database), Some(StartPhase::Running));
         drop(lock);
         assert_eq!(Lock::phase(&database), None, "the lock is free");
+        assert!(!Lock::is_of_core(&database));
+    }
+
+    #[test]
+    fn a_start_that_failed_leaves_what_was_there_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        let files = || std::fs::read_dir(folder.path()).expect("reads").count();
+        let lock = Lock::take(&database).expect("is free");
+        rusqlite::Connection::open(&database).and_then(|c| c.execute_batch("CREATE TABLE t(a)")).expect("SQL");
+        assert_eq!(files(), 2);
+        lock.withdraw();
+        assert_eq!(files(), 0);
+        std::fs::write(&database, "").expect("writes");
+        Lock::take(&database).expect("is free").withdraw();
+        assert_eq!(files(), 1, "the empty file is the user's");
+        drop(Lock::take(&database).expect("is free"));
+        Lock::take(&database).expect("is free").withdraw();
+        assert_eq!(files(), 2, "an earlier process has made the lock file");
+    }
+
+    #[test]
+    fn a_lock_file_that_was_removed_locks_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        for _ in 0..50 {
+            let first = Lock::take(&database).expect("is free");
+            let other = database.clone();
+            let waiter = std::thread::spawn(move || {
+                loop {
+                    if let Ok(lock) = Lock::take(&other) {
+                        return lock;
+                    }
+                }
+            });
+            first.withdraw();
+            let lock = waiter.join().expect("takes it");
+            assert!(Lock::take(&database).is_err(), "it has a name");
+            lock.withdraw();
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::columns::now_us;
+use super::interrupter::OpeningInterrupter;
 use super::sqlite_error::{Violation, database_error, fault, is_transient, message};
 use super::temp_store::use_files_if_possible;
 use crate::config::{DatabaseConfig, Migrations};
@@ -53,6 +54,7 @@ pub fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, Error> {
 /// its error rolls everything back: the database stays as it was.
 pub(super) fn apply(
     config: &DatabaseConfig,
+    interrupter: &OpeningInterrupter,
     check: impl FnOnce(&Connection) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let Some(source) = &config.migrations else { return Ok(()) };
@@ -62,6 +64,7 @@ pub(super) fn apply(
     // a table by another of its name would delete the rows that refer to it
     // (https://sqlite.org/lang_altertable.html#otheralter).
     let mut connection = connect(config, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(on_error)?;
+    interrupter.add(&connection);
     connection.pragma_update(None, "foreign_keys", false).map_err(on_error)?;
     if first_new(&all, &applied(&connection).map_err(on_error)?, source)? == all.len() {
         return Ok(());

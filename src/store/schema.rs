@@ -200,6 +200,13 @@ fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
     has_table(connection, "catchment_meta")
 }
 
+/// The names of all tables but SQLite's own.
+pub(super) fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql =
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY name";
+    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
 /// Whether there is a table of this name.
 pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";

@@ -339,14 +339,14 @@ fn only_who_is_in_the_foreground_sees_progress_and_next_steps() {
 }
 
 /// `catchment run --with-server`, its log in a file.
-fn with_server(database: &Path, log: &Path) -> Collector {
+pub fn with_server(database: &Path, log: &Path) -> Collector {
     let mut command = catchment();
     command.args(["run", "--with-server", "--database"]).arg(database).env("NATS_SERVER_BIN", program());
     Collector::start(command, log)
 }
 
 /// Processes that were started for this folder: its name is among their arguments.
-fn processes_of(folder: &Path) -> Vec<u32> {
+pub fn processes_of(folder: &Path) -> Vec<u32> {
     let folder = folder.to_str().expect("UTF-8").as_bytes().to_vec();
     let all = std::fs::read_dir("/proc").expect("the kernel tells").filter_map(Result::ok);
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -408,6 +408,14 @@ fn a_server_of_its_own_ends_even_when_the_collector_is_killed() {
     assert!(collector.stop().success());
     assert_eq!(oracle::payloads(&database), ["kept", "more"]);
     eventually("all processes to end", || processes_of(folder.path()).is_empty().then_some(()));
+}
+
+#[test]
+fn what_cannot_be_written_for_the_server_is_named() {
+    let folder = Folder::new();
+    std::fs::create_dir_all(folder.at("a.db.nats/port/x")).expect("a folder");
+    refused(&mut folder.command(&["run", "--with-server"]), 1, &["a.db.nats/port: Is a directory"]);
+    assert!(!folder.at("a.db").exists());
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::collector::{catchment, fed, output, piped, results, run, signal, stderr};
-use crate::support::eventually;
+use crate::support::collector::{Collector, catchment, fed, output, piped, results, run, signal, stderr};
 use crate::support::publishing::PublishingFixture as Fixture;
 use crate::support::refusal::{ends, refused};
 use crate::support::server::Server;
+use crate::support::{eventually, oracle};
 
 #[track_caller]
 fn said(done: &Output) -> String {
@@ -173,7 +173,7 @@ fn the_result_has_the_same_keys_however_it_ends() {
         (&["events.a", "x"], 0, [1.into(), 0.into(), 0.into(), 1.into()]),
         (&["events.a", "--count", "9"], 0, [9.into(), 0.into(), 0.into(), 9.into()]),
         (&["other.a", "--count", "7", "--timeout", "500ms"], 1, [0.into(), 7.into(), 0.into(), 7.into()]),
-        (&["--events", "--file", &bad], 1, [1.into(), 0.into(), 0.into(), Value::Null]),
+        (&["--events", "--file", &bad], 1, [1.into(), 1.into(), 0.into(), Value::Null]),
         (&["events.a", "--file", "missing"], 1, [0.into(), 0.into(), 0.into(), Value::Null]),
         (&["events.a", "x", "--server", "nats://127.0.0.1:1"], 1, [0.into(), 1.into(), 0.into(), 1.into()]),
         (&["events.a", "--count", "5", "--server", "127.0.0.1:1"], 1, [0.into(), 5.into(), 0.into(), 5.into()]),
@@ -233,7 +233,7 @@ fn waiting_for_input_ends_with_a_signal() {
     let done = child.wait_with_output().expect("ends");
     drop(input);
     assert_eq!(done.status.code(), Some(130));
-    let words = "catchment: interrupted at line 3: of 2 events 2 are in the stream, 0 are not";
+    let words = "catchment: interrupted at line 3: of 2 events 2 are in the stream\n";
     assert!(stderr(&done).starts_with(words), "{}", stderr(&done));
     // A named pipe that nobody writes: nothing was published.
     let pipe = fixture.folder.path().join("pipe");
@@ -264,6 +264,57 @@ fn a_stream_that_is_missing_is_said_once() {
     assert!(!said.contains("well again"), "{said}");
     let said = ends(&mut fixture.publish(&["other.a", "--count", "5000", "--timeout", "1s"]), 1, &["of 5,000 events"]);
     assert!(said.lines().count() <= 4, "{said}");
+}
+
+#[test]
+fn a_refused_event_counts_as_not_stored() {
+    let fixture = Fixture::new();
+    let file = fixture.file("one-bad", b"{\"subject\":\"events.a\"}\n{\"subject\":\"events..b\"}\n");
+    let done = output(&mut fixture.publish(&["--events", "--json", "--file", &file]));
+    assert_eq!(done.status.code(), Some(1));
+    let result = json(&done);
+    assert_eq!((&result["published"], &result["not_stored"], &result["unknown"]), (&1.into(), &1.into(), &0.into()));
+    let done = output(&mut fixture.publish(&["events..a", "x", "--json"]));
+    assert_eq!(done.status.code(), Some(2), "{}", stderr(&done));
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_the_first_connection() {
+    // Accepts connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("nats://{}", silent.local_addr().expect("an address"));
+    for (name, status) in [("INT", 130), ("TERM", 143)] {
+        let mut command = catchment();
+        command.args(["publish", "events.a", "x", "--json", "--timeout", "1h", "--server", &url]);
+        let child = piped(&mut command);
+        let connection = silent.accept().expect("it connects");
+        signal(child.id(), name);
+        let done = child.wait_with_output().expect("ends");
+        drop(connection);
+        assert_eq!(done.status.code(), Some(status), "{}", stderr(&done));
+        assert_eq!((&json(&done)["published"], &json(&done)["interrupted"]), (&0.into(), &true.into()));
+    }
+}
+
+#[test]
+fn a_publisher_that_lacks_the_mode_of_the_collector_gets_its_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, database) = (Server::start(folder.path()), folder.path().join("a.db"));
+    let mut command = run(&server.url(), &database);
+    command.env("CATCHMENT_BROKER__MODE", "core");
+    let collector = Collector::start(command, &folder.path().join("run.log"));
+    collector.said("collecting subjects");
+    let mut publish = catchment();
+    publish
+        .args(["publish", "events.a", "x", "--timeout", "1s", "--server", &server.url(), "--database"])
+        .arg(&database);
+    let words = ["not confirmed", "; the collector of ", "publish with CATCHMENT_BROKER__MODE=core"];
+    ends(&mut publish, 1, &words);
+    let done = output(publish.env("CATCHMENT_BROKER__MODE", "core"));
+    assert!(done.status.success(), "{}", stderr(&done));
+    // The first one may have come too.
+    eventually("the event", || (oracle::count(&database) >= 1).then_some(()));
+    assert!(collector.stop().success());
 }
 
 #[test]

@@ -182,7 +182,8 @@ fn a_database_that_cannot_be_written_is_refused() {
         command
     };
     let missing = folder.path().join("missing/a.db");
-    refused(&mut run(&missing), 1, &[missing.to_str().unwrap(), "directory exists"]);
+    let make_it = "/missing does not exist; make it (mkdir -p ";
+    refused(&mut run(&missing), 1, &[missing.to_str().unwrap(), make_it]);
     assert!(!folder.path().join("missing").exists());
     let directory = folder.path().join("directory.db");
     std::fs::create_dir(&directory).expect("a folder");
@@ -190,10 +191,10 @@ fn a_database_that_cannot_be_written_is_refused() {
     // Where not even root may make a file.
     refused(&mut run(Path::new("/proc/a.db")), 1, &["/proc/a.db", "can be written"]);
     let under_file = folder.path().join("server.log/a.db");
-    refused(&mut run(&under_file), 1, &["server.log/a.db", "can be written"]);
+    refused(&mut run(&under_file), 1, &["server.log/a.db", "check its directories"]);
     let mut missing_with_server = catchment();
     missing_with_server.args(["run", "--with-server", "--database"]).arg(&missing).env("NATS_SERVER_BIN", program());
-    refused(&mut missing_with_server, 1, &[missing.to_str().unwrap(), "directory exists"]);
+    refused(&mut missing_with_server, 1, &[missing.to_str().unwrap(), make_it]);
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(super) fn find_or_create(
             let found = found.map_err(|failure| to_error(api.link, config, &failure))?;
             if config.takes_all_of_stream() && previous.is_none() {
                 let (name, subjects) = (&config.stream, stored_subjects::collected(config, &found.config).join(", "));
+                // A mirror or a source may have any subject.
+                let subjects = if subjects == ">" { "any subject".to_owned() } else { subjects };
                 log::info!("broker: collecting all of stream {name} ({subjects}): broker.subjects is not set");
             }
             found
@@ -81,7 +83,7 @@ pub(super) fn refusal(config: &BrokerConfig, stream: &StreamInfo) -> Option<Obst
     })
 }
 
-/// Logs at the start of a session after this sequence why events are not collected or not safe.
+/// Logs at the start of a session after this sequence why events are not safe, or why there are none.
 ///
 /// # Errors
 ///
@@ -103,7 +105,7 @@ pub(super) fn check_contents(
         if stored_subjects::stores_none_of(config, &stream.config) && !may_have_events(api, config, after + 1) {
             return Err(mismatch.to_error(api.link));
         }
-        log::warn!("broker: {mismatch}");
+        // The consumer's watch reports it.
     } else if after == 0
         && let Some(empty) = no_matching_events(api, config, stream)
     {

@@ -32,7 +32,7 @@ pub enum ServerPort {
 }
 
 /// Where the port is kept.
-fn file(folder: &Path) -> PathBuf {
+pub(super) fn file(folder: &Path) -> PathBuf {
     folder.join("port")
 }
 

@@ -1,11 +1,13 @@
 //! What happened to published events.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
 use crate::record::{Destination, FailureReason, FlushError, RecordError, RecorderCounts, WaitError};
-use crate::{NatsRecorder, Receipt, Recorder};
+use crate::store::Lock;
+use crate::{Config, NatsRecorder, Receipt, Recorder};
 use indicatif::HumanCount;
 
 use super::events::Events;
@@ -67,8 +69,12 @@ impl Patience {
 /// What happened to the events of one command.
 pub struct PublishReport {
     mode: Mode,
+    /// The database whose collector may store the events.
+    database: PathBuf,
     /// Events that were passed to the recorder.
     passed_on: u64,
+    /// Events that were not, because something is wrong with them.
+    refused: u64,
     counts: RecorderCounts,
     destination: Option<Destination>,
     /// Why the first failed event failed.
@@ -78,9 +84,15 @@ pub struct PublishReport {
 
 impl PublishReport {
     /// Of no events so far.
-    pub fn new(mode: Mode) -> Self {
+    pub fn new(config: &Config) -> Self {
         let counts = RecorderCounts::default();
-        Self { mode, passed_on: 0, counts, destination: None, first_failure: None, trouble: None }
+        let (mode, database) = (config.broker.mode, config.database.path.clone());
+        Self { mode, database, passed_on: 0, refused: 0, counts, destination: None, first_failure: None, trouble: None }
+    }
+
+    /// Notes an event that the recorder did not accept, or what should have been one.
+    pub fn note_refused(&mut self) {
+        self.refused += 1;
     }
 
     /// Waits until the `passed_on` events are settled, as long as `patience` lasts, and closes the recorder. `last` is the receipt of
@@ -139,6 +151,13 @@ impl PublishReport {
     fn explained(&self, error: &RecordError) -> String {
         match (&error.reason, &self.trouble) {
             (FailureReason::Closed, Some(trouble)) => format!("not stored: {trouble}"),
+            // Without a stream, only that collector reads it, and confirms nothing.
+            (FailureReason::NoStream | FailureReason::Unconfirmed(_), _) if Lock::is_of_core(&self.database) => {
+                let database = self.database.display();
+                format!(
+                    "{error}; the collector of {database} collects from core NATS: publish with CATCHMENT_BROKER__MODE=core"
+                )
+            }
             (FailureReason::NoStream, _) | (_, None) => error.to_string(),
             (_, Some(trouble)) => format!("{error} ({trouble})"),
         }
@@ -210,13 +229,33 @@ impl PublishReport {
 
     /// How many of so many events are stored, how many are not, and of how many that is not known.
     fn counted(&self, total: u64) -> String {
-        let (kept, not_kept, unknown) = match self.mode {
-            Mode::Jetstream => ("are in the stream", "are not", "may be (sent, but the stream did not answer)"),
-            Mode::Core => ("were read by the server", "were not sent", "may have been read"),
+        let RecorderCounts { stored, unknown, .. } = self.counts;
+        let not_stored = total.saturating_sub(stored + unknown);
+        let verb = |count| match (self.mode, count) {
+            (Mode::Jetstream, 1) => "is",
+            (Mode::Jetstream, _) => "are",
+            (Mode::Core, 1) => "was",
+            (Mode::Core, _) => "were",
         };
-        let RecorderCounts { stored, unknown: unanswered, .. } = self.counts;
-        let parts = [(stored, kept), (total.saturating_sub(stored + unanswered), not_kept), (unanswered, unknown)];
-        let parts = parts.map(|(count, what)| format!("{} {what}", HumanCount(count)));
+        let (place, not_kept, maybe) = match self.mode {
+            Mode::Jetstream => ("in the stream", "not", "may be"),
+            Mode::Core => ("read by the server", "not sent", "may have been read"),
+        };
+        let mut parts = Vec::new();
+        if stored > 0 {
+            parts.push(format!("{} {} {place}", HumanCount(stored), verb(stored)));
+        }
+        // Only the first part says where.
+        let place = if self.mode == Mode::Jetstream { " in the stream" } else { "" };
+        let place_in = |parts: &[String]| if parts.is_empty() { place } else { "" };
+        if not_stored > 0 {
+            let place = place_in(&parts);
+            parts.push(format!("{} {} {not_kept}{place}", HumanCount(not_stored), verb(not_stored)));
+        }
+        if unknown > 0 {
+            let place = place_in(&parts);
+            parts.push(format!("{} {maybe}{place} (sent, but without an answer)", HumanCount(unknown)));
+        }
         format!("of {} {}", counted(total, "event"), parts.join(", "))
     }
 
@@ -241,7 +280,7 @@ impl PublishReport {
         let RecorderCounts { stored, unknown, not_stored, .. } = self.counts;
         let line = serde_json::json!({
             "published": stored,
-            "not_stored": total.map_or(not_stored, |total| total.saturating_sub(stored + unknown)),
+            "not_stored": total.map_or(not_stored + self.refused, |total| total.saturating_sub(stored + unknown)),
             "unknown": unknown,
             "total": total,
             "interrupted": error.is_some_and(anyhow::Error::is::<Interrupted>),

@@ -1,0 +1,83 @@
+//! A database that a failed start has made is removed again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::database_file::followed;
+use super::schema;
+
+/// Removes a database that this process has made, if nothing is stored in it and no other connection uses it. Otherwise, and if it
+/// cannot be examined, it stays.
+pub(super) fn remove_if_unused(path: &Path) {
+    match remove(&followed(path)) {
+        Ok(true) => {}
+        Ok(false) => log::debug!("database {}: it stays: something is stored in it", path.display()),
+        Err(error) => log::debug!("database {}: it stays: {error}", path.display()),
+    }
+}
+
+fn remove(path: &Path) -> Result<bool, Box<dyn std::error::Error>> {
+    if !path.is_file() {
+        return Ok(true);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    // Only the sole connection can end the WAL mode: https://sqlite.org/pragma.html#pragma_journal_mode
+    connection.pragma_update(None, "journal_mode", "DELETE")?;
+    // From here on, a connection that is opened can neither read nor write until the file is gone.
+    connection.execute_batch("BEGIN EXCLUSIVE")?;
+    let is_empty = is_empty(&connection)?;
+    if is_empty {
+        std::fs::remove_file(path)?;
+    }
+    Ok(is_empty)
+}
+
+/// Whether no table has a row, apart from those that a start adds to catchment's own.
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    for table in schema::tables(connection)? {
+        let sql = match table.as_str() {
+            "catchment_meta" | "catchment_migrations" => continue,
+            // In mode core, each start begins an epoch.
+            "catchment_ledger" => "SELECT 1 FROM catchment_ledger WHERE sequence > 0 LIMIT 1".to_owned(),
+            name => format!("SELECT 1 FROM \"{}\" LIMIT 1", name.replace('"', "\"\"")),
+        };
+        if connection.query_row(&sql, [], |_| Ok(())).optional()?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseConfig;
+    use crate::store::{Database, Routes};
+
+    #[test]
+    fn only_a_database_without_rows_and_users_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = DatabaseConfig { path: folder.path().join("a.db"), ..DatabaseConfig::default() };
+        let open = || Database::open(&config, &Routes::default()).expect("opens");
+        let database = open();
+        let writer = database.event_writer();
+        writer.commit(7, "a", [], b"one").expect("commits");
+        remove_if_unused(&config.path);
+        assert!(config.path.exists(), "it is open");
+        drop((database, writer));
+        remove_if_unused(&config.path);
+        assert!(config.path.exists(), "it has a row");
+        let connection = Connection::open(&config.path).expect("opens");
+        assert_eq!(connection.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)), Ok(1));
+        connection.execute("DELETE FROM events", []).expect("SQL");
+        drop(connection);
+        drop(open().begin_local().expect("begins"));
+        remove_if_unused(&config.path);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("reads").count(), 0, "nothing is left");
+        remove_if_unused(&config.path);
+    }
+}
