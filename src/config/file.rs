@@ -249,13 +249,17 @@ fn in_words(message: &str) -> String {
 /// The earlier key of `broker.prefetch`. It still works, and is in no error.
 const EARLIER_KEY: &str = "ahead";
 
-/// An unknown key or value, with the known ones that are most like it; else with all. `None` if the message lists none.
+/// So few keys or values are all named.
+const FEW: usize = 4;
+
+/// An unknown key or value, with the known ones: of many, those that are most like it. `None` if the message lists none.
 fn unknown(what: &str, rest: &str) -> Option<String> {
     let given = rest.split('`').nth(1).filter(|_| what.starts_with("unknown"))?;
     let known = names_in(rest);
     let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
     let all: Vec<&str> = known.iter().map(String::as_str).collect();
-    Some(match &quoted(&closest(given, all.iter().copied()))[..] {
+    let likely = if all.len() > FEW { closest(given, all.iter().copied()) } else { Vec::new() };
+    Some(match &quoted(&likely)[..] {
         [] if all.is_empty() => return None,
         [] => match &quoted(&all)[..] {
             [one] => format!("{what} `{given}`, expected {one}"),
@@ -355,12 +359,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_word_is_refused_with_those_that_are_like_it() {
+    fn an_unknown_word_is_refused_with_the_known_ones() {
         for (text, words) in [
             ("[broker]\nserver = ['a']", "line 2: unknown key `server`; the closest one is `servers`"),
             ("[brokr]", "line 1: unknown key `brokr`; the closest one is `broker`"),
             ("delete_markers = 'kepe'", "unknown value `kepe`, expected one of `store`, `skip`, `dead_letter`"),
-            ("delete_markers = 'skpi'", "unknown value `skpi`; the closest one is `skip`"),
+            ("delete_markers = 'skpi'", "unknown value `skpi`, expected one of `store`, `skip`, `dead_letter`"),
             ("delete_markers = 'only'", "line 1: delete_markers: is only, which is for routes"),
             ("delete_markers = 1", "expected a string, found a whole number"),
         ] {

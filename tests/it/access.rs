@@ -199,7 +199,7 @@ fn an_nkey_leads_in() {
         command.args(["--server", &url, "--nkey", "/nowhere/seed.nk"]);
     });
     // The seed itself, where its file should be named.
-    fixture.refuses_with(2, &secrets, &["broker.nkey", "is a seed"], |command| {
+    fixture.refuses_with(2, &secrets, &["--nkey", "is a seed"], |command| {
         command.args(["--server", &url, "--nkey", &seed]);
     });
 }
@@ -249,7 +249,7 @@ fn credentials_and_jwts_lead_in() {
         let other = fixture.file("other.nk", &KeyPair::new_user().seed().expect("a seed"));
         command.args(["--server", &url, "--nkey", text(&other), "--jwt", text(&jwt)]);
     });
-    fixture.refuses_with(2, &secrets, &["broker.jwt", "needs broker.nkey"], |command| {
+    fixture.refuses_with(2, &secrets, &["--jwt", "needs broker.nkey"], |command| {
         command.args(["--server", &url, "--jwt", text(&jwt)]);
     });
 }

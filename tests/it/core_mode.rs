@@ -443,10 +443,10 @@ fn what_cannot_work_is_refused() {
         command.env(format!("CATCHMENT_BROKER__{name}"), value);
         command
     };
-    refused(&mut with("SUBJECTS", "a.*, *.b"), 2, &["broker.subjects", "\"a.*\" and \"*.b\" overlap"]);
-    refused(&mut with("CORE__QUEUE", "a b"), 2, &["broker.core.queue", "\"a b\""]);
-    refused(&mut with("CORE__MAX_EVENTS", "0"), 2, &["broker.core.max_events"]);
-    refused(&mut with("CORE__MAX_BYTES", "0B"), 2, &["broker.core.max_bytes"]);
+    refused(&mut with("SUBJECTS", "a.*, *.b"), 2, &["CATCHMENT_BROKER__SUBJECTS", "\"a.*\" and \"*.b\" overlap"]);
+    refused(&mut with("CORE__QUEUE", "a b"), 2, &["CATCHMENT_BROKER__CORE__QUEUE", "\"a b\""]);
+    refused(&mut with("CORE__MAX_EVENTS", "0"), 2, &["CATCHMENT_BROKER__CORE__MAX_EVENTS"]);
+    refused(&mut with("CORE__MAX_BYTES", "0B"), 2, &["CATCHMENT_BROKER__CORE__MAX_BYTES"]);
     refused(&mut with("CORE__OVERFLOW", "drop_oldest"), 2, &["drop_newest", "block"]);
     refused(&mut with("MODE", "kafka"), 2, &["jetstream", "core"]);
 }

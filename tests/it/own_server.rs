@@ -242,7 +242,7 @@ fn another_broker_is_a_conflict_or_is_said_not_to_be_used() {
     {
         let done = output(folder.command(&["run", "--with-server"]).args(flags));
         assert_eq!(done.status.code(), Some(2), "{flags:?}");
-        assert!(stderr(&done).contains("--with-server' cannot be used with '--"), "{}", stderr(&done));
+        assert!(stderr(&done).contains("--with-server cannot be combined with --"), "{}", stderr(&done));
     }
     let settings = folder.at("a.toml");
     std::fs::write(&settings, "[broker]\nservers = [\"nats://me:hunter2@a.invalid:4222\"]\n").expect("writes");

@@ -83,11 +83,11 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let files = || std::fs::read_dir(folder.path()).expect("reads").count();
-    let refused_with = |database: &Path, arguments: &[&str], words: &[&str]| {
+    let refused_with = |database: &Path, status: i32, arguments: &[&str], words: &[&str]| {
         let before = files();
         let mut command = catchment();
         command.args(["run", "--server", "nats://127.0.0.1:9", "--database"]).arg(database).args(arguments);
-        refused(&mut command, 1, words);
+        refused(&mut command, status, words);
         assert_eq!(files(), before, "{words:?}");
     };
     std::os::unix::fs::symlink("loop", at("loop")).expect("a link");
@@ -98,12 +98,12 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let core = at("core.toml");
     std::fs::write(&core, "[broker]\nmode = \"core\"\n").expect("writes");
     for database in ["new.db", "empty.db"] {
-        refused_with(&at(database), &[], &["refused", "catchment run --with-server starts one"]);
-        refused_with(&at(database), &["--config", core.to_str().expect("UTF-8")], &["refused"]);
-        refused_with(&at(database), &["--config", bad.to_str().expect("UTF-8")], &["no such table: absent"]);
+        refused_with(&at(database), 1, &[], &["refused", "catchment run --with-server starts one"]);
+        refused_with(&at(database), 1, &["--config", core.to_str().expect("UTF-8")], &["refused"]);
+        refused_with(&at(database), 2, &["--config", bad.to_str().expect("UTF-8")], &["no such table: absent"]);
     }
-    refused_with(&at("loop"), &[], &["loop", "symbolic links"]);
-    refused_with(&at(&"a".repeat(250)), &[], &["its name has 250 bytes"]);
+    refused_with(&at("loop"), 1, &[], &["loop", "symbolic links"]);
+    refused_with(&at(&"a".repeat(250)), 1, &[], &["its name has 250 bytes"]);
     let mut direct = DirectRecorderConfig::new(at("direct.db"));
     direct.routes = vec![RouteConfig::new("a", ["INSERT INTO absent VALUES (1)"])];
     for mode in [CommitMode::Grouped, CommitMode::PerEvent] {
@@ -117,7 +117,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
     recorder.record(Event::new("a", "x")).expect("records");
     recorder.close(Duration::from_secs(30)).expect("commits");
     drop(recorder);
-    refused_with(&at("events.db"), &[], &["refused"]);
+    refused_with(&at("events.db"), 1, &[], &["refused"]);
     assert_eq!(oracle::count(&at("events.db")), 1);
 }
 
