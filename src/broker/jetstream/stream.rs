@@ -69,6 +69,9 @@ pub fn remove_stream(config: &BrokerConfig) -> Result<(), Error> {
 
 /// Why the stream cannot be collected; `None` if it can.
 pub(super) fn refusal(config: &BrokerConfig, stream: &StreamInfo) -> Option<Obstacle> {
+    if let Some(what) = config.feeds_itself(&stream.config.subjects) {
+        return Some(Obstacle::new(what, "set broker.subjects to the events that you want"));
+    }
     let why = match stream.config.retention.as_str() {
         "limits" | INTEREST => return None,
         "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",
