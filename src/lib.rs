@@ -143,6 +143,7 @@ pub mod error;
 mod event;
 mod event_id;
 mod pipeline;
+mod hint;
 mod printable;
 mod query;
 pub mod record;
