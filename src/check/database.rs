@@ -5,6 +5,7 @@ use bytesize::ByteSize;
 use super::disk::folder_of;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
+use crate::broker::has_streams;
 use crate::config::{BrokerConfig, Config, Mode};
 use crate::counted;
 use crate::error::Error;
@@ -101,7 +102,7 @@ fn collector(
 
 /// Whether the last collector was started with a nats-server of its own, and no other server is named.
 fn has_own_server(config: &Config) -> bool {
-    beside(&config.database.path, "nats").is_dir() && config.broker.servers == BrokerConfig::default().servers
+    has_streams(&beside(&config.database.path, "nats")) && config.broker.servers == BrokerConfig::default().servers
 }
 
 fn integrity(inspection: &Inspection, options: &CheckOptions, shown: &str, report: &mut ReportBuilder<'_>) {

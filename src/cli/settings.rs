@@ -321,6 +321,11 @@ enum ImplicitSources {
 }
 
 impl BrokerArgs {
+    /// The stream that the flag names.
+    pub fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
+    }
+
     fn table(&self) -> Result<Table, Error> {
         let given = Table::try_from(self).expect("flags are texts");
         let mut table = broker_table(given.iter().map(|(key, value)| (key.as_str(), value.clone())));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use crate::Config;
-use crate::broker::address_in;
+use crate::broker::{address_in, has_streams};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::hint;
@@ -93,7 +93,7 @@ pub fn with_way_out(error: anyhow::Error, config: &Config) -> anyhow::Error {
     if !servers.iter().any(|server| LOOPBACK.iter().any(|host| server.contains(host))) {
         return error.into();
     }
-    let had_own_server = beside(path, "nats").is_dir() && Lock::phase(path).is_none();
+    let had_own_server = has_streams(&beside(path, "nats")) && Lock::phase(path).is_none();
     if had_own_server && *servers == BrokerConfig::default().servers {
         return anyhow!(
             "the collector of {}, which has a nats-server of its own, is not running; start it ({}), or name another server with \
@@ -208,6 +208,19 @@ pub fn wait_for_database(database: &Path) {
     }
 }
 
+/// Waits until a collector of this database has started, at most for `at_most`. `is_named`: the settings name the servers. Where they do
+/// not, waits a moment for a process that was started just before, too.
+pub fn wait_for_start(database: &Path, at_most: Duration, is_named: bool) {
+    let mut wait = Wait::new(database, at_most);
+    loop {
+        let phase = wait.phase();
+        let is_over = phase == Some(StartPhase::Running) || (phase.is_none() && is_named);
+        if is_over || !wait.pause(phase) {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -272,6 +285,25 @@ mod tests {
     }
 
     #[test]
+    fn a_start_is_waited_for_until_it_is_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        let long = Duration::from_secs(60);
+        wait_for_start(&database, long, true);
+        let lock = Lock::take_at(&database, StartPhase::StartingBroker).expect("is free");
+        let starter = thread::spawn(move || {
+            for phase in [StartPhase::Opening, StartPhase::Connecting, StartPhase::Running] {
+                thread::sleep(PAUSE);
+                lock.note(phase);
+            }
+            lock
+        });
+        wait_for_start(&database, long, false);
+        assert_eq!(Lock::phase(&database), Some(StartPhase::Running));
+        drop(starter.join());
+    }
+
+    #[test]
     fn an_own_server_that_the_settings_do_not_name_is_shown() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = Config::default();
@@ -305,7 +337,7 @@ mod tests {
         let starts_one = "refused; look there; catchment run --with-server starts one";
         assert!(said(&config, BrokerFault::Unreachable).ends_with(starts_one));
         assert!(said(&config, BrokerFault::Refused).ends_with("refused; look there"));
-        std::fs::create_dir(folder.path().join("a.db.nats")).expect("a folder");
+        std::fs::create_dir_all(folder.path().join("a.db.nats/jetstream")).expect("a folder");
         let own = said(&config, BrokerFault::Unreachable);
         assert!(
             own.starts_with("the collector of ") && own.contains("a.db, which has a nats-server of its own"),

@@ -164,7 +164,7 @@ impl FileIdentity {
 /// [`Error::Locked`] while a collector uses it; [`Error::Database`].
 pub fn adopt(path: &Path) -> Result<IdentityChange, Error> {
     must_exist(path)?;
-    let _lock = Lock::take(path)?;
+    let _lock = Lock::take_briefly(path)?;
     let on_error = |e| database_error(path, e);
     let mut connection = Connection::open(path).map_err(on_error)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(on_error)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
+use crate::hint;
 use crate::record::{Destination, FailureReason, FlushError, RecordError, RecorderCounts, WaitError};
 use crate::store::Lock;
 use crate::{Config, NatsRecorder, Receipt, Recorder};
@@ -21,6 +22,9 @@ pub const POLL: Duration = Duration::from_millis(100);
 
 /// How long events may still be settled after a signal: without progress, and at most.
 const AFTER_SIGNAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// What the trouble of a recorder says where something else than a stream answers the events.
+const NO_STREAM_ANSWERS: &str = "a program that is not a stream answers";
 
 /// Why no more events are published.
 pub enum Ending {
@@ -71,6 +75,8 @@ pub struct PublishReport {
     mode: Mode,
     /// The database whose collector may store the events.
     database: PathBuf,
+    /// The only stream that may store the events, if one is named.
+    expected: Option<String>,
     /// Events that were passed to the recorder.
     passed_on: u64,
     /// Events that were not, because something is wrong with them.
@@ -87,7 +93,22 @@ impl PublishReport {
     pub fn new(config: &Config) -> Self {
         let counts = RecorderCounts::default();
         let (mode, database) = (config.broker.mode, config.database.path.clone());
-        Self { mode, database, passed_on: 0, refused: 0, counts, destination: None, first_failure: None, trouble: None }
+        Self {
+            mode,
+            database,
+            expected: None,
+            passed_on: 0,
+            refused: 0,
+            counts,
+            destination: None,
+            first_failure: None,
+            trouble: None,
+        }
+    }
+
+    /// Of events that only this stream may store.
+    pub fn expecting(self, stream: Option<&str>) -> Self {
+        Self { expected: stream.map(str::to_owned), ..self }
     }
 
     /// Notes an event that the recorder did not accept, or what should have been one.
@@ -157,6 +178,13 @@ impl PublishReport {
                 format!(
                     "{error}; the collector of {database} collects from core NATS: publish with CATCHMENT_BROKER__MODE=core"
                 )
+            }
+            (FailureReason::Refused(reason), _) if reason.contains("expected stream") && self.expected.is_some() => {
+                let stream = self.expected.as_deref().unwrap_or_default();
+                format!("{error}: another stream than {stream} takes its subject; name that one with --stream, or leave --stream out")
+            }
+            (FailureReason::Unconfirmed(_), Some(trouble)) if trouble.contains(NO_STREAM_ANSWERS) => {
+                format!("{error} ({trouble}); if that program answers queries, use {}", hint::command("query"))
             }
             (FailureReason::NoStream, _) | (_, None) => error.to_string(),
             (_, Some(trouble)) => format!("{error} ({trouble})"),
