@@ -290,7 +290,9 @@ mod tests {
             route(c, "a.*");
             c.routes[0].example = Some(RouteExample { subject: subject.into(), payload: String::new() });
         };
-        assert!(refused(&example, "a.{b}").is_some_and(|said| said.contains("route.example.subject: \"a.{b}\" has {b}")));
+        assert!(
+            refused(&example, "a.{b}").is_some_and(|said| said.contains("route.example.subject: \"a.{b}\" has {b}"))
+        );
     }
 
     #[test]

@@ -253,7 +253,8 @@ impl Start<'_> {
         command.stdin(Stdio::piped()).stdout(lock).stderr(Stdio::null()).process_group(0);
         let mut guard = command.spawn().map_err(|e| self.failed(format!("cannot be started: {e}")))?;
         let pipe = guard.stdin.take();
-        let mut server = Server { guard, pipe, url: String::new(), pid: 0, folder: folder.to_owned(), made_folder: false };
+        let mut server =
+            Server { guard, pipe, url: String::new(), pid: 0, folder: folder.to_owned(), made_folder: false };
         let until = Instant::now() + START_LIMIT;
         loop {
             if let Some((url, pid)) = read_ports(folder) {
@@ -268,7 +269,8 @@ impl Start<'_> {
                     let remedy = "install nats-server, or name the program with NATS_SERVER_BIN";
                     return Err(self.failed("there is no such program".into()).with_remedy(remedy));
                 }
-                return Err(self.failed(format!("ended at once ({status})")).with_remedy(see_log()));
+                let error = self.failed(format!("ended at once ({status})"));
+                return Err(if log.exists() { error.with_remedy(see_log()) } else { error });
             }
             if !wanted() {
                 return Err(self.stopped());

@@ -6,13 +6,13 @@ use humantime::format_duration;
 use super::database::Examined;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
-use crate::broker::{address_in, BrokerStatus, DatabasePosition, JetStreamStatus, Owner, StreamStatus};
+use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, Owner, StreamStatus, address_in};
 use crate::collect::owner;
 use crate::config::Config;
 use crate::counted;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{self, EpochProgress};
 use crate::hint;
+use crate::pipeline::{self, EpochProgress};
 use crate::store::{Lock, beside};
 use crate::subject::Filter;
 
@@ -69,7 +69,8 @@ fn with_way_out(error: Error, config: &Config) -> Error {
     let own = address_in(&beside(path, "server")).filter(|address| !config.broker.servers.contains(address));
     if let Some(own) = own.filter(|_| Lock::phase(path).is_some()) {
         let path = path.display();
-        return error.with_remedy(format!("the collector of {path} has a nats-server of its own at {own}: use --server {own}"));
+        return error
+            .with_remedy(format!("the collector of {path} has a nats-server of its own at {own}: use --server {own}"));
     }
     error.with_remedy(format!(
         "check that nats-server runs at this address, or name another in broker.servers ({} starts one)",

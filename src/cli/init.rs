@@ -179,7 +179,9 @@ fn validate(prefix: &str) -> anyhow::Result<()> {
     }
     let reserved = prefix.split('.').next().filter(|first| *first == "_INBOX");
     if let Some(first) = reserved {
-        let text = format!("--prefix {prefix:?}: the client's own answers arrive on {first}; give another prefix, for example chat");
+        let text = format!(
+            "--prefix {prefix:?}: the client's own answers arrive on {first}; give another prefix, for example chat"
+        );
         return Err(UsageError(text).into());
     }
     if let Some(bad) = prefix.chars().find(|c| !(c.is_alphanumeric() || ['.', '_', '-'].contains(c))) {

@@ -10,10 +10,10 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
-use crate::record::{FailureReason, Overflow, RecordError};
 use crate::config::Mode;
+use crate::error::Error;
 use crate::hint;
+use crate::record::{FailureReason, Overflow, RecordError};
 use crate::subject::Filter;
 use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
@@ -169,7 +169,8 @@ impl Publish {
 
     /// Refuses to publish to a query of the settings: its answer would not be a stream's, and the event would count as unconfirmed.
     fn refuse_query(&self, config: &Config) -> anyhow::Result<()> {
-        let Some(subject) = self.subject.as_deref().filter(|_| !self.events && config.broker.mode == Mode::Jetstream) else {
+        let Some(subject) = self.subject.as_deref().filter(|_| !self.events && config.broker.mode == Mode::Jetstream)
+        else {
             return Ok(());
         };
         let takes = |filter: &str| filter.parse::<Filter>().is_ok_and(|filter| filter.matches(subject));

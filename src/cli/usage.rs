@@ -17,7 +17,8 @@ pub fn line(error: &Error, command: &str) -> String {
             Some(value) => format!("{argument} {value:?}: {}", expected(error)),
         },
         ErrorKind::UnknownArgument if given.starts_with('-') => {
-            let meant = match text(error, ContextKind::SuggestedArg).map(name).filter(|meant| is_like(&argument, meant)) {
+            let meant = match text(error, ContextKind::SuggestedArg).map(name).filter(|meant| is_like(&argument, meant))
+            {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => help("lists the options"),
             };

@@ -30,6 +30,8 @@ impl std::fmt::Display for RedundantSubject {
 struct OwnSubjects {
     filter: Filter,
     what: &'static str,
+    /// They are answers, deliveries included.
+    is_inbox: bool,
 }
 
 impl std::fmt::Display for OwnSubjects {
@@ -84,10 +86,11 @@ impl BrokerConfig {
 
     /// What a collector of a stream sends and receives there.
     fn own_subjects(&self) -> Vec<OwnSubjects> {
-        let own = |text: String, what| text.parse().ok().map(|filter| OwnSubjects { filter, what });
+        let own = |text: String, what| text.parse().ok().map(|filter| OwnSubjects { filter, what, is_inbox: false });
         let inbox = self.inbox_prefix.as_deref().unwrap_or("_INBOX");
         let all = [
-            own(format!("{inbox}.*.>"), "the answers that the collector receives"),
+            own(format!("{inbox}.*.>"), "the answers that the collector receives")
+                .map(|own| OwnSubjects { is_inbox: true, ..own }),
             own(format!("{}.>", self.api_prefix()), "the collector's own requests to JetStream"),
             own("$JS.API.>".into(), "the collector's own requests to JetStream"),
             own("$JS.ACK.>".into(), "the collector's own acknowledgements"),
@@ -101,16 +104,23 @@ impl BrokerConfig {
         let named = self.subjects.iter().map(String::as_str).filter(|subject| !subject.starts_with(['*', '>']));
         let Some((subject, own)) = self.own_traffic(named) else { return Ok(()) };
         let detail = format!("{subject:?} includes {own}; each that is stored would bring more");
-        let inbox = if own.what.contains("receives") { ", or set another broker.inbox_prefix" } else { "" };
+        let inbox = if own.is_inbox { ", or set another broker.inbox_prefix" } else { "" };
         Err(Error::config("broker.subjects", detail).with_remedy(format!("leave it out{inbox}")))
     }
 
     /// Why these settings cannot collect a stream that takes these subjects, if it would store the collector's own requests and answers.
+    ///
+    /// A stream that takes the collector's inbox stores each delivery once more, under the event's own subject. No filter prevents that.
     pub(crate) fn feeds_itself(&self, of_stream: &[String]) -> Option<String> {
-        let filters = self.filters();
-        self.own_traffic(filters.iter().map(String::as_str))?;
         let (subject, own) = self.own_traffic(of_stream.iter().map(String::as_str))?;
-        Some(format!("stream {} takes {subject}, which includes {own}; each that is stored would bring more", self.stream))
+        if !own.is_inbox {
+            let filters = self.filters();
+            self.own_traffic(filters.iter().map(String::as_str))?;
+        }
+        Some(format!(
+            "stream {} takes {subject}, which includes {own}; each that is stored would bring more",
+            self.stream
+        ))
     }
 
     fn fold(&self) -> (Vec<String>, Vec<RedundantSubject>) {
@@ -179,7 +189,9 @@ mod tests {
         moved.inbox_prefix = Some("my.own".into());
         assert_eq!(refused(&moved), None);
         moved.subjects = vec!["my.>".into()];
-        assert!(refused(&moved).is_some_and(|said| said.contains("\"my.>\" includes") && said.contains("(my.own.*.>)")));
+        assert!(
+            refused(&moved).is_some_and(|said| said.contains("\"my.>\" includes") && said.contains("(my.own.*.>)"))
+        );
         moved.mode = Mode::Core;
         assert_eq!(refused(&moved), None, "it leaves out its own inbox");
         moved.mode = Mode::Jetstream;
@@ -188,12 +200,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_on_everything_can_be_collected_in_part() {
+    fn a_stream_that_takes_the_collectors_inbox_cannot_be_collected() {
         let fed = |subjects: &[&str], of_stream: &str| broker(subjects).feeds_itself(&[of_stream.to_owned()]);
         let said = fed(&[], ">").expect("must be refused");
-        assert!(said.starts_with("stream EVENTS takes >, which includes the answers that the collector receives"), "{said}");
-        assert!(fed(&[">"], "_INBOX.>").is_some() && fed(&["*.>"], ">").is_some());
-        assert_eq!((fed(&["chat.>"], ">"), fed(&["*.a"], ">"), fed(&[">"], "chat.>")), (None, None, None));
+        assert!(
+            said.starts_with("stream EVENTS takes >, which includes the answers that the collector receives"),
+            "{said}"
+        );
+        assert!(
+            fed(&[">"], "_INBOX.>").is_some() && fed(&["chat.>"], ">").is_some() && fed(&["chat.>"], "*.>").is_some()
+        );
+        assert!(fed(&[], "$JS.API.>").is_some_and(|said| said.contains("own requests to JetStream ($JS.API.>)")));
+        assert_eq!((fed(&["chat.>"], "$JS.API.>"), fed(&[">"], "chat.>"), fed(&[], "*.a")), (None, None, None));
     }
 
     #[test]

@@ -63,7 +63,8 @@ fn subjects(config: &BrokerConfig) -> Result<Vec<String>, Obstacle> {
     };
     if config.feeds_itself(&subjects).is_some() {
         let subjects = subjects.join(", ");
-        let what = format!("cannot create stream {name} on {subjects}: it would take JetStream's requests and answers too");
+        let what =
+            format!("cannot create stream {name} on {subjects}: it would take JetStream's requests and answers too");
         return Err(Obstacle::new(what, "set broker.subjects to subjects that begin with a word, as events.>"));
     }
     let filters: Vec<Filter> = subjects.iter().filter_map(|subject| subject.parse().ok()).collect();

@@ -181,7 +181,9 @@ impl PublishReport {
             }
             (FailureReason::Refused(reason), _) if reason.contains("expected stream") && self.expected.is_some() => {
                 let stream = self.expected.as_deref().unwrap_or_default();
-                format!("{error}: another stream than {stream} takes its subject; name that one with --stream, or leave --stream out")
+                format!(
+                    "{error}: another stream than {stream} takes its subject; name that one with --stream, or leave --stream out"
+                )
             }
             (FailureReason::Unconfirmed(_), Some(trouble)) if trouble.contains(NO_STREAM_ANSWERS) => {
                 format!("{error} ({trouble}); if that program answers queries, use {}", hint::command("query"))
