@@ -14,8 +14,8 @@ fn a_failed_start_removes_the_server_that_it_made() {
     std::fs::write(&settings, "[broker]\nsubjects = ['a.*', '*.b']\n[database]\nmigrations = 'migrations'\n")
         .expect("writes");
     let start = || {
-        let mut start = folder.command(&["run", "--with-server", "--config"]);
-        start.arg(&settings).current_dir(folder.at(""));
+        let mut start = folder.command(&["run", "--with-server"]);
+        start.arg("--config").arg(&settings).current_dir(folder.at(""));
         start
     };
     let said = ends(&mut start(), 1, &["a stream cannot have subjects that overlap"]);
