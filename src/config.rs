@@ -261,6 +261,7 @@ mod tests {
 
     #[test]
     fn a_placeholder_that_nothing_replaces_is_refused() {
+        type Place<'a> = (&'a str, &'a dyn Fn(&mut Config, &str));
         let refused = |change: &dyn Fn(&mut Config, &str), subject: &str| {
             let mut config = Config { prefix: Some("chat".into()), ..Config::default() };
             change(&mut config, subject);
@@ -269,8 +270,7 @@ mod tests {
         let route = |c: &mut Config, subject: &str| c.routes = vec![RouteConfig::new(subject, ["-"])];
         let query = |c: &mut Config, subject: &str| c.queries = vec![QueryConfig::new(subject, "SELECT 1")];
         let broker = |c: &mut Config, subject: &str| c.broker.subjects = vec![subject.into()];
-        let places: [(&str, &dyn Fn(&mut Config, &str)); 3] =
-            [("route", &route), ("query", &query), ("broker.subjects", &broker)];
+        let places: [Place<'_>; 3] = [("route", &route), ("query", &query), ("broker.subjects", &broker)];
         for (key, place) in places {
             assert_eq!(
                 refused(place, "{prfix}.message").expect("must be refused"),

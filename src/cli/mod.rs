@@ -249,7 +249,6 @@ mod tests {
             (&["run", "--pasword=hunter2"], "there is no option --pasword; did you mean --password?"),
             (&["run", "--nope"], "there is no option --nope; catchment run --help lists the options"),
             (&["run", "--databse", "a"], "there is no option --databse; did you mean --database?"),
-            (&["run", "--with"], "there is no option --with; did you mean --with-server?"),
             (&["run", "now"], "\"now\" is one argument too many; catchment run --help describes the arguments"),
             (&["publsh"], "there is no command \"publsh\"; did you mean publish?"),
             (&["frobnicate"], "there is no command \"frobnicate\"; catchment --help lists the commands"),

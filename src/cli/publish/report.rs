@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
-use crate::hint;
 use crate::record::{Destination, FailureReason, FlushError, RecordError, RecorderCounts, WaitError};
 use crate::store::Lock;
 use crate::{Config, NatsRecorder, Receipt, Recorder};
@@ -22,9 +21,6 @@ pub const POLL: Duration = Duration::from_millis(100);
 
 /// How long events may still be settled after a signal: without progress, and at most.
 const AFTER_SIGNAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-
-/// What the trouble of a recorder says where something else than a stream answers the events.
-const NO_STREAM_ANSWERS: &str = "a program that is not a stream answers";
 
 /// Why no more events are published.
 pub enum Ending {
@@ -184,9 +180,6 @@ impl PublishReport {
                 format!(
                     "{error}: another stream than {stream} takes its subject; name that one with --stream, or leave --stream out"
                 )
-            }
-            (FailureReason::Unconfirmed(_), Some(trouble)) if trouble.contains(NO_STREAM_ANSWERS) => {
-                format!("{error} ({trouble}); if that program answers queries, use {}", hint::command("query"))
             }
             (FailureReason::NoStream, _) | (_, None) => error.to_string(),
             (_, Some(trouble)) => format!("{error} ({trouble})"),
