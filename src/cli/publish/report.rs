@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
+use crate::hint;
 use crate::record::{Destination, FailureReason, FlushError, RecordError, RecorderCounts, WaitError};
 use crate::store::Lock;
+use crate::subject::Filter;
 use crate::{Config, NatsRecorder, Receipt, Recorder};
 use indicatif::HumanCount;
 
@@ -71,6 +73,8 @@ pub struct PublishReport {
     mode: Mode,
     /// The database whose collector may store the events.
     database: PathBuf,
+    /// The subjects of the settings' queries.
+    queries: Vec<Filter>,
     /// The only stream that may store the events, if one is named.
     expected: Option<String>,
     /// Events that were passed to the recorder.
@@ -92,6 +96,7 @@ impl PublishReport {
         Self {
             mode,
             database,
+            queries: config.queries.iter().filter_map(|query| query.subject.parse().ok()).collect(),
             expected: None,
             passed_on: 0,
             refused: 0,
@@ -180,6 +185,11 @@ impl PublishReport {
                 format!(
                     "{error}: another stream than {stream} takes its subject; name that one with --stream, or leave --stream out"
                 )
+            }
+            (FailureReason::Unconfirmed(_), _)
+                if self.queries.iter().any(|query| query.matches(error.event.subject())) =>
+            {
+                format!("{error}; its subject is that of a [[query]]: ask it with {}", hint::command("query"))
             }
             (FailureReason::NoStream, _) | (_, None) => error.to_string(),
             (_, Some(trouble)) => format!("{error} ({trouble})"),
