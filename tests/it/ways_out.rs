@@ -104,6 +104,11 @@ fn commands_name_the_settings_and_the_server_to_use() {
     assert!(said.contains("2 of stream CHAT"), "{said}");
     let ask = format!("no stream takes ask, which is the subject of a [[query]]; ask it: catchment query ask {shown}");
     refused(folder.command(&["publish", "ask", "x"]).args(flags), 1, &[&ask]);
+    let lines = folder.at("lines.ndjson");
+    std::fs::write(&lines, "{\"subject\":\"ask\",\"payload\":{}}\n").expect("writes");
+    let mut publish = folder.command(&["publish", "--events", "--timeout", "2s"]);
+    let ask = format!("its subject is that of a [[query]]: ask it with catchment query {shown}");
+    ends(publish.arg("--file").arg(&lines).args(flags), 1, &[&ask]);
     assert!(collector.stop().success());
     assert_eq!(oracle::payloads(&folder.at("a.db")), ["x", "y"]);
 
