@@ -348,7 +348,8 @@ impl<'r> Reader<'r> {
             self.builder.cells[field] = Cell::Integer(value);
         } else if !whole
             && !self.builder.scratch.verbatim
-            && let Some(value) = number.parse().ok().filter(|value: &f64| value.is_finite()) {
+            && let Some(value) = number.parse().ok().filter(|value: &f64| value.is_finite())
+        {
             self.builder.cells[field] = Cell::Real(value);
         } else {
             self.builder.set_number_text(field, number);
