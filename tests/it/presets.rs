@@ -159,8 +159,8 @@ fn what_is_in_the_way_of_the_files_is_named() {
 fn rows_of(preset: &str, subject: &str, events: &[Value]) -> (Value, usize) {
     let folder = tempfile::tempdir().expect("a folder");
     init(folder.path(), &["--preset", preset]);
-    let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
-    std::fs::write(folder.path().join("lines"), lines).expect("writes");
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    std::fs::write(folder.path().join("lines"), lines.join("\n")).expect("writes");
     let done = output(&mut command(folder.path(), &["test", "--json", "--subject", subject, "lines"]));
     let result: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", stderr(&done)));
     let letters = result["dead_letters"].as_array().expect("an array").len();
