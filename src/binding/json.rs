@@ -9,8 +9,8 @@ use super::payload_error::PayloadFault;
 
 /// Fills the cells of the values in `paths`. Returns whether the payload is an object.
 pub(super) fn read(payload: &[u8], paths: &PathTree, builder: RowBuilder<'_>) -> Result<bool, PayloadFault> {
-    let text =
-        std::str::from_utf8(payload).map_err(|e| PayloadFault::At("bytes that are not UTF-8,", e.valid_up_to()))?;
+    let text = simdutf8::compat::from_utf8(payload)
+        .map_err(|e| PayloadFault::At("bytes that are not UTF-8,", e.valid_up_to()))?;
     // Programs on Windows write it before UTF-8. RFC 8259 lets a reader skip it.
     let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
     let mut reader = Reader { text, at, builder };
