@@ -103,7 +103,11 @@ impl Config {
             std::iter::once(("route", &mut route.subject)).chain(example)
         });
         let queries = config.queries.iter_mut().map(|query| ("query", &mut query.subject));
-        for (key, subject) in subjects.chain(routes).chain(queries).filter(|(_, subject)| subject.contains(PREFIX)) {
+        for (key, subject) in subjects.chain(routes).chain(queries) {
+            refuse_other_placeholders(key, subject)?;
+            if !subject.contains(PREFIX) {
+                continue;
+            }
             let Some(prefix) = &config.prefix else {
                 let detail = format!("{subject:?} needs the setting prefix, which is not given");
                 return Err(Error::config(key, detail));
@@ -161,6 +165,17 @@ fn of_unmatched<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeleteMark
 
 /// What the setting `prefix` replaces in subjects.
 pub(crate) const PREFIX: &str = "{prefix}";
+
+/// Refuses a subject with a placeholder that nothing replaces, most likely a misspelt one. NATS itself allows braces.
+fn refuse_other_placeholders(key: &str, subject: &str) -> Result<(), Error> {
+    let rest = subject.replace(PREFIX, "");
+    let Some(placeholder) = rest.find('{').and_then(|at| Some(&rest[at..=at + rest[at..].find('}')?])) else {
+        return Ok(());
+    };
+    let detail = format!("{subject:?} has {placeholder}, and only {PREFIX} is replaced");
+    let remedy = format!("write {PREFIX}, or * for a token that has braces itself");
+    Err(Error::config(key, detail).with_remedy(remedy))
+}
 
 /// Checks that no name is used twice: errors, dead letters and discovery identify routes and queries by it.
 fn validate_names<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
@@ -242,6 +257,42 @@ mod tests {
         assert!(missing.contains("needs the setting prefix"), "{missing}");
         config.prefix = Some("a.*".into());
         assert!(config.resolved().expect_err("must be refused").to_string().contains("is not a valid prefix"));
+    }
+
+    #[test]
+    fn a_placeholder_that_nothing_replaces_is_refused() {
+        type Place<'a> = (&'a str, &'a dyn Fn(&mut Config, &str));
+        let refused = |change: &dyn Fn(&mut Config, &str), subject: &str| {
+            let mut config = Config { prefix: Some("chat".into()), ..Config::default() };
+            change(&mut config, subject);
+            config.validate().err().map(|error| error.to_string())
+        };
+        let route = |c: &mut Config, subject: &str| c.routes = vec![RouteConfig::new(subject, ["-"])];
+        let query = |c: &mut Config, subject: &str| c.queries = vec![QueryConfig::new(subject, "SELECT 1")];
+        let broker = |c: &mut Config, subject: &str| c.broker.subjects = vec![subject.into()];
+        let places: [Place<'_>; 3] = [("route", &route), ("query", &query), ("broker.subjects", &broker)];
+        for (key, place) in places {
+            assert_eq!(
+                refused(place, "{prfix}.message").expect("must be refused"),
+                format!(
+                    "configuration: {key}: \"{{prfix}}.message\" has {{prfix}}, and only {{prefix}} is replaced; write {{prefix}}, or * \
+                     for a token that has braces itself"
+                )
+            );
+            for subject in ["{prefix}.{room}", "a.${room}", "{}.a", "{Prefix}.a"] {
+                assert!(refused(place, subject).is_some_and(|said| said.contains("only {prefix}")), "{subject}");
+            }
+            for subject in ["{prefix}.a", "a.{", "a}.b{"] {
+                assert_eq!(refused(place, subject), None, "{subject}");
+            }
+        }
+        let example = |c: &mut Config, subject: &str| {
+            route(c, "a.*");
+            c.routes[0].example = Some(RouteExample { subject: subject.into(), payload: String::new() });
+        };
+        assert!(
+            refused(&example, "a.{b}").is_some_and(|said| said.contains("route.example.subject: \"a.{b}\" has {b}"))
+        );
     }
 
     #[test]

@@ -142,6 +142,7 @@ mod deadline;
 pub mod error;
 mod event;
 mod event_id;
+mod hint;
 mod pipeline;
 mod printable;
 mod query;

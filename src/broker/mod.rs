@@ -29,7 +29,7 @@ pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Reje
 pub use requests::{
     AddressedReply, Listener, Reply, ReplyQueue, Request, RequestHandler, ServiceError, Subjects, answerable,
 };
-pub use server::{Server, ServerPort};
+pub use server::{Server, ServerPort, has_streams};
 pub use status::BrokerStatus;
 pub use stream_status::{DatabasePosition, JetStreamStatus, StreamStatus};
 

@@ -51,6 +51,9 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 /// The file in the folder that server and guard keep locked.
 const LOCK: &str = "server.lock";
 
+/// The folder in the folder in which the server keeps its streams.
+const STREAMS: &str = "jetstream";
+
 /// How often to look while it starts or ends.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -62,6 +65,8 @@ pub struct Server {
     url: String,
     pid: u32,
     folder: PathBuf,
+    /// This start has made the folder.
+    made_folder: bool,
 }
 
 impl Server {
@@ -112,6 +117,15 @@ impl Server {
         &self.folder
     }
 
+    /// Ends the server of a start that failed, and removes its folder if its start has made it and no stream has stored a message.
+    pub fn withdraw(self) {
+        let (folder, made_folder) = (self.folder.clone(), self.made_folder);
+        drop(self);
+        if made_folder && !has_messages(&folder) {
+            let _ = fs::remove_dir_all(&folder);
+        }
+    }
+
     /// Its exit status, if it has ended. Does not block.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.guard.try_wait().ok().flatten()
@@ -130,11 +144,23 @@ struct Start<'a> {
 impl Start<'_> {
     fn on_port(&self, port: ServerPort) -> Result<Server, Error> {
         let is_new = !self.folder.exists();
-        let started = self.start_on(port);
-        if is_new && started.is_err() && !self.folder.join("server.log").exists() {
-            let _ = fs::remove_file(self.folder.join(LOCK)).and_then(|()| fs::remove_dir(self.folder));
+        let mut started = self.start_on(port);
+        match &mut started {
+            Ok(server) => server.made_folder = is_new,
+            Err(_) if is_new && !has_messages(self.folder) => self.remove_all_but_log(),
+            Err(_) => {}
         }
         started
+    }
+
+    /// Removes what a failed start has made in a new folder, and the folder if it has no log.
+    fn remove_all_but_log(&self) {
+        let _ = clear_ports(self.folder);
+        let _ = fs::remove_dir_all(self.folder.join(STREAMS));
+        let _ = fs::remove_file(port::file(self.folder));
+        let _ = fs::remove_file(self.folder.join(LOCK));
+        // Fails while the log is there.
+        let _ = fs::remove_dir(self.folder);
     }
 
     fn start_on(&self, port: ServerPort) -> Result<Server, Error> {
@@ -227,7 +253,8 @@ impl Start<'_> {
         command.stdin(Stdio::piped()).stdout(lock).stderr(Stdio::null()).process_group(0);
         let mut guard = command.spawn().map_err(|e| self.failed(format!("cannot be started: {e}")))?;
         let pipe = guard.stdin.take();
-        let mut server = Server { guard, pipe, url: String::new(), pid: 0, folder: folder.to_owned() };
+        let mut server =
+            Server { guard, pipe, url: String::new(), pid: 0, folder: folder.to_owned(), made_folder: false };
         let until = Instant::now() + START_LIMIT;
         loop {
             if let Some((url, pid)) = read_ports(folder) {
@@ -242,7 +269,8 @@ impl Start<'_> {
                     let remedy = "install nats-server, or name the program with NATS_SERVER_BIN";
                     return Err(self.failed("there is no such program".into()).with_remedy(remedy));
                 }
-                return Err(self.failed(format!("ended at once ({status})")).with_remedy(see_log()));
+                let error = self.failed(format!("ended at once ({status})"));
+                return Err(if log.exists() { error.with_remedy(see_log()) } else { error });
             }
             if !wanted() {
                 return Err(self.stopped());
@@ -271,6 +299,28 @@ impl Drop for Server {
         }
         let _ = clear_ports(&self.folder);
     }
+}
+
+/// Whether a server has run in this folder, by a start that did not fail.
+#[must_use]
+pub fn has_streams(folder: &Path) -> bool {
+    folder.join(STREAMS).is_dir()
+}
+
+/// Whether a stream in this folder has stored a message; also if that cannot be read. A stream keeps its messages in files `*.blk`.
+fn has_messages(folder: &Path) -> bool {
+    fn any_in(folder: &Path) -> std::io::Result<bool> {
+        for entry in fs::read_dir(folder)? {
+            let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type()))?;
+            let is_block = path.extension().is_some_and(|extension| extension == "blk");
+            if if kind?.is_dir() { any_in(&path)? } else { is_block && fs::metadata(&path)?.len() > 0 } {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+    let streams = folder.join(STREAMS);
+    streams.exists() && any_in(&streams).unwrap_or(true)
 }
 
 /// The files in which the server writes its port.

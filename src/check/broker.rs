@@ -6,13 +6,14 @@ use humantime::format_duration;
 use super::database::Examined;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
-use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, Owner, StreamStatus};
+use crate::broker::{BrokerStatus, DatabasePosition, JetStreamStatus, Owner, StreamStatus, address_in};
 use crate::collect::owner;
 use crate::config::Config;
 use crate::counted;
 use crate::error::{BrokerFault, Error};
+use crate::hint;
 use crate::pipeline::{self, EpochProgress};
-use crate::store::beside;
+use crate::store::{Lock, beside};
 use crate::subject::Filter;
 
 /// The oldest supported server, and the first with several filter subjects for one consumer.
@@ -32,7 +33,7 @@ pub(super) fn check(
     let position = position(config, database);
     let status = match broker_status(config, position.as_ref()) {
         Ok(status) => status,
-        Err(error) => return report.error("broker", &with_way_out(error)),
+        Err(error) => return report.error("broker", &with_way_out(error, config)),
     };
     let (server, version) = (&status.server, &status.version);
     if major_minor(version).is_some_and(|version| version < OLDEST) {
@@ -60,13 +61,21 @@ pub(super) fn check(
 }
 
 /// A missing server may also be the wrong address: nothing was started, and the address may be the default.
-fn with_way_out(error: Error) -> Error {
+fn with_way_out(error: Error, config: &Config) -> Error {
     if !matches!(error, Error::Broker { fault: BrokerFault::Unreachable, .. }) {
         return error;
     }
-    error.with_remedy(
-        "check that nats-server runs at this address, or name another in broker.servers (run --with-server starts one)",
-    )
+    let path = &config.database.path;
+    let own = address_in(&beside(path, "server")).filter(|address| !config.broker.servers.contains(address));
+    if let Some(own) = own.filter(|_| Lock::phase(path).is_some()) {
+        let path = path.display();
+        return error
+            .with_remedy(format!("the collector of {path} has a nats-server of its own at {own}: use --server {own}"));
+    }
+    error.with_remedy(format!(
+        "check that nats-server runs at this address, or name another in broker.servers ({} starts one)",
+        hint::start(true)
+    ))
 }
 
 /// Whose consumers belong to the database, and how far each epoch is committed; `None` if that cannot be read. Why it cannot be read was
@@ -154,7 +163,7 @@ fn check_jetstream<'s>(
 /// Our consumers that are paused, and those that another collector uses or has left.
 fn consumers(config: &Config, stream: &StreamStatus, collecting: bool, report: &mut ReportBuilder<'_>) {
     let name = &config.broker.stream;
-    let copies = "stop one of the two, or give one its own identity: catchment adopt";
+    let copies = "stop one of the two, or give one its own identity: catchment adopt --database FILE";
     if let Some(consumer) = &stream.consumer {
         if let Some(until) = &consumer.paused {
             let what = format!("consumer {} of {name} is paused until {until}", consumer.name);

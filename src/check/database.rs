@@ -5,10 +5,12 @@ use bytesize::ByteSize;
 use super::disk::folder_of;
 use super::finding::ReportBuilder;
 use super::options::CheckOptions;
-use crate::config::{Config, Mode};
+use crate::broker::has_streams;
+use crate::config::{BrokerConfig, Config, Mode};
 use crate::counted;
 use crate::error::Error;
-use crate::store::{Database, Inspection};
+use crate::hint;
+use crate::store::{Database, Inspection, beside};
 
 /// A write-ahead log larger than this: a reader keeps it from being reset.
 const LARGE_WAL: ByteSize = ByteSize::mib(256);
@@ -44,7 +46,7 @@ pub(super) fn check(
         Ok(opened) => opened,
         Err(error) => {
             report.error("database", &error);
-            collector(holder, options, &format!("{shown}"), report);
+            collector(config, holder, options, report);
             return Examined::Unreadable;
         }
     };
@@ -66,14 +68,14 @@ pub(super) fn check(
         Ok(_) => {}
         Err(error) => report.error("database", &error),
     }
-    collector(holder, options, &format!("{shown}"), report);
+    collector(config, holder, options, report);
     report.measure("dead_letters", "Events that could not be stored.", dead_letters);
     if dead_letters == 0 {
         report.ok("dead letters", "none");
     } else {
         let newest = inspection.newest_dead_letter().ok().flatten();
         let newest = newest.map_or_else(String::new, |(subject, error)| format!("; the newest: {subject}: {error}"));
-        let remedy = "list them: catchment dead-letters list";
+        let remedy = format!("list them: {}", hint::command("dead-letters list"));
         report.warning("dead letters", format!("{dead_letters}{newest}"), remedy);
     }
     Examined::Readable(Box::new(inspection))
@@ -81,19 +83,26 @@ pub(super) fn check(
 
 /// Which process collects into the database.
 fn collector(
+    config: &Config,
     holder: Result<Option<String>, Error>,
     options: &CheckOptions,
-    shown: &str,
     report: &mut ReportBuilder<'_>,
 ) {
+    let shown = config.database.path.display();
     match holder {
         Ok(Some(holder)) => report.ok("collector", format!("{holder} collects into {shown}")),
         Ok(None) if options.offline => report.ok("collector", format!("no process collects into {shown}")),
         Ok(None) => {
-            report.warning("collector", format!("no process collects into {shown}"), "start one: catchment run");
+            let remedy = format!("start one: {}", hint::start(has_own_server(config)));
+            report.warning("collector", format!("no process collects into {shown}"), remedy);
         }
         Err(error) => report.error("collector", &error),
     }
+}
+
+/// Whether the last collector was started with a nats-server of its own, and no other server is named.
+fn has_own_server(config: &Config) -> bool {
+    has_streams(&beside(&config.database.path, "nats")) && config.broker.servers == BrokerConfig::default().servers
 }
 
 fn integrity(inspection: &Inspection, options: &CheckOptions, shown: &str, report: &mut ReportBuilder<'_>) {

@@ -14,6 +14,7 @@ use super::logging;
 use super::output::Output;
 use super::quantities::{size, whole};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+use super::starting;
 
 /// Check settings, SQL, database, disk, broker and stream; make and change nothing
 ///
@@ -91,7 +92,7 @@ impl Check {
         let config = if self.offline {
             settings.for_database(&self.database)
         } else {
-            settings.for_broker(&self.database, &self.broker)
+            self.started(settings).and_then(|()| settings.for_broker(&self.database, &self.broker))
         };
         let config = match config {
             Ok(config) => config,
@@ -115,6 +116,14 @@ impl Check {
             }
         });
         finish(written.and_then(|()| print(format, &mut output, &report, &options)), &report)
+    }
+
+    /// Waits for a collector that is starting: it may be about to start a server, whose address is read afterwards.
+    fn started(&self, settings: &Settings) -> Result<(), Error> {
+        let config = settings.for_broker(&self.database, &self.broker)?;
+        let is_named = settings.names_servers(&self.broker)?;
+        starting::wait_for_start(&config.database.path, config.broker.timeout, is_named);
+        Ok(())
     }
 
     fn format(&self) -> ReportFormat {

@@ -206,6 +206,13 @@ fn validate(prefix: &str) -> anyhow::Result<()> {
     if !is_prefix(prefix) {
         return Err(UsageError(format!("--prefix {prefix:?}: expected a prefix, for example chat or bots.echo")).into());
     }
+    let reserved = prefix.split('.').next().filter(|first| *first == "_INBOX");
+    if let Some(first) = reserved {
+        let text = format!(
+            "--prefix {prefix:?}: the client's own answers arrive on {first}; give another prefix, for example chat"
+        );
+        return Err(UsageError(text).into());
+    }
     if let Some(bad) = prefix.chars().find(|c| !(c.is_alphanumeric() || ['.', '_', '-'].contains(c))) {
         return Err(
             UsageError(format!("--prefix {prefix:?} contains {bad:?}; use letters, digits, -, _ and dots")).into()
@@ -247,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_invalid_prefix_is_refused() {
-        for prefix in ["", "a.", "a b", "a.*", "a\"b", "a/b", "{prefix}"] {
+        for prefix in ["", "a.", "a b", "a.*", "a\"b", "a/b", "{prefix}", "_INBOX", "_INBOX.a", "$JS"] {
             let refused = validate(prefix).expect_err(prefix).to_string();
             assert!(refused.starts_with(&format!("--prefix {prefix:?}")), "{refused}");
         }

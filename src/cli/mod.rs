@@ -247,6 +247,8 @@ mod tests {
             (&["run", "--nonsense"][..], "there is no option --nonsense; catchment run --help lists the options"),
             (&["sql", "--jsn", "SELECT 1"], "there is no option --jsn; did you mean --json?"),
             (&["run", "--pasword=hunter2"], "there is no option --pasword; did you mean --password?"),
+            (&["run", "--nope"], "there is no option --nope; catchment run --help lists the options"),
+            (&["run", "--databse", "a"], "there is no option --databse; did you mean --database?"),
             (&["run", "now"], "\"now\" is one argument too many; catchment run --help describes the arguments"),
             (&["publsh"], "there is no command \"publsh\"; did you mean publish?"),
             (&["frobnicate"], "there is no command \"frobnicate\"; catchment --help lists the commands"),

@@ -14,6 +14,8 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 /// A count with its rate, and a bar where the total is known.
 pub struct Progress {
     bar: ProgressBar,
+    /// What is counted, as words after one and after several.
+    counted: Option<[String; 2]>,
     began: Instant,
     /// Whether the line is drawn: only in the foreground, and not if standard error is JSON.
     is_drawn: AtomicBool,
@@ -53,14 +55,17 @@ pub fn aside(write: impl FnOnce()) {
 }
 
 impl Progress {
-    /// Shows a count, and the total where it is known. `what` is what is counted: `events committed`.
+    /// Shows a count, and the total where it is known. `what` is what is counted: `events committed`, which is `event committed` after one.
     pub fn new(total: Option<u64>, what: &'static str) -> Self {
         let template = if total.is_some() {
             "{bar:24} {human_pos} of {human_len} {prefix}, {rate} {msg}"
         } else {
             "{spinner} {human_pos} {prefix}, {rate} {msg}"
         };
-        Self::with_template(total, what, template)
+        let mut progress = Self::with_template(total, what, template);
+        let one = what.strip_prefix("events").map_or_else(|| what.to_owned(), |rest| format!("event{rest}"));
+        progress.counted = Some([one, what.to_owned()]);
+        progress
     }
 
     /// Shows the steps of a long work; see [`Progress::step`].
@@ -82,7 +87,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
         *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
-        Self { bar, began: Instant::now(), is_drawn: AtomicBool::new(false) }
+        Self { bar, counted: None, began: Instant::now(), is_drawn: AtomicBool::new(false) }
     }
 
     /// Shows this count and a note after it.
@@ -91,6 +96,9 @@ impl Progress {
         let is_drawn = self.began.elapsed() >= UNNOTICED && is_watched();
         if self.is_drawn.swap(is_drawn, Ordering::Relaxed) != is_drawn {
             self.bar.set_draw_target(target(is_drawn));
+        }
+        if let Some(words) = &self.counted {
+            self.bar.set_prefix(words_after(self.bar.length().unwrap_or(count), words).to_owned());
         }
         self.bar.set_position(count);
         self.bar.set_message(note);
@@ -106,5 +114,27 @@ impl Progress {
     pub fn clear(&self) {
         self.bar.finish_and_clear();
         SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// The words for what is counted after this number.
+fn words_after(number: u64, [one, several]: &[String; 2]) -> &str {
+    if number == 1 { one } else { several }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_is_one() {
+        let progress = Progress::new(None, "events committed");
+        for (count, words) in [(0, "events committed"), (1, "event committed"), (2, "events committed")] {
+            progress.show(count, String::new());
+            assert_eq!(progress.bar.prefix(), words, "{count}");
+        }
+        let of_one = Progress::new(Some(1), "events committed");
+        of_one.show(0, String::new());
+        assert_eq!(of_one.bar.prefix(), "event committed", "0 of 1");
     }
 }

@@ -10,8 +10,11 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::Mode;
 use crate::error::Error;
+use crate::hint;
 use crate::record::{FailureReason, Overflow, RecordError};
+use crate::subject::Filter;
 use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 use clap::Args;
 use events::{Events, LineFormat, Load, due};
@@ -28,6 +31,9 @@ use super::{committed, starting};
 /// The largest payload that is generated. A server accepts 64 MiB at most.
 const LARGEST: u64 = 64 << 20;
 
+/// The header that names the only stream which may store an event: <https://docs.nats.io/nats-concepts/jetstream/headers>.
+const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
+
 /// The shortest time without any answer after which it gives up. That no stream takes an event is certain only after some attempts.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -36,6 +42,9 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 /// The exit status is 0 if the stream has acknowledged every event; a collector then stores them in the database. Otherwise it is
 /// 1, or 130 or 143 after SIGINT or SIGTERM, and the error has the number of events that are stored, that are not, and that have no
 /// answer. An input without events is no error.
+///
+/// An event goes to the stream that takes its subject. With --stream the server refuses events that another stream would take; the
+/// events then have the header Nats-Expected-Stream. broker.stream of the settings is not used.
 ///
 /// Lines end with \n or \r\n. Lines of white space only are skipped, and so is a byte order mark at the start.
 ///
@@ -95,12 +104,16 @@ pub struct Publish {
 impl Publish {
     /// Publishes, and waits until the stream has answered for each event.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        let headers = self.headers()?;
+        let mut headers = self.headers()?;
         self.check_arguments(&headers)?;
         let config = settings.for_broker(&self.database, &self.broker)?;
+        self.refuse_query(&config)?;
+        // With this header the server stores an event only in that stream.
+        let named = self.broker.stream().filter(|_| config.broker.mode == Mode::Jetstream);
+        headers.extend(named.map(|stream| (EXPECTED_STREAM.to_owned(), stream.to_owned())));
         let signals = Signals::catch()?;
         let began = Instant::now();
-        let (mut report, mut took) = (PublishReport::new(&config), None);
+        let (mut report, mut took) = (PublishReport::new(&config).expecting(named), None);
         let mut events = self.events(&signals);
         let ending = match &mut events {
             Err(error) => Ending::Refused(std::mem::replace(error, anyhow::Error::msg(""))),
@@ -152,6 +165,20 @@ impl Publish {
         let subject = self.subject.as_deref().filter(|_| !self.events).unwrap_or("events");
         let event = self.id.iter().fold(Event::new(subject, ""), Event::id);
         with_headers(event, headers).validate().map_err(|invalid| UsageError(invalid.to_string()))
+    }
+
+    /// Refuses to publish to a query of the settings: its answer would not be a stream's, and the event would count as unconfirmed.
+    fn refuse_query(&self, config: &Config) -> anyhow::Result<()> {
+        let Some(subject) = self.subject.as_deref().filter(|_| !self.events && config.broker.mode == Mode::Jetstream)
+        else {
+            return Ok(());
+        };
+        let takes = |filter: &str| filter.parse::<Filter>().is_ok_and(|filter| filter.matches(subject));
+        if config.queries.iter().any(|query| takes(&query.subject)) {
+            let ask = hint::command(&format!("query {}", hint::word(subject)));
+            anyhow::bail!("no stream takes {subject}, which is the subject of a [[query]]; ask it: {ask}");
+        }
+        Ok(())
     }
 
     fn headers(&self) -> anyhow::Result<Vec<(String, String)>> {

@@ -94,7 +94,11 @@ impl Run {
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
-        let collector = match Collector::start_locked(&config, until, &|| !signals.end_asked(), lock) {
+        let started = Collector::start_locked(&config, until, &|| !signals.end_asked(), lock);
+        if started.is_err() {
+            server.take().into_iter().for_each(Server::withdraw);
+        }
+        let collector = match started {
             Err(Error::Broker { .. }) if signals.end_asked() => return self.stopped_early(&signals),
             Err(Error::Database { fault: DatabaseFault::Interrupted, path, .. }) if signals.end_asked() => {
                 let path = path.display();

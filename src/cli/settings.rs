@@ -23,6 +23,7 @@ use super::quantities::written_duration;
 use crate::broker::address_in;
 use crate::config::{Config, DatabaseConfig, from_table, line_in};
 use crate::error::{DatabaseFault, Error};
+use crate::hint;
 use crate::store::beside;
 use environment::Environment;
 use file::SettingsFile;
@@ -219,7 +220,13 @@ impl Settings {
         }
         config.broker.address_file = address_file;
         let checked = config.resolved().and_then(|config| config.validate().map(|()| config));
-        checked.map_err(|error| self.with_origin(error, &given_by_flags))
+        let config = checked.map_err(|error| self.with_origin(error, &given_by_flags))?;
+        let mut used = self.file_flag();
+        if database.is_given() {
+            used = format!("{used} --database {}", hint::word(&config.database.path.to_string_lossy()));
+        }
+        hint::note_flags(used);
+        Ok(config)
     }
 
     /// The error of a setting that cannot be used, with where the setting comes from: the flag, the variable, or the line of the file.
@@ -322,6 +329,11 @@ enum ImplicitSources {
 }
 
 impl BrokerArgs {
+    /// The stream that the flag names.
+    pub fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
+    }
+
     fn table(&self) -> Result<Table, Error> {
         let given = Table::try_from(self).expect("flags are texts");
         let mut table = broker_table(given.iter().map(|(key, value)| (key.as_str(), value.clone())));

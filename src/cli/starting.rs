@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use crate::Config;
+use crate::broker::{address_in, has_streams};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
+use crate::hint;
 use crate::store::{Lock, StartPhase, beside};
-
-use super::shell;
 
 /// How long a process that was started just before may need until it holds the lock.
 const GRACE: Duration = Duration::from_secs(1);
@@ -87,19 +87,32 @@ pub fn with_way_out(error: anyhow::Error, config: &Config) -> anyhow::Error {
         Err(other) => return other,
     };
     let (servers, path) = (&config.broker.servers, &config.database.path);
+    if let Some(remedy) = own_server_elsewhere(config) {
+        return error.with_remedy(remedy).into();
+    }
     if !servers.iter().any(|server| LOOPBACK.iter().any(|host| server.contains(host))) {
         return error.into();
     }
-    let had_own_server = beside(path, "nats").is_dir() && Lock::phase(path).is_none();
+    let had_own_server = has_streams(&beside(path, "nats")) && Lock::phase(path).is_none();
     if had_own_server && *servers == BrokerConfig::default().servers {
-        let (path, word) = (path.display(), shell::word(&path.to_string_lossy()).into_owned());
         return anyhow!(
-            "the collector of {path}, which has a nats-server of its own, is not running; start it (catchment run --with-server \
-             --database {word}), or name another server with --server"
+            "the collector of {}, which has a nats-server of its own, is not running; start it ({}), or name another server with \
+             --server",
+            path.display(),
+            hint::start(true)
         );
     }
     let remedy = error.remedy().map_or(String::new(), |remedy| format!("{remedy}; "));
-    error.with_remedy(format!("{remedy}catchment run --with-server starts one")).into()
+    error.with_remedy(format!("{remedy}{} starts one", hint::start(true))).into()
+}
+
+/// What to do if the settings name other servers than the one that the running collector of this database has started for itself.
+pub fn own_server_elsewhere(config: &Config) -> Option<String> {
+    let path = &config.database.path;
+    let address = address_in(&beside(path, "server")).filter(|address| !config.broker.servers.contains(address))?;
+    Lock::phase(path)?;
+    let path = path.display();
+    Some(format!("the collector of {path} has a nats-server of its own at {address}: use --server {address}"))
 }
 
 /// Whether the collector of this database is starting, or was at an earlier call: it may be about to make the stream. Logs that once.
@@ -195,6 +208,19 @@ pub fn wait_for_database(database: &Path) {
     }
 }
 
+/// Waits until a collector of this database has started, at most for `at_most`. `is_named`: the settings name the servers. Where they do
+/// not, waits a moment for a process that was started just before, too.
+pub fn wait_for_start(database: &Path, at_most: Duration, is_named: bool) {
+    let mut wait = Wait::new(database, at_most);
+    loop {
+        let phase = wait.phase();
+        let is_over = phase == Some(StartPhase::Running) || (phase.is_none() && is_named);
+        if is_over || !wait.pause(phase) {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -259,6 +285,45 @@ mod tests {
     }
 
     #[test]
+    fn a_start_is_waited_for_until_it_is_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        let long = Duration::from_secs(60);
+        wait_for_start(&database, long, true);
+        let lock = Lock::take_at(&database, StartPhase::StartingBroker).expect("is free");
+        let starter = thread::spawn(move || {
+            for phase in [StartPhase::Opening, StartPhase::Connecting, StartPhase::Running] {
+                thread::sleep(PAUSE);
+                lock.note(phase);
+            }
+            lock
+        });
+        wait_for_start(&database, long, false);
+        assert_eq!(Lock::phase(&database), Some(StartPhase::Running));
+        drop(starter.join());
+    }
+
+    #[test]
+    fn an_own_server_that_the_settings_do_not_name_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = Config::default();
+        config.database.path = folder.path().join("a.db");
+        config.broker.servers = vec!["nats://127.0.0.1:17".into()];
+        std::fs::write(folder.path().join("a.db.server"), "nats://127.0.0.1:4711\n").expect("writes");
+        assert_eq!(own_server_elsewhere(&config), None, "no collector runs");
+        let _lock = Lock::take(&config.database.path).expect("is free");
+        let remedy = own_server_elsewhere(&config).expect("a remedy");
+        let said = "a.db has a nats-server of its own at nats://127.0.0.1:4711: use --server nats://127.0.0.1:4711";
+        assert!(remedy.ends_with(said), "{remedy}");
+        let (fault, server, detail) = (BrokerFault::Unreachable, config.broker.shown_servers(), "refused".into());
+        let error = Error::Broker { fault, server, detail, remedy: None };
+        let shown = with_way_out(error.into(), &config).to_string();
+        assert!(shown.contains("refused; the collector of ") && !shown.contains("starts one"), "{shown}");
+        config.broker.servers = vec!["nats://127.0.0.1:4711".into()];
+        assert_eq!(own_server_elsewhere(&config), None, "it is named");
+    }
+
+    #[test]
     fn an_error_says_how_to_start_a_broker_here() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = Config::default();
@@ -272,13 +337,13 @@ mod tests {
         let starts_one = "refused; look there; catchment run --with-server starts one";
         assert!(said(&config, BrokerFault::Unreachable).ends_with(starts_one));
         assert!(said(&config, BrokerFault::Refused).ends_with("refused; look there"));
-        std::fs::create_dir(folder.path().join("a.db.nats")).expect("a folder");
+        std::fs::create_dir_all(folder.path().join("a.db.nats/jetstream")).expect("a folder");
         let own = said(&config, BrokerFault::Unreachable);
         assert!(
             own.starts_with("the collector of ") && own.contains("a.db, which has a nats-server of its own"),
             "{own}"
         );
-        assert!(own.contains("start it (catchment run --with-server --database ") && !own.contains("4222"), "{own}");
+        assert!(own.contains("start it (catchment run --with-server), or name") && !own.contains("4222"), "{own}");
         config.broker.servers = vec!["nats://127.0.0.1:17".into()];
         assert!(said(&config, BrokerFault::Unreachable).ends_with(starts_one), "it is named");
         config.broker.servers = vec!["nats://broker.example.org".into()];

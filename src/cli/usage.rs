@@ -3,6 +3,8 @@
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use std::error::Error as _;
 
+use crate::config::closest;
+
 /// What to say of arguments that cannot be used. `command` is the command line up to the last subcommand: `catchment publish`.
 pub fn line(error: &Error, command: &str) -> String {
     let help = |what: &str| format!("{command} --help {what}");
@@ -15,8 +17,9 @@ pub fn line(error: &Error, command: &str) -> String {
             Some(value) => format!("{argument} {value:?}: {}", expected(error)),
         },
         ErrorKind::UnknownArgument if given.starts_with('-') => {
-            let meant = match text(error, ContextKind::SuggestedArg) {
-                Some(meant) => format!("did you mean {}?", name(meant)),
+            let meant = match text(error, ContextKind::SuggestedArg).map(name).filter(|meant| is_like(&argument, meant))
+            {
+                Some(meant) => format!("did you mean {meant}?"),
                 None => help("lists the options"),
             };
             format!("there is no option {argument}; {meant}")
@@ -49,6 +52,13 @@ pub fn line(error: &Error, command: &str) -> String {
         ErrorKind::InvalidUtf8 => format!("an argument is not UTF-8; {}", described()),
         _ => format!("{}; {}", first_paragraph(error), described()),
     }
+}
+
+/// Whether an option may be meant by a word. The parser also suggests options that are like it only in its own measure.
+fn is_like(word: &str, option: &str) -> bool {
+    let (word, option) = (word.trim_start_matches('-'), option.trim_start_matches('-'));
+    let is_begun = !word.is_empty() && (option.starts_with(word) || word.starts_with(option));
+    is_begun || !closest(word, std::iter::once(option)).is_empty()
 }
 
 /// What the argument takes: the possible values, or what its own parser says.

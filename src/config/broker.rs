@@ -205,6 +205,7 @@ impl BrokerConfig {
             subject.parse().map_err(|e: InvalidSubject| Error::config("broker.subjects", e.to_string()))
         };
         self.subjects.iter().try_for_each(|subject| parse(subject).map(|_: Filter| ()))?;
+        self.refuse_own_subjects()?;
         if self.mode == Mode::Core {
             let filters = self.filters().iter().map(parse).collect::<Result<Vec<Filter>, Error>>()?;
             self.core.validate(&filters)?;

@@ -105,7 +105,7 @@ impl Service {
             service.spawn(format!("catchment-query-{number}"), move || {
                 Responder { worker, endpoints, runner, reply_queue }.run();
                 // The last connection to close writes the log (`-wal`) into the file. A read-only connection cannot do that.
-                drop(database);
+                database.close_log();
             })?;
         }
         if threads > 0 {

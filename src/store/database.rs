@@ -212,6 +212,18 @@ impl Database {
         file.record(&connection.sqlite).map_err(|e| database_error(self.file.path(), e))
     }
 
+    /// Removes `-wal` and `-shm` if no other connection uses the file. SQLite does that where the last connection to close can write and
+    /// has read the file. The writers' connections are opened with the first commit, so there may be none.
+    pub fn close_log(&self) {
+        if self.pool.state().connections > 0 || self.file.was_replaced() || !self.file.path().exists() {
+            return;
+        }
+        let read = |connection: Connection| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+        if let Err(error) = self.manager.open_plain().and_then(read) {
+            log::debug!("database {}: its log stays: {error}", self.file.path().display());
+        }
+    }
+
     /// The value of a PRAGMA on a connection that can write: `page_size` is `4096`.
     ///
     /// # Errors

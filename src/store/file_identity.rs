@@ -19,6 +19,7 @@ use super::read_connection::ReadConnection;
 use super::schema::{self, Schema};
 use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
+use crate::hint::word;
 
 /// The key of the record in `catchment_meta`.
 const KEY: &str = "home";
@@ -137,7 +138,7 @@ impl FileIdentity {
         let error = Error::Database { fault, path: path.to_owned(), detail, remedy: None, source: None };
         Err(error.with_remedy(format!(
             "give this one its own (catchment adopt --database {}), or move the other one away if this one is to replace it",
-            path.display()
+            word(&path.to_string_lossy())
         )))
     }
 
@@ -163,7 +164,7 @@ impl FileIdentity {
 /// [`Error::Locked`] while a collector uses it; [`Error::Database`].
 pub fn adopt(path: &Path) -> Result<IdentityChange, Error> {
     must_exist(path)?;
-    let _lock = Lock::take(path)?;
+    let _lock = Lock::take_briefly(path)?;
     let on_error = |e| database_error(path, e);
     let mut connection = Connection::open(path).map_err(on_error)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(on_error)?;

@@ -30,6 +30,13 @@ static HELD: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 /// The last line of the lock file of a process that collects from core NATS.
 const CORE: &str = "core NATS\n";
 
+/// The last line of the lock file of a process that holds the lock only for a moment.
+const BRIEF: &str = "for a moment\n";
+
+/// How long to wait for such a process, and how often to look.
+const BRIEF_PATIENCE: Duration = Duration::from_secs(10);
+const BRIEF_PAUSE: Duration = Duration::from_millis(20);
+
 /// Device and inode number.
 type FileId = (u64, u64);
 
@@ -45,6 +52,8 @@ pub struct Lock {
     had_no_database: bool,
     /// Its holder collects from core NATS.
     is_of_core: AtomicBool,
+    /// The last line of the lock file otherwise.
+    last_line: &'static str,
 }
 
 impl Drop for Lock {
@@ -99,12 +108,27 @@ impl Lock {
         Self::take_at(database, StartPhase::Running)
     }
 
-    /// As [`Lock::take`], for a process whose start is that far.
+    /// As [`Lock::take`], for a process that releases the lock within seconds. A collector that starts meanwhile waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::take`].
+    pub fn take_briefly(database: &Path) -> Result<Self, Error> {
+        Self::take_with(database, StartPhase::Running, BRIEF)
+    }
+
+    /// As [`Lock::take`], for a process whose start is that far. Waits for a process that holds the lock for a moment, up to 10 seconds.
     ///
     /// # Errors
     ///
     /// As [`Lock::take`].
     pub fn take_at(database: &Path, phase: StartPhase) -> Result<Self, Error> {
+        Self::take_with(database, phase, "")
+    }
+
+    fn take_with(database: &Path, phase: StartPhase, last_line: &'static str) -> Result<Self, Error> {
+        let began = Instant::now();
+        let mut has_tried = false;
         must_not_be_foreign(database)?;
         let path = beside(database, "lock");
         let unwritable = |source: std::io::Error| {
@@ -122,7 +146,7 @@ impl Lock {
                 Ok(()) => {
                     let had_no_database = !database.exists();
                     let (database, is_of_core) = (database.to_owned(), AtomicBool::new(false));
-                    let lock = Self { file, id, database, made_file, had_no_database, is_of_core };
+                    let lock = Self { file, id, database, made_file, had_no_database, is_of_core, last_line };
                     held.push(id);
                     drop(held);
                     lock.write(phase).map_err(unwritable)?;
@@ -131,6 +155,12 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     let is_own = held.contains(&id);
                     drop(held);
+                    // A process that has just taken the lock may not have written yet what for: one more look.
+                    let is_brief = text_of(&mut file).ends_with(BRIEF) && began.elapsed() < BRIEF_PATIENCE;
+                    if is_brief || (!is_own && !std::mem::replace(&mut has_tried, true)) {
+                        std::thread::sleep(BRIEF_PAUSE);
+                        continue;
+                    }
                     let holder = if is_own { "this process".into() } else { name_in(&mut file) };
                     return Err(Error::Locked { path: database.to_owned(), holder, is_own });
                 }
@@ -168,7 +198,7 @@ impl Lock {
 
     /// One write replaces the text, so that nobody reads half of it.
     fn write(&self, phase: StartPhase) -> std::io::Result<()> {
-        let mode = if self.is_of_core.load(Ordering::Relaxed) { CORE } else { "" };
+        let mode = if self.is_of_core.load(Ordering::Relaxed) { CORE } else { self.last_line };
         let text = format!("process {}\n{}\n{mode}", std::process::id(), phase.name());
         self.file.write_all_at(text.as_bytes(), 0)?;
         self.file.set_len(text.len() as u64)
@@ -281,6 +311,25 @@ fn text_of(file: &mut File) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_waits_for_a_process_that_holds_the_lock_for_a_moment() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("a.db");
+        let brief = Lock::take_briefly(&database).expect("is free");
+        assert_eq!(Lock::phase(&database), Some(StartPhase::Running), "nobody waits for a start");
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| Lock::take_at(&database, StartPhase::Opening));
+            std::thread::sleep(BRIEF_PAUSE * 3);
+            assert!(!starting.is_finished(), "it waits");
+            drop(brief);
+            let lock = starting.join().expect("no panic").expect("the lock");
+            assert_eq!(Lock::phase(&database), Some(StartPhase::Opening));
+            let refused = Lock::take_briefly(&database).expect_err("is held").to_string();
+            assert!(refused.contains("this process uses it already"), "{refused}");
+            drop(lock);
+        });
+    }
 
     #[test]
     fn a_second_holder_is_refused_until_the_first_releases_it() {

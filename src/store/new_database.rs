@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::database_file::followed;
 use super::schema;
+use crate::counted;
 
 /// Removes a database that this process has made, if nothing is stored in it and no other connection uses it. Otherwise, and if it
 /// cannot be examined, it stays.
@@ -31,9 +32,20 @@ fn remove(path: &Path) -> Result<bool, Box<dyn std::error::Error>> {
     connection.execute_batch("BEGIN EXCLUSIVE")?;
     let is_empty = is_empty(&connection)?;
     if is_empty {
+        let migrations = migrations(&connection).unwrap_or_default();
         std::fs::remove_file(path)?;
+        if migrations > 0 {
+            // The log has said that they were applied.
+            let (path, migrations) = (path.display(), counted(migrations, "migration"));
+            log::info!("database {path}: removed again with its {migrations}, because the start failed");
+        }
     }
     Ok(is_empty)
+}
+
+/// How many migrations were applied.
+fn migrations(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT count(*) FROM catchment_migrations", [], |row| row.get(0))
 }
 
 /// Whether no table has a row, apart from those that a start adds to catchment's own.

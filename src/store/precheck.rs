@@ -12,6 +12,7 @@ use super::schema::{has_table, identity, tables};
 use super::sqlite_error::database_error;
 use crate::config::{DatabaseConfig, RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
+use crate::hint::word;
 use crate::printable::printable;
 
 /// Refuses what is no database, and the database of another program whose table `events` cannot take events, unless migrations
@@ -79,7 +80,7 @@ pub(super) fn must_not_be_of_others(config: &DatabaseConfig, routes: &[RouteConf
     let (fault, path) = (DatabaseFault::Schema, path.to_owned());
     let remedy = format!(
         "set database.path to another file, or add catchment's tables to this one (catchment adopt --database {})",
-        path.display()
+        word(&path.to_string_lossy())
     );
     Err(Error::Database { fault, path, detail, remedy: Some(remedy), source: None })
 }

@@ -312,7 +312,7 @@ fn a_disk_without_room_is_critical_before_it_is_full() {
 fn a_broker_that_cannot_be_collected_from_is_critical() {
     let fixture = Fixture::new();
     let missing = fixture.check(2, &["--server", "nats://127.0.0.1:1"]);
-    has(&missing, "critical", "broker", "or name another in --server (run --with-server starts one)");
+    has(&missing, "critical", "broker", "or name another in --server (catchment run --with-server");
     assert!(missing.iter().all(|finding| !finding.words.starts_with("broker ")), "{missing:#?}");
     has(&missing, "critical", "broker", "Connection refused");
     let folder = tempfile::tempdir().expect("a folder");

@@ -80,6 +80,12 @@ impl Chat {
         command
     }
 
+    /// The command that lists the letters, with the flags of [`Chat::letters`].
+    fn list_command(&self) -> String {
+        let (config, database) = (self.config(), self.fixture.database());
+        format!("catchment dead-letters list --config {} --database {}", config.display(), database.display())
+    }
+
     #[track_caller]
     fn said(&self, arguments: &[&str]) -> String {
         let done = output(&mut self.letters(arguments));
@@ -159,7 +165,10 @@ fn letters_are_managed_beside_a_running_collector() {
     // What is there is dropped, and what is not is named.
     let done = output(&mut chat.letters(&["drop", "3", "99", "98", "--json"]));
     assert_eq!(String::from_utf8_lossy(&done.stdout), "{\"dropped\":1,\"missing\":[99,98]}\n");
-    assert_eq!(stderr(&done), "catchment: there is no such dead letter: 99, 98; dead-letters list shows them\n");
+    assert_eq!(
+        stderr(&done),
+        format!("catchment: there is no such dead letter: 99, 98; {} shows them\n", chat.list_command())
+    );
     assert_eq!(done.status.code(), Some(1));
     refused(&mut chat.letters(&["drop", "3"]), 1, &["there is no such dead letter: 3"]);
     assert_eq!(chat.said(&["drop", "1", "--dry-run", "--json"]), "{\"missing\":[],\"would_drop\":1}\n");
@@ -414,7 +423,8 @@ fn a_mistake_is_refused_and_changes_nothing() {
     for (command, printed) in [("show", "dead letter 1\n"), ("export", "{\"id\":1,"), ("list", "FOREIGN KEY")] {
         let done = output(&mut chat.letters(&[command, "1", "7"]));
         assert!(String::from_utf8_lossy(&done.stdout).contains(printed), "{command}");
-        assert!(stderr(&done).ends_with("there is no such dead letter: 7; dead-letters list shows them\n"));
+        let shows = format!("there is no such dead letter: 7; {} shows them\n", chat.list_command());
+        assert!(stderr(&done).ends_with(&shows), "{}", stderr(&done));
         assert_eq!(done.status.code(), Some(1));
     }
     assert_eq!(chat.ids(&[]), [1]);

@@ -72,3 +72,4 @@ mod test_command;
 mod threads;
 mod timeouts;
 mod tls;
+mod ways_out;

@@ -10,19 +10,20 @@ use crate::support::refusal::refused;
 use crate::support::server::{Server, free_port, program};
 use crate::support::{eventually, oracle};
 
-struct Folder(tempfile::TempDir);
+/// A folder for the database of a collector with a server of its own.
+pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// A command for the database here. A server at the default address is nobody's.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = catchment();
         command.args(arguments).arg("--database").arg(self.at("a.db"));
         command.env("NATS_SERVER_BIN", program()).env("NATS_URL", "nats://127.0.0.1:9");
@@ -30,12 +31,12 @@ impl Folder {
     }
 
     /// A collector with a server of its own. Returns at once.
-    fn starting(&self, arguments: &[&str], log: &str) -> Collector {
+    pub fn starting(&self, arguments: &[&str], log: &str) -> Collector {
         Collector::start(self.command(&[&["run", "--with-server"], arguments].concat()), &self.at(log))
     }
 
     #[track_caller]
-    fn succeeds(&self, arguments: &[&str]) -> String {
+    pub fn succeeds(&self, arguments: &[&str]) -> String {
         printed(&mut self.command(arguments))
     }
 

@@ -98,7 +98,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let core = at("core.toml");
     std::fs::write(&core, "[broker]\nmode = \"core\"\n").expect("writes");
     for database in ["new.db", "empty.db"] {
-        refused_with(&at(database), 1, &[], &["refused", "catchment run --with-server starts one"]);
+        refused_with(&at(database), 1, &[], &["refused", "catchment run --with-server --database ", " starts one"]);
         refused_with(&at(database), 1, &["--config", core.to_str().expect("UTF-8")], &["refused"]);
         refused_with(&at(database), 2, &["--config", bad.to_str().expect("UTF-8")], &["no such table: absent"]);
     }

@@ -320,3 +320,23 @@ fn an_account_that_requires_a_limit_on_streams_is_told() {
     assert!(refused.status.code() == Some(1) && stderr(&refused).contains(said), "{}", stderr(&refused));
     assert!(fixture.check(2, "N", &["n.>"]).contains(said));
 }
+
+#[test]
+fn a_stream_that_would_store_the_collectors_own_messages_is_refused() {
+    let fixture = Fixture::new();
+    // Without no_ack the server itself refuses it.
+    fixture.stream("ALL", &json!({ "subjects": [">"], "no_ack": true, "storage": "file", "retention": "limits" }));
+    for subjects in [&[][..], &[">"], &["chat.>"]] {
+        let words = "stream ALL takes >, which includes the answers that the collector receives (_INBOX.*.>)";
+        for command in [&["run", "--drain"][..], &["check", "--quick"]] {
+            let done = output(&mut fixture.command("ALL", subjects, command));
+            let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), stderr(&done));
+            assert!(!done.status.success() && said.contains(words), "{subjects:?}, {command:?}: {said}");
+        }
+    }
+    let missing = output(&mut fixture.command("NEW", &[">"], &["run", "--drain"]));
+    assert!(stderr(&missing).contains("cannot create stream NEW on >: it would take JetStream's requests and answers"));
+    let own = output(&mut fixture.command("NEW", &["events.>", "_INBOX.>"], &["run", "--drain"]));
+    assert_eq!(own.status.code(), Some(2));
+    assert!(stderr(&own).contains("broker.subjects: \"_INBOX.>\" includes the answers that the collector receives"));
+}

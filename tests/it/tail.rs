@@ -183,10 +183,10 @@ fn a_table_that_cannot_be_followed_any_more_is_said() {
     for (arguments, words) in [
         (&["nope"][..], "there is no table nope; the tables are t"),
         (&["t", "nope", "neither"], "there is no table nope, neither; the tables are t"),
-        (&["w"], "w is WITHOUT ROWID: its rows have no numbers; read it with catchment sql"),
+        (&["w"], "w is WITHOUT ROWID: its rows have no numbers; read it with catchment sql --database "),
     ] {
         let done = output(catchment().args(["--quiet", "tail"]).args(arguments).arg("--database").arg(&path));
         assert_eq!(done.status.code(), Some(1), "{arguments:?}");
-        assert!(stderr(&done).trim_end().ends_with(words), "{}", stderr(&done));
+        assert!(stderr(&done).contains(words), "{}", stderr(&done));
     }
 }

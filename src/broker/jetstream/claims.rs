@@ -21,7 +21,7 @@ const PREFIX: &str = "catchment-";
 
 /// What to do where two collectors use copies of one database.
 pub(super) const RESOLVE_CONFLICT: &str =
-    "stop that collector, or give one of the two databases an identity of its own: catchment adopt";
+    "stop that collector, or give one of the two databases an identity of its own: catchment adopt --database FILE";
 
 /// How long to wait for one answer. Nobody answers for a consumer whose server is down.
 const ANSWER: Duration = Duration::from_secs(1);

@@ -155,7 +155,7 @@ pub(super) fn warn_operator(config: &BrokerConfig, created: &ConsumerInfo, claim
         if claim.is_in_use() {
             log::warn!(
                 "broker: {maker} collects stream {stream} too, into a copy of this database; give the copy an identity of \
-                 its own: catchment adopt"
+                 its own: catchment adopt --database FILE"
             );
         } else if retention != Retention::Limits {
             log::warn!(

@@ -69,6 +69,12 @@ pub fn remove_stream(config: &BrokerConfig) -> Result<(), Error> {
 
 /// Why the stream cannot be collected; `None` if it can.
 pub(super) fn refusal(config: &BrokerConfig, stream: &StreamInfo) -> Option<Obstacle> {
+    if let Some(what) = config.feeds_itself(&stream.config.subjects) {
+        return Some(Obstacle::new(
+            what,
+            "give the stream subjects that begin with a word, as events.> (nats stream edit)",
+        ));
+    }
     let why = match stream.config.retention.as_str() {
         "limits" | INTEREST => return None,
         "workqueue" => "a work queue can neither be read from a position nor acknowledged cumulatively",

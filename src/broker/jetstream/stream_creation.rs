@@ -61,6 +61,12 @@ fn subjects(config: &BrokerConfig) -> Result<Vec<String>, Obstacle> {
             "create the stream, or set broker.subjects to the subjects that it is to store, or name another stream";
         return Err(Obstacle::new(what, remedy));
     };
+    if config.feeds_itself(&subjects).is_some() {
+        let subjects = subjects.join(", ");
+        let what =
+            format!("cannot create stream {name} on {subjects}: it would take JetStream's requests and answers too");
+        return Err(Obstacle::new(what, "set broker.subjects to subjects that begin with a word, as events.>"));
+    }
     let filters: Vec<Filter> = subjects.iter().filter_map(|subject| subject.parse().ok()).collect();
     for (at, one) in filters.iter().enumerate() {
         if let Some(other) = filters[at + 1..].iter().find(|other| one.overlaps(other)) {
@@ -110,6 +116,8 @@ mod tests {
         assert_eq!(subjects_of("N", &["n.>", "n.a", "n.>"]), Ok(vec!["n.>".to_owned()]));
         let said = subjects_of("N", &["n", "a.*", "*.b"]).expect_err("must be refused");
         assert!(said.contains("subjects that overlap, as a.* and *.b; create the stream on"), "{said}");
+        let said = subjects_of("N", &[">"]).expect_err("must be refused");
+        assert!(said.starts_with("cannot create stream N on >: it would take JetStream's requests"), "{said}");
     }
 
     #[test]

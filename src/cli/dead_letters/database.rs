@@ -1,5 +1,6 @@
 //! The dead letters of the database that the settings name.
 
+use crate::hint;
 use crate::store::{DeadLetters, Selection};
 use anyhow::ensure;
 
@@ -34,8 +35,9 @@ impl Missing {
         let numbers: Vec<String> = self.0.iter().map(ToString::to_string).collect();
         ensure!(
             numbers.is_empty(),
-            "there is no such dead letter: {}; dead-letters list shows them",
-            numbers.join(", ")
+            "there is no such dead letter: {}; {} shows them",
+            numbers.join(", "),
+            hint::command("dead-letters list")
         );
         Ok(())
     }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
+use crate::hint;
 use crate::record::{Destination, FailureReason, FlushError, RecordError, RecorderCounts, WaitError};
 use crate::store::Lock;
+use crate::subject::Filter;
 use crate::{Config, NatsRecorder, Receipt, Recorder};
 use indicatif::HumanCount;
 
@@ -71,6 +73,10 @@ pub struct PublishReport {
     mode: Mode,
     /// The database whose collector may store the events.
     database: PathBuf,
+    /// The subjects of the settings' queries.
+    queries: Vec<Filter>,
+    /// The only stream that may store the events, if one is named.
+    expected: Option<String>,
     /// Events that were passed to the recorder.
     passed_on: u64,
     /// Events that were not, because something is wrong with them.
@@ -87,7 +93,23 @@ impl PublishReport {
     pub fn new(config: &Config) -> Self {
         let counts = RecorderCounts::default();
         let (mode, database) = (config.broker.mode, config.database.path.clone());
-        Self { mode, database, passed_on: 0, refused: 0, counts, destination: None, first_failure: None, trouble: None }
+        Self {
+            mode,
+            database,
+            queries: config.queries.iter().filter_map(|query| query.subject.parse().ok()).collect(),
+            expected: None,
+            passed_on: 0,
+            refused: 0,
+            counts,
+            destination: None,
+            first_failure: None,
+            trouble: None,
+        }
+    }
+
+    /// Of events that only this stream may store.
+    pub fn expecting(self, stream: Option<&str>) -> Self {
+        Self { expected: stream.map(str::to_owned), ..self }
     }
 
     /// Notes an event that the recorder did not accept, or what should have been one.
@@ -157,6 +179,17 @@ impl PublishReport {
                 format!(
                     "{error}; the collector of {database} collects from core NATS: publish with CATCHMENT_BROKER__MODE=core"
                 )
+            }
+            (FailureReason::Refused(reason), _) if reason.contains("expected stream") && self.expected.is_some() => {
+                let stream = self.expected.as_deref().unwrap_or_default();
+                format!(
+                    "{error}: another stream than {stream} takes its subject; name that one with --stream, or leave --stream out"
+                )
+            }
+            (FailureReason::Unconfirmed(_), _)
+                if self.queries.iter().any(|query| query.matches(error.event.subject())) =>
+            {
+                format!("{error}; its subject is that of a [[query]]: ask it with {}", hint::command("query"))
             }
             (FailureReason::NoStream, _) | (_, None) => error.to_string(),
             (_, Some(trouble)) => format!("{error} ({trouble})"),

@@ -8,6 +8,7 @@ use super::lines::Rows;
 use crate::cli::values::printable;
 use crate::config::{Config, Unmatched};
 use crate::error::Error;
+use crate::hint;
 use crate::store::{Reader, RowTable};
 
 /// The table of events that no route takes.
@@ -108,7 +109,8 @@ pub fn hint_at_other_tables(reader: &Reader) -> Result<(), Error> {
     let others: Vec<String> = reader.table_names()?.into_iter().filter(|name| name != EVENTS).collect();
     if !others.is_empty() {
         log::info!(
-            "table events is empty, and no routes are known; follow another table: catchment tail TABLE, with one of {}",
+            "table events is empty, and no routes are known; follow another table: {}, with one of {}",
+            hint::command("tail TABLE"),
             others.join(", ")
         );
     }
@@ -166,8 +168,9 @@ impl FollowedTable {
             self.has_warned = true;
             log::warn!(
                 "table {}: a row has the largest number that there is, so new rows get random numbers and are not printed; read them with \
-                 catchment sql",
-                printable(&self.table.name)
+                 {}",
+                printable(&self.table.name),
+                hint::command("sql")
             );
         }
     }

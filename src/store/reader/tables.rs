@@ -6,6 +6,7 @@ use rusqlite::OptionalExtension;
 
 use super::{Reader, Value, value};
 use crate::error::{DatabaseFault, Error};
+use crate::hint;
 use crate::store::routes::authorizer::Authorizer;
 
 /// A table whose rows have numbers (<https://sqlite.org/rowidtable.html>).
@@ -88,7 +89,7 @@ impl Reader {
         };
         let (fault, path): (_, PathBuf) = (DatabaseFault::Statement, self.connection.path().to_owned());
         let error = Error::Database { fault, path, detail: format!("{name} {reason}"), remedy: None, source: None };
-        Err(error.with_remedy("read it with catchment sql"))
+        Err(error.with_remedy(format!("read it with {}", hint::command("sql"))))
     }
 
     /// The rows of a table whose number is larger than this, in the order of their numbers.
