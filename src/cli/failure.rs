@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::error::{DatabaseFault, Error};
 
 use super::logging::{self, LogFormat};
+use super::signals::Signals;
 use super::values::printable;
 use super::{flags, output};
 
@@ -38,6 +39,21 @@ pub fn of_start(error: Error) -> anyhow::Error {
     match error {
         Error::Database { fault: DatabaseFault::Statement, .. } => WrongStatement(error).into(),
         other => other.into(),
+    }
+}
+
+/// The error of work on a database. If a signal came, and the work ended because of it or while it waited for another process, the result is
+/// an interruption with this message.
+pub fn or_interrupted(
+    error: Error,
+    signals: &Signals,
+    message: impl FnOnce() -> String,
+    otherwise: impl FnOnce(Error) -> anyhow::Error,
+) -> anyhow::Error {
+    let may_be = matches!(error, Error::Database { fault: DatabaseFault::Interrupted | DatabaseFault::Busy, .. });
+    match signals.interrupted().filter(|_| may_be) {
+        Some(status) => Interrupted { message: message(), status }.into(),
+        None => otherwise(error),
     }
 }
 
