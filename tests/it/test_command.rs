@@ -102,7 +102,7 @@ fn what_is_no_event_is_named_by_its_place() {
 #[test]
 fn a_dead_letter_names_the_line_of_its_event() {
     let folder = chat();
-    let lines = "\u{feff}{\"subject\":\"chat.elsewhere\"}\r\n\r\n  \n{\"subject\":\"chat.message.log\",\"payload\":\"no JSON\"}\r\n";
+    let lines = "\u{feff}{\"subject\":\"chat.elsewhere\",\"payload\":\"\"}\r\n\r\n  \n{\"subject\":\"chat.message.log\",\"payload\":\"no JSON\"}\r\n";
     let done = fed(&mut test(&folder, &["--json", "-"]), lines);
     let letters = read(&done)["dead_letters"].clone();
     assert_eq!((&letters[0]["event"], &letters[0]["line"]), (&json!(1), &json!(4)), "{letters}");
