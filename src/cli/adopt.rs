@@ -40,7 +40,7 @@ impl Adopt {
         let path = config.database.path;
         let IdentityChange { before, after: now } = adopted.map_err(|error| {
             let message = || format!("interrupted: {} has the same identity and tables as before", path.display());
-            failure::or_interrupted(error, &signals, message, Into::into)
+            failure::or_interrupted(error, signals.interrupted(), message, Into::into)
         })?;
         let mut output = Output::optional();
         if self.json {

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use crate::error::{DatabaseFault, Error};
 
 use super::logging::{self, LogFormat};
-use super::signals::Signals;
 use super::values::printable;
 use super::{flags, output};
 
@@ -42,16 +41,16 @@ pub fn of_start(error: Error) -> anyhow::Error {
     }
 }
 
-/// The error of work on a database. If a signal came, and the work ended because of it or while it waited for another process, the result is
+/// The error of work on a database. If a signal with this exit status came, and the work ended because of it or while it waited for another process, the result is
 /// an interruption with this message.
 pub fn or_interrupted(
     error: Error,
-    signals: &Signals,
+    signal: Option<ExitStatus>,
     message: impl FnOnce() -> String,
     otherwise: impl FnOnce(Error) -> anyhow::Error,
 ) -> anyhow::Error {
     let may_be = matches!(error, Error::Database { fault: DatabaseFault::Interrupted | DatabaseFault::Busy, .. });
-    match signals.interrupted().filter(|_| may_be) {
+    match signal.filter(|_| may_be) {
         Some(status) => Interrupted { message: message(), status }.into(),
         None => otherwise(error),
     }

@@ -62,7 +62,7 @@ impl Test {
             Ok(testing) => testing,
             Err(error) => {
                 let message = || "interrupted before the first event".into();
-                return Err(failure::or_interrupted(error, &signals, message, |error| {
+                return Err(failure::or_interrupted(error, signals.interrupted(), message, |error| {
                     failure::of_start(settings.with_line(error, &config))
                 }));
             }
