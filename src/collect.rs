@@ -137,7 +137,8 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// As [`Collector::start`]. With [`DatabaseFault::Interrupted`] where `wanted` returned `false` while the database was opened.
+    /// As [`Collector::start`]. With [`DatabaseFault::Interrupted`](crate::error::DatabaseFault::Interrupted) where `wanted` returned
+    /// `false` while the database was opened.
     pub fn start_while(config: &Config, until: Until, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
         Self::start_locked(config, until, wanted, None)
     }
