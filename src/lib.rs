@@ -77,7 +77,7 @@
 //! | `catchment-timeouts` | queries | interrupts statements at their time-out |
 //! | `catchment-replies` | routes with `reply` | sends confirmations |
 //! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
-//! | `catchment-flush` | NATS recorder, queries, confirmations; over TLS each connection | flushes what was written |
+//! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!

@@ -99,7 +99,9 @@ impl Part {
             Self::PublishedMicros => Value::Integer(envelope.published_ns.div_euclid(1_000)),
             Self::MessageId => text(envelope.headers.get(event_id::HEADER)),
             Self::Header(name) => text(header(envelope.headers, name)),
-            Self::Payload => std::str::from_utf8(envelope.payload).map_or(Value::Blob(envelope.payload), Value::Text),
+            Self::Payload => {
+                simdutf8::basic::from_utf8(envelope.payload).map_or(Value::Blob(envelope.payload), Value::Text)
+            }
         }
     }
 }

@@ -47,8 +47,11 @@ pub(super) struct Scratch {
     pub(super) ends: Vec<u8>,
     /// The open maps and arrays of a value that is written as JSON.
     pub(super) containers: Vec<Container>,
-    /// A name with its escapes resolved. After [`PayloadFault::UnknownName`](super::PayloadFault::UnknownName), that name.
+    /// A name with its escapes resolved. After [`PayloadFault::UnknownName`](super::PayloadFault::UnknownName), that name; after
+    /// [`PayloadFault::NoObject`](super::PayloadFault::NoObject), the JSON Pointer of the value.
     pub(super) name: String,
+    /// Keep all numbers of JSON as they are written.
+    pub(super) verbatim: bool,
 }
 
 /// An open map or array.
@@ -79,6 +82,11 @@ impl Fields {
         self.scratch.name.shrink_to(MAX_KEPT);
     }
 
+    /// Without rows. All numbers of JSON are kept as they are written, for an error.
+    pub(super) fn verbatim() -> Self {
+        Self { scratch: Scratch { verbatim: true, ..Scratch::default() }, ..Self::default() }
+    }
+
     /// Adds a row of so many fields. `read` fills them and returns whether the payload is an object. After its error there is no row.
     pub(super) fn add<E>(
         &mut self,
@@ -105,7 +113,7 @@ impl Fields {
         (&mut self.cells[row.first + field], &mut self.texts)
     }
 
-    /// The name that the last payload was refused for.
+    /// The name, or the JSON Pointer, that the last payload was refused for.
     pub(super) fn refused_name(&self) -> &str {
         &self.scratch.name
     }
@@ -124,6 +132,12 @@ impl Fields {
 }
 
 impl Scratch {
+    /// Sets the name.
+    pub(super) fn set_name(&mut self, name: &str) {
+        self.name.clear();
+        self.name.push_str(name);
+    }
+
     fn clear(&mut self) {
         self.ends.clear();
         self.containers.clear();

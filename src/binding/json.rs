@@ -9,8 +9,8 @@ use super::payload_error::PayloadFault;
 
 /// Fills the cells of the values in `paths`. Returns whether the payload is an object.
 pub(super) fn read(payload: &[u8], paths: &PathTree, builder: RowBuilder<'_>) -> Result<bool, PayloadFault> {
-    let text =
-        std::str::from_utf8(payload).map_err(|e| PayloadFault::At("bytes that are not UTF-8,", e.valid_up_to()))?;
+    let text = simdutf8::compat::from_utf8(payload)
+        .map_err(|e| PayloadFault::At("bytes that are not UTF-8,", e.valid_up_to()))?;
     // Programs on Windows write it before UTF-8. RFC 8259 lets a reader skip it.
     let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
     let mut reader = Reader { text, at, builder };
@@ -63,10 +63,12 @@ impl<'r> Reader<'r> {
         let token = self.token();
         let from = self.at;
         if !node.is_leaf() {
-            match token {
-                Some(b'{') => self.object(node)?,
-                Some(b'[') => self.array(node)?,
-                _ => return self.leaf(token, node.field),
+            match (token, &node.expects_object) {
+                (Some(b'{'), _) => self.object(node)?,
+                (Some(b'['), Some(_)) if node.has_elements() => self.array(node)?,
+                (Some(b'['), None) => self.array(node)?,
+                (Some(b'n'), _) | (_, None) => return self.leaf(token, node.field),
+                (_, Some(pointer)) => return Err(self.no_object(pointer, node.has_elements())),
             }
             if let Some(field) = node.field {
                 self.builder.set_json(field, self.since(from));
@@ -188,6 +190,16 @@ impl<'r> Reader<'r> {
             resolved.push_str(raw);
         }
         PayloadFault::UnknownName
+    }
+
+    /// The error for the next value, which is no object, or for what is no value.
+    #[cold]
+    fn no_object(&mut self, pointer: &str, or_array: bool) -> PayloadFault {
+        if let Err(fault) = self.skip() {
+            return fault;
+        }
+        self.builder.scratch.set_name(pointer);
+        PayloadFault::NoObject { or_array }
     }
 
     /// Skips the next value.
@@ -329,9 +341,15 @@ impl<'r> Reader<'r> {
 
     /// Sets a field to a number. A number outside of SQLite's types becomes text.
     fn set_number(&mut self, field: usize, number: &str, whole: bool) {
-        if whole && let Ok(value) = number.parse() {
+        if whole
+            && !self.builder.scratch.verbatim
+            && let Ok(value) = number.parse()
+        {
             self.builder.cells[field] = Cell::Integer(value);
-        } else if !whole && let Some(value) = number.parse().ok().filter(|value: &f64| value.is_finite()) {
+        } else if !whole
+            && !self.builder.scratch.verbatim
+            && let Some(value) = number.parse().ok().filter(|value: &f64| value.is_finite())
+        {
             self.builder.cells[field] = Cell::Real(value);
         } else {
             self.builder.set_number_text(field, number);

@@ -8,6 +8,8 @@ pub(super) struct PathTree {
     children: Vec<Child>,
     /// Refuse an object with a name that has no node.
     pub(super) closed: bool,
+    /// Refuse any value but an object, null, and an array of which an element is needed. It is the JSON Pointer of the value.
+    pub(super) expects_object: Option<Box<str>>,
 }
 
 /// A named value in an object, or an element of an array.
@@ -50,6 +52,18 @@ impl PathTree {
         self.closed = self.field.is_none();
         if self.closed {
             self.children.iter_mut().for_each(|child| child.node.close());
+        }
+    }
+
+    /// Refuses values without names where a value within is needed, at any depth. `pointer` is that of this node.
+    pub(super) fn expect_objects(&mut self, pointer: &str) {
+        if self.is_leaf() {
+            return;
+        }
+        self.expects_object = Some(pointer.into());
+        for child in &mut self.children {
+            let name = child.name.replace('~', "~0").replace('/', "~1");
+            child.node.expect_objects(&format!("{pointer}/{name}"));
         }
     }
 

@@ -21,11 +21,17 @@ pub(super) enum PayloadFault {
     At(&'static str, usize),
     /// A name that no parameter has, in a payload that may have no such names. The scratch memory has it.
     UnknownName,
+    /// A value that is no object, in a payload that needs one there. The scratch memory has its JSON Pointer.
+    NoObject {
+        /// An array would do as well.
+        or_array: bool,
+    },
 }
 
 impl PayloadError {
-    pub(super) fn is_unknown_name(&self) -> bool {
-        self.fault == PayloadFault::UnknownName
+    /// What the reader found.
+    pub(super) fn fault(&self) -> PayloadFault {
+        self.fault
     }
 }
 
@@ -45,6 +51,7 @@ impl fmt::Display for PayloadFault {
             Self::Empty => write!(f, "it is empty"),
             Self::At(what, offset) => write!(f, "{what} at offset {offset}"),
             Self::UnknownName => write!(f, "it has a name that no parameter has"),
+            Self::NoObject { .. } => write!(f, "it has another value where an object is needed"),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Binds a query's parameters from a request. This is stricter than for events: a name that no parameter has is refused, and so is a
-//! value that is not of its parameter's type. A misspelt or wrong parameter would otherwise be NULL, and the query would answer
+//! value that is not of its parameter's type, or is no object where a parameter needs a value within. A misspelt or wrong parameter would otherwise be NULL, and the query would answer
 //! something else than it was asked.
 
 use std::borrow::Cow;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::fields::Cell;
-use super::{Envelope, Fields, Parameters, PayloadError, Row, Source, Value};
+use super::{Envelope, Fields, Parameters, PayloadError, PayloadFault, Row, Source, Value};
 use crate::binding::envelope::Part;
 use crate::config::{Codec, ParameterConfig, ParameterType, ParameterValue, seconds_of};
 use crate::printable::printable;
@@ -94,6 +94,7 @@ impl RequestParameters {
         if !takes_payload {
             parameters.paths.close();
         }
+        parameters.paths.expect_objects("");
         Ok(Self { parameters, names: known, typed: with_types, takes_all })
     }
 
@@ -113,7 +114,9 @@ impl RequestParameters {
         let row = self.row(request, fields)?;
         for typed in &self.typed {
             let (cell, texts) = fields.cell(row, typed.field);
-            typed.convert(cell, texts).map_err(RequestError::Refused)?;
+            if !typed.convert(cell, texts).map_err(RequestError::Refused)? {
+                return Err(RequestError::Refused(self.refusal(typed, request, fields, row)));
+            }
         }
         Ok(row)
     }
@@ -138,12 +141,28 @@ impl RequestParameters {
         match parameters.read_payload(codec, request, fields) {
             Ok(row) if row.is_of_object() || self.takes_all => Ok(row),
             Ok(_) => Err(RequestError::Refused(format!("the request is not an object; {}", self.known()))),
-            Err(error) if error.is_unknown_name() => {
-                let name = shown(fields.refused_name());
-                Err(RequestError::Refused(format!("{name} is not a parameter; {}", self.known())))
+            Err(error) => {
+                let name = fields.refused_name();
+                let refused = match (error.fault(), name) {
+                    (PayloadFault::UnknownName, _) => format!("{} is not a parameter", shown(name)),
+                    (PayloadFault::NoObject { or_array }, _) => {
+                        let value = if name.is_empty() { "the request".into() } else { shown_pointer(name) };
+                        format!("{value} is not an object{}", if or_array { " or array" } else { "" })
+                    }
+                    _ => return Err(error.into()),
+                };
+                Err(RequestError::Refused(format!("{refused}; {}", self.known())))
             }
-            Err(error) => Err(error.into()),
         }
+    }
+
+    /// The error for a value that is not of its parameter's type. A number is shown as the request has it.
+    #[cold]
+    fn refusal(&self, typed: &TypedField, request: &Envelope<'_>, fields: &mut Fields, row: Row) -> String {
+        let mut verbatim = Fields::verbatim();
+        let as_written = self.row(request, &mut verbatim).ok().map(|row| verbatim.cell(row, typed.field));
+        let (cell, texts) = as_written.unwrap_or_else(|| fields.cell(row, typed.field));
+        format!("{} is {}; it must be {}", typed.shown, described(*cell, texts), typed.config)
     }
 
     fn known(&self) -> String {
@@ -187,8 +206,12 @@ fn shown(text: &str) -> String {
 }
 
 impl TypedField {
-    /// Converts a value to the type, or refuses it.
-    fn convert(&self, cell: &mut Cell, texts: &mut String) -> Result<(), String> {
+    /// Converts a value to the type. Returns false if that is not possible.
+    ///
+    /// # Errors
+    ///
+    /// One line: the value is missing.
+    fn convert(&self, cell: &mut Cell, texts: &mut String) -> Result<bool, String> {
         let Self { shown: name, config, .. } = self;
         if *cell == Cell::Null {
             if config.required {
@@ -200,10 +223,10 @@ impl TypedField {
                     *cell = time(*cell, texts).unwrap_or(*cell);
                 }
             }
-            return Ok(());
+            return Ok(true);
         }
         let converted = match config.kind {
-            ParameterType::Any => return Ok(()),
+            ParameterType::Any => return Ok(true),
             ParameterType::Integer => integer(*cell, texts).map(Cell::Integer),
             ParameterType::Real => real(*cell, texts).map(Cell::Real),
             ParameterType::Boolean => boolean(*cell, texts).map(Cell::Boolean),
@@ -215,8 +238,10 @@ impl TypedField {
             Cell::Real(value) => config.admits(&ParameterValue::Real(*value)),
             _ => true,
         });
-        *cell = admitted.ok_or_else(|| format!("{name} is {}; it must be {config}", described(*cell, texts)))?;
-        Ok(())
+        if let Some(value) = admitted {
+            *cell = value;
+        }
+        Ok(admitted.is_some())
     }
 }
 

@@ -13,12 +13,20 @@ pub use finding::{Finding, Level, Report};
 pub use options::CheckOptions;
 
 use crate::config::Config;
+use crate::error::Error;
 use crate::store::Lock;
 use finding::ReportBuilder;
 
 /// Checks everything in turn and calls `on_finding` with each finding at once. Blocks for a few times `broker.timeout` at most,
 /// and, unless [`CheckOptions::quick`] is set, for as long as it takes to read the database.
-pub fn check(config: &Config, options: &CheckOptions, on_finding: &mut dyn FnMut(&Finding)) -> Report {
+///
+/// `located` adds to an error of a route, a query or the migrations where its setting comes from.
+pub fn check(
+    config: &Config,
+    options: &CheckOptions,
+    located: &dyn Fn(Error) -> Error,
+    on_finding: &mut dyn FnMut(&Finding),
+) -> Report {
     let mut report = ReportBuilder::new(on_finding);
     let valid = config.resolved().and_then(|config| config.validate().map(|()| config));
     let config = match valid {
@@ -29,7 +37,7 @@ pub fn check(config: &Config, options: &CheckOptions, on_finding: &mut dyn FnMut
         }
     };
     report.ok("settings", "valid");
-    statements::check(&config, &mut report);
+    statements::check(&config, located, &mut report);
     reachability::check(&config, &mut report);
     let holder = Lock::holder(&config.database.path);
     let collecting = matches!(holder, Ok(Some(_)));

@@ -7,7 +7,7 @@ use crate::error::{DatabaseFault, Error};
 use crate::store::migrations::{self, Migration};
 use crate::testing::TestDatabase;
 
-pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
+pub(super) fn check(config: &Config, located: &dyn Fn(Error) -> Error, report: &mut ReportBuilder<'_>) {
     let exists = config.database.path.is_file();
     if config.database.migrations.is_some() {
         match migrations::pending(&config.database) {
@@ -18,7 +18,7 @@ pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
             Ok(pending) if !exists => report.ok("migrations", format!("{} to apply", pending.len())),
             Ok(_) => report.ok("migrations", "all applied"),
             Err(error @ Error::Database { .. }) => return report.error(object(&error), &error),
-            Err(error) => return report.error("migrations", &error),
+            Err(error) => return report.error("migrations", &located(error)),
         }
     }
     let compiled = if exists { TestDatabase::on_tables_of(config) } else { TestDatabase::new(config) };
@@ -31,7 +31,7 @@ pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
             report.ok("routes", format!("{routes} with {statements} {} the tables", fit(routes)));
             report.ok("queries", format!("{queries} {} the tables", fit(queries)));
         }
-        Err(error) => report.error(object(&error), &error),
+        Err(error) => report.error(object(&error), &located(error)),
     }
 }
 

@@ -108,7 +108,8 @@ impl Check {
         let mut output = Output::optional();
         let mut written = Ok(());
         let format = self.format();
-        let report = check::check(&config, &options, &mut |finding| {
+        let located = |error| settings.with_line(error, &config);
+        let report = check::check(&config, &options, &located, &mut |finding| {
             if format == ReportFormat::Text && written.is_ok() {
                 written = formats::line(&mut output, finding);
             }

@@ -2,11 +2,9 @@
 //!
 //! The library's errors name settings: `broker.tls.cert`. On a terminal the remedy names the flag: `--tlscert`.
 
-use std::borrow::Cow;
-
 use crate::error::Error;
 
-use super::settings::flags;
+use super::settings::with_flags;
 
 /// The error, with flags instead of settings in its remedy.
 pub fn shown(error: &Error) -> String {
@@ -29,21 +27,14 @@ pub fn in_message(message: &str) -> String {
 
 /// A remedy, with flags instead of settings.
 pub fn in_remedy(remedy: &str) -> String {
-    let flags = flags();
-    let words = remedy.split(' ').map(|word| {
-        let setting = word.trim_matches(['(', ')', ',', ';', '.', '?', '`']);
-        match flags.iter().find(|(name, _)| name == setting) {
-            Some((_, flag)) => Cow::Owned(word.replace(setting, flag)),
-            None => Cow::Borrowed(word),
-        }
-    });
-    words.collect::<Vec<_>>().join(" ")
+    with_flags(remedy)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Config;
+    use crate::cli::settings::flags;
 
     #[test]
     fn every_flag_stands_for_a_setting_that_exists() {

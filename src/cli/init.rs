@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use crate::store::migrations::number_of;
 use crate::subject::is_prefix;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -61,6 +62,10 @@ impl Init {
             (folder.join("catchment.toml"), self.preset.settings(prefix)),
             (folder.join("migrations/001_tables.sql"), self.preset.tables().to_owned()),
         ];
+        for (path, _) in &files {
+            must_be_in_a_folder(path)?;
+        }
+        must_have_the_number(&files[1].0)?;
         let existing = files.iter().find(|(path, _)| path.exists());
         if let Some((path, _)) = existing.filter(|_| !self.force) {
             anyhow::bail!("{} exists already; overwrite it with --force, or give another --dir", path.display());
@@ -169,6 +174,30 @@ impl Preset {
             Self::Chat => format!("query {prefix}.messages.recent limit=20"),
             Self::Telemetry => format!("query {prefix}.latest device=boiler"),
         }
+    }
+}
+
+/// Refuses a path below a file that is no folder.
+fn must_be_in_a_folder(path: &Path) -> anyhow::Result<()> {
+    let is_no_folder = |path: &&Path| path.exists() && !path.is_dir();
+    match path.ancestors().skip(1).find(is_no_folder) {
+        Some(file) => anyhow::bail!("{} is no folder; give another --dir", file.display()),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a folder that has another migration with the number of this one: a collector would refuse both.
+fn must_have_the_number(migration: &Path) -> anyhow::Result<()> {
+    let number = number_of(migration);
+    let Some(Ok(folder)) = migration.parent().map(fs::read_dir) else { return Ok(()) };
+    let is_other = |path: &PathBuf| path.file_name() != migration.file_name() && number_of(path) == number;
+    match folder.filter_map(|entry| Some(entry.ok()?.path())).find(is_other) {
+        Some(other) => anyhow::bail!(
+            "{} has the number of {}; give another --dir, or rename that file if it was not applied yet",
+            other.display(),
+            migration.file_name().unwrap_or_default().to_string_lossy()
+        ),
+        None => Ok(()),
     }
 }
 

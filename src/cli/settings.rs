@@ -11,6 +11,7 @@ mod environment;
 mod file;
 mod merging;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command};
@@ -229,9 +230,11 @@ impl Settings {
             let file = self.file.path()?;
             Some(format!("{}:{}: {key}", file.display(), line_in(file, &key)?))
         };
-        let key = if is_in(flags) {
-            flag_of(&key).unwrap_or(key)
-        } else if let Some(name) = self.environment.name_of(&key) {
+        if is_in(flags) {
+            let (detail, remedy) = (with_flags(&detail), remedy.map(|remedy| with_flags(&remedy)));
+            return Error::Config { key: flag_of(&key).unwrap_or(key), detail, remedy };
+        }
+        let key = if let Some(name) = self.environment.name_of(&key) {
             name
         } else {
             let of_nats = || self.environment.nats_name_of(&key).map(str::to_owned);
@@ -240,8 +243,13 @@ impl Settings {
         Error::Config { key, detail, remedy }
     }
 
-    /// The error of a start. That of a statement gets the line of the file that has its route or query.
+    /// The error of a start. That of a route, a query or the migrations gets the line of the file that has it.
     pub fn with_line(&self, error: Error, config: &Config) -> Error {
+        if let Error::Config { key, .. } = &error {
+            let is_of_sql =
+                ["route ", "query "].iter().any(|list| key.starts_with(list)) || key == "database.migrations";
+            return if is_of_sql { self.with_origin(error, &Table::new()) } else { error };
+        }
         let Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source } = error else {
             return error;
         };
@@ -348,6 +356,19 @@ pub fn flags() -> Vec<(String, String)> {
         Some((setting, format!("--{flag}")))
     });
     pairs.collect()
+}
+
+/// A text with flags in the place of the settings that it names.
+pub fn with_flags(text: &str) -> String {
+    let flags = flags();
+    let words = text.split(' ').map(|word| {
+        let setting = word.trim_matches(['(', ')', ',', ';', '.', '?', '`']);
+        match flags.iter().find(|(name, _)| name == setting) {
+            Some((_, flag)) => Cow::Owned(word.replace(setting, flag)),
+            None => Cow::Borrowed(word),
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The setting that an argument of this name gives. A context gives several.

@@ -37,7 +37,7 @@ pub struct Test {
     subject: Option<String>,
 
     /// Print JSON, unless the input cannot be read: {"events", "tables": {name: new or changed rows}, "gone": {name: removed rows},
-    /// "dead_letters", "dropped", "not_collected", "interrupted"}
+    /// "dead_letters", "dropped", "markers_skipped", "not_collected", "interrupted"}
     #[arg(short, long)]
     json: bool,
 }

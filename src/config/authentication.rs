@@ -249,7 +249,11 @@ fn resolve(config: &BrokerConfig) -> Result<Authentication<'_>, Error> {
     match (config.user.as_deref(), password) {
         (Some(user), Some(password)) => return Ok(Authentication::Password { user, password }),
         (None, None) => {}
-        _ => return Err(refused(AuthenticationSetting::User, "user and password go together", "give both")),
+        _ => {
+            use AuthenticationSetting::{Password, PasswordFile, User};
+            let given = [User, Password, PasswordFile].into_iter().find(|setting| is_given(*setting)).unwrap_or(User);
+            return Err(refused(given, "user and password go together", "give both"));
+        }
     }
     if let Some(token) = token {
         return Ok(Authentication::Token(token));

@@ -4,7 +4,13 @@
 /// like no other.
 pub(crate) fn closest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Vec<&'c str> {
     let most = word.chars().count().div_ceil(4).min(3);
-    let mut found: Vec<(usize, &str)> = candidates.map(|one| (distance(word, one), one)).collect();
+    // The plural of a word with y is one mistake.
+    let singular = word.strip_suffix("ies").map(|stem| format!("{stem}y"));
+    let distance_to = |one: &str| {
+        let of_singular = singular.as_ref().map(|singular| distance(singular, one) + 1);
+        distance(word, one).min(of_singular.unwrap_or(usize::MAX))
+    };
+    let mut found: Vec<(usize, &str)> = candidates.map(|one| (distance_to(one), one)).collect();
     let least = found.iter().map(|(distance, _)| *distance).min().unwrap_or_default();
     found.retain(|(distance, _)| *distance == least && least <= most);
     found.into_iter().map(|(_, one)| one).take(3).collect()
@@ -55,6 +61,7 @@ mod tests {
         let of = |word| closest(word, keys.into_iter());
         assert_eq!((of("server"), of("straem"), of("paht")), (vec!["servers"], vec!["stream"], vec!["path"]));
         assert_eq!((of("no-setting"), of("x"), of("")), (vec![], vec![], vec![]));
+        assert_eq!(closest("queries", ["query", "route", "service"].into_iter()), ["query"]);
         assert_eq!(closest("ab", ["aa", "ac", "cc"].into_iter()), ["aa", "ac"]);
     }
 }

@@ -182,7 +182,18 @@ fn parse(text: &str, place: impl Fn(usize) -> String) -> Result<(Config, Table),
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let refused = |error: &toml::de::Error| {
         let line = error.span().map_or(1, |span| line_at(text.as_bytes(), span.start));
-        Error::config(place(line), in_words(error.message()))
+        // The word at the mistake. The parser takes one that begins with n or i for a number: nan, inf.
+        let rest = error.span().and_then(|span| text.get(span.start..)).unwrap_or_default();
+        let word: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
+        let is_truth = |one: &&str| word.eq_ignore_ascii_case(one);
+        let mut words = in_words(error.message());
+        if words.starts_with("invalid boolean") {
+            words = "expected true or false, or a string in quotes".into();
+        } else if words == UNQUOTED || (words.starts_with("invalid float") && word.starts_with(char::is_alphabetic)) {
+            let any = ["true", "false", "yes", "no", "on", "off"].iter().any(is_truth);
+            words = if any { "expected true or false, or a string in quotes" } else { UNQUOTED }.into();
+        }
+        Error::config(place(line), words)
     };
     let config = toml::from_str(text).map_err(|error| refused(&error))?;
     let table = toml::from_str(text).map_err(|error| refused(&error))?;
@@ -222,6 +233,9 @@ const BEGINNINGS: [(&str, &str); 4] = [
     ("duplicate field", "duplicate key"),
 ];
 
+/// Why a word without quotes was refused.
+const UNQUOTED: &str = "a string must be in quotes";
+
 /// Why TOML or a setting was refused, in one line and in the words of the file. A value of a wrong type is left out, because it may
 /// be a secret: a password that looks like a number, a server's address outside a list.
 fn in_words(message: &str) -> String {
@@ -239,7 +253,7 @@ fn in_words(message: &str) -> String {
     }
     match message.as_str() {
         "integer number overflowed" => "a whole number is too large or has no digits".into(),
-        "string values must be quoted, expected literal string" => "a string must be in quotes".into(),
+        "string values must be quoted, expected literal string" => UNQUOTED.into(),
         // Of settings that have a few possible values.
         message if message.starts_with("wanted ") => "expected a string, found a value of another kind".into(),
         _ => message,
@@ -332,6 +346,13 @@ mod tests {
         assert!(refusal("\n[database]\npth = 'x'").starts_with("line 3: unknown key `pth`; the closest one is `path`"));
         assert!(refusal("\r\n[broker]\r\nstream = 'A").starts_with("line 3: "));
         assert!(refusal("[broker]\nstream = A").ends_with("line 2: a string must be in quotes"));
+        for word in ["yes", "no", "On", "off", "True", "FALSE", "tru", "falsch"] {
+            let said = refusal(&format!("[broker]\ncreate_stream = {word} # or not\nstream = 'A'"));
+            assert_eq!(said, "line 2: expected true or false, or a string in quotes", "{word}");
+        }
+        for word in ["name", "info", "A"] {
+            assert_eq!(refusal(&format!("[broker]\nstream = {word}")), "line 2: a string must be in quotes", "{word}");
+        }
         // What only the whole shows is named by its setting.
         for (text, words) in [
             ("[batch]\nmax_events = 0", "line 2: batch.max_events: is 0"),
@@ -362,6 +383,8 @@ mod tests {
     fn an_unknown_word_is_refused_with_the_known_ones() {
         for (text, words) in [
             ("[broker]\nserver = ['a']", "line 2: unknown key `server`; the closest one is `servers`"),
+            ("[[queries]]", "line 1: unknown key `queries`; the closest one is `query`"),
+            ("[[routes]]", "line 1: unknown key `routes`; the closest one is `route`"),
             ("[brokr]", "line 1: unknown key `brokr`; the closest one is `broker`"),
             ("delete_markers = 'kepe'", "unknown value `kepe`, expected one of `store`, `skip`, `dead_letter`"),
             ("delete_markers = 'skpi'", "unknown value `skpi`, expected one of `store`, `skip`, `dead_letter`"),

@@ -45,6 +45,9 @@ pub(crate) fn without_secrets(server: &str) -> String {
     let (scheme, rest) = split_scheme(&without_login);
     let scheme = scheme.map_or(String::new(), |scheme| format!("{scheme}://"));
     let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.is_empty() {
+        return scheme;
+    }
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (rest, None),
@@ -69,6 +72,8 @@ mod tests {
     fn of_an_address_no_more_is_shown_than_scheme_host_and_port() {
         for (server, shown) in [
             ("nats://a", "nats://a"),
+            ("nats://", "nats://"),
+            ("nats://hunter2@", "nats://"),
             ("nats://a:4222/", "nats://a:4222"),
             ("a.b-c:4222", "a.b-c:4222"),
             ("nats://[fe80::a]", "nats://[fe80::a]"),

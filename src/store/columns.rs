@@ -10,7 +10,7 @@ use crate::pipeline::{Headers, Mark};
 
 /// A payload: text where it is UTF-8, else a blob.
 pub(super) fn text_or_blob(bytes: &[u8]) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(match std::str::from_utf8(bytes) {
+    ToSqlOutput::Borrowed(match simdutf8::basic::from_utf8(bytes) {
         Ok(_) => ValueRef::Text(bytes),
         Err(_) => ValueRef::Blob(bytes),
     })

@@ -99,7 +99,7 @@ fn must_have_room_for_endings(path: &Path) -> Result<(), Error> {
 }
 
 /// Refuses a path that leads to something else than a file. There may be nothing.
-fn must_be_a_file(path: &Path) -> Result<(), Error> {
+pub(super) fn must_be_a_file(path: &Path) -> Result<(), Error> {
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             Err(refused(path, "it is a directory".into()).with_remedy("give the path of a file in it"))

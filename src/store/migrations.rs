@@ -5,13 +5,14 @@
 mod script;
 mod source;
 
-pub use source::Migration;
+pub use source::{Migration, number_of};
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::columns::now_us;
+use super::database_file::must_be_a_file;
 use super::interrupter::OpeningInterrupter;
 use super::sqlite_error::{Violation, database_error, fault, is_transient, message};
 use super::temp_store::use_files_if_possible;
@@ -40,6 +41,7 @@ struct Applied {
 pub fn pending(config: &DatabaseConfig) -> Result<Vec<Migration>, Error> {
     let Some(source) = &config.migrations else { return Ok(Vec::new()) };
     let mut all = source::read(source)?;
+    must_be_a_file(&config.path)?;
     if !config.path.exists() {
         return Ok(all);
     }
@@ -153,14 +155,14 @@ fn check_references(transaction: &Transaction<'_>, last: &Migration, database: &
 fn rolled_back(error: Error, new: &[Migration]) -> Error {
     let which = match new {
         [] => return error,
-        [one] => format!("migration {} was", one.name()),
-        [first, .., last] => format!("migrations {} to {} were", first.name(), last.name()),
+        [one] => format!("migration {}, which was not applied", one.name()),
+        [first, .., last] => format!("migrations {} to {}, which were not applied", first.name(), last.name()),
     };
     match error {
         Error::Database { fault: DatabaseFault::Statement | DatabaseFault::Schema, ref remedy, .. } => {
             let known = remedy.as_ref().map_or(String::new(), |remedy| format!("{remedy}; "));
-            let rolled_back = format!("{known}new {which} rolled back: change the migration or the statement");
-            error.with_remedy(rolled_back)
+            let remedy = format!("{known}change the statement, or the new {which}");
+            error.with_remedy(remedy)
         }
         other => other,
     }

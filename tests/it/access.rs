@@ -249,7 +249,7 @@ fn credentials_and_jwts_lead_in() {
         let other = fixture.file("other.nk", &KeyPair::new_user().seed().expect("a seed"));
         command.args(["--server", &url, "--nkey", text(&other), "--jwt", text(&jwt)]);
     });
-    fixture.refuses_with(2, &secrets, &["--jwt", "needs broker.nkey"], |command| {
+    fixture.refuses_with(2, &secrets, &["--jwt", "needs --nkey"], |command| {
         command.args(["--server", &url, "--jwt", text(&jwt)]);
     });
 }

@@ -124,13 +124,32 @@ fn server_with(folder: &Path, change: &Value) -> Server {
 }
 
 #[test]
+fn a_folder_in_the_place_of_the_database_is_the_only_fault_that_is_reported() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("a.db")).expect("makes");
+    let findings = fixture.offline(2);
+    has(&findings, "critical", "database", "a.db: it is a directory; give the path of a file in it");
+    assert_eq!(findings.iter().filter(|finding| finding.level != "ok").count(), 1, "{findings:#?}");
+    assert!(std::fs::read_dir(fixture.path("a.db")).expect("reads").next().is_none());
+}
+
+#[test]
+fn a_new_migration_that_does_not_fit_is_not_said_to_be_applied() {
+    let fixture = Fixture::new();
+    let findings = fixture.with("INTO doors(open)", "INTO gates(open)").offline(2);
+    let words = "catchment.toml:10: route doors, statement 1: no such table: gates; change the statement, or the new \
+                 migration 001_doors.sql, which was not applied";
+    has(&findings, "critical", "routes", words);
+}
+
+#[test]
 fn sql_that_does_not_fit_is_named() {
     let fixture = Fixture::new();
     has(&fixture.offline(0), "ok", "routes", "1 with 1 statement fits the tables");
     has(&fixture.with("doors(open)", "gates(open)").offline(2), "critical", "routes", "no such table: gates");
     has(&fixture.with("VALUES (:open)", "VALUES (?)").offline(2), "critical", "routes", "route doors");
     let findings = fixture.with("count(*) FROM doors", "cuont(*) FROM doors").offline(2);
-    has(&findings, "critical", "queries", "database a.db: query count: no such function: cuont");
+    has(&findings, "critical", "queries", "database a.db: catchment.toml:15: query count: no such function: cuont");
     fixture.write("catchment.toml", SETTINGS);
     fixture.write("migrations/002_more.sql", "CREATE TABLE doors(a)");
     has(&fixture.offline(2), "critical", "migrations", "002_more.sql:1: table doors already exists");

@@ -354,6 +354,17 @@ fn grouped(number: u64) -> String {
 }
 
 #[test]
+fn the_help_of_test_lists_every_key_of_its_json() {
+    let folder = folder();
+    let result = printed_from(catchment().current_dir(&folder).args(["test", "--json", "-"]), b"");
+    let result: serde_json::Value = serde_json::from_str(&result).expect("JSON");
+    let help = printed(catchment().args(["test", "--help"])).split_whitespace().collect::<Vec<_>>().join(" ");
+    for key in result.as_object().expect("an object").keys() {
+        assert!(help.contains(&format!("\"{key}\"")), "{key}: {help}");
+    }
+}
+
+#[test]
 fn help_and_version_are_for_people() {
     let help = printed(catchment().arg("--help"));
     for word in ["run", "publish", "sql", "tail", "CATCHMENT_", "Exit status"] {

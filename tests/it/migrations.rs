@@ -77,7 +77,7 @@ fn migrations_run_once_and_routes_use_their_tables() {
 #[test]
 fn a_failed_migration_ends_the_start_with_one_line() {
     let fixture = fixture();
-    refused(&mut run(&fixture), 2, &["configuration: database.migrations", "has no .sql file"]);
+    refused(&mut run(&fixture), 2, &["chat.toml:2: database.migrations: ", "has no .sql file"]);
     write(&fixture, "001_lines.sql", LINES);
     write(&fixture, "002_bad.sql", "-- users\nCREATE TABLE users(name TEXT;\n");
     refused(
@@ -96,7 +96,7 @@ fn a_failed_migration_ends_the_start_with_one_line() {
     refused(&mut run(&fixture), 2, &["001_lines.sql: was changed after it was applied at 20", "restore it unchanged"]);
     let mut elsewhere = run(&fixture);
     elsewhere.env("CATCHMENT_DATABASE__MIGRATIONS", "/nowhere");
-    refused(&mut elsewhere, 2, &["database.migrations: /nowhere cannot be read", "current directory"]);
+    refused(&mut elsewhere, 2, &["CATCHMENT_DATABASE__MIGRATIONS: /nowhere cannot be read", "current directory"]);
 }
 
 #[test]
@@ -303,7 +303,11 @@ fn a_recorder_applies_no_migration_that_breaks_its_routes() {
     for commit in [CommitMode::Grouped, CommitMode::PerEvent] {
         config.commit = commit;
         let said = DirectRecorder::open(config.clone()).expect_err("it does not fit").to_string();
-        assert!(said.contains("no such table: lines") && said.contains("2_rename.sql was rolled back"), "{said}");
+        assert!(
+            said.contains("no such table: lines")
+                && said.contains("change the statement, or the new migration 2_rename.sql, which was not applied"),
+            "{said}"
+        );
         assert_eq!(tables(&folder.path().join("a.db")), "events,lines");
     }
 }

@@ -130,6 +130,125 @@ fn what_is_there_is_not_overwritten_unless_that_is_asked_for() {
 }
 
 #[test]
+fn what_is_in_the_way_of_the_files_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let again = |arguments: &[&str]| output(catchment().current_dir(folder.path()).arg("init").args(arguments));
+    std::fs::create_dir_all(folder.path().join("mig/migrations")).expect("makes");
+    std::fs::write(folder.path().join("mig/migrations/001_mine.sql"), "-- mine").expect("writes");
+    for arguments in [&["--dir", "mig"][..], &["--dir", "mig", "--force"]] {
+        let refused = again(arguments);
+        let words = "mig/migrations/001_mine.sql has the number of 001_tables.sql; give another --dir";
+        assert!(refused.status.code() == Some(1) && stderr(&refused).contains(words), "{}", stderr(&refused));
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("mig")).expect("reads").count(), 1, "all or nothing");
+    std::fs::rename(folder.path().join("mig/migrations/001_mine.sql"), folder.path().join("mig/migrations/2_mine.sql"))
+        .expect("renames");
+    assert!(again(&["--dir", "mig"]).status.success(), "it has another number");
+    std::fs::write(folder.path().join("afile"), "").expect("writes");
+    std::fs::create_dir(folder.path().join("b")).expect("makes");
+    std::fs::write(folder.path().join("b/migrations"), "").expect("writes");
+    for (dir, file) in [("afile", "afile"), ("afile/sub", "afile"), ("b", "b/migrations")] {
+        let refused = again(&["--dir", dir]);
+        let words = format!("catchment: {file} is no folder; give another --dir\n");
+        assert_eq!((refused.status.code(), stderr(&refused)), (Some(1), words));
+    }
+    assert!(!folder.path().join("b/catchment.toml").exists());
+}
+
+/// What events with these times do, one after the other: the rows of the tables, and how many are dead letters.
+fn rows_of(preset: &str, subject: &str, events: &[Value]) -> (Value, usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    init(folder.path(), &["--preset", preset]);
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    std::fs::write(folder.path().join("lines"), lines.join("\n")).expect("writes");
+    let done = output(&mut command(folder.path(), &["test", "--json", "--subject", subject, "lines"]));
+    let result: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", stderr(&done)));
+    let letters = result["dead_letters"].as_array().expect("an array").len();
+    (result["tables"].clone(), letters)
+}
+
+/// Times that SQLite reads as others, or not at all.
+fn unreadable_times() -> Vec<Value> {
+    [
+        json!("2026-02-30"),
+        json!("2026-02-30T12:00:00Z"),
+        json!("12:00"),
+        json!("now"),
+        json!("2026-01-31T24:00"),
+        json!("2026-01-31T24:30:00Z"),
+        json!("2026-13-01"),
+        json!("2026-01-31T12:00:61Z"),
+        json!("31.01.2026"),
+        json!("yesterday"),
+        json!(""),
+        json!(true),
+        json!(false),
+        json!([1_700_000_000]),
+        json!({"s": 1}),
+        json!(1_700_000_000_123_i64),
+    ]
+    .into()
+}
+
+/// Times that are read, with their seconds.
+fn readable_times() -> Vec<(Value, f64)> {
+    [
+        (json!(1_700_000_000), 1_700_000_000.0),
+        (json!(1_700_000_000.5), 1_700_000_000.5),
+        (json!(-86_400), -86_400.0),
+        (json!("1700000000"), 1_700_000_000.0),
+        (json!("2023-11-14"), 1_699_920_000.0),
+        (json!("2024-02-29T00:00"), 1_709_164_800.0),
+        (json!("2023-11-14T22:13:20Z"), 1_700_000_000.0),
+        (json!("2023-11-14 22:13:20"), 1_700_000_000.0),
+        (json!("2023-11-14T23:13:20.250+01:00"), 1_700_000_000.25),
+    ]
+    .into()
+}
+
+#[test]
+fn a_reading_with_a_time_that_cannot_be_read_is_a_dead_letter() {
+    let readings = |times: Vec<Value>| {
+        let readings: Vec<Value> = times.iter().map(|at| json!({"value": at.to_string(), "at": at})).collect();
+        rows_of("telemetry", "telemetry.boiler.temperature", &readings)
+    };
+    let (tables, letters) = readings(unreadable_times());
+    assert_eq!((tables, letters), (json!({}), unreadable_times().len()));
+    let (tables, letters) = readings(readable_times().into_iter().map(|(at, _)| at).collect());
+    assert_eq!((letters, tables["readings"].as_array().expect("rows").len()), (0, readable_times().len()), "{tables}");
+    for (number, (at, seconds)) in readable_times().into_iter().enumerate() {
+        assert_eq!(tables["readings"][number]["at"], json!(seconds), "{at}");
+    }
+    assert_eq!(tables["latest"][0]["at"], json!(1_709_164_800.0), "the highest");
+}
+
+#[test]
+fn an_event_of_a_chat_with_a_time_that_cannot_be_read_has_the_time_of_the_stream() {
+    let of_now =
+        |value: &Value| value.as_i64().is_some_and(|seconds| (1_750_000_000..99_000_000_000).contains(&seconds));
+    for kind in ["message.log", "user.joined", "user.left"] {
+        let events = |times: Vec<Value>| {
+            let event = |(number, at)| json!({"username": format!("u{number:02}"), "message": "hi", "timestamp": at});
+            let events: Vec<Value> = times.into_iter().enumerate().map(event).collect();
+            rows_of("chat", &format!("chat.{kind}"), &events)
+        };
+        let (tables, letters) = events(unreadable_times());
+        for (number, at) in unreadable_times().iter().enumerate() {
+            let user = &tables["users"][number];
+            assert!(letters == 0 && of_now(&user["first_seen"]) && of_now(&user["last_seen"]), "{at}: {user}");
+            assert!(kind != "message.log" || of_now(&tables["messages"][number]["timestamp"]), "{at}: {tables}");
+        }
+        let (tables, letters) = events(readable_times().into_iter().map(|(at, _)| at).collect());
+        for (number, (at, seconds)) in readable_times().into_iter().enumerate() {
+            let user = &tables["users"][number];
+            let is_seen = |key: &str| user[key].as_f64() == Some(seconds.floor());
+            assert!(letters == 0 && is_seen("first_seen") && is_seen("last_seen"), "{at}: {user}");
+            assert!(kind != "message.log" || tables["messages"][number]["timestamp"] == at, "as it was sent: {tables}");
+        }
+    }
+}
+
+#[test]
 fn the_events_preset_keeps_everything_as_it_comes() {
     let fixture = Fixture::new(&[], "events.db");
     fixture.publish("events.door.front", &[json!({"open": true})]);

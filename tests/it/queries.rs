@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use catchment::config::{Codec, Mode};
+use catchment::config::{Codec, Mode, ParameterConfig, ParameterType};
 use catchment::{Collector, Error};
 use serde_json::json;
 
@@ -68,6 +68,28 @@ fn what_cannot_be_answered_gets_an_error_and_the_next_an_answer() {
     refused(client.ask("ask.recent", "{\"limit\":"), 400, "cannot be read as JSON");
     assert_eq!(client.ask("ask.recent", r#"{"limit":1}"#), Ok(json!([{ "id": 10, "n": 9 }])));
     assert_eq!(collector.status().requests.failed, 6);
+    stop(&collector);
+}
+
+#[test]
+fn a_value_where_an_object_is_needed_is_no_missing_field() {
+    let fixture = Fixture::new();
+    let mut all =
+        query("ask.user", "SELECT name FROM (VALUES (1)), (SELECT 'ada' AS name) WHERE name = coalesce(:user, name)");
+    all.bind = [("user".to_owned(), "/filter/user".to_owned())].into();
+    all.parameters = [("user".to_owned(), ParameterConfig::new(ParameterType::Text))].into();
+    let collector = fixture.collector(vec![all]);
+    let refused = output(&mut fixture.asking(&["ask.user", "filter=a"]));
+    let words = "query ask.user: filter is not an object; the only parameter is /filter/user (error 400)";
+    assert!(refused.status.code() == Some(1) && stderr(&refused).contains(words), "{}", stderr(&refused));
+    for (parameter, rows) in [
+        (r#"filter={"user":"bob"}"#, ""),
+        (r#"filter={"user":"ada"}"#, "{\"name\":\"ada\"}\n"),
+        ("filter=null", "{\"name\":\"ada\"}\n"),
+    ] {
+        let answer = output(&mut fixture.asking(&["ask.user", parameter, "--json"]));
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), rows, "{parameter}");
+    }
     stop(&collector);
 }
 

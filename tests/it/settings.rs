@@ -148,6 +148,47 @@ fn wrong_sql_in_the_settings_is_wrong_configuration() {
 }
 
 #[test]
+fn every_error_of_a_route_a_query_or_the_migrations_names_the_line_of_the_file() {
+    let route = "\n[[route]]\nsubject = 'events.a'\nsql = ";
+    let query = "\n[[query]]\nsubject = 'ask.a'\nsql = ";
+    for (settings, line, words) in [
+        (format!("{route}'INSERT INTO nowhere VALUES (1)'"), 2, "route events.a, statement 1: no such table: nowhere"),
+        (format!("{route}'DELETE FROM events WHERE nr = 1'"), 2, "route events.a, statement 1: no such column: nr"),
+        (format!("{route}'DELETE FROM events'\nbind = {{ foo = '/a' }}"), 2, "route events.a: bind.foo is used by no"),
+        (format!("{route}'DELETE FROM events WHERE id = :token_0'"), 2, "route events.a: :token_0 is not a token"),
+        (format!("{query}'SELECT nobody'"), 2, "query ask.a: no such column: nobody (at 1:8, \"nobody\")"),
+        (format!("{query}'SELECT 1'\nparameters.limt = 'text'"), 2, "query ask.a: parameters.limt is used by no"),
+        ("[database]\nmigrations = 'chatt'\n".to_owned(), 2, "database.migrations: chatt cannot be read"),
+    ] {
+        let folder = folder_with(&settings);
+        let place = format!("catchment.toml:{line}: {words}");
+        ends(&mut command(folder.path(), &["test", "/dev/null"]), 2, &[&place]);
+        let checked = output(&mut command(folder.path(), &["check", "--offline"]));
+        let said = String::from_utf8_lossy(&checked.stdout);
+        assert!(matches!(checked.status.code(), Some(2 | 3)) && said.contains(&place), "{said}");
+    }
+}
+
+#[test]
+fn where_a_flag_is_refused_the_other_settings_are_named_as_flags() {
+    let folder = folder_with("");
+    for (flags, words) in [
+        (&["--jwt", "a"][..], "--jwt: needs --nkey, the file with its seed; a file with both goes into --creds"),
+        (&["--tlscert", "a"], "--tlscert: needs --tlskey, its private key"),
+        (&["--tlskey", "a"], "--tlskey: needs --tlscert, its certificate"),
+        (&["--password", "a"], "--password: user and password go together; give both"),
+        (&["--user", "a"], "--user: user and password go together; give both"),
+    ] {
+        ends(command(folder.path(), &["publish", "a.b", "x"]).args(flags), 2, &[words]);
+    }
+    for server in ["nats://", "localhost:99999"] {
+        let refused = output(&mut command(folder.path(), &["publish", "a.b", "x", "--server", server]));
+        let said = stderr(&refused);
+        assert!(refused.status.code() == Some(2) && said.contains(server) && !said.contains("%40"), "{said}");
+    }
+}
+
+#[test]
 fn commands_without_settings_refuse_a_file_and_read_none() {
     let folder = folder_with("[brokr]\n");
     for name in ["init", "compare"] {

@@ -34,8 +34,17 @@ impl Reader<'_> {
         let item = self.items.next()?;
         match item {
             Item::Map(pairs) if !node.is_leaf() => self.map(pairs, node)?,
-            Item::Array(values) if !node.is_leaf() => self.array(values, node)?,
-            _ => self.items.skip(item.values())?,
+            Item::Array(values) if !node.is_leaf() && (node.expects_object.is_none() || node.has_elements()) => {
+                self.array(values, node)?;
+            }
+            Item::Nil => {}
+            _ => {
+                self.items.skip(item.values())?;
+                if let Some(pointer) = &node.expects_object {
+                    self.builder.scratch.set_name(pointer);
+                    return Err(PayloadFault::NoObject { or_array: node.has_elements() });
+                }
+            }
         }
         match (node.field, item) {
             (None, _) => Ok(()),

@@ -76,6 +76,55 @@ fn unknown_names_are_refused_within_objects_too() {
 }
 
 #[test]
+fn a_value_that_is_no_object_is_refused_where_a_parameter_needs_a_value_within() {
+    let bind = [("user", "/filter/user"), ("deep", "/a/b~1c/d")];
+    let parameters = requests(&["user", "deep"], &bind, &[]).expect("parameters");
+    let known = "the parameters are /filter/user, /a/b~1c/d";
+    for value in ["5", "\"a\"", "true", "false", "[]", "[{\"user\":1}]", "-1.5", "{\"user\":1}x"] {
+        let said = ask(&parameters, format!("{{\"filter\":{value}}}").as_bytes(), &[]).expect_err(value);
+        let expected = if value.ends_with('x') { "the payload cannot be read as JSON" } else { "filter is not an obj" };
+        assert!(said.starts_with(expected), "{said}");
+        let said = ask(&parameters, format!("{{\"a\":{{\"b/c\":{value}}}}}").as_bytes(), &[]).expect_err(value);
+        assert!(value.contains("user") || said == format!("/a/b~1c is not an object; {known}"), "{said}");
+    }
+    for payload in [&br#"{"filter":nul}"#[..], br#"{"filter":[1}"#, br#"{"filter":tru}"#, br#"{"filter":"#] {
+        let said = ask(&parameters, payload, &[]).expect_err("no JSON");
+        assert!(said.starts_with("the payload cannot be read as JSON"), "{said}");
+    }
+    let absent = Ok(vec!["Null".to_owned(); 2]);
+    for payload in [&br#"{"filter":null}"#[..], br#"{"filter":{}}"#, br#"{"a":{"b/c":null}}"#, b"{}"] {
+        assert_eq!(ask(&parameters, payload, &[]), absent);
+    }
+    for value in [&b"\x05"[..], b"\xa1a", b"\xc3", b"\x90", b"\xc4\x01a", b"\xca\x7f\xc0\0\0", b"\xd6\xff\0\0\0\0"] {
+        let payload = [b"\x81\xa6filter", value].concat();
+        let said = ask(&parameters, &payload, MESSAGEPACK).expect_err("refused");
+        assert_eq!(said, format!("filter is not an object; {known}"));
+        let payload = [b"\x81\xa1a\x81\xa3b/c", value].concat();
+        let said = ask(&parameters, &payload, MESSAGEPACK).expect_err("refused");
+        assert_eq!(said, format!("/a/b~1c is not an object; {known}"));
+    }
+    for payload in [&b"\x81\xa6filter\xc0"[..], b"\x81\xa6filter\x80"] {
+        assert_eq!(ask(&parameters, payload, MESSAGEPACK), absent);
+    }
+    // This holds beside a parameter that takes the same value, or all of the payload.
+    for (names, bind) in [
+        (&["all", "user"][..], &[("all", "/filter"), ("user", "/filter/user")][..]),
+        (&["payload", "user"], &[("user", "/filter/user")]),
+    ] {
+        let both = requests(names, bind, &[]).expect("parameters");
+        let said = ask(&both, br#"{"filter":"a"}"#, &[]).expect_err("refused");
+        assert!(said.starts_with("filter is not an object; "), "{said}");
+        assert_eq!(ask(&both, br#"{"filter":{"user":"a"}}"#, &[]).expect("bound")[1], r#"Text("a")"#);
+    }
+    // An array has elements, and no names.
+    let element = requests(&["first"], &[("first", "/tags/0")], &[]).expect("parameters");
+    assert_eq!(ask(&element, br#"{"tags":[7]}"#, &[]), Ok(vec!["Integer(7)".to_owned()]));
+    assert_eq!(ask(&element, b"\x81\xa4tags\x91\x07", MESSAGEPACK), Ok(vec!["Integer(7)".to_owned()]));
+    let said = ask(&element, br#"{"tags":7}"#, &[]).expect_err("refused");
+    assert_eq!(said, "tags is not an object or array; the only parameter is /tags/0");
+}
+
+#[test]
 fn a_request_is_an_object_unless_a_parameter_takes_the_whole() {
     let named = requests(&["x"], &[], &[]).expect("parameters");
     for payload in [&b"[]"[..], b"5", b"\"x\"", b"true", b" [{\"x\":1}]"] {
@@ -146,12 +195,14 @@ fn a_value_has_the_type_of_its_parameter() {
         (Integer, "[1]", "x is an array; it must be an integer"),
         (Integer, "{}", "x is an object; it must be an integer"),
         (Integer, "9223372036854775808", "x is 9223372036854775808; it must be an integer"),
-        (Integer, "9007199254740993.0", "x is 9007199254740992.0; it must be an integer"),
-        (Integer, "9223372036854775808.0", "x is 9.223372036854776e18; it must be an integer"),
+        (Integer, "9007199254740993.0", "x is 9007199254740993.0; it must be an integer"),
+        (Integer, "9223372036854775808.0", "x is 9223372036854775808.0; it must be an integer"),
         (Real, "\"nan\"", "x is \"nan\"; it must be a number"),
         (Real, "1e999", "x is 1e999; it must be a number"),
         (Real, "false", "x is false; it must be a number"),
-        (Text, "1.10", "x is 1.1; it must be text"),
+        (Text, "1.10", "x is 1.10; it must be text"),
+        (Text, "-0.0", "x is -0.0; it must be text"),
+        (Integer, "1.50e0", "x is 1.50e0; it must be an integer"),
         (Text, "1e400", "x is 1e400; it must be text"),
         (
             Time,

@@ -58,9 +58,12 @@ impl Address {
 pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     let refused = |what: String| {
         let detail = format!("{}: {what}", without_secrets(server));
-        Error::config("broker.servers", detail).with_remedy(
-            "write it as nats://host:4222 or nats://user:password@host:4222, with @ as %40 and % as %25 in user and password",
-        )
+        let remedy = if server.contains('@') {
+            "write it as nats://user:password@host:4222, with @ as %40 and % as %25 in user and password"
+        } else {
+            "write it as nats://host:4222 or nats://user:password@host:4222"
+        };
+        Error::config("broker.servers", detail).with_remedy(remedy)
     };
     let (scheme, rest) = split_scheme(server);
     let (login, host) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
@@ -69,8 +72,17 @@ pub(in crate::broker) fn parse(server: &str) -> Result<Address, Error> {
     }
     // The client gets no login: it would not decode it.
     let address = format!("{}://{host}", scheme.unwrap_or("nats"));
-    let given: ServerAddress = address.parse().map_err(|e: std::io::Error| refused(one_line(&e)))?;
+    let invalid = |e: std::io::Error| match one_line(&e).strip_prefix("NATS server URL is invalid: ") {
+        Some("invalid port number") => refused("the port is not a number from 1 to 65535".into()),
+        Some("empty host") => refused("it has no host".into()),
+        Some(what) => refused(what.to_owned()),
+        None => refused(one_line(&e)),
+    };
+    let given: ServerAddress = address.parse().map_err(invalid)?;
     let url = given.into_inner();
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(refused("it has no host".into()));
+    }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
         let what = "has something after the host; write a password before an @, as nats://user:password@host";
         return Err(refused(what.into()));
@@ -381,6 +393,28 @@ mod tests {
             let refusal = parse(server).err().expect("must be refused").to_string();
             assert!(refusal.starts_with("configuration: broker.servers: "), "{refusal}");
             assert!(!refusal.contains("hunter2"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_its_own_fault() {
+        for (server, said) in [
+            (
+                "localhost:99999",
+                "localhost:99999: the port is not a number from 1 to 65535; write it as nats://host:4222 or ",
+            ),
+            ("nats://", "nats://: it has no host; write it as nats://host:4222 or "),
+            ("tls://", "tls://: it has no host; "),
+            ("nats:///", "nats://: it has no host; "),
+            (
+                "nats://me:pw@a:99999",
+                "nats://a:99999: the port is not a number from 1 to 65535; write it as nats://user:",
+            ),
+            ("me:pw@:4222", "***: it has no host; write it as nats://user:password@host:4222, with @ as %40"),
+        ] {
+            let refusal = parse(server).err().expect("must be refused").to_string();
+            assert!(refusal.starts_with(&format!("configuration: broker.servers: {said}")), "{refusal}");
+            assert!(server.contains('@') || !refusal.contains("%40"), "{refusal}");
         }
     }
 

@@ -57,11 +57,22 @@ impl FlushObserver for NoObserver {
 
 /// Flushes one connection. Where a flush hangs, its thread is left behind with the connection.
 pub(in crate::broker) struct Flusher {
-    kick: Sender<()>,
+    kicker: FlushKicker,
     done: Receiver<()>,
     /// Over TLS: bytes written since the last flush.
     unflushed: Option<usize>,
     lost: Signal,
+}
+
+/// Makes a [`Flusher`] flush in the background.
+#[derive(Clone)]
+pub(super) struct FlushKicker(Sender<()>);
+
+impl FlushKicker {
+    pub(super) fn kick(&self) {
+        // Full: a flush is due already.
+        let _ = self.0.try_send(());
+    }
 }
 
 impl Flusher {
@@ -133,7 +144,7 @@ impl Flusher {
             // Without it the client writes by itself, every 5 ms.
             log::warn!("broker: no thread to flush with: {e}");
         }
-        Self { kick, done, unflushed: tls.then_some(0), lost: lost.clone() }
+        Self { kicker: FlushKicker(kick), done, unflushed: tls.then_some(0), lost: lost.clone() }
     }
 
     /// To be called before so many bytes are written. Over TLS it may block until the bytes before them are written.
@@ -156,7 +167,7 @@ impl Flusher {
         }
         self.unflushed = Some(0);
         crossbeam_channel::select! {
-            send(self.kick, ()) -> _ => {}
+            send(self.kicker.0, ()) -> _ => {}
             recv(self.lost.channel()) -> _ => return,
         }
         crossbeam_channel::select! {
@@ -179,8 +190,12 @@ impl Flusher {
 
     /// Flushes in the background.
     pub(in crate::broker) fn kick(&self) {
-        // Full: a flush is due already.
-        let _ = self.kick.try_send(());
+        self.kicker.kick();
+    }
+
+    /// For other threads.
+    pub(super) fn kicker(&self) -> FlushKicker {
+        self.kicker.clone()
     }
 }
 

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use nats::{Connection, Message, Options, Subscription};
 
 use super::cluster::Cluster;
-use super::flush::Flusher;
+use super::flush::{FlushKicker, Flusher};
 use super::remarks::{ErrorListener, ServerRemark, one_line};
 use super::{access, greeting};
 use crate::broker::broker_error;
@@ -27,8 +27,8 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 const MOST_LEFT_BEHIND: usize = 64;
 
-/// Ours and the client's two. The client panics where it gets none.
-const THREADS_A_LINK: usize = 3;
+/// Our two and the client's two. The client panics where it gets none.
+const THREADS_A_LINK: usize = 4;
 
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -85,6 +85,7 @@ struct Opened {
     server: ServerInfo,
     inbox: String,
     messages: Receiver<Message>,
+    kicker: FlushKicker,
 }
 
 impl Link {
@@ -184,6 +185,12 @@ impl Link {
         });
     }
 
+    /// Writes what was published before. The client itself writes up to 5 ms later.
+    fn write_now(&self) {
+        let kicker = self.opened.kicker.clone();
+        self.post(move |_| kicker.kick());
+    }
+
     /// Sends a request and waits for the answer, at most until `stop`. Other messages are dropped.
     pub(in crate::broker) fn request(
         &self,
@@ -196,6 +203,7 @@ impl Link {
         let reply = format!("request-{}", self.requests.fetch_add(1, Ordering::Relaxed));
         let subject_of_answer = format!("{}.{reply}", self.opened.inbox);
         self.publish(subject, &reply, body);
+        self.write_now();
         let never = Signal::default();
         loop {
             crossbeam_channel::select! {
@@ -311,12 +319,16 @@ fn run(
     match connect(cluster, signals, listener) {
         Ok(Connected { connection, server, inbox, echo }) => {
             let messages = inbox.subscription.receiver().clone();
-            let flusher = server.tls.then(|| Flusher::start(&connection, true, &signals.lost));
-            if ready.send(Ok(Opened { server, inbox: inbox.name.clone(), messages })).is_ok() {
+            let tls = server.tls;
+            let flusher = Flusher::start(&connection, tls, &signals.lost);
+            let opened = Opened { server, inbox: inbox.name.clone(), messages, kicker: flusher.kicker() };
+            if ready.send(Ok(opened)).is_ok() {
                 for job in jobs {
                     job(&connection);
                     // Over TLS every write needs a flush after it.
-                    flusher.iter().for_each(Flusher::kick);
+                    if tls {
+                        flusher.kick();
+                    }
                 }
             }
             drop(flusher);

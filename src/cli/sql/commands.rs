@@ -12,5 +12,20 @@ pub const COMMANDS: [(&str, &str); 6] = [
 
 /// Whether the text is a command and not SQL. The words that end other programs are commands too.
 pub fn is_command(text: &str) -> bool {
-    text.starts_with('.') || ["exit", "quit", "help"].contains(&text.trim())
+    text.starts_with('.') || ["exit", "quit", "help"].contains(&text.trim().trim_end_matches(';').trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_that_end_other_programs_are_commands_with_a_semicolon_too() {
+        for command in [".tables", "exit", "exit;", " quit ; ", "help;"] {
+            assert!(is_command(command), "{command}");
+        }
+        for sql in ["SELECT 1;", "exits;", "exit, 1;", ";"] {
+            assert!(!is_command(sql), "{sql}");
+        }
+    }
 }

@@ -151,7 +151,7 @@ impl Prompt {
         }
         let mut output = Output::new();
         if is_command(text) {
-            let text = text.trim().trim_end_matches(';');
+            let text = text.trim().trim_end_matches(';').trim_end();
             let (command, argument) = match text.split_once(char::is_whitespace) {
                 Some((command, argument)) => (command, Some(argument.trim()).filter(|argument| !argument.is_empty())),
                 None => (text, None),

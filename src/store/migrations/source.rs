@@ -144,16 +144,24 @@ fn is_down(path: &Path) -> bool {
     path.file_stem().is_some_and(|stem| stem.to_string_lossy().to_ascii_lowercase().ends_with(".down"))
 }
 
+/// The most digits that a number may have.
+const MOST_DIGITS: usize = 18;
+
+/// The number of the migration that a file is; `None` if it is none, by its name.
+#[must_use]
+pub fn number_of(path: &Path) -> Option<i64> {
+    number(path).ok().filter(|_| is_sql(path) && !is_down(path))
+}
+
 /// The number that a file's name begins with: `001_lines.sql`, `0002-users.sql`.
 fn number(path: &Path) -> Result<i64, Error> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let (digits, name) = stem.split_at(stem.find(|c: char| !c.is_ascii_digit()).unwrap_or(stem.len()));
     let is_named = name.strip_prefix(['_', '-']).is_some_and(|name| !name.is_empty());
     match digits.parse() {
-        Ok(number) if is_named => Ok(number),
-        Err(_) if is_named && !digits.is_empty() => {
-            Err(refused(path, None, "has too large a number", None).with_remedy("use at most 18 digits"))
-        }
+        Ok(number) if is_named && digits.len() <= MOST_DIGITS => Ok(number),
+        _ if is_named && !digits.is_empty() => Err(refused(path, None, "has too large a number", None)
+            .with_remedy(format!("use at most {MOST_DIGITS} digits"))),
         _ => {
             let remedy = "name it as 001_tables.sql, or move it out if it is no migration";
             Err(refused(path, None, "does not begin with a number, _ or -, and a name", None).with_remedy(remedy))

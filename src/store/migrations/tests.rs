@@ -305,6 +305,8 @@ fn unusable_files_are_refused_by_name() {
         ("-1_a.sql", b"SELECT 1", "migration m/-1_a.sql: does not begin with a number"),
         ("V1__a.sql", b"SELECT 1", "migration m/V1__a.sql: does not begin with a number"),
         ("1_a.sql", b"\xff\xfeS\0", "migration m/1_a.sql:1: has a NUL character; save it as UTF-8"),
+        ("0000000000000000001_a.sql", b"SELECT 1", "migration m/0000000000000000001_a.sql: has too large a number"),
+        ("1000000000000000000_a.sql", b"SELECT 1", "migration m/1000000000000000000_a.sql: has too large a number"),
         ("99999999999999999999_a.sql", b"SELECT 1", "migration m/99999999999999999999_a.sql: has too large a number"),
         ("1_a.SQL", b"SELECT 1;\n-- gr\xfc\xdfe", "migration m/1_a.SQL:2: is not UTF-8; save it as UTF-8"),
         ("1_a.sql", b"SELECT 1;\n\0DROP TABLE events", "migration m/1_a.sql:2: has a NUL character"),

@@ -124,16 +124,25 @@ fn a_wrong_parameter_is_refused_with_those_that_there_are() {
 
 #[test]
 fn doubled_names_are_bound_as_sqlite_reads_them() {
+    let sql = "SELECT :a AS a, :payload ->> '$.a' AS their_a";
+    let mut fixture = Fixture::new(&[QueryConfig::new("chat.q", sql)]);
+    for (payload, a) in [
+        (r#"{"a":1,"a":2}"#, "1"),
+        (r#"{"a":null,"a":2}"#, "null"),
+        (r#"{"a":3,"a":{"b":2}}"#, "3"),
+        (r#"{"b":1,"\u0061":4,"a":5}"#, "4"),
+    ] {
+        let expected = format!(r#"[{{"a":{a},"their_a":{a}}}]"#);
+        assert_eq!(fixture.ask(payload).expect("a row"), expected, "{payload}");
+    }
     let sql = "SELECT :a AS a, :payload ->> '$.a' AS their_a, :within AS b, :payload ->> '$.a.b' AS their_b";
     let bind = [("within".to_owned(), "/a/b".to_owned())].into();
     let mut fixture = Fixture::new(&[QueryConfig { bind, ..QueryConfig::new("chat.q", sql) }]);
     for (payload, a, b) in [
-        (r#"{"a":1,"a":2}"#, "1", "null"),
-        (r#"{"a":null,"a":2}"#, "null", "null"),
+        (r#"{"a":null,"a":{"b":2}}"#, "null", "null"),
+        (r#"{"a":{"b":1},"a":2}"#, r#""{\"b\":1}""#, "1"),
         (r#"{"a":{"b":1},"a":{"b":2}}"#, r#""{\"b\":1}""#, "1"),
         (r#"{"a":{"c":1},"a":{"b":2}}"#, r#""{\"c\":1}""#, "null"),
-        (r#"{"a":3,"a":{"b":2}}"#, "3", "null"),
-        (r#"{"b":1,"\u0061":4,"a":5}"#, "4", "null"),
         (r#"{"a":{"b":"x","b":7}}"#, r#""{\"b\":\"x\",\"b\":7}""#, r#""x""#),
     ] {
         let expected = format!(r#"[{{"a":{a},"their_a":{a},"b":{b},"their_b":{b}}}]"#);

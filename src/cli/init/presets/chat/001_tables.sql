@@ -4,7 +4,7 @@ CREATE TABLE messages(
     id INTEGER PRIMARY KEY,         -- in the order of the stream
     username TEXT NOT NULL CHECK (username <> ''),
     message TEXT NOT NULL,
-    timestamp ANY NOT NULL          -- as the bot sent it: seconds since 1970 or text; else the time of the stream
+    timestamp ANY NOT NULL          -- as the bot sent it: seconds since 1970 or text; if it cannot be read, the time of the stream
 ) STRICT;
 
 -- For the last message of a user.
