@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, OriginalDatabase, Owner, Reports};
 use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
 use crate::deadline;
-use crate::error::{BrokerFault, DatabaseFault, Error};
+use crate::error::{BrokerFault, Error};
 use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, RequestCounts, Service};
-use crate::store::{Database, FileIdentity, Lock, OpeningInterrupter, PreviousFile, Queries, Routes, StartPhase};
+use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhase};
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -137,7 +137,8 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// As [`Collector::start`]. With [`DatabaseFault::Interrupted`] where `wanted` returned `false` while the database was opened.
+    /// As [`Collector::start`]. With [`DatabaseFault::Interrupted`](crate::error::DatabaseFault::Interrupted) where `wanted` returned
+    /// `false` while the database was opened.
     pub fn start_while(config: &Config, until: Until, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
         Self::start_locked(config, until, wanted, None)
     }
@@ -184,7 +185,7 @@ impl Collector {
             lock.note_core();
         }
         lock.note(StartPhase::Opening);
-        let (database, queries) = open_database(&config, routes, wanted)?;
+        let (database, queries) = Database::open_while(&config.database, routes, &config.queries, wanted)?;
         lock.note(StartPhase::Connecting);
         let parts = Parts {
             shared: Shared::new("database"),
@@ -373,38 +374,6 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
     let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
     Database::must_be_usable(&config.database, &routes)?;
     Ok((config, routes))
-}
-
-/// Opens the database and applies migrations, on a thread of its own, until `wanted` returns `false`.
-fn open_database(config: &Config, routes: &Routes, wanted: &dyn Fn() -> bool) -> Result<(Database, Queries), Error> {
-    /// How often to call `wanted`.
-    const CHECK: Duration = Duration::from_millis(20);
-    const THREAD: &str = "catchment-open";
-    let interrupter = OpeningInterrupter::default();
-    let (done, is_done) = crossbeam_channel::bounded::<()>(0);
-    let mut is_wanted = true;
-    let opened = std::thread::scope(|scope| {
-        let open = || {
-            // Dropped at the end, panics included.
-            let _done = done;
-            Database::open_interruptibly(&config.database, routes, &config.queries, &interrupter)
-        };
-        let opening = std::thread::Builder::new().name(THREAD.into()).spawn_scoped(scope, open);
-        let opening = opening.map_err(|source| Error::Thread { name: THREAD.into(), source })?;
-        while is_done.recv_timeout(CHECK) == Err(RecvTimeoutError::Timeout) {
-            is_wanted = is_wanted && wanted();
-            if !is_wanted {
-                interrupter.interrupt();
-            }
-        }
-        opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    if is_wanted {
-        return opened;
-    }
-    let detail = "opening it was interrupted; unfinished migrations were rolled back";
-    let (fault, path) = (DatabaseFault::Interrupted, config.database.path.clone());
-    Err(Error::Database { fault, path, detail: detail.into(), remedy: None, source: None })
 }
 
 /// The database as the owner of consumers.

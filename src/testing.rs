@@ -96,7 +96,17 @@ impl TestDatabase {
     /// The errors with which a collector with an empty database would not start, except those of the broker: [`Error::Config`],
     /// [`Error::Migration`], [`Error::Database`].
     pub fn new(config: &Config) -> Result<Self, Error> {
-        Self::begin(config, |_| Ok(()))
+        Self::new_while(config, &|| true)
+    }
+
+    /// Like [`TestDatabase::new`]. While it applies migrations, it calls `wanted` several times a second and gives up as soon as that
+    /// returns `false`.
+    ///
+    /// # Errors
+    ///
+    /// As [`TestDatabase::new`]. With [`DatabaseFault::Interrupted`] where `wanted` returned `false`.
+    pub(crate) fn new_while(config: &Config, wanted: &dyn Fn() -> bool) -> Result<Self, Error> {
+        Self::begin(config, wanted, |_| Ok(()))
     }
 
     /// Like [`TestDatabase::new`], but starts with the tables of the configuration's database, without their rows. Migrations that
@@ -106,10 +116,14 @@ impl TestDatabase {
     ///
     /// As [`TestDatabase::new`].
     pub fn on_tables_of(config: &Config) -> Result<Self, Error> {
-        Self::begin(config, |database| copy_schema(&config.database.path, database))
+        Self::begin(config, &|| true, |database| copy_schema(&config.database.path, database))
     }
 
-    fn begin(config: &Config, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<Self, Error> {
+    fn begin(
+        config: &Config,
+        wanted: &dyn Fn() -> bool,
+        make: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let config = config.resolved()?;
         config.validate()?;
         let folder = temporary_folder(&config.database.path)?;
@@ -119,7 +133,7 @@ impl TestDatabase {
         // An error names the configuration's database: the temporary file no longer exists when the error is read.
         let named = |error| with_path(error, &config.database.path);
         let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
-        let (database, queries) = Database::open_with_queries(&database, &routes, &config.queries).map_err(named)?;
+        let (database, queries) = Database::open_while(&database, &routes, &config.queries, wanted).map_err(named)?;
         let before = folder.path().join(BEFORE);
         Editor::open(&path)?.run(&format!("VACUUM INTO '{}'", before.display().to_string().replace('\'', "''")))?;
         let (max_events, max_bytes) = (config.batch.max_events, config.batch.max_bytes.as_u64());

@@ -14,6 +14,7 @@ mod port;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use super::broker_error;
 use crate::error::{BrokerFault, Error};
+use crate::printable::printable;
 pub use port::ServerPort;
 
 /// Runs `"$@"` until it ends or standard input closes, and then removes the file with its address.
@@ -77,7 +79,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Broker`] when it cannot be started or takes no connections in time; the text has the path of its log. Also when a server
+    /// [`Error::Broker`] when it cannot be started or takes no connections in time; the text has the last line of its standard error, and the
+    /// path of its log if it has written one. Also when a server
     /// in the same folder is still running, or when the fixed port is taken.
     pub fn start(
         program: &Path,
@@ -190,6 +193,15 @@ impl Start<'_> {
         broker_error(self.program.display().to_string(), BrokerFault::Unreachable, detail)
     }
 
+    /// Whether the shell has not found the program. It searches a name without a folder on the `PATH`.
+    fn is_missing(&self, said: Option<&str>) -> bool {
+        if self.program.components().count() > 1 {
+            !self.program.exists()
+        } else {
+            said.is_none_or(|said| said.ends_with("not found"))
+        }
+    }
+
     fn stopped(&self) -> Error {
         self.failed("a stop ended its start".into())
     }
@@ -243,14 +255,26 @@ impl Start<'_> {
         let Self { program, folder, address, arguments, wanted } = *self;
         clear_ports(folder).map_err(|e| self.unwritable(&e))?;
         let log = folder.join("server.log");
-        let see_log = || format!("see its log, {}", log.display());
+        let log_size = || fs::metadata(&log).map_or(0, |log| log.len());
+        let log_before = log_size();
+        // Without a name, so that nothing has to be removed.
+        let output = tempfile::tempfile_in(folder).map_err(|e| self.unwritable(&e))?;
+        let error_output = output.try_clone().map_err(|e| self.unwritable(&e))?;
+        // An earlier server may have written a log.
+        let see_log = |error: Error| {
+            if log_size() == log_before {
+                error.with_remedy("try to start it by hand, or name another nats-server with NATS_SERVER_BIN")
+            } else {
+                error.with_remedy(format!("see its log, {}", log.display()))
+            }
+        };
         // The lock is released when the last process that has the file open ends.
         let lock = lock.try_clone().map_err(|e| self.unwritable(&e))?;
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "nats-server"]).arg(address).arg(program);
         command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream", "--store_dir"]).arg(folder);
         command.arg("--ports_file_dir").arg(folder).arg("--log").arg(&log).args(arguments);
-        command.stdin(Stdio::piped()).stdout(lock).stderr(Stdio::null()).process_group(0);
+        command.stdin(Stdio::piped()).stdout(lock).stderr(error_output).process_group(0);
         let mut guard = command.spawn().map_err(|e| self.failed(format!("cannot be started: {e}")))?;
         let pipe = guard.stdin.take();
         let mut server =
@@ -264,19 +288,21 @@ impl Start<'_> {
                 return Ok(server);
             }
             if let Some(status) = server.ended() {
-                // The shell's codes for a program that it cannot find or start.
-                if matches!(status.code(), Some(126 | 127)) {
+                let said = last_line(&output);
+                // The shell's code for a program that it cannot find. A program that lacks a library has it too.
+                if status.code() == Some(127) && self.is_missing(said.as_deref()) {
                     let remedy = "install nats-server, or name the program with NATS_SERVER_BIN";
                     return Err(self.failed("there is no such program".into()).with_remedy(remedy));
                 }
-                let error = self.failed(format!("ended at once ({status})"));
-                return Err(if log.exists() { error.with_remedy(see_log()) } else { error });
+                let said = said.map_or_else(String::new, |said| format!(": {said}"));
+                return Err(see_log(self.failed(format!("ended at once ({status}){said}"))));
             }
             if !wanted() {
                 return Err(self.stopped());
             }
             if Instant::now() >= until {
-                return Err(self.failed(format!("took no connection within {START_LIMIT:?}")).with_remedy(see_log()));
+                let said = last_line(&output).map_or_else(String::new, |said| format!("; its last words: {said}"));
+                return Err(see_log(self.failed(format!("took no connection within {START_LIMIT:?}{said}"))));
             }
             std::thread::sleep(PAUSE);
         }
@@ -321,6 +347,19 @@ fn has_messages(folder: &Path) -> bool {
     }
     let streams = folder.join(STREAMS);
     streams.exists() && any_in(&streams).unwrap_or(true)
+}
+
+/// The last line that a program has written to this file, made printable.
+fn last_line(output: &File) -> Option<String> {
+    /// The longest end that is read.
+    const MOST: u64 = 4_096;
+    let size = output.metadata().ok()?.len();
+    let mut end = vec![0; usize::try_from(size.min(MOST)).ok()?];
+    // Not from the current position: the program shares it.
+    output.read_exact_at(&mut end, size.saturating_sub(MOST)).ok()?;
+    let end = String::from_utf8_lossy(&end);
+    let line = end.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    Some(printable(line).into_owned())
 }
 
 /// The files in which the server writes its port.

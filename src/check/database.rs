@@ -53,7 +53,7 @@ pub(super) fn check(
     if let Err(error) = inspection.has_one_name() {
         report.error("database", &error);
     }
-    if let Err(error) = Database::must_not_be_of_others(&config.database, &config.routes) {
+    if let Err(error) = Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched) {
         report.error("database", &error);
     }
     integrity(&inspection, options, &format!("{shown}"), report);

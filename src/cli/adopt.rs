@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
-use crate::store::{self, IdentityChange};
+use crate::store::{self, IdentityChange, Routes};
 use clap::Args;
 
+use super::failure;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
+use super::signals::Signals;
 
 /// Give a copy of a database an identity of its own, or add catchment's tables to a database of another program
 ///
@@ -16,7 +18,8 @@ use super::settings::{DatabaseArgs, Settings};
 /// lacks those, and run logs how many there are.
 ///
 /// run refuses a database that has tables of another program and none of catchment's, unless its routes store into these tables:
-/// the path may be a mistake. Adopting adds table events, where there is none, and tables whose names begin with catchment_.
+/// the path may be a mistake. Adopting adds table events, where there is none, and tables whose names begin with catchment_, and puts
+/// the database into WAL mode. A table events of the other program that cannot take events is refused; rename it first.
 #[derive(Args)]
 pub struct Adopt {
     #[command(flatten)]
@@ -29,8 +32,16 @@ pub struct Adopt {
 
 impl Adopt {
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        let path = settings.for_database(&self.database)?.database.path;
-        let IdentityChange { before, after: now } = store::adopt(&path)?;
+        let config = settings.for_database(&self.database)?;
+        // A start refuses wrong routes; to adopt a copy they do not matter.
+        let routes = Routes::new(&config.routes, config.unmatched).unwrap_or_default();
+        let signals = Signals::catch()?;
+        let adopted = store::adopt(&config.database, &routes, &|| !signals.end_asked());
+        let path = config.database.path;
+        let IdentityChange { before, after: now } = adopted.map_err(|error| {
+            let message = || format!("interrupted: {} has the same identity and tables as before", path.display());
+            failure::or_interrupted(error, signals.interrupted(), message, Into::into)
+        })?;
         let mut output = Output::optional();
         if self.json {
             let line = serde_json::json!({ "database": path.display().to_string(), "before": before, "now": now });

@@ -8,7 +8,6 @@ mod show;
 
 use std::io::Write;
 
-use crate::error::Error;
 use crate::store::{self, Json};
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
@@ -21,9 +20,6 @@ use super::signals::Signals;
 use super::values::counted;
 use database::{Missing, open};
 use selection::{ExplicitSelectionArgs, SelectionArgs};
-
-/// How many letters are removed between two looks for a signal.
-const REMOVED_AT_ONCE: u64 = 10_000;
 
 /// List, show, retry, drop or export events that could not be stored, also while a collector runs
 #[derive(Args)]
@@ -95,7 +91,7 @@ impl Drop {
             (total, "would drop", "would_drop")
         } else {
             let signals = Signals::catch()?;
-            let dropped = remove_until(&letters, &selection, || signals.end_asked())?;
+            let dropped = letters.remove_while(&selection, &|| !signals.end_asked())?;
             if let Some(status) = signals.interrupted().filter(|_| dropped < total) {
                 if self.json {
                     let line = serde_json::json!({ "dropped": dropped, "interrupted": true, "missing": missing.0 });
@@ -116,25 +112,6 @@ impl Drop {
         output.flush()?;
         missing.report()
     }
-}
-
-/// Removes the selected letters, some at a time, until there are none left or a stop is asked for. Returns how many it removed.
-fn remove_until(
-    letters: &store::DeadLetters,
-    selection: &store::Selection,
-    is_asked: impl Fn() -> bool,
-) -> Result<u64, Error> {
-    let limit = selection.limit.unwrap_or(u64::MAX);
-    let mut removed = 0;
-    while removed < limit && !is_asked() {
-        let some = store::Selection { limit: Some(REMOVED_AT_ONCE.min(limit - removed)), ..selection.clone() };
-        let removed_now = letters.remove(&some)?;
-        removed += removed_now;
-        if removed_now < REMOVED_AT_ONCE {
-            break;
-        }
-    }
-    Ok(removed)
 }
 
 /// Print dead letters as events, one JSON object a line, for `catchment publish --events`

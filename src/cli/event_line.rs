@@ -45,8 +45,9 @@ struct InputLine<'a> {
     subject: Cow<'a, str>,
     #[serde(default)]
     headers: Option<BTreeMap<String, HeaderValues>>,
-    #[serde(default, borrow)]
-    payload: Option<&'a RawValue>,
+    /// `null` is JSON too.
+    #[serde(borrow)]
+    payload: &'a RawValue,
     #[serde(default)]
     raw_headers: Option<IgnoredAny>,
     /// The id under which the event was printed; not used.
@@ -63,10 +64,17 @@ enum HeaderValues {
     Several(Vec<String>),
 }
 
+/// The keys of a line, those included that are printed and not used, or refused with a reason of their own.
+const KEYS: [&str; 6] = ["subject", "payload", "headers", "id", "published_us", "raw_headers"];
+
+/// The keys that no line lacks.
+const NEEDED: [&str; 2] = ["subject", "payload"];
+
 /// The header with an event's identity.
 const IDENTITY: &str = "Nats-Msg-Id";
 
-/// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON, taken verbatim.
+/// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON, taken verbatim; `null` is the four bytes
+/// `null`. An empty payload is `""`, as it is printed.
 ///
 /// Headers that begin with `Nats-` are instructions of the first publisher to the server. They are left out, except for the
 /// event's identity.
@@ -111,21 +119,50 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
     Ok((event, input.published_us))
 }
 
-/// Why a line is not an event, and what to do about JSON that is more than one event or less.
+/// Why a line is not an event, and what to do about JSON that is more than one event or less. In words of its own: the parser's texts
+/// are about Rust, and number lines within the line.
 fn reason(line: &[u8], error: &serde_json::Error) -> String {
-    // Each line is parsed by itself, so its number within that says nothing.
-    let text = error.to_string().replace(" at line 1 column ", " at column ");
     match line.trim_ascii_start().first() {
-        Some(b'[') => format!("{text}; of an array, write each element on a line: jq -c '.[]'"),
-        Some(b'{') if error.is_eof() => format!("{text}; write each event on one line: jq -c ."),
-        _ => text,
+        Some(b'[') => "it is an array; write each element on a line: jq -c '.[]'".into(),
+        Some(b'{') if std::str::from_utf8(line).is_err() => "it is not UTF-8".into(),
+        Some(b'{') if error.is_eof() => "it ends within the object; write each event on one line: jq -c .".into(),
+        Some(b'{') if error.is_syntax() => format!("it is not valid JSON, at column {}", error.column()),
+        Some(b'{') => wrong_key(line, error),
+        _ => "it is not a JSON object".into(),
     }
 }
 
-fn payload(given: Option<&RawValue>) -> Result<Vec<u8>, String> {
-    let Some(given) = given.map(RawValue::get) else { return Ok(Vec::new()) };
+/// Which key of an object is too many, missing or has a wrong value.
+fn wrong_key(line: &[u8], error: &serde_json::Error) -> String {
+    let Ok(keys) = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(line) else {
+        return format!("it is not valid JSON, at column {}", error.column());
+    };
+    if let Some(unknown) = keys.keys().find(|key| !KEYS.contains(&&***key)) {
+        return format!("there is no key {unknown:?}; the keys are subject, payload and headers");
+    }
+    if let Some(missing) = NEEDED.iter().find(|key| !keys.contains_key(**key)) {
+        return format!("{missing:?} is missing");
+    }
+    let is_whole = |value: &RawValue| serde_json::from_str::<Option<i64>>(value.get()).is_ok();
+    let is_headers =
+        |value: &RawValue| serde_json::from_str::<Option<BTreeMap<String, HeaderValues>>>(value.get()).is_ok();
+    match (keys.get("subject"), keys.get("headers"), keys.get("published_us")) {
+        (Some(subject), ..) if !subject.get().starts_with('"') => "\"subject\" is not text".into(),
+        (_, Some(headers), _) if !is_headers(headers) => {
+            "\"headers\" is not an object whose values are texts or lists of texts".into()
+        }
+        (.., Some(time)) if !is_whole(time) => "\"published_us\" is not a whole number".into(),
+        _ => "a key is there twice".into(),
+    }
+}
+
+fn payload(given: &RawValue) -> Result<Vec<u8>, String> {
+    let given = given.get();
     if given.starts_with('"') {
-        let text: String = serde_json::from_str(given).map_err(|e| format!("payload: {e}"))?;
+        // Its syntax is checked already.
+        let text: String = serde_json::from_str(given).map_err(|_| {
+            "payload: an escape \\u stands for half a character; write both halves, or the bytes as {\"$blob\":\"<base64>\"}"
+        })?;
         return Ok(text.into_bytes());
     }
     match serde_json::from_str::<Blob<'_>>(given) {
@@ -182,18 +219,18 @@ mod tests {
             ("12345678901234567890123", "12345678901234567890123"),
             (r#"{"$blob": "eA==", "more": 1}"#, r#"{"$blob": "eA==", "more": 1}"#),
             (r#"{"$blob": "eA=="}"#, "x"),
-            ("null", ""),
+            ("null", "null"),
+            (r#""""#, ""),
         ] {
             let event = read(format!(r#"{{"subject": "a", "payload": {given}}}"#).as_bytes()).expect(given);
             assert_eq!(std::str::from_utf8(event.payload()), Ok(payload));
         }
-        assert_eq!(read(br#"{"subject": "a"}"#), Ok(Event::new("a", "")));
-        assert_eq!(read("\u{feff}{\"subject\": \"a\"} ".as_bytes()), Ok(Event::new("a", "")));
+        assert_eq!(read("\u{feff}{\"subject\": \"a\", \"payload\": 1} ".as_bytes()), Ok(Event::new("a", "1")));
     }
 
     #[test]
     fn of_publish_options_only_the_identity_is_repeated() {
-        let line = br#"{"subject": "a", "headers": {"Nats-Msg-Id": "7", "nats-msg-id": "8", "NATS-MSG-ID": "9", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
+        let line = br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": "7", "nats-msg-id": "8", "NATS-MSG-ID": "9", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
         assert_eq!(read(line), Ok(Event::new("a", "").id("7").header("A", "1")));
     }
 
@@ -201,18 +238,36 @@ mod tests {
     fn a_line_without_an_event_is_refused() {
         for (line, said) in [
             (&b"hello"[..], "does not look like {\"subject\":\"a.b\""),
+            (b"no", ": it is not a JSON object"),
+            (b"\"a\"", ": it is not a JSON object"),
             (b"[{\"subject\": \"a\"}]", "write each element on a line: jq -c '.[]'"),
-            (b"{", "at column 1; write each event on one line: jq -c ."),
-            (br#"{"payload": "x"}"#, "missing field `subject`"),
-            (br#"{"subject": "a", "header": {}}"#, "unknown field `header`"),
-            (br#"{"subject": "a", "headers": {"Nats-Msg-Id": ["7", "8"]}}"#, "Nats-Msg-Id is not a single text"),
-            (br#"{"subject": "a", "headers": {"A": 1}}"#, "expected text or a list of texts"),
-            (br#"{"subject": "a.>"}"#, "wildcard"),
+            (b"{", ": it ends within the object; write each event on one line: jq -c ."),
+            (br#"{"subject": "a",}"#, ": it is not valid JSON, at column 17"),
+            (br#"{"subject": "\ud800", "payload": ""}"#, ": it is not valid JSON, at column 20"),
+            (b"{\"subject\": \"\xff\", \"payload\": \"\"}", ": it is not UTF-8"),
+            (br#"{"payload": "x"}"#, ": \"subject\" is missing"),
+            (br#"{"subject": "a"}"#, ": \"payload\" is missing"),
+            (br#"{"subject": 1, "payload": ""}"#, ": \"subject\" is not text"),
+            (br#"{"subject": "a", "subject": "b", "payload": ""}"#, ": a key is there twice"),
+            (
+                br#"{"subject": "a", "header": {}}"#,
+                ": there is no key \"header\"; the keys are subject, payload and headers",
+            ),
+            (br#"{"subject": "a", "payload": "", "published_us": "x"}"#, ": \"published_us\" is not a whole number"),
+            (
+                br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": ["7", "8"]}}"#,
+                "Nats-Msg-Id is not a single text",
+            ),
+            (br#"{"subject": "a", "payload": "", "headers": {"A": 1}}"#, "whose values are texts or lists of texts"),
+            (br#"{"subject": "a", "payload": "", "headers": []}"#, "\"headers\" is not an object"),
+            (br#"{"subject": "a.>", "payload": ""}"#, "wildcard"),
             (br#"{"subject": "a", "payload": {"$blob": "!"}}"#, "\"!\" is not base64"),
-            (br#"{"subject": "a", "raw_headers": {"$blob": "/w=="}}"#, "its headers could not be read"),
+            (br#"{"subject": "a", "payload": "\ud800"}"#, "payload: an escape \\u stands for half a character"),
+            (br#"{"subject": "a", "payload": "", "raw_headers": {"$blob": "/w=="}}"#, "its headers could not be read"),
         ] {
             let refused = read(line).expect_err(said);
             assert!(refused.contains(said), "{refused}");
+            assert!(!refused.contains("line 1"), "the number is that of the line in its file: {refused}");
         }
     }
 }

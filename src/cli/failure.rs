@@ -41,6 +41,21 @@ pub fn of_start(error: Error) -> anyhow::Error {
     }
 }
 
+/// The error of work on a database. If a signal with this exit status came, and the work ended because of it or while it waited for another process, the result is
+/// an interruption with this message.
+pub fn or_interrupted(
+    error: Error,
+    signal: Option<ExitStatus>,
+    message: impl FnOnce() -> String,
+    otherwise: impl FnOnce(Error) -> anyhow::Error,
+) -> anyhow::Error {
+    let may_be = matches!(error, Error::Database { fault: DatabaseFault::Interrupted | DatabaseFault::Busy, .. });
+    match signal.filter(|_| may_be) {
+        Some(status) => Interrupted { message: message(), status }.into(),
+        None => otherwise(error),
+    }
+}
+
 /// Prints the error and returns the exit status: 2 for wrong usage or configuration, SQL and migrations included; that of the signal for an
 /// interruption; else 1.
 /// A closed standard output (`| head`) is not a failure.

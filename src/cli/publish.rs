@@ -69,9 +69,10 @@ pub struct Publish {
     #[arg(short, long, value_name = "FILE", conflicts_with = "payload")]
     file: Option<PathBuf>,
 
-    /// Each line is a whole event as tail --json and dead-letters export print it: {"subject", "headers", "payload"}. The payload
-    /// is text, {"$blob":"<base64>"}, or JSON that is published verbatim. Headers that begin with Nats- are left out, except for
-    /// the event id, Nats-Msg-Id
+    /// Each line is a whole event as tail --json and dead-letters export print it: {"subject", "payload", "headers"}; headers may
+    /// be left out. The payload is text, {"$blob":"<base64>"}, or other JSON that is published verbatim. Headers that begin with Nats- are
+    /// left out, except for the event id, Nats-Msg-Id. Of the other keys that those print, id and published_us are not used, and
+    /// raw_headers is refused
     #[arg(long, conflicts_with_all = ["payload", "count"])]
     events: bool,
 

@@ -165,7 +165,7 @@ impl Run {
         if !self.with_server {
             let mut config = settings.for_broker(&self.database, &self.broker)?;
             config.broker.wait = self.wait.unwrap_or(config.broker.wait);
-            Database::must_not_be_of_others(&config.database, &config.routes)?;
+            Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)?;
             return Ok(Prepared { config, server: None, lock: None });
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
@@ -176,7 +176,7 @@ impl Run {
         // Taken before anything is started or made, and kept: a second server on the same streams would damage them.
         let lock = Lock::take_at(&config.database.path, StartPhase::StartingBroker)?;
         let port = self.server_port.map_or(ServerPort::Kept, ServerPort::Fixed);
-        let server = Database::must_not_be_of_others(&config.database, &config.routes)
+        let server = Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)
             .map_err(Into::into)
             .and_then(|()| start_server(&server_program::find()?, &config.database.path, port, signals));
         match server {

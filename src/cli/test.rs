@@ -32,7 +32,7 @@ pub struct Test {
     file: PathBuf,
 
     /// Subject of the events; each line is a payload [default: each line is a whole event as tail events --json and dead-letters
-    /// export print it: {"subject", "headers", "payload", "published_us"}]
+    /// export print it: {"subject", "payload", "headers", "published_us"}; the last two may be left out]
     #[arg(long)]
     subject: Option<String>,
 
@@ -58,8 +58,15 @@ impl Test {
         let mut lines = Lines::of(&source, &signals)?;
         // Information about the temporary database is of no use to the reader.
         logging::hide_information();
-        let mut testing =
-            TestDatabase::new(&config).map_err(|error| failure::of_start(settings.with_line(error, &config)))?;
+        let mut testing = match TestDatabase::new_while(&config, &|| !signals.end_asked()) {
+            Ok(testing) => testing,
+            Err(error) => {
+                let message = || "interrupted before the first event".into();
+                return Err(failure::or_interrupted(error, signals.interrupted(), message, |error| {
+                    failure::of_start(settings.with_line(error, &config))
+                }));
+            }
+        };
         let subjects = testing.subjects().to_vec();
         // The line of each event that is collected.
         let (mut numbers, mut failed) = (Vec::new(), None);

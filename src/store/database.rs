@@ -15,7 +15,7 @@ use super::database_file::{DatabaseFile, must_have_one_name};
 use super::dead_letters::{Retry, RetryReport, Selection, UnreadableHeaders};
 use super::event_writer::EventWriter;
 use super::file_identity::FileIdentity;
-use super::interrupter::OpeningInterrupter;
+use super::interrupter::{OpeningInterrupter, interrupted, work_while};
 use super::ledger;
 use super::migrations;
 use super::new_database::remove_if_unused;
@@ -28,7 +28,7 @@ use super::routes::plan::Plan;
 use super::schema::{self, Schema};
 use super::sqlite_error::database_error;
 use super::writer::Writer;
-use crate::config::{DatabaseConfig, QueryConfig, RouteConfig};
+use crate::config::{DatabaseConfig, QueryConfig, RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Epoch, EpochProgress, room_for_threads};
 
@@ -71,9 +71,13 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`]; its remedy names `catchment adopt`.
-    pub fn must_not_be_of_others(config: &DatabaseConfig, routes: &[RouteConfig]) -> Result<(), Error> {
-        must_not_be_of_others(config, routes)
+    /// [`Error::Database`]; its remedy names `catchment adopt`, unless the collector could not use the database after that either.
+    pub fn must_not_be_of_others(
+        config: &DatabaseConfig,
+        routes: &[RouteConfig],
+        unmatched: Unmatched,
+    ) -> Result<(), Error> {
+        must_not_be_of_others(config, routes, unmatched)
     }
 
     /// Opens the file; creates it and catchment's own tables if they are missing; applies new migrations; prepares the statements
@@ -104,12 +108,24 @@ impl Database {
         Self::open_interruptibly(config, routes, queries, &OpeningInterrupter::default())
     }
 
-    /// As [`Database::open_with_queries`]. `interrupter` makes it fail early.
+    /// As [`Database::open_with_queries`]. Calls `wanted` several times a second and gives up as soon as that returns `false`.
+    /// Migrations that are not complete by then are rolled back. A single step of SQLite, such as the commit, is not interrupted.
     ///
     /// # Errors
     ///
-    /// As [`Database::open_with_queries`].
-    pub fn open_interruptibly(
+    /// As [`Database::open_with_queries`]. With [`DatabaseFault::Interrupted`] where `wanted` returned `false`.
+    pub fn open_while(
+        config: &DatabaseConfig,
+        routes: &Routes,
+        queries: &[QueryConfig],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<(Self, Queries), Error> {
+        let opened = work_while(wanted, |interrupter| Self::open_interruptibly(config, routes, queries, interrupter))?;
+        let detail = "opening it was interrupted; unfinished migrations were rolled back";
+        opened.filter(|_| wanted()).ok_or_else(|| interrupted(&config.path, detail))
+    }
+
+    fn open_interruptibly(
         config: &DatabaseConfig,
         routes: &Routes,
         queries: &[QueryConfig],

@@ -15,9 +15,9 @@ pub use selection::Selection;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::database_file::must_have_one_name;
 use super::read_connection::ReadConnection;
@@ -30,6 +30,9 @@ use selection::Cursor;
 
 /// How long to wait while another process writes.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long to wait for it without a look whether the work is still wanted.
+const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// How many letters are read at a time, and how much memory they may take, unless a single one is larger.
 const PAGE: usize = 100;
@@ -111,18 +114,29 @@ impl DeadLetters {
     ///
     /// [`Error::Database`] if the database cannot be written.
     pub fn remove(&self, selection: &Selection) -> Result<u64, Error> {
+        self.remove_while(selection, &|| true)
+    }
+
+    /// As [`DeadLetters::remove`]. Calls `wanted` before each transaction, and while another process writes, and ends as soon as that
+    /// returns `false`. Returns how many letters it removed.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeadLetters::remove`].
+    pub(crate) fn remove_while(&self, selection: &Selection, wanted: &dyn Fn() -> bool) -> Result<u64, Error> {
         let path = self.connection.path();
         let on_error = |e| database_error(path, e);
         let writer = writer(path).map_err(on_error)?;
         let mut cursor = Cursor::start(&writer, selection).map_err(on_error)?;
         let mut removed = 0;
-        loop {
-            let removed_now = remove_some(&writer, selection, &mut cursor).map_err(on_error)?;
+        while let Some(transaction) = begin(&writer, wanted).map_err(on_error)? {
+            let removed_now = remove_some(transaction, selection, &mut cursor).map_err(on_error)?;
             removed += removed_now as u64;
             if removed_now < MAX_REMOVED_AT_ONCE {
-                return Ok(removed);
+                break;
             }
         }
+        Ok(removed)
     }
 }
 
@@ -130,13 +144,24 @@ impl DeadLetters {
 fn writer(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(ATTEMPT)?;
     use_files_if_possible(&connection)?;
     Ok(connection)
 }
 
-fn remove_some(writer: &Connection, selection: &Selection, cursor: &mut Cursor) -> rusqlite::Result<usize> {
-    let transaction = Transaction::new_unchecked(writer, TransactionBehavior::Immediate)?;
+/// Begins a transaction that writes, once no other process does. `None` where it is not wanted any more.
+fn begin<'c>(writer: &'c Connection, wanted: &dyn Fn() -> bool) -> rusqlite::Result<Option<Transaction<'c>>> {
+    let until = Instant::now() + PATIENCE;
+    while wanted() {
+        match Transaction::new_unchecked(writer, TransactionBehavior::Immediate) {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until => {}
+            begun => return begun.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+fn remove_some(transaction: Transaction<'_>, selection: &Selection, cursor: &mut Cursor) -> rusqlite::Result<usize> {
     let mut ids: Vec<i64> = Vec::new();
     selection.scan(&transaction, "id, subject", cursor, |row| {
         ids.push(row.get(0)?);

@@ -7,17 +7,22 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Lock;
 use super::database_file::must_exist;
+use super::interrupter::{OpeningInterrupter, interrupted, work_while};
+use super::pool::into_wal;
+use super::precheck::{events_must_fit, must_be_usable};
 use super::read_connection::ReadConnection;
+use super::routes::Routes;
 use super::schema::{self, Schema};
 use super::sqlite_error::database_error;
+use crate::config::DatabaseConfig;
 use crate::error::{DatabaseFault, Error};
 use crate::hint::word;
 
@@ -26,6 +31,12 @@ const KEY: &str = "home";
 
 /// Hexadecimal digits of a tag.
 const DIGITS: usize = 8;
+
+/// How long adopting waits while another process writes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it waits for that without a look whether it is still wanted.
+const ATTEMPT: Duration = Duration::from_millis(100);
 
 /// A database file as it is now, and which file the database was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,38 +168,75 @@ impl FileIdentity {
 }
 
 /// Gives a copy of a database its own identity. Its rows and its position in every stream stay. A database of another program gets
-/// catchment's tables, and so an identity. Waits up to 5 seconds for another writer.
+/// catchment's tables, and so an identity. Either is in WAL mode then. Waits up to 5 seconds for another writer. Calls `wanted` several
+/// times a second and gives up as soon as that returns `false`.
 ///
 /// # Errors
 ///
-/// [`Error::Locked`] while a collector uses it; [`Error::Database`].
-pub fn adopt(path: &Path) -> Result<IdentityChange, Error> {
+/// [`Error::Locked`] while a collector uses it; [`Error::Database`]: a table `events` of another program cannot take the events that no
+/// route of `routes` takes, for instance. With [`DatabaseFault::Interrupted`] where `wanted` returned `false`. After an error the
+/// identity and the tables are as before.
+pub fn adopt(config: &DatabaseConfig, routes: &Routes, wanted: &dyn Fn() -> bool) -> Result<IdentityChange, Error> {
+    let path = &config.path;
     must_exist(path)?;
-    let _lock = Lock::take_briefly(path)?;
+    must_be_usable(config, routes)?;
+    let lock = Lock::take_briefly(path)?;
+    let until = Instant::now() + PATIENCE;
+    let adopted = work_while(wanted, |interrupter| {
+        loop {
+            match change(config, routes, interrupter) {
+                Err(Error::Database { fault: DatabaseFault::Busy, .. })
+                    if !interrupter.is_interrupted() && Instant::now() < until => {}
+                changed => return changed,
+            }
+        }
+    });
+    match adopted {
+        Ok(Some(change)) => Ok(change),
+        failed => {
+            lock.withdraw();
+            let detail = "adopting it was interrupted; its identity and its tables are as before";
+            Err(failed.err().unwrap_or_else(|| interrupted(path, detail)))
+        }
+    }
+}
+
+/// One attempt.
+fn change(config: &DatabaseConfig, routes: &Routes, interrupter: &OpeningInterrupter) -> Result<IdentityChange, Error> {
+    let path = &config.path;
     let on_error = |e| database_error(path, e);
     let mut connection = Connection::open(path).map_err(on_error)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(on_error)?;
-    if schema::identity(&connection).map_err(on_error)?.is_none()
-        && !schema::tables(&connection).map_err(on_error)?.is_empty()
-    {
+    interrupter.add(&connection);
+    connection.busy_timeout(ATTEMPT).map_err(on_error)?;
+    let is_of_others = schema::identity(&connection).map_err(on_error)?.is_none()
+        && !schema::tables(&connection).map_err(on_error)?.is_empty();
+    if is_of_others {
+        events_must_fit(config, routes, &connection)?;
+    } else {
+        schema::must_be_ours(&connection, path)?;
+    }
+    interrupter.check(path)?;
+    into_wal(&connection, Duration::ZERO).map_err(on_error)?;
+    if is_of_others {
         return match schema::ensure(&mut connection).map_err(on_error)? {
             Schema::Known { identity: after } => Ok(IdentityChange { before: None, after }),
             Schema::Later(version) => Err(schema::later_version(path, version)),
         };
     }
-    schema::must_be_ours(&connection, path)?;
-    let change = |connection: &mut Connection| {
-        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(on_error)?;
+    let renew = || {
         let identity = "SELECT value FROM catchment_meta WHERE key = 'identity'";
         let before: String = transaction.query_row(identity, [], |row| row.get(0))?;
         transaction
             .execute("UPDATE catchment_meta SET value = lower(hex(randomblob(8))) WHERE key = 'identity'", [])?;
         let after: String = transaction.query_row(identity, [], |row| row.get(0))?;
         FileIdentity::of(path, &transaction, &after)?.record(&transaction)?;
-        transaction.commit()?;
         Ok(IdentityChange { before: Some(before), after })
     };
-    change(&mut connection).map_err(on_error)
+    let changed = renew().map_err(on_error)?;
+    interrupter.check(path)?;
+    transaction.commit().map_err(on_error)?;
+    Ok(changed)
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Option<Record>> {

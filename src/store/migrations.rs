@@ -81,6 +81,7 @@ pub(super) fn apply(
         check_references(&transaction, last, &config.path)?;
         check(&transaction).map_err(|error| rolled_back(error, new))?;
     }
+    interrupter.check(&config.path)?;
     transaction.commit().map_err(on_error)?;
     for migration in new {
         log::info!("database {}: applied migration {}", config.path.display(), migration.name());

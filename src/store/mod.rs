@@ -43,7 +43,6 @@ pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
 pub use inspection::Inspection;
-pub use interrupter::OpeningInterrupter;
 pub use json::{Json, JsonRowWriter};
 pub use lock::{Lock, StartPhase};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};

@@ -62,7 +62,7 @@ impl ConnectionManager {
 }
 
 /// Sets WAL mode. When several connections open a new file at once, SQLite returns busy here without waiting, so this waits.
-fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+pub(super) fn into_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let until = Instant::now() + patience;
     loop {
         match connection.pragma_update(None, "journal_mode", "WAL") {

@@ -161,17 +161,18 @@ impl Reader {
                 .with_remedy("remove it"));
         }
         let failed = |error| self.statement_error(error, sql);
+        let refused =
+            |what: &str| self.refused(format!("only statements that read are run here, and this one {what}"), None);
         let mut batch = Batch::new(self.connection.sqlite(), sql);
-        while let Some(mut statement) = batch.next().map_err(failed)? {
-            // On a read-only connection, `VACUUM INTO` and some pragmas still write.
-            let pragma = self.pragma(&statement);
-            if !statement.readonly() && pragma != Pragma::ReadsJournalMode {
-                return Err(self.refused("only statements that read are run here, and this one writes".into(), None));
+        loop {
+            let (compiled, use_of_pragmas) = self.compile(&mut batch).map_err(failed)?;
+            if use_of_pragmas == Pragma::Sets {
+                return Err(refused("sets a PRAGMA"));
             }
-            if pragma == Pragma::Sets {
-                return Err(
-                    self.refused("only statements that read are run here, and this one sets a PRAGMA".into(), None)
-                );
+            let Some(mut statement) = compiled.map_err(failed)? else { break };
+            // On a read-only connection, `VACUUM INTO` and some pragmas still write.
+            if !statement.readonly() && use_of_pragmas != Pragma::ReadsJournalMode {
+                return Err(refused("writes"));
             }
             // It would be NULL, and a comparison with it finds nothing.
             if statement.parameter_count() > 0 {
@@ -199,12 +200,13 @@ impl Reader {
         Ok(None)
     }
 
-    /// What a statement does with PRAGMAs. SQLite counts `PRAGMA journal_mode` as writing, and PRAGMAs that change the connection as
-    /// reading.
-    fn pragma(&self, statement: &Statement<'_>) -> Pragma {
-        let Some(sql) = statement.expanded_sql().filter(|sql| sql.to_ascii_lowercase().contains("pragma")) else {
-            return Pragma::None;
-        };
+    /// Compiles the next statement, and examines what it does with PRAGMAs: SQLite counts `PRAGMA journal_mode` as writing, and PRAGMAs
+    /// that change the connection as reading. One that sets something is not compiled: some have their effect while they are
+    /// (`temp_store_directory`).
+    fn compile<'c>(
+        &self,
+        batch: &mut Batch<'c, '_>,
+    ) -> rusqlite::Result<(rusqlite::Result<Option<Statement<'c>>>, Pragma)> {
         let found = Arc::new(Mutex::new((Pragma::None, false)));
         let seen = Arc::clone(&found);
         let judge = move |context: AuthContext<'_>| {
@@ -215,22 +217,26 @@ impl Reader {
                     *pragma = if reads_journal_mode { Pragma::ReadsJournalMode } else { Pragma::Reads };
                 }
                 AuthAction::Pragma { pragma_name, .. } => {
-                    let reads = NAMED_PRAGMAS.iter().any(|name| name.eq_ignore_ascii_case(pragma_name));
-                    *pragma = if reads { Pragma::Reads } else { Pragma::Sets };
+                    if !NAMED_PRAGMAS.iter().any(|name| name.eq_ignore_ascii_case(pragma_name)) {
+                        *pragma = Pragma::Sets;
+                        return Authorization::Deny;
+                    }
+                    *pragma = Pragma::Reads;
                 }
                 _ => *does_more = true,
             }
             Authorization::Allow
         };
         let sqlite = self.connection.sqlite();
-        let compiled = sqlite.authorizer(Some(judge)).and_then(|()| sqlite.prepare(&sql).map(drop));
-        let removed = sqlite.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+        sqlite.authorizer(Some(judge))?;
+        let compiled = batch.next();
+        sqlite.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
         let found = *found.lock();
-        match found {
-            (Pragma::ReadsJournalMode, false) if compiled.and(removed).is_ok() => Pragma::ReadsJournalMode,
-            (Pragma::ReadsJournalMode, _) => Pragma::Reads,
+        let pragma = match found {
+            (Pragma::ReadsJournalMode, true) => Pragma::Reads,
             (pragma, _) => pragma,
-        }
+        };
+        Ok((compiled, pragma))
     }
 
     fn statement_error(&self, error: rusqlite::Error, sql: &str) -> Error {
@@ -388,6 +394,9 @@ mod tests {
             "PRAGMA query_only = 0".into(),
             "PRAGMA writable_schema(1)".into(),
             "PRAGMA user_version = 7".into(),
+            "pragma temp_store_directory='/nowhere'".into(),
+            format!("PRAGMA temp_store_directory = '{}'", folder.path().display()),
+            "EXPLAIN PRAGMA cache_size = 7".into(),
             "BEGIN IMMEDIATE".into(),
             "CREATE TEMP TABLE t(a)".into(),
             format!("VACUUM INTO '{}'", copy.display()),
@@ -396,6 +405,10 @@ mod tests {
             assert!(refused.contains("only statements that read"), "{refused}");
         }
         assert!(!copy.exists());
+        let setting = run("PRAGMA temp_store_directory = '/nowhere'").expect_err("sets");
+        assert!(setting.ends_with("and this one sets a PRAGMA"), "{setting}");
+        // SQLite sets it for the whole process, while it compiles the statement.
+        assert_eq!(run("PRAGMA temp_store_directory"), Ok(0), "it is not set");
         for (sql, words) in [
             ("SELEC 1", "near \"SELEC\": syntax error (at 1:1, \"SELEC 1\")"),
             ("SELECT 1;\n\n   SELECT nope\n", "no such column: nope (at 3:11, \"nope\")"),

@@ -213,6 +213,12 @@ pub(super) fn has_table(connection: &Connection, name: &str) -> rusqlite::Result
     Ok(connection.query_row(sql, [name], |_| Ok(())).optional()?.is_some())
 }
 
+/// Whether there is a table or a view of this name: `table` or `view`.
+pub(super) fn kind_of(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT type FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE";
+    connection.query_row(sql, [name], |row| row.get(0)).optional()
+}
+
 fn meta<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> rusqlite::Result<T> {
     connection.query_row("SELECT value FROM catchment_meta WHERE key = ?", [key], |row| row.get(0))
 }

@@ -364,7 +364,7 @@ fn an_export_is_published_again_byte_by_byte() {
 fn a_line_that_is_no_event_ends_publishing_with_its_number() {
     let chat = Chat::new();
     let file = chat.fixture.folder.path().join("in.ndjson");
-    let lines = "{\"subject\":\"events.a\",\"payload\":{\"n\":1.50}}\n\n{\"subject\":\"events.a\"}\nhello\n{\"subject\":\"events.a\"}\n";
+    let lines = "{\"subject\":\"events.a\",\"payload\":{\"n\":1.50}}\n\n{\"subject\":\"events.a\",\"payload\":null}\nhello\n{\"subject\":\"events.a\"}\n";
     std::fs::write(&file, lines).expect("writes");
     let mut publish = catchment();
     publish.args(["publish", "--events", "--server", &chat.fixture.server.url(), "--file"]).arg(&file);

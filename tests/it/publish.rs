@@ -109,8 +109,10 @@ fn an_error_names_the_line_of_the_file() {
     let fixture = Fixture::new();
     let lines = "\n{\"subject\":\"events.a\",\"payload\":{\"n\":1}}\r\n{\"subject\":\"events.a\",}\n";
     let file = fixture.file("a.ndjson", lines.as_bytes());
-    let words =
-        ["line 3: does not look like {\"subject\"", "trailing comma at column 23; of 1 event before it, 1 is stored"];
+    let words = [
+        "line 3: does not look like {\"subject\"",
+        "it is not valid JSON, at column 23; of 1 event before it, 1 is stored",
+    ];
     refused(&mut fixture.publish(&["--events", "--file", &file]), 1, &words);
     let file = fixture.file("large", format!("a\n\n{}\n", "x".repeat(1 << 20)).as_bytes());
     let words = ["line 3: event on events.a not recorded: it has", "of 1 event before it, 1 is stored"];
@@ -168,7 +170,7 @@ fn has_all_keys(said: &Value) {
 #[test]
 fn the_result_has_the_same_keys_however_it_ends() {
     let fixture = Fixture::new();
-    let bad = fixture.file("bad", b"{\"subject\":\"events.a\"}\nhello\n");
+    let bad = fixture.file("bad", b"{\"subject\":\"events.a\",\"payload\":\"\"}\nhello\n");
     let cases: [(&[&str], i32, [Value; 4]); 7] = [
         (&["events.a", "x"], 0, [1.into(), 0.into(), 0.into(), 1.into()]),
         (&["events.a", "--count", "9"], 0, [9.into(), 0.into(), 0.into(), 9.into()]),
@@ -269,7 +271,10 @@ fn a_stream_that_is_missing_is_said_once() {
 #[test]
 fn a_refused_event_counts_as_not_stored() {
     let fixture = Fixture::new();
-    let file = fixture.file("one-bad", b"{\"subject\":\"events.a\"}\n{\"subject\":\"events..b\"}\n");
+    let file = fixture.file(
+        "one-bad",
+        b"{\"subject\":\"events.a\",\"payload\":\"\"}\n{\"subject\":\"events..b\",\"payload\":\"\"}\n",
+    );
     let done = output(&mut fixture.publish(&["--events", "--json", "--file", &file]));
     assert_eq!(done.status.code(), Some(1));
     let result = json(&done);
@@ -326,7 +331,7 @@ fn a_denied_subject_is_said_once() {
     let database: PathBuf = folder.path().join("a.db");
     let login = ["--user", "a", "--password", "a"];
     assert!(output(run(&server.url(), &database).args(["--drain", "--quiet"]).args(login)).status.success());
-    let line = |subject: &str| format!("{{\"subject\":\"events.{subject}\"}}\n");
+    let line = |subject: &str| format!("{{\"subject\":\"events.{subject}\",\"payload\":\"\"}}\n");
     let mixed: String = (0..200).map(|n| line(if n % 2 == 0 { "a" } else { "denied" })).collect();
     let file = folder.path().join("mixed");
     std::fs::write(&file, mixed).expect("writes");

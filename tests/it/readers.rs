@@ -243,7 +243,7 @@ fn a_reader_that_may_write_leaves_the_folder_as_it_was() {
 }
 
 /// Whether a process has a handler for SIGTERM, the 15th signal.
-fn catches_signals(pid: u32) -> bool {
+pub fn catches_signals(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux has it");
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a line");
     u64::from_str_radix(caught.trim(), 16).expect("a mask") >> 14 & 1 == 1

@@ -1,7 +1,7 @@
 //! A start that a signal ends, or that fails: what it leaves, and what others wait for meanwhile.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use catchment::config::RouteConfig;
@@ -9,6 +9,7 @@ use catchment::record::CommitMode;
 use catchment::{DirectRecorder, DirectRecorderConfig, Event, Recorder};
 use rusqlite::Connection;
 
+use crate::readers::catches_signals;
 use crate::support::collector::{Collector, catchment, output, run, signal, stderr};
 use crate::support::refusal::{ends, refused};
 use crate::support::server::Server;
@@ -150,4 +151,86 @@ fn a_database_of_another_program_is_refused_unless_it_is_meant() {
     assert!(String::from_utf8_lossy(&adopted.stdout).contains("shop.db has catchment's tables now"));
     let done = output(run(&server.url(), &database).arg("--drain"));
     assert!(done.status.success(), "{}", stderr(&done));
+}
+
+#[test]
+fn a_database_whose_events_belong_to_another_program_is_not_adopted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path());
+    let database = folder.path().join("shop.db");
+    let sql = "CREATE TABLE customers(name); CREATE VIEW events AS SELECT name FROM customers";
+    Connection::open(&database).and_then(|shop| shop.execute_batch(sql)).expect("SQL");
+    let before = std::fs::read(&database).expect("reads");
+    let words = ["that view belongs to another program: set --database to another file, or rename the view \"events\""];
+    refused(run(&server.url(), &database).arg("--drain"), 1, &words);
+    refused(catchment().args(["adopt", "--database"]).arg(&database), 1, &words);
+    let check = output(catchment().args(["check", "--offline", "--database"]).arg(&database));
+    let found = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.code() == Some(2) && found.contains("rename the view"), "{found}");
+    assert!(!found.contains("catchment adopt"), "{found}");
+    assert_eq!(std::fs::read(&database).expect("reads"), before);
+    assert!(!folder.path().join("shop.db.lock").exists());
+}
+
+/// Starts the command, sends it a signal once `is_reached` returns `true`, and returns the only line that it prints.
+fn signalled(mut command: Command, name: &str, status: i32, is_reached: impl Fn(u32) -> bool) -> String {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
+    eventually("the moment", || is_reached(child.id()).then_some(()));
+    signal(child.id(), name);
+    let done = child.wait_with_output().expect("ends");
+    let said = stderr(&done);
+    assert_eq!((done.status.code(), said.lines().count()), (Some(status), 1), "{command:?}: {said}");
+    said
+}
+
+#[test]
+fn the_first_signal_ends_every_command_that_opens_a_database_for_writing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path());
+    let database = folder.path().join("a.db");
+    assert!(output(run(&server.url(), &database).arg("--drain")).status.success());
+    let letter = "INSERT INTO catchment_dead_letters(published_us, subject, payload, error, recorded_us)
+                  VALUES (1, 'events.a', 'x', 'bad', 1)";
+    let connection = Connection::open(&database).expect("opens");
+    connection.execute_batch(letter).expect("SQL");
+    connection.busy_timeout(Duration::ZERO).expect("sets");
+    let settings = endless_migrations(folder.path());
+    let events = folder.path().join("events.ndjson");
+    std::fs::write(&events, "{\"subject\":\"events.a\",\"payload\":\"x\"}\n").expect("writes");
+    let command = |words: &[&str]| {
+        let mut command = catchment();
+        command.args(words);
+        command
+    };
+    let state = "SELECT (SELECT count(*) FROM catchment_dead_letters) || (SELECT value FROM catchment_meta WHERE key = 'identity')
+                 || (SELECT count(*) FROM sqlite_schema WHERE name = 't')";
+    let state = || connection.query_row(state, [], |row| row.get::<_, String>(0)).expect("reads");
+    let before = state();
+    // Migrations that never end. They hold the write lock.
+    let is_locked = |_| connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err();
+    for (name, status) in [("INT", 130), ("TERM", 143)] {
+        let mut retry = command(&["dead-letters", "retry", "--all", "--config"]);
+        retry.arg(&settings).arg("--database").arg(&database);
+        let said = signalled(retry, name, status, is_locked);
+        assert_eq!(said, "catchment: interrupted: of 1 dead letter, 1 not tried\n");
+        let mut test = command(&["test", "--config"]);
+        test.arg(&settings).arg(&events);
+        let said = signalled(test, name, status, catches_signals);
+        assert_eq!(said, "catchment: interrupted before the first event\n");
+    }
+    assert_eq!(state(), before);
+    // Another process that writes.
+    connection.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
+    for (name, status) in [("INT", 130), ("TERM", 143)] {
+        let mut adopt = command(&["adopt", "--database"]);
+        adopt.arg(&database);
+        let said = signalled(adopt, name, status, catches_signals);
+        assert!(said.starts_with("catchment: interrupted: ") && said.contains("same identity and tables"), "{said}");
+        let mut remove = command(&["dead-letters", "drop", "--all", "--database"]);
+        remove.arg(&database);
+        let said = signalled(remove, name, status, catches_signals);
+        assert_eq!(said, "catchment: interrupted: of 1 dead letter, 0 dropped\n");
+    }
+    connection.execute_batch("ROLLBACK").expect("ends");
+    assert_eq!(state(), before);
 }

@@ -412,3 +412,37 @@ fn a_start_waits_for_its_broker_where_it_is_told_to() {
     assert!(collector.stop().success());
     assert_eq!(std::fs::read_to_string(&log).expect("reads").matches("waiting for it").count(), 1);
 }
+
+#[test]
+fn a_server_program_that_fails_says_why_in_its_own_words() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("nats-server");
+    let library = "echo first >&2; echo 'nats-server: error while loading shared libraries: libx.so' >&2; exit 127";
+    let log = "while [ \"$1\" != --log ]; do shift; done; echo broken >\"$2\"; exit 1";
+    for (text, words) in [
+        (
+            format!("#!/bin/sh\n{library}\n"),
+            "shared libraries: libx.so; try to start it by hand, or name another nats-server",
+        ),
+        ("#!/nowhere/interpreter\n".into(), "; try to start it by hand, or name another nats-server"),
+        (format!("#!/bin/sh\n{log}\n"), "ended at once (exit status: 1); see its log, "),
+        // The log is one of an earlier start.
+        (
+            format!("#!/bin/sh\n{library}\n"),
+            "shared libraries: libx.so; try to start it by hand, or name another nats-server",
+        ),
+    ] {
+        std::fs::write(&program, &text).expect("writes");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("changes");
+        let mut command = catchment();
+        command.args(["run", "--with-server", "--database"]).arg(folder.path().join("a.db"));
+        let done = output(command.env("NATS_SERVER_BIN", &program));
+        let said = stderr(&done);
+        let last = said.lines().last().unwrap_or_default();
+        assert!(done.status.code() == Some(1) && last.contains(words), "{said}");
+        assert!(!last.contains("no such program"), "{said}");
+        let log = folder.path().join("a.db.nats/server.log");
+        assert_eq!(last.contains("server.log"), text.contains("--log"), "{said}");
+        assert_eq!(folder.path().join("a.db.nats").exists(), log.exists(), "what a failed start has made is removed");
+    }
+}

@@ -86,7 +86,7 @@ fn payloads_of_one_subject_are_a_table_for_eyes() {
 #[test]
 fn what_is_no_event_is_named_by_its_place() {
     let folder = chat();
-    let done = fed(&mut test(&folder, &["-"]), "{\"subject\":\"chat.user.left\"}\nhello\n");
+    let done = fed(&mut test(&folder, &["-"]), "{\"subject\":\"chat.user.left\",\"payload\":\"\"}\nhello\n");
     assert_eq!(done.status.code(), Some(1));
     assert!(stderr(&done).contains("catchment: line 2: does not look like {\"subject\""), "{}", stderr(&done));
     assert!(stderr(&done).ends_with("; if the lines are payloads, give their --subject\n"), "{}", stderr(&done));
@@ -102,7 +102,7 @@ fn what_is_no_event_is_named_by_its_place() {
 #[test]
 fn a_dead_letter_names_the_line_of_its_event() {
     let folder = chat();
-    let lines = "\u{feff}{\"subject\":\"chat.elsewhere\"}\r\n\r\n  \n{\"subject\":\"chat.message.log\",\"payload\":\"no JSON\"}\r\n";
+    let lines = "\u{feff}{\"subject\":\"chat.elsewhere\",\"payload\":\"\"}\r\n\r\n  \n{\"subject\":\"chat.message.log\",\"payload\":\"no JSON\"}\r\n";
     let done = fed(&mut test(&folder, &["--json", "-"]), lines);
     let letters = read(&done)["dead_letters"].clone();
     assert_eq!((&letters[0]["event"], &letters[0]["line"]), (&json!(1), &json!(4)), "{letters}");

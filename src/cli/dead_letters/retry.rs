@@ -15,6 +15,7 @@ use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::signals::Signals;
 use crate::cli::values::counted;
 use crate::dead_letters::{self, RetryReport, UnreadableHeaders};
+use crate::error::{DatabaseFault, Error};
 
 /// How many of the letters that stay are named in the error.
 const MAX_NAMED: usize = 3;
@@ -25,7 +26,8 @@ const MAX_NAMED: usize = 3;
 /// error. The database is opened as run opens it, so new migrations are applied.
 #[derive(Args)]
 #[command(after_help = "\
-SIGINT and SIGTERM end the retry after the current transaction; a second signal ends it at once.
+SIGINT and SIGTERM end the retry after the current transaction; a second signal ends it at once. If they come while new migrations are
+applied, these are rolled back, and no letter is tried.
 
 Exit status: 0 all are stored, 1 some stay or are missing, 130 or 143 a signal ended it before all were tried.")]
 pub struct Retry {
@@ -78,14 +80,25 @@ impl Retry {
         let unreadable = if self.without_headers { UnreadableHeaders::LeaveOut } else { UnreadableHeaders::Keep };
         let signals = Signals::catch()?;
         let progress = Progress::new(Some(total), "dead letters tried");
-        let mut is_stopped = false;
-        let retried = dead_letters::retry(&config, &selection, unreadable, |so_far| {
-            progress.show(so_far.total(), String::new());
+        let (mut is_stopped, mut so_far) = (false, RetryReport::default());
+        let wanted = || !signals.end_asked();
+        let retried = dead_letters::retry_while(&config, &selection, unreadable, &wanted, |report| {
+            progress.show(report.total(), String::new());
+            so_far = report.clone();
             is_stopped = signals.end_asked();
             if is_stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         progress.clear();
-        let retried = retried.map_err(|error| failure::of_start(settings.with_line(error, &config)))?;
+        let retried = match retried {
+            // While it was opened, or while another process wrote.
+            Err(Error::Database { fault: DatabaseFault::Interrupted | DatabaseFault::Busy, .. })
+                if signals.interrupted().is_some() =>
+            {
+                is_stopped = true;
+                so_far
+            }
+            retried => retried.map_err(|error| failure::of_start(settings.with_line(error, &config)))?,
+        };
         // A signal during the last transaction ends nothing.
         let not_tried = if is_stopped { total.saturating_sub(retried.total()) } else { 0 };
         if self.json {

@@ -1,10 +1,12 @@
 use super::*;
-use crate::config::DatabaseConfig;
-use crate::store::{Database, Routes};
+use crate::store::Database;
+
+fn config(path: &Path) -> DatabaseConfig {
+    DatabaseConfig { path: path.to_owned(), ..DatabaseConfig::default() }
+}
 
 fn open(path: &Path) -> Database {
-    let config = DatabaseConfig { path: path.to_owned(), ..DatabaseConfig::default() };
-    Database::open(&config, &Routes::default()).expect("opens")
+    Database::open(&config(path), &Routes::default()).expect("opens")
 }
 
 /// A database that a collector has used, closed.
@@ -95,12 +97,27 @@ fn an_adopted_copy_changes_only_its_identity() {
         "INSERT INTO catchment_ledger(stream, epoch, created, sequence, published_ns) VALUES ('S', 1, 'then', 9, 10)";
     Connection::open(&path).expect("opens").execute_batch(sql).expect("SQL");
     fs::copy(&path, &copy).expect("copies");
-    let IdentityChange { before, after } = adopt(&copy).expect("adopts");
+    let IdentityChange { before, after } = adopt(&config(&copy), &Routes::default(), &|| true).expect("adopts");
     let (original, adopted) = (open(&path), open(&copy));
     assert_eq!((original.identity(), adopted.identity()), (before.as_deref().expect("a copy"), after.as_str()));
     assert_ne!(before, Some(after));
     assert_eq!(adopted.file_identity().expect("reads").previous, PreviousFile::Same);
     assert_eq!(adopted.history("S").expect("reads"), original.history("S").expect("reads"));
     let _lock = Lock::take(&copy).expect("is free");
-    assert!(matches!(adopt(&copy), Err(Error::Locked { .. })));
+    assert!(matches!(adopt(&config(&copy), &Routes::default(), &|| true), Err(Error::Locked { .. })));
+}
+
+#[test]
+fn adopting_ends_when_it_is_not_wanted_while_another_process_writes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.db");
+    collected(&path);
+    let before = open(&path).identity().to_owned();
+    let writer = Connection::open(&path).expect("opens");
+    writer.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
+    let refused = adopt(&config(&path), &Routes::default(), &|| false).expect_err("is interrupted");
+    assert!(matches!(refused, Error::Database { fault: DatabaseFault::Interrupted, .. }), "{refused}");
+    writer.execute_batch("ROLLBACK").expect("ends");
+    drop(writer);
+    assert_eq!(open(&path).identity(), before);
 }

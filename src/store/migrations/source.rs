@@ -26,6 +26,11 @@ pub struct Migration {
 }
 
 impl Migration {
+    /// Whether its SQL has this word, in any case, within a name or a comment too.
+    pub(in crate::store) fn has_word(&self, word: &str) -> bool {
+        self.text.to_ascii_lowercase().contains(&word.to_ascii_lowercase())
+    }
+
     fn new(path: PathBuf, text: &[u8]) -> Result<Self, Error> {
         Ok(Self { number: number(&path)?, text: checked_text(&path, text)?, path })
     }
