@@ -36,7 +36,7 @@ fn command_with(words: &str, flags: &str) -> String {
 /// A word of a command line, in quotes if it needs them.
 #[must_use]
 pub fn word(text: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%*".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return Cow::Borrowed(text);
     }

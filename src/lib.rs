@@ -79,6 +79,7 @@
 //! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
+//! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication

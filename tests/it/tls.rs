@@ -101,7 +101,7 @@ fn a_server_asks_for_our_certificate() {
     fixture.refuses(&secrets, &["no private key in", "--tlskey"], |command| {
         command.args(["--server", &url, "--tlscert", text(&client.cert), "--tlskey", text(&client.cert)]);
     });
-    fixture.refuses_with(2, &[], &["--tlscert", "broker.tls.key"], |command| {
+    fixture.refuses_with(2, &[], &["--tlscert", "--tlskey"], |command| {
         command.args(["--server", &url, "--tlscert", text(&client.cert)]);
     });
 
