@@ -454,6 +454,6 @@ mod tests {
         let words =
             ["x", "compare", "--password", "hunter2", "--token=hunter2", "-s", "nats://me:hunter2/a,b", "a/b=c"];
         let line = command_line(words.iter().map(OsString::from));
-        assert_eq!(line, "catchment compare --password *** --token=*** -s nats://me:***,b a/b=c");
+        assert_eq!(line, "catchment compare --password '***' '--token=***' -s 'nats://me:***,b' a/b=c");
     }
 }
