@@ -32,7 +32,7 @@ async def main():
 
     order = await publish_all(js, said)
     print(f"published {len(order)} lines")
-    await js.publish(f"{prefix}.user.joined", json.dumps({"username": "the bot", "timestamp": 1}).encode())
+    await js.publish(f"{prefix}.user.joined", json.dumps({"username": "the bot", "timestamp": 1700000000}).encode())
     await js.publish(f"{prefix}.message.log", b'{"message": "from nobody"}')
     await committed(nc, f"{prefix}.user.left", {"username": "the bot"})
     # The events before it are committed with it or before it: nothing has to be waited for.
@@ -111,7 +111,7 @@ async def check_users(nc, order):
         [row] = await ask(nc, "users.stats", username=username)
         assert (row["username"], row["lines"], row["last_message"]) == (username, lines[username], last[username]), row
     [bot] = await ask(nc, "users.stats", username="the bot")
-    assert (bot["lines"], bot["joins"], bot["present"], bot["first_seen"]) == (0, 1, 0, 1), bot
+    assert (bot["lines"], bot["joins"], bot["present"], bot["first_seen"]) == (0, 1, 0, 1700000000), bot
     assert await ask(nc, "users.stats", username="nobody at all") == []
     print(f"the statistics of {len(lines)} users are right")
     return len(lines) + 1
