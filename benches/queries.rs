@@ -116,7 +116,7 @@ impl Bench {
         let busy = self.ask();
         let rate = (self.rows() - before) as f64 / began.elapsed().as_secs_f64();
         publisher.end();
-        assert!(rate > 0.9 * RATE as f64, "{rate:.0} events/s are not the load that was meant");
+        assert!(rate > 0.0, "nothing was stored meanwhile");
         collector.kill().and_then(|()| collector.wait()).expect("ends");
         let (times, load) = (idle.rows.len(), self.load.described());
         println!("{ROWS} rows, {times} times each, from due to there, ms; events {load}\n");
@@ -128,6 +128,9 @@ impl Bench {
             println!("| {name} | {idle:.2} | {idle_echo:.2} | {busy:.2} | {busy_echo:.2} |");
         }
         println!();
+        if rate < 0.9 * RATE as f64 {
+            println!("This machine was too slow for the load that was meant, {RATE} events/s.\n");
+        }
     }
 
     fn database(&self) -> PathBuf {
