@@ -329,8 +329,8 @@ impl Collector {
     /// not answered by then get an error. A thread that hangs is left running.
     ///
     /// When all threads have ended, the lock on the database is released, so that another collector can start. After an
-    /// [`Error::StopDeadline`], a later call releases it if they have ended by then; dropping the collector releases it in any case. Stopping a stopped collector returns its status again. Where several threads stop it at a time, the
-    /// shortest `patience` counts.
+    /// [`Error::StopDeadline`], a later call releases it if they have ended by then; dropping the collector releases it in any case.
+    /// Stopping a stopped collector returns its status again. Where several threads stop it at a time, the shortest `patience` counts.
     ///
     /// # Errors
     ///

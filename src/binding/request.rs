@@ -1,6 +1,6 @@
 //! Binds a query's parameters from a request. This is stricter than for events: a name that no parameter has is refused, and so is a
-//! value that is not of its parameter's type, or is no object where a parameter needs a value within. A misspelt or wrong parameter would otherwise be NULL, and the query would answer
-//! something else than it was asked.
+//! value that is not of its parameter's type, or is no object where a parameter needs a value within. A misspelt or wrong parameter would
+//! otherwise be NULL, and the query would answer something else than it was asked.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

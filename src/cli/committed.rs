@@ -20,8 +20,8 @@ const OPENING: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until the collector of the configured database has committed the event: at most a second, and 5 seconds while that collector
-/// opens the database. Returns at once if `wanted` returns `false`, if no collector uses this database, or if it does not collect this subject of this stream. That the wait is
-/// over says nothing: the collector may need longer.
+/// opens the database. Returns at once if `wanted` returns `false`, if no collector uses this database, or if it does not collect this
+/// subject of this stream. That the wait is over says nothing: the collector may need longer.
 pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>, wanted: &dyn Fn() -> bool) {
     let Some(Destination::Stream { stream, sequence, .. }) = destination else { return };
     let filters = config.broker.filters();

@@ -41,8 +41,8 @@ pub fn of_start(error: Error) -> anyhow::Error {
     }
 }
 
-/// The error of work on a database. If a signal with this exit status came, and the work ended because of it or while it waited for another process, the result is
-/// an interruption with this message.
+/// The error of work on a database. If a signal with this exit status came, and the work ended because of it or while it waited for
+/// another process, the result is an interruption with this message.
 pub fn or_interrupted(
     error: Error,
     signal: Option<ExitStatus>,

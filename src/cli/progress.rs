@@ -55,17 +55,15 @@ pub fn aside(write: impl FnOnce()) {
 }
 
 impl Progress {
-    /// Shows a count, and the total where it is known. `what` is what is counted: `events committed`, which is `event committed` after one.
-    pub fn new(total: Option<u64>, what: &'static str) -> Self {
+    /// Shows a count, and the total where it is known, of what has this noun, and what was done with it: `event`, `committed`.
+    pub fn new(total: Option<u64>, noun: &str, done: &str) -> Self {
         let template = if total.is_some() {
             "{bar:24} {human_pos} of {human_len} {prefix}, {rate} {msg}"
         } else {
             "{spinner} {human_pos} {prefix}, {rate} {msg}"
         };
-        let mut progress = Self::with_template(total, what, template);
-        let one = what.strip_prefix("events").map_or_else(|| what.to_owned(), |rest| format!("event{rest}"));
-        progress.counted = Some([one, what.to_owned()]);
-        progress
+        let words = [format!("{noun} {done}"), format!("{noun}s {done}")];
+        Self { counted: Some(words), ..Self::with_template(total, "", template) }
     }
 
     /// Shows the steps of a long work; see [`Progress::step`].
@@ -128,12 +126,12 @@ mod tests {
 
     #[test]
     fn one_event_is_one() {
-        let progress = Progress::new(None, "events committed");
+        let progress = Progress::new(None, "event", "committed");
         for (count, words) in [(0, "events committed"), (1, "event committed"), (2, "events committed")] {
             progress.show(count, String::new());
             assert_eq!(progress.bar.prefix(), words, "{count}");
         }
-        let of_one = Progress::new(Some(1), "events committed");
+        let of_one = Progress::new(Some(1), "event", "committed");
         of_one.show(0, String::new());
         assert_eq!(of_one.bar.prefix(), "event committed", "0 of 1");
     }

@@ -221,7 +221,7 @@ impl Publish {
         report: &mut PublishReport,
         signals: &Signals,
     ) -> (Ending, String) {
-        let progress = (!events.are_typed()).then(|| Progress::new(events.total(), "events handed over"));
+        let progress = (!events.are_typed()).then(|| Progress::new(events.total(), "event", "handed over"));
         let counters = recorder.counters();
         let mut patience = Patience::new(patience);
         let (began, mut passed_on, mut last) = (Instant::now(), 0, None);

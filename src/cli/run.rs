@@ -124,7 +124,7 @@ impl Run {
             let _ = std::io::stderr().write_all(self.next_steps(&config, collector.subjects(), settings)?.as_bytes());
         }
         let total = self.drain.then(|| collector.status().pending);
-        let progress = Progress::new(total, "events committed");
+        let progress = Progress::new(total, "event", "committed");
         let mut ended = false;
         while !ended && !signals.end_asked() {
             ended = collector.wait(POLL).inspect_err(|_| progress.clear())?;

@@ -5,7 +5,8 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::read_only::read_only;
-use super::reader::{Value, quoted, rowid_name, value};
+use super::reader::{Value, rowid_name, value};
+use super::schema::quoted;
 use super::sqlite_error::database_error;
 use crate::error::Error;
 

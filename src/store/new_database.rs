@@ -55,7 +55,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
             "catchment_meta" | "catchment_migrations" => continue,
             // In mode core, each start begins an epoch.
             "catchment_ledger" => "SELECT 1 FROM catchment_ledger WHERE sequence > 0 LIMIT 1".to_owned(),
-            name => format!("SELECT 1 FROM \"{}\" LIMIT 1", name.replace('"', "\"\"")),
+            name => format!("SELECT 1 FROM {} LIMIT 1", schema::quoted(name)),
         };
         if connection.query_row(&sql, [], |_| Ok(())).optional()?.is_some() {
             return Ok(false);

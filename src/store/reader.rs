@@ -3,7 +3,7 @@
 mod tables;
 
 pub use tables::RowTable;
-pub(super) use tables::{quoted, rowid_name};
+pub(super) use tables::rowid_name;
 
 use std::ops::ControlFlow;
 use std::path::Path;

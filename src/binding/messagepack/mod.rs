@@ -1,7 +1,7 @@
 //! Reads the needed values from MessagePack, once from front to back. Maps and arrays that become JSON are read a second time.
 //!
-//! All of the payload is checked, except the encoding of texts and of names that are not looked at. The thread's stack grows with the depth of the paths, never with the
-//! depth of the payload.
+//! All of the payload is checked, except the encoding of texts and of names that are not looked at. The thread's stack grows with the
+//! depth of the paths, never with the depth of the payload.
 
 mod item;
 mod scalar;

@@ -79,7 +79,7 @@ impl Retry {
         }
         let unreadable = if self.without_headers { UnreadableHeaders::LeaveOut } else { UnreadableHeaders::Keep };
         let signals = Signals::catch()?;
-        let progress = Progress::new(Some(total), "dead letters tried");
+        let progress = Progress::new(Some(total), "dead letter", "tried");
         let (mut is_stopped, mut so_far) = (false, RetryReport::default());
         let wanted = || !signals.end_asked();
         let retried = dead_letters::retry_while(&config, &selection, unreadable, &wanted, |report| {

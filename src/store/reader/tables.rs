@@ -8,6 +8,7 @@ use super::{Reader, Value, value};
 use crate::error::{DatabaseFault, Error};
 use crate::hint;
 use crate::store::routes::authorizer::Authorizer;
+use crate::store::schema::quoted;
 
 /// A table whose rows have numbers (<https://sqlite.org/rowidtable.html>).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,11 +164,6 @@ impl Reader {
 pub(in crate::store) fn rowid_name(columns: &[String]) -> Option<&'static str> {
     let is_column = |name: &&str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
     ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_column(name))
-}
-
-/// A name as an SQL identifier.
-pub(in crate::store) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::store::columns::{bound, event_headers_json, micros, text_or_blob};
 use crate::store::dead_letters::DeadLetterReason;
 use crate::store::limits;
 use crate::store::pool::WriteConnection;
+use crate::store::schema;
 use crate::store::sqlite_error::{is_event_error, is_transient, is_virtual_table_corruption, message};
 
 /// The statements of a plan during a transaction. Each is prepared when the first event needs it.
@@ -195,7 +196,7 @@ fn exhausted_table(plan: &Plan, id: StatementId, pooled: &WriteConnection) -> Op
         let counted = sqlite.query_row(counted, [table], |row| row.get::<_, Option<i64>>(0)).optional();
         // The table's last row counts too, because the counter may have been reset.
         let last = || {
-            let sql = format!("SELECT max(rowid) FROM \"{}\"", table.replace('"', "\"\""));
+            let sql = format!("SELECT max(rowid) FROM {}", schema::quoted(table));
             sqlite.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))
         };
         match counted {
