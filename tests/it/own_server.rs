@@ -30,9 +30,17 @@ impl Folder {
         command
     }
 
-    /// A collector with a server of its own. Returns at once.
+    /// A collector with a server of its own, which has just taken the database's lock. The commands wait a second for a lock, but on a
+    /// busy machine a process may need longer than that to take it.
     pub fn starting(&self, arguments: &[&str], log: &str) -> Collector {
-        Collector::start(self.command(&[&["run", "--with-server"], arguments].concat()), &self.at(log))
+        let mut collector =
+            Collector::start(self.command(&[&["run", "--with-server"], arguments].concat()), &self.at(log));
+        let holder = format!("process {}\n", collector.pid());
+        eventually("the lock", || {
+            let text = std::fs::read_to_string(self.at("a.db.lock")).unwrap_or_default();
+            (text.starts_with(&holder) || collector.ended().is_some()).then_some(())
+        });
+        collector
     }
 
     #[track_caller]
