@@ -53,6 +53,7 @@ pub struct Database {
     manager: ConnectionManager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
+    forget_recorders: Duration,
 }
 
 impl Database {
@@ -198,7 +199,19 @@ impl Database {
             })?;
         let file = DatabaseFile::at(path);
         let checkpointer = Arc::new(Checkpointer::new(manager.clone(), file.clone()));
-        Ok((Self { file, identity, pool, checkpointer, manager, plan, writers: config.writers }, queries))
+        Ok((
+            Self {
+                file,
+                identity,
+                pool,
+                checkpointer,
+                manager,
+                plan,
+                writers: config.writers,
+                forget_recorders: config.forget_recorders,
+            },
+            queries,
+        ))
     }
 
     /// The name of this database at a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -317,7 +330,8 @@ impl Database {
     pub fn writers(&self) -> Vec<Writer> {
         let writer = |_| {
             let checkpointer = Arc::clone(&self.checkpointer);
-            Writer::new(self.pool.clone(), checkpointer, self.file.clone(), Arc::clone(&self.plan))
+            let (pool, file, plan) = (self.pool.clone(), self.file.clone(), Arc::clone(&self.plan));
+            Writer::new(pool, checkpointer, file, plan, self.forget_recorders)
         };
         (0..self.writers).map(writer).collect()
     }
