@@ -19,6 +19,7 @@ mod event_line;
 mod failure;
 mod flags;
 mod hyphens;
+mod infer;
 mod init;
 mod lines;
 mod logging;
@@ -36,6 +37,7 @@ mod shell;
 mod signals;
 mod sql;
 mod starting;
+mod stream_messages;
 mod table;
 mod tail;
 mod terminal_filter;
@@ -86,6 +88,7 @@ enum Command {
     Sql(sql::Sql),
     Tail(tail::Tail),
     Test(test::Test),
+    Infer(infer::Infer),
     DeadLetters(dead_letters::DeadLetters),
     #[cfg(feature = "check")]
     Check(check::Check),
@@ -161,6 +164,7 @@ impl Cli {
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
             Command::Test(test) => test.run(&settings),
+            Command::Infer(infer) => infer.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
             #[cfg(feature = "check")]
             Command::Check(check) => check.run(&settings),

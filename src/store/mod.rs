@@ -46,7 +46,7 @@ pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter};
 pub use lock::{Lock, StartPhase};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
-pub use reader::{EventRow, Reader, RowTable, StatementOutput, Value};
+pub use reader::{EventRow, Reader, RowFilter, RowTable, StatementOutput, Value};
 pub use routes::Routes;
 pub use schema_copy::copy_schema;
 pub use writer::Writer;

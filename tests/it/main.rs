@@ -30,6 +30,7 @@ mod embedding;
 mod epochs;
 mod faulty_servers;
 mod headers;
+mod infer;
 mod input;
 mod kills;
 mod kinds;
