@@ -1,6 +1,7 @@
 //! The collector: reads a stream and writes a database.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -9,9 +10,13 @@ use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, Origina
 use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
 use crate::deadline;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
-use crate::query::{self, RequestCounts, Service};
-use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhase};
+use crate::pipeline::{
+    self, Condition, Connected, Distribution, Health, Incident, Peer, Pipeline, Position, Settings, Shared, Trouble,
+};
+use crate::query::{self, QueryStatus, RequestCounts, Service};
+use crate::store::{
+    Database, DatabaseFile, FileIdentity, Lock, PreviousFile, RouteCounters, RouteStatus, Routes, StartPhase, WalFrames,
+};
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -45,6 +50,10 @@ struct Parts {
     broker: Condition,
     intake: Condition,
     service: Condition,
+    peer: Peer,
+    routes: RouteCounters,
+    file: DatabaseFile,
+    wal: Arc<WalFrames>,
 }
 
 /// How long a collector collects.
@@ -57,8 +66,8 @@ pub enum Until {
     Drained,
 }
 
-/// The counters of a collector, from its start, and the condition of its parts.
-#[derive(Clone, Debug)]
+/// The figures of a collector, from its start, and the condition of its parts.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Status {
     /// Deliveries received.
@@ -86,6 +95,39 @@ pub struct Status {
     pub reconnects: u64,
     /// Events still to be delivered, as the broker last reported. Always 0 in mode `core`.
     pub pending: u64,
+    /// Deliveries that the consumer sent and that are not acknowledged, as the broker last reported. Always 0 where the stream needs
+    /// no acknowledgements.
+    pub ack_pending: u64,
+    /// Deliveries without an acknowledgement that the consumer sent again, as the broker last reported.
+    pub redelivered: u64,
+    /// Events that were received and are not committed yet.
+    pub queue_events: u64,
+    /// The bytes of these events: subjects, headers and payloads.
+    pub queue_bytes: u64,
+    /// Attempts to commit a batch that failed and were made again.
+    pub commit_failures: u64,
+    /// When the last batch was committed.
+    pub last_commit: Option<SystemTime>,
+    /// How far the stream is committed; `None` in mode `core`.
+    pub position: Option<Position>,
+    /// The server that events come from; `None` while there is no connection.
+    pub connected: Option<Connected>,
+    /// Pages in the database's WAL after the last commit.
+    pub wal_pages: u32,
+    /// How many of them are copied into the database. The WAL is used anew when all are.
+    pub wal_pages_copied: u32,
+    /// How long the successful commits took, in seconds.
+    pub commit_duration: Distribution,
+    /// How many events the committed batches had.
+    pub batch_events: Distribution,
+    /// How long after its publishing each event was committed, in seconds. In mode `core`: after it was received.
+    pub publish_to_commit: Distribution,
+    /// What the events of each route did. The last one is for events that no route takes.
+    pub routes: Vec<RouteStatus>,
+    /// What the requests of each query did.
+    pub queries: Vec<QueryStatus>,
+    /// What was wrong lately with any part, the latest last; also what is over.
+    pub incidents: Vec<Incident>,
     /// What is wrong with the broker, if anything.
     pub broker: Option<Trouble>,
     /// Why events are being dropped, if they are.
@@ -192,10 +234,18 @@ impl Collector {
             broker: Condition::new("broker"),
             intake: Condition::new("intake"),
             service: Condition::new("service"),
+            peer: Peer::default(),
+            routes: database.route_counters().clone(),
+            file: database.file().clone(),
+            wal: Arc::clone(database.wal()),
         };
-        let Parts { shared, broker, intake, .. } = &parts;
-        let reports =
-            Reports { counters: shared.counters.clone(), condition: broker.clone(), progress: shared.progress.clone() };
+        let Parts { shared, broker, intake, peer, .. } = &parts;
+        let reports = Reports {
+            counters: shared.counters.clone(),
+            condition: broker.clone(),
+            progress: shared.progress.clone(),
+            peer: peer.clone(),
+        };
         let settings = Settings::from(&config.batch);
         let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
         let sinks = database.writers().into_iter().map(|writer| match &confirmed {
@@ -313,15 +363,27 @@ impl Collector {
     /// The counters and conditions at this moment. Does not block.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.status(self.service.as_ref().map(Service::counts))
+        self.parts.status(self.service.as_ref())
     }
 
     /// What is wrong at this moment, and since when: the broker is unreachable or silent, the database is locked or full, queries are
     /// not answered. Does not block.
     #[must_use]
     pub fn health(&self) -> Health {
-        let Parts { shared, broker, intake, service } = &self.parts;
+        let Parts { shared, broker, intake, service, .. } = &self.parts;
         Health::of([broker, intake, &shared.sink, service])
+    }
+
+    /// Whether the database's path leads to another file than at the start, or to none. Nothing more can be committed then.
+    #[cfg(feature = "cli")]
+    pub(crate) fn database_was_replaced(&self) -> bool {
+        self.parts.file.was_replaced()
+    }
+
+    /// Whether the threads that collect have ended.
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.pipeline.has_ended()
     }
 
     /// Receives no more, commits what was received, answers the pending requests, and ends all threads. Blocks at most for
@@ -341,7 +403,6 @@ impl Collector {
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
         let answered = service.as_ref().map_or(Ok(None), |service| service.finish(until));
-        let requests = service.as_ref().map(Service::counts);
         if pipeline.has_ended() && matches!(answered, Ok(None)) {
             lock.lock().take();
         }
@@ -349,7 +410,7 @@ impl Collector {
             |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: *mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
-                None => Ok(parts.status(requests)),
+                None => Ok(parts.status(service.as_ref())),
                 Some(threads) => Err(unfinished(threads, patience)),
             },
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
@@ -429,11 +490,18 @@ fn retry_until_broker<T>(
 }
 
 impl Parts {
-    fn status(&self, requests: Option<RequestCounts>) -> Status {
+    fn status(&self, service: Option<&Service>) -> Status {
         let counters = &self.shared.counters;
+        // Read first: what is committed was received.
+        let (committed, committed_bytes) = (counters.committed.get(), counters.committed_bytes.get());
+        let received = counters.received.get();
+        let (wal_pages, wal_pages_copied) = self.wal.now();
+        let conditions = [&self.broker, &self.intake, &self.shared.sink, &self.service];
+        let mut incidents: Vec<Incident> = conditions.into_iter().flat_map(Condition::incidents).collect();
+        incidents.sort_by_key(|incident| incident.at);
         Status {
-            received: counters.received.get(),
-            committed: counters.committed.get(),
+            received,
+            committed,
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             unmatched_dropped: counters.unmatched_dropped.get(),
@@ -444,10 +512,26 @@ impl Parts {
             lost_events: counters.lost_events.get(),
             reconnects: counters.reconnects.get(),
             pending: counters.pending.get(),
+            ack_pending: counters.ack_pending.get(),
+            redelivered: counters.redelivered.get(),
+            queue_events: received.saturating_sub(committed),
+            queue_bytes: counters.received_bytes.get().saturating_sub(committed_bytes),
+            commit_failures: counters.commit_failures.get(),
+            last_commit: counters.last_commit.get(),
+            position: self.shared.progress.position(),
+            connected: self.peer.get(),
+            wal_pages,
+            wal_pages_copied,
+            commit_duration: counters.histograms.commits.distribution(),
+            batch_events: counters.histograms.batches.distribution(),
+            publish_to_commit: counters.histograms.delays.distribution(),
+            routes: self.routes.now(),
+            queries: service.map(Service::queries).unwrap_or_default(),
+            incidents,
             broker: self.broker.trouble(),
             intake: self.intake.trouble(),
             database: self.shared.sink.trouble(),
-            requests: requests.unwrap_or_default(),
+            requests: service.map(Service::counts).unwrap_or_default(),
             service: self.service.trouble(),
         }
     }

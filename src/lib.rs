@@ -144,6 +144,8 @@ pub mod error;
 mod event;
 mod event_id;
 mod hint;
+#[cfg(feature = "cli")]
+mod observe;
 mod pipeline;
 mod printable;
 mod query;
@@ -156,11 +158,12 @@ pub use collect::{Collector, Status, Until};
 pub use config::Config;
 pub use error::Error;
 pub use event::{Event, InvalidEvent};
-pub use pipeline::{Health, Trouble};
-pub use query::RequestCounts;
+pub use pipeline::{Connected, Distribution, Health, Incident, Position, Trouble};
+pub use query::{QueryStatus, RequestCounts};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 #[doc(no_inline)]
 pub use store::rusqlite;
+pub use store::RouteStatus;
 pub use subject::{Filter, InvalidSubject};
 
 use counted::counted;

@@ -37,7 +37,7 @@ pub use status::BrokerStatus;
 pub use stream_status::{DatabasePosition, JetStreamStatus, StreamStatus};
 
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Condition, Counters, Progress};
+use crate::pipeline::{Condition, Counters, Peer, Progress};
 
 /// Where an intake reports to.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct Reports {
     pub condition: Condition,
     /// How far the events are received and committed. Only of a stream.
     pub progress: Progress,
+    /// The server that the events come from.
+    pub peer: Peer,
 }
 
 fn broker_error(server: impl Into<String>, fault: BrokerFault, detail: impl Into<String>) -> Error {

@@ -25,8 +25,10 @@ use super::queries::Queries;
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
+use super::routes::route_counters::RouteCounters;
 use super::schema::{self, Schema};
 use super::sqlite_error::database_error;
+use super::wal_frames::WalFrames;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig, RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
@@ -53,6 +55,7 @@ pub struct Database {
     manager: ConnectionManager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
+    route_counters: RouteCounters,
 }
 
 impl Database {
@@ -198,7 +201,7 @@ impl Database {
             })?;
         let file = DatabaseFile::at(path);
         let checkpointer = Arc::new(Checkpointer::new(manager.clone(), file.clone()));
-        Ok((Self { file, identity, pool, checkpointer, manager, plan, writers: config.writers }, queries))
+        Ok((Self { file, identity, pool, checkpointer, manager, plan, writers: config.writers, route_counters: RouteCounters::default() }, queries))
     }
 
     /// The name of this database at a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -312,12 +315,31 @@ impl Database {
         self.manager.open().map_err(|e| database_error(self.file.path(), e))
     }
 
+    /// Which file it is.
+    #[must_use]
+    pub fn file(&self) -> &DatabaseFile {
+        &self.file
+    }
+
+    /// How much of the WAL is written, and how much of it is copied into the database.
+    #[must_use]
+    pub fn wal(&self) -> &Arc<WalFrames> {
+        self.checkpointer.wal()
+    }
+
+    /// What the writers count for each route.
+    #[must_use]
+    pub fn route_counters(&self) -> &RouteCounters {
+        &self.route_counters
+    }
+
     /// The sinks of a pipeline, as many as the configuration has writers.
     #[must_use]
     pub fn writers(&self) -> Vec<Writer> {
         let writer = |_| {
             let checkpointer = Arc::clone(&self.checkpointer);
-            Writer::new(self.pool.clone(), checkpointer, self.file.clone(), Arc::clone(&self.plan))
+            let plan = Arc::clone(&self.plan);
+            Writer::new(self.pool.clone(), checkpointer, self.file.clone(), plan, &self.route_counters)
         };
         (0..self.writers).map(writer).collect()
     }

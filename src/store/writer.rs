@@ -14,6 +14,7 @@ use super::ledger;
 use super::pool::{ConnectionManager, WriteConnection};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
+use super::routes::route_counters::{RouteCounters, RouteTally};
 use super::routes::statements::{StatementError, Statements};
 use super::sqlite_error::{database_error, is_constraint, one_line, problem};
 use crate::error::{DatabaseFault, Error};
@@ -30,6 +31,7 @@ pub struct Writer {
     checkpointer: Arc<Checkpointer>,
     file: DatabaseFile,
     decoded: DecodedBatch,
+    routes: RouteTally,
     /// `decoded` belongs to the batch that is not committed yet.
     prepared: bool,
     /// The events of the batch that are dead letters so far, and why.
@@ -70,12 +72,15 @@ impl Writer {
         checkpointer: Arc<Checkpointer>,
         file: DatabaseFile,
         plan: Arc<Plan>,
+        counters: &RouteCounters,
     ) -> Self {
+        let routes = counters.tally(plan.names());
         Self {
             pool,
             checkpointer,
             file,
             decoded: DecodedBatch::new(plan),
+            routes,
             prepared: false,
             dead: BTreeMap::new(),
             unclear: false,
@@ -197,12 +202,14 @@ impl Writer {
         span: Range<usize>,
         findings: &Findings,
     ) -> Result<(), AttemptError> {
-        let Self { file, decoded, dead, .. } = self;
+        let Self { file, decoded, dead, routes, .. } = self;
         let start = span.start;
+        let mut clock = routes.clock();
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
             let delivery = batch.delivery(index);
+            clock.enter(decoded.route_number(index));
             let ran = match findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index)) {
                 Some(reason) => Err(StatementError::Event(reason.clone())),
                 None if findings.one_by_one => statements.run_in_savepoint(decoded, index, &delivery, epoch),
@@ -237,6 +244,17 @@ impl Writer {
             dead.insert(index, reason.error);
         }
         Ok(())
+    }
+
+    /// Counts the events of a committed batch for their routes.
+    fn count_routes(&mut self, batch: &Batch) {
+        let Self { routes, decoded, dead, .. } = self;
+        if decoded.all_to_events() && dead.is_empty() {
+            routes.add_unrouted(batch.len());
+        } else {
+            (0..batch.len()).for_each(|index| routes.add(decoded.route_number(index), dead.contains_key(&index)));
+        }
+        routes.finish();
     }
 
     /// Sends the confirmations that publishers of committed events requested. Returns how many were dropped.
@@ -324,6 +342,7 @@ impl Sink for Writer {
         }
         self.checkpointer.committed(&pooled.sqlite);
         self.prepared = false;
+        self.count_routes(batch);
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
         let markers_skipped = self.decoded.skipped_markers();
         Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped: self.confirm(batch) })

@@ -359,6 +359,7 @@ fn every_setting_has_its_place_on_the_page() {
         "database",
         "batch",
         "service",
+        "observe",
         "[route]",
         "[query]",
     ];

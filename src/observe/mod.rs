@@ -1,0 +1,30 @@
+//! What an operator can see of a running collector: a snapshot of its figures, metrics, health and a page, over HTTP.
+//!
+//! [`Observer`] samples a collector once a second and makes snapshots. [`Server`] serves them, on a port if the settings name one and
+//! always on a unix socket beside the database, which only its owner can use. [`ask`] is the client for that socket.
+
+mod client;
+mod conversions;
+mod dead_letters;
+mod figures;
+mod history;
+mod http;
+mod lag;
+mod observer;
+mod process;
+mod readiness;
+mod server;
+mod site;
+mod snapshot;
+mod socket;
+mod summary;
+mod time;
+
+pub use client::{Answer, AskError, ask, ask_snapshot};
+pub use observer::{Observer, Phase, Sampling};
+pub use server::{Server, Serving};
+pub use snapshot::{
+    DeadLetterLine, DeadLetters, Figures, IncidentLine, Lag, Position, ProcessFigures, Program, Queue, QueryFigures, Rates,
+    RouteFigures, Snapshot, Source, State, StorageFigures, Totals, Trouble,
+};
+pub use socket::socket_path;
