@@ -17,6 +17,7 @@ mod context;
 mod dead_letters;
 mod event_line;
 mod failure;
+mod figures;
 mod flags;
 mod hyphens;
 mod infer;
@@ -37,11 +38,13 @@ mod shell;
 mod signals;
 mod sql;
 mod starting;
+mod status;
 mod stream_messages;
 mod table;
 mod tail;
 mod terminal_filter;
 mod test;
+mod top;
 mod usage;
 mod values;
 
@@ -90,6 +93,8 @@ enum Command {
     Test(test::Test),
     Infer(infer::Infer),
     DeadLetters(dead_letters::DeadLetters),
+    Status(status::Status),
+    Top(top::Top),
     #[cfg(feature = "check")]
     Check(check::Check),
     /// Not in this program: build it with the feature check, which is a default
@@ -166,6 +171,8 @@ impl Cli {
             Command::Test(test) => test.run(&settings),
             Command::Infer(infer) => infer.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
+            Command::Status(status) => status.run(&settings),
+            Command::Top(top) => top.run(&settings),
             #[cfg(feature = "check")]
             Command::Check(check) => check.run(&settings),
             #[cfg(not(feature = "check"))]

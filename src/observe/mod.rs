@@ -24,7 +24,7 @@ pub use client::{Answer, AskError, ask, ask_snapshot};
 pub use observer::{Observer, Phase, Sampling};
 pub use server::{Server, Serving};
 pub use snapshot::{
-    DeadLetterLine, DeadLetters, Figures, IncidentLine, Lag, Position, ProcessFigures, Program, Queue, QueryFigures, Rates,
-    RouteFigures, Snapshot, Source, State, StorageFigures, Totals, Trouble,
+    DeadLetterLine, DeadLetters, Figures, IncidentLine, Lag, Position, ProcessFigures, Program, QueryFigures, Queue,
+    Rates, RouteFigures, Snapshot, Source, State, StorageFigures, Totals, Trouble,
 };
 pub use socket::socket_path;

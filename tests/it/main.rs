@@ -63,6 +63,7 @@ mod sharing;
 mod stalls;
 mod starts;
 mod startup;
+mod status;
 mod storms;
 mod streams;
 mod subjects;
