@@ -18,6 +18,7 @@ mod dead_letters;
 mod event_line;
 mod failure;
 mod flags;
+mod health;
 mod hyphens;
 mod init;
 mod lines;
@@ -85,6 +86,7 @@ enum Command {
     Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
+    Health(health::Health),
     Test(test::Test),
     DeadLetters(dead_letters::DeadLetters),
     #[cfg(feature = "check")]
@@ -160,6 +162,7 @@ impl Cli {
             Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
+            Command::Health(health) => health.run(&settings),
             Command::Test(test) => test.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
             #[cfg(feature = "check")]

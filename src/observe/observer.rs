@@ -16,7 +16,7 @@ use super::snapshot::{
     Source, State, StorageFigures, Totals, Trouble,
 };
 use super::summary;
-use super::time::shown;
+use super::time::{shown, unix_seconds};
 use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::pipeline::Signal;
@@ -158,7 +158,7 @@ impl Observer {
         }
         let mut seen = self.0.seen.lock();
         seen.letters = letters;
-        seen.history.add(now, &status, sizes.database, sizes.wal);
+        seen.history.add(now, &status, sizes.wal);
         seen.readiness.note(now, &status, facts);
         (seen.process, seen.sizes, seen.disk_free, seen.last) = (process, sizes, disk_free, now);
     }
@@ -215,6 +215,7 @@ impl Observer {
             }),
             lag: Lag::of(&status),
             last_commit: status.last_commit.map(shown),
+            last_commit_unix_seconds: status.last_commit.map(unix_seconds),
             last_commit_seconds: status.last_commit.map(|last| at.duration_since(last).unwrap_or_default().as_secs_f64()),
             totals: Totals::of(&status),
             rates: if is_starting { Rates::default() } else { seen.history.rates(now, &status) },

@@ -1,13 +1,16 @@
 //! Which path has which answer, and who may ask.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::http::{Request, Response};
+use super::metrics;
 use super::observer::Observer;
+use super::page;
 use super::snapshot::{Snapshot, Trouble};
 use super::summary::seconds;
 
@@ -75,8 +78,15 @@ fn names_an_address(host: &str) -> bool {
 pub(super) struct Site {
     observer: Observer,
     access: Access,
-    /// The last snapshot.
-    last: Option<(Instant, Snapshot)>,
+    last: Option<Last>,
+}
+
+/// The last answers.
+struct Last {
+    made: Instant,
+    snapshot: Snapshot,
+    page: Option<Arc<str>>,
+    metrics: Option<Arc<str>>,
 }
 
 impl Site {
@@ -90,6 +100,22 @@ impl Site {
             return refusal;
         }
         match request.path.as_str() {
+            "/" => {
+                let samples = self.observer.samples();
+                let last = self.last();
+                let html = last.page.get_or_insert_with(|| page::html(&last.snapshot, &samples).into());
+                Response::new(200, "text/html; charset=utf-8", Arc::clone(html)).with_policy(page::policy())
+            }
+            "/metrics" => {
+                let last = self.last();
+                let is_old = metrics::wants_old(&request.accept);
+                if is_old {
+                    let (content_type, text) = metrics::old_text(last.snapshot.clone());
+                    return Response::new(200, content_type, text);
+                }
+                let text = last.metrics.get_or_insert_with(|| metrics::text(last.snapshot.clone()).into());
+                Response::new(200, metrics::OPEN_METRICS, Arc::clone(text))
+            }
             "/healthz" => Response::text(200, "ok\n"),
             "/readyz" => ready(self.snapshot(), request.wants_json()),
             "/status" => {
@@ -101,11 +127,18 @@ impl Site {
     }
 
     fn snapshot(&mut self) -> &Snapshot {
+        &self.last().snapshot
+    }
+
+    fn last(&mut self) -> &mut Last {
         let now = Instant::now();
-        if self.last.as_ref().is_none_or(|(made, _)| now - *made >= FRESH) {
-            self.last = None;
-        }
-        &self.last.get_or_insert_with(|| (now, self.observer.snapshot())).1
+        self.last.take_if(|last| now - last.made >= FRESH);
+        self.last.get_or_insert_with(|| Last {
+            made: now,
+            snapshot: self.observer.snapshot(),
+            page: None,
+            metrics: None,
+        })
     }
 }
 
