@@ -104,6 +104,10 @@ pub struct Status {
     pub queue_events: u64,
     /// The bytes of these events: subjects, headers and payloads.
     pub queue_bytes: u64,
+    /// Bytes received: subjects, headers and payloads.
+    pub received_bytes: u64,
+    /// Bytes committed, counted in the same way.
+    pub committed_bytes: u64,
     /// Attempts to commit a batch that failed and were made again.
     pub commit_failures: u64,
     /// When the last batch was committed.
@@ -494,7 +498,7 @@ impl Parts {
         let counters = &self.shared.counters;
         // Read first: what is committed was received.
         let (committed, committed_bytes) = (counters.committed.get(), counters.committed_bytes.get());
-        let received = counters.received.get();
+        let (received, received_bytes) = (counters.received.get(), counters.received_bytes.get());
         let (wal_pages, wal_pages_copied) = self.wal.now();
         let conditions = [&self.broker, &self.intake, &self.shared.sink, &self.service];
         let mut incidents: Vec<Incident> = conditions.into_iter().flat_map(Condition::incidents).collect();
@@ -515,7 +519,9 @@ impl Parts {
             ack_pending: counters.ack_pending.get(),
             redelivered: counters.redelivered.get(),
             queue_events: received.saturating_sub(committed),
-            queue_bytes: counters.received_bytes.get().saturating_sub(committed_bytes),
+            queue_bytes: received_bytes.saturating_sub(committed_bytes),
+            received_bytes,
+            committed_bytes,
             commit_failures: counters.commit_failures.get(),
             last_commit: counters.last_commit.get(),
             position: self.shared.progress.position(),

@@ -190,7 +190,7 @@ pub mod unversioned {
     }
     pub mod pipeline {
         pub use crate::pipeline::{
-            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared,
+            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Peer, Pipeline, Refusal, Settings, Shared,
             SingleEvent, Sink,
         };
     }

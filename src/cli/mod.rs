@@ -19,6 +19,7 @@ mod event_line;
 mod failure;
 mod figures;
 mod flags;
+mod health;
 mod hyphens;
 mod infer;
 mod init;
@@ -90,6 +91,7 @@ enum Command {
     Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
+    Health(health::Health),
     Test(test::Test),
     Infer(infer::Infer),
     DeadLetters(dead_letters::DeadLetters),
@@ -168,6 +170,7 @@ impl Cli {
             Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
+            Command::Health(health) => health.run(&settings),
             Command::Test(test) => test.run(&settings),
             Command::Infer(infer) => infer.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),

@@ -8,7 +8,9 @@ impl Totals {
     pub(super) fn of(status: &Status) -> Self {
         Self {
             received: status.received,
+            received_bytes: status.received_bytes,
             committed: status.committed,
+            committed_bytes: status.committed_bytes,
             duplicates: status.duplicates,
             dead_letters: status.dead_letters,
             unmatched_dropped: status.unmatched_dropped,

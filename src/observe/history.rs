@@ -30,7 +30,6 @@ pub(super) struct Sample {
     pub(super) pending: u64,
     pub(super) queue: u64,
     pub(super) wal_bytes: u64,
-    pub(super) file_bytes: u64,
     /// The median and the 99th percentile since the sample before, in seconds.
     pub(super) delay: Option<(f64, f64)>,
     pub(super) commit: Option<(f64, f64)>,
@@ -66,8 +65,8 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Adds the counts of this moment, and the sizes of the database's files.
-    pub(super) fn add(&mut self, at: Instant, status: &Status, file_bytes: u64, wal_bytes: u64) {
+    /// Adds the counts of this moment, and the size of the WAL.
+    pub(super) fn add(&mut self, at: Instant, status: &Status, wal_bytes: u64) {
         let now = Distributions::of(status);
         let percentiles = |now: &Distribution, then: &Distribution| {
             let since = now.since(then);
@@ -82,7 +81,6 @@ impl History {
             pending: status.pending,
             queue: status.queue_events,
             wal_bytes,
-            file_bytes,
             delay: percentiles(&now.delay, &self.last.delay),
             commit: percentiles(&now.commit, &self.last.commit),
             batch: now.batch.since(&self.last.batch).mean(),

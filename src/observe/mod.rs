@@ -10,7 +10,9 @@ mod figures;
 mod history;
 mod http;
 mod lag;
+mod metrics;
 mod observer;
+mod page;
 mod process;
 mod readiness;
 mod server;
@@ -20,11 +22,7 @@ mod socket;
 mod summary;
 mod time;
 
-pub use client::{Answer, AskError, ask, ask_snapshot};
-pub use observer::{Observer, Phase, Sampling};
-pub use server::{Server, Serving};
-pub use snapshot::{
-    DeadLetterLine, DeadLetters, Figures, IncidentLine, Lag, Position, ProcessFigures, Program, QueryFigures, Queue,
-    Rates, RouteFigures, Snapshot, Source, State, StorageFigures, Totals, Trouble,
-};
-pub use socket::socket_path;
+pub use client::{AskError, ask, ask_snapshot};
+pub use observer::{Observer, Phase};
+pub use server::Server;
+pub use snapshot::State;

@@ -16,7 +16,7 @@ use super::snapshot::{
     Source, State, StorageFigures, Totals, Trouble,
 };
 use super::summary;
-use super::time::shown;
+use super::time::{shown, unix_seconds};
 use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::pipeline::Signal;
@@ -149,7 +149,8 @@ impl Observer {
             return;
         };
         let status = collector.status();
-        let facts = Facts { was_replaced: collector.database_was_replaced(), has_ended: collector.has_ended() };
+        let facts =
+            Facts { was_replaced: collector.database_was_replaced(), has_ended: collector.has_ended() };
         // Taken out meanwhile, because the read may block, and a snapshot must not.
         let mut letters = std::mem::take(&mut self.0.seen.lock().letters);
         if !facts.was_replaced {
@@ -157,7 +158,7 @@ impl Observer {
         }
         let mut seen = self.0.seen.lock();
         seen.letters = letters;
-        seen.history.add(now, &status, sizes.database, sizes.wal);
+        seen.history.add(now, &status, sizes.wal);
         seen.readiness.note(now, &status, facts);
         (seen.process, seen.sizes, seen.disk_free, seen.last) = (process, sizes, disk_free, now);
     }
@@ -214,9 +215,8 @@ impl Observer {
             }),
             lag: Lag::of(&status),
             last_commit: status.last_commit.map(shown),
-            last_commit_seconds: status
-                .last_commit
-                .map(|last| at.duration_since(last).unwrap_or_default().as_secs_f64()),
+            last_commit_unix_seconds: status.last_commit.map(unix_seconds),
+            last_commit_seconds: status.last_commit.map(|last| at.duration_since(last).unwrap_or_default().as_secs_f64()),
             totals: Totals::of(&status),
             rates: if is_starting { Rates::default() } else { seen.history.rates(now, &status) },
             queue: Queue { events: status.queue_events, bytes: status.queue_bytes },
@@ -234,14 +234,7 @@ impl Observer {
         snapshot
     }
 
-    fn findings(
-        &self,
-        seen: &Seen,
-        now: Instant,
-        status: &Status,
-        is_starting: bool,
-        is_stopping: bool,
-    ) -> Vec<Finding> {
+    fn findings(&self, seen: &Seen, now: Instant, status: &Status, is_starting: bool, is_stopping: bool) -> Vec<Finding> {
         let since_start = now.saturating_duration_since(self.0.started.1);
         let finding = |part: &str, reason: &str, lasted: Duration| {
             let trouble = Trouble { part: part.into(), reason: reason.into(), for_seconds: lasted.as_secs_f64() };

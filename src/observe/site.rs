@@ -1,13 +1,16 @@
 //! Which path has which answer, and who may ask.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::http::{Request, Response};
+use super::metrics;
 use super::observer::Observer;
+use super::page;
 use super::snapshot::{Snapshot, Trouble};
 use super::summary::seconds;
 
@@ -75,8 +78,15 @@ fn names_an_address(host: &str) -> bool {
 pub(super) struct Site {
     observer: Observer,
     access: Access,
-    /// The last snapshot.
-    last: Option<(Instant, Snapshot)>,
+    last: Option<Last>,
+}
+
+/// The last answers.
+struct Last {
+    made: Instant,
+    snapshot: Snapshot,
+    page: Option<Arc<str>>,
+    metrics: Option<Arc<str>>,
 }
 
 impl Site {
@@ -90,6 +100,22 @@ impl Site {
             return refusal;
         }
         match request.path.as_str() {
+            "/" => {
+                let samples = self.observer.samples();
+                let last = self.last();
+                let html = last.page.get_or_insert_with(|| page::html(&last.snapshot, &samples).into());
+                Response::new(200, "text/html; charset=utf-8", Arc::clone(html)).with_policy(page::policy())
+            }
+            "/metrics" => {
+                let last = self.last();
+                let is_old = metrics::wants_old(&request.accept);
+                if is_old {
+                    let (content_type, text) = metrics::old_text(last.snapshot.clone());
+                    return Response::new(200, content_type, text);
+                }
+                let text = last.metrics.get_or_insert_with(|| metrics::text(last.snapshot.clone()).into());
+                Response::new(200, metrics::OPEN_METRICS, Arc::clone(text))
+            }
             "/healthz" => Response::text(200, "ok\n"),
             "/readyz" => ready(self.snapshot(), request.wants_json()),
             "/status" => {
@@ -101,11 +127,18 @@ impl Site {
     }
 
     fn snapshot(&mut self) -> &Snapshot {
+        &self.last().snapshot
+    }
+
+    fn last(&mut self) -> &mut Last {
         let now = Instant::now();
-        if self.last.as_ref().is_none_or(|(made, _)| now - *made >= FRESH) {
-            self.last = None;
-        }
-        &self.last.get_or_insert_with(|| (now, self.observer.snapshot())).1
+        self.last.take_if(|last| now - last.made >= FRESH);
+        self.last.get_or_insert_with(|| Last {
+            made: now,
+            snapshot: self.observer.snapshot(),
+            page: None,
+            metrics: None,
+        })
     }
 }
 
@@ -118,8 +151,7 @@ fn ready(snapshot: &Snapshot, wants_json: bool) -> Response {
     if snapshot.ready {
         return Response::text(200, "ready\n");
     }
-    let line =
-        |Trouble { part, reason, for_seconds }: &Trouble| format!("{part}, for {}: {reason}\n", seconds(*for_seconds));
+    let line = |Trouble { part, reason, for_seconds }: &Trouble| format!("{part}, for {}: {reason}\n", seconds(*for_seconds));
     Response::text(503, "not ready\n".to_owned() + &snapshot.reasons.iter().map(line).collect::<String>())
 }
 
@@ -143,8 +175,7 @@ mod tests {
             let authorization = authorization.map(str::to_owned);
             site.answer(&Request { authorization, ..request("/status") }).status
         };
-        for wrong in [None, Some("Bearer 0123456789abcdeg"), Some("0123456789abcdef"), Some("Basic x"), Some("Bearer ")]
-        {
+        for wrong in [None, Some("Bearer 0123456789abcdeg"), Some("0123456789abcdef"), Some("Basic x"), Some("Bearer ")] {
             assert_eq!(status(wrong), 401, "{wrong:?}");
         }
         let basic = format!("Basic {}", data_encoding::BASE64.encode(b"me:0123456789abcdef"));
@@ -159,8 +190,9 @@ mod tests {
     #[test]
     fn without_a_token_no_other_name_leads_here() {
         let mut site = site(None);
-        let mut status =
-            |host: Option<&str>| site.answer(&Request { host: host.map(str::to_owned), ..request("/healthz") }).status;
+        let mut status = |host: Option<&str>| {
+            site.answer(&Request { host: host.map(str::to_owned), ..request("/healthz") }).status
+        };
         for host in [None, Some("localhost:9464"), Some("127.0.0.1"), Some("[::1]:9464"), Some("LOCALHOST")] {
             assert_eq!(status(host), 200, "{host:?}");
         }
@@ -173,17 +205,11 @@ mod tests {
     fn a_collector_that_has_not_started_is_not_ready() {
         let mut site = site(None);
         let answer = String::from_utf8(site.answer(&request("/readyz")).bytes(false)).expect("UTF-8");
-        assert!(
-            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\n\r\nnot ready\ncollector, for 0 s: "),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\n\r\nnot ready\ncollector, for 0 s: "), "{answer}");
         let json = Request { query: "format=json".into(), ..request("/readyz") };
         let answer = String::from_utf8(site.answer(&json).bytes(false)).expect("UTF-8");
         let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
         let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        assert_eq!(
-            (&body["ready"], &body["state"], &body["reasons"][0]["part"]),
-            (&json!(false), &json!("starting"), &json!("collector"))
-        );
+        assert_eq!((&body["ready"], &body["state"], &body["reasons"][0]["part"]), (&json!(false), &json!("starting"), &json!("collector")));
     }
 }

@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub lag: Lag,
     /// When the last batch was committed; null before the first.
     pub last_commit: Option<String>,
+    /// The same in seconds since 1970.
+    pub last_commit_unix_seconds: Option<f64>,
     /// How long ago that was.
     pub last_commit_seconds: Option<f64>,
     /// What was counted since the start.
@@ -153,8 +155,12 @@ pub struct Lag {
 pub struct Totals {
     /// Events received.
     pub received: u64,
+    /// Bytes of their subjects, headers and payloads.
+    pub received_bytes: u64,
     /// Events committed, dead letters included.
     pub committed: u64,
+    /// Bytes of their subjects, headers and payloads.
+    pub committed_bytes: u64,
     /// Events skipped because an earlier epoch of the stream had delivered them already.
     pub duplicates: u64,
     /// Events committed as dead letters.

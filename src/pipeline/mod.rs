@@ -35,7 +35,7 @@ pub use counters::{Counter, Counters};
 pub use delivery::{Defect, Delivery, Headers};
 pub use epoch::{Epoch, EpochProgress, Mark};
 pub use gaps::{Gap, Gaps};
-pub use histogram::{Distribution, Histogram, Tally};
+pub use histogram::{Distribution, Histogram};
 pub use incidents::Incident;
 pub use intake::{Intake, IntakeState};
 pub use peer::{Connected, Peer};

@@ -47,7 +47,7 @@ pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter};
 pub use lock::{Lock, StartPhase};
-pub use observation::{FileSizes, LastDeadLetter, Observation};
+pub use observation::{FileSizes, Observation};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
 pub use reader::{EventRow, Reader, RowFilter, RowTable, StatementOutput, Value};
 pub use routes::Routes;
