@@ -295,7 +295,7 @@ mod tests {
     use super::*;
     use crate::cli::status::Unanswered;
     use crate::config::Config;
-    use crate::observe::{AskError, Observer, RouteFigures, Trouble};
+    use crate::observe::{AskError, Observer, Trouble};
 
     fn snapshot(committed: u64) -> Box<Snapshot> {
         let mut snapshot = Observer::new(&Config::default()).snapshot();
@@ -305,9 +305,9 @@ mod tests {
         snapshot.at = "2026-01-01T12:34:56.789Z".into();
         snapshot.program.started = "then".into();
         (snapshot.totals.committed, snapshot.totals.batches) = (committed, committed / 100);
-        let route =
-            |name: &str, events| RouteFigures { name: Some(name.into()), events, dead_letters: 0, spent_seconds: 0.0 };
-        snapshot.routes = vec![route("日本語", 7), route("unused", 0)];
+        let route = |name: &str, events: u64| serde_json::json!({ "name": name, "events": events, "dead_letters": 0, "spent_seconds": 0.0 });
+        let routes = serde_json::json!([route("日本語", 7), route("unused", 0)]);
+        snapshot.routes = serde_json::from_value(routes).expect("routes");
         Box::new(snapshot)
     }
 
