@@ -83,8 +83,12 @@ impl Follower {
         loop {
             not_ended(&self.signals)?;
             self.notice_new_tables()?;
-            if let Some(rows) = self.new_rows()? {
-                return Ok((rows, self.tables.len() > 1));
+            match self.new_rows() {
+                Ok(Some(rows)) => return Ok((rows, self.tables.len() > 1)),
+                Ok(None) => {}
+                // A table was removed or changed in between.
+                Err(_) if Some(self.reader.schema_version()?) != self.schema_version => continue,
+                Err(error) => return Err(error.into()),
             }
             wait_for_poll(&self.signals, output)?;
             let file = file_id(&self.path);
