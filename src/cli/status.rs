@@ -198,11 +198,8 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     let waiting = count(queue.events);
     line("lag", format!("{} to come, {waiting} received and not committed{behind}", count(lag.pending)));
     line("rates", format!("{} received/s, {} committed/s", rate(rates.received), rate(rates.committed)));
-    let mut committed = format!("{} in {}", counted(totals.committed, "event"), batches(totals.batches));
-    if let Some(ago) = snapshot.last_commit_seconds {
-        committed += &format!(", the last {} ago", long(ago));
-    }
-    line("committed", committed);
+    let ago = snapshot.last_commit_seconds.map(|ago| format!(", the last {} ago", long(ago))).unwrap_or_default();
+    line("committed", format!("{} in {}{ago}", counted(totals.committed, "event"), batches(totals.batches)));
     let (commit, delay) = (&snapshot.commit_seconds, &snapshot.publish_to_commit_seconds);
     if commit.recent_count > 0 {
         let batch = mean(snapshot.batch_events.mean);

@@ -31,6 +31,7 @@ use tables::Selection;
 /// events if unmatched events are stored.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Tail {
     /// Tables to follow [default: those of the routes and events]
     #[arg(value_name = "TABLE")]

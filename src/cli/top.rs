@@ -95,7 +95,7 @@ impl Top {
         let style = Style { colors: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
         let mut screen = Screen::enter()?;
         let mut view = View::new(path, style);
-        let (mut size, mut looks) = (screen.size(), 0);
+        let (mut size, mut looks) = (Screen::size(), 0);
         screen.draw(&view.lines(size))?;
         loop {
             if let Some(status) = signals.interrupted() {
@@ -111,7 +111,7 @@ impl Top {
                 None => false,
             };
             let look = watch.next(Duration::ZERO);
-            let now = screen.size();
+            let now = Screen::size();
             if is_due || look.is_some() || now != size {
                 size = now;
                 looks += u64::from(look.is_some());

@@ -1,9 +1,8 @@
 //! Reads the database, also while a collector runs. The connection is read-only, whatever the SQL.
 
-mod row_filter;
+mod filtered;
 mod tables;
 
-pub use row_filter::RowFilter;
 pub use tables::RowTable;
 pub(super) use tables::rowid_name;
 
@@ -16,9 +15,10 @@ use parking_lot::Mutex;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
-use rusqlite::{Batch, Connection, ErrorCode, OptionalExtension, Row, Statement};
+use rusqlite::{Batch, ErrorCode, OptionalExtension, Row, Statement};
 
 use super::read_connection::ReadConnection;
+use super::row_filter::{RowFilter, add_functions};
 use super::sqlite_error::{database_error, message, position};
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
@@ -126,7 +126,7 @@ impl Reader {
     /// [`Error::Database`] when there is no file or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = ReadConnection::open(path)?;
-        connection.read(row_filter::add_functions)?;
+        connection.read(add_functions)?;
         Ok(Self { connection })
     }
 
@@ -271,51 +271,6 @@ impl Reader {
     /// [`Error::Database`].
     pub fn events_after(&self, id: i64, at_most: usize) -> Result<Vec<EventRow>, Error> {
         self.events_in(&RowFilter::default(), (id, i64::MAX), at_most)
-    }
-
-    /// The events after the first of these ids, up to the second, that the filter takes, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Database`], with [`DatabaseFault::Statement`] where the filter's expression fails.
-    pub fn events_in(
-        &self,
-        filter: &RowFilter,
-        (after, last): (i64, i64),
-        at_most: usize,
-    ) -> Result<Vec<EventRow>, Error> {
-        let sql = format!(
-            "SELECT id, subject, published_us, headers, payload FROM events WHERE id > ? AND id <= ? AND {} ORDER BY id LIMIT ?",
-            filter.sql()
-        );
-        self.filtered(filter, |sqlite| {
-            let mut statement = sqlite.prepare_cached(&sql)?;
-            let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
-            let rows = statement.query_map([after, last, limit], |row| {
-                Ok(EventRow {
-                    id: row.get(0)?,
-                    subject: row.get(1)?,
-                    published_us: row.get(2)?,
-                    headers: row.get(3)?,
-                    payload: value(row, 4)?,
-                })
-            })?;
-            rows.collect::<Result<_, _>>()
-        })
-    }
-
-    /// Reads rows. Where the filter has conditions, an error of SQL is theirs.
-    fn filtered<T>(
-        &self,
-        filter: &RowFilter,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, Error> {
-        if filter.is_empty() {
-            return self.connection.read(read);
-        }
-        let rows = read(self.connection.sqlite());
-        self.connection.unchanged()?;
-        rows.map_err(|error| self.statement_error(error, ""))
     }
 
     /// When the event with this id was published, in microseconds since 1970; `None` if there is no such event.

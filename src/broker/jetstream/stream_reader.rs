@@ -136,7 +136,7 @@ impl StreamReader {
         range: RangeInclusive<u64>,
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<StreamMessage>, Error> {
-        let mut walks = self.walks(filters, &range);
+        let mut walks = walks(filters, &range);
         let mut found = BTreeMap::new();
         // Answers to the requests of an earlier range that was given up have other names.
         let name = format!("range-{}-{}-", range.start(), range.end());
@@ -267,19 +267,6 @@ impl StreamReader {
         Ok(next.map_err(|failure| self.explain(&failure))?.map(|stored| stored.mark.sequence))
     }
 
-    /// One walk for each filter in each part of the range. A walk asks for its next message when it has received one.
-    fn walks(&self, filters: &[Filter], range: &RangeInclusive<u64>) -> Vec<Walk> {
-        let (first, last) = (*range.start(), *range.end());
-        let part = ((last + 1).saturating_sub(first)).div_ceil(REQUESTS).max(1);
-        let starts = (first..=last).step_by(usize::try_from(part).unwrap_or(usize::MAX));
-        let walk = |start: u64, filter: &Filter| Walk {
-            filter: filter.as_str().to_owned(),
-            next: start,
-            end: last.min(start + part - 1),
-        };
-        starts.flat_map(|start| filters.iter().map(move |filter| walk(start, filter))).collect()
-    }
-
     fn api(&self) -> Api<'_> {
         Api { link: &self.link, prefix: self.config.api_prefix(), timeout: self.config.timeout, stop: None }
     }
@@ -309,6 +296,19 @@ struct Walk {
     filter: String,
     next: u64,
     end: u64,
+}
+
+/// One walk for each filter in each part of the range. A walk asks for its next message when it has received one.
+fn walks(filters: &[Filter], range: &RangeInclusive<u64>) -> Vec<Walk> {
+    let (first, last) = (*range.start(), *range.end());
+    let part = ((last + 1).saturating_sub(first)).div_ceil(REQUESTS).max(1);
+    let starts = (first..=last).step_by(usize::try_from(part).unwrap_or(usize::MAX));
+    let walk = |start: u64, filter: &Filter| Walk {
+        filter: filter.as_str().to_owned(),
+        next: start,
+        end: last.min(start + part - 1),
+    };
+    starts.flat_map(|start| filters.iter().map(move |filter| walk(start, filter))).collect()
 }
 
 fn sum(messages: &[StreamMessage]) -> usize {

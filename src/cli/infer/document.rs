@@ -67,10 +67,6 @@ impl<'de> Deserialize<'de> for Document {
 
 struct DocumentVisitor;
 
-fn scalar<E>(kind: Kind, text: String) -> Result<Document, E> {
-    Ok(Document::Scalar { kind, text })
-}
-
 impl<'de> Visitor<'de> for DocumentVisitor {
     type Value = Document;
 
@@ -83,23 +79,23 @@ impl<'de> Visitor<'de> for DocumentVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Document, E> {
-        scalar(Kind::Boolean, value.to_string())
+        Ok(Document::Scalar { kind: Kind::Boolean, text: value.to_string() })
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Document, E> {
-        scalar(Kind::Integer, value.to_string())
+        Ok(Document::Scalar { kind: Kind::Integer, text: value.to_string() })
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Document, E> {
-        scalar(Kind::Integer, value.to_string())
+        Ok(Document::Scalar { kind: Kind::Integer, text: value.to_string() })
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Document, E> {
-        scalar(Kind::Real, format!("{value:?}"))
+        Ok(Document::Scalar { kind: Kind::Real, text: format!("{value:?}") })
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Document, E> {
-        scalar(Kind::Text, serde_json::to_string(text).unwrap_or_default())
+        Ok(Document::Scalar { kind: Kind::Text, text: serde_json::to_string(text).unwrap_or_default() })
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Document, A::Error> {

@@ -45,7 +45,9 @@ pub struct Field {
 impl Field {
     /// Its JSON Pointer (RFC 6901).
     pub fn pointer(&self) -> String {
-        self.path.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
+        self.path
+            .iter()
+            .fold(String::new(), |pointer, name| pointer + "/" + &name.replace('~', "~0").replace('/', "~1"))
     }
 }
 

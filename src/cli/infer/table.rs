@@ -110,16 +110,13 @@ impl InferredTable {
         let kinds: Vec<&str> = field.kinds.keys().map(|kind| kind.name()).collect();
         let kinds = if kinds.is_empty() { "always null".into() } else { kinds.join(" or ") };
         let (missing, null) = (self.objects - field.present, field.nulls);
-        let mut remark = format!("{}, {kinds}", comment(&field.pointer()));
-        match (missing, null) {
-            (0, 0) => remark += ", always there",
-            (0, null) => remark += &format!(", null in {}", self.share(null)),
-            (missing, 0) => remark += &format!(", missing in {}", self.share(missing)),
-            (missing, null) => {
-                remark += &format!(", missing in {}, null in {}", self.share(missing), self.share(null));
-            }
-        }
-        remark
+        let how_often = match (missing, null) {
+            (0, 0) => "always there".into(),
+            (0, null) => format!("null in {}", self.share(null)),
+            (missing, 0) => format!("missing in {}", self.share(missing)),
+            (missing, null) => format!("missing in {}, null in {}", self.share(missing), self.share(null)),
+        };
+        format!("{}, {kinds}, {how_often}", comment(&field.pointer()))
     }
 
     /// A part of the messages, in percent.

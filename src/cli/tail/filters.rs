@@ -41,14 +41,12 @@ impl Filters {
             }
         }
         if let Some(since) = self.since_us {
-            match by_time(reader, since, &routes, table, filter) {
-                Some(with) => filter = with,
-                None => {
-                    let reason =
-                        "no column has the publish time, from :published_s or :published_us of a route; use --where";
-                    return Ok(Err(format!("--since does not fit table {name}: {reason}")));
-                }
-            }
+            let Some(with) = by_time(reader, since, &routes, table, filter) else {
+                let reason =
+                    "no column has the publish time, from :published_s or :published_us of a route; use --where";
+                return Ok(Err(format!("--since does not fit table {name}: {reason}")));
+            };
+            filter = with;
         }
         if let Some(sql) = &self.condition {
             filter = filter.expression(sql);
@@ -121,14 +119,14 @@ fn by_time(
             continue;
         };
         if let Some(scale) = units_a_second(&then, &later) {
-            return Some(filter.since(&column, &then, scale));
+            return Some(filter.since(&column, then.borrowed(), scale));
         }
     }
     if let Some(column) = column_of(table, "published_us") {
-        return Some(filter.since(&column, &Value::Integer(since_us), US_A_SECOND));
+        return Some(filter.since(&column, Value::Integer(since_us).borrowed(), US_A_SECOND));
     }
     let column = column_of(table, "published_s")?;
-    Some(filter.since(&column, &Value::Integer(since_us.div_euclid(1_000_000)), 1.0))
+    Some(filter.since(&column, Value::Integer(since_us.div_euclid(1_000_000)).borrowed(), 1.0))
 }
 
 /// In which unit a column has times, by the values for two times with a day in between. `None` if it has no times.

@@ -36,14 +36,10 @@ impl Screen {
     /// Takes over the terminal.
     pub fn enter() -> anyhow::Result<Self> {
         let keys = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        // Made first: if the second step fails, dropping it undoes the first.
         let screen = Self { keys, is_fresh: true };
-        screen.take_over()?;
+        take_over()?;
         Ok(screen)
-    }
-
-    fn take_over(&self) -> io::Result<()> {
-        enable_raw_mode()?;
-        execute!(io::stdout(), EnterAlternateScreen, Hide)
     }
 
     /// Gives the terminal back, stops this process as a shell's Ctrl-Z does, and takes the terminal over when it goes on.
@@ -51,11 +47,11 @@ impl Screen {
         restore();
         raise(SIGTSTP)?;
         self.is_fresh = true;
-        Ok(self.take_over()?)
+        Ok(take_over()?)
     }
 
     /// Columns and lines. 80 and 24 if the terminal does not report them.
-    pub fn size(&self) -> (usize, usize) {
+    pub fn size() -> (usize, usize) {
         match size() {
             Ok((columns, lines)) if columns > 0 && lines > 0 => (columns.into(), lines.into()),
             _ => (80, 24),
@@ -111,6 +107,11 @@ impl Drop for Screen {
     fn drop(&mut self) {
         restore();
     }
+}
+
+fn take_over() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, Hide)
 }
 
 fn restore() {

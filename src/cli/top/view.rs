@@ -86,10 +86,7 @@ impl View {
         let sentence = format!("{state}: {sentence}");
         for (at, text) in wrapped(&sentence, columns.saturating_sub(2), 4).into_iter().enumerate() {
             let dot = if at == 0 { "● " } else { "  " };
-            lines.push(Line {
-                parts: vec![(look, dot.into()), (Paint::Plain, text)],
-                rank: if at == 0 { 0 } else { 1 },
-            });
+            lines.push(Line { parts: vec![(look, dot.into()), (Paint::Plain, text)], rank: u8::from(at > 0) });
         }
         lines.push(blank());
         if let Some(snapshot) = &self.snapshot {
@@ -213,7 +210,7 @@ impl View {
                 Paint::Worse => "31",
             };
             if self.style.colors && !codes.is_empty() && !cut.is_empty() {
-                painted += &format!("\x1b[{codes}m{cut}\x1b[0m");
+                painted.extend(["\x1b[", codes, "m", &cut, "\x1b[0m"]);
             } else {
                 painted += &cut;
             }

@@ -1,6 +1,6 @@
 //! Asks the collector again and again, on a thread of its own: an answer may take long, and keys must not wait for it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ impl Watch {
     }
 }
 
-fn look(database: &PathBuf, interval: Duration, to: &Sender<Look>) {
+fn look(database: &Path, interval: Duration, to: &Sender<Look>) {
     let mut due = Instant::now();
     loop {
         let found = ask_snapshot(database, PATIENCE).map(Box::new).map_err(|error| Unanswered::of(database, error));

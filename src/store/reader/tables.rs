@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use rusqlite::OptionalExtension;
 
-use super::{Reader, RowFilter, Value, value};
+use super::{Reader, Value, value};
 use crate::error::{DatabaseFault, Error};
 use crate::hint;
 use crate::store::routes::authorizer::Authorizer;
+use crate::store::row_filter::RowFilter;
 use crate::store::schema::quoted;
 
 /// A table whose rows have numbers (<https://sqlite.org/rowidtable.html>).

@@ -1,70 +1,14 @@
-//! Which rows of a table are read: by subject, by publish time, by an SQL expression of the user.
+//! Reads the rows that a filter takes, and checks whether it fits a table.
 
 use rusqlite::Connection;
-use rusqlite::functions::FunctionFlags;
 
-use super::{Reader, RowTable, Value, value};
+use super::{EventRow, Reader, RowTable, Value, value};
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 use crate::store::columns::bound;
+use crate::store::row_filter::{RowFilter, not_one_expression};
 use crate::store::schema::quoted;
 use crate::store::sqlite_error::{message, position};
-use crate::subject::Filter;
-
-/// The function of SQL that says whether a subject matches a filter.
-const MATCHES: &str = "catchment_subject_matches";
-
-/// Conditions for the rows of one table. All of them must be true. The default has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RowFilter {
-    conditions: Vec<String>,
-    /// SQL of the user.
-    expression: Option<String>,
-}
-
-impl RowFilter {
-    /// The subject in this column matches.
-    #[must_use]
-    pub fn subject(mut self, column: &str, filter: &Filter) -> Self {
-        self.conditions.push(format!("{MATCHES}({}, {})", literal(filter.as_str()), quoted(column)));
-        self
-    }
-
-    /// The time in this column is at least this one. The column has times in the unit of `least`, which is also `scale` units a
-    /// second, or texts that SQLite reads as times.
-    #[must_use]
-    pub fn since(mut self, column: &str, least: &Value, scale: f64) -> Self {
-        let column = quoted(column);
-        self.conditions.push(match least {
-            Value::Text(text) => format!("{column} >= {}", literal(text)),
-            Value::Integer(least) => format!("{} >= {least}", number_of(&column, scale)),
-            Value::Real(least) => format!("{} >= {least:?}", number_of(&column, scale)),
-            Value::Null | Value::Blob(_) => "true".into(),
-        });
-        self
-    }
-
-    /// This expression of SQL is true. [`Reader::misfit`] must have accepted it.
-    #[must_use]
-    pub fn expression(mut self, sql: &str) -> Self {
-        self.expression = Some(sql.to_owned());
-        self
-    }
-
-    /// Whether there are no conditions.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.conditions.is_empty() && self.expression.is_none()
-    }
-
-    /// The conditions in SQL.
-    pub(super) fn sql(&self) -> String {
-        // A line end: the expression may end with a comment.
-        let expression = self.expression.iter().map(|sql| format!("(\n{sql}\n)"));
-        let all: Vec<String> = self.conditions.iter().cloned().chain(expression).collect();
-        if all.is_empty() { "true".into() } else { all.join(" AND ") }
-    }
-}
 
 impl Reader {
     /// Why the expression of a filter cannot be used for the rows of a table: it is wrong, is more than one expression, or has
@@ -74,7 +18,7 @@ impl Reader {
     ///
     /// [`Error::Database`] if the database cannot be read.
     pub fn misfit(&self, table: &RowTable, filter: &RowFilter) -> Result<Option<String>, Error> {
-        let Some(expression) = &filter.expression else { return Ok(None) };
+        let Some(expression) = filter.user_expression() else { return Ok(None) };
         if let Some(reason) = not_one_expression(expression) {
             return Ok(Some(reason.to_owned()));
         }
@@ -84,7 +28,7 @@ impl Reader {
             Ok(statement) => statement.parameter_name(1).map(|name| format!("the parameter {name} has no value here")),
             Err(rusqlite::Error::SqlInputError { error, msg, offset, .. }) => {
                 let offset = offset.saturating_sub(i32::try_from(before.len()).unwrap_or(i32::MAX));
-                let sql = expression.clone();
+                let sql = expression.to_owned();
                 let error = rusqlite::Error::SqlInputError { error, msg, offset, sql };
                 Some(message(&error) + &position(expression, &error))
             }
@@ -108,67 +52,51 @@ impl Reader {
         let mut rows = statement.raw_query();
         value(rows.next().ok()??, 0).ok()
     }
-}
 
-/// Adds the function that filters call.
-pub(super) fn add_functions(sqlite: &Connection) -> rusqlite::Result<()> {
-    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-    sqlite.create_scalar_function(MATCHES, 2, flags, |arguments| {
-        let (filter, subject) = (arguments.get_raw(0).as_str(), arguments.get_raw(1).as_str());
-        let (Ok(filter), Ok(subject)) = (filter, subject) else { return Ok(false) };
-        Ok(filter.parse::<Filter>().is_ok_and(|filter| filter.matches(subject)))
-    })
-}
-
-/// A column's time as a number. A text that is no time is NULL.
-fn number_of(column: &str, scale: f64) -> String {
-    format!("CASE typeof({column}) WHEN 'text' THEN unixepoch({column}, 'subsec') * {scale:?} ELSE {column} END")
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Why this text is not a single expression: between brackets it would be more, or less.
-fn not_one_expression(sql: &str) -> Option<&'static str> {
-    if sql.trim().is_empty() {
-        return Some("it is empty");
+    /// The events after the first of these ids, up to the second, that the filter takes, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`], with [`DatabaseFault::Statement`] where the filter's expression fails.
+    pub fn events_in(
+        &self,
+        filter: &RowFilter,
+        (after, last): (i64, i64),
+        at_most: usize,
+    ) -> Result<Vec<EventRow>, Error> {
+        let sql = format!(
+            "SELECT id, subject, published_us, headers, payload FROM events WHERE id > ? AND id <= ? AND {} ORDER BY id LIMIT ?",
+            filter.sql()
+        );
+        self.filtered(filter, |sqlite| {
+            let mut statement = sqlite.prepare_cached(&sql)?;
+            let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+            let rows = statement.query_map([after, last, limit], |row| {
+                Ok(EventRow {
+                    id: row.get(0)?,
+                    subject: row.get(1)?,
+                    published_us: row.get(2)?,
+                    headers: row.get(3)?,
+                    payload: value(row, 4)?,
+                })
+            })?;
+            rows.collect::<Result<_, _>>()
+        })
     }
-    if sql.contains('\0') {
-        return Some("it has a NUL character");
-    }
-    let mut rest = sql.chars().peekable();
-    let mut open = 0_usize;
-    while let Some(c) = rest.next() {
-        match (c, rest.peek().copied()) {
-            ('-', Some('-')) => drop(rest.any(|c| c == '\n')),
-            ('/', Some('*')) => {
-                rest.next();
-                let mut last = ' ';
-                if !rest.any(|c| std::mem::replace(&mut last, c) == '*' && c == '/') {
-                    return Some("a comment has no end");
-                }
-            }
-            ('\'' | '"' | '`', _) => {
-                if !rest.any(|other| other == c) {
-                    return Some("a quote has no end");
-                }
-            }
-            ('[', _) => {
-                if !rest.any(|c| c == ']') {
-                    return Some("a bracket [ has no end");
-                }
-            }
-            ('(', _) => open += 1,
-            (')', _) => match open.checked_sub(1) {
-                Some(left) => open = left,
-                None => return Some("a bracket ) has no beginning"),
-            },
-            (';', _) => return Some("it has a semicolon; write one expression"),
-            _ => {}
+
+    /// Reads rows. Where the filter has conditions, an error of SQL is theirs.
+    pub(super) fn filtered<T>(
+        &self,
+        filter: &RowFilter,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        if filter.is_empty() {
+            return self.connection.read(read);
         }
+        let rows = read(self.connection.sqlite());
+        self.connection.unchanged()?;
+        rows.map_err(|error| self.statement_error(error, ""))
     }
-    (open > 0).then_some("a bracket ( has no end")
 }
 
 #[cfg(test)]
@@ -198,9 +126,13 @@ mod tests {
         let matching = |text: &str| all().subject("subject", &text.parse().expect("a filter"));
         assert_eq!(numbers(&all()), [1, 2, 3, 4]);
         assert_eq!((numbers(&matching("a.*")), numbers(&matching("a.>"))), (vec![1], vec![1, 2]));
-        assert_eq!(numbers(&all().since("at", &Value::Integer(1500), 1.0)), [2, 3]);
-        assert_eq!(numbers(&all().since("at", &Value::Real(3000.5), 1.0)), Vec::<i64>::new());
-        assert_eq!(numbers(&all().since("at", &Value::from("1970-01-01T"), 1.0)), [3, 4], "text is compared as text");
+        assert_eq!(numbers(&all().since("at", Value::Integer(1500).borrowed(), 1.0)), [2, 3]);
+        assert_eq!(numbers(&all().since("at", Value::Real(3000.5).borrowed(), 1.0)), Vec::<i64>::new());
+        assert_eq!(
+            numbers(&all().since("at", Value::from("1970-01-01T").borrowed(), 1.0)),
+            [3, 4],
+            "text is compared as text"
+        );
         let expressed = matching(">").expression("b = 'x' OR b = 'y' -- either");
         assert_eq!(numbers(&expressed), [1, 2, 3]);
         assert_eq!(reader.number_before_last(&table, &expressed, 2).expect("reads"), 1);
