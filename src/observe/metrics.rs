@@ -105,7 +105,7 @@ impl Families<'_> {
         ];
         let help = "The program, and what it collects";
         self.0.encode_descriptor("catchment_build", help, None, MetricType::Info)?.encode_info(&labels)?;
-        self.gauge("catchment_up", "How long the collector runs", Some(&Unit::Seconds), program.up_seconds)
+        self.gauge("catchment_uptime", "How long the collector runs", Some(&Unit::Seconds), program.up_seconds)
     }
 
     fn health(&mut self, snapshot: &Snapshot) -> Result<(), Error> {

@@ -49,10 +49,10 @@ pub(super) fn html(snapshot: &Snapshot, samples: &[Sample]) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"robots\" content=\"noindex\">\
          <link rel=\"icon\" href=\"{ICON}\"><style>{STYLE}</style></head><body>\
          <header><strong>catchment</strong> <span>{}</span> \
-         <span id=\"live\">as of {} UTC; <a href=\"/\">read again</a></span></header>\
+         <span id=\"live\" data-at=\"{at}\">as of {at} UTC; <a href=\"/\">read again</a></span></header>\
          <div id=\"spoken\" class=\"hidden\" role=\"status\"></div>",
         escaped(&snapshot.database.path),
-        clock(&snapshot.at, &snapshot.at),
+        at = clock(&snapshot.at, &snapshot.at),
         what = escaped(what),
     );
     let _ = write!(html, "<main data-state=\"{class}\"><section class=\"lead {class}\"><span class=\"badge\">{word}</span>");

@@ -43,11 +43,16 @@ pub(super) fn tiles(html: &mut String, snapshot: &Snapshot) {
     let stored = dead_letters.stored.map_or_else(|| "–".into(), count);
     let is_alarm = snapshot.troubles.iter().any(|trouble| trouble.part == "dead letters");
     tile("Dead letters", &stored, &format!("{} since the start", count(totals.dead_letters)), is_alarm);
-    let ago = snapshot.last_commit_seconds.map_or_else(|| "none yet".into(), |ago| format!("{} ago", seconds(ago)));
+    let ago = snapshot.last_commit_seconds.map_or_else(|| "none yet".into(), ago);
     tile("Last commit", &ago, &format!("{} failed attempts", count(totals.commit_failures)), snapshot.reasons.iter().any(|reason| reason.part == "stall"));
     let free = database.disk_free_bytes.map_or_else(String::new, |free| format!("{} free on the disk", bytes(free)));
     tile("Database", &bytes(database.file_bytes), &format!("WAL {}; {free}", bytes(database.wal_bytes)), false);
     html.push_str("</dl>");
+}
+
+/// How long ago something was.
+fn ago(ago: f64) -> String {
+    if ago < 1.0 { "just now".into() } else { format!("{} ago", seconds(ago)) }
 }
 
 /// The tables.
