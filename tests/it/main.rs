@@ -43,6 +43,7 @@ mod migrations;
 mod names;
 mod observe;
 mod own_server;
+mod page;
 mod paths;
 mod permissions;
 mod poison;
