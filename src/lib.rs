@@ -162,9 +162,9 @@ pub use event::{Event, InvalidEvent};
 pub use pipeline::{Connected, Distribution, Health, Incident, Position, Trouble};
 pub use query::{QueryStatus, RequestCounts};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+pub use store::RouteStatus;
 #[doc(no_inline)]
 pub use store::rusqlite;
-pub use store::RouteStatus;
 pub use subject::{Filter, InvalidSubject};
 
 use counted::counted;
@@ -191,8 +191,8 @@ pub mod unversioned {
     }
     pub mod pipeline {
         pub use crate::pipeline::{
-            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Peer, Pipeline, Refusal, Settings, Shared,
-            SingleEvent, Sink,
+            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Peer, Pipeline, Refusal, Settings,
+            Shared, SingleEvent, Sink,
         };
     }
     pub mod store {

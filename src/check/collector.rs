@@ -15,18 +15,20 @@ pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
     match ask_snapshot(&config.database.path, PATIENCE) {
         Ok(snapshot) if snapshot.state == State::Starting => {}
         Ok(snapshot) => {
-            let what = snapshot.reasons.first().or(snapshot.troubles.first()).map(|trouble| {
-                format!("{}, for {:.0} s: {}", trouble.part, trouble.for_seconds, trouble.reason)
-            });
+            let what = snapshot
+                .reasons
+                .first()
+                .or(snapshot.troubles.first())
+                .map(|trouble| format!("{}, for {:.0} s: {}", trouble.part, trouble.for_seconds, trouble.reason));
             match (snapshot.ready, what) {
-                (false, what) => report.critical("collector", what.unwrap_or_default(), remedy),
-                (true, Some(what)) => report.warning("collector", what, remedy),
-                (true, None) => report.ok("collector", "makes progress"),
+                (false, what) => report.critical("readiness", what.unwrap_or_default(), remedy),
+                (true, Some(what)) => report.warning("readiness", what, remedy),
+                (true, None) => report.ok("readiness", "makes progress"),
             }
         }
         Err(AskError::NobodyRuns(_)) => {}
         Err(AskError::Failed(why)) => {
-            report.warning("collector", why, "run this as the user who runs the collector");
+            report.warning("readiness", why, "run this as the user who runs the collector");
         }
     }
 }

@@ -110,7 +110,8 @@ impl ObserveConfig {
     pub(crate) fn address(&self) -> Result<Option<ListenAddress>, Error> {
         let Some(listen) = &self.listen else { return Ok(None) };
         let refused = |detail: String| {
-            let remedy = "give an IP address and a port, as 127.0.0.1:9464, or a socket, as unix:/run/catchment/http.sock";
+            let remedy =
+                "give an IP address and a port, as 127.0.0.1:9464, or a socket, as unix:/run/catchment/http.sock";
             Error::config("observe.listen", detail).with_remedy(remedy)
         };
         if let Some(path) = listen.strip_prefix("unix:") {

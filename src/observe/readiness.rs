@@ -121,8 +121,7 @@ impl Readiness {
         if let (Some(since), Some(most), Some(behind)) =
             (self.over_lag, self.limits.max_lag, Lag::of(status).behind_seconds)
         {
-            let reason =
-                format!("the last committed event is {behind:.0} s old, more than {most:?} (observe.max_lag)");
+            let reason = format!("the last committed event is {behind:.0} s old, more than {most:?} (observe.max_lag)");
             found.push(finding("lag", reason, since, after));
         }
         if let (true, Some(since)) = (self.dead.length >= DEAD_IN_A_ROW, self.dead.since) {

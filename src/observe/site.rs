@@ -151,7 +151,8 @@ fn ready(snapshot: &Snapshot, wants_json: bool) -> Response {
     if snapshot.ready {
         return Response::text(200, "ready\n");
     }
-    let line = |Trouble { part, reason, for_seconds }: &Trouble| format!("{part}, for {}: {reason}\n", seconds(*for_seconds));
+    let line =
+        |Trouble { part, reason, for_seconds }: &Trouble| format!("{part}, for {}: {reason}\n", seconds(*for_seconds));
     Response::text(503, "not ready\n".to_owned() + &snapshot.reasons.iter().map(line).collect::<String>())
 }
 
@@ -175,7 +176,8 @@ mod tests {
             let authorization = authorization.map(str::to_owned);
             site.answer(&Request { authorization, ..request("/status") }).status
         };
-        for wrong in [None, Some("Bearer 0123456789abcdeg"), Some("0123456789abcdef"), Some("Basic x"), Some("Bearer ")] {
+        for wrong in [None, Some("Bearer 0123456789abcdeg"), Some("0123456789abcdef"), Some("Basic x"), Some("Bearer ")]
+        {
             assert_eq!(status(wrong), 401, "{wrong:?}");
         }
         let basic = format!("Basic {}", data_encoding::BASE64.encode(b"me:0123456789abcdef"));
@@ -190,9 +192,8 @@ mod tests {
     #[test]
     fn without_a_token_no_other_name_leads_here() {
         let mut site = site(None);
-        let mut status = |host: Option<&str>| {
-            site.answer(&Request { host: host.map(str::to_owned), ..request("/healthz") }).status
-        };
+        let mut status =
+            |host: Option<&str>| site.answer(&Request { host: host.map(str::to_owned), ..request("/healthz") }).status;
         for host in [None, Some("localhost:9464"), Some("127.0.0.1"), Some("[::1]:9464"), Some("LOCALHOST")] {
             assert_eq!(status(host), 200, "{host:?}");
         }
@@ -205,11 +206,17 @@ mod tests {
     fn a_collector_that_has_not_started_is_not_ready() {
         let mut site = site(None);
         let answer = String::from_utf8(site.answer(&request("/readyz")).bytes(false)).expect("UTF-8");
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\n\r\nnot ready\ncollector, for 0 s: "), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\n\r\nnot ready\ncollector, for 0 s: "),
+            "{answer}"
+        );
         let json = Request { query: "format=json".into(), ..request("/readyz") };
         let answer = String::from_utf8(site.answer(&json).bytes(false)).expect("UTF-8");
         let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
         let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        assert_eq!((&body["ready"], &body["state"], &body["reasons"][0]["part"]), (&json!(false), &json!("starting"), &json!("collector")));
+        assert_eq!(
+            (&body["ready"], &body["state"], &body["reasons"][0]["part"]),
+            (&json!(false), &json!("starting"), &json!("collector"))
+        );
     }
 }

@@ -100,7 +100,13 @@ impl Endpoint {
     /// Its counts now.
     pub(super) fn status(&self) -> QueryStatus {
         let EndpointCounts { requests, errors, last_error, .. } = self.counters.now();
-        QueryStatus { name: self.query.clone(), requests, errors, last_error, duration: self.counters.durations.distribution() }
+        QueryStatus {
+            name: self.query.clone(),
+            requests,
+            errors,
+            last_error,
+            duration: self.counters.durations.distribution(),
+        }
     }
 
     /// One endpoint for each query, with unique names.

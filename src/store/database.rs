@@ -201,7 +201,19 @@ impl Database {
             })?;
         let file = DatabaseFile::at(path);
         let checkpointer = Arc::new(Checkpointer::new(manager.clone(), file.clone()));
-        Ok((Self { file, identity, pool, checkpointer, manager, plan, writers: config.writers, route_counters: RouteCounters::default() }, queries))
+        Ok((
+            Self {
+                file,
+                identity,
+                pool,
+                checkpointer,
+                manager,
+                plan,
+                writers: config.writers,
+                route_counters: RouteCounters::default(),
+            },
+            queries,
+        ))
     }
 
     /// The name of this database at a broker: sixteen hexadecimal digits, the same in every copy of it.

@@ -80,8 +80,7 @@ impl Observation {
         schema::must_be_ours(connection.sqlite(), path)?;
         connection.read(|sqlite| {
             let number = |sql: &str| sqlite.query_row(sql, [], |row| row.get::<_, u64>(0));
-            let counted =
-                format!("SELECT count(*) FROM (SELECT 1 FROM catchment_dead_letters LIMIT {COUNTED})");
+            let counted = format!("SELECT count(*) FROM (SELECT 1 FROM catchment_dead_letters LIMIT {COUNTED})");
             Ok(Self {
                 page_size: number("PRAGMA page_size")?,
                 pages: number("PRAGMA page_count")?,

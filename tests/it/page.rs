@@ -72,7 +72,9 @@ fn the_page_is_live_in_a_browser_and_whole_without_a_script() {
     let (plain, log) = shown(&browser, &fixture.path("profile"), &address, &["--blink-settings=scriptEnabled=false"]);
     assert!(plain.contains("as of ") && !plain.contains(">live, "), "{plain}\n{log}");
     for page in [&page, &plain] {
-        for text in ["Collecting stream EVENTS into ", "lines", "ask.a_rather_long_subject.of_a_query", "Last dead letters"] {
+        for text in
+            ["Collecting stream EVENTS into ", "lines", "ask.a_rather_long_subject.of_a_query", "Last dead letters"]
+        {
             assert!(page.contains(text), "{text}: {page}");
         }
         assert!(page.contains("events.&lt;b&gt;test&lt;/b&gt;"), "{page}");

@@ -88,7 +88,10 @@ fn a_locked_database_shows_once_events_wait_and_heals() {
     assert_eq!(observed.get("/readyz").body, "ready\n");
     fixture.publish("second", 10);
     let said = observed.ready(false, &["database, for ", "stall, for "]);
-    assert!(said.contains("locked") || said.contains("nothing is committed, while 0 events wait to be delivered"), "{said}");
+    assert!(
+        said.contains("locked") || said.contains("nothing is committed, while 0 events wait to be delivered"),
+        "{said}"
+    );
     drop(lock);
     observed.ready(true, &[]);
     fixture.has(11);
@@ -271,12 +274,16 @@ fn health_exits_with_1_where_the_collector_is_not_ready_or_not_there() {
     let ill = health(&["--json"]);
     assert_eq!(ill.status.code(), Some(1), "{ill:?}");
     let said: serde_json::Value = serde_json::from_slice(&ill.stdout).expect("JSON");
-    assert_eq!((&said["ready"], &said["state"], &said["reasons"][0]["part"]), (&json!(false), &json!("failed"), &json!("broker")));
+    assert_eq!(
+        (&said["ready"], &said["state"], &said["reasons"][0]["part"]),
+        (&json!(false), &json!("failed"), &json!("broker"))
+    );
     let mut command = catchment();
     command.args(["check", "--offline", "--json", "--database"]).arg(fixture.database());
     let checked = output(&mut command);
     let findings: serde_json::Value = serde_json::from_slice(&checked.stdout).expect("JSON");
-    let found = findings["findings"].as_array().expect("a list").iter().find(|finding| finding["object"] == "collector");
+    let found =
+        findings["findings"].as_array().expect("a list").iter().find(|finding| finding["object"] == "readiness");
     let found = found.expect("the collector is asked");
     assert_eq!(found["level"], "critical", "{found}");
     assert_eq!(checked.status.code(), Some(2));

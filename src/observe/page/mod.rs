@@ -55,7 +55,10 @@ pub(super) fn html(snapshot: &Snapshot, samples: &[Sample]) -> String {
         at = clock(&snapshot.at, &snapshot.at),
         what = escaped(what),
     );
-    let _ = write!(html, "<main data-state=\"{class}\"><section class=\"lead {class}\"><span class=\"badge\">{word}</span>");
+    let _ = write!(
+        html,
+        "<main data-state=\"{class}\"><section class=\"lead {class}\"><span class=\"badge\">{word}</span>"
+    );
     let _ = write!(html, "<h1>{}</h1>", escaped(&snapshot.summary));
     sections::troubles(&mut html, snapshot);
     html.push_str("</section>");
@@ -125,7 +128,10 @@ mod tests {
     fn nothing_is_loaded_from_elsewhere() {
         let page = html(&Observer::new(&Config::default()).snapshot(), &[]);
         let without_names = page.replace("http://www.w3.org/2000/svg", "");
-        assert!(!without_names.contains("http://") && !without_names.contains("https://") && !page.contains("url("), "{page}");
+        assert!(
+            !without_names.contains("http://") && !without_names.contains("https://") && !page.contains("url("),
+            "{page}"
+        );
         assert!(!page.contains(" style=") && !page.contains(" onclick="), "the policy forbids these");
         assert!(policy().contains("default-src 'none'") && !policy().contains("unsafe"), "{}", policy());
     }
