@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use super::finding::ReportBuilder;
 use crate::config::Config;
-use crate::observe::{AskError, State, ask_snapshot};
+use crate::observe::{AskError, State, ask_snapshot, may_ask};
 
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks the collector on its socket. A process that has none, such as a recorder, is not asked.
+/// Asks the collector on its socket. A process that has none, such as a recorder, is not asked, and neither is
+/// that of another user.
 pub(super) fn check(config: &Config, report: &mut ReportBuilder<'_>) {
+    // Another user's collector tells only that user.
+    if !may_ask(&config.database.path) {
+        return;
+    }
     let remedy = "catchment status shows its figures";
     match ask_snapshot(&config.database.path, PATIENCE) {
         Ok(snapshot) if snapshot.state == State::Starting => {}

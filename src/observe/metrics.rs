@@ -80,9 +80,9 @@ impl Families<'_> {
         name: &str,
         help: &str,
         unit: Option<&Unit>,
-        value: impl EncodeGaugeValue,
+        value: &impl EncodeGaugeValue,
     ) -> Result<(), Error> {
-        self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+        self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(value)
     }
 
     fn histogram(&mut self, name: &str, help: &str, unit: Option<&Unit>, values: &Distribution) -> Result<(), Error> {
@@ -111,7 +111,7 @@ impl Families<'_> {
         ];
         let help = "The program, and what it collects";
         self.0.encode_descriptor("catchment_build", help, None, MetricType::Info)?.encode_info(&labels)?;
-        self.gauge("catchment_uptime", "How long the collector runs", Some(&Unit::Seconds), program.up_seconds)
+        self.gauge("catchment_uptime", "How long the collector runs", Some(&Unit::Seconds), &program.up_seconds)
     }
 
     fn health(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
@@ -120,17 +120,17 @@ impl Families<'_> {
             "catchment_ready",
             "1 if the collector makes progress, as /readyz answers",
             None,
-            number(snapshot.ready),
+            &number(snapshot.ready),
         )?;
         let is_degraded = !matches!(snapshot.state, State::Well);
         self.gauge(
             "catchment_degraded",
             "1 if something is wrong, also if it is still ready",
             None,
-            number(is_degraded),
+            &number(is_degraded),
         )?;
         let is_connected = snapshot.source.connected.is_some();
-        self.gauge("catchment_connected", "1 while there is a connection to the broker", None, number(is_connected))?;
+        self.gauge("catchment_connected", "1 while there is a connection to the broker", None, &number(is_connected))?;
         let reconnects = snapshot.source.reconnects;
         self.counter("catchment_reconnects", "Connections or consumers that were made again", reconnects)
     }
@@ -176,30 +176,30 @@ impl Families<'_> {
             ("catchment_consumer_num_redelivered", "Deliveries that were sent again", lag.redelivered),
             ("catchment_queue_events", "Events received and not committed", queue.events),
         ] {
-            self.gauge(name, help, None, value)?;
+            self.gauge(name, help, None, &value)?;
         }
         let bytes = Some(&Unit::Bytes);
-        self.gauge("catchment_queue", "Bytes of the events received and not committed", bytes, queue.bytes)?;
+        self.gauge("catchment_queue", "Bytes of the events received and not committed", bytes, &queue.bytes)?;
         let seconds = Some(&Unit::Seconds);
         if let Some(behind) = lag.behind_seconds {
             let help = "Age of the last committed event while events wait; 0 while none do";
-            self.gauge("catchment_lag", help, seconds, behind)?;
+            self.gauge("catchment_lag", help, seconds, &behind)?;
         }
         if let Some(position) = &snapshot.position {
             self.gauge(
                 "catchment_stream_epoch",
                 "The stream's epoch in this database",
                 None,
-                u64::from(position.epoch),
+                &u64::from(position.epoch),
             )?;
-            self.gauge("catchment_stream_sequence", "Sequence of the last committed event", None, position.sequence)?;
+            self.gauge("catchment_stream_sequence", "Sequence of the last committed event", None, &position.sequence)?;
         }
         let last = snapshot.last_commit_unix_seconds.unwrap_or(0.0);
         self.gauge(
             "catchment_last_commit_timestamp",
             "When the last batch was committed; 0 before the first",
             seconds,
-            last,
+            &last,
         )
     }
 
@@ -220,8 +220,8 @@ impl Families<'_> {
 
     fn database(&mut self, Snapshot { database, dead_letters, .. }: &Snapshot) -> Result<(), Error> {
         let bytes = Some(&Unit::Bytes);
-        self.gauge("catchment_database_size", "Size of the database file", bytes, database.file_bytes)?;
-        self.gauge("catchment_wal_size", "Size of the file -wal", bytes, database.wal_bytes)?;
+        self.gauge("catchment_database_size", "Size of the database file", bytes, &database.file_bytes)?;
+        self.gauge("catchment_wal_size", "Size of the file -wal", bytes, &database.wal_bytes)?;
         for (name, help, value) in [
             ("catchment_wal_pages", "Pages in the WAL after the last commit", u64::from(database.wal_pages)),
             (
@@ -232,15 +232,15 @@ impl Families<'_> {
             ("catchment_database_pages", "Pages of the database", database.pages),
             ("catchment_database_free_pages", "Pages of the database that are in use for nothing", database.free_pages),
         ] {
-            self.gauge(name, help, None, value)?;
+            self.gauge(name, help, None, &value)?;
         }
         if let Some(free) = database.disk_free_bytes {
-            self.gauge("catchment_disk_free", "Free space on the disk of the database", bytes, free)?;
+            self.gauge("catchment_disk_free", "Free space on the disk of the database", bytes, &free)?;
         }
         match dead_letters.stored {
             Some(stored) => {
                 let help = "Dead letters that are stored; at most 100,000 are counted";
-                self.gauge("catchment_stored_dead_letters", help, None, stored)
+                self.gauge("catchment_stored_dead_letters", help, None, &stored)
             }
             None => Ok(()),
         }
@@ -284,14 +284,14 @@ impl Families<'_> {
             MetricType::Counter,
         )?;
         cpu.encode_counter::<NoLabelSet, _, u64>(&process.cpu_seconds, None)?;
-        self.gauge("process_resident_memory", "Resident memory", bytes, process.resident_bytes)?;
-        self.gauge("process_virtual_memory", "Virtual memory", bytes, process.virtual_bytes)?;
-        self.gauge("process_threads", "Threads", None, process.threads)?;
-        self.gauge("process_open_fds", "Open file descriptors", None, process.open_files)?;
+        self.gauge("process_resident_memory", "Resident memory", bytes, &process.resident_bytes)?;
+        self.gauge("process_virtual_memory", "Virtual memory", bytes, &process.virtual_bytes)?;
+        self.gauge("process_threads", "Threads", None, &process.threads)?;
+        self.gauge("process_open_fds", "Open file descriptors", None, &process.open_files)?;
         if let Some(most) = process.max_open_files {
-            self.gauge("process_max_fds", "The most file descriptors that may be open", None, most)?;
+            self.gauge("process_max_fds", "The most file descriptors that may be open", None, &most)?;
         }
-        self.gauge("process_start_time", "When the process started", seconds, process.started_unix_seconds)
+        self.gauge("process_start_time", "When the process started", seconds, &process.started_unix_seconds)
     }
 }
 

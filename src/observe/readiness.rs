@@ -105,7 +105,9 @@ impl Readiness {
         for trouble in parts.into_iter().flatten() {
             found.push(finding(trouble.part, trouble.reason.clone(), trouble.since, after));
         }
-        if is_behind(status) && now.saturating_duration_since(self.progress) >= after {
+        // A known trouble is why nothing is committed.
+        let is_known = found.iter().any(|finding| finding.is_unready);
+        if !is_known && is_behind(status) && now.saturating_duration_since(self.progress) >= after {
             let reason = format!(
                 "nothing is committed, while {} to be delivered and {} to be committed",
                 waiting(status.pending),

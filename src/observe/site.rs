@@ -36,18 +36,14 @@ impl Access {
         if request.is_of_owner {
             return None;
         }
-        match &self.token {
-            Some(token) => {
-                let given = request.authorization.as_deref().and_then(secret_of);
-                let is_right = given.is_some_and(|given| <[u8; 32]>::from(Sha256::digest(given)) == *token);
-                (!is_right && request.path != "/healthz").then(Response::unauthorized)
-            }
-            // A name that leads to loopback can be anybody's: a page elsewhere could read the answers under it (DNS rebinding).
-            None => {
-                let is_known = request.host.as_deref().is_none_or(names_an_address);
-                (!is_known).then(|| Response::text(421, "ask for an IP address or localhost, or set observe.token\n"))
-            }
+        if let Some(token) = &self.token {
+            let given = request.authorization.as_deref().and_then(secret_of);
+            let is_right = given.is_some_and(|given| <[u8; 32]>::from(Sha256::digest(given)) == *token);
+            return (!is_right && request.path != "/healthz").then(Response::unauthorized);
         }
+        // A name that leads to loopback can be anybody's: a page elsewhere could read the answers under it (DNS rebinding).
+        let is_known = request.host.as_deref().is_none_or(names_an_address);
+        (!is_known).then(|| Response::text(421, "ask for an IP address or localhost, or set observe.token\n"))
     }
 }
 
@@ -101,9 +97,9 @@ impl Site {
         }
         match request.path.as_str() {
             "/" => {
-                let samples = self.observer.samples();
+                let observer = self.observer.clone();
                 let last = self.last();
-                let html = last.page.get_or_insert_with(|| page::html(&last.snapshot, &samples).into());
+                let html = last.page.get_or_insert_with(|| page::html(&last.snapshot, &observer.samples()).into());
                 Response::new(200, "text/html; charset=utf-8", Arc::clone(html)).with_policy(page::policy())
             }
             "/metrics" => {

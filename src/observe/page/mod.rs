@@ -67,11 +67,11 @@ pub(super) fn html(snapshot: &Snapshot, samples: &[Sample]) -> String {
     charts::all(&mut html, samples);
     html.push_str("</div>");
     sections::tables(&mut html, snapshot);
-    let _ = write!(
+    let _ = writeln!(
         html,
         "</main><footer><nav aria-label=\"Other formats\"><a href=\"/metrics\">metrics</a> · <a href=\"/status\">figures as JSON</a> · \
          <a href=\"/readyz\">readiness</a></nav><p>catchment {}, SQLite {}. Times are UTC. Percentiles are of the last minute.</p></footer>\
-         <script>{SCRIPT}</script></body></html>\n",
+         <script>{SCRIPT}</script></body></html>",
         escaped(&snapshot.program.version),
         escaped(&snapshot.program.sqlite),
     );

@@ -219,7 +219,7 @@ fn source(html: &mut String, snapshot: &Snapshot) {
     row(html, "subjects", &source.subjects.join(", "));
     match (&source.connected, &source.connected_since) {
         (Some(server), Some(since)) => {
-            row(html, "connected", &format!("{server} since {}", clock(since, &snapshot.at)))
+            row(html, "connected", &format!("{server} since {}", clock(since, &snapshot.at)));
         }
         _ => row(html, "connected", &format!("no; tries {}", source.servers)),
     }
