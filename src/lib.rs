@@ -80,6 +80,7 @@
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
+//! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication
@@ -190,8 +191,8 @@ pub mod unversioned {
     }
     pub mod pipeline {
         pub use crate::pipeline::{
-            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Peer, Pipeline, Refusal, Settings, Shared,
-            SingleEvent, Sink,
+            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Peer, Pipeline, Refusal, Settings,
+            Shared, SingleEvent, Sink,
         };
     }
     pub mod store {

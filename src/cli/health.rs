@@ -42,7 +42,11 @@ impl Health {
         let answer = match ask(&path, target, self.timeout) {
             Ok(answer) => answer,
             Err(AskError::NobodyRuns(socket)) => {
-                bail!("no collector runs for {}: nobody listens at {socket}; {} starts one", path.display(), hint::command("run"))
+                bail!(
+                    "no collector runs for {}: nobody listens at {socket}; {} starts one",
+                    path.display(),
+                    hint::command("run")
+                )
             }
             Err(AskError::Failed(why)) => bail!("{why}"),
         };

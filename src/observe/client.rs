@@ -30,6 +30,12 @@ pub enum AskError {
     Failed(String),
 }
 
+/// Whether this user may ask the collector of this database, as far as the socket's permissions show. `true` if there is no socket.
+pub fn may_ask(database: &Path) -> bool {
+    let found = rustix::fs::access(socket_path(database), rustix::fs::Access::WRITE_OK);
+    found.map_or_else(|error| error != rustix::io::Errno::ACCESS, |()| true)
+}
+
 /// Asks the collector of this database for a path, as `/status`. Blocks at most for about `timeout`.
 ///
 /// # Errors

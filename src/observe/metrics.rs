@@ -75,8 +75,14 @@ impl Families<'_> {
         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: impl EncodeGaugeValue) -> Result<(), Error> {
-        self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: &impl EncodeGaugeValue,
+    ) -> Result<(), Error> {
+        self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(value)
     }
 
     fn histogram(&mut self, name: &str, help: &str, unit: Option<&Unit>, values: &Distribution) -> Result<(), Error> {
@@ -105,16 +111,26 @@ impl Families<'_> {
         ];
         let help = "The program, and what it collects";
         self.0.encode_descriptor("catchment_build", help, None, MetricType::Info)?.encode_info(&labels)?;
-        self.gauge("catchment_up", "How long the collector runs", Some(&Unit::Seconds), program.up_seconds)
+        self.gauge("catchment_uptime", "How long the collector runs", Some(&Unit::Seconds), &program.up_seconds)
     }
 
     fn health(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let number = |is_so: bool| u64::from(is_so);
-        self.gauge("catchment_ready", "1 if the collector makes progress, as /readyz answers", None, number(snapshot.ready))?;
+        self.gauge(
+            "catchment_ready",
+            "1 if the collector makes progress, as /readyz answers",
+            None,
+            &number(snapshot.ready),
+        )?;
         let is_degraded = !matches!(snapshot.state, State::Well);
-        self.gauge("catchment_degraded", "1 if something is wrong, also if it is still ready", None, number(is_degraded))?;
+        self.gauge(
+            "catchment_degraded",
+            "1 if something is wrong, also if it is still ready",
+            None,
+            &number(is_degraded),
+        )?;
         let is_connected = snapshot.source.connected.is_some();
-        self.gauge("catchment_connected", "1 while there is a connection to the broker", None, number(is_connected))?;
+        self.gauge("catchment_connected", "1 while there is a connection to the broker", None, &number(is_connected))?;
         let reconnects = snapshot.source.reconnects;
         self.counter("catchment_reconnects", "Connections or consumers that were made again", reconnects)
     }
@@ -127,12 +143,20 @@ impl Families<'_> {
             ("catchment_committed_bytes", "Bytes of subjects, headers and payloads committed", totals.committed_bytes),
             ("catchment_batches_committed", "Batches committed, each in one transaction", totals.batches),
             ("catchment_commit_failures", "Attempts to commit that failed and were made again", totals.commit_failures),
-            ("catchment_duplicates", "Events skipped because an earlier epoch of the stream had them", totals.duplicates),
+            (
+                "catchment_duplicates",
+                "Events skipped because an earlier epoch of the stream had them",
+                totals.duplicates,
+            ),
             ("catchment_dead_letters", "Events committed as dead letters", totals.dead_letters),
             ("catchment_dropped", "Events of core NATS dropped because the buffer was full", totals.dropped),
             ("catchment_unmatched_dropped", "Events dropped because no route takes them", totals.unmatched_dropped),
             ("catchment_delete_markers_skipped", "Delete markers skipped", totals.markers_skipped),
-            ("catchment_confirmations_dropped", "Requested confirmations that were not sent", totals.confirmations_dropped),
+            (
+                "catchment_confirmations_dropped",
+                "Requested confirmations that were not sent",
+                totals.confirmations_dropped,
+            ),
             ("catchment_lost_events", "Events that the stream deleted before they were collected", totals.lost),
         ] {
             self.counter(name, help, value)?;
@@ -143,26 +167,40 @@ impl Families<'_> {
     fn lag(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let Snapshot { lag, queue, .. } = snapshot;
         for (name, help, value) in [
-            ("catchment_consumer_num_pending", "Events still to be delivered, as the broker last reported", lag.pending),
+            (
+                "catchment_consumer_num_pending",
+                "Events still to be delivered, as the broker last reported",
+                lag.pending,
+            ),
             ("catchment_consumer_num_ack_pending", "Deliveries that are not acknowledged", lag.ack_pending),
             ("catchment_consumer_num_redelivered", "Deliveries that were sent again", lag.redelivered),
             ("catchment_queue_events", "Events received and not committed", queue.events),
         ] {
-            self.gauge(name, help, None, value)?;
+            self.gauge(name, help, None, &value)?;
         }
         let bytes = Some(&Unit::Bytes);
-        self.gauge("catchment_queue", "Bytes of the events received and not committed", bytes, queue.bytes)?;
+        self.gauge("catchment_queue", "Bytes of the events received and not committed", bytes, &queue.bytes)?;
         let seconds = Some(&Unit::Seconds);
         if let Some(behind) = lag.behind_seconds {
             let help = "Age of the last committed event while events wait; 0 while none do";
-            self.gauge("catchment_lag", help, seconds, behind)?;
+            self.gauge("catchment_lag", help, seconds, &behind)?;
         }
         if let Some(position) = &snapshot.position {
-            self.gauge("catchment_stream_epoch", "The stream's epoch in this database", None, u64::from(position.epoch))?;
-            self.gauge("catchment_stream_sequence", "Sequence of the last committed event", None, position.sequence)?;
+            self.gauge(
+                "catchment_stream_epoch",
+                "The stream's epoch in this database",
+                None,
+                &u64::from(position.epoch),
+            )?;
+            self.gauge("catchment_stream_sequence", "Sequence of the last committed event", None, &position.sequence)?;
         }
         let last = snapshot.last_commit_unix_seconds.unwrap_or(0.0);
-        self.gauge("catchment_last_commit_timestamp", "When the last batch was committed; 0 before the first", seconds, last)
+        self.gauge(
+            "catchment_last_commit_timestamp",
+            "When the last batch was committed; 0 before the first",
+            seconds,
+            &last,
+        )
     }
 
     fn sizes(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
@@ -172,28 +210,37 @@ impl Families<'_> {
         let values = &snapshot.batch_events.all;
         self.histogram("catchment_batch_events", "How many events the committed batches had", None, values)?;
         let values = &snapshot.publish_to_commit_seconds.all;
-        self.histogram("catchment_publish_to_commit", "How long after its publishing each event was committed", seconds, values)
+        self.histogram(
+            "catchment_publish_to_commit",
+            "How long after its publishing each event was committed",
+            seconds,
+            values,
+        )
     }
 
     fn database(&mut self, Snapshot { database, dead_letters, .. }: &Snapshot) -> Result<(), Error> {
         let bytes = Some(&Unit::Bytes);
-        self.gauge("catchment_database_size", "Size of the database file", bytes, database.file_bytes)?;
-        self.gauge("catchment_wal_size", "Size of the file -wal", bytes, database.wal_bytes)?;
+        self.gauge("catchment_database_size", "Size of the database file", bytes, &database.file_bytes)?;
+        self.gauge("catchment_wal_size", "Size of the file -wal", bytes, &database.wal_bytes)?;
         for (name, help, value) in [
             ("catchment_wal_pages", "Pages in the WAL after the last commit", u64::from(database.wal_pages)),
-            ("catchment_wal_pages_copied", "Pages of the WAL that are copied into the database", database.wal_pages_copied.into()),
+            (
+                "catchment_wal_pages_copied",
+                "Pages of the WAL that are copied into the database",
+                database.wal_pages_copied.into(),
+            ),
             ("catchment_database_pages", "Pages of the database", database.pages),
             ("catchment_database_free_pages", "Pages of the database that are in use for nothing", database.free_pages),
         ] {
-            self.gauge(name, help, None, value)?;
+            self.gauge(name, help, None, &value)?;
         }
         if let Some(free) = database.disk_free_bytes {
-            self.gauge("catchment_disk_free", "Free space on the disk of the database", bytes, free)?;
+            self.gauge("catchment_disk_free", "Free space on the disk of the database", bytes, &free)?;
         }
         match dead_letters.stored {
             Some(stored) => {
                 let help = "Dead letters that are stored; at most 100,000 are counted";
-                self.gauge("catchment_stored_dead_letters", help, None, stored)
+                self.gauge("catchment_stored_dead_letters", help, None, &stored)
             }
             None => Ok(()),
         }
@@ -230,17 +277,21 @@ impl Families<'_> {
     /// The names that the client libraries of Prometheus have for a process.
     fn process(&mut self, Snapshot { process, .. }: &Snapshot) -> Result<(), Error> {
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
-        let mut cpu =
-            self.0.encode_descriptor("process_cpu", "CPU time in user and system mode", seconds, MetricType::Counter)?;
+        let mut cpu = self.0.encode_descriptor(
+            "process_cpu",
+            "CPU time in user and system mode",
+            seconds,
+            MetricType::Counter,
+        )?;
         cpu.encode_counter::<NoLabelSet, _, u64>(&process.cpu_seconds, None)?;
-        self.gauge("process_resident_memory", "Resident memory", bytes, process.resident_bytes)?;
-        self.gauge("process_virtual_memory", "Virtual memory", bytes, process.virtual_bytes)?;
-        self.gauge("process_threads", "Threads", None, process.threads)?;
-        self.gauge("process_open_fds", "Open file descriptors", None, process.open_files)?;
+        self.gauge("process_resident_memory", "Resident memory", bytes, &process.resident_bytes)?;
+        self.gauge("process_virtual_memory", "Virtual memory", bytes, &process.virtual_bytes)?;
+        self.gauge("process_threads", "Threads", None, &process.threads)?;
+        self.gauge("process_open_fds", "Open file descriptors", None, &process.open_files)?;
         if let Some(most) = process.max_open_files {
-            self.gauge("process_max_fds", "The most file descriptors that may be open", None, most)?;
+            self.gauge("process_max_fds", "The most file descriptors that may be open", None, &most)?;
         }
-        self.gauge("process_start_time", "When the process started", seconds, process.started_unix_seconds)
+        self.gauge("process_start_time", "When the process started", seconds, &process.started_unix_seconds)
     }
 }
 

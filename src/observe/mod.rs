@@ -22,7 +22,7 @@ mod socket;
 mod summary;
 mod time;
 
-pub use client::{AskError, ask, ask_snapshot};
+pub use client::{AskError, ask, ask_snapshot, may_ask};
 pub use observer::{Observer, Phase};
 pub use server::Server;
 pub use snapshot::{Snapshot, State, Totals, Trouble};

@@ -149,8 +149,7 @@ impl Observer {
             return;
         };
         let status = collector.status();
-        let facts =
-            Facts { was_replaced: collector.database_was_replaced(), has_ended: collector.has_ended() };
+        let facts = Facts { was_replaced: collector.database_was_replaced(), has_ended: collector.has_ended() };
         // Taken out meanwhile, because the read may block, and a snapshot must not.
         let mut letters = std::mem::take(&mut self.0.seen.lock().letters);
         if !facts.was_replaced {
@@ -216,7 +215,9 @@ impl Observer {
             lag: Lag::of(&status),
             last_commit: status.last_commit.map(shown),
             last_commit_unix_seconds: status.last_commit.map(unix_seconds),
-            last_commit_seconds: status.last_commit.map(|last| at.duration_since(last).unwrap_or_default().as_secs_f64()),
+            last_commit_seconds: status
+                .last_commit
+                .map(|last| at.duration_since(last).unwrap_or_default().as_secs_f64()),
             totals: Totals::of(&status),
             rates: if is_starting { Rates::default() } else { seen.history.rates(now, &status) },
             queue: Queue { events: status.queue_events, bytes: status.queue_bytes },
@@ -234,7 +235,14 @@ impl Observer {
         snapshot
     }
 
-    fn findings(&self, seen: &Seen, now: Instant, status: &Status, is_starting: bool, is_stopping: bool) -> Vec<Finding> {
+    fn findings(
+        &self,
+        seen: &Seen,
+        now: Instant,
+        status: &Status,
+        is_starting: bool,
+        is_stopping: bool,
+    ) -> Vec<Finding> {
         let since_start = now.saturating_duration_since(self.0.started.1);
         let finding = |part: &str, reason: &str, lasted: Duration| {
             let trouble = Trouble { part: part.into(), reason: reason.into(), for_seconds: lasted.as_secs_f64() };

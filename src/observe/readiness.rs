@@ -105,7 +105,9 @@ impl Readiness {
         for trouble in parts.into_iter().flatten() {
             found.push(finding(trouble.part, trouble.reason.clone(), trouble.since, after));
         }
-        if now.saturating_duration_since(self.progress) >= after {
+        // A known trouble is why nothing is committed.
+        let is_known = found.iter().any(|finding| finding.is_unready);
+        if !is_known && is_behind(status) && now.saturating_duration_since(self.progress) >= after {
             let reason = format!(
                 "nothing is committed, while {} to be delivered and {} to be committed",
                 waiting(status.pending),
@@ -121,8 +123,7 @@ impl Readiness {
         if let (Some(since), Some(most), Some(behind)) =
             (self.over_lag, self.limits.max_lag, Lag::of(status).behind_seconds)
         {
-            let reason =
-                format!("the last committed event is {behind:.0} s old, more than {most:?} (observe.max_lag)");
+            let reason = format!("the last committed event is {behind:.0} s old, more than {most:?} (observe.max_lag)");
             found.push(finding("lag", reason, since, after));
         }
         if let (true, Some(since)) = (self.dead.length >= DEAD_IN_A_ROW, self.dead.since) {

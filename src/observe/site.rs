@@ -36,18 +36,14 @@ impl Access {
         if request.is_of_owner {
             return None;
         }
-        match &self.token {
-            Some(token) => {
-                let given = request.authorization.as_deref().and_then(secret_of);
-                let is_right = given.is_some_and(|given| <[u8; 32]>::from(Sha256::digest(given)) == *token);
-                (!is_right && request.path != "/healthz").then(Response::unauthorized)
-            }
-            // A name that leads to loopback can be anybody's: a page elsewhere could read the answers under it (DNS rebinding).
-            None => {
-                let is_known = request.host.as_deref().is_none_or(names_an_address);
-                (!is_known).then(|| Response::text(421, "ask for an IP address or localhost, or set observe.token\n"))
-            }
+        if let Some(token) = &self.token {
+            let given = request.authorization.as_deref().and_then(secret_of);
+            let is_right = given.is_some_and(|given| <[u8; 32]>::from(Sha256::digest(given)) == *token);
+            return (!is_right && request.path != "/healthz").then(Response::unauthorized);
         }
+        // A name that leads to loopback can be anybody's: a page elsewhere could read the answers under it (DNS rebinding).
+        let is_known = request.host.as_deref().is_none_or(names_an_address);
+        (!is_known).then(|| Response::text(421, "ask for an IP address or localhost, or set observe.token\n"))
     }
 }
 
@@ -101,9 +97,9 @@ impl Site {
         }
         match request.path.as_str() {
             "/" => {
-                let samples = self.observer.samples();
+                let observer = self.observer.clone();
                 let last = self.last();
-                let html = last.page.get_or_insert_with(|| page::html(&last.snapshot, &samples).into());
+                let html = last.page.get_or_insert_with(|| page::html(&last.snapshot, &observer.samples()).into());
                 Response::new(200, "text/html; charset=utf-8", Arc::clone(html)).with_policy(page::policy())
             }
             "/metrics" => {
@@ -151,7 +147,8 @@ fn ready(snapshot: &Snapshot, wants_json: bool) -> Response {
     if snapshot.ready {
         return Response::text(200, "ready\n");
     }
-    let line = |Trouble { part, reason, for_seconds }: &Trouble| format!("{part}, for {}: {reason}\n", seconds(*for_seconds));
+    let line =
+        |Trouble { part, reason, for_seconds }: &Trouble| format!("{part}, for {}: {reason}\n", seconds(*for_seconds));
     Response::text(503, "not ready\n".to_owned() + &snapshot.reasons.iter().map(line).collect::<String>())
 }
 
@@ -175,7 +172,8 @@ mod tests {
             let authorization = authorization.map(str::to_owned);
             site.answer(&Request { authorization, ..request("/status") }).status
         };
-        for wrong in [None, Some("Bearer 0123456789abcdeg"), Some("0123456789abcdef"), Some("Basic x"), Some("Bearer ")] {
+        for wrong in [None, Some("Bearer 0123456789abcdeg"), Some("0123456789abcdef"), Some("Basic x"), Some("Bearer ")]
+        {
             assert_eq!(status(wrong), 401, "{wrong:?}");
         }
         let basic = format!("Basic {}", data_encoding::BASE64.encode(b"me:0123456789abcdef"));
@@ -190,9 +188,8 @@ mod tests {
     #[test]
     fn without_a_token_no_other_name_leads_here() {
         let mut site = site(None);
-        let mut status = |host: Option<&str>| {
-            site.answer(&Request { host: host.map(str::to_owned), ..request("/healthz") }).status
-        };
+        let mut status =
+            |host: Option<&str>| site.answer(&Request { host: host.map(str::to_owned), ..request("/healthz") }).status;
         for host in [None, Some("localhost:9464"), Some("127.0.0.1"), Some("[::1]:9464"), Some("LOCALHOST")] {
             assert_eq!(status(host), 200, "{host:?}");
         }
@@ -205,11 +202,17 @@ mod tests {
     fn a_collector_that_has_not_started_is_not_ready() {
         let mut site = site(None);
         let answer = String::from_utf8(site.answer(&request("/readyz")).bytes(false)).expect("UTF-8");
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\n\r\nnot ready\ncollector, for 0 s: "), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\n\r\nnot ready\ncollector, for 0 s: "),
+            "{answer}"
+        );
         let json = Request { query: "format=json".into(), ..request("/readyz") };
         let answer = String::from_utf8(site.answer(&json).bytes(false)).expect("UTF-8");
         let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
         let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        assert_eq!((&body["ready"], &body["state"], &body["reasons"][0]["part"]), (&json!(false), &json!("starting"), &json!("collector")));
+        assert_eq!(
+            (&body["ready"], &body["state"], &body["reasons"][0]["part"]),
+            (&json!(false), &json!("starting"), &json!("collector"))
+        );
     }
 }

@@ -31,7 +31,8 @@ pub struct Writer {
     checkpointer: Arc<Checkpointer>,
     file: DatabaseFile,
     decoded: DecodedBatch,
-    routes: RouteTally,
+    /// What the routes of a batch did.
+    tally: RouteTally,
     /// `decoded` belongs to the batch that is not committed yet.
     prepared: bool,
     /// The events of the batch that are dead letters so far, and why.
@@ -74,13 +75,13 @@ impl Writer {
         plan: Arc<Plan>,
         counters: &RouteCounters,
     ) -> Self {
-        let routes = counters.tally(plan.names());
+        let tally = counters.tally(plan.names());
         Self {
             pool,
             checkpointer,
             file,
             decoded: DecodedBatch::new(plan),
-            routes,
+            tally,
             prepared: false,
             dead: BTreeMap::new(),
             unclear: false,
@@ -202,9 +203,9 @@ impl Writer {
         span: Range<usize>,
         findings: &Findings,
     ) -> Result<(), AttemptError> {
-        let Self { file, decoded, dead, routes, .. } = self;
+        let Self { file, decoded, dead, tally, .. } = self;
         let start = span.start;
-        let mut clock = routes.clock();
+        let mut clock = tally.clock();
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
@@ -248,13 +249,13 @@ impl Writer {
 
     /// Counts the events of a committed batch for their routes.
     fn count_routes(&mut self, batch: &Batch) {
-        let Self { routes, decoded, dead, .. } = self;
+        let Self { tally, decoded, dead, .. } = self;
         if decoded.all_to_events() && dead.is_empty() {
-            routes.add_unrouted(batch.len());
+            tally.add_unrouted(batch.len());
         } else {
-            (0..batch.len()).for_each(|index| routes.add(decoded.route_number(index), dead.contains_key(&index)));
+            (0..batch.len()).for_each(|index| tally.add(decoded.route_number(index), dead.contains_key(&index)));
         }
-        routes.finish();
+        tally.finish();
     }
 
     /// Sends the confirmations that publishers of committed events requested. Returns how many were dropped.

@@ -120,14 +120,16 @@ impl Connection {
                 break;
             }
         }
-        let parsed = match (has_end || is_first).then(|| Request::parse(bytes)) {
-            None | Some(Ok(None)) if bytes.len() > MAX_REQUEST => Err(BadRequest::TooLarge),
-            None | Some(Ok(None)) => return,
-            Some(Ok(Some(request))) => Ok(request),
-            Some(Err(why)) => Err(why),
+        let parsed = if bytes.len() > MAX_REQUEST {
+            Err(BadRequest::TooLarge)
+        } else if has_end || is_first {
+            Request::parse(bytes)
+        } else {
+            return;
         };
         match parsed {
-            Ok(mut request) => {
+            Ok(None) => {}
+            Ok(Some(mut request)) => {
                 request.is_of_owner = self.is_of_owner;
                 let response = answer(&request);
                 self.begin_answer(&response, request.is_head, now);

@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_request_is_its_path_and_a_few_headers() {
-        let text = "GET /readyz?format=json HTTP/1.1\r\nHost: a:1\r\nauthorization: Bearer x\r\nACCEPT: text/html\r\n\r\n";
+        let text =
+            "GET /readyz?format=json HTTP/1.1\r\nHost: a:1\r\nauthorization: Bearer x\r\nACCEPT: text/html\r\n\r\n";
         let request = Request::parse(text.as_bytes()).expect("well-formed").expect("whole");
         assert_eq!((&*request.path, request.is_head, request.host.as_deref()), ("/readyz", false, Some("a:1")));
         assert_eq!((request.authorization.as_deref(), &*request.accept), (Some("Bearer x"), "text/html"));

@@ -119,6 +119,9 @@ mod tests {
         assert!(head.contains("\r\nContent-Security-Policy: default-src 'none'; "), "{head}");
         let only_head = String::from_utf8(Response::text(200, "hello\n").bytes(true)).expect("UTF-8");
         assert!(only_head.contains("Content-Length: 6\r\n") && only_head.ends_with("\r\n\r\n"), "{only_head}");
-        assert_eq!(date(OffsetDateTime::from_unix_timestamp(784_111_777).expect("a time")), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(
+            date(OffsetDateTime::from_unix_timestamp(784_111_777).expect("a time")),
+            "Sun, 06 Nov 1994 08:49:37 GMT"
+        );
     }
 }

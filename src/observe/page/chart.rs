@@ -49,10 +49,18 @@ impl Chart<'_> {
             if line == 0 {
                 for run in &runs {
                     let (first, last) = (run[0].0, run[run.len() - 1].0);
-                    let _ = write!(html, "<path class=\"fill\" d=\"{}L{last:.1} {HEIGHT}L{first:.1} {HEIGHT}Z\"/>", path(run));
+                    let _ = write!(
+                        html,
+                        "<path class=\"fill\" d=\"{}L{last:.1} {HEIGHT}L{first:.1} {HEIGHT}Z\"/>",
+                        path(run)
+                    );
                 }
             }
-            let _ = write!(html, "<path class=\"{class}\" d=\"{}\"/>", runs.iter().map(|run| path(run)).collect::<String>());
+            let _ = write!(
+                html,
+                "<path class=\"{class}\" d=\"{}\"/>",
+                runs.iter().map(|run| path(run)).collect::<String>()
+            );
         }
         let minutes = self.seconds / 60.0;
         let top = if most > 0.0 { format!("at most {}", (self.shown)(most)) } else { String::new() };

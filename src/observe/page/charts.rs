@@ -17,7 +17,7 @@ pub(super) fn all(html: &mut String, samples: &[Sample]) {
         vec![rate(step, |sample| sample.received), rate(step, |sample| sample.committed)]
     }));
     html.push_str(&chart("Publish to commit", &["median", "p99"], duration, &|step| percentiles(step, |s| s.delay)));
-    html.push_str(&chart("Events that wait", &["in the stream", "in memory"], number, &|step| {
+    html.push_str(&chart("Events that wait", &["in stream", "in memory"], number, &|step| {
         vec![last(step, |sample| sample.pending), last(step, |sample| sample.queue)]
     }));
     html.push_str(&chart("Time of a commit", &["median", "p99"], duration, &|step| percentiles(step, |s| s.commit)));

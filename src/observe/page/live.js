@@ -3,9 +3,8 @@
   const EVERY = 2000;
   const note = document.getElementById("live");
   const spoken = document.getElementById("spoken");
-  let lastAnswer = new Date();
+  let lastAnswer = note.dataset.at;
   let state = document.querySelector("main").dataset.state;
-  const clock = (time) => time.toLocaleTimeString();
   async function refresh() {
     const stop = new AbortController();
     const limit = setTimeout(() => stop.abort(), 5000);
@@ -29,11 +28,11 @@
         state = next.dataset.state;
         spoken.textContent = next.querySelector("h1").textContent;
       }
-      lastAnswer = new Date();
+      lastAnswer = page.getElementById("live").dataset.at;
       document.body.classList.remove("stale");
-      note.textContent = "live, " + clock(lastAnswer);
+      note.textContent = "live, " + lastAnswer + " UTC";
     } catch (error) {
-      const words = "no answer since " + clock(lastAnswer) + ": these figures are old";
+      const words = "no answer since " + lastAnswer + " UTC: these figures are old";
       if (!document.body.classList.contains("stale")) spoken.textContent = words;
       document.body.classList.add("stale");
       note.textContent = words;
@@ -46,6 +45,6 @@
     setTimeout(loop, EVERY);
   }
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-  note.textContent = "live, " + clock(lastAnswer);
+  note.textContent = "live, " + lastAnswer + " UTC";
   setTimeout(loop, EVERY);
 })();

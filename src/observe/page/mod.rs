@@ -49,13 +49,16 @@ pub(super) fn html(snapshot: &Snapshot, samples: &[Sample]) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"robots\" content=\"noindex\">\
          <link rel=\"icon\" href=\"{ICON}\"><style>{STYLE}</style></head><body>\
          <header><strong>catchment</strong> <span>{}</span> \
-         <span id=\"live\">as of {} UTC; <a href=\"/\">read again</a></span></header>\
+         <span id=\"live\" data-at=\"{at}\">as of {at} UTC; <a href=\"/\">read again</a></span></header>\
          <div id=\"spoken\" class=\"hidden\" role=\"status\"></div>",
         escaped(&snapshot.database.path),
-        clock(&snapshot.at, &snapshot.at),
+        at = clock(&snapshot.at, &snapshot.at),
         what = escaped(what),
     );
-    let _ = write!(html, "<main data-state=\"{class}\"><section class=\"lead {class}\"><span class=\"badge\">{word}</span>");
+    let _ = write!(
+        html,
+        "<main data-state=\"{class}\"><section class=\"lead {class}\"><span class=\"badge\">{word}</span>"
+    );
     let _ = write!(html, "<h1>{}</h1>", escaped(&snapshot.summary));
     sections::troubles(&mut html, snapshot);
     html.push_str("</section>");
@@ -64,11 +67,11 @@ pub(super) fn html(snapshot: &Snapshot, samples: &[Sample]) -> String {
     charts::all(&mut html, samples);
     html.push_str("</div>");
     sections::tables(&mut html, snapshot);
-    let _ = write!(
+    let _ = writeln!(
         html,
         "</main><footer><nav aria-label=\"Other formats\"><a href=\"/metrics\">metrics</a> · <a href=\"/status\">figures as JSON</a> · \
          <a href=\"/readyz\">readiness</a></nav><p>catchment {}, SQLite {}. Times are UTC. Percentiles are of the last minute.</p></footer>\
-         <script>{SCRIPT}</script></body></html>\n",
+         <script>{SCRIPT}</script></body></html>",
         escaped(&snapshot.program.version),
         escaped(&snapshot.program.sqlite),
     );
@@ -125,7 +128,10 @@ mod tests {
     fn nothing_is_loaded_from_elsewhere() {
         let page = html(&Observer::new(&Config::default()).snapshot(), &[]);
         let without_names = page.replace("http://www.w3.org/2000/svg", "");
-        assert!(!without_names.contains("http://") && !without_names.contains("https://") && !page.contains("url("), "{page}");
+        assert!(
+            !without_names.contains("http://") && !without_names.contains("https://") && !page.contains("url("),
+            "{page}"
+        );
         assert!(!page.contains(" style=") && !page.contains(" onclick="), "the policy forbids these");
         assert!(policy().contains("default-src 'none'") && !policy().contains("unsafe"), "{}", policy());
     }

@@ -31,23 +31,43 @@ pub(super) fn tiles(html: &mut String, snapshot: &Snapshot) {
         let class = if is_alarm { "tile alarm" } else { "tile" };
         let _ = write!(html, "<div class=\"{class}\"><dt>{name}</dt><dd>{value} <small>{note}</small></dd></div>");
     };
-    tile("Committed", &format!("{}/s", number(rates.committed)), &format!("{} since the start", count(totals.committed)), false);
+    tile(
+        "Committed",
+        &format!("{}/s", number(rates.committed)),
+        &format!("{} since the start", count(totals.committed)),
+        false,
+    );
     let note = format!("p90 {}, p99 {}", duration_or_dash(delay.p90), duration_or_dash(delay.p99));
     tile("Publish to commit", &duration_or_dash(delay.p50), &note, false);
     let behind = match lag.behind_seconds {
         Some(behind) if behind > 0.0 => format!("{} behind", seconds(behind)),
         _ => "nothing waits".into(),
     };
-    tile("Still in the stream", &count(lag.pending), &behind, snapshot.reasons.iter().any(|reason| reason.part == "lag"));
+    tile(
+        "Still in the stream",
+        &count(lag.pending),
+        &behind,
+        snapshot.reasons.iter().any(|reason| reason.part == "lag"),
+    );
     tile("In memory", &count(queue.events), &bytes(queue.bytes), false);
     let stored = dead_letters.stored.map_or_else(|| "–".into(), count);
     let is_alarm = snapshot.troubles.iter().any(|trouble| trouble.part == "dead letters");
     tile("Dead letters", &stored, &format!("{} since the start", count(totals.dead_letters)), is_alarm);
-    let ago = snapshot.last_commit_seconds.map_or_else(|| "none yet".into(), |ago| format!("{} ago", seconds(ago)));
-    tile("Last commit", &ago, &format!("{} failed attempts", count(totals.commit_failures)), snapshot.reasons.iter().any(|reason| reason.part == "stall"));
+    let ago = snapshot.last_commit_seconds.map_or_else(|| "none yet".into(), ago);
+    tile(
+        "Last commit",
+        &ago,
+        &format!("{} failed attempts", count(totals.commit_failures)),
+        snapshot.reasons.iter().any(|reason| reason.part == "stall"),
+    );
     let free = database.disk_free_bytes.map_or_else(String::new, |free| format!("{} free on the disk", bytes(free)));
     tile("Database", &bytes(database.file_bytes), &format!("WAL {}; {free}", bytes(database.wal_bytes)), false);
     html.push_str("</dl>");
+}
+
+/// How long ago something was.
+fn ago(ago: f64) -> String {
+    if ago < 1.0 { "just now".into() } else { format!("{} ago", seconds(ago)) }
 }
 
 /// The tables.
@@ -184,17 +204,23 @@ fn incidents(html: &mut String, snapshot: &Snapshot) {
 
 fn row(html: &mut String, name: &str, text: &str) {
     let text = escaped(text);
-    let _ = write!(html, "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\">{name}</th><td role=\"cell\">{text}</td></tr>");
+    let _ = write!(
+        html,
+        "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\">{name}</th><td role=\"cell\">{text}</td></tr>"
+    );
 }
 
 fn source(html: &mut String, snapshot: &Snapshot) {
     let Snapshot { source, position, lag, totals, .. } = snapshot;
     begin(html, "Source", "", &[]);
-    let what = source.stream.as_ref().map_or_else(|| "core NATS, at most once".into(), |stream| format!("stream {stream}"));
+    let what =
+        source.stream.as_ref().map_or_else(|| "core NATS, at most once".into(), |stream| format!("stream {stream}"));
     row(html, "from", &what);
     row(html, "subjects", &source.subjects.join(", "));
     match (&source.connected, &source.connected_since) {
-        (Some(server), Some(since)) => row(html, "connected", &format!("{server} since {}", clock(since, &snapshot.at))),
+        (Some(server), Some(since)) => {
+            row(html, "connected", &format!("{server} since {}", clock(since, &snapshot.at)));
+        }
         _ => row(html, "connected", &format!("no; tries {}", source.servers)),
     }
     row(html, "connected again", &format!("{} times", count(source.reconnects)));
@@ -230,9 +256,15 @@ fn process(html: &mut String, snapshot: &Snapshot) {
     row(html, "memory", &bytes(process.resident_bytes));
     let most = process.max_open_files.map_or_else(String::new, |most| format!(" of {}", count(most)));
     row(html, "threads, files", &format!("{}, {}{most}", count(process.threads), count(process.open_files)));
-    let free = format!("{} of {} bytes, {} of them free", count(database.pages), count(database.page_bytes), count(database.free_pages));
+    let free = format!(
+        "{} of {} bytes, {} of them free",
+        count(database.pages),
+        count(database.page_bytes),
+        count(database.free_pages)
+    );
     row(html, "database pages", &free);
-    let wal = format!("{}, {} of them copied", count(database.wal_pages.into()), count(database.wal_pages_copied.into()));
+    let wal =
+        format!("{}, {} of them copied", count(database.wal_pages.into()), count(database.wal_pages_copied.into()));
     row(html, "WAL pages", &wal);
     html.push_str(END);
 }

@@ -83,8 +83,14 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([0.0, 0.42, 3.0, 9.96, 1_234.5].map(number), ["0", "0.4", "3", "10", "1,235"]);
-        assert_eq!([0, 999, 1_000, 3_250_586, 104_857_600].map(bytes), ["0 B", "999 B", "1.0 KiB", "3.1 MiB", "100 MiB"]);
-        assert_eq!([0.0004, 0.012, 0.9999, 45.25, 200.0].map(duration), ["0.4 ms", "12 ms", "1.0 s", "45.2 s", "3 min"]);
+        assert_eq!(
+            [0, 999, 1_000, 3_250_586, 104_857_600].map(bytes),
+            ["0 B", "999 B", "1.0 KiB", "3.1 MiB", "100 MiB"]
+        );
+        assert_eq!(
+            [0.0004, 0.012, 0.9999, 45.25, 200.0].map(duration),
+            ["0.4 ms", "12 ms", "1.0 s", "45.2 s", "3 min"]
+        );
         assert_eq!(duration_or_dash(None), "–");
         let now = "2026-11-26T15:35:28.123Z";
         assert_eq!(clock(now, now), "15:35:28");
