@@ -137,7 +137,15 @@ impl Infer {
     ) -> anyhow::Result<()> {
         let count = counted(table.messages as u64, "message");
         let (stream, subject) = (printable(&config.broker.stream), printable(self.subject.as_str()));
-        writeln!(output, "stream {stream}: read {count} on {subject}; {} objects", table.objects)?;
+        let objects = match table.objects {
+            1 => "1 payload is an object".to_owned(),
+            objects => format!("{} payloads are objects", crate::counted::count(objects as u64)),
+        };
+        writeln!(output, "stream {stream}: read {count} on {subject}; {objects}")?;
+        if table.columns.iter().all(|column| column.field.is_none()) {
+            writeln!(output, "That is less than half of them, or they are empty, so payloads are stored whole.")?;
+            return print_files(output, files, outcome);
+        }
         let mut grid = Tables::new(output);
         grid.columns(&["path", "column", "types", "missing", "null", "example"].map(str::to_owned))?;
         for column in &table.columns {
@@ -158,17 +166,7 @@ impl Infer {
             ])?;
         }
         grid.finish()?;
-        for file in files.all() {
-            writeln!(output, "\n{}:\n", file.path.display())?;
-            for line in file.text.lines() {
-                // Escaped where a terminal could be steered: names come from the payloads.
-                writeln!(output, "{}", printable(line))?;
-            }
-        }
-        let Outcome { committed, dead_letters, markers_skipped, .. } = outcome;
-        let stored = committed - dead_letters - markers_skipped;
-        let dead = counted(dead_letters as u64, "dead letter");
-        Ok(writeln!(output, "\nTried with these messages: {stored} stored, {dead}.")?)
+        print_files(output, files, outcome)
     }
 
     fn print_json(
@@ -252,6 +250,21 @@ impl Infer {
             eprintln!("add the route: cat {} >> {}", files.settings.path.display(), settings.display());
         }
     }
+}
+
+/// Prints the files, and what trying them showed.
+fn print_files(output: &mut Output, files: &Files, outcome: Outcome) -> anyhow::Result<()> {
+    for file in files.all() {
+        writeln!(output, "\n{}:\n", file.path.display())?;
+        for line in file.text.lines() {
+            // Escaped where a terminal could be steered: names come from the payloads.
+            writeln!(output, "{}", printable(line))?;
+        }
+    }
+    let Outcome { committed, dead_letters, markers_skipped, .. } = outcome;
+    let stored = committed - dead_letters - markers_skipped;
+    let dead = counted(dead_letters as u64, "dead letter");
+    Ok(writeln!(output, "\nTried with these messages: {stored} stored, {dead}.")?)
 }
 
 fn is_table_name(name: &str) -> bool {

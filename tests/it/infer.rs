@@ -44,7 +44,10 @@ fn what_it_writes_is_checked_and_collects() {
     // Without --write nothing is written.
     let shown = printed(&mut run(&fixture, &["infer", "events.*.reading"]));
     assert_eq!(names(folder), Vec::<String>::new());
-    assert!(shown.starts_with("stream EVENTS: read 3 messages on events.*.reading; 3 objects\n┌"), "{shown}");
+    assert!(
+        shown.starts_with("stream EVENTS: read 3 messages on events.*.reading; 3 payloads are objects\n┌"),
+        "{shown}"
+    );
     assert!(
         shown.contains("\nmigrations/001_events_reading.sql:\n") && shown.contains("\ncatchment.toml:\n"),
         "{shown}"
@@ -69,6 +72,10 @@ fn what_it_writes_is_checked_and_collects() {
     assert_eq!(rows, "oven|21.0|°C|kitchen oven|21.5|-|- lamp|1.0|-|-");
     let sql = r#"SELECT "on" || "order" || a_b_DROP_TABLE_x || subject FROM readings WHERE token_2 = 'lamp'"#;
     assert_eq!(sqlite.query_row(sql, [], |row| row.get::<_, String>(0)).expect("a row"), "17hostilemine");
+
+    // Payloads that are no objects are stored whole.
+    let shown = printed(&mut run(&fixture, &["infer", "events.other"]));
+    assert!(shown.contains("; 0 payloads are objects\n") && shown.contains("payload ANY NOT NULL"), "{shown}");
 
     // Neither these files nor this table are touched again.
     let refused = output(&mut run(&fixture, &["infer", "events.*.reading", "--table", "READINGS"]));

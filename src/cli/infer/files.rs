@@ -61,10 +61,13 @@ impl Files {
         if let Some(file) = self.all().into_iter().find(|file| file.path.symlink_metadata().is_ok()) {
             anyhow::bail!("{} exists already; give another --table or --dir", file.path.display());
         }
-        for file in self.all() {
-            file.write().with_context(|| format!("cannot write {}", file.path.display()))?;
-        }
-        Ok(())
+        let [migration, settings] = self.all();
+        let cannot = |file: &NewFile| format!("cannot write {}", file.path.display());
+        migration.write().with_context(|| cannot(migration))?;
+        settings.write().with_context(|| cannot(settings)).inspect_err(|_| {
+            // One without the other would be of no use.
+            let _ = fs::remove_file(&migration.path);
+        })
     }
 
     /// The settings with which a collector would use the files, with no other route or query: to try them out.
