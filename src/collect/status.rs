@@ -14,7 +14,8 @@ pub struct Status {
     pub received: u64,
     /// Deliveries committed, dead letters included.
     pub committed: u64,
-    /// Deliveries skipped because an earlier epoch of the stream had delivered them already.
+    /// Deliveries skipped because they are stored already: an earlier epoch of the stream had delivered them, or a recorder had sent
+    /// them twice. The latter count as committed too.
     pub duplicates: u64,
     /// Deliveries committed as dead letters.
     pub dead_letters: u64,

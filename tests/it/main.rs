@@ -41,6 +41,7 @@ mod log_format;
 mod memory;
 mod migrations;
 mod names;
+mod numbering;
 mod observe;
 mod own_server;
 mod page;
