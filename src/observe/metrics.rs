@@ -143,11 +143,7 @@ impl Families<'_> {
             ("catchment_committed_bytes", "Bytes of subjects, headers and payloads committed", totals.committed_bytes),
             ("catchment_batches_committed", "Batches committed, each in one transaction", totals.batches),
             ("catchment_commit_failures", "Attempts to commit that failed and were made again", totals.commit_failures),
-            (
-                "catchment_duplicates",
-                "Events skipped because an earlier epoch of the stream had them",
-                totals.duplicates,
-            ),
+            ("catchment_duplicates", "Events skipped because they are stored already", totals.duplicates),
             ("catchment_dead_letters", "Events committed as dead letters", totals.dead_letters),
             ("catchment_dropped", "Events of core NATS dropped because the buffer was full", totals.dropped),
             ("catchment_unmatched_dropped", "Events dropped because no route takes them", totals.unmatched_dropped),

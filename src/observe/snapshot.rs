@@ -161,7 +161,7 @@ pub struct Totals {
     pub committed: u64,
     /// Bytes of their subjects, headers and payloads.
     pub committed_bytes: u64,
-    /// Events skipped because an earlier epoch of the stream had delivered them already.
+    /// Events skipped because they are stored already: an earlier epoch had them, or a recorder sent them twice.
     pub duplicates: u64,
     /// Events committed as dead letters.
     pub dead_letters: u64,

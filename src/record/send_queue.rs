@@ -148,7 +148,9 @@ impl SendQueue {
                     any_stored = true;
                     let destination = match taken {
                         Acknowledgement::ByStream { stream, sequence, duplicate } => {
-                            state.note_stored(&stream, sequence);
+                            if let Some(sequence) = sequence {
+                                state.note_stored(&stream, sequence);
+                            }
                             Destination::Stream { stream, sequence, duplicate }
                         }
                         Acknowledgement::ByServer => Destination::Broker,

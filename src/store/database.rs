@@ -55,6 +55,7 @@ pub struct Database {
     manager: ConnectionManager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
+    forget_recorders: Duration,
     route_counters: RouteCounters,
 }
 
@@ -210,6 +211,7 @@ impl Database {
                 manager,
                 plan,
                 writers: config.writers,
+                forget_recorders: config.forget_recorders,
                 route_counters: RouteCounters::default(),
             },
             queries,
@@ -350,8 +352,8 @@ impl Database {
     pub fn writers(&self) -> Vec<Writer> {
         let writer = |_| {
             let checkpointer = Arc::clone(&self.checkpointer);
-            let plan = Arc::clone(&self.plan);
-            Writer::new(self.pool.clone(), checkpointer, self.file.clone(), plan, &self.route_counters)
+            let (pool, file, plan) = (self.pool.clone(), self.file.clone(), Arc::clone(&self.plan));
+            Writer::new(pool, checkpointer, file, plan, &self.route_counters, self.forget_recorders)
         };
         (0..self.writers).map(writer).collect()
     }

@@ -29,6 +29,7 @@ mod queries;
 mod read_connection;
 mod read_only;
 mod reader;
+mod repetitions;
 mod routes;
 mod row_filter;
 mod schema;

@@ -1,17 +1,20 @@
 //! Commits a batch and its ledger entry in one transaction, and finds the events that cannot be stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::checkpointer::Checkpointer;
+use super::columns::micros;
 use super::database_file::DatabaseFile;
 use super::dead_letters::{self, DeadLetterReason};
 use super::ledger;
 use super::pool::{ConnectionManager, WriteConnection};
+use super::repetitions::{self, BatchNumbers, Repetitions};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
 use super::routes::route_counters::{RouteCounters, RouteTally};
@@ -24,6 +27,9 @@ use crate::pipeline::{Batch, Committed, Confirmation, Problem, Refusal, Sink};
 /// committed first. Otherwise the time for a batch of failing events would grow with the square of its length.
 const MAX_REPEATED: usize = 64;
 
+/// How often recorders are forgotten, at most. Finding them takes a read of the whole table.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Commits batches on connections of the pool.
 #[derive(Debug)]
 pub struct Writer {
@@ -33,15 +39,27 @@ pub struct Writer {
     decoded: DecodedBatch,
     /// What the routes of a batch did.
     tally: RouteTally,
-    /// `decoded` belongs to the batch that is not committed yet.
+    numbers: BatchNumbers,
+    /// `decoded` and `numbers` belong to the batch that is not committed yet.
     prepared: bool,
     /// The events of the batch that are dead letters so far, and why.
     dead: BTreeMap<usize, String>,
+    /// The events of the batch that were stored before, so far.
+    repeated: BTreeSet<usize>,
+    forgetting: Forgetting,
     /// Set by an error: the batch may be committed in part or completely. Only the ledger shows it.
     unclear: bool,
     confirmations: Option<Sender<Confirmation>>,
     /// Confirmations of the last batch were dropped: the warning is not repeated.
     has_warned: bool,
+}
+
+/// When recorders are forgotten that are not used any more.
+#[derive(Debug)]
+struct Forgetting {
+    after: Duration,
+    /// Of this writer.
+    last: Option<Instant>,
 }
 
 /// Why an attempt to commit a span of a batch failed.
@@ -74,6 +92,7 @@ impl Writer {
         file: DatabaseFile,
         plan: Arc<Plan>,
         counters: &RouteCounters,
+        forget_after: Duration,
     ) -> Self {
         let tally = counters.tally(plan.names());
         Self {
@@ -82,8 +101,11 @@ impl Writer {
             file,
             decoded: DecodedBatch::new(plan),
             tally,
+            numbers: BatchNumbers::default(),
             prepared: false,
             dead: BTreeMap::new(),
+            repeated: BTreeSet::new(),
+            forgetting: Forgetting { after: forget_after, last: None },
             unclear: false,
             confirmations: None,
             has_warned: false,
@@ -185,6 +207,7 @@ impl Writer {
             ledger::record_gaps(&transaction, epoch, batch.gaps(&span)).map_err(refuse)?;
         }
         self.dead.split_off(&span.start);
+        self.repeated.split_off(&span.start);
         self.store(pooled, batch, span, findings)?;
         // `ON CONFLICT ROLLBACK` ends a transaction without an error: the rows are gone, and COMMIT would fail.
         if transaction.is_autocommit() {
@@ -203,12 +226,17 @@ impl Writer {
         span: Range<usize>,
         findings: &Findings,
     ) -> Result<(), AttemptError> {
-        let Self { file, decoded, dead, tally, .. } = self;
-        let start = span.start;
+        let Self { file, decoded, numbers, dead, repeated, forgetting, tally, .. } = self;
+        let (start, seen_us) = (span.start, micros(batch.before(span.end)));
+        let mut repetitions = Repetitions::new(&pooled.sqlite, numbers);
         let mut clock = tally.clock();
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
+            if repetitions.is_repeated(index).map_err(|e| AttemptError::Refused(refusal(file, e)))? {
+                repeated.insert(index);
+                continue;
+            }
             let delivery = batch.delivery(index);
             clock.enter(decoded.route_number(index));
             let ran = match findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index)) {
@@ -244,16 +272,22 @@ impl Writer {
                 .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
             dead.insert(index, reason.error);
         }
+        if !numbers.is_empty() {
+            save(repetitions, &pooled.sqlite, seen_us, forgetting)
+                .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
+        }
         Ok(())
     }
 
     /// Counts the events of a committed batch for their routes.
     fn count_routes(&mut self, batch: &Batch) {
-        let Self { tally, decoded, dead, .. } = self;
+        let Self { tally, decoded, dead, repeated, .. } = self;
         if decoded.all_to_events() && dead.is_empty() {
-            tally.add_unrouted(batch.len());
+            tally.add_unrouted(batch.len() - repeated.len());
         } else {
-            (0..batch.len()).for_each(|index| tally.add(decoded.route_number(index), dead.contains_key(&index)));
+            for index in (0..batch.len()).filter(|index| !repeated.contains(index)) {
+                tally.add(decoded.route_number(index), dead.contains_key(&index));
+            }
         }
         tally.finish();
     }
@@ -265,7 +299,9 @@ impl Writer {
         };
         let stream = batch.epoch().and_then(|epoch| epoch.origin());
         let mut confirmations_dropped = 0;
-        for index in (0..batch.len()).filter(|&index| self.decoded.replies(index)) {
+        // The first copy of a repeated event was confirmed.
+        let is_confirmed = |index: &usize| self.decoded.replies(*index) && !self.repeated.contains(index);
+        for index in (0..batch.len()).filter(is_confirmed) {
             let delivery = batch.delivery(index);
             let Some(reply_to) = delivery.headers.get(Confirmation::HEADER) else { continue };
             let confirmation = Confirmation {
@@ -301,6 +337,22 @@ impl Writer {
     }
 }
 
+/// Stores which numbers are stored now. Where there is a new recorder, forgets those that are not used any more.
+fn save(
+    repetitions: Repetitions<'_>,
+    connection: &Connection,
+    seen_us: i64,
+    forgetting: &mut Forgetting,
+) -> rusqlite::Result<()> {
+    let has_new = repetitions.save(seen_us)?;
+    if has_new && forgetting.last.is_none_or(|last| last.elapsed() >= FORGET_EVERY) {
+        let forgotten = repetitions::forget(connection, seen_us, forgetting.after)?;
+        forgetting.last = Some(Instant::now());
+        log::debug!("database: {forgotten} recorders forgotten");
+    }
+    Ok(())
+}
+
 /// A problem of the database: the batch is kept and tried again.
 fn refusal(file: &DatabaseFile, error: rusqlite::Error) -> Refusal {
     match error.sqlite_error_code() {
@@ -312,7 +364,9 @@ fn refusal(file: &DatabaseFile, error: rusqlite::Error) -> Refusal {
 impl Sink for Writer {
     fn prepare(&mut self, batch: &Batch) {
         self.decoded.read(batch);
+        self.numbers.read(batch);
         self.dead.clear();
+        self.repeated.clear();
         self.prepared = true;
     }
 
@@ -346,7 +400,8 @@ impl Sink for Writer {
         self.count_routes(batch);
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
         let markers_skipped = self.decoded.skipped_markers();
-        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped: self.confirm(batch) })
+        let (repeated, confirmations_dropped) = (self.repeated.len(), self.confirm(batch));
+        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, repeated, confirmations_dropped })
     }
 }
 

@@ -42,6 +42,7 @@ mod log_format;
 mod memory;
 mod migrations;
 mod names;
+mod numbering;
 mod observe;
 mod own_server;
 mod page;

@@ -61,7 +61,7 @@ fn watched(fixture: &Fixture) -> (Collector, Observed) {
 }
 
 #[test]
-fn the_page_is_live_in_a_browser_and_whole_without_a_script() {
+fn the_page_is_live_and_whole_without_a_script() {
     let Some(browser) = chromium() else { return };
     let fixture = Fixture::new();
     let (collector, observed) = watched(&fixture);

@@ -171,7 +171,7 @@ fn a_paused_consumer_shows_and_heals() {
 }
 
 #[test]
-fn a_deleted_consumer_is_made_again_and_a_deleted_stream_shows() {
+fn a_deleted_consumer_is_made_again_a_deleted_stream_shows() {
     let fixture = Fixture::new();
     let (collector, observed) = observed(&fixture, |command| {
         command.env("CATCHMENT_BROKER__CREATE_STREAM", "false");
@@ -256,7 +256,7 @@ fn trouble_shorter_than_configured_does_not_show() {
 }
 
 #[test]
-fn health_exits_with_1_where_the_collector_is_not_ready_or_not_there() {
+fn health_exits_with_1_where_no_collector_is_ready() {
     let fixture = Fixture::new();
     let health = |arguments: &[&str]| {
         let mut command = catchment();

@@ -115,7 +115,8 @@ impl StreamSearch<'_> {
         self.missing = self.missing.saturating_sub(1);
         let Some((sequence, id)) = identity(data) else { return };
         if let Some(number) = self.numbers.get(&id) {
-            let taken = Acknowledgement::ByStream { stream: self.stream.to_owned(), sequence, duplicate: false };
+            let (stream, sequence) = (self.stream.to_owned(), Some(sequence));
+            let taken = Acknowledgement::ByStream { stream, sequence, duplicate: false };
             self.found.push(PublishResult { number: *number, result: Ok(taken) });
         }
     }
@@ -156,7 +157,7 @@ mod tests {
         }
         assert_eq!((search.missing, search.found.len()), (2, 0));
         search.handle("_INBOX.x.get-1-7", data.as_bytes());
-        let taken = Acknowledgement::ByStream { stream: "B".into(), sequence: 7, duplicate: false };
+        let taken = Acknowledgement::ByStream { stream: "B".into(), sequence: Some(7), duplicate: false };
         assert_eq!((search.missing, &search.found[0].result), (1, &Ok(taken)));
     }
 
