@@ -122,8 +122,12 @@ impl StreamPublisher {
         after: Option<&(String, u64)>,
         stop: &Signal,
     ) -> Vec<PublishResult> {
-        let id = |Outgoing { number, event, .. }: &Outgoing| Some((ids.of_stream(*number, event.given_id())?, *number));
-        let numbers: HashMap<String, u64> = events.iter().filter_map(id).collect();
+        let own = |Outgoing { number, event, .. }: &Outgoing| {
+            let (given, number) = (event.given_id(), *number);
+            // The number alone tells which event it is; others may have been given the same identity.
+            Some((ids.of_database(number, given).or_else(|| ids.of_stream(number, given))?, number))
+        };
+        let numbers: HashMap<String, u64> = events.iter().filter_map(own).collect();
         let api = Api { link: &self.link, prefix: self.prefix.clone(), timeout: self.timeout, stop: Some(stop) };
         let search = MessageSearch { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
         search.run(&self.known.names(), after, &numbers)
