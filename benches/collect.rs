@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use catchment::config::{Config, DatabaseConfig};
 use catchment::unversioned::broker::{Cluster, IntakeOptions, JetStreamIntake, Owner, Reports, Server};
 use catchment::unversioned::pipeline::{
-    Batch, Committed, Condition, Epoch, Limits, Mark, Pipeline, Refusal, Settings, Shared, Sink,
+    Batch, Committed, Condition, Epoch, Limits, Mark, Peer, Pipeline, Refusal, Settings, Shared, Sink,
 };
 use catchment::unversioned::store::{Database, Routes, Writer};
 use figures::row;
@@ -237,6 +237,7 @@ fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared
         counters: Arc::clone(&shared.counters),
         condition: Condition::new("broker"),
         progress: shared.progress.clone(),
+        peer: Peer::default(),
     };
     let cluster = Cluster::new(&config.broker).expect("addresses");
     let owner = Owner { identity: "bench".into(), ..Owner::default() };

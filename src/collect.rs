@@ -1,5 +1,10 @@
 //! The collector: reads a stream and writes a database.
 
+mod status;
+
+pub use status::Status;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -9,9 +14,11 @@ use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, Origina
 use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
 use crate::deadline;
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
-use crate::query::{self, RequestCounts, Service};
-use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhase};
+use crate::pipeline::{self, Condition, Health, Incident, Peer, Pipeline, Settings, Shared};
+use crate::query::{self, Service};
+use crate::store::{
+    Database, DatabaseFile, FileIdentity, Lock, PreviousFile, RouteCounters, Routes, StartPhase, WalFrames,
+};
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -45,6 +52,10 @@ struct Parts {
     broker: Condition,
     intake: Condition,
     service: Condition,
+    peer: Peer,
+    routes: RouteCounters,
+    file: DatabaseFile,
+    wal: Arc<WalFrames>,
 }
 
 /// How long a collector collects.
@@ -55,48 +66,6 @@ pub enum Until {
     Stopped,
     /// Until everything that is in the stream at the start is committed. Not in mode `core`, where there is no stream.
     Drained,
-}
-
-/// The counters of a collector, from its start, and the condition of its parts.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// Deliveries received.
-    pub received: u64,
-    /// Deliveries committed, dead letters included.
-    pub committed: u64,
-    /// Deliveries skipped because they are stored already: an earlier epoch of the stream had delivered them, or a recorder had sent
-    /// them twice. The latter count as committed too.
-    pub duplicates: u64,
-    /// Deliveries committed as dead letters.
-    pub dead_letters: u64,
-    /// Deliveries dropped because no route takes them and `unmatched` is `drop`. They count as committed.
-    pub unmatched_dropped: u64,
-    /// Delete markers skipped, as `delete_markers` sets. They count as committed.
-    pub markers_skipped: u64,
-    /// Deliveries committed whose publisher requested a confirmation that was not sent: there were too many requests at a time,
-    /// the connection was lost, or the reply subject is not an inbox.
-    pub confirmations_dropped: u64,
-    /// Events of core NATS dropped because the receive buffer was full.
-    pub dropped: u64,
-    /// Batches committed, each in one transaction.
-    pub batches: u64,
-    /// Events that the stream deleted before they were collected. The true number may be smaller. The log has their sequences.
-    pub lost_events: u64,
-    /// How many times a connection or a consumer was made again.
-    pub reconnects: u64,
-    /// Events still to be delivered, as the broker last reported. Always 0 in mode `core`.
-    pub pending: u64,
-    /// What is wrong with the broker, if anything.
-    pub broker: Option<Trouble>,
-    /// Why events are being dropped, if they are.
-    pub intake: Option<Trouble>,
-    /// What is wrong with the database, if anything.
-    pub database: Option<Trouble>,
-    /// How many requests of queries were answered with rows, and how many with an error.
-    pub requests: RequestCounts,
-    /// What prevents queries from being answered, if anything.
-    pub service: Option<Trouble>,
 }
 
 impl Collector {
@@ -193,10 +162,18 @@ impl Collector {
             broker: Condition::new("broker"),
             intake: Condition::new("intake"),
             service: Condition::new("service"),
+            peer: Peer::default(),
+            routes: database.route_counters().clone(),
+            file: database.file().clone(),
+            wal: Arc::clone(database.wal()),
         };
-        let Parts { shared, broker, intake, .. } = &parts;
-        let reports =
-            Reports { counters: shared.counters.clone(), condition: broker.clone(), progress: shared.progress.clone() };
+        let Parts { shared, broker, intake, peer, .. } = &parts;
+        let reports = Reports {
+            counters: shared.counters.clone(),
+            condition: broker.clone(),
+            progress: shared.progress.clone(),
+            peer: peer.clone(),
+        };
         let settings = Settings::from(&config.batch);
         let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
         let sinks = database.writers().into_iter().map(|writer| match &confirmed {
@@ -314,15 +291,27 @@ impl Collector {
     /// The counters and conditions at this moment. Does not block.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.status(self.service.as_ref().map(Service::counts))
+        self.parts.status(self.service.as_ref())
     }
 
     /// What is wrong at this moment, and since when: the broker is unreachable or silent, the database is locked or full, queries are
     /// not answered. Does not block.
     #[must_use]
     pub fn health(&self) -> Health {
-        let Parts { shared, broker, intake, service } = &self.parts;
+        let Parts { shared, broker, intake, service, .. } = &self.parts;
         Health::of([broker, intake, &shared.sink, service])
+    }
+
+    /// Whether the database's path leads to another file than at the start, or to none. Nothing more can be committed then.
+    #[cfg(feature = "cli")]
+    pub(crate) fn database_was_replaced(&self) -> bool {
+        self.parts.file.was_replaced()
+    }
+
+    /// Whether the threads that collect have ended.
+    #[cfg(feature = "cli")]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.pipeline.has_ended()
     }
 
     /// Receives no more, commits what was received, answers the pending requests, and ends all threads. Blocks at most for
@@ -342,7 +331,6 @@ impl Collector {
         service.iter().for_each(Service::close);
         let stopped = pipeline.stop(patience);
         let answered = service.as_ref().map_or(Ok(None), |service| service.finish(until));
-        let requests = service.as_ref().map(Service::counts);
         if pipeline.has_ended() && matches!(answered, Ok(None)) {
             lock.lock().take();
         }
@@ -350,7 +338,7 @@ impl Collector {
             |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: *mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
-                None => Ok(parts.status(requests)),
+                None => Ok(parts.status(service.as_ref())),
                 Some(threads) => Err(unfinished(threads, patience)),
             },
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
@@ -430,11 +418,18 @@ fn retry_until_broker<T>(
 }
 
 impl Parts {
-    fn status(&self, requests: Option<RequestCounts>) -> Status {
+    fn status(&self, service: Option<&Service>) -> Status {
         let counters = &self.shared.counters;
+        // Read first: what is committed was received.
+        let (committed, committed_bytes) = (counters.committed.get(), counters.committed_bytes.get());
+        let (received, received_bytes) = (counters.received.get(), counters.received_bytes.get());
+        let (wal_pages, wal_pages_copied) = self.wal.now();
+        let conditions = [&self.broker, &self.intake, &self.shared.sink, &self.service];
+        let mut incidents: Vec<Incident> = conditions.into_iter().flat_map(Condition::incidents).collect();
+        incidents.sort_by_key(|incident| incident.at);
         Status {
-            received: counters.received.get(),
-            committed: counters.committed.get(),
+            received,
+            committed,
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             unmatched_dropped: counters.unmatched_dropped.get(),
@@ -445,10 +440,28 @@ impl Parts {
             lost_events: counters.lost_events.get(),
             reconnects: counters.reconnects.get(),
             pending: counters.pending.get(),
+            ack_pending: counters.ack_pending.get(),
+            redelivered: counters.redelivered.get(),
+            queue_events: received.saturating_sub(committed),
+            queue_bytes: received_bytes.saturating_sub(committed_bytes),
+            received_bytes,
+            committed_bytes,
+            commit_failures: counters.commit_failures.get(),
+            last_commit: counters.last_commit.get(),
+            position: self.shared.progress.position(),
+            connected: self.peer.get(),
+            wal_pages,
+            wal_pages_copied,
+            commit_duration: counters.histograms.commits.distribution(),
+            batch_events: counters.histograms.batches.distribution(),
+            publish_to_commit: counters.histograms.delays.distribution(),
+            routes: self.routes.now(),
+            queries: service.map(Service::queries).unwrap_or_default(),
+            incidents,
             broker: self.broker.trouble(),
             intake: self.intake.trouble(),
             database: self.shared.sink.trouble(),
-            requests: requests.unwrap_or_default(),
+            requests: service.map(Service::counts).unwrap_or_default(),
             service: self.service.trouble(),
         }
     }

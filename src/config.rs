@@ -24,6 +24,7 @@ mod database;
 mod file;
 mod limits;
 mod migrations;
+mod observe;
 mod parameters;
 mod queries;
 mod reachability;
@@ -50,6 +51,9 @@ pub use database::{BatchConfig, DatabaseConfig, Synchronous};
 pub(crate) use file::{from_table, keys_of, line_in, table_of};
 pub(crate) use limits::validate_bind;
 pub use migrations::Migrations;
+#[cfg(feature = "cli")]
+pub(crate) use observe::ListenAddress;
+pub use observe::ObserveConfig;
 pub(crate) use parameters::seconds_of;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
@@ -83,6 +87,8 @@ pub struct Config {
     pub queries: Vec<QueryConfig>,
     /// The service that answers them: `[service]`.
     pub service: ServiceConfig,
+    /// How the collector can be watched: `[observe]`.
+    pub observe: ObserveConfig,
 }
 
 impl Config {
@@ -124,11 +130,12 @@ impl Config {
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
-        let Self { broker, database, batch, routes, queries, service, .. } = self.resolved()?;
+        let Self { broker, database, batch, routes, queries, service, observe, .. } = self.resolved()?;
         broker.validate()?;
         database.validate()?;
         batch.validate()?;
         service.validate()?;
+        observe.validate()?;
         if self.delete_markers == DeleteMarkers::Only {
             let reason = "is only, which is for routes";
             return Err(Error::config("delete_markers", reason).with_remedy("give store, skip or dead_letter"));

@@ -80,6 +80,7 @@
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
+//! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication
@@ -144,6 +145,8 @@ pub mod error;
 mod event;
 mod event_id;
 mod hint;
+#[cfg(feature = "cli")]
+mod observe;
 mod pipeline;
 mod printable;
 mod query;
@@ -156,9 +159,10 @@ pub use collect::{Collector, Status, Until};
 pub use config::Config;
 pub use error::Error;
 pub use event::{Event, InvalidEvent};
-pub use pipeline::{Health, Trouble};
-pub use query::RequestCounts;
+pub use pipeline::{Connected, Distribution, Health, Incident, Position, Trouble};
+pub use query::{QueryStatus, RequestCounts};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+pub use store::RouteStatus;
 #[doc(no_inline)]
 pub use store::rusqlite;
 pub use subject::{Filter, InvalidSubject};
@@ -187,8 +191,8 @@ pub mod unversioned {
     }
     pub mod pipeline {
         pub use crate::pipeline::{
-            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Pipeline, Refusal, Settings, Shared,
-            SingleEvent, Sink,
+            Batch, Committed, Condition, Epoch, Intake, IntakeState, Limits, Mark, Peer, Pipeline, Refusal, Settings,
+            Shared, SingleEvent, Sink,
         };
     }
     pub mod store {

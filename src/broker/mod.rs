@@ -23,7 +23,10 @@ use std::sync::Arc;
 pub use asker::ask;
 pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
-pub use jetstream::{IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, remove_stream};
+pub use jetstream::{
+    IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, RawHeaders, StreamBounds, StreamMessage,
+    StreamReader, remove_stream,
+};
 pub use publisher::Publisher;
 pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Rejection, wire_size};
 pub use requests::{
@@ -34,7 +37,7 @@ pub use status::BrokerStatus;
 pub use stream_status::{DatabasePosition, JetStreamStatus, StreamStatus};
 
 use crate::error::{BrokerFault, Error};
-use crate::pipeline::{Condition, Counters, Progress};
+use crate::pipeline::{Condition, Counters, Peer, Progress};
 
 /// Where an intake reports to.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub struct Reports {
     pub condition: Condition,
     /// How far the events are received and committed. Only of a stream.
     pub progress: Progress,
+    /// The server that the events come from.
+    pub peer: Peer,
 }
 
 fn broker_error(server: impl Into<String>, fault: BrokerFault, detail: impl Into<String>) -> Error {

@@ -2,6 +2,7 @@
 //! a temporary database.
 
 mod broker;
+mod collector;
 mod database;
 mod disk;
 pub mod finding;
@@ -43,6 +44,9 @@ pub fn check(
     let collecting = matches!(holder, Ok(Some(_)));
     let database = database::check(&config, options, holder, &mut report);
     disk::check(&config, options, &mut report);
+    if collecting {
+        collector::check(&config, &mut report);
+    }
     if !options.offline {
         broker::check(&config, options, &database, collecting, &mut report);
     }

@@ -23,7 +23,12 @@ struct Blob<'a> {
 /// A line to print.
 #[derive(Serialize)]
 pub struct EventLine<'a> {
-    pub id: i64,
+    /// Its id in table `events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
+    /// Its sequence in the stream, if it was read from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     pub subject: &'a str,
     pub published_us: i64,
     pub headers: Option<&'a RawValue>,
@@ -54,6 +59,9 @@ struct InputLine<'a> {
     /// The id under which the event was printed; not used.
     #[serde(default, rename = "id")]
     _id: IgnoredAny,
+    /// The sequence of the stream from which it was printed; not used.
+    #[serde(default, rename = "sequence")]
+    _sequence: IgnoredAny,
     #[serde(default)]
     published_us: Option<i64>,
 }
@@ -66,7 +74,7 @@ enum HeaderValues {
 }
 
 /// The keys of a line, those included that are printed and not used, or refused with a reason of their own.
-const KEYS: [&str; 6] = ["subject", "payload", "headers", "id", "published_us", "raw_headers"];
+const KEYS: [&str; 7] = ["subject", "payload", "headers", "id", "sequence", "published_us", "raw_headers"];
 
 /// The keys that no line lacks.
 const NEEDED: [&str; 2] = ["subject", "payload"];
@@ -184,7 +192,8 @@ pub fn line<'a>(
     payload: &'a Value,
 ) -> EventLine<'a> {
     EventLine {
-        id,
+        id: Some(id),
+        sequence: None,
         subject,
         published_us,
         headers: headers(headers_json),

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Server, ServerPort};
 use crate::config::{Mode, RouteConfig};
 use crate::error::{DatabaseFault, Error};
+use crate::observe::{Observer, Phase, Server as HttpServer};
 use crate::query::RequestCounts;
 use crate::store::{self, Database, Lock, StartPhase};
 use crate::{Collector, Config, Status, Until};
@@ -90,10 +92,16 @@ impl Run {
         if prepared.is_err() && signals.end_asked() {
             return self.stopped_early(&signals);
         }
-        let Prepared { config, mut server, lock } = prepared?;
+        let Prepared { config, http, mut server, lock } = prepared?;
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
+        let observer = Observer::new(&config);
+        let http = http.start(&observer)?;
+        let _sampling = observer.start()?;
+        if let Some(address) = http.shown() {
+            log::info!("observe: metrics, health and a page are at {address}");
+        }
         let started = Collector::start_locked(&config, until, &|| !signals.end_asked(), lock);
         if started.is_err() {
             server.take().into_iter().for_each(Server::withdraw);
@@ -111,6 +119,9 @@ impl Run {
                 starting::with_way_out(failure::of_start(settings.with_line(error, &config)), &config)
             })?,
         };
+        let collector = Arc::new(collector);
+        observer.set_phase(Phase::Running(Arc::clone(&collector)));
+        http.add_socket(&config.database.path);
         let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
         match config.broker.mode {
             Mode::Jetstream => log::info!("collecting stream {} from {servers} into {path}", config.broker.stream),
@@ -142,7 +153,11 @@ impl Run {
         if !ended {
             log::info!("stopping: committing the events received so far; a second signal ends at once");
         }
-        let status = collector.stop(self.stop_timeout)?;
+        observer.set_phase(Phase::Stopping(Arc::clone(&collector)));
+        let stopped = collector.stop(self.stop_timeout);
+        // Removed while the lock may still be held: the next collector makes its own.
+        drop(http);
+        let status = stopped?;
         log::info!("{}", summary(&status, began.elapsed()));
         profile.finish();
         if ended { Ok(()) } else { self.interrupted(&signals) }
@@ -166,13 +181,15 @@ impl Run {
             let mut config = settings.for_broker(&self.database, &self.broker)?;
             config.broker.wait = self.wait.unwrap_or(config.broker.wait);
             Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)?;
-            return Ok(Prepared { config, server: None, lock: None });
+            let http = open_http(settings, &config)?;
+            return Ok(Prepared { config, http, server: None, lock: None });
         }
         let mut config = settings.for_own_broker(&self.database, &self.broker)?;
         if settings.names_servers(&self.broker)? {
             let servers = config.broker.shown_servers();
             log::info!("broker.servers ({servers}) and its credentials are not used: --with-server starts a server");
         }
+        let http = open_http(settings, &config)?;
         // Taken before anything is started or made, and kept: a second server on the same streams would damage them.
         let lock = Lock::take_at(&config.database.path, StartPhase::StartingBroker)?;
         let port = self.server_port.map_or(ServerPort::Kept, ServerPort::Fixed);
@@ -182,7 +199,7 @@ impl Run {
         match server {
             Ok(server) => {
                 config.broker = config.broker.on_own_server(server.url());
-                Ok(Prepared { config, server: Some(server), lock: Some(lock) })
+                Ok(Prepared { config, http, server: Some(server), lock: Some(lock) })
             }
             Err(error) => {
                 lock.withdraw();
@@ -242,9 +259,15 @@ fn example(routes: &[RouteConfig], subjects: &[String]) -> (String, String) {
 /// What a run needs before it collects.
 struct Prepared {
     config: Config,
+    http: HttpServer,
     server: Option<Server>,
     /// The database's lock, if it was taken before the server was started.
     lock: Option<Lock>,
+}
+
+/// Listens where the settings say, before anything is started.
+fn open_http(settings: &Settings, config: &Config) -> anyhow::Result<HttpServer> {
+    Ok(HttpServer::open(config).map_err(|error| settings.with_line(error, config))?)
 }
 
 /// Starts a nats-server for this collector.

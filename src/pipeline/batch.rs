@@ -249,6 +249,11 @@ impl Batch {
         self.before(self.slots.len())
     }
 
+    /// When its deliveries were published, in nanoseconds since 1970.
+    pub(super) fn published_ns(&self) -> impl Iterator<Item = i64> + '_ {
+        self.slots.iter().map(|slot| slot.mark.published_ns)
+    }
+
     /// Its number in the order of commits.
     #[must_use]
     pub fn ticket(&self) -> u64 {

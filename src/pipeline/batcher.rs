@@ -37,6 +37,23 @@ enum Writers {
     Gone,
 }
 
+/// What of the current batch is counted as received.
+#[derive(Default)]
+struct Counted {
+    events: usize,
+    bytes: usize,
+}
+
+impl Counted {
+    /// Counts what the batch has in addition.
+    fn add_new(&mut self, batch: &Batch, shared: &Shared) {
+        let now = Self { events: batch.len(), bytes: batch.bytes() };
+        shared.counters.received.add(now.events - self.events);
+        shared.counters.received_bytes.add(now.bytes - self.bytes);
+        *self = now;
+    }
+}
+
 impl<I: Intake> Batcher<I> {
     pub(super) fn new(
         intake: I,
@@ -53,7 +70,7 @@ impl<I: Intake> Batcher<I> {
     /// Runs until the intake is drained or no writer is left.
     pub(super) fn run(mut self) -> Result<(), Error> {
         let mut batch = Batch::new(self.settings.limits);
-        let mut counted = 0;
+        let mut counted = Counted::default();
         loop {
             let wait = if batch.is_empty() { IDLE } else { Duration::ZERO };
             let stopping = self.shared.stop.is_raised();
@@ -64,8 +81,7 @@ impl<I: Intake> Batcher<I> {
             } else {
                 self.intake.fill(&mut batch, wait)?
             };
-            self.shared.counters.received.add(batch.len() - counted);
-            counted = batch.len();
+            counted.add_new(&batch, &self.shared);
             for (epoch, last) in self.notices.try_iter() {
                 self.intake.committed(&epoch, last);
             }
@@ -82,7 +98,7 @@ impl<I: Intake> Batcher<I> {
                 Writers::Free(spare) => {
                     if !stopping && !is_last {
                         self.top_up(&mut batch)?;
-                        self.shared.counters.received.add(batch.len() - counted);
+                        counted.add_new(&batch, &self.shared);
                     }
                     batch.set_ticket(self.next_ticket);
                     self.next_ticket += 1;
@@ -90,7 +106,7 @@ impl<I: Intake> Batcher<I> {
                         break;
                     }
                     batch = spare;
-                    counted = 0;
+                    counted = Counted::default();
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::incidents::{Incident, Incidents};
 use crate::printable;
 
 /// How many reasons of one trouble are remembered. Reasons that come in turn, as those of several servers, are each logged once.
@@ -23,6 +24,7 @@ struct State {
     trouble: Option<Trouble>,
     /// The reasons of this trouble that were logged.
     logged: VecDeque<String>,
+    incidents: Incidents,
 }
 
 /// Why a part does not work, and since when.
@@ -54,6 +56,7 @@ impl Condition {
                 state.logged.pop_front();
             }
             state.logged.push_back(reason.clone());
+            state.incidents.add(self.part, &reason);
         }
         match state.trouble.as_mut() {
             Some(known) => known.reason = reason,
@@ -66,8 +69,15 @@ impl Condition {
         let mut state = self.state.lock();
         state.logged.clear();
         if let Some(trouble) = state.trouble.take() {
+            state.incidents.end();
             log::info!("{}: well again after {:.1?}", self.part, trouble.since.elapsed());
         }
+    }
+
+    /// What was wrong lately, the latest last. Does not block.
+    #[must_use]
+    pub(crate) fn incidents(&self) -> Vec<Incident> {
+        self.state.lock().incidents.all()
     }
 
     /// What is wrong now, if anything. Does not block.
@@ -118,5 +128,10 @@ mod tests {
         assert_eq!(logged().len(), REASONS);
         condition.recover();
         assert!(condition.trouble().is_none() && logged().is_empty());
+        condition.degrade("again");
+        let incidents = condition.incidents();
+        let last = incidents.last().expect("kept");
+        assert_eq!((incidents.len(), &*last.reason, last.lasted), (REASONS, "again", None));
+        assert!(incidents.iter().rev().skip(1).all(|incident| incident.lasted.is_some()));
     }
 }

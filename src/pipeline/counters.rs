@@ -1,6 +1,9 @@
 //! The counters of a collector.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::histogram::Histogram;
 
 /// The counters of a collector, from its start. Each is exact, but two that are read together may differ by a batch: they are
 /// updated without a common lock.
@@ -31,6 +34,56 @@ pub struct Counters {
     pub reconnects: Counter,
     /// Events still to be delivered, as the broker last reported.
     pub pending: Counter,
+    /// Deliveries that the consumer sent and that are not acknowledged, as the broker last reported.
+    pub ack_pending: Counter,
+    /// Deliveries that the consumer sent again, as the broker last reported.
+    pub redelivered: Counter,
+    /// Bytes received, as [`Batch::bytes`](super::Batch::bytes) counts them.
+    pub received_bytes: Counter,
+    /// Bytes committed, counted in the same way.
+    pub committed_bytes: Counter,
+    /// Attempts to commit a batch that failed and were made again.
+    pub commit_failures: Counter,
+    /// When the last batch was committed.
+    pub last_commit: LastTime,
+    /// Durations and sizes.
+    pub histograms: Histograms,
+}
+
+/// The histograms of a collector, from its start.
+#[derive(Debug)]
+pub struct Histograms {
+    /// How long the successful commits took.
+    pub commits: Histogram,
+    /// How many deliveries the committed batches had.
+    pub batches: Histogram,
+    /// How long after its publishing each delivery was committed.
+    pub delays: Histogram,
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        Self { commits: Histogram::of_commits(), batches: Histogram::of_batches(), delays: Histogram::of_delays() }
+    }
+}
+
+/// When something last happened, in microseconds since 1970; 0 if it never has.
+#[derive(Debug, Default)]
+pub struct LastTime(AtomicU64);
+
+impl LastTime {
+    /// It happened at this time.
+    pub fn set(&self, at: SystemTime) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.0.store(u64::try_from(since.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When it last happened, if it has.
+    #[must_use]
+    pub fn get(&self) -> Option<SystemTime> {
+        let micros = self.0.load(Ordering::Relaxed);
+        (micros > 0).then(|| UNIX_EPOCH + Duration::from_micros(micros))
+    }
 }
 
 /// A number shared by threads.

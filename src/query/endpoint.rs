@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::config::QueryConfig;
 use crate::error::Error;
+use crate::pipeline::{Distribution, Histogram};
 use crate::subject::{Filter, InvalidSubject};
 
 /// A query in the service. The first whose subject matches answers a request.
@@ -24,13 +25,42 @@ pub(super) struct Endpoint {
     pub(super) counters: EndpointCounters,
 }
 
+/// The requests of a query, from the collector's start.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QueryStatus {
+    /// The query's name.
+    pub name: String,
+    /// Requests that were answered, errors included.
+    pub requests: u64,
+    /// Requests that were answered with an error.
+    pub errors: u64,
+    /// The last error, after its status code: `400:limit must be a number`. Empty without one.
+    pub last_error: String,
+    /// How long the answers took, in seconds, without the time in the queue.
+    pub duration: Distribution,
+}
+
 /// Requests, errors and time of an endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EndpointCounters {
     requests: AtomicU64,
     errors: AtomicU64,
     nanos: AtomicU64,
     last_error: Mutex<String>,
+    durations: Histogram,
+}
+
+impl Default for EndpointCounters {
+    fn default() -> Self {
+        Self {
+            requests: AtomicU64::default(),
+            errors: AtomicU64::default(),
+            nanos: AtomicU64::default(),
+            last_error: Mutex::default(),
+            durations: Histogram::of_queries(),
+        }
+    }
 }
 
 /// The counters at one moment.
@@ -46,6 +76,7 @@ pub(super) struct EndpointCounts {
 impl EndpointCounters {
     pub(super) fn answered(&self, took: Duration) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.durations.add_duration(took);
         self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
@@ -66,6 +97,18 @@ impl EndpointCounters {
 }
 
 impl Endpoint {
+    /// Its counts now.
+    pub(super) fn status(&self) -> QueryStatus {
+        let EndpointCounts { requests, errors, last_error, .. } = self.counters.now();
+        QueryStatus {
+            name: self.query.clone(),
+            requests,
+            errors,
+            last_error,
+            duration: self.counters.durations.distribution(),
+        }
+    }
+
     /// One endpoint for each query, with unique names.
     pub(super) fn of<'a>(
         queries: impl IntoIterator<Item = (&'a QueryConfig, &'a [String])>,

@@ -28,6 +28,7 @@ use confirmer::Confirmer;
 use discovery::{Discovery, GROUP};
 use dispatcher::Dispatcher;
 use endpoint::Endpoint;
+pub use endpoint::QueryStatus;
 use reply_policy::ReplyPolicy;
 use request_queue::RequestQueue;
 use responder::Responder;
@@ -140,6 +141,12 @@ impl Service {
             }
         };
         self.endpoints.iter().fold(RequestCounts::default(), add)
+    }
+
+    /// The counts of each query now.
+    #[must_use]
+    pub fn queries(&self) -> Vec<QueryStatus> {
+        self.endpoints.iter().map(Endpoint::status).collect()
     }
 
     /// Accepts no more requests. Those that wait are answered in the background. Does not block.

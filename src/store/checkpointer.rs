@@ -21,7 +21,7 @@ use rusqlite::{Connection, InterruptHandle};
 use super::database_file::DatabaseFile;
 use super::pool::ConnectionManager;
 use super::sqlite_error::one_line;
-use super::wal_frames;
+use super::wal_frames::{self, WalFrames};
 
 /// How many frames the WAL may have.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +60,7 @@ struct Shared {
     manager: ConnectionManager,
     file: DatabaseFile,
     limits: Limits,
-    /// Frames in the WAL after the last commit.
-    frames: AtomicU32,
-    /// How many of them are copied.
-    copied: AtomicU32,
+    wal: Arc<WalFrames>,
     /// The next checkpoint is due when the WAL has this many frames.
     due: AtomicU32,
     /// A commit copies the last frames itself when the WAL has this many.
@@ -97,8 +94,7 @@ impl Checkpointer {
             manager,
             file,
             limits,
-            frames: AtomicU32::new(0),
-            copied: AtomicU32::new(0),
+            wal: Arc::default(),
             due: AtomicU32::new(limits.step),
             finish: AtomicU32::new(limits.finish),
             running: Mutex::new(()),
@@ -107,10 +103,16 @@ impl Checkpointer {
         Self { shared: Arc::new(shared), thread: Mutex::new(Thread::NotStarted) }
     }
 
+    /// How many frames the WAL has.
+    pub(super) fn wal(&self) -> &Arc<WalFrames> {
+        &self.shared.wal
+    }
+
     /// Called after each commit, by the thread that committed on this connection. Its frames must be
     /// [counted](wal_frames::count).
     pub(super) fn committed(&self, connection: &Connection) {
-        let Shared { limits, frames, due, finish, copied, .. } = &*self.shared;
+        let Shared { limits, wal, due, finish, .. } = &*self.shared;
+        let WalFrames { written: frames, copied } = &**wal;
         let now = wal_frames::take();
         if now == 0 {
             return;
@@ -197,7 +199,7 @@ impl Shared {
                 Err(_) if matches!(woken.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)) => break,
                 Err(error) => {
                     connection = None;
-                    self.due.store(self.frames.load(Ordering::Relaxed) + self.limits.step, Ordering::Relaxed);
+                    self.due.store(self.wal.written.load(Ordering::Relaxed) + self.limits.step, Ordering::Relaxed);
                     if !std::mem::replace(&mut trouble, true) {
                         let path = self.file.path().display();
                         log::warn!("database {path}: a checkpoint failed, so its -wal file grows: {error}");
@@ -259,13 +261,13 @@ impl Shared {
             Err(error) => log::debug!("database {}: checkpoint: {}", self.file.path().display(), one_line(&error)),
         }
         // If it was not complete, a reader still needs a frame: other commits do not try again at once.
-        let next = self.frames.load(Ordering::Relaxed) + self.limits.step;
+        let next = self.wal.written.load(Ordering::Relaxed) + self.limits.step;
         self.finish.store(next, Ordering::Relaxed);
         self.due.fetch_max(next, Ordering::Relaxed);
     }
 
     fn note(&self, Checkpoint { frames, copied }: Checkpoint) {
-        self.copied.store(copied, Ordering::Relaxed);
+        self.wal.copied.store(copied, Ordering::Relaxed);
         self.due.store(frames + self.limits.step, Ordering::Relaxed);
     }
 }
@@ -309,7 +311,7 @@ mod tests {
     fn commit(connection: &Connection, checkpointer: &Checkpointer) -> u32 {
         connection.execute("INSERT INTO t VALUES (randomblob(3000))", []).expect("commits");
         checkpointer.committed(connection);
-        checkpointer.shared.frames.load(Ordering::Relaxed)
+        checkpointer.shared.wal.written.load(Ordering::Relaxed)
     }
 
     #[test]
@@ -325,10 +327,10 @@ mod tests {
         let (_fixture, connection, checkpointer) = set_up();
         while commit(&connection, &checkpointer) < SMALL.step {}
         let until = Instant::now() + Duration::from_mins(1);
-        while checkpointer.shared.copied.load(Ordering::Relaxed) < SMALL.step && Instant::now() < until {
+        while checkpointer.shared.wal.copied.load(Ordering::Relaxed) < SMALL.step && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert!(checkpointer.shared.copied.load(Ordering::Relaxed) >= SMALL.step);
+        assert!(checkpointer.shared.wal.copied.load(Ordering::Relaxed) >= SMALL.step);
         assert!(commit(&connection, &checkpointer) < SMALL.step, "the WAL must begin anew");
     }
 

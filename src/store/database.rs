@@ -25,8 +25,10 @@ use super::queries::Queries;
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
+use super::routes::route_counters::RouteCounters;
 use super::schema::{self, Schema};
 use super::sqlite_error::database_error;
+use super::wal_frames::WalFrames;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig, RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
@@ -54,6 +56,7 @@ pub struct Database {
     pub(super) plan: Arc<Plan>,
     writers: usize,
     forget_recorders: Duration,
+    route_counters: RouteCounters,
 }
 
 impl Database {
@@ -209,6 +212,7 @@ impl Database {
                 plan,
                 writers: config.writers,
                 forget_recorders: config.forget_recorders,
+                route_counters: RouteCounters::default(),
             },
             queries,
         ))
@@ -325,13 +329,31 @@ impl Database {
         self.manager.open().map_err(|e| database_error(self.file.path(), e))
     }
 
+    /// Which file it is.
+    #[must_use]
+    pub fn file(&self) -> &DatabaseFile {
+        &self.file
+    }
+
+    /// How much of the WAL is written, and how much of it is copied into the database.
+    #[must_use]
+    pub fn wal(&self) -> &Arc<WalFrames> {
+        self.checkpointer.wal()
+    }
+
+    /// What the writers count for each route.
+    #[must_use]
+    pub fn route_counters(&self) -> &RouteCounters {
+        &self.route_counters
+    }
+
     /// The sinks of a pipeline, as many as the configuration has writers.
     #[must_use]
     pub fn writers(&self) -> Vec<Writer> {
         let writer = |_| {
             let checkpointer = Arc::clone(&self.checkpointer);
             let (pool, file, plan) = (self.pool.clone(), self.file.clone(), Arc::clone(&self.plan));
-            Writer::new(pool, checkpointer, file, plan, self.forget_recorders)
+            Writer::new(pool, checkpointer, file, plan, &self.route_counters, self.forget_recorders)
         };
         (0..self.writers).map(writer).collect()
     }

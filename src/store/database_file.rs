@@ -20,7 +20,7 @@ use crate::error::{DatabaseFault, Error};
 /// SQLite keeps writing to a file that was moved away or deleted, and those commits are lost
 /// (<https://sqlite.org/howtocorrupt.html#_unlinking_or_renaming_a_database_file_while_in_use>).
 #[derive(Clone, Debug)]
-pub(super) struct DatabaseFile {
+pub struct DatabaseFile {
     path: Arc<Path>,
     /// Device and inode number.
     inode: Option<(u64, u64)>,
@@ -36,7 +36,8 @@ impl DatabaseFile {
     }
 
     /// Whether the path now leads to another file, or to none.
-    pub(super) fn was_replaced(&self) -> bool {
+    #[must_use]
+    pub fn was_replaced(&self) -> bool {
         inode(&self.path) != self.inode
     }
 }

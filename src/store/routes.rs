@@ -5,6 +5,7 @@ pub(super) mod budget;
 pub(super) mod decoded_batch;
 mod delete_markers;
 pub(super) mod plan;
+pub(super) mod route_counters;
 pub(super) mod statements;
 
 use std::sync::Arc;

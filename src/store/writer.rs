@@ -17,6 +17,7 @@ use super::pool::{ConnectionManager, WriteConnection};
 use super::repetitions::{self, BatchNumbers, Repetitions};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
+use super::routes::route_counters::{RouteCounters, RouteTally};
 use super::routes::statements::{StatementError, Statements};
 use super::sqlite_error::{database_error, is_constraint, one_line, problem};
 use crate::error::{DatabaseFault, Error};
@@ -36,6 +37,8 @@ pub struct Writer {
     checkpointer: Arc<Checkpointer>,
     file: DatabaseFile,
     decoded: DecodedBatch,
+    /// What the routes of a batch did.
+    tally: RouteTally,
     numbers: BatchNumbers,
     /// `decoded` and `numbers` belong to the batch that is not committed yet.
     prepared: bool,
@@ -88,13 +91,16 @@ impl Writer {
         checkpointer: Arc<Checkpointer>,
         file: DatabaseFile,
         plan: Arc<Plan>,
+        counters: &RouteCounters,
         forget_after: Duration,
     ) -> Self {
+        let tally = counters.tally(plan.names());
         Self {
             pool,
             checkpointer,
             file,
             decoded: DecodedBatch::new(plan),
+            tally,
             numbers: BatchNumbers::default(),
             prepared: false,
             dead: BTreeMap::new(),
@@ -220,9 +226,10 @@ impl Writer {
         span: Range<usize>,
         findings: &Findings,
     ) -> Result<(), AttemptError> {
-        let Self { file, decoded, numbers, dead, repeated, forgetting, .. } = self;
+        let Self { file, decoded, numbers, dead, repeated, forgetting, tally, .. } = self;
         let (start, seen_us) = (span.start, micros(batch.before(span.end)));
         let mut repetitions = Repetitions::new(&pooled.sqlite, numbers);
+        let mut clock = tally.clock();
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
@@ -231,6 +238,7 @@ impl Writer {
                 continue;
             }
             let delivery = batch.delivery(index);
+            clock.enter(decoded.route_number(index));
             let ran = match findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index)) {
                 Some(reason) => Err(StatementError::Event(reason.clone())),
                 None if findings.one_by_one => statements.run_in_savepoint(decoded, index, &delivery, epoch),
@@ -269,6 +277,19 @@ impl Writer {
                 .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
         }
         Ok(())
+    }
+
+    /// Counts the events of a committed batch for their routes.
+    fn count_routes(&mut self, batch: &Batch) {
+        let Self { tally, decoded, dead, repeated, .. } = self;
+        if decoded.all_to_events() && dead.is_empty() {
+            tally.add_unrouted(batch.len() - repeated.len());
+        } else {
+            for index in (0..batch.len()).filter(|index| !repeated.contains(index)) {
+                tally.add(decoded.route_number(index), dead.contains_key(&index));
+            }
+        }
+        tally.finish();
     }
 
     /// Sends the confirmations that publishers of committed events requested. Returns how many were dropped.
@@ -376,6 +397,7 @@ impl Sink for Writer {
         }
         self.checkpointer.committed(&pooled.sqlite);
         self.prepared = false;
+        self.count_routes(batch);
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
         let markers_skipped = self.decoded.skipped_markers();
         let (repeated, confirmations_dropped) = (self.repeated.len(), self.confirm(batch));

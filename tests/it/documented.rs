@@ -359,6 +359,7 @@ fn every_setting_has_its_place_on_the_page() {
         "database",
         "batch",
         "service",
+        "observe",
         "[route]",
         "[query]",
     ];
@@ -372,6 +373,11 @@ fn every_setting_has_its_place_on_the_page() {
             assert!(shown.iter().chain([&nested]).any(|shown| page.contains(shown)), "{setting} of {text}");
         }
     }
+}
+
+#[test]
+fn operations_are_as_documented() {
+    holds(include_str!("../../docs/operations.md"));
 }
 
 #[test]

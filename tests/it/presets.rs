@@ -79,6 +79,8 @@ fn init(folder: &Path, arguments: &[&str]) -> String {
 /// A command with what `init` wrote as its settings.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = catchment();
+    // The port of the presets may be in use.
+    command.env("CATCHMENT_OBSERVE__LISTEN", "127.0.0.1:0");
     command.current_dir(folder).args(["--config", "catchment.toml"]).args(arguments);
     command
 }

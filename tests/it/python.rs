@@ -34,6 +34,8 @@ fn a_python_client_publishes_asks_and_gets_confirmations() {
     assert!(made.status.success(), "{}", stderr(&made));
     let server = Server::start(folder.path());
     let mut command = catchment();
+    // The port of the preset may be in use.
+    command.env("CATCHMENT_OBSERVE__LISTEN", "127.0.0.1:0");
     command.current_dir(folder.path()).args(["--config", "catchment.toml", "run", "--server", &server.url()]);
     let collector = Collector::start(command, &folder.path().join("collector.log"));
     collector.said("collecting stream BOTS_PY");

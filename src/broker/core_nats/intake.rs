@@ -58,6 +58,7 @@ impl CoreIntake {
         let config = cluster.config();
         let buffer = Arc::new(ReceiveBuffer::new(&config.core));
         let session = CoreSession::open(&cluster, &buffer, &reports.counters, stop)?;
+        reports.peer.connected(session.server());
         let (alive, ended) = crossbeam_channel::bounded(0);
         let listener = CoreListener {
             cluster: Arc::clone(&cluster),
@@ -180,8 +181,10 @@ impl CoreListener {
             drop(session);
             let lost = Instant::now();
             self.reconnect.ended(why);
+            self.reports.peer.lost();
             let Some(next) = self.reopen() else { return };
             session = next;
+            self.reports.peer.connected(session.server());
             self.reports.counters.reconnects.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();

@@ -77,6 +77,11 @@ impl CoreSession {
         Ok(session)
     }
 
+    /// The server's address, without secrets.
+    pub(super) fn server(&self) -> &str {
+        &self.link.server().address
+    }
+
     /// Waits for the echo behind the subscriptions, and checks whether the server refuses one.
     fn confirm(&self, stop: &Signal) -> Result<(), Error> {
         let failed = |detail: String| broker_error(&self.link.server().address, BrokerFault::Request, detail);

@@ -151,6 +151,9 @@ pub(super) struct ConsumerInfo {
     /// The number of deliveries without an acknowledgement.
     #[serde(default)]
     pub(super) num_ack_pending: u64,
+    /// The number of messages that were delivered more than once and are not acknowledged.
+    #[serde(default)]
+    pub(super) num_redelivered: u64,
     /// All deliveries up to this one are acknowledged.
     #[serde(default)]
     pub(super) ack_floor: SequencePair,

@@ -196,7 +196,8 @@ impl JetStreamIntake {
         }
         self.acks = PendingAcks::new(session.acknowledges());
         self.history.continue_epoch(&session.epoch, session.after);
-        self.reports.progress.begin(session.epoch.number, session.after.sequence);
+        self.reports.progress.begin(session.epoch.number, session.after);
+        self.reports.peer.connected(session.server());
         self.epoch = Some(Arc::clone(&session.epoch));
         self.consumer = Some(session.consumer.clone());
         self.subjects.clone_from(&session.subjects);
@@ -259,6 +260,7 @@ impl JetStreamIntake {
     /// Ends the session. The next one begins at the position reached.
     fn end_session(&mut self, why: &str) {
         self.retry.reconnect.ended(why);
+        self.reports.peer.lost();
         self.take_lost_events();
         if let Some(session) = self.session.take() {
             self.subjects = session.subjects;
@@ -387,6 +389,8 @@ impl Intake for JetStreamIntake {
         self.acknowledge_stored();
         if let Some(session) = &mut self.session {
             self.reports.counters.pending.set(session.pending);
+            self.reports.counters.ack_pending.set(session.ack_pending);
+            self.reports.counters.redelivered.set(session.redelivered);
             if self.drain_to.is_some() && session.is_exhausted() && self.unplaced.is_none() {
                 self.drained.get_or_insert_with(Instant::now);
             }

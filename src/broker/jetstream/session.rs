@@ -73,6 +73,9 @@ pub(super) struct JetStreamSession {
     pub(super) epoch: Arc<Epoch>,
     pub(super) after: Mark,
     pub(super) pending: u64,
+    /// Deliveries without an acknowledgement, and deliveries that were sent again, as the server last reported.
+    pub(super) ack_pending: u64,
+    pub(super) redelivered: u64,
     /// Filters for the events that are collected. If the settings say everything, the subjects that the stream stores, if these are
     /// known.
     pub(super) subjects: Vec<String>,
@@ -211,6 +214,11 @@ impl JetStreamSession {
         self.gaps.add_lost(gap);
     }
 
+    /// The server's address, without secrets.
+    pub(super) fn server(&self) -> &str {
+        &self.link.server().address
+    }
+
     /// Whether the stream needs acknowledgements.
     pub(super) fn acknowledges(&self) -> bool {
         self.retention != Retention::Limits
@@ -332,6 +340,7 @@ impl JetStreamSession {
             self.gaps.note_pending(consumer.num_pending);
         }
         self.pending = consumer.num_pending;
+        (self.ack_pending, self.redelivered) = (consumer.num_ack_pending, consumer.num_redelivered);
         if let Some(over) = self.consumer_watch.update_consumer(&consumer) {
             return Some(over);
         }

@@ -112,6 +112,19 @@ impl DecodedBatch {
         if self.all_to_events { &Disposition::Events } else { &self.dispositions[index] }
     }
 
+    /// The number of the route that matches the event at this index, if one does.
+    pub(in crate::store) fn route_number(&self, index: usize) -> Option<usize> {
+        match self.disposition(index) {
+            Disposition::Route(route, _) | Disposition::DeadLetter(Some(route), _) => Some(*route),
+            _ => None,
+        }
+    }
+
+    /// Whether all events go to table `events`.
+    pub(in crate::store) fn all_to_events(&self) -> bool {
+        self.all_to_events
+    }
+
     /// Why the event at this index is a dead letter, if that is known before its statements run.
     pub(in crate::store) fn known_failure(&self, index: usize) -> Option<&DeadLetterReason> {
         match self.disposition(index) {

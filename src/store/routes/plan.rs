@@ -89,6 +89,11 @@ impl Plan {
         self.planned.iter().any(|planned| planned.reply)
     }
 
+    /// The names of all routes, by their numbers.
+    pub(in crate::store) fn names(&self) -> impl Iterator<Item = Arc<str>> + '_ {
+        self.planned.iter().map(|planned| Arc::clone(&planned.name))
+    }
+
     pub(in crate::store) fn route(&self, number: usize) -> &PlannedRoute {
         &self.planned[number]
     }

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod collector;
 pub mod fixture;
 pub mod health;
+pub mod http;
 pub mod load;
 pub mod operator;
 pub mod oracle;

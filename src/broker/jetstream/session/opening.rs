@@ -107,6 +107,8 @@ impl JetStreamSession {
             epoch: Arc::new(resume.epoch),
             after: resume.after,
             pending: created.num_pending,
+            ack_pending: created.num_ack_pending,
+            redelivered: created.num_redelivered,
             subjects: stored_subjects::collected(config, &stream.config),
             last: stream.state.last_seq,
             passed: if created.num_pending == 0 && nothing_unstored { stream.state.last_seq } else { 0 },
