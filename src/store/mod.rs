@@ -33,6 +33,7 @@ mod routes;
 mod schema;
 mod schema_copy;
 mod sqlite_error;
+mod suggestion;
 mod temp_store;
 mod wal_frames;
 mod writer;
