@@ -23,8 +23,8 @@ pub struct Show {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// Add where each value comes from, as a comment
-    #[arg(long, conflicts_with = "json")]
+    /// Add where each value comes from, as a comment; JSON has it in any case
+    #[arg(long)]
     origin: bool,
 
     /// Print one JSON object: the settings, and where each comes from
