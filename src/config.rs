@@ -16,8 +16,6 @@
 
 mod authentication;
 mod broker;
-#[cfg(feature = "toml")]
-mod closest;
 mod core_nats;
 mod database;
 #[cfg(feature = "toml")]
@@ -29,8 +27,16 @@ mod parameters;
 mod queries;
 mod reachability;
 mod routes;
+#[cfg(feature = "cli")]
+mod schema;
+#[cfg(feature = "cli")]
+mod schema_types;
 mod secrets;
+#[cfg(feature = "cli")]
+mod setting_lines;
 mod subjects;
+#[cfg(feature = "cli")]
+mod written;
 
 use serde::{Deserialize, Deserializer};
 
@@ -42,8 +48,6 @@ pub(crate) use broker::is_stream_name;
 pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
 #[doc(no_inline)]
 pub use bytesize::ByteSize;
-#[cfg(feature = "cli")]
-pub(crate) use closest::closest;
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub(crate) use database::validate_database_path;
 pub use database::{BatchConfig, DatabaseConfig, Synchronous};
@@ -58,11 +62,18 @@ pub(crate) use parameters::seconds_of;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
 pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, RouteExample, Unmatched};
+#[cfg(feature = "cli")]
+pub(crate) use schema::schema;
 pub(crate) use secrets::{is_jwt, split_scheme, without_login, without_secrets};
+#[cfg(feature = "cli")]
+pub(crate) use setting_lines::lines_of;
+#[cfg(feature = "cli")]
+pub(crate) use written::{Section, sections};
 
 /// All settings. `Config::default()` is valid: a broker on this machine, stream `EVENTS`, `catchment.db` in the current
 /// directory.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {

@@ -134,6 +134,7 @@ mod broker;
 mod check;
 #[cfg(feature = "cli")]
 mod cli;
+mod closest;
 mod collect;
 #[cfg(feature = "compare")]
 mod compare;

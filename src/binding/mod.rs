@@ -40,6 +40,7 @@ pub use value::Value;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use crate::closest::did_you_mean;
 use crate::config::{Codec, validate_bind};
 use envelope::Part;
 use path::PathTree;
@@ -64,6 +65,16 @@ enum Source {
     Pointed(usize),
 }
 
+/// Why a setting for a parameter that no statement has is refused. `others` are those that have no such setting.
+fn unused_name<'n>(setting: &str, name: &str, others: impl Iterator<Item = &'n str>) -> String {
+    match did_you_mean(name, others) {
+        meant if meant.is_empty() => {
+            format!("{setting}.{name} is used by no statement; remove it, or write :{name} in one")
+        }
+        meant => format!("{setting}.{name} is used by no statement{meant}"),
+    }
+}
+
 impl Parameters {
     /// Parameters with these names, without their `:`. `bind` has JSON Pointers for some of them.
     ///
@@ -78,7 +89,9 @@ impl Parameters {
         validate_bind(bind)?;
         let (mut sources, mut paths, mut fields) = (Vec::new(), PathTree::default(), 0);
         let mut unused: Vec<&str> = bind.keys().map(String::as_str).collect();
+        let mut used = Vec::new();
         for name in names {
+            used.push(name);
             unused.retain(|bound| *bound != name);
             let source = match (bind.get(name), Part::named(name)) {
                 (Some(pointer), _) => Source::Pointed(paths.add_pointer(pointer, fields)),
@@ -91,7 +104,7 @@ impl Parameters {
         }
         match unused.first() {
             None => Ok(Self { sources, paths, fields, codec }),
-            Some(name) => Err(format!("bind.{name} is used by no statement; remove it, or write :{name} in one")),
+            Some(name) => Err(unused_name("bind", name, used.into_iter().filter(|used| !bind.contains_key(*used)))),
         }
     }
 

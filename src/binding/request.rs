@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::fields::Cell;
-use super::{Envelope, Fields, Parameters, PayloadError, PayloadFault, Row, Source, Value};
+use super::{Envelope, Fields, Parameters, PayloadError, PayloadFault, Row, Source, Value, unused_name};
 use crate::binding::envelope::Part;
 use crate::config::{Codec, ParameterConfig, ParameterType, ParameterValue, seconds_of};
 use crate::printable::printable;
@@ -60,7 +60,8 @@ impl RequestParameters {
         let mut with_types: Vec<TypedField> = Vec::new();
         for (name, config) in types {
             let Some(at) = names.clone().into_iter().position(|one| one == name) else {
-                return Err(format!("parameters.{name} is used by no statement; remove it, or write :{name} in one"));
+                let others = names.clone().into_iter().filter(|one| !types.contains_key(*one));
+                return Err(unused_name("parameters", name, others));
             };
             let (Source::Named(field) | Source::Pointed(field)) = parameters.sources[at] else {
                 return Err(format!("parameters.{name} is not bound from the request's fields, so it has no type"));

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::broker_error;
 use super::connection::{Cluster, Link, ServerRemark};
 use super::requests::{Reply, ServiceError};
-use super::subject_use::{SubjectUse, subject_use};
+use super::subject_use::{self, SubjectUse, subject_use};
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::pipeline::Signal;
@@ -62,6 +62,24 @@ pub fn ask(config: &BrokerConfig, subject: &str, payload: Vec<u8>) -> Result<Opt
             Err(failed(format!("{subject}: {}{remark}", error.0)))
         }
     }
+}
+
+/// The subjects of the queries that are answered at this broker, as far as their services say so within a second. Blocks for the configured
+/// time-out and that second at most.
+///
+/// # Errors
+///
+/// [`Error::Broker`]: no connection.
+pub fn query_subjects(config: &BrokerConfig) -> Result<Vec<String>, Error> {
+    let denied = Signal::default();
+    let denied_too = denied.clone();
+    let raise = move |remark: &ServerRemark| {
+        if let ServerRemark::PublishDenied(_) = remark {
+            denied_too.raise();
+        }
+    };
+    let link = Link::open_with(&Arc::new(Cluster::new(config)?), &Signal::default(), Arc::new(raise))?;
+    Ok(subject_use::query_subjects(&link, config, &denied))
 }
 
 fn reply(message: Message) -> Reply {

@@ -10,6 +10,8 @@ mod connection;
 mod core_nats;
 mod headers;
 mod jetstream;
+mod permission_probe;
+mod permissions;
 mod publisher;
 mod publishing;
 mod requests;
@@ -20,13 +22,15 @@ mod subject_use;
 
 use std::sync::Arc;
 
-pub use asker::ask;
+pub use asker::{ask, query_subjects};
 pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
 pub use jetstream::{
     IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, RawHeaders, StreamBounds, StreamMessage,
     StreamReader, remove_stream,
 };
+pub use permission_probe::{Verdict, probe};
+pub use permissions::{Access, BrokerUse, Permission, permissions};
 pub use publisher::Publisher;
 pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Rejection, wire_size};
 pub use requests::{

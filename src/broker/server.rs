@@ -12,9 +12,9 @@ mod left_behind;
 mod port;
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::FileExt;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -167,7 +167,8 @@ impl Start<'_> {
     }
 
     fn start_on(&self, port: ServerPort) -> Result<Server, Error> {
-        fs::create_dir_all(self.folder).map_err(|e| self.unwritable(&e))?;
+        // All events are in it.
+        DirBuilder::new().recursive(true).mode(0o700).create(self.folder).map_err(|e| self.unwritable(&e))?;
         let lock = self.lock()?;
         loop {
             let number = port::choose(port, self.folder).map_err(|(what, remedy)| {
@@ -282,7 +283,7 @@ impl Start<'_> {
         let until = Instant::now() + START_LIMIT;
         loop {
             if let Some((url, pid)) = read_ports(folder) {
-                fs::write(address, format!("{url}\n"))
+                write_address(address, &url)
                     .map_err(|e| self.failed(format!("cannot write its address to {}: {e}", address.display())))?;
                 (server.url, server.pid) = (url, pid);
                 return Ok(server);
@@ -325,6 +326,12 @@ impl Drop for Server {
         }
         let _ = clear_ports(&self.folder);
     }
+}
+
+/// Writes a file that only its owner reads, whatever was there.
+fn write_address(file: &Path, url: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    file.write_all(format!("{url}\n").as_bytes())
 }
 
 /// Whether a server has run in this folder, by a start that did not fail.

@@ -8,12 +8,16 @@ use serde::Deserialize;
 
 use super::connection::Link;
 use super::requests::stream_names;
+use crate::closest::did_you_mean;
 use crate::config::{BrokerConfig, Mode};
 use crate::pipeline::Signal;
 use crate::subject::Filter;
 
 /// How long services have for their answers. Most answer within milliseconds; only a subject that no service has takes all of it.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// So many subjects of services are kept, to suggest one.
+const MOST_SUBJECTS: usize = 10_000;
 
 /// Every service answers on this subject: <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>.
 const INFO: &str = "$SRV.INFO";
@@ -59,6 +63,7 @@ fn service_use(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signa
     let until = Instant::now() + config.timeout.min(PATIENCE);
     let answers = format!("{}.{TOKEN}", link.inbox());
     link.publish(INFO.into(), TOKEN, "");
+    let mut others: Vec<String> = Vec::new();
     loop {
         crossbeam_channel::select! {
             recv(denied.channel()) -> _ => return SubjectUse::Request,
@@ -67,19 +72,54 @@ fn service_use(link: &Link, config: &BrokerConfig, subject: &str, denied: &Signa
                 Ok(message) if message.subject != answers => {}
                 Ok(message) if message.is_no_responders() => return SubjectUse::Nothing,
                 Ok(message) if answers_on(&message, subject) => return SubjectUse::Request,
+                Ok(message) if others.len() < MOST_SUBJECTS => others.extend(endpoints(&message)),
                 Ok(_) => {}
             },
             default(until.saturating_duration_since(Instant::now())) => {
+                let meant = did_you_mean(subject, others.iter().map(String::as_str));
                 return SubjectUse::Event(format!(
-                    "no query has the subject {subject}: a collector of mode core may take the request for an event"
+                    "no query has the subject {subject}: a collector of mode core may take the request for an event{meant}"
                 ));
             }
         }
     }
 }
 
+/// The subjects on which services answer, as far as they say so in time. Does not wait where there is no service.
+pub(super) fn query_subjects(link: &Link, config: &BrokerConfig, denied: &Signal) -> Vec<String> {
+    const TOKEN: &str = "subjects";
+    /// All answers come within milliseconds, and nothing says which is the last.
+    const LULL: Duration = Duration::from_millis(250);
+    let answers = format!("{}.{TOKEN}", link.inbox());
+    link.publish(INFO.into(), TOKEN, "");
+    let mut patience = config.timeout.min(PATIENCE);
+    let mut found = Vec::new();
+    loop {
+        crossbeam_channel::select! {
+            recv(denied.channel()) -> _ => return found,
+            recv(link.messages()) -> message => match message {
+                Ok(message) if message.subject != answers => {}
+                Ok(message) if !message.is_no_responders() => {
+                    found.extend(endpoints(&message));
+                    if found.len() >= MOST_SUBJECTS {
+                        return found;
+                    }
+                    patience = patience.min(LULL);
+                }
+                _ => return found,
+            },
+            default(patience) => return found,
+        }
+    }
+}
+
 /// Whether the service that sent this information has an endpoint for the subject.
 fn answers_on(information: &Message, subject: &str) -> bool {
+    endpoints(information).iter().any(|endpoint| endpoint.parse::<Filter>().is_ok_and(|filter| filter.matches(subject)))
+}
+
+/// The subjects of the service that sent this information.
+fn endpoints(information: &Message) -> Vec<String> {
     #[derive(Deserialize)]
     struct Information {
         #[serde(default)]
@@ -89,8 +129,8 @@ fn answers_on(information: &Message, subject: &str) -> bool {
     struct Endpoint {
         subject: String,
     }
-    let Ok(Information { endpoints }) = serde_json::from_slice(&information.data) else { return false };
-    endpoints.iter().any(|endpoint| endpoint.subject.parse::<Filter>().is_ok_and(|filter| filter.matches(subject)))
+    let Ok(Information { endpoints }) = serde_json::from_slice(&information.data) else { return Vec::new() };
+    endpoints.into_iter().map(|endpoint| endpoint.subject).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The database: whether it is readable and undamaged, which process collects into it, which events could not be stored.
 
+use std::os::unix::fs::MetadataExt;
+
 use bytesize::ByteSize;
 
 use super::disk::folder_of;
@@ -50,6 +52,7 @@ pub(super) fn check(
             return Examined::Unreadable;
         }
     };
+    permissions(config, report);
     if let Err(error) = inspection.has_one_name() {
         report.error("database", &error);
     }
@@ -79,6 +82,26 @@ pub(super) fn check(
         report.warning("dead letters", format!("{dead_letters}{newest}"), remedy);
     }
     Examined::Readable(Box::new(inspection))
+}
+
+/// Other users who may read the database although its settings do not let them: files that existed before keep their permissions.
+fn permissions(config: &Config, report: &mut ReportBuilder<'_>) {
+    let database = &config.database;
+    let mut files = vec![database.path.clone()];
+    files.extend(["-wal", "-shm"].map(|end| {
+        let mut name = database.path.clone().into_os_string();
+        name.push(end);
+        name.into()
+    }));
+    for file in files {
+        let Ok(found) = std::fs::metadata(&file) else { continue };
+        let mode = found.mode() & 0o777;
+        if mode & !database.permissions & 0o066 != 0 {
+            let (file, wanted) = (file.display(), database.permissions);
+            let what = format!("other users may use {file} ({mode:04o}), and database.permissions is {wanted:04o}");
+            report.ok("database", format!("{what}; to set it: chmod {wanted:04o} {file}"));
+        }
+    }
 }
 
 /// Which process collects into the database.

@@ -7,11 +7,13 @@ mod database;
 mod disk;
 pub mod finding;
 mod options;
+mod permissions;
 mod reachability;
 mod statements;
 
 pub use finding::{Finding, Level, Report};
 pub use options::CheckOptions;
+pub use permissions::check_permissions;
 
 use crate::config::Config;
 use crate::error::Error;

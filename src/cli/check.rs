@@ -1,13 +1,18 @@
 //! `catchment check`: whether everything is in order, for people, scripts and monitoring.
 
 mod formats;
+mod permissions;
 
 use std::io::{self, Write};
 
+use crate::broker;
 use crate::check::{self, CheckOptions, Finding, Level, Report};
+use crate::config::Config;
 use crate::error::Error;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
+
+use permissions::CommandAtBroker;
 
 use super::failure::ExitStatus;
 use super::logging;
@@ -37,6 +42,11 @@ pub struct Check {
     #[arg(long)]
     quick: bool,
 
+    /// Check only whether the credentials have the permissions that a command needs at the broker, without publishing any event; and
+    /// print them for the configuration of nats-server [default: run]
+    #[arg(long, value_name = "COMMAND", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "run")]
+    permissions: Option<CommandAtBroker>,
+
     /// Format of the findings
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     format: ReportFormat,
@@ -65,11 +75,14 @@ pub struct Check {
 const AFTER_HELP: &str = "\
 Exit status, as for monitoring plug-ins: 0 ok, 1 warning, 2 critical, 3 unknown (wrong usage, invalid settings, findings that cannot \
 be printed).
-JSON: {\"status\", \"findings\": [{\"level\", \"object\", \"what\", \"way_out\"}], \"measures\": {name: number}}.
+JSON: {\"status\", \"findings\": [{\"level\", \"object\", \"what\", \"way_out\"}], \"measures\": {name: number}}; with --permissions also \
+\"permissions\": {\"publish\": [subject], \"subscribe\": [subject], \"sometimes\": [{\"access\", \"subject\", \"only_if\"}]}.
 
 Examples:
   catchment check --offline
   catchment check --quick --format nagios
+  catchment check --permissions
+  catchment check --permissions=publish --offline
   catchment check --quick --format prometheus > /var/lib/node_exporter/catchment.prom";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,6 +111,9 @@ impl Check {
             Ok(config) => config,
             Err(error) => return self.report_invalid_settings(&error),
         };
+        if let Some(command) = self.permissions {
+            return self.check_permissions(&config, command);
+        }
         let options = CheckOptions {
             offline: self.offline,
             quick: self.quick,
@@ -116,6 +132,36 @@ impl Check {
             }
         });
         finish(written.and_then(|()| print(format, &mut output, &report, &options)), &report)
+    }
+
+    /// Lists the permissions of a command, and unless the broker is skipped, checks them.
+    fn check_permissions(&self, config: &Config, command: CommandAtBroker) -> anyhow::Result<()> {
+        let all = broker::permissions(config, command.broker_use());
+        let (mut output, mut written) = (Output::optional(), Ok(()));
+        let is_text = self.format() == ReportFormat::Text;
+        let mut on_finding = |finding: &Finding| {
+            if is_text && written.is_ok() {
+                written = formats::line(&mut output, finding);
+            }
+        };
+        let report =
+            if self.offline { Report::default() } else { check::check_permissions(config, &all, &mut on_finding) };
+        let printed = written.and_then(|()| match self.format() {
+            ReportFormat::Text => {
+                if !self.offline {
+                    formats::summary(&mut output, &report)?;
+                    writeln!(output)?;
+                }
+                permissions::block(&mut output, &all)?;
+                output.flush()
+            }
+            ReportFormat::Json => {
+                formats::json(&mut output, &report, Some(permissions::json(&all)))?;
+                output.flush()
+            }
+            format => print(format, &mut output, &report, &CheckOptions::default()),
+        });
+        finish(printed, &report)
     }
 
     /// Waits for a collector that is starting: it may be about to start a server, whose address is read afterwards.
@@ -147,7 +193,7 @@ impl Check {
 fn print(format: ReportFormat, output: &mut Output, report: &Report, options: &CheckOptions) -> io::Result<()> {
     match format {
         ReportFormat::Text => formats::summary(output, report)?,
-        ReportFormat::Json => formats::json(output, report)?,
+        ReportFormat::Json => formats::json(output, report, None)?,
         ReportFormat::Nagios => formats::nagios(output, report, options)?,
         ReportFormat::Prometheus => formats::prometheus(output, report)?,
     }

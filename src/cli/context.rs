@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::closest::did_you_mean;
 use crate::error::Error;
 
 /// The keys that authenticate, in the order in which the `nats` command looks for them.
@@ -69,18 +70,34 @@ impl Contexts {
             return Err(refused("is not a valid context name; nats context ls lists them".into()));
         }
         let file = folder.join("context").join(format!("{name}.json"));
-        let text = std::fs::read_to_string(&file).map_err(|e| refused(unreadable(&file, &e)))?;
+        let text = std::fs::read_to_string(&file).map_err(|e| refused(unreadable(&file, name, &e)))?;
         settings(text.trim_start_matches('\u{feff}'), self.home.as_deref())
             .map_err(|reason| refused(format!("{}: {reason}", file.display())))
     }
 }
 
-fn unreadable(file: &Path, error: &std::io::Error) -> String {
+fn unreadable(file: &Path, name: &str, error: &std::io::Error) -> String {
     let remedy = "nats context ls lists the contexts, nats context select selects one";
     match error.kind() {
-        ErrorKind::NotFound => format!("there is no {}; {remedy}", file.display()),
+        ErrorKind::NotFound => {
+            let meant = did_you_mean(name, contexts_beside(file).iter().map(String::as_str));
+            if meant.is_empty() {
+                format!("there is no {}; {remedy}", file.display())
+            } else {
+                format!("there is no {}{meant}", file.display())
+            }
+        }
         _ => format!("cannot read {}: {error}; {remedy}", file.display()),
     }
+}
+
+/// The names of the contexts in the folder of this one.
+fn contexts_beside(file: &Path) -> Vec<String> {
+    let Some(Ok(entries)) = file.parent().map(std::fs::read_dir) else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter_map(|name| Some(name.strip_suffix(".json")?.to_owned())).collect();
+    names.sort();
+    names
 }
 
 fn settings(text: &str, home: Option<&Path>) -> Result<Vec<(&'static str, String)>, String> {

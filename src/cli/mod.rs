@@ -13,6 +13,8 @@ mod check;
 mod committed;
 #[cfg(feature = "compare")]
 mod compare;
+mod completions;
+mod config;
 mod context;
 mod dead_letters;
 mod event_line;
@@ -25,6 +27,7 @@ mod infer;
 mod init;
 mod lines;
 mod logging;
+mod man;
 mod output;
 mod profiling;
 mod progress;
@@ -48,6 +51,7 @@ mod test;
 mod top;
 mod usage;
 mod values;
+mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -61,7 +65,7 @@ use settings::{FileArgs, Settings};
 
 /// Records events from NATS `JetStream` in SQLite.
 #[derive(Parser)]
-#[command(name = "catchment", version, about = "Records events from NATS JetStream in SQLite", after_help = AFTER_HELP)]
+#[command(name = "catchment", version, long_version = version::LONG.as_str(), about = "Records events from NATS JetStream in SQLite", after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     file: FileArgs,
@@ -103,7 +107,10 @@ enum Command {
     #[cfg(not(feature = "check"))]
     #[command(hide = true)]
     Check(absent::Absent),
+    Config(config::Config),
     Adopt(adopt::Adopt),
+    Completions(completions::Completions),
+    Man(man::Man),
     #[cfg(feature = "compare")]
     Compare(Box<compare::Compare>),
     /// Not in this program: build it with the feature compare, which is a default
@@ -180,7 +187,10 @@ impl Cli {
             Command::Check(check) => check.run(&settings),
             #[cfg(not(feature = "check"))]
             Command::Check(absent) => absent.refuse("check", UNKNOWN),
+            Command::Config(config) => config.run(&settings),
             Command::Adopt(adopt) => adopt.run(&settings),
+            Command::Completions(completions) => completions.run(shown_commands()),
+            Command::Man(man) => man.run(shown_commands()),
             #[cfg(feature = "compare")]
             Command::Compare(compare) => compare.run(),
             #[cfg(not(feature = "compare"))]
@@ -194,6 +204,9 @@ impl Cli {
     fn settings(&self) -> anyhow::Result<Settings> {
         let command = match &self.command {
             Command::Init(_) => "init",
+            Command::Config(config::Config { action: config::Action::Schema(_) }) => "config schema",
+            Command::Completions(_) => "completions",
+            Command::Man(_) => "man",
             #[cfg(feature = "compare")]
             Command::Compare(_) => "compare",
             #[cfg(feature = "compare")]
@@ -213,6 +226,19 @@ impl Cli {
         }
         Ok(Settings::default())
     }
+}
+
+/// All commands that help lists, for completions and pages.
+fn shown_commands() -> clap::Command {
+    let all = Cli::command();
+    let shown: Vec<clap::Command> = all.get_subcommands().filter(|one| !one.is_hide_set()).cloned().collect();
+    let arguments: Vec<clap::Arg> = all.get_arguments().cloned().collect();
+    let mut commands = clap::Command::new("catchment").args(arguments).subcommands(shown).subcommand_required(true);
+    commands = commands.version(env!("CARGO_PKG_VERSION")).after_help(AFTER_HELP);
+    if let Some(about) = all.get_about() {
+        commands = commands.about(about.clone());
+    }
+    commands
 }
 
 /// The command that arguments name which cannot be parsed as a whole: `["dead-letters", "drop"]`.

@@ -1,9 +1,12 @@
 //! `catchment query`: run a named query over NATS.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
+use crate::Config;
 use crate::broker::{self, Reply, ServiceError};
+use crate::closest::did_you_mean;
 use crate::config::BrokerConfig;
 use crate::store::Value;
 use crate::subject;
@@ -61,11 +64,21 @@ impl Query {
         let config = settings.for_broker(&self.database, &self.broker)?;
         let is_named = settings.names_servers(&self.broker)?;
         let subject = &self.subject;
+        let nobody = Cell::new(None);
         let reply = starting::connect(&config.database.path, config.broker.timeout, is_named, &|| true, || {
+            nobody.set(None);
             let broker = settings.for_broker(&self.database, &self.broker)?.broker;
-            broker::ask(&broker, subject, request.clone())?
-                .ok_or_else(|| Failure::passing(nobody_answers(subject, &broker)))
+            broker::ask(&broker, subject, request.clone())?.ok_or_else(|| {
+                let failure = Failure::passing(nobody_answers(subject, &broker));
+                nobody.set(Some(broker));
+                failure
+            })
         });
+        if let (Err(_), Some(broker)) = (&reply, nobody.take())
+            && let Some(meant) = meant(subject, &broker, &config)
+        {
+            anyhow::bail!("no collector answers on {subject} at {}{meant}", broker.shown_servers());
+        }
         let reply = reply.map_err(|error| starting::with_way_out(error, &config))?;
         let Reply { body, failure } = reply;
         if let Some(ServiceError { code, reason }) = failure {
@@ -102,6 +115,16 @@ fn nobody_answers(subject: &str, broker: &BrokerConfig) -> anyhow::Error {
         "no collector answers on {subject} at {servers}; start one whose settings have a [[query]] with that subject, or list the \
          services there with: nats micro ls"
     )
+}
+
+/// The query that was probably meant, of those at this broker and those of the settings.
+fn meant(subject: &str, broker: &BrokerConfig, config: &Config) -> Option<String> {
+    let mut known = broker::query_subjects(broker).unwrap_or_default();
+    known.extend(config.queries.iter().map(|query| query.subject.clone()));
+    known.sort();
+    known.dedup();
+    let meant = did_you_mean(subject, known.iter().map(String::as_str).filter(|known| *known != subject));
+    (!meant.is_empty()).then_some(meant)
 }
 
 /// The request's payload.

@@ -1,18 +1,21 @@
 //! `catchment run`: collect a stream into a database.
 
 use std::fmt::Write;
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Server, ServerPort};
-use crate::config::{Mode, RouteConfig};
+use crate::config::{DatabaseConfig, Mode, RouteConfig};
 use crate::error::{DatabaseFault, Error};
 use crate::observe::{Observer, Phase, Server as HttpServer};
 use crate::query::RequestCounts;
 use crate::store::{self, Database, Lock, StartPhase};
 use crate::{Collector, Config, Status, Until};
+use anyhow::Context;
 use clap::Args;
 use indicatif::HumanCount;
 
@@ -195,7 +198,7 @@ impl Run {
         let port = self.server_port.map_or(ServerPort::Kept, ServerPort::Fixed);
         let server = Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)
             .map_err(Into::into)
-            .and_then(|()| start_server(&server_program::find()?, &config.database.path, port, signals));
+            .and_then(|()| start_server(&server_program::find()?, &config.database, port, signals));
         match server {
             Ok(server) => {
                 config.broker = config.broker.on_own_server(server.url());
@@ -271,11 +274,20 @@ fn open_http(settings: &Settings, config: &Config) -> anyhow::Result<HttpServer>
 }
 
 /// Starts a nats-server for this collector.
-fn start_server(program: &Path, database: &Path, port: ServerPort, signals: &Signals) -> anyhow::Result<Server> {
-    let (folder, address) = (store::beside(database, "nats"), store::beside(database, "server"));
+fn start_server(
+    program: &Path,
+    database: &DatabaseConfig,
+    port: ServerPort,
+    signals: &Signals,
+) -> anyhow::Result<Server> {
+    let (folder, address) = (store::beside(&database.path, "nats"), store::beside(&database.path, "server"));
     let flags =
         |error: Error| anyhow::anyhow!("{}", error.to_string().replace("another port", "another --server-port"));
-    Server::start(program, &folder, &address, port, &|| !signals.end_asked()).map_err(flags)
+    let server = Server::start(program, &folder, &address, port, &|| !signals.end_asked()).map_err(flags)?;
+    // Whoever may use the database may use the server.
+    std::fs::set_permissions(&address, Permissions::from_mode(database.permissions))
+        .with_context(|| format!("cannot set the permissions of {}", address.display()))?;
+    Ok(server)
 }
 
 /// The text beside the progress.

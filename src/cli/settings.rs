@@ -10,6 +10,7 @@ mod addresses;
 mod environment;
 mod file;
 mod merging;
+mod origins;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,9 @@ use crate::store::beside;
 use environment::Environment;
 use file::SettingsFile;
 pub use file::{FileArgs, UnusedFileArgs};
-use merging::{broker_table, list, merge, merge_keys, nested, with_new_keys};
+use merging::{broker_table, list, merge, merge_keys, nested, value_at, with_new_keys};
+pub use origins::Origins;
+use origins::{Layer, Source};
 
 /// The database.
 #[derive(Args, Default)]
@@ -68,7 +71,7 @@ pub struct BrokerArgs {
     password: Option<String>,
 
     /// A file that holds the password
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true, conflicts_with = "password")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true, conflicts_with = "password")]
     password_file: Option<String>,
 
     /// Token, instead of user and password [below the settings file: NATS_TOKEN]
@@ -76,33 +79,33 @@ pub struct BrokerArgs {
     token: Option<String>,
 
     /// A file that holds the token
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true, conflicts_with = "token")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true, conflicts_with = "token")]
     token_file: Option<String>,
 
     /// A credentials file (JWT and seed), instead of the others [below the settings file: NATS_CREDS]
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true)]
     creds: Option<String>,
 
     /// A file that holds an nkey's seed, instead of the others [below the settings file: NATS_NKEY]
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true)]
     nkey: Option<String>,
 
     /// A file that holds the JWT of the --nkey
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true)]
     jwt: Option<String>,
 
     /// The client certificate, for servers that ask for one, PEM [below the settings file: NATS_CERT]
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true)]
     #[serde(rename = "tls.cert")]
     tlscert: Option<String>,
 
     /// The private key of --tlscert [below the settings file: NATS_KEY]
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true)]
     #[serde(rename = "tls.key")]
     tlskey: Option<String>,
 
     /// Authorities to trust instead of those of this machine, PEM [below the settings file: NATS_CA]
-    #[arg(long, value_name = "FILE", help_heading = "Broker", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Broker", allow_hyphen_values = true)]
     #[serde(rename = "tls.ca")]
     tlsca: Option<String>,
 
@@ -137,6 +140,25 @@ pub struct BrokerArgs {
 #[allow(clippy::ref_option, reason = "serde calls it with a reference to the field")]
 fn as_text<S: Serializer>(duration: &Option<humantime::Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.to_string()).serialize(serializer)
+}
+
+/// What all sources together give.
+struct Gathered {
+    table: Table,
+    /// The sources, the lowest first.
+    layers: Vec<Layer>,
+    flags: Table,
+    /// The database that the flag names.
+    path: Option<PathBuf>,
+    address_file: Option<PathBuf>,
+}
+
+/// The settings of a command, with where they come from.
+pub struct Explained<'s> {
+    pub config: Config,
+    pub origins: Origins<'s>,
+    /// Why they cannot be used.
+    pub error: Option<Error>,
 }
 
 /// All sources but the flags.
@@ -181,6 +203,19 @@ impl Settings {
         self.config(database, None, broker.table()?, ImplicitSources::Ignored)
     }
 
+    /// As [`Settings::for_broker`], for people: also if the settings contradict each other.
+    pub fn explained(&self, database: &DatabaseArgs, broker: &BrokerArgs) -> Result<Explained<'_>, Error> {
+        let gathered = self.gather(database, broker.context.as_deref(), broker.table()?, ImplicitSources::Used)?;
+        let Gathered { table, layers, flags: given, path, address_file } = gathered;
+        let config = read(table, path, address_file)?;
+        let (config, error) = match config.resolved() {
+            Ok(resolved) => (resolved.clone(), resolved.validate().err()),
+            Err(error) => (config, Some(error)),
+        };
+        let error = error.map(|error| self.with_origin(error, &given));
+        Ok(Explained { config, origins: Origins::new(layers, flags(), &self.environment, self.file.path()), error })
+    }
+
     fn config(
         &self,
         database: &DatabaseArgs,
@@ -188,45 +223,58 @@ impl Settings {
         flags: Table,
         implicit: ImplicitSources,
     ) -> Result<Config, Error> {
-        let mut given = with_new_keys(self.file.table()?);
-        merge(&mut given, self.environment.own_table()?);
-        if let Some(name) = context {
-            merge(&mut given, self.context_table(name)?);
-        }
-        let path = database.database.clone();
-        let mut given_by_flags = flags.clone();
-        if let Some(path) = &path {
-            let path = Value::String(path.to_string_lossy().into_owned());
-            merge_keys(&mut given_by_flags, nested("database.path", ".", path));
-        }
-        merge(&mut given, flags);
-        let mut address_file = None;
-        let mut all = match implicit {
-            ImplicitSources::Used => {
-                let path = path.clone().or_else(|| value_at(&given, "database.path")?.as_str().map(PathBuf::from));
-                let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
-                let has_servers = value_at(&given, "broker.servers").is_some();
-                let file = Some(beside(&path, "server")).filter(|_| !has_servers);
-                address_file = file.filter(|file| address_in(file).is_some());
-                self.implicit_table(&path, has_servers, context.is_some())?
-            }
-            ImplicitSources::Ignored => Table::new(),
-        };
-        merge(&mut all, given);
-        // Each source was checked by itself before, so all keys are known.
-        let mut config = from_table(all).map_err(|reason| Error::config("settings", reason))?;
-        if let Some(path) = path {
-            config.database.path = path;
-        }
-        config.broker.address_file = address_file;
+        let Gathered { table, flags, path, address_file, .. } = self.gather(database, context, flags, implicit)?;
+        let config = read(table, path, address_file)?;
         let checked = config.resolved().and_then(|config| config.validate().map(|()| config));
-        let config = checked.map_err(|error| self.with_origin(error, &given_by_flags))?;
+        let config = checked.map_err(|error| self.with_origin(error, &flags))?;
         let mut used = self.file_flag();
         if database.is_given() {
             used = format!("{used} --database {}", hint::word(&config.database.path.to_string_lossy()));
         }
         hint::note_flags(used);
         Ok(config)
+    }
+
+    fn gather(
+        &self,
+        database: &DatabaseArgs,
+        context: Option<&str>,
+        flags: Table,
+        implicit: ImplicitSources,
+    ) -> Result<Gathered, Error> {
+        let mut given = vec![
+            Layer { source: Source::File, table: with_new_keys(self.file.table()?) },
+            Layer { source: Source::Variables, table: self.environment.own_table()? },
+        ];
+        if let Some(name) = context {
+            given.push(self.context_layer(name, "--context")?);
+        }
+        let path = database.database.clone();
+        let mut all_flags = flags.clone();
+        if let Some(path) = &path {
+            let path = Value::String(path.to_string_lossy().into_owned());
+            merge_keys(&mut all_flags, nested("database.path", ".", path));
+        }
+        given.push(Layer { source: Source::Flags, table: flags });
+        let mut table = merged(&given);
+        let mut address_file = None;
+        let mut layers = match implicit {
+            ImplicitSources::Used => {
+                let path = path.clone().or_else(|| value_at(&table, "database.path")?.as_str().map(PathBuf::from));
+                let path = path.unwrap_or_else(|| DatabaseConfig::default().path);
+                let has_servers = value_at(&table, "broker.servers").is_some();
+                let file = Some(beside(&path, "server")).filter(|_| !has_servers);
+                address_file = file.filter(|file| address_in(file).is_some());
+                self.implicit_layers(&path, has_servers, context.is_some())?
+            }
+            ImplicitSources::Ignored => Vec::new(),
+        };
+        // What implicit sources say of authentication is compared with all others together.
+        let mut all = merged(&layers);
+        merge(&mut all, std::mem::take(&mut table));
+        layers.append(&mut given);
+        layers.push(Layer { source: Source::Flags, table: all_flags.clone() });
+        Ok(Gathered { table: all, layers, flags: all_flags, path, address_file })
     }
 
     /// The error of a setting that cannot be used, with where the setting comes from: the flag, the variable, or the line of the file.
@@ -279,46 +327,63 @@ impl Settings {
         Ok(is_named || broker.context.is_some())
     }
 
-    /// The settings of implicit sources. A broker beside the database replaces `NATS_*` variables and contexts, credentials included.
-    /// A context that a flag names replaces other contexts.
-    fn implicit_table(&self, database: &Path, has_servers: bool, has_context: bool) -> Result<Table, Error> {
+    /// The implicit sources, the lowest first. A broker beside the database replaces `NATS_*` variables and contexts, credentials
+    /// included. A context that a flag names replaces other contexts.
+    fn implicit_layers(&self, database: &Path, has_servers: bool, has_context: bool) -> Result<Vec<Layer>, Error> {
         let variables = self.environment.nats_table()?;
         if !has_servers && let Some(server) = server_beside(database) {
-            let mut found = broker_table(std::iter::once(("servers", list(std::iter::once(server.as_str())))));
+            let found = broker_table(std::iter::once(("servers", list(std::iter::once(server.as_str())))));
+            let mut layers = vec![Layer { source: Source::AddressFile(beside(database, "server")), table: found }];
             if let Some(timeout) = value_at(&variables, "broker.timeout") {
-                merge(&mut found, broker_table(std::iter::once(("timeout", timeout.clone()))));
+                let table = broker_table(std::iter::once(("timeout", timeout.clone())));
+                layers.push(Layer { source: Source::NatsVariables, table });
             }
-            return Ok(found);
+            return Ok(layers);
         }
         let named = self.environment.get("NATS_CONTEXT").filter(|name| !name.is_empty());
         let has_servers = has_servers || value_at(&variables, "broker.servers").is_some();
-        let name = match named {
+        let context = match named {
             _ if has_context => None,
-            Some(name) => Some(name.to_owned()),
+            Some(name) => Some((name.to_owned(), "NATS_CONTEXT")),
             None if has_servers => None,
-            None => self.contexts().selected()?,
+            None => self.contexts().selected()?.map(|name| (name, "selected")),
         };
-        let mut found = match name {
-            Some(name) => self.context_table(&name)?,
-            None => Table::new(),
-        };
-        merge(&mut found, variables);
-        Ok(found)
+        let context = context.map(|(name, named_by)| self.context_layer(&name, named_by)).transpose()?;
+        Ok(context.into_iter().chain([Layer { source: Source::NatsVariables, table: variables }]).collect())
     }
 
     fn contexts(&self) -> Contexts {
         Contexts::new(self.environment.get("XDG_CONFIG_HOME"), self.environment.get("HOME"))
     }
 
-    fn context_table(&self, name: &str) -> Result<Table, Error> {
+    fn context_layer(&self, name: &str, named_by: &'static str) -> Result<Layer, Error> {
         let settings = self.contexts().read(name)?;
         log::debug!("settings: using the context {name} of the nats command");
         let value = |(key, text): (&'static str, String)| Ok((key, addresses::value_of(key, &text)?));
         let settings = settings.into_iter().map(value).collect::<Result<Vec<_>, String>>();
         let settings =
             settings.map_err(|reason| Error::config(format!("context {name}"), format!("its url {reason}")))?;
-        Ok(broker_table(settings.into_iter()))
+        let source = Source::Context { name: name.to_owned(), named_by };
+        Ok(Layer { source, table: broker_table(settings.into_iter()) })
     }
+}
+
+/// These sources, the lowest first, merged.
+fn merged(layers: &[Layer]) -> Table {
+    layers.iter().fold(Table::new(), |mut below, above| {
+        merge(&mut below, above.table.clone());
+        below
+    })
+}
+
+/// Reads merged settings. Each source was checked by itself before, so all keys are known.
+fn read(table: Table, path: Option<PathBuf>, address_file: Option<PathBuf>) -> Result<Config, Error> {
+    let mut config = from_table(table).map_err(|reason| Error::config("settings", reason))?;
+    if let Some(path) = path {
+        config.database.path = path;
+    }
+    config.broker.address_file = address_file;
+    Ok(config)
 }
 
 /// Whether to use the broker beside the database, the `NATS_*` variables and contexts.
@@ -392,14 +457,6 @@ fn setting_of(argument: &str) -> Option<String> {
             Some(part) => format!("broker.tls.{part}"),
             None => format!("broker.{}", argument.strip_prefix("js_").unwrap_or(argument)),
         }),
-    }
-}
-
-/// The value of a setting: `broker.tls.ca`.
-fn value_at<'a>(table: &'a Table, setting: &str) -> Option<&'a Value> {
-    match setting.split_once('.') {
-        Some((outer, inner)) => value_at(table.get(outer)?.as_table()?, inner),
-        None => table.get(setting),
     }
 }
 

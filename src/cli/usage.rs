@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use std::error::Error as _;
 
-use crate::config::closest;
+use crate::closest::closest;
 
 /// What to say of arguments that cannot be used. `command` is the command line up to the last subcommand: `catchment publish`.
 pub fn line(error: &Error, command: &str) -> String {

@@ -21,6 +21,7 @@ pub(super) const DEFAULT_STREAM: &str = "EVENTS";
 /// `jwt`; or a user or token in the server's address. Files are read again for each connection, so their contents may change at
 /// any time. No secret is shown in a log, an error or by `Debug`.
 #[derive(Clone, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct BrokerConfig {
@@ -70,17 +71,21 @@ pub struct BrokerConfig {
     pub create_stream: bool,
     /// The longest that connecting, or one answer of the server, may take. 50 ms to a day. Default 5 s.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub timeout: Duration,
     /// How long a collector's start tries again where the broker cannot be reached or does not answer. A broker that answers and
     /// refuses ends the start at once. Up to a day. Default 0: one try.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub wait: Duration,
     /// A connection without any answer for this long, probes included, is replaced. 50 ms to a day. Default 5 s.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub silence: Duration,
     /// The longest pause between two attempts to reconnect. The first attempt comes after 50 ms, and each pause is twice the
     /// one before. Attempts never end. 10 ms to a day. Default 2 s.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub retry: Duration,
     /// How much the broker may send before the database has committed it.
     #[serde(alias = "ahead")]
@@ -93,6 +98,7 @@ pub struct BrokerConfig {
 
 /// TLS: which servers to trust, and the certificate to show them: `[broker.tls]`. A server that requires TLS gets it in any case.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct TlsConfig {
@@ -109,12 +115,14 @@ pub struct TlsConfig {
 /// How much the broker may send before the database has committed it: `[broker.prefetch]`. This bounds the events in memory that
 /// are not in a batch yet.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct PrefetchConfig {
     /// Events of one pull request, 1 to 1,000,000. Default 5,000.
     pub events: usize,
     /// Bytes of one pull request, 1 KiB to 1 GiB. A larger event is fetched by a request of its own. Default 4 MiB.
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Size"))]
     pub bytes: ByteSize,
     /// Pull requests outstanding at a time, 2 to 16. Default 3.
     pub requests: usize,

@@ -8,6 +8,7 @@ use crate::subject::Filter;
 
 /// Whether a stream keeps events until the database has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Mode {
@@ -21,6 +22,7 @@ pub enum Mode {
 
 /// How core NATS is collected: `[broker.core]`. Used in mode `core` only.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct CoreConfig {
@@ -29,6 +31,7 @@ pub struct CoreConfig {
     /// The most events that wait in memory for the database. Default 100,000.
     pub max_events: usize,
     /// The most bytes of these events: subjects, headers, payloads, and 256 bytes an event for bookkeeping. Default 64 MiB.
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Size"))]
     pub max_bytes: ByteSize,
     /// What happens when events arrive faster than the database commits them. Default `drop_newest`.
     pub overflow: CoreOverflow,
@@ -36,6 +39,7 @@ pub struct CoreConfig {
 
 /// What happens when the receive buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CoreOverflow {

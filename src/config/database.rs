@@ -1,11 +1,13 @@
 //! The database, and how many events share a transaction: `[database]` and `[batch]`.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
+use serde::de::{Deserializer, Unexpected, Visitor};
 
 use super::limits::{MAX_EVENTS, validate_duration};
 use super::migrations::Migrations;
@@ -16,6 +18,7 @@ const FORGETTING: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration:
 
 /// The database: `[database]`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DatabaseConfig {
@@ -23,17 +26,25 @@ pub struct DatabaseConfig {
     pub path: PathBuf,
     /// How durable a commit is. Default `full`.
     pub synchronous: Synchronous,
+    /// The permissions of files that are created: the database, its `-wal` and `-shm`, the lock and address files beside it. In a file
+    /// octal text, `"0640"` for instance. Only reading and writing can be permitted, and the owner must have both. Files that exist keep
+    /// theirs. Default 0o600: only the owner.
+    #[serde(deserialize_with = "octal")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Permissions"))]
+    pub permissions: u32,
     /// Writer threads, 1 to 64. They prepare batches in parallel and commit them in turn. Default 1, measured fastest on two
     /// cores: SQLite commits one transaction at a time.
     pub writers: usize,
     /// How long one try waits for another process that holds the database's write lock. A batch is tried again without
     /// end. Up to a day. Default 1 s.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub busy_timeout: Duration,
     /// How long after its last event a recorder is remembered. As long as it is, an event that it sends again is stored once
     /// ([`Identity`](crate::record::Identity)). A recorder takes some 60 bytes, and each start of an application is a new one. From a
     /// minute to 100 years. Default 30 days.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub forget_recorders: Duration,
     /// A folder of SQL files that create the tables for routes and queries, or such files in the program itself: [`Migrations`].
     /// Default none.
@@ -51,11 +62,13 @@ pub struct DatabaseConfig {
     /// are refused.
     ///
     /// A relative path counts from the current directory, as all paths here do.
+    #[cfg_attr(feature = "cli", schemars(with = "Option<String>"))]
     pub migrations: Option<Migrations>,
 }
 
 /// SQLite's `PRAGMA synchronous` in WAL mode, see <https://sqlite.org/pragma.html#pragma_synchronous>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Synchronous {
@@ -70,15 +83,18 @@ pub enum Synchronous {
 /// How many events one transaction commits: `[batch]`. A batch waits for more events only if `linger` is set. Batches grow
 /// while the database is busy.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct BatchConfig {
     /// The most events of a batch, 1 to 1,000,000. Default 5,000.
     pub max_events: usize,
     /// The most bytes of a batch, up to 1 GiB; a single larger event is a batch of its own. Default 1 MiB.
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Size"))]
     pub max_bytes: ByteSize,
     /// How long a batch that is not full waits for more events. Up to 60 s. Default 0.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub linger: Duration,
 }
 
@@ -86,6 +102,7 @@ impl Default for DatabaseConfig {
     fn default() -> Self {
         Self {
             path: "catchment.db".into(),
+            permissions: 0o600,
             synchronous: Synchronous::Full,
             writers: 1,
             busy_timeout: Duration::from_secs(1),
@@ -111,6 +128,12 @@ impl DatabaseConfig {
         if !(1..=64).contains(&self.writers) {
             return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
         }
+        if self.permissions & !0o666 != 0 || self.permissions & 0o600 != 0o600 {
+            let detail = format!("is {:04o}; the owner must read and write, and nobody executes", self.permissions);
+            return Err(
+                Error::config("database.permissions", detail).with_remedy("give for example 0600, 0640 or 0660")
+            );
+        }
         validate_duration("database.busy_timeout", self.busy_timeout)?;
         if !FORGETTING.contains(&self.forget_recorders) {
             let detail = format!("is {:?}; from a minute to 100 years", self.forget_recorders);
@@ -128,6 +151,27 @@ impl DatabaseConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// Reads permissions, `"0600"`. A number is refused: TOML would take 600 for a decimal one.
+fn octal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    struct Octal;
+    impl Visitor<'_> for Octal {
+        type Value = u32;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("permissions, as \"0600\"")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<u32, E> {
+            let digits = text.strip_prefix("0o").unwrap_or(text);
+            let is_octal =
+                (3..=5).contains(&digits.len()) && digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+            let refused = || E::invalid_value(Unexpected::Str(text), &self);
+            u32::from_str_radix(digits, 8).ok().filter(|_| is_octal).ok_or_else(refused)
+        }
+    }
+    deserializer.deserialize_str(Octal)
 }
 
 /// Refuses what SQLite would not take as a file's path: a URI, an in-memory or temporary database.
@@ -169,3 +213,25 @@ impl BatchConfig {
 
 /// The longest `linger`: far below the time after which a stream redelivers unacknowledged events.
 const MAX_LINGER: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_that_lock_the_owner_out_or_are_no_permissions_are_refused() {
+        for (permissions, fits) in [
+            (0o600, true),
+            (0o640, true),
+            (0o666, true),
+            (0o400, false),
+            (0o060, false),
+            (0o700, false),
+            (0o1600, false),
+            (0, false),
+        ] {
+            let config = DatabaseConfig { permissions, ..DatabaseConfig::default() };
+            assert_eq!(config.validate().is_ok(), fits, "{permissions:o}");
+        }
+    }
+}

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::closest::closest;
 use super::{Config, PREFIX};
+use crate::closest::closest;
 use crate::error::Error;
 
 impl Config {
@@ -94,7 +94,7 @@ pub(crate) fn keys_of(section: &[&str]) -> Vec<String> {
     }
 }
 
-fn read_text(file: &Path, remedy: &str) -> Result<String, Error> {
+pub(super) fn read_text(file: &Path, remedy: &str) -> Result<String, Error> {
     let name = file.display();
     let bytes = std::fs::read(file).map_err(|error| {
         let detail = match error.kind() {
@@ -173,7 +173,7 @@ fn decode(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-fn line_at(text: &[u8], at: usize) -> usize {
+pub(super) fn line_at(text: &[u8], at: usize) -> usize {
     text[..at.min(text.len())].split(|byte| *byte == b'\n').count()
 }
 
@@ -261,7 +261,7 @@ fn in_words(message: &str) -> String {
 }
 
 /// The earlier key of `broker.prefetch`. It still works, and is in no error.
-const EARLIER_KEY: &str = "ahead";
+pub(super) const EARLIER_KEY: &str = "ahead";
 
 /// So few keys or values are all named.
 const FEW: usize = 4;

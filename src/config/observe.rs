@@ -15,6 +15,7 @@ use crate::error::Error;
 /// `catchment run` serves metrics, health and a page over HTTP. The library alone opens no port: a program has the same figures from
 /// [`Collector::status`](crate::Collector::status).
 #[derive(Clone, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ObserveConfig {
@@ -29,12 +30,14 @@ pub struct ObserveConfig {
     /// How long something may be wrong, or nothing be committed while events wait, before the collector counts as not ready. Up to a
     /// day, at least a second. Default 30 s.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub unready_after: Duration,
     /// Not ready if more events than this are still to be delivered, for longer than `unready_after`. Default none.
     pub max_pending: Option<u64>,
     /// Not ready if events wait, and the last committed one was published longer ago than this, for longer than `unready_after`.
     /// Up to a day. Default none.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "Option<crate::config::schema_types::Time>"))]
     pub max_lag: Option<Duration>,
 }
 

@@ -35,6 +35,7 @@ pub struct ParameterConfig {
 
 /// The type of a parameter. Values are converted only where nothing is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum ParameterType {
@@ -56,6 +57,7 @@ pub enum ParameterType {
 
 /// A value in the settings of a parameter.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected a number, a text, true or false")]
 #[non_exhaustive]
 pub enum ParameterValue {
@@ -257,6 +259,35 @@ impl<'de> Deserialize<'de> for ParameterConfig {
             }
         }
         deserializer.deserialize_any(TypeOrTable)
+    }
+}
+
+/// A type, or a table.
+#[cfg(feature = "cli")]
+impl schemars::JsonSchema for ParameterConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ParameterConfig".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let kind = generator.subschema_for::<ParameterType>();
+        let value = generator.subschema_for::<ParameterValue>();
+        schemars::json_schema!({
+            "anyOf": [
+                kind,
+                {
+                    "type": "object",
+                    "properties": {
+                        "type": kind,
+                        "required": { "type": "boolean", "default": false },
+                        "default": value,
+                        "min": value,
+                        "max": value,
+                    },
+                    "additionalProperties": false,
+                },
+            ],
+        })
     }
 }
 

@@ -31,6 +31,7 @@ use crate::subject::{Filter, InvalidSubject};
 /// outside of values that a parameter takes whole. These rules do not apply to a query with the parameter `:payload`, which takes
 /// everything.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct QueryConfig {
@@ -55,6 +56,7 @@ pub struct QueryConfig {
     /// A statement that runs longer is interrupted, and the reply is an error. A request that has waited longer gets an error
     /// too. Up to a day. Default 1 s.
     #[serde(default = "default_timeout", with = "humantime_serde")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Time"))]
     pub timeout: Duration,
     /// The most rows of a reply; with more the reply is an error. Default 1,000.
     #[serde(default = "default_max_rows")]
@@ -62,11 +64,13 @@ pub struct QueryConfig {
     /// The most bytes of a reply, 64 B at least; with more the reply is an error. The server's `max_payload` limits it too. Default
     /// 512 KiB.
     #[serde(default = "default_max_bytes")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Size"))]
     pub max_bytes: ByteSize,
 }
 
 /// The service that answers queries: `[service]`. `nats micro ls` finds it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ServiceConfig {

@@ -65,6 +65,7 @@ use crate::subject::{self, Filter};
 /// MessagePack, is empty, or has something after its end. The whole payload is checked, whichever fields are bound. If no
 /// statement of the route binds a part of the payload, it is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RouteConfig {
@@ -76,6 +77,7 @@ pub struct RouteConfig {
     /// One statement, or several that run in order in the transaction of the event's batch. Each is an `INSERT`, `UPDATE` or
     /// `DELETE` (or `REPLACE`, or one that begins with `WITH`).
     #[serde(default, deserialize_with = "one_or_several")]
+    #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::OneOrSeveral"))]
     pub sql: Vec<String>,
     /// Parameters that are bound from inside the payload: name and JSON Pointer.
     #[serde(default)]
@@ -116,6 +118,7 @@ pub struct RouteConfig {
 
 /// An event that a route stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RouteExample {
@@ -154,6 +157,7 @@ impl Default for RouteConfig {
 
 /// The format of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Codec {
@@ -165,6 +169,7 @@ pub enum Codec {
 
 /// What happens to events that no route takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Unmatched {
@@ -182,6 +187,7 @@ pub enum Unmatched {
 /// A delete marker goes to the first route whose subject matches and whose `delete_markers` is not `skip`. If every route that
 /// matches has `skip`, it is skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeleteMarkers {

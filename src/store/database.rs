@@ -18,7 +18,7 @@ use super::file_identity::FileIdentity;
 use super::interrupter::{OpeningInterrupter, interrupted, work_while};
 use super::ledger;
 use super::migrations;
-use super::new_database::remove_if_unused;
+use super::new_database::{make, remove_if_unused};
 use super::pool::{ConnectionManager, WriteConnection};
 use super::precheck::{must_be_usable, must_not_be_of_others};
 use super::queries::Queries;
@@ -160,6 +160,7 @@ impl Database {
         }
         must_have_one_name(path)?;
         must_be_usable(config, routes)?;
+        make(path, config.permissions);
         // One connection is opened directly first: a pool reports every problem as a time-out.
         let manager = ConnectionManager::new(config, routes.statements());
         let mut first = manager.open().map_err(|e| database_error(path, e))?;

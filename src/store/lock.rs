@@ -11,7 +11,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -253,11 +253,17 @@ impl Lock {
 /// Opens the lock file. Returns whether this call has made it.
 fn open_or_make(path: &Path) -> std::io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    // A new database gives it its own permissions.
+    options.read(true).write(true).mode(permissions_of(path));
     match options.clone().create_new(true).open(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok((options.create(true).truncate(false).open(path)?, false)),
         made => Ok((made?, true)),
     }
+}
+
+/// The permissions for a new lock file: those of the database, which may be shared with a group; without a database those of the owner.
+fn permissions_of(lock: &Path) -> u32 {
+    std::fs::metadata(lock.with_extension("")).map_or(0o600, |database| database.mode() & 0o666)
 }
 
 /// Whether the path leads to this file.

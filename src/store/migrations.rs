@@ -15,6 +15,7 @@ use super::columns::now_us;
 use super::database_file::must_be_a_file;
 use super::interrupter::OpeningInterrupter;
 use super::sqlite_error::{Violation, database_error, fault, is_transient, message};
+use super::suggestion::suggestion;
 use super::temp_store::use_files_if_possible;
 use crate::config::{DatabaseConfig, Migrations};
 use crate::error::{DatabaseFault, Error};
@@ -104,7 +105,7 @@ fn run(transaction: &Transaction<'_>, migration: &Migration, database: &Path) ->
         return Err(refused(&migration.path, Some(line), detail, None).with_remedy("take that part out"));
     }
     let ran = ScriptRunner::on(transaction).map_err(|e| database_error(database, e))?.run(&migration.text);
-    ran.map_err(|error| script_error(migration, error, database))?;
+    ran.map_err(|error| script_error(transaction, migration, error, database))?;
     let sql = "INSERT INTO catchment_migrations(number, name, checksum, applied_us) VALUES (?, ?, ?, ?)";
     let row = params![migration.number, migration.name(), migration.checksum(), now_us()];
     transaction.execute(sql, row).map_err(|e| database_error(database, e))?;
@@ -112,7 +113,7 @@ fn run(transaction: &Transaction<'_>, migration: &Migration, database: &Path) ->
 }
 
 /// The library's error: the script is wrong, or the database has a problem.
-fn script_error(migration: &Migration, error: ScriptError, database: &Path) -> Error {
+fn script_error(connection: &Connection, migration: &Migration, error: ScriptError, database: &Path) -> Error {
     let ScriptError { line, kind } = error;
     match kind {
         ScriptErrorKind::Violation(Violation { detail, remedy }) => {
@@ -124,8 +125,13 @@ fn script_error(migration: &Migration, error: ScriptError, database: &Path) -> E
         }
         ScriptErrorKind::Sqlite(error) => match fault(&error) {
             DatabaseFault::Other if error.sqlite_error_code() != Some(ErrorCode::SystemIoFailure) => {
-                refused(&migration.path, Some(line), message(&error), Some(error.into()))
-                    .with_remedy("correct it; no new migration was applied")
+                let meant = suggestion(connection, &migration.text, &error);
+                let remedy = if meant.is_empty() {
+                    "correct it; no new migration was applied"
+                } else {
+                    "no new migration was applied"
+                };
+                refused(&migration.path, Some(line), message(&error) + &meant, Some(error.into())).with_remedy(remedy)
             }
             _ => database_error(database, error),
         },

@@ -35,6 +35,7 @@ mod row_filter;
 mod schema;
 mod schema_copy;
 mod sqlite_error;
+mod suggestion;
 mod temp_store;
 mod wal_frames;
 mod writer;

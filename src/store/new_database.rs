@@ -1,13 +1,32 @@
-//! A database that a failed start has made is removed again.
+//! A new database: made with the permissions of the settings, and removed again if the start fails.
 
+use std::fs::{OpenOptions, Permissions, set_permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::beside;
 use super::database_file::followed;
 use super::schema;
 use crate::counted;
+
+/// Makes an empty file for the database, unless there is one, with exactly these permissions whatever the umask is. The lock file gets
+/// them too. SQLite gives its `-wal` and `-shm` those of the database. If it cannot be made, SQLite reports why when it opens it.
+pub(super) fn make(path: &Path, permissions: u32) {
+    // Only a new file is opened: closing one that exists would drop the locks of SQLite's connections in this process.
+    let made = OpenOptions::new().write(true).create_new(true).mode(permissions).open(followed(path));
+    let Ok(file) = made else { return };
+    let permissions = Permissions::from_mode(permissions);
+    let set = file.set_permissions(permissions.clone());
+    // A process without a lock has none.
+    let lock = beside(path, "lock");
+    let set_on_lock = if lock.exists() { set_permissions(&lock, permissions) } else { Ok(()) };
+    if let Err(error) = set.and(set_on_lock) {
+        log::warn!("database {}: its permissions cannot be set: {error}", path.display());
+    }
+}
 
 /// Removes a database that this process has made, if nothing is stored in it and no other connection uses it. Otherwise, and if it
 /// cannot be examined, it stays.

@@ -17,6 +17,7 @@ use super::database_file::DatabaseFile;
 use super::limits;
 use super::read_only::read_only;
 use super::sqlite_error::{Violation, database_error, statement_error, violation_error};
+use super::suggestion::suggestion;
 use crate::binding::RequestParameters;
 use crate::config::QueryConfig;
 use crate::error::Error;
@@ -83,7 +84,8 @@ fn check(path: &Path, connection: &Connection, config: &QueryConfig) -> Result<Q
         }
         e => {
             let is_denied = e.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied);
-            statement_error(path, &name, &config.sql, e, is_denied.then(not_a_query))
+            let meant = suggestion(connection, &config.sql, &e);
+            statement_error(path, &name, &config.sql, e, is_denied.then(not_a_query), &meant)
         }
     })?;
     if !statement.readonly() || statement.column_count() == 0 {

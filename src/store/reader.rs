@@ -20,6 +20,7 @@ use rusqlite::{Batch, ErrorCode, OptionalExtension, Row, Statement};
 use super::read_connection::ReadConnection;
 use super::row_filter::{RowFilter, add_functions};
 use super::sqlite_error::{database_error, message, position};
+use super::suggestion::suggestion;
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
 
@@ -245,7 +246,8 @@ impl Reader {
 
     fn statement_error(&self, error: rusqlite::Error, sql: &str) -> Error {
         let is_json = error.to_string().contains("malformed JSON");
-        let detail = message(&error) + &position(sql, &error);
+        let meant = suggestion(self.connection.sqlite(), sql, &error);
+        let detail = message(&error) + &position(sql, &error) + &meant;
         match error.sqlite_error_code() {
             None | Some(ErrorCode::Unknown) if is_json => self
                 .refused(detail, Some(error))

@@ -148,13 +148,14 @@ pub(super) fn events_error(path: &Path, error: rusqlite::Error, violation: Optio
 }
 
 /// The error for a statement of the configuration that cannot be prepared; `name` is the statement's. `violation` is why the
-/// authorizer refuses it, if it does.
+/// authorizer refuses it, if it does; `meant` ends the message of SQLite, see [`suggestion`](super::suggestion::suggestion).
 pub(super) fn statement_error(
     path: &Path,
     name: &str,
     sql: &str,
     error: rusqlite::Error,
     violation: Option<Violation>,
+    meant: &str,
 ) -> Error {
     if is_transient(&error) {
         return database_error(path, error);
@@ -162,7 +163,7 @@ pub(super) fn statement_error(
     let (detail, remedy) = match (violation, &error) {
         (Some(Violation { detail, remedy }), _) => (format!("it {detail}"), remedy),
         (None, rusqlite::Error::MultipleStatement) => ("it is several statements".into(), Some("give a list of them")),
-        (None, error) => (message(error) + &position(sql, error), None),
+        (None, error) => (message(error) + &position(sql, error) + meant, None),
     };
     with_optional_remedy(caused(path, DatabaseFault::Statement, format!("{name}: {detail}"), error), remedy)
 }

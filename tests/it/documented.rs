@@ -276,6 +276,11 @@ fn configuration_is_as_documented() {
     holds(include_str!("../../docs/configuration.md"));
 }
 
+#[test]
+fn permissions_are_as_documented() {
+    holds(include_str!("../../docs/permissions.md"));
+}
+
 /// The pages that a user reads.
 fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -375,8 +375,13 @@ fn parameters_that_cannot_be_bound_are_refused() {
         let refused = parameters(&[name], &[], None).expect_err(name);
         assert_eq!(refused, format!(":{name} is not a token; the first is :token_1"));
     }
-    let refused = parameters(&["a"], &[("b", "/b")], None).expect_err("b is unused");
-    assert_eq!(refused, "bind.b is used by no statement; remove it, or write :b in one");
+    for (names, bound, said) in [
+        (&["a"][..], "other", "bind.other is used by no statement; remove it, or write :other in one"),
+        #[cfg(feature = "toml")]
+        (&["room", "username"], "usernme", "bind.usernme is used by no statement; did you mean username?"),
+    ] {
+        assert_eq!(parameters(names, &[(bound, "/b")], None).expect_err("it is unused"), said);
+    }
     let refused = parameters(&["a"], &[("a", "b")], None).expect_err("not a pointer");
     assert!(refused.starts_with("bind.a is \"b\", which is not a JSON Pointer"), "{refused}");
 }

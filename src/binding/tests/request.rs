@@ -303,7 +303,9 @@ fn messagepack_requests_have_the_same_rules() {
 fn types_that_have_no_field_are_refused() {
     let integer = || ParameterConfig::new(ParameterType::Integer);
     for (names, name, said) in [
-        (&["limit"][..], "limt", "parameters.limt is used by no statement; remove it, or write :limt in one"),
+        (&["limit"][..], "room", "parameters.room is used by no statement; remove it, or write :room in one"),
+        #[cfg(feature = "toml")]
+        (&["limit"], "limt", "parameters.limt is used by no statement; did you mean limit?"),
         (&["token_2"], "token_2", "parameters.token_2 is not bound from the request's fields, so it has no type"),
     ] {
         assert_eq!(requests(names, &[], &[(name, integer())]).expect_err("refused"), said);

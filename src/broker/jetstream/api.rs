@@ -129,6 +129,17 @@ impl Api<'_> {
         Ok(names.streams.unwrap_or_default())
     }
 
+    /// The names of all streams of the account; of many, the first page.
+    pub(super) fn stream_names(&self) -> Result<Vec<String>, ApiError> {
+        #[derive(Deserialize)]
+        struct Names {
+            #[serde(default)]
+            streams: Option<Vec<String>>,
+        }
+        let names: Names = self.request("STREAM.NAMES", &json!({}))?;
+        Ok(names.streams.unwrap_or_default())
+    }
+
     /// The stream's state, and the sequences without a message between its first and last.
     pub(super) fn deleted(&self, name: &str) -> Result<(StreamState, Gaps), ApiError> {
         let mut stream: StreamInfo = self.request(&format!("STREAM.INFO.{name}"), &deleted_details())?;

@@ -18,6 +18,14 @@ impl Obstacle {
         Self { what: what.into(), remedy: remedy.into() }
     }
 
+    /// With the name that was probably meant, before the other ways out.
+    pub(super) fn or_meant(mut self, meant: Option<String>) -> Self {
+        if let Some(meant) = meant {
+            self.remedy = format!("{meant} Otherwise {}", self.remedy);
+        }
+        self
+    }
+
     pub(super) fn to_error(&self, link: &Link) -> Error {
         broker_error(&link.server().address, BrokerFault::Stream, &self.what).with_remedy(self.remedy.clone())
     }

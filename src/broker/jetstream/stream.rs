@@ -27,7 +27,7 @@ pub(super) fn find_or_create(
     let stream = match api.stream(&config.stream) {
         Err(failure) if failure.is_code(code::NO_STREAM) => {
             if !config.create_stream {
-                return Err(stream_creation::missing(config).to_error(api.link));
+                return Err(stream_creation::missing(api, config).to_error(api.link));
             }
             if !may_create {
                 let name = &config.stream;

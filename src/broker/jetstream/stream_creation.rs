@@ -1,10 +1,13 @@
 //! Creates the stream if it is missing: with which subjects, and why it cannot be created.
 
+use std::time::Duration;
+
 use super::api::Api;
 use super::api_error::{ApiError, code, to_error};
 use super::api_types::{AccountInfo, StreamInfo};
 use super::obstacle::Obstacle;
 use crate::broker::broker_error;
+use crate::closest::did_you_mean;
 use crate::config::BrokerConfig;
 use crate::error::{BrokerFault, Error};
 use crate::subject::Filter;
@@ -12,7 +15,7 @@ use crate::subject::Filter;
 /// Creates the missing stream. `previous` is what the previous session collected from it, if there was one: a stream that was
 /// deleted is created again only with the same subjects.
 pub(super) fn create(api: &Api<'_>, config: &BrokerConfig, previous: Option<&[String]>) -> Result<StreamInfo, Error> {
-    let subjects = subjects(config).map_err(|refusal| refusal.to_error(api.link))?;
+    let subjects = subjects(config).map_err(|refusal| refusal.or_meant(meant(api, config)).to_error(api.link))?;
     if let Some(had) = previous.filter(|had| config.takes_all_of_stream() && *had != subjects) {
         let what = format!("stream {} was deleted; it had the subjects {}", config.stream, had.join(", "));
         let remedy = "create it again, or set broker.subjects: then the collector creates it";
@@ -37,9 +40,9 @@ pub(super) fn create(api: &Api<'_>, config: &BrokerConfig, previous: Option<&[St
 /// The subjects with which the missing stream can be created in this account, or why it cannot be.
 pub(super) fn examine(api: &Api<'_>, config: &BrokerConfig, account: &AccountInfo) -> Result<Vec<String>, Obstacle> {
     if !config.create_stream {
-        return Err(missing(config));
+        return Err(missing(api, config));
     }
-    let subjects = subjects(config)?;
+    let subjects = subjects(config).map_err(|refusal| refusal.or_meant(meant(api, config)))?;
     if account.limits.requires_max_bytes {
         return Err(no_limit(config, &subjects));
     }
@@ -47,9 +50,21 @@ pub(super) fn examine(api: &Api<'_>, config: &BrokerConfig, account: &AccountInf
 }
 
 /// Why a stream is missing that must not be created.
-pub(super) fn missing(config: &BrokerConfig) -> Obstacle {
+pub(super) fn missing(api: &Api<'_>, config: &BrokerConfig) -> Obstacle {
     let what = format!("there is no stream {}", config.stream);
-    Obstacle::new(what, "create it, or set broker.create_stream = true")
+    Obstacle::new(what, "create it, or set broker.create_stream = true").or_meant(meant(api, config))
+}
+
+/// The stream that was probably meant: `did you mean CHAT?`. Not asked for long: the server does not answer a user who may not ask.
+fn meant(api: &Api<'_>, config: &BrokerConfig) -> Option<String> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if config.create_stream && config.subjects_of_new_stream().is_some() {
+        return None;
+    }
+    let Api { link, ref prefix, timeout, stop } = *api;
+    let names = Api { link, prefix: prefix.clone(), timeout: timeout.min(PATIENCE), stop }.stream_names().ok()?;
+    let meant = did_you_mean(&config.stream, names.iter().map(String::as_str));
+    meant.strip_prefix("; ").map(str::to_owned)
 }
 
 /// The subjects of the new stream.

@@ -28,7 +28,8 @@ fn counts(report: &Report) -> String {
     some.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
 }
 
-pub fn json(to: &mut dyn Write, report: &Report) -> io::Result<()> {
+/// One JSON object, with the permissions if they were checked.
+pub fn json(to: &mut dyn Write, report: &Report, permissions: Option<serde_json::Value>) -> io::Result<()> {
     let findings: Vec<_> = report
         .findings
         .iter()
@@ -39,7 +40,11 @@ pub fn json(to: &mut dyn Write, report: &Report) -> io::Result<()> {
         .collect();
     let measures: serde_json::Map<_, _> =
         report.measures.iter().map(|measure| (measure.name.to_owned(), measure.value.into())).collect();
-    writeln!(to, "{}", json!({ "status": report.level().name(), "findings": findings, "measures": measures }))
+    let mut object = json!({ "status": report.level().name(), "findings": findings, "measures": measures });
+    if let Some(permissions) = permissions {
+        object["permissions"] = permissions;
+    }
+    writeln!(to, "{object}")
 }
 
 /// <https://www.monitoring-plugins.org/doc/guidelines.html>: the worst finding, the measures with their limits, and then the other
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn json_has_every_part() {
-        let value: serde_json::Value = serde_json::from_str(&output_of(|to| json(to, &report()))).expect("JSON");
+        let value: serde_json::Value = serde_json::from_str(&output_of(|to| json(to, &report(), None))).expect("JSON");
         assert_eq!((&value["status"], &value["measures"]["lag_events"]), (&json!("warning"), &json!(7)));
         assert_eq!(value["findings"][1]["way_out"], "list\nthem");
         assert_eq!(value["findings"][0]["way_out"], serde_json::Value::Null);

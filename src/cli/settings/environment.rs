@@ -12,7 +12,8 @@ use toml::{Table, Value};
 
 use super::addresses;
 use super::merging::{broker_table, list, merge_keys, nested, with_new_keys};
-use crate::config::{closest, from_table, keys_of};
+use crate::closest::closest;
+use crate::config::{from_table, keys_of};
 use crate::error::Error;
 
 /// `CATCHMENT_*` variables that are flags of the command, not settings of the library.

@@ -93,3 +93,11 @@ fn drop_other_authentication(below: &mut Table, above: &Table) {
 fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
+
+/// The value of a setting: `broker.tls.ca`.
+pub fn value_at<'a>(table: &'a Table, setting: &str) -> Option<&'a Value> {
+    match setting.split_once('.') {
+        Some((outer, inner)) => value_at(table.get(outer)?.as_table()?, inner),
+        None => table.get(setting),
+    }
+}

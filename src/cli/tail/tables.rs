@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::closest::did_you_mean;
 use anyhow::bail;
 
 use super::filters::Filters;
@@ -154,7 +155,15 @@ pub fn must_be_none(reader: &Reader, missing: &[String]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let (missing, all) = (missing.join(", "), reader.table_names()?.join(", "));
+    let all = reader.table_names()?;
+    let meant = match missing {
+        [one] => did_you_mean(one, all.iter().map(String::as_str)),
+        _ => String::new(),
+    };
+    if !meant.is_empty() {
+        bail!("there is no table {}{}", printable(&missing.join(", ")), printable(&meant));
+    }
+    let (missing, all) = (missing.join(", "), all.join(", "));
     let all = if all.is_empty() { "there are no tables".to_owned() } else { format!("the tables are {all}") };
     bail!("there is no table {}; {}", printable(&missing), printable(&all))
 }

@@ -12,6 +12,7 @@ use crate::config::DEFAULT_MAX_STEPS;
 use crate::error::Error;
 use crate::store::dead_letters::DeadLetterReason;
 use crate::store::sqlite_error::{Violation, events_error, one_line, statement_error, violation_error};
+use crate::store::suggestion::suggestion;
 
 /// The name of table `events` in errors and dead letters, in place of a route's.
 const EVENTS: &str = "events";
@@ -121,7 +122,9 @@ impl Plan {
             StatementId::Events => events_error(&self.path, error, violation),
             StatementId::Route { route, number } => {
                 let PlannedRoute { name, statements, .. } = &self.planned[route];
-                statement_error(&self.path, &statement_name(name, number), &statements[number].sql, error, violation)
+                let sql = &statements[number].sql;
+                // Which tables there are now is not known here.
+                statement_error(&self.path, &statement_name(name, number), sql, error, violation, "")
             }
         }
     }
@@ -190,7 +193,11 @@ impl Compiler<'_> {
         authorizer.take_writes();
         let statement = match authorizer.enforce(|| connection.prepare(sql)) {
             Ok(statement) => statement,
-            Err(error) => return Err(statement_error(path, name, sql, error, authorizer.take_violation())),
+            Err(error) => {
+                let violation = authorizer.take_violation();
+                let meant = suggestion(connection, sql, &error);
+                return Err(statement_error(path, name, sql, error, violation, &meant));
+            }
         };
         // SQLite has no text for an empty statement.
         if statement.expanded_sql().is_none() {

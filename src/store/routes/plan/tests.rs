@@ -31,7 +31,9 @@ fn refused(sql: &str) -> String {
 #[test]
 fn wrong_sql_is_refused_with_its_position() {
     for (sql, words) in [
-        ("DELETE FROM users WHERE nam = 1", r#"no such column: nam (at 1:25, "nam = 1")"#),
+        ("DELETE FROM users WHERE room = 1", r#"no such column: room (at 1:25, "room = 1")"#),
+        #[cfg(feature = "toml")]
+        ("DELETE FROM users WHERE nam = 1", r#"no such column: nam (at 1:25, "nam = 1"); did you mean name?"#),
         ("DELETE FROM nobody", "no such table: nobody"),
         ("INSERT INTO users\n(name, né, age)\nVALUES (1, 2, 3)", "table users has no column named né"),
         ("INSERT INTO users\nVALUES ('né', wrong(:a)\n, 3)", r#"no such function: wrong (at 2:15, "wrong(:a)")"#),
