@@ -36,6 +36,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 use crate::binding::Envelope;
+use crate::broker::StreamMessage;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::event::Event;
@@ -185,6 +186,38 @@ impl TestDatabase {
                 self.commit(&mut outcome)?;
             }
             self.push(&event, published);
+        }
+        self.commit(&mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// Commits messages of a stream, in their order. A message whose headers cannot be read is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] for everything that would stop a collector.
+    pub(crate) fn run_messages(&mut self, messages: &[StreamMessage]) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::default();
+        for message in messages {
+            let Ok(headers) = &message.headers else { continue };
+            if !self.subjects.iter().any(|filter| filter.matches(&message.subject)) {
+                outcome.not_collected += 1;
+                continue;
+            }
+            let size = message.subject.len()
+                + message.payload.len()
+                + headers.iter().map(|(name, value)| name.len() + value.len() + Batch::HEADER).sum::<usize>();
+            if self.batch.is_full() || !self.batch.has_room_for(size) {
+                self.commit(&mut outcome)?;
+            }
+            if self.batch.is_empty() {
+                self.batch.begin(Arc::clone(&self.epoch), self.last);
+            }
+            // The stream's own sequence, if it goes on from there.
+            let sequence = message.sequence.max(self.last.sequence + 1);
+            self.last = Mark { sequence, published_ns: message.published_ns };
+            let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            self.batch.push(self.last, &message.subject, headers, &message.payload);
         }
         self.commit(&mut outcome)?;
         Ok(outcome)

@@ -23,7 +23,10 @@ use std::sync::Arc;
 pub use asker::ask;
 pub use connection::{Cluster, Denial, Liveness, Reconnect, address_in};
 pub use core_nats::CoreIntake;
-pub use jetstream::{IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, remove_stream};
+pub use jetstream::{
+    IntakeOptions, JetStreamIntake, KnownStreams, OriginalDatabase, Owner, RawHeaders, StreamBounds, StreamMessage,
+    StreamReader, remove_stream,
+};
 pub use publisher::Publisher;
 pub use publishing::{Acknowledgement, EventSource, Outgoing, PublishResult, Rejection, wire_size};
 pub use requests::{

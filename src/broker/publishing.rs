@@ -64,15 +64,15 @@ pub trait EventSource: Send + 'static {
 const WORTH_A_WRITE: usize = 8 << 10;
 
 /// Publishes events from `source` until it has no more or the connection has ended. Events that were taken count as sent, so none are
-/// taken once the connection has ended. `before` publishes what else there is, before the events of each round. `reply_tokens` gives the
-/// last part of the reply subject of each event of a round; none where events have no reply subject.
-pub(super) fn publish_all(
+/// taken once the connection has ended. `before` publishes what else there is, before the events of each round. `places` gives the
+/// place of each event of a round, for `publish`.
+pub(super) fn publish_all<P>(
     mut source: impl EventSource,
     mut flusher: Flusher,
     lost: &Signal,
     before: impl Fn() -> std::io::Result<()>,
-    reply_tokens: impl Fn(&[Outgoing]) -> Vec<String>,
-    publish: impl Fn(Outgoing, Option<&str>) -> std::io::Result<()>,
+    places: impl Fn(&[Outgoing]) -> Vec<P>,
+    mut publish: impl FnMut(Outgoing, P) -> std::io::Result<()>,
 ) {
     let failed = |e: &std::io::Error| {
         log::debug!("broker: publishing failed: {}", one_line(e));
@@ -83,12 +83,12 @@ pub(super) fn publish_all(
             return failed(&e);
         }
         let mut published = 0;
-        let tokens = reply_tokens(&batch);
-        for (at, outgoing) in batch.into_iter().enumerate() {
+        let places = places(&batch);
+        for (outgoing, place) in batch.into_iter().zip(places) {
             let size = wire_size(&outgoing.event) + outgoing.event.subject().len();
             flusher.before(size);
             published += size;
-            if let Err(e) = publish(outgoing, tokens.get(at).map(String::as_str)) {
+            if let Err(e) = publish(outgoing, place) {
                 return failed(&e);
             }
         }

@@ -143,7 +143,8 @@ impl Export {
             let letter = letter?;
             let raw_headers = letter.raw_headers.map(store::Value::Blob);
             let line = EventLine {
-                id: letter.id,
+                id: Some(letter.id),
+                sequence: None,
                 subject: &letter.subject,
                 published_us: letter.published_us,
                 headers: event_line::headers(letter.headers.as_deref()),

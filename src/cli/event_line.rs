@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::lines::BOM;
 use crate::Event;
+use crate::event_id;
 use crate::store::{Json, Value};
 use data_encoding::BASE64;
 use serde::de::IgnoredAny;
@@ -22,7 +23,12 @@ struct Blob<'a> {
 /// A line to print.
 #[derive(Serialize)]
 pub struct EventLine<'a> {
-    pub id: i64,
+    /// Its id in table `events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
+    /// Its sequence in the stream, if it was read from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     pub subject: &'a str,
     pub published_us: i64,
     pub headers: Option<&'a RawValue>,
@@ -53,6 +59,9 @@ struct InputLine<'a> {
     /// The id under which the event was printed; not used.
     #[serde(default, rename = "id")]
     _id: IgnoredAny,
+    /// The sequence of the stream from which it was printed; not used.
+    #[serde(default, rename = "sequence")]
+    _sequence: IgnoredAny,
     #[serde(default)]
     published_us: Option<i64>,
 }
@@ -65,19 +74,16 @@ enum HeaderValues {
 }
 
 /// The keys of a line, those included that are printed and not used, or refused with a reason of their own.
-const KEYS: [&str; 6] = ["subject", "payload", "headers", "id", "published_us", "raw_headers"];
+const KEYS: [&str; 7] = ["subject", "payload", "headers", "id", "sequence", "published_us", "raw_headers"];
 
 /// The keys that no line lacks.
 const NEEDED: [&str; 2] = ["subject", "payload"];
 
-/// The header with an event's identity.
-const IDENTITY: &str = "Nats-Msg-Id";
-
 /// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON, taken verbatim; `null` is the four bytes
 /// `null`. An empty payload is `""`, as it is printed.
 ///
-/// Headers that begin with `Nats-` are instructions of the first publisher to the server. They are left out, except for the
-/// event's identity.
+/// Headers that begin with `Nats-` are instructions of the first publisher to the server. They are left out, except for an identity that
+/// the publisher gave. So is what a recorder generates to recognise repetitions: published again, the event is no repetition.
 ///
 /// # Errors
 ///
@@ -108,10 +114,14 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
             HeaderValues::One(value) => vec![value],
             HeaderValues::Several(values) => values,
         };
-        if name == IDENTITY {
-            let [id]: [String; 1] = values.try_into().map_err(|_| format!("{IDENTITY} is not a single text"))?;
-            event = event.id(id);
-        } else if !name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("Nats-")) {
+        if name == event_id::HEADER {
+            let [id]: [String; 1] = values.try_into().map_err(|_| format!("{name} is not a single text"))?;
+            if !event_id::is_generated(&name, &id) {
+                event = event.id(id);
+            }
+        } else if name != event_id::NUMBER_HEADER
+            && !name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("Nats-"))
+        {
             event = values.into_iter().fold(event, |event, value| event.header(name.as_str(), value));
         }
     }
@@ -182,7 +192,8 @@ pub fn line<'a>(
     payload: &'a Value,
 ) -> EventLine<'a> {
     EventLine {
-        id,
+        id: Some(id),
+        sequence: None,
         subject,
         published_us,
         headers: headers(headers_json),
@@ -232,6 +243,12 @@ mod tests {
     fn of_publish_options_only_the_identity_is_repeated() {
         let line = br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": "7", "nats-msg-id": "8", "NATS-MSG-ID": "9", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
         assert_eq!(read(line), Ok(Event::new("a", "").id("7").header("A", "1")));
+        let line = br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": "catchment-k3vfa7q2mzn5x6ohydwu-17", "Catchment-Event": "r-7", "A": "1"}}"#;
+        assert_eq!(
+            read(line),
+            Ok(Event::new("a", "").header("A", "1")),
+            "an event that is published again is no repetition"
+        );
     }
 
     #[test]

@@ -17,9 +17,11 @@ mod context;
 mod dead_letters;
 mod event_line;
 mod failure;
+mod figures;
 mod flags;
 mod health;
 mod hyphens;
+mod infer;
 mod init;
 mod lines;
 mod logging;
@@ -37,10 +39,13 @@ mod shell;
 mod signals;
 mod sql;
 mod starting;
+mod status;
+mod stream_messages;
 mod table;
 mod tail;
 mod terminal_filter;
 mod test;
+mod top;
 mod usage;
 mod values;
 
@@ -88,7 +93,10 @@ enum Command {
     Tail(tail::Tail),
     Health(health::Health),
     Test(test::Test),
+    Infer(infer::Infer),
     DeadLetters(dead_letters::DeadLetters),
+    Status(status::Status),
+    Top(top::Top),
     #[cfg(feature = "check")]
     Check(check::Check),
     /// Not in this program: build it with the feature check, which is a default
@@ -164,7 +172,10 @@ impl Cli {
             Command::Tail(tail) => tail.run(&settings),
             Command::Health(health) => health.run(&settings),
             Command::Test(test) => test.run(&settings),
+            Command::Infer(infer) => infer.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
+            Command::Status(status) => status.run(&settings),
+            Command::Top(top) => top.run(&settings),
             #[cfg(feature = "check")]
             Command::Check(check) => check.run(&settings),
             #[cfg(not(feature = "check"))]

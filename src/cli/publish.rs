@@ -71,7 +71,7 @@ pub struct Publish {
 
     /// Each line is a whole event as tail --json and dead-letters export print it: {"subject", "payload", "headers"}; headers may
     /// be left out. The payload is text, {"$blob":"<base64>"}, or other JSON that is published verbatim. Headers that begin with Nats- are
-    /// left out, except for the event id, Nats-Msg-Id. Of the other keys that those print, id and published_us are not used, and
+    /// left out, except for an event id that the publisher gave, Nats-Msg-Id. Of the other keys that those print, id and published_us are not used, and
     /// raw_headers is refused
     #[arg(long, conflicts_with_all = ["payload", "count"])]
     events: bool,

@@ -1,9 +1,13 @@
-//! Numbers, times and sizes as arguments. An error says what is expected, with an example; it follows the flag and its value.
+//! Numbers, times, sizes and subjects as arguments. An error says what is expected, with an example; it follows the flag and its value.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::subject::Filter;
 
 /// Reads a whole number in this range. A range that ends with the greatest number has no end in words.
 pub fn whole<T>(
@@ -50,9 +54,40 @@ pub fn size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "expected a size, for example 64MiB".into())
 }
 
+/// Reads a subject, which may have wildcards.
+pub fn filter(text: &str) -> Result<Filter, String> {
+    text.parse().map_err(|_| "expected a subject, for example chat.message or chat.>".into())
+}
+
+/// Reads a point in time, in microseconds since 1970: a date, a time, or a length of time before now.
+pub fn time_us(text: &str) -> Result<i64, String> {
+    let now = SystemTime::now();
+    let at = if let Ok(ago) = humantime::parse_duration(text) {
+        let before = now.checked_sub(ago).and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        return Ok(i64::try_from(before.as_micros()).unwrap_or(i64::MAX));
+    } else {
+        let midnight = format!("{text}T00:00:00Z");
+        OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339))
+    };
+    let at = at.map_err(|_| "expected a time, for example 2026-01-31, 2026-01-31T17:00:00Z or 2h for two hours ago")?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000)
+        .map_err(|_| "expected a time of this age, for example 2026-01-31".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_a_date_a_time_of_day_or_an_age() {
+        assert_eq!(time_us("1970-01-02"), Ok(86_400_000_000));
+        assert_eq!(time_us("1970-01-01T01:00:00.000001+01:00"), Ok(1));
+        let (two_hours_ago, now) = (time_us("2h").expect("a time"), time_us("0s").expect("a time"));
+        assert!((7_200_000_000..7_201_000_000).contains(&(now - two_hours_ago)), "{two_hours_ago} {now}");
+        for text in ["", "soon", "2026-13-01", "17:00", "-2h"] {
+            assert!(time_us(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_refusal_has_the_range_and_an_example() {

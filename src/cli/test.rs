@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Event;
+use crate::config::Config;
 use crate::store::{DeadLetter, Json, JsonRowWriter, TableChange, Value};
 use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
 use super::event_line;
-use super::failure::{self, Interrupted};
+use super::failure::{self, ExitStatus, Interrupted, UsageError};
 use super::lines::{Line, Lines, Source};
 use super::logging;
 use super::output::Output;
+use super::quantities::{filter, whole};
 use super::row_writers::{RowWriter, Tables};
-use super::settings::{DatabaseArgs, Settings};
+use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
+use super::stream_messages;
 use super::values::{counted, printable};
 
 /// Run events through migrations and routes into a temporary database, and print the resulting rows and dead letters
@@ -29,10 +32,16 @@ use super::values::{counted, printable};
 #[command(after_help = AFTER_HELP)]
 pub struct Test {
     /// File of events, one a line; - is standard input
-    file: PathBuf,
+    #[arg(required_unless_present = "from_stream")]
+    file: Option<PathBuf>,
+
+    /// Run the last messages of the stream instead of a file, so many; nothing is acknowledged, and no consumer is made
+    #[arg(long, value_name = "COUNT", conflicts_with = "file", value_parser = whole::<usize>(1..=1_000_000, 100))]
+    from_stream: Option<usize>,
 
     /// Subject of the events; each line is a payload [default: each line is a whole event as tail events --json and dead-letters
-    /// export print it: {"subject", "payload", "headers", "published_us"}; the last two may be left out]
+    /// export print it: {"subject", "payload", "headers", "published_us"}; the last two may be left out]. With --from-stream: only
+    /// messages on this subject, which may have wildcards
     #[arg(long)]
     subject: Option<String>,
 
@@ -40,33 +49,37 @@ pub struct Test {
     /// "dead_letters", "dropped", "markers_skipped", "not_collected", "interrupted"}
     #[arg(short, long)]
     json: bool,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
 }
 
+/// The most bytes of payloads that are read from the stream.
+const BYTES: usize = 256 << 20;
+
 const AFTER_HELP: &str = "\
-The publish time of an event is published_us of its line, else now.
+The publish time of an event is published_us of its line, else now. A message of the stream has its own.
+With --from-stream, dead letters have \"sequence\" instead of \"line\" and \"event\". Only then a broker is needed.
 
 Examples:
   catchment test --subject chat.message.log lines.ndjson
-  catchment tail events -n 100 --no-follow --json | catchment test -c new.toml -";
+  catchment tail events -n 100 --no-follow --json | catchment test -c new.toml -
+  catchment test -c new.toml --from-stream 100";
 
 impl Test {
     /// Runs all events and prints what changed.
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
-        let config = settings.for_database(&DatabaseArgs::default())?;
         let signals = Signals::catch()?;
-        let source = Source::of(&self.file);
-        let mut lines = Lines::of(&source, &signals)?;
-        // Information about the temporary database is of no use to the reader.
-        logging::hide_information();
-        let mut testing = match TestDatabase::new_while(&config, &|| !signals.end_asked()) {
-            Ok(testing) => testing,
-            Err(error) => {
-                let message = || "interrupted before the first event".into();
-                return Err(failure::or_interrupted(error, signals.interrupted(), message, |error| {
-                    failure::of_start(settings.with_line(error, &config))
-                }));
-            }
-        };
+        match (&self.file, self.from_stream) {
+            (Some(file), _) => self.run_lines(settings, &Source::of(file), &signals),
+            (None, count) => self.run_messages(settings, count.unwrap_or(100), &signals),
+        }
+    }
+
+    fn run_lines(&self, settings: &Settings, source: &Source, signals: &Signals) -> anyhow::Result<()> {
+        let config = settings.for_database(&DatabaseArgs::default())?;
+        let mut lines = Lines::of(source, signals)?;
+        let mut testing = database(settings, &config, signals)?;
         let subjects = testing.subjects().to_vec();
         // The line of each event that is collected.
         let (mut numbers, mut failed) = (Vec::new(), None);
@@ -89,13 +102,44 @@ impl Test {
         let interrupted = signals.interrupted().filter(|_| !lines.is_at_end());
         let letters =
             testing.dead_letters()?.into_iter().map(|letter| Letter::of(letter, &numbers)).collect::<Vec<_>>();
-        let mut result = Tested { outcome, changes: testing.changes()?, letters, interrupted: interrupted.is_some() };
+        let changes = testing.changes()?;
+        let result = Tested { outcome, changes, letters, interrupted: interrupted.is_some(), is_of_stream: false };
+        self.report(result, &source.to_string(), interrupted)
+    }
+
+    /// Runs the last messages of the stream.
+    fn run_messages(&self, settings: &Settings, count: usize, signals: &Signals) -> anyhow::Result<()> {
+        let subject = self.subject.as_deref().map(|text| filter(text).map_err(|reason| (text, reason))).transpose();
+        let subject = subject.map_err(|(text, reason)| UsageError(format!("--subject {text:?}: {reason}")))?;
+        let place = DatabaseArgs::default();
+        let config = settings.for_broker(&place, &self.broker)?;
+        let (reader, filters) = stream_messages::open(settings, &place, &self.broker, subject.as_ref(), signals)?;
+        let bounds = reader.bounds()?;
+        let messages = reader.last(&filters, &bounds, (count, BYTES), &|| !signals.end_asked())?;
+        let mut testing = database(settings, &config, signals)?;
+        let outcome = testing.run_messages(&messages)?;
+        let unreadable = messages.iter().filter(|message| message.headers.is_err()).count();
+        if unreadable > 0 {
+            let count = counted(unreadable as u64, "message");
+            log::warn!("{count} left out: the headers cannot be read, so a collector makes dead letters of them");
+        }
+        let letters =
+            testing.dead_letters()?.into_iter().map(|letter| Letter { line: letter.sequence, letter }).collect();
+        let interrupted = signals.interrupted();
+        let changes = testing.changes()?;
+        let result = Tested { outcome, changes, letters, interrupted: interrupted.is_some(), is_of_stream: true };
+        self.report(result, &format!("stream {}", reader.stream()), interrupted)
+    }
+
+    /// Prints what the events did.
+    fn report(&self, mut result: Tested, source: &str, interrupted: Option<ExitStatus>) -> anyhow::Result<()> {
+        let outcome = result.outcome;
         let mut output = Output::optional();
         if self.json {
             result.print_json(&mut output)?;
         } else {
             output.allow_styles();
-            result.print_tables(&mut output, &source)?;
+            result.print_tables(&mut output, source)?;
         }
         output.flush()?;
         if outcome.not_collected > 0 {
@@ -129,7 +173,19 @@ impl Test {
     }
 }
 
-/// A dead letter, with the line of its event.
+/// The temporary database for these settings.
+fn database(settings: &Settings, config: &Config, signals: &Signals) -> anyhow::Result<TestDatabase> {
+    // Information about the temporary database is of no use to the reader.
+    logging::hide_information();
+    TestDatabase::new_while(config, &|| !signals.end_asked()).map_err(|error| {
+        let message = || "interrupted before the first event".into();
+        failure::or_interrupted(error, signals.interrupted(), message, |error| {
+            failure::of_start(settings.with_line(error, config))
+        })
+    })
+}
+
+/// A dead letter, with the line or the sequence of its event.
 struct Letter {
     letter: DeadLetter,
     line: Option<u64>,
@@ -150,7 +206,7 @@ impl Letter {
         let letter = &self.letter;
         let value = |column: &&str| match *column {
             "event" => number(letter.sequence),
-            "line" => number(self.line),
+            "line" | "sequence" => number(self.line),
             "subject" => letter.subject.as_str().into(),
             "route" => text(&letter.route),
             "statement" => text(&letter.statement),
@@ -167,11 +223,13 @@ struct Tested {
     changes: Vec<TableChange>,
     letters: Vec<Letter>,
     interrupted: bool,
+    /// The events are messages of a stream: a dead letter has a sequence and no line.
+    is_of_stream: bool,
 }
 
 impl Tested {
     /// Prints tables. Their rows are gone then.
-    fn print_tables(&mut self, output: &mut Output, source: &Source) -> anyhow::Result<()> {
+    fn print_tables(&mut self, output: &mut Output, source: &str) -> anyhow::Result<()> {
         for changed in std::mem::take(&mut self.changes) {
             let gone = if changed.deleted > 0 { format!(", {} removed", changed.deleted) } else { String::new() };
             writeln!(
@@ -186,7 +244,8 @@ impl Tested {
             writeln!(output)?;
         }
         if !self.letters.is_empty() {
-            let columns = ["line", "subject", "route", "error", "payload"];
+            let place = if self.is_of_stream { "sequence" } else { "line" };
+            let columns = [place, "subject", "route", "error", "payload"];
             writeln!(output, "dead letters:")?;
             let rows = self.letters.iter().map(|letter| letter.values(&columns)).collect();
             print(output, &columns.map(str::to_owned), rows)?;
@@ -211,8 +270,9 @@ impl Tested {
             let rows: Vec<Vec<u8>> = changed.rows.iter().map(|row| object(&objects, row)).collect();
             tables.push([serde_json::to_vec(&changed.table)?, array(&rows)].join(&b':'));
         }
-        let columns = ["event", "line", "subject", "route", "statement", "error", "payload"];
-        let objects = JsonRowWriter::new(columns);
+        let place: &[&str] = if self.is_of_stream { &["sequence"] } else { &["event", "line"] };
+        let columns = [place, &["subject", "route", "statement", "error", "payload"]].concat();
+        let objects = JsonRowWriter::new(columns.iter().copied());
         let letters: Vec<Vec<u8>> =
             self.letters.iter().map(|letter| object(&objects, &letter.values(&columns))).collect();
         let gone: serde_json::Map<_, _> = self

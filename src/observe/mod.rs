@@ -25,4 +25,4 @@ mod time;
 pub use client::{AskError, ask, ask_snapshot, may_ask};
 pub use observer::{Observer, Phase};
 pub use server::Server;
-pub use snapshot::State;
+pub use snapshot::{Snapshot, State, Totals, Trouble};

@@ -97,16 +97,17 @@ impl EventSender {
     }
 
     /// On a new connection, finds out about events that were sent on an older one and not confirmed. Those that their stream still
-    /// recognises are sent again. The others are looked for in the stream, and fail where they are not found.
+    /// recognises are sent again. The others are looked for in the stream. Where they are not found, they are sent again if a database
+    /// recognises them, and fail otherwise.
     fn resolve_unconfirmed(&self, publisher: &Publisher) {
         let subjects = self.queue.unconfirmed_subjects();
         if !subjects.is_empty() {
             // The duplicate window may have been changed meanwhile.
             publisher.ask_streams(&subjects, &self.stop);
         }
-        let resend_window = resend_window(&self.config, self.known_streams.repeatable());
+        let of_streams = self.known_streams.repeatable();
         // Includes events whose window may end before it is their turn to be sent.
-        let age = resend_window.saturating_sub(self.config.broker.silence);
+        let age = recognised_for(&self.config, of_streams).saturating_sub(self.config.broker.silence);
         let (unconfirmed, after) = self.queue.unconfirmed(age);
         if !unconfirmed.is_empty() {
             let found = publisher.search(&unconfirmed, &self.ids, after.as_ref(), &self.stop);
@@ -115,7 +116,7 @@ impl EventSender {
             log::info!("recorder: of {count} without an answer, {found_count} found in the stream");
             let _ = self.queue.settle(found, Duration::ZERO);
         }
-        self.queue.fail_unconfirmed(resend_window);
+        self.queue.fail_unconfirmed(resend_window(&self.config, of_streams));
     }
 
     /// Uses one connection until it ends. Returns why it ended.
@@ -193,6 +194,13 @@ impl EventSender {
 pub(super) fn resend_window(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
     match config.broker.mode {
         Mode::Jetstream if config.identity != Identity::Stream => Duration::MAX,
+        Mode::Jetstream | Mode::Core => recognised_for(config, of_streams),
+    }
+}
+
+/// How long after it was first sent a stream recognises an event.
+fn recognised_for(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
+    match config.broker.mode {
         Mode::Jetstream => of_streams.map_or(config.duplicate_window, |time| time.min(config.duplicate_window)),
         Mode::Core => Duration::ZERO,
     }

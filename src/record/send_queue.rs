@@ -139,6 +139,7 @@ impl SendQueue {
         let mut answered = 0;
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        state.has_answer = true;
         let waited = state.oldest_wait();
         for PublishResult { number, result } in results {
             let Some(pending) = state.pending.get_mut(&number) else { continue };

@@ -31,6 +31,7 @@ mod read_only;
 mod reader;
 mod repetitions;
 mod routes;
+mod row_filter;
 mod schema;
 mod schema_copy;
 mod sqlite_error;
@@ -53,6 +54,7 @@ pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner}
 pub use reader::{EventRow, Reader, RowTable, StatementOutput, Value};
 pub use routes::Routes;
 pub use routes::route_counters::{RouteCounters, RouteStatus};
+pub use row_filter::RowFilter;
 pub use schema_copy::copy_schema;
 pub use wal_frames::WalFrames;
 pub use writer::Writer;

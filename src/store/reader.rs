@@ -1,5 +1,6 @@
 //! Reads the database, also while a collector runs. The connection is read-only, whatever the SQL.
 
+mod filtered;
 mod tables;
 
 pub use tables::RowTable;
@@ -17,6 +18,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Batch, ErrorCode, OptionalExtension, Row, Statement};
 
 use super::read_connection::ReadConnection;
+use super::row_filter::{RowFilter, add_functions};
 use super::sqlite_error::{database_error, message, position};
 use crate::binding;
 use crate::error::{DatabaseFault, Error};
@@ -123,7 +125,9 @@ impl Reader {
     ///
     /// [`Error::Database`] when there is no file or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self { connection: ReadConnection::open(path)? })
+        let connection = ReadConnection::open(path)?;
+        connection.read(add_functions)?;
+        Ok(Self { connection })
     }
 
     /// Whether there may be commits that this does not see. Then open it again.
@@ -266,21 +270,7 @@ impl Reader {
     ///
     /// [`Error::Database`].
     pub fn events_after(&self, id: i64, at_most: usize) -> Result<Vec<EventRow>, Error> {
-        let sql = "SELECT id, subject, published_us, headers, payload FROM events WHERE id > ? ORDER BY id LIMIT ?";
-        self.connection.read(|sqlite| {
-            let mut statement = sqlite.prepare_cached(sql)?;
-            let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
-            let rows = statement.query_map([id, limit], |row| {
-                Ok(EventRow {
-                    id: row.get(0)?,
-                    subject: row.get(1)?,
-                    published_us: row.get(2)?,
-                    headers: row.get(3)?,
-                    payload: value(row, 4)?,
-                })
-            })?;
-            rows.collect::<Result<_, _>>()
-        })
+        self.events_in(&RowFilter::default(), (id, i64::MAX), at_most)
     }
 
     /// When the event with this id was published, in microseconds since 1970; `None` if there is no such event.

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::collector::{Collector, catchment, output, signal, stderr};
+use crate::support::collector::{Collector, catchment, output, printed, signal, stderr};
 use crate::support::fixture::Fixture;
 
 /// A database that routes write, beside a collector.
@@ -189,4 +189,170 @@ fn a_table_that_cannot_be_followed_any_more_is_said() {
         assert_eq!(done.status.code(), Some(1), "{arguments:?}");
         assert!(stderr(&done).contains(words), "{}", stderr(&done));
     }
+}
+
+#[test]
+fn options_choose_rows_of_tables_of_routes() {
+    let fixture = Fixture::new();
+    std::fs::create_dir(fixture.path("m")).expect("a folder");
+    let tables = "CREATE TABLE lines(id INTEGER PRIMARY KEY, user TEXT, at INTEGER) STRICT;
+                  CREATE TABLE logins(id INTEGER PRIMARY KEY, topic TEXT, at REAL) STRICT;";
+    fixture.file("m/1_tables.sql", tables);
+    let settings = "[broker]\nsubjects = [\"events.>\"]\n\n[database]\npath = \"a.db\"\nmigrations = \"m\"\n
+[[route]]
+name = \"line\"
+subject = \"events.line.*\"
+sql = \"INSERT INTO lines(user, at) VALUES (:user, coalesce(:at, :published_s))\"
+
+[[route]]
+name = \"login\"
+subject = \"events.login.*\"
+sql = \"INSERT INTO logins(topic, at) VALUES (:subject, :published_us / 1e6)\"
+";
+    fixture.file("catchment.toml", settings);
+    let mut run = fixture.command(&["run", "--server", &fixture.server.url()]);
+    run.env("CATCHMENT_BROKER__SILENCE", "2s");
+    let collector = Collector::start(run, &fixture.path("log"));
+    collector.said("collecting stream");
+    let mut raw = fixture.server.raw();
+    let line = |raw: &mut crate::support::raw::Raw, user: &str, at: &str| {
+        raw.publish("events.line.a", None, format!("{{\"user\": \"{user}\", \"at\": {at}}}"));
+    };
+    line(&mut raw, "ada", "1000");
+    line(&mut raw, "bob", "null");
+    raw.publish("events.login.a", None, "");
+    raw.publish("events.login.b", None, "");
+    raw.publish("events.x", None, "no JSON");
+    crate::support::eventually("all rows", || {
+        let count = printed(&mut fixture.command(&["sql", "--csv", "SELECT count(*) FROM events"]));
+        (count == "count(*)\n1\n").then_some(())
+    });
+    let tail = |arguments: &[&str]| {
+        let mut command = fixture.command(&["tail", "--no-follow", "--json"]);
+        let done = output(command.args(arguments));
+        let rows = String::from_utf8(done.stdout.clone()).expect("UTF-8");
+        let ids = rows.lines().map(|line| {
+            let row: Value = serde_json::from_str(line).expect("JSON");
+            match row["table"].as_str() {
+                Some(table) => format!("{table} {}", row["row"]["id"]),
+                None => format!("events {}", row["id"]),
+            }
+        });
+        (done.status.code(), ids.collect::<Vec<_>>().join(", "), stderr(&done))
+    };
+    for (arguments, rows) in [
+        (&["--subject", "events.login.*"][..], "logins 1, logins 2"),
+        (&["--subject", "events.*.b"], "logins 2"),
+        (&["--subject", "events.x"], "events 1"),
+        (&["--subject", "events.>"], "lines 1, lines 2, logins 1, logins 2, events 1"),
+        (&["--since", "1h"], "lines 2, logins 1, logins 2, events 1"),
+        (&["--since", "1h", "-n", "1"], "lines 2, logins 2, events 1"),
+        (&["--where", "user = 'ada' -- so"], "lines 1"),
+        (&["--where", "id > 1"], "lines 2, logins 2"),
+        (&["lines", "--where", "rowid = 1", "--since", "1970-01-01"], "lines 1"),
+        (&["lines", "--since", "1970-01-01T00:16:41Z"], "lines 2"),
+    ] {
+        let (status, found, said) = tail(arguments);
+        assert_eq!((status, found.as_str()), (Some(0), rows), "{arguments:?}: {said}");
+    }
+    for (arguments, reason) in [
+        (&["--where", "usr = 1"][..], "--where does not fit table lines: no such column: usr (at 1:1, \"usr = 1\")"),
+        (&["events", "--where", "user = 1"], "--where does not fit table events: no such column: user"),
+        (&["lines", "--subject", "events.login.a"], "only events on other subjects fill it (route line)"),
+        (&["lines", "--subject", "events.line.a"], "events on other subjects fill it too (route line)"),
+        (&["events", "--where", "payload ->> '$.a' = 1"], "some value is not JSON: leave it out with"),
+        (&["--where", "1; DROP TABLE lines"], "it has a semicolon; write one expression"),
+        (&["--where", "(SELECT 1 FROM catchment_nope)"], "no such table: catchment_nope"),
+    ] {
+        let (status, _, said) = tail(arguments);
+        assert_eq!(status, Some(1), "{arguments:?}: {said}");
+        assert!(said.contains(reason), "{arguments:?}: {said}");
+    }
+    // What does not match is passed over while it follows.
+    let mut command = fixture.command(&["tail", "lines", "--json", "--where", "user LIKE 'e%'"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("catchment starts");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut follower = Tail { child, lines };
+    line(&mut raw, "dan", "1");
+    line(&mut raw, "eve", "1");
+    line(&mut raw, "fay", "1");
+    line(&mut raw, "eli", "1");
+    for user in ["eve", "eli"] {
+        let row = follower.lines.next().expect("a row").expect("UTF-8");
+        assert!(row.contains(&format!("\"user\":\"{user}\"")), "{row}");
+    }
+    assert!(collector.stop().success());
+}
+
+#[test]
+fn incoming_messages_are_shown_and_the_stream_stays_as_it_was() {
+    for retention in ["limits", "interest", "workqueue"] {
+        let fixture = Fixture::with_retention(retention);
+        // An interest stream keeps messages for a consumer.
+        if retention == "interest" {
+            let config = serde_json::json!({ "durable_name": "other", "ack_policy": "explicit" });
+            let body = serde_json::json!({ "stream_name": "EVENTS", "config": config });
+            fixture.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &body);
+        }
+        let consumers = fixture.server.consumers("EVENTS");
+        let raw = &mut fixture.server.raw();
+        for number in 0..600 {
+            let subject = if number % 100 == 0 { "events.rare" } else { "events.often" };
+            raw.send(subject, Some(b"NATS/1.0\r\nA: b\r\n\r\n"), format!("{number}"));
+        }
+        raw.finish();
+        let incoming = |arguments: &[&str]| {
+            let mut command = fixture.command(&["tail", "--incoming", "--json"]);
+            command.args(["--server", &fixture.server.url()]).args(arguments);
+            command
+        };
+        let payloads = |arguments: &[&str]| -> Vec<String> {
+            let lines = printed(incoming(arguments).arg("--no-follow"));
+            let read = |line: &str| {
+                let message: Value = serde_json::from_str(line).expect("JSON");
+                assert_eq!(message["headers"]["A"], "b");
+                message["payload"].as_str().expect("text").to_owned()
+            };
+            lines.lines().map(read).collect()
+        };
+        assert_eq!(payloads(&["-n", "3"]), ["597", "598", "599"]);
+        assert_eq!(payloads(&["-n", "2", "--subject", "events.rare"]), ["400", "500"]);
+        assert_eq!(payloads(&["--since", "1h"]).len(), 600);
+        assert_eq!(payloads(&["--since", "1h", "--subject", "events.*", "-n", "300"]).len(), 300);
+        let mut child = incoming(&["-n", "1"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut tail = Tail { child, lines };
+        let mut next = || {
+            let line = tail.lines.next().expect("it goes on").expect("UTF-8");
+            serde_json::from_str::<Value>(&line).expect("JSON")
+        };
+        assert_eq!(next()["sequence"], 600);
+        raw.publish("events.new", None, b"\xff");
+        let new = next();
+        assert_eq!((&new["sequence"], &new["payload"]["$blob"]), (&601.into(), &"/w==".into()));
+        assert_eq!(fixture.server.consumers("EVENTS"), consumers, "{retention}");
+        assert_eq!(fixture.server.messages("EVENTS"), 601, "{retention}");
+    }
+}
+
+#[test]
+fn incoming_goes_on_after_the_broker_was_lost() {
+    let mut fixture = Fixture::new();
+    let url = fixture.server.url();
+    let mut command = fixture.command(&["tail", "--incoming", "--server", &url]);
+    command.env("CATCHMENT_BROKER__TIMEOUT", "2s");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("catchment starts");
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut tail = Tail { child, lines };
+    fixture.publish("one", 1);
+    let line = tail.lines.next().expect("a line").expect("UTF-8");
+    assert!(line.ends_with(" events.test one-0"), "{line}");
+    signal(fixture.server.pid(), "KILL");
+    fixture.server.restart();
+    let again = log.map(|line| line.expect("UTF-8")).find(|line| line.contains("reading stream EVENTS again after"));
+    assert!(again.is_some());
+    fixture.publish("two", 1);
+    let line = tail.lines.next().expect("a line").expect("UTF-8");
+    assert!(line.ends_with(" events.test two-0"), "{line}");
 }

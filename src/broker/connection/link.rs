@@ -194,7 +194,7 @@ impl Link {
     }
 
     /// Writes what was published before. The client itself writes up to 5 ms later.
-    fn write_now(&self) {
+    pub(in crate::broker) fn write_now(&self) {
         let kicker = self.opened.kicker.clone();
         self.post(move |_| kicker.kick());
     }

@@ -56,8 +56,8 @@ impl CorePublisher {
                 flusher,
                 &lost,
                 || Ok(()),
-                |_| Vec::new(),
-                |outgoing, _| {
+                |round| vec![(); round.len()],
+                |outgoing, ()| {
                     publish(connection, &outgoing.event)?;
                     unread.published.lock().push_back(outgoing);
                     Ok(())

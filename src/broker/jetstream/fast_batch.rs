@@ -5,6 +5,7 @@
 //! and answers how many events before it are stored. It then refuses each later event of the batch too. So the answers tell for each
 //! event whether it is stored, and those that are not are sent again, each for itself.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
@@ -30,32 +31,17 @@ impl BatchNames {
         Self(format!("{}{connection}", recorder.get(..12).unwrap_or(recorder)))
     }
 
-    /// The last part of each event's reply subject, in order.
-    pub(super) fn reply_tokens(&self, round: &[Outgoing], is_batched: impl FnMut(&Outgoing) -> bool) -> Vec<String> {
-        let Self(name) = self;
-        let mut tokens = Vec::with_capacity(round.len());
-        let batched: Vec<bool> = round.iter().map(is_batched).collect();
-        let mut at = 0;
-        while at < round.len() {
-            let first = round[at].number;
-            let follow =
-                |(index, outgoing): (usize, &Outgoing)| batched[at + index] && outgoing.number == first + index as u64;
-            let length =
-                round[at..].iter().enumerate().take_while(|(index, outgoing)| follow((*index, outgoing))).count();
-            if length < MIN_EVENTS {
-                let end = at + length.max(1);
-                tokens.extend(round[at..end].iter().map(|outgoing| outgoing.number.to_string()));
-                at = end;
-                continue;
-            }
-            let last = first + length as u64 - 1;
-            tokens.extend((1..=length).map(|position| {
-                let operation = if position == length { 2 } else { usize::from(position > 1) };
-                format!("{name}-{first}-{last}.{FLOW}.fail.{position}.{operation}.$FI")
-            }));
-            at += length;
-        }
-        tokens
+    /// Appends the last part of the reply subject of an event in a batch.
+    pub(super) fn push_token(&self, place: BatchPlace, to: &mut String) {
+        let (Self(name), BatchPlace { first, last, number }) = (self, place);
+        let operation = match number {
+            number if number == last => "2",
+            number if number == first => "0",
+            _ => "1",
+        };
+        let position = number - first + 1;
+        // Writing to a string cannot fail.
+        let _ = write!(to, "{name}-{first}-{last}.{FLOW}.fail.{position}.{operation}.$FI");
     }
 }
 
@@ -70,6 +56,28 @@ pub(super) struct BatchPlace {
 }
 
 impl BatchPlace {
+    /// The place of each event of a round; `None` for one that is sent for itself. Events with successive numbers make a batch.
+    pub(super) fn of_round(round: &[Outgoing], is_batched: impl FnMut(&Outgoing) -> bool) -> Vec<Option<Self>> {
+        let numbers: Vec<Option<u64>> = round
+            .iter()
+            .map(is_batched)
+            .zip(round)
+            .map(|(is_batched, outgoing)| is_batched.then_some(outgoing.number))
+            .collect();
+        let follows = |one: &Option<u64>, next: &Option<u64>| one.zip(*next).is_some_and(|(one, next)| one + 1 == next);
+        let runs = numbers.chunk_by(follows);
+        let place = |run: &[Option<u64>]| {
+            let ends = run[0].zip(run[run.len() - 1]).filter(|_| run.len() >= MIN_EVENTS);
+            run.iter()
+                .map(|number| {
+                    let ((first, last), number) = (ends?, (*number)?);
+                    Some(Self { first, last, number })
+                })
+                .collect::<Vec<_>>()
+        };
+        runs.flat_map(place).collect()
+    }
+
     /// Parses the last part of a reply subject. `None` where it is not that of a batch.
     pub(super) fn parse(token: &str) -> Option<Self> {
         let (name, rest) = token.strip_suffix(".$FI")?.split_once('.')?;
@@ -115,6 +123,62 @@ impl BatchAnswer {
         match answer.error {
             Some(error) => Some(Self::Refused { stream, code: error.err_code, description: error.description }),
             None => Some(Self::Ended { stream, stored: answer.count, sequence: answer.seq }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::Event;
+
+    fn round(numbers: impl IntoIterator<Item = u64>) -> Vec<Outgoing> {
+        let event = Arc::new(Event::new("a", ""));
+        numbers.into_iter().map(|number| Outgoing { number, event: Arc::clone(&event), alone: false }).collect()
+    }
+
+    #[test]
+    fn successive_numbers_make_a_batch_if_there_are_enough() {
+        let least = MIN_EVENTS as u64;
+        let places = |numbers: Vec<u64>| BatchPlace::of_round(&round(numbers), |outgoing| outgoing.number != 100);
+        assert_eq!(places(Vec::new()), []);
+        assert!(places((0..least - 1).collect()).iter().all(Option::is_none));
+        let whole = places((5..5 + least).collect());
+        assert_eq!(whole[0], Some(BatchPlace { first: 5, last: 4 + least, number: 5 }));
+        assert!(whole.iter().all(Option::is_some));
+        let parted = places((80..100 + least).collect());
+        assert_eq!(parted[19], Some(BatchPlace { first: 80, last: 99, number: 99 }));
+        assert!(parted[20..].iter().all(Option::is_none), "the rest is too short");
+        let gap = places((0..least).chain(50..60).collect());
+        assert_eq!((gap[0].map(|place| place.last), gap[MIN_EVENTS]), (Some(least - 1), None));
+    }
+
+    #[test]
+    fn a_place_is_read_from_its_reply_subject() {
+        let names = BatchNames::new("k3vfa7q2mzn5x6ohydwu");
+        let token = |place| {
+            let mut token = String::new();
+            names.push_token(place, &mut token);
+            token
+        };
+        for (number, operation) in [(7, ".1.0."), (8, ".2.1."), (30, ".24.2.")] {
+            let place = BatchPlace { first: 7, last: 30, number };
+            let token = token(place);
+            assert!(token.starts_with("k3vfa7q2mzn5") && token.contains(operation), "{token}");
+            assert_eq!(BatchPlace::parse(&token), Some(place));
+        }
+        assert_ne!(token(BatchPlace { first: 7, last: 30, number: 7 }), {
+            let mut other = String::new();
+            BatchNames::new("k3vfa7q2mzn5x6ohydwu")
+                .push_token(BatchPlace { first: 7, last: 30, number: 7 }, &mut other);
+            other
+        });
+        for wrong in
+            ["", "17", "a.$FI", "a-1-2.$FI", "a-1-2.9.fail.0.1.$FI", "a-1-2.9.fail.3.1.$FI", "a-x-2.9.fail.1.1.$FI"]
+        {
+            assert_eq!(BatchPlace::parse(wrong), None, "{wrong}");
         }
     }
 }

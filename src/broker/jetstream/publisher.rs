@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::ack_verifier::{AckVerifier, ApiRequest, Response};
 use super::api::Api;
-use super::fast_batch::BatchNames;
+use super::fast_batch::{BatchNames, BatchPlace};
 use super::known_streams::KnownStreams;
 use super::message_search::MessageSearch;
 use crate::broker::connection::{Cluster, Denial, Flusher, Link, ServerRemark, one_line};
@@ -81,9 +81,16 @@ impl StreamPublisher {
         self.link.post(move |connection| {
             let flusher = Flusher::start(connection, tls, &lost);
             let before = || send_requests(connection, &inbox, &verifier);
-            let reply_tokens = |round: &[Outgoing]| names.reply_tokens(round, can_be_batched(&known, &ids));
-            publish_all(source, flusher, &lost, before, reply_tokens, |outgoing, token| {
-                let reply = format!("{inbox}.{}", token.unwrap_or_default());
+            let places = |round: &[Outgoing]| BatchPlace::of_round(round, can_be_batched(&known, &ids));
+            let mut reply = String::new();
+            publish_all(source, flusher, &lost, before, places, |outgoing, place| {
+                reply.clear();
+                reply.push_str(&inbox);
+                reply.push('.');
+                match place {
+                    Some(place) => names.push_token(place, &mut reply),
+                    None => reply.push_str(&outgoing.number.to_string()),
+                }
                 publish(connection, &reply, &ids, &outgoing)
             });
         });
@@ -122,8 +129,12 @@ impl StreamPublisher {
         after: Option<&(String, u64)>,
         stop: &Signal,
     ) -> Vec<PublishResult> {
-        let id = |Outgoing { number, event, .. }: &Outgoing| Some((ids.of_stream(*number, event.given_id())?, *number));
-        let numbers: HashMap<String, u64> = events.iter().filter_map(id).collect();
+        let own = |Outgoing { number, event, .. }: &Outgoing| {
+            let (given, number) = (event.given_id(), *number);
+            // The number alone tells which event it is; others may have been given the same identity.
+            Some((ids.of_database(number, given).or_else(|| ids.of_stream(number, given))?, number))
+        };
+        let numbers: HashMap<String, u64> = events.iter().filter_map(own).collect();
         let api = Api { link: &self.link, prefix: self.prefix.clone(), timeout: self.timeout, stop: Some(stop) };
         let search = MessageSearch { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
         search.run(&self.known.names(), after, &numbers)

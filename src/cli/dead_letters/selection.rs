@@ -1,15 +1,11 @@
 //! The arguments that select dead letters.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::store::Selection;
 use crate::subject::Filter;
 use clap::Args;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::cli::failure::UsageError;
-use crate::cli::quantities::whole;
+use crate::cli::quantities::{filter, time_us, whole};
 
 /// The names of the conditions in clap.
 const CONDITIONS: [&str; 6] = ["ids", "since", "until", "subject", "error", "route"];
@@ -21,15 +17,15 @@ pub struct SelectionArgs {
     ids: Vec<i64>,
 
     /// Last tried at this time or later: 2026-01-31, 2026-01-31T17:00:00Z, or 2h for two hours ago
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = time_us)]
     since: Option<i64>,
 
     /// Last tried before this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = time_us)]
     until: Option<i64>,
 
     /// Subject; * and > are wildcards as in NATS
-    #[arg(long, value_name = "FILTER", value_parser = parse_filter)]
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
     subject: Option<Filter>,
 
     /// Text in the error, in upper or lower case
@@ -82,40 +78,5 @@ impl ExplicitSelectionArgs {
             ));
         }
         Ok(selection)
-    }
-}
-
-fn parse_filter(text: &str) -> Result<Filter, String> {
-    text.parse().map_err(|_| "expected a subject, for example chat.message or chat.>".into())
-}
-
-/// A time in microseconds since 1970.
-fn parse_time(text: &str) -> Result<i64, String> {
-    let now = SystemTime::now();
-    let at = if let Ok(ago) = humantime::parse_duration(text) {
-        let before = now.checked_sub(ago).and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-        return Ok(i64::try_from(before.as_micros()).unwrap_or(i64::MAX));
-    } else {
-        let midnight = format!("{text}T00:00:00Z");
-        OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339))
-    };
-    let at = at.map_err(|_| "expected a time, for example 2026-01-31, 2026-01-31T17:00:00Z or 2h for two hours ago")?;
-    i64::try_from(at.unix_timestamp_nanos() / 1_000)
-        .map_err(|_| "expected a time of this age, for example 2026-01-31".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_a_date_a_time_of_day_or_an_age() {
-        assert_eq!(parse_time("1970-01-02"), Ok(86_400_000_000));
-        assert_eq!(parse_time("1970-01-01T01:00:00.000001+01:00"), Ok(1));
-        let (two_hours_ago, now) = (parse_time("2h").expect("a time"), parse_time("0s").expect("a time"));
-        assert!((7_200_000_000..7_201_000_000).contains(&(now - two_hours_ago)), "{two_hours_ago} {now}");
-        for text in ["", "soon", "2026-13-01", "17:00", "-2h"] {
-            assert!(parse_time(text).is_err(), "{text:?}");
-        }
     }
 }

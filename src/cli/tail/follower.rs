@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use crate::cli::output::Output;
 use crate::cli::signals::Signals;
 use crate::cli::values::printable;
 use crate::error::Error;
-use crate::store::{Lock, Reader, RowTable, StartPhase};
+use crate::store::{Lock, Reader, StartPhase};
 
 /// The longest time from a commit until its rows are printed.
 const POLL: Duration = Duration::from_millis(100);
@@ -69,8 +68,8 @@ impl Follower {
             signals,
         };
         follower.schema_version = Some(follower.reader.schema_version()?);
-        for table in follower.found()? {
-            follower.tables.push(FollowedTable::new(&follower.reader, table, back)?);
+        for (table, filter) in follower.selection.found(&follower.reader)?.tables {
+            follower.tables.push(FollowedTable::new(&follower.reader, table, filter, back)?);
         }
         Ok(follower)
     }
@@ -84,8 +83,12 @@ impl Follower {
         loop {
             not_ended(&self.signals)?;
             self.notice_new_tables()?;
-            if let Some(rows) = self.new_rows()? {
-                return Ok((rows, self.tables.len() > 1));
+            match self.new_rows() {
+                Ok(Some(rows)) => return Ok((rows, self.tables.len() > 1)),
+                Ok(None) => {}
+                // A table was removed or changed in between.
+                Err(_) if Some(self.reader.schema_version()?) != self.schema_version => continue,
+                Err(error) => return Err(error.into()),
             }
             wait_for_poll(&self.signals, output)?;
             let file = file_id(&self.path);
@@ -123,20 +126,20 @@ impl Follower {
     }
 
     /// Follows tables that were made since the last call, from their start. Forgets those that are gone.
-    fn notice_new_tables(&mut self) -> Result<(), Error> {
+    fn notice_new_tables(&mut self) -> anyhow::Result<()> {
         let version = Some(self.reader.schema_version()?);
         if version == self.schema_version {
             return Ok(());
         }
         let mut before = std::mem::take(&mut self.tables);
-        for table in self.found()? {
+        for (table, filter) in self.selection.found(&self.reader)?.tables {
             let known = before.iter().position(|followed| followed.table.name == table.name);
             self.tables.push(match known.map(|at| before.swap_remove(at)) {
                 Some(mut followed) => {
-                    followed.table = Arc::new(table);
+                    followed.replace(table, filter);
                     followed
                 }
-                None => FollowedTable::from_its_start(table),
+                None => FollowedTable::from_its_start(table, filter),
             });
         }
         for gone in before {
@@ -147,11 +150,6 @@ impl Follower {
         }
         (self.schema_version, self.read_version, self.turn) = (version, None, 0);
         Ok(())
-    }
-
-    /// The selected tables that exist.
-    fn found(&self) -> Result<Vec<RowTable>, Error> {
-        Ok(self.selection.found(&self.reader)?.0)
     }
 }
 
@@ -188,17 +186,20 @@ fn wait_for(
             // Read before the tables: a start that ends in between has made them.
             let is_starting = Lock::phase(path).is_some_and(|phase| phase != StartPhase::Running);
             let reader = open(path, signals)?;
-            let (found, missing) = selection.found(&reader)?;
+            let found = selection.found(&reader)?;
+            if !is_starting {
+                found.must_be_fit()?;
+            }
             // Without table events, the process that makes the database has not committed yet. Other programs' have none.
             let is_made = reader.row_table(EVENTS)?.is_some();
-            if missing.is_empty() && (is_made || !found.is_empty()) {
+            if found.missing.is_empty() && !found.is_unfit() && (is_made || !found.tables.is_empty()) {
                 return Ok((file, reader));
             }
             let is_made = is_made || !reader.table_names()?.is_empty();
             if !is_made || is_starting {
                 missing_since = None;
             } else if missing_since.get_or_insert_with(Instant::now).elapsed() >= GRACE {
-                must_be_none(&reader, &missing)?;
+                must_be_none(&reader, &found.missing)?;
             }
         }
         if !logged {

@@ -27,7 +27,7 @@ impl SendQueue {
         state.connection += 1;
         state.to_send = 0;
         state.retry.clear();
-        state.in_flight = (0, 0);
+        (state.in_flight, state.has_answer) = ((0, 0), false);
         for pending in state.pending.values_mut() {
             pending.in_flight = false;
         }
@@ -45,7 +45,8 @@ impl SendQueue {
     fn next_batch(&self, state: &mut State) -> Vec<Outgoing> {
         let now = Instant::now();
         let mut batch = Vec::new();
-        while batch.len() < MAX_BATCH && state.in_flight.0 < self.bounds.window {
+        let window = state.window(self.bounds.window);
+        while batch.len() < MAX_BATCH && state.in_flight.0 < window {
             let Some(number) = state.next_to_send() else { break };
             // It was sent on this connection before, and refused.
             let alone = number < state.to_send;

@@ -1,6 +1,7 @@
 use super::source::SendQueueSource;
 use super::*;
 use crate::broker::{Denial, EventSource};
+use crate::event_id::WIDTH;
 use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -110,6 +111,35 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
     assert_eq!(failed[0].event.payload(), b"held");
     queue.receipt_dropped(&held);
     assert!(queue.flush(Instant::now()).is_ok(), "each comes back once");
+}
+
+#[test]
+fn one_event_is_sent_while_no_answer_arrives() {
+    let queue = queue();
+    let _entries: Vec<_> = ["x", "y", "z"].map(|payload| enqueue(&queue, payload)).into();
+    for _ in 0..3 {
+        assert_eq!(numbers(&mut queue.connect(1_000)), [0, 1]);
+        queue.disconnect("no answer".into());
+    }
+    let mut source = queue.connect(1_000);
+    assert_eq!(numbers(&mut source), [0], "answers may never arrive");
+    settle(&queue, vec![kept(0)]);
+    assert_eq!(numbers(&mut source), [1, 2]);
+}
+
+#[test]
+fn a_number_waits_for_the_one_that_the_database_may_forget() {
+    let queue = queue();
+    let _oldest = enqueue(&queue, "x");
+    queue.state.lock().next = WIDTH - 1;
+    let _entries: Vec<_> = ["y", "z"].map(|payload| enqueue(&queue, payload)).into();
+    let mut source = queue.connect(1_000);
+    assert_eq!(numbers(&mut source), [0, WIDTH - 1]);
+    settle(&queue, vec![kept(WIDTH - 1)]);
+    queue.interrupt();
+    assert!(numbers(&mut source).is_empty(), "number 0 has no outcome yet");
+    settle(&queue, vec![kept(0)]);
+    assert_eq!(numbers(&mut source), [WIDTH]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{Reader, Value, value};
 use crate::error::{DatabaseFault, Error};
 use crate::hint;
 use crate::store::routes::authorizer::Authorizer;
+use crate::store::row_filter::RowFilter;
 use crate::store::schema::quoted;
 
 /// A table whose rows have numbers (<https://sqlite.org/rowidtable.html>).
@@ -93,19 +94,28 @@ impl Reader {
         Err(error.with_remedy(format!("read it with {}", hint::command("sql"))))
     }
 
-    /// The rows of a table whose number is larger than this, in the order of their numbers.
+    /// The rows of a table after the first of these numbers, up to the second, that the filter takes, in the order of their numbers.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`].
-    pub fn rows_after(&self, table: &RowTable, number: i64, at_most: usize) -> Result<Vec<(i64, Vec<Value>)>, Error> {
+    /// [`Error::Database`], with [`DatabaseFault::Statement`] where the filter's expression fails.
+    pub fn rows_in(
+        &self,
+        table: &RowTable,
+        filter: &RowFilter,
+        (after, last): (i64, i64),
+        at_most: usize,
+    ) -> Result<Vec<(i64, Vec<Value>)>, Error> {
         let RowTable { name, columns, rowid, .. } = table;
         let (name, all) = (quoted(name), columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "));
-        let sql = format!("SELECT {rowid}, {all} FROM {name} WHERE {rowid} > ? ORDER BY {rowid} LIMIT ?");
-        self.connection.read(|sqlite| {
+        let conditions = filter.sql();
+        let sql = format!(
+            "SELECT {rowid}, {all} FROM {name} WHERE {rowid} > ? AND {rowid} <= ? AND {conditions} ORDER BY {rowid} LIMIT ?"
+        );
+        self.filtered(filter, |sqlite| {
             let mut statement = sqlite.prepare_cached(&sql)?;
             let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
-            let rows = statement.query_map([number, limit], |row| {
+            let rows = statement.query_map([after, last, limit], |row| {
                 let values = (1..=columns.len()).map(|at| value(row, at)).collect::<Result<_, _>>()?;
                 Ok((row.get(0)?, values))
             })?;
@@ -113,18 +123,18 @@ impl Reader {
         })
     }
 
-    /// The number of the row before the last `back` rows of a table; the lowest number there can be if there are fewer rows.
+    /// The number of the row before the last `back` rows that the filter takes; the lowest number there can be if there are fewer rows.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`].
-    pub fn number_before_last(&self, table: &RowTable, back: usize) -> Result<i64, Error> {
+    /// As [`Reader::rows_in`].
+    pub fn number_before_last(&self, table: &RowTable, filter: &RowFilter, back: usize) -> Result<i64, Error> {
         let RowTable { name, rowid, .. } = table;
-        let sql = format!("SELECT {rowid} FROM {} ORDER BY {rowid} DESC LIMIT 1 OFFSET ?", quoted(name));
+        let (name, conditions) = (quoted(name), filter.sql());
+        let sql = format!("SELECT {rowid} FROM {name} WHERE {conditions} ORDER BY {rowid} DESC LIMIT 1 OFFSET ?");
         let back = i64::try_from(back).unwrap_or(i64::MAX);
         let found = self
-            .connection
-            .read(|sqlite| sqlite.prepare_cached(&sql)?.query_row([back], |row| row.get(0)).optional())?;
+            .filtered(filter, |sqlite| sqlite.prepare_cached(&sql)?.query_row([back], |row| row.get(0)).optional())?;
         Ok(found.unwrap_or(i64::MIN))
     }
 
@@ -187,9 +197,11 @@ mod tests {
         let table = reader.row_table("A \"b").expect("reads").expect("is there");
         assert_eq!((table.name.as_str(), &table.columns[..]), ("a \"b", &["rowid".to_owned(), "x".into()][..]));
         let row = |number, text: &str| (number, vec![Value::from(text), Value::Text(format!("{text}!"))]);
-        assert_eq!(reader.rows_after(&table, 1, 9).expect("reads"), [row(2, "q"), row(3, "r")]);
-        assert_eq!(reader.rows_after(&table, i64::MIN, 1).expect("reads"), [row(1, "p")]);
-        let before = |back| reader.number_before_last(&table, back).expect("reads");
+        let all = RowFilter::default();
+        let rows = |after, at_most| reader.rows_in(&table, &all, (after, i64::MAX), at_most).expect("reads");
+        assert_eq!(rows(1, 9), [row(2, "q"), row(3, "r")]);
+        assert_eq!(rows(i64::MIN, 1), [row(1, "p")]);
+        let before = |back| reader.number_before_last(&table, &all, back).expect("reads");
         assert_eq!((before(0), before(2), before(3)), (3, 1, i64::MIN));
     }
 

@@ -21,10 +21,16 @@ pub struct Terminal {
 impl Terminal {
     /// Starts the command at a terminal with so many columns.
     pub fn start(command: &mut Command, columns: u16) -> Self {
+        Self::start_with(command, columns, |_| {})
+    }
+
+    /// As [`Terminal::start`], with a change to the command after its environment is that of a terminal.
+    pub fn start_with(command: &mut Command, columns: u16, change: impl FnOnce(&mut Command)) -> Self {
         let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let ends = openpty(Some(&size), None).expect("a terminal");
         let end = || Stdio::from(ends.slave.try_clone().expect("clones"));
         command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("COLUMNS");
+        change(command);
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("catchment starts");
         // Only the child holds the other end now, so reading ends with it.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -53,6 +59,37 @@ impl Terminal {
     /// Everything that was shown so far, without the sequences that control the terminal.
     pub fn text(&self) -> String {
         plain(&String::from_utf8_lossy(&self.shown.lock().expect("not poisoned")))
+    }
+
+    /// What was drawn so far by a program that draws each frame from the upper left corner, frame by frame.
+    pub fn frames(&self) -> Vec<String> {
+        let shown = String::from_utf8_lossy(&self.shown.lock().expect("not poisoned")).into_owned();
+        shown.split("\u{1b}[H").skip(1).map(plain).collect()
+    }
+
+    /// Waits until the last whole frame has this.
+    #[track_caller]
+    pub fn draws(&self, text: &str) -> String {
+        let look = || {
+            let mut frames = self.frames();
+            // The last one may not be read to its end.
+            frames.pop();
+            frames.pop().filter(|frame| frame.contains(text))
+        };
+        eventually(&format!("a frame with {text:?}"), look)
+    }
+
+    /// Changes the size of the terminal.
+    pub fn resize(&self, columns: u16, lines: u16) {
+        let terminal = format!("/proc/{}/fd/0", self.pid());
+        let (columns, lines) = (columns.to_string(), lines.to_string());
+        let done = Command::new("stty").args(["-F", &terminal, "cols", &columns, "rows", &lines]).status();
+        assert!(done.expect("stty runs").success());
+    }
+
+    /// Whether some text was drawn in colour.
+    pub fn has_colors(&self) -> bool {
+        String::from_utf8_lossy(&self.shown.lock().expect("not poisoned")).contains("\u{1b}[32m")
     }
 
     /// Waits until this is shown.

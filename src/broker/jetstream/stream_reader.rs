@@ -1,0 +1,331 @@
+//! Reads a stream's messages by their sequences, without a consumer.
+//!
+//! A consumer would change what the stream keeps: an interest stream keeps messages for each of its consumers, a work queue deletes what
+//! a consumer was sent, and a stream may limit the number of consumers. A request for a message changes nothing, with any retention.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nats::HeaderMap;
+
+use super::api::{self, Api};
+use super::api_error::{ApiError, code, to_error};
+use super::api_types::{MessageQuery, StoredMessage, StreamInfo};
+use super::{poison, stored_subjects};
+use crate::broker::connection::{Cluster, Link};
+use crate::broker::{broker_error, headers};
+use crate::config::BrokerConfig;
+use crate::error::{BrokerFault, Error};
+use crate::pipeline::Signal;
+use crate::subject::Filter;
+
+/// How many requests are under way at a time.
+const REQUESTS: u64 = 16;
+
+/// How often to look whether the caller still waits.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How many sequences a search backwards reads at a time. Longer parts are read only where a message in them matches.
+const PART: u64 = 256;
+
+/// A connection that reads one stream. It makes no consumer and changes nothing.
+///
+/// Its user needs the permission to publish to `$JS.API.STREAM.INFO.<stream>` and `$JS.API.STREAM.MSG.GET.<stream>`.
+pub struct StreamReader {
+    link: Link,
+    config: BrokerConfig,
+}
+
+/// What the stream holds at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamBounds {
+    /// When the stream was created, as the server writes it. A stream that was created again has another time.
+    pub created: String,
+    /// The sequence of the first message; one more than `last` if there is none.
+    pub first: u64,
+    /// The sequence of the last message that was stored; 0 if there was none.
+    pub last: u64,
+    /// Whether the stream keeps messages until a limit is reached, and does not remove them when they are acknowledged.
+    pub keeps_acknowledged: bool,
+}
+
+/// A message as the stream holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamMessage {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When the stream stored it, in nanoseconds since 1970.
+    pub published_ns: i64,
+    /// Its subject.
+    pub subject: String,
+    /// Each header's name and value.
+    pub headers: Result<Vec<(String, String)>, RawHeaders>,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+/// Headers that the NATS client cannot read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawHeaders {
+    /// The header block as it is stored.
+    pub bytes: Vec<u8>,
+    /// Why it cannot be read.
+    pub defect: &'static str,
+}
+
+impl StreamReader {
+    /// Connects, and checks that the stream is there and may have messages that the filters match. Blocks for a few times
+    /// `broker.timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`]: the server cannot be reached, there is no such stream, or it stores nothing on these subjects.
+    pub fn open(config: &BrokerConfig, filters: &[Filter]) -> Result<Self, Error> {
+        let link = Link::open(&Arc::new(Cluster::new(config)?), &Signal::default())?;
+        let reader = Self { link, config: config.clone() };
+        let stream = reader.info()?;
+        if let Some(stored) = stored_subjects::subjects(&stream.config) {
+            let stored: Vec<Filter> = stored.iter().filter_map(|subject| subject.parse().ok()).collect();
+            if !filters.iter().any(|filter| stored.iter().any(|stored| stored.overlaps(filter))) {
+                let list = |filters: &[Filter]| filters.iter().map(Filter::as_str).collect::<Vec<_>>().join(", ");
+                let detail = format!(
+                    "stream {} stores nothing on {}; it stores {}",
+                    config.stream,
+                    list(filters),
+                    list(&stored)
+                );
+                return Err(reader.failed(BrokerFault::Request, detail).with_remedy("name another subject or stream"));
+            }
+        }
+        Ok(reader)
+    }
+
+    /// The name of the stream.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.config.stream
+    }
+
+    /// What the stream holds now. Blocks for `broker.timeout` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`]: no answer, or there is no such stream any more.
+    pub fn bounds(&self) -> Result<StreamBounds, Error> {
+        let stream = self.info()?;
+        Ok(StreamBounds {
+            created: stream.created,
+            first: stream.state.first_seq.max(1),
+            last: stream.state.last_seq,
+            keeps_acknowledged: stream.config.retention == "limits",
+        })
+    }
+
+    /// The messages in this range of sequences that one of the filters matches, in order. Messages that are deleted meanwhile may be
+    /// left out. Blocks until they are read, at most `broker.timeout` for each answer, or until `wanted` returns `false`; then it
+    /// returns none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn range(
+        &self,
+        filters: &[Filter],
+        range: RangeInclusive<u64>,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<StreamMessage>, Error> {
+        let mut walks = walks(filters, &range);
+        let mut found = BTreeMap::new();
+        // Answers to the requests of an earlier range that was given up have other names.
+        let name = format!("range-{}-{}-", range.start(), range.end());
+        let subject = format!("{}.STREAM.MSG.GET.{}", self.config.api_prefix(), self.config.stream);
+        let ask = |number: usize, walk: &Walk| {
+            let body = MessageQuery::NextBySubject(&walk.filter, walk.next).request().to_string();
+            self.link.publish(subject.clone(), &format!("{name}{number}"), body);
+        };
+        walks.iter().enumerate().for_each(|(number, walk)| ask(number, walk));
+        self.link.write_now();
+        let mut open = walks.len();
+        let mut until = Instant::now() + self.config.timeout;
+        while open > 0 {
+            let message = crossbeam_channel::select! {
+                recv(self.link.messages()) -> message => message.ok(),
+                recv(self.link.lost().channel()) -> _ => None,
+                default(POLL) => {
+                    if !wanted() {
+                        return Ok(Vec::new());
+                    }
+                    if Instant::now() >= until {
+                        self.link.mark_silent();
+                        let silent = format!("no answer within {:?}", self.config.timeout);
+                        return Err(self.explain(&ApiError::NoAnswer(silent)));
+                    }
+                    continue;
+                }
+            };
+            let Some(message) = message else {
+                return Err(self.failed(BrokerFault::Unreachable, "the connection was lost"));
+            };
+            let token = message.subject.rsplit('.').next().and_then(|token| token.strip_prefix(&name));
+            let Some(number) = token.and_then(|number| number.parse::<usize>().ok()) else { continue };
+            until = Instant::now() + self.config.timeout;
+            if message.is_no_responders() {
+                return Err(self.explain(&ApiError::NoResponders));
+            }
+            let stored = api::parse_stored_message(&message.data).map_err(|failure| self.explain(&failure))?;
+            let walk = &mut walks[number];
+            match stored.filter(|stored| stored.mark.sequence <= walk.end) {
+                Some(stored) if stored.mark.sequence < walk.end => {
+                    walk.next = stored.mark.sequence + 1;
+                    found.insert(stored.mark.sequence, stored);
+                    ask(number, walk);
+                    self.link.write_now();
+                }
+                stored => {
+                    found.extend(stored.map(|stored| (stored.mark.sequence, stored)));
+                    open -= 1;
+                }
+            }
+        }
+        Ok(found.into_values().map(message_of).collect())
+    }
+
+    /// The last messages that the stream holds and one of the filters matches, at most `count`, oldest first. Their payloads have at
+    /// most `bytes` in sum, and there is at least one message if the stream has one. The search goes backwards. Blocks as
+    /// [`StreamReader::range`] does for each part of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn last(
+        &self,
+        filters: &[Filter],
+        bounds: &StreamBounds,
+        (count, bytes): (usize, usize),
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<StreamMessage>, Error> {
+        let mut found: Vec<StreamMessage> = Vec::new();
+        let (mut end, mut size, mut parts) = (bounds.last, PART, Vec::new());
+        while found.len() < count && sum(&found) <= bytes && wanted() {
+            let (start, last) = match parts.pop() {
+                Some(part) => part,
+                None if end < bounds.first => break,
+                None => {
+                    let start = bounds.first.max((end + 1).saturating_sub(size));
+                    let part = (start, end);
+                    (end, size) = (start - 1, size.saturating_mul(4));
+                    part
+                }
+            };
+            if last - start < PART {
+                let mut part = self.range(filters, start..=last, wanted)?;
+                part.append(&mut found);
+                found = part;
+            } else if let Some(start) = self.next_match(filters, start)?.filter(|next| *next <= last) {
+                let middle = start + (last - start) / 2;
+                parts.push((start, middle));
+                if middle < last {
+                    parts.push((middle + 1, last));
+                }
+            }
+        }
+        let (mut kept, mut room) = (0, bytes);
+        for message in found.iter().rev().take(count) {
+            let Some(left) = room.checked_sub(message.payload.len()).or((kept == 0).then_some(0)) else { break };
+            (kept, room) = (kept + 1, left);
+        }
+        Ok(found.split_off(found.len() - kept))
+    }
+
+    /// The sequence of the first message that the stream stored at this time or later, in nanoseconds since 1970; one more than the
+    /// last if there is none. Blocks for some tens of answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broker`].
+    pub fn first_since(&self, bounds: &StreamBounds, published_ns: i64) -> Result<u64, Error> {
+        let api = self.api();
+        // Messages are stored in the order of their times.
+        let (mut low, mut high) = (bounds.first, bounds.last + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let next = api.message(&self.config.stream, &MessageQuery::NextBySubject(">", middle));
+            match next.map_err(|failure| self.explain(&failure))? {
+                Some(stored) if stored.mark.published_ns < published_ns => low = stored.mark.sequence + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// The sequence of the first message that matches, from this one on.
+    fn next_match(&self, filters: &[Filter], from: u64) -> Result<Option<u64>, Error> {
+        let filters: Vec<String> = filters.iter().map(|filter| filter.as_str().to_owned()).collect();
+        let next = self.api().next_message(&self.config.stream, &filters, from);
+        Ok(next.map_err(|failure| self.explain(&failure))?.map(|stored| stored.mark.sequence))
+    }
+
+    fn api(&self) -> Api<'_> {
+        Api { link: &self.link, prefix: self.config.api_prefix(), timeout: self.config.timeout, stop: None }
+    }
+
+    fn info(&self) -> Result<StreamInfo, Error> {
+        let found = self.api().stream(&self.config.stream);
+        found.map_err(|failure| {
+            if failure.is_code(code::NO_STREAM) {
+                let detail = format!("there is no stream {}", self.config.stream);
+                return self.failed(BrokerFault::Request, detail).with_remedy("name another one with broker.stream");
+            }
+            self.explain(&failure)
+        })
+    }
+
+    fn explain(&self, failure: &ApiError) -> Error {
+        to_error(&self.link, &self.config, failure)
+    }
+
+    fn failed(&self, fault: BrokerFault, detail: impl Into<String>) -> Error {
+        broker_error(&self.link.server().address, fault, detail)
+    }
+}
+
+/// A walk through a part of a range, from one message that matches to the next.
+struct Walk {
+    filter: String,
+    next: u64,
+    end: u64,
+}
+
+/// One walk for each filter in each part of the range. A walk asks for its next message when it has received one.
+fn walks(filters: &[Filter], range: &RangeInclusive<u64>) -> Vec<Walk> {
+    let (first, last) = (*range.start(), *range.end());
+    let part = ((last + 1).saturating_sub(first)).div_ceil(REQUESTS).max(1);
+    let starts = (first..=last).step_by(usize::try_from(part).unwrap_or(usize::MAX));
+    let walk = |start: u64, filter: &Filter| Walk {
+        filter: filter.as_str().to_owned(),
+        next: start,
+        end: last.min(start + part - 1),
+    };
+    starts.flat_map(|start| filters.iter().map(move |filter| walk(start, filter))).collect()
+}
+
+fn sum(messages: &[StreamMessage]) -> usize {
+    messages.iter().map(|message| message.payload.len()).sum()
+}
+
+fn message_of(stored: StoredMessage) -> StreamMessage {
+    let StoredMessage { mark, subject, headers: block, payload } = stored;
+    let headers = match poison::defect(&subject, &block) {
+        Some(defect) => Err(RawHeaders { bytes: block, defect }),
+        None if block.is_empty() => Ok(Vec::new()),
+        None => match HeaderMap::try_from(&block[..]) {
+            Ok(map) => {
+                Ok(headers::pairs(Some(&map)).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+            }
+            Err(_) => Err(RawHeaders { bytes: block, defect: "its headers cannot be read by the NATS client" }),
+        },
+    };
+    StreamMessage { sequence: mark.sequence, published_ns: mark.published_ns, subject, headers, payload }
+}
