@@ -1,17 +1,23 @@
 //! The collector: reads a stream and writes a database.
 
-use std::time::{Duration, Instant};
+mod broker_wait;
+mod reload;
+mod services;
 
-use crossbeam_channel::Sender;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
 use parking_lot::Mutex;
 
 use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, OriginalDatabase, Owner, Reports};
-use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
+use crate::config::{Config, Mode, validate_queries_of_stream};
 use crate::deadline;
-use crate::error::{BrokerFault, Error};
-use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
-use crate::query::{self, RequestCounts, Service};
-use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhase};
+use crate::error::Error;
+use crate::pipeline::{self, Batch, Committed, Condition, Health, Pipeline, Refusal, Settings, Shared, Sink, Trouble};
+use crate::query::{self, RequestCounts, Service, ServiceState};
+use crate::store::{Database, FileIdentity, Lock, PreviousFile, RouteSwitch, Routes, StartPhase, Writer};
+use broker_wait::retry_until_broker;
+use services::Services;
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -30,12 +36,54 @@ use crate::store::{Database, FileIdentity, Lock, PreviousFile, Routes, StartPhas
 #[derive(Debug)]
 pub struct Collector {
     pipeline: Pipeline,
-    service: Option<Service>,
+    services: Services,
+    service_state: ServiceState,
+    /// Gone once all writers have ended.
+    database: Weak<Database>,
+    switch: RouteSwitch,
+    /// Locked during a reload.
+    running: Mutex<Running>,
     parts: Parts,
     mode: Mode,
     subjects: Vec<String>,
     /// `None` once all threads have ended.
     lock: Mutex<Option<Lock>>,
+}
+
+/// The settings in use, resolved.
+#[derive(Debug)]
+struct Running {
+    /// As they were given.
+    given: Config,
+    /// With the subjects of the stream.
+    completed: Config,
+}
+
+/// A writer, which keeps its database open.
+struct CollectorSink {
+    writer: Writer,
+    _database: Arc<Database>,
+}
+
+impl Sink for CollectorSink {
+    fn prepare(&mut self, batch: &Batch) {
+        self.writer.prepare(batch);
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+        self.writer.commit(batch)
+    }
+}
+
+/// What [`Collector::reload`] has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reloaded {
+    /// The settings that have other values now: `batch.linger`, `route message`, `query chat.recent (removed)`. Empty if nothing
+    /// differs.
+    pub changed: Vec<String>,
+    /// Migrations that the next start will apply. A reload applies none.
+    pub pending_migrations: Vec<String>,
 }
 
 /// Where all parts of a collector report their state.
@@ -197,12 +245,12 @@ impl Collector {
         let reports =
             Reports { counters: shared.counters.clone(), condition: broker.clone(), progress: shared.progress.clone() };
         let settings = Settings::from(&config.batch);
+        let given = config.clone();
         let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
-        let sinks = database.writers().into_iter().map(|writer| match &confirmed {
-            Some(confirmed) => writer.confirming(Sender::clone(confirmed)),
-            None => writer,
-        });
-        let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
+        let (writers, switch) = database.writers_with(confirmed);
+        let database = Arc::new(database);
+        let sink = |writer| CollectorSink { writer, _database: Arc::clone(&database) };
+        let (sinks, stop) = (writers.into_iter().map(sink).collect::<Vec<_>>(), shared.stop.clone());
         let pipeline;
         match config.broker.mode {
             Mode::Jetstream => {
@@ -231,21 +279,30 @@ impl Collector {
             Mode::Core => {
                 let epoch = database.begin_local()?;
                 let subjects = retry_until_broker(&config.broker, wanted, || {
-                    let routes = routes.clone();
-                    let confirms = move |subject: &str| routes.confirms_on(subject);
+                    let switch = switch.clone();
+                    let confirms = move |subject: &str| switch.confirms_on(subject);
                     let cluster = Cluster::new(&config.broker)?;
                     CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
                 })?;
                 pipeline = Pipeline::start(subjects, sinks, settings, shared.clone())?;
             }
         }
-        // Only the writers still have a sender: when they end, the service sees that nothing more will be committed.
-        drop(confirmed);
-        let service =
-            Service::start(&config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
+        // Only the writers have a sender: when they end, the service sees that nothing more will be committed.
+        let (state, counters, condition) = (ServiceState::default(), &parts.shared.counters, &parts.service);
+        let service = Service::start(&config, &database, &queries, confirmations, counters, condition, &state)?;
         lock.note(StartPhase::Running);
-        let subjects = config.broker.filters();
-        Ok(Self { pipeline, service, parts, mode: config.broker.mode, subjects, lock: Mutex::new(None) })
+        Ok(Self {
+            pipeline,
+            services: Services::new(service),
+            service_state: state,
+            database: Arc::downgrade(&database),
+            switch,
+            parts,
+            mode: config.broker.mode,
+            subjects: config.broker.filters(),
+            running: Mutex::new(Running { given, completed: config }),
+            lock: Mutex::new(None),
+        })
     }
 
     /// Filters for the events that it collects: `broker.subjects`, each once. If that is not set, the subjects that the stream stored
@@ -313,7 +370,7 @@ impl Collector {
     /// The counters and conditions at this moment. Does not block.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.status(self.service.as_ref().map(Service::counts))
+        self.parts.status(self.service_state.counts())
     }
 
     /// What is wrong at this moment, and since when: the broker is unreachable or silent, the database is locked or full, queries are
@@ -336,12 +393,12 @@ impl Collector {
     ///
     /// [`Error::StopDeadline`] with the names of the threads that had not ended, or what made the collector fail.
     pub fn stop(&self, patience: Duration) -> Result<Status, Error> {
-        let Self { pipeline, service, parts, mode, subjects: _, lock } = self;
+        let Self { pipeline, services, parts, mode, lock, .. } = self;
         let until = deadline::after(patience);
-        service.iter().for_each(Service::close);
+        services.close();
         let stopped = pipeline.stop(patience);
-        let answered = service.as_ref().map_or(Ok(None), |service| service.finish(until));
-        let requests = service.as_ref().map(Service::counts);
+        let answered = services.finish(until);
+        let requests = self.service_state.counts();
         if pipeline.has_ended() && matches!(answered, Ok(None)) {
             lock.lock().take();
         }
@@ -365,7 +422,7 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
     for redundant in config.broker.redundant_subjects() {
         log::info!("{redundant}");
     }
-    config.unreachable().iter().for_each(|unreachable| log::warn!("{unreachable}"));
+    report_unreachable(&config);
     Cluster::new(&config.broker)?;
     if config.broker.mode == Mode::Core && until == Until::Drained {
         let reason = "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
@@ -374,6 +431,11 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
     let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
     Database::must_be_usable(&config.database, &routes)?;
     Ok((config, routes))
+}
+
+/// Logs the routes and queries that no event or request reaches.
+fn report_unreachable(config: &Config) {
+    config.unreachable().iter().for_each(|unreachable| log::warn!("{unreachable}"));
 }
 
 /// The database as the owner of consumers.
@@ -394,42 +456,8 @@ pub(crate) fn owner(identity: &str, file: &FileIdentity) -> Owner {
     }
 }
 
-/// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.
-fn retry_until_broker<T>(
-    config: &BrokerConfig,
-    wanted: &dyn Fn() -> bool,
-    mut open: impl FnMut() -> Result<T, Error>,
-) -> Result<T, Error> {
-    /// How often to call `wanted`.
-    const CHECK: Duration = Duration::from_millis(50);
-    let until = deadline::after(config.wait);
-    let mut pause = CHECK;
-    let mut is_logged = false;
-    loop {
-        let error = match open() {
-            Err(error @ Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. }) => error,
-            opened => return opened,
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(error);
-        }
-        if !std::mem::replace(&mut is_logged, true) {
-            log::warn!("{error}; waiting for it, at most {:?} (broker.wait)", config.wait);
-        }
-        let next = Instant::now() + pause.min(left);
-        while Instant::now() < next {
-            if !wanted() {
-                return Err(error);
-            }
-            std::thread::sleep(CHECK);
-        }
-        pause = (pause * 2).min(config.retry.max(CHECK));
-    }
-}
-
 impl Parts {
-    fn status(&self, requests: Option<RequestCounts>) -> Status {
+    fn status(&self, requests: RequestCounts) -> Status {
         let counters = &self.shared.counters;
         Status {
             received: counters.received.get(),
@@ -447,7 +475,7 @@ impl Parts {
             broker: self.broker.trouble(),
             intake: self.intake.trouble(),
             database: self.shared.sink.trouble(),
-            requests: requests.unwrap_or_default(),
+            requests,
             service: self.service.trouble(),
         }
     }

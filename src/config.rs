@@ -16,6 +16,7 @@
 
 mod authentication;
 mod broker;
+mod changes;
 #[cfg(feature = "toml")]
 mod closest;
 mod core_nats;

@@ -152,7 +152,7 @@ mod store;
 mod subject;
 pub mod testing;
 
-pub use collect::{Collector, Status, Until};
+pub use collect::{Collector, Reloaded, Status, Until};
 pub use config::Config;
 pub use error::Error;
 pub use event::{Event, InvalidEvent};

@@ -28,6 +28,7 @@ mod progress;
 mod publish;
 mod quantities;
 mod query;
+mod reloading;
 mod row_writers;
 mod run;
 mod server_program;

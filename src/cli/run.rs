@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::broker::{Server, ServerPort};
@@ -18,6 +19,7 @@ use super::failure;
 use super::profiling::Profiling;
 use super::progress::{Progress, is_watched};
 use super::quantities::{duration, whole};
+use super::reloading::{self, Reloading};
 use super::server_program;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::shell;
@@ -33,11 +35,14 @@ const POLL: Duration = Duration::from_millis(100);
 /// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream: the collector subscribes to
 /// broker.subjects. Events are lost while it does not run, and while it has no room for them.
 ///
+/// SIGHUP makes it read the settings file again: routes, queries, [service] and [batch] may change while it runs. A file that cannot be used
+/// changes nothing, and the log says what is wrong with it. catchment reload does the same, and reports the outcome.
+///
 /// SIGINT (Ctrl-C) and SIGTERM stop it: events that it has received are committed first. A second signal ends it at once. Events
 /// that were not committed are read again at the next start if they are in a stream.
 ///
 /// Exit status: 0 if it was stopped, or if --drain is done; 130 (SIGINT) or 143 (SIGTERM) if a signal ended --drain before that, or if it
-/// was a second signal.
+/// was a second signal; 129 if its terminal was closed during --drain.
 ///
 /// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and writes a profile at its end: PREFIX.json, and
 /// PREFIX.svg with a flamegraph. This needs a build with the feature compare, which is a default.
@@ -82,7 +87,8 @@ pub struct Run {
 impl Run {
     /// Collects until stopped, or drained.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        let signals = Signals::catch()?;
+        let mut signals = Signals::catch()?;
+        signals.catch_reload()?;
         if self.end_with_input {
             signals.end_with_input()?;
         }
@@ -125,9 +131,10 @@ impl Run {
         }
         let total = self.drain.then(|| collector.status().pending);
         let progress = Progress::new(total, "event", "committed");
-        let mut ended = false;
+        let (collector, mut reloading, mut ended) = (Arc::new(collector), None, false);
         while !ended && !signals.end_asked() {
             ended = collector.wait(POLL).inspect_err(|_| progress.clear())?;
+            reloading = self.reload(reloading, &collector, settings, &signals, server.as_ref());
             let status = collector.status();
             progress.show(status.committed, progress_note(&status, config.broker.mode));
             if let Some(own) = server.as_mut()
@@ -148,6 +155,41 @@ impl Run {
         if ended { Ok(()) } else { self.interrupted(&signals) }
     }
 
+    /// Begins a reload that was requested, and reports the outcome of one that is done. Returns the one that is under way.
+    fn reload(
+        &self,
+        under_way: Option<Reloading>,
+        collector: &Arc<Collector>,
+        settings: &Settings,
+        signals: &Signals,
+        server: Option<&Server>,
+    ) -> Option<Reloading> {
+        let Some(reloading) = under_way else {
+            if !signals.reload_asked() {
+                return None;
+            }
+            let begun = self.config(settings, server.map(Server::url)).map_err(Into::into).and_then(|config| {
+                Reloading::begin(collector, config).map_err(|error| anyhow::anyhow!("no thread for it: {error}"))
+            });
+            return begun.inspect_err(not_reloaded).ok();
+        };
+        let Some((outcome, config)) = reloading.outcome() else { return Some(reloading) };
+        match outcome {
+            Ok(reloaded) => {
+                let file = settings.file().map(|file| format!(" from {}", file.display())).unwrap_or_default();
+                log::info!("settings: reloaded{file}: {}", reloading::described(&reloaded));
+                for migration in reloaded.pending_migrations {
+                    let path = config.database.path.display();
+                    log::warn!("database {path}: migration {migration} waits for a restart: a reload applies none");
+                }
+            }
+            // The stop is reported.
+            Err(Error::Ended) => {}
+            Err(error) => not_reloaded(&failure::of_start(settings.with_line(error, config))),
+        }
+        None
+    }
+
     fn stopped_early(&self, signals: &Signals) -> anyhow::Result<()> {
         log::info!("stopped before the broker came up: no events were received");
         self.interrupted(signals)
@@ -161,14 +203,26 @@ impl Run {
         }
     }
 
+    /// The settings as they are now, with the server that this command runs, if it runs one.
+    fn config(&self, settings: &Settings, own_server: Option<&str>) -> Result<Config, Error> {
+        let mut config;
+        if let Some(url) = own_server {
+            config = settings.for_own_broker(&self.database, &self.broker)?;
+            config.broker = config.broker.on_own_server(url);
+        } else {
+            config = settings.for_broker(&self.database, &self.broker)?;
+            config.broker.wait = self.wait.unwrap_or(config.broker.wait);
+        }
+        Ok(config)
+    }
+
     fn prepare(&self, settings: &Settings, signals: &Signals) -> anyhow::Result<Prepared> {
         if !self.with_server {
-            let mut config = settings.for_broker(&self.database, &self.broker)?;
-            config.broker.wait = self.wait.unwrap_or(config.broker.wait);
+            let config = self.config(settings, None)?;
             Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)?;
             return Ok(Prepared { config, server: None, lock: None });
         }
-        let mut config = settings.for_own_broker(&self.database, &self.broker)?;
+        let config = settings.for_own_broker(&self.database, &self.broker)?;
         if settings.names_servers(&self.broker)? {
             let servers = config.broker.shown_servers();
             log::info!("broker.servers ({servers}) and its credentials are not used: --with-server starts a server");
@@ -181,7 +235,7 @@ impl Run {
             .and_then(|()| start_server(&server_program::find()?, &config.database.path, port, signals));
         match server {
             Ok(server) => {
-                config.broker = config.broker.on_own_server(server.url());
+                let config = self.config(settings, Some(server.url()))?;
                 Ok(Prepared { config, server: Some(server), lock: Some(lock) })
             }
             Err(error) => {
@@ -245,6 +299,10 @@ struct Prepared {
     server: Option<Server>,
     /// The database's lock, if it was taken before the server was started.
     lock: Option<Lock>,
+}
+
+fn not_reloaded(why: &anyhow::Error) {
+    log::error!("settings: not reloaded, nothing was changed: {}", failure::line(why));
 }
 
 /// Starts a nats-server for this collector.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::checkpointer::Checkpointer;
@@ -12,8 +11,8 @@ use super::database_file::DatabaseFile;
 use super::dead_letters::{self, DeadLetterReason};
 use super::ledger;
 use super::pool::{ConnectionManager, WriteConnection};
+use super::route_switch::{ActiveRoutes, Handling};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
-use super::routes::plan::Plan;
 use super::routes::statements::{StatementError, Statements};
 use super::sqlite_error::{database_error, is_constraint, one_line, problem};
 use crate::error::{DatabaseFault, Error};
@@ -29,14 +28,15 @@ pub struct Writer {
     pool: r2d2::Pool<ConnectionManager>,
     checkpointer: Arc<Checkpointer>,
     file: DatabaseFile,
+    routes: Arc<ActiveRoutes>,
+    /// What the batch is handled with that is not committed yet.
+    handling: Option<Arc<Handling>>,
+    /// That batch, read for these routes.
     decoded: DecodedBatch,
-    /// `decoded` belongs to the batch that is not committed yet.
-    prepared: bool,
     /// The events of the batch that are dead letters so far, and why.
     dead: BTreeMap<usize, String>,
     /// Set by an error: the batch may be committed in part or completely. Only the ledger shows it.
     unclear: bool,
-    confirmations: Option<Sender<Confirmation>>,
     /// Confirmations of the last batch were dropped: the warning is not repeated.
     has_warned: bool,
 }
@@ -69,26 +69,20 @@ impl Writer {
         pool: r2d2::Pool<ConnectionManager>,
         checkpointer: Arc<Checkpointer>,
         file: DatabaseFile,
-        plan: Arc<Plan>,
+        routes: Arc<ActiveRoutes>,
     ) -> Self {
+        let plan = Arc::clone(&routes.current().plan);
         Self {
             pool,
             checkpointer,
             file,
+            routes,
+            handling: None,
             decoded: DecodedBatch::new(plan),
-            prepared: false,
             dead: BTreeMap::new(),
             unclear: false,
-            confirmations: None,
             has_warned: false,
         }
-    }
-
-    /// Also sends a confirmation for each committed event that requests one, if its route has `reply`. Never waits for room in
-    /// the channel: what does not fit is dropped and counted in [`Committed::confirmations_dropped`].
-    #[must_use]
-    pub fn confirming(self, confirmations: Sender<Confirmation>) -> Self {
-        Self { confirmations: Some(confirmations), ..self }
     }
 
     /// Commits the part of the batch that is not committed yet.
@@ -240,8 +234,9 @@ impl Writer {
     }
 
     /// Sends the confirmations that publishers of committed events requested. Returns how many were dropped.
-    fn confirm(&mut self, batch: &Batch) -> usize {
-        let Some(confirmations) = self.confirmations.as_ref().filter(|_| self.decoded.plan().replies()) else {
+    /// Never waits for room in the channel.
+    fn confirm(&mut self, batch: &Batch, handling: &Handling) -> usize {
+        let Some(confirmations) = handling.confirmations.as_ref().filter(|_| handling.plan.replies()) else {
             return 0;
         };
         let stream = batch.epoch().and_then(|epoch| epoch.origin());
@@ -292,13 +287,17 @@ fn refusal(file: &DatabaseFile, error: rusqlite::Error) -> Refusal {
 
 impl Sink for Writer {
     fn prepare(&mut self, batch: &Batch) {
+        let handling = self.routes.current();
+        self.decoded.set_plan(&handling.plan);
         self.decoded.read(batch);
         self.dead.clear();
-        self.prepared = true;
+        self.handling = Some(handling);
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-        if !self.prepared {
+        // Prepared before the routes were replaced, and after a batch that the new routes were used for. This cannot happen after a
+        // first attempt: no other batch is committed until this one is.
+        if self.handling.as_ref().is_none_or(|handling| !self.routes.allows(handling)) {
             self.prepare(batch);
         }
         // Checked before the pool opens a connection, which would create an empty file if there is none. A file that is replaced
@@ -317,16 +316,22 @@ impl Sink for Writer {
                 return Err(Refusal::Retry(Problem::new(DatabaseFault::Unwritable, detail)));
             }
         };
+        if let Some(handling) = self.handling.as_ref().filter(|handling| handling.was_replaced()) {
+            pooled.cache_statements(handling.plan.slots);
+        }
         if let Err(refusal) = self.commit_rest(&pooled, batch) {
             // After an I/O error, corruption or a full disk, the connection's memory may not match the file.
             pooled.is_broken = true;
             return Err(refusal);
         }
         self.checkpointer.committed(&pooled.sqlite);
-        self.prepared = false;
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
         let markers_skipped = self.decoded.skipped_markers();
-        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped: self.confirm(batch) })
+        // Given up here, so that an idle writer keeps no sender of confirmations.
+        let handling = self.handling.take();
+        handling.iter().for_each(|handling| self.routes.committed(handling));
+        let confirmations_dropped = handling.map_or(0, |handling| self.confirm(batch, &handling));
+        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped })
     }
 }
 
