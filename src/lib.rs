@@ -192,6 +192,6 @@ pub mod unversioned {
         };
     }
     pub mod store {
-        pub use crate::store::{Database, Editor, Lock, Routes, Writer};
+        pub use crate::store::{Database, Editor, Lock, Routes, StartPhase, Writer};
     }
 }

@@ -185,7 +185,10 @@ impl Run {
             }
             // The stop is reported.
             Err(Error::Ended) => {}
-            Err(error) => not_reloaded(&failure::of_start(settings.with_line(error, config))),
+            Err(error) => {
+                let error = settings.with_place(settings.with_line(error, config));
+                not_reloaded(&failure::of_start(error));
+            }
         }
         None
     }

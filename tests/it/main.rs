@@ -53,6 +53,7 @@ mod python;
 mod queries;
 mod readers;
 mod recorder;
+mod reload;
 mod replies;
 mod routes;
 mod secrets;
