@@ -15,6 +15,8 @@ use crate::deadline;
 use crate::error::Error;
 use crate::pipeline::{self, Batch, Committed, Condition, Health, Pipeline, Refusal, Settings, Shared, Sink, Trouble};
 use crate::query::{self, RequestCounts, Service, ServiceState};
+#[cfg(feature = "cli")]
+use crate::store::ReloadNote;
 use crate::store::{Database, FileIdentity, Lock, PreviousFile, RouteSwitch, Routes, StartPhase, Writer};
 use broker_wait::retry_until_broker;
 use services::Services;
@@ -371,6 +373,12 @@ impl Collector {
     #[must_use]
     pub fn status(&self) -> Status {
         self.parts.status(self.service_state.counts())
+    }
+
+    /// Notes in the lock file what was done about reloads: `catchment reload` reads it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn note_reloads(&self, note: &ReloadNote) {
+        self.lock.lock().iter().for_each(|lock| lock.note_reloads(note));
     }
 
     /// What is wrong at this moment, and since when: the broker is unreachable or silent, the database is locked or full, queries are

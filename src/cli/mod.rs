@@ -28,6 +28,7 @@ mod progress;
 mod publish;
 mod quantities;
 mod query;
+mod reload;
 mod reloading;
 mod row_writers;
 mod run;
@@ -82,6 +83,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration (SQL and migration
 enum Command {
     Init(init::Init),
     Run(run::Run),
+    Reload(reload::Reload),
     Publish(publish::Publish),
     Query(query::Query),
     Sql(sql::Sql),
@@ -157,6 +159,7 @@ impl Cli {
         match self.command {
             Command::Init(init) => init.run(),
             Command::Run(run) => run.run(&settings),
+            Command::Reload(reload) => reload.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
             Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),

@@ -1,22 +1,99 @@
-//! Reads the settings of `catchment run` again while it collects.
+//! Reads the settings of `catchment run` again while it collects, at SIGHUP. The log and the lock file report the outcome.
 
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
+use super::failure;
+use super::settings::Settings;
 use crate::error::Error;
+use crate::store::ReloadNote;
 use crate::{Collector, Config, Reloaded};
 
+/// The reloads of a collector.
+pub struct Reloads<'c> {
+    collector: &'c Arc<Collector>,
+    settings: &'c Settings,
+    note: ReloadNote,
+    under_way: Option<UnderWay>,
+}
+
 /// A reload under way, on a thread of its own: a stop does not wait for it.
-pub struct Reloading {
+struct UnderWay {
     config: Config,
     outcome: Receiver<Result<Reloaded, Error>>,
 }
 
-impl Reloading {
-    /// Begins.
-    pub fn begin(collector: &Arc<Collector>, config: Config) -> std::io::Result<Self> {
+impl<'c> Reloads<'c> {
+    /// From now on `catchment reload` may request one.
+    pub fn new(collector: &'c Arc<Collector>, settings: &'c Settings) -> Self {
+        let note = ReloadNote::default();
+        collector.note_reloads(&note);
+        Self { collector, settings, note, under_way: None }
+    }
+
+    /// Whether one is under way.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Begins one with the settings that `read` returns. Does not block for longer than reading takes.
+    pub fn begin(&mut self, read: impl FnOnce() -> Result<Config, Error>) {
+        self.note.begin();
+        self.collector.note_reloads(&self.note);
+        let begun = read().map_err(Into::into).and_then(|config| {
+            UnderWay::begin(self.collector, config).map_err(|error| anyhow::anyhow!("no thread for it: {error}"))
+        });
+        match begun {
+            Ok(begun) => self.under_way = Some(begun),
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    /// Reports the outcome of one that has ended. Does not block.
+    pub fn report(&mut self) {
+        let Some(UnderWay { config, outcome }) = &self.under_way else { return };
+        let outcome = match outcome.try_recv() {
+            Ok(outcome) => outcome,
+            Err(TryRecvError::Empty) => return,
+            // The thread has panicked, and the log has the panic.
+            Err(TryRecvError::Disconnected) => Err(Error::Ended),
+        };
+        match outcome {
+            Ok(reloaded) => {
+                let mut text = match &reloaded.changed[..] {
+                    [] => "nothing differs".to_owned(),
+                    changed => format!("changed {}", changed.join(", ")),
+                };
+                let file = self.settings.file().map(|file| format!(" from {}", file.display())).unwrap_or_default();
+                log::info!("settings: reloaded{file}: {text}");
+                for migration in reloaded.pending_migrations {
+                    let waits = format!("migration {migration} waits for a restart: a reload applies none");
+                    log::warn!("database {}: {waits}", config.database.path.display());
+                    text = format!("{text}; {waits}");
+                }
+                self.note.end(true, &text);
+                self.collector.note_reloads(&self.note);
+            }
+            Err(error) => {
+                let error = self.settings.with_place(self.settings.with_line(error, config));
+                self.refused(&failure::of_start(error));
+            }
+        }
+        self.under_way = None;
+    }
+
+    fn refused(&mut self, why: &anyhow::Error) {
+        let why = failure::line(why);
+        log::error!("settings: not reloaded, nothing was changed: {why}");
+        self.note.end(false, &why);
+        self.collector.note_reloads(&self.note);
+    }
+}
+
+impl UnderWay {
+    fn begin(collector: &Arc<Collector>, config: Config) -> std::io::Result<Self> {
         let (done, outcome) = crossbeam_channel::bounded(1);
         let (collector, new) = (Arc::clone(collector), config.clone());
         let reload = move || {
@@ -25,23 +102,5 @@ impl Reloading {
         };
         thread::Builder::new().name("catchment-reload".into()).spawn(reload)?;
         Ok(Self { config, outcome })
-    }
-
-    /// The outcome, with the settings that were read; `None` while it is under way. Does not block.
-    pub fn outcome(&self) -> Option<(Result<Reloaded, Error>, &Config)> {
-        match self.outcome.try_recv() {
-            Ok(outcome) => Some((outcome, &self.config)),
-            Err(TryRecvError::Empty) => None,
-            // The thread has panicked, and the log has the panic.
-            Err(TryRecvError::Disconnected) => Some((Err(Error::Ended), &self.config)),
-        }
-    }
-}
-
-/// What a reload did, in words.
-pub fn described(reloaded: &Reloaded) -> String {
-    match &reloaded.changed[..] {
-        [] => "nothing differs".into(),
-        changed => format!("changed {}", changed.join(", ")),
     }
 }

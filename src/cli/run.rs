@@ -19,7 +19,7 @@ use super::failure;
 use super::profiling::Profiling;
 use super::progress::{Progress, is_watched};
 use super::quantities::{duration, whole};
-use super::reloading::{self, Reloading};
+use super::reloading::Reloads;
 use super::server_program;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::shell;
@@ -131,10 +131,14 @@ impl Run {
         }
         let total = self.drain.then(|| collector.status().pending);
         let progress = Progress::new(total, "event", "committed");
-        let (collector, mut reloading, mut ended) = (Arc::new(collector), None, false);
+        let (collector, mut ended) = (Arc::new(collector), false);
+        let mut reloads = Reloads::new(&collector, settings);
         while !ended && !signals.end_asked() {
             ended = collector.wait(POLL).inspect_err(|_| progress.clear())?;
-            reloading = self.reload(reloading, &collector, settings, &signals, server.as_ref());
+            reloads.report();
+            if !reloads.is_busy() && signals.reload_asked() {
+                reloads.begin(|| self.config(settings, server.as_ref().map(Server::url)));
+            }
             let status = collector.status();
             progress.show(status.committed, progress_note(&status, config.broker.mode));
             if let Some(own) = server.as_mut()
@@ -153,44 +157,6 @@ impl Run {
         log::info!("{}", summary(&status, began.elapsed()));
         profile.finish();
         if ended { Ok(()) } else { self.interrupted(&signals) }
-    }
-
-    /// Begins a reload that was requested, and reports the outcome of one that is done. Returns the one that is under way.
-    fn reload(
-        &self,
-        under_way: Option<Reloading>,
-        collector: &Arc<Collector>,
-        settings: &Settings,
-        signals: &Signals,
-        server: Option<&Server>,
-    ) -> Option<Reloading> {
-        let Some(reloading) = under_way else {
-            if !signals.reload_asked() {
-                return None;
-            }
-            let begun = self.config(settings, server.map(Server::url)).map_err(Into::into).and_then(|config| {
-                Reloading::begin(collector, config).map_err(|error| anyhow::anyhow!("no thread for it: {error}"))
-            });
-            return begun.inspect_err(not_reloaded).ok();
-        };
-        let Some((outcome, config)) = reloading.outcome() else { return Some(reloading) };
-        match outcome {
-            Ok(reloaded) => {
-                let file = settings.file().map(|file| format!(" from {}", file.display())).unwrap_or_default();
-                log::info!("settings: reloaded{file}: {}", reloading::described(&reloaded));
-                for migration in reloaded.pending_migrations {
-                    let path = config.database.path.display();
-                    log::warn!("database {path}: migration {migration} waits for a restart: a reload applies none");
-                }
-            }
-            // The stop is reported.
-            Err(Error::Ended) => {}
-            Err(error) => {
-                let error = settings.with_place(settings.with_line(error, config));
-                not_reloaded(&failure::of_start(error));
-            }
-        }
-        None
     }
 
     fn stopped_early(&self, signals: &Signals) -> anyhow::Result<()> {
@@ -302,10 +268,6 @@ struct Prepared {
     server: Option<Server>,
     /// The database's lock, if it was taken before the server was started.
     lock: Option<Lock>,
-}
-
-fn not_reloaded(why: &anyhow::Error) {
-    log::error!("settings: not reloaded, nothing was changed: {}", failure::line(why));
 }
 
 /// Starts a nats-server for this collector.

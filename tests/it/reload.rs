@@ -104,7 +104,7 @@ fn what_cannot_change_is_named_and_nothing_is_changed() {
     fixture.file("a.toml", unready);
     reload(
         &collector,
-        "no such table: more (at 1:13, \"more VALUES (1)\"); restart the collector if 002_more.sql makes it fit",
+        "no such table: more; restart the collector if 002_more.sql makes it fit: a reload applies no migration",
     );
     std::fs::remove_file(fixture.path("a.toml")).expect("removes");
     reload(&collector, "not reloaded, nothing was changed: configuration: ");
@@ -245,4 +245,46 @@ fn a_closed_terminal_stops_it_and_reloads_nothing() {
     signal(child.id(), "HUP");
     let status = eventually("the end", || child.try_wait().expect("can be asked"));
     assert!(status.success(), "{status:?}");
+}
+
+#[test]
+fn the_command_reports_the_outcome() {
+    let (fixture, command) = fixture("one");
+    let reload = |more: &[&str]| {
+        let done =
+            collector::output(fixture.command(&["reload", "--config", "a.toml", "--database", "a.db"]).args(more));
+        (done.status.code(), String::from_utf8(done.stdout.clone()).expect("UTF-8"), collector::stderr(&done))
+    };
+    let (status, _, said) = reload(&[]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("database a.db: no collector uses it; start one with catchment run"), "{said}");
+    let collector = collector::Collector::start(command, &fixture.path("log"));
+    collector.said("collecting stream");
+    eventually("reloads to be taken", || Lock::reloads(&fixture.database()));
+    assert_eq!(reload(&[]), (Some(0), "reloaded: nothing differs\n".into(), String::new()));
+    fixture.file("a.toml", settings("two"));
+    let (status, printed, _) = reload(&["--json"]);
+    let printed: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    let expected = json!({ "reloaded": true, "text": "changed route line, query ask.by", "process": collector.pid() });
+    assert_eq!((status, printed), (Some(0), expected));
+    // It can be read, and does not fit the database.
+    fixture.file("a.toml", settings("three").replace("INTO lines", "INTO gone"));
+    let (status, printed, said) = reload(&[]);
+    assert_eq!((status, &*printed), (Some(1), ""));
+    let words = "not reloaded, nothing was changed: ";
+    assert!(said.contains(words) && said.contains("a.toml:4: route line, statement 1: no such table: gone"), "{said}");
+    fixture.file("a.toml", "nonsense = 1\n");
+    let (status, _, said) = reload(&[]);
+    assert!(status == Some(1) && said.contains(words) && said.contains("nonsense"), "{said}");
+    // A program of its own does not expect the signal.
+    let lock = Lock::take(&fixture.path("b.db")).expect("is free");
+    fixture.file("a.toml", settings("two"));
+    let (status, _, said) = {
+        let done = collector::output(&mut fixture.command(&["reload", "--database", "b.db", "--no-config"]));
+        (done.status.code(), (), collector::stderr(&done))
+    };
+    let process = std::process::id();
+    assert!(status == Some(1) && said.contains(&format!("process {process} takes no reloads")), "{said}");
+    drop(lock);
+    assert!(collector.stop().success());
 }
