@@ -4,6 +4,7 @@ mod broker_wait;
 mod reload;
 mod services;
 
+use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -270,7 +271,7 @@ impl Collector {
                 })?;
                 database.record_file(&file)?;
                 if config.broker.takes_all_of_stream() {
-                    config.unreachable_from(stream.subjects()).iter().for_each(|route| log::warn!("{route}"));
+                    config.unreachable_from(stream.subjects()).iter().for_each(warn_unreachable);
                     config.broker.subjects = stream.subjects().to_vec();
                     // A mirror or a source may have any subject. It takes no requests.
                     let known = stream.subjects().iter().filter(|subject| *subject != ">").cloned();
@@ -428,7 +429,7 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
     let config = config.resolved()?;
     config.validate()?;
     for redundant in config.broker.redundant_subjects() {
-        log::info!("{redundant}");
+        log::info!(event = "settings.redundant", notice:% = redundant; "{redundant}");
     }
     report_unreachable(&config);
     Cluster::new(&config.broker)?;
@@ -443,7 +444,11 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
 
 /// Logs the routes and queries that no event or request reaches.
 fn report_unreachable(config: &Config) {
-    config.unreachable().iter().for_each(|unreachable| log::warn!("{unreachable}"));
+    config.unreachable().iter().for_each(warn_unreachable);
+}
+
+fn warn_unreachable(entry: &impl Display) {
+    log::warn!(event = "settings.unreachable", notice:% = entry; "{entry}");
 }
 
 /// The database as the owner of consumers.

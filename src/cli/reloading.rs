@@ -67,10 +67,14 @@ impl<'c> Reloads<'c> {
                     changed => format!("changed {}", changed.join(", ")),
                 };
                 let file = self.settings.file().map(|file| format!(" from {}", file.display())).unwrap_or_default();
-                log::info!("settings: reloaded{file}: {text}");
+                log::info!(event = "settings.reloaded", changed = text; "settings: reloaded{file}: {text}");
                 for migration in reloaded.pending_migrations {
                     let waits = format!("migration {migration} waits for a restart: a reload applies none");
-                    log::warn!("database {}: {waits}", config.database.path.display());
+                    let path = config.database.path.display();
+                    log::warn!(
+                        event = "migration.pending", database:% = path, migration = migration;
+                        "database {path}: {waits}"
+                    );
                     text = format!("{text}; {waits}");
                 }
                 self.note.end(true, &text);
@@ -86,7 +90,7 @@ impl<'c> Reloads<'c> {
 
     fn refused(&mut self, why: &anyhow::Error) {
         let why = failure::line(why);
-        log::error!("settings: not reloaded, nothing was changed: {why}");
+        log::error!(event = "settings.refused", reason = why; "settings: not reloaded, nothing was changed: {why}");
         self.note.end(false, &why);
         self.collector.note_reloads(&self.note);
     }

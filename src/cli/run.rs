@@ -109,6 +109,7 @@ impl Run {
             Err(Error::Database { fault: DatabaseFault::Interrupted, path, .. }) if signals.end_asked() => {
                 let path = path.display();
                 log::info!(
+                    event = "collector.stopped_early", before = "the database was open";
                     "stopped before database {path} was open: unfinished migrations were rolled back, no events were received"
                 );
                 return self.interrupted(&signals);
@@ -117,14 +118,7 @@ impl Run {
                 starting::with_way_out(failure::of_start(settings.with_line(error, &config)), &config)
             })?,
         };
-        let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
-        match config.broker.mode {
-            Mode::Jetstream => log::info!("collecting stream {} from {servers} into {path}", config.broker.stream),
-            Mode::Core => {
-                let subjects = collector.subjects().join(", ");
-                log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
-            }
-        }
+        log_start(&config, collector.subjects());
         if self.with_server && !self.drain && is_watched() && log::log_enabled!(log::Level::Info) {
             // If standard error is closed, there is nobody to read this.
             let _ = std::io::stderr().write_all(self.next_steps(&config, collector.subjects(), settings)?.as_bytes());
@@ -151,16 +145,27 @@ impl Run {
         }
         progress.clear();
         if !ended {
-            log::info!("stopping: committing the events received so far; a second signal ends at once");
+            log::info!(
+                event = "collector.stopping";
+                "stopping: committing the events received so far; a second signal ends at once"
+            );
         }
         let status = collector.stop(self.stop_timeout)?;
-        log::info!("{}", summary(&status, began.elapsed()));
+        let took = began.elapsed();
+        log::info!(
+            event = "collector.stopped", committed = status.committed, dead_letters = status.dead_letters, dropped = status.dropped,
+            lost = status.lost_events, seconds = took.as_secs_f64();
+            "{}", summary(&status, took)
+        );
         profile.finish();
         if ended { Ok(()) } else { self.interrupted(&signals) }
     }
 
     fn stopped_early(&self, signals: &Signals) -> anyhow::Result<()> {
-        log::info!("stopped before the broker came up: no events were received");
+        log::info!(
+            event = "collector.stopped_early", before = "the broker came up";
+            "stopped before the broker came up: no events were received"
+        );
         self.interrupted(signals)
     }
 
@@ -194,7 +199,10 @@ impl Run {
         let config = settings.for_own_broker(&self.database, &self.broker)?;
         if settings.names_servers(&self.broker)? {
             let servers = config.broker.shown_servers();
-            log::info!("broker.servers ({servers}) and its credentials are not used: --with-server starts a server");
+            log::info!(
+                event = "settings.unused", servers = servers;
+                "broker.servers ({servers}) and its credentials are not used: --with-server starts a server"
+            );
         }
         // Taken before anything is started or made, and kept: a second server on the same streams would damage them.
         let lock = Lock::take_at(&config.database.path, StartPhase::StartingBroker)?;
@@ -276,6 +284,29 @@ fn start_server(program: &Path, database: &Path, port: ServerPort, signals: &Sig
     let flags =
         |error: Error| anyhow::anyhow!("{}", error.to_string().replace("another port", "another --server-port"));
     Server::start(program, &folder, &address, port, &|| !signals.end_asked()).map_err(flags)
+}
+
+/// The first line of a collector that runs.
+fn log_start(config: &Config, subjects: &[String]) {
+    let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
+    let (version, sqlite) = (env!("CARGO_PKG_VERSION"), store::sqlite_version());
+    let (routes, queries) = (config.routes.len(), config.queries.len());
+    let subjects = subjects.join(", ");
+    let (stream, what, manner) = match config.broker.mode {
+        Mode::Jetstream => (Some(&config.broker.stream), format!("stream {}", config.broker.stream), ""),
+        Mode::Core => (None, format!("subjects {subjects}"), " (core NATS: at most once)"),
+    };
+    let mut with = format!("catchment {version}, SQLite {sqlite}");
+    for (number, noun) in [(routes, ["route", "routes"]), (queries, ["query", "queries"])] {
+        if number > 0 {
+            let _ = write!(with, ", {number} {}", noun[usize::from(number > 1)]);
+        }
+    }
+    log::info!(
+        event = "collector.started", version = version, sqlite = sqlite, database:% = path, servers = servers, stream = stream,
+        subjects = subjects, routes = routes, queries = queries;
+        "collecting {what} from {servers} into {path}{manner}: {with}"
+    );
 }
 
 /// The text beside the progress.

@@ -27,7 +27,11 @@ pub(super) fn retry_until_broker<T>(
             return Err(error);
         }
         if !std::mem::replace(&mut is_logged, true) {
-            log::warn!("{error}; waiting for it, at most {:?} (broker.wait)", config.wait);
+            let wait = config.wait;
+            log::warn!(
+                event = "broker.awaited", error:% = error, at_most_seconds = wait.as_secs_f64();
+                "{error}; waiting for it, at most {wait:?} (broker.wait)"
+            );
         }
         let next = Instant::now() + pause.min(left);
         while Instant::now() < next {

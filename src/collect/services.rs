@@ -44,7 +44,7 @@ impl Services {
         drop(state);
         for service in interrupted {
             if let Err(error) = service.finish(Instant::now()) {
-                log::warn!("service: {error}");
+                log::warn!(event = "service.failed", error:% = error; "service: {error}");
             }
         }
         true

@@ -49,7 +49,7 @@ impl Condition {
         let reason = printable(&reason.into()).into_owned();
         let mut state = self.state.lock();
         if !state.logged.contains(&reason) {
-            log::warn!("{}: {reason}", self.part);
+            log::warn!(event = "trouble.began", part = self.part, reason = reason; "{}: {reason}", self.part);
             if state.logged.len() == REASONS {
                 state.logged.pop_front();
             }
@@ -66,7 +66,11 @@ impl Condition {
         let mut state = self.state.lock();
         state.logged.clear();
         if let Some(trouble) = state.trouble.take() {
-            log::info!("{}: well again after {:.1?}", self.part, trouble.since.elapsed());
+            let took = trouble.since.elapsed();
+            log::info!(
+                event = "trouble.ended", part = self.part, reason = trouble.reason, seconds = took.as_secs_f64();
+                "{}: well again after {took:.1?}", self.part
+            );
         }
     }
 

@@ -87,7 +87,11 @@ impl Service {
         let (listener, reply_queue) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
         if condition.trouble().is_none() && !config.queries.is_empty() {
             let queries: Vec<&str> = config.queries.iter().map(|query| query.subject.as_str()).collect();
-            log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
+            let (service, subjects) = (&config.service.name, queries.join(", "));
+            log::info!(
+                event = "service.started", service = service, subjects = subjects;
+                "service: {service} answers on {subjects}"
+            );
         }
         let (thread_group, condition) = (ThreadGroup::new(stop.clone()), condition.clone());
         let (is_over, own_requests) = (AtomicBool::new(false), Arc::clone(&requests));

@@ -253,7 +253,10 @@ impl Writer {
             confirmations_dropped += usize::from(confirmations.try_send(confirmation).is_err());
         }
         if confirmations_dropped > 0 && !self.has_warned {
-            log::warn!("database: {confirmations_dropped} confirmations dropped: the queue is full");
+            log::warn!(
+                event = "confirmations.dropped", confirmations = confirmations_dropped;
+                "database: {confirmations_dropped} confirmations dropped: the queue is full"
+            );
         }
         self.has_warned = confirmations_dropped > 0;
         confirmations_dropped

@@ -38,6 +38,7 @@ mod left_behind;
 mod limits;
 mod links;
 mod log_format;
+mod logs;
 mod memory;
 mod migrations;
 mod names;

@@ -203,7 +203,7 @@ pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
     let lines = state.failures.unlogged();
     drop(state);
     for line in lines {
-        log::warn!("recorder: {line}");
+        log::warn!(event = "recorder.failures", failures:% = line; "recorder: {line}");
     }
 }
 
