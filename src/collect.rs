@@ -1,6 +1,8 @@
 //! The collector: reads a stream and writes a database.
 
 mod broker_wait;
+#[cfg(feature = "cli")]
+mod pulse;
 mod reload;
 mod services;
 
@@ -20,6 +22,8 @@ use crate::query::{self, RequestCounts, Service, ServiceState};
 use crate::store::ReloadNote;
 use crate::store::{Database, FileIdentity, Lock, PreviousFile, RouteSwitch, Routes, StartPhase, Writer};
 use broker_wait::retry_until_broker;
+#[cfg(feature = "cli")]
+pub(crate) use pulse::Pulse;
 use services::Services;
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.

@@ -33,6 +33,7 @@ mod reloading;
 mod row_writers;
 mod run;
 mod server_program;
+mod service_manager;
 mod settings;
 mod shell;
 mod signals;

@@ -38,8 +38,8 @@ impl<'c> Reloads<'c> {
         self.under_way.is_some()
     }
 
-    /// Begins one with the settings that `read` returns. Does not block for longer than reading takes.
-    pub fn begin(&mut self, read: impl FnOnce() -> Result<Config, Error>) {
+    /// Begins one with the settings that `read` returns; `false` if they cannot be used. Does not block for longer than reading takes.
+    pub fn begin(&mut self, read: impl FnOnce() -> Result<Config, Error>) -> bool {
         self.note.begin();
         self.collector.note_reloads(&self.note);
         let begun = read().map_err(Into::into).and_then(|config| {
@@ -49,14 +49,15 @@ impl<'c> Reloads<'c> {
             Ok(begun) => self.under_way = Some(begun),
             Err(error) => self.refused(&error),
         }
+        self.is_busy()
     }
 
-    /// Reports the outcome of one that has ended. Does not block.
-    pub fn report(&mut self) {
-        let Some(UnderWay { config, outcome }) = &self.under_way else { return };
+    /// Reports the outcome of one that has ended, and returns whether one has. Does not block.
+    pub fn report(&mut self) -> bool {
+        let Some(UnderWay { config, outcome }) = &self.under_way else { return false };
         let outcome = match outcome.try_recv() {
             Ok(outcome) => outcome,
-            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Empty) => return false,
             // The thread has panicked, and the log has the panic.
             Err(TryRecvError::Disconnected) => Err(Error::Ended),
         };
@@ -86,6 +87,7 @@ impl<'c> Reloads<'c> {
             }
         }
         self.under_way = None;
+        true
     }
 
     fn refused(&mut self, why: &anyhow::Error) {

@@ -21,6 +21,7 @@ use super::progress::{Progress, is_watched};
 use super::quantities::{duration, whole};
 use super::reloading::Reloads;
 use super::server_program;
+use super::service_manager::ServiceManager;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::shell;
 use super::signals::Signals;
@@ -92,6 +93,8 @@ impl Run {
         if self.end_with_input {
             signals.end_with_input()?;
         }
+        let mut manager = ServiceManager::of_environment();
+        manager.starting();
         let prepared = self.prepare(settings, &signals);
         if prepared.is_err() && signals.end_asked() {
             return self.stopped_early(&signals);
@@ -100,7 +103,11 @@ impl Run {
         let profile = Profiling::of_environment();
         let until = if self.drain { Until::Drained } else { Until::Stopped };
         let began = Instant::now();
-        let started = Collector::start_locked(&config, until, &|| !signals.end_asked(), lock);
+        let wanted = || {
+            manager.starting();
+            !signals.end_asked()
+        };
+        let started = Collector::start_locked(&config, until, &wanted, lock);
         if started.is_err() {
             server.take().into_iter().for_each(Server::withdraw);
         }
@@ -119,6 +126,7 @@ impl Run {
             })?,
         };
         log_start(&config, collector.subjects());
+        manager.ready();
         if self.with_server && !self.drain && is_watched() && log::log_enabled!(log::Level::Info) {
             // If standard error is closed, there is nobody to read this.
             let _ = std::io::stderr().write_all(self.next_steps(&config, collector.subjects(), settings)?.as_bytes());
@@ -129,11 +137,17 @@ impl Run {
         let mut reloads = Reloads::new(&collector, settings);
         while !ended && !signals.end_asked() {
             ended = collector.wait(POLL).inspect_err(|_| progress.clear())?;
-            reloads.report();
+            if reloads.report() {
+                manager.ready();
+            }
             if !reloads.is_busy() && signals.reload_asked() {
-                reloads.begin(|| self.config(settings, server.as_ref().map(Server::url)));
+                manager.reloading();
+                if !reloads.begin(|| self.config(settings, server.as_ref().map(Server::url))) {
+                    manager.ready();
+                }
             }
             let status = collector.status();
+            manager.update(collector.pulse(), || status_line(&status, &config));
             progress.show(status.committed, progress_note(&status, config.broker.mode));
             if let Some(own) = server.as_mut()
                 && let Some(status) = own.ended()
@@ -144,6 +158,7 @@ impl Run {
             }
         }
         progress.clear();
+        manager.stopping();
         if !ended {
             log::info!(
                 event = "collector.stopping";
@@ -307,6 +322,20 @@ fn log_start(config: &Config, subjects: &[String]) {
         subjects = subjects, routes = routes, queries = queries;
         "collecting {what} from {servers} into {path}{manner}: {with}"
     );
+}
+
+/// What `systemctl status` shows.
+fn status_line(status: &Status, config: &Config) -> String {
+    let from = match config.broker.mode {
+        Mode::Jetstream => format!("stream {}", config.broker.stream),
+        Mode::Core => "core NATS".into(),
+    };
+    let committed = counted(status.committed, "event");
+    let mut line = format!("collecting {from}: {committed} committed {}", progress_note(status, config.broker.mode));
+    for trouble in [&status.broker, &status.intake, &status.database, &status.service].into_iter().flatten() {
+        let _ = write!(line, " · {}: {}", trouble.part, trouble.reason);
+    }
+    line
 }
 
 /// The text beside the progress.

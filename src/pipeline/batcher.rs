@@ -58,6 +58,7 @@ impl<I: Intake> Batcher<I> {
         let mut batch = Batch::new(self.settings.lock().limits);
         let mut counted = 0;
         loop {
+            self.shared.counters.turns.add(1);
             let wait = if batch.is_empty() { IDLE } else { Duration::ZERO };
             let stopping = self.shared.stop.is_raised();
             let state = if batch.is_full() {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// updated without a common lock.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Turns of the intake thread's loop: at least one a second, unless it waits for a writer or makes a connection.
+    pub turns: Counter,
     /// Deliveries received.
     pub received: Counter,
     /// Deliveries committed, dead letters included.

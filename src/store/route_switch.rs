@@ -31,6 +31,8 @@ pub(super) struct ActiveRoutes {
     current: RwLock<Arc<Handling>>,
     /// The generation that the last committed batch was handled with.
     committed: AtomicU64,
+    /// How many steps the writers have made: attempts to commit, and groups of events.
+    steps: AtomicU64,
 }
 
 /// Replaces the routes of running writers. Clones replace the same.
@@ -49,7 +51,7 @@ pub enum ConfirmationsTo {
 impl ActiveRoutes {
     pub(super) fn new(plan: Arc<Plan>, confirmations: Option<Sender<Confirmation>>) -> Arc<Self> {
         let first = Arc::new(Handling { plan, confirmations, generation: 0 });
-        Arc::new(Self { current: RwLock::new(first), committed: AtomicU64::new(0) })
+        Arc::new(Self { current: RwLock::new(first), committed: AtomicU64::new(0), steps: AtomicU64::new(0) })
     }
 
     pub(super) fn switch(self: &Arc<Self>) -> RouteSwitch {
@@ -59,6 +61,11 @@ impl ActiveRoutes {
     /// What a batch is handled with that begins now.
     pub(super) fn current(&self) -> Arc<Handling> {
         Arc::clone(&self.current.read())
+    }
+
+    /// A writer has made a step.
+    pub(super) fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether a batch that is committed now may be handled with this.
@@ -91,6 +98,13 @@ impl RouteSwitch {
         let generation = current.generation + 1;
         *current = Arc::new(Handling { plan: routes.0, confirmations, generation });
         true
+    }
+
+    /// How many steps the writers have made. While it stays the same and there is work, a writer hangs. An event's statements may take
+    /// as long as their `max_steps`.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.0.upgrade().map_or(0, |active| active.steps.load(Ordering::Relaxed))
     }
 
     /// Whether an event on this subject that arrives now is confirmed.

@@ -22,6 +22,9 @@ use crate::pipeline::{Batch, Committed, Confirmation, Problem, Refusal, Sink};
 /// committed first. Otherwise the time for a batch of failing events would grow with the square of its length.
 const MAX_REPEATED: usize = 64;
 
+/// How many events count as one step of a writer, for whoever watches whether it hangs.
+const EVENTS_OF_A_STEP: usize = 16;
+
 /// Commits batches on connections of the pool.
 #[derive(Debug)]
 pub struct Writer {
@@ -191,11 +194,14 @@ impl Writer {
         span: Range<usize>,
         findings: &Findings,
     ) -> Result<(), AttemptError> {
-        let Self { file, decoded, dead, .. } = self;
+        let Self { file, decoded, dead, routes, .. } = self;
         let start = span.start;
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
+            if (index - start) % EVENTS_OF_A_STEP == 0 {
+                routes.step();
+            }
             let delivery = batch.delivery(index);
             let ran = match findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index)) {
                 Some(reason) => Err(StatementError::Event(reason.clone())),
@@ -298,6 +304,7 @@ impl Sink for Writer {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
+        self.routes.step();
         // Prepared before the routes were replaced, and after a batch that the new routes were used for. This cannot happen after a
         // first attempt: no other batch is committed until this one is.
         if self.handling.as_ref().is_none_or(|handling| !self.routes.allows(handling)) {

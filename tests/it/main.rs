@@ -67,6 +67,7 @@ mod startup;
 mod storms;
 mod streams;
 mod subjects;
+mod systemd;
 mod tail;
 mod temporary;
 mod terminal;
