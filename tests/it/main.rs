@@ -43,6 +43,7 @@ mod memory;
 mod migrations;
 mod names;
 mod own_server;
+mod packaging;
 mod paths;
 mod permissions;
 mod poison;
