@@ -80,6 +80,7 @@
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
+//! | `catchment-reload` | the command, during a reload | takes over other settings |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication
@@ -112,7 +113,8 @@
 //! # Logging
 //!
 //! Through the [`log`] crate. `warn`: something does not work, or an operator should know of it (a recreated stream, events that
-//! the stream no longer has). `info`: it works again, a stream was created. `debug`: everything else.
+//! the stream no longer has). `info`: it works again, a stream was created. `debug`: everything else. Each line but those of `debug` has
+//! an event and fields as key-value pairs, with stable names: docs/logs.md lists them.
 //!
 //! # Features
 //!

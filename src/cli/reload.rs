@@ -1,6 +1,7 @@
 //! `catchment reload`: a running collector reads its settings again.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -10,10 +11,13 @@ use super::output::Output;
 use super::quantities::duration;
 use super::settings::{DatabaseArgs, Settings};
 use super::signals::Signals;
-use crate::store::{Lock, LockHolder, StartPhase};
+use crate::store::{Lock, LockHolder, ReloadNote, StartPhase};
 
 /// How often to look for the outcome.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How long to wait for a process that may just have been started.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Have the running collector of the database read its settings file again
 ///
@@ -65,24 +69,12 @@ impl Reload {
         Ok(())
     }
 
-    fn request(&self, database: &std::path::Path) -> anyhow::Result<Outcome> {
+    fn request(&self, database: &Path) -> anyhow::Result<Outcome> {
         let (shown, signals) = (database.display(), Signals::catch()?);
-        let Some(holder) = LockHolder::of(database).map_err(|why| anyhow::anyhow!("database {shown}: {why}"))? else {
-            anyhow::bail!("database {shown}: no collector uses it; start one with {}", crate::hint::start(false));
-        };
-        let process = holder.number();
-        let Some(before) = Lock::reloads(database) else {
-            match Lock::phase(database) {
-                Some(StartPhase::Running) => {
-                    anyhow::bail!(
-                        "database {shown}: process {process} takes no reloads: it is not catchment run; restart it"
-                    )
-                }
-                _ => anyhow::bail!("database {shown}: process {process} is still starting; try again"),
-            }
-        };
-        holder.request_reload().map_err(|why| anyhow::anyhow!("{why}; run this as the collector's user or as root"))?;
         let until = Instant::now() + self.timeout;
+        let (holder, before) = find(database, until, &signals)?;
+        let process = holder.number();
+        holder.request_reload().map_err(|why| anyhow::anyhow!("{why}; run this as the collector's user or as root"))?;
         loop {
             match Lock::reloads(database) {
                 // One that had begun before may have read the settings before they were changed.
@@ -98,5 +90,41 @@ impl Reload {
             }
             std::thread::sleep(POLL);
         }
+    }
+}
+
+/// The collector of the database, and what it has noted about reloads. Waits for one that is starting.
+fn find(database: &Path, until: Instant, signals: &Signals) -> anyhow::Result<(LockHolder, ReloadNote)> {
+    let shown = database.display();
+    let began = Instant::now();
+    let mut running_since = None;
+    loop {
+        let holder = LockHolder::of(database);
+        let holder = match (holder, Lock::reloads(database)) {
+            (Ok(Some(holder)), Some(note)) => return Ok((holder, note)),
+            (holder, _) => holder,
+        };
+        let is_over = signals.end_asked() || Instant::now() >= until;
+        match (holder.map_err(|why| anyhow::anyhow!("database {shown}: {why}")), Lock::phase(database)) {
+            // One that was started a moment ago may not have the lock yet, or is not ready.
+            (_, None) if began.elapsed() < PATIENCE && !is_over => {}
+            (Ok(None), _) => {
+                anyhow::bail!("database {shown}: no collector uses it; start one with {}", crate::hint::start(false))
+            }
+            (Err(why), _) => return Err(why),
+            (Ok(Some(holder)), Some(StartPhase::Running))
+                if running_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE || is_over =>
+            {
+                let process = holder.number();
+                anyhow::bail!(
+                    "database {shown}: process {process} takes no reloads: it is not catchment run; restart it"
+                )
+            }
+            (Ok(Some(holder)), _) if is_over => {
+                anyhow::bail!("database {shown}: process {} is still starting; try again", holder.number())
+            }
+            _ => {}
+        }
+        std::thread::sleep(POLL);
     }
 }

@@ -19,7 +19,7 @@ impl Pulse {
     pub(crate) fn beats_since(self, earlier: Self) -> bool {
         let (turned, stepped) = (self.turns != earlier.turns, self.steps != earlier.steps);
         let has_waited = earlier.has_work && self.has_work;
-        (turned || stepped) && (stepped || !has_waited)
+        stepped || (turned && !has_waited)
     }
 }
 

@@ -37,7 +37,7 @@ impl Collector {
         report_unreachable(&config);
         let database = self.database.upgrade().ok_or(Error::Ended)?;
         let pending = migrations::pending(&config.database)?;
-        let pending_migrations: Vec<String> = pending.iter().map(|migration| migration.name()).collect();
+        let pending_migrations: Vec<String> = pending.iter().map(migrations::Migration::name).collect();
         let (routes, queries) = check(&database, &config, &pending_migrations)?;
         let changed = running.given.changes_without_a_restart(&config);
         let given = config.clone();

@@ -36,7 +36,9 @@ impl Services {
             return false;
         }
         let replaced = std::mem::replace(&mut state.current, service.map(Arc::new));
-        replaced.iter().for_each(|service| service.close());
+        if let Some(replaced) = &replaced {
+            replaced.close();
+        }
         state.retired.retain(|service| !service.has_ended());
         state.retired.extend(replaced);
         let too_many = state.retired.len().saturating_sub(MAX_RETIRED);

@@ -28,7 +28,8 @@ impl ReloadNote {
     pub fn end(&mut self, is_done: bool, text: &str) {
         self.ended = self.begun;
         self.is_done = is_done;
-        text[..text.floor_char_boundary(MAX_TEXT)].clone_into(&mut self.text);
+        let end = (0..=MAX_TEXT.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+        text[..end.unwrap_or(0)].clone_into(&mut self.text);
     }
 
     /// As a line of the lock file.

@@ -199,7 +199,7 @@ impl Writer {
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
-            if (index - start) % EVENTS_OF_A_STEP == 0 {
+            if (index - start).is_multiple_of(EVENTS_OF_A_STEP) {
                 routes.step();
             }
             let delivery = batch.delivery(index);
@@ -339,8 +339,10 @@ impl Sink for Writer {
         let markers_skipped = self.decoded.skipped_markers();
         // Given up here, so that an idle writer keeps no sender of confirmations.
         let handling = self.handling.take();
-        handling.iter().for_each(|handling| self.routes.committed(handling));
-        let confirmations_dropped = handling.map_or(0, |handling| self.confirm(batch, &handling));
+        let confirmations_dropped = handling.map_or(0, |handling| {
+            self.routes.committed(&handling);
+            self.confirm(batch, &handling)
+        });
         Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped })
     }
 }

@@ -373,6 +373,11 @@ fn every_setting_has_its_place_on_the_page() {
 }
 
 #[test]
+fn operations_are_as_documented() {
+    holds(include_str!("../../docs/operations.md"));
+}
+
+#[test]
 fn the_log_is_as_documented() {
     holds(include_str!("../../docs/logs.md"));
 }

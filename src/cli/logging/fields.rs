@@ -35,7 +35,7 @@ impl<'k> VisitSource<'k> for Fields<'_> {
 
 struct Field<'f>(&'f mut Value);
 
-impl<'v> VisitValue<'v> for Field<'_> {
+impl VisitValue<'_> for Field<'_> {
     fn visit_any(&mut self, value: log::kv::Value<'_>) -> Result<(), Error> {
         *self.0 = value.to_string().into();
         Ok(())
