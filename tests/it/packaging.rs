@@ -19,13 +19,11 @@ fn root() -> &'static Path {
 
 /// Runs a program that may be missing here: then the test says so and ends well.
 fn run_if_there(command: &mut Command) -> Option<Output> {
-    match command.output() {
-        Ok(done) => Some(done),
-        Err(_) => {
-            eprintln!("skipped: {} is not installed", command.get_program().to_string_lossy());
-            None
-        }
+    let done = command.output().ok();
+    if done.is_none() {
+        eprintln!("skipped: {} is not installed", command.get_program().to_string_lossy());
     }
+    done
 }
 
 /// The values of a key of the unit.

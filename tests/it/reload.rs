@@ -279,10 +279,8 @@ fn the_command_reports_the_outcome() {
     // A program of its own does not expect the signal.
     let lock = Lock::take(&fixture.path("b.db")).expect("is free");
     fixture.file("a.toml", settings("two"));
-    let (status, _, said) = {
-        let done = collector::output(&mut fixture.command(&["reload", "--database", "b.db", "--no-config"]));
-        (done.status.code(), (), collector::stderr(&done))
-    };
+    let done = collector::output(&mut fixture.command(&["reload", "--database", "b.db", "--no-config"]));
+    let (status, said) = (done.status.code(), collector::stderr(&done));
     let process = std::process::id();
     assert!(status == Some(1) && said.contains(&format!("process {process} takes no reloads")), "{said}");
     drop(lock);
