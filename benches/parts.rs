@@ -10,6 +10,8 @@
 //!   no time.
 //! - *The ledger's step*: the same transaction of one event with and without its entry in the ledger, and the difference
 //!   within each round. This cost occurs once for each transaction, not for each event.
+//! - *Numbers*: preparing and committing events with a recorder's number, by which the database recognises repetitions, and with an event
+//!   id of the same length without one, and the difference within each round.
 //! - *Writers*: a pipeline whose intake has everything in memory, with `full` and batches of 1,000. SQLite commits one
 //!   transaction at a time, so more writers only prepare in parallel. Where this shows no gain, use one writer.
 //! - *Handing over*: from the intake thread to a writer thread and back, with a sink that does nothing: for each event alone, as
@@ -46,6 +48,7 @@ fn main() {
     println!("median of {ROUNDS} rounds (lowest to highest)");
     transactions(&folder);
     ledger(&folder);
+    numbers(&folder);
     writers(&folder);
     handing_over();
     codecs();
@@ -90,7 +93,7 @@ fn epoch() -> Arc<Epoch> {
 
 fn push(batch: &mut Batch, sequence: u64) -> Mark {
     let mark = Mark { sequence, published_ns: 1 };
-    batch.push(mark, "events.bench", [("Nats-Msg-Id", "18eaa6cb8ca69588-f1c-0-12345")], &[b'x'; 100]);
+    batch.push(mark, "events.bench", [("Nats-Msg-Id", "catchment_k3vfa7q2mzn5x6ohydwu-12345")], &[b'x'; 100]);
     mark
 }
 
@@ -126,6 +129,25 @@ impl Fixture {
         let began = Instant::now();
         self.writer.commit(&self.batch).expect("commits");
         began.elapsed().as_secs_f64() * 1e6
+    }
+
+    /// Prepares and commits this many events with event ids that a recorder has made: numbered, or for the stream only. Returns the time in
+    /// microseconds.
+    fn store(&mut self, events: usize, is_numbered: bool) -> f64 {
+        self.batch.clear();
+        self.batch.begin(Arc::clone(&self.epoch), self.mark);
+        for _ in 0..events {
+            self.mark = Mark { sequence: self.mark.sequence + 1, published_ns: 1 };
+            let separator = if is_numbered { '-' } else { '_' };
+            let id = format!("catchment{separator}k3vfa7q2mzn5x6ohydwu-{}", self.mark.sequence);
+            self.batch.push(self.mark, "events.bench", [("Nats-Msg-Id", id.as_str())], &[b'x'; 100]);
+        }
+        let began = Instant::now();
+        self.writer.prepare(&self.batch);
+        let committed = self.writer.commit(&self.batch).expect("commits");
+        let taken = began.elapsed().as_secs_f64() * 1e6;
+        assert_eq!(committed.repeated, 0);
+        taken
     }
 
     /// The mean time of many commits.
@@ -180,6 +202,29 @@ fn ledger(folder: &Path) {
     row("one event without a ledger entry", bare, 1);
     row("one event with it", whole, 1);
     row("the difference", step, 1);
+}
+
+fn numbers(folder: &Path) {
+    let mut with = Fixture::new(folder, "with-numbers", Synchronous::Full);
+    let mut without = Fixture::new(folder, "without-numbers", Synchronous::Full);
+    for size in [1, 5_000] {
+        let many = |fixture: &mut Fixture, is_numbered| {
+            let (began, mut taken, mut times) = (Instant::now(), 0.0, 0_u32);
+            while began.elapsed() < LEAST {
+                taken += fixture.store(size, is_numbered);
+                times += 1;
+            }
+            taken / f64::from(times)
+        };
+        let [bare, whole, step] = rounds(|| {
+            let (bare, whole) = (many(&mut without, false), many(&mut with, true));
+            [bare, whole, (whole / bare - 1.0) * 100.0]
+        });
+        table(&format!("Numbers, synchronous = full, transactions of {}", events(size)), "µs a transaction");
+        row("without numbers", bare, 1);
+        row("with numbers", whole, 1);
+        row("the difference, %", step, 1);
+    }
 }
 
 /// An intake that has all its events at once.

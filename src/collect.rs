@@ -5,6 +5,7 @@ mod broker_wait;
 mod pulse;
 mod reload;
 mod services;
+mod sink;
 
 use std::fmt::Display;
 use std::sync::{Arc, Weak};
@@ -16,15 +17,16 @@ use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, Origina
 use crate::config::{Config, Mode, validate_queries_of_stream};
 use crate::deadline;
 use crate::error::Error;
-use crate::pipeline::{self, Batch, Committed, Condition, Health, Pipeline, Refusal, Settings, Shared, Sink, Trouble};
+use crate::pipeline::{self, Condition, Health, Pipeline, Settings, Shared, Trouble};
 use crate::query::{self, RequestCounts, Service, ServiceState};
 #[cfg(feature = "cli")]
 use crate::store::ReloadNote;
-use crate::store::{Database, FileIdentity, Lock, PreviousFile, RouteSwitch, Routes, StartPhase, Writer};
+use crate::store::{Database, FileIdentity, Lock, PreviousFile, RouteSwitch, Routes, StartPhase};
 use broker_wait::retry_until_broker;
 #[cfg(feature = "cli")]
 pub(crate) use pulse::Pulse;
 use services::Services;
+use sink::CollectorSink;
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -66,22 +68,6 @@ struct Running {
     completed: Config,
 }
 
-/// A writer, which keeps its database open.
-struct CollectorSink {
-    writer: Writer,
-    _database: Arc<Database>,
-}
-
-impl Sink for CollectorSink {
-    fn prepare(&mut self, batch: &Batch) {
-        self.writer.prepare(batch);
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-        self.writer.commit(batch)
-    }
-}
-
 /// What [`Collector::reload`] has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -120,7 +106,8 @@ pub struct Status {
     pub received: u64,
     /// Deliveries committed, dead letters included.
     pub committed: u64,
-    /// Deliveries skipped because an earlier epoch of the stream had delivered them already.
+    /// Deliveries skipped because they are stored already: an earlier epoch of the stream had delivered them, or a recorder had sent
+    /// them twice. The latter count as committed too.
     pub duplicates: u64,
     /// Deliveries committed as dead letters.
     pub dead_letters: u64,
@@ -256,7 +243,7 @@ impl Collector {
         let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
         let (writers, switch) = database.writers_with(confirmed);
         let database = Arc::new(database);
-        let sink = |writer| CollectorSink { writer, _database: Arc::clone(&database) };
+        let sink = |writer| CollectorSink::new(writer, &database);
         let (sinks, stop) = (writers.into_iter().map(sink).collect::<Vec<_>>(), shared.stop.clone());
         let pipeline;
         match config.broker.mode {

@@ -1,63 +1,210 @@
-//! The identity of an event at a stream, which is its header `Nats-Msg-Id`: the name of the header, and the identities that recorders
-//! generate.
+//! By what a repeated event is recognised: the identity for the stream, and the number for the database.
 //!
-//! A generated identity serves the stream only, which recognises by it that an event was sent twice. So table `events` does not store
-//! it in the column `headers`. It is recognised by its form.
+//! A stream recognises a repetition by the header `Nats-Msg-Id`, within its duplicate window. A database recognises it for good, by the
+//! name of the recorder and the number that the recorder gave the event. The number is in the header `Catchment-Event`, as
+//! `<recorder>-<number>`. An identity that a recorder generates for a numbered event contains the same, so that one header serves both.
+//!
+//! Generated identities and numbers are not stored in the column `headers` of table `events`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use data_encoding::BASE32_NOPAD;
 
-/// The header.
+/// The header with the identity for the stream.
 pub(crate) const HEADER: &str = "Nats-Msg-Id";
 
-/// How generated identities begin. Then follow four groups of digits.
-const START: &str = "catchment-";
+/// The header with the number for the database.
+pub(crate) const NUMBER_HEADER: &str = "Catchment-Event";
 
-/// No generated identity is longer.
-pub(crate) const LONGEST: usize = 80;
+/// How generated identities begin. Then follow the recorder's name, a hyphen and the number.
+const NUMBERED: &str = "catchment-";
 
-/// The digits of the first group: nanoseconds since 1970, in hexadecimal.
-const TIME_DIGITS: usize = 16;
+/// How generated identities begin that are for the stream only.
+const UNNUMBERED: &str = "catchment_";
 
-/// What the identities of one recorder begin with. No other recorder has the same.
-pub(crate) fn unique_prefix() -> String {
-    static RECORDERS: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let number = RECORDERS.fetch_add(1, Ordering::Relaxed);
-    format!("{START}{:0TIME_DIGITS$x}-{:x}-{number}", now.as_nanos(), std::process::id())
+/// The length of a recorder's name: 96 random bits in base 32.
+const NAME_DIGITS: usize = 20;
+
+/// No name of a recorder is longer. Recorders of other programs may have names of their own.
+const MAX_NAME: usize = 64;
+
+/// No generated identity is longer, and no number with the name of one of our recorders.
+pub(crate) const LONGEST: usize = NUMBERED.len() + NAME_DIGITS + 1 + 20;
+
+/// A recorder sends a number only when the one so far below it has an outcome. So a database need not remember more numbers than these.
+pub(crate) const WIDTH: u64 = 65_536;
+
+/// How an event that a recorder sends twice is recognised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Identity {
+    /// By the stream, within its duplicate window, as by every other client of the stream. After that, an event without an answer is
+    /// looked for in the stream and given back if it is not found.
+    Stream,
+    /// By the stream, within its duplicate window, and by the database, however late. An event without an answer is sent again until
+    /// there is one, so the stream may have it twice after an outage longer than the window. The database has it once.
+    #[default]
+    Both,
+    /// By the database only, however late. It costs the server less, and events are sent in batches to a stream that accepts them
+    /// (`allow_batched`, nats-server 2.14 and later). After a lost connection the stream may have an event twice. The database has
+    /// it once.
+    Database,
 }
 
-/// The identity of the event with this number.
-pub(crate) fn generated(prefix: &str, number: u64) -> String {
-    format!("{prefix}-{number}")
+/// Makes the headers by which repeated events of one recorder are recognised, from its start to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct EventIds {
+    /// No other recorder has the same.
+    recorder: String,
+    identity: Identity,
 }
 
-/// Whether a recorder has generated this identity.
-pub(crate) fn is_generated(id: &str) -> bool {
-    let Some(groups) = id.strip_prefix(START) else { return false };
-    let mut groups = groups.split('-');
-    let five = std::array::from_fn(|_| groups.next());
-    let [Some(time), Some(process), Some(recorder), Some(number), None] = five else { return false };
-    let is_hexadecimal = |text: &str| text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    let is_decimal = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-    let is_process = !process.is_empty() && is_hexadecimal(process);
-    time.len() == TIME_DIGITS && is_hexadecimal(time) && is_process && is_decimal(recorder) && is_decimal(number)
+impl EventIds {
+    /// Draws a name for the recorder.
+    pub(crate) fn new(identity: Identity) -> Self {
+        let mut bytes = [0; 12];
+        getrandom::fill(&mut bytes).expect("the system has random numbers");
+        Self { recorder: BASE32_NOPAD.encode(&bytes).to_ascii_lowercase(), identity }
+    }
+
+    /// The recorder's name: random, of letters and digits.
+    pub(crate) fn recorder(&self) -> &str {
+        &self.recorder
+    }
+
+    /// How repetitions are recognised.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The identity for the stream of the event with this number, where it has one. `given` is what the application gave.
+    pub(crate) fn of_stream(&self, number: u64, given: Option<&str>) -> Option<String> {
+        let start = match self.identity {
+            // An identity that was given has a meaning for others too.
+            _ if given.is_some() => return given.map(str::to_owned),
+            Identity::Stream => UNNUMBERED,
+            Identity::Both => NUMBERED,
+            Identity::Database => return None,
+        };
+        Some(format!("{start}{}-{number}", self.recorder))
+    }
+
+    /// The number for the database, where the identity for the stream does not contain it.
+    pub(crate) fn of_database(&self, number: u64, given: Option<&str>) -> Option<String> {
+        let is_separate = match self.identity {
+            Identity::Stream => false,
+            Identity::Both => given.is_some(),
+            Identity::Database => true,
+        };
+        is_separate.then(|| format!("{}-{number}", self.recorder))
+    }
+}
+
+/// A recorder's name, and the number that it gave to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EventNumber<'a> {
+    pub(crate) recorder: &'a str,
+    /// At most `i64::MAX`.
+    pub(crate) number: u64,
+}
+
+impl<'a> EventNumber<'a> {
+    /// The number that an event with these headers has, if any. Header names count exactly as they are: the server compares its own
+    /// so.
+    pub(crate) fn of(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Option<Self> {
+        let mut from_identity = None;
+        for (name, value) in headers {
+            match name {
+                NUMBER_HEADER => return Self::parse(value),
+                HEADER => from_identity = Self::in_identity(value),
+                _ => {}
+            }
+        }
+        from_identity
+    }
+
+    /// Parses `<recorder>-<number>`.
+    fn parse(text: &'a str) -> Option<Self> {
+        let (recorder, digits) = text.rsplit_once('-')?;
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let is_name = (1..=MAX_NAME).contains(&recorder.len()) && recorder.bytes().all(is_name_byte);
+        // One number has one form only. `parse` takes a plus sign.
+        let is_plain = digits == "0" || digits.bytes().next().is_some_and(|byte| matches!(byte, b'1'..=b'9'));
+        let number = digits.parse().ok().filter(|number| i64::try_from(*number).is_ok())?;
+        (is_name && is_plain).then_some(Self { recorder, number })
+    }
+
+    /// The number in an identity that a recorder has generated. An identity that an application gave must never look like one, so the
+    /// form is strict.
+    fn in_identity(id: &'a str) -> Option<Self> {
+        let parsed = Self::parse(id.strip_prefix(NUMBERED)?)?;
+        let is_digit = |byte: u8| matches!(byte, b'a'..=b'z' | b'2'..=b'7');
+        (parsed.recorder.len() == NAME_DIGITS && parsed.recorder.bytes().all(is_digit)).then_some(parsed)
+    }
+}
+
+/// Whether a header serves only to recognise a repetition: a number, or an identity that a recorder has generated.
+pub(crate) fn is_generated(name: &str, value: &str) -> bool {
+    match name {
+        NUMBER_HEADER => EventNumber::parse(value).is_some(),
+        HEADER => {
+            let of_stream = value.strip_prefix(UNNUMBERED).map(|rest| format!("{NUMBERED}{rest}"));
+            EventNumber::in_identity(of_stream.as_deref().unwrap_or(value)).is_some()
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NAME: &str = "abcdefghijklmnopq234";
+
+    fn number(recorder: &str, number: u64) -> EventNumber<'_> {
+        EventNumber { recorder, number }
+    }
+
     #[test]
-    fn a_generated_identity_is_recognised() {
-        let (one, other) = (unique_prefix(), unique_prefix());
-        assert_ne!(one, other);
-        for number in [0, 7, u64::MAX] {
-            assert!(is_generated(&generated(&one, number)), "{one} {number}");
+    fn names_differ_and_what_they_make_is_recognised() {
+        let names = [EventIds::new(Identity::Both), EventIds::new(Identity::Both)].map(|ids| ids.recorder);
+        assert_ne!(names[0], names[1]);
+        let last = u64::try_from(i64::MAX).expect("positive");
+        for identity in [Identity::Both, Identity::Database, Identity::Stream] {
+            let ids = EventIds::new(identity);
+            for (n, given) in [(0, None), (7, Some("order-1")), (7, None), (last, None), (last, Some("order-1"))] {
+                let (id, own) = (ids.of_stream(n, given), ids.of_database(n, given));
+                let headers = [(HEADER, &id), (NUMBER_HEADER, &own)];
+                let headers = headers.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+                let number =
+                    (identity != Identity::Stream).then_some(EventNumber { recorder: &ids.recorder, number: n });
+                assert_eq!(EventNumber::of(headers.clone()), number, "{identity:?} {given:?}");
+                assert_eq!(id.is_some(), identity != Identity::Database || given.is_some(), "{identity:?} {given:?}");
+                assert!(given.is_none() || id.as_deref() == given);
+                assert!(
+                    headers
+                        .clone()
+                        .all(|(name, value)| value.len() <= LONGEST
+                            && (is_generated(name, value) || given == Some(value)))
+                );
+            }
         }
-        let longest = format!("{START}{:x}-{:x}-{}-{}", u64::MAX, u32::MAX, u64::MAX, u64::MAX);
-        assert!(is_generated(&longest) && longest.len() <= LONGEST, "{longest}");
-        assert!(is_generated("catchment-187bd2f0a1b2c3d4-1a2b-0-17"));
+    }
+
+    #[test]
+    fn the_number_of_another_program_is_read_exactly() {
+        let of = |value| EventNumber::of([("A", "1"), (NUMBER_HEADER, value)].into_iter());
+        assert_eq!(of("gate-7.north_1-0"), Some(number("gate-7.north_1", 0)));
+        assert_eq!(of("r-9223372036854775807"), Some(number("r", 9_223_372_036_854_775_807)));
+        for wrong in
+            ["", "r", "r-", "-1", "r-01", "r-+1", "r--", "r-1 ", "r-9223372036854775808", "r r-1", "r-1x", "ü-1"]
+        {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+        assert_eq!(of(&format!("{}-1", "r".repeat(65))), None);
+        let lower_case = EventNumber::of([("catchment-event", "r-1")].into_iter());
+        assert_eq!(lower_case, None);
+        let id = format!("catchment-{NAME}-3");
+        assert_eq!(EventNumber::of([(HEADER, &*id)].into_iter()), Some(number(NAME, 3)));
+        assert_eq!(EventNumber::of([(HEADER, &*id), (NUMBER_HEADER, "r-1")].into_iter()), Some(number("r", 1)));
     }
 
     #[test]
@@ -68,16 +215,21 @@ mod tests {
             "catchment-",
             "catchment-1",
             "catchment-order-17",
-            "187bd2f0a1b2c3d4-1a2b-0-17",
-            "catchment-187bd2f0a1b2c3d4-1a2b-0",
-            "catchment-187bd2f0a1b2c3d4-1a2b-0-17-1",
-            "catchment-187bd2f0a1b2c3d4-1a2b-0-",
-            "catchment-187bd2f0a1b2c3d4-1a2b-0-1x",
-            "catchment-187bd2f0a1b2c3d-1a2b-0-17",
-            "catchment-187BD2F0A1B2C3D4-1a2b-0-17",
-            "Catchment-187bd2f0a1b2c3d4-1a2b-0-17",
+            "catchment_order-17",
+            "abcdefghijklmnopq234-17",
+            "Catchment-abcdefghijklmnopq234-17",
+            "catchment-abcdefghijklmnopq234",
+            "catchment-abcdefghijklmnopq234-",
+            "catchment-abcdefghijklmnopq234-017",
+            "catchment-abcdefghijklmnopq234-17-1",
+            "catchment-abcdefghijklmnopq23-17",
+            "catchment-Abcdefghijklmnopq234-17",
+            "catchment-abcdefghijklmnopq239-17",
         ] {
-            assert!(!is_generated(id), "{id}");
+            assert!(!is_generated(HEADER, id), "{id}");
+            assert_eq!(EventNumber::of([(HEADER, id)].into_iter()), None, "{id}");
         }
+        assert!(is_generated(HEADER, &format!("catchment_{NAME}-17")));
+        assert_eq!(EventNumber::of([(HEADER, &*format!("catchment_{NAME}-17"))].into_iter()), None);
     }
 }

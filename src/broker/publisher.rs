@@ -11,6 +11,7 @@ use super::jetstream::{KnownStreams, StreamPublisher};
 use super::publishing::{EventSource, Outgoing, PublishResult};
 use crate::config::Mode;
 use crate::error::Error;
+use crate::event_id::EventIds;
 use crate::pipeline::Signal;
 
 /// A live connection that publishes, in the broker's mode.
@@ -34,11 +35,11 @@ impl Publisher {
         }))
     }
 
-    /// Publishes events from `source` in the background until it has no more. To a stream another source may follow. `id_prefix` makes
-    /// the identities by which a stream recognises events that were given none.
-    pub fn start(&self, source: impl EventSource, id_prefix: &str) {
+    /// Publishes events from `source` in the background until it has no more. To a stream another source may follow. `ids` makes
+    /// the headers by which repeated events are recognised.
+    pub fn start(&self, source: impl EventSource, ids: &EventIds) {
         match &self.0 {
-            Transport::Stream(publisher) => publisher.start(source, id_prefix),
+            Transport::Stream(publisher) => publisher.start(source, ids),
             Transport::Core(publisher) => publisher.start(source),
         }
     }
@@ -51,18 +52,18 @@ impl Publisher {
         }
     }
 
-    /// Searches the streams for events that were sent before and must not be sent again; `id_prefix` as for [`Publisher::start`].
+    /// Searches the streams for events that were sent before and must not be sent again; `ids` as for [`Publisher::start`].
     /// `after` names a stream and a sequence up to which it has none of them. An event that is not found may be stored or not. Blocks
     /// for twice `broker.timeout` at most. Call it between [`Publisher::ask_streams`] and [`Publisher::start`].
     pub fn search(
         &self,
         events: &[Outgoing],
-        id_prefix: &str,
+        ids: &EventIds,
         after: Option<&(String, u64)>,
         stop: &Signal,
     ) -> Vec<PublishResult> {
         match &self.0 {
-            Transport::Stream(publisher) => publisher.search(events, id_prefix, after, stop),
+            Transport::Stream(publisher) => publisher.search(events, ids, after, stop),
             Transport::Core(_) => Vec::new(),
         }
     }

@@ -14,6 +14,8 @@ pub struct Outgoing {
     pub number: u64,
     /// The event.
     pub event: Arc<Event>,
+    /// It is sent for itself, not in a batch.
+    pub alone: bool,
 }
 
 /// The result of publishing an event.
@@ -32,8 +34,8 @@ pub enum Acknowledgement {
     ByStream {
         /// The stream.
         stream: String,
-        /// Its sequence there.
-        sequence: u64,
+        /// Its sequence there. `None` where the stream has acknowledged it together with later events.
+        sequence: Option<u64>,
         /// The stream had it already, under the same identity.
         duplicate: bool,
     },
@@ -62,13 +64,15 @@ pub trait EventSource: Send + 'static {
 const WORTH_A_WRITE: usize = 8 << 10;
 
 /// Publishes events from `source` until it has no more or the connection has ended. Events that were taken count as sent, so none are
-/// taken once the connection has ended. `before` publishes what else there is, before the events of each round.
+/// taken once the connection has ended. `before` publishes what else there is, before the events of each round. `reply_tokens` gives the
+/// last part of the reply subject of each event of a round; none where events have no reply subject.
 pub(super) fn publish_all(
     mut source: impl EventSource,
     mut flusher: Flusher,
     lost: &Signal,
     before: impl Fn() -> std::io::Result<()>,
-    publish: impl Fn(Outgoing) -> std::io::Result<()>,
+    reply_tokens: impl Fn(&[Outgoing]) -> Vec<String>,
+    publish: impl Fn(Outgoing, Option<&str>) -> std::io::Result<()>,
 ) {
     let failed = |e: &std::io::Error| {
         log::debug!("broker: publishing failed: {}", one_line(e));
@@ -79,11 +83,12 @@ pub(super) fn publish_all(
             return failed(&e);
         }
         let mut published = 0;
-        for outgoing in batch {
+        let tokens = reply_tokens(&batch);
+        for (at, outgoing) in batch.into_iter().enumerate() {
             let size = wire_size(&outgoing.event) + outgoing.event.subject().len();
             flusher.before(size);
             published += size;
-            if let Err(e) = publish(outgoing) {
+            if let Err(e) = publish(outgoing, tokens.get(at).map(String::as_str)) {
                 return failed(&e);
             }
         }
@@ -100,8 +105,10 @@ pub(super) fn publish_all(
 pub fn wire_size(event: &Event) -> usize {
     /// `NATS/1.0`, its line end, and the one behind the last header.
     const FRAME: usize = 12;
-    /// The header's name, a colon, a generated identity, a line end.
+    /// The header's name, a colon, what a recorder generates, a line end.
     const IDENTITY: usize = event_id::HEADER.len() + 1 + event_id::LONGEST + 2;
+    // The number for the database, beside an identity that was given, is shorter than that.
+    let given = event.given_id().map_or(0, |id| event_id::HEADER.len() + 1 + id.len() + 2);
     let headers: usize = event.headers().iter().map(|(name, value)| name.len() + value.len() + 3).sum();
-    FRAME + IDENTITY + event.given_id().map_or(0, str::len) + headers + event.payload().len()
+    FRAME + IDENTITY + given + headers + event.payload().len()
 }

@@ -236,7 +236,8 @@ fn limits(config: &Config, stream: &StreamStatus, report: &mut ReportBuilder<'_>
     // A mirror has no publishers.
     if stream.duplicate_window < repeats_within && !stream.subjects.is_empty() {
         let what = format!(
-            "{name} detects duplicates for {}, and a recorder may repeat an event {} later, after a lost connection",
+            "{name} detects duplicates for {}, and a recorder may repeat an event {} later, after a lost connection: then the \
+             stream has it twice, and the database once",
             format_duration(stream.duplicate_window),
             format_duration(repeats_within)
         );

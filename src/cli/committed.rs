@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// opens the database. Returns at once if `wanted` returns `false`, if no collector uses this database, or if it does not collect this
 /// subject of this stream. That the wait is over says nothing: the collector may need longer.
 pub fn wait(config: &Config, subject: &str, destination: Option<&Destination>, wanted: &dyn Fn() -> bool) {
-    let Some(Destination::Stream { stream, sequence, .. }) = destination else { return };
+    let Some(Destination::Stream { stream, sequence: Some(sequence), .. }) = destination else { return };
     let filters = config.broker.filters();
     let is_collected =
         filters.iter().any(|filter| filter.parse::<Filter>().is_ok_and(|filter| filter.matches(subject)));

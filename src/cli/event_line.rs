@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::lines::BOM;
 use crate::Event;
+use crate::event_id;
 use crate::store::{Json, Value};
 use data_encoding::BASE64;
 use serde::de::IgnoredAny;
@@ -70,14 +71,11 @@ const KEYS: [&str; 6] = ["subject", "payload", "headers", "id", "published_us", 
 /// The keys that no line lacks.
 const NEEDED: [&str; 2] = ["subject", "payload"];
 
-/// The header with an event's identity.
-const IDENTITY: &str = "Nats-Msg-Id";
-
 /// The event of a line. Its payload is text, a blob as `{"$blob":"<base64>"}`, or any other JSON, taken verbatim; `null` is the four bytes
 /// `null`. An empty payload is `""`, as it is printed.
 ///
-/// Headers that begin with `Nats-` are instructions of the first publisher to the server. They are left out, except for the
-/// event's identity.
+/// Headers that begin with `Nats-` are instructions of the first publisher to the server. They are left out, except for an identity that
+/// the publisher gave. So is what a recorder generates to recognise repetitions: published again, the event is no repetition.
 ///
 /// # Errors
 ///
@@ -108,10 +106,14 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
             HeaderValues::One(value) => vec![value],
             HeaderValues::Several(values) => values,
         };
-        if name == IDENTITY {
-            let [id]: [String; 1] = values.try_into().map_err(|_| format!("{IDENTITY} is not a single text"))?;
-            event = event.id(id);
-        } else if !name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("Nats-")) {
+        if name == event_id::HEADER {
+            let [id]: [String; 1] = values.try_into().map_err(|_| format!("{name} is not a single text"))?;
+            if !event_id::is_generated(&name, &id) {
+                event = event.id(id);
+            }
+        } else if name != event_id::NUMBER_HEADER
+            && !name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("Nats-"))
+        {
             event = values.into_iter().fold(event, |event, value| event.header(name.as_str(), value));
         }
     }
@@ -232,6 +234,12 @@ mod tests {
     fn of_publish_options_only_the_identity_is_repeated() {
         let line = br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": "7", "nats-msg-id": "8", "NATS-MSG-ID": "9", "Nats-Rollup": "all", "Nats-Expected-Stream": "S", "A": "1"}}"#;
         assert_eq!(read(line), Ok(Event::new("a", "").id("7").header("A", "1")));
+        let line = br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": "catchment-k3vfa7q2mzn5x6ohydwu-17", "Catchment-Event": "r-7", "A": "1"}}"#;
+        assert_eq!(
+            read(line),
+            Ok(Event::new("a", "").header("A", "1")),
+            "an event that is published again is no repetition"
+        );
     }
 
     #[test]

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use crate::config::Mode;
 use crate::error::Error;
 use crate::hint;
-use crate::record::{FailureReason, Overflow, RecordError};
+use crate::record::{FailureReason, Identity, Overflow, RecordError};
 use crate::subject::Filter;
 use crate::{Config, Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use events::{Events, LineFormat, Load, due};
 use report::{Ending, POLL, Patience, PublishReport};
 
@@ -71,7 +71,7 @@ pub struct Publish {
 
     /// Each line is a whole event as tail --json and dead-letters export print it: {"subject", "payload", "headers"}; headers may
     /// be left out. The payload is text, {"$blob":"<base64>"}, or other JSON that is published verbatim. Headers that begin with Nats- are
-    /// left out, except for the event id, Nats-Msg-Id. Of the other keys that those print, id and published_us are not used, and
+    /// left out, except for an event id that the publisher gave, Nats-Msg-Id. Of the other keys that those print, id and published_us are not used, and
     /// raw_headers is refused
     #[arg(long, conflicts_with_all = ["payload", "count"])]
     events: bool,
@@ -87,6 +87,10 @@ pub struct Publish {
     /// Generate this many events: {"n": number, "sent_us": the time at which it was due}
     #[arg(long, value_name = "EVENTS", value_parser = whole::<u64>(0..=u64::MAX, 1000), conflicts_with_all = ["payload", "file"])]
     count: Option<u64>,
+
+    /// By what an event that is sent again after a lost connection is recognised
+    #[arg(long, value_enum, default_value_t)]
+    identity: RecognisedBy,
 
     /// Publish this many events a second; above 1,000, those of a millisecond at once [default: as fast as the stream accepts them]
     #[arg(long, value_name = "EVENTS", value_parser = whole::<u64>(1..=u64::MAX, 1000))]
@@ -142,7 +146,7 @@ impl Publish {
         let wanted = || !signals.end_asked();
         let connected = starting::connect(&config.database.path, config.broker.timeout, is_named, &wanted, || {
             // Read again for each attempt: the server may have written its address meanwhile.
-            Ok(open(&settings.for_broker(&self.database, &self.broker)?, signals)?)
+            Ok(open(&settings.for_broker(&self.database, &self.broker)?, self.identity.into(), signals)?)
         });
         connected.map_err(|error| starting::with_way_out(error, config))
     }
@@ -289,15 +293,37 @@ impl Publish {
     }
 }
 
+/// By what a repeated event is recognised. By default by the stream only: for the others, the database remembers each run of this command.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum RecognisedBy {
+    /// By the stream, within its duplicate window
+    #[default]
+    Stream,
+    /// By the stream, and by the collector's database, however late
+    Both,
+    /// By the collector's database only. It costs the server less
+    Database,
+}
+
+impl From<RecognisedBy> for Identity {
+    fn from(by: RecognisedBy) -> Self {
+        match by {
+            RecognisedBy::Stream => Self::Stream,
+            RecognisedBy::Both => Self::Both,
+            RecognisedBy::Database => Self::Database,
+        }
+    }
+}
+
 fn with_headers(event: Event, headers: &[(String, String)]) -> Event {
     headers.iter().fold(event, |event, (name, value)| event.header(name, value))
 }
 
 /// Connects on a thread of its own, so that a signal ends the waiting. After a signal, the result is an error.
-fn open(settings: &Config, signals: &Signals) -> anyhow::Result<NatsRecorder> {
-    let mut config = NatsRecorderConfig::default();
+fn open(settings: &Config, identity: Identity, signals: &Signals) -> anyhow::Result<NatsRecorder> {
+    let mut config = NatsRecorderConfig::new(settings.broker.clone());
     // A full buffer must not keep a signal waiting.
-    (config.broker, config.overflow) = (settings.broker.clone(), Overflow::Block(POLL));
+    (config.identity, config.overflow) = (identity, Overflow::Block(POLL));
     let expecting = || starting::expecting_stream(&settings.database.path, settings.broker.timeout);
     let (to, opened) = sync_channel(1);
     let (connecting, expects_stream) = (config.clone(), expecting());

@@ -37,7 +37,7 @@ impl Config {
             "database.",
             old_database,
             database,
-            DatabaseConfig { path, synchronous, writers, busy_timeout, migrations }
+            DatabaseConfig { path, synchronous, writers, busy_timeout, forget_recorders, migrations }
         );
         keys
     }

@@ -1,5 +1,6 @@
 //! The database, and how many events share a transaction: `[database]` and `[batch]`.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use serde::Deserialize;
 use super::limits::{MAX_EVENTS, validate_duration};
 use super::migrations::Migrations;
 use crate::error::Error;
+
+/// The shortest and the longest time after which a recorder is forgotten.
+const FORGETTING: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(100 * 366 * 86_400);
 
 /// The database: `[database]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,6 +30,11 @@ pub struct DatabaseConfig {
     /// end. Up to a day. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub busy_timeout: Duration,
+    /// How long after its last event a recorder is remembered. As long as it is, an event that it sends again is stored once
+    /// ([`Identity`](crate::record::Identity)). A recorder takes some 60 bytes, and each start of an application is a new one. From a
+    /// minute to 100 years. Default 30 days.
+    #[serde(with = "humantime_serde")]
+    pub forget_recorders: Duration,
     /// A folder of SQL files that create the tables for routes and queries, or such files in the program itself: [`Migrations`].
     /// Default none.
     ///
@@ -80,6 +89,7 @@ impl Default for DatabaseConfig {
             synchronous: Synchronous::Full,
             writers: 1,
             busy_timeout: Duration::from_secs(1),
+            forget_recorders: Duration::from_secs(30 * 86_400),
             migrations: None,
         }
     }
@@ -102,6 +112,10 @@ impl DatabaseConfig {
             return Err(Error::config("database.writers", format!("is {}; from 1 to 64", self.writers)));
         }
         validate_duration("database.busy_timeout", self.busy_timeout)?;
+        if !FORGETTING.contains(&self.forget_recorders) {
+            let detail = format!("is {:?}; from a minute to 100 years", self.forget_recorders);
+            return Err(Error::config("database.forget_recorders", detail));
+        }
         validate_database_path(&self.path)?;
         let refused = |detail, remedy| Err(Error::config("database.migrations", detail).with_remedy(remedy));
         match &self.migrations {

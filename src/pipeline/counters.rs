@@ -12,7 +12,8 @@ pub struct Counters {
     pub received: Counter,
     /// Deliveries committed, dead letters included.
     pub committed: Counter,
-    /// Deliveries skipped because an earlier epoch of the stream had delivered them already.
+    /// Deliveries skipped because they are stored already: an earlier epoch of the stream had delivered them, or a recorder had sent
+    /// them twice. The latter count as committed too.
     pub duplicates: Counter,
     /// Deliveries committed as dead letters.
     pub dead_letters: Counter,

@@ -31,6 +31,8 @@ pub struct Committed {
     pub unmatched_dropped: usize,
     /// How many were delete markers that are skipped.
     pub markers_skipped: usize,
+    /// How many were stored before, as their recorders' numbers show. They change nothing.
+    pub repeated: usize,
     /// How many requested confirmations were dropped because their queue was full.
     pub confirmations_dropped: usize,
 }

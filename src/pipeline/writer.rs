@@ -57,6 +57,7 @@ impl<S: Sink> Writer<S> {
                     counters.dead_letters.add(done.dead_letters);
                     counters.unmatched_dropped.add(done.unmatched_dropped);
                     counters.markers_skipped.add(done.markers_skipped);
+                    counters.duplicates.add(done.repeated);
                     counters.confirmations_dropped.add(done.confirmations_dropped);
                     counters.batches.add(1);
                     return Ok(true);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, RouteConfig, Unmatched, validate_routes};
 use crate::error::Error;
+use crate::event_id::Identity;
 
 /// The default of both recorders for [`Overflow::Block`].
 const BLOCK: Duration = Duration::from_secs(5);
@@ -38,7 +39,9 @@ pub struct NatsRecorderConfig {
     /// refused password, show only in [`Recorder::health`](super::Recorder::health). Default false:
     /// [`NatsRecorder::open`](super::NatsRecorder::open) fails.
     pub start_without_broker: bool,
-    /// How long after it was first sent an event may be sent again, at most. The stream's own `duplicate_window` counts where
+    /// How an event that is sent twice is recognised. Default [`Identity::Both`]. Not used in mode `core`.
+    pub identity: Identity,
+    /// With [`Identity::Stream`]: how long after it was first sent an event may be sent again, at most. The stream's own `duplicate_window` counts where
     /// it is shorter: the recorder reads it on each new connection, before it sends anything again, and stops sending again
     /// before the window ends, by `broker.silence` or half of the window. An event that the server refused for the moment, and so
     /// did not store, may be sent again at any time.
@@ -62,6 +65,7 @@ impl Default for NatsRecorderConfig {
             window: 4_000,
             window_bytes: 1 << 20,
             start_without_broker: false,
+            identity: Identity::default(),
             duplicate_window: Duration::from_secs(120),
         }
     }

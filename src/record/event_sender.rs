@@ -9,7 +9,7 @@ use super::send_queue::{SendQueue, SettleResult};
 use crate::broker::{Cluster, KnownStreams, Liveness, Publisher, Reconnect, Rejection};
 use crate::config::Mode;
 use crate::counted;
-use crate::event_id;
+use crate::event_id::{EventIds, Identity};
 use crate::pipeline::{Condition, Signal};
 
 /// How long the answer that no stream takes an event is not final, from a server that has stored some before. A cluster gives this
@@ -30,8 +30,7 @@ pub(super) struct EventSender {
     queue: Arc<SendQueue>,
     stop: Signal,
     condition: Condition,
-    /// The prefix of the identities that this recorder makes.
-    id_prefix: String,
+    ids: EventIds,
     /// Whether a stream may be about to be made.
     expects_stream: Box<dyn Fn() -> bool + Send>,
 }
@@ -54,8 +53,8 @@ impl EventSender {
         stop: Signal,
         condition: Condition,
     ) -> Self {
-        let (id_prefix, expects_stream) = (event_id::unique_prefix(), Box::new(|| false));
-        Self { config, cluster, known_streams, queue, stop, condition, id_prefix, expects_stream }
+        let (ids, expects_stream) = (EventIds::new(config.identity), Box::new(|| false));
+        Self { config, cluster, known_streams, queue, stop, condition, ids, expects_stream }
     }
 
     /// Asks this whether a stream may be about to be made, while none takes an event.
@@ -98,19 +97,20 @@ impl EventSender {
     }
 
     /// On a new connection, finds out about events that were sent on an older one and not confirmed. Those that their stream still
-    /// recognises are sent again. The others are looked for in the stream, and fail where they are not found.
+    /// recognises are sent again. The others are looked for in the stream. Where they are not found, they are sent again if a database
+    /// recognises them, and fail otherwise.
     fn resolve_unconfirmed(&self, publisher: &Publisher) {
         let subjects = self.queue.unconfirmed_subjects();
         if !subjects.is_empty() {
             // The duplicate window may have been changed meanwhile.
             publisher.ask_streams(&subjects, &self.stop);
         }
-        let resend_window = resend_window(&self.config, self.known_streams.repeatable());
+        let of_streams = self.known_streams.repeatable();
         // Includes events whose window may end before it is their turn to be sent.
-        let age = resend_window.saturating_sub(self.config.broker.silence);
+        let age = recognised_for(&self.config, of_streams).saturating_sub(self.config.broker.silence);
         let (unconfirmed, after) = self.queue.unconfirmed(age);
         if !unconfirmed.is_empty() {
-            let found = publisher.search(&unconfirmed, &self.id_prefix, after.as_ref(), &self.stop);
+            let found = publisher.search(&unconfirmed, &self.ids, after.as_ref(), &self.stop);
             let (count, found_count) = (unconfirmed.len(), found.len());
             let count = counted(count as u64, "event");
             log::info!(
@@ -119,12 +119,12 @@ impl EventSender {
             );
             let _ = self.queue.settle(found, Duration::ZERO);
         }
-        self.queue.fail_unconfirmed(resend_window);
+        self.queue.fail_unconfirmed(resend_window(&self.config, of_streams));
     }
 
     /// Uses one connection until it ends. Returns why it ended.
     fn serve(&self, publisher: &Publisher, reconnect: &mut Reconnect) -> String {
-        publisher.start(self.queue.connect(publisher.max_payload()), &self.id_prefix);
+        publisher.start(self.queue.connect(publisher.max_payload()), &self.ids);
         let silence = self.config.broker.silence;
         let mut liveness = Liveness::new(silence);
         let (mut denied, mut denied_until) = (HashSet::new(), Instant::now());
@@ -193,8 +193,16 @@ impl EventSender {
 }
 
 /// How long after it was first sent an event may be sent again. `of_streams` is how long the streams recognise a repetition, where
-/// that is known.
+/// that is known. A database always does.
 pub(super) fn resend_window(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
+    match config.broker.mode {
+        Mode::Jetstream if config.identity != Identity::Stream => Duration::MAX,
+        Mode::Jetstream | Mode::Core => recognised_for(config, of_streams),
+    }
+}
+
+/// How long after it was first sent a stream recognises an event.
+fn recognised_for(config: &NatsRecorderConfig, of_streams: Option<Duration>) -> Duration {
     match config.broker.mode {
         Mode::Jetstream => of_streams.map_or(config.duplicate_window, |time| time.min(config.duplicate_window)),
         Mode::Core => Duration::ZERO,

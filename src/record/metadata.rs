@@ -9,12 +9,13 @@ pub struct RecordMetadata {
 }
 
 impl RecordMetadata {
-    /// The event's sequence in its stream; `None` where it is in no stream. [`Collector::wait_for`](crate::Collector::wait_for)
+    /// The event's sequence in its stream. `None` where it is in no stream, and where the stream has acknowledged it together with later
+    /// events, as it may with [`Identity::Database`](super::Identity::Database). [`Collector::wait_for`](crate::Collector::wait_for)
     /// waits until a collector has committed it.
     #[must_use]
     pub fn sequence(&self) -> Option<u64> {
         match &self.destination {
-            Destination::Stream { sequence, .. } => Some(*sequence),
+            Destination::Stream { sequence, .. } => *sequence,
             Destination::Broker | Destination::Database | Destination::Dropped => None,
         }
     }
@@ -34,8 +35,8 @@ pub enum Destination {
     Stream {
         /// The stream's name.
         stream: String,
-        /// The event's sequence in the stream.
-        sequence: u64,
+        /// The event's sequence in the stream. `None` where the stream has acknowledged it together with later events.
+        sequence: Option<u64>,
         /// The stream already had an event with the same identity and stored no second one.
         duplicate: bool,
     },

@@ -18,6 +18,7 @@ mod recorder;
 mod send_queue;
 mod unclaimed;
 
+pub use crate::event_id::Identity;
 pub use config::{CommitMode, DirectRecorderConfig, NatsRecorderConfig, Overflow};
 pub use counters::RecorderCounters;
 pub use counts::RecorderCounts;

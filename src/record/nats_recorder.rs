@@ -105,7 +105,7 @@ impl NatsRecorder {
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);
         let condition = Condition::new("broker");
-        let known_streams = Arc::new(KnownStreams::new(&config.broker));
+        let known_streams = Arc::new(KnownStreams::new(&config.broker, config.identity));
         let publisher = match Publisher::open(&cluster, &stop, &known_streams) {
             Ok(publisher) => Some(publisher),
             Err(error @ Error::Broker { .. }) if config.start_without_broker => {

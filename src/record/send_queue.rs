@@ -139,6 +139,7 @@ impl SendQueue {
         let mut answered = 0;
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        state.has_answer = true;
         let waited = state.oldest_wait();
         for PublishResult { number, result } in results {
             let Some(pending) = state.pending.get_mut(&number) else { continue };
@@ -148,7 +149,9 @@ impl SendQueue {
                     any_stored = true;
                     let destination = match taken {
                         Acknowledgement::ByStream { stream, sequence, duplicate } => {
-                            state.note_stored(&stream, sequence);
+                            if let Some(sequence) = sequence {
+                                state.note_stored(&stream, sequence);
+                            }
                             Destination::Stream { stream, sequence, duplicate }
                         }
                         Acknowledgement::ByServer => Destination::Broker,

@@ -55,6 +55,7 @@ pub struct Database {
     manager: ConnectionManager,
     pub(super) plan: Arc<Plan>,
     writers: usize,
+    forget_recorders: Duration,
 }
 
 impl Database {
@@ -200,7 +201,19 @@ impl Database {
             })?;
         let file = DatabaseFile::at(path);
         let checkpointer = Arc::new(Checkpointer::new(manager.clone(), file.clone()));
-        Ok((Self { file, identity, pool, checkpointer, manager, plan, writers: config.writers }, queries))
+        Ok((
+            Self {
+                file,
+                identity,
+                pool,
+                checkpointer,
+                manager,
+                plan,
+                writers: config.writers,
+                forget_recorders: config.forget_recorders,
+            },
+            queries,
+        ))
     }
 
     /// The name of this database at a broker: sixteen hexadecimal digits, the same in every copy of it.
@@ -327,7 +340,8 @@ impl Database {
         let routes = ActiveRoutes::new(Arc::clone(&self.plan), confirmations);
         let writer = |_| {
             let checkpointer = Arc::clone(&self.checkpointer);
-            Writer::new(self.pool.clone(), checkpointer, self.file.clone(), Arc::clone(&routes))
+            let (pool, file, routes) = (self.pool.clone(), self.file.clone(), Arc::clone(&routes));
+            Writer::new(pool, checkpointer, file, routes, self.forget_recorders)
         };
         ((0..self.writers).map(writer).collect(), routes.switch())
     }

@@ -30,6 +30,7 @@ mod read_connection;
 mod read_only;
 mod reader;
 mod reload_note;
+mod repetitions;
 mod route_switch;
 mod routes;
 mod schema;

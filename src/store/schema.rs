@@ -8,10 +8,10 @@ use super::sqlite_error::database_error;
 use crate::error::{DatabaseFault, Error};
 
 /// The version of these tables. Each step adds one.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// The steps from each version to the next, the first from an empty database. A released step never changes.
-const STEPS: [&str; 3] = [TO_VERSION_1, TO_VERSION_2, TO_VERSION_3];
+const STEPS: [&str; 4] = [TO_VERSION_1, TO_VERSION_2, TO_VERSION_3, TO_VERSION_4];
 
 /// Table `events` stores events that no route matches. Its columns are easy to query by hand:
 /// `SELECT subject, payload FROM events WHERE headers ->> 'Trace-Id' = '7'`.
@@ -107,6 +107,19 @@ CREATE TABLE catchment_gaps(
     last INTEGER NOT NULL,
     missing INTEGER NOT NULL,
     PRIMARY KEY(stream, epoch, first)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Which numbers of each recorder are stored, by the stream that the events came from: all below `base`, and those from `base` on whose
+/// bit in `stored` is set, the lowest bit of the first byte first. `seen_us` is the publish time of the recorder's last batch.
+const TO_VERSION_4: &str = "
+CREATE TABLE catchment_recorders(
+    stream TEXT NOT NULL,
+    recorder TEXT NOT NULL,
+    base INTEGER NOT NULL,
+    stored BLOB NOT NULL,
+    seen_us INTEGER NOT NULL,
+    PRIMARY KEY(stream, recorder)
 ) STRICT, WITHOUT ROWID;
 ";
 
@@ -290,8 +303,8 @@ mod tests {
     #[test]
     fn tables_of_a_later_version_are_not_changed() {
         let mut connection = first_version();
-        connection.execute_batch("UPDATE catchment_meta SET value = 4 WHERE key = 'version'").expect("SQL");
-        assert!(matches!(ensure(&mut connection), Ok(Schema::Later(4))));
-        assert_eq!(version(&connection).expect("a version"), Some(4));
+        connection.execute_batch("UPDATE catchment_meta SET value = 5 WHERE key = 'version'").expect("SQL");
+        assert!(matches!(ensure(&mut connection), Ok(Schema::Later(5))));
+        assert_eq!(version(&connection).expect("a version"), Some(5));
     }
 }

@@ -1,16 +1,19 @@
 //! Commits a batch and its ledger entry in one transaction, and finds the events that cannot be stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::checkpointer::Checkpointer;
+use super::columns::micros;
 use super::database_file::DatabaseFile;
 use super::dead_letters::{self, DeadLetterReason};
 use super::ledger;
 use super::pool::{ConnectionManager, WriteConnection};
+use super::repetitions::{self, BatchNumbers, Repetitions};
 use super::route_switch::{ActiveRoutes, Handling};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::statements::{StatementError, Statements};
@@ -24,6 +27,8 @@ const MAX_REPEATED: usize = 64;
 
 /// How many events count as one step of a writer, for whoever watches whether it hangs.
 const EVENTS_OF_A_STEP: usize = 16;
+/// How often recorders are forgotten, at most. Finding them takes a read of the whole table.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Commits batches on connections of the pool.
 #[derive(Debug)]
@@ -36,12 +41,25 @@ pub struct Writer {
     handling: Option<Arc<Handling>>,
     /// That batch, read for these routes.
     decoded: DecodedBatch,
+    /// Its numbers.
+    numbers: BatchNumbers,
     /// The events of the batch that are dead letters so far, and why.
     dead: BTreeMap<usize, String>,
+    /// The events of the batch that were stored before, so far.
+    repeated: BTreeSet<usize>,
+    forgetting: Forgetting,
     /// Set by an error: the batch may be committed in part or completely. Only the ledger shows it.
     unclear: bool,
     /// Confirmations of the last batch were dropped: the warning is not repeated.
     has_warned: bool,
+}
+
+/// When recorders are forgotten that are not used any more.
+#[derive(Debug)]
+struct Forgetting {
+    after: Duration,
+    /// Of this writer.
+    last: Option<Instant>,
 }
 
 /// Why an attempt to commit a span of a batch failed.
@@ -73,6 +91,7 @@ impl Writer {
         checkpointer: Arc<Checkpointer>,
         file: DatabaseFile,
         routes: Arc<ActiveRoutes>,
+        forget_after: Duration,
     ) -> Self {
         let plan = Arc::clone(&routes.current().plan);
         Self {
@@ -82,7 +101,10 @@ impl Writer {
             routes,
             handling: None,
             decoded: DecodedBatch::new(plan),
+            numbers: BatchNumbers::default(),
             dead: BTreeMap::new(),
+            repeated: BTreeSet::new(),
+            forgetting: Forgetting { after: forget_after, last: None },
             unclear: false,
             has_warned: false,
         }
@@ -176,6 +198,7 @@ impl Writer {
             ledger::record_gaps(&transaction, epoch, batch.gaps(&span)).map_err(refuse)?;
         }
         self.dead.split_off(&span.start);
+        self.repeated.split_off(&span.start);
         self.store(pooled, batch, span, findings)?;
         // `ON CONFLICT ROLLBACK` ends a transaction without an error: the rows are gone, and COMMIT would fail.
         if transaction.is_autocommit() {
@@ -194,13 +217,18 @@ impl Writer {
         span: Range<usize>,
         findings: &Findings,
     ) -> Result<(), AttemptError> {
-        let Self { file, decoded, dead, routes, .. } = self;
-        let start = span.start;
+        let Self { file, decoded, numbers, dead, repeated, forgetting, routes, .. } = self;
+        let (start, seen_us) = (span.start, micros(batch.before(span.end)));
+        let mut repetitions = Repetitions::new(&pooled.sqlite, numbers);
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
             if (index - start).is_multiple_of(EVENTS_OF_A_STEP) {
                 routes.step();
+            }
+            if repetitions.is_repeated(index).map_err(|e| AttemptError::Refused(refusal(file, e)))? {
+                repeated.insert(index);
+                continue;
             }
             let delivery = batch.delivery(index);
             let ran = match findings.dead_letters.get(&index).or_else(|| decoded.known_failure(index)) {
@@ -236,6 +264,10 @@ impl Writer {
                 .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
             dead.insert(index, reason.error);
         }
+        if !numbers.is_empty() {
+            save(repetitions, &pooled.sqlite, seen_us, forgetting)
+                .map_err(|e| AttemptError::Refused(refusal(file, e)))?;
+        }
         Ok(())
     }
 
@@ -247,7 +279,9 @@ impl Writer {
         };
         let stream = batch.epoch().and_then(|epoch| epoch.origin());
         let mut confirmations_dropped = 0;
-        for index in (0..batch.len()).filter(|&index| self.decoded.replies(index)) {
+        // The first copy of a repeated event was confirmed.
+        let is_confirmed = |index: &usize| self.decoded.replies(*index) && !self.repeated.contains(index);
+        for index in (0..batch.len()).filter(is_confirmed) {
             let delivery = batch.delivery(index);
             let Some(reply_to) = delivery.headers.get(Confirmation::HEADER) else { continue };
             let confirmation = Confirmation {
@@ -286,6 +320,22 @@ impl Writer {
     }
 }
 
+/// Stores which numbers are stored now. Where there is a new recorder, forgets those that are not used any more.
+fn save(
+    repetitions: Repetitions<'_>,
+    connection: &Connection,
+    seen_us: i64,
+    forgetting: &mut Forgetting,
+) -> rusqlite::Result<()> {
+    let has_new = repetitions.save(seen_us)?;
+    if has_new && forgetting.last.is_none_or(|last| last.elapsed() >= FORGET_EVERY) {
+        let forgotten = repetitions::forget(connection, seen_us, forgetting.after)?;
+        forgetting.last = Some(Instant::now());
+        log::debug!("database: {forgotten} recorders forgotten");
+    }
+    Ok(())
+}
+
 /// A problem of the database: the batch is kept and tried again.
 fn refusal(file: &DatabaseFile, error: rusqlite::Error) -> Refusal {
     match error.sqlite_error_code() {
@@ -299,7 +349,9 @@ impl Sink for Writer {
         let handling = self.routes.current();
         self.decoded.set_plan(&handling.plan);
         self.decoded.read(batch);
+        self.numbers.read(batch);
         self.dead.clear();
+        self.repeated.clear();
         self.handling = Some(handling);
     }
 
@@ -343,7 +395,8 @@ impl Sink for Writer {
             self.routes.committed(&handling);
             self.confirm(batch, &handling)
         });
-        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, confirmations_dropped })
+        let repeated = self.repeated.len();
+        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, repeated, confirmations_dropped })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use catchment::record::{FailureReason, WaitError};
+use catchment::record::{FailureReason, Identity, WaitError};
 use catchment::{Event, Receipt, Recorder};
 use serde_json::{Value, json};
 
@@ -160,7 +160,7 @@ fn nothing_is_sent_again_beyond_the_streams_own_window() {
     let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_millis(500));
     let proxy = Proxy::start(server.port());
-    let recorder = load::patient(quick(proxy.url()));
+    let recorder = load::patient_with(quick(proxy.url()), Identity::Stream);
     let receipts = lose_acknowledgements(&server, &proxy, &recorder);
     proxy.heal();
     are_found(receipts, 1);
@@ -172,7 +172,7 @@ fn a_window_that_is_edited_while_a_recorder_runs_counts() {
     let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_secs(120));
     let proxy = Proxy::start(server.port());
-    let recorder = load::patient(quick(proxy.url()));
+    let recorder = load::patient_with(quick(proxy.url()), Identity::Stream);
     comes_next(&recorder, 1);
     set_window(&server, "UPDATE", Duration::from_millis(500));
     let receipts = lose_acknowledgements(&server, &proxy, &recorder);
@@ -186,7 +186,7 @@ fn what_cannot_be_looked_for_beyond_the_window_is_unconfirmed() {
     let (_folder, server) = Server::in_new_folder();
     set_window(&server, "CREATE", Duration::from_millis(500));
     let proxy = Proxy::start(server.port());
-    let recorder = load::patient(quick(proxy.url()));
+    let recorder = load::patient_with(quick(proxy.url()), Identity::Stream);
     proxy.drop_published("$JS.API.STREAM.MSG.GET.");
     let receipts = lose_acknowledgements(&server, &proxy, &recorder);
     for receipt in receipts {

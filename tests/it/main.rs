@@ -42,6 +42,7 @@ mod logs;
 mod memory;
 mod migrations;
 mod names;
+mod numbering;
 mod own_server;
 mod packaging;
 mod paths;

@@ -59,6 +59,14 @@ pub(in crate::broker) struct ServerInfo {
     pub(in crate::broker) tls: bool,
 }
 
+impl ServerInfo {
+    /// Whether it is of this version or a later one: major and minor number.
+    pub(in crate::broker) fn is_at_least(&self, version: (u32, u32)) -> bool {
+        let mut numbers = self.version.split(['.', '-']).map_while(|number| number.parse().ok());
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+    }
+}
+
 /// The connection was lost, or there was no answer in time: the link cannot be used any more.
 #[derive(Debug)]
 pub(in crate::broker) struct LinkError(pub(in crate::broker) String);
@@ -424,7 +432,7 @@ fn connect(cluster: &Cluster, signals: &LinkSignals, listener: &Arc<dyn ErrorLis
                 };
                 let subscribed = connection
                     .subscribe(&name)
-                    .and_then(|echo| connection.subscribe(&format!("{name}.*")).map(|inbox| (echo, inbox)));
+                    .and_then(|echo| connection.subscribe(&format!("{name}.>")).map(|inbox| (echo, inbox)));
                 let (echo, subscription) =
                     subscribed.map_err(|e| broker_error(&shown, BrokerFault::Request, one_line(&e)))?;
                 return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, echo });

@@ -56,7 +56,8 @@ impl CorePublisher {
                 flusher,
                 &lost,
                 || Ok(()),
-                |outgoing| {
+                |_| Vec::new(),
+                |outgoing, _| {
                     publish(connection, &outgoing.event)?;
                     unread.published.lock().push_back(outgoing);
                     Ok(())
@@ -135,7 +136,7 @@ impl FlushObserver for ReadObserver {
 
     fn answered(&mut self) {
         let mut denials = self.unread.denials.lock();
-        for Outgoing { number, event } in self.under_way.drain(..) {
+        for Outgoing { number, event, .. } in self.under_way.drain(..) {
             let is_clear = denials.by_subject.is_empty();
             let denial = if is_clear { None } else { denials.by_subject.get(&quoted(event.subject())) };
             let result =
@@ -163,7 +164,7 @@ mod tests {
 
     fn publish(observer: &ReadObserver, number: u64, subject: &str) {
         let event = Arc::new(Event::new(subject, ""));
-        observer.unread.published.lock().push_back(Outgoing { number, event });
+        observer.unread.published.lock().push_back(Outgoing { number, event, alone: false });
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::api;
 use super::api_error::{ApiError, ErrorBody, code};
 use super::api_types::StreamInfo;
+use super::fast_batch::{BatchAnswer, BatchPlace};
 use super::known_streams::KnownStreams;
 use crate::broker::publishing::{Acknowledgement, PublishResult, Rejection};
 use crate::config::is_stream_name;
@@ -42,7 +43,7 @@ pub(super) struct ApiRequest {
 
 /// An answer to an event or to a request.
 pub(super) struct Response<'a> {
-    /// The last token of the subject that it was sent to.
+    /// What follows the inbox in the subject that it was sent to.
     pub(super) token: &'a str,
     /// A status of the server instead of a payload: `503` if there is no subscriber.
     pub(super) status: Option<&'a str>,
@@ -63,6 +64,8 @@ pub(super) struct AckVerifier {
     /// Results that wait until it is known whether their stream exists, by the stream's name.
     waiting: BTreeMap<String, Vec<PublishResult>>,
     rejected_names: BTreeSet<String>,
+    /// The first numbers of the last batches that were not stored whole.
+    incomplete_batches: BTreeSet<u64>,
     /// Nobody answered some request: the server may be just starting.
     needs_retry: bool,
     /// The warning about answers that are not a stream's, until it is taken.
@@ -80,6 +83,7 @@ impl AckVerifier {
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
             rejected_names: BTreeSet::new(),
+            incomplete_batches: BTreeSet::new(),
             needs_retry: false,
             notice: None,
             has_noticed: false,
@@ -132,6 +136,9 @@ impl AckVerifier {
         if let Ok(number) = response.token.parse() {
             return self.event_result(number, response).into_iter().collect();
         }
+        if let Some(place) = BatchPlace::parse(response.token) {
+            return self.batch_results(place, response);
+        }
         if self.open.remove(response.token).is_none() {
             return Vec::new();
         }
@@ -176,6 +183,58 @@ impl AckVerifier {
         }
         self.waiting.entry(stream).or_default().push(result);
         None
+    }
+
+    /// The results that an answer contains for the events of a batch. A batch is only sent to a known stream.
+    fn batch_results(&mut self, place: BatchPlace, response: &Response<'_>) -> Vec<PublishResult> {
+        let BatchPlace { first, last, number } = place;
+        let not_stored = |number, why: &str| PublishResult { number, result: Err(Rejection::ForNow(why.into())) };
+        if let Some(status) = response.status {
+            // Sent for itself, the event gets an answer that says why.
+            return vec![not_stored(number, &format!("the server answers an event of a batch with status {status}"))];
+        }
+        match BatchAnswer::parse(response.data) {
+            Some(BatchAnswer::Progress) => Vec::new(),
+            Some(BatchAnswer::Ended { stream, stored, sequence }) if self.known.contains(&stream) => {
+                let next = first.saturating_add(stored).min(last + 1);
+                if next <= last {
+                    self.note_incomplete(first);
+                }
+                let stored = |number| {
+                    let sequence = (number + 1 == next).then_some(sequence);
+                    let stream = stream.clone();
+                    PublishResult {
+                        number,
+                        result: Ok(Acknowledgement::ByStream { stream, sequence, duplicate: false }),
+                    }
+                };
+                let rest =
+                    (next..=number).map(|number| not_stored(number, "the stream ended a batch before this event"));
+                (first..next).map(stored).chain(rest).collect()
+            }
+            Some(BatchAnswer::Refused { stream, code, description }) if self.known.contains(&stream) => {
+                if code == code::BATCHES_DISABLED {
+                    self.known.stop_batches(&stream);
+                }
+                // Without an answer that ended the batch, the server has forgotten it, and the earlier events may be stored.
+                let from = if self.note_incomplete(first) { first } else { number };
+                (from..=number).map(|number| not_stored(number, &description)).collect()
+            }
+            _ => {
+                self.ignore(|| "a program that is not a stream answers a batch of events".into());
+                Vec::new()
+            }
+        }
+    }
+
+    /// Notes that a batch was not stored whole. Returns `false` where that was known.
+    fn note_incomplete(&mut self, first: u64) -> bool {
+        /// More than there are in flight.
+        const MOST: usize = 10_000;
+        if self.incomplete_batches.len() >= MOST {
+            self.incomplete_batches.pop_first();
+        }
+        self.incomplete_batches.insert(first)
     }
 
     fn handle_stream_info(
@@ -317,7 +376,7 @@ fn parse_ack(data: &[u8]) -> Option<(String, Result<Acknowledgement, Rejection>)
         if duplicate && seq == 0 {
             return Some((stream, Err(Rejection::ForNow("the stream has not stored its first copy yet".into()))));
         }
-        let taken = Acknowledgement::ByStream { stream: stream.clone(), sequence: seq, duplicate };
+        let taken = Acknowledgement::ByStream { stream: stream.clone(), sequence: Some(seq), duplicate };
         return (seq > 0).then_some((stream, Ok(taken)));
     };
     if error.code == 0 {
@@ -333,11 +392,13 @@ fn parse_ack(data: &[u8]) -> Option<(String, Result<Acknowledgement, Rejection>)
 mod tests {
     use super::*;
     use crate::config::BrokerConfig;
+    use crate::event_id::Identity;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn verifier(timeout: Duration) -> AckVerifier {
-        AckVerifier::new(Arc::new(KnownStreams::new(&BrokerConfig::default())), "$JS.API".into(), timeout)
+        let known = KnownStreams::new(&BrokerConfig::default(), Identity::Stream);
+        AckVerifier::new(Arc::new(known), "$JS.API".into(), timeout)
     }
 
     fn handle(verifier: &mut AckVerifier, token: &str, data: &str) -> Vec<PublishResult> {
@@ -439,6 +500,57 @@ mod tests {
         assert!(matches!(in_process, Some(Err(Rejection::ForNow(_)))));
         let lasting = refusal(400, 10054, "message size exceeds maximum allowed");
         assert!(matches!(lasting, Some(Err(Rejection::ByServer(_)))));
+    }
+
+    /// The results of an answer about a batch, for each event its number and `stored`, `stored at` its sequence, or `not stored`.
+    fn batch_answers(verifier: &mut AckVerifier, (token, data): (String, String)) -> Vec<(u64, String)> {
+        let shown = |result: Result<Acknowledgement, Rejection>| match result {
+            Ok(Acknowledgement::ByStream { sequence: Some(sequence), .. }) => format!("stored at {sequence}"),
+            Ok(Acknowledgement::ByStream { .. }) => "stored".into(),
+            Err(Rejection::ForNow(_)) => "not stored".into(),
+            other => panic!("{other:?}"),
+        };
+        let results = handle(verifier, &token, &data).into_iter();
+        results.map(|PublishResult { number, result }| (number, shown(result))).collect()
+    }
+
+    #[test]
+    fn the_answers_to_a_batch_tell_which_events_are_stored() {
+        let mut verifier = verifier(MINUTE);
+        let ended = |first: u64, last: u64, position: u64, stored: u64| {
+            let token = format!("abc0-{first}-{last}.1000.fail.{position}.1.$FI");
+            (token, format!(r#"{{"stream":"E","seq":90,"batch":"x","count":{stored}}}"#))
+        };
+        assert_eq!(batch_answers(&mut verifier, ended(5, 7, 3, 3)), [], "the stream is not known");
+        verifier.known.update("E", &serde_json::from_str::<StreamInfo>(INFO).expect("a stream").config);
+        let begun = ("abc0-5-7.1000.fail.1.0.$FI".into(), r#"{"type":"ack","seq":0,"msgs":500}"#.into());
+        assert_eq!(batch_answers(&mut verifier, begun), []);
+        assert_eq!(
+            batch_answers(&mut verifier, ended(5, 7, 3, 3)),
+            [(5, "stored".into()), (6, "stored".into()), (7, "stored at 90".into())]
+        );
+        let cut = ended(10, 15, 4, 2);
+        assert_eq!(
+            batch_answers(&mut verifier, cut),
+            [(10, "stored".into()), (11, "stored at 90".into()), (12, "not stored".into()), (13, "not stored".into())]
+        );
+        let refused = |first: u64, position: u64| {
+            let error = json!({ "code": 400, "err_code": 10208, "description": "batch publish ID unknown" });
+            let token = format!("abc0-{first}-{}.1000.fail.{position}.1.$FI", first + 5);
+            (token, json!({ "error": error, "stream": "E", "seq": 0 }).to_string())
+        };
+        assert_eq!(
+            batch_answers(&mut verifier, refused(10, 5)),
+            [(14, "not stored".into())],
+            "the others have their answers"
+        );
+        assert_eq!(
+            batch_answers(&mut verifier, refused(20, 3)),
+            [(20, "not stored".into()), (21, "not stored".into()), (22, "not stored".into())],
+            "a batch that the server forgot"
+        );
+        assert_eq!(batch_answers(&mut verifier, refused(20, 4)), [(23, "not stored".into())]);
+        assert_eq!(batch_answers(&mut verifier, ended(30, 31, 9, 2)), [], "there is no such event");
     }
 
     #[test]

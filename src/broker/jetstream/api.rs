@@ -15,6 +15,9 @@ use super::api_types::{
 use crate::broker::connection::Link;
 use crate::pipeline::{Gap, Gaps, Mark, Signal};
 
+/// The first server with fast batches.
+const FAST_BATCHES: (u32, u32) = (2, 14);
+
 /// Requests over a link.
 pub(super) struct Api<'a> {
     pub(super) link: &'a Link,
@@ -133,12 +136,21 @@ impl Api<'_> {
         Ok((stream.state, deleted.into_iter().filter_map(|sequence| Gap::of(sequence, sequence)).collect()))
     }
 
-    /// Creates a stream on disk, with the server's defaults for everything else.
+    /// Creates a stream on disk that accepts batches, if the server has them; with the server's defaults for everything else.
     pub(super) fn create_stream(&self, name: &str, subjects: &[String]) -> Result<StreamInfo, ApiError> {
         let config = json!({
             "name": name, "subjects": subjects, "storage": "file", "retention": "limits", "discard": "old",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "max_msg_size": -1, "num_replicas": 1,
         });
+        // A server refuses settings that it does not have. The stream may be made by another server than this one.
+        if self.link.server().is_at_least(FAST_BATCHES) {
+            let mut batched = config.clone();
+            batched["allow_batched"] = true.into();
+            match self.request(&format!("STREAM.CREATE.{name}"), &batched) {
+                Err(ApiError::Refused { .. }) => {}
+                answered => return answered,
+            }
+        }
         self.request(&format!("STREAM.CREATE.{name}"), &config)
     }
 

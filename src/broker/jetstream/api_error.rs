@@ -19,6 +19,7 @@ pub(super) mod code {
     pub(in crate::broker) const SUBJECTS_OVERLAP: u64 = 10065;
     pub(in crate::broker) const MAX_BYTES_REQUIRED: u64 = 10113;
     pub(in crate::broker) const FILTER_OUTSIDE: u64 = 10093;
+    pub(in crate::broker) const BATCHES_DISABLED: u64 = 10205;
     pub(in crate::broker) const TOO_MANY_UNACKNOWLEDGED: u64 = 10121;
 }
 
@@ -69,12 +70,12 @@ impl ApiError {
 #[derive(Deserialize)]
 pub(super) struct ErrorBody {
     #[serde(default)]
-    err_code: u64,
+    pub(super) err_code: u64,
     /// The HTTP-like status. 0 if the field is missing; the server always sends one.
     #[serde(default)]
     pub(super) code: u64,
     #[serde(default)]
-    description: String,
+    pub(super) description: String,
 }
 
 impl From<ErrorBody> for ApiError {

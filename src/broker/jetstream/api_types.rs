@@ -45,6 +45,9 @@ pub(super) struct StreamConfig {
     /// `async`: the stream acknowledges events before it writes them. Server 2.12 and later.
     #[serde(default)]
     pub(super) persist_mode: String,
+    /// The stream accepts fast batches. Server 2.14 and later.
+    #[serde(default)]
+    pub(super) allow_batched: bool,
     /// Renames the subjects of published events. Server 2.10 and later.
     #[serde(default)]
     pub(super) subject_transform: Option<SubjectTransform>,

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use super::api_types::StreamConfig;
 use super::stream::acknowledges_before_writing;
 use crate::config::BrokerConfig;
+use crate::event_id::Identity;
+use crate::subject::Filter;
 
 /// The number of names to keep. An answer that is not a stream's may contain any name.
 const MAX_STREAMS: usize = 1_000;
@@ -23,17 +25,24 @@ pub struct KnownStreams {
 }
 
 /// The settings of a stream that matter to a publisher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Settings {
     duplicate_window: Duration,
     can_lose_acknowledged: bool,
+    /// The subjects of the stream if it accepts batches, else none.
+    batched: Vec<Filter>,
 }
 
 impl KnownStreams {
     /// Without any stream.
     #[must_use]
-    pub fn new(config: &BrokerConfig) -> Self {
-        Self { longest_resend: config.repeats_within(), transit_time: config.silence, known: Mutex::default() }
+    pub fn new(config: &BrokerConfig, identity: Identity) -> Self {
+        let longest_resend = match identity {
+            Identity::Stream => config.repeats_within(),
+            // The database recognises what the stream does not.
+            Identity::Both | Identity::Database => Duration::ZERO,
+        };
+        Self { longest_resend, transit_time: config.silence, known: Mutex::default() }
     }
 
     /// How long after its first publication an event may be published again without being stored twice: the shortest
@@ -51,6 +60,19 @@ impl KnownStreams {
         self.known.lock().contains_key(stream)
     }
 
+    /// Whether an event on this subject goes to a stream that accepts batches.
+    pub(super) fn is_batched(&self, subject: &str) -> bool {
+        let known = self.known.lock();
+        known.values().flatten().any(|settings| settings.batched.iter().any(|filter| filter.matches(subject)))
+    }
+
+    /// The stream does not accept batches any more.
+    pub(super) fn stop_batches(&self, stream: &str) {
+        if let Some(settings) = self.known.lock().get_mut(stream).and_then(Option::as_mut) {
+            settings.batched.clear();
+        }
+    }
+
     /// The names, in order.
     pub(super) fn names(&self) -> Vec<String> {
         self.known.lock().keys().cloned().collect()
@@ -61,15 +83,21 @@ impl KnownStreams {
         let settings = Settings {
             duplicate_window: Duration::from_nanos(config.duplicate_window),
             can_lose_acknowledged: acknowledges_before_writing(config),
+            batched: config
+                .subjects
+                .iter()
+                .filter(|_| config.allow_batched)
+                .filter_map(|text| text.parse().ok())
+                .collect(),
         };
+        let (window, can_lose_acknowledged) = (settings.duplicate_window, settings.can_lose_acknowledged);
         let mut known = self.known.lock();
         if known.len() >= MAX_STREAMS && !known.contains_key(stream) {
             return;
         }
         let before = known.insert(stream.to_owned(), Some(settings)).flatten();
         drop(known);
-        let window = settings.duplicate_window;
-        if before.is_none_or(|before| before.duplicate_window != window) && window < self.longest_resend {
+        if before.as_ref().is_none_or(|before| before.duplicate_window != window) && window < self.longest_resend {
             log::warn!(
                 event = "stream.short_window", stream = stream, seconds = window.as_secs_f64();
                 "recorder: stream {stream} detects repeated events for only {window:?} (duplicate_window): after that, an \
@@ -77,7 +105,7 @@ impl KnownStreams {
                  nats stream edit --dupe-window 2m"
             );
         }
-        if settings.can_lose_acknowledged && !before.is_some_and(|before| before.can_lose_acknowledged) {
+        if can_lose_acknowledged && !before.is_some_and(|before| before.can_lose_acknowledged) {
             log::warn!(
                 event = "stream.persists_late", stream = stream;
                 "recorder: stream {stream} has persist_mode async: it can lose acknowledged events when its server is killed; \
@@ -112,7 +140,8 @@ mod tests {
 
     #[test]
     fn the_shortest_window_counts_less_the_way_there() {
-        let known = KnownStreams::new(&BrokerConfig { silence: Duration::from_secs(5), ..BrokerConfig::default() });
+        let config_of = BrokerConfig { silence: Duration::from_secs(5), ..BrokerConfig::default() };
+        let known = KnownStreams::new(&config_of, Identity::Stream);
         assert_eq!(known.repeatable(), None);
         known.insert_unverified("A", "no permission");
         assert_eq!((known.repeatable(), known.contains("A")), (None, true));

@@ -113,24 +113,25 @@ impl StreamSearch<'_> {
             return;
         }
         self.missing = self.missing.saturating_sub(1);
-        let Some((sequence, id)) = identity(data) else { return };
-        if let Some(number) = self.numbers.get(&id) {
-            let taken = Acknowledgement::ByStream { stream: self.stream.to_owned(), sequence, duplicate: false };
+        let Some((sequence, ids)) = identities(data) else { return };
+        if let Some(number) = ids.iter().find_map(|id| self.numbers.get(id)) {
+            let (stream, sequence) = (self.stream.to_owned(), Some(sequence));
+            let taken = Acknowledgement::ByStream { stream, sequence, duplicate: false };
             self.found.push(PublishResult { number: *number, result: Ok(taken) });
         }
     }
 }
 
-/// Sequence and identity of a message in the server's JSON.
-fn identity(data: &[u8]) -> Option<(u64, String)> {
+/// Sequence of a message in the server's JSON, and what may identify it: its identity, and the number of its recorder.
+fn identities(data: &[u8]) -> Option<(u64, Vec<String>)> {
     let stored = api::parse_stored_message(data).ok()??;
     let headers = String::from_utf8_lossy(&stored.headers);
-    let id = headers.lines().find_map(|line| {
+    let ids = headers.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
         // The server deduplicates by exactly this name.
-        (name == event_id::HEADER).then(|| value.trim().to_owned())
-    })?;
-    Some((stored.mark.sequence, id))
+        matches!(name, event_id::HEADER | event_id::NUMBER_HEADER).then(|| value.trim().to_owned())
+    });
+    Some((stored.mark.sequence, ids.collect()))
 }
 
 #[cfg(test)]
@@ -156,7 +157,7 @@ mod tests {
         }
         assert_eq!((search.missing, search.found.len()), (2, 0));
         search.handle("_INBOX.x.get-1-7", data.as_bytes());
-        let taken = Acknowledgement::ByStream { stream: "B".into(), sequence: 7, duplicate: false };
+        let taken = Acknowledgement::ByStream { stream: "B".into(), sequence: Some(7), duplicate: false };
         assert_eq!((search.missing, &search.found[0].result), (1, &Ok(taken)));
     }
 
@@ -169,9 +170,12 @@ mod tests {
     #[test]
     fn the_identity_of_a_message_is_read_from_its_headers() {
         let with = message("NATS/1.0\r\nTrace-Id: 1\r\nnats-msg-id: other\r\nNats-Msg-Id: id-3\r\n\r\n");
-        assert_eq!(identity(with.as_bytes()), Some((7, "id-3".into())));
-        assert_eq!(identity(message("NATS/1.0\r\nTrace-Id: 1\r\n\r\n").as_bytes()), None);
-        assert_eq!(identity(br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#), None);
-        assert_eq!(identity(br#"{"message":{"subject":"a","seq":1,"time":"2026-01-01T00:00:00Z"}}"#), None);
+        assert_eq!(identities(with.as_bytes()), Some((7, vec!["id-3".into()])));
+        let with = message("NATS/1.0\r\nNats-Msg-Id: id-3\r\nCatchment-Event: r-4\r\n\r\n");
+        assert_eq!(identities(with.as_bytes()), Some((7, vec!["id-3".into(), "r-4".into()])));
+        assert_eq!(identities(message("NATS/1.0\r\nTrace-Id: 1\r\n\r\n").as_bytes()), Some((7, Vec::new())));
+        assert_eq!(identities(br#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#), None);
+        let bare = br#"{"message":{"subject":"a","seq":1,"time":"2026-01-01T00:00:00Z"}}"#;
+        assert_eq!(identities(bare), Some((1, Vec::new())));
     }
 }

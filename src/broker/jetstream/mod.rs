@@ -11,6 +11,7 @@ mod consumer_request;
 mod consumer_watch;
 mod delivery_metadata;
 mod epoch_history;
+mod fast_batch;
 mod gaps;
 mod intake;
 mod known_streams;

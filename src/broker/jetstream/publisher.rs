@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 
 use super::ack_verifier::{AckVerifier, ApiRequest, Response};
 use super::api::Api;
+use super::fast_batch::BatchNames;
 use super::known_streams::KnownStreams;
 use super::message_search::MessageSearch;
 use crate::broker::connection::{Cluster, Denial, Flusher, Link, ServerRemark, one_line};
 use crate::broker::headers;
 use crate::broker::publishing::{EventSource, Outgoing, PublishResult, publish_all};
 use crate::error::Error;
-use crate::event_id;
+use crate::event::Event;
+use crate::event_id::{self, EventIds, Identity};
 use crate::pipeline::Signal;
 
 /// A live connection that publishes to streams.
@@ -67,10 +69,11 @@ impl StreamPublisher {
         &self.link
     }
 
-    /// Publishes the events of `source` in the background until there are no more. Another source may follow. Events
-    /// without an identity get one that begins with `id_prefix`.
-    pub(in crate::broker) fn start(&self, source: impl EventSource, id_prefix: &str) {
-        let id_prefix = id_prefix.to_owned();
+    /// Publishes the events of `source` in the background until there are no more. Another source may follow. `ids` makes the headers
+    /// by which repeated events are recognised.
+    pub(in crate::broker) fn start(&self, source: impl EventSource, ids: &EventIds) {
+        let (ids, names) = (ids.clone(), BatchNames::new(ids.recorder()));
+        let known = Arc::clone(&self.known);
         let lost = self.link.lost().clone();
         let inbox = self.link.inbox().to_owned();
         let tls = self.link.server().tls;
@@ -78,7 +81,11 @@ impl StreamPublisher {
         self.link.post(move |connection| {
             let flusher = Flusher::start(connection, tls, &lost);
             let before = || send_requests(connection, &inbox, &verifier);
-            publish_all(source, flusher, &lost, before, |outgoing| publish(connection, &inbox, &id_prefix, &outgoing));
+            let reply_tokens = |round: &[Outgoing]| names.reply_tokens(round, can_be_batched(&known, &ids));
+            publish_all(source, flusher, &lost, before, reply_tokens, |outgoing, token| {
+                let reply = format!("{inbox}.{}", token.unwrap_or_default());
+                publish(connection, &reply, &ids, &outgoing)
+            });
         });
     }
 
@@ -105,18 +112,22 @@ impl StreamPublisher {
         }
     }
 
-    /// Searches the known streams for these events, which were published before with identities that begin with this prefix.
+    /// Searches the known streams for these events, which were published before with the headers that `ids` makes.
     /// `after` is a stream and a sequence up to which it has none of them. Blocks for twice the configured time-out at
     /// most. Nothing may have been published on this connection.
     pub(in crate::broker) fn search(
         &self,
         events: &[Outgoing],
-        id_prefix: &str,
+        ids: &EventIds,
         after: Option<&(String, u64)>,
         stop: &Signal,
     ) -> Vec<PublishResult> {
-        let numbers: HashMap<String, u64> =
-            events.iter().map(|outgoing| (identity(outgoing, id_prefix), outgoing.number)).collect();
+        let own = |Outgoing { number, event, .. }: &Outgoing| {
+            let (given, number) = (event.given_id(), *number);
+            // The number alone tells which event it is; others may have been given the same identity.
+            Some((ids.of_database(number, given).or_else(|| ids.of_stream(number, given))?, number))
+        };
+        let numbers: HashMap<String, u64> = events.iter().filter_map(own).collect();
         let api = Api { link: &self.link, prefix: self.prefix.clone(), timeout: self.timeout, stop: Some(stop) };
         let search = MessageSearch { api: &api, denied: &self.denied, until: Instant::now() + self.timeout };
         search.run(&self.known.names(), after, &numbers)
@@ -163,7 +174,7 @@ impl StreamPublisher {
         let mut results = Vec::new();
         let mut verifier = self.verifier.lock();
         for message in first.into_iter().chain(self.link.messages().try_iter()) {
-            results.extend(verifier.handle(&response(&message), subject_of));
+            results.extend(verifier.handle(&response(&message, self.link.inbox()), subject_of));
         }
         self.denials.lock().retain(|denial| match verifier.handle_denial(denial.quoted_subject()) {
             Some(released) => {
@@ -199,26 +210,43 @@ fn send_requests(connection: &Connection, inbox: &str, verifier: &Mutex<AckVerif
     })
 }
 
-/// The message identity by which the stream detects a repeated event.
-fn identity(outgoing: &Outgoing, id_prefix: &str) -> String {
-    outgoing.event.given_id().map_or_else(|| event_id::generated(id_prefix, outgoing.number), str::to_owned)
+/// Whether an event can be sent in a batch. The stream's answer to a batch does not tell which of its events it had already, so the
+/// stream must not look.
+fn can_be_batched(known: &KnownStreams, ids: &EventIds) -> impl FnMut(&Outgoing) -> bool {
+    let is_of_database = ids.identity() == Identity::Database;
+    // Most events of a round have the same subject.
+    let mut last: Option<(Arc<Event>, bool)> = None;
+    move |Outgoing { event, alone, .. }| {
+        if !is_of_database || *alone || event.given_id().is_some() {
+            return false;
+        }
+        let same = last.as_ref().filter(|(other, _)| other.subject() == event.subject());
+        let is_batched = same.map_or_else(|| known.is_batched(event.subject()), |(_, is_batched)| *is_batched);
+        last = Some((Arc::clone(event), is_batched));
+        is_batched
+    }
 }
 
-fn publish(connection: &Connection, inbox: &str, id_prefix: &str, outgoing: &Outgoing) -> std::io::Result<()> {
+fn publish(connection: &Connection, reply: &str, ids: &EventIds, outgoing: &Outgoing) -> std::io::Result<()> {
     let event = &outgoing.event;
     let mut headers = headers::of(event);
-    if event.given_id().is_none() {
-        headers.insert(event_id::HEADER, identity(outgoing, id_prefix));
+    let own = [
+        (event_id::HEADER, ids.of_stream(outgoing.number, event.given_id())),
+        (event_id::NUMBER_HEADER, ids.of_database(outgoing.number, event.given_id())),
+    ];
+    for (name, value) in own {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
     }
-    let reply = format!("{inbox}.{}", outgoing.number);
-    connection.publish_with_reply_or_headers(event.subject(), Some(&reply), Some(&headers), event.payload())
+    connection.publish_with_reply_or_headers(event.subject(), Some(reply), Some(&headers), event.payload())
 }
 
-fn response(message: &Message) -> Response<'_> {
+fn response<'a>(message: &'a Message, inbox: &str) -> Response<'a> {
     // The client stores the server's status as a header. An answer with a payload has no status.
     let status = message.headers.as_ref().and_then(|headers| headers.get(nats::header::STATUS)).map(String::as_str);
     Response {
-        token: message.subject.rsplit('.').next().unwrap_or_default(),
+        token: message.subject.strip_prefix(inbox).and_then(|rest| rest.strip_prefix('.')).unwrap_or_default(),
         status: status.filter(|_| message.data.is_empty()),
         data: &message.data,
     }

@@ -93,7 +93,7 @@ pub(super) fn take_over(
     }
     let next = request.resume.after.sequence + 1;
     let mut info = info.clone();
-    if major_minor(&server.version) >= RESET_VERSION {
+    if server.is_at_least(RESET_VERSION) {
         let next = next.max(info.config.opt_start_seq.unwrap_or(1));
         match api.reset_consumer(stream, name, next) {
             Ok(info) => {
@@ -132,12 +132,6 @@ fn is_usable(name: &str, info: &ConsumerInfo, wanted: &ConsumerConfig, whole_str
         ..wanted.clone()
     };
     matches_request(&info.config, &expected, whole_stream)
-}
-
-/// Major and minor version.
-fn major_minor(version: &str) -> (u32, u32) {
-    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -295,10 +295,11 @@ impl PublishReport {
     fn success(&self, none: String) -> String {
         let published = format!("published {}", counted(self.counts.stored, "event"));
         let more = match &self.destination {
-            Some(Destination::Stream { stream, sequence, duplicate }) => {
+            Some(Destination::Stream { stream, sequence: Some(sequence), duplicate }) => {
                 let known = if *duplicate { ", which had it already" } else { "" };
                 format!(", the last as {sequence} of stream {stream}{known}")
             }
+            Some(Destination::Stream { stream, .. }) => format!(" in stream {stream}"),
             Some(Destination::Broker) => " (core NATS does not confirm that they were stored)".into(),
             _ => none,
         };
@@ -307,7 +308,7 @@ impl PublishReport {
 
     fn print_json(&self, total: Option<u64>, error: Option<&anyhow::Error>, took: Duration) -> anyhow::Result<()> {
         let (stream, sequence) = match &self.destination {
-            Some(Destination::Stream { stream, sequence, .. }) => (Some(stream), Some(sequence)),
+            Some(Destination::Stream { stream, sequence, .. }) => (Some(stream), *sequence),
             _ => (None, None),
         };
         let RecorderCounts { stored, unknown, not_stored, .. } = self.counts;

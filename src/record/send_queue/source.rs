@@ -8,6 +8,7 @@ use super::entry::{Outcome, Sent};
 use super::state::{State, unlock_and_log};
 use super::{SendQueue, too_large};
 use crate::broker::{EventSource, Outgoing};
+use crate::event_id::WIDTH;
 use crate::record::FailureReason;
 
 /// The most events that are passed to the connection at a time.
@@ -26,7 +27,7 @@ impl SendQueue {
         state.connection += 1;
         state.to_send = 0;
         state.retry.clear();
-        state.in_flight = (0, 0);
+        (state.in_flight, state.has_answer) = ((0, 0), false);
         for pending in state.pending.values_mut() {
             pending.in_flight = false;
         }
@@ -44,12 +45,15 @@ impl SendQueue {
     fn next_batch(&self, state: &mut State) -> Vec<Outgoing> {
         let now = Instant::now();
         let mut batch = Vec::new();
-        while batch.len() < MAX_BATCH && state.in_flight.0 < self.bounds.window {
+        let window = state.window(self.bounds.window);
+        while batch.len() < MAX_BATCH && state.in_flight.0 < window {
             let Some(number) = state.next_to_send() else { break };
+            // It was sent on this connection before, and refused.
+            let alone = number < state.to_send;
             let Some(pending) = state.pending.get_mut(&number) else { continue };
             let size = pending.entry.event.size();
             if state.in_flight.0 > 0 && state.in_flight.1 + size > state.window_bytes {
-                if number < state.to_send {
+                if alone {
                     state.retry.insert(number);
                 }
                 break;
@@ -68,7 +72,7 @@ impl SendQueue {
                 pending.sent.map_or((now, 0, last_stored), |sent| (sent.first, sent.unanswered, sent.after_sequence));
             pending.sent = Some(Sent { first, last: now, unanswered: before + 1, after_sequence });
             pending.in_flight = true;
-            batch.push(Outgoing { number, event: Arc::clone(&pending.entry.event) });
+            batch.push(Outgoing { number, event: Arc::clone(&pending.entry.event), alone });
         }
         batch
     }
@@ -113,6 +117,8 @@ impl State {
             return Some(number);
         }
         let (number, _) = self.pending.range(self.to_send..).next()?;
-        Some(*number)
+        let (oldest, _) = self.pending.first_key_value()?;
+        // A database remembers only so many numbers of a recorder.
+        (number - oldest < WIDTH).then_some(*number)
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) refusal: Option<Refusal>,
     /// Events and bytes in flight on this connection.
     pub(super) in_flight: (usize, usize),
+    /// There was an answer on this connection.
+    pub(super) has_answer: bool,
     /// Bytes that may be in flight.
     pub(super) window_bytes: usize,
     /// The connection has sent everything and sleeps until an event is enqueued.
@@ -95,6 +97,7 @@ impl State {
             refused: 0,
             refusal: None,
             in_flight: (0, 0),
+            has_answer: false,
             window_bytes: bounds.flush_timeout.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
             is_idle: false,
             bytes: 0,
@@ -117,6 +120,16 @@ impl State {
 
     pub(super) fn has_pending_below(&self, number: u64) -> bool {
         self.pending.first_key_value().is_some_and(|(first, _)| *first < number)
+    }
+
+    /// How many events may be in flight on this connection, at most `window`: a single one while it is doubtful whether answers arrive at
+    /// all. Events that are sent again and again must not fill the stream.
+    pub(super) fn window(&self, window: usize) -> usize {
+        /// After so many attempts without an answer it is doubtful.
+        const ATTEMPTS: u32 = 3;
+        let oldest = self.pending.first_key_value().and_then(|(_, pending)| pending.sent);
+        let is_doubtful = !self.has_answer && oldest.is_some_and(|sent| sent.unanswered >= ATTEMPTS);
+        if is_doubtful { 1 } else { window }
     }
 
     /// How long the oldest event in flight has waited for an answer.

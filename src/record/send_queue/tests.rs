@@ -1,6 +1,7 @@
 use super::source::SendQueueSource;
 use super::*;
 use crate::broker::{Denial, EventSource};
+use crate::event_id::WIDTH;
 use crate::record::FlushError;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -22,7 +23,7 @@ fn numbers(source: &mut SendQueueSource) -> Vec<u64> {
 fn kept(number: u64) -> PublishResult {
     PublishResult {
         number,
-        result: Ok(Acknowledgement::ByStream { stream: "S".into(), sequence: number + 1, duplicate: false }),
+        result: Ok(Acknowledgement::ByStream { stream: "S".into(), sequence: Some(number + 1), duplicate: false }),
     }
 }
 
@@ -113,6 +114,35 @@ fn failures_without_a_receipt_come_back_with_the_flush() {
 }
 
 #[test]
+fn one_event_is_sent_while_no_answer_arrives() {
+    let queue = queue();
+    let _entries: Vec<_> = ["x", "y", "z"].map(|payload| enqueue(&queue, payload)).into();
+    for _ in 0..3 {
+        assert_eq!(numbers(&mut queue.connect(1_000)), [0, 1]);
+        queue.disconnect("no answer".into());
+    }
+    let mut source = queue.connect(1_000);
+    assert_eq!(numbers(&mut source), [0], "answers may never arrive");
+    settle(&queue, vec![kept(0)]);
+    assert_eq!(numbers(&mut source), [1, 2]);
+}
+
+#[test]
+fn a_number_waits_for_the_one_that_the_database_may_forget() {
+    let queue = queue();
+    let _oldest = enqueue(&queue, "x");
+    queue.state.lock().next = WIDTH - 1;
+    let _entries: Vec<_> = ["y", "z"].map(|payload| enqueue(&queue, payload)).into();
+    let mut source = queue.connect(1_000);
+    assert_eq!(numbers(&mut source), [0, WIDTH - 1]);
+    settle(&queue, vec![kept(WIDTH - 1)]);
+    queue.interrupt();
+    assert!(numbers(&mut source).is_empty(), "number 0 has no outcome yet");
+    settle(&queue, vec![kept(0)]);
+    assert_eq!(numbers(&mut source), [WIDTH]);
+}
+
+#[test]
 fn an_event_past_the_duplicate_window_is_not_sent_again() {
     let queue = queue();
     let entry = enqueue(&queue, "x");
@@ -128,7 +158,7 @@ fn an_event_past_the_duplicate_window_is_not_sent_again() {
 fn an_event_larger_than_the_server_takes_is_refused() {
     let queue = queue();
     let error = queue.enqueue(Event::new("a", "x".repeat(950)), Overflow::Refuse).expect_err("too large");
-    assert_eq!(error.reason, FailureReason::TooLarge { size: 1_056, limit: 1_000 });
+    assert_eq!(error.reason, FailureReason::TooLarge { size: 1_027, limit: 1_000 });
     let entry = enqueue(&queue, &"x".repeat(850));
     let _source = queue.connect(900);
     assert!(
@@ -280,7 +310,7 @@ fn an_event_without_an_answer_delays_no_later_event() {
 fn the_sequence_before_unconfirmed_events_names_its_stream() {
     let queue = queue();
     let of = |stream: &str, number| {
-        let taken = Acknowledgement::ByStream { stream: stream.into(), sequence: 7, duplicate: false };
+        let taken = Acknowledgement::ByStream { stream: stream.into(), sequence: Some(7), duplicate: false };
         vec![PublishResult { number, result: Ok(taken) }]
     };
     let _entries: Vec<_> = ["1", "2", "3", "4"].map(|payload| enqueue(&queue, payload)).into();

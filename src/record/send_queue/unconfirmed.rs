@@ -33,7 +33,10 @@ impl SendQueue {
         let state = self.state.lock();
         let unconfirmed = state.pending.iter().filter_map(|(number, pending)| {
             let sent = pending.sent.filter(|sent| sent.is_older_than(age))?;
-            Some((Outgoing { number: *number, event: Arc::clone(&pending.entry.event) }, sent.after_sequence))
+            Some((
+                Outgoing { number: *number, event: Arc::clone(&pending.entry.event), alone: true },
+                sent.after_sequence,
+            ))
         });
         let (events, sequences): (Vec<_>, Vec<_>) = unconfirmed.unzip();
         // As long as there is only one stream, the sequences are that stream's.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use catchment::config::BrokerConfig;
-use catchment::record::Overflow;
+use catchment::record::{Identity, Overflow};
 use catchment::{Event, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
 
 use super::oracle::Kept;
@@ -101,8 +101,13 @@ pub fn publish_from(server: &Server, first: u64, total: u64) -> Vec<Kept> {
 
 /// A recorder that waits for a broker as long as a test may take.
 pub fn patient(broker: BrokerConfig) -> NatsRecorder {
+    patient_with(broker, Identity::default())
+}
+
+/// As [`patient`], whose repetitions are recognised so.
+pub fn patient_with(broker: BrokerConfig, identity: Identity) -> NatsRecorder {
     let mut config = NatsRecorderConfig::default();
-    config.broker = broker;
+    (config.broker, config.identity) = (broker, identity);
     config.overflow = Overflow::Block(Duration::from_secs(60));
     NatsRecorder::open(config).expect("connects")
 }
