@@ -20,6 +20,7 @@ impl Collector {
     /// - No event is lost, and each is handled by one configuration: one event of the stream is the first that the new routes apply to.
     ///   Events that are received after this call returns are handled by the new routes.
     /// - Each request is answered by one configuration. Requests that the old queries have accepted are answered by them.
+    ///   If queries change, a request that is on its way while the old ones cease may get no answer.
     /// - Counters continue.
     ///
     /// New migrations are not applied: they need a restart. [`Reloaded::pending_migrations`] has their names.

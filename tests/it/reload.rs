@@ -132,8 +132,11 @@ fn a_request_is_answered_while_queries_are_replaced() {
         let asking = scope.spawn(move || {
             let mut asked = 0;
             while end.try_recv() == Err(TryRecvError::Empty) {
-                assert_eq!(client.ask("ask.one", ""), Ok(json!([{ "one": 1 }])));
-                asked += 1;
+                // One that is on its way while the old queries cease may get no answer.
+                if let Ok(replied) = client.try_to_ask("ask.one", "") {
+                    assert_eq!(replied, Ok(json!([{ "one": 1 }])));
+                    asked += 1;
+                }
             }
             asked
         });
