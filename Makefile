@@ -1,7 +1,7 @@
 # What a machine needs: a Rust toolchain, a C compiler, GNU make, python3 with venv. The rest is set up under target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check soak clean
+.PHONY: help run test bench check deb soak clean
 
 target := $(or $(CARGO_TARGET_DIR),target)
 
@@ -53,6 +53,12 @@ check: ## Check format, lints, docs, imports, features, licenses and the oldest 
 	if [ -n "$$toolchain" ]; \
 		then echo cargo "+$$toolchain" check --locked; cargo "+$$toolchain" check --locked; \
 		else echo "skipped: Rust $(oldest_rust) is not installed"; fi
+
+deb: ## Build a Debian package with the service, manual pages and completions; needs cargo-deb
+	@cargo deb --version > /dev/null 2>&1 || { echo "cargo-deb is not installed: cargo install cargo-deb" >&2; exit 1; }
+	@cargo build --locked --release
+	scripts/package-files $(target)/package $(target)/release/catchment
+	cargo deb --locked --no-build
 
 clean: ## Remove everything that was built or installed; databases stay
 	cargo clean

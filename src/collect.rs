@@ -1,24 +1,37 @@
 //! The collector: reads a stream and writes a database.
 
+mod broker_wait;
+#[cfg(feature = "cli")]
+mod pulse;
+mod reload;
+mod services;
+mod sink;
 mod status;
 
 pub use status::Status;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::fmt::Display;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, OriginalDatabase, Owner, Reports};
-use crate::config::{BrokerConfig, Config, Mode, validate_queries_of_stream};
+use crate::config::{Config, Mode, validate_queries_of_stream};
 use crate::deadline;
-use crate::error::{BrokerFault, Error};
+use crate::error::Error;
 use crate::pipeline::{self, Condition, Health, Incident, Peer, Pipeline, Settings, Shared};
-use crate::query::{self, Service};
+use crate::query::{self, QueryStatus, RequestCounts, Service, ServiceState};
+#[cfg(feature = "cli")]
+use crate::store::ReloadNote;
 use crate::store::{
-    Database, DatabaseFile, FileIdentity, Lock, PreviousFile, RouteCounters, Routes, StartPhase, WalFrames,
+    Database, DatabaseFile, FileIdentity, Lock, PreviousFile, RouteCounters, RouteSwitch, Routes, StartPhase, WalFrames,
 };
+use broker_wait::retry_until_broker;
+#[cfg(feature = "cli")]
+pub(crate) use pulse::Pulse;
+use services::Services;
+use sink::CollectorSink;
 
 /// A running collector. It works on its own threads until it is stopped or dropped. [`Collector::stop`] commits what was received.
 /// Dropping the collector does not: what is not committed stays in the stream, and in mode `core` it is lost.
@@ -37,12 +50,38 @@ use crate::store::{
 #[derive(Debug)]
 pub struct Collector {
     pipeline: Pipeline,
-    service: Option<Service>,
+    services: Services,
+    service_state: ServiceState,
+    /// Gone once all writers have ended.
+    database: Weak<Database>,
+    switch: RouteSwitch,
+    /// Locked during a reload.
+    running: Mutex<Running>,
     parts: Parts,
     mode: Mode,
     subjects: Vec<String>,
     /// `None` once all threads have ended.
     lock: Mutex<Option<Lock>>,
+}
+
+/// The settings in use, resolved.
+#[derive(Debug)]
+struct Running {
+    /// As they were given.
+    given: Config,
+    /// With the subjects of the stream.
+    completed: Config,
+}
+
+/// What [`Collector::reload`] has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reloaded {
+    /// The settings that have other values now: `batch.linger`, `route message`, `query chat.recent (removed)`. Empty if nothing
+    /// differs.
+    pub changed: Vec<String>,
+    /// Migrations that the next start will apply. A reload applies none.
+    pub pending_migrations: Vec<String>,
 }
 
 /// Where all parts of a collector report their state.
@@ -175,12 +214,12 @@ impl Collector {
             peer: peer.clone(),
         };
         let settings = Settings::from(&config.batch);
+        let given = config.clone();
         let (confirmed, confirmations) = routes.confirms().then(query::confirmations).unzip();
-        let sinks = database.writers().into_iter().map(|writer| match &confirmed {
-            Some(confirmed) => writer.confirming(Sender::clone(confirmed)),
-            None => writer,
-        });
-        let (sinks, stop) = (sinks.collect::<Vec<_>>(), shared.stop.clone());
+        let (writers, switch) = database.writers_with(confirmed);
+        let database = Arc::new(database);
+        let sink = |writer| CollectorSink::new(writer, &database);
+        let (sinks, stop) = (writers.into_iter().map(sink).collect::<Vec<_>>(), shared.stop.clone());
         let pipeline;
         match config.broker.mode {
             Mode::Jetstream => {
@@ -198,7 +237,7 @@ impl Collector {
                 })?;
                 database.record_file(&file)?;
                 if config.broker.takes_all_of_stream() {
-                    config.unreachable_from(stream.subjects()).iter().for_each(|route| log::warn!("{route}"));
+                    config.unreachable_from(stream.subjects()).iter().for_each(warn_unreachable);
                     config.broker.subjects = stream.subjects().to_vec();
                     // A mirror or a source may have any subject. It takes no requests.
                     let known = stream.subjects().iter().filter(|subject| *subject != ">").cloned();
@@ -209,21 +248,30 @@ impl Collector {
             Mode::Core => {
                 let epoch = database.begin_local()?;
                 let subjects = retry_until_broker(&config.broker, wanted, || {
-                    let routes = routes.clone();
-                    let confirms = move |subject: &str| routes.confirms_on(subject);
+                    let switch = switch.clone();
+                    let confirms = move |subject: &str| switch.confirms_on(subject);
                     let cluster = Cluster::new(&config.broker)?;
                     CoreIntake::open(cluster, confirms, epoch.clone(), &stop, &reports, intake)
                 })?;
                 pipeline = Pipeline::start(subjects, sinks, settings, shared.clone())?;
             }
         }
-        // Only the writers still have a sender: when they end, the service sees that nothing more will be committed.
-        drop(confirmed);
-        let service =
-            Service::start(&config, &database, &queries, confirmations, &parts.shared.counters, &parts.service)?;
+        // Only the writers have a sender: when they end, the service sees that nothing more will be committed.
+        let (state, counters, condition) = (ServiceState::default(), &parts.shared.counters, &parts.service);
+        let service = Service::start(&config, &database, &queries, confirmations, counters, condition, &state)?;
         lock.note(StartPhase::Running);
-        let subjects = config.broker.filters();
-        Ok(Self { pipeline, service, parts, mode: config.broker.mode, subjects, lock: Mutex::new(None) })
+        Ok(Self {
+            pipeline,
+            services: Services::new(service),
+            service_state: state,
+            database: Arc::downgrade(&database),
+            switch,
+            parts,
+            mode: config.broker.mode,
+            subjects: config.broker.filters(),
+            running: Mutex::new(Running { given, completed: config }),
+            lock: Mutex::new(None),
+        })
     }
 
     /// Filters for the events that it collects: `broker.subjects`, each once. If that is not set, the subjects that the stream stored
@@ -291,7 +339,13 @@ impl Collector {
     /// The counters and conditions at this moment. Does not block.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.status(self.service.as_ref())
+        self.parts.status(self.services.queries(), self.service_state.counts())
+    }
+
+    /// Notes in the lock file what was done about reloads: `catchment reload` reads it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn note_reloads(&self, note: &ReloadNote) {
+        self.lock.lock().iter().for_each(|lock| lock.note_reloads(note));
     }
 
     /// What is wrong at this moment, and since when: the broker is unreachable or silent, the database is locked or full, queries are
@@ -326,11 +380,12 @@ impl Collector {
     ///
     /// [`Error::StopDeadline`] with the names of the threads that had not ended, or what made the collector fail.
     pub fn stop(&self, patience: Duration) -> Result<Status, Error> {
-        let Self { pipeline, service, parts, mode, subjects: _, lock } = self;
+        let Self { pipeline, services, parts, mode, lock, .. } = self;
         let until = deadline::after(patience);
-        service.iter().for_each(Service::close);
+        services.close();
         let stopped = pipeline.stop(patience);
-        let answered = service.as_ref().map_or(Ok(None), |service| service.finish(until));
+        let answered = services.finish(until);
+        let (queries, requests) = (services.queries(), self.service_state.counts());
         if pipeline.has_ended() && matches!(answered, Ok(None)) {
             lock.lock().take();
         }
@@ -338,7 +393,7 @@ impl Collector {
             |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: *mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
-                None => Ok(parts.status(service.as_ref())),
+                None => Ok(parts.status(queries, requests)),
                 Some(threads) => Err(unfinished(threads, patience)),
             },
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
@@ -352,9 +407,9 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
     let config = config.resolved()?;
     config.validate()?;
     for redundant in config.broker.redundant_subjects() {
-        log::info!("{redundant}");
+        log::info!(event = "settings.redundant", notice:% = redundant; "{redundant}");
     }
-    config.unreachable().iter().for_each(|unreachable| log::warn!("{unreachable}"));
+    report_unreachable(&config);
     Cluster::new(&config.broker)?;
     if config.broker.mode == Mode::Core && until == Until::Drained {
         let reason = "is core: there is no stream whose end could be reached; collect until stopped, or use jetstream";
@@ -363,6 +418,15 @@ fn prepare(config: &Config, until: Until) -> Result<(Config, Routes), Error> {
     let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
     Database::must_be_usable(&config.database, &routes)?;
     Ok((config, routes))
+}
+
+/// Logs the routes and queries that no event or request reaches.
+fn report_unreachable(config: &Config) {
+    config.unreachable().iter().for_each(warn_unreachable);
+}
+
+fn warn_unreachable(entry: &impl Display) {
+    log::warn!(event = "settings.unreachable", notice:% = entry; "{entry}");
 }
 
 /// The database as the owner of consumers.
@@ -383,42 +447,8 @@ pub(crate) fn owner(identity: &str, file: &FileIdentity) -> Owner {
     }
 }
 
-/// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.
-fn retry_until_broker<T>(
-    config: &BrokerConfig,
-    wanted: &dyn Fn() -> bool,
-    mut open: impl FnMut() -> Result<T, Error>,
-) -> Result<T, Error> {
-    /// How often to call `wanted`.
-    const CHECK: Duration = Duration::from_millis(50);
-    let until = deadline::after(config.wait);
-    let mut pause = CHECK;
-    let mut is_logged = false;
-    loop {
-        let error = match open() {
-            Err(error @ Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. }) => error,
-            opened => return opened,
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(error);
-        }
-        if !std::mem::replace(&mut is_logged, true) {
-            log::warn!("{error}; waiting for it, at most {:?} (broker.wait)", config.wait);
-        }
-        let next = Instant::now() + pause.min(left);
-        while Instant::now() < next {
-            if !wanted() {
-                return Err(error);
-            }
-            std::thread::sleep(CHECK);
-        }
-        pause = (pause * 2).min(config.retry.max(CHECK));
-    }
-}
-
 impl Parts {
-    fn status(&self, service: Option<&Service>) -> Status {
+    fn status(&self, queries: Vec<QueryStatus>, requests: RequestCounts) -> Status {
         let counters = &self.shared.counters;
         // Read first: what is committed was received.
         let (committed, committed_bytes) = (counters.committed.get(), counters.committed_bytes.get());
@@ -456,12 +486,12 @@ impl Parts {
             batch_events: counters.histograms.batches.distribution(),
             publish_to_commit: counters.histograms.delays.distribution(),
             routes: self.routes.now(),
-            queries: service.map(Service::queries).unwrap_or_default(),
+            queries,
             incidents,
             broker: self.broker.trouble(),
             intake: self.intake.trouble(),
             database: self.shared.sink.trouble(),
-            requests: service.map(Service::counts).unwrap_or_default(),
+            requests,
             service: self.service.trouble(),
         }
     }

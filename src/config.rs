@@ -16,6 +16,7 @@
 
 mod authentication;
 mod broker;
+mod changes;
 mod core_nats;
 mod database;
 #[cfg(feature = "toml")]

@@ -112,6 +112,10 @@ pub enum Error {
         message: String,
     },
 
+    /// The collector has ended, or is being stopped.
+    #[error("the collector has ended; start it again")]
+    Ended,
+
     /// The deadline of a stop passed before all work was done.
     #[error(
         "stopped after {waited:?}: {unfinished} had not ended; uncommitted events are {}",
@@ -193,7 +197,7 @@ impl Error {
             | Self::Migration { remedy, .. } => remedy.as_deref(),
             Self::Locked { is_own, .. } => Some(if *is_own { SHARED } else { LOCKED }),
             Self::Thread { .. } => Some(NO_THREAD),
-            Self::Panicked { .. } | Self::StopDeadline { .. } => None,
+            Self::Panicked { .. } | Self::StopDeadline { .. } | Self::Ended => None,
         }
     }
 
@@ -229,6 +233,7 @@ impl Error {
                 Self::Thread { name: name.clone(), source }
             }
             Self::Panicked { thread, message } => Self::Panicked { thread: thread.clone(), message: message.clone() },
+            Self::Ended => Self::Ended,
             Self::StopDeadline { waited, unfinished, kept } => {
                 Self::StopDeadline { waited: *waited, unfinished: unfinished.clone(), kept: *kept }
             }

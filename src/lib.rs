@@ -81,6 +81,7 @@
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
+//! | `catchment-reload` | the command, during a reload | takes over other settings |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication
@@ -113,7 +114,8 @@
 //! # Logging
 //!
 //! Through the [`log`] crate. `warn`: something does not work, or an operator should know of it (a recreated stream, events that
-//! the stream no longer has). `info`: it works again, a stream was created. `debug`: everything else.
+//! the stream no longer has). `info`: it works again, a stream was created. `debug`: everything else. Each line but those of `debug` has
+//! an event and fields as key-value pairs, with stable names: docs/logs.md lists them.
 //!
 //! # Features
 //!
@@ -156,7 +158,7 @@ mod store;
 mod subject;
 pub mod testing;
 
-pub use collect::{Collector, Status, Until};
+pub use collect::{Collector, Reloaded, Status, Until};
 pub use config::Config;
 pub use error::Error;
 pub use event::{Event, InvalidEvent};
@@ -197,6 +199,6 @@ pub mod unversioned {
         };
     }
     pub mod store {
-        pub use crate::store::{Database, Editor, Lock, Routes, Writer};
+        pub use crate::store::{Database, Editor, Lock, Routes, StartPhase, Writer};
     }
 }

@@ -248,7 +248,10 @@ impl Start<'_> {
         }
         let pid = read_ports(self.folder).map(|(_, pid)| pid).filter(|pid| others.contains(pid)).unwrap_or(others[0]);
         let folder = self.folder.display();
-        log::warn!("broker: an earlier start has left its nats-server (process {pid}) running in {folder}; ending it");
+        log::warn!(
+            event = "server.left_behind", process = pid, folder:% = folder;
+            "broker: an earlier start has left its nats-server (process {pid}) running in {folder}; ending it"
+        );
         left_behind::end(&others);
     }
 

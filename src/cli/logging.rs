@@ -1,14 +1,21 @@
 //! The log on standard error, as text or JSON.
 
+mod fields;
+mod limiter;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use env_logger::fmt::Formatter;
 use log::{LevelFilter, Record};
 use serde::Serialize;
+use serde_json::{Map, Value};
+
+use limiter::{Limiter, Verdict};
+use parking_lot::Mutex;
 
 use super::progress;
 use super::values::{printable, shown_time};
@@ -34,7 +41,7 @@ pub struct LogArgs {
 pub enum LogFormat {
     /// Time, level and message
     Text,
-    /// One object a line: time, level, target, message
+    /// One object a line: time, level, target, message; event and its fields, see docs/logs.md
     Json,
 }
 
@@ -110,9 +117,10 @@ pub fn start(args: &LogArgs) {
         }
     };
     let logger = builder.build();
+    let limiter = (!verbose).then(Mutex::default);
     log::set_max_level(logger.filter());
     // This fails only if there is a logger already; the command installs no other.
-    let _ = log::set_boxed_logger(Box::new(AboveProgress(logger)));
+    let _ = log::set_boxed_logger(Box::new(AboveProgress { logger, limiter }));
     if format == LogFormat::Json {
         std::panic::set_hook(Box::new(|panic| {
             let thread = std::thread::current();
@@ -122,7 +130,7 @@ pub fn start(args: &LogArgs) {
         }));
     }
     for mistake in mistakes {
-        log::warn!("{mistake}");
+        log::warn!(event = "log.misconfigured", mistake = mistake; "{mistake}");
     }
 }
 
@@ -134,6 +142,7 @@ pub fn write_error(message: &str) -> io::Result<()> {
         level: log::Level::Error.as_str(),
         target: "catchment",
         message: message.to_owned(),
+        fields: Map::new(),
     };
     let mut line = serde_json::to_vec(&line)?;
     line.push(b'\n');
@@ -207,21 +216,35 @@ pub fn hide_information() {
 }
 
 /// Hides the progress while a line is logged, so that the two do not share a line.
-struct AboveProgress(env_logger::Logger);
+struct AboveProgress {
+    logger: env_logger::Logger,
+    /// None with --verbose.
+    limiter: Option<Mutex<Limiter>>,
+}
 
 impl log::Log for AboveProgress {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        self.logger.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.0.matches(record) {
-            progress::aside(|| self.0.log(record));
+        if !self.logger.matches(record) {
+            return;
         }
+        let Some(limiter) = &self.limiter else { return progress::aside(|| self.logger.log(record)) };
+        let Verdict { is_logged, left_out } = limiter.lock().judge(record, Instant::now());
+        progress::aside(|| {
+            for left_out in left_out {
+                left_out.log(&self.logger);
+            }
+            if is_logged {
+                self.logger.log(record);
+            }
+        });
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.logger.flush();
     }
 }
 
@@ -241,6 +264,7 @@ fn json(to: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
         level: record.level().as_str(),
         target: record.target(),
         message: record.args().to_string(),
+        fields: fields::of(record),
     };
     serde_json::to_writer(&mut *to, &line)?;
     writeln!(to)
@@ -252,6 +276,9 @@ struct LogLine<'a> {
     level: &'a str,
     target: &'a str,
     message: String,
+    /// `event`, and the fields of the event.
+    #[serde(flatten)]
+    fields: Map<String, Value>,
 }
 
 #[cfg(test)]

@@ -34,9 +34,12 @@ mod progress;
 mod publish;
 mod quantities;
 mod query;
+mod reload;
+mod reloading;
 mod row_writers;
 mod run;
 mod server_program;
+mod service_manager;
 mod settings;
 mod shell;
 mod signals;
@@ -91,6 +94,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration (SQL and migration
 enum Command {
     Init(init::Init),
     Run(run::Run),
+    Reload(reload::Reload),
     Publish(publish::Publish),
     Query(query::Query),
     Sql(sql::Sql),
@@ -173,6 +177,7 @@ impl Cli {
         match self.command {
             Command::Init(init) => init.run(),
             Command::Run(run) => run.run(&settings),
+            Command::Reload(reload) => reload.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
             Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),

@@ -23,7 +23,9 @@ use super::failure;
 use super::profiling::Profiling;
 use super::progress::{Progress, is_watched};
 use super::quantities::{duration, whole};
+use super::reloading::Reloads;
 use super::server_program;
+use super::service_manager::ServiceManager;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::shell;
 use super::signals::Signals;
@@ -38,11 +40,14 @@ const POLL: Duration = Duration::from_millis(100);
 /// With broker.mode = "core" in the settings (CATCHMENT_BROKER__MODE=core) there is no stream: the collector subscribes to
 /// broker.subjects. Events are lost while it does not run, and while it has no room for them.
 ///
+/// SIGHUP makes it read the settings file again: routes, queries, [service] and [batch] may change while it runs. A file that cannot be used
+/// changes nothing, and the log says what is wrong with it. catchment reload does the same, and reports the outcome.
+///
 /// SIGINT (Ctrl-C) and SIGTERM stop it: events that it has received are committed first. A second signal ends it at once. Events
 /// that were not committed are read again at the next start if they are in a stream.
 ///
 /// Exit status: 0 if it was stopped, or if --drain is done; 130 (SIGINT) or 143 (SIGTERM) if a signal ended --drain before that, or if it
-/// was a second signal.
+/// was a second signal; 129 if its terminal was closed during --drain.
 ///
 /// With CATCHMENT_PROFILE=PREFIX in the environment it samples its own stacks and writes a profile at its end: PREFIX.json, and
 /// PREFIX.svg with a flamegraph. This needs a build with the feature compare, which is a default.
@@ -87,10 +92,13 @@ pub struct Run {
 impl Run {
     /// Collects until stopped, or drained.
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
-        let signals = Signals::catch()?;
+        let mut signals = Signals::catch()?;
+        signals.catch_reload()?;
         if self.end_with_input {
             signals.end_with_input()?;
         }
+        let mut manager = ServiceManager::of_environment();
+        manager.starting();
         let prepared = self.prepare(settings, &signals);
         if prepared.is_err() && signals.end_asked() {
             return self.stopped_early(&signals);
@@ -103,9 +111,13 @@ impl Run {
         let http = http.start(&observer)?;
         let _sampling = observer.start()?;
         if let Some(address) = http.shown() {
-            log::info!("observe: metrics, health and a page are at {address}");
+            log::info!(event = "observe.listening", address = address; "observe: metrics, health and a page are at {address}");
         }
-        let started = Collector::start_locked(&config, until, &|| !signals.end_asked(), lock);
+        let wanted = || {
+            manager.starting();
+            !signals.end_asked()
+        };
+        let started = Collector::start_locked(&config, until, &wanted, lock);
         if started.is_err() {
             server.take().into_iter().for_each(Server::withdraw);
         }
@@ -114,6 +126,7 @@ impl Run {
             Err(Error::Database { fault: DatabaseFault::Interrupted, path, .. }) if signals.end_asked() => {
                 let path = path.display();
                 log::info!(
+                    event = "collector.stopped_early", before = "the database was open";
                     "stopped before database {path} was open: unfinished migrations were rolled back, no events were received"
                 );
                 return self.interrupted(&signals);
@@ -125,14 +138,8 @@ impl Run {
         let collector = Arc::new(collector);
         observer.set_phase(Phase::Running(Arc::clone(&collector)));
         http.add_socket(&config.database.path);
-        let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
-        match config.broker.mode {
-            Mode::Jetstream => log::info!("collecting stream {} from {servers} into {path}", config.broker.stream),
-            Mode::Core => {
-                let subjects = collector.subjects().join(", ");
-                log::info!("collecting subjects {subjects} from {servers} into {path} (core NATS: at most once)");
-            }
-        }
+        log_start(&config, collector.subjects());
+        manager.ready();
         if self.with_server && !self.drain && is_watched() && log::log_enabled!(log::Level::Info) {
             // If standard error is closed, there is nobody to read this.
             let _ = std::io::stderr().write_all(self.next_steps(&config, collector.subjects(), settings)?.as_bytes());
@@ -140,9 +147,20 @@ impl Run {
         let total = self.drain.then(|| collector.status().pending);
         let progress = Progress::new(total, "event", "committed");
         let mut ended = false;
+        let mut reloads = Reloads::new(&collector, settings);
         while !ended && !signals.end_asked() {
             ended = collector.wait(POLL).inspect_err(|_| progress.clear())?;
+            if reloads.report() {
+                manager.ready();
+            }
+            if !reloads.is_busy() && signals.reload_asked() {
+                manager.reloading();
+                if !reloads.begin(|| self.config(settings, server.as_ref().map(Server::url))) {
+                    manager.ready();
+                }
+            }
             let status = collector.status();
+            manager.update(collector.pulse(), || status_line(&status, &config));
             progress.show(status.committed, progress_note(&status, config.broker.mode));
             if let Some(own) = server.as_mut()
                 && let Some(status) = own.ended()
@@ -153,21 +171,32 @@ impl Run {
             }
         }
         progress.clear();
+        manager.stopping();
         if !ended {
-            log::info!("stopping: committing the events received so far; a second signal ends at once");
+            log::info!(
+                event = "collector.stopping";
+                "stopping: committing the events received so far; a second signal ends at once"
+            );
         }
         observer.set_phase(Phase::Stopping(Arc::clone(&collector)));
         let stopped = collector.stop(self.stop_timeout);
         // Removed while the lock may still be held: the next collector makes its own.
         drop(http);
-        let status = stopped?;
-        log::info!("{}", summary(&status, began.elapsed()));
+        let (status, took) = (stopped?, began.elapsed());
+        log::info!(
+            event = "collector.stopped", committed = status.committed, dead_letters = status.dead_letters, dropped = status.dropped,
+            lost = status.lost_events, seconds = took.as_secs_f64();
+            "{}", summary(&status, took)
+        );
         profile.finish();
         if ended { Ok(()) } else { self.interrupted(&signals) }
     }
 
     fn stopped_early(&self, signals: &Signals) -> anyhow::Result<()> {
-        log::info!("stopped before the broker came up: no events were received");
+        log::info!(
+            event = "collector.stopped_early", before = "the broker came up";
+            "stopped before the broker came up: no events were received"
+        );
         self.interrupted(signals)
     }
 
@@ -179,18 +208,33 @@ impl Run {
         }
     }
 
+    /// The settings as they are now, with the server that this command runs, if it runs one.
+    fn config(&self, settings: &Settings, own_server: Option<&str>) -> Result<Config, Error> {
+        let mut config;
+        if let Some(url) = own_server {
+            config = settings.for_own_broker(&self.database, &self.broker)?;
+            config.broker = config.broker.on_own_server(url);
+        } else {
+            config = settings.for_broker(&self.database, &self.broker)?;
+            config.broker.wait = self.wait.unwrap_or(config.broker.wait);
+        }
+        Ok(config)
+    }
+
     fn prepare(&self, settings: &Settings, signals: &Signals) -> anyhow::Result<Prepared> {
         if !self.with_server {
-            let mut config = settings.for_broker(&self.database, &self.broker)?;
-            config.broker.wait = self.wait.unwrap_or(config.broker.wait);
+            let config = self.config(settings, None)?;
             Database::must_not_be_of_others(&config.database, &config.routes, config.unmatched)?;
             let http = open_http(settings, &config)?;
             return Ok(Prepared { config, http, server: None, lock: None });
         }
-        let mut config = settings.for_own_broker(&self.database, &self.broker)?;
+        let config = settings.for_own_broker(&self.database, &self.broker)?;
         if settings.names_servers(&self.broker)? {
             let servers = config.broker.shown_servers();
-            log::info!("broker.servers ({servers}) and its credentials are not used: --with-server starts a server");
+            log::info!(
+                event = "settings.unused", servers = servers;
+                "broker.servers ({servers}) and its credentials are not used: --with-server starts a server"
+            );
         }
         let http = open_http(settings, &config)?;
         // Taken before anything is started or made, and kept: a second server on the same streams would damage them.
@@ -201,7 +245,7 @@ impl Run {
             .and_then(|()| start_server(&server_program::find()?, &config.database, port, signals));
         match server {
             Ok(server) => {
-                config.broker = config.broker.on_own_server(server.url());
+                let config = self.config(settings, Some(server.url()))?;
                 Ok(Prepared { config, http, server: Some(server), lock: Some(lock) })
             }
             Err(error) => {
@@ -288,6 +332,43 @@ fn start_server(
     std::fs::set_permissions(&address, Permissions::from_mode(database.permissions))
         .with_context(|| format!("cannot set the permissions of {}", address.display()))?;
     Ok(server)
+}
+
+/// The first line of a collector that runs.
+fn log_start(config: &Config, subjects: &[String]) {
+    let (servers, path) = (config.broker.shown_servers(), config.database.path.display());
+    let (version, sqlite) = (env!("CARGO_PKG_VERSION"), store::sqlite_version());
+    let (routes, queries) = (config.routes.len(), config.queries.len());
+    let subjects = subjects.join(", ");
+    let (stream, what, manner) = match config.broker.mode {
+        Mode::Jetstream => (Some(&config.broker.stream), format!("stream {}", config.broker.stream), ""),
+        Mode::Core => (None, format!("subjects {subjects}"), " (core NATS: at most once)"),
+    };
+    let mut with = format!("catchment {version}, SQLite {sqlite}");
+    for (number, noun) in [(routes, ["route", "routes"]), (queries, ["query", "queries"])] {
+        if number > 0 {
+            let _ = write!(with, ", {number} {}", noun[usize::from(number > 1)]);
+        }
+    }
+    log::info!(
+        event = "collector.started", version = version, sqlite = sqlite, database:% = path, servers = servers, stream = stream,
+        subjects = subjects, routes = routes, queries = queries;
+        "collecting {what} from {servers} into {path}{manner}: {with}"
+    );
+}
+
+/// What `systemctl status` shows.
+fn status_line(status: &Status, config: &Config) -> String {
+    let from = match config.broker.mode {
+        Mode::Jetstream => format!("stream {}", config.broker.stream),
+        Mode::Core => "core NATS".into(),
+    };
+    let committed = counted(status.committed, "event");
+    let mut line = format!("collecting {from}: {committed} committed {}", progress_note(status, config.broker.mode));
+    for trouble in [&status.broker, &status.intake, &status.database, &status.service].into_iter().flatten() {
+        let _ = write!(line, " · {}: {}", trouble.part, trouble.reason);
+    }
+    line
 }
 
 /// The text beside the progress.

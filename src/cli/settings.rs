@@ -298,6 +298,11 @@ impl Settings {
         Error::Config { key, detail, remedy }
     }
 
+    /// The error of a setting that a running collector cannot take over, with the line of the file that has it.
+    pub fn with_place(&self, error: Error) -> Error {
+        self.with_origin(error, &Table::new())
+    }
+
     /// The error of a start. That of a route, a query or the migrations gets the line of the file that has it.
     pub fn with_line(&self, error: Error, config: &Config) -> Error {
         if let Error::Config { key, .. } = &error {

@@ -1,11 +1,13 @@
-//! SIGINT and SIGTERM: the first requests an orderly stop, the second ends the process at once.
+//! SIGINT and SIGTERM: the first requests an orderly stop, the second ends the process at once. SIGHUP requests a reload where that
+//! is possible.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{io, thread};
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::failure::ExitStatus;
@@ -16,6 +18,9 @@ pub struct Signals {
     asked: Arc<AtomicBool>,
     /// The number of the last signal; 0 for none.
     signal: Arc<AtomicUsize>,
+    reload: Arc<AtomicBool>,
+    /// Standard input or standard error was a terminal when SIGHUP was caught.
+    had_terminal: bool,
 }
 
 impl Signals {
@@ -30,7 +35,28 @@ impl Signals {
                 .and_then(|_| flag::register(signal, Arc::clone(&asked)))
                 .context("cannot catch signals")?;
         }
-        Ok(Self { asked, signal: last })
+        Ok(Self { asked, signal: last, reload: Arc::default(), had_terminal: false })
+    }
+
+    /// Catches SIGHUP too, as a request for a reload. When the terminal of the process is closed, the system sends the same signal: that
+    /// is a request to stop.
+    pub fn catch_reload(&mut self) -> anyhow::Result<()> {
+        self.had_terminal = has_terminal();
+        flag::register(SIGHUP, Arc::clone(&self.reload)).context("cannot catch signals")?;
+        Ok(())
+    }
+
+    /// Whether a reload was requested since the last call.
+    pub fn reload_asked(&self) -> bool {
+        !self.end_asked() && self.reload.swap(false, Ordering::Relaxed)
+    }
+
+    /// Stops if SIGHUP came because the terminal was closed.
+    fn notice_lost_terminal(&self) {
+        if self.had_terminal && self.reload.load(Ordering::Relaxed) && !has_terminal() {
+            self.signal.store(usize::try_from(SIGHUP).unwrap_or_default(), Ordering::Relaxed);
+            self.asked.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Treats the end of standard input as a request to stop.
@@ -51,13 +77,20 @@ impl Signals {
 
     /// Whether a stop was requested.
     pub fn end_asked(&self) -> bool {
+        self.notice_lost_terminal();
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// The exit status of a command that a signal ended before it was done, as shells report it: 130 for SIGINT, 143 for SIGTERM.
+    /// The exit status of a command that a signal ended before it was done, as shells report it: 130 for SIGINT, 143 for SIGTERM, 129 where the
+    /// terminal was closed.
     /// `None` where no signal has arrived.
     pub fn interrupted(&self) -> Option<ExitStatus> {
         let signal = u8::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|signal| *signal > 0)?;
         Some(ExitStatus(128 + signal))
     }
+}
+
+/// A terminal that was closed is none.
+fn has_terminal() -> bool {
+    io::stdin().is_terminal() || io::stderr().is_terminal()
 }

@@ -1,6 +1,6 @@
 //! The figures as metrics, in the text formats of OpenMetrics and of Prometheus.
 //!
-//! Names have one prefix and base units. Counters begin at the start of the collector. `docs/operations.md` lists them.
+//! Names have one prefix and base units. Counters begin at the start of the collector. `docs/monitoring.md` lists them.
 
 use std::fmt::Error;
 

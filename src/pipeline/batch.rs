@@ -71,6 +71,11 @@ impl Batch {
         }
     }
 
+    /// Sets other limits. Call it while the batch is empty.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Whether a delivery of this many bytes fits. In an empty batch any delivery fits.
     #[must_use]
     pub fn has_room_for(&self, bytes: usize) -> bool {

@@ -1,8 +1,10 @@
 //! The intake thread: makes batches of what the intake yields, numbers them, and passes them to the writers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
 
 use super::shared::CommitNotice;
 use super::{Batch, Intake, IntakeState, Settings, Shared};
@@ -18,7 +20,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// The intake thread's side of the channels.
 pub(super) struct Batcher<I> {
     intake: I,
-    settings: Settings,
+    /// They may be replaced: read for each batch.
+    settings: Arc<Mutex<Settings>>,
     work: Sender<Batch>,
     spare: Receiver<Batch>,
     /// The batch to fill while a full one is queued for the next free writer.
@@ -57,21 +60,22 @@ impl Counted {
 impl<I: Intake> Batcher<I> {
     pub(super) fn new(
         intake: I,
-        settings: Settings,
+        settings: Arc<Mutex<Settings>>,
         work: Sender<Batch>,
         spare: Receiver<Batch>,
         notices: Receiver<CommitNotice>,
         shared: Shared,
     ) -> Self {
-        let reserve = Some(Batch::new(settings.limits));
+        let reserve = Some(Batch::new(settings.lock().limits));
         Self { intake, settings, work, spare, reserve, notices, shared, next_ticket: 0 }
     }
 
     /// Runs until the intake is drained or no writer is left.
     pub(super) fn run(mut self) -> Result<(), Error> {
-        let mut batch = Batch::new(self.settings.limits);
+        let mut batch = Batch::new(self.settings.lock().limits);
         let mut counted = Counted::default();
         loop {
+            self.shared.counters.turns.add(1);
             let wait = if batch.is_empty() { IDLE } else { Duration::ZERO };
             let stopping = self.shared.stop.is_raised();
             let state = if batch.is_full() {
@@ -106,6 +110,7 @@ impl<I: Intake> Batcher<I> {
                         break;
                     }
                     batch = spare;
+                    batch.set_limits(self.settings.lock().limits);
                     counted = Counted::default();
                 }
             }
@@ -151,7 +156,8 @@ impl<I: Intake> Batcher<I> {
 
     /// Adds what arrived while no writer was free, and waits up to `linger` for more.
     fn top_up(&mut self, batch: &mut Batch) -> Result<(), Error> {
-        let until = deadline::after(self.settings.linger);
+        let linger = self.settings.lock().linger;
+        let until = deadline::after(linger);
         while !batch.is_full() {
             let before = batch.len();
             let left = until.saturating_duration_since(Instant::now());
@@ -160,7 +166,7 @@ impl<I: Intake> Batcher<I> {
             if state == IntakeState::Drained || is_unchanged || self.shared.stop.is_raised() {
                 break;
             }
-            if self.settings.linger.is_zero() {
+            if linger.is_zero() {
                 break;
             }
         }

@@ -51,7 +51,7 @@ impl Condition {
         let reason = printable(&reason.into()).into_owned();
         let mut state = self.state.lock();
         if !state.logged.contains(&reason) {
-            log::warn!("{}: {reason}", self.part);
+            log::warn!(event = "trouble.began", part = self.part, reason = reason; "{}: {reason}", self.part);
             if state.logged.len() == REASONS {
                 state.logged.pop_front();
             }
@@ -70,7 +70,11 @@ impl Condition {
         state.logged.clear();
         if let Some(trouble) = state.trouble.take() {
             state.incidents.end();
-            log::info!("{}: well again after {:.1?}", self.part, trouble.since.elapsed());
+            let took = trouble.since.elapsed();
+            log::info!(
+                event = "trouble.ended", part = self.part, reason = trouble.reason, seconds = took.as_secs_f64();
+                "{}: well again after {took:.1?}", self.part
+            );
         }
     }
 

@@ -9,6 +9,8 @@ use super::histogram::Histogram;
 /// updated without a common lock.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Turns of the intake thread's loop: at least one a second, unless it waits for a writer or makes a connection.
+    pub turns: Counter,
     /// Deliveries received.
     pub received: Counter,
     /// Deliveries committed, dead letters included.

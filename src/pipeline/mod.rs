@@ -50,6 +50,8 @@ pub use thread_group::{ThreadGroup, room_for_threads};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::config::BatchConfig;
 use crate::deadline;
 use crate::error::Error;
@@ -70,6 +72,7 @@ pub(crate) fn holds(batch: &BatchConfig, writers: usize) -> usize {
 #[derive(Debug)]
 pub struct Pipeline {
     thread_group: ThreadGroup,
+    settings: Arc<Mutex<Settings>>,
     shared: Shared,
 }
 
@@ -87,7 +90,9 @@ impl Pipeline {
     ) -> Result<Self, Error> {
         // Declared before the channels and so dropped after them: where a thread cannot be started, the closed channels end
         // the others, and then this joins them.
-        let mut pipeline = Self { thread_group: ThreadGroup::new(shared.stop.clone()), shared: shared.clone() };
+        let (limits, settings) = (settings.limits, Arc::new(Mutex::new(settings)));
+        let thread_group = ThreadGroup::new(shared.stop.clone());
+        let mut pipeline = Self { thread_group, settings: Arc::clone(&settings), shared: shared.clone() };
         // The channels have room for all batches, so sending never blocks.
         let batches = sinks.len() + BESIDE_WRITERS;
         let (work_in, work_out) = crossbeam_channel::bounded(batches);
@@ -104,7 +109,7 @@ impl Pipeline {
                 notices: notice_in.clone(),
                 shared: shared.clone(),
             };
-            let (batch, end) = (Batch::new(settings.limits), end.clone());
+            let (batch, end) = (Batch::new(limits), end.clone());
             pipeline.thread_group.spawn(format!("catchment-writer-{number}"), move || {
                 let _end = end;
                 writer.run(batch)
@@ -116,6 +121,11 @@ impl Pipeline {
             batching.run()
         })?;
         Ok(pipeline)
+    }
+
+    /// Replaces the settings: each batch that begins after this call has the new ones. Does not block.
+    pub fn set(&self, settings: Settings) {
+        *self.settings.lock() = settings;
     }
 
     /// Blocks until the pipeline has ended, at most for `wait`. Returns whether it has ended.

@@ -62,7 +62,10 @@ impl Confirmer {
         let to = std::mem::take(&mut confirmation.reply_to);
         if let Err(why) = self.reply_policy.check_confirmation(&to) {
             let level = if self.has_warned { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, "service: an event is committed, but its publisher gets no confirmation: {why}");
+            log::log!(
+                level, event = "confirmation.refused", reason = why;
+                "service: an event is committed, but its publisher gets no confirmation: {why}"
+            );
             self.has_warned = true;
             return None;
         }

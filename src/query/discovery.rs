@@ -3,13 +3,11 @@
 //! The protocol is <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::endpoint::Endpoint;
+use super::service_state::ServiceState;
 use crate::config::ServiceConfig;
 
 /// The queue group whose members share requests.
@@ -29,14 +27,12 @@ pub(super) struct Discovery {
 }
 
 impl Discovery {
-    pub(super) fn new(config: &ServiceConfig, endpoints: &Arc<[Endpoint]>) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    pub(super) fn new(config: &ServiceConfig, endpoints: &Arc<[Endpoint]>, state: &ServiceState) -> Self {
         Self {
             name: config.name.clone(),
-            id: format!("{:x}-{:x}", now.as_nanos(), std::process::id()),
+            id: state.id.clone(),
             description: config.description.clone(),
-            // Fails only for years of five digits.
-            started: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            started: state.started.clone(),
             endpoints: Arc::clone(endpoints),
         }
     }
@@ -117,14 +113,18 @@ fn stats(endpoint: &Endpoint) -> Value {
 mod tests {
     use std::time::Duration;
 
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+
     use super::*;
     use crate::config::QueryConfig;
 
     fn discovery() -> Discovery {
         let query = QueryConfig::new("chat.recent", "SELECT :limit, :user");
+        let state = ServiceState::default();
         let parameters = ["limit".to_owned(), "user".to_owned()];
-        let endpoints = Endpoint::of([(&query, &parameters[..])]).expect("subjects").into();
-        Discovery::new(&ServiceConfig { description: "a chat".into(), ..ServiceConfig::default() }, &endpoints)
+        let endpoints = Endpoint::of([(&query, &parameters[..])], &state).expect("subjects").into();
+        Discovery::new(&ServiceConfig { description: "a chat".into(), ..ServiceConfig::default() }, &endpoints, &state)
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! A query as an endpoint of the service: its subject, its name in discovery, and its counters.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::endpoint_counters::{EndpointCounters, EndpointCounts};
+use super::service_state::ServiceState;
 use crate::config::QueryConfig;
 use crate::error::Error;
-use crate::pipeline::{Distribution, Histogram};
+use crate::pipeline::Distribution;
 use crate::subject::{Filter, InvalidSubject};
 
 /// A query in the service. The first whose subject matches answers a request.
@@ -22,7 +22,7 @@ pub(super) struct Endpoint {
     pub(super) timeout: Duration,
     /// The names that a request may have.
     pub(super) parameters: Vec<String>,
-    pub(super) counters: EndpointCounters,
+    pub(super) counters: Arc<EndpointCounters>,
 }
 
 /// The requests of a query, from the collector's start.
@@ -41,77 +41,18 @@ pub struct QueryStatus {
     pub duration: Distribution,
 }
 
-/// Requests, errors and time of an endpoint.
-#[derive(Debug)]
-pub(super) struct EndpointCounters {
-    requests: AtomicU64,
-    errors: AtomicU64,
-    nanos: AtomicU64,
-    last_error: Mutex<String>,
-    durations: Histogram,
-}
-
-impl Default for EndpointCounters {
-    fn default() -> Self {
-        Self {
-            requests: AtomicU64::default(),
-            errors: AtomicU64::default(),
-            nanos: AtomicU64::default(),
-            last_error: Mutex::default(),
-            durations: Histogram::of_queries(),
-        }
-    }
-}
-
-/// The counters at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct EndpointCounts {
-    pub(super) requests: u64,
-    pub(super) errors: u64,
-    pub(super) last_error: String,
-    /// Time spent answering, without the time in the queue.
-    pub(super) nanos: u64,
-}
-
-impl EndpointCounters {
-    pub(super) fn answered(&self, took: Duration) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.durations.add_duration(took);
-        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    pub(super) fn failed(&self, took: Duration, code: u16, reason: &str) {
-        self.answered(took);
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock() = format!("{code}:{reason}");
-    }
-
-    pub(super) fn now(&self) -> EndpointCounts {
-        EndpointCounts {
-            requests: self.requests.load(Ordering::Relaxed),
-            errors: self.errors.load(Ordering::Relaxed),
-            last_error: self.last_error.lock().clone(),
-            nanos: self.nanos.load(Ordering::Relaxed),
-        }
-    }
-}
-
 impl Endpoint {
     /// Its counts now.
     pub(super) fn status(&self) -> QueryStatus {
         let EndpointCounts { requests, errors, last_error, .. } = self.counters.now();
-        QueryStatus {
-            name: self.query.clone(),
-            requests,
-            errors,
-            last_error,
-            duration: self.counters.durations.distribution(),
-        }
+        let duration = self.counters.durations();
+        QueryStatus { name: self.query.clone(), requests, errors, last_error, duration }
     }
 
-    /// One endpoint for each query, with unique names.
+    /// One endpoint for each query, with unique names and the counters that the state has for the query.
     pub(super) fn of<'a>(
         queries: impl IntoIterator<Item = (&'a QueryConfig, &'a [String])>,
+        state: &ServiceState,
     ) -> Result<Vec<Self>, Error> {
         let mut names = BTreeSet::new();
         let endpoint = |(query, parameters): (&QueryConfig, &[String])| {
@@ -126,7 +67,8 @@ impl Endpoint {
             names.insert(name.clone());
             let parameters = parameters.to_vec();
             let (query, timeout) = (query.name().to_owned(), query.timeout);
-            Ok(Self { name, query, subject, timeout, parameters, counters: EndpointCounters::default() })
+            let counters = state.counters_of(&query);
+            Ok(Self { name, query, subject, timeout, parameters, counters })
         };
         queries.into_iter().map(endpoint).collect()
     }
@@ -146,17 +88,9 @@ mod tests {
     fn names_are_plain_and_unique() {
         let queries = ["chat.recent", "chat_recent", "chat.*.stats", "chat recent"]
             .map(|name| QueryConfig { name: Some(name.into()), ..QueryConfig::new("chat.q", "SELECT 1") });
-        let endpoints = Endpoint::of(queries.iter().map(|query| (query, &[][..]))).expect("subjects");
+        let endpoints =
+            Endpoint::of(queries.iter().map(|query| (query, &[][..])), &ServiceState::default()).expect("subjects");
         let names: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
         assert_eq!(names, ["chat_recent", "chat_recent_2", "chat___stats", "chat_recent_3"]);
-    }
-
-    #[test]
-    fn counters_keep_the_last_error() {
-        let counters = EndpointCounters::default();
-        counters.answered(Duration::from_nanos(5));
-        counters.failed(Duration::from_nanos(7), 504, "too slow");
-        let expected = EndpointCounts { requests: 2, errors: 1, last_error: "504:too slow".into(), nanos: 12 };
-        assert_eq!(counters.now(), expected);
     }
 }

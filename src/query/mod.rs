@@ -7,9 +7,11 @@ mod confirmer;
 mod discovery;
 mod dispatcher;
 mod endpoint;
+mod endpoint_counters;
 mod reply_policy;
 mod request_queue;
 mod responder;
+mod service_state;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ pub use endpoint::QueryStatus;
 use reply_policy::ReplyPolicy;
 use request_queue::RequestQueue;
 use responder::Responder;
+pub use service_state::{RequestCounts, ServiceState};
 
 /// A running service.
 pub struct Service {
@@ -51,18 +54,9 @@ pub fn confirmations() -> (Sender<Confirmation>, Receiver<Confirmation>) {
     crossbeam_channel::bounded(confirmer::CAPACITY)
 }
 
-/// The requests of queries since the collector's start. Those that wait for an answer are in neither number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RequestCounts {
-    /// Requests that were answered with rows.
-    pub answered: u64,
-    /// Requests that were answered with an error.
-    pub failed: u64,
-}
-
 impl Service {
-    /// Starts answering the checked queries of a configuration from `database`, and sending the confirmations of its routes.
+    /// Starts answering the checked queries of a configuration from `database`, and sending the confirmations of its routes. `state` is
+    /// continued from an earlier service, which may still answer its last requests.
     /// Returns `None`, without a connection or a thread, if the configuration has neither. Confirmations that cannot be sent are
     /// counted in `counters`. `condition` shows problems. Blocks at most a few times `broker.timeout`; while the broker cannot be
     /// reached, the service connects in the background.
@@ -77,13 +71,14 @@ impl Service {
         confirmations: Option<Receiver<Confirmation>>,
         counters: &Arc<Counters>,
         condition: &Condition,
+        state: &ServiceState,
     ) -> Result<Option<Self>, Error> {
         if config.queries.is_empty() && confirmations.is_none() {
             return Ok(None);
         }
         let named = config.queries.iter().enumerate().map(|(at, query)| (query, queries.parameters(at)));
-        let endpoints: Arc<[Endpoint]> = Endpoint::of(named)?.into();
-        let discovery = Discovery::new(&config.service, &endpoints);
+        let endpoints: Arc<[Endpoint]> = Endpoint::of(named, state)?.into();
+        let discovery = Discovery::new(&config.service, &endpoints, state);
         let subjects = subjects(config, &discovery);
         let reply_policy = ReplyPolicy::of(&config.broker);
         let requests = RequestQueue::new(&endpoints, config.service.waiting);
@@ -93,7 +88,11 @@ impl Service {
         let (listener, reply_queue) = Listener::open(cluster, subjects, condition, [&stop, &quit]);
         if condition.trouble().is_none() && !config.queries.is_empty() {
             let queries: Vec<&str> = config.queries.iter().map(|query| query.subject.as_str()).collect();
-            log::info!("service: {} answers on {}", config.service.name, queries.join(", "));
+            let (service, subjects) = (&config.service.name, queries.join(", "));
+            log::info!(
+                event = "service.started", service = service, subjects = subjects;
+                "service: {service} answers on {subjects}"
+            );
         }
         let (thread_group, condition) = (ThreadGroup::new(stop.clone()), condition.clone());
         let (is_over, own_requests) = (AtomicBool::new(false), Arc::clone(&requests));
@@ -130,17 +129,10 @@ impl Service {
         })
     }
 
-    /// The counts now.
+    /// Whether all its threads have ended. Does not block.
     #[must_use]
-    pub fn counts(&self) -> RequestCounts {
-        let add = |sum: RequestCounts, endpoint: &Endpoint| {
-            let counts = endpoint.counters.now();
-            RequestCounts {
-                answered: sum.answered + counts.requests.saturating_sub(counts.errors),
-                failed: sum.failed + counts.errors,
-            }
-        };
-        self.endpoints.iter().fold(RequestCounts::default(), add)
+    pub fn has_ended(&self) -> bool {
+        self.thread_group.running().is_empty()
     }
 
     /// The counts of each query now.

@@ -268,7 +268,10 @@ fn send(reply_queue: &ReplyQueue, replies: Vec<AddressedReply>, stuck: &[String]
         log::debug!("service: time-out errors were not sent: the connection is lost or full");
     }
     for reason in stuck {
-        log::warn!("service: {reason}, and cannot be interrupted: its thread takes no other request until it ends");
+        log::warn!(
+            event = "query.stuck", reason = reason;
+            "service: {reason}, and cannot be interrupted: its thread takes no other request until it ends"
+        );
     }
 }
 

@@ -287,7 +287,7 @@ impl Drop for DirectRecorder {
         if !*self.is_closed.get_mut()
             && let Err(error) = self.end(DROP_PATIENCE)
         {
-            log::error!("recorder: dropped with {error}");
+            log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
         }
     }
 }

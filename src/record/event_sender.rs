@@ -113,7 +113,10 @@ impl EventSender {
             let found = publisher.search(&unconfirmed, &self.ids, after.as_ref(), &self.stop);
             let (count, found_count) = (unconfirmed.len(), found.len());
             let count = counted(count as u64, "event");
-            log::info!("recorder: of {count} without an answer, {found_count} found in the stream");
+            log::info!(
+                event = "recorder.searched", events = unconfirmed.len(), found = found_count;
+                "recorder: of {count} without an answer, {found_count} found in the stream"
+            );
             let _ = self.queue.settle(found, Duration::ZERO);
         }
         self.queue.fail_unconfirmed(resend_window(&self.config, of_streams));

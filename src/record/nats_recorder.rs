@@ -149,7 +149,7 @@ impl NatsRecorder {
         self.stop.raise();
         // A sender that has not ended by then ends later by itself.
         if let Err(error) = self.thread_group.join_until(until.min(Instant::now() + Duration::from_secs(1))) {
-            log::error!("recorder: {error}");
+            log::error!(event = "recorder.failed", error:% = error; "recorder: {error}");
         }
         ended
     }
@@ -195,7 +195,7 @@ impl Drop for NatsRecorder {
         if !self.stop.is_raised()
             && let Err(error) = self.end(DROP_PATIENCE)
         {
-            log::error!("recorder: dropped with {error}");
+            log::error!(event = "recorder.dropped", error:% = error; "recorder: dropped with {error}");
         }
     }
 }

@@ -139,7 +139,7 @@ impl SendQueue {
         let mut answered = 0;
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        state.has_answer = true;
+        state.last_answer = state.connection;
         let waited = state.oldest_wait();
         for PublishResult { number, result } in results {
             let Some(pending) = state.pending.get_mut(&number) else { continue };

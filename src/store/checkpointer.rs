@@ -188,7 +188,11 @@ impl Shared {
             match self.checkpoint_on(&mut connection) {
                 Ok(checkpoint) => {
                     if std::mem::take(&mut trouble) {
-                        log::info!("database {}: checkpoints succeed again", self.file.path().display());
+                        let path = self.file.path().display();
+                        log::info!(
+                            event = "checkpoint.recovered", database:% = path;
+                            "database {path}: checkpoints succeed again"
+                        );
                     }
                     let was_held_back = std::mem::replace(&mut held_back, self.is_held_back(checkpoint));
                     self.report(checkpoint, was_held_back, held_back);
@@ -202,7 +206,10 @@ impl Shared {
                     self.due.store(self.wal.written.load(Ordering::Relaxed) + self.limits.step, Ordering::Relaxed);
                     if !std::mem::replace(&mut trouble, true) {
                         let path = self.file.path().display();
-                        log::warn!("database {path}: a checkpoint failed, so its -wal file grows: {error}");
+                        log::warn!(
+                            event = "checkpoint.failed", database:% = path, error:% = error;
+                            "database {path}: a checkpoint failed, so its -wal file grows: {error}"
+                        );
                     }
                 }
             }
@@ -220,11 +227,17 @@ impl Shared {
         let path = self.file.path().display();
         match (was_held_back, is_held_back) {
             (false, true) => log::warn!(
+                event = "wal.held", database:% = path, pages = checkpoint.frames;
                 "database {path}: its -wal file has {} pages and grows: a program that reads the database has not ended its \
                  transaction; end it",
                 checkpoint.frames
             ),
-            (true, false) => log::info!("database {path}: its -wal file can be reused again"),
+            (true, false) => {
+                log::info!(
+                    event = "wal.released", database:% = path;
+                    "database {path}: its -wal file can be reused again"
+                );
+            }
             _ => {}
         }
     }

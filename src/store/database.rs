@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthContext, Authorization};
 use rusqlite::types::ValueRef;
@@ -22,6 +23,7 @@ use super::new_database::{make, remove_if_unused};
 use super::pool::{ConnectionManager, WriteConnection};
 use super::precheck::{must_be_usable, must_not_be_of_others};
 use super::queries::Queries;
+use super::route_switch::{ActiveRoutes, CheckedRoutes, RouteSwitch};
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
 use super::routes::plan::Plan;
@@ -32,7 +34,7 @@ use super::wal_frames::WalFrames;
 use super::writer::Writer;
 use crate::config::{DatabaseConfig, QueryConfig, RouteConfig, Unmatched};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{Epoch, EpochProgress, room_for_threads};
+use crate::pipeline::{Confirmation, Epoch, EpochProgress, room_for_threads};
 
 /// The first version without the WAL-reset bug, which several connections that write and checkpoint can run into:
 /// <https://sqlite.org/releaselog/3_51_3.html>.
@@ -351,12 +353,36 @@ impl Database {
     /// The sinks of a pipeline, as many as the configuration has writers.
     #[must_use]
     pub fn writers(&self) -> Vec<Writer> {
+        self.writers_with(None).0
+    }
+
+    /// As [`Database::writers`]. They send a confirmation for each committed event that requests one, if its route has `reply`. What
+    /// does not fit into the channel is dropped and counted. The switch replaces their routes.
+    #[must_use]
+    pub fn writers_with(&self, confirmations: Option<Sender<Confirmation>>) -> (Vec<Writer>, RouteSwitch) {
+        let routes = ActiveRoutes::new(Arc::clone(&self.plan), confirmations);
         let writer = |_| {
             let checkpointer = Arc::clone(&self.checkpointer);
-            let (pool, file, plan) = (self.pool.clone(), self.file.clone(), Arc::clone(&self.plan));
-            Writer::new(pool, checkpointer, file, plan, &self.route_counters, self.forget_recorders)
+            let (pool, file, routes) = (self.pool.clone(), self.file.clone(), Arc::clone(&routes));
+            Writer::new(pool, checkpointer, file, routes, &self.route_counters, self.forget_recorders)
         };
-        (0..self.writers).map(writer).collect()
+        ((0..self.writers).map(writer).collect(), routes.switch())
+    }
+
+    /// Compiles other routes and queries against the database as it is now. Applies no migrations and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::open_with_queries`]. With [`DatabaseFault::Conflict`] if the file was replaced.
+    pub fn check_routes(&self, routes: &Routes, queries: &[QueryConfig]) -> Result<(CheckedRoutes, Queries), Error> {
+        let path = self.file.path();
+        // A connection would make a new file.
+        if self.file.was_replaced() {
+            let detail = "the file was moved, removed or replaced while it was collected into".into();
+            return Err(refused(path, DatabaseFault::Conflict, detail));
+        }
+        let plan = plan(&self.connect()?, path, routes)?;
+        Ok((CheckedRoutes(Arc::new(plan)), Queries::check(path, queries)?))
     }
 }
 

@@ -21,17 +21,18 @@ use parking_lot::Mutex;
 use super::beside;
 use super::database_file::must_not_be_foreign;
 use super::new_database::remove_if_unused;
+use super::reload_note::ReloadNote;
 use crate::error::{DatabaseFault, Error};
 
 /// The lock files that this process holds. The name in a lock file is not enough to know that: in two containers both processes
 /// may have the number 1.
 static HELD: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 
-/// The last line of the lock file of a process that collects from core NATS.
-const CORE: &str = "core NATS\n";
+/// The third line of the lock file of a process that collects from core NATS.
+const CORE: &str = "core NATS";
 
-/// The last line of the lock file of a process that holds the lock only for a moment.
-const BRIEF: &str = "for a moment\n";
+/// The third line of the lock file of a process that holds the lock only for a moment.
+const BRIEF: &str = "for a moment";
 
 /// How long to wait for such a process, and how often to look.
 const BRIEF_PATIENCE: Duration = Duration::from_secs(10);
@@ -52,8 +53,10 @@ pub struct Lock {
     had_no_database: bool,
     /// Its holder collects from core NATS.
     is_of_core: AtomicBool,
-    /// The last line of the lock file otherwise.
-    last_line: &'static str,
+    /// The third line of the lock file otherwise.
+    third_line: &'static str,
+    /// The fourth line: what is noted about reloads.
+    reloads: Mutex<Option<ReloadNote>>,
 }
 
 impl Drop for Lock {
@@ -126,7 +129,7 @@ impl Lock {
         Self::take_with(database, phase, "")
     }
 
-    fn take_with(database: &Path, phase: StartPhase, last_line: &'static str) -> Result<Self, Error> {
+    fn take_with(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
         let began = Instant::now();
         let mut has_tried = false;
         must_not_be_foreign(database)?;
@@ -146,7 +149,8 @@ impl Lock {
                 Ok(()) => {
                     let had_no_database = !database.exists();
                     let (database, is_of_core) = (database.to_owned(), AtomicBool::new(false));
-                    let lock = Self { file, id, database, made_file, had_no_database, is_of_core, last_line };
+                    let reloads = Mutex::default();
+                    let lock = Self { file, id, database, made_file, had_no_database, is_of_core, third_line, reloads };
                     held.push(id);
                     drop(held);
                     lock.write(phase).map_err(unwritable)?;
@@ -156,7 +160,7 @@ impl Lock {
                     let is_own = held.contains(&id);
                     drop(held);
                     // A process that has just taken the lock may not have written yet what for: one more look.
-                    let is_brief = text_of(&mut file).ends_with(BRIEF) && began.elapsed() < BRIEF_PATIENCE;
+                    let is_brief = line_of(&mut file, 2) == BRIEF && began.elapsed() < BRIEF_PATIENCE;
                     if is_brief || (!is_own && !std::mem::replace(&mut has_tried, true)) {
                         std::thread::sleep(BRIEF_PAUSE);
                         continue;
@@ -196,10 +200,28 @@ impl Lock {
         self.is_of_core.store(true, Ordering::Relaxed);
     }
 
-    /// One write replaces the text, so that nobody reads half of it.
+    /// Notes what a running collector has done about reloads. From then on [`Lock::reloads`] has it: the process takes SIGHUP for a
+    /// request to reload.
+    pub fn note_reloads(&self, note: &ReloadNote) {
+        *self.reloads.lock() = Some(note.clone());
+        self.note(StartPhase::Running);
+    }
+
+    /// What the holder has noted about reloads; `None` if the lock is free, or the holder takes no requests for reloads. Does not wait.
+    #[must_use]
+    pub fn reloads(database: &Path) -> Option<ReloadNote> {
+        let mut file = File::open(beside(database, "lock")).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => ReloadNote::of(&line_of(&mut file, 3)),
+            _ => None,
+        }
+    }
+
+    /// One write replaces the text, so that nobody reads half of it. What follows the last line belongs to an earlier, longer text.
     fn write(&self, phase: StartPhase) -> std::io::Result<()> {
-        let mode = if self.is_of_core.load(Ordering::Relaxed) { CORE } else { self.last_line };
-        let text = format!("process {}\n{}\n{mode}", std::process::id(), phase.name());
+        let mode = if self.is_of_core.load(Ordering::Relaxed) { CORE } else { self.third_line };
+        let reloads = self.reloads.lock().as_ref().map_or(String::new(), ReloadNote::line);
+        let text = format!("process {}\n{}\n{mode}\n{reloads}", std::process::id(), phase.name());
         self.file.write_all_at(text.as_bytes(), 0)?;
         self.file.set_len(text.len() as u64)
     }
@@ -210,9 +232,8 @@ impl Lock {
         let mut file = File::open(beside(database, "lock")).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => {
-                let text = text_of(&mut file);
-                let name = text.lines().nth(1).unwrap_or_default().trim_end();
-                let phase = StartPhase::ALL.into_iter().find(|phase| phase.name().trim_end() == name);
+                let name = line_of(&mut file, 1);
+                let phase = StartPhase::ALL.into_iter().find(|phase| phase.name().trim_end() == name.trim_end());
                 // An earlier version of this program writes no phase.
                 Some(phase.unwrap_or(StartPhase::Running))
             }
@@ -224,7 +245,7 @@ impl Lock {
     #[must_use]
     pub fn is_of_core(database: &Path) -> bool {
         let Ok(mut file) = File::open(beside(database, "lock")) else { return false };
-        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) && text_of(&mut file).ends_with(CORE)
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) && line_of(&mut file, 2) == CORE
     }
 
     /// The holder of the lock, as `process 4711`; `None` if it is free. Does not wait, and never makes [`Lock::take`] fail.
@@ -304,8 +325,13 @@ fn id(file: &File) -> std::io::Result<FileId> {
 
 /// The name that the holder wrote into the lock file.
 fn name_in(file: &mut File) -> String {
-    let text = text_of(file);
-    text.lines().next().filter(|name| !name.is_empty()).unwrap_or("another process").to_owned()
+    let name = line_of(file, 0);
+    if name.is_empty() { "another process".into() } else { name }
+}
+
+/// A line of the lock file, counted from 0; empty if there is none.
+fn line_of(file: &mut File, number: usize) -> String {
+    text_of(file).lines().nth(number).unwrap_or_default().to_owned()
 }
 
 fn text_of(file: &mut File) -> String {
@@ -383,6 +409,13 @@ mod tests {
             assert_eq!(phase.name().len(), StartPhase::Running.name().len());
             assert_eq!(Lock::holder(&database).expect("looks"), Some(format!("process {}", std::process::id())));
         }
+        assert_eq!(Lock::reloads(&database), None);
+        let mut note = ReloadNote::default();
+        note.end(true, "a text that is longer than the next");
+        lock.note_reloads(&note);
+        note.end(true, "");
+        lock.note_reloads(&note);
+        assert_eq!(Lock::reloads(&database), Some(note));
         assert!(!Lock::is_of_core(&database));
         lock.note_core();
         lock.note(StartPhase::Running);

@@ -85,7 +85,11 @@ pub(super) fn apply(
     interrupter.check(&config.path)?;
     transaction.commit().map_err(on_error)?;
     for migration in new {
-        log::info!("database {}: applied migration {}", config.path.display(), migration.name());
+        let (path, migration) = (config.path.display(), migration.name());
+        log::info!(
+            event = "migration.applied", database:% = path, migration:% = migration;
+            "database {path}: applied migration {migration}"
+        );
     }
     Ok(())
 }

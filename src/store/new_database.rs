@@ -56,7 +56,10 @@ fn remove(path: &Path) -> Result<bool, Box<dyn std::error::Error>> {
         if migrations > 0 {
             // The log has said that they were applied.
             let (path, migrations) = (path.display(), counted(migrations, "migration"));
-            log::info!("database {path}: removed again with its {migrations}, because the start failed");
+            log::info!(
+                event = "database.removed", database:% = path;
+                "database {path}: removed again with its {migrations}, because the start failed"
+            );
         }
     }
     Ok(is_empty)

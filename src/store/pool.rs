@@ -95,6 +95,13 @@ impl ConnectionManager {
     }
 }
 
+impl WriteConnection {
+    /// Makes room in the statement cache for so many statements besides catchment's own.
+    pub(super) fn cache_statements(&self, statements: usize) {
+        self.sqlite.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
+    }
+}
+
 impl ManageConnection for ConnectionManager {
     type Connection = WriteConnection;
     type Error = rusqlite::Error;

@@ -22,7 +22,10 @@ pub(super) fn use_files_if_possible(connection: &Connection) -> rusqlite::Result
     if *HAS_FOLDER.get_or_init(|| {
         let found = has_folder(env::var_os);
         if !found {
-            log::info!("database: no temporary folder can be written, so large sorts take memory; set TMPDIR to one");
+            log::info!(
+                event = "temporary_folder.missing";
+                "database: no temporary folder can be written, so large sorts take memory; set TMPDIR to one"
+            );
         }
         found
     }) {

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::checkpointer::Checkpointer;
@@ -15,8 +14,8 @@ use super::dead_letters::{self, DeadLetterReason};
 use super::ledger;
 use super::pool::{ConnectionManager, WriteConnection};
 use super::repetitions::{self, BatchNumbers, Repetitions};
+use super::route_switch::{ActiveRoutes, Handling};
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
-use super::routes::plan::Plan;
 use super::routes::route_counters::{RouteCounters, RouteTally};
 use super::routes::statements::{StatementError, Statements};
 use super::sqlite_error::{database_error, is_constraint, one_line, problem};
@@ -27,6 +26,8 @@ use crate::pipeline::{Batch, Committed, Confirmation, Problem, Refusal, Sink};
 /// committed first. Otherwise the time for a batch of failing events would grow with the square of its length.
 const MAX_REPEATED: usize = 64;
 
+/// How many events count as one step of a writer, for whoever watches whether it hangs.
+const EVENTS_OF_A_STEP: usize = 16;
 /// How often recorders are forgotten, at most. Finding them takes a read of the whole table.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -36,12 +37,17 @@ pub struct Writer {
     pool: r2d2::Pool<ConnectionManager>,
     checkpointer: Arc<Checkpointer>,
     file: DatabaseFile,
+    routes: Arc<ActiveRoutes>,
+    /// What the batch is handled with that is not committed yet.
+    handling: Option<Arc<Handling>>,
+    /// That batch, read for these routes.
     decoded: DecodedBatch,
+    /// Counts what the routes did, by their names.
+    counters: RouteCounters,
     /// What the routes of a batch did.
     tally: RouteTally,
+    /// The numbers of the batch.
     numbers: BatchNumbers,
-    /// `decoded` and `numbers` belong to the batch that is not committed yet.
-    prepared: bool,
     /// The events of the batch that are dead letters so far, and why.
     dead: BTreeMap<usize, String>,
     /// The events of the batch that were stored before, so far.
@@ -49,7 +55,6 @@ pub struct Writer {
     forgetting: Forgetting,
     /// Set by an error: the batch may be committed in part or completely. Only the ledger shows it.
     unclear: bool,
-    confirmations: Option<Sender<Confirmation>>,
     /// Confirmations of the last batch were dropped: the warning is not repeated.
     has_warned: bool,
 }
@@ -90,33 +95,28 @@ impl Writer {
         pool: r2d2::Pool<ConnectionManager>,
         checkpointer: Arc<Checkpointer>,
         file: DatabaseFile,
-        plan: Arc<Plan>,
+        routes: Arc<ActiveRoutes>,
         counters: &RouteCounters,
         forget_after: Duration,
     ) -> Self {
+        let plan = Arc::clone(&routes.current().plan);
         let tally = counters.tally(plan.names());
         Self {
             pool,
             checkpointer,
             file,
+            routes,
+            handling: None,
             decoded: DecodedBatch::new(plan),
+            counters: counters.clone(),
             tally,
             numbers: BatchNumbers::default(),
-            prepared: false,
             dead: BTreeMap::new(),
             repeated: BTreeSet::new(),
             forgetting: Forgetting { after: forget_after, last: None },
             unclear: false,
-            confirmations: None,
             has_warned: false,
         }
-    }
-
-    /// Also sends a confirmation for each committed event that requests one, if its route has `reply`. Never waits for room in
-    /// the channel: what does not fit is dropped and counted in [`Committed::confirmations_dropped`].
-    #[must_use]
-    pub fn confirming(self, confirmations: Sender<Confirmation>) -> Self {
-        Self { confirmations: Some(confirmations), ..self }
     }
 
     /// Commits the part of the batch that is not committed yet.
@@ -226,13 +226,16 @@ impl Writer {
         span: Range<usize>,
         findings: &Findings,
     ) -> Result<(), AttemptError> {
-        let Self { file, decoded, numbers, dead, repeated, forgetting, tally, .. } = self;
+        let Self { file, decoded, numbers, dead, repeated, forgetting, tally, routes, .. } = self;
         let (start, seen_us) = (span.start, micros(batch.before(span.end)));
         let mut repetitions = Repetitions::new(&pooled.sqlite, numbers);
         let mut clock = tally.clock();
         let mut statements = Statements::new(decoded.plan(), pooled);
         let epoch = batch.epoch().map(Arc::as_ref);
         for index in span {
+            if (index - start).is_multiple_of(EVENTS_OF_A_STEP) {
+                routes.step();
+            }
             if repetitions.is_repeated(index).map_err(|e| AttemptError::Refused(refusal(file, e)))? {
                 repeated.insert(index);
                 continue;
@@ -293,8 +296,9 @@ impl Writer {
     }
 
     /// Sends the confirmations that publishers of committed events requested. Returns how many were dropped.
-    fn confirm(&mut self, batch: &Batch) -> usize {
-        let Some(confirmations) = self.confirmations.as_ref().filter(|_| self.decoded.plan().replies()) else {
+    /// Never waits for room in the channel.
+    fn confirm(&mut self, batch: &Batch, handling: &Handling) -> usize {
+        let Some(confirmations) = handling.confirmations.as_ref().filter(|_| handling.plan.replies()) else {
             return 0;
         };
         let stream = batch.epoch().and_then(|epoch| epoch.origin());
@@ -313,7 +317,10 @@ impl Writer {
             confirmations_dropped += usize::from(confirmations.try_send(confirmation).is_err());
         }
         if confirmations_dropped > 0 && !self.has_warned {
-            log::warn!("database: {confirmations_dropped} confirmations dropped: the queue is full");
+            log::warn!(
+                event = "confirmations.dropped", confirmations = confirmations_dropped;
+                "database: {confirmations_dropped} confirmations dropped: the queue is full"
+            );
         }
         self.has_warned = confirmations_dropped > 0;
         confirmations_dropped
@@ -363,15 +370,23 @@ fn refusal(file: &DatabaseFile, error: rusqlite::Error) -> Refusal {
 
 impl Sink for Writer {
     fn prepare(&mut self, batch: &Batch) {
+        let handling = self.routes.current();
+        if !Arc::ptr_eq(self.decoded.plan(), &handling.plan) {
+            self.decoded.set_plan(&handling.plan);
+            self.tally = self.counters.tally(handling.plan.names());
+        }
         self.decoded.read(batch);
         self.numbers.read(batch);
         self.dead.clear();
         self.repeated.clear();
-        self.prepared = true;
+        self.handling = Some(handling);
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-        if !self.prepared {
+        self.routes.step();
+        // Prepared before the routes were replaced, and after a batch that the new routes were used for. This cannot happen after a
+        // first attempt: no other batch is committed until this one is.
+        if self.handling.as_ref().is_none_or(|handling| !self.routes.allows(handling)) {
             self.prepare(batch);
         }
         // Checked before the pool opens a connection, which would create an empty file if there is none. A file that is replaced
@@ -390,17 +405,25 @@ impl Sink for Writer {
                 return Err(Refusal::Retry(Problem::new(DatabaseFault::Unwritable, detail)));
             }
         };
+        if let Some(handling) = self.handling.as_ref().filter(|handling| handling.was_replaced()) {
+            pooled.cache_statements(handling.plan.slots);
+        }
         if let Err(refusal) = self.commit_rest(&pooled, batch) {
             // After an I/O error, corruption or a full disk, the connection's memory may not match the file.
             pooled.is_broken = true;
             return Err(refusal);
         }
         self.checkpointer.committed(&pooled.sqlite);
-        self.prepared = false;
         self.count_routes(batch);
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
         let markers_skipped = self.decoded.skipped_markers();
-        let (repeated, confirmations_dropped) = (self.repeated.len(), self.confirm(batch));
+        // Given up here, so that an idle writer keeps no sender of confirmations.
+        let handling = self.handling.take();
+        let confirmations_dropped = handling.map_or(0, |handling| {
+            self.routes.committed(&handling);
+            self.confirm(batch, &handling)
+        });
+        let repeated = self.repeated.len();
         Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, repeated, confirmations_dropped })
     }
 }

@@ -136,7 +136,7 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
         known.contains("catchment_stored_dead_letters").then_some(known)
     });
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
-    let page = include_str!("../../docs/operations.md");
+    let page = include_str!("../../docs/monitoring.md");
     let mut found = BTreeSet::new();
     for file in ["grafana-dashboard.json", "prometheus-alerts.yml"] {
         let text = std::fs::read_to_string(root.join(file)).expect(file);
@@ -155,7 +155,7 @@ fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
     for name in &known {
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         let is_listed = page.contains(&format!("`{family}`")) || page.contains(&format!("`{name}`"));
-        assert!(is_listed, "{name} is not in docs/operations.md");
+        assert!(is_listed, "{name} is not in docs/monitoring.md");
     }
     assert!(collector.stop().success());
 }

@@ -75,7 +75,8 @@ impl Cluster {
         if access::parse(&url).is_err() || known.iter().any(|one| !one.learnt && one.url == url) {
             return;
         }
-        log::info!("broker: the server has another address now: {}", without_secrets(&url));
+        let server = without_secrets(&url);
+        log::info!(event = "server.moved", server:% = server; "broker: the server has another address now: {server}");
         *known = vec![Known { url, learnt: false }];
     }
 

@@ -142,7 +142,7 @@ impl Flusher {
         });
         if let Err(e) = spawned {
             // Without it the client writes by itself, every 5 ms.
-            log::warn!("broker: no thread to flush with: {e}");
+            log::warn!(event = "thread.refused", error:% = e; "broker: no thread to flush with: {e}");
         }
         Self { kicker: FlushKicker(kick), done, unflushed: tls.then_some(0), lost: lost.clone() }
     }
@@ -227,7 +227,7 @@ impl FlushWatch {
             }
         });
         if let Err(e) = spawned {
-            log::warn!("broker: no thread to watch flushes with: {e}");
+            log::warn!(event = "thread.refused", error:% = e; "broker: no thread to watch flushes with: {e}");
         }
         Self { flushes }
     }

@@ -102,7 +102,9 @@ impl Link {
         Self::open_with(
             cluster,
             stop,
-            Arc::new(|remark: &ServerRemark| log::warn!("broker: the server reports: {remark}")),
+            Arc::new(|remark: &ServerRemark| {
+                log::warn!(event = "server.remark", remark:% = remark; "broker: the server reports: {remark}");
+            }),
         )
     }
 

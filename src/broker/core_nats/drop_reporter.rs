@@ -57,7 +57,11 @@ impl DropReporter {
     fn log(&mut self) {
         let new = self.seen - self.logged;
         if new > 0 {
-            log::warn!("intake: dropped {}, {} since the start", counted(new, "event"), self.seen);
+            let (total, counted) = (self.seen, counted(new, "event"));
+            log::warn!(
+                event = "events.dropped", events = new, total = total;
+                "intake: dropped {counted}, {total} since the start"
+            );
             self.logged = self.seen;
             self.last_line = Some(Instant::now());
         }

@@ -188,7 +188,10 @@ impl CoreListener {
             self.reports.counters.reconnects.add(1);
             self.reports.condition.recover();
             let away = lost.elapsed();
-            log::warn!("broker: no connection for {away:.1?}: what was published or under way then is lost");
+            log::warn!(
+                event = "events.missed", seconds = away.as_secs_f64();
+                "broker: no connection for {away:.1?}: what was published or under way then is lost"
+            );
         }
         session.finish(&mut |message| self.store(message));
     }

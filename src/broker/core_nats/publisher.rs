@@ -117,7 +117,7 @@ impl ErrorListener for UnreadEvents {
             let is_new = denials.logged.len() < MOST_DENIALS && denials.logged.insert(subject.to_owned());
             level = if is_new { Level::Warn } else { Level::Debug };
         }
-        log::log!(level, "broker: the server reports: {remark}");
+        log::log!(level, event = "server.remark", remark:% = remark; "broker: the server reports: {remark}");
     }
 }
 

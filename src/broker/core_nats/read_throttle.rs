@@ -115,7 +115,7 @@ impl ErrorListener for ReadThrottle {
             _ => {
                 let is_ours = remark.line().contains(&self.inboxes);
                 let level = if is_ours { log::Level::Debug } else { log::Level::Warn };
-                log::log!(level, "broker: the server reports: {remark}");
+                log::log!(level, event = "server.remark", remark:% = remark; "broker: the server reports: {remark}");
                 if let ServerRemark::SubscribeDenied(line) = remark {
                     self.refusal.lock().get_or_insert_with(|| line.clone());
                 }

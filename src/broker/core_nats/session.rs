@@ -201,9 +201,10 @@ impl CoreSession {
                 }
             }
             if last_event >= until {
+                let server = &self.link.server().address;
                 log::warn!(
-                    "broker: {} had sent more than could be received in {DRAIN_LIMIT:?}; the rest of it is lost",
-                    self.link.server().address
+                    event = "events.abandoned", server = server;
+                    "broker: {server} had sent more than could be received in {DRAIN_LIMIT:?}; the rest of it is lost"
                 );
             }
         }

@@ -126,14 +126,20 @@ pub(super) fn delete_older(api: &Api<'_>, stream: &str, claims: &Claims, current
         }
     };
     if let Some(failure) = &claims.list_error {
-        log::log!(level, "broker: older consumers cannot be found and deleted ({consequence}): {failure}");
+        log::log!(
+            level, event = "consumers.unlisted", stream = stream, error:% = failure;
+            "broker: older consumers cannot be found and deleted ({consequence}): {failure}"
+        );
     }
     for claim in claims.own().filter(|claim| claim.name != current) {
         let name = &claim.name;
         match api.delete_consumer(stream, name) {
             Ok(()) => log::debug!("broker: deleted the older consumer {name}"),
             Err(failure) => {
-                log::log!(level, "broker: the older consumer {name} cannot be deleted ({consequence}): {failure}");
+                log::log!(
+                    level, event = "consumer.undeletable", stream = stream, consumer = name, error:% = failure;
+                    "broker: the older consumer {name} cannot be deleted ({consequence}): {failure}"
+                );
             }
         }
     }
@@ -146,6 +152,7 @@ pub(super) fn warn_operator(config: &BrokerConfig, created: &ConsumerInfo, claim
     if retention != Retention::Limits && !inactive.is_zero() {
         let stream = &config.stream;
         log::warn!(
+            event = "consumer.expires", stream = stream, seconds = inactive.as_secs_f64();
             "broker: stream {stream} deletes our consumer and the events kept for it when no collector has run for \
              {inactive:?}; raise inactive_threshold of its consumer_limits"
         );
@@ -154,11 +161,13 @@ pub(super) fn warn_operator(config: &BrokerConfig, created: &ConsumerInfo, claim
         let (name, maker, stream) = (&claim.name, claim.maker(), &config.stream);
         if claim.is_in_use() {
             log::warn!(
+                event = "database.copied", stream = stream, other = maker;
                 "broker: {maker} collects stream {stream} too, into a copy of this database; give the copy an identity of \
                  its own: catchment adopt --database FILE"
             );
         } else if retention != Retention::Limits {
             log::warn!(
+                event = "consumer.foreign", stream = stream, consumer = name, other = maker;
                 "broker: stream {stream} also keeps events for consumer {name}, created by {maker} for a copy of this \
                  database or for its original; if that database no longer exists: nats consumer rm {stream} {name}"
             );

@@ -312,7 +312,11 @@ impl JetStreamIntake {
         if self.retry.suspicious {
             if let Some(unreadable) = read_unreadable_message(&self.session_options(false))? {
                 let (sequence, defect) = (unreadable.stored.mark.sequence, unreadable.defect);
-                log::warn!("broker: message {sequence} of {}: {defect}; read raw", self.cluster.config().stream);
+                let stream = &self.cluster.config().stream;
+                log::warn!(
+                    event = "message.unreadable", stream = stream, sequence = sequence;
+                    "broker: message {sequence} of {stream}: {defect}; read raw"
+                );
                 self.push_defect(batch, &unreadable);
                 return Ok(None);
             }

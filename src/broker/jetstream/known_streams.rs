@@ -99,6 +99,7 @@ impl KnownStreams {
         drop(known);
         if before.as_ref().is_none_or(|before| before.duplicate_window != window) && window < self.longest_resend {
             log::warn!(
+                event = "stream.short_window", stream = stream, seconds = window.as_secs_f64();
                 "recorder: stream {stream} detects repeated events for only {window:?} (duplicate_window): after that, an \
                  event without an answer is searched for in the stream, and given back if it is not found; raise the window: \
                  nats stream edit --dupe-window 2m"
@@ -106,6 +107,7 @@ impl KnownStreams {
         }
         if can_lose_acknowledged && !before.is_some_and(|before| before.can_lose_acknowledged) {
             log::warn!(
+                event = "stream.persists_late", stream = stream;
                 "recorder: stream {stream} has persist_mode async: it can lose acknowledged events when its server is killed; \
                  create it again without persist_mode async"
             );
@@ -118,6 +120,7 @@ impl KnownStreams {
         if known.len() < MAX_STREAMS && !known.contains_key(stream) {
             known.insert(stream.to_owned(), None);
             log::info!(
+                event = "stream.unverified", stream = stream, reason = why;
                 "recorder: stream {stream} acknowledges events, and its duplicate window cannot be requested ({why}); using the \
                  recorder's own setting"
             );

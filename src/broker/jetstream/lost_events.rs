@@ -22,6 +22,16 @@ impl LostEvents {
         Self { events: gaps.missing(), gaps }
     }
 
+    /// Logs them for the operator. `begins` is the stream's first sequence.
+    pub(super) fn log(&self, stream: &str, begins: u64) {
+        let (first, last) =
+            self.gaps.iter().fold((u64::MAX, 0), |(first, last), gap| (gap.first.min(first), gap.last.max(last)));
+        log::warn!(
+            event = "events.lost", stream = stream, events = self.events, first = first, last = last;
+            "broker: {}", self.report(stream, begins)
+        );
+    }
+
     /// The message for the operator. `begins` is the stream's first sequence.
     pub(super) fn report(&self, stream: &str, begins: u64) -> String {
         let Self { gaps, events } = self;

@@ -50,7 +50,7 @@ impl StreamPublisher {
             let denial = if let ServerRemark::PublishDenied(denial) = remark { Some(denial) } else { None };
             // The recorder reports the denial of an event, and works without permission to ask.
             let level = if denial.is_some() { Level::Debug } else { Level::Warn };
-            log::log!(level, "broker: the server reports: {remark}");
+            log::log!(level, event = "server.remark", remark:% = remark; "broker: the server reports: {remark}");
             if let Some(denial) = denial {
                 kept.lock().push(denial.clone());
                 // Full: the receiver is about to look already.

@@ -238,7 +238,7 @@ impl JetStreamSession {
     /// the consumer, the consumer remains, and the last acknowledgement is at the server.
     pub(super) fn close(mut self) {
         if let Some(lost) = self.gaps.take_final_report() {
-            log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
+            lost.log(&self.config.stream, self.stream_watch.first());
         }
         let acknowledges = self.acknowledges();
         drop(self.backlog);
@@ -388,7 +388,7 @@ impl JetStreamSession {
             self.link.publish(subject, &reply, MessageQuery::Sequence(sequence).request().to_string());
         }
         if let Some(lost) = self.gaps.take_report() {
-            log::warn!("broker: {}", lost.report(&self.config.stream, self.stream_watch.first()));
+            lost.log(&self.config.stream, self.stream_watch.first());
             self.lost_events += lost.events;
         }
     }

@@ -43,7 +43,10 @@ pub(super) fn find_or_create(
                 let (name, subjects) = (&config.stream, stored_subjects::collected(config, &found.config).join(", "));
                 // A mirror or a source may have any subject.
                 let subjects = if subjects == ">" { "any subject".to_owned() } else { subjects };
-                log::info!("broker: collecting all of stream {name} ({subjects}): broker.subjects is not set");
+                log::info!(
+                    event = "stream.taken_whole", stream = name, subjects = subjects;
+                    "broker: collecting all of stream {name} ({subjects}): broker.subjects is not set"
+                );
             }
             found
         }
@@ -103,6 +106,7 @@ pub(super) fn check_contents(
     let name = &config.stream;
     if acknowledges_before_writing(&stream.config) {
         log::warn!(
+            event = "stream.persists_late", stream = name;
             "broker: stream {name} has persist_mode async: it acknowledges events before it writes them, and loses them if its \
              server is killed; create it again without persist_mode async"
         );
@@ -115,7 +119,7 @@ pub(super) fn check_contents(
     } else if after == 0
         && let Some(empty) = no_matching_events(api, config, stream)
     {
-        log::warn!("broker: {empty}");
+        log::warn!(event = "stream.has_none", stream = name, notice:% = empty; "broker: {empty}");
     }
     Ok(())
 }

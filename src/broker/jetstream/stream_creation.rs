@@ -33,7 +33,11 @@ pub(super) fn create(api: &Api<'_>, config: &BrokerConfig, previous: Option<&[St
         }
         failure => to_error(api.link, config, failure),
     })?;
-    log::info!("broker: created stream {} on {}", config.stream, subjects.join(", "));
+    let (stream, subjects) = (&config.stream, subjects.join(", "));
+    log::info!(
+        event = "stream.created", stream = stream, subjects = subjects;
+        "broker: created stream {stream} on {subjects}"
+    );
     Ok(created)
 }
 

@@ -100,7 +100,7 @@ impl Listener {
         let (patience, end) =
             if self.quit.is_raised() { (QUIT_WAIT, Signal::default()) } else { (LAST_WAIT, self.quit.clone()) };
         if !session.is_read_within(patience, &end) {
-            log::warn!("service: the last replies may not have reached the server");
+            log::warn!(event = "replies.unconfirmed"; "service: the last replies may not have reached the server");
         }
         *self.channel.lock() = None;
     }

@@ -39,23 +39,31 @@ impl ErrorListener for RemarkLog {
             // For too long our own thread did not run to take requests out of the client.
             ServerRemark::SlowConsumer { .. } => {
                 if !self.has_overrun.swap(true, Ordering::Relaxed) {
-                    log::warn!("service: too many requests came at once; some were dropped and get no reply");
+                    log::warn!(
+                        event = "requests.overrun";
+                        "service: too many requests came at once; some were dropped and get no reply"
+                    );
                 }
             }
             ServerRemark::PublishDenied(_) => {
                 // The client chooses the subject of the reply, so only the first denial is a warning.
                 let was_logged = self.has_denied.swap(true, Ordering::Relaxed);
                 let level = if was_logged { Level::Debug } else { Level::Warn };
-                log::log!(level, "service: a reply cannot be sent: {remark}; allow this user to publish replies");
+                log::log!(
+                    level, event = "reply.denied", remark:% = remark;
+                    "service: a reply cannot be sent: {remark}; allow this user to publish replies"
+                );
             }
             ServerRemark::SubscribeDenied(line) => {
                 let mut refusals = self.refusals.lock();
                 if refusals.len() < MOST_REFUSALS && !refusals.contains(line) {
-                    log::warn!("service: the server reports: {line}");
+                    log::warn!(event = "server.remark", remark:% = line; "service: the server reports: {line}");
                     refusals.push(line.clone());
                 }
             }
-            ServerRemark::Other(line) => log::warn!("service: the server reports: {line}"),
+            ServerRemark::Other(line) => {
+                log::warn!(event = "server.remark", remark:% = line; "service: the server reports: {line}");
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ impl RequestSession {
         }
         for message in self.link.messages().try_iter() {
             if let Some(warning) = streams::warning(&message, &self.subjects) {
-                log::warn!("service: {warning}");
+                log::warn!(event = "requests.stored", warning:% = warning; "service: {warning}");
             }
         }
         match self.check(now) {

@@ -35,7 +35,10 @@ impl Unsent {
             Err(why) => {
                 let was_logged = std::mem::replace(&mut self.has_refused, true);
                 let level = if was_logged { log::Level::Debug } else { log::Level::Warn };
-                log::log!(level, "service: a request is not answered: {why}");
+                log::log!(
+                    level, event = "request.unanswerable", reason = why;
+                    "service: a request is not answered: {why}"
+                );
                 return;
             }
         };
@@ -45,7 +48,10 @@ impl Unsent {
             self.replies.push_back(reply);
         } else if !std::mem::replace(&mut self.has_dropped, true) {
             let waiting = self.replies.len();
-            log::warn!("service: {waiting} replies wait and the connection takes none; further requests get no reply");
+            log::warn!(
+                event = "replies.held_up", replies = waiting;
+                "service: {waiting} replies wait and the connection takes none; further requests get no reply"
+            );
         }
     }
 

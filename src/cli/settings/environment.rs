@@ -62,7 +62,7 @@ impl Environment {
                 Some(key) if is_setting(&key, &shown) => true,
                 Some(key) => {
                     if let Some(hint) = misnamed(&name, &key, &shown) {
-                        log::warn!("{hint}");
+                        log::warn!(event = "settings.misnamed", hint:% = hint; "{hint}");
                     }
                     false
                 }

@@ -106,7 +106,10 @@ impl SettingsFile {
     /// Logs the file with this level if nothing names it.
     pub fn log_unnamed(&self, level: log::Level) {
         if self.path.is_some() && self.named_by == NamedBy::Default {
-            log::log!(level, "using the settings in {DEFAULT}; --no-config goes without them");
+            log::log!(
+                level, event = "settings.unnamed", file = DEFAULT;
+                "using the settings in {DEFAULT}; --no-config goes without them"
+            );
         }
     }
 

@@ -27,7 +27,7 @@ impl SendQueue {
         state.connection += 1;
         state.to_send = 0;
         state.retry.clear();
-        (state.in_flight, state.has_answer) = ((0, 0), false);
+        state.in_flight = (0, 0);
         for pending in state.pending.values_mut() {
             pending.in_flight = false;
         }

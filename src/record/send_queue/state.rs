@@ -53,8 +53,8 @@ pub(super) struct State {
     pub(super) refusal: Option<Refusal>,
     /// Events and bytes in flight on this connection.
     pub(super) in_flight: (usize, usize),
-    /// There was an answer on this connection.
-    pub(super) has_answer: bool,
+    /// The number of the last connection that brought an answer.
+    pub(super) last_answer: u64,
     /// Bytes that may be in flight.
     pub(super) window_bytes: usize,
     /// The connection has sent everything and sleeps until an event is enqueued.
@@ -97,7 +97,7 @@ impl State {
             refused: 0,
             refusal: None,
             in_flight: (0, 0),
-            has_answer: false,
+            last_answer: 0,
             window_bytes: bounds.flush_timeout.map_or(bounds.window_bytes, |_| bounds.window_bytes.min(FIRST_WINDOW)),
             is_idle: false,
             bytes: 0,
@@ -128,7 +128,7 @@ impl State {
         /// After so many attempts without an answer it is doubtful.
         const ATTEMPTS: u32 = 3;
         let oldest = self.pending.first_key_value().and_then(|(_, pending)| pending.sent);
-        let is_doubtful = !self.has_answer && oldest.is_some_and(|sent| sent.unanswered >= ATTEMPTS);
+        let is_doubtful = self.last_answer != self.connection && oldest.is_some_and(|sent| sent.unanswered >= ATTEMPTS);
         if is_doubtful { 1 } else { window }
     }
 
@@ -216,7 +216,7 @@ pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
     let lines = state.failures.unlogged();
     drop(state);
     for line in lines {
-        log::warn!("recorder: {line}");
+        log::warn!(event = "recorder.failures", failures:% = line; "recorder: {line}");
     }
 }
 

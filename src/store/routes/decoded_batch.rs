@@ -42,6 +42,11 @@ impl DecodedBatch {
         Self { plan, dispositions: Vec::new(), all_to_events, fields: Fields::default() }
     }
 
+    /// The batches that follow are read for this plan.
+    pub(in crate::store) fn set_plan(&mut self, plan: &Arc<Plan>) {
+        self.plan = Arc::clone(plan);
+    }
+
     /// Reads the values that the routes' statements need from the batch's events.
     pub(in crate::store) fn read(&mut self, batch: &Batch) {
         self.dispositions.clear();

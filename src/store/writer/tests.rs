@@ -1,4 +1,5 @@
 mod alone;
+mod replaced_routes;
 mod routed;
 
 use super::*;

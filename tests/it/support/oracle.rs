@@ -27,6 +27,22 @@ pub fn identity(database: &Path) -> String {
     open(database).query_row(sql, [], |row| row.get(0)).expect("an identity")
 }
 
+/// The number that a query returns; 0 where there is no database yet, or not its table.
+pub fn number(database: &Path, sql: &str) -> u64 {
+    if !database.exists() {
+        return 0;
+    }
+    open(database).query_row(sql, [], |row| row.get(0)).unwrap_or(0)
+}
+
+/// The first column of a query's rows, as text.
+pub fn texts(database: &Path, sql: &str) -> Vec<String> {
+    let connection = open(database);
+    let mut statement = connection.prepare(sql).expect("SQL");
+    let rows = statement.query_map([], |row| row.get(0)).expect("runs");
+    rows.collect::<Result<_, _>>().expect("text")
+}
+
 /// Every payload as text, in the order of the rows.
 pub fn payloads(database: &Path) -> Vec<String> {
     let connection = open(database);

@@ -38,7 +38,7 @@ impl JetStreamIntake {
                 let new = Gaps::from(gap).without(&Gaps::default(), self.reported_to);
                 if !new.is_empty() {
                     let lost = LostEvents::of(new);
-                    log::warn!("broker: {}", lost.report(&self.cluster.config().stream, gap.first));
+                    lost.log(&self.cluster.config().stream, gap.first);
                     self.reports.counters.lost_events.add(usize::try_from(lost.events).unwrap_or(usize::MAX));
                 }
             }

@@ -78,7 +78,7 @@ impl JetStreamSession {
         }
         let gaps = gap_watch(&api, options, &stream, &resume, retention, created.num_pending).map_err(explain)?;
         if let Some(notice) = &resume.notice {
-            log::warn!("broker: {notice}");
+            log::warn!(event = "stream.changed", stream = config.stream, notice:% = notice; "broker: {notice}");
         }
         let nothing_unstored = unstored.as_ref().is_none_or(UnstoredDeliveries::is_stored);
         let stored_up_to = unstored.as_ref().map_or(0, |_| resume.after.sequence);

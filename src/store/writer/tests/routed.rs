@@ -144,7 +144,7 @@ fn a_retry_keeps_the_prepared_batch_and_its_counts() {
     let first = fixture.writer.commit(&batch).expect("commits");
     assert_eq!((first.dead_letters, first.unmatched_dropped), (1, 1));
     // As if the result of that commit were unknown: nothing is run again, and the counts are the same.
-    (fixture.writer.unclear, fixture.writer.prepared) = (true, true);
+    (fixture.writer.unclear, fixture.writer.handling) = (true, Some(fixture.writer.routes.current()));
     assert_eq!(fixture.writer.commit(&batch).expect("finds it done"), first);
     assert_eq!((fixture.lines().len(), fixture.reasons().len()), (2, 1));
 }
@@ -247,7 +247,7 @@ fn a_route_with_reply_confirms_events_that_request_it() {
     let replying = RouteConfig { reply: true, ..chat() };
     let mut fixture = fixture(&[replying, route("mute", &[ADD_LINE])], Unmatched::Store);
     let (confirmations, heard) = bounded(2);
-    fixture.writer = fixture.open().writers().remove(0).confirming(confirmations);
+    fixture.writer = fixture.open().writers_with(Some(confirmations)).0.remove(0);
     let ann = line("ann", "hi");
     let batch = asking(&[
         ("chat.log", Some("_INBOX.1"), &ann),
@@ -274,7 +274,7 @@ fn a_route_with_reply_confirms_events_that_request_it() {
 fn no_confirmation_is_sent_before_the_commit() {
     let mut fixture = fixture(&[RouteConfig { reply: true, ..chat() }], Unmatched::Store);
     let (confirmations, heard) = bounded(9);
-    fixture.writer = fixture.open().writers().remove(0).confirming(confirmations);
+    fixture.writer = fixture.open().writers_with(Some(confirmations)).0.remove(0);
     fixture.connection.execute_batch("DROP TABLE users").expect("drops");
     fixture.fatal(&asking(&[("chat.log", Some("_INBOX.1"), &line("ann", "hi"))]));
     assert!(heard.is_empty());

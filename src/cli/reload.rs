@@ -1,0 +1,130 @@
+//! `catchment reload`: a running collector reads its settings again.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::failure;
+use super::output::Output;
+use super::quantities::duration;
+use super::settings::{DatabaseArgs, Settings};
+use super::signals::Signals;
+use crate::store::{Lock, LockHolder, ReloadNote, StartPhase};
+
+/// How often to look for the outcome.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long to wait for a process that may just have been started.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Have the running collector of the database read its settings file again
+///
+/// Routes, queries, [service], [batch], prefix, unmatched and delete_markers may change while a collector runs. Either all settings are taken over or none:
+/// a file that cannot be used changes nothing. New migrations are not applied, and [broker] and [database] cannot change: both need a restart.
+///
+/// The collector uses the file, the flags and the variables that it was started with. This command finds it by the lock file of its database, and must
+/// run as the same user or as root.
+///
+/// Exit status: 0 if the settings are in use now; 1 if they are not, with the reason.
+#[derive(Args)]
+pub struct Reload {
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// Longest time to wait for the outcome
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+
+    /// Print JSON: {"reloaded", "text", "process"}
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// The outcome of a request.
+struct Outcome {
+    is_done: bool,
+    text: String,
+    process: u32,
+}
+
+impl Reload {
+    /// Requests a reload, and waits for its outcome.
+    pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
+        // Settings that this command cannot read are not those that it was to have the collector take over.
+        let config = settings
+            .for_database(&self.database)
+            .map_err(|error| anyhow::anyhow!("not reloaded, nothing was changed: {}", failure::line(&error.into())))?;
+        let outcome = self.request(&config.database.path)?;
+        let mut output = Output::optional();
+        if self.json {
+            let Outcome { is_done, text, process } = &outcome;
+            writeln!(output, "{}", serde_json::json!({ "reloaded": is_done, "text": text, "process": process }))?;
+        } else if outcome.is_done {
+            writeln!(output, "reloaded: {}", outcome.text)?;
+        }
+        output.flush()?;
+        anyhow::ensure!(outcome.is_done, "not reloaded, nothing was changed: {}", outcome.text);
+        Ok(())
+    }
+
+    fn request(&self, database: &Path) -> anyhow::Result<Outcome> {
+        let (shown, signals) = (database.display(), Signals::catch()?);
+        let until = Instant::now() + self.timeout;
+        let (holder, before) = find(database, until, &signals)?;
+        let process = holder.number();
+        holder.request_reload().map_err(|why| anyhow::anyhow!("{why}; run this as the collector's user or as root"))?;
+        loop {
+            match Lock::reloads(database) {
+                // One that had begun before may have read the settings before they were changed.
+                Some(now) if now.ended > before.begun => {
+                    return Ok(Outcome { is_done: now.is_done, text: now.text, process });
+                }
+                Some(_) => {}
+                None => anyhow::bail!("database {shown}: process {process} has ended; see its log"),
+            }
+            if signals.end_asked() || Instant::now() >= until {
+                let waited = self.timeout;
+                anyhow::bail!("process {process} has not reported an outcome within {waited:?}; its log will have it");
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// The collector of the database, and what it has noted about reloads. Waits for one that is starting.
+fn find(database: &Path, until: Instant, signals: &Signals) -> anyhow::Result<(LockHolder, ReloadNote)> {
+    let shown = database.display();
+    let began = Instant::now();
+    let mut running_since = None;
+    loop {
+        let holder = LockHolder::of(database);
+        let holder = match (holder, Lock::reloads(database)) {
+            (Ok(Some(holder)), Some(note)) => return Ok((holder, note)),
+            (holder, _) => holder,
+        };
+        let is_over = signals.end_asked() || Instant::now() >= until;
+        match (holder.map_err(|why| anyhow::anyhow!("database {shown}: {why}")), Lock::phase(database)) {
+            // One that was started a moment ago may not have the lock yet, or is not ready.
+            (_, None) if began.elapsed() < PATIENCE && !is_over => {}
+            (Ok(None), _) => {
+                anyhow::bail!("database {shown}: no collector uses it; start one with {}", crate::hint::start(false))
+            }
+            (Err(why), _) => return Err(why),
+            (Ok(Some(holder)), Some(StartPhase::Running))
+                if running_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE || is_over =>
+            {
+                let process = holder.number();
+                anyhow::bail!(
+                    "database {shown}: process {process} takes no reloads: it is not catchment run; restart it"
+                )
+            }
+            (Ok(Some(holder)), _) if is_over => {
+                anyhow::bail!("database {shown}: process {} is still starting; try again", holder.number())
+            }
+            _ => {}
+        }
+        std::thread::sleep(POLL);
+    }
+}

@@ -1,0 +1,45 @@
+//! Waits for the broker at the start: `broker.wait`.
+
+use std::time::{Duration, Instant};
+
+use crate::config::BrokerConfig;
+use crate::deadline;
+use crate::error::{BrokerFault, Error};
+
+/// Opens the intake. Tries again while the broker is unreachable or silent, at most for `broker.wait`.
+pub(super) fn retry_until_broker<T>(
+    config: &BrokerConfig,
+    wanted: &dyn Fn() -> bool,
+    mut open: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    /// How often to call `wanted`.
+    const CHECK: Duration = Duration::from_millis(50);
+    let until = deadline::after(config.wait);
+    let mut pause = CHECK;
+    let mut is_logged = false;
+    loop {
+        let error = match open() {
+            Err(error @ Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. }) => error,
+            opened => return opened,
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut is_logged, true) {
+            let wait = config.wait;
+            log::warn!(
+                event = "broker.awaited", error:% = error, at_most_seconds = wait.as_secs_f64();
+                "{error}; waiting for it, at most {wait:?} (broker.wait)"
+            );
+        }
+        let next = Instant::now() + pause.min(left);
+        while Instant::now() < next {
+            if !wanted() {
+                return Err(error);
+            }
+            std::thread::sleep(CHECK);
+        }
+        pause = (pause * 2).min(config.retry.max(CHECK));
+    }
+}
