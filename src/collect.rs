@@ -121,7 +121,7 @@ impl Collector {
     /// [`Error::Config`], [`Error::Locked`], [`Error::Database`], [`Error::Migration`], [`Error::Thread`] or [`Error::Broker`]:
     /// everything that would prevent the first event from being stored, wrong SQL of a route or query included. A copy of a
     /// database is refused while its original exists ([`DatabaseFault::Copy`](crate::error::DatabaseFault::Copy)) or is in use
-    /// ([`BrokerFault::Contested`]). Files that a failed start has made are removed, unless something is stored in them.
+    /// ([`BrokerFault::Contested`](crate::error::BrokerFault::Contested)). Files that a failed start has made are removed, unless something is stored in them.
     ///
     /// A database that has tables of the program's own, and none of catchment's, is accepted: catchment adds its tables.
     ///
