@@ -13,6 +13,8 @@ pub enum BrokerUse {
     Query,
     /// `catchment check`.
     Check,
+    /// `catchment tail --incoming`, `infer` and `test --from-stream`.
+    Read,
 }
 
 /// Publish or subscribe.
@@ -66,7 +68,8 @@ pub fn permissions(config: &Config, of: BrokerUse) -> Vec<Permission> {
         (BrokerUse::Recorder, Mode::Core) => list.events(),
         (BrokerUse::Query, mode) => list.query(mode),
         (BrokerUse::Check, Mode::Jetstream) => list.check(),
-        (BrokerUse::Check, Mode::Core) => list,
+        (BrokerUse::Read, Mode::Jetstream) => list.read(),
+        (BrokerUse::Check | BrokerUse::Read, Mode::Core) => list,
     };
     let mut all = list.inbox().permissions;
     // Queries and a full buffer both publish to inboxes.
@@ -230,6 +233,14 @@ impl List<'_> {
                 list.add(Access::Publish, "$SRV.INFO".into(), "send no request that a collector would store", probe)
             }
         }
+    }
+
+    fn read(self) -> Self {
+        self.of_stream("STREAM.INFO", "", "which messages the stream has").of_stream(
+            "STREAM.MSG.GET",
+            NO_REQUEST,
+            "read messages",
+        )
     }
 
     fn check(self) -> Self {

@@ -58,6 +58,7 @@ impl Serving {
         match OwnSocket::bind(&path).and_then(Listener::unix) {
             Ok(listener) => self.thread.add(listener),
             Err(error) => log::warn!(
+                event = "observe.no_socket", path:% = path.display(), error:% = error;
                 "observe: no socket {}: {error}; catchment status, top and health cannot ask this collector",
                 path.display()
             ),

@@ -24,7 +24,11 @@ pub(super) fn make(path: &Path, permissions: u32) {
     let lock = beside(path, "lock");
     let set_on_lock = if lock.exists() { set_permissions(&lock, permissions) } else { Ok(()) };
     if let Err(error) = set.and(set_on_lock) {
-        log::warn!("database {}: its permissions cannot be set: {error}", path.display());
+        let database = path.display();
+        log::warn!(
+            event = "database.permissions", database:% = database, error:% = error;
+            "database {database}: its permissions cannot be set: {error}"
+        );
     }
 }
 

@@ -81,8 +81,8 @@ sql = 'INSERT INTO t(a) VALUES (:field)'
     let stored = lines(&fixture, "SELECT headers FROM events ORDER BY id");
     assert_eq!(stored, ["NULL", r#"{"Trace-Id":"7"}"#, r#"{"Nats-Msg-Id":"order-3"}"#]);
     let bound = lines(&fixture, "SELECT a FROM t WHERE a IS NOT NULL");
-    assert!(bound.len() == 1 && bound[0].starts_with("catchment-"), "{bound:?}");
+    assert!(bound.len() == 1 && bound[0].starts_with("catchment_"), "{bound:?}");
     // The stream has every identity, and so recognises what is sent twice.
     let dead = lines(&fixture, "SELECT headers ->> 'Nats-Msg-Id' FROM catchment_dead_letters");
-    assert!(dead.len() == 1 && dead[0].starts_with("catchment-"), "{dead:?}");
+    assert!(dead.len() == 1 && dead[0].starts_with("catchment_"), "{dead:?}");
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use catchment::record::{FailureReason, WaitError};
+use catchment::record::{FailureReason, Identity, WaitError};
 use catchment::{Collector, Event, NatsRecorder, NatsRecorderConfig, Recorder};
 
 use crate::support::collector as process;
@@ -297,7 +297,7 @@ fn an_event_the_stream_may_not_recognise_is_given_back() {
     let window = Duration::from_millis(500);
     let mut config = NatsRecorderConfig::default();
     config.broker = quick(fixture.proxy.url());
-    config.duplicate_window = window;
+    (config.identity, config.duplicate_window) = (Identity::Stream, window);
     let recorder = NatsRecorder::open(config).expect("connects");
     // Sent, as far as the recorder can tell.
     fixture.proxy.drop_published("events.");

@@ -167,7 +167,7 @@ fn a_database_of_the_first_version_is_collected_on() {
     fixture.drain();
     assert_eq!(oracle::payloads(&fixture.database()), ["before-0", "before-1", "before-2"]);
     assert!(letters(&["list"]).contains("old"));
-    assert_eq!(text(&fixture.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "3");
+    assert_eq!(text(&fixture.database(), "SELECT value || '' FROM catchment_meta WHERE key = 'version'"), "4");
     oracle::sound(&fixture.database());
 }
 

@@ -356,6 +356,23 @@ fn check_needs_each_of_its_permissions() {
     });
 }
 
+#[test]
+fn reading_the_stream_needs_each_of_its_permissions() {
+    for arguments in [&["tail", "--incoming", "-n", "5", "--no-follow"][..], &["infer", "events.a"]] {
+        let mut fixture = Fixture::new("");
+        let lists = fixture.lists("read", &[]);
+        assert_eq!(lists.publish.len(), 2, "{lists:?}");
+        fixture.needs_each(&lists, |fixture, user| {
+            if user == "full" {
+                fixture.server().make_stream("EVENTS", &["events.>"]);
+                fixture.publish();
+            }
+            let done = output(&mut fixture.command(Some(user), &[arguments, &["--timeout", "1s"]].concat()));
+            assert!(user != "full" || done.status.success(), "{}", stderr(&done));
+        });
+    }
+}
+
 /// What `check --permissions` found: level and text of each finding.
 fn findings(check: &mut Command) -> (Option<i32>, Vec<(String, String)>) {
     let done = output(check.arg("--json"));

@@ -80,7 +80,10 @@ impl Kept {
     }
 
     fn run(&self) -> Command {
-        crate::support::collector::run(&self.fixture.server.url(), &self.database)
+        let mut command = crate::support::collector::run(&self.fixture.server.url(), &self.database);
+        // By default the database is its owner's alone.
+        command.env("CATCHMENT_DATABASE__PERMISSIONS", "0644");
+        command
     }
 
     fn drain(&self) {

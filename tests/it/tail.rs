@@ -81,7 +81,7 @@ fn with_routes_it_follows_the_tables_that_they_fill() {
     assert_eq!(rows, "{\"id\":3,\"user\":\"bob\",\"text\":null,\"raw\":null}\n");
     let (status, _, said) = printed(&["lins", "--no-follow"]);
     assert_eq!(status, Some(1));
-    assert_eq!(said, "catchment: there is no table lins; the tables are events, lines, other, users\n");
+    assert_eq!(said, "catchment: there is no table lins; did you mean lines?\n");
     // Without the settings, the routes are not known.
     let mut unknown = catchment();
     unknown.args(["tail", "--no-follow", "--database"]).arg(fixture.database());

@@ -18,6 +18,8 @@ pub enum CommandAtBroker {
     Query,
     /// check, without --permissions
     Check,
+    /// tail --incoming, infer, and test --from-stream
+    Read,
 }
 
 impl CommandAtBroker {
@@ -27,6 +29,7 @@ impl CommandAtBroker {
             Self::Publish => BrokerUse::Recorder,
             Self::Query => BrokerUse::Query,
             Self::Check => BrokerUse::Check,
+            Self::Read => BrokerUse::Read,
         }
     }
 }

@@ -89,7 +89,7 @@ impl<A: FnMut(&Request) -> Response> Serving<A> {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    log::warn!("observe: the HTTP server has ended: {error}");
+                    log::warn!(event = "observe.ended", error:% = error; "observe: the HTTP server has ended: {error}");
                     return;
                 }
             }
