@@ -148,6 +148,8 @@ pub mod error;
 mod event;
 mod event_id;
 mod hint;
+#[cfg(any(feature = "cli", feature = "compare"))]
+mod markup;
 #[cfg(feature = "cli")]
 mod observe;
 mod pipeline;

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use super::activity::Activity;
 use super::stack::Stack;
+use crate::markup::escaped;
 
 const WIDTH: f64 = 1200.0;
 /// Height of a box.
@@ -129,10 +130,6 @@ fn colour(activity: Activity) -> &'static str {
         Activity::Kernel => "#e58c70",
         Activity::Other => "#c9c9c9",
     }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

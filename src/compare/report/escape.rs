@@ -3,22 +3,11 @@
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::figures::plain;
+use crate::markup;
 
 /// Text as HTML, for content and for attributes.
 pub fn escaped(text: &str) -> String {
-    let text = plain(text);
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '&' => shown.push_str("&amp;"),
-            '<' => shown.push_str("&lt;"),
-            '>' => shown.push_str("&gt;"),
-            '"' => shown.push_str("&quot;"),
-            '\'' => shown.push_str("&#39;"),
-            c => shown.push(c),
-        }
-    }
-    shown
+    markup::escaped(&plain(text)).into_owned()
 }
 
 /// The link to a file beside the report; none if the file is elsewhere.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::escaped;
+use crate::markup::escaped;
 
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 80.0;

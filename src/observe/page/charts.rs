@@ -1,7 +1,7 @@
 //! The charts of the page.
 
 use super::chart::Chart;
-use super::text::{bytes, duration, number};
+use super::numbers::{bytes, duration, number};
 use crate::observe::history::{KEPT, Sample};
 
 /// So many samples make one point.

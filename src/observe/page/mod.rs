@@ -3,8 +3,8 @@
 
 mod chart;
 mod charts;
+mod numbers;
 mod sections;
-mod text;
 
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 
 use super::history::Sample;
 use super::snapshot::{Snapshot, State};
-use text::{clock, escaped};
+use crate::markup::escaped;
+use numbers::clock;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");

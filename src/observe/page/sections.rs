@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::text::{bytes, clock, duration, duration_or_dash, escaped, number};
+use super::numbers::{bytes, clock, duration, duration_or_dash, number};
 use crate::counted::count;
+use crate::markup::escaped;
 use crate::observe::snapshot::{Snapshot, State};
 use crate::observe::summary::seconds;
 

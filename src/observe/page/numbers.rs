@@ -1,27 +1,6 @@
-//! Text for the page: escaped, and numbers for people.
-
-use std::borrow::Cow;
+//! Numbers on the page, for people.
 
 use crate::counted::count;
-
-/// Text in HTML, within an element or an attribute in quotes.
-pub(super) fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.contains(['&', '<', '>', '"', '\'']) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match c {
-            '&' => shown.push_str("&amp;"),
-            '<' => shown.push_str("&lt;"),
-            '>' => shown.push_str("&gt;"),
-            '"' => shown.push_str("&quot;"),
-            '\'' => shown.push_str("&#39;"),
-            c => shown.push(c),
-        }
-    }
-    Cow::Owned(shown)
-}
 
 /// A number of events, without fractions if it is large: `1,234`, `0.4`.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers for people")]
@@ -73,12 +52,6 @@ pub(super) fn clock(time: &str, now: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_from_outside_is_no_markup() {
-        assert_eq!(escaped("<b a='1'>\"&\""), "&lt;b a=&#39;1&#39;&gt;&quot;&amp;&quot;");
-        assert!(matches!(escaped("plain"), Cow::Borrowed("plain")));
-    }
 
     #[test]
     fn numbers_are_short() {
