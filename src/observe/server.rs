@@ -75,7 +75,9 @@ impl Serving {
 fn listen(address: &ListenAddress) -> Result<Listener, Error> {
     let (shown, listener) = match address {
         ListenAddress::Tcp(address) => (SocketAddr::to_string(address), Listener::tcp(*address)),
-        ListenAddress::Unix(path) => (path.display().to_string(), OwnSocket::bind(path).and_then(Listener::unix)),
+        ListenAddress::Unix(path) => {
+            (path.display().to_string(), OwnSocket::bind_unused(path).and_then(Listener::unix))
+        }
     };
     listener.map_err(|error| {
         let detail = format!("cannot listen on {shown}: {error}");

@@ -28,6 +28,14 @@ pub(super) struct OwnSocket {
 }
 
 impl OwnSocket {
+    /// As [`OwnSocket::bind`], where another process may use the socket: then it is refused.
+    pub(super) fn bind_unused(path: &Path) -> io::Result<Self> {
+        match connect(path) {
+            Ok(_) => Err(ErrorKind::AddrInUse.into()),
+            Err(_) => Self::bind(path),
+        }
+    }
+
     /// Makes a socket that only this user can connect to. Replaces a socket that a killed process has left behind. The caller makes sure
     /// that no other process uses it.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
@@ -126,10 +134,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.sock");
         let first = OwnSocket::bind(&path).expect("binds");
+        assert_eq!(OwnSocket::bind_unused(&path).expect_err("is refused").kind(), ErrorKind::AddrInUse);
         let second = OwnSocket::bind(&path).expect("replaces it");
         drop(first);
         talks(&second);
         drop(second);
+        drop(UnixListener::bind(&path).expect("binds"));
+        drop(OwnSocket::bind_unused(&path).expect("nobody listens"));
         std::fs::write(&path, "mine").expect("writes");
         assert_eq!(OwnSocket::bind(&path).expect_err("is refused").kind(), ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).expect("is there"), "mine");

@@ -4,8 +4,8 @@
 //! stored. It is read and changed in the transaction that stores the events, so it is always true of their rows: after a crash, in
 //! another epoch of the stream, and in a restored backup.
 //!
-//! Numbers are kept by stream: a recorder's events may go to several streams, and are in order only within one. A stream that copies
-//! from others (`sources`) names the origin of each message, which then counts as its stream.
+//! Numbers are kept by stream: a recorder's events may go to several streams, and are in order only within one. Numbers of messages that
+//! the server has copied from another stream do not count.
 
 mod batch_numbers;
 mod number_window;
@@ -31,7 +31,7 @@ pub(super) struct Repetitions<'a> {
 impl<'a> Repetitions<'a> {
     /// For a transaction on this connection.
     pub(super) fn new(connection: &'a Connection, numbers: &'a BatchNumbers) -> Self {
-        let windows = numbers.recorders().map(|_| None).collect();
+        let windows = numbers.recorders().iter().map(|_| None).collect();
         Self { connection, numbers, windows, has_new: false }
     }
 
@@ -41,8 +41,7 @@ impl<'a> Repetitions<'a> {
         let window = match &mut self.windows[recorder] {
             Some(window) => window,
             unread => {
-                let (stream, name) = self.numbers.recorder(recorder);
-                let found = read(self.connection, stream, name)?;
+                let found = read(self.connection, self.numbers.stream(), &self.numbers.recorders()[recorder])?;
                 self.has_new |= found.is_none();
                 unread.insert(found.unwrap_or_default())
             }
@@ -55,7 +54,8 @@ impl<'a> Repetitions<'a> {
     pub(super) fn save(self, seen_us: i64) -> rusqlite::Result<bool> {
         let sql = "INSERT INTO catchment_recorders(stream, recorder, base, stored, seen_us) VALUES (?1, ?2, ?3, ?4, ?5)
                    ON CONFLICT DO UPDATE SET base = ?3, stored = ?4, seen_us = max(seen_us, ?5)";
-        for ((stream, name), window) in self.numbers.recorders().zip(&self.windows) {
+        let stream = self.numbers.stream();
+        for (name, window) in self.numbers.recorders().iter().zip(&self.windows) {
             let Some(window) = window else { continue };
             let mut statement = self.connection.prepare_cached(sql)?;
             statement.execute(params![stream, name, window.base(), window.to_blob(), seen_us])?;
@@ -125,11 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_copied_message_counts_for_the_stream_that_it_is_from() {
+    fn the_number_of_a_copied_message_does_not_count() {
         let db = database();
-        let of = |source| [("Nats-Stream-Source", source), (NUMBER_HEADER, "a-7")];
-        assert_eq!(stored(&db, &[&of("A 1 > > a"), &of("B 9 > > a"), &of("A 2 > > a")], 1).0, [true, true, false]);
+        for header in ["Nats-Stream-Source", "Nats-Stream", "Nats-Scheduler"] {
+            let of = |value| [(header, value), (NUMBER_HEADER, "a-7")];
+            assert_eq!(stored(&db, &[&of("A 1 > > a"), &of("B 9 > > a"), &of("A 2 > > a")], 1).0, [true; 3]);
+        }
         assert_eq!(stored(&db, &[&[(NUMBER_HEADER, "a-7")]], 1).0, [true]);
+        assert_eq!(stored(&db, &[&[("Nats-Stream-Source", "A 1"), (NUMBER_HEADER, "a-7")]], 1).0, [true]);
     }
 
     #[test]

@@ -10,6 +10,9 @@ const DEPTH: usize = 5;
 /// An object with more names than this is a map with names that are data: it is one value.
 const MOST_NAMES: usize = 64;
 
+/// The names of a payload that are counted. Each is a field.
+const MOST_TOP_NAMES: usize = 2_000;
+
 /// The most fields in all.
 const MOST_FIELDS: usize = 200;
 
@@ -91,24 +94,29 @@ impl Node {
             self.example = example(document);
         }
         let Document::Object(fields) = document else { return };
+        let most = if depth == 0 { MOST_TOP_NAMES } else { MOST_NAMES };
         for (at, (name, value)) in fields.iter().enumerate() {
             // Of several fields with one name, the first counts, as for a route.
-            if depth < DEPTH && !fields[..at].iter().any(|(earlier, _)| earlier == name) {
-                self.child(name).add(value, depth + 1);
+            if depth < DEPTH
+                && !fields[..at].iter().any(|(earlier, _)| earlier == name)
+                && let Some(child) = self.child(name, most)
+            {
+                child.add(value, depth + 1);
             }
         }
     }
 
-    fn child(&mut self, name: &str) -> &mut Self {
+    /// The child of this name; `None` if there are too many. One more than the most shows that.
+    fn child(&mut self, name: &str, most: usize) -> Option<&mut Self> {
         let known = self.children.iter().position(|(known, _)| known == name);
-        let at = known.unwrap_or_else(|| {
-            // One more than the most shows that there are too many.
-            if self.children.len() <= MOST_NAMES {
+        let at = known.or_else(|| {
+            let has_room = self.children.len() <= most;
+            has_room.then(|| {
                 self.children.push((name.to_owned(), Self::default()));
-            }
-            self.children.len() - 1
-        });
-        &mut self.children[at].1
+                self.children.len() - 1
+            })
+        })?;
+        Some(&mut self.children[at].1)
     }
 
     /// Whether it is always an object with few names, so that its fields become columns.
@@ -186,5 +194,11 @@ mod tests {
         many.add(&Document::read(format!("{{{}, {}, {}, {}}}", of(0), of(1), of(2), of(3)).as_bytes()).expect("JSON"));
         let (listed, more) = many.list();
         assert_eq!((listed.len(), more), (200, 40));
+        let flat: Vec<String> = (0..300).map(|number| format!("\"f{number}\": {number}")).collect();
+        let mut many = Fields::default();
+        many.add(&Document::read(format!("{{{}}}", flat.join(", ")).as_bytes()).expect("JSON"));
+        let (listed, more) = many.list();
+        assert!(listed.iter().all(|field| field.present == 1));
+        assert_eq!((listed.len(), more, listed[199].pointer()), (200, 100, "/f199".into()));
     }
 }

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use crate::event_id::EventNumber;
 use crate::pipeline::Batch;
 
-/// The header that a stream adds to a message that it copies from another: the name of that stream, then its sequence there.
-/// <https://docs.nats.io/nats-concepts/jetstream/source_and_mirror>
-const SOURCE_HEADER: &str = "Nats-Stream-Source";
+/// Headers of messages that the server has made from another one, with its headers: copied from another stream (`sources`), published
+/// again by a stream (`republish`), or made from a schedule. Their numbers say nothing: such messages come in any order, and several may
+/// be made from one. <https://docs.nats.io/nats-concepts/jetstream/headers>
+const OF_COPIES: [&str; 3] = ["Nats-Stream-Source", "Nats-Stream", "Nats-Scheduler"];
 
 /// The numbers of a batch's events, in memory that is used again.
 #[derive(Debug, Default)]
 pub(in crate::store) struct BatchNumbers {
-    /// The stream and the name of each recorder.
-    recorders: Vec<(Arc<str>, Arc<str>)>,
-    indices: HashMap<(Arc<str>, Arc<str>), usize>,
+    /// The stream that all of them are from.
+    stream: String,
+    /// The name of each recorder.
+    recorders: Vec<Arc<str>>,
+    indices: HashMap<Arc<str>, usize>,
     /// For each event the index of its recorder, and its number. Empty if no event has a number.
     numbers: Vec<Option<(usize, u64)>>,
 }
@@ -27,25 +30,27 @@ impl BatchNumbers {
         self.indices.clear();
         self.numbers.clear();
         let Some(stream) = batch.epoch().and_then(|epoch| epoch.origin()) else { return };
+        if self.stream != stream {
+            stream.clone_into(&mut self.stream);
+        }
         for index in 0..batch.len() {
             let headers = batch.delivery(index).headers;
             let Some(EventNumber { recorder, number }) = EventNumber::of(headers.iter()) else { continue };
-            let source = headers.iter().find(|(name, _)| *name == SOURCE_HEADER);
-            let origin = source.and_then(|(_, value)| value.split(' ').next()).unwrap_or(stream);
-            let recorder = self.index_of(origin, recorder);
+            if headers.iter().any(|(name, _)| OF_COPIES.contains(&name)) {
+                continue;
+            }
+            let recorder = self.index_of(recorder);
             self.numbers.resize(index, None);
             self.numbers.push(Some((recorder, number)));
         }
     }
 
     /// The index of a recorder. Most batches have one recorder, or few.
-    fn index_of(&mut self, stream: &str, name: &str) -> usize {
+    fn index_of(&mut self, name: &str) -> usize {
         let last = self.numbers.last().and_then(|number| number.map(|(recorder, _)| recorder));
-        let is_last = |at: &usize| *self.recorders[*at].0 == *stream && *self.recorders[*at].1 == *name;
-        last.filter(is_last).unwrap_or_else(|| {
-            let key: (Arc<str>, Arc<str>) = (stream.into(), name.into());
-            *self.indices.entry(key).or_insert_with_key(|key| {
-                self.recorders.push(key.clone());
+        last.filter(|at| *self.recorders[*at] == *name).unwrap_or_else(|| {
+            *self.indices.entry(name.into()).or_insert_with_key(|name| {
+                self.recorders.push(Arc::clone(name));
                 self.recorders.len() - 1
             })
         })
@@ -61,14 +66,13 @@ impl BatchNumbers {
         self.numbers.get(index).copied().flatten()
     }
 
-    /// The stream and the name of the recorder with this index.
-    pub(super) fn recorder(&self, index: usize) -> (&str, &str) {
-        let (stream, name) = &self.recorders[index];
-        (stream, name)
+    /// The stream that the events are from.
+    pub(super) fn stream(&self) -> &str {
+        &self.stream
     }
 
-    /// The stream and the name of each recorder.
-    pub(super) fn recorders(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.recorders.iter().map(|(stream, name)| (&**stream, &**name))
+    /// The names of the recorders, by their indices.
+    pub(super) fn recorders(&self) -> &[Arc<str>] {
+        &self.recorders
     }
 }
