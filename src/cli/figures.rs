@@ -3,6 +3,7 @@
 use bytesize::ByteSize;
 
 use crate::counted::count;
+use crate::observe;
 
 /// Bytes: `4.1 MiB`.
 pub fn size(bytes: u64) -> String {
@@ -28,19 +29,7 @@ pub fn time(seconds: Option<f64>) -> String {
         Some(seconds) if seconds < 0.009_95 => format!("{:.1} ms", seconds * 1e3),
         Some(seconds) if seconds < 0.999_5 => format!("{:.0} ms", seconds * 1e3),
         Some(seconds) if seconds < 9.95 => format!("{seconds:.1} s"),
-        Some(seconds) => long(seconds),
-    }
-}
-
-/// A longer time in whole units: `8 s`, `5 min`, `3 h`, `2 days`.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown in whole units")]
-pub fn long(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        7_200..=172_799 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+        Some(seconds) => observe::seconds(seconds),
     }
 }
 

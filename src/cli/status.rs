@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::failure::ExitStatus;
-use super::figures::{long, mean, rate, size, time};
+use super::figures::{mean, rate, size, time};
 use super::output::Output;
 use super::quantities::written_duration;
 use super::settings::{DatabaseArgs, Settings};
 use super::values::{counted, printable};
 use crate::counted::count;
 use crate::hint;
+use crate::observe::seconds;
 use crate::observe::{AskError, Snapshot, State, Trouble, ask, ask_snapshot};
 use crate::store::{Lock, StartPhase};
 
@@ -171,7 +172,7 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
             line("trouble", shown(trouble));
         }
     }
-    let up = long(program.up_seconds);
+    let up = seconds(program.up_seconds);
     line(
         "collector",
         format!("version {}, process {}, since {} ({up})", program.version, program.pid, program.started),
@@ -198,7 +199,7 @@ fn lines(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     let waiting = count(queue.events);
     line("lag", format!("{} to come, {waiting} received and not committed{behind}", count(lag.pending)));
     line("rates", format!("{} received/s, {} committed/s", rate(rates.received), rate(rates.committed)));
-    let ago = snapshot.last_commit_seconds.map(|ago| format!(", the last {} ago", long(ago))).unwrap_or_default();
+    let ago = snapshot.last_commit_seconds.map(|ago| format!(", the last {} ago", seconds(ago))).unwrap_or_default();
     line("committed", format!("{} in {}{ago}", counted(totals.committed, "event"), batches(totals.batches)));
     let (commit, delay) = (&snapshot.commit_seconds, &snapshot.publish_to_commit_seconds);
     if commit.recent_count > 0 {
@@ -243,7 +244,7 @@ pub fn batches(number: u64) -> String {
 
 /// What is wrong, in one line.
 pub fn shown(trouble: &Trouble) -> String {
-    format!("{}, for {}: {}", trouble.part, long(trouble.for_seconds), trouble.reason)
+    format!("{}, for {}: {}", trouble.part, seconds(trouble.for_seconds), trouble.reason)
 }
 
 /// How long one answer may take for a view that is drawn again and again.

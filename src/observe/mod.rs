@@ -26,3 +26,4 @@ pub use client::{AskError, ask, ask_snapshot, may_ask};
 pub use observer::{Observer, Phase};
 pub use server::Server;
 pub use snapshot::{Snapshot, State, Totals, Trouble};
+pub use summary::seconds;

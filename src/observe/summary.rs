@@ -48,7 +48,7 @@ fn progress(snapshot: &Snapshot) -> String {
 
 /// A duration for people: `8 s`, `5 min`, `3 h`, `2 days`.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "durations are shown in whole units")]
-pub(super) fn seconds(seconds: f64) -> String {
+pub fn seconds(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     match seconds {
         0..=119 => format!("{seconds} s"),

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::{Receiver, Select, TryRecvError};
 use nats::Message;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::broker::headers::{Packed, pairs};
 
 /// How often the thread checks while deliveries are received. The client reads less than half a megabyte of headers
-/// meanwhile.
+/// meanwhile. After deliveries with many headers it does not wait for the next check, but for the next delivery.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A delivery with at most this many headers is not packed.
@@ -112,30 +112,46 @@ impl Drop for Backlog {
 impl Shared {
     fn run(&self) {
         let mut state = self.state.lock();
+        let mut has_packed = false;
         loop {
             state.idle = true;
             self.changed.wait_while(&mut state, |state| state.intake_waits && !state.stopped);
             state.idle = false;
-            let _ = self.changed.wait_while_for(&mut state, |state| !state.stopped, TICK);
+            if has_packed {
+                MutexGuard::unlocked(&mut state, || self.await_delivery());
+            } else {
+                let _ = self.changed.wait_while_for(&mut state, |state| !state.stopped, TICK);
+            }
             if state.stopped {
                 return;
             }
-            MutexGuard::unlocked(&mut state, || self.pack_waiting());
+            MutexGuard::unlocked(&mut state, || has_packed = self.pack_waiting());
         }
     }
 
-    fn pack_waiting(&self) {
-        let mut unpacked = 0;
+    /// Waits until the client has a delivery, at most for a tick, and leaves it there.
+    fn await_delivery(&self) {
+        let mut deliveries = Select::new();
+        deliveries.recv(&self.messages);
+        let _ = deliveries.ready_timeout(TICK);
+    }
+
+    /// Returns whether there were deliveries with many headers.
+    fn pack_waiting(&self) -> bool {
+        let (mut unpacked, mut has_packed) = (0, false);
         while unpacked < MAX_UNPACKED_IN_A_ROW {
             let mut state = self.state.lock();
             if state.intake_waits || state.stopped {
-                return;
+                return has_packed;
             }
-            let Ok(message) = self.messages.try_recv() else { return };
+            let Ok(message) = self.messages.try_recv() else { return has_packed };
             let next = Buffered::of(message);
-            unpacked = if matches!(next, Buffered::Packed { .. }) { 0 } else { unpacked + 1 };
+            let is_packed = matches!(next, Buffered::Packed { .. });
+            has_packed |= is_packed;
+            unpacked = if is_packed { 0 } else { unpacked + 1 };
             state.buffered.push_back(next);
         }
+        has_packed
     }
 }
 

@@ -6,10 +6,11 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::series::{Rates, Series};
 use super::watch::Look;
-use crate::cli::figures::{long, mean, rate, size, time};
+use crate::cli::figures::{mean, rate, size, time};
 use crate::cli::status::{name_of, shown};
 use crate::cli::values::printable;
 use crate::counted::count;
+use crate::observe::seconds;
 use crate::observe::{Snapshot, State};
 
 /// A screen with at least so many columns has whole labels.
@@ -152,7 +153,8 @@ impl View {
         let total = count(snapshot.totals.committed);
         rows.push((2, "batch", format!("{batch} events, {total} since the start"), Paint::Plain));
         let (commit, delay) = (&snapshot.commit_seconds, &snapshot.publish_to_commit_seconds);
-        let ago = snapshot.last_commit_seconds.map(|ago| format!(", the last {} ago", long(ago))).unwrap_or_default();
+        let ago =
+            snapshot.last_commit_seconds.map(|ago| format!(", the last {} ago", seconds(ago))).unwrap_or_default();
         rows.push((1, "commit", format!("{}, 99 % in {}{ago}", time(commit.p50), time(commit.p99)), Paint::Plain));
         let text = format!("{}, 99 % in {} from publish to commit", time(delay.p50), time(delay.p99));
         rows.push((2, "delay", text, Paint::Plain));
@@ -171,7 +173,7 @@ impl View {
         rows.push((2, "database", text, Paint::Plain));
         let process = &snapshot.process;
         let cpu = format!("{:.0} % CPU", rates.map_or(0.0, |rates| rates.cpu) * 100.0);
-        let up = long(snapshot.program.up_seconds);
+        let up = seconds(snapshot.program.up_seconds);
         rows.push((5, "process", format!("{cpu}, {}, up {up}", size(process.resident_bytes)), Paint::Plain));
         for trouble in
             snapshot.reasons.iter().chain(snapshot.troubles.iter().filter(|it| !snapshot.reasons.contains(it)))
