@@ -116,6 +116,14 @@ pub enum Error {
     #[error("the collector has ended; start it again")]
     Ended,
 
+    /// The caller cancelled a long operation. What it says about its results holds: nothing half-done is left under a final name.
+    #[error("{operation} was cancelled")]
+    #[non_exhaustive]
+    Cancelled {
+        /// The operation: `the backup`.
+        operation: &'static str,
+    },
+
     /// The deadline of a stop passed before all work was done.
     #[error(
         "stopped after {waited:?}: {unfinished} had not ended; uncommitted events are {}",
@@ -197,7 +205,7 @@ impl Error {
             | Self::Migration { remedy, .. } => remedy.as_deref(),
             Self::Locked { is_own, .. } => Some(if *is_own { SHARED } else { LOCKED }),
             Self::Thread { .. } => Some(NO_THREAD),
-            Self::Panicked { .. } | Self::StopDeadline { .. } | Self::Ended => None,
+            Self::Panicked { .. } | Self::StopDeadline { .. } | Self::Ended | Self::Cancelled { .. } => None,
         }
     }
 
@@ -234,6 +242,7 @@ impl Error {
             }
             Self::Panicked { thread, message } => Self::Panicked { thread: thread.clone(), message: message.clone() },
             Self::Ended => Self::Ended,
+            Self::Cancelled { operation } => Self::Cancelled { operation },
             Self::StopDeadline { waited, unfinished, kept } => {
                 Self::StopDeadline { waited: *waited, unfinished: unfinished.clone(), kept: *kept }
             }

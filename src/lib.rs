@@ -148,6 +148,7 @@ pub mod error;
 mod event;
 mod event_id;
 mod hint;
+pub mod maintenance;
 #[cfg(any(feature = "cli", feature = "compare"))]
 mod markup;
 #[cfg(feature = "cli")]
@@ -158,6 +159,7 @@ mod query;
 pub mod record;
 mod store;
 mod subject;
+mod task;
 pub mod testing;
 
 pub use collect::{Collector, Reloaded, Status, Until};
