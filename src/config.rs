@@ -66,6 +66,7 @@ pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
 pub(crate) use retention::ArchiveKind;
 pub use retention::{RetentionConfig, RetentionRule, RetentionRules};
+pub(crate) use routes::NO_ROUTE;
 pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, RouteExample, Unmatched};
 #[cfg(feature = "cli")]
 pub(crate) use schema::schema;
