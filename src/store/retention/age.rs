@@ -9,10 +9,14 @@ use super::cell::Cell;
 /// Values of a column from the first one up to, and without, the second one are too old.
 pub(super) type Range = [Cell; 2];
 
-/// The units of times since 1970: how many a second, and the least number that is read as such a time. From 1973 on, a time is read
-/// as what it is.
-const UNITS: [(i64, i64); 4] =
-    [(1_000_000_000, 100_000_000_000_000_000), (1_000_000, 100_000_000_000_000), (1_000, 100_000_000_000), (1, 0)];
+/// The units of times since 1970: how many a second, and the least number that is read as such a time: of 1973. Smaller numbers are no times,
+/// but for example the numbers of rows.
+const UNITS: [(i64, i64); 4] = [
+    (1_000_000_000, 100_000_000_000_000_000),
+    (1_000_000, 100_000_000_000_000),
+    (1_000, 100_000_000_000),
+    (1, 100_000_000),
+];
 
 /// The range of microseconds since 1970 that are older than `keep`.
 pub(super) fn microseconds(keep: Duration, now_us: i64) -> Range {
@@ -34,7 +38,7 @@ pub(super) fn like(sample: &Cell, keep: Duration, now_us: i64, connection: &Conn
         Cell::Null | Cell::Blob(_) => return Err("has bytes, which are no time".into()),
     };
     let Some((scale, least)) = UNITS.into_iter().find(|(_, least)| number >= *least) else {
-        return Err(format!("has the time {number}, which is before 1970"));
+        return Err(format!("has the number {number}, which is no time since 1970"));
     };
     // Both are of the same sign and far from the limits.
     let cutoff = i128::from(cutoff_us) * i128::from(scale) / 1_000_000;
@@ -98,7 +102,8 @@ mod tests {
             (Cell::Text(b"yesterday".to_vec()), "is no time"),
             (Cell::Text(b"2025-11-24T16:00:00+02:00".to_vec()), "not in UTC"),
             (Cell::Blob(vec![1]), "bytes"),
-            (Cell::Integer(-7), "before 1970"),
+            (Cell::Integer(-7), "no time since 1970"),
+            (Cell::Integer(1_500), "no time since 1970"),
         ] {
             assert!(like(sample).expect_err("is no time").contains(said));
         }

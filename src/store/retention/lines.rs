@@ -141,4 +141,12 @@ mod tests {
         std::fs::write(&path, "SQLite format 3").expect("writes");
         assert!(check(&path).expect_err("is none").contains("something else"));
     }
+
+    #[test]
+    fn a_full_disk_is_one_line_and_nothing_is_settled() {
+        let columns = ["id".to_owned()];
+        let error = add(Path::new("/dev/full"), &columns, &[vec![Cell::Integer(1)]], None, 0o600).expect_err("is full");
+        assert!(error.starts_with("archive /dev/full: writing it failed: No space left"), "{error}");
+        assert!(error.ends_with("; nothing was deleted"), "{error}");
+    }
 }
