@@ -311,8 +311,8 @@ impl Settings {
     /// The error of a start. That of a route, a query or the migrations gets the line of the file that has it.
     pub fn with_line(&self, error: Error, config: &Config) -> Error {
         if let Error::Config { key, .. } = &error {
-            let is_of_sql =
-                ["route ", "query "].iter().any(|list| key.starts_with(list)) || key == "database.migrations";
+            let is_of_sql = ["route ", "query ", "retention."].iter().any(|list| key.starts_with(list))
+                || key == "database.migrations";
             return if is_of_sql { self.with_origin(error, &Table::new()) } else { error };
         }
         let Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source } = error else {

@@ -6,6 +6,8 @@
 mod changes;
 mod checkpointer;
 mod columns;
+mod commit_turn;
+mod compact;
 mod database;
 mod database_file;
 mod dead_letters;
@@ -24,26 +26,31 @@ mod lock_holder;
 pub mod migrations;
 mod new_database;
 mod observation;
+mod optimize;
 mod pool;
 mod precheck;
 mod queries;
+mod quick_check;
 mod read_connection;
 mod read_only;
 mod reader;
 mod reload_note;
 mod repetitions;
+mod retention;
 mod route_switch;
 mod routes;
 mod row_filter;
 mod schema;
 mod schema_copy;
 mod sqlite_error;
+mod statement_limit;
 mod suggestion;
 mod temp_store;
 mod wal_frames;
 mod writer;
 
 pub use changes::{TableChange, changes};
+pub use compact::{Compacted, compact};
 pub use database::Database;
 pub use database_file::DatabaseFile;
 pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Selection, UnreadableHeaders};
@@ -55,9 +62,15 @@ pub use json::{Json, JsonRowWriter};
 pub use lock::{Lock, StartPhase};
 pub use lock_holder::LockHolder;
 pub use observation::{FileSizes, Observation};
+pub use optimize::Optimizer;
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
+pub use quick_check::quick_check;
 pub use reader::{EventRow, Reader, RowTable, StatementOutput, Value};
 pub use reload_note::ReloadNote;
+pub use retention::{
+    Retention, RetentionFigures, RetentionForecast, RetentionStatus, check_tables as check_retention,
+    forecast as forecast_retention,
+};
 pub use route_switch::{CheckedRoutes, ConfirmationsTo, RouteSwitch};
 pub use routes::Routes;
 pub use routes::route_counters::{RouteCounters, RouteStatus};
