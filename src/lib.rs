@@ -151,6 +151,7 @@ mod hint;
 pub mod maintenance;
 #[cfg(any(feature = "cli", feature = "compare"))]
 mod markup;
+mod new_file;
 #[cfg(feature = "cli")]
 mod observe;
 mod pipeline;
@@ -161,6 +162,7 @@ mod store;
 mod subject;
 mod task;
 pub mod testing;
+mod time_stamp;
 
 pub use collect::{Collector, Reloaded, Status, Until};
 pub use config::Config;

@@ -11,6 +11,7 @@ use std::{fmt, mem, thread, vec};
 use anyhow::Context;
 
 use super::signals::Signals;
+use crate::store::event_line::BOM;
 
 /// Bytes that are read at a time. Twice as many are read ahead, or two lines if these are longer.
 const CHUNK: usize = 64 << 10;
@@ -23,9 +24,6 @@ const HEAD: usize = 16;
 
 /// How often to check for a signal while no line arrives.
 const POLL: Duration = Duration::from_millis(50);
-
-/// The byte order mark with which some programs begin a file of UTF-8.
-pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Where lines come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
