@@ -15,6 +15,7 @@
 //! file.
 
 mod authentication;
+mod backup;
 mod broker;
 mod changes;
 mod core_nats;
@@ -45,6 +46,7 @@ use crate::error::Error;
 use crate::subject::is_prefix;
 
 pub(crate) use authentication::{Authentication, AuthenticationSetting, Secret};
+pub use backup::BackupConfig;
 pub(crate) use broker::is_stream_name;
 pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
 #[doc(no_inline)]
@@ -99,6 +101,8 @@ pub struct Config {
     pub queries: Vec<QueryConfig>,
     /// The service that answers them: `[service]`.
     pub service: ServiceConfig,
+    /// Backups that the collector makes by itself: `[backup]`. Default none.
+    pub backup: BackupConfig,
     /// How the collector can be watched: `[observe]`.
     pub observe: ObserveConfig,
 }
@@ -142,11 +146,12 @@ impl Config {
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
-        let Self { broker, database, batch, routes, queries, service, observe, .. } = self.resolved()?;
+        let Self { broker, database, batch, routes, queries, service, backup, observe, .. } = self.resolved()?;
         broker.validate()?;
         database.validate()?;
         batch.validate()?;
         service.validate()?;
+        backup.validate()?;
         observe.validate()?;
         if self.delete_markers == DeleteMarkers::Only {
             let reason = "is only, which is for routes";

@@ -82,6 +82,7 @@
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-reload` | the command, during a reload | takes over other settings |
+//! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, checks of the database |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication
@@ -163,6 +164,7 @@ mod subject;
 mod task;
 pub mod testing;
 mod time_stamp;
+mod upkeep;
 
 pub use collect::{Collector, Reloaded, Status, Until};
 pub use config::Config;
@@ -175,6 +177,7 @@ pub use store::RouteStatus;
 #[doc(no_inline)]
 pub use store::rusqlite;
 pub use subject::{Filter, InvalidSubject};
+pub use upkeep::JobStatus;
 
 use counted::counted;
 use printable::printable;

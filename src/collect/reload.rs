@@ -2,7 +2,7 @@
 
 use crossbeam_channel::Sender;
 
-use super::{Collector, Reloaded, Running, report_unreachable};
+use super::{Collector, Reloaded, Running, report_unreachable, upkeep};
 use crate::config::{Config, Mode, validate_queries_of_stream};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Confirmation, Settings};
@@ -48,9 +48,14 @@ impl Collector {
             let known = self.subjects.iter().filter(|subject| *subject != ">").cloned();
             validate_queries_of_stream(&config.queries, &known.collect::<Vec<_>>())?;
         }
+        let jobs = match upkeep::are_same(&running.completed, &config) {
+            true => None,
+            false => Some(self.upkeep.prepare(upkeep::jobs(&config, &database))?),
+        };
         if !self.switch_to(&config, &running.completed, &database, routes, &queries)? {
             return Err(Error::Ended);
         }
+        jobs.into_iter().for_each(|jobs| self.upkeep.use_jobs(jobs));
         *running = Running { given, completed: config };
         Ok(Reloaded { changed, pending_migrations })
     }

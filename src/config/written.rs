@@ -12,9 +12,9 @@ use toml::{Table, Value};
 
 use super::secrets::{is_contents, is_jwt, without_secrets};
 use super::{
-    BatchConfig, BrokerConfig, Codec, Config, CoreConfig, CoreOverflow, DatabaseConfig, DeleteMarkers, Migrations,
-    Mode, ObserveConfig, ParameterConfig, ParameterType, ParameterValue, PrefetchConfig, QueryConfig, RouteConfig,
-    RouteExample, ServiceConfig, Synchronous, TlsConfig, Unmatched,
+    BackupConfig, BatchConfig, BrokerConfig, Codec, Config, CoreConfig, CoreOverflow, DatabaseConfig, DeleteMarkers,
+    Migrations, Mode, ObserveConfig, ParameterConfig, ParameterType, ParameterValue, PrefetchConfig, QueryConfig,
+    RouteConfig, RouteExample, ServiceConfig, Synchronous, TlsConfig, Unmatched,
 };
 
 /// What is written in the place of a secret.
@@ -44,8 +44,19 @@ impl Section {
 
 /// All settings. No secret is in them: no password, no token, no login of an address, no contents of a file.
 pub(crate) fn sections(config: &Config) -> Vec<Section> {
-    let Config { prefix, unmatched, delete_markers, broker, database, batch, routes, queries, service, observe } =
-        config;
+    let Config {
+        prefix,
+        unmatched,
+        delete_markers,
+        broker,
+        database,
+        batch,
+        routes,
+        queries,
+        service,
+        backup,
+        observe,
+    } = config;
     let top = [
         prefix.as_deref().map(|prefix| ("prefix", text(prefix))),
         Some(("unmatched", text(of_unmatched(*unmatched)))),
@@ -53,7 +64,13 @@ pub(crate) fn sections(config: &Config) -> Vec<Section> {
     ];
     let mut sections = vec![section("", top)];
     sections.extend(of_broker(broker));
-    sections.extend([of_database(database), of_batch(batch), of_service(service), of_observe(observe)]);
+    sections.extend([
+        of_database(database),
+        of_batch(batch),
+        of_service(service),
+        of_backup(backup),
+        of_observe(observe),
+    ]);
     let routes = routes.iter().enumerate().map(|(number, route)| Section { number: Some(number), ..of_route(route) });
     let queries = queries.iter().enumerate().map(|(number, query)| Section { number: Some(number), ..of_query(query) });
     sections.extend(routes.chain(queries));
@@ -180,6 +197,18 @@ fn of_service(service: &ServiceConfig) -> Section {
         ("waiting", number(*waiting)),
     ];
     section("service", settings.map(Some))
+}
+
+fn of_backup(backup: &BackupConfig) -> Section {
+    let BackupConfig { folder, every, keep, rate, max_wal } = backup;
+    let settings = [
+        folder.as_deref().map(|folder| ("folder", file(folder))),
+        Some(("every", duration(*every))),
+        Some(("keep", number(*keep))),
+        Some(("rate", size(*rate))),
+        Some(("max_wal", size(*max_wal))),
+    ];
+    section("backup", settings)
 }
 
 fn of_observe(observe: &ObserveConfig) -> Section {
@@ -417,6 +446,12 @@ mod tests {
         description = "d \" \n"
         threads = 3
         waiting = 4
+        [backup]
+        folder = "backups"
+        every = "6h"
+        keep = 3
+        rate = "5MiB"
+        max_wal = "2GiB"
         [observe]
         listen = "127.0.0.1:9464"
         token_file = "t"
