@@ -16,6 +16,7 @@ use super::values::printable;
 use crate::config::Mode;
 use crate::hint;
 use crate::maintenance::{self, RestoreOptions};
+use crate::store::beside;
 
 /// Put a backup in the place of the database
 ///
@@ -85,10 +86,13 @@ impl Restore {
         let path = &config.database.path;
         let report = progress.end(restored, || format!("interrupted: {} is as before", path.display()))?;
         let is_core = config.broker.mode == Mode::Core;
+        let has_own_server = beside(path, "nats").is_dir();
         let stream = if is_core {
             Stream::NotAsked("core NATS keeps nothing: what was received after the backup does not come again".into())
         } else if self.no_broker {
             Stream::NotAsked("--no-broker is given".into())
+        } else if has_own_server && config.broker.address_file.is_none() && !settings.names_servers(&self.broker)? {
+            Stream::NotAsked("the nats-server of its own does not run".into())
         } else {
             match maintenance::missing_in_stream(path, &config.broker) {
                 Ok(None) => Stream::Complete,
@@ -121,7 +125,7 @@ impl Restore {
             writeln!(output, "what was there is kept as {}", shown(kept))?;
         }
         write_positions(&mut output, &report.positions)?;
-        let start = hint::start(false);
+        let start = hint::start(has_own_server);
         match stream {
             Stream::Complete => {
                 writeln!(output, "{start} continues there; stream {} has all that follows", config.broker.stream)?;
@@ -132,7 +136,7 @@ impl Restore {
                 writeln!(output, "{start} continues there, and reports what the stream no longer has")?;
                 if !self.no_broker {
                     output.flush()?;
-                    log::warn!("the broker cannot be asked what it still has: {reason}");
+                    log::info!("the broker was not asked what the stream still has: {reason}");
                 }
             }
         }
