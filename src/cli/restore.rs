@@ -92,7 +92,7 @@ impl Restore {
         } else if self.no_broker {
             Stream::NotAsked("--no-broker is given".into())
         } else if has_own_server && config.broker.address_file.is_none() && !settings.names_servers(&self.broker)? {
-            Stream::NotAsked("the nats-server of its own does not run".into())
+            Stream::NotAsked("its own nats-server does not run".into())
         } else {
             match maintenance::missing_in_stream(path, &config.broker) {
                 Ok(None) => Stream::Complete,
