@@ -79,7 +79,8 @@
 //! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
-//! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
+//! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations; checks a backup |
+//! | `catchment-export` | an export | reads the rows |
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-reload` | the command, during a reload | takes over other settings |
 //! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, checks of the database |

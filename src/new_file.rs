@@ -109,7 +109,7 @@ impl NewFile {
         if self.place.exists() {
             // First under its later name: a process that is killed between these two steps leaves a complete copy behind.
             move_new(&self.part, kept).map_err(fail)?;
-            self.part = kept.to_owned();
+            kept.clone_into(&mut self.part);
             exchange_names(kept, &self.place).map_err(|error| failed(&self.place, &error))?;
         } else {
             move_new(&self.part, &self.place).map_err(fail)?;

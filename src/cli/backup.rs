@@ -58,10 +58,11 @@ pub struct Backup {
 impl Backup {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&self.database)?;
-        let mut options = BackupOptions::default();
-        options.rate = self.rate.map(|rate| rate.as_u64());
-        options.max_wal = self.max_wal.as_u64();
-        options.replace = self.force;
+        let options = BackupOptions {
+            rate: self.rate.map(|rate| rate.as_u64()),
+            max_wal: self.max_wal.as_u64(),
+            replace: self.force,
+        };
         let progress = TaskProgress::new()?;
         let made =
             maintenance::backup(&config.database.path, &self.file, &options, &|progressed| progress.report(progressed));

@@ -83,12 +83,11 @@ impl Export {
             let is_csv = self.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
             if is_csv { Format::Csv } else { Format::Ndjson }
         });
-        let mut options = ExportOptions::default();
-        options.format = match format {
+        let format = match format {
             Format::Ndjson => ExportFormat::Ndjson,
             Format::Csv => ExportFormat::Csv,
         };
-        options.replace = self.force;
+        let options = ExportOptions { format, replace: self.force };
         let source = match self.query {
             Some(sql) => ExportSource::Query(sql),
             None => ExportSource::Table {

@@ -68,12 +68,11 @@ impl Import {
         let is_standard_input = self.file == Path::new("-");
         let file = if is_standard_input { PathBuf::from("/dev/stdin") } else { self.file };
         let shown = if is_standard_input { "standard input".into() } else { file.to_string_lossy().into_owned() };
-        let mut options = ImportOptions::default();
-        options.again = self.again;
-        options.bad_lines = match self.bad_lines {
+        let bad_lines = match self.bad_lines {
             HowBadLines::Stop => BadLines::Stop,
             HowBadLines::DeadLetter => BadLines::DeadLetter,
         };
+        let options = ImportOptions { bad_lines, again: self.again };
         let progress = TaskProgress::new()?;
         let done = maintenance::import(&config, &file, &options, &|progressed| progress.report(progressed));
         let interrupted = || {

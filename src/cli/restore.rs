@@ -77,9 +77,8 @@ enum Stream {
 impl Restore {
     pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_broker(&self.database, &self.broker)?;
-        let mut options = RestoreOptions::default();
-        options.other_database = self.other_database;
-        options.rate = self.rate.map(|rate| rate.as_u64());
+        let rate = self.rate.map(|rate| rate.as_u64());
+        let options = RestoreOptions { other_database: self.other_database, rate };
         let progress = TaskProgress::new()?;
         let restored =
             maintenance::restore(&config.database, &self.file, &options, &|progressed| progress.report(progressed));

@@ -151,7 +151,8 @@ fn kept_name(database: &Path) -> PathBuf {
         }
         PathBuf::from(name)
     };
-    (1..).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(1))
+    // Two in one second are rare. If all are taken, the exchange fails.
+    (1..100).map(name).find(|name| std::fs::symlink_metadata(name).is_err()).unwrap_or_else(|| name(1))
 }
 
 /// What a start with these settings reports of the stream: what it no longer has after the position of the database, or that it was

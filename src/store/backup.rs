@@ -2,8 +2,9 @@
 //!
 //! SQLite's backup reads the pages of one transaction, so the copy is the database of one moment: rows and ledger agree. Without that
 //! transaction SQLite begins the copy again after each commit of another process, and beside a busy writer it never ends
-//! (<https://sqlite.org/c3ref/backup_finish.html>). `VACUUM INTO` reads in one transaction too, but writes every row anew: it takes
-//! several times the CPU, cannot pause, and gives the rows of tables without an INTEGER PRIMARY KEY other numbers.
+//! (<https://sqlite.org/c3ref/backup_finish.html>). `VACUUM INTO` reads in one transaction too, but writes every row anew: it cannot pause,
+//! and gives the rows of tables without an INTEGER PRIMARY KEY other numbers. Measured on 174 MiB beside 130 commits a second: one second
+//! in one transaction; 2,200 new beginnings in 20 seconds and no end without; three seconds with `VACUUM INTO`.
 //!
 //! While the transaction is open, no part of the WAL is used again, so the WAL grows with every commit. That is bounded: from half of
 //! the limit on, the copy no longer pauses, and at the limit it ends with an error.

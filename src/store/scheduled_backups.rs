@@ -47,11 +47,15 @@ impl ScheduledBackups {
     /// In how long the next one is due, by the names in the folder. Files of the future do not count: the clock was set.
     #[must_use]
     pub fn due_in(&self) -> Duration {
+        self.age_of_last().map_or(Duration::ZERO, |age| self.every.saturating_sub(age))
+    }
+
+    /// How long ago the last one began, by the names in the folder; `None` if there is none.
+    #[must_use]
+    pub fn age_of_last(&self) -> Option<Duration> {
         let now = OffsetDateTime::now_utc();
-        let last = self.named().into_iter().map(|(at, _)| at).filter(|at| *at <= now).max();
-        let Some(last) = last else { return Duration::ZERO };
-        let since = Duration::try_from(now - last).unwrap_or_default();
-        self.every.saturating_sub(since)
+        let last = self.named().into_iter().map(|(at, _)| at).filter(|at| *at <= now).max()?;
+        Some(Duration::try_from(now - last).unwrap_or_default())
     }
 
     /// Makes one, and removes the oldest of this database if there are too many.

@@ -356,6 +356,15 @@ fn a_collector_makes_the_backups_of_its_settings() {
     assert!(collector.stop().success());
     assert!(older[1].exists());
     assert_eq!(names(&folder, "a-").len(), 3);
+    let check = |database: &str| {
+        let mut command = fixture.command(&["check", "-c", &settings, "--offline", "--database", database]);
+        String::from_utf8(output(&mut command).stdout).expect("UTF-8")
+    };
+    let found = check("a.db");
+    assert!(found.contains("the last one in backups is ") && found.contains(" minutes old"), "{found}");
+    filled(&fixture.path("b.db"), 1);
+    let found = check("b.db");
+    assert!(found.contains("there is none in backups"), "{found}");
     // A folder that cannot be made is reported, and collecting goes on.
     fixture.file("a.toml", "[backup]\nfolder = \"no/backups\"\n");
     let collector = start();
