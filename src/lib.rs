@@ -150,6 +150,7 @@ pub mod error;
 mod event;
 mod event_id;
 mod hint;
+mod input_format;
 pub mod maintenance;
 #[cfg(any(feature = "cli", feature = "compare"))]
 mod markup;

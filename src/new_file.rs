@@ -166,8 +166,14 @@ fn remove_left_behind(place: &Path) {
 /// The place with symbolic links followed, if a file can be put there.
 fn resolved(place: &Path, replaces: bool) -> Result<PathBuf, Error> {
     let is_link = fs::symlink_metadata(place).is_ok_and(|found| found.is_symlink());
-    let place =
-        if is_link { fs::canonicalize(place).map_err(|error| failed(place, &error))? } else { place.to_owned() };
+    let place = if is_link {
+        fs::canonicalize(place).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => refused(place, "it is a symbolic link that leads to no file; name another file"),
+            _ => failed(place, &error),
+        })?
+    } else {
+        place.to_owned()
+    };
     if place.file_name().is_none() {
         return Err(refused(&place, "it is a folder; name a file in it"));
     }

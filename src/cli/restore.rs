@@ -125,14 +125,15 @@ impl Restore {
         }
         write_positions(&mut output, &report.positions)?;
         let start = hint::start(has_own_server);
+        let goes_on = if report.positions.is_empty() { "begins at the start of the stream" } else { "continues there" };
         match stream {
             Stream::Complete => {
-                writeln!(output, "{start} continues there; stream {} has all that follows", config.broker.stream)?;
+                writeln!(output, "{start} {goes_on}; stream {} has all that follows", config.broker.stream)?;
             }
-            Stream::Lacks(missing) => writeln!(output, "{start} continues there; it will report: {missing}")?,
+            Stream::Lacks(missing) => writeln!(output, "{start} {goes_on}; it will report: {missing}")?,
             Stream::NotAsked(reason) if is_core => writeln!(output, "{reason}")?,
             Stream::NotAsked(reason) => {
-                writeln!(output, "{start} continues there, and reports what the stream no longer has")?;
+                writeln!(output, "{start} {goes_on}, and reports what the stream no longer has")?;
                 if !self.no_broker {
                     output.flush()?;
                     log::info!("the broker was not asked what the stream still has: {reason}");

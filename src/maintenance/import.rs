@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::input_format::{HEAD, unreadable};
 use crate::new_file::failed;
 use crate::store::event_line;
 use crate::store::{Database, ImportCounts, ImportNote, ImportedLine, Importer, Lock, Routes};
@@ -200,7 +201,11 @@ impl<'f> Lines<'f> {
             return Err(Error::File { path: file.to_owned(), detail, source: None });
         }
         let is_regular = metadata.is_file();
-        let input = BufReader::with_capacity(256 << 10, File::open(file).map_err(on_error)?);
+        let mut input = BufReader::with_capacity(256 << 10, File::open(file).map_err(on_error)?);
+        let head = input.fill_buf().map_err(on_error)?;
+        if let Some(detail) = unreadable(&head[..head.len().min(HEAD)], Some(file)) {
+            return Err(Error::File { path: file.to_owned(), detail, source: None });
+        }
         let size = is_regular.then_some(metadata.len());
         Ok(Self { file, input, is_regular, size, bytes: 0, count: 0, digest: Sha256::new() })
     }

@@ -12,7 +12,8 @@ use crate::config::{BrokerConfig, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::new_file::NewFile;
 use crate::store::{
-    CopyLimits, Lock, StreamPosition, copy_database, must_not_be_in_use, present, replace_database, stream_history,
+    CopyLimits, Lock, StreamPosition, copy_database, followed_path, is_of_others, must_not_be_in_use, present,
+    replace_database, stream_history,
 };
 use crate::task::{Progress, Task};
 use crate::time_stamp::time_stamp;
@@ -21,7 +22,7 @@ use crate::time_stamp::time_stamp;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RestoreOptions {
-    /// Whether the backup may be one of another database than that in the place.
+    /// Whether the backup may be one of another database than that in the place, which may be one of another program.
     pub other_database: bool,
     /// Bytes a second at most. The default has no limit.
     pub rate: Option<u64>,
@@ -81,7 +82,13 @@ fn put_in_place(
     let before = present(path);
     // Nobody writes the backup, so no log of it grows.
     let limits = CopyLimits { rate: options.rate, wal: u64::MAX };
-    let copy = NewFile::create(path, true)?;
+    if !options.other_database && is_of_others(path) {
+        let detail = "it is a database of another program: it has no tables of catchment".to_owned();
+        let (fault, path) = (DatabaseFault::Schema, path.to_owned());
+        let error = Error::Database { fault, path, detail, remedy: None, source: None };
+        return Err(error.with_remedy("set database.path to another file, or give --other-database to replace it"));
+    }
+    let copy = NewFile::create(&followed_path(path), true)?;
     // Before the copy is made, which may take long.
     if let (Some(before), Some(found)) = (&before, present(backup)) {
         must_be_of_the_same_database(path, backup, &before.identity, &found.identity, options)?;

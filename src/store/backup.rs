@@ -28,8 +28,11 @@ use crate::new_file::NewFile;
 use crate::pipeline::{Epoch, EpochProgress};
 use crate::task::Task;
 
-/// Pages of a step: 1 MiB with pages of 4 KiB.
+/// The most pages of a step: 1 MiB with pages of 4 KiB.
 const STEP: i32 = 256;
+
+/// With a low rate, so many steps are made in a second.
+const STEPS_A_SECOND: u64 = 10;
 
 /// The copy is written to the disk after so many bytes. Otherwise one sync at the end would hold up those of the collector.
 const SYNC_EVERY: u64 = 16 << 20;
@@ -203,6 +206,9 @@ fn copy_pages(
     copy.pragma_update(None, "synchronous", "OFF").map_err(on_write)?;
     let page_size: u64 =
         source.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(|e| database_error(from, e))?;
+    let step = limits
+        .rate
+        .map_or(STEP, |rate| i32::try_from(rate / STEPS_A_SECOND / page_size.max(1)).unwrap_or(STEP).clamp(1, STEP));
     let backup = Backup::new(source, &mut copy).map_err(on_write)?;
     let (began, mut reported, mut waiting_since) = (Instant::now(), Instant::now(), None);
     let (mut copied, mut synced) = (0, 0);
@@ -210,7 +216,7 @@ fn copy_pages(
     loop {
         let wal = wal_size(from);
         must_fit(from, wal, limits.wal)?;
-        match backup.step(STEP).map_err(on_write)? {
+        match backup.step(step).map_err(on_write)? {
             StepResult::Done => break,
             StepResult::Busy | StepResult::Locked => {
                 let since = *waiting_since.get_or_insert_with(Instant::now);

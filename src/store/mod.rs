@@ -65,7 +65,7 @@ pub use observation::{FileSizes, Observation};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
 pub use reader::{EventRow, Reader, RowTable, StatementOutput, Value};
 pub use reload_note::ReloadNote;
-pub use restore::{must_not_be_in_use, present, replace_database};
+pub use restore::{followed_path, is_of_others, must_not_be_in_use, present, replace_database};
 pub use route_switch::{CheckedRoutes, ConfirmationsTo, RouteSwitch};
 pub use routes::Routes;
 pub use routes::route_counters::{RouteCounters, RouteStatus};

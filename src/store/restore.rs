@@ -16,7 +16,7 @@ use super::backup::{DatabaseContents, contents};
 use super::database_file::{followed, must_exist};
 use super::file_identity;
 use super::read_connection::ReadConnection;
-use super::schema::must_be_ours;
+use super::schema::{self, must_be_ours};
 use super::sqlite_error::{database_error, fault};
 use crate::error::{DatabaseFault, Error};
 use crate::new_file::NewFile;
@@ -33,6 +33,17 @@ pub fn present(database: &Path) -> Option<DatabaseContents> {
     let connection = ReadConnection::open(database).ok()?;
     must_be_ours(connection.sqlite(), database).ok()?;
     connection.read(contents).ok()
+}
+
+/// Whether there is a database of another program: it has tables, and none of catchment.
+pub fn is_of_others(database: &Path) -> bool {
+    let examine = |sqlite: &Connection| Ok(schema::identity(sqlite)?.is_none() && !schema::tables(sqlite)?.is_empty());
+    must_exist(database).is_ok() && ReadConnection::open(database).and_then(|open| open.read(examine)).unwrap_or(false)
+}
+
+/// The file that a path leads to, symbolic links followed. There may be none yet.
+pub fn followed_path(database: &Path) -> PathBuf {
+    followed(database)
 }
 
 /// Refuses a file that a collector or a grouped recorder uses as its database.

@@ -269,9 +269,12 @@ fn a_file_that_is_no_backup_of_this_database_is_refused_by_name() {
     assert_eq!(names(folder.path(), "a.db"), ["a.db", "a.db.lock"], "nothing was kept");
     printed(restore(&at("a.db"), &at("other.db")).arg("--other-database"));
     assert_eq!(oracle::count(&at("a.db")), 20);
-    // A place where nothing is yet.
-    printed(&mut restore(&at("new.db"), &at("other.db")));
+    refused(&mut restore(&at("shop.db"), &at("other.db")), &["shop.db: it is a database of another program"]);
+    // A place where nothing is yet, by a link.
+    std::os::unix::fs::symlink("new.db", at("link.db")).expect("links");
+    printed(&mut restore(&at("link.db"), &at("other.db")));
     assert_eq!(oracle::count(&at("new.db")), 20);
+    refused(&mut restore(&at("new.db"), &at("shop.db")), &["shop.db: it has no tables of catchment"]);
     // And where no backup can be.
     for (name, words) in [
         ("other.db", "there is a file already"),
