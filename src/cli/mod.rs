@@ -36,6 +36,7 @@ mod quantities;
 mod query;
 mod reload;
 mod reloading;
+mod replay;
 mod row_writers;
 mod run;
 mod server_program;
@@ -46,6 +47,7 @@ mod signals;
 mod sql;
 mod starting;
 mod status;
+mod step_progress;
 mod stream_messages;
 mod table;
 mod tail;
@@ -112,6 +114,7 @@ enum Command {
     #[command(hide = true)]
     Check(absent::Absent),
     Config(config::Config),
+    Replay(replay::Replay),
     Adopt(adopt::Adopt),
     Completions(completions::Completions),
     Man(man::Man),
@@ -193,6 +196,7 @@ impl Cli {
             #[cfg(not(feature = "check"))]
             Command::Check(absent) => absent.refuse("check", UNKNOWN),
             Command::Config(config) => config.run(&settings),
+            Command::Replay(replay) => replay.run(&settings),
             Command::Adopt(adopt) => adopt.run(&settings),
             Command::Completions(completions) => completions.run(shown_commands()),
             Command::Man(man) => man.run(shown_commands()),
