@@ -21,6 +21,7 @@ mod event_line;
 mod failure;
 mod figures;
 mod flags;
+mod gaps;
 mod health;
 mod hyphens;
 mod infer;
@@ -56,6 +57,7 @@ mod test;
 mod top;
 mod usage;
 mod values;
+mod verify;
 mod version;
 
 use std::ffi::OsString;
@@ -115,6 +117,8 @@ enum Command {
     Check(absent::Absent),
     Config(config::Config),
     Replay(replay::Replay),
+    Gaps(gaps::Gaps),
+    Verify(verify::Verify),
     Adopt(adopt::Adopt),
     Completions(completions::Completions),
     Man(man::Man),
@@ -197,6 +201,8 @@ impl Cli {
             Command::Check(absent) => absent.refuse("check", UNKNOWN),
             Command::Config(config) => config.run(&settings),
             Command::Replay(replay) => replay.run(&settings),
+            Command::Gaps(gaps) => gaps.run(&settings),
+            Command::Verify(verify) => verify.run(&settings),
             Command::Adopt(adopt) => adopt.run(&settings),
             Command::Completions(completions) => completions.run(shown_commands()),
             Command::Man(man) => man.run(shown_commands()),

@@ -31,6 +31,7 @@ mod read_connection;
 mod read_only;
 mod reader;
 mod reload_note;
+mod repair;
 mod repetitions;
 mod replay_note;
 mod route_switch;
@@ -43,6 +44,7 @@ mod suggestion;
 mod swap;
 mod swap_loss;
 mod temp_store;
+mod verification;
 mod wal_frames;
 mod writer;
 
@@ -69,6 +71,7 @@ pub use row_filter::RowFilter;
 pub use schema_copy::copy_schema;
 pub use swap::{prepare_swap, swap, undo_interrupted_swap};
 pub use swap_loss::lost_by_swap;
+pub use verification::{Compared, CountedTable, Verification};
 pub use wal_frames::WalFrames;
 pub use writer::Writer;
 

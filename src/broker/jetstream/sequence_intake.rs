@@ -245,7 +245,7 @@ impl Intake for SequenceIntake {
 
 impl StreamMessage {
     /// The bytes that it takes in a batch.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let headers = match &self.headers {
             Ok(headers) => headers.iter().map(|(name, value)| name.len() + value.len() + Batch::HEADER).sum(),
             Err(raw) => raw.bytes.len() + Batch::HEADER,
