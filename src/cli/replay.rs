@@ -80,12 +80,16 @@ pub struct Replay {
     #[arg(long, conflicts_with_all = ["until_seq", "until_time"])]
     swap: bool,
 
+    /// Swap without the broker, as after run --with-server: the next run collects what came since the last replay
+    #[arg(long, requires = "swap")]
+    offline: bool,
+
     /// Swap even if the old database has something that the new one lacks
     #[arg(long, requires = "swap")]
     accept_loss: bool,
 
-    /// Print JSON: {"stream", "database", "first", "position", "events", "dead_letters", "dropped", "repeated", "replaced", "lost": [text]};
-    /// replaced is the file that the old database has now, or null
+    /// Print JSON: {"stream", "database", "first", "position", "events", "dead_letters", "dropped", "repeated", "behind", "replaced", "lost": [text]};
+    /// replaced is the file that the old database has now, or null; behind is how many of its events the next run collects
     #[arg(short, long)]
     json: bool,
 }
@@ -132,7 +136,8 @@ impl Replay {
             (None, Some(us)) => ReplayEnd::Time(SystemTime::min(at(us), SystemTime::now())),
             (None, None) => ReplayEnd::Last,
         };
-        ReplayOptions { into: self.into.clone(), from, until, swap: self.swap, accept_loss: self.accept_loss }
+        let (into, swap, offline) = (self.into.clone(), self.swap, self.offline);
+        ReplayOptions { into, from, until, swap, offline, accept_loss: self.accept_loss }
     }
 
     fn failed(&self, error: Error, settings: &Settings, config: &Config, signals: &Signals) -> anyhow::Error {
@@ -156,15 +161,20 @@ impl Replay {
         }
         let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
         let into = self.into.display();
-        writeln!(
-            output,
-            "replayed {}{parts} of stream {stream} into {into}, which has it up to {}",
-            counted(*events, "event"),
-            HumanCount(*position)
-        )?;
+        if !self.offline {
+            writeln!(
+                output,
+                "replayed {}{parts} of stream {stream} into {into}, which has it up to {}",
+                counted(*events, "event"),
+                HumanCount(*position)
+            )?;
+        }
         if let Some(replaced) = replaced {
             let live = config.database.path.display();
             writeln!(output, "{live} is the new database now; the old one is {}", replaced.display())?;
+            if report.behind > 0 {
+                writeln!(output, "the next run collects {} that the old one has too", counted(report.behind, "event"))?;
+            }
             for what in lost {
                 writeln!(output, "only the old one has {what}")?;
             }
@@ -183,6 +193,7 @@ fn json(report: &ReplayReport, into: &std::path::Path) -> serde_json::Value {
         "dead_letters": report.dead_letters,
         "dropped": report.dropped,
         "repeated": report.repeated,
+        "behind": report.behind,
         "replaced": report.replaced.as_ref().map(|path| path.display().to_string()),
         "lost": report.lost,
     })
@@ -193,6 +204,7 @@ fn with_flags(error: Error) -> Error {
     let named = |text: String| {
         text.replace("set ReplayOptions::accept_loss", "give --accept-loss")
             .replace("ReplayOptions::into", "--into")
+            .replace("ReplayOptions::offline", "--offline")
             .replace("ReplayOptions::from", "--from-seq or --from-time")
             .replace("ReplayOptions::until", "--until-seq or --until-time")
     };

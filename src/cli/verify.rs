@@ -53,7 +53,7 @@ pub struct Verify {
     rewrite: bool,
 
     /// Print JSON: {"stream", "is_collected", "first", "last", "messages", "stored", "dead_letters", "dropped", "repeated", "returned",
-    /// "counted", "missing", "differing", "doubled", "unexplained", "unaccounted", "only_stored", "of_earlier_epochs", "lost_before",
+    /// "pruned", "counted", "missing", "differing", "doubled", "unexplained", "unaccounted", "only_stored", "of_earlier_epochs", "lost_before",
     /// "keys": [text], "tables": [{"table", "rows", "messages"}], "unknown_routes": [text], "repaired_as_dead_letters", "is_sound"};
     /// missing, differing and doubled are {"count", "repaired", "first": [{"sequence", "row", "detail"}]} with the first hundred
     #[arg(short, long)]
@@ -114,6 +114,7 @@ fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
         (report.dead_letters, "dead letters"),
         (report.counted, "of routes without a key"),
         (report.dropped, "dropped by the routes"),
+        (report.pruned, "deleted by the retention"),
         (report.repeated, "sent twice by a recorder, and stored once"),
         (report.returned, "in the stream again: the next start stores them"),
     ];
@@ -205,6 +206,7 @@ fn json(report: &VerifyReport) -> serde_json::Value {
         "dropped": report.dropped,
         "repeated": report.repeated,
         "returned": report.returned,
+        "pruned": report.pruned,
         "counted": report.counted,
         "missing": findings(&report.missing),
         "differing": findings(&report.differing),

@@ -12,7 +12,7 @@ use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{self, Batch, Committed, Condition, Mark, Peer, Pipeline, Problem, Refusal, Settings, Shared, Sink};
 use crate::store::{
-    Database, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap, routes_checksum, swap,
+    Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap, routes_checksum, swap,
     undo_interrupted_swap,
 };
 use crate::task::{Progress, Task};
@@ -35,6 +35,9 @@ pub struct ReplayOptions {
     pub until: ReplayEnd,
     /// Put the new database in the place of `database.path` once it has all of the stream. No collector may run meanwhile. Default false.
     pub swap: bool,
+    /// Swap without the broker: the new database must have been filled before. What came since is collected at the next start. Only with
+    /// `swap`. Default false.
+    pub offline: bool,
     /// Swap even if the old database has events or tables that the new one lacks. The old one is kept beside it in any case. Default
     /// false.
     pub accept_loss: bool,
@@ -84,6 +87,8 @@ pub struct ReplayReport {
     pub dropped: u64,
     /// How many of them a recorder had sent twice; the second copy changes nothing.
     pub repeated: u64,
+    /// How many events of the stream the old database has that the new one has not come to yet: the next start collects them.
+    pub behind: u64,
     /// Where the old database is now, if the new one is in its place.
     pub replaced: Option<PathBuf>,
     /// What the old database has and the new one lacks, in words. Only with `swap`.
@@ -108,7 +113,7 @@ pub struct ReplayReport {
 /// # Errors
 ///
 /// - [`Error::Config`]: the settings or the options cannot be used; the new database was begun with other routes or another start.
-/// - [`Error::Broker`]: the stream cannot be read. A connection that is lost later is opened again.
+/// - [`Error::Broker`], unless `offline`: the stream cannot be read. A connection that is lost later is opened again.
 /// - [`Error::Database`] or [`Error::Migration`]: the new database cannot be written; with `swap`, the old one has something that the
 ///   new one lacks, or another program has it open.
 /// - [`Error::Locked`]: another replay fills the new database; with `swap`, a collector uses the old one.
@@ -145,7 +150,7 @@ pub fn replay(
     };
     if options.swap {
         task.report("swapping", 0, None, "files")?;
-        report.lost = lost_by_swap(&live, &new.path, &report.stream)?;
+        (report.lost, report.behind) = lost_by_swap(&live, &new.path, &report.stream)?;
         if !report.lost.is_empty() && !options.accept_loss {
             let detail = format!("it has what {} lacks: {}", new.path.display(), report.lost.join("; "));
             let fault = DatabaseFault::Conflict;
@@ -177,6 +182,9 @@ fn examine(config: &Config, options: &ReplayOptions) -> Result<(), Error> {
     if beside(&options.into, "") == beside(&config.database.path, "") {
         return refused("ReplayOptions::into", "is the database that is collected into; name a new file beside it");
     }
+    if options.offline && !options.swap {
+        return refused("ReplayOptions::offline", "needs swap: without the broker there is nothing to replay");
+    }
     if options.swap && options.until != ReplayEnd::Last {
         return refused("ReplayOptions::until", "cannot be combined with swap: the new database must have all of the stream");
     }
@@ -196,6 +204,9 @@ impl Filling<'_> {
     fn run(&self, note: Option<ReplayNote>) -> Result<ReplayReport, Error> {
         let Self { config, new, routes, task, .. } = *self;
         let broker = &config.broker;
+        if self.options.offline {
+            return self.without_broker(note);
+        }
         task.report("connecting", 0, None, "events")?;
         let filters: Vec<_> = broker.filters().iter().filter_map(|filter| filter.parse().ok()).collect();
         let reader = StreamReader::open(broker, &filters)?;
@@ -236,6 +247,20 @@ impl Filling<'_> {
         drop(reader);
         self.fill(database, (at, until.min(bounds.last)), bounds.keeps_acknowledged, &mut report)?;
         Ok(report)
+    }
+
+    /// What an earlier replay has filled.
+    fn without_broker(&self, note: Option<ReplayNote>) -> Result<ReplayReport, Error> {
+        let Self { config, new, .. } = *self;
+        let Some(note) = note else {
+            let detail = format!("there is no {} that a replay has filled", new.path.display());
+            return Err(Error::config("ReplayOptions::offline", detail).with_remedy("replay into it first, with the broker"));
+        };
+        let checksum = routes_checksum(&config.routes, config.unmatched, config.delete_markers);
+        self.must_be_the_same(&note, &checksum)?;
+        let history = Inspection::open(&new.path)?.history(&note.stream)?;
+        let position = history.last().map_or(0, |progress| progress.mark.sequence);
+        Ok(ReplayReport { stream: note.stream, first: note.first, position, ..ReplayReport::default() })
     }
 
     /// Runs the pipeline from the stream into the new database.

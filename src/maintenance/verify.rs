@@ -7,7 +7,7 @@ use crate::broker::{StreamMessage, StreamReader};
 use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::pipeline::{Batch, Epoch, EpochProgress, Limits, Mark};
-use crate::store::{Compared, Database, Lock, Routes, StartPhase, Verification};
+use crate::store::{Compared, Database, Lock, PrunedTable, Routes, StartPhase, Verification};
 use crate::subject::Filter;
 use crate::task::{Progress, Task};
 
@@ -95,6 +95,8 @@ pub struct VerifyReport {
     pub repeated: u64,
     /// How many were lost when they were due, and are in the stream again. The next start of the collector stores them.
     pub returned: u64,
+    /// How many have no row because a retention has deleted it, or may have.
+    pub pruned: u64,
     /// How many belong to routes without a key: only their number was compared.
     pub counted: u64,
     /// Messages that the database lacks.
@@ -174,21 +176,27 @@ pub fn verify(
     task.report("connecting", 0, None, "messages")?;
     let reader = StreamReader::open(&config.broker, &filters)?;
     let path = &config.database.path;
+    let pruned = pruned(&config);
     let (mut _lock, mut database) = (None, None);
     if options.repair {
         Database::must_be_usable(&config.database, &routes)?;
         if !path.exists() {
             // The error says that there is none.
-            Verification::open(path, &config.broker.stream, &routes, &options.keys, task)?;
+            Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
         }
         _lock = Some(Lock::take_at(path, StartPhase::Opening)?);
         let wanted = || task.report("opening", 0, None, "messages").is_ok();
         let opened = Database::open_while(&config.database, &routes, &config.queries, &wanted);
         database = Some(opened.map(|(database, _)| database)?);
     }
-    let verification = Verification::open(path, &config.broker.stream, &routes, &options.keys, task)?;
+    let verification = Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
     let mut comparison = Comparison { reader, filters, verification, options, database, task };
     comparison.run(&config.broker.stream)
+}
+
+/// The tables from which a retention deletes rows.
+fn pruned(_config: &Config) -> Vec<PrunedTable> {
+    Vec::new()
 }
 
 /// One run of a verification.
@@ -243,7 +251,8 @@ impl Comparison<'_> {
             rows: table.rows,
             messages: table.messages,
         };
-        report.tables = self.verification.tables().iter().map(count).collect();
+        let tables = self.verification.tables().iter().filter(|table| table.messages > 0);
+        report.tables = tables.map(count).collect();
         Ok(report)
     }
 
@@ -302,6 +311,7 @@ impl Comparison<'_> {
         report.repeated += compared.repeated;
         report.returned += compared.returned;
         report.counted += compared.counted;
+        report.pruned += compared.pruned;
         report.only_stored += compared.only_stored;
         report.of_earlier_epochs += compared.of_earlier_epochs;
         report.unaccounted += compared.unaccounted;

@@ -86,6 +86,11 @@ pub fn swap(live: &Path, new: &Path) -> Result<PathBuf, Error> {
         sync_folder(file).map_err(io)?;
     }
     drop(old);
+    // As the caller wrote it, if the path is not a link to another folder.
+    let aside = match aside.file_name() {
+        Some(name) if !live.is_symlink() => live.with_file_name(name),
+        _ => aside,
+    };
     let renewed = open(&aside).and_then(|old| renew_identity(&aside, &old).map_err(|e| database_error(&aside, e)));
     if let Err(error) = renewed {
         log::warn!(

@@ -12,12 +12,13 @@ use crate::error::Error;
 use crate::pipeline::{EpochProgress, Gap, Gaps};
 
 /// What the old database has and the new one lacks, in words; empty if the new one has all of it. Counts events by the two ledgers, so
-/// rows that were changed or deleted by hand do not matter. Reads whole tables only where rows have no stream.
+/// rows that were changed or deleted by hand do not matter. Reads whole tables only where rows have no stream. Events of the stream after
+/// the new one's position are not lost: the next start collects them. The second value is how many of those the old one has.
 ///
 /// # Errors
 ///
 /// [`Error::Database`].
-pub fn lost_by_swap(live: &Path, new: &Path, stream: &str) -> Result<Vec<String>, Error> {
+pub fn lost_by_swap(live: &Path, new: &Path, stream: &str) -> Result<(Vec<String>, u64), Error> {
     let (old, new) = (ReadConnection::open(live)?, ReadConnection::open(new)?);
     schema::must_be_ours(old.sqlite(), live)?;
     let (first, replayed, filled) = new.read(|connection| {
@@ -30,7 +31,10 @@ pub fn lost_by_swap(live: &Path, new: &Path, stream: &str) -> Result<Vec<String>
         let history = ledger::history(connection, stream)?;
         let (same, others): (Vec<_>, Vec<_>) =
             history.iter().partition(|progress| created.contains(&progress.epoch.created.as_str()));
-        let gone = had(same.into_iter(), 1).without(&had(replayed.iter(), first), 0);
+        let position = replayed.iter().map(|progress| progress.mark.sequence).max().unwrap_or(0);
+        let lacking = had(same.into_iter(), 1).without(&had(replayed.iter(), first), 0);
+        let behind = lacking.missing_between(position + 1, u64::MAX - 1);
+        let gone: Gaps = lacking.iter().filter_map(|gap| gap.within(1, position)).collect();
         if !gone.is_empty() {
             let events = counted(gone.missing(), "event");
             lost.push(format!("up to {events} of stream {stream} ({gone})"));
@@ -54,7 +58,7 @@ pub fn lost_by_swap(live: &Path, new: &Path, stream: &str) -> Result<Vec<String>
                 lost.push(format!("table {table}, which has no rows in the new one"));
             }
         }
-        Ok(lost)
+        Ok((lost, behind))
     })
 }
 

@@ -98,7 +98,7 @@ impl SequenceIntake {
         let (resume, is_whole) = reader.resume(self.history.epochs())?;
         let holes = reader.holes()?;
         if let Some(notice) = &resume.notice {
-            log::warn!(event = "stream.notice", stream = self.config.stream, notice:% = notice; "broker: {notice}");
+            log::warn!(event = "stream.changed", stream = self.config.stream, notice:% = notice; "broker: {notice}");
         }
         let first = holes.bounds.first;
         if *self.epoch != resume.epoch {

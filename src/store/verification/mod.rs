@@ -51,6 +51,36 @@ pub struct Verification {
     routes: Vec<RouteTarget>,
     /// The rows of tables that are compared by counts.
     tables: Vec<CountedTable>,
+    /// What a retention may have deleted of table `events`, and of the table of each key.
+    pruned: (Pruned, Vec<Pruned>),
+}
+
+/// A table from which a retention deletes rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrunedTable {
+    /// Its name.
+    pub table: String,
+    /// It deletes the oldest rows of the whole table, and no others.
+    pub only_oldest: bool,
+}
+
+/// Which events may have been deleted on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pruned {
+    None,
+    /// Those before this sequence, the first that is there.
+    Before(u64),
+    Any,
+}
+
+impl Pruned {
+    fn has(self, sequence: u64) -> bool {
+        match self {
+            Self::None => false,
+            Self::Before(first) => sequence < first,
+            Self::Any => true,
+        }
+    }
 }
 
 /// A column that has the sequences of routed events.
@@ -95,6 +125,8 @@ pub struct Compared {
     pub repeated: u64,
     /// Messages that were missing in the stream when they were due, and are there again.
     pub returned: u64,
+    /// Messages whose rows a retention may have deleted.
+    pub pruned: u64,
     /// Messages whose routes have no key: only their number is compared.
     pub counted: u64,
     /// The indices of the messages that the database lacks.
@@ -120,13 +152,19 @@ impl Verification {
     ///
     /// [`Error::Database`]: it cannot be read, or the routes do not fit its tables. [`Error::Config`]: a key names no such column, or a
     /// table that no route fills. [`Error::Cancelled`].
-    pub fn open(path: &Path, stream: &str, routes: &Routes, keys: &[String], task: Task<'_>) -> Result<Self, Error> {
+    pub fn open(
+        path: &Path,
+        stream: &str,
+        routes: &Routes,
+        (keys, pruned): (&[String], &[PrunedTable]),
+        task: Task<'_>,
+    ) -> Result<Self, Error> {
         let reader = ReadConnection::open(path)?;
         schema::must_be_ours(reader.sqlite(), path)?;
         let on_error = |e| database_error(path, e);
         let authorizer = Authorizer::of(reader.sqlite()).map_err(on_error)?;
         let plan = Arc::new(Plan::new(path, routes, reader.sqlite(), &authorizer)?);
-        let (keys, targets, mut tables) = targets(&plan, &reader, &authorizer, keys)?;
+        let (keys, mut targets, mut tables) = targets(&plan, &reader, &authorizer, keys)?;
         let index = PositionIndex::new().map_err(on_error)?;
         let sqlite = reader.sqlite();
         sqlite.execute_batch("BEGIN").map_err(on_error)?;
@@ -158,6 +196,24 @@ impl Verification {
         }
         sqlite.execute_batch("COMMIT").map_err(on_error)?;
         reader.unchanged()?;
+        let pruned_of = |name: &str, source| -> Result<Pruned, Error> {
+            Ok(match pruned.iter().find(|pruned| pruned.table.eq_ignore_ascii_case(name)) {
+                None => Pruned::None,
+                Some(pruned) if pruned.only_oldest => {
+                    Pruned::Before(index.first_of(source).map_err(on_error)?.unwrap_or(u64::MAX))
+                }
+                Some(_) => Pruned::Any,
+            })
+        };
+        let of_keys = keys.iter().enumerate().map(|(at, key)| pruned_of(&key.table, Source::Key(at)));
+        let pruned_tables = (pruned_of("events", Source::Events)?, of_keys.collect::<Result<Vec<_>, _>>()?);
+        // Fewer rows than messages says nothing of these.
+        for target in &mut targets {
+            let is_pruned = |table: usize| pruned.iter().any(|one| one.table.eq_ignore_ascii_case(&tables[table].table));
+            if matches!(target, RouteTarget::Count(table) if is_pruned(*table)) {
+                *target = RouteTarget::Unknown;
+            }
+        }
         Ok(Self {
             path: path.to_owned(),
             decoded: DecodedBatch::new(Arc::clone(&plan)),
@@ -172,6 +228,7 @@ impl Verification {
             keys,
             routes: targets,
             tables,
+            pruned: pruned_tables,
         })
     }
 
@@ -210,7 +267,7 @@ impl Verification {
     /// was sent twice.
     #[must_use]
     pub fn accounts_for_all(&self) -> bool {
-        self.plan.routes().is_plain() && !self.has_recorders
+        self.plan.routes().is_plain() && !self.has_recorders && self.pruned.0 == Pruned::None
     }
 
     /// Compares these messages. They are all that the stream has of the sequences from `first` to `last`. `epochs` are the epochs of this
@@ -287,6 +344,8 @@ impl Verification {
                 Some(RouteTarget::Unknown) => compared.counted += 1,
                 // Not stored, and not to be: the collector passed it while the stream lacked it.
                 _ if !epochs.iter().any(|progress| progress.has(mark)) => compared.returned += 1,
+                Some(RouteTarget::Key(key)) if self.pruned.1[key].has(mark.sequence) => compared.pruned += 1,
+                None if self.pruned.0.has(mark.sequence) => compared.pruned += 1,
                 _ => compared.missing.push(index),
             }
         }

@@ -87,6 +87,11 @@ impl PositionIndex {
         select.query_map([first, last], position)?.collect()
     }
 
+    /// The first sequence from this source.
+    pub(super) fn first_of(&self, source: Source) -> rusqlite::Result<Option<u64>> {
+        self.0.query_row("SELECT min(sequence) FROM found WHERE source = ?", [source.number()], |row| row.get(0))
+    }
+
     /// How many different sequences there are below this one.
     pub(super) fn sequences_below(&self, sequence: u64) -> rusqlite::Result<u64> {
         let sql = "SELECT count(DISTINCT sequence) FROM found WHERE sequence < ?";
