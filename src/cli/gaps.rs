@@ -60,8 +60,7 @@ impl Gaps {
         starting::wait_for_database(&config.database.path);
         let signals = Signals::catch()?;
         let progress = StepProgress::new(&signals);
-        let mut options = GapsOptions::default();
-        options.offline = self.offline;
+        let options = GapsOptions { offline: self.offline };
         let found = maintenance::gaps(&config, &options, &|now| progress.show(now));
         progress.clear();
         let found = found.map_err(|error| match (&error, signals.interrupted()) {

@@ -30,6 +30,7 @@ use crate::maintenance::{self, ReplayEnd, ReplayOptions, ReplayReport, ReplaySta
 /// With --swap the new database takes the place of the old one once it has all of the stream. No collector may run then. The old one is
 /// kept as FILE.replaced. The swap is refused if the old one has something that the new one lacks, such as events that the stream no
 /// longer has; --accept-loss swaps all the same. The next run continues where the replay has ended.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Args)]
 #[command(group = ArgGroup::new("start").required(true), after_help = "\
 Change a schema after the fact: write the new settings and migrations, fill a database with them while the collector goes on, stop the

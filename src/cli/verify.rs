@@ -44,6 +44,10 @@ pub struct Verify {
     #[arg(long = "key", value_name = "TABLE.COLUMN")]
     keys: Vec<String>,
 
+    /// A table whose oldest rows were deleted on purpose: events before its first row are not missing; may be repeated
+    #[arg(long, value_name = "TABLE")]
+    pruned: Vec<String>,
+
     /// Store the events that are missing, through the routes. No collector may run
     #[arg(long)]
     repair: bool,
@@ -68,6 +72,7 @@ impl Verify {
         let progress = StepProgress::new(&signals);
         let mut options = VerifyOptions::default();
         options.keys.clone_from(&self.keys);
+        options.pruned.clone_from(&self.pruned);
         (options.repair, options.rewrite) = (self.repair, self.rewrite);
         let verified = maintenance::verify(&config, &options, &|now| progress.show(now));
         progress.clear();
@@ -93,9 +98,11 @@ fn failed(error: Error, settings: &Settings, config: &Config, signals: &Signals)
         return Interrupted { message, status }.into();
     }
     let error = match error {
-        Error::Config { key, detail, remedy } => {
-            Error::Config { key: key.replace("VerifyOptions::keys", "--key"), detail, remedy }
-        }
+        Error::Config { key, detail, remedy } => Error::Config {
+            key: key.replace("VerifyOptions::keys", "--key").replace("VerifyOptions::pruned", "--pruned"),
+            detail,
+            remedy,
+        },
         other => other,
     };
     starting::with_way_out(failure::of_start(settings.with_line(error, config)), config)
@@ -114,7 +121,7 @@ fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
         (report.dead_letters, "dead letters"),
         (report.counted, "of routes without a key"),
         (report.dropped, "dropped by the routes"),
-        (report.pruned, "deleted by the retention"),
+        (report.pruned, "before the first row of their table"),
         (report.repeated, "sent twice by a recorder, and stored once"),
         (report.returned, "in the stream again: the next start stores them"),
     ];
@@ -135,7 +142,11 @@ fn print(output: &mut Output, report: &VerifyReport) -> anyhow::Result<()> {
         writeln!(output, "table {name} has {rows} rows for {messages} messages{verdict}")?;
     }
     if !report.unknown_routes.is_empty() {
-        writeln!(output, "not compared: {}: no statement adds one row for each event", report.unknown_routes.join(", "))?;
+        writeln!(
+            output,
+            "not compared: {}: no statement adds one row for each event",
+            report.unknown_routes.join(", ")
+        )?;
     }
     print_findings(output, &report.missing, "missing", "message", "stored now")?;
     if report.repaired_as_dead_letters > 0 {

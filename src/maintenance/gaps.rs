@@ -141,7 +141,9 @@ pub fn gaps(
     found.ranges = of_ledger(&history, first);
     let mut current = None;
     if options.offline {
-        found.unknown.push("the stream was not asked: what it has dropped since, and when and why, is not known".into());
+        found
+            .unknown
+            .push("the stream was not asked: what it has dropped since, and when and why, is not known".into());
     } else {
         task.report("connecting", 0, None, "ranges")?;
         let filters: Vec<Filter> = config.broker.filters().iter().filter_map(|filter| filter.parse().ok()).collect();
@@ -173,7 +175,9 @@ pub fn gaps(
         }
     }
     if history.iter().any(|progress| progress.gaps.iter().any(|gap| !gap.is_exact())) {
-        found.unknown.push("the ledger has joined some ranges: which of their sequences are missing is not known".into());
+        found
+            .unknown
+            .push("the ledger has joined some ranges: which of their sequences are missing is not known".into());
     }
     Ok(found)
 }
@@ -189,9 +193,9 @@ fn of_ledger(history: &[EpochProgress], first: u64) -> Vec<GapRange> {
         let lost = progress.gaps.without(&stored_later, 0);
         let later = progress.gaps.common(&stored_later);
         let range = |gap: Gap, state| range_of(progress.epoch.number, gap, state);
-        ranges.extend(lost.iter().map(|gap| {
-            range(gap, if gap.first <= first { GapState::BeforeFirst } else { GapState::Lost })
-        }));
+        ranges.extend(
+            lost.iter().map(|gap| range(gap, if gap.first <= first { GapState::BeforeFirst } else { GapState::Lost })),
+        );
         ranges.extend(later.iter().map(|gap| range(gap, GapState::StoredLater)));
     }
     ranges

@@ -10,10 +10,12 @@ use crate::broker::{ReplayIntake, ReplayOptions as IntakeOptions, Reports, Strea
 use crate::collect::owner;
 use crate::config::{Config, DatabaseConfig, Mode};
 use crate::error::{DatabaseFault, Error};
-use crate::pipeline::{self, Batch, Committed, Condition, Mark, Peer, Pipeline, Problem, Refusal, Settings, Shared, Sink};
+use crate::pipeline::{
+    self, Batch, Committed, Condition, Mark, Peer, Pipeline, Problem, Refusal, Settings, Shared, Sink,
+};
 use crate::store::{
-    Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap, routes_checksum, swap,
-    undo_interrupted_swap,
+    Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap,
+    routes_checksum, swap, undo_interrupted_swap,
 };
 use crate::task::{Progress, Task};
 
@@ -186,7 +188,10 @@ fn examine(config: &Config, options: &ReplayOptions) -> Result<(), Error> {
         return refused("ReplayOptions::offline", "needs swap: without the broker there is nothing to replay");
     }
     if options.swap && options.until != ReplayEnd::Last {
-        return refused("ReplayOptions::until", "cannot be combined with swap: the new database must have all of the stream");
+        return refused(
+            "ReplayOptions::until",
+            "cannot be combined with swap: the new database must have all of the stream",
+        );
     }
     Ok(())
 }
@@ -254,7 +259,9 @@ impl Filling<'_> {
         let Self { config, new, .. } = *self;
         let Some(note) = note else {
             let detail = format!("there is no {} that a replay has filled", new.path.display());
-            return Err(Error::config("ReplayOptions::offline", detail).with_remedy("replay into it first, with the broker"));
+            return Err(
+                Error::config("ReplayOptions::offline", detail).with_remedy("replay into it first, with the broker")
+            );
         };
         let checksum = routes_checksum(&config.routes, config.unmatched, config.delete_markers);
         self.must_be_the_same(&note, &checksum)?;

@@ -7,7 +7,7 @@ use crate::broker::{StreamMessage, StreamReader};
 use crate::config::{Config, Mode};
 use crate::error::Error;
 use crate::pipeline::{Batch, Epoch, EpochProgress, Limits, Mark};
-use crate::store::{Compared, Database, Lock, PrunedTable, Routes, StartPhase, Verification};
+use crate::store::{Compared, Database, Lock, Routes, StartPhase, Verification};
 use crate::subject::Filter;
 use crate::task::{Progress, Task};
 
@@ -29,6 +29,9 @@ pub struct VerifyOptions {
     /// Columns that have the sequences of routed events: `messages.seq`. A column that a route's statement fills with `:sequence`
     /// (`INSERT INTO messages(seq, …) VALUES (:sequence, …)`) is found without this. Default none.
     pub keys: Vec<String>,
+    /// Tables whose oldest rows were deleted on purpose, as by a retention: `events`, or the table of a route. Messages before the first
+    /// row that is there are not missing. Default none.
+    pub pruned: Vec<String>,
     /// Store the messages that the database lacks, through the routes. No collector may run meanwhile. Default false.
     pub repair: bool,
     /// Give rows of table `events` that differ the content of their messages, and delete second copies. Only with `repair`. Default
@@ -95,7 +98,7 @@ pub struct VerifyReport {
     pub repeated: u64,
     /// How many were lost when they were due, and are in the stream again. The next start of the collector stores them.
     pub returned: u64,
-    /// How many have no row because a retention has deleted it, or may have.
+    /// How many come before the first row of their table, which is in `pruned`.
     pub pruned: u64,
     /// How many belong to routes without a key: only their number was compared.
     pub counted: u64,
@@ -176,27 +179,22 @@ pub fn verify(
     task.report("connecting", 0, None, "messages")?;
     let reader = StreamReader::open(&config.broker, &filters)?;
     let path = &config.database.path;
-    let pruned = pruned(&config);
     let (mut _lock, mut database) = (None, None);
     if options.repair {
         Database::must_be_usable(&config.database, &routes)?;
         if !path.exists() {
             // The error says that there is none.
-            Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
+            Verification::open(path, &config.broker.stream, &routes, (&options.keys, &options.pruned), task)?;
         }
         _lock = Some(Lock::take_at(path, StartPhase::Opening)?);
         let wanted = || task.report("opening", 0, None, "messages").is_ok();
         let opened = Database::open_while(&config.database, &routes, &config.queries, &wanted);
         database = Some(opened.map(|(database, _)| database)?);
     }
-    let verification = Verification::open(path, &config.broker.stream, &routes, (&options.keys, &pruned), task)?;
+    let verification =
+        Verification::open(path, &config.broker.stream, &routes, (&options.keys, &options.pruned), task)?;
     let mut comparison = Comparison { reader, filters, verification, options, database, task };
     comparison.run(&config.broker.stream)
-}
-
-/// The tables from which a retention deletes rows.
-fn pruned(_config: &Config) -> Vec<PrunedTable> {
-    Vec::new()
 }
 
 /// One run of a verification.
@@ -292,18 +290,26 @@ impl Comparison<'_> {
             self.task.report("comparing", next - first, Some(total), "messages")?;
             batch.clear();
             batch.begin(Arc::clone(epoch), Mark::START);
-            messages.iter().for_each(|message| message.push_to(&mut batch));
+            for message in &messages {
+                message.push_to(&mut batch);
+            }
             let compared = self.verification.compare(&batch, (next, end), epochs, others)?;
-            self.add(&batch, compared, report)?;
+            self.add(&batch, &compared, report)?;
             let bytes: usize = messages.iter().map(StreamMessage::size).sum();
-            step = if bytes > BYTES { (step / 2).max(1) } else if bytes < BYTES / 4 { (step * 2).min(MOST) } else { step };
+            step = if bytes > BYTES {
+                (step / 2).max(1)
+            } else if bytes < BYTES / 4 {
+                (step * 2).min(MOST)
+            } else {
+                step
+            };
             next = end + 1;
         }
         self.task.report("comparing", total, Some(total), "messages")
     }
 
     /// Adds what was found of some messages, and repairs it if it is to be repaired.
-    fn add(&self, batch: &Batch, compared: Compared, report: &mut VerifyReport) -> Result<(), Error> {
+    fn add(&self, batch: &Batch, compared: &Compared, report: &mut VerifyReport) -> Result<(), Error> {
         report.messages += batch.len() as u64;
         report.stored += compared.stored;
         report.dead_letters += compared.dead_letters;

@@ -71,7 +71,7 @@ pub use row_filter::RowFilter;
 pub use schema_copy::copy_schema;
 pub use swap::{prepare_swap, swap, undo_interrupted_swap};
 pub use swap_loss::lost_by_swap;
-pub use verification::{Compared, CountedTable, PrunedTable, Verification};
+pub use verification::{Compared, CountedTable, Verification};
 pub use wal_frames::WalFrames;
 pub use writer::Writer;
 

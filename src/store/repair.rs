@@ -59,7 +59,9 @@ impl Database {
                             sum.dead_letters += dead_letters;
                         }
                         Err(RepairError::Failed(error)) => return Err(error),
-                        Err(RepairError::ByEvent(detail)) => return Err(self.repair_error(DatabaseFault::Other, detail)),
+                        Err(RepairError::ByEvent(detail)) => {
+                            return Err(self.repair_error(DatabaseFault::Other, detail));
+                        }
                     }
                 }
                 Ok(sum)
@@ -77,7 +79,8 @@ impl Database {
         as_dead_letters: bool,
     ) -> Result<Repaired, RepairError> {
         let on_error = |e| RepairError::Failed(database_error(self.file().path(), e));
-        let transaction = Transaction::new_unchecked(&pooled.sqlite, TransactionBehavior::Immediate).map_err(on_error)?;
+        let transaction =
+            Transaction::new_unchecked(&pooled.sqlite, TransactionBehavior::Immediate).map_err(on_error)?;
         let epoch = batch.epoch().map(AsRef::as_ref);
         self.must_be_behind(&transaction, epoch, batch, indices).map_err(RepairError::Failed)?;
         let mut repaired = Repaired::default();
@@ -118,8 +121,7 @@ impl Database {
         indices: &[usize],
     ) -> Result<(), Error> {
         let Some(epoch) = epoch else { return Ok(()) };
-        let history =
-            ledger::history(transaction, &epoch.stream).map_err(|e| database_error(self.file().path(), e))?;
+        let history = ledger::history(transaction, &epoch.stream).map_err(|e| database_error(self.file().path(), e))?;
         let is_behind = |index: &usize| {
             let mark = batch.delivery(*index).mark;
             history.iter().any(|progress| progress.epoch.created == epoch.created && progress.has(mark))
@@ -143,8 +145,7 @@ impl Database {
             let transaction = Transaction::new_unchecked(&connection.sqlite, TransactionBehavior::Immediate)?;
             for (index, id) in rows {
                 let delivery = batch.delivery(*index);
-                let sql =
-                    "UPDATE events SET subject = ?2, published_us = ?3, headers = ?4, payload = ?5 WHERE id = ?1";
+                let sql = "UPDATE events SET subject = ?2, published_us = ?3, headers = ?4, payload = ?5 WHERE id = ?1";
                 transaction.prepare_cached(sql)?.execute(params![
                     id,
                     delivery.subject,

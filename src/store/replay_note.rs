@@ -39,7 +39,10 @@ pub fn routes_checksum(routes: &[RouteConfig], unmatched: Unmatched, delete_mark
     digest.update(format!("{unmatched:?} {delete_markers:?}"));
     for route in routes {
         let RouteConfig { subject, sql, bind, codec, max_steps, delete_markers, .. } = route;
-        digest.update(format!("{:?} {subject:?} {sql:?} {bind:?} {codec:?} {max_steps} {delete_markers:?}", route.name()));
+        digest.update(format!(
+            "{:?} {subject:?} {sql:?} {bind:?} {codec:?} {max_steps} {delete_markers:?}",
+            route.name()
+        ));
     }
     data_encoding::HEXLOWER.encode(&digest.finalize())[..16].to_owned()
 }

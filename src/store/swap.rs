@@ -134,9 +134,12 @@ fn open(path: &Path) -> Result<Connection, Error> {
 fn leave_wal(connection: &Connection, path: &Path) -> Result<(), Error> {
     match connection.pragma_update(None, "journal_mode", "DELETE") {
         Ok(()) => Ok(()),
-        Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
+        Err(error)
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) =>
+        {
             let detail = "another program has it open, so it cannot be moved".to_owned();
-            Err(refused(path, DatabaseFault::Busy, detail).with_remedy("close that program (find it with fuser or lsof)"))
+            Err(refused(path, DatabaseFault::Busy, detail)
+                .with_remedy("close that program (find it with fuser or lsof)"))
         }
         Err(error) => Err(database_error(path, error)),
     }

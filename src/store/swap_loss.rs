@@ -40,8 +40,8 @@ pub fn lost_by_swap(live: &Path, new: &Path, stream: &str) -> Result<(Vec<String
             lost.push(format!("up to {events} of stream {stream} ({gone})"));
         }
         for progress in others.iter().filter(|progress| progress.mark.sequence > 0) {
-            let (created, last) = (&progress.epoch.created, progress.mark.sequence);
-            lost.push(format!("events of the stream {stream} that was created at {created}, up to {last}"));
+            let (created, end) = (&progress.epoch.created, progress.mark.sequence);
+            lost.push(format!("events of the stream {stream} that was created at {created}, up to {end}"));
         }
         lost.extend(other_streams(connection, stream)?);
         let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u64>(0));

@@ -19,7 +19,9 @@ fn gaps(fixture: &Fixture, arguments: &[&str]) -> (i32, Value) {
 fn ranges(report: &Value) -> Vec<(u64, u64, &str)> {
     let number = |range: &Value, key: &str| range[key].as_u64().expect("a number");
     let ranges = report["gaps"].as_array().expect("a list").iter();
-    ranges.map(|range| (number(range, "first"), number(range, "last"), range["state"].as_str().expect("text"))).collect()
+    ranges
+        .map(|range| (number(range, "first"), number(range, "last"), range["state"].as_str().expect("text")))
+        .collect()
 }
 
 fn delete(fixture: &Fixture, sequences: impl IntoIterator<Item = u64>) {
@@ -98,7 +100,11 @@ fn a_stream_that_was_created_again_is_told_apart() {
     let (status, report) = gaps(&fixture, &[]);
     assert_eq!((status, ranges(&report)), (1, vec![(4, 6, "lost")]), "{report}");
     let current = |at: usize| &report["epochs"][at]["is_current"];
-    assert_eq!((current(0), current(1), &report["gaps"][0]["epoch"]), (&json!(false), &json!(true), &json!(1)), "{report}");
+    assert_eq!(
+        (current(0), current(1), &report["gaps"][0]["epoch"]),
+        (&json!(false), &json!(true), &json!(1)),
+        "{report}"
+    );
     assert_eq!(oracle::count(&fixture.database()), 12);
 }
 
@@ -111,7 +117,11 @@ fn without_a_broker_the_way_out_is_named() {
     let url = fixture.server.url();
     let mut command = fixture.command(&["gaps", "--server", &url, "--database", "a.db", "--timeout", "1s"]);
     refused(&mut command, 1, &["--offline lists what the ledger has"]);
-    refused(&mut fixture.command(&["gaps", "--offline", "--database", "none.db"]), 1, &["none.db: there is no such file"]);
+    refused(
+        &mut fixture.command(&["gaps", "--offline", "--database", "none.db"]),
+        1,
+        &["none.db: there is no such file"],
+    );
     let done = output(&mut fixture.command(&["gaps", "--offline", "--database", "a.db"]));
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success() && said.starts_with("no event of stream EVENTS was lost\nnot known: "), "{said}");

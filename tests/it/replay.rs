@@ -50,11 +50,7 @@ fn replayed(fixture: &Fixture, arguments: &[&str]) -> Value {
 /// The sequences of table `lines`, in order, without gaps and twice-stored ones: first, last, number.
 fn lines(database: &Path) -> (u64, u64, u64) {
     let number = |sql| oracle::number(database, sql);
-    (
-        number("SELECT min(seq) FROM lines"),
-        number("SELECT max(seq) FROM lines"),
-        number("SELECT count(*) FROM lines"),
-    )
+    (number("SELECT min(seq) FROM lines"), number("SELECT max(seq) FROM lines"), number("SELECT count(*) FROM lines"))
 }
 
 fn start(fixture: &Fixture, settings: &str) -> Collector {
@@ -132,7 +128,7 @@ fn oracle_time(fixture: &Fixture, sequence: u64) -> String {
     let time = answer["message"]["time"].as_str().expect("a time");
     // To the microsecond, rounded down: the message before is older than that, if a little time has passed.
     let (seconds, fraction) = time.trim_end_matches('Z').split_once('.').unwrap_or((time.trim_end_matches('Z'), "0"));
-    format!("{seconds}.{:0<6.6}Z", fraction)
+    format!("{seconds}.{fraction:0<6.6}Z")
 }
 
 #[test]
@@ -140,11 +136,16 @@ fn a_stream_that_keeps_nothing_acknowledged_is_read_without_a_consumer() {
     for retention in ["workqueue", "interest"] {
         let fixture = fixture(&json!({ "retention": retention }));
         // An interest stream keeps messages for a consumer.
-        let consumer = json!({ "stream_name": "EVENTS", "config": { "durable_name": "other", "ack_policy": "explicit" } });
+        let consumer =
+            json!({ "stream_name": "EVENTS", "config": { "durable_name": "other", "ack_policy": "explicit" } });
         fixture.ask("$JS.API.CONSUMER.DURABLE.CREATE.EVENTS.other", &consumer);
         fixture.publish("queued", 3_000);
         let report = replayed(&fixture, &["--all", "--into", "new.db"]);
-        assert_eq!((&report["events"], lines(&fixture.path("new.db"))), (&json!(3_000), (1, 3_000, 3_000)), "{retention}");
+        assert_eq!(
+            (&report["events"], lines(&fixture.path("new.db"))),
+            (&json!(3_000), (1, 3_000, 3_000)),
+            "{retention}"
+        );
         assert_eq!(fixture.server.consumers("EVENTS"), ["other"], "{retention}");
         assert_eq!(fixture.server.messages("EVENTS"), 3_000, "{retention}: nothing was taken");
         fixture.publish("more", 5);
@@ -189,7 +190,11 @@ fn the_old_database_is_not_given_up_for_less() {
     fixture.ask("$JS.API.STREAM.PURGE.EVENTS", &json!({ "seq": 6 }));
     execute(&fixture.database(), "CREATE TABLE notes(text); INSERT INTO notes VALUES ('mine');");
     let swap = ["--all", "--into", "new.db", "--swap"];
-    let said = ends(&mut replay(&fixture, &swap), 1, &["it has what new.db lacks: ", "up to 5 events of stream EVENTS (1 to 5)"]);
+    let said = ends(
+        &mut replay(&fixture, &swap),
+        1,
+        &["it has what new.db lacks: ", "up to 5 events of stream EVENTS (1 to 5)"],
+    );
     assert!(said.contains("table notes") && said.contains("give --accept-loss"), "{said}");
     fixture.has(20);
     let report = replayed(&fixture, &[&swap[..], &["--accept-loss"]].concat());
@@ -262,11 +267,19 @@ fn wrong_uses_are_refused_by_name() {
     let fixture = fixture(&json!({}));
     fixture.publish("old", 10);
     fixture.drain();
-    let refuses = |arguments: &[&str], status: i32, words: &[&str]| refused(&mut replay(&fixture, arguments), status, words);
+    let refuses =
+        |arguments: &[&str], status: i32, words: &[&str]| refused(&mut replay(&fixture, arguments), status, words);
     refuses(&["--all", "--into", "a.db"], 2, &["--into: is the database that is collected into"]);
     std::fs::copy(fixture.database(), fixture.path("copy.db")).expect("copies");
-    refuses(&["--all", "--into", "copy.db"], 1, &["copy.db: it is a database that no replay has made", "name a new file"]);
-    fixture.file("text.db", "this is no database, but a text that is longer than a header of SQLite would be, so that it is read");
+    refuses(
+        &["--all", "--into", "copy.db"],
+        1,
+        &["copy.db: it is a database that no replay has made", "name a new file"],
+    );
+    fixture.file(
+        "text.db",
+        "this is no database, but a text that is longer than a header of SQLite would be, so that it is read",
+    );
     refuses(&["--all", "--into", "text.db"], 1, &["text.db", "not a database"]);
     refuses(&["--from-seq", "12", "--into", "new.db"], 2, &["--from-seq or --from-time: stream EVENTS ends at 10"]);
     assert!(!fixture.path("new.db").exists() && !fixture.path("new.db.lock").exists());
@@ -275,7 +288,11 @@ fn wrong_uses_are_refused_by_name() {
     fixture.file("other.toml", OTHER.replace(":payload", "upper(:payload)"));
     refuses(&["--from-seq", "5", "--into", "new.db"], 2, &["new.db was begun with other routes"]);
     refuses(&["--into", "new.db"], 2, &["--all"]);
-    refuses(&["--all", "--into", "new.db", "--swap", "--until-seq", "3"], 2, &["--swap cannot be combined with --until-seq"]);
+    refuses(
+        &["--all", "--into", "new.db", "--swap", "--until-seq", "3"],
+        2,
+        &["--swap cannot be combined with --until-seq"],
+    );
 }
 
 #[test]
@@ -334,7 +351,8 @@ fn a_swap_killed_at_any_moment_leaves_a_whole_database() {
         child.kill().expect("kills");
         child.wait().expect("ends");
         let database = fixture.database();
-        let rows = oracle::number(&database, "SELECT count(*) FROM events").max(oracle::number(&database, "SELECT count(*) FROM lines"));
+        let rows = oracle::number(&database, "SELECT count(*) FROM events")
+            .max(oracle::number(&database, "SELECT count(*) FROM lines"));
         assert_eq!(rows, 200, "round {round}");
     }
     replayed(&fixture, &swap);
@@ -343,4 +361,23 @@ fn a_swap_killed_at_any_moment_leaves_a_whole_database() {
     fixture.publish("later", 1);
     eventually("the next line", || (lines(&fixture.database()) == (1, 201, 201)).then_some(()));
     assert!(collector.stop().success());
+}
+
+#[test]
+fn a_full_disk_ends_a_replay_in_one_line_and_it_continues_later() {
+    let fixture = fixture(&json!({}));
+    let payloads: Vec<String> = (0..3_000).map(|number| format!("{number:0>1000}")).collect();
+    fixture.server.raw().publish_all("events.test", &payloads);
+    // A limit on the size of files, as a full disk.
+    let limited = replay(&fixture, &["--all", "--into", "new.db", "--quiet"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -S -f 1500; exec \"$0\" \"$@\""]);
+    command.arg(limited.get_program()).args(limited.get_args()).current_dir(fixture.folder.path());
+    let done = output(&mut command);
+    let said = stderr(&done);
+    assert_eq!((done.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.starts_with("catchment: database new.db: "), "{said}");
+    assert!(lines(&fixture.path("new.db")).2 < 3_000);
+    replayed(&fixture, &["--all", "--into", "new.db"]);
+    assert_eq!(lines(&fixture.path("new.db")), (1, 3_000, 3_000));
 }

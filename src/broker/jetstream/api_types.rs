@@ -23,6 +23,7 @@ pub(super) struct StreamInfo {
     pub(super) state: StreamState,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "the server's settings are what they are")]
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct StreamConfig {
     pub(super) retention: String,

@@ -45,7 +45,7 @@ pub use intake::{IntakeOptions, JetStreamIntake};
 pub use known_streams::KnownStreams;
 pub use obstacle::Obstacle;
 pub(super) use publisher::StreamPublisher;
-pub(super) use status::stream_status;
 pub use replay_intake::{ReplayIntake, ReplayOptions};
+pub(super) use status::stream_status;
 pub use stream::remove_stream;
 pub use stream_reader::{RawHeaders, StreamBounds, StreamHoles, StreamMessage, StreamReader};

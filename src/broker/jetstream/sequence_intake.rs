@@ -205,8 +205,7 @@ impl SequenceIntake {
 
     /// Goes on without a connection, if this error may pass.
     fn lost(&mut self, error: Error) -> Result<(), Error> {
-        let may_pass =
-            matches!(error, Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. });
+        let may_pass = matches!(error, Error::Broker { fault: BrokerFault::Unreachable | BrokerFault::Silent, .. });
         if !may_pass {
             return Err(error);
         }
@@ -226,11 +225,13 @@ impl Intake for SequenceIntake {
             }
             return Ok(IntakeState::Open);
         }
-        if self.waiting.is_empty() && self.next <= self.last && batch.is_empty() {
-            if let Err(error) = self.read() {
-                self.lost(error)?;
-                return Ok(IntakeState::Open);
-            }
+        if self.waiting.is_empty()
+            && self.next <= self.last
+            && batch.is_empty()
+            && let Err(error) = self.read()
+        {
+            self.lost(error)?;
+            return Ok(IntakeState::Open);
         }
         self.hand_over(batch);
         let is_read = self.waiting.is_empty() && self.next > self.last && !self.stop.is_raised();

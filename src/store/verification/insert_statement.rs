@@ -46,7 +46,7 @@ impl InsertStatement {
         let mut table = rest.first()?.name()?.to_owned();
         rest = rest.get(1..)?;
         if rest.first() == Some(&Token::Other('.')) {
-            table = rest.get(1)?.name()?.to_owned();
+            rest.get(1)?.name()?.clone_into(&mut table);
             rest = rest.get(2..)?;
         }
         if take(&mut rest, "AS").is_some() {
@@ -169,30 +169,30 @@ mod tests {
         InsertStatement::of(sql).map(|insert| (insert.table, insert.sequence_column, insert.is_plain))
     }
 
-    fn is(table: &str, column: Option<&str>, is_plain: bool) -> Option<(String, Option<String>, bool)> {
-        Some((table.into(), column.map(str::to_owned), is_plain))
+    fn is(table: &str, column: Option<&str>, is_plain: bool) -> (String, Option<String>, bool) {
+        (table.into(), column.map(str::to_owned), is_plain)
     }
 
     #[test]
     fn the_column_of_the_sequence_is_found() {
-        assert_eq!(read("INSERT INTO t(a, seq) VALUES (:a, :sequence)"), is("t", Some("seq"), true));
+        assert_eq!(read("INSERT INTO t(a, seq) VALUES (:a, :sequence)"), Some(is("t", Some("seq"), true)));
         assert_eq!(
             read("insert into main.\"my \"\"t\" ([b c], `seq`) values (coalesce(:x, (1), 'a,b'), $sequence);"),
-            is("my \"t", Some("seq"), true)
+            Some(is("my \"t", Some("seq"), true))
         );
         assert_eq!(
             read("INSERT INTO t -- the (table)\n (/* , */ seq) VALUES (:sequence) ON CONFLICT DO NOTHING"),
-            is("t", Some("seq"), false)
+            Some(is("t", Some("seq"), false))
         );
-        assert_eq!(read("INSERT OR IGNORE INTO t(seq) VALUES (@sequence)"), is("t", Some("seq"), false));
+        assert_eq!(read("INSERT OR IGNORE INTO t(seq) VALUES (@sequence)"), Some(is("t", Some("seq"), false)));
     }
 
     #[test]
     fn what_is_no_plain_sequence_has_no_column() {
-        assert_eq!(read("INSERT INTO t(a, b) VALUES (:a, :sequence + 1)"), is("t", None, true));
-        assert_eq!(read("INSERT INTO t VALUES (:a, :sequence)"), is("t", None, true));
-        assert_eq!(read("INSERT INTO t(a) SELECT :sequence"), is("t", None, false));
-        assert_eq!(read("INSERT INTO t(a) VALUES (:a), (:b)"), is("t", None, false));
+        assert_eq!(read("INSERT INTO t(a, b) VALUES (:a, :sequence + 1)"), Some(is("t", None, true)));
+        assert_eq!(read("INSERT INTO t VALUES (:a, :sequence)"), Some(is("t", None, true)));
+        assert_eq!(read("INSERT INTO t(a) SELECT :sequence"), Some(is("t", None, false)));
+        assert_eq!(read("INSERT INTO t(a) VALUES (:a), (:b)"), Some(is("t", None, false)));
         assert_eq!(read("UPDATE t SET a = :sequence"), None);
         assert_eq!(read("INSERT INTO t(a"), None);
         assert_eq!(read(""), None);

@@ -6,28 +6,31 @@
 
 mod insert_statement;
 mod position_index;
+mod route_targets;
+mod row_difference;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::columns::{event_headers_json, micros, text_or_blob};
+use super::columns::micros;
 use super::read_connection::ReadConnection;
 use super::repetitions::{BatchNumbers, NumberWindow};
 use super::routes::Routes;
 use super::routes::authorizer::Authorizer;
 use super::routes::decoded_batch::{DecodedBatch, Disposition};
 use super::routes::plan::Plan;
-use super::sqlite_error::{database_error, one_line};
+use super::sqlite_error::database_error;
 use super::{ledger, replay_note, schema};
 use crate::error::Error;
-use crate::pipeline::{Batch, Delivery, EpochProgress, Gaps};
+use crate::pipeline::{Batch, EpochProgress};
 use crate::task::Task;
-use insert_statement::InsertStatement;
 use position_index::{Position, PositionIndex, Source};
+pub use route_targets::CountedTable;
+use route_targets::{Key, RouteTarget, RouteTargets};
+use row_difference::difference;
 
 /// How many rows are read between two reports of progress.
 const REPORT_EVERY: u64 = 10_000;
@@ -51,65 +54,8 @@ pub struct Verification {
     routes: Vec<RouteTarget>,
     /// The rows of tables that are compared by counts.
     tables: Vec<CountedTable>,
-    /// What a retention may have deleted of table `events`, and of the table of each key.
-    pruned: (Pruned, Vec<Pruned>),
-}
-
-/// A table from which a retention deletes rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrunedTable {
-    /// Its name.
-    pub table: String,
-    /// It deletes the oldest rows of the whole table, and no others.
-    pub only_oldest: bool,
-}
-
-/// Which events may have been deleted on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pruned {
-    None,
-    /// Those before this sequence, the first that is there.
-    Before(u64),
-    Any,
-}
-
-impl Pruned {
-    fn has(self, sequence: u64) -> bool {
-        match self {
-            Self::None => false,
-            Self::Before(first) => sequence < first,
-            Self::Any => true,
-        }
-    }
-}
-
-/// A column that has the sequences of routed events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    table: String,
-    column: String,
-}
-
-/// How the events of a route are looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RouteTarget {
-    /// By the key with this number.
-    Key(usize),
-    /// By the number of rows of the table with this number.
-    Count(usize),
-    /// Not at all: its statements do not add one row for each event.
-    Unknown,
-}
-
-/// A table that is compared by the number of its rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CountedTable {
-    /// Its name.
-    pub table: String,
-    /// How many rows it has.
-    pub rows: u64,
-    /// How many messages of the stream its routes take, so far.
-    pub messages: u64,
+    /// Below these sequences rows were deleted on purpose: of table `events`, and of the table of each key.
+    pruned: (u64, Vec<u64>),
 }
 
 /// What a comparison has found of some messages.
@@ -125,7 +71,7 @@ pub struct Compared {
     pub repeated: u64,
     /// Messages that were missing in the stream when they were due, and are there again.
     pub returned: u64,
-    /// Messages whose rows a retention may have deleted.
+    /// Messages whose rows were deleted on purpose.
     pub pruned: u64,
     /// Messages whose routes have no key: only their number is compared.
     pub counted: u64,
@@ -156,7 +102,7 @@ impl Verification {
         path: &Path,
         stream: &str,
         routes: &Routes,
-        (keys, pruned): (&[String], &[PrunedTable]),
+        (keys, pruned): (&[String], &[String]),
         task: Task<'_>,
     ) -> Result<Self, Error> {
         let reader = ReadConnection::open(path)?;
@@ -164,7 +110,8 @@ impl Verification {
         let on_error = |e| database_error(path, e);
         let authorizer = Authorizer::of(reader.sqlite()).map_err(on_error)?;
         let plan = Arc::new(Plan::new(path, routes, reader.sqlite(), &authorizer)?);
-        let (keys, mut targets, mut tables) = targets(&plan, &reader, &authorizer, keys)?;
+        let targets = RouteTargets::new(&plan, reader.sqlite(), &authorizer, keys)?;
+        let RouteTargets { keys, routes: mut targets, mut tables } = targets;
         let index = PositionIndex::new().map_err(on_error)?;
         let sqlite = reader.sqlite();
         sqlite.execute_batch("BEGIN").map_err(on_error)?;
@@ -196,21 +143,25 @@ impl Verification {
         }
         sqlite.execute_batch("COMMIT").map_err(on_error)?;
         reader.unchanged()?;
-        let pruned_of = |name: &str, source| -> Result<Pruned, Error> {
-            Ok(match pruned.iter().find(|pruned| pruned.table.eq_ignore_ascii_case(name)) {
-                None => Pruned::None,
-                Some(pruned) if pruned.only_oldest => {
-                    Pruned::Before(index.first_of(source).map_err(on_error)?.unwrap_or(u64::MAX))
-                }
-                Some(_) => Pruned::Any,
-            })
+        let is_pruned = |name: &str| pruned.iter().any(|table| table.eq_ignore_ascii_case(name));
+        let first_kept = |name: &str, source| {
+            if is_pruned(name) {
+                index.first_of(source).map(|first| first.unwrap_or(u64::MAX)).map_err(on_error)
+            } else {
+                Ok(0)
+            }
         };
-        let of_keys = keys.iter().enumerate().map(|(at, key)| pruned_of(&key.table, Source::Key(at)));
-        let pruned_tables = (pruned_of("events", Source::Events)?, of_keys.collect::<Result<Vec<_>, _>>()?);
+        let of_keys = keys.iter().enumerate().map(|(at, key)| first_kept(&key.table, Source::Key(at)));
+        let pruned_below = (first_kept("events", Source::Events)?, of_keys.collect::<Result<Vec<_>, _>>()?);
+        let known =
+            keys.iter().map(|key| &*key.table).chain(tables.iter().map(|table| &*table.table)).chain(["events"]);
+        let known: Vec<&str> = known.collect();
+        if let Some(other) = pruned.iter().find(|name| !known.iter().any(|table| table.eq_ignore_ascii_case(name))) {
+            return Err(Error::config("VerifyOptions::pruned", format!("no route adds rows to a table {other}")));
+        }
         // Fewer rows than messages says nothing of these.
         for target in &mut targets {
-            let is_pruned = |table: usize| pruned.iter().any(|one| one.table.eq_ignore_ascii_case(&tables[table].table));
-            if matches!(target, RouteTarget::Count(table) if is_pruned(*table)) {
+            if matches!(target, RouteTarget::Count(table) if is_pruned(&tables[*table].table)) {
                 *target = RouteTarget::Unknown;
             }
         }
@@ -228,7 +179,7 @@ impl Verification {
             keys,
             routes: targets,
             tables,
-            pruned: pruned_tables,
+            pruned: pruned_below,
         })
     }
 
@@ -267,7 +218,7 @@ impl Verification {
     /// was sent twice.
     #[must_use]
     pub fn accounts_for_all(&self) -> bool {
-        self.plan.routes().is_plain() && !self.has_recorders && self.pruned.0 == Pruned::None
+        self.plan.routes().is_plain() && !self.has_recorders && self.pruned.0 == 0
     }
 
     /// Compares these messages. They are all that the stream has of the sequences from `first` to `last`. `epochs` are the epochs of this
@@ -314,7 +265,7 @@ impl Verification {
             }
             if let Some(id) = rows.first() {
                 compared.stored += 1;
-                if let Some(what) = difference(&self.reader, *id, &delivery).map_err(on_error)? {
+                if let Some(what) = difference(self.reader.sqlite(), *id, &delivery).map_err(on_error)? {
                     compared.differing.push((index, *id, what));
                 }
                 continue;
@@ -344,47 +295,16 @@ impl Verification {
                 Some(RouteTarget::Unknown) => compared.counted += 1,
                 // Not stored, and not to be: the collector passed it while the stream lacked it.
                 _ if !epochs.iter().any(|progress| progress.has(mark)) => compared.returned += 1,
-                Some(RouteTarget::Key(key)) if self.pruned.1[key].has(mark.sequence) => compared.pruned += 1,
-                None if self.pruned.0.has(mark.sequence) => compared.pruned += 1,
+                Some(RouteTarget::Key(key)) if mark.sequence < self.pruned.1[key] => compared.pruned += 1,
+                None if mark.sequence < self.pruned.0 => compared.pruned += 1,
                 _ => compared.missing.push(index),
             }
         }
-        self.judge_rows(&positions, &matched, (batch, &messages), others, &mut compared);
+        judge_rows(&positions, &matched, (batch, &messages), others, &mut compared);
         let gaps: u64 = missing_of(epochs, first, last);
         let all = (last + 1).saturating_sub(first);
         compared.unaccounted = all.saturating_sub(sequences.len() as u64).saturating_sub(gaps);
         Ok(compared)
-    }
-
-    /// Rows that no message has: of an earlier epoch, or their message is gone, or their time is another than that of the message.
-    fn judge_rows(
-        &self,
-        positions: &[Position],
-        matched: &BTreeSet<i64>,
-        (batch, messages): (&Batch, &[u64]),
-        others: &[EpochProgress],
-        compared: &mut Compared,
-    ) {
-        let rows = positions.iter().filter(|row| row.source == Source::Events && !matched.contains(&row.id));
-        for row in rows {
-            let is_of = |progress: &EpochProgress| {
-                row.sequence <= progress.mark.sequence && row.published_us <= micros(progress.mark)
-            };
-            match messages.binary_search(&row.sequence) {
-                _ if others.iter().any(is_of) => compared.of_earlier_epochs += 1,
-                Err(_) => compared.only_stored += 1,
-                Ok(index) => {
-                    // Then the message does not lack a row; this one is not right.
-                    if let Some(at) = compared.missing.iter().position(|missing| *missing == index) {
-                        compared.missing.remove(at);
-                        compared.stored += 1;
-                    }
-                    let subject = batch.delivery(index).subject;
-                    log::debug!("row {} of table events: its time is not that of message {subject}", row.id);
-                    compared.differing.push((index, row.id, "published_us".into()));
-                }
-            }
-        }
     }
 
     /// What the database has of sequences that are not compared: rows of table `events` below `first` and above `last`, and sequences
@@ -422,10 +342,39 @@ impl Verification {
     }
 }
 
+/// Rows that no message has: of an earlier epoch, or their message is gone, or their time is another than that of the message.
+fn judge_rows(
+    positions: &[Position],
+    matched: &BTreeSet<i64>,
+    (batch, messages): (&Batch, &[u64]),
+    others: &[EpochProgress],
+    compared: &mut Compared,
+) {
+    let rows = positions.iter().filter(|row| row.source == Source::Events && !matched.contains(&row.id));
+    for row in rows {
+        let is_of = |progress: &EpochProgress| {
+            row.sequence <= progress.mark.sequence && row.published_us <= micros(progress.mark)
+        };
+        match messages.binary_search(&row.sequence) {
+            _ if others.iter().any(is_of) => compared.of_earlier_epochs += 1,
+            Err(_) => compared.only_stored += 1,
+            Ok(index) => {
+                // Then the message does not lack a row; this one is not right.
+                if let Some(at) = compared.missing.iter().position(|missing| *missing == index) {
+                    compared.missing.remove(at);
+                    compared.stored += 1;
+                }
+                let subject = batch.delivery(index).subject;
+                log::debug!("row {} of table events: its time is not that of message {subject}", row.id);
+                compared.differing.push((index, row.id, "published_us".into()));
+            }
+        }
+    }
+}
+
 /// How many sequences of this range were missing when they were due.
 fn missing_of(epochs: &[EpochProgress], first: u64, last: u64) -> u64 {
-    let all: Gaps = epochs.last().map(|progress| progress.gaps.clone()).unwrap_or_default();
-    all.missing_between(first, last)
+    epochs.last().map_or(0, |progress| progress.gaps.missing_between(first, last))
 }
 
 /// Reads sequences into the index.
@@ -458,103 +407,4 @@ impl Filling<'_> {
         }
         self.task.report("reading", done, None, "rows")
     }
-}
-
-/// How the events of each route are looked for.
-fn targets(
-    plan: &Plan,
-    reader: &ReadConnection,
-    authorizer: &Authorizer,
-    given: &[String],
-) -> Result<(Vec<Key>, Vec<RouteTarget>, Vec<CountedTable>), Error> {
-    let sqlite = reader.sqlite();
-    let mut keys: Vec<Key> = Vec::new();
-    let mut tables: Vec<CountedTable> = Vec::new();
-    let mut unused: Vec<&String> = given.iter().collect();
-    let named = given.iter().map(|key| parse_key(key, sqlite)).collect::<Result<Vec<_>, _>>()?;
-    let mut targets = Vec::new();
-    for number in 0..plan.names().count() {
-        let statements = &plan.route(number).statements;
-        let inserts: Vec<String> =
-            statements.iter().flat_map(|one| authorizer.inserts(|| drop(sqlite.prepare(&one.sql)))).collect();
-        let fills = |key: &Key| inserts.iter().any(|table| table.eq_ignore_ascii_case(&key.table));
-        let read: Vec<InsertStatement> = statements.iter().filter_map(|one| InsertStatement::of(&one.sql)).collect();
-        let of_statement = || {
-            let found = read.iter().find(|insert| insert.is_plain && insert.sequence_column.is_some())?;
-            Some(Key { table: found.table.clone(), column: found.sequence_column.clone()? })
-        };
-        let key = named.iter().position(fills).map(|at| {
-            unused.retain(|key| **key != given[at]);
-            named[at].clone()
-        });
-        targets.push(match (key.or_else(of_statement), read.iter().find(|insert| insert.is_plain)) {
-            (Some(key), _) => RouteTarget::Key(position_of(&mut keys, key, PartialEq::eq)),
-            (None, Some(insert)) => {
-                let table = CountedTable { table: insert.table.clone(), rows: 0, messages: 0 };
-                RouteTarget::Count(position_of(&mut tables, table, |one, other| one.table == other.table))
-            }
-            (None, None) => RouteTarget::Unknown,
-        });
-    }
-    match unused.first() {
-        Some(key) => Err(Error::config("VerifyOptions::keys", format!("no route fills the table of {key}"))),
-        None => Ok((keys, targets, tables)),
-    }
-}
-
-fn position_of<T>(all: &mut Vec<T>, one: T, is_same: impl Fn(&T, &T) -> bool) -> usize {
-    all.iter().position(|known| is_same(known, &one)).unwrap_or_else(|| {
-        all.push(one);
-        all.len() - 1
-    })
-}
-
-/// A key as it is written: `table.column`.
-fn parse_key(text: &str, sqlite: &Connection) -> Result<Key, Error> {
-    let refused = |detail: String| Error::config("VerifyOptions::keys", detail);
-    let Some((table, column)) = text.split_once('.').filter(|(table, column)| !table.is_empty() && !column.is_empty())
-    else {
-        return Err(refused(format!("{text:?} is not a table and a column; an example is messages.seq")));
-    };
-    // Qualified: SQLite takes a quoted name alone for a text if there is no such column.
-    let (of, name) = (schema::quoted(table), schema::quoted(column));
-    match sqlite.prepare(&format!("SELECT {of}.{name} FROM {of} LIMIT 0")) {
-        Ok(_) => Ok(Key { table: table.to_owned(), column: column.to_owned() }),
-        Err(error) => Err(refused(format!("{text} is no column of the database: {}", one_line(&error)))),
-    }
-}
-
-/// What differs between a row of table `events` and its message; `None` if nothing does, or the row is gone.
-fn difference(reader: &ReadConnection, id: i64, delivery: &Delivery<'_>) -> rusqlite::Result<Option<String>> {
-    let mut select = reader.sqlite().prepare_cached("SELECT subject, headers, payload FROM events WHERE id = ?")?;
-    let mut rows = select.query([id])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    let mut parts = Vec::new();
-    if row.get_ref(0)?.as_str().ok() != Some(delivery.subject) {
-        parts.push("subject");
-    }
-    let expected = event_headers_json(delivery.headers);
-    let are_same = match (row.get_ref(1)?, &expected) {
-        (ValueRef::Null, None) => true,
-        (ValueRef::Text(found), Some(expected)) => {
-            found == expected.as_bytes() || json(found).is_some_and(|found| Some(found) == json(expected.as_bytes()))
-        }
-        _ => false,
-    };
-    if !are_same {
-        parts.push("headers");
-    }
-    let payload = text_or_blob(delivery.payload);
-    let is_same = match payload.to_sql()? {
-        ToSqlOutput::Borrowed(expected) => row.get_ref(2)? == expected,
-        _ => false,
-    };
-    if !is_same {
-        parts.push("payload");
-    }
-    Ok((!parts.is_empty()).then(|| parts.join(", ")))
-}
-
-fn json(text: &[u8]) -> Option<serde_json::Value> {
-    serde_json::from_slice(text).ok()
 }

@@ -57,7 +57,9 @@ impl StreamReader {
         };
         let before = Gap::of(1, bounds.first - 1);
         let absent = listed.map(|mut listed| {
-            before.into_iter().for_each(|gap| listed.insert(gap));
+            if let Some(gap) = before {
+                listed.insert(gap);
+            }
             listed
         });
         Ok(StreamHoles {
