@@ -15,7 +15,7 @@ use crate::pipeline::{
 };
 use crate::store::{
     Database, Inspection, Lock, ReplayNote, Routes, StartPhase, Writer, beside, lost_by_swap, prepare_swap,
-    routes_checksum, swap, undo_interrupted_swap,
+    routes_checksum, swap, undo_interrupted_swap, undo_interrupted_transaction,
 };
 use crate::task::{Progress, Task};
 
@@ -133,16 +133,22 @@ pub fn replay(
     examine(&config, options)?;
     let _live_lock = if options.swap {
         prepare_swap(&live, &options.into)?;
-        Some(Lock::take(&live)?)
+        let lock = Lock::take(&live)?;
+        undo_interrupted_transaction(&live)?;
+        Some(lock)
     } else {
         None
     };
     let new = DatabaseConfig { path: options.into.clone(), ..config.database.clone() };
     let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
-    let note = ReplayNote::of(&new.path)?;
     let lock = Lock::take_at(&new.path, StartPhase::Opening)?;
-    let filled = undo_interrupted_swap(&live, &new.path)
-        .and_then(|()| Filling { config: &config, new: &new, routes: &routes, options, task }.run(note));
+    let fill = || {
+        undo_interrupted_transaction(&new.path)?;
+        let note = ReplayNote::of(&new.path)?;
+        undo_interrupted_swap(&live, &new.path)?;
+        Filling { config: &config, new: &new, routes: &routes, options, task }.run(note)
+    };
+    let filled = fill();
     let mut report = match filled {
         Ok(report) => report,
         Err(error) => {

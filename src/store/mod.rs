@@ -69,7 +69,7 @@ pub use routes::Routes;
 pub use routes::route_counters::{RouteCounters, RouteStatus};
 pub use row_filter::RowFilter;
 pub use schema_copy::copy_schema;
-pub use swap::{prepare_swap, swap, undo_interrupted_swap};
+pub use swap::{prepare_swap, swap, undo_interrupted_swap, undo_interrupted_transaction};
 pub use swap_loss::lost_by_swap;
 pub use verification::{Compared, CountedTable, Verification};
 pub use wal_frames::WalFrames;

@@ -123,6 +123,22 @@ pub fn undo_interrupted_swap(live: &Path, new: &Path) -> Result<(), Error> {
     renew_identity(new, &connection).map(drop).map_err(|e| database_error(new, e))
 }
 
+/// Undoes a transaction that a killed process has left in a database without WAL: SQLite does that when a connection that may write reads
+/// it. The caller holds the lock.
+///
+/// # Errors
+///
+/// [`Error::Database`].
+pub fn undo_interrupted_transaction(path: &Path) -> Result<(), Error> {
+    let mut journal = followed(path).into_os_string();
+    journal.push("-journal");
+    if fs::metadata(journal).map_or(0, |file| file.len()) == 0 || !path.exists() {
+        return Ok(());
+    }
+    let read = |connection: Connection| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    read(open(path)?).map_err(|e| database_error(path, e))
+}
+
 fn open(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| database_error(path, e))?;

@@ -387,8 +387,8 @@ fn replay_needs_each_of_its_permissions() {
         }
         let before = fixture.denials().len();
         let into = fixture.folder.path().join(format!("{user}.db"));
-        let mut replay = fixture.command(Some(user), &["replay", "--from-seq", "5", "--timeout", "1s", "--into"]);
-        let mut replay = replay.arg(&into).spawn().expect("starts");
+        let mut replay = fixture.command(Some(user), &["replay", "--from-seq", "5", "--timeout", "1s"]);
+        let mut replay = replay.arg("--into").arg(&into).spawn().expect("starts");
         // It may read without a consumer, or wait for events.
         eventually("its end, or a denial", || {
             let ended = replay.try_wait().expect("can be asked");
