@@ -241,7 +241,8 @@ fn pipeline(config: &Config, sinks: Vec<impl Sink>, drain: bool, shared: &Shared
     };
     let cluster = Cluster::new(&config.broker).expect("addresses");
     let owner = Owner { identity: "bench".into(), ..Owner::default() };
-    let options = IntakeOptions { owner, history: Vec::new(), drain, pipeline_holds: 2 * BATCH };
+    let drain_to = drain.then_some(u64::MAX);
+    let options = IntakeOptions { owner, history: Vec::new(), drain_to, pipeline_holds: 2 * BATCH };
     let intake = JetStreamIntake::open(cluster, options, &|| true, &shared.stop, &reports);
     let settings = Settings { limits: limits(), linger: Duration::ZERO };
     Pipeline::start(intake.expect("the stream"), sinks, settings, shared.clone()).expect("starts")

@@ -221,7 +221,7 @@ impl Collector {
                 let options = || IntakeOptions {
                     owner: owner(database.identity(), &file),
                     history: history.clone(),
-                    drain: until == Until::Drained,
+                    drain_to: (until == Until::Drained).then_some(u64::MAX),
                     pipeline_holds: pipeline::holds(&config.batch, config.database.writers),
                 };
                 let stream = retry_until_broker(&config.broker, wanted, || {

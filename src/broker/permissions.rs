@@ -13,8 +13,10 @@ pub enum BrokerUse {
     Query,
     /// `catchment check`.
     Check,
-    /// `catchment tail --incoming`, `infer` and `test --from-stream`.
+    /// `catchment tail --incoming`, `infer`, `test --from-stream`, `gaps` and `verify`.
     Read,
+    /// `catchment replay`.
+    Replay,
 }
 
 /// Publish or subscribe.
@@ -69,7 +71,8 @@ pub fn permissions(config: &Config, of: BrokerUse) -> Vec<Permission> {
         (BrokerUse::Query, mode) => list.query(mode),
         (BrokerUse::Check, Mode::Jetstream) => list.check(),
         (BrokerUse::Read, Mode::Jetstream) => list.read(),
-        (BrokerUse::Check | BrokerUse::Read, Mode::Core) => list,
+        (BrokerUse::Replay, Mode::Jetstream) => list.replay(),
+        (BrokerUse::Check | BrokerUse::Read | BrokerUse::Replay, Mode::Core) => list,
     };
     let mut all = list.inbox().permissions;
     // Queries and a full buffer both publish to inboxes.
@@ -241,6 +244,16 @@ impl List<'_> {
             NO_REQUEST,
             "read messages",
         )
+    }
+
+    fn replay(self) -> Self {
+        self.of_stream("STREAM.INFO", "", "find the stream, watch it")
+            .of_stream("STREAM.MSG.GET", NO_REQUEST, "find the beginning, read without a consumer")
+            .of_stream("CONSUMER.NAMES", NO_REQUEST, "find consumers of earlier replays")
+            .of_consumer("CREATE", NO_REQUEST, "make a consumer")
+            .of_consumer("INFO", "", "watch the consumer")
+            .of_consumer("DELETE", "", "delete the consumer at the end")
+            .of_consumer("MSG.NEXT", NO_REQUEST, "receive events")
     }
 
     fn check(self) -> Self {

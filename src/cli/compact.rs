@@ -1,16 +1,13 @@
 //! `catchment compact`: writes a database anew, without free pages.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::failure;
 use super::output::Output;
-use super::progress;
 use super::settings::{DatabaseArgs, Settings};
-use super::signals::Signals;
+use super::task_progress::TaskProgress;
 use crate::maintenance::{self, CompactOptions};
 
 /// Write the database anew, without free pages, so that retention can give space back to the disk from then on
@@ -31,19 +28,11 @@ pub struct Compact {
 impl Compact {
     pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
         let config = settings.for_database(&self.database)?.database;
-        let signals = Signals::catch()?;
-        let line = progress::Progress::new(None, "byte", "written");
-        let go_on = |now: maintenance::Progress| {
-            line.show(now.done, format!("({})", now.step));
-            if signals.end_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
+        let progress = TaskProgress::new()?;
         let options = CompactOptions { checkpoint: config.checkpoint };
-        let compacted = maintenance::compact(&config.path, &options, &go_on);
-        line.clear();
+        let compacted = maintenance::compact(&config.path, &options, &|now| progress.report(now));
         let shown = config.path.display();
-        let message = || format!("interrupted: {shown} is as before");
-        let done =
-            compacted.map_err(|error| failure::or_interrupted(error, signals.interrupted(), message, Into::into))?;
+        let done = progress.end(compacted, || format!("interrupted: {shown} is as before"))?;
         let mut output = Output::optional();
         if self.json {
             let line = serde_json::json!({

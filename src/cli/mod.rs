@@ -23,6 +23,7 @@ mod export;
 mod failure;
 mod figures;
 mod flags;
+mod gaps;
 mod health;
 mod hyphens;
 mod import;
@@ -39,6 +40,7 @@ mod quantities;
 mod query;
 mod reload;
 mod reloading;
+mod replay;
 mod restore;
 mod retain;
 mod row_writers;
@@ -60,6 +62,7 @@ mod test;
 mod top;
 mod usage;
 mod values;
+mod verify;
 mod version;
 
 use std::ffi::OsString;
@@ -124,6 +127,9 @@ enum Command {
     Config(config::Config),
     Retain(retain::Retain),
     Compact(compact::Compact),
+    Replay(replay::Replay),
+    Gaps(gaps::Gaps),
+    Verify(verify::Verify),
     Adopt(adopt::Adopt),
     Completions(completions::Completions),
     Man(man::Man),
@@ -211,6 +217,9 @@ impl Cli {
             Command::Config(config) => config.run(&settings),
             Command::Retain(retain) => retain.run(&settings),
             Command::Compact(compact) => compact.run(&settings),
+            Command::Replay(replay) => replay.run(&settings),
+            Command::Gaps(gaps) => gaps.run(&settings),
+            Command::Verify(verify) => verify.run(&settings),
             Command::Adopt(adopt) => adopt.run(&settings),
             Command::Completions(completions) => completions.run(shown_commands()),
             Command::Man(man) => man.run(shown_commands()),

@@ -1,16 +1,13 @@
 //! `catchment retain`: applies `[retention]` once, or tells what it would delete.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::failure;
 use super::output::Output;
-use super::progress;
 use super::settings::{DatabaseArgs, Settings};
-use super::signals::Signals;
+use super::task_progress::TaskProgress;
 use crate::counted;
 use crate::error::Error;
 use crate::maintenance::{self, RetainOptions};
@@ -55,17 +52,10 @@ impl Retain {
             }
             return Ok(output.flush()?);
         }
-        let signals = Signals::catch()?;
-        let line = progress::Progress::new(None, "row", "deleted");
-        let go_on = |now: maintenance::Progress| {
-            line.show(now.done, String::new());
-            if signals.end_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let retained = maintenance::retain(&config.database, &config.retention, &RetainOptions::default(), &go_on);
-        line.clear();
-        let message = || "interrupted: what was deleted so far stays deleted".to_owned();
-        let done =
-            retained.map_err(|error| failure::or_interrupted(error, signals.interrupted(), message, Into::into))?;
+        let progress = TaskProgress::new()?;
+        let (database, options) = (&config.database, RetainOptions::default());
+        let retained = maintenance::retain(database, &config.retention, &options, &|now| progress.report(now));
+        let done = progress.end(retained, || "interrupted: what was deleted so far stays deleted".to_owned())?;
         let mut output = Output::optional();
         if self.json {
             let line = serde_json::json!({

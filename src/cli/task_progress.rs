@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
-use super::failure::Interrupted;
+use super::failure;
 use super::progress::Progress;
 use super::signals::Signals;
-use crate::error::{DatabaseFault, Error};
+use crate::error::Error;
 use crate::maintenance;
 
 /// Shows each step of an operation on a terminal, and cancels it at a signal.
@@ -44,21 +44,19 @@ impl TaskProgress {
 
     /// Removes the line. An operation that a signal cancelled is an interruption with this message.
     pub fn end<T>(self, ended: Result<T, Error>, interrupted: impl FnOnce() -> String) -> anyhow::Result<T> {
+        self.end_as(ended, interrupted, Into::into)
+    }
+
+    /// As [`TaskProgress::end`], with a function that explains another error.
+    pub fn end_as<T>(
+        self,
+        ended: Result<T, Error>,
+        interrupted: impl FnOnce() -> String,
+        explain: impl FnOnce(Error) -> anyhow::Error,
+    ) -> anyhow::Result<T> {
         if let Some((_, line)) = self.shown.take() {
             line.clear();
         }
-        let is_cancelled = |error: &Error| {
-            matches!(
-                error,
-                Error::Cancelled { .. }
-                    | Error::Database { fault: DatabaseFault::Interrupted | DatabaseFault::Busy, .. }
-            )
-        };
-        match (ended, self.signals.interrupted()) {
-            (Err(error), Some(status)) if is_cancelled(&error) => {
-                Err(Interrupted { message: interrupted(), status }.into())
-            }
-            (ended, _) => ended.map_err(Into::into),
-        }
+        ended.map_err(|error| failure::or_interrupted(error, self.signals.interrupted(), interrupted, explain))
     }
 }

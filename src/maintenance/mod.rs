@@ -17,11 +17,14 @@ mod backup;
 mod compact;
 mod export;
 mod export_format;
+mod gaps;
 mod import;
+mod replay;
 mod restore;
 mod retain;
 mod route_columns;
 mod table_filters;
+mod verify;
 
 pub use crate::store::{Compacted, RetentionForecast, StreamPosition};
 pub use crate::task::Progress;
@@ -33,5 +36,8 @@ pub use import::{BadLines, ImportOptions, ImportReport, import};
 pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use retain::{RetainOptions, retain, retention_forecast};
 
+pub use gaps::{EpochPosition, GapRange, GapState, GapsOptions, GapsReport, gaps};
+pub use replay::{ReplayEnd, ReplayOptions, ReplayReport, ReplayStart, replay};
 pub(crate) use restore::missing_in_stream;
 pub(crate) use table_filters::TableFilters;
+pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};

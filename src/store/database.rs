@@ -346,7 +346,7 @@ impl Database {
     }
 
     /// A connection outside the pool: the writers may use all of the pool's.
-    fn connect(&self) -> Result<WriteConnection, Error> {
+    pub(super) fn connect(&self) -> Result<WriteConnection, Error> {
         self.manager.open().map_err(|e| database_error(self.file.path(), e))
     }
 

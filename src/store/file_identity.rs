@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -224,19 +224,36 @@ fn change(config: &DatabaseConfig, routes: &Routes, interrupter: &OpeningInterru
         };
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(on_error)?;
-    let renew = || {
-        let identity = "SELECT value FROM catchment_meta WHERE key = 'identity'";
-        let before: String = transaction.query_row(identity, [], |row| row.get(0))?;
-        transaction
-            .execute("UPDATE catchment_meta SET value = lower(hex(randomblob(8))) WHERE key = 'identity'", [])?;
-        let after: String = transaction.query_row(identity, [], |row| row.get(0))?;
-        FileIdentity::of(path, &transaction, &after)?.record(&transaction)?;
-        Ok(IdentityChange { before: Some(before), after })
-    };
-    let changed = renew().map_err(on_error)?;
+    let changed = renew_identity(path, &transaction).map_err(on_error)?;
     interrupter.check(path)?;
     transaction.commit().map_err(on_error)?;
     Ok(changed)
+}
+
+/// Gives the database an identity of its own, and records that it is this file.
+pub(super) fn renew_identity(path: &Path, connection: &Connection) -> rusqlite::Result<IdentityChange> {
+    let identity = "SELECT value FROM catchment_meta WHERE key = 'identity'";
+    let before: String = connection.query_row(identity, [], |row| row.get(0))?;
+    connection.execute("UPDATE catchment_meta SET value = lower(hex(randomblob(8))) WHERE key = 'identity'", [])?;
+    let after: String = connection.query_row(identity, [], |row| row.get(0))?;
+    FileIdentity::of(path, connection, &after)?.record(connection)?;
+    Ok(IdentityChange { before: Some(before), after })
+}
+
+/// Gives the database the identity of the one whose place it takes, and records that it replaces that file: its consumers belong to this
+/// one then.
+pub(super) fn inherit_identity(
+    path: &Path,
+    connection: &Connection,
+    identity: &str,
+    replaced: &Path,
+) -> rusqlite::Result<()> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    transaction.execute("UPDATE catchment_meta SET value = ? WHERE key = 'identity'", [identity])?;
+    let file = FileIdentity::of(path, &transaction, identity)?;
+    let path = fs::canonicalize(replaced).unwrap_or_else(|_| replaced.to_owned());
+    FileIdentity { previous: PreviousFile::Same, replaced_tag: tag(replaced), path, ..file }.record(&transaction)?;
+    transaction.commit()
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Option<Record>> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::database_file::must_have_one_name;
 use super::file_identity::FileIdentity;
 use super::read_connection::ReadConnection;
-use super::{ledger, schema};
+use super::{ledger, replay_note, schema};
 use crate::error::Error;
 use crate::pipeline::EpochProgress;
 
@@ -60,6 +60,19 @@ impl Inspection {
             Some(_) => ledger::history(connection, stream),
             None => Ok(Vec::new()),
         })
+    }
+
+    /// The first sequence of the stream that the database is to have: a replay may have begun later than the stream. Otherwise 1.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn first_sequence(&self, stream: &str) -> Result<u64, Error> {
+        let note = self.read(|connection| match schema::identity(connection)? {
+            Some(_) => replay_note::read(connection),
+            None => Ok(None),
+        })?;
+        Ok(note.filter(|note| note.stream == stream).map_or(1, |note| note.first))
     }
 
     /// Which file it is, and which one it was at its collector's last start; `None` if no collector has opened it.

@@ -38,7 +38,9 @@ mod read_connection;
 mod read_only;
 mod reader;
 mod reload_note;
+mod repair;
 mod repetitions;
+mod replay_note;
 mod restore;
 mod retention;
 mod route_switch;
@@ -50,7 +52,10 @@ mod schema_copy;
 mod sqlite_error;
 mod statement_limit;
 mod suggestion;
+mod swap;
+mod swap_loss;
 mod temp_store;
+mod verification;
 mod wal_frames;
 mod writer;
 
@@ -74,6 +79,7 @@ pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner}
 pub use quick_check::quick_check;
 pub use reader::{EventRow, Reader, RowTable, StatementOutput, Value};
 pub use reload_note::ReloadNote;
+pub use replay_note::{ReplayNote, routes_checksum};
 pub use restore::{followed_path, is_of_others, must_not_be_in_use, present, replace_database};
 pub use retention::{
     Retention, RetentionFigures, RetentionForecast, RetentionStatus, check_tables as check_retention,
@@ -85,6 +91,9 @@ pub use routes::route_counters::{RouteCounters, RouteStatus};
 pub use row_filter::RowFilter;
 pub use scheduled_backups::ScheduledBackups;
 pub use schema_copy::copy_schema;
+pub use swap::{prepare_swap, swap, undo_interrupted_swap, undo_interrupted_transaction};
+pub use swap_loss::lost_by_swap;
+pub use verification::{Compared, CountedTable, Verification};
 pub use wal_frames::WalFrames;
 pub use writer::Writer;
 

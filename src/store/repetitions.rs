@@ -17,7 +17,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, params};
 
 pub(super) use batch_numbers::BatchNumbers;
-use number_window::NumberWindow;
+pub(super) use number_window::NumberWindow;
 
 /// What the database remembers of recorders whose events a transaction stores.
 pub(super) struct Repetitions<'a> {

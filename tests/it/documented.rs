@@ -279,6 +279,11 @@ fn permissions_are_as_documented() {
     holds(include_str!("../../docs/permissions.md"));
 }
 
+#[test]
+fn replay_gaps_and_verify_are_as_documented() {
+    holds(include_str!("../../docs/replay.md"));
+}
+
 /// The pages that a user reads.
 fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -23,6 +23,7 @@ pub(super) struct StreamInfo {
     pub(super) state: StreamState,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "the server's settings are what they are")]
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct StreamConfig {
     pub(super) retention: String,
@@ -34,6 +35,25 @@ pub(super) struct StreamConfig {
     /// Nanoseconds; 0: no limit.
     #[serde(default)]
     pub(super) max_age: u64,
+    /// 0 and below: no limit. So are the next two.
+    #[serde(default)]
+    pub(super) max_msgs: i64,
+    #[serde(default)]
+    pub(super) max_bytes: i64,
+    #[serde(default)]
+    pub(super) max_msgs_per_subject: i64,
+    /// Messages may have a time to live of their own. Server 2.11 and later.
+    #[serde(default)]
+    pub(super) allow_msg_ttl: bool,
+    /// Messages cannot be deleted.
+    #[serde(default)]
+    pub(super) deny_delete: bool,
+    /// The stream cannot be purged.
+    #[serde(default)]
+    pub(super) deny_purge: bool,
+    /// A message may replace all others of its subject, or of the stream.
+    #[serde(default)]
+    pub(super) allow_rollup_hdrs: bool,
     /// Nanoseconds.
     #[serde(default)]
     pub(super) duplicate_window: u64,

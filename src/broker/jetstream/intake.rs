@@ -49,8 +49,8 @@ pub struct IntakeOptions {
     pub owner: Owner,
     /// The database's progress in each epoch of the stream, the latest last.
     pub history: Vec<EpochProgress>,
-    /// End when all events that are in the stream now are handed over.
-    pub drain: bool,
+    /// End when all events up to this sequence that are in the stream now are handed over; `u64::MAX` for all.
+    pub drain_to: Option<u64>,
     /// The largest number of events that the pipeline holds.
     pub pipeline_holds: usize,
 }
@@ -86,6 +86,8 @@ pub struct JetStreamIntake {
     acks: PendingAcks,
     /// The sequence at which a drain ends.
     drain_to: Option<u64>,
+    /// No event after this sequence is handed over.
+    until: Option<u64>,
     /// When the drain reached it.
     drained: Option<Instant>,
     ended: bool,
@@ -120,7 +122,7 @@ impl JetStreamIntake {
         stop: &Signal,
         reports: &Reports,
     ) -> Result<Self, Error> {
-        let IntakeOptions { owner, history, drain, pipeline_holds } = options;
+        let IntakeOptions { owner, history, drain_to, pipeline_holds } = options;
         let cluster = Arc::new(cluster);
         let reconnect = Reconnect::new(cluster.config(), &reports.condition, stop);
         let mut intake = Self {
@@ -144,6 +146,7 @@ impl JetStreamIntake {
             reported_to: 0,
             acks: PendingAcks::default(),
             drain_to: None,
+            until: drain_to.filter(|last| *last < u64::MAX),
             drained: None,
             ended: false,
             last_fill: Instant::now(),
@@ -157,9 +160,7 @@ impl JetStreamIntake {
             }
             let _ = stop.wait(CONTEST_CHECK);
         };
-        if drain {
-            intake.drain_to = Some(session.last);
-        }
+        intake.drain_to = drain_to.map(|last| session.last.min(last));
         intake.adopt(session);
         Ok(intake)
     }
@@ -357,6 +358,10 @@ impl Intake for JetStreamIntake {
                 (None, None) => Item::Nothing,
             };
             let metadata = match next {
+                Item::Delivery(delivery) if self.until.is_some_and(|last| delivery.metadata.mark.sequence > last) => {
+                    self.drained.get_or_insert_with(Instant::now);
+                    break;
+                }
                 Item::Delivery(delivery) => {
                     self.retry.reconnect.productive();
                     let metadata = delivery.metadata;

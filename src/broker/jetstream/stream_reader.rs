@@ -3,6 +3,10 @@
 //! A consumer would change what the stream keeps: an interest stream keeps messages for each of its consumers, a work queue deletes what
 //! a consumer was sent, and a stream may limit the number of consumers. A request for a message changes nothing, with any retention.
 
+mod holes;
+
+pub use holes::StreamHoles;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -100,6 +104,11 @@ impl StreamReader {
             }
         }
         Ok(reader)
+    }
+
+    /// The server's address, without secrets.
+    pub(super) fn server(&self) -> &str {
+        &self.link.server().address
     }
 
     /// The name of the stream.

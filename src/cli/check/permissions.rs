@@ -18,8 +18,10 @@ pub enum CommandAtBroker {
     Query,
     /// check, without --permissions
     Check,
-    /// tail --incoming, infer, and test --from-stream
+    /// tail --incoming, infer, test --from-stream, gaps, and verify
     Read,
+    /// replay
+    Replay,
 }
 
 impl CommandAtBroker {
@@ -30,6 +32,7 @@ impl CommandAtBroker {
             Self::Query => BrokerUse::Query,
             Self::Check => BrokerUse::Check,
             Self::Read => BrokerUse::Read,
+            Self::Replay => BrokerUse::Replay,
         }
     }
 }

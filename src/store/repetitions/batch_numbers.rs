@@ -62,7 +62,7 @@ impl BatchNumbers {
     }
 
     /// The index of the recorder and the number of the event at this index.
-    pub(super) fn number(&self, index: usize) -> Option<(usize, u64)> {
+    pub(in crate::store) fn number(&self, index: usize) -> Option<(usize, u64)> {
         self.numbers.get(index).copied().flatten()
     }
 
@@ -72,7 +72,7 @@ impl BatchNumbers {
     }
 
     /// The names of the recorders, by their indices.
-    pub(super) fn recorders(&self) -> &[Arc<str>] {
+    pub(in crate::store) fn recorders(&self) -> &[Arc<str>] {
         &self.recorders
     }
 }

@@ -18,7 +18,7 @@ const _: () = assert!(MOST_WORDS as u64 == WIDTH / WORD + 1);
 
 /// Which numbers of one recorder are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct NumberWindow {
+pub(in crate::store) struct NumberWindow {
     /// Below it, every number counts as stored. A multiple of [`WORD`].
     base: u64,
     /// One bit for each number from `base` on, the lowest bit first. The first word is not complete, and the last one is not empty.
@@ -46,7 +46,7 @@ impl NumberWindow {
     }
 
     /// Adds a number. Returns `false` if it is stored already.
-    pub(super) fn insert(&mut self, number: u64) -> bool {
+    pub(in crate::store) fn insert(&mut self, number: u64) -> bool {
         let Some(ahead) = number.checked_sub(self.base) else { return false };
         let most = MOST_WORDS as u64 - 1;
         let word = (ahead / WORD).min(most);

@@ -1,0 +1,379 @@
+//! Compares a database with its stream, message by message, and stores what is missing.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::broker::{StreamMessage, StreamReader};
+use crate::config::{Config, Mode};
+use crate::error::Error;
+use crate::pipeline::{Batch, Epoch, EpochProgress, Limits, Mark};
+use crate::store::{Compared, Database, Lock, Routes, StartPhase, Verification};
+use crate::subject::Filter;
+use crate::task::{Progress, Task};
+
+/// The most findings of each kind that a report names.
+const MAX_NAMED: usize = 100;
+
+/// The sequences that are read at a time, at first and at most, and the bytes that they should have.
+const FIRST: u64 = 256;
+const MOST: u64 = 4_096;
+const BYTES: usize = 8 << 20;
+
+/// How many second copies are deleted in one transaction.
+const ROWS: usize = 1_000;
+
+/// How [`verify()`] compares, and what it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyOptions {
+    /// Columns that have the sequences of routed events: `messages.seq`. A column that a route's statement fills with `:sequence`
+    /// (`INSERT INTO messages(seq, …) VALUES (:sequence, …)`) is found without this. Default none.
+    pub keys: Vec<String>,
+    /// Tables whose oldest rows were deleted on purpose, as by a retention: `events`, or the table of a route. Messages before the first
+    /// row that is there are not missing. Default none.
+    pub pruned: Vec<String>,
+    /// Store the messages that the database lacks, through the routes. No collector may run meanwhile. Default false.
+    pub repair: bool,
+    /// Give rows of table `events` that differ the content of their messages, and delete second copies. Only with `repair`. Default
+    /// false.
+    pub rewrite: bool,
+}
+
+/// Something that [`verify()`] has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The sequence of the message.
+    pub sequence: u64,
+    /// The number of the row in table `events`, if the finding is about one.
+    pub row: Option<i64>,
+    /// What is wrong: the subject of a missing message; the columns that differ.
+    pub detail: String,
+}
+
+/// How many things of one kind were found, and the first hundred of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Findings {
+    /// How many there are.
+    pub count: u64,
+    /// How many of them were repaired.
+    pub repaired: u64,
+    /// The first hundred.
+    pub first: Vec<Finding>,
+}
+
+/// A table whose rows were counted, because no column has the sequences of its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableCount {
+    /// The table.
+    pub table: String,
+    /// How many rows it has.
+    pub rows: u64,
+    /// How many messages of the stream its routes take. With fewer rows than that, some are missing.
+    pub messages: u64,
+}
+
+/// What [`verify()`] has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// The stream.
+    pub stream: String,
+    /// Whether anything of the stream, as it is now, was collected. If not, nothing was compared.
+    pub is_collected: bool,
+    /// The sequences that were compared: from the first that the stream has to the last that the database had at the start. 0 to 0 if
+    /// there are none.
+    pub range: (u64, u64),
+    /// Messages of the stream that were compared.
+    pub messages: u64,
+    /// How many of them are stored: as rows of table `events`, or under a key of a routed table.
+    pub stored: u64,
+    /// How many are dead letters.
+    pub dead_letters: u64,
+    /// How many the routes drop.
+    pub dropped: u64,
+    /// How many a recorder has sent before. They are stored once.
+    pub repeated: u64,
+    /// How many were lost when they were due, and are in the stream again. The next start of the collector stores them.
+    pub returned: u64,
+    /// How many come before the first row of their table, which is in `pruned`.
+    pub pruned: u64,
+    /// How many belong to routes without a key: only their number was compared.
+    pub counted: u64,
+    /// Messages that the database lacks.
+    pub missing: Findings,
+    /// Rows of table `events` whose subject, headers, payload or time is not that of their message.
+    pub differing: Findings,
+    /// Rows of table `events` beyond the first of a message, and messages that are stored and a dead letter too.
+    pub doubled: Findings,
+    /// Rows of table `events` behind the ledger's position that no epoch explains.
+    pub unexplained: u64,
+    /// Sequences that neither the stream nor the database has, although the database has collected them. Known only if every event goes
+    /// to table `events`, the whole stream is collected, and no recorder has sent an event twice.
+    pub unaccounted: u64,
+    /// Rows of table `events` whose message the stream no longer has. That is no fault.
+    pub only_stored: u64,
+    /// Rows of table `events` of earlier streams of the same name. That is no fault.
+    pub of_earlier_epochs: u64,
+    /// Messages that the stream lacked when they were due, by the ledger: see [`gaps()`](super::gaps()).
+    pub lost_before: u64,
+    /// The columns by which routed events were found.
+    pub keys: Vec<String>,
+    /// The tables that were compared by counts.
+    pub tables: Vec<TableCount>,
+    /// The routes whose events cannot be found: their statements do not add one row for each event.
+    pub unknown_routes: Vec<String>,
+    /// Messages that a repair has stored as dead letters, because the routes refuse them.
+    pub repaired_as_dead_letters: u64,
+}
+
+impl VerifyReport {
+    /// Whether the database has what it should, after repairs.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let left = |findings: &Findings| findings.count - findings.repaired;
+        let is_short = |table: &TableCount| table.rows < table.messages;
+        left(&self.missing) == 0
+            && left(&self.differing) == 0
+            && left(&self.doubled) == 0
+            && self.unexplained == 0
+            && self.unaccounted == 0
+            && !self.tables.iter().any(is_short)
+    }
+}
+
+/// Compares the database of `config` with its stream: each message that the stream has and the ledger is past is in the database once,
+/// with the same content. Table `events` is compared exactly. Events of a route are looked for by a column that has their sequence, or,
+/// without one, by the number of rows. The routes of `config` must be those that the events were collected with.
+///
+/// The comparison is of the moment at which it begins; a collector may go on. It loads neither the database nor the stream: it sorts the
+/// sequences in a temporary file, and reads the stream in parts, message by message, without a consumer.
+///
+/// With `repair`, the lock of the database is taken, and missing messages are stored through the routes, some thousand in a transaction.
+/// What the routes refuse becomes a dead letter. New migrations are applied, as at a start.
+///
+/// Blocks until that is done.
+///
+/// # Errors
+///
+/// [`Error::Config`], [`Error::Broker`], [`Error::Database`]; with `repair` also [`Error::Migration`], and [`Error::Locked`] while a
+/// collector runs. [`Error::Cancelled`] if `report` has broken. What was repaired before an error stays repaired.
+pub fn verify(
+    config: &Config,
+    options: &VerifyOptions,
+    report: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<VerifyReport, Error> {
+    let task = Task::new("the verification", report);
+    let config = config.resolved()?;
+    config.validate()?;
+    if config.broker.mode == Mode::Core {
+        return Err(Error::config("broker.mode", "is core: there is no stream to compare with"));
+    }
+    if options.rewrite && !options.repair {
+        return Err(Error::config("VerifyOptions::rewrite", "needs repair"));
+    }
+    let routes = Routes::new(&config.routes, config.unmatched)?.with_delete_markers(config.delete_markers);
+    let filters: Vec<Filter> = config.broker.filters().iter().filter_map(|filter| filter.parse().ok()).collect();
+    task.report("connecting", 0, None, "messages")?;
+    let reader = StreamReader::open(&config.broker, &filters)?;
+    let path = &config.database.path;
+    let (mut _lock, mut database) = (None, None);
+    if options.repair {
+        Database::must_be_usable(&config.database, &routes)?;
+        if !path.exists() {
+            // The error says that there is none.
+            Verification::open(path, &config.broker.stream, &routes, (&options.keys, &options.pruned), task)?;
+        }
+        _lock = Some(Lock::take_at(path, StartPhase::Opening)?);
+        let wanted = || task.report("opening", 0, None, "messages").is_ok();
+        let opened = Database::open_while(&config.database, &routes, &config.queries, &wanted);
+        database = Some(opened.map(|(database, _)| database)?);
+    }
+    let verification =
+        Verification::open(path, &config.broker.stream, &routes, (&options.keys, &options.pruned), task)?;
+    let mut comparison = Comparison { reader, filters, verification, options, database, task };
+    comparison.run(&config.broker.stream)
+}
+
+/// One run of a verification.
+struct Comparison<'a> {
+    reader: StreamReader,
+    filters: Vec<Filter>,
+    verification: Verification,
+    options: &'a VerifyOptions,
+    /// For repairs.
+    database: Option<Database>,
+    task: Task<'a>,
+}
+
+impl Comparison<'_> {
+    fn run(&mut self, stream: &str) -> Result<VerifyReport, Error> {
+        let mut report = VerifyReport {
+            stream: stream.to_owned(),
+            keys: self.verification.keys(),
+            unknown_routes: self.verification.unknown_routes(),
+            ..VerifyReport::default()
+        };
+        let holes = self.reader.holes()?;
+        let bounds = &holes.bounds;
+        let (epochs, others) = self.epochs(&bounds.created)?;
+        let Some(newest) = epochs.last() else { return Ok(report) };
+        report.is_collected = true;
+        report.lost_before = lost_before(&epochs, self.verification.first());
+        let position = epochs.iter().map(|progress| progress.mark.sequence).max().unwrap_or(0);
+        let (first, last) = (bounds.first.max(self.verification.first()), position.min(bounds.last));
+        let epoch = Arc::new(newest.epoch.clone());
+        if first <= last {
+            report.range = (first, last);
+            self.compare_all(&epoch, (first, last), &epochs, &others, &mut report)?;
+        }
+        self.add_doubled(&mut report)?;
+        let (below, above, lacking) = self.verification.outside(first, last, &epochs)?;
+        let older = others.iter().map(|progress| progress.mark.sequence).max().unwrap_or(0);
+        report.only_stored += below;
+        match above {
+            0 => {}
+            _ if older > last || position > last => report.only_stored += above,
+            _ => report.unexplained = above,
+        }
+        let accounts = self.verification.accounts_for_all() && holes.is_whole && bounds.keeps_acknowledged;
+        if accounts && others.is_empty() {
+            report.unaccounted += lacking.min(first.saturating_sub(1));
+        } else {
+            report.unaccounted = 0;
+        }
+        let count = |table: &crate::store::CountedTable| TableCount {
+            table: table.table.clone(),
+            rows: table.rows,
+            messages: table.messages,
+        };
+        let tables = self.verification.tables().iter().filter(|table| table.messages > 0);
+        report.tables = tables.map(count).collect();
+        Ok(report)
+    }
+
+    /// The epochs of the stream as it is now, and those of others of the same name.
+    fn epochs(&self, created: &str) -> Result<(Vec<EpochProgress>, Vec<EpochProgress>), Error> {
+        let history = self.verification.history();
+        let is_same = |progress: &&EpochProgress| progress.epoch.created == created;
+        let (same, others): (Vec<_>, Vec<_>) = history.iter().partition(is_same);
+        if same.is_empty()
+            && let Some((newest, before)) = history.split_last()
+            && newest.mark != Mark::START
+            && self.reader.mark_at(newest.mark.sequence)? == Some(newest.mark)
+        {
+            // An old server may change the creation time when it restarts.
+            return Ok((vec![newest.clone()], before.to_vec()));
+        }
+        Ok((same.into_iter().cloned().collect(), others.into_iter().cloned().collect()))
+    }
+
+    fn compare_all(
+        &mut self,
+        epoch: &Arc<Epoch>,
+        (first, last): (u64, u64),
+        epochs: &[EpochProgress],
+        others: &[EpochProgress],
+        report: &mut VerifyReport,
+    ) -> Result<(), Error> {
+        let (mut next, mut step) = (first, FIRST);
+        let total = last - first + 1;
+        let mut batch = Batch::new(Limits { events: usize::MAX, bytes: 1 << 30 });
+        while next <= last {
+            self.task.report("comparing", next - first, Some(total), "messages")?;
+            let end = last.min(next + step - 1);
+            let task = self.task;
+            let wanted = || task.report("comparing", next - first, Some(total), "messages").is_ok();
+            let messages = self.reader.range(&self.filters, next..=end, &wanted)?;
+            self.task.report("comparing", next - first, Some(total), "messages")?;
+            batch.clear();
+            batch.begin(Arc::clone(epoch), Mark::START);
+            for message in &messages {
+                message.push_to(&mut batch);
+            }
+            let compared = self.verification.compare(&batch, (next, end), epochs, others)?;
+            self.add(&batch, &compared, report)?;
+            let bytes: usize = messages.iter().map(StreamMessage::size).sum();
+            step = if bytes > BYTES {
+                (step / 2).max(1)
+            } else if bytes < BYTES / 4 {
+                (step * 2).min(MOST)
+            } else {
+                step
+            };
+            next = end + 1;
+        }
+        self.task.report("comparing", total, Some(total), "messages")
+    }
+
+    /// Adds what was found of some messages, and repairs it if it is to be repaired.
+    fn add(&self, batch: &Batch, compared: &Compared, report: &mut VerifyReport) -> Result<(), Error> {
+        report.messages += batch.len() as u64;
+        report.stored += compared.stored;
+        report.dead_letters += compared.dead_letters;
+        report.dropped += compared.dropped;
+        report.repeated += compared.repeated;
+        report.returned += compared.returned;
+        report.counted += compared.counted;
+        report.pruned += compared.pruned;
+        report.only_stored += compared.only_stored;
+        report.of_earlier_epochs += compared.of_earlier_epochs;
+        report.unaccounted += compared.unaccounted;
+        for index in &compared.missing {
+            let delivery = batch.delivery(*index);
+            report.missing.add(delivery.mark.sequence, None, delivery.subject.to_owned());
+        }
+        for (index, row, what) in &compared.differing {
+            report.differing.add(batch.delivery(*index).mark.sequence, Some(*row), what.clone());
+        }
+        for sequence in &compared.stored_and_dead {
+            report.doubled.add(*sequence, None, "it is stored, and a dead letter too".into());
+        }
+        let Some(database) = &self.database else { return Ok(()) };
+        if !compared.missing.is_empty() {
+            let repaired = database.repair(batch, &compared.missing)?;
+            report.missing.repaired += repaired.stored + repaired.dead_letters;
+            report.repaired_as_dead_letters += repaired.dead_letters;
+        }
+        if self.options.rewrite && !compared.differing.is_empty() {
+            let rows: Vec<(usize, i64)> = compared.differing.iter().map(|(index, row, _)| (*index, *row)).collect();
+            database.rewrite_events(batch, &rows, &[])?;
+            report.differing.repaired += rows.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Adds the second copies of events, and deletes them if they are to be deleted.
+    fn add_doubled(&self, report: &mut VerifyReport) -> Result<(), Error> {
+        let doubled = self.verification.doubled_events()?;
+        for (sequence, row) in &doubled {
+            report.doubled.add(*sequence, Some(*row), "another row has the same message".into());
+        }
+        let Some(database) = self.database.as_ref().filter(|_| self.options.rewrite) else { return Ok(()) };
+        let none = Batch::new(Limits { events: 0, bytes: 0 });
+        for part in doubled.chunks(ROWS) {
+            let rows: Vec<i64> = part.iter().map(|(_, row)| *row).collect();
+            database.rewrite_events(&none, &[], &rows)?;
+            report.doubled.repaired += rows.len() as u64;
+            self.task.report("repairing", report.doubled.repaired, Some(doubled.len() as u64), "rows")?;
+        }
+        Ok(())
+    }
+}
+
+impl Findings {
+    fn add(&mut self, sequence: u64, row: Option<i64>, detail: String) {
+        self.count += 1;
+        if self.first.len() < MAX_NAMED {
+            self.first.push(Finding { sequence, row, detail });
+        }
+    }
+}
+
+/// How many messages the stream lacked when they were due, but for those before the first that was collected.
+fn lost_before(epochs: &[EpochProgress], first: u64) -> u64 {
+    let gaps = epochs.last().into_iter().flat_map(|progress| progress.gaps.iter());
+    gaps.filter(|gap| gap.first > first).map(|gap| gap.missing).sum()
+}
