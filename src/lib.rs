@@ -65,7 +65,7 @@
 //!
 //! | thread | when | what |
 //! |---|---|---|
-//! | `catchment-intake` | collector, grouped direct recorder | makes batches |
+//! | `catchment-intake` | collector, grouped direct recorder, spooled recorder | makes batches |
 //! | `catchment-writer-0`, … | the same; one for each of `database.writers` | commits batches |
 //! | three of r2d2 | collector, direct recorder | the pool of database connections |
 //! | `catchment-checkpointer` | the same, from the first checkpoint on | copies committed pages from the WAL into the database |
@@ -76,7 +76,8 @@
 //! | `catchment-query-0`, … | queries; one for each of `service.threads` | runs statements |
 //! | `catchment-timeouts` | queries | interrupts statements at their time-out |
 //! | `catchment-replies` | routes with `reply` | sends confirmations |
-//! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
+//! | `catchment-sender` | NATS recorder, spooled recorder | publishes events, processes acknowledgements |
+//! | `catchment-forwarder` | spooled recorder | reads events from the spool for the sender, removes those that are in the stream |
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
@@ -168,7 +169,10 @@ pub use error::Error;
 pub use event::{Event, InvalidEvent};
 pub use pipeline::{Connected, Distribution, Health, Incident, Position, Trouble};
 pub use query::{QueryStatus, RequestCounts};
-pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+pub use record::{
+    DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder, SpooledRecorder,
+    SpooledRecorderConfig,
+};
 pub use store::RouteStatus;
 #[doc(no_inline)]
 pub use store::rusqlite;

@@ -31,6 +31,9 @@ static HELD: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 /// The third line of the lock file of a process that collects from core NATS.
 const CORE: &str = "core NATS";
 
+/// The third line of the lock file of a spool. It stays when the lock is released, and shows that a file which cannot be read was one.
+const SPOOL: &str = "spool";
+
 /// The third line of the lock file of a process that holds the lock only for a moment.
 const BRIEF: &str = "for a moment";
 
@@ -129,10 +132,33 @@ impl Lock {
         Self::take_with(database, phase, "")
     }
 
+    /// As [`Lock::take`], of a spool. It may be damaged, so that it cannot be read as a database.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::take`].
+    pub fn take_spool(spool: &Path) -> Result<Self, Error> {
+        match must_not_be_foreign(spool) {
+            Err(Error::Database { fault: DatabaseFault::Corrupt, .. }) if Self::was_of_spool(spool) => {}
+            usable => usable?,
+        }
+        Self::take_any(spool, StartPhase::Running, SPOOL)
+    }
+
+    /// Whether the last holder of the lock used the file as a spool.
+    #[must_use]
+    pub fn was_of_spool(path: &Path) -> bool {
+        File::open(beside(path, "lock")).is_ok_and(|mut file| line_of(&mut file, 2) == SPOOL)
+    }
+
     fn take_with(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
+        must_not_be_foreign(database)?;
+        Self::take_any(database, phase, third_line)
+    }
+
+    fn take_any(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
         let began = Instant::now();
         let mut has_tried = false;
-        must_not_be_foreign(database)?;
         let path = beside(database, "lock");
         let unwritable = |source: std::io::Error| {
             lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)

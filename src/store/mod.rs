@@ -37,7 +37,9 @@ mod routes;
 mod row_filter;
 mod schema;
 mod schema_copy;
+mod spool;
 mod sqlite_error;
+mod stored_event;
 mod suggestion;
 mod temp_store;
 mod wal_frames;
@@ -63,6 +65,11 @@ pub use routes::Routes;
 pub use routes::route_counters::{RouteCounters, RouteStatus};
 pub use row_filter::RowFilter;
 pub use schema_copy::copy_schema;
+pub use spool::{
+    OnSpoolChange, Spool, SpoolChange, SpoolInspection, SpoolLimits, SpoolLine, SpoolPart, SpoolReader, SpoolSink,
+    SpoolTotals,
+};
+pub use stored_event::StoredEvent;
 pub use wal_frames::WalFrames;
 pub use writer::Writer;
 

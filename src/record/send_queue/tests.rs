@@ -7,8 +7,15 @@ use crate::record::FlushError;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn queue() -> Arc<SendQueue> {
-    let bounds =
-        Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500, resend_window: MINUTE, flush_timeout: None };
+    let bounds = Bounds {
+        events: 4,
+        bytes: 1_000,
+        window: 2,
+        window_bytes: 500,
+        resend_window: MINUTE,
+        flush_timeout: None,
+        is_patient: false,
+    };
     Arc::new(SendQueue::new(bounds, 1_000))
 }
 
@@ -237,8 +244,15 @@ fn an_event_refused_and_then_stored_is_stored() {
 
 #[test]
 fn no_more_bytes_than_the_window_are_in_flight() {
-    let bounds =
-        Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250, resend_window: MINUTE, flush_timeout: None };
+    let bounds = Bounds {
+        events: 9,
+        bytes: 9_000,
+        window: 9,
+        window_bytes: 250,
+        resend_window: MINUTE,
+        flush_timeout: None,
+        is_patient: false,
+    };
     let queue = Arc::new(SendQueue::new(bounds, 9_000));
     let payload = "x".repeat(99);
     let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| enqueue(&queue, payload)).into();
@@ -254,8 +268,15 @@ fn no_more_bytes_than_the_window_are_in_flight() {
 #[test]
 fn a_slow_connection_gets_no_more_than_it_carries() {
     let flush_timeout = Some(Duration::from_hours(4));
-    let bounds =
-        Bounds { events: 99, bytes: 90_000, window: 99, window_bytes: 20_000, resend_window: MINUTE, flush_timeout };
+    let bounds = Bounds {
+        events: 99,
+        bytes: 90_000,
+        window: 99,
+        window_bytes: 20_000,
+        resend_window: MINUTE,
+        flush_timeout,
+        is_patient: false,
+    };
     let queue = Arc::new(SendQueue::new(bounds, 90_000));
     let _entries: Vec<_> = (0..30).map(|_| enqueue(&queue, &"x".repeat(999))).collect();
     let mut source = queue.connect(90_000);
@@ -302,7 +323,7 @@ fn an_event_without_an_answer_delays_no_later_event() {
         settle(&queue, vec![kept(number)]);
         assert!(entry.outcome.get().is_some());
     }
-    queue.fail_denied(&denial_of_a());
+    queue.fail_denied(&denial_of_a(), Duration::ZERO);
     queue.flush(Instant::now()).expect("no receipt was dropped, and nothing is pending");
 }
 
@@ -350,8 +371,15 @@ impl log::Log for CallbackLogger {
 fn nothing_is_logged_while_the_queue_is_locked() {
     log::set_logger(&CallbackLogger).expect("no other test sets one");
     log::set_max_level(log::LevelFilter::Warn);
-    let bounds =
-        Bounds { events: 9, bytes: 10, window: 9, window_bytes: 900, resend_window: MINUTE, flush_timeout: None };
+    let bounds = Bounds {
+        events: 9,
+        bytes: 10,
+        window: 9,
+        window_bytes: 900,
+        resend_window: MINUTE,
+        flush_timeout: None,
+        is_patient: false,
+    };
     let queue = Arc::new(SendQueue::new(bounds, 1_000));
     let lines = Arc::new(Mutex::new(Vec::new()));
     let (kept, locked) = (Arc::clone(&lines), Arc::clone(&queue));
@@ -372,7 +400,7 @@ fn nothing_is_logged_while_the_queue_is_locked() {
     logged("refused");
     dropped();
     numbers(&mut queue.connect(1_000));
-    queue.fail_denied(&denial_of_a());
+    queue.fail_denied(&denial_of_a(), Duration::ZERO);
     logged("Permissions Violation");
     dropped();
     queue.connect(1);
@@ -404,4 +432,77 @@ fn a_queues_debug_shows_no_event() {
     let queue = queue();
     let _entry = enqueue(&queue, "hunter2");
     assert!(!format!("{queue:?}").contains("hunter2"));
+}
+
+/// A queue of stored events with these numbers, all sent, and where it reports their outcomes.
+fn patient(numbers: &[u64]) -> (Arc<SendQueue>, SendQueueSource, crossbeam_channel::Receiver<Settled>) {
+    let bounds = Bounds {
+        events: usize::MAX,
+        bytes: usize::MAX,
+        window: 9,
+        window_bytes: 900,
+        resend_window: Duration::MAX,
+        flush_timeout: None,
+        is_patient: true,
+    };
+    let queue = Arc::new(SendQueue::new(bounds, usize::MAX));
+    let (reports, results) = crossbeam_channel::unbounded();
+    queue.report_to(reports);
+    queue.enqueue_stored(numbers.iter().map(|number| (*number, Event::new("a", "x"))));
+    let mut source = queue.connect(1_000);
+    let sent: Vec<u64> = source.take().expect("events").iter().map(|outgoing| outgoing.number).collect();
+    assert_eq!(sent, numbers);
+    (queue, source, results)
+}
+
+fn settled(results: &crossbeam_channel::Receiver<Settled>) -> Vec<(u64, bool)> {
+    results.try_iter().map(|settled| (settled.number, settled.result.is_ok())).collect()
+}
+
+fn refused(number: u64, rejection: Rejection) -> PublishResult {
+    PublishResult { number, result: Err(rejection) }
+}
+
+#[test]
+fn a_stored_event_is_given_up_only_if_others_are_stored() {
+    let (queue, _source, results) = patient(&[7, 9, 12]);
+    let refuse = |number| queue.settle(vec![refused(number, Rejection::NoStream)], Duration::ZERO);
+    for _ in 0..3 {
+        assert!(matches!(refuse(7), SettleResult::Retry(reason) if reason == "no stream takes a at the moment"));
+    }
+    assert!(matches!(
+        queue.settle(vec![refused(9, Rejection::ByServer("maximum messages exceeded".into()))], Duration::ZERO),
+        SettleResult::Retry(_)
+    ));
+    assert_eq!(settled(&results), []);
+    let taken = Acknowledgement::ByStream { stream: "S".into(), sequence: Some(1), duplicate: false };
+    let _ = queue.settle(vec![PublishResult { number: 12, result: Ok(taken) }], Duration::ZERO);
+    assert_eq!(settled(&results), [(12, true)]);
+    let _ = queue.settle(vec![refused(7, Rejection::NoStream)], Duration::from_secs(60));
+    assert_eq!(settled(&results), [], "it was refused for less than a minute");
+    let _ = refuse(7);
+    assert_eq!(settled(&results), [(7, false)]);
+    // A stream that is full may have room again.
+    let full = Rejection::ByServer("maximum messages exceeded".into());
+    let _ = queue.settle(vec![refused(9, full)], Duration::ZERO);
+    assert_eq!(settled(&results), []);
+}
+
+#[test]
+fn stored_events_that_are_dropped_or_too_large_are_not_sent() {
+    let (queue, mut source, results) = patient(&[1, 2]);
+    queue.enqueue_stored([(3, Event::new("a", vec![0; 2_000])), (4, Event::new("a", "x")), (5, Event::new("a", "x"))]);
+    let reports: Vec<_> = results.try_iter().collect();
+    assert!(
+        matches!(&reports[..], [Settled { number: 3, result: Err(FailureReason::TooLarge { .. }) }]),
+        "{reports:?}"
+    );
+    queue.drop_through(4);
+    let sent: Vec<u64> = source.take().expect("one").iter().map(|outgoing| outgoing.number).collect();
+    assert_eq!(sent, [5]);
+    let reasons: Vec<_> = results.try_iter().map(|settled| settled.result.expect_err("is dropped")).collect();
+    assert!(
+        matches!(&reasons[..], [FailureReason::Unconfirmed(_), FailureReason::Unconfirmed(_), FailureReason::Dropped]),
+        "{reasons:?}"
+    );
 }
