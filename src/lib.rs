@@ -14,7 +14,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With a direct recorder, only the first line differs: `DirectRecorder::create("events.db")?`.
+//! With a direct recorder, only the first line differs: `DirectRecorder::create("events.db")?`. So with a [`SpooledRecorder`], which keeps
+//! events in a file until the stream has them: `SpooledRecorder::connect("events.spool", "nats://127.0.0.1:4222")?`.
 //!
 //! A collector takes its settings from code, or with the feature `toml` from TOML as the `catchment run` command does:
 //!
@@ -39,8 +40,8 @@
 //!
 //! # Guarantees
 //!
-//! * **Recorded** means acknowledged by the stream, or with a [`DirectRecorder`] committed to the database; a [`Receipt`] reports
-//!   it. JetStream itself may lose acknowledged events, at a power cut with its default sync interval for instance.
+//! * **Recorded** means acknowledged by the stream, with a [`DirectRecorder`] committed to the database, or with a
+//!   [`SpooledRecorder`] committed to its spool; a [`Receipt`] reports it. JetStream itself may lose acknowledged events, at a power cut with its default sync interval for instance.
 //! * **Exactly once from stream to database**: an event's rows and the new position in the ledger are one SQLite transaction, with
 //!   `synchronous = full` by default. After a crash, collecting continues from the ledger's position.
 //! * **In order**: rows are in stream order, with any number of writers.
@@ -185,6 +186,11 @@ use printable::printable;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// The program of docs/spool.md, compiled by `cargo test`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/spool.md")]
+mod spool_page {}
 
 #[doc(hidden)]
 pub mod unversioned {

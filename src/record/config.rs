@@ -174,6 +174,10 @@ pub struct SpooledRecorderConfig {
     pub max_bytes: u64,
     /// What to do when the spool is full. Default: block for 5 s.
     pub overflow: Overflow,
+    /// How long an event that the server refuses is sent again, while the stream stores others: no stream takes its subject, the user may
+    /// not publish on it, or the stream refuses it. Then it becomes a dead letter of the spool. A larger event than the server accepts
+    /// becomes one at once. Default 30 s.
+    pub give_up_after: Duration,
     /// The limits of one transaction. Memory holds three such batches.
     pub batch: BatchConfig,
     /// At most this many events are sent and not confirmed. Default 4,000.
@@ -194,6 +198,7 @@ impl Default for SpooledRecorderConfig {
             max_events: 10_000_000,
             max_bytes: 1 << 30,
             overflow,
+            give_up_after: Duration::from_secs(30),
             batch: BatchConfig::default(),
             window,
             window_bytes,

@@ -148,7 +148,7 @@ impl EventSender {
                 if is_new || self.condition.trouble().is_none() {
                     self.condition.degrade(denial.to_string());
                 }
-                self.queue.fail_denied(&denial, LEADER_ELECTION);
+                self.queue.fail_denied(&denial);
             }
             if !results.is_empty() {
                 reconnect.productive();
@@ -157,7 +157,9 @@ impl EventSender {
             let any_stored = results.iter().any(|result| result.result.is_ok());
             let timeout = self.config.broker.timeout;
             let lacks_stream = results.iter().any(|result| matches!(result.result, Err(Rejection::NoStream)));
-            let patience = if self.queue.is_patient() || self.queue.has_stored_any() {
+            let patience = if let Some(patience) = self.queue.patience() {
+                patience
+            } else if self.queue.has_stored_any() {
                 LEADER_ELECTION.max(timeout)
             } else if lacks_stream && (self.expects_stream)() {
                 // The reason is known a little before a caller that waits as long gives up.

@@ -51,6 +51,8 @@ pub(super) struct ForwardOptions {
     pub(super) names: Vec<NameRange>,
     /// The events after this position are forwarded.
     pub(super) after: u64,
+    /// How long an event that the server refuses is sent again, while others are stored.
+    pub(super) patience: Duration,
     /// How often to look for events, where nobody calls [`Forwarding::wake`].
     pub(super) poll: Option<Duration>,
     /// What prevents reading and marking the events.
@@ -114,7 +116,7 @@ impl Forwarding {
         store: impl ForwardStore,
         outcomes: Option<Arc<StreamOutcomes>>,
     ) -> Result<Self, Error> {
-        let ForwardOptions { config, names, after, poll, of_file, of_broker } = options;
+        let ForwardOptions { config, names, after, patience, poll, of_file, of_broker } = options;
         let cluster = Arc::new(Cluster::new(&config.broker)?);
         let known_streams = Arc::new(KnownStreams::new(&config.broker, config.identity));
         let bounds = Bounds {
@@ -125,7 +127,7 @@ impl Forwarding {
             window_bytes: config.window_bytes,
             resend_window: event_sender::resend_window(&config, None),
             flush_timeout: None,
-            is_patient: true,
+            patience: Some(patience),
         };
         let ids = EventIds::with_names(config.identity, names);
         // The size of an event is checked once a connection shows the limit.

@@ -22,6 +22,7 @@ mod spool_room;
 mod spool_status;
 mod spooled_recorder;
 mod stream_outcomes;
+mod table_forwarding;
 mod unclaimed;
 
 pub use crate::event_id::Identity;
@@ -37,3 +38,4 @@ pub use receipt::{Receipt, ReceiptKind, WaitError};
 pub use recorder::Recorder;
 pub use spool_status::SpoolStatus;
 pub use spooled_recorder::SpooledRecorder;
+pub(crate) use table_forwarding::{TableForwarding, TableForwardingConfig};

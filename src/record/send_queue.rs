@@ -149,7 +149,9 @@ impl SendQueue {
         let waited = state.oldest_wait();
         for PublishResult { number, result } in results {
             let result = match result {
-                Err(refused) if self.bounds.is_patient && (refused.may_pass() || state.is_held(number, patience)) => {
+                Err(refused)
+                    if self.bounds.patience.is_some() && (refused.may_pass() || state.is_held(number, patience)) =>
+                {
                     let reason = state.refusal_of(number, refused);
                     state.schedule_retry(number, reason);
                     continue;
@@ -221,11 +223,11 @@ impl SendQueue {
         self.state.lock().trouble.clone()
     }
 
-    /// Fails the events in flight on the subject of this denial: the user may not publish there. A patient queue sends them again for
-    /// `patience`, and for as long as no other event is stored.
-    pub(super) fn fail_denied(&self, denial: &Denial, patience: Duration) {
+    /// Fails the events in flight on the subject of this denial: the user may not publish there. A queue with patience sends
+    /// them again.
+    pub(super) fn fail_denied(&self, denial: &Denial) {
         let mut state = self.state.lock();
-        if self.bounds.is_patient {
+        if let Some(patience) = self.bounds.patience {
             state.hold_denied(denial, patience);
         }
         state.fail(|pending| {

@@ -35,8 +35,8 @@ const DISK_PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// An event is sent again until the stream has it, and always under the name and number that it has in the spool. So a collector's
 /// database has it once, however long the broker was away. The stream may have it twice. An event that is refused while others are stored,
-/// because it is too large, or because no stream takes its subject, becomes a dead letter of the spool after half a minute, and the others
-/// go on. While the server stores nothing at all, because the stream is missing for instance, all events wait.
+/// because it is too large, or because no stream takes its subject, becomes a dead letter of the spool after a while
+/// ([`SpooledRecorderConfig::give_up_after`]), and the others go on. While the server stores nothing at all, because the stream is missing for instance, all events wait.
 ///
 /// The spool is bounded in events and bytes: see [`SpooledRecorderConfig::overflow`]. A file has one recorder at a time: a second one is
 /// refused with [`Error::Locked`]. A copy of a spool sends its events again, which are recognised, and takes new ones under a name of its
@@ -183,6 +183,7 @@ impl SpooledRecorder {
             config: config.publishing(),
             names: spool.names(),
             after: 0,
+            patience: config.give_up_after,
             poll: None,
             of_file: of_file.clone(),
             of_broker: of_broker.clone(),

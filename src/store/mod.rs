@@ -24,6 +24,7 @@ mod lock_holder;
 pub mod migrations;
 mod new_database;
 mod observation;
+mod outbox;
 mod pool;
 mod precheck;
 mod queries;
@@ -57,6 +58,7 @@ pub use json::{Json, JsonRowWriter};
 pub use lock::{Lock, StartPhase};
 pub use lock_holder::LockHolder;
 pub use observation::{FileSizes, Observation};
+pub use outbox::{Outbox, OutboxOptions, OutboxStatus};
 pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner};
 pub use reader::{EventRow, Reader, RowTable, StatementOutput, Value};
 pub use reload_note::ReloadNote;
@@ -65,10 +67,7 @@ pub use routes::Routes;
 pub use routes::route_counters::{RouteCounters, RouteStatus};
 pub use row_filter::RowFilter;
 pub use schema_copy::copy_schema;
-pub use spool::{
-    OnSpoolChange, Spool, SpoolChange, SpoolInspection, SpoolLimits, SpoolLine, SpoolPart, SpoolReader, SpoolSink,
-    SpoolTotals,
-};
+pub use spool::{Spool, SpoolChange, SpoolInspection, SpoolLimits, SpoolPart, SpoolReader, SpoolSink, SpoolTotals};
 pub use stored_event::StoredEvent;
 pub use wal_frames::WalFrames;
 pub use writer::Writer;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-pub use inspection::{SpoolInspection, SpoolLine, SpoolPart};
+pub use inspection::{SpoolInspection, SpoolPart};
 pub use reader::SpoolReader;
 pub use sink::SpoolSink;
 
@@ -73,7 +73,7 @@ pub struct SpoolLimits {
 }
 
 /// Called after each change, in the order of the changes.
-pub type OnSpoolChange = dyn Fn(SpoolChange) + Send + Sync;
+type OnSpoolChange = dyn Fn(SpoolChange) + Send + Sync;
 
 /// An open spool. Clones share it.
 #[derive(Clone)]
@@ -175,9 +175,9 @@ impl Spool {
             let mut moved = Sum::default();
             for (position, error) in given_up {
                 let sql = "INSERT INTO catchment_spool_dead_letters(
-                               name, number, recorded_us, subject, headers, payload, error, given_up_us
+                               name, number, recorded_us, size, subject, headers, payload, error, given_up_us
                            )
-                           SELECT name, position - first, recorded_us, subject, headers, payload, ?2, ?3
+                           SELECT name, position - first, recorded_us, size, subject, headers, payload, ?2, ?3
                            FROM catchment_spool_events, (
                                SELECT name, first FROM catchment_spool_names WHERE first <= ?1 ORDER BY first DESC LIMIT 1
                            )
@@ -198,6 +198,38 @@ impl Spool {
                 .execute(params![moved.events, moved.bytes])?;
             Ok(None)
         })
+    }
+
+    /// Puts the dead letters back into the spool, before the events of this start: call it before the first is committed. They get the
+    /// name of this start, so open the spool again to record. Returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`]. Nothing is changed then.
+    pub fn retry_dead_letters(&self) -> Result<u64, Error> {
+        let mut retried = 0;
+        let moved = self.change("FULL", |transaction| {
+            let sql = "INSERT INTO catchment_spool_events(position, recorded_us, size, subject, headers, payload)
+                       SELECT ?1 - 1 + row_number() OVER (ORDER BY id), recorded_us, size, subject, headers, payload
+                       FROM catchment_spool_dead_letters";
+            retried = transaction.execute(sql, [self.first()])? as u64;
+            transaction.execute(
+                "UPDATE catchment_spool SET events = events + ?1, dead_letters = 0,
+                     bytes = bytes + coalesce((SELECT sum(size) FROM catchment_spool_dead_letters), 0)",
+                [retried],
+            )?;
+            transaction.execute("DELETE FROM catchment_spool_dead_letters", [])?;
+            Ok(None)
+        });
+        let path = self.path();
+        moved.map_err(|Problem { fault, detail, remedy }| Error::Database {
+            fault,
+            path: path.to_owned(),
+            detail,
+            remedy,
+            source: None,
+        })?;
+        Ok(retried)
     }
 
     /// Gives some free pages back to the file system. Returns whether there are more.

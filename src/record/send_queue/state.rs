@@ -40,9 +40,9 @@ pub(in crate::record) struct Bounds {
     /// Set where all events in flight are answered together, once all of them have arrived: how long that may take. Then no more
     /// bytes are in flight than the connection carries in a quarter of this time. `None` where each event has its own answer.
     pub(in crate::record) flush_timeout: Option<Duration>,
-    /// Whether an event that the server refuses is sent again for as long as no other event is stored: the events are kept elsewhere
-    /// too, and a missing stream or permission is no reason to give them up.
-    pub(in crate::record) is_patient: bool,
+    /// Set where the events are kept elsewhere too: how long an event that the server refuses is sent again at least. It is sent again
+    /// for as long as no other event is stored: a missing stream or permission is no reason to give all events up.
+    pub(in crate::record) patience: Option<Duration>,
 }
 
 /// The outcome of an event, for whoever keeps the events of this queue elsewhere too.

@@ -44,9 +44,9 @@ impl SendQueue {
         unlock_and_log(state);
     }
 
-    /// Whether an event that the server refuses is sent again for as long as no other event is stored.
-    pub(in crate::record) fn is_patient(&self) -> bool {
-        self.bounds.is_patient
+    /// How long an event that the server refuses is sent again at least, in a queue of events that are kept elsewhere too.
+    pub(in crate::record) fn patience(&self) -> Option<Duration> {
+        self.bounds.patience
     }
 }
 

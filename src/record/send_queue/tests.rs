@@ -14,7 +14,7 @@ fn queue() -> Arc<SendQueue> {
         window_bytes: 500,
         resend_window: MINUTE,
         flush_timeout: None,
-        is_patient: false,
+        patience: None,
     };
     Arc::new(SendQueue::new(bounds, 1_000))
 }
@@ -251,7 +251,7 @@ fn no_more_bytes_than_the_window_are_in_flight() {
         window_bytes: 250,
         resend_window: MINUTE,
         flush_timeout: None,
-        is_patient: false,
+        patience: None,
     };
     let queue = Arc::new(SendQueue::new(bounds, 9_000));
     let payload = "x".repeat(99);
@@ -275,7 +275,7 @@ fn a_slow_connection_gets_no_more_than_it_carries() {
         window_bytes: 20_000,
         resend_window: MINUTE,
         flush_timeout,
-        is_patient: false,
+        patience: None,
     };
     let queue = Arc::new(SendQueue::new(bounds, 90_000));
     let _entries: Vec<_> = (0..30).map(|_| enqueue(&queue, &"x".repeat(999))).collect();
@@ -323,7 +323,7 @@ fn an_event_without_an_answer_delays_no_later_event() {
         settle(&queue, vec![kept(number)]);
         assert!(entry.outcome.get().is_some());
     }
-    queue.fail_denied(&denial_of_a(), Duration::ZERO);
+    queue.fail_denied(&denial_of_a());
     queue.flush(Instant::now()).expect("no receipt was dropped, and nothing is pending");
 }
 
@@ -378,7 +378,7 @@ fn nothing_is_logged_while_the_queue_is_locked() {
         window_bytes: 900,
         resend_window: MINUTE,
         flush_timeout: None,
-        is_patient: false,
+        patience: None,
     };
     let queue = Arc::new(SendQueue::new(bounds, 1_000));
     let lines = Arc::new(Mutex::new(Vec::new()));
@@ -400,7 +400,7 @@ fn nothing_is_logged_while_the_queue_is_locked() {
     logged("refused");
     dropped();
     numbers(&mut queue.connect(1_000));
-    queue.fail_denied(&denial_of_a(), Duration::ZERO);
+    queue.fail_denied(&denial_of_a());
     logged("Permissions Violation");
     dropped();
     queue.connect(1);
@@ -443,7 +443,7 @@ fn patient(numbers: &[u64]) -> (Arc<SendQueue>, SendQueueSource, crossbeam_chann
         window_bytes: 900,
         resend_window: Duration::MAX,
         flush_timeout: None,
-        is_patient: true,
+        patience: Some(Duration::ZERO),
     };
     let queue = Arc::new(SendQueue::new(bounds, usize::MAX));
     let (reports, results) = crossbeam_channel::unbounded();

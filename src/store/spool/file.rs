@@ -54,6 +54,7 @@ CREATE TABLE catchment_spool_dead_letters(
     name TEXT NOT NULL,
     number INTEGER NOT NULL,
     recorded_us INTEGER NOT NULL,
+    size INTEGER NOT NULL,
     subject TEXT NOT NULL,
     headers TEXT,
     payload ANY NOT NULL,
@@ -199,9 +200,9 @@ fn finish_moving(path: &Path) -> Result<(), Error> {
         let aside = folder.join(aside);
         if name.as_encoded_bytes().starts_with(&start) && !aside.exists() && file.exists() {
             std::fs::rename(&file, &aside).map_err(|e| unmovable(path, e))?;
-            let (spool, aside) = (path.display(), aside.display());
+            let (spool, aside, why) = (path.display(), aside.display(), "its move was interrupted");
             log::error!(
-                event = "spool.damaged", spool:% = spool, moved_to:% = aside;
+                event = "spool.damaged", spool:% = spool, moved_to:% = aside, error:% = why;
                 "spool {spool}: it is damaged and was moved to {aside}; a new one is used"
             );
         }

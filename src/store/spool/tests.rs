@@ -122,6 +122,24 @@ fn no_two_events_have_the_same_name_and_number() {
 }
 
 #[test]
+fn dead_letters_are_tried_again_under_another_number() {
+    let folder = Folder::new();
+    let spool = folder.open();
+    commit(&mut spool.sink(None), 1..=4).expect("commits");
+    spool.give_up(&[(2, "no".into()), (3, "no".into())]).expect("gives up");
+    drop(spool);
+    let retrying = folder.open();
+    assert_eq!(retrying.retry_dead_letters().expect("moves"), 2);
+    assert_eq!(retrying.retry_dead_letters().expect("moves"), 0);
+    assert_eq!(folder.totals(), SpoolTotals { events: 4, bytes: 40, ..SpoolTotals::default() });
+    drop(retrying);
+    let next = folder.open();
+    assert_eq!(payloads(&next), ["1:1", "4:4", "5:2", "6:3"]);
+    let firsts: Vec<u64> = next.names().iter().map(|range| range.first).collect();
+    assert_eq!((firsts, next.first()), (vec![1, 5, 7], 7));
+}
+
+#[test]
 fn the_oldest_events_are_dropped_beyond_the_limits() {
     let folder = Folder::new();
     let spool = folder.open();
