@@ -4,14 +4,8 @@ use super::Arm;
 use crate::config::{Mode, Synchronous};
 
 /// All arms, in the order of a report.
-pub const ALL: [Arm; 6] = [
-    Arm::DirectPerEvent,
-    Arm::DirectGrouped,
-    Arm::CoreNats,
-    Arm::Jetstream,
-    Arm::JetstreamSyncAlways,
-    Arm::Spooled,
-];
+pub const ALL: [Arm; 6] =
+    [Arm::DirectPerEvent, Arm::DirectGrouped, Arm::CoreNats, Arm::Jetstream, Arm::JetstreamSyncAlways, Arm::Spooled];
 
 /// The name on the command line and in the report.
 #[must_use]

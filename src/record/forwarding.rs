@@ -1,13 +1,14 @@
 //! Publishes events that are kept in a file, in their order, and marks in the file what is in the stream.
 
+mod forward_store;
 mod forwarder;
 mod loaded;
+mod progress;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use parking_lot::{Condvar, Mutex};
 
 use super::NatsRecorderConfig;
 use super::event_sender::{self, EventSender};
@@ -16,32 +17,11 @@ use super::stream_outcomes::StreamOutcomes;
 use crate::broker::{Cluster, KnownStreams};
 use crate::error::Error;
 use crate::event_id::{EventIds, NameRange};
-use crate::pipeline::{Condition, Problem, Signal, ThreadGroup};
-use crate::store::StoredEvent;
+use crate::pipeline::{Condition, Signal, ThreadGroup};
+pub(super) use forward_store::ForwardStore;
 use forwarder::Forwarder;
-
-/// Where events are kept until they are in the stream.
-pub(super) trait ForwardStore: Send + 'static {
-    /// The events after this position, in order: at most so many, and no more after so many bytes. None, if there are none yet.
-    fn read(&mut self, after: u64, events: usize, bytes: usize) -> Result<Vec<StoredEvent>, Problem>;
-
-    /// Notes that all events up to this position are in the stream, or given up.
-    fn done_through(&mut self, position: u64) -> Result<(), Problem>;
-
-    /// Keeps these events as dead letters, each for its reason.
-    fn give_up(&mut self, events: &[(u64, String)]) -> Result<(), Problem>;
-
-    /// Does some work that has time. Returns whether there is more.
-    fn tidy(&mut self) -> Result<bool, Problem>;
-
-    /// The last event that was dropped to make room.
-    fn dropped_through(&self) -> u64 {
-        0
-    }
-
-    /// The error for a problem that ends the work.
-    fn error(&self, problem: Problem) -> Error;
-}
+pub(super) use progress::ForwardProgress;
+use progress::ProgressCell;
 
 /// What to forward, and how.
 pub(super) struct ForwardOptions {
@@ -71,38 +51,6 @@ pub(super) struct Forwarding {
     forwarder: ThreadGroup,
     sender_stop: Signal,
     forwarder_stop: Signal,
-}
-
-/// How far the events are forwarded, in this process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ForwardProgress {
-    /// Events that the stream has stored.
-    pub(super) forwarded: u64,
-    /// Events that were given up.
-    pub(super) given_up: u64,
-    /// All events up to this position are in the stream, given up or dropped.
-    pub(super) done_through: u64,
-    /// The last look found no further events, and all are done and marked in the file.
-    pub(super) is_idle: bool,
-    /// When the oldest event that waits was recorded, in microseconds since 1970.
-    pub(super) oldest_us: Option<i64>,
-}
-
-#[derive(Debug, Default)]
-struct ProgressCell {
-    now: Mutex<ForwardProgress>,
-    changed: Condvar,
-}
-
-impl ProgressCell {
-    fn set(&self, progress: ForwardProgress) {
-        let mut now = self.now.lock();
-        if *now != progress {
-            *now = progress;
-            drop(now);
-            self.changed.notify_all();
-        }
-    }
 }
 
 impl Forwarding {
@@ -172,18 +120,12 @@ impl Forwarding {
     }
 
     pub(super) fn progress(&self) -> ForwardProgress {
-        *self.progress.now.lock()
+        self.progress.now()
     }
 
     /// Blocks until the progress is as wanted, until then at the latest. Returns whether it is.
     pub(super) fn wait(&self, until: Instant, is_wanted: impl Fn(&ForwardProgress) -> bool) -> bool {
-        let mut now = self.progress.now.lock();
-        while !is_wanted(&now) {
-            if self.progress.changed.wait_until(&mut now, until).timed_out() {
-                return is_wanted(&now);
-            }
-        }
-        true
+        self.progress.wait(until, is_wanted)
     }
 
     /// The error of the thread that reads, if it has ended.

@@ -15,6 +15,7 @@ mod sink;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -29,7 +30,7 @@ use super::database_file::DatabaseFile;
 use super::pool::ConnectionManager;
 use super::sqlite_error::{database_error, problem};
 use crate::config::DatabaseConfig;
-use crate::error::Error;
+use crate::error::{DatabaseFault, Error};
 use crate::event_id::{NameRange, draw_name};
 use crate::pipeline::Problem;
 
@@ -88,6 +89,8 @@ struct Shared {
     checkpointer: Checkpointer,
     /// The connection that writes. `None` after an error that leaves its state unclear.
     writer: Mutex<Option<Connection>>,
+    /// The last error was that the disk is full.
+    was_full: AtomicBool,
     on_change: Box<OnSpoolChange>,
 }
 
@@ -115,9 +118,10 @@ impl Spool {
         let connection = counted(&manager).map_err(on_error)?;
         let (names, totals) = begin(&connection).map_err(on_error)?;
         let file = DatabaseFile::at(path);
-        let checkpointer = Checkpointer::new(manager.clone(), file.clone());
+        let checkpointer = Checkpointer::small(manager.clone(), file.clone());
         let writer = Mutex::new(Some(connection));
-        let shared = Shared { file, manager, checkpointer, writer, on_change: Box::new(on_change) };
+        let (was_full, on_change) = (AtomicBool::new(false), Box::new(on_change));
+        let shared = Shared { file, manager, checkpointer, writer, was_full, on_change };
         Ok((Self { shared: Arc::new(shared), names: names.into() }, totals))
     }
 
@@ -136,12 +140,6 @@ impl Spool {
     #[must_use]
     pub fn first(&self) -> u64 {
         self.names.last().map_or(1, |name| name.first)
-    }
-
-    /// A pipeline's sink. With `limits`, it drops the oldest events that exceed them.
-    #[must_use]
-    pub fn sink(&self, limits: Option<SpoolLimits>) -> SpoolSink {
-        SpoolSink::new(self.clone(), limits)
     }
 
     /// Reads the file's events.
@@ -277,7 +275,7 @@ impl Spool {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Problem> {
         let Some(connection) = writer.as_ref() else {
-            return Err(Problem::new(crate::error::DatabaseFault::Other, "no connection"));
+            return Err(Problem::new(DatabaseFault::Other, "no connection"));
         };
         match work(connection) {
             Ok(done) => {
@@ -287,7 +285,9 @@ impl Spool {
             Err(error) => {
                 // After an I/O error, corruption or a full disk, the connection's memory may not match the file.
                 **writer = None;
-                Err(problem(&error))
+                let problem = problem(&error);
+                self.shared.was_full.store(problem.fault == DatabaseFault::Full, Ordering::Relaxed);
+                Err(problem)
             }
         }
     }
@@ -298,9 +298,14 @@ impl Spool {
         if writer.is_none() {
             if self.shared.file.was_replaced() {
                 let detail = "the file was moved, removed or replaced while it was in use";
-                return Err(Problem::new(crate::error::DatabaseFault::Conflict, detail));
+                return Err(Problem::new(DatabaseFault::Conflict, detail));
             }
-            *writer = Some(counted(&self.shared.manager).map_err(|e| problem(&e))?);
+            let connection = counted(&self.shared.manager).map_err(|e| problem(&e))?;
+            if self.shared.was_full.swap(false, Ordering::Relaxed) {
+                // The log may take the room that is left. Where this fails, the next attempt to write shows what is wrong.
+                let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            }
+            *writer = Some(connection);
         }
         Ok(writer)
     }

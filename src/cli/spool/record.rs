@@ -85,7 +85,8 @@ impl Record {
         };
         let mut output = Output::optional();
         if self.json {
-            let line = serde_json::json!({ "stream": stream, "sequence": sequence, "waiting": waiting, "trouble": trouble });
+            let line =
+                serde_json::json!({ "stream": stream, "sequence": sequence, "waiting": waiting, "trouble": trouble });
             writeln!(output, "{line}")?;
         } else if let Some(stream) = stream {
             let at = sequence.map_or(String::new(), |sequence| format!("as {sequence} of "));

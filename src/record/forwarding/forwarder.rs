@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use super::forward_store::ForwardStore;
 use super::loaded::Loaded;
-use super::{ForwardProgress, ForwardStore, ProgressCell};
+use super::progress::{ForwardProgress, ProgressCell};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Condition, Problem, Signal};
 use crate::record::FailureReason;

@@ -95,7 +95,7 @@ pub(super) struct State {
     /// When the stream last stored an event.
     stored_at: Option<Instant>,
     /// How often in a row the server refused events, while it stored none.
-    refusals: u32,
+    pub(super) refusals: u32,
     /// Gets the outcome of each event.
     pub(super) reports: Option<Sender<Settled>>,
 }

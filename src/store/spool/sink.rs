@@ -17,9 +17,11 @@ pub struct SpoolSink {
     unclear: bool,
 }
 
-impl SpoolSink {
-    pub(super) fn new(spool: Spool, limits: Option<SpoolLimits>) -> Self {
-        Self { spool, limits, headers: Vec::new(), unclear: false }
+impl Spool {
+    /// A pipeline's sink. With `limits`, it drops the oldest events that exceed them.
+    #[must_use]
+    pub fn sink(&self, limits: Option<SpoolLimits>) -> SpoolSink {
+        SpoolSink { spool: self.clone(), limits, headers: Vec::new(), unclear: false }
     }
 }
 
