@@ -62,6 +62,7 @@ pub use observe::ObserveConfig;
 pub(crate) use parameters::seconds_of;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
+pub(crate) use routes::NO_ROUTE;
 pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, RouteExample, Unmatched};
 #[cfg(feature = "cli")]
 pub(crate) use schema::schema;

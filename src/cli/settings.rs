@@ -182,6 +182,11 @@ impl Settings {
         self.file.path()
     }
 
+    /// The file, if a flag or a variable names it.
+    pub fn named_file(&self) -> Option<&Path> {
+        self.file.named_path()
+    }
+
     /// The flag, with a space before it, that makes another command use the same file. Empty if none is needed.
     pub fn file_flag(&self) -> String {
         self.file.flag()

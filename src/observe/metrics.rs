@@ -12,14 +12,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::snapshot::{Snapshot, State};
+use crate::config::NO_ROUTE;
 use crate::pipeline::Distribution;
 
 /// The content type of OpenMetrics, and that of the older text format of Prometheus.
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The name of the route of events that no route takes.
-const NO_ROUTE: &str = "(none)";
 
 /// Whether a client reads only the older format: it accepts `text/plain` and says nothing of OpenMetrics.
 pub(super) fn wants_old(accept: &str) -> bool {

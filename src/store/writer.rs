@@ -424,7 +424,8 @@ impl Sink for Writer {
             self.confirm(batch, &handling)
         });
         let repeated = self.repeated.len();
-        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, repeated, confirmations_dropped })
+        let first_dead = self.dead.keys().next().copied();
+        Ok(Committed { dead_letters, first_dead, unmatched_dropped, markers_skipped, repeated, confirmations_dropped })
     }
 }
 
