@@ -134,9 +134,10 @@ impl Export {
         let read = spool.each(part, |event| -> std::io::Result<()> {
             let line =
                 event_line::line(event.id, &event.subject, event.recorded_us, event.headers.as_deref(), &event.payload);
-            let mut line = serde_json::to_value(&line)?;
-            if let (Some(error), Some(line)) = (event.error, line.as_object_mut()) {
-                line.insert("error".into(), error.into());
+            let mut line = serde_json::to_string(&line)?;
+            if let Some(error) = event.error {
+                line.pop();
+                line = format!("{line},\"error\":{}}}", serde_json::Value::from(error));
             }
             count += 1;
             writeln!(output, "{line}")
