@@ -41,6 +41,7 @@ const STOP: Duration = Duration::from_secs(5);
 ///
 /// Without --once it runs until SIGINT or SIGTERM, also while the broker is away, and its exit status is 0 then.
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags")]
 pub struct Forward {
     #[command(flatten)]
     database: DatabaseArgs,

@@ -200,7 +200,7 @@ fn open(job: &Job, number: usize) -> Result<Arc<dyn Recorder>, CompareError> {
         // Beside the database, on the same disk. A new application continues with the spool of the one before.
         let path = job.database.with_file_name(format!("{number}.spool"));
         let batch = BatchConfig { max_events: job.batch, ..BatchConfig::default() };
-        let config = SpooledRecorderConfig { path, broker, batch, overflow, ..SpooledRecorderConfig::default() };
+        let config = SpooledRecorderConfig { path, broker, overflow, batch, ..SpooledRecorderConfig::default() };
         return Ok(Arc::new(SpooledRecorder::open(config)?));
     }
     Ok(Arc::new(NatsRecorder::open(NatsRecorderConfig { broker, overflow, ..NatsRecorderConfig::default() })?))

@@ -21,7 +21,7 @@ pub struct Receipt(ReceiptState);
 enum ReceiptState {
     InSendQueue(InSendQueue),
     InCommitQueue(InCommitQueue),
-    InSpool(InSpool),
+    InSpool(Box<InSpool>),
     Settled(Destination),
 }
 
@@ -51,8 +51,8 @@ impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = match &self.0 {
             ReceiptState::InSendQueue(InSendQueue { entry, .. }) => Some(&*entry.event),
-            ReceiptState::InCommitQueue(InCommitQueue { event, .. })
-            | ReceiptState::InSpool(InSpool { commit: InCommitQueue { event, .. }, .. }) => event.as_ref(),
+            ReceiptState::InCommitQueue(InCommitQueue { event, .. }) => event.as_ref(),
+            ReceiptState::InSpool(at) => at.commit.event.as_ref(),
             ReceiptState::Settled(_) => None,
         };
         let mut receipt = f.debug_struct("Receipt");
@@ -97,7 +97,7 @@ impl Receipt {
         outcomes: Arc<StreamOutcomes>,
     ) -> Self {
         let commit = InCommitQueue { queue, number, is_dropped: false, event: Some(event) };
-        Self(ReceiptState::InSpool(InSpool { commit, position, outcomes }))
+        Self(ReceiptState::InSpool(Box::new(InSpool { commit, position, outcomes })))
     }
 
     pub(super) fn settled(destination: Destination) -> Self {
@@ -119,10 +119,8 @@ impl Receipt {
     pub fn is_settled(&self) -> bool {
         match &self.0 {
             ReceiptState::InSendQueue(InSendQueue { entry, .. }) => entry.outcome.get().is_some(),
-            ReceiptState::InCommitQueue(InCommitQueue { queue, number, .. })
-            | ReceiptState::InSpool(InSpool { commit: InCommitQueue { queue, number, .. }, .. }) => {
-                queue.is_settled(*number)
-            }
+            ReceiptState::InCommitQueue(InCommitQueue { queue, number, .. }) => queue.is_settled(*number),
+            ReceiptState::InSpool(at) => at.commit.queue.is_settled(at.commit.number),
             ReceiptState::Settled(_) => true,
         }
     }
@@ -131,9 +129,8 @@ impl Receipt {
     fn subject(&self) -> Option<&str> {
         match &self.0 {
             ReceiptState::InSendQueue(at) => Some(at.entry.event.subject()),
-            ReceiptState::InCommitQueue(at) | ReceiptState::InSpool(InSpool { commit: at, .. }) => {
-                at.event.as_ref().map(Event::subject)
-            }
+            ReceiptState::InCommitQueue(at) => at.event.as_ref().map(Event::subject),
+            ReceiptState::InSpool(at) => at.commit.event.as_ref().map(Event::subject),
             ReceiptState::Settled(_) => None,
         }
     }
@@ -155,9 +152,8 @@ impl Receipt {
         let until = deadline::after(patience);
         match &self.0 {
             ReceiptState::InSendQueue(at) => at.queue.wait_for(&at.entry, until),
-            ReceiptState::InCommitQueue(at) | ReceiptState::InSpool(InSpool { commit: at, .. }) => {
-                let _ = at.queue.wait_for(at.number, until);
-            }
+            ReceiptState::InCommitQueue(at) => drop(at.queue.wait_for(at.number, until)),
+            ReceiptState::InSpool(at) => drop(at.commit.queue.wait_for(at.commit.number, until)),
             ReceiptState::Settled(_) => {}
         }
         self.is_settled()

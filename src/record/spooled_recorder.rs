@@ -146,6 +146,7 @@ impl SpooledRecorder {
     ///
     /// [`Error::Config`], [`Error::Database`] or [`Error::Thread`]. [`Error::Locked`] where another recorder, of this process or another,
     /// uses the spool.
+    #[allow(clippy::needless_pass_by_value, reason = "as the other recorders")]
     pub fn open(config: SpooledRecorderConfig) -> Result<Self, Error> {
         config.validate()?;
         let lock = Lock::take_spool(&config.path)?;

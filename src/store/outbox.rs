@@ -127,14 +127,14 @@ impl Outbox {
             None => None,
         };
         let connection = state.as_ref().unwrap_or(&source);
-        let (names, position, named) = begin(connection, &source, &rows, path).map_err(|error| {
+        let (names, position, through) = begin(connection, &source, &rows, path).map_err(|error| {
             let cannot_write = fault(&error) == DatabaseFault::Unwritable && !is_apart;
             let error = database_error(holder, error);
             if cannot_write { error.with_remedy("keep the position in another file: --state FILE") } else { error }
         })?;
         let (file, options) = (DatabaseFile::at(path), options.clone());
         let (scanned, given_up) = (position, 0);
-        Ok(Self { options, source, file, state, rows, names, position, named, scanned, given_up, _lock: lock })
+        Ok(Self { options, source, file, state, rows, names, position, named: through, scanned, given_up, _lock: lock })
     }
 
     /// The names of its rows.
@@ -300,24 +300,24 @@ fn begin(
         "INSERT OR IGNORE INTO catchment_forward(source, position, named, forwarded, given_up) VALUES (?, 0, 0, 0, 0)";
     transaction.execute(sql, [table])?;
     let sql = "SELECT position, named FROM catchment_forward WHERE source = ?";
-    let (mut position, mut named): (u64, u64) =
+    let (mut position, mut through): (u64, u64) =
         transaction.query_row(sql, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let last = rows.last(source)?;
-    if last < named {
+    if last < through {
         // Rows were deleted, and their ids are used again, or an earlier copy of the database was restored beside this state.
         let path = path.display();
         log::warn!(
             event = "forward.restarted", database:% = path, table:% = table, position = position, last = last;
-            "database {path}: table {table} ends at row {last}, before row {named}, which was read already: its rows are numbered from the \
+            "database {path}: table {table} ends at row {last}, before row {through}, which was read already: its rows are numbered from the \
              start again, and all are forwarded"
         );
-        (position, named) = (0, 0);
+        (position, through) = (0, 0);
         transaction.execute("UPDATE catchment_forward SET position = 0, named = 0 WHERE source = ?", [table])?;
         transaction.execute("DELETE FROM catchment_forward_names WHERE source = ?", [table])?;
         transaction.execute("DELETE FROM catchment_forward_dead_letters WHERE source = ?", [table])?;
     }
     let sql = "INSERT OR REPLACE INTO catchment_forward_names(source, first, name) VALUES (?, ?, ?)";
-    transaction.execute(sql, params![table, named + 1, draw_name()])?;
+    transaction.execute(sql, params![table, through + 1, draw_name()])?;
     // Those whose rows are all in the stream.
     let sql = "DELETE FROM catchment_forward_names WHERE source = ?1 AND first < (
                    SELECT max(first) FROM catchment_forward_names WHERE source = ?1 AND first <= ?2 + 1
@@ -327,7 +327,7 @@ fn begin(
     let sql = "SELECT first, name FROM catchment_forward_names WHERE source = ? ORDER BY first";
     let names = transaction.prepare(sql)?.query_map([table], range)?.collect::<rusqlite::Result<_>>()?;
     transaction.commit()?;
-    Ok((names, position, named))
+    Ok((names, position, through))
 }
 
 #[cfg(test)]

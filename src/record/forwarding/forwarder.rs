@@ -250,7 +250,7 @@ impl<S: ForwardStore> Forwarder<S> {
         let is_idle = self.is_at_end && self.loaded.is_empty() && self.unmarked == 0 && self.given_up.is_empty();
         let done_through = self.loaded.done_through().max(self.dropped_through);
         let oldest_us = self.loaded.oldest_us();
-        self.progress = ForwardProgress { is_idle, done_through, oldest_us, ..self.progress };
+        self.progress = ForwardProgress { done_through, is_idle, oldest_us, ..self.progress };
         self.shown.set(self.progress);
     }
 

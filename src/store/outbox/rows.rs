@@ -12,6 +12,7 @@ use crate::store::stored_event::{self, StoredEvent};
 
 /// How a table is read.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what a table has or has not")]
 pub(super) struct Rows {
     table: String,
     has_headers: bool,
