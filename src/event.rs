@@ -92,9 +92,8 @@ impl Event {
     /// than its name and value, for the memory it takes.
     #[must_use]
     pub fn size(&self) -> usize {
-        const HEADER: usize = 128;
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + HEADER).sum();
-        self.subject.len() + self.id.as_ref().map_or(0, String::len) + headers + self.payload.len()
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        size(&self.subject, headers, &self.payload) + self.id.as_ref().map_or(0, String::len)
     }
 
     /// Checks for everything that a server, a client or the database could not process. Recorders call this. Does not block. Refused are:
@@ -129,6 +128,13 @@ impl Event {
         }
         self.headers.iter().try_for_each(|(name, value)| validate_header(name, value))
     }
+}
+
+/// The size of an event with these parts.
+pub(crate) fn size<'h>(subject: &str, headers: impl Iterator<Item = (&'h str, &'h str)>, payload: &[u8]) -> usize {
+    const HEADER: usize = 128;
+    let headers: usize = headers.map(|(name, value)| name.len() + value.len() + HEADER).sum();
+    subject.len() + headers + payload.len()
 }
 
 /// Not the whole payload: errors have events in them, and programs log errors.

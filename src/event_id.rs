@@ -6,6 +6,8 @@
 //!
 //! Generated identities and numbers are not stored in the column `headers` of table `events`.
 
+use std::sync::Arc;
+
 use data_encoding::BASE32_NOPAD;
 
 /// The header with the identity for the stream.
@@ -49,25 +51,45 @@ pub enum Identity {
     Database,
 }
 
-/// Makes the headers by which repeated events of one recorder are recognised, from its start to its end.
+/// Draws a name for a start of a recorder: random, of letters and digits. No other has the same.
+pub(crate) fn draw_name() -> String {
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
+}
+
+/// The name that a start of a recorder gave to its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NameRange {
+    /// The position of its first event: that has the number 0.
+    pub(crate) first: u64,
+    pub(crate) name: String,
+}
+
+/// Makes the headers by which repeated events are recognised. An event is known by its position among those that are sent. A recorder
+/// that sends only what it was given in this start has one name; one that sends what earlier starts have left has theirs too.
 #[derive(Clone, Debug)]
 pub(crate) struct EventIds {
-    /// No other recorder has the same.
-    recorder: String,
+    /// In the order of their positions; the last is this start's.
+    names: Arc<[NameRange]>,
     identity: Identity,
 }
 
 impl EventIds {
     /// Draws a name for the recorder.
     pub(crate) fn new(identity: Identity) -> Self {
-        let mut bytes = [0; 12];
-        getrandom::fill(&mut bytes).expect("the system has random numbers");
-        Self { recorder: BASE32_NOPAD.encode(&bytes).to_ascii_lowercase(), identity }
+        Self::with_names(identity, vec![NameRange { first: 0, name: draw_name() }])
     }
 
-    /// The recorder's name: random, of letters and digits.
+    /// With the names of earlier starts, and at last that of this one.
+    pub(crate) fn with_names(identity: Identity, mut names: Vec<NameRange>) -> Self {
+        names.sort_by_key(|range| range.first);
+        Self { names: names.into(), identity }
+    }
+
+    /// The name of this start of the recorder.
     pub(crate) fn recorder(&self) -> &str {
-        &self.recorder
+        self.names.last().map_or("", |range| &range.name)
     }
 
     /// How repetitions are recognised.
@@ -75,8 +97,15 @@ impl EventIds {
         self.identity
     }
 
-    /// The identity for the stream of the event with this number, where it has one. `given` is what the application gave.
-    pub(crate) fn of_stream(&self, number: u64, given: Option<&str>) -> Option<String> {
+    /// The name and the number of the event at this position.
+    fn numbered(&self, position: u64) -> (&str, u64) {
+        let after = self.names.partition_point(|range| range.first <= position);
+        let range = &self.names[after.saturating_sub(1)];
+        (&range.name, position.saturating_sub(range.first))
+    }
+
+    /// The identity for the stream of the event at this position, where it has one. `given` is what the application gave.
+    pub(crate) fn of_stream(&self, position: u64, given: Option<&str>) -> Option<String> {
         let start = match self.identity {
             // An identity that was given has a meaning for others too.
             _ if given.is_some() => return given.map(str::to_owned),
@@ -84,17 +113,19 @@ impl EventIds {
             Identity::Both => NUMBERED,
             Identity::Database => return None,
         };
-        Some(format!("{start}{}-{number}", self.recorder))
+        let (name, number) = self.numbered(position);
+        Some(format!("{start}{name}-{number}"))
     }
 
     /// The number for the database, where the identity for the stream does not contain it.
-    pub(crate) fn of_database(&self, number: u64, given: Option<&str>) -> Option<String> {
+    pub(crate) fn of_database(&self, position: u64, given: Option<&str>) -> Option<String> {
         let is_separate = match self.identity {
             Identity::Stream => false,
             Identity::Both => given.is_some(),
             Identity::Database => true,
         };
-        is_separate.then(|| format!("{}-{number}", self.recorder))
+        let (name, number) = self.numbered(position);
+        is_separate.then(|| format!("{name}-{number}"))
     }
 }
 
@@ -165,7 +196,7 @@ mod tests {
 
     #[test]
     fn names_differ_and_what_they_make_is_recognised() {
-        let names = [EventIds::new(Identity::Both), EventIds::new(Identity::Both)].map(|ids| ids.recorder);
+        let names = [EventIds::new(Identity::Both), EventIds::new(Identity::Both)].map(|ids| ids.recorder().to_owned());
         assert_ne!(names[0], names[1]);
         let last = u64::try_from(i64::MAX).expect("positive");
         for identity in [Identity::Both, Identity::Database, Identity::Stream] {
@@ -175,7 +206,7 @@ mod tests {
                 let headers = [(HEADER, &id), (NUMBER_HEADER, &own)];
                 let headers = headers.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
                 let number =
-                    (identity != Identity::Stream).then_some(EventNumber { recorder: &ids.recorder, number: n });
+                    (identity != Identity::Stream).then_some(EventNumber { recorder: ids.recorder(), number: n });
                 assert_eq!(EventNumber::of(headers.clone()), number, "{identity:?} {given:?}");
                 assert_eq!(id.is_some(), identity != Identity::Database || given.is_some(), "{identity:?} {given:?}");
                 assert!(given.is_none() || id.as_deref() == given);
@@ -187,6 +218,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn an_event_keeps_the_name_and_the_number_of_the_start_that_took_it() {
+        let range = |first, name: &str| NameRange { first, name: name.into() };
+        let names = vec![range(500, "third"), range(1, "first"), range(42, "second")];
+        let ids = EventIds::with_names(Identity::Database, names);
+        let of = |position| ids.of_database(position, None).expect("has a number");
+        let numbers = [1, 41, 42, 499, 500, 70_000].map(of);
+        assert_eq!(numbers, ["first-0", "first-40", "second-0", "second-457", "third-0", "third-69500"]);
+        assert_eq!(ids.recorder(), "third");
     }
 
     #[test]

@@ -14,7 +14,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With a direct recorder, only the first line differs: `DirectRecorder::create("events.db")?`.
+//! With a direct recorder, only the first line differs: `DirectRecorder::create("events.db")?`. So with a [`SpooledRecorder`], which keeps
+//! events in a file until the stream has them: `SpooledRecorder::connect("events.spool", "nats://127.0.0.1:4222")?`.
 //!
 //! A collector takes its settings from code, or with the feature `toml` from TOML as the `catchment run` command does:
 //!
@@ -39,8 +40,8 @@
 //!
 //! # Guarantees
 //!
-//! * **Recorded** means acknowledged by the stream, or with a [`DirectRecorder`] committed to the database; a [`Receipt`] reports
-//!   it. JetStream itself may lose acknowledged events, at a power cut with its default sync interval for instance.
+//! * **Recorded** means acknowledged by the stream, with a [`DirectRecorder`] committed to the database, or with a
+//!   [`SpooledRecorder`] committed to its spool; a [`Receipt`] reports it. JetStream itself may lose acknowledged events, at a power cut with its default sync interval for instance.
 //! * **Exactly once from stream to database**: an event's rows and the new position in the ledger are one SQLite transaction, with
 //!   `synchronous = full` by default. After a crash, collecting continues from the ledger's position.
 //! * **In order**: rows are in stream order, with any number of writers.
@@ -65,7 +66,7 @@
 //!
 //! | thread | when | what |
 //! |---|---|---|
-//! | `catchment-intake` | collector, grouped direct recorder | makes batches |
+//! | `catchment-intake` | collector, grouped direct recorder, spooled recorder | makes batches |
 //! | `catchment-writer-0`, … | the same; one for each of `database.writers` | commits batches |
 //! | three of r2d2 | collector, direct recorder | the pool of database connections |
 //! | `catchment-checkpointer` | the same, from the first checkpoint on | copies committed pages from the WAL into the database |
@@ -76,7 +77,8 @@
 //! | `catchment-query-0`, … | queries; one for each of `service.threads` | runs statements |
 //! | `catchment-timeouts` | queries | interrupts statements at their time-out |
 //! | `catchment-replies` | routes with `reply` | sends confirmations |
-//! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
+//! | `catchment-sender` | NATS recorder, spooled recorder | publishes events, processes acknowledgements |
+//! | `catchment-forwarder` | spooled recorder | reads events from the spool for the sender, removes those that are in the stream |
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations; checks a backup |
@@ -174,7 +176,10 @@ pub use error::Error;
 pub use event::{Event, InvalidEvent};
 pub use pipeline::{Connected, Distribution, Health, Incident, Position, Trouble};
 pub use query::{QueryStatus, RequestCounts};
-pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
+pub use record::{
+    DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder, SpooledRecorder,
+    SpooledRecorderConfig,
+};
 #[doc(no_inline)]
 pub use store::rusqlite;
 pub use store::{RetentionStatus, RouteStatus};
@@ -188,6 +193,11 @@ use printable::printable;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// The program of docs/spool.md, compiled by `cargo test`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/spool.md")]
+mod spool_page {}
 
 #[doc(hidden)]
 pub mod unversioned {

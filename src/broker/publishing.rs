@@ -54,6 +54,15 @@ pub enum Rejection {
     ForNow(String),
 }
 
+impl Rejection {
+    /// Whether the event may be taken later without anybody's doing. A stream that is full and discards new messages has room again when
+    /// old ones are removed.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::ForNow(_)) || matches!(self, Self::ByServer(reason) if reason.contains("maximum"))
+    }
+}
+
 /// Gives events to publish. It is called on a thread that may be left behind.
 pub trait EventSource: Send + 'static {
     /// Blocks until there are events to publish, or something else to do on the connection; `None` when there will be no more.

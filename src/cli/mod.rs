@@ -23,6 +23,7 @@ mod export;
 mod failure;
 mod figures;
 mod flags;
+mod forward;
 mod gaps;
 mod health;
 mod hyphens;
@@ -50,6 +51,7 @@ mod service_manager;
 mod settings;
 mod shell;
 mod signals;
+mod spool;
 mod sql;
 mod starting;
 mod status;
@@ -105,6 +107,8 @@ enum Command {
     Run(run::Run),
     Reload(reload::Reload),
     Publish(publish::Publish),
+    Forward(forward::Forward),
+    Spool(spool::Spool),
     Query(query::Query),
     Sql(sql::Sql),
     Tail(tail::Tail),
@@ -197,6 +201,8 @@ impl Cli {
             Command::Run(run) => run.run(&settings),
             Command::Reload(reload) => reload.run(&settings),
             Command::Publish(publish) => publish.run(&settings),
+            Command::Forward(forward) => forward.run(&settings),
+            Command::Spool(spool) => spool.run(&settings),
             Command::Query(query) => query.run(&settings),
             Command::Sql(sql) => sql.run(&settings),
             Command::Tail(tail) => tail.run(&settings),
@@ -250,7 +256,7 @@ impl Cli {
             // What they do depends on the whole file. The others would repeat the line for every event and every look.
             #[cfg(feature = "check")]
             Command::Check(_) => return Ok(Settings::new(&self.file, log::Level::Info)?),
-            Command::Run(_) => return Ok(Settings::new(&self.file, log::Level::Info)?),
+            Command::Run(_) | Command::Forward(_) => return Ok(Settings::new(&self.file, log::Level::Info)?),
             _ => return Ok(Settings::new(&self.file, log::Level::Debug)?),
         };
         if self.file.is_named() {

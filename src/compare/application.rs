@@ -20,7 +20,7 @@ use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Synchronous};
 use crate::event::Event;
 use crate::record::{
     CommitMode, DirectRecorder, DirectRecorderConfig, FailureReason, NatsRecorder, NatsRecorderConfig, Overflow,
-    Recorder,
+    Recorder, SpooledRecorder, SpooledRecorderConfig,
 };
 
 /// How long the application waits for room in the recorder, or for the last acknowledgement.
@@ -141,7 +141,7 @@ pub fn serve(
         .map_err(CompareError::system("no thread to read standard input"))?;
     let Some(job) = next_line(&lines) else { return Ok(()) };
     let job: Job = serde_json::from_str(&job).map_err(|e| unreadable(&e))?;
-    let recorders = (0..job.connections.max(1)).map(|_| open(&job)).collect::<Result<Vec<_>, _>>()?;
+    let recorders = (0..job.connections.max(1)).map(|number| open(&job, number)).collect::<Result<Vec<_>, _>>()?;
     let messages = Messages::new(&job.workload, job.workload.events);
     send(output, &ApplicationMessage::Ready)?;
     if next_line(&lines).is_none() {
@@ -176,7 +176,7 @@ fn send(output: &mut impl Write, message: &ApplicationMessage) -> Result<(), Com
 }
 
 /// Opens the recorder. The arms differ in nothing else here.
-fn open(job: &Job) -> Result<Arc<dyn Recorder>, CompareError> {
+fn open(job: &Job, number: usize) -> Result<Arc<dyn Recorder>, CompareError> {
     let overflow = Overflow::Block(TIMEOUT);
     if arms::is_direct(job.arm) {
         let synchronous = if job.full { Synchronous::Full } else { Synchronous::Normal };
@@ -196,6 +196,13 @@ fn open(job: &Job) -> Result<Arc<dyn Recorder>, CompareError> {
         stream: job.stream.clone(),
         ..BrokerConfig::default()
     };
+    if job.arm == Arm::Spooled {
+        // Beside the database, on the same disk. A new application continues with the spool of the one before.
+        let path = job.database.with_file_name(format!("{number}.spool"));
+        let batch = BatchConfig { max_events: job.batch, ..BatchConfig::default() };
+        let config = SpooledRecorderConfig { path, broker, overflow, batch, ..SpooledRecorderConfig::default() };
+        return Ok(Arc::new(SpooledRecorder::open(config)?));
+    }
     Ok(Arc::new(NatsRecorder::open(NatsRecorderConfig { broker, overflow, ..NatsRecorderConfig::default() })?))
 }
 

@@ -4,8 +4,8 @@ use super::Arm;
 use crate::config::{Mode, Synchronous};
 
 /// All arms, in the order of a report.
-pub const ALL: [Arm; 5] =
-    [Arm::DirectPerEvent, Arm::DirectGrouped, Arm::CoreNats, Arm::Jetstream, Arm::JetstreamSyncAlways];
+pub const ALL: [Arm; 6] =
+    [Arm::DirectPerEvent, Arm::DirectGrouped, Arm::CoreNats, Arm::Jetstream, Arm::JetstreamSyncAlways, Arm::Spooled];
 
 /// The name on the command line and in the report.
 #[must_use]
@@ -16,6 +16,7 @@ pub fn name(arm: Arm) -> &'static str {
         Arm::CoreNats => "core-nats",
         Arm::Jetstream => "jetstream",
         Arm::JetstreamSyncAlways => "jetstream-sync-always",
+        Arm::Spooled => "spooled",
     }
 }
 
@@ -28,6 +29,7 @@ pub fn title(arm: Arm) -> &'static str {
         Arm::CoreNats => "core NATS",
         Arm::Jetstream => "JetStream",
         Arm::JetstreamSyncAlways => "JetStream, sync always",
+        Arm::Spooled => "spooled",
     }
 }
 
@@ -69,6 +71,11 @@ pub(super) fn promise(arm: Arm, synchronous: Synchronous) -> String {
                 .into()
         }
         Arm::JetstreamSyncAlways => "acknowledged by the stream after a sync to disk: survives a power cut".into(),
+        Arm::Spooled => {
+            "kept in the spool when the receipt resolves: survives a power cut, and an outage of the broker of any length; until then a \
+             crash of the application loses it"
+                .into()
+        }
     }
 }
 

@@ -122,6 +122,8 @@ pub enum Arm {
     Jetstream,
     /// The same, with a broker that syncs every event to its disk before it acknowledges it.
     JetstreamSyncAlways,
+    /// Committed to a spool of the application, and forwarded from there to a JetStream stream and a collector.
+    Spooled,
 }
 
 /// The runs of one arm.

@@ -49,17 +49,17 @@ mod tests {
         for round in rounds(&arms::ALL, 7, 1) {
             let mut round = round;
             round.sort();
-            assert_eq!(round.len(), 6);
+            assert_eq!(round.len(), 7);
             assert_eq!(round.iter().filter(|slot| slot.again).count(), 1);
             round.dedup();
-            assert_eq!(round.len(), 6);
+            assert_eq!(round.len(), 7);
         }
     }
 
     #[test]
     fn each_run_is_in_each_position_equally_often() {
-        let rounds = rounds(&arms::ALL, 12, 1);
-        for position in 0..6 {
+        let rounds = rounds(&arms::ALL, 14, 1);
+        for position in 0..7 {
             for slot in &rounds[0] {
                 assert_eq!(rounds.iter().filter(|round| round[position] == *slot).count(), 2, "{slot:?} at {position}");
             }

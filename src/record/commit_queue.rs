@@ -89,8 +89,14 @@ impl CommitQueue {
         }
     }
 
-    /// Adds an event and returns its number. Where there is no room, waits as `overflow` sets.
-    pub(super) fn enqueue(&self, event: &Event, overflow: Overflow) -> Result<u64, FailureReason> {
+    /// Adds an event and returns its number. Where there is no room, waits as `overflow` sets. Calls `taken` with the number, before
+    /// the event can be committed.
+    pub(super) fn enqueue(
+        &self,
+        event: &Event,
+        overflow: Overflow,
+        taken: impl FnOnce(u64),
+    ) -> Result<u64, FailureReason> {
         let size = event.size();
         let mut state = self.state.lock();
         if let (Overflow::Block(patience), false) = (overflow, state.open.has_room_for(size)) {
@@ -116,6 +122,7 @@ impl CommitQueue {
         *last = Mark { sequence: last.sequence + 1, published_ns: now_ns() };
         open.push(*last, event.subject(), headers(event), event.payload());
         let number = last.sequence;
+        taken(number);
         drop(state);
         if first {
             self.has_events.notify_one();
@@ -250,6 +257,16 @@ impl CommitQueue {
     /// Notes that a receipt gave its event back.
     pub(super) fn given_back(&self) {
         self.state.lock().given_back += 1;
+    }
+
+    /// The number of the last event that was enqueued; 0 before the first.
+    pub(super) fn last_number(&self) -> u64 {
+        self.state.lock().last.sequence
+    }
+
+    /// Why no more events are accepted.
+    pub(super) fn closed_reason(&self) -> FailureReason {
+        self.state.lock().failure_reason(u64::MAX)
     }
 
     /// Blocks until every event enqueued so far is committed, or will not be.

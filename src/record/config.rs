@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, RouteConfig, Unmatched, validate_routes};
+use crate::config::{BatchConfig, BrokerConfig, DatabaseConfig, Mode, RouteConfig, Unmatched, validate_routes};
 use crate::error::Error;
 use crate::event_id::Identity;
 
@@ -94,6 +94,7 @@ impl NatsRecorderConfig {
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
         self.broker.validate()?;
+        self.overflow.must_not_drop()?;
         let limits = [
             ("buffer_events", self.buffer_events),
             ("buffer_bytes", self.buffer_bytes),
@@ -146,6 +147,116 @@ impl Default for DirectRecorderConfig {
     }
 }
 
+/// The settings of a [`SpooledRecorder`](super::SpooledRecorder).
+///
+/// ```
+/// let mut config = catchment::SpooledRecorderConfig::new("spool.db");
+/// config.broker.servers = vec!["nats://127.0.0.1:4222".into()];
+/// config.overflow = catchment::record::Overflow::DropOldest;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SpooledRecorderConfig {
+    /// The spool: a file that only one recorder uses at a time. It is created if absent; its directory must exist. Default `spool.db`.
+    pub path: PathBuf,
+    /// The permissions of the files that are created. Default 0o600: only the owner.
+    pub permissions: u32,
+    /// The broker, which need not be there. `stream` and `subjects` are not used: the server gives an event to the stream whose subjects
+    /// match it. `mode` must be `jetstream`.
+    pub broker: BrokerConfig,
+    /// How an event that is sent twice is recognised. Default [`Identity::Both`]. [`Identity::Stream`] is refused: after an outage, a
+    /// stream alone does not recognise it.
+    pub identity: Identity,
+    /// At most this many events are in the spool. Default 10,000,000.
+    pub max_events: u64,
+    /// At most this many bytes of events are in the spool, as [`Event::size`](crate::Event::size) counts them. The file takes some more
+    /// room. Default 1 GiB.
+    pub max_bytes: u64,
+    /// What to do when the spool is full. Default: block for 5 s.
+    pub overflow: Overflow,
+    /// How long an event that the server refuses is sent again, while the stream stores others: no stream takes its subject, the user may
+    /// not publish on it, or the stream refuses it. Then it becomes a dead letter of the spool. A larger event than the server accepts
+    /// becomes one at once. Default 30 s.
+    pub give_up_after: Duration,
+    /// The limits of one transaction. Memory holds three such batches.
+    pub batch: BatchConfig,
+    /// At most this many events are sent and not confirmed. Default 4,000.
+    pub window: usize,
+    /// At most this many bytes are sent and not confirmed, unless a single event is larger. Default 1 MiB.
+    pub window_bytes: usize,
+}
+
+impl Default for SpooledRecorderConfig {
+    fn default() -> Self {
+        let NatsRecorderConfig { broker, window, window_bytes, identity, overflow, .. } = NatsRecorderConfig::default();
+        let DatabaseConfig { permissions, .. } = DatabaseConfig::default();
+        Self {
+            path: "spool.db".into(),
+            permissions,
+            broker,
+            identity,
+            max_events: 10_000_000,
+            max_bytes: 1 << 30,
+            overflow,
+            give_up_after: Duration::from_secs(30),
+            batch: BatchConfig::default(),
+            window,
+            window_bytes,
+        }
+    }
+}
+
+impl SpooledRecorderConfig {
+    /// The defaults, for this file.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
+    /// Checks all settings but the form of the servers' addresses, and whether files exist. Opens no file and no connection.
+    /// [`SpooledRecorder::open`](super::SpooledRecorder::open) calls this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
+        let limits = [("max_events", self.max_events), ("max_bytes", self.max_bytes)];
+        if let Some((key, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
+            return Err(Error::config(key, "is 0; must be at least 1"));
+        }
+        if self.broker.mode == Mode::Core {
+            let error = Error::config("broker.mode", "is core: only a stream tells that it has stored an event");
+            return Err(error.with_remedy("set it to jetstream"));
+        }
+        if self.identity == Identity::Stream {
+            let detail = "is Stream: after an outage, a stream alone does not recognise an event that is sent again";
+            return Err(Error::config("identity", detail).with_remedy("set it to Both or Database"));
+        }
+        self.database().validate()?;
+        self.batch.validate()?;
+        self.publishing().validate()
+    }
+
+    /// How the file is opened.
+    pub(super) fn database(&self) -> DatabaseConfig {
+        let mut config = DatabaseConfig::default();
+        (config.path, config.permissions) = (self.path.clone(), self.permissions);
+        config
+    }
+
+    /// How its events are published.
+    pub(super) fn publishing(&self) -> NatsRecorderConfig {
+        NatsRecorderConfig {
+            broker: self.broker.clone(),
+            identity: self.identity,
+            window: self.window,
+            window_bytes: self.window_bytes,
+            start_without_broker: true,
+            ..NatsRecorderConfig::default()
+        }
+    }
+}
+
 /// When a [`DirectRecorder`](super::DirectRecorder) commits events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -178,6 +289,7 @@ impl DirectRecorderConfig {
     pub fn validate(&self) -> Result<(), Error> {
         self.database.validate()?;
         self.batch.validate()?;
+        self.overflow.must_not_drop()?;
         validate_routes(&self.routes)
     }
 }
@@ -190,6 +302,18 @@ pub enum Overflow {
     Block(Duration),
     /// Gives the event back at once.
     Refuse,
+    /// Takes the event, and drops the oldest events instead, which are counted. Only a [`SpooledRecorder`](super::SpooledRecorder) can.
+    DropOldest,
+}
+
+impl Overflow {
+    /// Refuses what only a spool can do.
+    fn must_not_drop(self) -> Result<(), Error> {
+        match self {
+            Self::DropOldest => Err(Error::config("overflow", "DropOldest is only for a SpooledRecorder")),
+            Self::Block(_) | Self::Refuse => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

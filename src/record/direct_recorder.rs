@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::commit_queue::{self, CommitQueue, CommitQueueIntake, NotifyingSink};
+use super::commit_queue;
+use super::grouped_commits::GroupedCommits;
 use super::receipt::in_database;
 use super::recorder::Sealed;
-use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Overflow, Receipt, RecordError, Recorder};
+use super::{CommitMode, DirectRecorderConfig, FailureReason, FlushError, Receipt, RecordError, Recorder};
 use crate::deadline;
 use crate::error::Error;
 use crate::event::Event;
-use crate::pipeline::{
-    Batch, Committed, Condition, Counter, Health, Pipeline, Problem, Refusal, Settings, Shared, Sink,
-};
+use crate::pipeline::{Condition, Counter, Health, Problem, Settings};
 use crate::store::{Database, EventOutcome, EventWriter, Lock, Routes};
 
 /// How long dropping a recorder may go on committing.
@@ -59,7 +58,7 @@ pub struct DirectRecorder {
 #[derive(Debug)]
 enum WriteMode {
     PerEvent(PerEvent),
-    Grouped(Grouped),
+    Grouped(GroupedCommits),
 }
 
 #[derive(Debug)]
@@ -68,30 +67,6 @@ struct PerEvent {
     writer: RwLock<Option<Box<EventWriter>>>,
     /// Calls of `record` that have not returned.
     under_way: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Grouped {
-    queue: Arc<CommitQueue>,
-    overflow: Overflow,
-    pipeline: Pipeline,
-}
-
-/// A sink that keeps the database's lock until its thread has ended, also where the recorder was closed or dropped before: while a
-/// commit hangs, nobody else may write.
-struct LockedSink<S> {
-    sink: S,
-    _lock: Arc<Lock>,
-}
-
-impl<S: Sink> Sink for LockedSink<S> {
-    fn prepare(&mut self, batch: &Batch) {
-        self.sink.prepare(batch);
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<Committed, Refusal> {
-        self.sink.commit(batch)
-    }
 }
 
 impl DirectRecorder {
@@ -134,18 +109,9 @@ impl DirectRecorder {
                 return Err(error);
             }
         };
-        let lock = Arc::new(lock);
-        let settings = Settings::from(&batch);
-        let queue = Arc::new(CommitQueue::new(database.begin_local()?, settings.limits));
-        let sinks = database.writers().into_iter().map(|sink| {
-            let sink = LockedSink { sink, _lock: Arc::clone(&lock) };
-            NotifyingSink { sink, queue: Arc::clone(&queue) }
-        });
-        let sinks = sinks.collect();
-        let shared = Shared::new("database");
-        let condition = shared.sink.clone();
-        let pipeline = Pipeline::start(CommitQueueIntake(Arc::clone(&queue)), sinks, settings, shared)?;
-        let grouped = Grouped { queue, overflow, pipeline };
+        let (epoch, sinks) = (database.begin_local()?, database.writers());
+        let grouped = GroupedCommits::start(epoch, sinks, &Arc::new(lock), Settings::from(&batch), overflow)?;
+        let condition = grouped.condition().clone();
         Ok(Self::with(WriteMode::Grouped(grouped), routes, condition))
     }
 
@@ -159,7 +125,7 @@ impl DirectRecorder {
     pub fn dead_letters(&self) -> u64 {
         match &self.write_mode {
             WriteMode::PerEvent(_) => self.dead_letters.get(),
-            WriteMode::Grouped(Grouped { queue, .. }) => queue.dead_letters(),
+            WriteMode::Grouped(grouped) => grouped.queue().dead_letters(),
         }
     }
 
@@ -169,7 +135,7 @@ impl DirectRecorder {
     pub fn unmatched_dropped(&self) -> u64 {
         match &self.write_mode {
             WriteMode::PerEvent(_) => self.unmatched_dropped.get(),
-            WriteMode::Grouped(Grouped { queue, .. }) => queue.unmatched_dropped(),
+            WriteMode::Grouped(grouped) => grouped.queue().unmatched_dropped(),
         }
     }
 
@@ -212,18 +178,6 @@ impl PerEvent {
     }
 }
 
-impl Grouped {
-    fn end(&self, patience: Duration) -> Result<(), FlushError> {
-        self.queue.close();
-        match self.pipeline.stop(patience) {
-            // The queue already has the reason why a commit does not end.
-            Ok(()) | Err(Error::StopDeadline { .. }) => {}
-            Err(error) => self.queue.set_failure(&error),
-        }
-        self.queue.abandon()
-    }
-}
-
 impl Sealed for DirectRecorder {}
 
 impl Recorder for DirectRecorder {
@@ -248,10 +202,10 @@ impl Recorder for DirectRecorder {
                 }
                 None => Err(RecordError::new(event, FailureReason::Closed)),
             },
-            WriteMode::Grouped(Grouped { queue, overflow, .. }) => match queue.enqueue(&event, *overflow) {
+            WriteMode::Grouped(grouped) => match grouped.enqueue(&event) {
                 Ok(number) => {
                     let is_dropped = self.routes.drops(event.subject(), commit_queue::headers(&event));
-                    Ok(Receipt::in_commit_queue(Arc::clone(queue), number, is_dropped, event))
+                    Ok(Receipt::in_commit_queue(Arc::clone(grouped.queue()), number, is_dropped, event))
                 }
                 Err(reason) => Err(RecordError::new(event, reason)),
             },
@@ -263,7 +217,7 @@ impl Recorder for DirectRecorder {
     fn flush(&self, patience: Duration) -> Result<(), FlushError> {
         match &self.write_mode {
             WriteMode::PerEvent(_) => Ok(()),
-            WriteMode::Grouped(Grouped { queue, .. }) => queue.flush(deadline::after(patience)),
+            WriteMode::Grouped(grouped) => grouped.queue().flush(deadline::after(patience)),
         }
     }
 

@@ -83,6 +83,10 @@ pub enum FailureReason {
         /// What to do about it, where that is known.
         remedy: Option<String>,
     },
+    /// It was dropped from the spool to make room for later events, as [`Overflow::DropOldest`](super::Overflow::DropOldest) sets. It is
+    /// not stored.
+    #[error("it was dropped from the full spool to make room for later events")]
+    Dropped,
     /// The recorder was closed: before `record` was called, or before the event could be sent or committed. It is not stored.
     #[error("the recorder was closed before the event was sent or committed")]
     Closed,
@@ -107,7 +111,7 @@ impl FailureReason {
             Self::TooLarge { .. } => Some(SMALLER),
             Self::NoStream => Some(MAKE_STREAM),
             Self::Database { remedy, .. } => remedy.as_deref(),
-            Self::BufferFull { .. } | Self::Refused(_) | Self::Unconfirmed(_) | Self::Closed => None,
+            Self::BufferFull { .. } | Self::Refused(_) | Self::Unconfirmed(_) | Self::Dropped | Self::Closed => None,
         }
     }
 }

@@ -57,6 +57,11 @@ impl EventSender {
         Self { config, cluster, known_streams, queue, stop, condition, ids, expects_stream }
     }
 
+    /// Sends events with these names instead of one that is drawn.
+    pub(super) fn with_ids(self, ids: EventIds) -> Self {
+        Self { ids, ..self }
+    }
+
     /// Asks this whether a stream may be about to be made, while none takes an event.
     pub(super) fn expecting(self, expects_stream: impl Fn() -> bool + Send + 'static) -> Self {
         Self { expects_stream: Box::new(expects_stream), ..self }
@@ -152,7 +157,9 @@ impl EventSender {
             let any_stored = results.iter().any(|result| result.result.is_ok());
             let timeout = self.config.broker.timeout;
             let lacks_stream = results.iter().any(|result| matches!(result.result, Err(Rejection::NoStream)));
-            let patience = if self.queue.has_stored_any() {
+            let patience = if let Some(patience) = self.queue.patience() {
+                patience
+            } else if self.queue.has_stored_any() {
                 LEADER_ELECTION.max(timeout)
             } else if lacks_stream && (self.expects_stream)() {
                 // The reason is known a little before a caller that waits as long gives up.

@@ -16,7 +16,7 @@ impl RecordMetadata {
     pub fn sequence(&self) -> Option<u64> {
         match &self.destination {
             Destination::Stream { sequence, .. } => *sequence,
-            Destination::Broker | Destination::Database | Destination::Dropped => None,
+            Destination::Broker | Destination::Spool | Destination::Database | Destination::Dropped => None,
         }
     }
 
@@ -43,6 +43,8 @@ pub enum Destination {
     /// At the server (core NATS): the server has read it and passed it on to the subscribers. Nothing confirms that any of them
     /// stored it.
     Broker,
+    /// In the spool: on the disk, until the stream has it.
+    Spool,
     /// In the database: its statements ran, or it is a dead letter where the tables refuse it.
     Database,
     /// Nowhere: no route takes it, and [`DirectRecorderConfig::unmatched`](super::DirectRecorderConfig::unmatched) is `Drop`.

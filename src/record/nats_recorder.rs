@@ -101,6 +101,7 @@ impl NatsRecorder {
             resend_window: event_sender::resend_window(&config, None),
             // In core NATS one answer covers all events in flight. It must come before the server counts as silent.
             flush_timeout: (mode == Mode::Core).then_some(config.broker.silence),
+            patience: None,
         };
         let stop = Signal::default();
         let cluster = Arc::new(Cluster::new(&config.broker)?);

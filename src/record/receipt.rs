@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::commit_queue::CommitQueue;
 use super::errors::because;
 use super::send_queue::{Entry, Outcome, SendQueue};
-use super::{Destination, RecordError, RecordMetadata};
+use super::stream_outcomes::StreamOutcomes;
+use super::{Destination, FailureReason, RecordError, RecordMetadata};
 use crate::deadline;
 use crate::event::Event;
 use crate::printable;
@@ -20,6 +21,7 @@ pub struct Receipt(ReceiptState);
 enum ReceiptState {
     InSendQueue(InSendQueue),
     InCommitQueue(InCommitQueue),
+    InSpool(Box<InSpool>),
     Settled(Destination),
 }
 
@@ -38,11 +40,19 @@ struct InCommitQueue {
     event: Option<Event>,
 }
 
+struct InSpool {
+    commit: InCommitQueue,
+    /// The event's position in the spool.
+    position: u64,
+    outcomes: Arc<StreamOutcomes>,
+}
+
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = match &self.0 {
             ReceiptState::InSendQueue(InSendQueue { entry, .. }) => Some(&*entry.event),
             ReceiptState::InCommitQueue(InCommitQueue { event, .. }) => event.as_ref(),
+            ReceiptState::InSpool(at) => at.commit.event.as_ref(),
             ReceiptState::Settled(_) => None,
         };
         let mut receipt = f.debug_struct("Receipt");
@@ -64,6 +74,8 @@ pub enum ReceiptKind {
     /// Committed in the database, or dropped as the settings say ([`Destination::Dropped`]). How durable that is depends on its
     /// `synchronous`: with `full`, it is on the disk.
     Committed,
+    /// Kept in the spool: on the disk. [`Receipt::wait_for_stream`] tells when it is in the stream too.
+    Spooled,
 }
 
 impl Receipt {
@@ -76,6 +88,18 @@ impl Receipt {
         Self(ReceiptState::InCommitQueue(InCommitQueue { queue, number, is_dropped, event: Some(event) }))
     }
 
+    /// As [`Receipt::in_commit_queue`], for an event that is forwarded from its position in a spool.
+    pub(super) fn in_spool(
+        queue: Arc<CommitQueue>,
+        number: u64,
+        event: Event,
+        position: u64,
+        outcomes: Arc<StreamOutcomes>,
+    ) -> Self {
+        let commit = InCommitQueue { queue, number, is_dropped: false, event: Some(event) };
+        Self(ReceiptState::InSpool(Box::new(InSpool { commit, position, outcomes })))
+    }
+
     pub(super) fn settled(destination: Destination) -> Self {
         Self(ReceiptState::Settled(destination))
     }
@@ -85,6 +109,7 @@ impl Receipt {
     pub fn kind(&self) -> ReceiptKind {
         match &self.0 {
             ReceiptState::InSendQueue(at) => at.kind,
+            ReceiptState::InSpool(_) => ReceiptKind::Spooled,
             ReceiptState::InCommitQueue(_) | ReceiptState::Settled(_) => ReceiptKind::Committed,
         }
     }
@@ -95,6 +120,7 @@ impl Receipt {
         match &self.0 {
             ReceiptState::InSendQueue(InSendQueue { entry, .. }) => entry.outcome.get().is_some(),
             ReceiptState::InCommitQueue(InCommitQueue { queue, number, .. }) => queue.is_settled(*number),
+            ReceiptState::InSpool(at) => at.commit.queue.is_settled(at.commit.number),
             ReceiptState::Settled(_) => true,
         }
     }
@@ -104,6 +130,7 @@ impl Receipt {
         match &self.0 {
             ReceiptState::InSendQueue(at) => Some(at.entry.event.subject()),
             ReceiptState::InCommitQueue(at) => at.event.as_ref().map(Event::subject),
+            ReceiptState::InSpool(at) => at.commit.event.as_ref().map(Event::subject),
             ReceiptState::Settled(_) => None,
         }
     }
@@ -113,12 +140,54 @@ impl Receipt {
         match &self.0 {
             ReceiptState::InSendQueue(at) => at.queue.trouble(),
             ReceiptState::InCommitQueue(at) => at.queue.trouble(),
+            ReceiptState::InSpool(at) => at.commit.queue.trouble().or_else(|| at.outcomes.trouble()),
             ReceiptState::Settled(_) => None,
         }
     }
 
+    /// Blocks until the event is recorded or has failed, at most for `patience`, and returns whether it is. The receipt stays: then
+    /// [`Receipt::wait`] does not block.
+    #[must_use]
+    pub fn wait_settled(&self, patience: Duration) -> bool {
+        let until = deadline::after(patience);
+        match &self.0 {
+            ReceiptState::InSendQueue(at) => at.queue.wait_for(&at.entry, until),
+            ReceiptState::InCommitQueue(at) => drop(at.queue.wait_for(at.number, until)),
+            ReceiptState::InSpool(at) => drop(at.commit.queue.wait_for(at.commit.number, until)),
+            ReceiptState::Settled(_) => {}
+        }
+        self.is_settled()
+    }
+
+    /// Blocks until the event is in the stream or has failed, at most for `patience`. From a
+    /// [`SpooledRecorder`](super::SpooledRecorder), that is later than [`Receipt::wait`]: the broker may be away for days. For the events
+    /// of other recorders, this is [`Receipt::wait`].
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Failed`] with the event in it: it was not recorded, or it was given up and is kept in the spool as a dead letter.
+    /// [`WaitError::Pending`] with the receipt, where `patience` is over, or the recorder was closed: then the event is kept in the
+    /// spool and forwarded at the next start.
+    pub fn wait_for_stream(self, patience: Duration) -> Result<RecordMetadata, WaitError> {
+        let until = deadline::after(patience);
+        let ReceiptState::InSpool(mut at) = self.0 else { return self.wait(patience) };
+        match at.commit.queue.wait_for(at.commit.number, until) {
+            None => Err(WaitError::Pending(Self(ReceiptState::InSpool(at)))),
+            Some(Err(reason)) => Err(WaitError::Failed(at.commit.failed(reason))),
+            Some(Ok(())) => match at.outcomes.wait(at.position, until) {
+                None => Err(WaitError::Pending(Self(ReceiptState::InSpool(at)))),
+                Some(Ok(metadata)) => Ok(metadata),
+                Some(Err(reason)) => {
+                    let event = at.commit.event.take().unwrap_or_default();
+                    Err(WaitError::Failed(RecordError::new(event, reason)))
+                }
+            },
+        }
+    }
+
     /// Blocks until the event is recorded or has failed, at most for `patience`; with [`Duration::ZERO`] it does not block. An event
-    /// of [`ReceiptKind::StoredByStream`] is in the stream then, one of [`ReceiptKind::Committed`] in the database.
+    /// of [`ReceiptKind::StoredByStream`] is in the stream then, one of [`ReceiptKind::Committed`] in the database, and one of
+    /// [`ReceiptKind::Spooled`] on the disk.
     ///
     /// # Errors
     ///
@@ -130,11 +199,12 @@ impl Receipt {
             ReceiptState::InCommitQueue(mut at) => match at.queue.wait_for(at.number, until) {
                 None => Err(WaitError::Pending(Self(ReceiptState::InCommitQueue(at)))),
                 Some(Ok(())) => Ok(RecordMetadata { destination: in_database(at.is_dropped) }),
-                Some(Err(reason)) => {
-                    at.queue.given_back();
-                    let event = at.event.take().unwrap_or_default();
-                    Err(WaitError::Failed(RecordError::new(event, reason)))
-                }
+                Some(Err(reason)) => Err(WaitError::Failed(at.failed(reason))),
+            },
+            ReceiptState::InSpool(mut at) => match at.commit.queue.wait_for(at.commit.number, until) {
+                None => Err(WaitError::Pending(Self(ReceiptState::InSpool(at)))),
+                Some(Ok(())) => Ok(RecordMetadata { destination: Destination::Spool }),
+                Some(Err(reason)) => Err(WaitError::Failed(at.commit.failed(reason))),
             },
             ReceiptState::InSendQueue(at) => {
                 at.queue.wait_for(&at.entry, until);
@@ -154,6 +224,20 @@ impl Receipt {
 /// Where an event is that a direct recorder has committed.
 pub(super) fn in_database(is_dropped: bool) -> Destination {
     if is_dropped { Destination::Dropped } else { Destination::Database }
+}
+
+impl InCommitQueue {
+    /// Gives the event back, which was not committed.
+    fn failed(&mut self, reason: FailureReason) -> RecordError {
+        self.queue.given_back();
+        RecordError::new(self.event.take().unwrap_or_default(), reason)
+    }
+}
+
+impl Drop for InSpool {
+    fn drop(&mut self) {
+        self.outcomes.forget(self.position);
+    }
 }
 
 impl Drop for InCommitQueue {

@@ -21,7 +21,7 @@ use crate::pipeline::Health;
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
-/// let recorder: Arc<dyn Recorder> = Arc::new(MemoryRecorder::new()); // or a NatsRecorder, or a DirectRecorder
+/// let recorder: Arc<dyn Recorder> = Arc::new(MemoryRecorder::new()); // or a NatsRecorder, DirectRecorder, SpooledRecorder
 /// let of_a_thread = Arc::clone(&recorder);
 /// std::thread::spawn(move || of_a_thread.record(Event::new("events.door", "open")).map(drop))
 ///     .join()

@@ -8,6 +8,7 @@ mod closing;
 pub(super) mod entry;
 mod source;
 mod state;
+mod stored;
 mod unconfirmed;
 
 use std::fmt;
@@ -20,7 +21,7 @@ use parking_lot::{Condvar, Mutex};
 
 use entry::PendingEvent;
 pub(super) use entry::{Entry, Outcome};
-pub(super) use state::Bounds;
+pub(super) use state::{Bounds, Settled};
 use state::{State, unlock_and_log};
 
 use super::{Destination, FailureReason, Overflow, RecordError, RecordMetadata, RecorderCounts};
@@ -97,7 +98,13 @@ impl SendQueue {
             return Err(RecordError::new(event, FailureReason::BufferFull { events, bytes }));
         }
         let number = state.next;
-        state.next += 1;
+        Ok(self.insert(&mut state, number, event))
+    }
+
+    /// Adds an event under this number, which is greater than those before.
+    fn insert(&self, state: &mut State, number: u64, event: Event) -> Arc<Entry> {
+        state.next = number + 1;
+        state.bytes += event.size();
         let entry = Arc::new(Entry {
             event: Arc::new(event),
             outcome: OnceLock::new(),
@@ -105,11 +112,10 @@ impl SendQueue {
             reported: AtomicBool::new(false),
         });
         state.pending.insert(number, PendingEvent::new(Arc::clone(&entry)));
-        state.bytes += size;
         if std::mem::take(&mut state.is_idle) {
             self.has_events.notify_one();
         }
-        Ok(entry)
+        entry
     }
 
     /// In an empty buffer any event fits, however large.
@@ -142,6 +148,16 @@ impl SendQueue {
         state.last_answer = state.connection;
         let waited = state.oldest_wait();
         for PublishResult { number, result } in results {
+            let result = match result {
+                Err(refused)
+                    if self.bounds.patience.is_some() && (refused.may_pass() || state.is_held(number, patience)) =>
+                {
+                    let reason = state.refusal_of(number, refused);
+                    state.schedule_retry(number, reason);
+                    continue;
+                }
+                result => result,
+            };
             let Some(pending) = state.pending.get_mut(&number) else { continue };
             let size = if pending.in_flight { pending.entry.event.size() } else { 0 };
             let outcome = match result {
@@ -177,6 +193,7 @@ impl SendQueue {
             state.window_bytes = carried(answered, waited, flush_timeout / 4).clamp(1, self.bounds.window_bytes);
         }
         state.has_stored_any |= any_stored;
+        state.note_answers(any_stored);
         let settled =
             state.refusal.as_ref().map_or(SettleResult::Done, |refusal| SettleResult::Retry(refusal.reason.clone()));
         match &settled {
@@ -206,9 +223,13 @@ impl SendQueue {
         self.state.lock().trouble.clone()
     }
 
-    /// Fails the events in flight on the subject of this denial: the user may not publish there.
+    /// Fails the events in flight on the subject of this denial: the user may not publish there. A queue with patience sends
+    /// them again.
     pub(super) fn fail_denied(&self, denial: &Denial) {
         let mut state = self.state.lock();
+        if let Some(patience) = self.bounds.patience {
+            state.hold_denied(denial, patience);
+        }
         state.fail(|pending| {
             let denied = pending.in_flight && denial.is_about(pending.entry.event.subject());
             denied.then(|| pending.failure_reason(FailureReason::Refused(denial.to_string())))

@@ -38,6 +38,9 @@ struct Limits {
 /// 16 MiB, 64 MiB and 256 MiB with pages of 4 KiB.
 const LIMITS: Limits = Limits { step: 4_000, finish: 16_000, wait: 64_000 };
 
+/// A quarter of that, for a file whose content changes all the time and that should stay small.
+const SMALL_LIMITS: Limits = Limits { step: 1_000, finish: 2_000, wait: 16_000 };
+
 /// How often to try again while a reader prevents a large WAL from being reused.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -90,6 +93,11 @@ impl fmt::Debug for Checkpointer {
 impl Checkpointer {
     pub(super) fn new(manager: ConnectionManager, file: DatabaseFile, checkpoints: Checkpoints) -> Self {
         Self::with_limits(manager, file, LIMITS, checkpoints)
+    }
+
+    /// For a file that should stay small.
+    pub(super) fn small(manager: ConnectionManager, file: DatabaseFile) -> Self {
+        Self::with_limits(manager, file, SMALL_LIMITS, Checkpoints::default())
     }
 
     fn with_limits(manager: ConnectionManager, file: DatabaseFile, limits: Limits, checkpoints: Checkpoints) -> Self {

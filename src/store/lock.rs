@@ -32,6 +32,9 @@ static HELD: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 /// The third line of the lock file of a process that collects from core NATS.
 const CORE: &str = "core NATS";
 
+/// The third line of the lock file of a spool. It stays when the lock is released, and shows that a file which cannot be read was one.
+const SPOOL: &str = "spool";
+
 /// The third line of the lock file of a process that holds the lock only for a moment.
 const BRIEF: &str = "for a moment";
 
@@ -140,6 +143,25 @@ impl Lock {
         must_be_a_file(database)?;
         must_have_one_name(database)?;
         Self::take_unchecked(database, StartPhase::Running, "")
+    }
+
+    /// As [`Lock::take`], of a spool. It may be damaged, so that it cannot be read as a database.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::take`].
+    pub fn take_spool(spool: &Path) -> Result<Self, Error> {
+        match must_not_be_foreign(spool) {
+            Err(Error::Database { fault: DatabaseFault::Corrupt, .. }) if Self::was_of_spool(spool) => {}
+            usable => usable?,
+        }
+        Self::take_unchecked(spool, StartPhase::Running, SPOOL)
+    }
+
+    /// Whether the last holder of the lock used the file as a spool.
+    #[must_use]
+    pub fn was_of_spool(path: &Path) -> bool {
+        File::open(beside(path, "lock")).is_ok_and(|mut file| line_of(&mut file, 2) == SPOOL)
     }
 
     fn take_with(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {

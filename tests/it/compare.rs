@@ -9,7 +9,8 @@ use crate::support::collector::{catchment, output, signal, stderr};
 use crate::support::server::{needs, program};
 use crate::support::{eventually, server::Server};
 
-const ALL: [&str; 5] = ["direct-per-event", "direct-grouped", "core-nats", "jetstream", "jetstream-sync-always"];
+const ALL: [&str; 6] =
+    ["direct-per-event", "direct-grouped", "core-nats", "jetstream", "jetstream-sync-always", "spooled"];
 
 /// `catchment compare` in this directory, with everything that takes long left out or short.
 fn compare(folder: &Path) -> Command {

@@ -416,6 +416,15 @@ fn retention_is_as_documented() {
 }
 
 #[test]
+fn the_spool_is_as_documented() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: the_spool_is_as_documented: no python3");
+        return;
+    }
+    holds(include_str!("../../docs/spool.md"));
+}
+
+#[test]
 fn queries_are_as_documented() {
     holds(include_str!("../../docs/queries.md"));
 }

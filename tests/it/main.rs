@@ -75,6 +75,8 @@ mod secrets;
 mod service;
 mod settings;
 mod sharing;
+mod spool;
+mod spool_commands;
 mod stalls;
 mod starts;
 mod startup;

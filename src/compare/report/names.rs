@@ -12,6 +12,7 @@ pub fn phrase(arm: Arm) -> &'static str {
         Arm::CoreNats => "core NATS",
         Arm::Jetstream => "JetStream",
         Arm::JetstreamSyncAlways => "JetStream with sync always",
+        Arm::Spooled => "a spool",
     }
 }
 

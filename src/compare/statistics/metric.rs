@@ -10,7 +10,9 @@ pub type Metric = fn(Arm, &Run) -> Option<f64>;
 pub fn roles(arm: Arm) -> &'static [&'static str] {
     match arm {
         Arm::DirectPerEvent | Arm::DirectGrouped => &["application"],
-        Arm::CoreNats | Arm::Jetstream | Arm::JetstreamSyncAlways => &["application", "collector", "broker"],
+        Arm::CoreNats | Arm::Jetstream | Arm::JetstreamSyncAlways | Arm::Spooled => {
+            &["application", "collector", "broker"]
+        }
     }
 }
 

@@ -43,7 +43,7 @@ impl Fixture {
     /// Enqueues an event and drops its receipt.
     fn record(&self, payload: &str) -> u64 {
         let event = Event::new("a", payload);
-        let number = self.queue.enqueue(&event, Overflow::Refuse).expect("there is room");
+        let number = self.queue.enqueue(&event, Overflow::Refuse, |_| {}).expect("there is room");
         self.queue.receipt_dropped(number, event);
         number
     }
@@ -104,7 +104,7 @@ fn failed_events_come_back_once_with_the_cause() {
     fixture.results.send(Ok(Committed::default())).expect("it works");
     assert_eq!(fixture.queue.wait_for(kept, Instant::now() + Duration::from_mins(1)), Some(Ok(())));
     fixture.record("one");
-    let held = fixture.queue.enqueue(&Event::new("a", "held"), Overflow::Refuse).expect("there is room");
+    let held = fixture.queue.enqueue(&Event::new("a", "held"), Overflow::Refuse, |_| {}).expect("there is room");
     fixture.record("two");
     fixture.results.send(Err(retry("it is locked"))).expect("it works");
     fixture.results.send(Err(Refusal::Fatal(Error::config("x", "is gone")))).expect("it works");

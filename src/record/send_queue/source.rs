@@ -116,6 +116,10 @@ impl State {
         {
             return Some(number);
         }
+        // Events that are kept elsewhere too stay in order: while the server refuses them all, later ones follow those that are sent again.
+        if self.reports.is_some() && self.refusals > 0 && !self.retry.is_empty() {
+            return None;
+        }
         let (number, _) = self.pending.range(self.to_send..).next()?;
         let (oldest, _) = self.pending.first_key_value()?;
         // A database remembers only so many numbers of a recorder.

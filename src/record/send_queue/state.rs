@@ -5,16 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use parking_lot::MutexGuard;
 
 use super::entry::{Entry, Outcome, PendingEvent};
+use crate::broker::Rejection;
 use crate::event::Event;
+use crate::printable;
 use crate::record::counts::RecorderCounts;
 use crate::record::failures::Failures;
-use crate::record::{FailureReason, RecordError};
+use crate::record::{FailureReason, RecordError, RecordMetadata};
 
 /// How long to wait before an event is sent again that the server refused for now.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest such pause, where the events are kept elsewhere too.
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(4);
 
 /// The window in bytes before the speed of a connection is known, where all events in flight are answered together.
 const FIRST_WINDOW: usize = 64 << 10;
@@ -34,6 +40,16 @@ pub(in crate::record) struct Bounds {
     /// Set where all events in flight are answered together, once all of them have arrived: how long that may take. Then no more
     /// bytes are in flight than the connection carries in a quarter of this time. `None` where each event has its own answer.
     pub(in crate::record) flush_timeout: Option<Duration>,
+    /// Set where the events are kept elsewhere too: how long an event that the server refuses is sent again at least. It is sent again
+    /// for as long as no other event is stored: a missing stream or permission is no reason to give all events up.
+    pub(in crate::record) patience: Option<Duration>,
+}
+
+/// The outcome of an event, for whoever keeps the events of this queue elsewhere too.
+#[derive(Debug)]
+pub(in crate::record) struct Settled {
+    pub(in crate::record) number: u64,
+    pub(in crate::record) result: Result<RecordMetadata, FailureReason>,
 }
 
 #[derive(Debug)]
@@ -76,6 +92,12 @@ pub(super) struct State {
     pub(super) failures: Failures,
     pub(super) counts: RecorderCounts,
     pub(super) trouble: Option<String>,
+    /// When the stream last stored an event.
+    stored_at: Option<Instant>,
+    /// How often in a row the server refused events, while it stored none.
+    pub(super) refusals: u32,
+    /// Gets the outcome of each event.
+    pub(super) reports: Option<Sender<Settled>>,
 }
 
 /// Why the server refused an event for now.
@@ -110,6 +132,9 @@ impl State {
             failures: Failures::within(bounds.events, bounds.bytes),
             counts: RecorderCounts::default(),
             trouble: None,
+            stored_at: None,
+            refusals: 0,
+            reports: None,
         }
     }
 
@@ -148,7 +173,7 @@ impl State {
         }
         self.refused += usize::from(!std::mem::replace(&mut pending.is_refused, true));
         self.retry.insert(number);
-        self.retry_at = Instant::now() + RETRY_PAUSE;
+        self.retry_at = Instant::now() + retry_pause(self.refusals);
         // A reason stays while it is true of its event. Otherwise the reasons of several events would alternate in the log.
         let no_stream = pending.no_stream.is_some();
         let is_news = self.refusal.as_ref().is_none_or(|known| {
@@ -157,6 +182,33 @@ impl State {
         });
         if is_news {
             self.refusal = Some(Refusal { number, no_stream, reason });
+        }
+    }
+
+    /// Whether the event that the server refuses is to be sent again: it was first refused less than `patience` ago, or no other event
+    /// was stored since, which would show that only this one is refused.
+    pub(super) fn is_held(&mut self, number: u64, patience: Duration) -> bool {
+        let Some(pending) = self.pending.get_mut(&number) else { return false };
+        let first = *pending.no_stream.get_or_insert_with(Instant::now);
+        first.elapsed() < patience || self.stored_at.is_none_or(|stored| stored < first)
+    }
+
+    /// Why the server refuses this event at the moment, for the log.
+    pub(super) fn refusal_of(&self, number: u64, rejection: Rejection) -> String {
+        let subject = self.pending.get(&number).map_or("", |pending| pending.entry.event.subject());
+        match rejection {
+            Rejection::NoStream => format!("no stream takes {} at the moment", printable(subject)),
+            Rejection::ByServer(reason) => format!("{} is refused: {}", printable(subject), printable(&reason)),
+            Rejection::ForNow(reason) => reason,
+        }
+    }
+
+    /// Notes that the server has answered several events, and whether it stored any.
+    pub(super) fn note_answers(&mut self, any_stored: bool) {
+        if any_stored {
+            (self.stored_at, self.refusals) = (Some(Instant::now()), 0);
+        } else if self.reports.is_some() && self.refused > 0 {
+            self.refusals = self.refusals.saturating_add(1);
         }
     }
 
@@ -192,6 +244,14 @@ impl State {
         if pending.in_flight {
             self.in_flight = (self.in_flight.0 - 1, self.in_flight.1 - size);
         }
+        if let Some(reports) = &self.reports {
+            let result = match &outcome {
+                Outcome::Recorded(metadata) => Ok(metadata.clone()),
+                Outcome::Failed(reason) => Err(reason.clone()),
+            };
+            // Without a receiver, the queue is about to end.
+            let _ = reports.send(Settled { number, result });
+        }
         if let Some(failure) = self.set_outcome(pending.entry, outcome) {
             self.failures.keep(failure);
         }
@@ -208,6 +268,10 @@ impl State {
         let _ = entry.outcome.set(outcome);
         reason.map(|reason| RecordError::new(take_event(entry), reason))
     }
+}
+
+fn retry_pause(refusals: u32) -> Duration {
+    (RETRY_PAUSE * (1 << (refusals / 8).min(8))).min(LONGEST_RETRY_PAUSE)
 }
 
 /// Unlocks the state, then logs the failures that were kept meanwhile. The log may block, and events can be enqueued while it

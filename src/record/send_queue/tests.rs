@@ -7,8 +7,15 @@ use crate::record::FlushError;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn queue() -> Arc<SendQueue> {
-    let bounds =
-        Bounds { events: 4, bytes: 1_000, window: 2, window_bytes: 500, resend_window: MINUTE, flush_timeout: None };
+    let bounds = Bounds {
+        events: 4,
+        bytes: 1_000,
+        window: 2,
+        window_bytes: 500,
+        resend_window: MINUTE,
+        flush_timeout: None,
+        patience: None,
+    };
     Arc::new(SendQueue::new(bounds, 1_000))
 }
 
@@ -237,8 +244,15 @@ fn an_event_refused_and_then_stored_is_stored() {
 
 #[test]
 fn no_more_bytes_than_the_window_are_in_flight() {
-    let bounds =
-        Bounds { events: 9, bytes: 9_000, window: 9, window_bytes: 250, resend_window: MINUTE, flush_timeout: None };
+    let bounds = Bounds {
+        events: 9,
+        bytes: 9_000,
+        window: 9,
+        window_bytes: 250,
+        resend_window: MINUTE,
+        flush_timeout: None,
+        patience: None,
+    };
     let queue = Arc::new(SendQueue::new(bounds, 9_000));
     let payload = "x".repeat(99);
     let _entries: Vec<_> = [&payload, &payload, &payload].map(|payload| enqueue(&queue, payload)).into();
@@ -254,8 +268,15 @@ fn no_more_bytes_than_the_window_are_in_flight() {
 #[test]
 fn a_slow_connection_gets_no_more_than_it_carries() {
     let flush_timeout = Some(Duration::from_hours(4));
-    let bounds =
-        Bounds { events: 99, bytes: 90_000, window: 99, window_bytes: 20_000, resend_window: MINUTE, flush_timeout };
+    let bounds = Bounds {
+        events: 99,
+        bytes: 90_000,
+        window: 99,
+        window_bytes: 20_000,
+        resend_window: MINUTE,
+        flush_timeout,
+        patience: None,
+    };
     let queue = Arc::new(SendQueue::new(bounds, 90_000));
     let _entries: Vec<_> = (0..30).map(|_| enqueue(&queue, &"x".repeat(999))).collect();
     let mut source = queue.connect(90_000);
@@ -350,8 +371,15 @@ impl log::Log for CallbackLogger {
 fn nothing_is_logged_while_the_queue_is_locked() {
     log::set_logger(&CallbackLogger).expect("no other test sets one");
     log::set_max_level(log::LevelFilter::Warn);
-    let bounds =
-        Bounds { events: 9, bytes: 10, window: 9, window_bytes: 900, resend_window: MINUTE, flush_timeout: None };
+    let bounds = Bounds {
+        events: 9,
+        bytes: 10,
+        window: 9,
+        window_bytes: 900,
+        resend_window: MINUTE,
+        flush_timeout: None,
+        patience: None,
+    };
     let queue = Arc::new(SendQueue::new(bounds, 1_000));
     let lines = Arc::new(Mutex::new(Vec::new()));
     let (kept, locked) = (Arc::clone(&lines), Arc::clone(&queue));

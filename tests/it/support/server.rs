@@ -64,7 +64,16 @@ impl Server {
 
     /// With arguments of the test's own.
     pub fn start_with(folder: &Path, arguments: &[&str]) -> Self {
-        let port = free_port();
+        Self::start_at_with(folder, free_port(), arguments)
+    }
+
+    /// As [`Server::start`], on this port, which was free before.
+    pub fn start_at(folder: &Path, port: u16) -> Self {
+        Self::start_at_with(folder, port, &["--jetstream"])
+    }
+
+    /// As [`Server::start_with`], on this port.
+    pub fn start_at_with(folder: &Path, port: u16, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut server = Self { child: None, port, folder: folder.to_owned(), arguments };
         server.restart();

@@ -29,9 +29,10 @@ const GROUPED: Colour = colour((0x0b, 0x7a, 0x75), (0x5f, 0xd0, 0xc5));
 const CORE: Colour = colour((0x8f, 0x5a, 0x00), (0xf0, 0xb3, 0x57));
 const JETSTREAM: Colour = colour((0xb3, 0x26, 0x1e), (0xff, 0x8f, 0x87));
 const SYNC_ALWAYS: Colour = colour((0x7a, 0x3e, 0x9d), (0xd0, 0xa0, 0xf0));
+const SPOOLED: Colour = colour((0x6b, 0x4f, 0x2a), (0xd9, 0xb9, 0x8a));
 
-const ALL: [Colour; 11] =
-    [INK, MUTED, RULE, APPLICATION, COLLECTOR, BROKER, PER_EVENT, GROUPED, CORE, JETSTREAM, SYNC_ALWAYS];
+const ALL: [Colour; 12] =
+    [INK, MUTED, RULE, APPLICATION, COLLECTOR, BROKER, PER_EVENT, GROUPED, CORE, JETSTREAM, SYNC_ALWAYS, SPOOLED];
 
 impl Colour {
     pub fn drawn(self) -> RGBColor {
@@ -56,6 +57,7 @@ pub fn of_arm(arm: Arm) -> Colour {
         Arm::CoreNats => CORE,
         Arm::Jetstream => JETSTREAM,
         Arm::JetstreamSyncAlways => SYNC_ALWAYS,
+        Arm::Spooled => SPOOLED,
     }
 }
 

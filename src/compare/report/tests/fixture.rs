@@ -110,7 +110,9 @@ fn arm(arm: Arm, total_s: f64, cpu_s: &[(&str, f64)], record_us: f64, commit_us:
         Arm::DirectPerEvent => "a power cut, once record() has returned",
         Arm::DirectGrouped => "a power cut, once flush() has returned",
         Arm::CoreNats => "nothing: at most once",
-        Arm::Jetstream | Arm::JetstreamSyncAlways => "a crash of any process, once the broker has acknowledged it",
+        Arm::Jetstream | Arm::JetstreamSyncAlways | Arm::Spooled => {
+            "a crash of any process, once the broker has acknowledged it"
+        }
     };
     let curve = (0..200).map(|at| {
         let quantile = 1.0 - 10_f64.powf(-f64::from(at) / 50.0);

@@ -1,0 +1,105 @@
+//! `catchment spool drain`: forwards what a program has left in its spool.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::record::{FlushError, SpoolStatus, SpooledRecorderConfig};
+use crate::store::SpoolInspection;
+use crate::{Recorder, SpooledRecorder};
+
+use crate::cli::failure::{self, Interrupted};
+use crate::cli::output::Output;
+use crate::cli::progress::Progress;
+use crate::cli::settings::{BrokerArgs, DatabaseArgs, Settings};
+use crate::cli::signals::Signals;
+use crate::cli::values::counted;
+
+/// How often to look for a signal.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The shortest time without progress after which it gives up.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Forward the events that a program has left in its spool, and end
+///
+/// No program may use the spool meanwhile. The exit status is 0 if the spool is empty in the end. It is 1 if events are left, because there was
+/// no answer for the time of --timeout, or if some became dead letters. What is left stays in the spool.
+#[derive(Args)]
+pub struct Drain {
+    /// The spool
+    file: PathBuf,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
+
+    /// Print the result as JSON, also if events are left: {"forwarded", "left", "dead_letters", "error"}
+    #[arg(short, long)]
+    json: bool,
+}
+
+impl Drain {
+    pub fn run(&self, settings: &Settings) -> anyhow::Result<()> {
+        let broker = settings.for_broker(&DatabaseArgs::default(), &self.broker)?.broker;
+        // Makes no spool where there is none.
+        let before = SpoolInspection::open(&self.file)?.totals()?;
+        let signals = Signals::catch()?;
+        let patience = broker.timeout.max(LEAST_PATIENCE);
+        let mut config = SpooledRecorderConfig::new(&self.file);
+        config.broker = broker;
+        let recorder = SpooledRecorder::open(config)?;
+        let drained = drain(&recorder, before.events, patience, &signals);
+        let _ = recorder.close(Duration::ZERO);
+        let SpoolStatus { spooled, forwarded, dead_letters, .. } = recorder.status();
+        let given_up = dead_letters.saturating_sub(before.dead_letters);
+        let ended = drained.and_then(|()| match given_up {
+            0 => Ok(()),
+            given_up => Err(anyhow::anyhow!(
+                "{} became dead letters: catchment spool export --dead-letters prints them",
+                counted(given_up, "event")
+            )),
+        });
+        let mut output = Output::optional();
+        if self.json {
+            let line = serde_json::json!({
+                "forwarded": forwarded,
+                "left": spooled,
+                "dead_letters": dead_letters,
+                "error": ended.as_ref().err().map(failure::line),
+            });
+            writeln!(output, "{line}")?;
+        } else if ended.is_ok() {
+            writeln!(output, "forwarded {}; the spool is empty", counted(forwarded, "event"))?;
+        }
+        output.flush()?;
+        ended
+    }
+}
+
+fn drain(recorder: &SpooledRecorder, total: u64, patience: Duration, signals: &Signals) -> anyhow::Result<()> {
+    let progress = Progress::new(Some(total), "event", "forwarded");
+    let (mut before, mut since) = (u64::MAX, Instant::now());
+    loop {
+        let trouble = match recorder.flush_to_stream(POLL) {
+            Ok(()) => return Ok(()),
+            Err(FlushError::Deadline { trouble, .. }) => trouble,
+            Err(failed) => return Err(failed.into()),
+        };
+        let SpoolStatus { spooled, forwarded, .. } = recorder.status();
+        progress.show(forwarded, trouble.clone().unwrap_or_default());
+        if spooled != before {
+            (before, since) = (spooled, Instant::now());
+        }
+        if let Some(status) = signals.interrupted() {
+            let message =
+                format!("interrupted: {} forwarded, {} left", counted(forwarded, "event"), counted(spooled, "event"));
+            return Err(Interrupted { message, status }.into());
+        }
+        if since.elapsed() >= patience {
+            let why = trouble.unwrap_or_else(|| "no answer".into());
+            anyhow::bail!("{} left in the spool: {why}", counted(spooled, "event"));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `catchment spool record`: keeps an event in a spool, for scripts.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::record::{Destination, SpooledRecorderConfig};
+use crate::{Event, Recorder, SpooledRecorder};
+
+use crate::cli::output::Output;
+use crate::cli::settings::{BrokerArgs, DatabaseArgs, Settings};
+use crate::cli::signals::Signals;
+use crate::cli::values::counted;
+
+/// How often to look for a signal.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Keep an event in a spool, and forward what is in the spool if the broker is there
+///
+/// For scripts: the event is on the disk when this ends with status 0, with a broker or without. The spool is made if it is missing. Events that
+/// the stream does not have yet are forwarded by the next such command, by spool drain, or by a program that uses the spool. No other
+/// program may use it meanwhile.
+#[derive(Args)]
+pub struct Record {
+    /// The spool
+    file: PathBuf,
+
+    /// Subject of the event
+    subject: String,
+
+    /// Payload of the event
+    payload: OsString,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
+
+    /// Event id (Nats-Msg-Id): the stream stores only one event with the same id
+    #[arg(long)]
+    id: Option<String>,
+
+    /// Print JSON: {"stream", "sequence", "waiting", "trouble"}; stream and sequence are null while the event waits
+    #[arg(short, long)]
+    json: bool,
+}
+
+impl Record {
+    pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let broker = settings.for_broker(&DatabaseArgs::default(), &self.broker)?.broker;
+        let patience = broker.timeout;
+        let mut event = Event::new(self.subject, self.payload.into_vec());
+        if let Some(id) = self.id {
+            event = event.id(id);
+        }
+        let signals = Signals::catch()?;
+        let mut config = SpooledRecorderConfig::new(&self.file);
+        config.broker = broker;
+        let recorder = SpooledRecorder::open(config)?;
+        let receipt = recorder.record(event)?;
+        recorder.flush(Duration::MAX)?;
+        let began = Instant::now();
+        let (mut receipt, mut metadata) = (Some(receipt), None);
+        while let Some(waiting) = receipt.take() {
+            match waiting.wait_for_stream(POLL) {
+                Ok(known) => metadata = Some(known),
+                Err(crate::record::WaitError::Failed(error)) => return Err(error.into()),
+                Err(crate::record::WaitError::Pending(waiting)) => {
+                    let is_in_trouble = !recorder.health().is_well();
+                    if !is_in_trouble && !signals.end_asked() && began.elapsed() < patience {
+                        receipt = Some(waiting);
+                    }
+                }
+            }
+        }
+        let troubles = recorder.health().troubles;
+        let trouble = troubles.first().map(|trouble| trouble.reason.as_str());
+        let _ = recorder.close(Duration::ZERO);
+        let waiting = recorder.status().spooled;
+        let (stream, sequence) = match metadata.map(|metadata| metadata.destination) {
+            Some(Destination::Stream { stream, sequence, .. }) => (Some(stream), sequence),
+            _ => (None, None),
+        };
+        let mut output = Output::optional();
+        if self.json {
+            let line =
+                serde_json::json!({ "stream": stream, "sequence": sequence, "waiting": waiting, "trouble": trouble });
+            writeln!(output, "{line}")?;
+        } else if let Some(stream) = stream {
+            let at = sequence.map_or(String::new(), |sequence| format!("as {sequence} of "));
+            writeln!(output, "forwarded, {at}stream {stream}")?;
+        } else {
+            writeln!(output, "kept in the spool; {} waiting for the stream", counted(waiting, "event"))?;
+        }
+        Ok(output.flush()?)
+    }
+}

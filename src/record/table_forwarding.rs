@@ -1,0 +1,101 @@
+//! Forwards the rows of a table to a stream.
+
+use std::time::{Duration, Instant};
+
+use super::forwarding::{ForwardOptions, ForwardStore, Forwarding};
+use super::{Identity, NatsRecorderConfig};
+use crate::config::{BrokerConfig, Mode};
+use crate::deadline;
+use crate::error::Error;
+use crate::pipeline::{Condition, Health, Problem};
+use crate::store::{Outbox, OutboxOptions, StoredEvent};
+
+/// What to forward, and how.
+pub(crate) struct TableForwardingConfig {
+    pub(crate) outbox: OutboxOptions,
+    pub(crate) broker: BrokerConfig,
+    pub(crate) identity: Identity,
+    /// How long a row that the server refuses is sent again, while others are stored.
+    pub(crate) give_up_after: Duration,
+    /// How often to look for new rows.
+    pub(crate) poll: Duration,
+}
+
+/// Forwards rows until it is stopped.
+#[derive(Debug)]
+pub(crate) struct TableForwarding {
+    forwarding: Forwarding,
+    conditions: [Condition; 2],
+}
+
+impl ForwardStore for Outbox {
+    fn read(&mut self, after: u64, events: usize, bytes: usize) -> Result<Vec<StoredEvent>, Problem> {
+        self.after(after, events, bytes)
+    }
+
+    fn done_through(&mut self, position: u64) -> Result<(), Problem> {
+        Outbox::done_through(self, position)
+    }
+
+    fn give_up(&mut self, events: &[(u64, String)]) -> Result<(), Problem> {
+        Outbox::give_up(self, events)
+    }
+
+    fn tidy(&mut self) -> Result<bool, Problem> {
+        Ok(false)
+    }
+
+    fn error(&self, Problem { fault, detail, remedy }: Problem) -> Error {
+        Error::Database { fault, path: self.path().to_owned(), detail, remedy, source: None }
+    }
+}
+
+impl TableForwarding {
+    /// Opens the table and starts to forward. Does not wait for the broker.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], [`Error::Database`], [`Error::Locked`] or [`Error::Thread`].
+    pub(crate) fn start(config: TableForwardingConfig) -> Result<Self, Error> {
+        let TableForwardingConfig { outbox, broker, identity, give_up_after: patience, poll } = config;
+        if broker.mode == Mode::Core {
+            let error = Error::config("broker.mode", "is core: only a stream tells that it has stored an event");
+            return Err(error.with_remedy("set it to jetstream"));
+        }
+        let outbox = Outbox::open(&outbox)?;
+        let mut publishing = NatsRecorderConfig::new(broker);
+        publishing.identity = identity;
+        let conditions = ["database", "broker"].map(Condition::new);
+        let [of_file, of_broker] = conditions.clone();
+        let (names, after) = (outbox.names(), outbox.position());
+        let poll = Some(poll);
+        let options = ForwardOptions { config: publishing, names, after, patience, poll, of_file, of_broker };
+        Ok(Self { forwarding: Forwarding::start(options, outbox, None)?, conditions })
+    }
+
+    /// How many events were forwarded, and how many rows were given up.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let progress = self.forwarding.progress();
+        (progress.forwarded, progress.given_up)
+    }
+
+    /// Blocks until all rows are forwarded or given up, at most for `patience`. Returns whether they are.
+    pub(crate) fn wait_idle(&self, patience: Duration) -> bool {
+        self.forwarding.wait(deadline::after(patience), |progress| progress.is_idle)
+    }
+
+    /// Why it has ended, if it has.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.forwarding.failure()
+    }
+
+    /// What prevents forwarding at the moment.
+    pub(crate) fn health(&self) -> Health {
+        Health::of(&self.conditions)
+    }
+
+    /// Sends no more, and ends.
+    pub(crate) fn stop(&self, patience: Duration) {
+        self.forwarding.stop(Instant::now() + patience);
+    }
+}

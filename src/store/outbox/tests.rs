@@ -1,0 +1,184 @@
+use super::*;
+use crate::store::Editor;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(sql: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Editor::open(&folder.path().join("app.db")).expect("opens").run(sql).expect("SQL");
+        Self(folder)
+    }
+
+    fn run(&self, sql: &str) {
+        Editor::open(&self.options().path).expect("opens").run(sql).expect("SQL");
+    }
+
+    fn options(&self) -> OutboxOptions {
+        OutboxOptions { path: self.0.path().join("app.db"), table: "outbox".into(), state: None, deletes: false }
+    }
+
+    fn open(&self) -> Outbox {
+        Outbox::open(&self.options()).expect("opens")
+    }
+
+    fn status(&self) -> (u64, u64, u64, u64) {
+        let status = Outbox::status(&self.options()).expect("reads");
+        (status.position, status.waiting, status.forwarded, status.given_up)
+    }
+}
+
+const TABLE: &str = "CREATE TABLE outbox(id INTEGER PRIMARY KEY, subject TEXT, payload)";
+
+fn ids(read: &[StoredEvent]) -> Vec<u64> {
+    read.iter().map(|event| event.position).collect()
+}
+
+/// The name and the number of a row.
+fn number(outbox: &Outbox, id: u64) -> (String, u64) {
+    let names = outbox.names();
+    let range = names.iter().rev().find(|range| range.first <= id).expect("has a name");
+    (range.name.clone(), id - range.first)
+}
+
+#[test]
+fn a_row_that_is_sent_again_has_the_same_name_and_number() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', x'00')");
+    let mut first = folder.open();
+    assert_eq!(ids(&first.after(0, 2, 999).expect("reads")), [1, 2]);
+    first.done_through(1).expect("writes");
+    let sent = number(&first, 2);
+    assert_eq!((folder.status(), sent.1), ((1, 2, 1, 0), 1));
+    drop(first);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 4)");
+    let mut second = folder.open();
+    assert_eq!((number(&second, 2), second.position()), (sent.clone(), 1));
+    let (name, at) = number(&second, 3);
+    assert!(name != sent.0 && at == 0, "row 3 was not read before");
+    let read = second.after(1, 9, 999).expect("reads");
+    assert_eq!(ids(&read), [2, 3, 4]);
+    assert_eq!(read[1].event.as_ref().expect("an event").payload(), [0]);
+    second.done_through(4).expect("writes");
+    drop(second);
+    let third = folder.open();
+    assert_eq!((third.names().len(), third.names()[0].first, folder.status()), (1, 5, (4, 0, 4, 0)));
+}
+
+#[test]
+fn a_row_added_after_a_restore_has_a_name_that_no_other_had() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2)");
+    let mut outbox = folder.open();
+    outbox.after(0, 9, 999).expect("reads");
+    let backup = folder.0.path().join("backup");
+    std::fs::copy(folder.options().path, &backup).expect("copies");
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 3)");
+    outbox.after(2, 9, 999).expect("reads");
+    let (before, third) = (number(&outbox, 2), number(&outbox, 3));
+    outbox.done_through(3).expect("writes");
+    drop(outbox);
+    std::fs::copy(&backup, folder.options().path).expect("copies");
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 'another')");
+    let restored = folder.open();
+    assert_eq!((number(&restored, 2), restored.position()), (before, 0));
+    assert_ne!(number(&restored, 3).0, third.0);
+}
+
+#[test]
+fn deleted_rows_leave_the_last_and_those_that_were_given_up() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a b', 2), ('a', 3), ('a', 4)");
+    let mut outbox = Outbox::open(&OutboxOptions { deletes: true, ..folder.options() }).expect("opens");
+    let read = outbox.after(0, 9, 999).expect("reads");
+    let why = read[1].event.clone().expect_err("is no subject");
+    outbox.give_up(&[(2, why)]).expect("writes");
+    outbox.done_through(4).expect("writes");
+    drop(outbox);
+    assert_eq!(folder.status(), (4, 0, 3, 1));
+    let mut outbox = folder.open();
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 5)");
+    assert_eq!(ids(&outbox.after(4, 9, 999).expect("reads")), [5]);
+    let left = Rows::of(&folder.options().path, &outbox.source, "outbox").expect("rows");
+    assert_eq!(ids(&left.read(&outbox.source, 0, 9, 999).expect("reads").events), [2, 4, 5]);
+}
+
+#[test]
+fn rows_that_are_numbered_from_the_start_again_are_all_forwarded() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2), ('a', 3)");
+    let mut outbox = folder.open();
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(3).expect("writes");
+    folder.run("DELETE FROM outbox; INSERT INTO outbox(subject, payload) VALUES ('a', 'new')");
+    let ended = outbox.after(3, 9, 999).expect_err("went back");
+    assert!(ended.fault == DatabaseFault::Conflict && ended.to_string().contains("from the start again"), "{ended}");
+    let before = number(&outbox, 1);
+    drop(outbox);
+    let mut outbox = folder.open();
+    assert_eq!(ids(&outbox.after(outbox.position(), 9, 999).expect("reads")), [1]);
+    assert_ne!(number(&outbox, 1).0, before.0);
+}
+
+#[test]
+fn all_rows_may_be_deleted_where_no_id_is_used_again() {
+    let folder = Folder::new("CREATE TABLE outbox(id INTEGER PRIMARY KEY AUTOINCREMENT, subject TEXT, payload)");
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1), ('a', 2)");
+    let mut outbox = folder.open();
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(2).expect("writes");
+    folder.run("DELETE FROM outbox");
+    assert!(outbox.after(2, 9, 999).expect("reads").is_empty());
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 3)");
+    assert_eq!(ids(&outbox.after(2, 9, 999).expect("reads")), [3]);
+}
+
+#[test]
+fn what_a_collector_has_stored_is_not_sent_back() {
+    let folder =
+        Folder::new("CREATE TABLE outbox(id INTEGER PRIMARY KEY, subject, payload, headers, stream, published_us)");
+    folder.run(
+        "INSERT INTO outbox(subject, payload, headers, stream, published_us)
+         VALUES ('a', 1, NULL, 'EVENTS', 10), ('b', 2, '{\"A\":\"1\"}', NULL, 20), ('c', 3, NULL, 'EVENTS', 30)",
+    );
+    let mut outbox = folder.open();
+    let read = outbox.after(0, 9, 999).expect("reads");
+    assert_eq!((ids(&read), read[0].recorded_us, outbox.scanned), (vec![2], 20, 3));
+    assert_eq!(read[0].event.as_ref().expect("an event").headers(), [("A".to_owned(), "1".to_owned())]);
+    assert_eq!(Outbox::status(&folder.options()).expect("reads").oldest_us, Some(20));
+    outbox.done_through(2).expect("writes");
+    assert_eq!(folder.status(), (2, 0, 1, 0));
+}
+
+#[test]
+fn a_position_is_kept_in_another_file_where_the_database_is_only_read() {
+    let folder = Folder::new(TABLE);
+    folder.run("INSERT INTO outbox(subject, payload) VALUES ('a', 1)");
+    let before = std::fs::read(folder.options().path).expect("reads");
+    let options = OutboxOptions { state: Some(folder.0.path().join("state.db")), ..folder.options() };
+    assert_eq!(Outbox::status(&options).expect("reads").waiting, 1);
+    let mut outbox = Outbox::open(&options).expect("opens");
+    outbox.after(0, 9, 999).expect("reads");
+    outbox.done_through(1).expect("writes");
+    assert_eq!(Outbox::status(&options).expect("reads").position, 1);
+    assert_eq!(std::fs::read(folder.options().path).expect("reads"), before);
+}
+
+#[test]
+fn a_table_that_cannot_be_forwarded_is_refused_by_what_it_lacks() {
+    let folder = Folder::new(
+        "CREATE TABLE a(id TEXT PRIMARY KEY, subject, payload); CREATE TABLE b(id INTEGER PRIMARY KEY, subject);",
+    );
+    let refused = |table: &str| {
+        let options = OutboxOptions { table: table.into(), ..folder.options() };
+        Outbox::open(&options).map(drop).expect_err("is refused").to_string()
+    };
+    assert!(refused("outbox").contains("it has no table outbox; name the table with --table"));
+    assert!(refused("a").contains("table a has no column id INTEGER PRIMARY KEY"));
+    assert!(refused("b").contains("table b has no column payload"));
+    assert!(refused("a\"b").contains("other characters"));
+    let folder = Folder::new(TABLE);
+    let _held = folder.open();
+    let refused = Outbox::open(&folder.options()).map(drop).expect_err("is in use").to_string();
+    assert!(refused.contains("app.db: this process uses it already"), "{refused}");
+}

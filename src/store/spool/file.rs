@@ -1,0 +1,244 @@
+//! The file of a spool: made, recognised, and moved aside where it is damaged.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use time::OffsetDateTime;
+
+use crate::config::DatabaseConfig;
+use crate::error::{DatabaseFault, Error};
+use crate::printable;
+use crate::store::database_file::{followed, must_have_one_name};
+use crate::store::lock::Lock;
+use crate::store::sqlite_error::{database_error, message};
+use crate::store::{new_database, schema};
+
+/// What is in the header of the file: `cSpo`. See <https://sqlite.org/fileformat.html#application_id>.
+const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cSpo");
+
+/// The version of these tables.
+const VERSION: i64 = 1;
+
+/// The only row of `catchment_spool` counts what is in the other tables. `number` of an event is its distance from `first`.
+const TABLES: &str = "
+CREATE TABLE catchment_spool(
+    version INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    forwarded INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    dead_letters INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE catchment_spool_names(
+    first INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    started_us INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE catchment_spool_events(
+    position INTEGER PRIMARY KEY,
+    recorded_us INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    headers TEXT,
+    payload ANY NOT NULL
+) STRICT;
+
+CREATE TABLE catchment_spool_dead_letters(
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    recorded_us INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    headers TEXT,
+    payload ANY NOT NULL,
+    error TEXT NOT NULL,
+    given_up_us INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO catchment_spool VALUES (1, 0, 0, 0, 0, 0);
+";
+
+/// Files up to this size are checked completely.
+const MAX_FULL_CHECK: u64 = 16 << 20;
+
+/// What a file is.
+enum Found {
+    /// It has no tables.
+    New,
+    Spool,
+}
+
+/// Makes the file where it is missing or empty. Moves a damaged spool aside and makes a new one.
+pub(super) fn make(config: &DatabaseConfig) -> Result<(), Error> {
+    let path = &config.path;
+    must_have_one_name(path)?;
+    finish_moving(path)?;
+    new_database::make(path, config.permissions);
+    match examine(path, config.busy_timeout) {
+        Ok(Found::Spool) => Ok(()),
+        Ok(Found::New) => make_tables(path, config.busy_timeout).map_err(|e| database_error(path, e)),
+        Err(error) if is_damaged(path, &error) => {
+            move_aside(path, &error)?;
+            new_database::make(path, config.permissions);
+            make_tables(path, config.busy_timeout).map_err(|e| database_error(path, e))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open(path: &Path, patience: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(patience)?;
+    Ok(connection)
+}
+
+fn make_tables(path: &Path, patience: Duration) -> rusqlite::Result<()> {
+    let connection = open(path, patience)?;
+    // Before the first table: https://sqlite.org/pragma.html#pragma_auto_vacuum
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; BEGIN IMMEDIATE")?;
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.execute_batch("COMMIT")
+}
+
+/// Looks for damage: in the whole of a small file; in a large file only at the ends of the events.
+fn examine(path: &Path, patience: Duration) -> Result<Found, Error> {
+    let on_error = |e| database_error(path, e);
+    let connection = open(path, patience).map_err(on_error)?;
+    let tables = schema::tables(&connection).map_err(on_error)?;
+    if tables.is_empty() {
+        return Ok(Found::New);
+    }
+    must_be_spool(path, &connection, &tables)?;
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    let found: String = if size <= MAX_FULL_CHECK {
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(on_error)?
+    } else {
+        let sql = "SELECT (SELECT min(position) FROM catchment_spool_events),
+                          (SELECT max(position) FROM catchment_spool_events), (SELECT events FROM catchment_spool)";
+        connection.execute_batch(sql).map_err(on_error)?;
+        "ok".into()
+    };
+    if found == "ok" {
+        return Ok(Found::Spool);
+    }
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(on_error(rusqlite::Error::SqliteFailure(corrupt, Some(found.replace('\n', " ")))))
+}
+
+/// Refuses a database that is no spool, and a spool of a later version.
+pub(super) fn must_be_spool(path: &Path, connection: &Connection, tables: &[String]) -> Result<(), Error> {
+    let on_error = |e| database_error(path, e);
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(on_error)?;
+    let refused = |detail: String, remedy: &str| {
+        let (fault, path) = (DatabaseFault::Schema, path.to_owned());
+        Error::Database { fault, path, detail, remedy: Some(remedy.into()), source: None }
+    };
+    if id != APPLICATION_ID || !tables.iter().any(|table| table == "catchment_spool") {
+        let named = printable(&tables[..tables.len().min(3)].join(", ")).into_owned();
+        let detail = format!("it is a database and no spool (tables: {named})");
+        return Err(refused(detail, "give the spool a path of its own"));
+    }
+    let version: i64 =
+        connection.query_row("SELECT version FROM catchment_spool", [], |row| row.get(0)).map_err(on_error)?;
+    if version > VERSION {
+        let detail = format!("its tables have version {version}, made by a later catchment");
+        return Err(refused(detail, "use that one"));
+    }
+    Ok(())
+}
+
+/// Whether the file is a spool that is damaged, and not the file of another program.
+fn is_damaged(path: &Path, error: &Error) -> bool {
+    let is_corrupt = matches!(error, Error::Database { fault: DatabaseFault::Corrupt, .. });
+    is_corrupt && (Lock::was_of_spool(path) || has_our_id(path))
+}
+
+/// Whether the header is that of a spool. No connection of this process uses the file: closing it would drop SQLite's locks.
+fn has_our_id(path: &Path) -> bool {
+    let mut header = [0; 72];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    read.is_ok() && header.starts_with(b"SQLite format 3\0") && header[68..] == APPLICATION_ID.to_be_bytes()
+}
+
+/// Moves the file and its log to another name, whole.
+fn move_aside(path: &Path, why: &Error) -> Result<(), Error> {
+    let file = followed(path);
+    let aside = free_name(&file);
+    // The log first: without it, the file would be an earlier state that is not damaged. A new file must not find it either.
+    let log = ending(&file, "-wal");
+    let moved = if log.exists() { std::fs::rename(&log, ending(&aside, "-wal")) } else { Ok(()) };
+    moved.and_then(|()| std::fs::rename(&file, &aside)).map_err(|e| unmovable(path, e))?;
+    // It has no content of its own.
+    let _ = std::fs::remove_file(ending(&file, "-shm"));
+    let (spool, aside, why) = (path.display(), aside.display(), detail(why));
+    log::error!(
+        event = "spool.damaged", spool:% = spool, moved_to:% = aside, error:% = why;
+        "spool {spool}: it is damaged ({why}) and was moved to {aside}; a new one is used; catchment spool export {aside} prints what \
+         can be read"
+    );
+    Ok(())
+}
+
+/// Completes a move of which only the log was moved, because the process ended.
+fn finish_moving(path: &Path) -> Result<(), Error> {
+    let file = followed(path);
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(()) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let start = [name.as_encoded_bytes(), b".damaged-"].concat();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(aside) = name.to_str().and_then(|name| name.strip_suffix("-wal")) else { continue };
+        let aside = folder.join(aside);
+        if name.as_encoded_bytes().starts_with(&start) && !aside.exists() && file.exists() {
+            std::fs::rename(&file, &aside).map_err(|e| unmovable(path, e))?;
+            let (spool, aside, why) = (path.display(), aside.display(), "its move was interrupted");
+            log::error!(
+                event = "spool.damaged", spool:% = spool, moved_to:% = aside, error:% = why;
+                "spool {spool}: it is damaged and was moved to {aside}; a new one is used"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn unmovable(path: &Path, error: std::io::Error) -> Error {
+    let (fault, detail) = (DatabaseFault::Corrupt, format!("the spool is damaged and cannot be moved aside: {error}"));
+    let remedy = Some("move it away, with the file of the same name and -wal".into());
+    Error::Database { fault, path: path.to_owned(), detail, remedy, source: Some(error.into()) }
+}
+
+/// SQLite's message alone: the remedy for a database is not that for a spool.
+fn detail(error: &Error) -> String {
+    match error {
+        Error::Database { source: Some(source), .. } => {
+            source.downcast_ref().map_or_else(|| source.to_string(), message)
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A name that no file has: the spool's, with the time.
+fn free_name(file: &Path) -> PathBuf {
+    let now = OffsetDateTime::now_utc();
+    let (year, month, day) = now.to_calendar_date();
+    let (hour, minute, second) = now.to_hms();
+    let time = format!("{year:04}{:02}{day:02}T{hour:02}{minute:02}{second:02}Z", u8::from(month));
+    let names = std::iter::once(String::new()).chain((2..).map(|number| format!("-{number}")));
+    let mut free = names.map(|number| ending(file, &format!(".damaged-{time}{number}")));
+    free.find(|path| !path.exists() && !ending(path, "-wal").exists()).unwrap_or_else(|| file.to_owned())
+}
+
+fn ending(file: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(ending);
+    name.into()
+}
