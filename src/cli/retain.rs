@@ -42,7 +42,8 @@ impl Retain {
             return Err(error.with_remedy("add for example events = { keep = \"30d\" } below [retention]").into());
         }
         if self.dry_run {
-            let forecasts = maintenance::retention_forecast(&config.database.path, &config.retention)?;
+            let forecasts = maintenance::retention_forecast(&config.database.path, &config.retention)
+                .map_err(|error| settings.with_line(error, &config))?;
             let mut output = Output::optional();
             for rule in forecasts {
                 if self.json {
@@ -64,8 +65,11 @@ impl Retain {
         let retained = maintenance::retain(&config.database, &config.retention, &RetainOptions::default(), &go_on);
         line.clear();
         let message = || "interrupted: what was deleted so far stays deleted".to_owned();
-        let done =
-            retained.map_err(|error| failure::or_interrupted(error, signals.interrupted(), message, Into::into))?;
+        let done = retained.map_err(|error| {
+            failure::or_interrupted(error, signals.interrupted(), message, |error| {
+                settings.with_line(error, &config).into()
+            })
+        })?;
         let mut output = Output::optional();
         if self.json {
             let line = serde_json::json!({
