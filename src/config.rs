@@ -15,6 +15,7 @@
 //! file.
 
 mod authentication;
+mod backup;
 mod broker;
 mod changes;
 mod core_nats;
@@ -47,6 +48,7 @@ use crate::error::Error;
 use crate::subject::is_prefix;
 
 pub(crate) use authentication::{Authentication, AuthenticationSetting, Secret};
+pub use backup::BackupConfig;
 pub(crate) use broker::is_stream_name;
 pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
 #[doc(no_inline)]
@@ -105,6 +107,8 @@ pub struct Config {
     pub queries: Vec<QueryConfig>,
     /// The service that answers them: `[service]`.
     pub service: ServiceConfig,
+    /// Backups that the collector makes by itself: `[backup]`. Default none.
+    pub backup: BackupConfig,
     /// How the collector can be watched: `[observe]`.
     pub observe: ObserveConfig,
     /// How long rows are kept: `[retention]`. Default: everything is kept.
@@ -152,12 +156,13 @@ impl Config {
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
-        let Self { broker, database, batch, routes, queries, service, observe, retention, upkeep, .. } =
+        let Self { broker, database, batch, routes, queries, service, backup, observe, retention, upkeep, .. } =
             self.resolved()?;
         broker.validate()?;
         database.validate()?;
         batch.validate()?;
         service.validate()?;
+        backup.validate()?;
         observe.validate()?;
         retention.validate()?;
         upkeep.validate()?;

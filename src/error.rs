@@ -80,6 +80,19 @@ pub enum Error {
         source: Option<Cause>,
     },
 
+    /// A file that is no database of this program's settings: the target of a backup, the source of an import.
+    #[error("{}: {detail}", path.display())]
+    #[non_exhaustive]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        detail: String,
+        /// The operating system's error.
+        #[source]
+        source: Option<Cause>,
+    },
+
     /// A collector or a grouped direct recorder uses this database already.
     #[error("database {}: {holder} uses it already; {}", path.display(), if *is_own { SHARED } else { LOCKED })]
     #[non_exhaustive]
@@ -205,7 +218,11 @@ impl Error {
             | Self::Migration { remedy, .. } => remedy.as_deref(),
             Self::Locked { is_own, .. } => Some(if *is_own { SHARED } else { LOCKED }),
             Self::Thread { .. } => Some(NO_THREAD),
-            Self::Panicked { .. } | Self::StopDeadline { .. } | Self::Ended | Self::Cancelled { .. } => None,
+            Self::File { .. }
+            | Self::Panicked { .. }
+            | Self::StopDeadline { .. }
+            | Self::Ended
+            | Self::Cancelled { .. } => None,
         }
     }
 
@@ -241,6 +258,9 @@ impl Error {
                 Self::Thread { name: name.clone(), source }
             }
             Self::Panicked { thread, message } => Self::Panicked { thread: thread.clone(), message: message.clone() },
+            Self::File { path, detail, source: _ } => {
+                Self::File { path: path.clone(), detail: detail.clone(), source: None }
+            }
             Self::Ended => Self::Ended,
             Self::Cancelled { operation } => Self::Cancelled { operation },
             Self::StopDeadline { waited, unfinished, kept } => {

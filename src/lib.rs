@@ -79,7 +79,8 @@
 //! | `catchment-sender` | NATS recorder | publishes events, processes acknowledgements |
 //! | `catchment-flush` | each connection | flushes what was written |
 //! | `catchment-watch` | over TLS, each connection | watches for flushes that hang |
-//! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
+//! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations; checks a backup |
+//! | `catchment-export` | an export | reads the rows |
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-reload` | the command, during a reload | takes over other settings |
 //! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, checks of the database |
@@ -149,9 +150,11 @@ pub mod error;
 mod event;
 mod event_id;
 mod hint;
+mod input_format;
 pub mod maintenance;
 #[cfg(any(feature = "cli", feature = "compare"))]
 mod markup;
+mod new_file;
 #[cfg(feature = "cli")]
 mod observe;
 mod pipeline;
@@ -162,6 +165,7 @@ mod store;
 mod subject;
 mod task;
 pub mod testing;
+mod time_stamp;
 mod upkeep;
 
 pub use collect::{Collector, Reloaded, Status, Until};

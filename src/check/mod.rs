@@ -1,6 +1,7 @@
 //! `catchment check`: whether everything is in order, from the settings to the stream. A check makes and changes nothing, except
 //! a temporary database.
 
+mod backups;
 mod broker;
 mod collector;
 mod database;
@@ -46,6 +47,7 @@ pub fn check(
     let collecting = matches!(holder, Ok(Some(_)));
     let database = database::check(&config, options, holder, &mut report);
     disk::check(&config, options, &mut report);
+    backups::check(&config, &mut report);
     if collecting {
         collector::check(&config, &mut report);
     }

@@ -12,12 +12,12 @@ use crate::store::{self, Json};
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 
-use super::event_line::{self, EventLine};
 use super::failure::Interrupted;
 use super::output::Output;
 use super::settings::{DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::values::counted;
+use crate::store::event_line::{self, EventLine};
 use database::{Missing, open};
 use selection::{ExplicitSelectionArgs, SelectionArgs};
 
@@ -144,6 +144,7 @@ impl Export {
             let raw_headers = letter.raw_headers.map(store::Value::Blob);
             let line = EventLine {
                 id: Some(letter.id),
+                stream: None,
                 sequence: None,
                 subject: &letter.subject,
                 published_us: letter.published_us,

@@ -11,6 +11,8 @@ use std::{fmt, mem, thread, vec};
 use anyhow::Context;
 
 use super::signals::Signals;
+use crate::input_format::{HEAD, unreadable};
+use crate::store::event_line::BOM;
 
 /// Bytes that are read at a time. Twice as many are read ahead, or two lines if these are longer.
 const CHUNK: usize = 64 << 10;
@@ -18,14 +20,8 @@ const CHUNK: usize = 64 << 10;
 /// The longest line in bytes. The largest event has half of it; JSON may write a byte of it as several.
 const LONGEST: u64 = 256 << 20;
 
-/// How many bytes show what the input is.
-const HEAD: usize = 16;
-
 /// How often to check for a signal while no line arrives.
 const POLL: Duration = Duration::from_millis(50);
-
-/// The byte order mark with which some programs begin a file of UTF-8.
-pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Where lines come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +34,11 @@ impl Source {
     /// The argument of a command: `-` is standard input.
     pub fn of(file: &Path) -> Self {
         if file == Path::new("-") { Self::StandardInput } else { Self::File(file.to_owned()) }
+    }
+
+    /// Its file, if it is one.
+    fn file(&self) -> Option<&Path> {
+        if let Self::File(file) = self { Some(file) } else { None }
     }
 }
 
@@ -136,7 +137,7 @@ impl Opening {
 /// Sends the lines of the input until its end, or until nobody receives them.
 fn send(mut input: impl Read, source: &Source, to: &SyncSender<Lot>) -> anyhow::Result<()> {
     let head = head(&mut input)?;
-    if let Some(refusal) = unreadable(&head, source) {
+    if let Some(refusal) = unreadable(&head, source.file()) {
         anyhow::bail!(refusal);
     }
     let start = if head.starts_with(BOM) { BOM.len() } else { 0 };
@@ -185,45 +186,6 @@ fn head(input: &mut impl Read) -> io::Result<Vec<u8>> {
     }
     head.truncate(read);
     Ok(head)
-}
-
-/// Why this input has no lines of text, and what to do about it.
-fn unreadable(head: &[u8], source: &Source) -> Option<String> {
-    let compressed: [(&[u8], &str, &str); 5] = [
-        (b"\x1f\x8b", "gzip", "zcat"),
-        (b"\x28\xb5\x2f\xfd", "zstd", "zstdcat"),
-        (b"\xfd7zXZ\0", "xz", "xzcat"),
-        (b"BZh", "bzip2", "bzcat"),
-        (b"\x04\x22\x4d\x18", "lz4", "lz4cat"),
-    ];
-    let through = |program: &str| match source {
-        Source::File(file) => format!("{program} {} | catchment … -", file.display()),
-        Source::StandardInput => format!("pipe it through {program}"),
-    };
-    for (magic, format, program) in compressed {
-        // The letters of bzip2 could be text.
-        if head.starts_with(magic) && (format != "bzip2" || head.get(4..7) == Some(b"1AY")) {
-            return Some(format!("it is compressed with {format}; decompress it: {}", through(program)));
-        }
-    }
-    if head.starts_with(b"PK\x03\x04") {
-        let unzip = if *source == Source::StandardInput { "unpack it first".to_owned() } else { through("unzip -p") };
-        return Some(format!("it is a zip archive; decompress it: {unzip}"));
-    }
-    if head.starts_with(b"SQLite format 3\0") {
-        return Some("it is a SQLite database, not lines; print its rows as lines: catchment sql --json".into());
-    }
-    is_utf16(head).then(|| format!("it is UTF-16, not UTF-8; convert it: {}", through("iconv -f UTF-16 -t UTF-8")))
-}
-
-/// Whether this is the start of UTF-16: its byte order mark, or two characters of ASCII.
-fn is_utf16(head: &[u8]) -> bool {
-    head.starts_with(b"\xff\xfe")
-        || head.starts_with(b"\xfe\xff")
-        || head.first_chunk().is_some_and(|&[a, b, c, d]| {
-            [(a, b), (c, d)].iter().all(|&(low, high)| low != 0 && high == 0)
-                || [(a, b), (c, d)].iter().all(|&(high, low)| low != 0 && high == 0)
-        })
 }
 
 impl Iterator for Lines {
@@ -315,7 +277,7 @@ mod tests {
             let (lines, refused) = read(input);
             assert!(refused.as_ref().is_some_and(|refused| refused.contains(words)) && lines.is_empty(), "{refused:?}");
         }
-        let refused = unreadable(b"\x1f\x8b", &Source::StandardInput).expect("refused");
+        let refused = unreadable(b"\x1f\x8b", None).expect("refused");
         assert_eq!(refused, "it is compressed with gzip; decompress it: pipe it through zcat");
         assert_eq!(read(b"BZh is text\nx\n"), numbered(&[(1, "BZh is text"), (2, "x")]));
         assert_eq!(read(b"a\n\xff\xfe\n").0.len(), 2, "only the start is looked at");

@@ -8,6 +8,7 @@
 #[cfg(not(all(feature = "check", feature = "compare")))]
 mod absent;
 mod adopt;
+mod backup;
 #[cfg(feature = "check")]
 mod check;
 mod committed;
@@ -18,12 +19,13 @@ mod completions;
 mod config;
 mod context;
 mod dead_letters;
-mod event_line;
+mod export;
 mod failure;
 mod figures;
 mod flags;
 mod health;
 mod hyphens;
+mod import;
 mod infer;
 mod init;
 mod lines;
@@ -37,6 +39,7 @@ mod quantities;
 mod query;
 mod reload;
 mod reloading;
+mod restore;
 mod retain;
 mod row_writers;
 mod run;
@@ -51,6 +54,7 @@ mod status;
 mod stream_messages;
 mod table;
 mod tail;
+mod task_progress;
 mod terminal_filter;
 mod test;
 mod top;
@@ -105,6 +109,10 @@ enum Command {
     Test(test::Test),
     Infer(infer::Infer),
     DeadLetters(dead_letters::DeadLetters),
+    Export(export::Export),
+    Import(import::Import),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Status(status::Status),
     Top(top::Top),
     #[cfg(feature = "check")]
@@ -190,6 +198,10 @@ impl Cli {
             Command::Test(test) => test.run(&settings),
             Command::Infer(infer) => infer.run(&settings),
             Command::DeadLetters(letters) => letters.run(&settings),
+            Command::Export(export) => export.run(&settings),
+            Command::Import(import) => import.run(&settings),
+            Command::Backup(backup) => backup.run(&settings),
+            Command::Restore(restore) => restore.run(&settings),
             Command::Status(status) => status.run(&settings),
             Command::Top(top) => top.run(&settings),
             #[cfg(feature = "check")]

@@ -71,6 +71,21 @@ impl Progress {
         Self::with_template(Some(1), "step", "{bar:24} {prefix} {human_pos} of {human_len}: {msg}")
     }
 
+    /// Shows bytes, and their total where it is known, and what is done: `copying`.
+    pub fn of_bytes(total: Option<u64>, step: &'static str) -> Self {
+        let template = if total.is_some() {
+            "{prefix} {bar:24} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}"
+        } else {
+            "{spinner} {prefix} {binary_bytes}, {binary_bytes_per_sec}"
+        };
+        Self::with_template(total, step, template)
+    }
+
+    /// Shows what is done, of which no part can be counted.
+    pub fn of_work(step: &'static str) -> Self {
+        Self::with_template(None, step, "{spinner} {prefix} {elapsed}")
+    }
+
     fn with_template(total: Option<u64>, what: &'static str, template: &str) -> Self {
         let bar = ProgressBar::with_draw_target(total, target(false));
         if let Ok(style) = ProgressStyle::with_template(template) {

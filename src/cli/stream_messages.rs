@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use super::event_line::EventLine;
 use super::failure::UsageError;
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
@@ -10,6 +9,7 @@ use super::starting::{self, Failure};
 use super::values::{for_display, printable, shown_time};
 use crate::broker::{RawHeaders, StreamMessage, StreamReader};
 use crate::config::Mode;
+use crate::store::event_line::{self, EventLine};
 use crate::store::{Json, Value};
 use crate::subject::Filter;
 
@@ -65,10 +65,11 @@ pub fn write_json(to: &mut impl Write, message: &StreamMessage) -> io::Result<()
     let payload = payload(message);
     let line = EventLine {
         id: None,
+        stream: None,
         sequence: Some(message.sequence),
         subject: &message.subject,
         published_us: message.published_ns.div_euclid(1_000),
-        headers: super::event_line::headers(headers.as_deref()),
+        headers: event_line::headers(headers.as_deref()),
         raw_headers: raw.as_ref().map(|raw| Json(raw.borrowed())),
         payload: Json(payload.borrowed()),
     };
@@ -111,7 +112,7 @@ mod tests {
         let line = written(&message);
         let expected = r#"{"sequence":7,"subject":"a.b","published_us":1795428000000001,"headers":{"A":"1","B":["2","3"]},"payload":{"$blob":"/w=="}}"#;
         assert_eq!(line.trim_end(), expected);
-        let (event, at) = super::super::event_line::read_with_time(line.as_bytes()).expect("an event");
+        let (event, at) = event_line::read_with_time(line.as_bytes()).expect("an event");
         assert_eq!((event.headers().len(), event.payload(), at), (3, &b"\xff"[..], Some(1_795_428_000_000_001)));
         message.headers = Err(RawHeaders { bytes: b"NATS".to_vec(), defect: "bad" });
         assert!(written(&message).contains(r#""headers":null,"raw_headers":{"$blob":"TkFUUw=="}"#));

@@ -1,15 +1,14 @@
 //! `catchment tail`: the last rows of tables, and new ones as they are committed.
 
-mod filters;
 mod follower;
 mod incoming;
-mod insert;
 mod lines;
 mod tables;
 
 use std::io::Write;
 
 use crate::config::Config;
+use crate::maintenance::TableFilters;
 use crate::store::Reader;
 use crate::subject::Filter;
 use clap::Args;
@@ -19,7 +18,6 @@ use super::quantities::{filter, time_us, whole};
 use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::starting::wait_for_database;
-use filters::Filters;
 use follower::Follower;
 use incoming::Incoming;
 use lines::Lines;
@@ -126,7 +124,7 @@ impl Tail {
     }
 
     fn print(&self, config: &Config, signals: &Signals) -> anyhow::Result<()> {
-        let filters = Filters::new(self.subject.clone(), self.since, self.condition.clone(), config);
+        let filters = TableFilters::new(self.subject.clone(), self.since, self.condition.clone(), config);
         let selection = Selection::new(self.tables.clone(), filters, config);
         let path = &config.database.path;
         let mut output = Output::new();

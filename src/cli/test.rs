@@ -10,7 +10,6 @@ use crate::store::{DeadLetter, Json, JsonRowWriter, TableChange, Value};
 use crate::testing::{Outcome, TestDatabase};
 use clap::Args;
 
-use super::event_line;
 use super::failure::{self, ExitStatus, Interrupted, UsageError};
 use super::lines::{Line, Lines, Source};
 use super::logging;
@@ -21,6 +20,7 @@ use super::settings::{BrokerArgs, DatabaseArgs, Settings};
 use super::signals::Signals;
 use super::stream_messages;
 use super::values::{counted, printable};
+use crate::store::event_line;
 
 /// Run events through migrations and routes into a temporary database, and print the resulting rows and dead letters
 ///

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{Checkpoints, Config};
-use crate::store::{Database, RetentionFigures};
-use crate::upkeep::{Job, OptimizeJob, QuickCheckJob, RetentionJob, WalSizeJob};
+use crate::config::{BackupConfig, Checkpoints, Config};
+use crate::store::{CopyLimits, Database, RetentionFigures, ScheduledBackups};
+use crate::upkeep::{BackupJob, Job, OptimizeJob, QuickCheckJob, RetentionJob, WalSizeJob};
 
 /// The jobs for these settings.
 pub(super) fn jobs(config: &Config, database: &Database, retention: &Arc<RetentionFigures>) -> Vec<Box<dyn Job>> {
@@ -24,10 +24,19 @@ pub(super) fn jobs(config: &Config, database: &Database, retention: &Arc<Retenti
         let is_external = config.database.checkpoint == Checkpoints::External;
         jobs.push(Box::new(WalSizeJob::new(path.to_owned(), upkeep.max_wal, is_external)));
     }
+    jobs.extend(backup(config));
     jobs
+}
+
+/// The job that makes backups, if the settings ask for some.
+fn backup(config: &Config) -> Option<Box<dyn Job>> {
+    let BackupConfig { folder, every, keep, rate, max_wal, .. } = &config.backup;
+    let limits = CopyLimits { rate: Some(rate.as_u64()).filter(|rate| *rate > 0), wal: max_wal.as_u64() };
+    let (database, folder) = (config.database.path.clone(), folder.clone()?);
+    Some(Box::new(BackupJob::new(ScheduledBackups { database, folder, every: *every, keep: *keep, limits })))
 }
 
 /// Whether the jobs stay as they are when one configuration replaces the other.
 pub(super) fn are_same(old: &Config, new: &Config) -> bool {
-    old.retention == new.retention && old.upkeep == new.upkeep
+    old.retention == new.retention && old.upkeep == new.upkeep && old.backup == new.backup
 }

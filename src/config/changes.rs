@@ -1,8 +1,8 @@
 //! Which settings differ between two configurations, and which of them a running collector cannot take over.
 
 use super::{
-    BatchConfig, BrokerConfig, Config, CoreConfig, DatabaseConfig, ObserveConfig, PrefetchConfig, RetentionConfig,
-    TlsConfig, UpkeepConfig,
+    BackupConfig, BatchConfig, BrokerConfig, Config, CoreConfig, DatabaseConfig, ObserveConfig, PrefetchConfig,
+    RetentionConfig, TlsConfig, UpkeepConfig,
 };
 
 /// Adds the names of the fields that differ. Names every field of the struct, so that a new one is not forgotten.
@@ -73,6 +73,7 @@ impl Config {
             broker: _,
             database: _,
             observe: _,
+            backup: _,
             batch: _,
             routes: _,
             queries: _,
@@ -90,6 +91,7 @@ impl Config {
         differing!(keys, "batch.", &self.batch, new.batch, BatchConfig { max_events, max_bytes, linger });
         entries("route", &mut keys, &self.routes, &new.routes, |route| route.name());
         entries("query", &mut keys, &self.queries, &new.queries, |query| query.name());
+        differing!(keys, "backup.", &self.backup, new.backup, BackupConfig { folder, every, keep, rate, max_wal });
         if self.service != new.service {
             keys.push("service".to_owned());
         }

@@ -13,10 +13,10 @@ use toml::{Table, Value};
 
 use super::secrets::{is_contents, is_jwt, without_secrets};
 use super::{
-    BatchConfig, BrokerConfig, Checkpoints, Codec, Config, CoreConfig, CoreOverflow, DatabaseConfig, DeleteMarkers,
-    Migrations, Mode, ObserveConfig, ParameterConfig, ParameterType, ParameterValue, PrefetchConfig, QueryConfig,
-    RetentionConfig, RetentionRule, RouteConfig, RouteExample, ServiceConfig, Synchronous, TlsConfig, Unmatched,
-    UpkeepConfig,
+    BackupConfig, BatchConfig, BrokerConfig, Checkpoints, Codec, Config, CoreConfig, CoreOverflow, DatabaseConfig,
+    DeleteMarkers, Migrations, Mode, ObserveConfig, ParameterConfig, ParameterType, ParameterValue, PrefetchConfig,
+    QueryConfig, RetentionConfig, RetentionRule, RouteConfig, RouteExample, ServiceConfig, Synchronous, TlsConfig,
+    Unmatched, UpkeepConfig,
 };
 
 /// What is written in the place of a secret.
@@ -56,6 +56,7 @@ pub(crate) fn sections(config: &Config) -> Vec<Section> {
         routes,
         queries,
         service,
+        backup,
         observe,
         retention,
         upkeep,
@@ -71,6 +72,7 @@ pub(crate) fn sections(config: &Config) -> Vec<Section> {
         of_database(database),
         of_batch(batch),
         of_service(service),
+        of_backup(backup),
         of_observe(observe),
         of_upkeep(upkeep),
     ]);
@@ -211,6 +213,18 @@ fn of_service(service: &ServiceConfig) -> Section {
         ("waiting", number(*waiting)),
     ];
     section("service", settings.map(Some))
+}
+
+fn of_backup(backup: &BackupConfig) -> Section {
+    let BackupConfig { folder, every, keep, rate, max_wal } = backup;
+    let settings = [
+        folder.as_deref().map(|folder| ("folder", file(folder))),
+        Some(("every", duration(*every))),
+        Some(("keep", number(*keep))),
+        Some(("rate", size(*rate))),
+        Some(("max_wal", size(*max_wal))),
+    ];
+    section("backup", settings)
 }
 
 fn of_observe(observe: &ObserveConfig) -> Section {

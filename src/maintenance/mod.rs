@@ -1,10 +1,37 @@
 //! Keeps a database for years: backup, restore, replay, verification, export. Each operation blocks until it is done, reports its
 //! progress and can be cancelled.
+//!
+//! ```no_run
+//! use catchment::maintenance::{self, BackupOptions};
+//! use std::ops::ControlFlow;
+//!
+//! let options = BackupOptions::default();
+//! let report = maintenance::backup("events.db".as_ref(), "backup.db".as_ref(), &options, &|_| ControlFlow::Continue(()))?;
+//! for position in &report.positions {
+//!     println!("stream {} up to sequence {}", position.stream, position.sequence);
+//! }
+//! # Ok::<(), catchment::Error>(())
+//! ```
 
+mod backup;
 mod compact;
+mod export;
+mod export_format;
+mod import;
+mod restore;
 mod retain;
+mod route_columns;
+mod table_filters;
 
-pub use crate::store::{Compacted, RetentionForecast};
+pub use crate::store::{Compacted, RetentionForecast, StreamPosition};
 pub use crate::task::Progress;
+pub use backup::{BackupOptions, BackupReport, backup};
 pub use compact::{CompactOptions, compact};
+pub use export::{ExportOptions, ExportReport, ExportSource, ExportTarget, export};
+pub use export_format::ExportFormat;
+pub use import::{BadLines, ImportOptions, ImportReport, import};
+pub use restore::{RestoreOptions, RestoreReport, restore};
 pub use retain::{RetainOptions, retain, retention_forecast};
+
+pub(crate) use restore::missing_in_stream;
+pub(crate) use table_filters::TableFilters;

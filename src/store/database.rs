@@ -19,6 +19,7 @@ use super::database_file::{DatabaseFile, must_have_one_name};
 use super::dead_letters::{Retry, RetryReport, Selection, UnreadableHeaders};
 use super::event_writer::EventWriter;
 use super::file_identity::FileIdentity;
+use super::importer::Importer;
 use super::interrupter::{OpeningInterrupter, interrupted, work_while};
 use super::ledger;
 use super::migrations;
@@ -322,6 +323,15 @@ impl Database {
         let path = self.file.path();
         let connection = self.connect()?;
         Retry::new(path, &connection, &self.plan, selection, unreadable).run(progress)
+    }
+
+    /// Commits the lines of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] when the file cannot be opened.
+    pub fn importer(&self) -> Result<Importer, Error> {
+        Ok(Importer::new(self.file.path(), self.connect()?, &self.plan))
     }
 
     /// Commits events one by one on the callers' threads, on a connection of its own.

@@ -123,7 +123,7 @@ impl FileIdentity {
 
     fn compare(&self, record: Record, identity: &str) -> PreviousFile {
         let Record { tag: recorded, host, machine, path, .. } = record;
-        if recorded == self.tag {
+        if recorded == self.tag && !is_replaced(&path, &recorded, identity) {
             PreviousFile::Same
         } else if path != self.path && (tag(&path) == Some(recorded.clone()) || has_identity(&path, identity)) {
             PreviousFile::StillExists { path }
@@ -261,6 +261,25 @@ fn tag(path: &Path) -> Option<String> {
 fn has_identity(path: &Path, identity: &str) -> bool {
     let found = || ReadConnection::open(path)?.read(schema::identity);
     path.is_file() && found().is_ok_and(|found| found.as_deref() == Some(identity))
+}
+
+/// Whether the file with this tag was moved away, and another file of the same database is in its place: a restored backup.
+fn is_replaced(path: &Path, recorded: &str, identity: &str) -> bool {
+    tag(path).is_some_and(|there| there != recorded) && has_identity(path, identity)
+}
+
+/// The record of a database, to pass on with [`pass_on`]; `None` if it cannot be read or has none.
+pub(super) fn recorded(database: &Path) -> Option<String> {
+    let sql = "SELECT value FROM catchment_meta WHERE key = ?";
+    ReadConnection::open(database).ok()?.read(|sqlite| sqlite.query_row(sql, [KEY], |row| row.get(0))).ok()
+}
+
+/// Gives a copy that takes a database's place the record of that database. So the copy owns the consumers that were made for the
+/// database after the copy.
+pub(super) fn pass_on(record: &str, copy: &Connection) -> rusqlite::Result<()> {
+    let sql =
+        "INSERT INTO catchment_meta(key, value) VALUES (?1, ?2) ON CONFLICT(key) DO UPDATE SET value = excluded.value";
+    copy.execute(sql, params![KEY, record]).map(drop)
 }
 
 fn location(host: &str, path: &Path) -> String {

@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::beside;
-use super::database_file::must_not_be_foreign;
+use super::database_file::{must_be_a_file, must_have_one_name, must_not_be_foreign};
 use super::new_database::remove_if_unused;
 use super::reload_note::ReloadNote;
+use crate::config::validate_database_path;
 use crate::error::{DatabaseFault, Error};
 
 /// The lock files that this process holds. The name in a lock file is not enough to know that: in two containers both processes
@@ -129,10 +130,26 @@ impl Lock {
         Self::take_with(database, phase, "")
     }
 
+    /// As [`Lock::take`], for a process that puts another file in the place of the database: what is there may be damaged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::take`].
+    pub fn take_to_replace(database: &Path) -> Result<Self, Error> {
+        validate_database_path(database)?;
+        must_be_a_file(database)?;
+        must_have_one_name(database)?;
+        Self::take_unchecked(database, StartPhase::Running, "")
+    }
+
     fn take_with(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
+        must_not_be_foreign(database)?;
+        Self::take_unchecked(database, phase, third_line)
+    }
+
+    fn take_unchecked(database: &Path, phase: StartPhase, third_line: &'static str) -> Result<Self, Error> {
         let began = Instant::now();
         let mut has_tried = false;
-        must_not_be_foreign(database)?;
         let path = beside(database, "lock");
         let unwritable = |source: std::io::Error| {
             lock_error(database, format!("cannot lock it with {}: {source}", path.display()), source)

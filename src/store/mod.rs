@@ -3,6 +3,7 @@
 //! A batch's rows and the ledger's new position are one transaction. Connections come from a pool. After an error that leaves
 //! its state unclear, a connection is dropped, and the ledger is read again before the next attempt.
 
+mod backup;
 mod changes;
 mod checkpointer;
 mod columns;
@@ -12,10 +13,12 @@ mod database;
 mod database_file;
 mod dead_letters;
 mod editor;
+pub mod event_line;
 mod event_writer;
 mod file_identity;
 #[cfg(test)]
 mod fixture;
+mod importer;
 mod inspection;
 mod interrupter;
 mod json;
@@ -36,10 +39,12 @@ mod read_only;
 mod reader;
 mod reload_note;
 mod repetitions;
+mod restore;
 mod retention;
 mod route_switch;
 mod routes;
 mod row_filter;
+mod scheduled_backups;
 mod schema;
 mod schema_copy;
 mod sqlite_error;
@@ -49,6 +54,7 @@ mod temp_store;
 mod wal_frames;
 mod writer;
 
+pub use backup::{CopyLimits, DatabaseContents, StreamPosition, copy_database, must_be_no_file_of, stream_history};
 pub use changes::{TableChange, changes};
 pub use compact::{Compacted, compact};
 pub use database::Database;
@@ -57,6 +63,7 @@ pub use dead_letters::{DeadLetter, DeadLetterIter, DeadLetters, RetryReport, Sel
 pub use editor::Editor;
 pub use event_writer::{EventOutcome, EventWriter};
 pub use file_identity::{FileIdentity, IdentityChange, PreviousFile, adopt};
+pub use importer::{ImportCounts, ImportNote, ImportedLine, Importer};
 pub use inspection::Inspection;
 pub use json::{Json, JsonRowWriter};
 pub use lock::{Lock, StartPhase};
@@ -67,6 +74,7 @@ pub use queries::{Interrupter, Queries, QueryError, QueryErrorKind, QueryRunner}
 pub use quick_check::quick_check;
 pub use reader::{EventRow, Reader, RowTable, StatementOutput, Value};
 pub use reload_note::ReloadNote;
+pub use restore::{followed_path, is_of_others, must_not_be_in_use, present, replace_database};
 pub use retention::{
     Retention, RetentionFigures, RetentionForecast, RetentionStatus, check_tables as check_retention,
     forecast as forecast_retention,
@@ -75,6 +83,7 @@ pub use route_switch::{CheckedRoutes, ConfirmationsTo, RouteSwitch};
 pub use routes::Routes;
 pub use routes::route_counters::{RouteCounters, RouteStatus};
 pub use row_filter::RowFilter;
+pub use scheduled_backups::ScheduledBackups;
 pub use schema_copy::copy_schema;
 pub use wal_frames::WalFrames;
 pub use writer::Writer;

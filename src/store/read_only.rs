@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::temp_store::use_files_if_possible;
@@ -20,7 +21,12 @@ pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
 /// `-shm`, which it leaves behind when a connection is opened as read-only (<https://sqlite.org/wal.html#the_wal_file>).
 pub(super) fn read_only_and_tidy(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    prepared(Connection::open_with_flags(path, flags)?)
+    let connection = Connection::open_with_flags(path, flags)?;
+    // Where the database is damaged, its log stays as it is.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let connection = prepared(connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(connection)
 }
 
 /// A connection to a file that nobody changes meanwhile (<https://sqlite.org/uri.html#uriimmutable>). It takes no locks, makes no

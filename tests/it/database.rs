@@ -22,7 +22,7 @@ fn works(program: &str, arguments: &[&str]) -> bool {
 }
 
 /// The arguments of `unshare` by which a mount of our own works here.
-fn own_mounts() -> Option<&'static [&'static str]> {
+pub fn own_mounts() -> Option<&'static [&'static str]> {
     let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
     let folder = folder();
     let mount = format!("mount -t tmpfs -o size=1m tmpfs {}", folder.path().display());

@@ -362,6 +362,7 @@ fn every_setting_has_its_place_on_the_page() {
         "database",
         "batch",
         "service",
+        "backup",
         "observe",
         "upkeep",
         "[route]",
@@ -382,6 +383,16 @@ fn every_setting_has_its_place_on_the_page() {
 #[test]
 fn operations_are_as_documented() {
     holds(include_str!("../../docs/operations.md"));
+}
+
+#[test]
+fn backups_are_as_documented() {
+    holds(include_str!("../../docs/backup.md"));
+}
+
+#[test]
+fn exports_are_as_documented() {
+    holds(include_str!("../../docs/export.md"));
 }
 
 #[test]

@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 
 use super::database::{Missing, open};
 use super::selection::SelectionArgs;
-use crate::cli::event_line;
 use crate::cli::output::Output;
 use crate::cli::settings::{DatabaseArgs, Settings};
 use crate::cli::table::{Grid, GridCell};
 use crate::cli::values::{printable, shown_time};
+use crate::store::event_line;
 
 /// List dead letters, the oldest first
 #[derive(Args)]

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Event;
-use crate::cli::event_line;
 use crate::cli::lines::{Lines, Source};
+use crate::store::event_line;
 
 /// The events of one command, in order.
 pub struct Events {

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::cli::event_line;
 use crate::cli::values::{for_display, printable, shown_time};
+use crate::store::event_line;
 use crate::store::{EventRow, Json, JsonRowWriter, RowTable, Value};
 
 /// Rows of one table.

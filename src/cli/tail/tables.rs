@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::closest::did_you_mean;
 use anyhow::bail;
 
-use super::filters::Filters;
 use super::lines::Rows;
 use crate::cli::values::printable;
 use crate::config::{Config, Unmatched};
 use crate::error::Error;
 use crate::hint;
+use crate::maintenance::TableFilters;
 use crate::store::{Reader, RowFilter, RowTable};
 
 /// The table of events that no route takes.
@@ -24,7 +24,7 @@ const PAGE: usize = 100;
 /// The tables to follow, and which of their rows.
 pub struct Selection {
     tables: Tables,
-    filters: Filters,
+    filters: TableFilters,
     /// Tables that were left out, and a log line says so.
     logged: RefCell<BTreeSet<String>>,
 }
@@ -68,7 +68,7 @@ impl Found {
 
 impl Selection {
     /// The tables that are named, else those of the routes.
-    pub fn new(names: Vec<String>, filters: Filters, config: &Config) -> Self {
+    pub fn new(names: Vec<String>, filters: TableFilters, config: &Config) -> Self {
         let statements: Vec<String> = config.routes.iter().flat_map(|route| route.sql.iter().cloned()).collect();
         let events = statements.is_empty() || config.unmatched == Unmatched::Store;
         let tables = if names.is_empty() { Tables::OfRoutes { statements, events } } else { Tables::Named(names) };

@@ -57,7 +57,13 @@ const ALL: &str = r#"
         description = "d \" \n"
         threads = 3
         waiting = 4
-        [observe]
+        [backup]
+    folder = "backups"
+    every = "6h"
+    keep = 3
+    rate = "5MiB"
+    max_wal = "2GiB"
+    [observe]
         listen = "127.0.0.1:9464"
         token_file = "t"
         unready_after = "10s"

@@ -123,6 +123,14 @@ impl Reader {
         })
     }
 
+    /// The statement that reads all rows of a table which the filter takes, in the order of their numbers.
+    #[must_use]
+    pub fn statement(table: &RowTable, filter: &RowFilter) -> String {
+        let RowTable { name, columns, rowid, .. } = table;
+        let all = columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        format!("SELECT {all} FROM {} WHERE {} ORDER BY {rowid}", quoted(name), filter.sql())
+    }
+
     /// The number of the row before the last `back` rows that the filter takes; the lowest number there can be if there are fewer rows.
     ///
     /// # Errors

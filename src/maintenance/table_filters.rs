@@ -1,16 +1,16 @@
-//! Which rows of a table to print: `--subject`, `--since` and `--where`.
+//! Which rows of a table to print or to export: by subject, by time, by an SQL expression.
 
-use super::insert::filled_columns;
-use crate::cli::values::printable;
+use super::route_columns::filled_columns;
 use crate::config::{Config, RouteConfig};
 use crate::error::Error;
+use crate::printable::printable;
 use crate::store::{Reader, RowFilter, RowTable, Value};
 use crate::subject::Filter;
 
 const US_A_SECOND: f64 = 1e6;
 
 /// The conditions of the command line.
-pub struct Filters {
+pub struct TableFilters {
     pub subject: Option<Filter>,
     /// In microseconds since 1970.
     pub since_us: Option<i64>,
@@ -19,7 +19,7 @@ pub struct Filters {
     routes: Vec<RouteConfig>,
 }
 
-impl Filters {
+impl TableFilters {
     pub fn new(subject: Option<Filter>, since_us: Option<i64>, condition: Option<String>, config: &Config) -> Self {
         Self { subject, since_us, condition, routes: config.routes.clone() }
     }

@@ -3,14 +3,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::lines::BOM;
-use crate::Event;
+use super::json::Json;
+use super::reader::Value;
+use crate::event::Event;
 use crate::event_id;
-use crate::store::{Json, Value};
+use crate::subject;
 use data_encoding::BASE64;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+/// The byte order mark with which some programs begin a file of UTF-8.
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A payload that is not text: `{"$blob":"<base64>"}`.
 #[derive(Deserialize)]
@@ -26,6 +30,9 @@ pub struct EventLine<'a> {
     /// Its id in table `events`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
+    /// The stream that it came from, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<&'a str>,
     /// Its sequence in the stream, if it was read from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
@@ -50,7 +57,7 @@ struct InputLine<'a> {
     #[serde(borrow)]
     subject: Cow<'a, str>,
     #[serde(default)]
-    headers: Option<BTreeMap<String, HeaderValues>>,
+    headers: Option<HeaderFields>,
     /// `null` is JSON too.
     #[serde(borrow)]
     payload: &'a RawValue,
@@ -59,9 +66,11 @@ struct InputLine<'a> {
     /// The id under which the event was printed; not used.
     #[serde(default, rename = "id")]
     _id: IgnoredAny,
-    /// The sequence of the stream from which it was printed; not used.
-    #[serde(default, rename = "sequence")]
-    _sequence: IgnoredAny,
+    /// The stream that it came from, and its sequence there.
+    #[serde(default)]
+    stream: Option<String>,
+    #[serde(default)]
+    sequence: Option<u64>,
     #[serde(default)]
     published_us: Option<i64>,
 }
@@ -73,8 +82,48 @@ enum HeaderValues {
     Several(Vec<String>),
 }
 
+/// Headers in the order of the line.
+struct HeaderFields(Vec<(String, HeaderValues)>);
+
+impl<'de> Deserialize<'de> for HeaderFields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = HeaderFields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of headers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderFields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(HeaderFields(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// An event as a database stored it, to store it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its subject.
+    pub subject: String,
+    /// All of them, also those that a publisher must not give.
+    pub headers: Vec<(String, String)>,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// Publish time in microseconds since 1970, if the line has it.
+    pub published_us: Option<i64>,
+    /// The stream that it came from and its sequence there, if the line has both.
+    pub position: Option<(String, u64)>,
+}
+
 /// The keys of a line, those included that are printed and not used, or refused with a reason of their own.
-const KEYS: [&str; 7] = ["subject", "payload", "headers", "id", "sequence", "published_us", "raw_headers"];
+const KEYS: [&str; 8] = ["subject", "payload", "headers", "id", "stream", "sequence", "published_us", "raw_headers"];
 
 /// The keys that no line lacks.
 const NEEDED: [&str; 2] = ["subject", "payload"];
@@ -98,22 +147,11 @@ pub fn read(line: &[u8]) -> Result<Event, String> {
 ///
 /// As [`read`].
 pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
-    // Files that were joined may have one at the start of any line.
-    let line = line.strip_prefix(BOM).unwrap_or(line);
-    let input: InputLine<'_> = serde_json::from_slice(line).map_err(|error| {
-        let example = r#"{"subject":"a.b","headers":{"Name":"value"},"payload":"…"}"#;
-        format!("does not look like {example}: {}", reason(line, &error))
-    })?;
-    if input.raw_headers.is_some() {
-        return Err("its headers could not be read; remove raw_headers, or write them as \"headers\"".into());
-    }
+    let input = parsed(line)?;
     let mut event = Event::new(input.subject, payload(input.payload)?);
     // Another spelling is no identity for the stream either.
-    for (name, values) in input.headers.into_iter().flatten() {
-        let values = match values {
-            HeaderValues::One(value) => vec![value],
-            HeaderValues::Several(values) => values,
-        };
+    for (name, values) in input.headers.map(|headers| headers.0).into_iter().flatten() {
+        let values = values.list();
         if name == event_id::HEADER {
             let [id]: [String; 1] = values.try_into().map_err(|_| format!("{name} is not a single text"))?;
             if !event_id::is_generated(&name, &id) {
@@ -127,6 +165,49 @@ pub fn read_with_time(line: &[u8]) -> Result<(Event, Option<i64>), String> {
     }
     event.validate().map_err(|invalid| invalid.to_string())?;
     Ok((event, input.published_us))
+}
+
+/// The event of a line as a database stored it, with all headers.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_stored(line: &[u8]) -> Result<StoredEvent, String> {
+    let input = parsed(line)?;
+    let subject = input.subject.into_owned();
+    // The server itself publishes on subjects that begin with $, such as $KV.bucket.key.
+    subject::validate(subject.strip_prefix('$').unwrap_or(&subject)).map_err(|invalid| invalid.to_string())?;
+    let fields = input.headers.map(|headers| headers.0).into_iter().flatten();
+    let all = fields.flat_map(|(name, values)| values.list().into_iter().map(move |value| (name.clone(), value)));
+    Ok(StoredEvent {
+        headers: all.collect(),
+        payload: payload(input.payload)?,
+        published_us: input.published_us,
+        position: input.stream.zip(input.sequence),
+        subject,
+    })
+}
+
+fn parsed(line: &[u8]) -> Result<InputLine<'_>, String> {
+    // Files that were joined may have one at the start of any line.
+    let line = line.strip_prefix(BOM).unwrap_or(line);
+    let input: InputLine<'_> = serde_json::from_slice(line).map_err(|error| {
+        let example = r#"{"subject":"a.b","headers":{"Name":"value"},"payload":"…"}"#;
+        format!("does not look like {example}: {}", reason(line, &error))
+    })?;
+    if input.raw_headers.is_some() {
+        return Err("its headers could not be read; remove raw_headers, or write them as \"headers\"".into());
+    }
+    Ok(input)
+}
+
+impl HeaderValues {
+    fn list(self) -> Vec<String> {
+        match self {
+            Self::One(value) => vec![value],
+            Self::Several(values) => values,
+        }
+    }
 }
 
 /// Why a line is not an event, and what to do about JSON that is more than one event or less. In words of its own: the parser's texts
@@ -154,14 +235,19 @@ fn wrong_key(line: &[u8], error: &serde_json::Error) -> String {
         return format!("{missing:?} is missing");
     }
     let is_whole = |value: &RawValue| serde_json::from_str::<Option<i64>>(value.get()).is_ok();
-    let is_headers =
-        |value: &RawValue| serde_json::from_str::<Option<BTreeMap<String, HeaderValues>>>(value.get()).is_ok();
+    let is_headers = |value: &RawValue| serde_json::from_str::<Option<HeaderFields>>(value.get()).is_ok();
     match (keys.get("subject"), keys.get("headers"), keys.get("published_us")) {
         (Some(subject), ..) if !subject.get().starts_with('"') => "\"subject\" is not text".into(),
         (_, Some(headers), _) if !is_headers(headers) => {
             "\"headers\" is not an object whose values are texts or lists of texts".into()
         }
         (.., Some(time)) if !is_whole(time) => "\"published_us\" is not a whole number".into(),
+        _ if keys.get("sequence").is_some_and(|given| serde_json::from_str::<Option<u64>>(given.get()).is_err()) => {
+            "\"sequence\" is not a whole number".into()
+        }
+        _ if keys.get("stream").is_some_and(|given| serde_json::from_str::<Option<String>>(given.get()).is_err()) => {
+            "\"stream\" is not text".into()
+        }
         _ => "a key is there twice".into(),
     }
 }
@@ -193,6 +279,7 @@ pub fn line<'a>(
 ) -> EventLine<'a> {
     EventLine {
         id: Some(id),
+        stream: None,
         sequence: None,
         subject,
         published_us,
@@ -220,6 +307,25 @@ mod tests {
             };
             let event = Event::new("a.b", bytes).header("Trace-Id", "7").header("Two", "a").header("Two", "b");
             assert_eq!(read_with_time(&printed), Ok((event, Some(9))));
+        }
+    }
+
+    #[test]
+    fn a_stored_event_keeps_everything() {
+        let line = br#"{"id": 3, "stream": "S", "sequence": 7, "subject": "$KV.a.b", "published_us": 9, "headers": {"b": ["1", "2"], "Nats-Msg-Id": "x", "a": "3"}, "payload": {"$blob": "/w=="}}"#;
+        let headers = [("b", "1"), ("b", "2"), ("Nats-Msg-Id", "x"), ("a", "3")];
+        let expected = StoredEvent {
+            subject: "$KV.a.b".into(),
+            headers: headers.map(|(name, value)| (name.into(), value.into())).to_vec(),
+            payload: vec![0xff],
+            published_us: Some(9),
+            position: Some(("S".into(), 7)),
+        };
+        assert_eq!(read_stored(line), Ok(expected));
+        let plain = read_stored(br#"{"subject": "a", "sequence": 7, "payload": 1}"#).expect("an event");
+        assert_eq!((plain.position, plain.published_us, plain.payload), (None, None, b"1".to_vec()));
+        for bad in [&b"{}"[..], br#"{"subject": "a.*", "payload": 1}"#, br#"{"subject": "$", "payload": 1}"#] {
+            read_stored(bad).expect_err("must be refused");
         }
     }
 
@@ -271,6 +377,8 @@ mod tests {
                 ": there is no key \"header\"; the keys are subject, payload and headers",
             ),
             (br#"{"subject": "a", "payload": "", "published_us": "x"}"#, ": \"published_us\" is not a whole number"),
+            (br#"{"subject": "a", "payload": "", "sequence": "x"}"#, ": \"sequence\" is not a whole number"),
+            (br#"{"subject": "a", "payload": "", "stream": 7}"#, ": \"stream\" is not text"),
             (
                 br#"{"subject": "a", "payload": "", "headers": {"Nats-Msg-Id": ["7", "8"]}}"#,
                 "Nats-Msg-Id is not a single text",

@@ -1,0 +1,121 @@
+//! `catchment export`
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::output::Output;
+use super::quantities::{filter, time_us};
+use super::settings::{DatabaseArgs, Settings};
+use super::task_progress::TaskProgress;
+use super::values::{counted, printable};
+use crate::maintenance::{self, ExportFormat, ExportOptions, ExportSource, ExportTarget};
+use crate::subject::Filter;
+
+/// Write the rows of a table or of a query into a file, as JSON lines or CSV
+///
+/// The rows are those of one moment, also beside a running collector. A file gets its name when it is complete and on the disk.
+#[derive(Args)]
+#[command(after_help = "\
+JSON lines: one object a row. Integers and floats keep every digit, a blob is {\"$blob\":\"<base64>\"}, NULL and infinities are null. \
+A row of table events is {\"id\", \"stream\", \"sequence\", \"subject\", \"published_us\", \"headers\", \"payload\"}, without stream and sequence \
+where they are NULL: the format that catchment import, publish --events and test read.
+CSV: a line of names, then the rows. NULL is an empty field, an empty text is \"\", a blob is x'00ff'.
+--subject, --since and --where are those of catchment tail.
+A long export holds back the file -wal of the database, which grows with every commit meanwhile.
+
+Examples:
+  catchment export -o events.ndjson
+  catchment export messages --since 2026-01-31 --format csv -o messages.csv
+  catchment export --query \"SELECT subject, count(*) AS events FROM events GROUP BY subject\" --format csv")]
+pub struct Export {
+    /// The table
+    #[arg(value_name = "TABLE", default_value = "events", conflicts_with = "query")]
+    table: String,
+
+    /// Export the rows of this statement instead
+    #[arg(long, value_name = "SQL", conflicts_with_all = ["subject", "since", "condition"])]
+    query: Option<String>,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// The file to make; - is standard output
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, default_value = "-")]
+    output: PathBuf,
+
+    /// The format [default: csv for a FILE that ends with .csv, else ndjson]
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// Only rows of events on this subject; * and > are wildcards as in NATS
+    #[arg(long, value_name = "FILTER", value_parser = filter)]
+    subject: Option<Filter>,
+
+    /// Only rows of events published at this time or later: 2026-01-31, 2026-01-31T17:00:00Z, or 10m for ten minutes ago
+    #[arg(long, value_name = "TIME", value_parser = time_us)]
+    since: Option<i64>,
+
+    /// Only rows for which this SQL expression is true, for example "username = 'ada'"
+    #[arg(long = "where", value_name = "SQL")]
+    condition: Option<String>,
+
+    /// Replace a file that is there already
+    #[arg(long)]
+    force: bool,
+
+    /// Print JSON when a file is made: {"file", "rows", "bytes"}
+    #[arg(short, long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Ndjson,
+    Csv,
+}
+
+impl Export {
+    pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let config = settings.for_database(&self.database)?;
+        let format = self.format.unwrap_or_else(|| {
+            let is_csv = self.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+            if is_csv { Format::Csv } else { Format::Ndjson }
+        });
+        let format = match format {
+            Format::Ndjson => ExportFormat::Ndjson,
+            Format::Csv => ExportFormat::Csv,
+        };
+        let options = ExportOptions { format, replace: self.force };
+        let source = match self.query {
+            Some(sql) => ExportSource::Query(sql),
+            None => ExportSource::Table {
+                name: self.table,
+                subject: self.subject,
+                since_us: self.since,
+                condition: self.condition,
+            },
+        };
+        let progress = TaskProgress::new()?;
+        if self.output == Path::new("-") {
+            let mut output = Output::new();
+            let to = ExportTarget::Writer(&mut output);
+            let done = maintenance::export(&config, &source, to, &options, &|progressed| progress.report(progressed));
+            progress.end(done, || "interrupted: not all rows are written".into())?;
+            return Ok(());
+        }
+        let to = ExportTarget::File(&self.output);
+        let done = maintenance::export(&config, &source, to, &options, &|progressed| progress.report(progressed));
+        let report = progress.end(done, || format!("interrupted: {} is not made", self.output.display()))?;
+        let mut output = Output::optional();
+        let file = self.output.to_string_lossy();
+        if self.json {
+            let line = serde_json::json!({ "file": file, "rows": report.rows, "bytes": report.bytes });
+            writeln!(output, "{line}")?;
+        } else {
+            writeln!(output, "{} has {}", printable(&file), counted(report.rows, "row"))?;
+        }
+        Ok(output.flush()?)
+    }
+}

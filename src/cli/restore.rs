@@ -1,0 +1,145 @@
+//! `catchment restore`
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::backup::{positions_json, write_positions};
+use super::failure::line;
+use super::output::Output;
+use super::quantities::size;
+use super::settings::{BrokerArgs, DatabaseArgs, Settings};
+use super::task_progress::TaskProgress;
+use super::values::printable;
+use crate::config::Mode;
+use crate::hint;
+use crate::maintenance::{self, RestoreOptions};
+use crate::store::beside;
+
+/// Put a backup in the place of the database
+///
+/// The backup is checked and copied beside the database first; then the two are exchanged in one step. What was there is kept, with all
+/// its commits, as DATABASE.before-restore-TIME. The backup stays as it is. No collector, recorder or other program may have the database
+/// open.
+///
+/// The next run continues after the position of the backup: it reads from the stream what the backup lacks. If the broker can be asked,
+/// restore says what the stream no longer has. A stream with interest or work-queue retention drops events when they are acknowledged, so
+/// it has none of those that were collected after the backup. What was recorded without a stream after the backup is only in the file that is kept.
+#[derive(Args)]
+#[command(after_help = "\
+SIGINT and SIGTERM end the restore before the exchange. Whoever kills it leaves the old database or the restored one in the place, whole.
+Exit status: 0 restored, also where the stream no longer has some events or cannot be asked; 1 not restored.
+
+Examples:
+  catchment restore backups/events.db
+  catchment restore backups/events.db --database copy/events.db --no-broker")]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    file: PathBuf,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+
+    /// Accept a backup of another database than that in the place
+    #[arg(long)]
+    other_database: bool,
+
+    /// Copy at most so many bytes a second [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    rate: Option<ByteSize>,
+
+    /// Do not ask the broker what the stream still has
+    #[arg(long)]
+    no_broker: bool,
+
+    /// Print JSON: {"database", "kept", "identity", "positions", "positions_before", "missing", "broker"}; kept, missing and broker may be
+    /// null: broker is why the broker was not asked
+    #[arg(short, long)]
+    json: bool,
+
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+/// What the broker says of the stream.
+enum Stream {
+    /// It has all that the backup lacks.
+    Complete,
+    /// What it no longer has.
+    Lacks(String),
+    /// Why it was not asked.
+    NotAsked(String),
+}
+
+impl Restore {
+    pub fn run(self, settings: &Settings) -> anyhow::Result<()> {
+        let config = settings.for_broker(&self.database, &self.broker)?;
+        let rate = self.rate.map(|rate| rate.as_u64());
+        let options = RestoreOptions { other_database: self.other_database, rate };
+        let progress = TaskProgress::new()?;
+        let restored =
+            maintenance::restore(&config.database, &self.file, &options, &|progressed| progress.report(progressed));
+        let path = &config.database.path;
+        let report = progress.end(restored, || format!("interrupted: {} is as before", path.display()))?;
+        let is_core = config.broker.mode == Mode::Core;
+        let has_own_server = beside(path, "nats").is_dir();
+        let stream = if is_core {
+            Stream::NotAsked("core NATS keeps nothing: what was received after the backup does not come again".into())
+        } else if self.no_broker {
+            Stream::NotAsked("--no-broker is given".into())
+        } else if has_own_server && config.broker.address_file.is_none() && !settings.names_servers(&self.broker)? {
+            Stream::NotAsked("its own nats-server does not run".into())
+        } else {
+            match maintenance::missing_in_stream(path, &config.broker) {
+                Ok(None) => Stream::Complete,
+                Ok(Some(missing)) => Stream::Lacks(missing),
+                Err(error) => Stream::NotAsked(line(&error.into())),
+            }
+        };
+        let mut output = Output::optional();
+        if self.json {
+            let (missing, broker) = match &stream {
+                Stream::Complete => (None, None),
+                Stream::Lacks(missing) => (Some(missing), None),
+                Stream::NotAsked(reason) => (None, Some(reason)),
+            };
+            let line = serde_json::json!({
+                "database": path.display().to_string(),
+                "kept": report.kept.as_ref().map(|kept| kept.display().to_string()),
+                "identity": report.identity,
+                "positions": positions_json(&report.positions),
+                "positions_before": report.positions_before.as_deref().map(positions_json),
+                "missing": missing,
+                "broker": broker,
+            });
+            writeln!(output, "{line}")?;
+            return Ok(output.flush()?);
+        }
+        let shown = |path: &PathBuf| printable(&path.to_string_lossy()).into_owned();
+        writeln!(output, "{} is restored from {}", shown(path), shown(&self.file))?;
+        if let Some(kept) = &report.kept {
+            writeln!(output, "what was there is kept as {}", shown(kept))?;
+        }
+        write_positions(&mut output, &report.positions)?;
+        let start = hint::start(has_own_server);
+        let goes_on = if report.positions.is_empty() { "begins at the start of the stream" } else { "continues there" };
+        match stream {
+            Stream::Complete => {
+                writeln!(output, "{start} {goes_on}; stream {} has all that follows", config.broker.stream)?;
+            }
+            Stream::Lacks(missing) => writeln!(output, "{start} {goes_on}; it will report: {missing}")?,
+            Stream::NotAsked(reason) if is_core => writeln!(output, "{reason}")?,
+            Stream::NotAsked(reason) => {
+                writeln!(output, "{start} {goes_on}, and reports what the stream no longer has")?;
+                if !self.no_broker {
+                    output.flush()?;
+                    log::info!("the broker was not asked what the stream still has: {reason}");
+                }
+            }
+        }
+        Ok(output.flush()?)
+    }
+}
