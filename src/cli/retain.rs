@@ -39,7 +39,8 @@ impl Retain {
             return Err(error.with_remedy("add for example events = { keep = \"30d\" } below [retention]").into());
         }
         if self.dry_run {
-            let forecasts = maintenance::retention_forecast(&config.database.path, &config.retention)?;
+            let forecasts = maintenance::retention_forecast(&config.database.path, &config.retention)
+                .map_err(|error| settings.with_line(error, &config))?;
             let mut output = Output::optional();
             for rule in forecasts {
                 if self.json {
@@ -55,7 +56,8 @@ impl Retain {
         let progress = TaskProgress::new()?;
         let (database, options) = (&config.database, RetainOptions::default());
         let retained = maintenance::retain(database, &config.retention, &options, &|now| progress.report(now));
-        let done = progress.end(retained, || "interrupted: what was deleted so far stays deleted".to_owned())?;
+        let interrupted = || "interrupted: what was deleted so far stays deleted".to_owned();
+        let done = progress.end_as(retained, interrupted, |error| settings.with_line(error, &config).into())?;
         let mut output = Output::optional();
         if self.json {
             let line = serde_json::json!({

@@ -1,7 +1,7 @@
 //! Work that is done in transactions so small that no commit waits long for one.
 //!
-//! A transaction takes the turn that the writers take. It ends after the step in which some milliseconds are over, and then pauses as
-//! long as it took. A single statement that takes too long is interrupted, which rolls its transaction back; the next one does less.
+//! A transaction takes the turn that the writers take. It ends after the step in which some milliseconds are over: fewer after a
+//! transaction that took long, because its commit did. Then comes a pause as long as it took. A single statement that takes too long is interrupted, which rolls its transaction back; the next one does less.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,12 @@ use crate::store::checkpointer::Checkpointer;
 use crate::store::commit_turn::CommitTurn;
 use crate::store::statement_limit::StatementLimit;
 
-/// After so long a transaction does nothing further and commits.
+/// After so long a transaction does nothing further and commits: at most, and at least.
 const ENOUGH: Duration = Duration::from_millis(8);
+const LITTLE: Duration = Duration::from_micros(500);
+
+/// A transaction that took longer, with its commit, is followed by one that does less.
+const LONG: Duration = Duration::from_millis(25);
 
 /// A transaction whose statements take longer is interrupted.
 const TOO_LONG: Duration = Duration::from_millis(30);
@@ -62,6 +66,8 @@ pub(super) struct Done {
     pub(super) sum: u64,
     /// Pages that were given back to the file system.
     pub(super) returned: u64,
+    /// How long the last one took.
+    took: Duration,
 }
 
 impl SmallTransactions<'_> {
@@ -85,19 +91,20 @@ impl SmallTransactions<'_> {
         last: &mut impl FnMut(&Connection) -> rusqlite::Result<()>,
         all: &mut Done,
     ) -> Result<(), Failure> {
-        let (mut done, mut most, mut slow, mut busy) = (0, usize::MAX, 0, 0);
+        let (mut done, mut most, mut slow, mut busy, mut enough) = (0, usize::MAX, 0, 0, ENOUGH);
         while done < steps {
             if self.stop.is_raised() {
                 return Err(Failure::Stopped);
             }
             let began = Instant::now();
-            match self.transaction(done, steps, most, step, last) {
+            match self.transaction(done, steps, (most, enough), step, last) {
                 Ok((now, of_this)) => {
                     (slow, busy, most) = (0, 0, most.saturating_mul(2));
                     done = now;
                     all.sum += of_this.sum;
                     all.returned += of_this.returned;
                     let took = began.elapsed();
+                    enough = if of_this.took > LONG { (enough / 2).max(LITTLE) } else { (enough * 2).min(ENOUGH) };
                     if self.stop.wait(took.min(TOO_LONG)) {
                         return Err(Failure::Stopped);
                     }
@@ -124,7 +131,7 @@ impl SmallTransactions<'_> {
         &self,
         from: usize,
         steps: usize,
-        most: usize,
+        (most, enough): (usize, Duration),
         step: &mut impl FnMut(&Connection, usize) -> rusqlite::Result<u64>,
         last: &mut impl FnMut(&Connection) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<(usize, Done)> {
@@ -137,7 +144,7 @@ impl SmallTransactions<'_> {
         let until = from.saturating_add(most).min(steps);
         let (mut done, mut sum) = (from, 0);
         self.limit.within(TOO_LONG, || {
-            while done < until && began.elapsed() < ENOUGH {
+            while done < until && began.elapsed() < enough {
                 sum += step(connection, done)?;
                 done += 1;
             }
@@ -151,7 +158,7 @@ impl SmallTransactions<'_> {
         let returned = before.pages.saturating_sub(after.pages);
         let freed = (after.free + returned).saturating_sub(before.free);
         self.figures.add_transaction(took, freed * self.page_size, returned * self.page_size);
-        Ok((done, Done { sum, returned }))
+        Ok((done, Done { sum, returned, took }))
     }
 }
 
