@@ -185,6 +185,7 @@ impl Collector {
         }
         lock.note(StartPhase::Opening);
         let (database, queries) = Database::open_while(&config.database, routes, &config.queries, wanted)?;
+        database.check_retention(&config.retention)?;
         lock.note(StartPhase::Connecting);
         let parts = Parts {
             shared: Shared::new("database"),
@@ -195,6 +196,7 @@ impl Collector {
             routes: database.route_counters().clone(),
             file: database.file().clone(),
             wal: Arc::clone(database.wal()),
+            retention: Arc::default(),
         };
         let Parts { shared, broker, intake, peer, .. } = &parts;
         let reports = Reports {
@@ -250,7 +252,7 @@ impl Collector {
         let (state, counters, condition) = (ServiceState::default(), &parts.shared.counters, &parts.service);
         let service = Service::start(&config, &database, &queries, confirmations, counters, condition, &state)?;
         let upkeep = Upkeep::new();
-        upkeep.use_jobs(upkeep.prepare(upkeep::jobs(&config, &database))?);
+        upkeep.use_jobs(upkeep.prepare(upkeep::jobs(&config, &database, &parts.retention))?);
         lock.note(StartPhase::Running);
         Ok(Self {
             pipeline,

@@ -175,9 +175,9 @@ pub use event::{Event, InvalidEvent};
 pub use pipeline::{Connected, Distribution, Health, Incident, Position, Trouble};
 pub use query::{QueryStatus, RequestCounts};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
-pub use store::RouteStatus;
 #[doc(no_inline)]
 pub use store::rusqlite;
+pub use store::{RetentionStatus, RouteStatus};
 pub use subject::{Filter, InvalidSubject};
 pub use upkeep::JobStatus;
 

@@ -20,7 +20,10 @@ pub(super) fn of(event: &Event) -> HeaderMap {
 
 /// Each name with each of its values, in byte order: the client does not keep the order of the message.
 pub(super) fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, &str)> {
-    let mut all = unordered(headers);
+    in_order(unordered(headers))
+}
+
+fn in_order<'h>(mut all: impl Iterator<Item = (&'h str, &'h str)>) -> impl Iterator<Item = (&'h str, &'h str)> {
     // Most messages have one header, and need no memory here.
     let first = all.next();
     let mut rest: Vec<_> = all.collect();
@@ -30,6 +33,16 @@ pub(super) fn pairs(headers: Option<&HeaderMap>) -> impl Iterator<Item = (&str, 
         None
     });
     first.into_iter().chain(rest)
+}
+
+/// How many there are.
+pub(super) fn count(headers: Option<&HeaderMap>) -> usize {
+    unordered(headers).count()
+}
+
+/// Whether there are more than this many.
+pub(super) fn are_more_than(most: usize, headers: Option<&HeaderMap>) -> bool {
+    unordered(headers).nth(most).is_some()
 }
 
 /// Each name with each of its values, in any order.
@@ -60,29 +73,34 @@ pub(super) fn memory(headers: Option<&HeaderMap>) -> usize {
 pub(super) struct Packed(Box<str>);
 
 impl Packed {
-    /// Packs headers from the client. It reads them line by line, so they contain no line feed.
+    /// Packs headers from the client. It reads them line by line, so they contain no line feed. This takes less time than the client
+    /// needs to read them: so a thread that packs what the client reads keeps up with it, however busy the machine is.
     pub(super) fn of(headers: Option<&HeaderMap>) -> Self {
         let mut text =
             String::with_capacity(unordered(headers).map(|(name, value)| name.len() + value.len() + 2).sum());
-        for (name, value) in pairs(headers) {
+        for (name, value) in unordered(headers) {
             debug_assert!(!name.contains('\n') && !value.contains('\n'), "{name:?}: {value:?}");
-            for part in [name, value] {
-                text.push_str(part);
-                text.push('\n');
-            }
+            text.push_str(name);
+            text.push('\n');
+            text.push_str(value);
+            text.push('\n');
         }
         Self(text.into())
     }
 
-    /// Each name with each of its values.
+    /// Each name with each of its values, in byte order.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        in_order(self.unordered())
+    }
+
+    fn unordered(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut lines = self.0.split_terminator('\n');
         std::iter::from_fn(move || Some((lines.next()?, lines.next()?)))
     }
 
     /// Bytes they take in a batch.
     pub(super) fn size(&self) -> usize {
-        self.pairs().map(|(name, value)| name.len() + value.len() + Batch::HEADER).sum()
+        self.unordered().map(|(name, value)| name.len() + value.len() + Batch::HEADER).sum()
     }
 
     /// Bytes they take in memory.
@@ -92,7 +110,7 @@ impl Packed {
 
     /// The headers as the client's map.
     pub(super) fn map(&self) -> Option<HeaderMap> {
-        (!self.0.is_empty()).then(|| self.pairs().collect())
+        (!self.0.is_empty()).then(|| self.unordered().collect())
     }
 }
 

@@ -12,6 +12,7 @@ mod backup;
 #[cfg(feature = "check")]
 mod check;
 mod committed;
+mod compact;
 #[cfg(feature = "compare")]
 mod compare;
 mod completions;
@@ -39,6 +40,7 @@ mod query;
 mod reload;
 mod reloading;
 mod restore;
+mod retain;
 mod row_writers;
 mod run;
 mod server_program;
@@ -120,6 +122,8 @@ enum Command {
     #[command(hide = true)]
     Check(absent::Absent),
     Config(config::Config),
+    Retain(retain::Retain),
+    Compact(compact::Compact),
     Adopt(adopt::Adopt),
     Completions(completions::Completions),
     Man(man::Man),
@@ -205,6 +209,8 @@ impl Cli {
             #[cfg(not(feature = "check"))]
             Command::Check(absent) => absent.refuse("check", UNKNOWN),
             Command::Config(config) => config.run(&settings),
+            Command::Retain(retain) => retain.run(&settings),
+            Command::Compact(compact) => compact.run(&settings),
             Command::Adopt(adopt) => adopt.run(&settings),
             Command::Completions(completions) => completions.run(shown_commands()),
             Command::Man(man) => man.run(shown_commands()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::status::Status;
 use crate::pipeline::{Condition, Incident, Peer, Shared};
 use crate::query::{QueryStatus, RequestCounts};
-use crate::store::{DatabaseFile, RouteCounters, WalFrames};
+use crate::store::{DatabaseFile, RetentionFigures, RouteCounters, WalFrames};
 use crate::upkeep::Upkeep;
 
 /// Where all parts of a collector report their state.
@@ -19,6 +19,7 @@ pub(super) struct Parts {
     pub(super) routes: RouteCounters,
     pub(super) file: DatabaseFile,
     pub(super) wal: Arc<WalFrames>,
+    pub(super) retention: Arc<RetentionFigures>,
 }
 
 impl Parts {
@@ -70,6 +71,7 @@ impl Parts {
             requests,
             service: self.service.trouble(),
             upkeep: upkeep.status(),
+            retention: self.retention.now(),
         }
     }
 }

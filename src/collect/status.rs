@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::pipeline::{Connected, Distribution, Incident, Position, Trouble};
 use crate::query::{QueryStatus, RequestCounts};
-use crate::store::RouteStatus;
+use crate::store::{RetentionStatus, RouteStatus};
 use crate::upkeep::JobStatus;
 
 /// The figures of a collector, from its start, and the condition of its parts.
@@ -86,4 +86,6 @@ pub struct Status {
     pub service: Option<Trouble>,
     /// What the jobs did that the collector does beside collecting, such as `retention`. Empty if the settings have none.
     pub upkeep: Vec<JobStatus>,
+    /// What `[retention]` has deleted.
+    pub retention: RetentionStatus,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     BackupConfig, BatchConfig, BrokerConfig, Config, CoreConfig, DatabaseConfig, ObserveConfig, PrefetchConfig,
-    TlsConfig,
+    RetentionConfig, TlsConfig, UpkeepConfig,
 };
 
 /// Adds the names of the fields that differ. Names every field of the struct, so that a new one is not forgotten.
@@ -40,7 +40,16 @@ impl Config {
             "database.",
             old_database,
             database,
-            DatabaseConfig { path, permissions, synchronous, writers, busy_timeout, forget_recorders, migrations }
+            DatabaseConfig {
+                path,
+                permissions,
+                synchronous,
+                checkpoint,
+                writers,
+                busy_timeout,
+                forget_recorders,
+                migrations
+            }
         );
         let (old_observe, observe) = (&self.observe, &new.observe);
         differing!(
@@ -69,6 +78,8 @@ impl Config {
             routes: _,
             queries: _,
             service: _,
+            retention: _,
+            upkeep: _,
         } = self;
         let mut keys = Vec::new();
         if self.unmatched != new.unmatched {
@@ -84,6 +95,17 @@ impl Config {
         if self.service != new.service {
             keys.push("service".to_owned());
         }
+        let RetentionConfig { tables } = &self.retention;
+        let others = new.retention.tables.keys().filter(|name| !tables.contains_key(*name));
+        let differs = |name: &&String| tables.get(*name) != new.retention.tables.get(*name);
+        keys.extend(tables.keys().chain(others).filter(differs).map(|name| format!("retention.{name}")));
+        differing!(
+            keys,
+            "upkeep.",
+            &self.upkeep,
+            new.upkeep,
+            UpkeepConfig { retain_every, optimize_every, check_every, max_wal }
+        );
         keys
     }
 }

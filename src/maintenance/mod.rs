@@ -14,20 +14,24 @@
 //! ```
 
 mod backup;
+mod compact;
 mod export;
 mod export_format;
 mod import;
 mod restore;
+mod retain;
 mod route_columns;
 mod table_filters;
 
-pub use crate::store::StreamPosition;
+pub use crate::store::{Compacted, RetentionForecast, StreamPosition};
 pub use crate::task::Progress;
 pub use backup::{BackupOptions, BackupReport, backup};
+pub use compact::{CompactOptions, compact};
 pub use export::{ExportOptions, ExportReport, ExportSource, ExportTarget, export};
 pub use export_format::ExportFormat;
 pub use import::{BadLines, ImportOptions, ImportReport, import};
 pub use restore::{RestoreOptions, RestoreReport, restore};
+pub use retain::{RetainOptions, retain, retention_forecast};
 
 pub(crate) use restore::missing_in_stream;
 pub(crate) use table_filters::TableFilters;

@@ -364,6 +364,7 @@ fn every_setting_has_its_place_on_the_page() {
         "service",
         "backup",
         "observe",
+        "upkeep",
         "[route]",
         "[query]",
     ];
@@ -402,6 +403,11 @@ fn monitoring_is_as_documented() {
 #[test]
 fn the_log_is_as_documented() {
     holds(include_str!("../../docs/logs.md"));
+}
+
+#[test]
+fn retention_is_as_documented() {
+    holds(include_str!("../../docs/retention.md"));
 }
 
 #[test]

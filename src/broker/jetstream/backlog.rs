@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Select, TryRecvError};
 use nats::Message;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::broker::headers::{Packed, pairs};
+use crate::broker::headers::{Packed, are_more_than};
 
 /// How often the thread checks while deliveries are received. The client reads less than half a megabyte of headers
 /// meanwhile. After deliveries with many headers it does not wait for the next check, but for the next delivery.
@@ -157,7 +157,7 @@ impl Shared {
 
 impl Buffered {
     fn of(message: Message) -> Self {
-        if pairs(message.headers.as_ref()).nth(MAX_UNPACKED_HEADERS).is_none() {
+        if !are_more_than(MAX_UNPACKED_HEADERS, message.headers.as_ref()) {
             return Self::Unpacked(message);
         }
         let Message { subject, reply, headers, data, .. } = message;
