@@ -10,7 +10,7 @@ use crate::query::{self, Service};
 use crate::store::{CheckedRoutes, ConfirmationsTo, Database, Queries, Routes, migrations};
 
 impl Collector {
-    /// Takes over other settings without a restart: all settings of `[[route]]`, `[[query]]`, `[service]`, `[batch]`, `[retention]` and
+    /// Takes over other settings without a restart: all settings of `[[route]]`, `[[query]]`, `[service]`, `[batch]`, `[backup]`, `[retention]` and
     /// `[upkeep]`, and `unmatched`, `delete_markers` and `prefix`. Blocks until they are in use. That takes as long as it takes to compile the statements; if queries
     /// change, also the time for another connection to the broker, at most a few times `broker.timeout`.
     ///
