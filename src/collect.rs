@@ -1,12 +1,14 @@
 //! The collector: reads a stream and writes a database.
 
 mod broker_wait;
+mod parts;
 #[cfg(feature = "cli")]
 mod pulse;
 mod reload;
 mod services;
 mod sink;
 mod status;
+mod upkeep;
 
 pub use status::Status;
 
@@ -20,14 +22,14 @@ use crate::broker::{Cluster, CoreIntake, IntakeOptions, JetStreamIntake, Origina
 use crate::config::{Config, Mode, validate_queries_of_stream};
 use crate::deadline;
 use crate::error::Error;
-use crate::pipeline::{self, Condition, Health, Incident, Peer, Pipeline, Settings, Shared};
-use crate::query::{self, QueryStatus, RequestCounts, Service, ServiceState};
+use crate::pipeline::{self, Condition, Health, Peer, Pipeline, Settings, Shared};
+use crate::query::{self, Service, ServiceState};
 #[cfg(feature = "cli")]
 use crate::store::ReloadNote;
-use crate::store::{
-    Database, DatabaseFile, FileIdentity, Lock, PreviousFile, RouteCounters, RouteSwitch, Routes, StartPhase, WalFrames,
-};
+use crate::store::{Database, FileIdentity, Lock, PreviousFile, RouteSwitch, Routes, StartPhase};
+use crate::upkeep::Upkeep;
 use broker_wait::retry_until_broker;
+use parts::Parts;
 #[cfg(feature = "cli")]
 pub(crate) use pulse::Pulse;
 use services::Services;
@@ -52,6 +54,7 @@ pub struct Collector {
     pipeline: Pipeline,
     services: Services,
     service_state: ServiceState,
+    upkeep: Upkeep,
     /// Gone once all writers have ended.
     database: Weak<Database>,
     switch: RouteSwitch,
@@ -82,19 +85,6 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Migrations that the next start will apply. A reload applies none.
     pub pending_migrations: Vec<String>,
-}
-
-/// Where all parts of a collector report their state.
-#[derive(Clone, Debug)]
-struct Parts {
-    shared: Shared,
-    broker: Condition,
-    intake: Condition,
-    service: Condition,
-    peer: Peer,
-    routes: RouteCounters,
-    file: DatabaseFile,
-    wal: Arc<WalFrames>,
 }
 
 /// How long a collector collects.
@@ -195,6 +185,7 @@ impl Collector {
         }
         lock.note(StartPhase::Opening);
         let (database, queries) = Database::open_while(&config.database, routes, &config.queries, wanted)?;
+        database.check_retention(&config.retention)?;
         lock.note(StartPhase::Connecting);
         let parts = Parts {
             shared: Shared::new("database"),
@@ -205,6 +196,7 @@ impl Collector {
             routes: database.route_counters().clone(),
             file: database.file().clone(),
             wal: Arc::clone(database.wal()),
+            retention: Arc::default(),
         };
         let Parts { shared, broker, intake, peer, .. } = &parts;
         let reports = Reports {
@@ -259,11 +251,14 @@ impl Collector {
         // Only the writers have a sender: when they end, the service sees that nothing more will be committed.
         let (state, counters, condition) = (ServiceState::default(), &parts.shared.counters, &parts.service);
         let service = Service::start(&config, &database, &queries, confirmations, counters, condition, &state)?;
+        let upkeep = Upkeep::new();
+        upkeep.use_jobs(upkeep.prepare(upkeep::jobs(&config, &database, &parts.retention))?);
         lock.note(StartPhase::Running);
         Ok(Self {
             pipeline,
             services: Services::new(service),
             service_state: state,
+            upkeep,
             database: Arc::downgrade(&database),
             switch,
             parts,
@@ -339,7 +334,7 @@ impl Collector {
     /// The counters and conditions at this moment. Does not block.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.parts.status(self.services.queries(), self.service_state.counts())
+        self.parts.status(self.services.queries(), self.service_state.counts(), &self.upkeep)
     }
 
     /// Notes in the lock file what was done about reloads: `catchment reload` reads it.
@@ -353,7 +348,9 @@ impl Collector {
     #[must_use]
     pub fn health(&self) -> Health {
         let Parts { shared, broker, intake, service, .. } = &self.parts;
-        Health::of([broker, intake, &shared.sink, service])
+        let mut health = Health::of([broker, intake, &shared.sink, service]);
+        health.troubles.extend(self.upkeep.troubles());
+        health
     }
 
     /// Whether the database's path leads to another file than at the start, or to none. Nothing more can be committed then.
@@ -380,11 +377,12 @@ impl Collector {
     ///
     /// [`Error::StopDeadline`] with the names of the threads that had not ended, or what made the collector fail.
     pub fn stop(&self, patience: Duration) -> Result<Status, Error> {
-        let Self { pipeline, services, parts, mode, lock, .. } = self;
+        let Self { pipeline, services, upkeep, parts, mode, lock, .. } = self;
         let until = deadline::after(patience);
         services.close();
+        upkeep.close();
         let stopped = pipeline.stop(patience);
-        let answered = services.finish(until);
+        let answered = services.finish(until).map(|threads| joined([threads, upkeep.finish(until)]));
         let (queries, requests) = (services.queries(), self.service_state.counts());
         if pipeline.has_ended() && matches!(answered, Ok(None)) {
             lock.lock().take();
@@ -393,13 +391,19 @@ impl Collector {
             |unfinished, waited| Error::StopDeadline { waited, unfinished, kept: *mode == Mode::Jetstream };
         match stopped {
             Ok(()) => match answered? {
-                None => Ok(parts.status(queries, requests)),
+                None => Ok(parts.status(queries, requests, upkeep)),
                 Some(threads) => Err(unfinished(threads, patience)),
             },
             Err(Error::StopDeadline { waited, unfinished: threads, .. }) => Err(unfinished(threads, waited)),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The names of threads that have not ended, if any.
+fn joined(threads: [Option<String>; 2]) -> Option<String> {
+    let names: Vec<String> = threads.into_iter().flatten().collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// Checks the settings, and that the file can be the database. Makes nothing.
@@ -444,55 +448,5 @@ pub(crate) fn owner(identity: &str, file: &FileIdentity) -> Owner {
         replaced_tag,
         original,
         location: file.location.clone(),
-    }
-}
-
-impl Parts {
-    fn status(&self, queries: Vec<QueryStatus>, requests: RequestCounts) -> Status {
-        let counters = &self.shared.counters;
-        // Read first: what is committed was received.
-        let (committed, committed_bytes) = (counters.committed.get(), counters.committed_bytes.get());
-        let (received, received_bytes) = (counters.received.get(), counters.received_bytes.get());
-        let (wal_pages, wal_pages_copied) = self.wal.now();
-        let conditions = [&self.broker, &self.intake, &self.shared.sink, &self.service];
-        let mut incidents: Vec<Incident> = conditions.into_iter().flat_map(Condition::incidents).collect();
-        incidents.sort_by_key(|incident| incident.at);
-        Status {
-            received,
-            committed,
-            duplicates: counters.duplicates.get(),
-            dead_letters: counters.dead_letters.get(),
-            unmatched_dropped: counters.unmatched_dropped.get(),
-            markers_skipped: counters.markers_skipped.get(),
-            confirmations_dropped: counters.confirmations_dropped.get(),
-            dropped: counters.dropped.get(),
-            batches: counters.batches.get(),
-            lost_events: counters.lost_events.get(),
-            reconnects: counters.reconnects.get(),
-            pending: counters.pending.get(),
-            ack_pending: counters.ack_pending.get(),
-            redelivered: counters.redelivered.get(),
-            queue_events: received.saturating_sub(committed),
-            queue_bytes: received_bytes.saturating_sub(committed_bytes),
-            received_bytes,
-            committed_bytes,
-            commit_failures: counters.commit_failures.get(),
-            last_commit: counters.last_commit.get(),
-            position: self.shared.progress.position(),
-            connected: self.peer.get(),
-            wal_pages,
-            wal_pages_copied,
-            commit_duration: counters.histograms.commits.distribution(),
-            batch_events: counters.histograms.batches.distribution(),
-            publish_to_commit: counters.histograms.delays.distribution(),
-            routes: self.routes.now(),
-            queries,
-            incidents,
-            broker: self.broker.trouble(),
-            intake: self.intake.trouble(),
-            database: self.shared.sink.trouble(),
-            requests,
-            service: self.service.trouble(),
-        }
     }
 }

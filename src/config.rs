@@ -27,6 +27,7 @@ mod observe;
 mod parameters;
 mod queries;
 mod reachability;
+mod retention;
 mod routes;
 #[cfg(feature = "cli")]
 mod schema;
@@ -36,6 +37,7 @@ mod secrets;
 #[cfg(feature = "cli")]
 mod setting_lines;
 mod subjects;
+mod upkeep;
 #[cfg(feature = "cli")]
 mod written;
 
@@ -51,7 +53,7 @@ pub use broker::{BrokerConfig, PrefetchConfig, TlsConfig};
 pub use bytesize::ByteSize;
 pub use core_nats::{CoreConfig, CoreOverflow, Mode};
 pub(crate) use database::validate_database_path;
-pub use database::{BatchConfig, DatabaseConfig, Synchronous};
+pub use database::{BatchConfig, Checkpoints, DatabaseConfig, Synchronous};
 #[cfg(feature = "cli")]
 pub(crate) use file::{from_table, keys_of, line_in, table_of};
 pub(crate) use limits::validate_bind;
@@ -62,12 +64,16 @@ pub use observe::ObserveConfig;
 pub(crate) use parameters::seconds_of;
 pub use parameters::{ParameterConfig, ParameterType, ParameterValue};
 pub use queries::{QueryConfig, ServiceConfig};
+pub(crate) use retention::ArchiveKind;
+pub use retention::{RetentionConfig, RetentionRule, RetentionRules};
+pub(crate) use routes::NO_ROUTE;
 pub use routes::{Codec, DEFAULT_MAX_STEPS, DeleteMarkers, RouteConfig, RouteExample, Unmatched};
 #[cfg(feature = "cli")]
 pub(crate) use schema::schema;
 pub(crate) use secrets::{is_jwt, split_scheme, without_login, without_secrets};
 #[cfg(feature = "cli")]
 pub(crate) use setting_lines::lines_of;
+pub use upkeep::UpkeepConfig;
 #[cfg(feature = "cli")]
 pub(crate) use written::{Section, sections};
 
@@ -101,6 +107,10 @@ pub struct Config {
     pub service: ServiceConfig,
     /// How the collector can be watched: `[observe]`.
     pub observe: ObserveConfig,
+    /// How long rows are kept: `[retention]`. Default: everything is kept.
+    pub retention: RetentionConfig,
+    /// What the collector does for its database from time to time: `[upkeep]`.
+    pub upkeep: UpkeepConfig,
 }
 
 impl Config {
@@ -142,12 +152,15 @@ impl Config {
     ///
     /// [`Error::Config`] with the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
-        let Self { broker, database, batch, routes, queries, service, observe, .. } = self.resolved()?;
+        let Self { broker, database, batch, routes, queries, service, observe, retention, upkeep, .. } =
+            self.resolved()?;
         broker.validate()?;
         database.validate()?;
         batch.validate()?;
         service.validate()?;
         observe.validate()?;
+        retention.validate()?;
+        upkeep.validate()?;
         if self.delete_markers == DeleteMarkers::Only {
             let reason = "is only, which is for routes";
             return Err(Error::config("delete_markers", reason).with_remedy("give store, skip or dead_letter"));

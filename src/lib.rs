@@ -82,6 +82,7 @@
 //! | `catchment-open` | while a database is opened that may be interrupted | opens it, and applies migrations |
 //! | `catchment-observer`, `catchment-http` | the command `run` alone | samples the collector; serves metrics, health and a page |
 //! | `catchment-reload` | the command, during a reload | takes over other settings |
+//! | `catchment-upkeep` | collector, if it has such work | does what is due from time to time: retention, checks of the database |
 //! | `catchment-probe` | before threads of other crates start | ends at once: shows that the system allows the threads |
 //!
 //! # Authentication
@@ -161,6 +162,7 @@ mod store;
 mod subject;
 mod task;
 pub mod testing;
+mod upkeep;
 
 pub use collect::{Collector, Reloaded, Status, Until};
 pub use config::Config;
@@ -169,10 +171,11 @@ pub use event::{Event, InvalidEvent};
 pub use pipeline::{Connected, Distribution, Health, Incident, Position, Trouble};
 pub use query::{QueryStatus, RequestCounts};
 pub use record::{DirectRecorder, DirectRecorderConfig, NatsRecorder, NatsRecorderConfig, Receipt, Recorder};
-pub use store::RouteStatus;
 #[doc(no_inline)]
 pub use store::rusqlite;
+pub use store::{RetentionStatus, RouteStatus};
 pub use subject::{Filter, InvalidSubject};
+pub use upkeep::JobStatus;
 
 use counted::counted;
 use printable::printable;

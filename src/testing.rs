@@ -223,6 +223,12 @@ impl TestDatabase {
         Ok(outcome)
     }
 
+    /// Checks `[retention]` against the tables. Returns the statements for missing indexes, with the tables as the settings name them.
+    #[cfg(feature = "check")]
+    pub(crate) fn check_retention(&self, config: &Config) -> Result<Vec<(String, String)>, Error> {
+        crate::store::check_retention(&self.path(), &config.database.path, &config.retention)
+    }
+
     /// The subjects whose events are collected.
     pub(crate) fn subjects(&self) -> &[Filter] {
         &self.subjects

@@ -35,6 +35,11 @@ fn in_order<'h>(mut all: impl Iterator<Item = (&'h str, &'h str)>) -> impl Itera
     first.into_iter().chain(rest)
 }
 
+/// How many there are.
+pub(super) fn count(headers: Option<&HeaderMap>) -> usize {
+    unordered(headers).count()
+}
+
 /// Whether there are more than this many.
 pub(super) fn are_more_than(most: usize, headers: Option<&HeaderMap>) -> bool {
     unordered(headers).nth(most).is_some()

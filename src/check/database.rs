@@ -62,6 +62,10 @@ pub(super) fn check(
     integrity(&inspection, options, &format!("{shown}"), report);
     size(&inspection, report);
     gaps(config, &inspection, report);
+    if let (false, Ok(false)) = (config.retention.is_empty(), inspection.gives_pages_back()) {
+        let what = format!("{shown} keeps the space of deleted rows: an earlier version made it");
+        report.warning("retention", what, format!("stop the collector and run {}", hint::command("compact")));
+    }
     match inspection.file_identity() {
         Ok(Some(file)) if config.broker.mode == Mode::Jetstream => {
             if let Err(error) = file.refuse_copy(path) {

@@ -23,15 +23,41 @@ pub(super) fn check(config: &Config, located: &dyn Fn(Error) -> Error, report: &
     }
     let compiled = if exists { TestDatabase::on_tables_of(config) } else { TestDatabase::new(config) };
     match compiled {
-        Ok(_) => {
+        Ok(database) => {
             let statements: usize = config.routes.iter().map(|route| route.sql.len()).sum();
             let fit = |count: usize| if count == 1 { "fits" } else { "fit" };
             let (routes, queries) = (config.routes.len(), config.queries.len());
             let statements = counted(statements as u64, "statement");
             report.ok("routes", format!("{routes} with {statements} {} the tables", fit(routes)));
             report.ok("queries", format!("{queries} {} the tables", fit(queries)));
+            retention(config, &database, located, report);
         }
         Err(error) => report.error(object(&error), &located(error)),
+    }
+}
+
+/// Whether the rules of `[retention]` fit the tables, and the indexes that they need.
+fn retention(
+    config: &Config,
+    database: &TestDatabase,
+    located: &dyn Fn(Error) -> Error,
+    report: &mut ReportBuilder<'_>,
+) {
+    if config.retention.is_empty() {
+        return;
+    }
+    match database.check_retention(config) {
+        Ok(missing) if missing.is_empty() => {
+            let tables = config.retention.tables.len() as u64;
+            report.ok("retention", format!("the rules of {} fit", counted(tables, "table")));
+        }
+        Ok(missing) => {
+            for (table, statement) in missing {
+                let what = format!("{table} has no index for its times, so each round reads the whole table");
+                report.warning("retention", what, format!("add a migration with {statement}"));
+            }
+        }
+        Err(error) => report.error("retention", &located(error)),
     }
 }
 

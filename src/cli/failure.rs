@@ -49,7 +49,10 @@ pub fn or_interrupted(
     message: impl FnOnce() -> String,
     otherwise: impl FnOnce(Error) -> anyhow::Error,
 ) -> anyhow::Error {
-    let may_be = matches!(error, Error::Database { fault: DatabaseFault::Interrupted | DatabaseFault::Busy, .. });
+    let may_be = matches!(
+        error,
+        Error::Database { fault: DatabaseFault::Interrupted | DatabaseFault::Busy, .. } | Error::Cancelled { .. }
+    );
     match signal.filter(|_| may_be) {
         Some(status) => Interrupted { message: message(), status }.into(),
         None => otherwise(error),

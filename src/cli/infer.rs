@@ -222,7 +222,8 @@ impl Infer {
         let earlier = |route: &&crate::config::RouteConfig| {
             route.subject.parse::<Filter>().is_ok_and(|of| of.overlaps(&self.subject))
         };
-        if let Some(route) = config.routes.iter().find(earlier) {
+        let first = config.routes.iter().find(earlier);
+        if let Some(route) = first {
             log::warn!(
                 "route {} of {} comes first and takes events on {}: put the new route before it",
                 printable(route.name()),
@@ -246,7 +247,7 @@ impl Infer {
                 self.subject.as_str()
             );
         }
-        if is_told {
+        if is_told && first.is_none() {
             eprintln!("add the route: cat {} >> {}", files.settings.path.display(), settings.display());
         }
     }

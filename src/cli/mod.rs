@@ -11,6 +11,7 @@ mod adopt;
 #[cfg(feature = "check")]
 mod check;
 mod committed;
+mod compact;
 #[cfg(feature = "compare")]
 mod compare;
 mod completions;
@@ -38,6 +39,7 @@ mod query;
 mod reload;
 mod reloading;
 mod replay;
+mod retain;
 mod row_writers;
 mod run;
 mod server_program;
@@ -119,6 +121,8 @@ enum Command {
     Replay(replay::Replay),
     Gaps(gaps::Gaps),
     Verify(verify::Verify),
+    Retain(retain::Retain),
+    Compact(compact::Compact),
     Adopt(adopt::Adopt),
     Completions(completions::Completions),
     Man(man::Man),
@@ -203,6 +207,8 @@ impl Cli {
             Command::Replay(replay) => replay.run(&settings),
             Command::Gaps(gaps) => gaps.run(&settings),
             Command::Verify(verify) => verify.run(&settings),
+            Command::Retain(retain) => retain.run(&settings),
+            Command::Compact(compact) => compact.run(&settings),
             Command::Adopt(adopt) => adopt.run(&settings),
             Command::Completions(completions) => completions.run(shown_commands()),
             Command::Man(man) => man.run(shown_commands()),

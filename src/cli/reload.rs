@@ -1,7 +1,7 @@
 //! `catchment reload`: a running collector reads its settings again.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -56,7 +56,7 @@ impl Reload {
         let config = settings
             .for_database(&self.database)
             .map_err(|error| anyhow::anyhow!("not reloaded, nothing was changed: {}", failure::line(&error.into())))?;
-        let outcome = self.request(&config.database.path)?;
+        let outcome = self.request(&config.database.path, settings.named_file())?;
         let mut output = Output::optional();
         if self.json {
             let Outcome { is_done, text, process } = &outcome;
@@ -69,11 +69,15 @@ impl Reload {
         Ok(())
     }
 
-    fn request(&self, database: &Path) -> anyhow::Result<Outcome> {
+    /// `named` is the settings file that the user names for this command.
+    fn request(&self, database: &Path, named: Option<&Path>) -> anyhow::Result<Outcome> {
         let (shown, signals) = (database.display(), Signals::catch()?);
         let until = Instant::now() + self.timeout;
         let (holder, before) = find(database, until, &signals)?;
         let process = holder.number();
+        if let Some(named) = named {
+            must_be_read(&before, named, process)?;
+        }
         holder.request_reload().map_err(|why| anyhow::anyhow!("{why}; run this as the collector's user or as root"))?;
         loop {
             match Lock::reloads(database) {
@@ -90,6 +94,27 @@ impl Reload {
             }
             std::thread::sleep(POLL);
         }
+    }
+}
+
+/// Refuses a file that the collector does not read: what it says would not be taken over.
+fn must_be_read(note: &ReloadNote, named: &Path, process: u32) -> anyhow::Result<()> {
+    let is_same = |read: &PathBuf| match (read.canonicalize(), named.canonicalize()) {
+        (Ok(read), Ok(named)) => read == named,
+        // It is gone, or this user may not find it: the collector says so.
+        _ => true,
+    };
+    let shown = named.display();
+    match &note.file {
+        Some(read) if !is_same(read) => anyhow::bail!(
+            "not reloaded, nothing was changed: process {process} reads its settings from {}, not from {shown}; change that file, or restart \
+             the collector with this one",
+            read.display()
+        ),
+        None => anyhow::bail!(
+            "not reloaded, nothing was changed: process {process} reads no settings file; restart it with {shown}"
+        ),
+        Some(_) => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads the settings of `catchment run` again while it collects, at SIGHUP. The log and the lock file report the outcome.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -28,7 +29,7 @@ struct UnderWay {
 impl<'c> Reloads<'c> {
     /// From now on `catchment reload` may request one.
     pub fn new(collector: &'c Arc<Collector>, settings: &'c Settings) -> Self {
-        let note = ReloadNote::default();
+        let note = ReloadNote { file: settings.file().map(absolute), ..ReloadNote::default() };
         collector.note_reloads(&note);
         Self { collector, settings, note, under_way: None }
     }
@@ -96,6 +97,11 @@ impl<'c> Reloads<'c> {
         self.note.end(false, &why);
         self.collector.note_reloads(&self.note);
     }
+}
+
+/// The path as another process finds it.
+fn absolute(file: &Path) -> PathBuf {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
 impl UnderWay {

@@ -182,6 +182,11 @@ impl Settings {
         self.file.path()
     }
 
+    /// The file, if a flag or a variable names it.
+    pub fn named_file(&self) -> Option<&Path> {
+        self.file.named_path()
+    }
+
     /// The flag, with a space before it, that makes another command use the same file. Empty if none is needed.
     pub fn file_flag(&self) -> String {
         self.file.flag()
@@ -306,8 +311,8 @@ impl Settings {
     /// The error of a start. That of a route, a query or the migrations gets the line of the file that has it.
     pub fn with_line(&self, error: Error, config: &Config) -> Error {
         if let Error::Config { key, .. } = &error {
-            let is_of_sql =
-                ["route ", "query "].iter().any(|list| key.starts_with(list)) || key == "database.migrations";
+            let is_of_sql = ["route ", "query ", "retention."].iter().any(|list| key.starts_with(list))
+                || key == "database.migrations";
             return if is_of_sql { self.with_origin(error, &Table::new()) } else { error };
         }
         let Error::Database { fault: DatabaseFault::Statement, path, detail, remedy, source } = error else {

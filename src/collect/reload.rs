@@ -2,7 +2,7 @@
 
 use crossbeam_channel::Sender;
 
-use super::{Collector, Reloaded, Running, report_unreachable};
+use super::{Collector, Reloaded, Running, report_unreachable, upkeep};
 use crate::config::{Config, Mode, validate_queries_of_stream};
 use crate::error::{DatabaseFault, Error};
 use crate::pipeline::{Confirmation, Settings};
@@ -10,8 +10,8 @@ use crate::query::{self, Service};
 use crate::store::{CheckedRoutes, ConfirmationsTo, Database, Queries, Routes, migrations};
 
 impl Collector {
-    /// Takes over other settings without a restart: all settings of `[[route]]`, `[[query]]`, `[service]` and `[batch]`, and `unmatched`,
-    /// `delete_markers` and `prefix`. Blocks until they are in use. That takes as long as it takes to compile the statements; if queries
+    /// Takes over other settings without a restart: all settings of `[[route]]`, `[[query]]`, `[service]`, `[batch]`, `[retention]` and
+    /// `[upkeep]`, and `unmatched`, `delete_markers` and `prefix`. Blocks until they are in use. That takes as long as it takes to compile the statements; if queries
     /// change, also the time for another connection to the broker, at most a few times `broker.timeout`.
     ///
     /// Either all settings are taken over or none: after an error the collector continues as before.
@@ -48,8 +48,17 @@ impl Collector {
             let known = self.subjects.iter().filter(|subject| *subject != ">").cloned();
             validate_queries_of_stream(&config.queries, &known.collect::<Vec<_>>())?;
         }
+        database.check_retention(&config.retention)?;
+        let jobs = if upkeep::are_same(&running.completed, &config) {
+            None
+        } else {
+            Some(self.upkeep.prepare(upkeep::jobs(&config, &database, &self.parts.retention))?)
+        };
         if !self.switch_to(&config, &running.completed, &database, routes, &queries)? {
             return Err(Error::Ended);
+        }
+        if let Some(jobs) = jobs {
+            self.upkeep.use_jobs(jobs);
         }
         *running = Running { given, completed: config };
         Ok(Reloaded { changed, pending_migrations })

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use crate::pipeline::{Connected, Distribution, Incident, Position, Trouble};
 use crate::query::{QueryStatus, RequestCounts};
-use crate::store::RouteStatus;
+use crate::store::{RetentionStatus, RouteStatus};
+use crate::upkeep::JobStatus;
 
 /// The figures of a collector, from its start, and the condition of its parts.
 #[derive(Clone, Debug, Default)]
@@ -83,4 +84,8 @@ pub struct Status {
     pub requests: RequestCounts,
     /// What prevents queries from being answered, if anything.
     pub service: Option<Trouble>,
+    /// What the jobs did that the collector does beside collecting, such as `retention`. Empty if the settings have none.
+    pub upkeep: Vec<JobStatus>,
+    /// What `[retention]` has deleted.
+    pub retention: RetentionStatus,
 }

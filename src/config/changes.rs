@@ -1,6 +1,9 @@
 //! Which settings differ between two configurations, and which of them a running collector cannot take over.
 
-use super::{BatchConfig, BrokerConfig, Config, CoreConfig, DatabaseConfig, ObserveConfig, PrefetchConfig, TlsConfig};
+use super::{
+    BatchConfig, BrokerConfig, Config, CoreConfig, DatabaseConfig, ObserveConfig, PrefetchConfig, RetentionConfig,
+    TlsConfig, UpkeepConfig,
+};
 
 /// Adds the names of the fields that differ. Names every field of the struct, so that a new one is not forgotten.
 macro_rules! differing {
@@ -37,7 +40,16 @@ impl Config {
             "database.",
             old_database,
             database,
-            DatabaseConfig { path, permissions, synchronous, writers, busy_timeout, forget_recorders, migrations }
+            DatabaseConfig {
+                path,
+                permissions,
+                synchronous,
+                checkpoint,
+                writers,
+                busy_timeout,
+                forget_recorders,
+                migrations
+            }
         );
         let (old_observe, observe) = (&self.observe, &new.observe);
         differing!(
@@ -65,6 +77,8 @@ impl Config {
             routes: _,
             queries: _,
             service: _,
+            retention: _,
+            upkeep: _,
         } = self;
         let mut keys = Vec::new();
         if self.unmatched != new.unmatched {
@@ -79,6 +93,17 @@ impl Config {
         if self.service != new.service {
             keys.push("service".to_owned());
         }
+        let RetentionConfig { tables } = &self.retention;
+        let others = new.retention.tables.keys().filter(|name| !tables.contains_key(*name));
+        let differs = |name: &&String| tables.get(*name) != new.retention.tables.get(*name);
+        keys.extend(tables.keys().chain(others).filter(differs).map(|name| format!("retention.{name}")));
+        differing!(
+            keys,
+            "upkeep.",
+            &self.upkeep,
+            new.upkeep,
+            UpkeepConfig { retain_every, optimize_every, check_every, max_wal }
+        );
         keys
     }
 }

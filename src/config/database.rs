@@ -32,6 +32,8 @@ pub struct DatabaseConfig {
     #[serde(deserialize_with = "octal")]
     #[cfg_attr(feature = "cli", schemars(with = "crate::config::schema_types::Permissions"))]
     pub permissions: u32,
+    /// Who copies committed pages from the `-wal` file into the database. Default `auto`.
+    pub checkpoint: Checkpoints,
     /// Writer threads, 1 to 64. They prepare batches in parallel and commit them in turn. Default 1, measured fastest on two
     /// cores: SQLite commits one transaction at a time.
     pub writers: usize,
@@ -80,6 +82,20 @@ pub enum Synchronous {
     Normal,
 }
 
+/// Who copies committed pages from the `-wal` file into the database (<https://sqlite.org/wal.html#ckpt>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Checkpoints {
+    /// Catchment does.
+    #[default]
+    Auto,
+    /// Another program does, for example Litestream, which must read every page from the `-wal` file before that is used again. Catchment
+    /// never runs a checkpoint, not even when it closes the database. While that program does not run, the file grows without a bound.
+    External,
+}
+
 /// How many events one transaction commits: `[batch]`. A batch waits for more events only if `linger` is set. Batches grow
 /// while the database is busy.
 #[derive(Clone, Debug, Deserialize)]
@@ -104,6 +120,7 @@ impl Default for DatabaseConfig {
             path: "catchment.db".into(),
             permissions: 0o600,
             synchronous: Synchronous::Full,
+            checkpoint: Checkpoints::Auto,
             writers: 1,
             busy_timeout: Duration::from_secs(1),
             forget_recorders: Duration::from_secs(30 * 86_400),

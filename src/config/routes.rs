@@ -202,6 +202,9 @@ pub enum DeleteMarkers {
     Only,
 }
 
+/// How events that no route takes are named among the routes.
+pub(crate) const NO_ROUTE: &str = "(none)";
+
 impl RouteConfig {
     /// A route with these statements and the defaults.
     pub fn new<S: Into<String>>(subject: impl Into<String>, sql: impl IntoIterator<Item = S>) -> Self {
@@ -221,6 +224,13 @@ impl RouteConfig {
             Ok(filter) => filter,
             Err(error) => return refused(format!("subject {error}")),
         };
+        if let Some(name) = &self.name
+            && (name.trim().is_empty() || name.chars().any(char::is_control) || name == NO_ROUTE)
+        {
+            let detail =
+                "name must be text without control characters, and not (none): that is the name of no route in metrics";
+            return refused(detail.into());
+        }
         if let Some(RouteExample { subject, .. }) = &self.example {
             if let Err(error) = subject::validate(subject) {
                 return refused(format!("example.subject: {error}"));

@@ -157,7 +157,7 @@ mod tests {
             }
             assert!(!properties.values().any(|property| property.to_string().contains("\"null\"")), "TOML has no null");
             for (key, value) in &section.settings {
-                assert_eq!(properties[*key]["default"], serde_json::to_value(value).expect("JSON"), "{key}");
+                assert_eq!(properties[&**key]["default"], serde_json::to_value(value).expect("JSON"), "{key}");
             }
         }
         assert!(described > 50, "{described}");

@@ -3,6 +3,7 @@
 //!
 //! Each struct is taken apart field by field: a new setting does not compile until it is written here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use toml::{Table, Value};
 
 use super::secrets::{is_contents, is_jwt, without_secrets};
 use super::{
-    BatchConfig, BrokerConfig, Codec, Config, CoreConfig, CoreOverflow, DatabaseConfig, DeleteMarkers, Migrations,
-    Mode, ObserveConfig, ParameterConfig, ParameterType, ParameterValue, PrefetchConfig, QueryConfig, RouteConfig,
-    RouteExample, ServiceConfig, Synchronous, TlsConfig, Unmatched,
+    BatchConfig, BrokerConfig, Checkpoints, Codec, Config, CoreConfig, CoreOverflow, DatabaseConfig, DeleteMarkers,
+    Migrations, Mode, ObserveConfig, ParameterConfig, ParameterType, ParameterValue, PrefetchConfig, QueryConfig,
+    RetentionConfig, RetentionRule, RouteConfig, RouteExample, ServiceConfig, Synchronous, TlsConfig, Unmatched,
+    UpkeepConfig,
 };
 
 /// What is written in the place of a secret.
@@ -28,7 +30,7 @@ pub(crate) struct Section {
     /// Its number in its list, from 0.
     pub(crate) number: Option<usize>,
     /// Its keys and values. A setting without a value is left out.
-    pub(crate) settings: Vec<(&'static str, Value)>,
+    pub(crate) settings: Vec<(Cow<'static, str>, Value)>,
 }
 
 impl Section {
@@ -44,8 +46,20 @@ impl Section {
 
 /// All settings. No secret is in them: no password, no token, no login of an address, no contents of a file.
 pub(crate) fn sections(config: &Config) -> Vec<Section> {
-    let Config { prefix, unmatched, delete_markers, broker, database, batch, routes, queries, service, observe } =
-        config;
+    let Config {
+        prefix,
+        unmatched,
+        delete_markers,
+        broker,
+        database,
+        batch,
+        routes,
+        queries,
+        service,
+        observe,
+        retention,
+        upkeep,
+    } = config;
     let top = [
         prefix.as_deref().map(|prefix| ("prefix", text(prefix))),
         Some(("unmatched", text(of_unmatched(*unmatched)))),
@@ -53,7 +67,14 @@ pub(crate) fn sections(config: &Config) -> Vec<Section> {
     ];
     let mut sections = vec![section("", top)];
     sections.extend(of_broker(broker));
-    sections.extend([of_database(database), of_batch(batch), of_service(service), of_observe(observe)]);
+    sections.extend([
+        of_database(database),
+        of_batch(batch),
+        of_service(service),
+        of_observe(observe),
+        of_upkeep(upkeep),
+    ]);
+    sections.extend((!retention.is_empty()).then(|| of_retention(retention)));
     let routes = routes.iter().enumerate().map(|(number, route)| Section { number: Some(number), ..of_route(route) });
     let queries = queries.iter().enumerate().map(|(number, query)| Section { number: Some(number), ..of_query(query) });
     sections.extend(routes.chain(queries));
@@ -61,7 +82,8 @@ pub(crate) fn sections(config: &Config) -> Vec<Section> {
 }
 
 fn section(name: &'static str, settings: impl IntoIterator<Item = Option<(&'static str, Value)>>) -> Section {
-    Section { name, number: None, settings: settings.into_iter().flatten().collect() }
+    let settings = settings.into_iter().flatten().map(|(key, value)| (key.into(), value)).collect();
+    Section { name, number: None, settings }
 }
 
 fn of_broker(broker: &BrokerConfig) -> [Section; 4] {
@@ -145,8 +167,16 @@ fn of_broker(broker: &BrokerConfig) -> [Section; 4] {
 }
 
 fn of_database(database: &DatabaseConfig) -> Section {
-    let DatabaseConfig { path, permissions, synchronous, writers, busy_timeout, forget_recorders, migrations } =
-        database;
+    let DatabaseConfig {
+        path,
+        permissions,
+        synchronous,
+        checkpoint,
+        writers,
+        busy_timeout,
+        forget_recorders,
+        migrations,
+    } = database;
     let migrations = match migrations {
         Some(Migrations::Folder(folder)) => Some(file(folder)),
         // A file has none of these.
@@ -157,6 +187,7 @@ fn of_database(database: &DatabaseConfig) -> Section {
         migrations.map(|value| ("migrations", value)),
         Some(("permissions", text(&format!("{permissions:04o}")))),
         Some(("synchronous", text(of_synchronous(*synchronous)))),
+        Some(("checkpoint", text(of_checkpoint(*checkpoint)))),
         Some(("writers", number(*writers))),
         Some(("busy_timeout", duration(*busy_timeout))),
         Some(("forget_recorders", duration(*forget_recorders))),
@@ -193,6 +224,40 @@ fn of_observe(observe: &ObserveConfig) -> Section {
         max_lag.map(|most| ("max_lag", duration(most))),
     ];
     section("observe", settings)
+}
+
+fn of_upkeep(upkeep: &UpkeepConfig) -> Section {
+    let UpkeepConfig { retain_every, optimize_every, check_every, max_wal } = upkeep;
+    let settings = [
+        ("retain_every", duration(*retain_every)),
+        ("optimize_every", duration(*optimize_every)),
+        ("check_every", duration(*check_every)),
+        ("max_wal", size(*max_wal)),
+    ];
+    section("upkeep", settings.map(Some))
+}
+
+fn of_retention(retention: &RetentionConfig) -> Section {
+    let RetentionConfig { tables } = retention;
+    let rules = |rules: &[RetentionRule]| match rules {
+        [one] => of_rule(one),
+        several => Value::Array(several.iter().map(of_rule).collect()),
+    };
+    let settings = tables.iter().map(|(table, of_table)| (table.clone().into(), rules(&of_table.0))).collect();
+    Section { name: "retention", number: None, settings }
+}
+
+fn of_rule(rule: &RetentionRule) -> Value {
+    let RetentionRule { rows, keep, column, bytes, condition, archive } = rule;
+    let settings = [
+        rows.map(|rows| ("rows", number(rows))),
+        keep.map(|keep| ("keep", duration(keep))),
+        column.as_deref().map(|column| ("column", text(column))),
+        bytes.map(|bytes| ("bytes", size(bytes))),
+        condition.as_deref().map(|condition| ("where", text(condition))),
+        archive.as_deref().map(|archive| ("archive", file(archive))),
+    ];
+    Value::Table(settings.into_iter().flatten().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 fn of_route(route: &RouteConfig) -> Section {
@@ -291,6 +356,13 @@ fn of_synchronous(synchronous: Synchronous) -> &'static str {
     }
 }
 
+fn of_checkpoint(checkpoint: Checkpoints) -> &'static str {
+    match checkpoint {
+        Checkpoints::Auto => "auto",
+        Checkpoints::External => "external",
+    }
+}
+
 fn of_codec(codec: Codec) -> &'static str {
     match codec {
         Codec::Json => "json",
@@ -358,126 +430,4 @@ fn size(value: ByteSize) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The sections as the text of a file.
-    fn as_file(sections: &[Section]) -> String {
-        let mut text = String::new();
-        for section in sections {
-            let name = section.name;
-            match (name, section.number) {
-                ("", _) => {}
-                (_, None) => text.extend(["[", name, "]\n"]),
-                (_, Some(_)) => text.extend(["[[", name, "]]\n"]),
-            }
-            for (key, value) in &section.settings {
-                text.extend([key, " = ", &value.to_string(), "\n"]);
-            }
-        }
-        text
-    }
-
-    const ALL: &str = r#"
-        prefix = "x"
-        unmatched = "drop"
-        delete_markers = "dead_letter"
-        [broker]
-        servers = ["nats://a:1", "tls://b"]
-        user = "me"
-        password_file = "p"
-        domain = "hub"
-        inbox_prefix = "_ME"
-        mode = "core"
-        stream = "S"
-        subjects = ["a.>", "b"]
-        create_stream = false
-        timeout = "1m 2s"
-        wait = "90ms"
-        silence = "3s"
-        retry = "10ms"
-        connection_name = "n"
-        tls = { required = true, ca = "ca", cert = "cert", key = "key" }
-        prefetch = { events = 1, bytes = 1025, requests = 2 }
-        core = { queue = "q", max_events = 3, max_bytes = "3GiB", overflow = "block" }
-        [database]
-        path = "a b.db"
-        migrations = "m"
-        permissions = "0640"
-        synchronous = "normal"
-        writers = 2
-        busy_timeout = "1ms"
-        forget_recorders = "2years 3months"
-        [batch]
-        max_events = 7
-        max_bytes = "5KiB"
-        linger = "1s"
-        [service]
-        name = "s"
-        description = "d \" \n"
-        threads = 3
-        waiting = 4
-        [observe]
-        listen = "127.0.0.1:9464"
-        token_file = "t"
-        unready_after = "10s"
-        max_pending = 9
-        max_lag = "1m"
-        [[route]]
-        name = "n"
-        subject = "a"
-        sql = "INSERT"
-        bind = { "x-y" = "/a/b", z = "" }
-        codec = "messagepack"
-        reply = true
-        example = { subject = "a", payload = '{"a": 1}' }
-        delete_markers = "only"
-        max_steps = 5
-        [[route]]
-        subject = "b"
-        sql = ["one", "two\nlines"]
-        [[query]]
-        name = "q"
-        subject = "c"
-        sql = "SELECT"
-        bind = { a = "/b" }
-        parameters = { a = "time", b = { type = "integer", default = 2, min = 1, max = 3 }, c = { required = true } }
-        codec = "json"
-        timeout = "2s"
-        max_rows = 8
-        max_bytes = 100
-    "#;
-
-    #[test]
-    fn settings_are_the_same_when_they_are_read_again() {
-        for given in ["", ALL] {
-            let read =
-                |text: &str| -> Config { toml::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}")) };
-            let config = read(given);
-            let written = sections(&config);
-            assert_eq!(sections(&read(&as_file(&written))), written);
-            // The text that is read has another order, and other ways to write a value.
-            assert_eq!(format!("{config:?}"), format!("{:?}", read(&as_file(&written))));
-        }
-        let keys: usize = sections(&toml::from_str(ALL).expect("TOML")).iter().map(|one| one.settings.len()).sum();
-        assert!(keys > 60, "{keys}");
-    }
-
-    #[test]
-    fn no_secret_is_written() {
-        let seed = format!("SU{}", "A".repeat(56));
-        let mut config = Config::default();
-        config.broker.servers =
-            ["nats://me:hunter2@a:1", "hunter2@b", "nats://me:hunter2/x", "nats://c"].map(str::to_owned).into();
-        config.broker.password = Some("hunter2".into());
-        config.broker.token = Some("hunter2".into());
-        config.broker.jwt = Some("eyJhunter2.eyJi.c2ln".into());
-        config.broker.creds = Some(format!("-----BEGIN\n{seed}").into());
-        config.broker.nkey = Some(seed.clone().into());
-        config.broker.tls.key = Some("-----BEGIN hunter2".into());
-        let written = as_file(&sections(&config));
-        assert!(!written.contains("hunter2") && !written.contains(&seed), "{written}");
-        let servers = r#"servers = ["nats://***@a:1", "***@b", "nats://me:***", "nats://c"]"#;
-        assert!(written.contains(servers) && written.matches(r#" = "***""#).count() == 6, "{written}");
-    }
-}
+mod tests;

@@ -17,11 +17,16 @@
 //! # Ok::<(), catchment::Error>(())
 //! ```
 
+mod compact;
 mod gaps;
 mod replay;
+mod retain;
 mod verify;
 
+pub use crate::store::{Compacted, RetentionForecast};
 pub use crate::task::Progress;
+pub use compact::{CompactOptions, compact};
 pub use gaps::{EpochPosition, GapRange, GapState, GapsOptions, GapsReport, gaps};
 pub use replay::{ReplayEnd, ReplayOptions, ReplayReport, ReplayStart, replay};
+pub use retain::{RetainOptions, retain, retention_forecast};
 pub use verify::{Finding, Findings, TableCount, VerifyOptions, VerifyReport, verify};

@@ -1,8 +1,8 @@
 //! Parts of a snapshot from the collector's own types.
 
-use super::snapshot::{IncidentLine, QueryFigures, RouteFigures, Totals};
-use super::time::shown;
-use crate::{Incident, QueryStatus, RouteStatus, Status};
+use super::snapshot::{IncidentLine, JobFigures, QueryFigures, RetentionFigures, RouteFigures, Totals};
+use super::time::{shown, unix_seconds};
+use crate::{Incident, JobStatus, QueryStatus, RetentionStatus, RouteStatus, Status};
 
 impl Totals {
     pub(super) fn of(status: &Status) -> Self {
@@ -45,6 +45,33 @@ impl QueryFigures {
             errors: query.errors,
             last_error: Some(query.last_error.clone()).filter(|error| !error.is_empty()),
             duration_seconds: query.duration.clone(),
+        }
+    }
+}
+
+impl JobFigures {
+    pub(super) fn of(job: &JobStatus) -> Self {
+        Self {
+            name: job.name.into(),
+            runs: job.runs,
+            failures: job.failures,
+            last: job.last_run.map(shown),
+            last_unix_seconds: job.last_run.map(unix_seconds),
+            took_seconds: job.last_took.map(|took| took.as_secs_f64()),
+            next: job.next_run.map(shown),
+            error: job.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+        }
+    }
+}
+
+impl RetentionFigures {
+    pub(super) fn of(status: &RetentionStatus) -> Self {
+        Self {
+            rows: status.tables.clone(),
+            archived_rows: status.archived_rows,
+            freed_bytes: status.freed_bytes,
+            returned_bytes: status.returned_bytes,
+            longest_transaction_seconds: status.longest_transaction.as_secs_f64(),
         }
     }
 }

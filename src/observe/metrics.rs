@@ -12,14 +12,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::snapshot::{Snapshot, State};
+use crate::config::NO_ROUTE;
 use crate::pipeline::Distribution;
 
 /// The content type of OpenMetrics, and that of the older text format of Prometheus.
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The name of the route of events that no route takes.
-const NO_ROUTE: &str = "(none)";
 
 /// Whether a client reads only the older format: it accepts `text/plain` and says nothing of OpenMetrics.
 pub(super) fn wants_old(accept: &str) -> bool {
@@ -62,6 +60,7 @@ impl Collector for Exposition {
         families.database(snapshot)?;
         families.routes(snapshot)?;
         families.queries(snapshot)?;
+        families.upkeep(snapshot)?;
         families.process(snapshot)
     }
 }
@@ -268,6 +267,37 @@ impl Families<'_> {
             encode(family.encode_family(&[("query", name)])?, &query.duration_seconds)?;
         }
         Ok(())
+    }
+
+    fn upkeep(&mut self, Snapshot { upkeep, retention, .. }: &Snapshot) -> Result<(), Error> {
+        let seconds = Some(&Unit::Seconds);
+        let named = || upkeep.iter().map(|job| (job.name.as_str(), job));
+        let family = ("catchment_upkeep_runs", "Runs of the job without an error", None, "job");
+        self.counters(family, named().map(|(name, job)| (name, job.runs)))?;
+        let family = ("catchment_upkeep_failures", "Runs of the job that failed", None, "job");
+        self.counters(family, named().map(|(name, job)| (name, job.failures)))?;
+        let help = "1 if the job's last run failed";
+        let mut family = self.0.encode_descriptor("catchment_upkeep_failing", help, None, MetricType::Gauge)?;
+        for (name, job) in named() {
+            family.encode_family(&[("job", name)])?.encode_gauge(&u64::from(job.error.is_some()))?;
+        }
+        let help = "When the job's last run without an error ended; 0 before the first";
+        let mut family =
+            self.0.encode_descriptor("catchment_upkeep_last_run_timestamp", help, seconds, MetricType::Gauge)?;
+        for (name, job) in named() {
+            family.encode_family(&[("job", name)])?.encode_gauge(&job.last_unix_seconds.unwrap_or(0.0))?;
+        }
+        let family = ("catchment_retention_rows", "Rows that retention deleted", None, "table");
+        self.counters(family, retention.rows.iter().map(|(table, rows)| (table.as_str(), *rows)))?;
+        let help = "Rows that were added to an archive before they were deleted";
+        self.counter("catchment_retention_archived_rows", help, retention.archived_rows)?;
+        let help = "Bytes of pages that became free";
+        self.counter("catchment_retention_freed_bytes", help, retention.freed_bytes)?;
+        let help = "Bytes of pages that were given back to the file system";
+        self.counter("catchment_retention_returned_bytes", help, retention.returned_bytes)?;
+        let help = "The longest transaction of retention";
+        let longest = &retention.longest_transaction_seconds;
+        self.gauge("catchment_retention_longest_transaction", help, seconds, longest)
     }
 
     /// The names that the client libraries of Prometheus have for a process.

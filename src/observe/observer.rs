@@ -12,8 +12,8 @@ use super::history::{History, Sample};
 use super::process::disk_free;
 use super::readiness::{Facts, Finding, Readiness};
 use super::snapshot::{
-    Figures, IncidentLine, Lag, Position, ProcessFigures, Program, QueryFigures, Queue, Rates, RouteFigures, Snapshot,
-    Source, State, StorageFigures, Totals, Trouble,
+    Figures, IncidentLine, JobFigures, Lag, Position, ProcessFigures, Program, QueryFigures, Queue, Rates,
+    RetentionFigures, RouteFigures, Snapshot, Source, State, StorageFigures, Totals, Trouble,
 };
 use super::summary;
 use super::time::{shown, unix_seconds};
@@ -228,6 +228,8 @@ impl Observer {
             dead_letters: seen.letters.letters(),
             routes: status.routes.iter().map(RouteFigures::of).collect(),
             queries: status.queries.iter().map(QueryFigures::of).collect(),
+            upkeep: status.upkeep.iter().map(JobFigures::of).collect(),
+            retention: RetentionFigures::of(&status.retention),
             process: seen.process,
             incidents: status.incidents.iter().rev().map(IncidentLine::of).collect(),
         };

@@ -7,6 +7,7 @@ use super::snapshot::{Lag, Trouble};
 use crate::Status;
 use crate::config::ObserveConfig;
 use crate::counted;
+use crate::upkeep::QUICK_CHECK;
 
 /// So many events in a row that became dead letters are a sign that all do.
 const DEAD_IN_A_ROW: u64 = 10;
@@ -104,6 +105,12 @@ impl Readiness {
         let parts = [&status.broker, &status.intake, &status.database, &status.service];
         for trouble in parts.into_iter().flatten() {
             found.push(finding(trouble.part, trouble.reason.clone(), trouble.since, after));
+        }
+        for trouble in status.upkeep.iter().filter_map(|job| job.trouble.as_ref()) {
+            // Events are stored although such work fails; but not in a damaged database.
+            let is_damage = trouble.part == QUICK_CHECK;
+            let unready_after = if is_damage { after } else { Duration::MAX };
+            found.push(finding(trouble.part, trouble.reason.clone(), trouble.since, unready_after));
         }
         // A known trouble is why nothing is committed.
         let is_known = found.iter().any(|finding| finding.is_unready);

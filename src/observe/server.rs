@@ -1,5 +1,6 @@
 //! Serves what an observer sees: on the socket beside the database, and where the settings say.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -81,6 +82,10 @@ fn listen(address: &ListenAddress) -> Result<Listener, Error> {
     };
     listener.map_err(|error| {
         let detail = format!("cannot listen on {shown}: {error}");
-        Error::config("observe.listen", detail).with_remedy("end the program that uses it, or give another address")
+        let remedy = match error.kind() {
+            ErrorKind::AddrInUse => "end the program that uses it, or give another address",
+            _ => "give an address that this user may listen on",
+        };
+        Error::config("observe.listen", detail).with_remedy(remedy)
     })
 }

@@ -4,6 +4,8 @@
 //! bytes, in fields that end in `_bytes`. Totals count from the start of the collector. Later versions add fields and remove none;
 //! `format` changes if a field gets another meaning.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Distribution;
@@ -59,6 +61,12 @@ pub struct Snapshot {
     pub routes: Vec<RouteFigures>,
     /// The queries.
     pub queries: Vec<QueryFigures>,
+    /// What the collector does beside collecting, from time to time.
+    #[serde(default)]
+    pub upkeep: Vec<JobFigures>,
+    /// What retention has deleted.
+    #[serde(default)]
+    pub retention: RetentionFigures,
     /// The process.
     pub process: ProcessFigures,
     /// What was wrong lately, the latest first; also what is over.
@@ -84,7 +92,7 @@ pub enum State {
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// The part: `broker`, `intake`, `database`, `service`, `stall`, `lag`, `dead letters`, `collector` or `observer`.
+    /// The part: `broker`, `intake`, `database`, `service`, `stall`, `lag`, `dead letters`, `collector`, `observer`, or a job of the upkeep.
     pub part: String,
     /// What is wrong: one line.
     pub reason: String,
@@ -303,6 +311,42 @@ pub struct QueryFigures {
     pub duration_seconds: Distribution,
 }
 
+/// What a job of the upkeep did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobFigures {
+    /// Its name: `retention`, `optimize`, `quick_check`, `wal_size`.
+    pub name: String,
+    /// Runs without an error.
+    pub runs: u64,
+    /// Runs that failed.
+    pub failures: u64,
+    /// When the last run without an error ended; null without one.
+    pub last: Option<String>,
+    /// The same in seconds since 1970.
+    pub last_unix_seconds: Option<f64>,
+    /// How long that run took.
+    pub took_seconds: Option<f64>,
+    /// When it is due next; null if it is not known.
+    pub next: Option<String>,
+    /// Why the last run failed; null if it did not.
+    pub error: Option<String>,
+}
+
+/// What retention has deleted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetentionFigures {
+    /// Deleted rows of each table, by its name in the settings.
+    pub rows: BTreeMap<String, u64>,
+    /// Rows that were added to an archive before.
+    pub archived_rows: u64,
+    /// Bytes of pages that became free.
+    pub freed_bytes: u64,
+    /// Bytes of pages that were given back to the file system.
+    pub returned_bytes: u64,
+    /// How long the longest transaction took.
+    pub longest_transaction_seconds: f64,
+}
+
 /// The process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessFigures {
@@ -327,7 +371,7 @@ pub struct ProcessFigures {
 pub struct IncidentLine {
     /// When it was first noticed.
     pub at: String,
-    /// The part: `broker`, `intake`, `database` or `service`.
+    /// The part: `broker`, `intake`, `database` or `service`, or a job of the upkeep.
     pub part: String,
     /// What was wrong: one line.
     pub reason: String,

@@ -51,7 +51,8 @@ impl OwnSocket {
         let private = tempfile::Builder::new()
             .prefix(".catchment-")
             .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(folder)?;
+            .tempdir_in(folder)
+            .map_err(|error| io::Error::new(error.kind(), format!("folder {}: {}", folder.display(), error.kind())))?;
         let made = private.path().join("sock");
         let listener = with_short(&made, UnixListener::bind)?;
         std::fs::set_permissions(&made, Permissions::from_mode(0o600))?;

@@ -27,6 +27,8 @@ pub trait Sink: Send + 'static {
 pub struct Committed {
     /// How many of the batch's deliveries became dead letters.
     pub dead_letters: usize,
+    /// The first of them, counted from 0 in the batch.
+    pub first_dead: Option<usize>,
     /// How many were dropped because no route takes them.
     pub unmatched_dropped: usize,
     /// How many were delete markers that are skipped.

@@ -22,6 +22,7 @@ use super::database_file::DatabaseFile;
 use super::pool::ConnectionManager;
 use super::sqlite_error::one_line;
 use super::wal_frames::{self, WalFrames};
+use crate::config::Checkpoints;
 
 /// How many frames the WAL may have.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,8 @@ struct Shared {
     manager: ConnectionManager,
     file: DatabaseFile,
     limits: Limits,
+    /// Another program runs the checkpoints.
+    is_external: bool,
     wal: Arc<WalFrames>,
     /// The next checkpoint is due when the WAL has this many frames.
     due: AtomicU32,
@@ -85,15 +88,16 @@ impl fmt::Debug for Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn new(manager: ConnectionManager, file: DatabaseFile) -> Self {
-        Self::with_limits(manager, file, LIMITS)
+    pub(super) fn new(manager: ConnectionManager, file: DatabaseFile, checkpoints: Checkpoints) -> Self {
+        Self::with_limits(manager, file, LIMITS, checkpoints)
     }
 
-    fn with_limits(manager: ConnectionManager, file: DatabaseFile, limits: Limits) -> Self {
+    fn with_limits(manager: ConnectionManager, file: DatabaseFile, limits: Limits, checkpoints: Checkpoints) -> Self {
         let shared = Shared {
             manager,
             file,
             limits,
+            is_external: checkpoints == Checkpoints::External,
             wal: Arc::default(),
             due: AtomicU32::new(limits.step),
             finish: AtomicU32::new(limits.finish),
@@ -123,6 +127,9 @@ impl Checkpointer {
             due.store(limits.step, Ordering::Relaxed);
             finish.store(limits.finish, Ordering::Relaxed);
         }
+        if self.shared.is_external {
+            return;
+        }
         if now >= due.load(Ordering::Relaxed) && !self.wake() {
             return self.shared.finish_on(connection);
         }
@@ -132,6 +139,13 @@ impl Checkpointer {
         let behind = now.saturating_sub(copied.load(Ordering::Relaxed));
         if now >= limits.wait || (behind < limits.step && !self.shared.running.is_locked()) {
             self.shared.finish_on(connection);
+        }
+    }
+
+    /// Starts a checkpoint on the thread, although none is due. Does not block.
+    pub(super) fn checkpoint_soon(&self) {
+        if !self.shared.is_external {
+            self.wake();
         }
     }
 
@@ -316,7 +330,8 @@ mod tests {
         let fixture = Fixture::with_routes("CREATE TABLE t(x)", &[], Unmatched::Store).expect("opens");
         let manager = ConnectionManager::new(&fixture.config, 0);
         let connection = manager.open_counted().expect("opens").sqlite;
-        let checkpointer = Checkpointer::with_limits(manager, DatabaseFile::at(&fixture.config.path), SMALL);
+        let checkpointer =
+            Checkpointer::with_limits(manager, DatabaseFile::at(&fixture.config.path), SMALL, Checkpoints::Auto);
         (fixture, connection, checkpointer)
     }
 

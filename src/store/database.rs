@@ -1,5 +1,7 @@
 //! Opens and checks a database, and gives out its writers.
 
+mod upkeep;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::checkpointer::Checkpointer;
+use super::commit_turn::CommitTurn;
 use super::database_file::{DatabaseFile, must_have_one_name};
 use super::dead_letters::{Retry, RetryReport, Selection, UnreadableHeaders};
 use super::event_writer::EventWriter;
@@ -58,7 +61,10 @@ pub struct Database {
     pub(super) plan: Arc<Plan>,
     writers: usize,
     forget_recorders: Duration,
+    permissions: u32,
     route_counters: RouteCounters,
+    /// Who writes takes it.
+    turn: CommitTurn,
 }
 
 impl Database {
@@ -204,7 +210,7 @@ impl Database {
                 source: Some(Box::new(e)),
             })?;
         let file = DatabaseFile::at(path);
-        let checkpointer = Arc::new(Checkpointer::new(manager.clone(), file.clone()));
+        let checkpointer = Arc::new(Checkpointer::new(manager.clone(), file.clone(), config.checkpoint));
         Ok((
             Self {
                 file,
@@ -215,7 +221,9 @@ impl Database {
                 plan,
                 writers: config.writers,
                 forget_recorders: config.forget_recorders,
+                permissions: config.permissions,
                 route_counters: RouteCounters::default(),
+                turn: CommitTurn::default(),
             },
             queries,
         ))
@@ -364,7 +372,8 @@ impl Database {
         let writer = |_| {
             let checkpointer = Arc::clone(&self.checkpointer);
             let (pool, file, routes) = (self.pool.clone(), self.file.clone(), Arc::clone(&routes));
-            Writer::new(pool, checkpointer, file, routes, &self.route_counters, self.forget_recorders)
+            let turn = self.turn.clone();
+            Writer::new(pool, checkpointer, file, routes, &self.route_counters, self.forget_recorders, turn)
         };
         ((0..self.writers).map(writer).collect(), routes.switch())
     }

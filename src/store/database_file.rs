@@ -31,7 +31,7 @@ impl DatabaseFile {
         Self { path: path.into(), inode: inode(path) }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 

@@ -139,6 +139,15 @@ impl Inspection {
         must_have_one_name(self.connection.path())
     }
 
+    /// Whether free pages can be given back to the file system: not in a database that an earlier version made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`].
+    pub fn gives_pages_back(&self) -> Result<bool, Error> {
+        self.read(|connection| connection.query_row("PRAGMA auto_vacuum", [], |row| Ok(row.get::<_, i64>(0)? > 0)))
+    }
+
     /// The size on its disk.
     #[must_use]
     pub fn size(&self) -> Size {

@@ -17,7 +17,7 @@ use super::interrupter::OpeningInterrupter;
 use super::sqlite_error::{Violation, database_error, fault, is_transient, message};
 use super::suggestion::suggestion;
 use super::temp_store::use_files_if_possible;
-use crate::config::{DatabaseConfig, Migrations};
+use crate::config::{Checkpoints, DatabaseConfig, Migrations};
 use crate::error::{DatabaseFault, Error};
 use script::{ScriptError, ScriptErrorKind, ScriptRunner};
 use source::refused;
@@ -97,6 +97,9 @@ pub(super) fn apply(
 fn connect(config: &DatabaseConfig, access: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
     let connection = Connection::open_with_flags(&config.path, flags)?;
+    if config.checkpoint == Checkpoints::External {
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    }
     connection.busy_timeout(config.busy_timeout)?;
     // Making an index of a large table may need more space than there is memory.
     use_files_if_possible(&connection)?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use r2d2::ManageConnection;
 use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::limits;
@@ -12,7 +13,7 @@ use super::routes::authorizer::Authorizer;
 use super::routes::budget::Budget;
 use super::temp_store::use_memory;
 use super::wal_frames;
-use crate::config::{DatabaseConfig, Synchronous};
+use crate::config::{Checkpoints, DatabaseConfig, Synchronous};
 
 /// Room in the statement cache for catchment's own statements.
 const OWN_STATEMENTS: usize = 16;
@@ -39,19 +40,24 @@ impl ConnectionManager {
             Synchronous::Full => "FULL",
             Synchronous::Normal => "NORMAL",
         };
+        let is_external = config.checkpoint == Checkpoints::External;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let manager = SqliteConnectionManager::file(&config.path).with_flags(flags).with_init(move |connection| {
             connection.busy_timeout(busy_timeout)?;
+            give_pages_back_later(connection)?;
             into_wal(connection, busy_timeout)?;
             connection.pragma_update(None, "synchronous", synchronous)?;
             connection.pragma_update(None, "foreign_keys", true)?;
             use_memory(connection)?;
             // For connections without a checkpointer: few large checkpoints, because each costs a sync of the database file. 4,000
             // pages are 16 MiB of WAL.
-            connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+            connection.pragma_update(None, "wal_autocheckpoint", if is_external { 0 } else { 4_000 })?;
+            if is_external {
+                connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            }
             connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             connection.set_prepared_statement_cache_capacity(OWN_STATEMENTS + statements);
             limits::set(connection)?;
@@ -59,6 +65,16 @@ impl ConnectionManager {
         });
         Self(Arc::new(manager))
     }
+}
+
+/// Chooses `auto_vacuum = incremental` for a file that is still empty: later, only a `VACUUM` could
+/// (<https://sqlite.org/pragma.html#pragma_auto_vacuum>).
+fn give_pages_back_later(connection: &Connection) -> rusqlite::Result<()> {
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    if pages > 0 {
+        return Ok(());
+    }
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")
 }
 
 /// Sets WAL mode. When several connections open a new file at once, SQLite returns busy here without waiting, so this waits.

@@ -1,5 +1,7 @@
 //! What a collector notes in its lock file about reloads of its settings, for the command that requested one.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The longest text of an outcome, in bytes: the lock file stays within a page, which is written at once.
@@ -16,6 +18,9 @@ pub struct ReloadNote {
     pub is_done: bool,
     /// What the last one did, or why it changed nothing.
     pub text: String,
+    /// The settings file that the collector reads, if it reads one: an absolute path.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
 }
 
 impl ReloadNote {

@@ -6,7 +6,7 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use rusqlite::Connection;
@@ -36,9 +36,18 @@ pub(super) fn use_files_if_possible(connection: &Connection) -> rusqlite::Result
 
 /// Whether SQLite finds a folder. It searches in this order: <https://sqlite.org/tempfiles.html#temporary_file_storage_locations>.
 fn has_folder(variable: impl Fn(&'static str) -> Option<std::ffi::OsString>) -> bool {
+    first_folder(variable).is_some()
+}
+
+/// The folder that SQLite uses, if it finds one.
+pub(super) fn folder() -> Option<PathBuf> {
+    first_folder(env::var_os)
+}
+
+fn first_folder(variable: impl Fn(&'static str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let named = ["SQLITE_TMPDIR", "TMPDIR"].into_iter().filter_map(variable);
     let usual = ["/var/tmp", "/usr/tmp", "/tmp", "."].map(|folder| OsStr::new(folder).to_owned());
-    named.chain(usual).any(|folder| tempfile::tempfile_in(Path::new(&folder)).is_ok())
+    named.chain(usual).map(PathBuf::from).find(|folder| tempfile::tempfile_in(folder).is_ok())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::checkpointer::Checkpointer;
 use super::columns::micros;
+use super::commit_turn::CommitTurn;
 use super::database_file::DatabaseFile;
 use super::dead_letters::{self, DeadLetterReason};
 use super::ledger;
@@ -53,6 +54,7 @@ pub struct Writer {
     /// The events of the batch that were stored before, so far.
     repeated: BTreeSet<usize>,
     forgetting: Forgetting,
+    turn: CommitTurn,
     /// Set by an error: the batch may be committed in part or completely. Only the ledger shows it.
     unclear: bool,
     /// Confirmations of the last batch were dropped: the warning is not repeated.
@@ -98,6 +100,7 @@ impl Writer {
         routes: Arc<ActiveRoutes>,
         counters: &RouteCounters,
         forget_after: Duration,
+        turn: CommitTurn,
     ) -> Self {
         let plan = Arc::clone(&routes.current().plan);
         let tally = counters.tally(plan.names());
@@ -114,6 +117,7 @@ impl Writer {
             dead: BTreeMap::new(),
             repeated: BTreeSet::new(),
             forgetting: Forgetting { after: forget_after, last: None },
+            turn,
             unclear: false,
             has_warned: false,
         }
@@ -408,11 +412,14 @@ impl Sink for Writer {
         if let Some(handling) = self.handling.as_ref().filter(|handling| handling.was_replaced()) {
             pooled.cache_statements(handling.plan.slots);
         }
+        let turn = self.turn.clone();
+        let turn = turn.take();
         if let Err(refusal) = self.commit_rest(&pooled, batch) {
             // After an I/O error, corruption or a full disk, the connection's memory may not match the file.
             pooled.is_broken = true;
             return Err(refusal);
         }
+        drop(turn);
         self.checkpointer.committed(&pooled.sqlite);
         self.count_routes(batch);
         let (dead_letters, unmatched_dropped) = (self.dead.len(), self.decoded.dropped());
@@ -424,7 +431,8 @@ impl Sink for Writer {
             self.confirm(batch, &handling)
         });
         let repeated = self.repeated.len();
-        Ok(Committed { dead_letters, unmatched_dropped, markers_skipped, repeated, confirmations_dropped })
+        let first_dead = self.dead.keys().next().copied();
+        Ok(Committed { dead_letters, first_dead, unmatched_dropped, markers_skipped, repeated, confirmations_dropped })
     }
 }
 

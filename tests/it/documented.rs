@@ -368,6 +368,7 @@ fn every_setting_has_its_place_on_the_page() {
         "batch",
         "service",
         "observe",
+        "upkeep",
         "[route]",
         "[query]",
     ];
@@ -396,6 +397,11 @@ fn monitoring_is_as_documented() {
 #[test]
 fn the_log_is_as_documented() {
     holds(include_str!("../../docs/logs.md"));
+}
+
+#[test]
+fn retention_is_as_documented() {
+    holds(include_str!("../../docs/retention.md"));
 }
 
 #[test]

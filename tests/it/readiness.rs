@@ -265,7 +265,10 @@ fn health_exits_with_1_where_no_collector_is_ready() {
     };
     let nobody = health(&[]);
     assert_eq!(nobody.status.code(), Some(1));
-    assert!(stderr(&nobody).starts_with("catchment: no collector runs for ") && nobody.stdout.is_empty(), "{nobody:?}");
+    assert!(stderr(&nobody).starts_with("catchment: no collector uses ") && nobody.stdout.is_empty(), "{nobody:?}");
+    let nobody = health(&["--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&nobody.stdout).expect("JSON");
+    assert_eq!((nobody.status.code(), &answer["ready"], &answer["state"]), (Some(1), &false.into(), &"absent".into()));
     let (collector, observed) = observed(&fixture, |_| ());
     let well = health(&[]);
     assert_eq!((well.status.code(), &*well.stdout), (Some(0), &b"ready\n"[..]));

@@ -270,6 +270,14 @@ fn the_command_reports_the_outcome() {
     let printed: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
     let expected = json!({ "reloaded": true, "text": "changed route line, query ask.by", "process": collector.pid() });
     assert_eq!((status, printed), (Some(0), expected));
+    // The collector does not read this one.
+    let other = fixture.file("other.toml", settings("three"));
+    let done = collector::output(&mut fixture.command(&["reload", "--config", &other, "--database", "a.db"]));
+    let said = collector::stderr(&done);
+    assert!(
+        done.status.code() == Some(1) && said.contains("/a.toml, not from ") && said.contains("other.toml; "),
+        "{said}"
+    );
     // It can be read, and does not fit the database.
     fixture.file("a.toml", settings("three").replace("INTO lines", "INTO gone"));
     let (status, printed, said) = reload(&[]);

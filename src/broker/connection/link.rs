@@ -30,6 +30,9 @@ const MOST_LEFT_BEHIND: usize = 64;
 /// Our two and the client's two. The client panics where it gets none.
 const THREADS_A_LINK: usize = 4;
 
+/// A flush on a connection that has just been lost fails within this time, if it fails.
+const FAILS_WITHIN: Duration = Duration::from_millis(200);
+
 type Job = Box<dyn FnOnce(&Connection) + Send>;
 
 /// A live connection with an inbox. Dropping it closes the connection, in the background.
@@ -345,6 +348,8 @@ fn run(
             close(connection, signals, &inbox.name, &echo);
         }
         Err(error) => {
+            // A client may be left that was made and then lost.
+            signals.released.raise();
             let _ = ready.send(Err(error));
         }
     }
@@ -419,7 +424,8 @@ fn connect(cluster: &Cluster, signals: &LinkSignals, listener: &Arc<dyn ErrorLis
                 continue;
             }
         };
-        match complete(options, config, signals, listener).connect(address.server()) {
+        let failed = Signal::default();
+        match complete(options, config, signals, &failed, listener).connect(address.server()) {
             Ok(connection) => {
                 signals.made.raise();
                 cluster.learn(url, &greeting.connect_urls);
@@ -437,32 +443,49 @@ fn connect(cluster: &Cluster, signals: &LinkSignals, listener: &Arc<dyn ErrorLis
                     subscribed.map_err(|e| broker_error(&shown, BrokerFault::Request, one_line(&e)))?;
                 return Ok(Connected { connection, server, inbox: Inbox { name, subscription }, echo });
             }
-            Err(e) => trouble = attempt.explain(&e).at(&shown),
+            Err(e) => {
+                failed.raise();
+                trouble = attempt.explain(&e).at(&shown);
+            }
         }
     }
     Err(trouble)
 }
 
 /// Completes the client's options. When the connection is lost, the client connects again only once the link was dropped, in order to
-/// be closed: see [`close`]. A connection that is lost while it is being made may connect again at once: making it ends with a flush,
-/// which waits for an answer, and it cannot be closed before.
+/// be closed: see [`close`]. A connection that is lost while it is being made may connect again: making it ends with a flush,
+/// which waits for an answer, and it cannot be closed before. But if that flush fails, the client does not end its threads: they
+/// would connect again and stay connected, and nothing can close them. So its connecting thread is ended here. Its other one sleeps
+/// from then on.
 fn complete(
     options: Options,
     config: &BrokerConfig,
     signals: &LinkSignals,
+    failed: &Signal,
     listener: &Arc<dyn ErrorListener>,
 ) -> Options {
     let LinkSignals { made, lost, leaving, released, remarks, .. } = signals.clone();
-    let listener = Arc::clone(listener);
+    let (listener, failed, has_failed) = (Arc::clone(listener), failed.clone(), failed.clone());
     options
         .with_name(&config.connection_name)
         // What is published while disconnected fails at once instead of being queued.
         .reconnect_buffer_size(0)
         .max_reconnects(None)
         // The default waits up to a second before even the first connect.
-        .reconnect_delay_callback(|tries| if tries == 0 { Duration::ZERO } else { Duration::from_millis(500) })
+        .reconnect_delay_callback(move |tries| {
+            if has_failed.is_raised() {
+                log::debug!(
+                    "broker: a connection was lost while it was made; a thread of the client sleeps from now on"
+                );
+                end_thread();
+            }
+            if tries == 0 { Duration::ZERO } else { Duration::from_millis(500) }
+        })
         .disconnect_callback(move || {
             lost.raise();
+            if !made.is_raised() {
+                let _ = failed.wait(FAILS_WITHIN);
+            }
             while made.is_raised() && !released.wait(Duration::from_secs(3600)) {}
         })
         .lame_duck_callback(move || leaving.raise())
@@ -471,3 +494,16 @@ fn complete(
             listener.remarked(&ServerRemark::parse(one_line(&error)));
         })
 }
+
+/// Ends this thread of the client without a message. Where panics abort the process, the thread sleeps instead.
+fn end_thread() -> ! {
+    if cfg!(panic = "unwind") {
+        std::panic::resume_unwind(Box::new("the connection was not made"));
+    }
+    loop {
+        thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests;

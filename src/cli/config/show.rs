@@ -1,5 +1,6 @@
 //! `catchment config show`: every setting as a command would use it.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use clap::Args;
@@ -72,7 +73,8 @@ impl Show {
                 (name, None) => text.extend(["[", name, "]\n"]),
                 (name, Some(_)) => text.extend(["[[", name, "]]\n"]),
             }
-            let lines: Vec<String> = section.settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            let lines: Vec<String> =
+                section.settings.iter().map(|(key, value)| format!("{} = {value}", bare(key))).collect();
             let last_width = |line: &String| line.lines().last().unwrap_or_default().width();
             let width = lines.iter().map(last_width).filter(|width| *width <= WIDEST).max().unwrap_or_default();
             for ((key, _), line) in section.settings.iter().zip(&lines) {
@@ -90,12 +92,18 @@ impl Show {
     }
 }
 
+/// A key as TOML has it: in quotes unless it is a bare one. A table of the database may have any name.
+fn bare(key: &str) -> Cow<'_, str> {
+    let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if is_bare { key.into() } else { toml::Value::String(key.to_owned()).to_string().into() }
+}
+
 fn as_json(explained: &Explained<'_>, sections: &[Section]) -> serde_json::Value {
     let (mut settings, mut origins) = (Map::new(), Map::new());
     for section in sections {
         let mut inner = Map::new();
         for (key, value) in &section.settings {
-            inner.insert((*key).to_owned(), serde_json::to_value(value).unwrap_or_default());
+            inner.insert(key.to_string(), serde_json::to_value(value).unwrap_or_default());
             origins.insert(section.path(key), explained.origins.of(section, key).json());
         }
         if section.number.is_some() {

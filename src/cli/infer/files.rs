@@ -59,7 +59,10 @@ impl Files {
     /// A file is there already or cannot be written.
     pub fn write(&self) -> anyhow::Result<()> {
         if let Some(file) = self.all().into_iter().find(|file| file.path.symlink_metadata().is_ok()) {
-            anyhow::bail!("{} exists already; give another --table or --dir", file.path.display());
+            anyhow::bail!(
+                "{} exists already: use it if an earlier infer wrote it; else give another --table or --dir",
+                file.path.display()
+            );
         }
         let [migration, settings] = self.all();
         let cannot = |file: &NewFile| format!("cannot write {}", file.path.display());

@@ -23,8 +23,8 @@ const COMMAND_VARIABLES: [&str; 4] = ["CATCHMENT_CONFIG", "CATCHMENT_LOG", "CATC
 const OF_IMAGES: [&str; 2] = ["home", "version"];
 
 /// The tables of the settings file, as they are written in variables.
-const SECTIONS: [&str; 8] =
-    ["broker", "broker__prefetch", "broker__core", "broker__tls", "database", "batch", "service", "observe"];
+const SECTIONS: [&str; 9] =
+    ["broker", "broker__prefetch", "broker__core", "broker__tls", "database", "batch", "service", "observe", "upkeep"];
 
 /// The variables of the `nats` command, and the setting in `[broker]` for each.
 const NATS_VARIABLES: [(&str, &str); 10] = [

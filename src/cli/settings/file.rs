@@ -103,6 +103,11 @@ impl SettingsFile {
         self.path.as_deref()
     }
 
+    /// The file, if a flag or a variable names it.
+    pub fn named_path(&self) -> Option<&Path> {
+        self.path().filter(|_| matches!(self.named_by, NamedBy::Flag | NamedBy::Variable))
+    }
+
     /// Logs the file with this level if nothing names it.
     pub fn log_unnamed(&self, level: log::Level) {
         if self.path.is_some() && self.named_by == NamedBy::Default {
@@ -115,10 +120,8 @@ impl SettingsFile {
 
     /// The flag, with a space before it, that makes another command in this directory use the same file. Empty if none is needed.
     pub fn flag(&self) -> String {
-        match (&self.path, self.named_by) {
-            (Some(file), NamedBy::Flag | NamedBy::Variable) => {
-                format!(" --config {}", shell::word(&file.to_string_lossy()))
-            }
+        match (self.named_path(), self.named_by) {
+            (Some(file), _) => format!(" --config {}", shell::word(&file.to_string_lossy())),
             (None, NamedBy::Nothing) if Path::new(DEFAULT).symlink_metadata().is_ok() => " --no-config".into(),
             _ => String::new(),
         }
