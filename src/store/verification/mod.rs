@@ -92,7 +92,8 @@ pub struct Compared {
 impl Verification {
     /// Reads which sequences of the stream the database has, as of now. `keys` names columns that have the sequences of routed events:
     /// `messages.seq`. Others are found in the routes' statements. A collector may run at the same time. Blocks while all rows of table
-    /// `events` and of the tables with a key are read.
+    /// `events` and of the tables with a key are read. `pruned` names tables whose oldest rows were deleted on purpose (`true`), or
+    /// others too.
     ///
     /// # Errors
     ///
